@@ -1,0 +1,141 @@
+"""The settings: a flag, else an environment variable JELLY_*, else a TOML file, else the default.
+
+One table, `Settings`, says everything about each: its name, its default, what is allowed, and what `--help`
+says. A wrong value is one sentence that names the setting, where the value came from, and what would be right.
+"""
+
+import argparse
+import difflib
+import os
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from jelly.errors import ConfigError
+
+
+def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], Any]:
+    word = "a whole number" if kind is int else "a number"
+
+    def check(text: str) -> int | float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = kind(-1) if low >= 0 else kind(low - 1)
+        if not low <= value <= high:
+            raise ValueError(f"{word} from {low:,} to {high:,}")
+        return value
+
+    return check
+
+
+def _choice(*values: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if text not in values:
+            raise ValueError(f"one of {', '.join(values)}")
+        return text
+
+    return check
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _setting(default: Any, check: Callable[[str], Any], help: str) -> Any:
+    return field(default=default, metadata={"check": check, "help": help})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything an operator may set. Durations are in seconds unless the name or the help says otherwise."""
+
+    host: str = _setting("127.0.0.1", _text, "address to listen on; 0.0.0.0 or :: opens it to the network")
+    port: int = _setting(20000, _number(int, 0, 65535), "port to listen on; 0 picks a free one")
+    database: str = _setting("sqlite:///jelly.db", _text, "sqlite:///file or mysql://user:password@host:port/name")
+    workers: int = _setting(4, _number(int, 1, 64), "threads that serve requests")
+    queue_size: int = _setting(1024, _number(int, 1, 1_000_000), "requests that may wait before SERVER_BUSY")
+    max_connections: int = _setting(10_000, _number(int, 1, 1_000_000), "connections at the same time")
+    max_per_address: int = _setting(10_000, _number(int, 1, 1_000_000), "connections from one address")
+    max_body: int = _setting(65536, _number(int, 1024, 16_777_216), "bytes in the body of a request")
+    message_rate: int = _setting(0, _number(int, 0, 1_000_000), "messages a second from one user; 0: any number")
+    heartbeat_interval: float = _setting(6.0, _number(float, 0.05, 3600), "seconds of silence that count as a miss")
+    heartbeat_misses: int = _setting(5, _number(int, 1, 1000), "misses after which a connection is closed")
+    group_check_interval: float = _setting(300.0, _number(float, 0.05, 86400), "seconds between sweeps of the groups")
+    group_idle: float = _setting(600.0, _number(float, 0.05, 86400), "seconds until an idle group leaves memory")
+    classic_gap: int = _setting(100, _number(int, 0, 10_000), "milliseconds between two frames to a classic client")
+    token_days: float = _setting(7.0, _number(float, 0.001, 3650), "days for which a token is valid")
+    password_cost: int = _setting(14, _number(int, 1, 20), "log2 of scrypt's n; each step doubles the time of a login")
+    tls_cert: str = _setting("", _text, "file with the certificate (chain); turns TLS on")
+    tls_key: str = _setting("", _text, "file with the certificate's key, if it is not in the same file")
+    log_level: str = _setting("info", _choice("debug", "info", "warning", "error"), "what is logged")
+    log_format: str = _setting("text", _choice("text", "json"), "how it is logged")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser one flag for each setting, and --config."""
+    parser.add_argument("--config", metavar="FILE", help="TOML file with settings, named as the flags")
+    for setting in fields(Settings):
+        default = f" (default: {setting.default})" if setting.default != "" else ""
+        parser.add_argument(
+            _flag(setting.name), metavar=setting.name.rpartition("_")[2].upper(), help=setting.metadata["help"] + default
+        )
+
+
+def load_settings(arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings from all places. Raises ConfigError."""
+    path = arguments.config or environment.get("JELLY_CONFIG", "")
+    from_file = _read_file(path) if path else {}
+    values = {}
+    for setting in fields(Settings):
+        variable = f"JELLY_{setting.name.upper()}"
+        for source, text in (
+            (_flag(setting.name), getattr(arguments, setting.name)),
+            (variable, environment.get(variable)),
+            (f"{setting.name} in {path}", from_file.get(setting.name)),
+        ):
+            if text is not None:
+                values[setting.name] = _checked(setting.metadata["check"], source, text)
+                break
+    settings = Settings(**values)
+    if settings.tls_key and not settings.tls_cert:
+        raise ConfigError("--tls-key needs --tls-cert: the key alone turns nothing on.")
+    return settings
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _checked(check: Callable[[str], Any], source: str, text: str) -> Any:
+    try:
+        return check(text)
+    except ValueError as error:
+        raise ConfigError(f"{source} is {text!r}, but it must be {error}.") from error
+
+
+def _read_file(path: str) -> dict[str, str]:
+    """The settings in a TOML file, as text, by the names of the fields."""
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"The configuration {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The configuration {path} is not TOML: {error}.") from error
+    known = [setting.name for setting in fields(Settings)]
+    values = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise ConfigError(f"{path} has {key!r}, which is no setting{_did_you_mean(name, known)}.")
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise ConfigError(f"{key} in {path} must be a text or a number.")
+        values[name] = str(value)
+    return values
+
+
+def _did_you_mean(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -1,0 +1,134 @@
+"""One connection, from its first byte to its last: the reader.
+
+Each connection has a thread that does nothing but read: it blocks in `recv`, cuts what came into frames,
+notes heartbeats, and puts requests into the connection's lane (`queue_dispatch.py`). It runs no service and
+touches no database, so it is back in `recv` at once. It stops reading only while its lane is full, or while
+the client does not take its answers; TCP then tells the client to wait.
+"""
+
+import logging
+import socket
+import socketserver
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from jelly import tcp
+from jelly.codec import Decoder, Frame, Sign, Type
+from jelly.errors import ErrorCode
+from jelly.outbox import Outbox
+from jelly.queue_dispatch import Lane
+from jelly.sessions import Session
+from jelly.tls import TlsFilter
+
+if TYPE_CHECKING:
+    from jelly.server import JellyServer
+
+log = logging.getLogger("jelly.connection")
+
+READ_SIZE = 16 * 1024
+
+
+class Connection(socketserver.BaseRequestHandler):
+    """The handler that socketserver runs in a thread of its own for each client."""
+
+    server: "JellyServer"
+    request: socket.socket
+
+    def setup(self) -> None:
+        self.address = str(self.client_address[0])
+        self.thread = threading.current_thread()
+        self.thread.name = f"jelly-reader-{self.address}:{self.client_address[1]}"
+        tcp.prepare(self.request)
+        self.tls = TlsFilter(self.server.tls_context) if self.server.tls_context else None
+        settings = self.server.settings
+        self.outbox = Outbox(
+            self.request,
+            self.server.flusher,
+            settings.classic_gap / 1000,
+            on_room=self._wants_more,
+            seal=self.tls.seal if self.tls else None,
+        )
+        self.session = Session(self.outbox, self.address)
+        self.lane = Lane(self.session)
+        self.decoder = Decoder(settings.max_body)
+        # What the watch looks at, all in monotonic seconds.
+        self.opened_at = self.last_read_at = time.monotonic()
+        self.part_since: float | None = self.opened_at if self.tls else None
+        self.has_spoken = False
+        self.is_paused = False
+        self.server.connections.add(self)
+
+    def handle(self) -> None:
+        try:
+            if self.tls:
+                self.tls.shake_hands(lambda: self.request.recv(READ_SIZE), self.outbox.send_raw)
+                self.part_since = None
+            while data := self.request.recv(READ_SIZE):
+                self._read(data)
+            self._on_end()
+        except OSError as error:
+            log.debug("%s: %s", self.address, error)
+
+    def finish(self) -> None:
+        self.server.sessions.detach(self.session)
+        self.outbox.close()
+        self.server.flusher.forget(self.request)
+        self.server.connections.discard(self)
+
+    def _read(self, data: bytes) -> None:
+        now = self.last_read_at = time.monotonic()
+        self.has_spoken = True
+        if self.session.leaving or self.server.is_stopping:
+            return  # nothing is served any more; what still comes is thrown away until the client has closed
+        self._note_sign_of_life()
+        if self.tls:
+            data = self.tls.open(data, self.outbox.send_raw)
+        frames = self.decoder.feed(data)
+        if not self.decoder.has_part:
+            self.part_since = None
+        elif frames or self.part_since is None:
+            self.part_since = now
+        requests = [frame for frame in frames if not self._is_heartbeat(frame)]
+        if requests:
+            self.server.dispatcher.submit(self.lane, requests, now)
+        if self.decoder.broken is not None:
+            broken = Frame(Sign.REQUEST, self.decoder.broken, 0, b"")
+            self.server.dispatcher.submit_error(self.lane, broken, now, ErrorCode.MALFORMED_FRAME)
+            self.part_since = None
+        self._pause_if_full()
+
+    def _is_heartbeat(self, frame: Frame) -> bool:
+        """Heartbeats are never answered and never queued: that they were read is all they are for."""
+        if frame.type == Type.HEARTBEAT and frame.sign == Sign.REQUEST:
+            self.session.has_heartbeat = True
+            return True
+        return False
+
+    def _note_sign_of_life(self) -> None:
+        """A classic client cannot acknowledge, so this counts: its TCP has everything, and it speaks after that."""
+        session = self.session
+        if session.user is not None and self.outbox.confirmed > session.settled:
+            session.settled = self.outbox.confirmed
+            self.server.store.delivered(session.user, session.settled)
+
+    def _on_end(self) -> None:
+        """The client has closed in good order. (With unread data in its hands, TCP would have sent a reset.)"""
+        if self.session.user is None or self.outbox.is_closed:
+            return  # nobody, or the end is ours: then it says nothing about what the client has read
+        if tcp.unacknowledged(self.request) == 0 and self.outbox.written > self.session.settled:
+            self.session.settled = self.outbox.written
+            self.server.store.delivered(self.session.user, self.session.settled)
+
+    def _pause_if_full(self) -> None:
+        """Do not read on while too much waits, in the lane or in the outbox."""
+        self.is_paused = True
+        while not self.server.is_stopping and not self.outbox.is_closed:
+            if self.server.dispatcher.wait_for_room(self.lane, 1.0) and self.outbox.wait_for_room(1.0):
+                break
+            self.last_read_at = time.monotonic()
+        self.is_paused = False
+
+    def _wants_more(self) -> None:
+        if not self.session.caught_up and self.session.user is not None:
+            self.server.store.wants_more(self.session)

@@ -1,0 +1,412 @@
+"""Connections to a database, and one short class for each kind of database with what differs.
+
+`dao.py` holds the queries and never asks which database it has. Here is how to connect, what to add to the
+shared schema, how to see to it that a commit is on the disk, and what to do when the database goes away: a
+`Link` drops its connection after any failure, raises StoreError, and opens a new one at its next use.
+"""
+
+import contextlib
+import functools
+import logging
+import re
+import sqlite3
+import time
+import urllib.parse
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from jelly.errors import ConfigError, StartError, StoreError
+
+log = logging.getLogger("jelly.database")
+
+SCHEMA_VERSION = 1
+# From an older version to the next one: {1: ("ALTER TABLE ...", ...)} leads from 1 to 2. MySQL commits each
+# statement by itself, so each must be one that may be repeated after a crash.
+MIGRATIONS: dict[int, tuple[str, ...]] = {}
+
+PATIENCE = 4.0
+"""Seconds to wait for a database that does not answer. A request may wait for the batch before its own too,
+and is to be answered within 10 seconds."""
+
+Row = tuple[Any, ...]
+
+
+class Database(ABC):
+    """A place to keep everything, named by its URL."""
+
+    errors: type[Exception]
+    """What the driver raises, for everything."""
+    driver: str
+    """The driver's name and version, for the log."""
+
+    @abstractmethod
+    def connect(self) -> Any:
+        """Open a new DB-API connection that commits by itself outside of `begin`. Raises `errors`."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The database's name for the log: without a password."""
+
+    @abstractmethod
+    def begin(self, connection: Any) -> None:
+        """Start a transaction that is going to write. Raises `errors`."""
+
+    @abstractmethod
+    def claim(self, connection: Any) -> None:
+        """Make this process the only server on the database. Raises StoreError if there is another."""
+
+    @abstractmethod
+    def finish_table(self, statement: str, connection: Any) -> str:
+        """A statement of the shared schema with what only this database needs."""
+
+    def sql(self, statement: str) -> str:
+        """A statement with `?` for its parameters, as this driver wants it written."""
+        return statement
+
+    def is_repeated_index(self, error: Exception) -> bool:
+        """Whether an error only says that an index of the schema is there already."""
+        return False
+
+    def release(self) -> None:
+        """Give up what `claim` took."""
+
+
+class SqliteDatabase(Database):
+    """A file of the embedded SQLite. Each commit is synced to the disk before it returns (WAL, FULL)."""
+
+    errors = sqlite3.Error
+    driver = f"sqlite3 (SQLite {sqlite3.sqlite_version})"
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self._claim: IO[bytes] | None = None
+
+    def connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def describe(self) -> str:
+        return f"sqlite:///{self.path}"
+
+    def begin(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+
+    def claim(self, connection: sqlite3.Connection) -> None:
+        # In a file of its own: closing any descriptor of the database's file would drop SQLite's own locks.
+        if self._claim is not None:
+            return
+        import fcntl
+
+        file = open(f"{self.path}.lock", "wb")  # noqa: SIM115 - kept open for as long as the claim holds
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            raise StoreError("another server is using this database") from error
+        self._claim = file
+
+    def release(self) -> None:
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
+
+    def finish_table(self, statement: str, connection: sqlite3.Connection) -> str:
+        # Only INTEGER PRIMARY KEY makes the id the row's own number; the other tables live in the tree of
+        # their primary key, which saves a second tree for each.
+        if "BIGINT NOT NULL PRIMARY KEY" in statement:
+            return statement.replace("BIGINT NOT NULL PRIMARY KEY", "INTEGER PRIMARY KEY")
+        return f"{statement} WITHOUT ROWID"
+
+
+class MysqlDatabase(Database):
+    """A database on a MySQL or MariaDB server, through mysql-connector-python."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            import mysql.connector
+        except ImportError as error:
+            raise ConfigError(
+                "A mysql:// database needs the package mysql-connector-python: "
+                "pip install 'mysql-connector-python>=9.2'."
+            ) from error
+        parts = urllib.parse.urlsplit(url)
+        self.name = urllib.parse.unquote(parts.path.lstrip("/"))
+        self._arguments: dict[str, Any] = {
+            "host": parts.hostname or "127.0.0.1",
+            "port": parts.port or 3306,
+            "user": urllib.parse.unquote(parts.username or ""),
+            "password": urllib.parse.unquote(parts.password or ""),
+            "database": self.name,
+            "charset": "utf8mb4",
+            "connection_timeout": int(PATIENCE),
+            "read_timeout": int(PATIENCE),
+            "write_timeout": int(PATIENCE),
+            "autocommit": True,
+        }
+        self._connector = mysql.connector
+        self._use_pure = False
+        self.errors = mysql.connector.Error
+        self.driver = f"mysql-connector-python {mysql.connector.__version__}"
+
+    def connect(self) -> Any:
+        connection = self._open()
+        try:
+            cursor = connection.cursor()
+            # Readers see what was committed last; a value that is too long is an error, not a shorter value.
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            cursor.execute("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'")
+            cursor.close()
+        except self._connector.Error:
+            connection.close()
+            raise
+        return connection
+
+    def _open(self) -> Any:
+        """A connection through the C extension if it loads, else in pure Python (on Debian 12 it does not load
+        once `ssl` was imported, and connect() then raises instead of doing without it)."""
+        if not self._use_pure:
+            try:
+                return self._connector.connect(use_pure=False, **self._arguments)
+            except (ImportError, AttributeError):
+                self._use_pure = True
+            except self._connector.Error:
+                if self._connector.HAVE_CEXT:
+                    raise
+                self._use_pure = True
+        return self._connector.connect(use_pure=True, **self._arguments)
+
+    def describe(self) -> str:
+        return f"mysql://{self._arguments['host']}:{self._arguments['port']}/{self.name}"
+
+    def begin(self, connection: Any) -> None:
+        connection.start_transaction()
+
+    def claim(self, connection: Any) -> None:
+        # The server gives the lock back by itself when the connection ends, however it ends.
+        taken = _fetch_one(connection, "SELECT GET_LOCK(%s, 2)", (f"jelly.{self.name}"[:64],))
+        if taken != 1:
+            raise StoreError("another server is using this database")
+        kind = "C extension" if "CMySQL" in type(connection).__name__ else "pure Python"
+        version = _fetch_one(connection, "SELECT VERSION()")
+        self.driver = f"mysql-connector-python {self._connector.__version__}, {kind} (server {version})"
+        if _fetch_one(connection, "SELECT @@innodb_flush_log_at_trx_commit") != 1:
+            log.warning(
+                "innodb_flush_log_at_trx_commit is not 1: a power cut may lose messages that were answered with SUCCESS"
+            )
+
+    def finish_table(self, statement: str, connection: Any) -> str:
+        return f"{statement} ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE={self._exact_collation(connection)}"
+
+    def _exact_collation(self, connection: Any) -> str:
+        """The collation that compares character by character and does not ignore spaces at the end, as far as
+        the server has one. (Names with spaces are refused before they come here, too.)"""
+        for name in ("utf8mb4_nopad_bin", "utf8mb4_0900_bin"):
+            if _fetch_one(
+                connection, "SELECT COUNT(*) FROM information_schema.COLLATIONS WHERE COLLATION_NAME = %s", (name,)
+            ):
+                return name
+        return "utf8mb4_bin"
+
+    @functools.lru_cache(maxsize=1000)  # noqa: B019 - one database a process
+    def sql(self, statement: str) -> str:
+        return statement.replace("?", "%s")
+
+    def is_repeated_index(self, error: Exception) -> bool:
+        return getattr(error, "errno", None) == 1061  # ER_DUP_KEYNAME
+
+
+def _fetch_one(connection: Any, sql: str, parameters: Sequence[Any] = ()) -> Any:
+    cursor = connection.cursor()
+    try:
+        cursor.execute(sql, parameters)
+        row = cursor.fetchone()
+        return row[0] if row else None
+    finally:
+        cursor.close()
+
+
+def open_database(url: str) -> Database:
+    """The database that a URL names. Raises ConfigError; does not connect yet."""
+    if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
+        return SqliteDatabase(urllib.parse.unquote(url.removeprefix("sqlite:///")))
+    if re.fullmatch(r"mysql://[^/]+/[^/]+", url):
+        try:
+            return MysqlDatabase(url)
+        except ValueError as error:
+            raise ConfigError(f"The port in the database's URL is wrong: {error}.") from error
+    raise ConfigError(
+        "A database is named as sqlite:///relative/file.db, sqlite:////absolute/file.db or "
+        "mysql://user:password@host:3306/database."
+    )
+
+
+class Link:
+    """One connection, for one thread at a time; opened at its first use, and again after a failure.
+
+    Every method raises StoreError when the database fails.
+    """
+
+    def __init__(self, database: Database, writes: bool = False) -> None:
+        self._database = database
+        self._writes = writes
+        self._connection: Any = None
+        self._in_transaction = False
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """The rows that a SELECT finds."""
+        return self._run(sql, parameters, lambda cursor: list(cursor.fetchall()))
+
+    def change(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run an INSERT, UPDATE or DELETE; how many rows it touched."""
+        return self._run(sql, parameters, lambda cursor: int(cursor.rowcount))
+
+    def insert(self, sql: str, rows: Sequence[Row]) -> None:
+        """Run an INSERT for many rows: on MySQL in one round trip."""
+        with self._guarded():
+            cursor = self._open().cursor()
+            cursor.executemany(self._database.sql(sql), rows)
+            cursor.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything inside is committed together, and synced, or not at all."""
+        self._begin()
+        self._in_transaction = True
+        try:
+            yield
+            with self._guarded():
+                self._connection.commit()
+        except BaseException:
+            self._roll_back()
+            raise
+        finally:
+            self._in_transaction = False
+
+    def create_tables(self) -> None:
+        """Make or migrate the tables, and claim the database for this process. Raises StoreError, StartError."""
+        with self._guarded():
+            self._open()
+        version = self._version()
+        if version > SCHEMA_VERSION:
+            raise StartError(
+                f"The database has schema version {version}, this program knows {SCHEMA_VERSION}: use a newer Jelly."
+            )
+        with self.transaction():
+            if version == 0:
+                for statement in _statements(_schema()):
+                    if statement.startswith("CREATE TABLE"):
+                        self.change(self._database.finish_table(statement, self._connection))
+                    else:
+                        self._create_index(statement)
+                self.change("INSERT INTO meta (name, value) VALUES ('next_id', 1)")
+                self.change("INSERT INTO meta (name, value) VALUES ('schema_version', ?)", (SCHEMA_VERSION,))
+            for older in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
+                for statement in MIGRATIONS[older]:
+                    self.change(statement)
+                self.change("UPDATE meta SET value = ? WHERE name = 'schema_version'", (older + 1,))
+
+    def close(self) -> None:
+        """Close the connection; a later use opens a new one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(Exception):  # it may be dead, which is as good as closed
+                connection.close()
+
+    def _run(self, sql: str, parameters: Sequence[Any], result: Any) -> Any:
+        for first_try in (True, False):
+            started = time.monotonic()
+            try:
+                with self._guarded():
+                    cursor = self._open().cursor()
+                    cursor.execute(self._database.sql(sql), parameters)
+                    answer = result(cursor) if cursor.description or sql[:6] != "SELECT" else []
+                    cursor.close()
+                    return answer
+            except StoreError:
+                # A connection that the server closed while it was idle fails at once; nobody is to notice. One
+                # that hangs has cost its time already.
+                if not first_try or self._in_transaction or time.monotonic() - started > PATIENCE / 2:
+                    raise
+        raise AssertionError("not reached")
+
+    def _begin(self) -> None:
+        for first_try in (True, False):
+            started = time.monotonic()
+            try:
+                with self._guarded():
+                    self._database.begin(self._open())
+                return
+            except StoreError:
+                if not first_try or time.monotonic() - started > PATIENCE / 2:
+                    raise
+
+    def _roll_back(self) -> None:
+        if self._connection is not None:
+            try:
+                self._connection.rollback()
+            except self._database.errors:
+                self.close()
+
+    def _open(self) -> Any:
+        if self._connection is None:
+            connection = self._database.connect()
+            try:
+                if self._writes:
+                    self._database.claim(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Turn what the driver raises into StoreError, and drop the connection: the next one may be sound."""
+        try:
+            yield
+        except self._database.errors as error:
+            self.close()
+            raise StoreError(f"{type(error).__name__}: {error}") from error
+        except (OSError, AttributeError, IndexError) as error:
+            # The pure Python driver lets these through when its connection breaks in the middle of an answer.
+            self.close()
+            raise StoreError(f"{type(error).__name__}: {error}") from error
+
+    def _version(self) -> int:
+        """The schema version of the database, 0 if it has no tables of ours."""
+        try:
+            rows = self.query("SELECT value FROM meta WHERE name = 'schema_version'")
+        except StoreError:
+            rows = []  # no such table; if it was anything worse, making the tables is going to say so
+        return int(rows[0][0]) if rows else 0
+
+    def _create_index(self, statement: str) -> None:
+        """On MySQL an index may be left from a first start that was cut off between two statements."""
+        try:
+            self._connection.cursor().execute(statement)
+        except self._database.errors as error:
+            if not self._database.is_repeated_index(error):
+                raise StoreError(str(error)) from error
+
+
+def _schema() -> str:
+    """The text of schema.sql: inside the package when installed, beside it in a checkout."""
+    here = Path(__file__).parent
+    for path in (here / "schema.sql", here.parent / "schema.sql"):
+        if path.exists():
+            return path.read_text(encoding="utf-8")
+    raise StartError("The file schema.sql is missing: it belongs beside the package jelly.")
+
+
+def _statements(script: str) -> list[str]:
+    """The statements of an SQL script without its comments. (executescript() would commit first.)"""
+    lines = [line for line in script.splitlines() if not line.lstrip().startswith("--")]
+    return [statement.strip() for statement in "\n".join(lines).split(";") if statement.strip()]

@@ -1,0 +1,115 @@
+"""From the store to the receivers: what happens to a message once it is committed.
+
+Everything in here runs on the store thread, between two commits, so nothing needs a lock and nothing can be
+skipped, doubled or overtaken. Each session is in one of two states:
+
+- behind: its inbox holds messages that it was not given yet. They are fed from the inbox in pages, oldest
+  first, whenever its outlet has room. New messages for it are only stored.
+- caught up: it was given everything. A new message is pushed to it right after its commit. When its outlet is
+  full, it falls behind.
+
+A session begins behind. That one mechanism serves the messages that waited for a login, the receiver that is
+slow, and the classic client whose frames are spaced.
+"""
+
+from collections.abc import Iterable
+
+from jelly import messages
+from jelly.codec import Type
+from jelly.dao import Dao, StoredMessage
+from jelly.sessions import Session, Sessions
+
+PAGE = 100
+"""How many messages are read from an inbox at a time."""
+PAGE_BYTES = 128 * 1024
+"""How many bytes of frames a page hands to an outlet at most (but always one frame)."""
+
+
+class Delivery:
+    """Hands committed messages to the sessions of their receivers."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._outgoing: dict[Session, list[tuple[int, bytes]]] = {}
+        self._hungry: dict[Session, None] = {}  # behind, and with room: an ordered set
+
+    def push(self, message: StoredMessage, receivers: Iterable[str]) -> None:
+        """Hand a message that was just committed to those of its receivers who are ready for it."""
+        frame = b""
+        for receiver in receivers:
+            session = self._sessions.get(receiver)
+            if session is None:
+                continue  # offline: the message stays in the receiver's inbox, and the next login feeds it from there
+            if not session.caught_up:
+                continue  # behind: its pages will come to this message
+            frame = frame or _notice(message)
+            self._outgoing.setdefault(session, []).append((message.id, frame))
+            session.given = message.id
+
+    def flush(self) -> None:
+        """Send what was pushed: everything for one session at once."""
+        for session, notices in self._outgoing.items():
+            session.outlet.send_notices(notices)
+            if not session.outlet.has_room:
+                self._fall_behind(session)
+        self._outgoing.clear()
+
+    def begin(self, session: Session) -> None:
+        """Start to deliver to a session that just logged in: behind, from the first message in its inbox."""
+        session.caught_up = False
+        session.given = 0
+        self._hungry[session] = None
+
+    def wants_more(self, session: Session) -> None:
+        """The outlet of a session has room again."""
+        if not session.caught_up:
+            self._hungry[session] = None
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `feed` would do anything."""
+        return bool(self._hungry)
+
+    def feed(self, dao: Dao) -> None:
+        """Give each session that is behind and has room its next page. Raises StoreError; then it is as before."""
+        for session in list(self._hungry):
+            if session.user is None or self._sessions.get(session.user) is not session:
+                del self._hungry[session]  # it ended meanwhile: what it was not given stays in the inbox
+                continue
+            waiting = dao.waiting(session.user, session.given, PAGE)
+            notices = _page(waiting)
+            if notices:
+                session.given = notices[-1][0]
+                session.outlet.send_notices(notices)
+            if len(waiting) < PAGE and len(notices) == len(waiting):
+                session.caught_up = True
+                del self._hungry[session]
+                if not session.outlet.has_room:
+                    self._fall_behind(session)
+            elif not session.outlet.has_room:
+                del self._hungry[session]
+                self._fall_behind(session)
+
+    def _fall_behind(self, session: Session) -> None:
+        session.caught_up = False
+        # The outlet asks for more when it has room, but only for a session that is behind: had it emptied
+        # itself between our look and the line above, nobody would ask.
+        if session.outlet.has_room:
+            self._hungry[session] = None
+
+
+def _page(waiting: list[StoredMessage]) -> list[tuple[int, bytes]]:
+    notices: list[tuple[int, bytes]] = []
+    size = 0
+    for message in waiting:
+        frame = _notice(message)
+        size += len(frame)
+        if notices and size > PAGE_BYTES:
+            break
+        notices.append((message.id, frame))
+    return notices
+
+
+def _notice(message: StoredMessage) -> bytes:
+    type = Type.GROUP_MESSAGE if message.is_group else Type.PERSON_MESSAGE
+    return messages.notice(type, message.sender, message.receiver, message.content, message.time)

@@ -1,0 +1,294 @@
+"""Frame bodies to typed requests, and answers to frame bodies: the JSON of the protocol.
+
+Bodies come from strangers, so they are parsed strictly: UTF-8 first, one object, no duplicate keys, no NaN,
+no huge numbers, no deep nesting, no lone surrogates, every value of the right type. Unknown keys are ignored.
+What a request *means*, and who may send it, is decided in `services.py`.
+"""
+
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Mapping
+from json.encoder import encode_basestring as quote
+from typing import Any, NamedTuple, NoReturn
+
+from jelly.codec import Sign, Status, Type, encode
+from jelly.errors import SENTENCES, ErrorCode, Refused
+
+MAX_NAME = 32
+MAX_PASSWORD = 128
+MAX_DEPTH = 16
+MAX_INTEGER_DIGITS = 20  # of a number in JSON: a signed 64-bit integer has 19 and a sign
+INT64 = range(-(2**63), 2**63)
+
+PROFILE_LIMITS = {"name": 64, "sex": 16, "age": 16, "phone": 32, "address": 256, "introduction": 1024}
+"""The fields of a profile in the protocol's order, and how many characters each may have."""
+
+
+# --- requests ---------------------------------------------------------------------------------------------
+# One class a request, its fields as the protocol names them. A field with a default may be left out.
+
+
+class Login(NamedTuple):
+    username: str
+    password: str
+
+
+class Register(NamedTuple):
+    username: str
+    password: str
+
+
+class Logout(NamedTuple):
+    username: str
+    token: int
+
+
+class Reconnect(NamedTuple):
+    username: str
+    token: int
+
+
+class PersonMessage(NamedTuple):
+    sender: str
+    receiver: str
+    content: str
+    time: int
+
+
+class GroupMessage(NamedTuple):
+    sender: str
+    receiver: str
+    content: str
+    time: int
+
+
+class CreateGroup(NamedTuple):
+    username: str
+    groupName: str
+
+
+class DisbandGroup(NamedTuple):
+    username: str
+    groupName: str
+
+
+class AddMember(NamedTuple):
+    username: str
+    groupName: str
+    member: str
+
+
+class RemoveMember(NamedTuple):
+    username: str
+    groupName: str
+    member: str
+
+
+class AddFriend(NamedTuple):
+    username: str
+    friend: str
+
+
+class RemoveFriend(NamedTuple):
+    username: str
+    friend: str
+
+
+class AllFriends(NamedTuple):
+    username: str
+
+
+class UpdateProfile(NamedTuple):
+    username: str
+    password: str | None = None
+    name: str | None = None
+    sex: str | None = None
+    age: str | None = None
+    phone: str | None = None
+    address: str | None = None
+    introduction: str | None = None
+
+
+class OwnProfile(NamedTuple):
+    username: str
+
+
+class FriendProfile(NamedTuple):
+    username: str
+    friend: str
+
+
+class OwnGroups(NamedTuple):
+    username: str
+
+
+Request = (
+    Login | Register | Logout | Reconnect | PersonMessage | GroupMessage | CreateGroup | DisbandGroup
+    | AddMember | RemoveMember | AddFriend | RemoveFriend | AllFriends | UpdateProfile | OwnProfile
+    | FriendProfile | OwnGroups
+)  # fmt: skip
+
+REQUESTS: dict[int, type[Request]] = {
+    Type.LOGIN: Login,
+    Type.REGISTER: Register,
+    Type.LOGOUT: Logout,
+    Type.RECONNECT: Reconnect,
+    Type.PERSON_MESSAGE: PersonMessage,
+    Type.GROUP_MESSAGE: GroupMessage,
+    Type.CREATE_GROUP: CreateGroup,
+    Type.DISBAND_GROUP: DisbandGroup,
+    Type.ADD_MEMBER: AddMember,
+    Type.REMOVE_MEMBER: RemoveMember,
+    Type.ADD_FRIEND: AddFriend,
+    Type.REMOVE_FRIEND: RemoveFriend,
+    Type.ALL_FRIENDS: AllFriends,
+    Type.UPDATE_PROFILE: UpdateProfile,
+    Type.OWN_PROFILE: OwnProfile,
+    Type.FRIEND_PROFILE: FriendProfile,
+    Type.OWN_GROUPS: OwnGroups,
+}
+
+# Per request: (field, its JSON type, may it be left out), worked out once instead of for every frame.
+_INTEGERS = {"token", "time"}
+_FIELDS = {
+    type: tuple((name, int if name in _INTEGERS else str, name in cls._field_defaults) for name in cls._fields)
+    for type, cls in REQUESTS.items()
+}
+
+
+def parse_request(type: int, body: bytes) -> Request:
+    """The typed request in a body. Raises Refused: `unknown_type` or `malformed_body`."""
+    cls = REQUESTS.get(type)
+    if cls is None:
+        raise Refused(ErrorCode.UNKNOWN_TYPE)
+    values = parse_object(body)
+    arguments = []
+    for name, wanted, optional in _FIELDS[type]:
+        value = values.get(name)
+        if value.__class__ is not wanted:  # exactly: in Python True is an int, here it is none
+            if not (optional and name not in values):
+                what = "a string" if wanted is str else "an integer"
+                raise Refused(ErrorCode.MALFORMED_BODY, f"The body needs {what} as {name!r}.")
+        elif wanted is int and value not in INT64:
+            raise Refused(ErrorCode.MALFORMED_BODY, f"The integer {name!r} does not fit into 64 bits.")
+        arguments.append(value)
+    return cls(*arguments)
+
+
+# --- strict JSON ------------------------------------------------------------------------------------------
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body. Raises Refused `malformed_body` for anything else."""
+    try:
+        text = body.decode()  # strict: no overlong forms, no surrogates
+        if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+            _check_depth(text)
+        value = _decode(text)
+        if b"\\u" in body:
+            _encode(value).encode()  # an escaped half of a surrogate pair encodes to nothing
+    except ValueError as error:
+        raise Refused(ErrorCode.MALFORMED_BODY) from error
+    if value.__class__ is not dict:
+        raise Refused(ErrorCode.MALFORMED_BODY)
+    return value  # type: ignore[no-any-return]
+
+
+def _check_depth(text: str) -> None:
+    """Counted beforehand, because the parser recurses: 20,000 brackets would end in a RecursionError."""
+    depth = 0
+    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"|[\[{\]}]', text, re.DOTALL):
+        if bracket in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise ValueError("nested too deeply")
+        elif bracket in "]}":
+            depth -= 1
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("duplicate key")
+    return values
+
+
+def _small_integer(digits: str) -> int:
+    if len(digits) > MAX_INTEGER_DIGITS:
+        raise ValueError("huge integer")
+    return int(digits)
+
+
+def _finite_float(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError("number out of range")
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decode = json.JSONDecoder(
+    object_pairs_hook=_without_duplicates,
+    parse_int=_small_integer,
+    parse_float=_finite_float,
+    parse_constant=_no_constant,
+).decode
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+# --- responses and notices --------------------------------------------------------------------------------
+
+
+def response(type: int, values: Mapping[str, Any] | None = None) -> bytes:
+    """A SUCCESS frame. Without values its body is empty; values that are None are left out of it."""
+    if values is None:
+        return encode(Sign.RESPONSE, type, Status.SUCCESS)
+    body = _encode({key: value for key, value in values.items() if value is not None})
+    return encode(Sign.RESPONSE, type, Status.SUCCESS, body.encode())
+
+
+def error_response(type: int, status: Status, code: ErrorCode, sentence: str = "") -> bytes:
+    """A frame that says what went wrong: the code for programs, the sentence for people."""
+    body = _encode({"error": code, "message": sentence or SENTENCES[code]})
+    return encode(Sign.RESPONSE, type, status, body.encode())
+
+
+def refusal(type: int, error: Refused) -> bytes:
+    """The REQUEST_ERROR frame for a request that was refused."""
+    return error_response(type, Status.REQUEST_ERROR, error.code, str(error))
+
+
+def notice(type: int, sender: str, receiver: str, content: str, time: int) -> bytes:
+    """The frame that brings a message to one of its receivers.
+
+    It is built anew from its four values, in the protocol's order: what else a sender put into its request
+    is nobody else's business. (Quoting four strings costs a third of encoding a dict.)
+    """
+    body = f'{{"sender":{quote(sender)},"receiver":{quote(receiver)},"content":{quote(content)},"time":{time}}}'
+    return encode(Sign.NOTICE, type, Status.NONE, body.encode())
+
+
+# --- names ------------------------------------------------------------------------------------------------
+
+
+def is_valid_name(name: str) -> bool:
+    """Whether a person or a group may have this name.
+
+    1 to 32 characters in normal form C, so that two names that look the same to Unicode are the same; no
+    spaces, control, format (zero-width, direction) or surrogate characters; and no combining mark in front,
+    which would attach itself to whatever a client prints before the name.
+    """
+    return (
+        1 <= len(name) <= MAX_NAME
+        and unicodedata.is_normalized("NFC", name)
+        and unicodedata.category(name[0])[0] != "M"
+        and not any(unicodedata.category(c)[0] == "Z" or unicodedata.category(c) in _INVISIBLE for c in name)
+    )
+
+
+_INVISIBLE = {"Cc", "Cf", "Cs"}

@@ -1,0 +1,404 @@
+"""Writing to a connection: the outbox, through which everything leaves, and the thread that finishes the rest.
+
+An outbox writes at once what may be written at once, and never waits: neither for a slow receiver, whose
+socket is full, nor for the gap that a classic client needs between two frames. What is left stays in the
+outbox, and the flusher comes back to it when the socket can take more or the gap has passed. So a worker or
+the store thread loses no time with a receiver, whatever its state.
+
+Classic clients decode a frame only when the bytes that they have read end exactly where it ends. Towards them
+each frame is written by itself, `gap` seconds after the one before. One case goes at once: a response, when
+the frame before it was a response too and the request came in after that one was written; a client that
+waits for its answers is served at full speed. (The original client, with 20 messages waiting for it on a busy
+machine: 1 arrived with a gap of 50 ms, all with 100 ms.)
+
+A message to a classic client counts as delivered when it was written, the client's TCP has acknowledged it
+(`confirmed`), and the client has sent something after that (`connection.py`).
+
+Locks: each outbox has one; it may be held while the flusher's is taken, never the other way round.
+"""
+
+import contextlib
+import heapq
+import itertools
+import logging
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from jelly import tcp
+
+log = logging.getLogger("jelly.outbox")
+
+HIGH_MARK = 128 * 1024
+LOW_MARK = 32 * 1024
+"""Bytes: above the one no more notices are asked for, until less than the other is left."""
+HIGH_COUNT = 100
+LOW_COUNT = 25
+"""The same for the number of notices, which is what fills the outbox of a classic client."""
+MAX_RESPONSES = 256
+"""With more responses than this waiting, or HIGH_MARK bytes of them, the client's reader stops reading."""
+CONFIRM_DELAY = 0.05
+CONFIRM_DELAY_MAX = 1.0
+"""Seconds after a write until the first and between the later looks at what TCP has acknowledged."""
+
+
+class Outbox:
+    """What waits to be written to one connection. Any thread may call any method; none of them waits.
+
+    `gap`: seconds between two frames, 0 for none. `on_room` is called, by whichever thread, when the outbox
+    was full of notices and has room again. `seal` encrypts what goes out.
+    """
+
+    __slots__ = (
+        "_confirm_at",
+        "_confirm_delay",
+        "_flusher",
+        "_gap",
+        "_last_at",
+        "_last_was_response",
+        "_lock",
+        "_notices",
+        "_on_room",
+        "_responses",
+        "_responses_size",
+        "_rest",
+        "_rest_id",
+        "_room",
+        "_scheduled_at",
+        "_seal",
+        "_size",
+        "_sock",
+        "confirmed",
+        "finished_at",
+        "finishing",
+        "has_room",
+        "is_closed",
+        "stalled_since",
+        "written",
+    )
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        flusher: "Flusher",
+        gap: float,
+        on_room: Callable[[], None],
+        seal: Callable[[bytes], bytes] | None = None,
+    ) -> None:
+        self._sock = sock
+        self._flusher = flusher
+        self._gap = gap
+        self._on_room = on_room
+        self._seal = seal
+        self._lock = threading.Lock()  # guards everything below; held while a send that does not wait is tried
+        self._responses: deque[tuple[bytes, float]] | None = None  # made at need: most outboxes are always empty
+        self._responses_size = 0
+        self._notices: deque[tuple[int, bytes]] | None = None
+        self._size = 0  # of the notices
+        self._rest = b""  # begun, and not yet written to its end
+        self._rest_id = 0  # the last message in it
+        self._last_at = float("-inf")
+        self._last_was_response = False
+        self._confirm_at: float | None = None
+        self._confirm_delay = CONFIRM_DELAY
+        self._scheduled_at: float | None = None
+        self._room: threading.Event | None = None
+        self.written = 0
+        self.confirmed = 0
+        self.has_room = True
+        self.stalled_since: float | None = None
+        self.finishing = False
+        self.finished_at: float | None = None
+        self.is_closed = False
+
+    def send_responses(self, responses: Sequence[tuple[bytes, float]]) -> None:
+        """Send frames, each with the monotonic time at which its request came in. They go before notices."""
+        if not responses:
+            return
+        with self._lock:
+            if self.is_closed:
+                return
+            if self._responses is None:
+                self._responses = deque()
+            self._responses.extend(responses)
+            self._responses_size += sum(len(frame) for frame, _ in responses)
+            had_room = self.has_room
+            self._pump()
+        self._tell(had_room)
+
+    def send_notices(self, notices: Sequence[tuple[int, bytes]]) -> None:
+        """Send messages: each frame with its message's id. Look at `has_room` before sending more."""
+        with self._lock:
+            if self.is_closed or self.finishing:
+                return
+            if self._notices is None:
+                self._notices = deque()
+            self._notices.extend(notices)
+            self._size += sum(len(frame) for _, frame in notices)
+            self._pump()
+            if self._size + len(self._rest) > HIGH_MARK or len(self._notices) > HIGH_COUNT:
+                self.has_room = False
+
+    def send_raw(self, data: bytes) -> None:
+        """Send bytes as they are, before anything else: what TLS has to say about itself."""
+        with self._lock:
+            if not self.is_closed:
+                self._rest += data
+                self._pump()
+
+    def finish(self) -> None:
+        """Close after what was answered is written. Messages that wait here stay in their inbox."""
+        with self._lock:
+            self.finishing = True
+            if self._notices:
+                self._notices.clear()
+                self._size = 0
+            if not self.is_closed:
+                self._pump()
+
+    def close(self) -> None:
+        """Close the connection now; its reader notices, and frees what belongs to it."""
+        with self._lock:
+            self._close()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything was written that was ever sent."""
+        return not (self._rest or self._responses or self._notices)
+
+    def wait_for_room(self, seconds: float) -> bool:
+        """If too many responses wait, wait (a reader may) at most some seconds; return whether there is room."""
+        if not self._is_full_of_responses():
+            return True
+        with self._lock:
+            if not self._is_full_of_responses() or self.is_closed:
+                return True
+            room = self._room = threading.Event()
+        has_room = room.wait(seconds)
+        self._room = None
+        return has_room
+
+    def resume(self) -> None:
+        """Go on: the socket can take more, or a time has come. Called by the flusher."""
+        with self._lock:
+            self._scheduled_at = None
+            had_room = self.has_room
+            if not self.is_closed:
+                self._pump(is_writable=True)
+        self._tell(had_room)
+
+    # --- with the lock held -----------------------------------------------------------------------------
+
+    def _pump(self, is_writable: bool = False) -> None:
+        """Write what may be written now, and see to it that somebody comes back for the rest."""
+        if self.stalled_since is not None and not is_writable:
+            return  # the flusher waits for the socket already
+        now = time.monotonic()
+        self._look_at_acknowledgements(now)
+        while True:
+            if not self._rest:
+                due = self._due()
+                if due is None:
+                    break
+                if due > now:
+                    self._schedule(due)
+                    return
+                self._load()
+            if not self._write():
+                return
+        if self._confirm_at is not None:
+            self._schedule(self._confirm_at)
+        if self.finishing and self.finished_at is None:
+            self.finished_at = now
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_WR)
+
+    def _due(self) -> float | None:
+        """When the next frame may be written; None if there is none."""
+        if self._responses:
+            _, asked_at = self._responses[0]
+            if self._last_was_response and asked_at > self._last_at:
+                return self._last_at
+        elif not self._notices:
+            return None
+        return self._last_at + self._gap
+
+    def _load(self) -> None:
+        """Take what is to be written next: one frame, or everything if no gap is needed."""
+        responses, notices = self._responses or (), self._notices or ()
+        if self._gap:
+            if self._responses:
+                frame, _ = self._responses.popleft()
+                self._responses_size -= len(frame)
+                # A request that is here already has not waited for this response: its own keeps the gap.
+                self._last_was_response = not tcp.unread(self._sock)
+            else:
+                assert self._notices
+                self._rest_id, frame = self._notices.popleft()
+                self._size -= len(frame)
+                self._last_was_response = False
+        else:
+            frame = b"".join([frame for frame, _ in responses] + [frame for _, frame in notices])
+            if notices:
+                self._rest_id = notices[-1][0]
+            if self._responses:
+                self._responses.clear()
+            if self._notices:
+                self._notices.clear()
+            self._responses_size = self._size = 0
+        self._rest = self._seal(frame) if self._seal else frame
+
+    def _write(self) -> bool:
+        """Write on; return False if the socket takes no more now."""
+        try:
+            sent = self._sock.send(self._rest, tcp.DO_NOT_WAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._close()
+            return False
+        if sent < len(self._rest):
+            self._rest = self._rest[sent:]
+            if sent or self.stalled_since is None:
+                self.stalled_since = time.monotonic()
+            self._flusher.when_writable(self, self._sock)
+            return False
+        self._rest = b""
+        self.stalled_since = None
+        self._last_at = time.monotonic()
+        if self._rest_id > self.written:
+            self.written = self._rest_id
+            if self._confirm_at is None:
+                self._confirm_delay = max(self._gap, CONFIRM_DELAY)
+                self._confirm_at = self._last_at + self._confirm_delay
+        return True
+
+    def _look_at_acknowledgements(self, now: float) -> None:
+        """See whether TCP has everything acknowledged, before the client sends its next word."""
+        if self._confirm_at is None or now < self._confirm_at:
+            return
+        if not self._rest and tcp.unacknowledged(self._sock) == 0 and not tcp.unread(self._sock):
+            self.confirmed = self.written
+            self._confirm_at = None
+        else:
+            self._confirm_delay = min(2 * self._confirm_delay, CONFIRM_DELAY_MAX)
+            self._confirm_at = now + self._confirm_delay
+
+    def _schedule(self, due: float) -> None:
+        if self._scheduled_at is None or due < self._scheduled_at:
+            self._scheduled_at = due
+            self._flusher.at(due, self)
+
+    def _close(self) -> None:
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self._rest = b""
+        self._responses = self._notices = None
+        self._responses_size = self._size = 0
+        self.stalled_since = None
+        if self._room is not None:
+            self._room.set()
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    # --- without the lock -------------------------------------------------------------------------------
+
+    def _is_full_of_responses(self) -> bool:
+        responses = self._responses
+        return responses is not None and (len(responses) > MAX_RESPONSES or self._responses_size > HIGH_MARK)
+
+    def _tell(self, had_room: bool) -> None:
+        """Wake who waits for room, if there is some now."""
+        room = self._room
+        if room is not None and not self._is_full_of_responses():
+            room.set()
+        if not had_room and self._size + len(self._rest) < LOW_MARK and len(self._notices or ()) < LOW_COUNT:
+            self.has_room = True
+            self._on_room()
+
+
+class Flusher:
+    """The thread that comes back to outboxes: when a socket is writable again, and when a time has come."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards everything below; held for dictionary and heap operations only
+        self._selector = selectors.DefaultSelector()
+        self._times: list[tuple[float, int, Outbox]] = []
+        self._numbers = itertools.count()
+        self._waits_until = float("inf")
+        self._stopping = False
+        self._bell, bell = socket.socketpair()
+        self._bell.setblocking(False)
+        bell.setblocking(False)
+        self._selector.register(bell, selectors.EVENT_READ, bell)
+        self._bell_end = bell
+        self._thread = threading.Thread(target=self._run, name="jelly-flusher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; what was not written is dropped."""
+        self._stopping = True
+        self._ring()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._selector.close()
+        self._bell.close()
+        self._bell_end.close()
+
+    def at(self, due: float, outbox: Outbox) -> None:
+        """Come back to an outbox at a monotonic time."""
+        with self._lock:
+            heapq.heappush(self._times, (due, next(self._numbers), outbox))
+            wake = due < self._waits_until
+            if wake:
+                self._waits_until = due
+        if wake:
+            self._ring()
+
+    def when_writable(self, outbox: Outbox, sock: socket.socket) -> None:
+        """Come back to an outbox when its socket can take more."""
+        with self._lock, contextlib.suppress(KeyError, ValueError):  # registered already, or closed
+            self._selector.register(sock, selectors.EVENT_WRITE, outbox)
+
+    def forget(self, sock: socket.socket) -> None:
+        """Before a socket is closed: do not wait for it any more."""
+        with self._lock, contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(sock)
+
+    def _ring(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # the bell is full of rings: it will be heard
+            self._bell.send(b"!")
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                for outbox in self._wait():
+                    outbox.resume()
+            except Exception as error:  # a bug; but nobody else would finish what slow receivers left
+                log.error("the flusher failed: %s: %s", type(error).__name__, error)
+
+    def _wait(self) -> list[Outbox]:
+        """Wait for outboxes to come back to."""
+        with self._lock:
+            due = self._times[0][0] if self._times else float("inf")
+            self._waits_until = due
+        timeout = None if due == float("inf") else max(0.0, due - time.monotonic())
+        ready = []
+        for key, _ in self._selector.select(timeout):
+            if key.data is self._bell_end:
+                with contextlib.suppress(BlockingIOError):
+                    self._bell_end.recv(4096)
+            else:
+                self.forget(key.fileobj)  # type: ignore[arg-type] - only sockets are registered
+                ready.append(key.data)
+        now = time.monotonic()
+        with self._lock:
+            while self._times and self._times[0][0] <= now:
+                ready.append(heapq.heappop(self._times)[2])
+        return ready

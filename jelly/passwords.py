@@ -1,0 +1,98 @@
+"""Password hashes, tokens, and what slows down somebody who guesses.
+
+Passwords are hashed with scrypt at the cost that OWASP recommends (n = 2^14, r = 8, p = 5), each with its own
+salt; the parameters stand in the hash, so a change of cost leaves old passwords valid. Tokens are 64 random
+bits; they need no slow hash, since nobody can guess one: SHA-256 keeps them out of the database.
+"""
+
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+BLOCK_SIZE = 8  # scrypt's r
+PARALLELISM = 5  # scrypt's p
+SALT_BYTES = 16
+HASH_BYTES = 32
+
+
+def hash_password(password: str, cost: int) -> str:
+    """A salted hash to store. `cost` is the binary logarithm of scrypt's n: 14 takes about 160 ms."""
+    salt = secrets.token_bytes(SALT_BYTES)
+    digest = _scrypt(password, salt, cost, BLOCK_SIZE, PARALLELISM)
+    return f"scrypt${cost}${BLOCK_SIZE}${PARALLELISM}${salt.hex()}${digest.hex()}"
+
+
+def verify_password(password: str, stored: str) -> bool:
+    """Whether a password is the one behind a hash of `hash_password`."""
+    _, cost, block_size, parallelism, salt, digest = stored.split("$")
+    actual = _scrypt(password, bytes.fromhex(salt), int(cost), int(block_size), int(parallelism))
+    return hmac.compare_digest(actual, bytes.fromhex(digest))
+
+
+def _scrypt(password: str, salt: bytes, cost: int, block_size: int, parallelism: int) -> bytes:
+    n = 2**cost
+    memory = 128 * block_size * (n + parallelism + 2)  # what the algorithm needs; OpenSSL's limit is lower
+    return hashlib.scrypt(
+        password.encode(), salt=salt, n=n, r=block_size, p=parallelism, maxmem=2 * memory, dklen=HASH_BYTES
+    )
+
+
+def new_token() -> int:
+    """A token: a signed 64-bit integer from the operating system's generator."""
+    return int.from_bytes(secrets.token_bytes(8), signed=True)
+
+
+def hash_token(token: int) -> str:
+    """What the database stores of a token."""
+    return hashlib.sha256(token.to_bytes(8, signed=True)).hexdigest()
+
+
+class LoginGuard:
+    """Failed logins, counted for each account and address.
+
+    The first five within 15 minutes are answered at once, the next ones later and later, and from the tenth
+    on nothing is tried any more until the window has passed. It remembers `most` pairs; beyond that the
+    oldest pair is forgotten, so that a flood of invented names costs no memory.
+    """
+
+    WINDOW = 15 * 60.0
+    FREE = 5
+    MOST = 10
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, most: int = 10_000) -> None:
+        self._clock = clock
+        self._most = most
+        self._lock = threading.Lock()  # guards _failures
+        self._failures: dict[tuple[str, str], deque[float]] = {}
+
+    def is_locked(self, username: str, address: str) -> bool:
+        """Whether this account may not be tried from this address now."""
+        with self._lock:
+            return len(self._recent(username, address)) >= self.MOST
+
+    def failed(self, username: str, address: str) -> float:
+        """Note a failed login; return after how many seconds it is to be answered."""
+        with self._lock:
+            failures = self._recent(username, address)
+            failures.append(self._clock())
+            self._failures.pop((username, address), None)
+            self._failures[username, address] = failures  # the youngest is last
+            if len(self._failures) > self._most:
+                del self._failures[next(iter(self._failures))]
+            surplus = len(failures) - self.FREE
+            return 0.0 if surplus <= 0 else 2.0 ** (surplus - 1)
+
+    def succeeded(self, username: str, address: str) -> None:
+        """Forget the failures: the account's owner is here."""
+        with self._lock:
+            self._failures.pop((username, address), None)
+
+    def _recent(self, username: str, address: str) -> deque[float]:
+        failures = self._failures.get((username, address)) or deque()
+        while failures and failures[0] <= self._clock() - self.WINDOW:
+            failures.popleft()
+        return failures

@@ -1,0 +1,395 @@
+"""The bounded queue in front of the thread pool: who is served next, in which order, and what is too much.
+
+Each connection has a `Lane`: its requests that wait. A lane with something in it stands in the queue, once;
+a worker takes it, serves what it holds, in order, and only then may it stand there again. So one lane is
+never in two workers, and the responses of a connection leave in the order of its requests, on which the
+protocol rests. (A job for each request, as one would write it first, reordered 7,600 messages of a test run,
+and cost ten times the CPU.)
+
+What costs is not Python but waking threads, so:
+
+- the queue holds lanes, not requests, and a worker takes up to 16 lanes at once;
+- only one worker is woken at a time: the others sleep while one is running, and take over when it is about to
+  block, on a query say (`away`). So the size of the pool costs nothing;
+- the messages of a lane go to the store thread together, and the lane stays shut until they are answered.
+
+The queue's limit counts requests that wait in all lanes together. What comes beyond it is answered with
+SERVER_BUSY, in its place in the order: at once if the lane is idle, else after the answers that it has to wait
+for, because clients match responses by their order.
+"""
+
+import contextlib
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple
+
+from jelly.codec import Frame, Status
+from jelly.errors import ErrorCode, Refused, StoreError
+from jelly.messages import error_response, refusal
+from jelly.services import MESSAGES, Later, Outcome, Services, Slow
+from jelly.sessions import Session
+from jelly.store import Answer, Entry, Job, NewMessage, Store, failure, log_failure, send_answers
+
+log = logging.getLogger("jelly.dispatch")
+
+LANE_LIMIT = 256
+"""So many requests may wait in one lane; then its reader stops reading, and TCP tells the client to wait."""
+HASHERS = 2
+LANES_A_TURN = 16
+REQUESTS_A_TURN = 64
+"""So many messages of one lane go to the store together."""
+
+
+class Item(NamedTuple):
+    """One request in a lane. With `error` it is not served, but answered with that error in its turn."""
+
+    frame: Frame
+    asked_at: float
+    error: ErrorCode | None = None
+
+
+class Lane:
+    """The requests of one connection that wait. Guarded by the queue's lock, but for `busy`."""
+
+    __slots__ = ("busy", "items", "room", "session")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.items: list[Item] = []
+        # Held from the moment the lane enters the queue until its last answer was sent. A lock, not a flag,
+        # because it is taken by one thread and released by another, and taking it is one atomic step.
+        self.busy = threading.Lock()
+        # The reader's, while it waits for room in a full lane.
+        self.room: threading.Event | None = None
+
+
+class RequestQueue(queue.Queue[Lane]):
+    """A queue of lanes, bounded by the requests that wait in them: `maxsize` is how many.
+
+    It has the lock of `queue.Queue`, and adds what that class does not have: a bound on something else than
+    its elements, taking several at once, and waking a worker only if none is running.
+    """
+
+    def __init__(self, maxsize: int) -> None:
+        super().__init__(maxsize)
+        self._waiting = 0
+        self._running = 0
+        self._closed = False
+
+    def fill(self, lane: Lane, frames: Sequence[Frame], asked_at: float) -> None:
+        """Put requests into a lane; those for which there is no room get an error in their place."""
+        with self.mutex:
+            room = max(0, self.maxsize - self._waiting)
+            self._waiting += min(room, len(frames))
+            lane.items += [Item(frame, asked_at) for frame in frames[:room]]
+            lane.items += [Item(frame, asked_at, ErrorCode.BUSY) for frame in frames[room:]]
+
+    def fill_error(self, lane: Lane, item: Item) -> None:
+        """Put an error into a lane: it costs no work, so it does not count."""
+        with self.mutex:
+            lane.items.append(item)
+
+    def drain(self, lane: Lane, most: int) -> list[Item]:
+        """Take the oldest requests out of a lane."""
+        with self.mutex:
+            items = lane.items[:most]
+            del lane.items[:most]
+            self._waiting -= _count(items)
+            if lane.room is not None and len(lane.items) < LANE_LIMIT:
+                lane.room.set()
+            return items
+
+    def put_back(self, lane: Lane, items: Sequence[Item]) -> None:
+        """Put requests back in front that were taken and not served."""
+        with self.mutex:
+            lane.items[:0] = items
+            self._waiting += _count(items)
+
+    def wait_for_room(self, lane: Lane, seconds: float) -> bool:
+        """Wait until a lane is not full any more, at most some seconds; return whether it has room."""
+        with self.mutex:
+            if len(lane.items) < LANE_LIMIT:
+                return True
+            room = lane.room = threading.Event()
+        has_room = room.wait(seconds)
+        lane.room = None
+        return has_room
+
+    def put_lane(self, lane: Lane) -> None:
+        """Have a lane served. Never blocks: a lane stands here only once, so there are no more than connections."""
+        with self.mutex:
+            self._put(lane)
+            self._wake()
+
+    def take(self, most: int) -> list[Lane]:
+        """Wait for lanes to serve; then the caller is running. An empty list means that the queue is closed."""
+        with self.mutex:
+            while not self._qsize() and not self._closed:
+                self.not_empty.wait()
+            lanes = [self._get() for _ in range(min(most, self._qsize()))]
+            self._running += bool(lanes)
+            return lanes
+
+    def finish_turn(self) -> None:
+        """The caller has served what it took."""
+        with self.mutex:
+            self._running -= 1
+            self._wake()
+
+    def leave(self, unserved: list[Lane]) -> None:
+        """The caller is about to block: another worker takes over the lanes that it has not served yet."""
+        with self.mutex:
+            self.queue.extendleft(unserved)
+            unserved.clear()
+            self._running -= 1
+            self._wake()
+
+    def come_back(self) -> None:
+        """The caller has stopped blocking."""
+        with self.mutex:
+            self._running += 1
+
+    def close(self) -> None:
+        """Let the workers end, once nothing is left."""
+        with self.mutex:
+            self._closed = True
+            self.not_empty.notify_all()
+
+    def _wake(self) -> None:
+        if self._qsize() and not self._running:
+            self.not_empty.notify()
+
+
+def _count(items: Sequence[Item]) -> int:
+    return sum(item.error is None for item in items)
+
+
+class _Turn(threading.local):
+    """What a worker has in hand; None in threads that are no workers."""
+
+    lanes: list[Lane] | None = None
+    jobs: list[Job] | None = None
+
+
+class Dispatcher:
+    """The workers and the hashers, and the way of a request from its lane to its answer.
+
+    `later(seconds, function)` calls a function after some seconds, in any thread.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        store: Store,
+        workers: int,
+        queue_size: int,
+        later: Callable[[float, Callable[[], None]], None],
+    ) -> None:
+        self._services = services
+        self._store = store
+        self._later = later
+        self._queue = RequestQueue(queue_size)
+        self._workers = workers
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="jelly-worker")
+        self._hashers = ThreadPoolExecutor(HASHERS, thread_name_prefix="jelly-hasher", initializer=_step_back)
+        # A ThreadPoolExecutor's own queue has no limit, so the limit stands in front of it.
+        self._hash_slots = threading.BoundedSemaphore(queue_size)
+        self._turn = _Turn()
+
+    # --- called by readers ------------------------------------------------------------------------------
+
+    def submit(self, lane: Lane, frames: Sequence[Frame], asked_at: float) -> None:
+        """Have the requests of a connection served, in order. Never blocks."""
+        self._queue.fill(lane, frames, asked_at)
+        self._open(lane)
+
+    def submit_error(self, lane: Lane, frame: Frame, asked_at: float, error: ErrorCode) -> None:
+        """Have a frame answered with an error, in its turn. Never blocks."""
+        self._queue.fill_error(lane, Item(frame, asked_at, error))
+        self._open(lane)
+
+    def wait_for_room(self, lane: Lane, seconds: float) -> bool:
+        """If a lane is full, wait until it is not, at most some seconds; return whether it has room."""
+        if len(lane.items) < LANE_LIMIT:
+            return True
+        return self._queue.wait_for_room(lane, seconds)
+
+    # --- start and stop ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        for _ in range(self._workers):
+            self._pool.submit(self._work)
+
+    def wait_until_idle(self, lanes: Iterable[Lane], deadline: float) -> bool:
+        """Wait until these lanes are served, at most until a monotonic time; return whether they are."""
+        for lane in lanes:
+            while lane.items or lane.busy.locked():
+                if not lane.busy.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                    return False
+                self._close(lane)
+        return True
+
+    def stop(self) -> None:
+        """End the threads. What still waits in a lane is not served any more."""
+        self._queue.close()
+        self._hashers.shutdown(cancel_futures=True)
+        self._pool.shutdown()
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """To be held while a service may block: a query, say. For threads that are no workers it does nothing."""
+        turn = self._turn
+        if turn.lanes is None or turn.jobs is None:
+            yield
+            return
+        self._submit(turn.jobs)
+        self._queue.leave(turn.lanes)
+        try:
+            yield
+        finally:
+            self._queue.come_back()
+
+    # --- the workers ------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        lanes = self._turn.lanes = []
+        jobs = self._turn.jobs = []
+        while True:
+            lanes += reversed(self._queue.take(LANES_A_TURN))
+            if not lanes:
+                return
+            while lanes:
+                lane = lanes.pop()
+                try:
+                    job = self._serve(lane)
+                except Exception as error:  # a bug; the worker lives, and the lane does not stay shut
+                    log_failure(log, error)
+                    lane.session.outlet.close()
+                    self._close(lane)
+                else:
+                    jobs += [job] if job else []
+            self._submit(jobs)
+            self._queue.finish_turn()
+
+    def _submit(self, jobs: list[Job]) -> None:
+        if jobs:
+            self._store.submit(jobs)
+            jobs.clear()
+
+    def _serve(self, lane: Lane) -> Job | None:
+        """Serve a lane: up to the first request that has to wait for something, or all its messages together.
+
+        Returns messages for the store, whose answers open the lane again.
+        """
+        session = lane.session
+        items = self._queue.drain(lane, REQUESTS_A_TURN)
+        answers: list[tuple[Answer, float]] = []
+        entries: list[tuple[Entry, float]] = []
+        waits: tuple[Item, Outcome] | None = None
+        for position, item in enumerate(items):
+            is_message = item.frame.type in MESSAGES
+            if entries and not is_message and item.error is None:
+                self._queue.put_back(lane, items[position:])  # it may read what these messages change
+                break
+            outcome = self._outcome(session, item)
+            if isinstance(outcome, NewMessage):
+                entries.append((outcome, item.asked_at))
+            elif isinstance(outcome, Answer):
+                (entries or answers).append((outcome, item.asked_at))  # type: ignore[arg-type]
+                if outcome.leave:
+                    break  # whatever the client sent after this is not served
+            else:
+                waits = item, outcome
+                self._queue.put_back(lane, items[position + 1 :])
+                break
+        if answers:
+            send_answers(session, *zip(*answers, strict=True))
+        if waits:
+            self._carry_on(lane, *waits)
+        elif entries:
+            return self._job(lane, entries)
+        else:
+            self._close(lane)
+        return None
+
+    def _outcome(self, session: Session, item: Item) -> Outcome:
+        """What is to happen for one request, whatever it is."""
+        type = item.frame.type
+        if session.leaving:
+            return Answer(None)
+        if item.error is ErrorCode.BUSY:
+            return _busy(session, type)
+        if item.error is not None:
+            return Answer(refusal(type, Refused(item.error)), leave=True)
+        try:
+            return self._services.serve(session, item.frame)
+        except StoreError as error:
+            log.warning("a query failed: %s", error)
+        except Exception as error:
+            log_failure(log, error)
+        return failure(session, type)
+
+    def _carry_on(self, lane: Lane, item: Item, outcome: Outcome) -> None:
+        """Do what a request needs next; the lane stays shut until it is answered."""
+        if isinstance(outcome, Answer):
+            send_answers(lane.session, [outcome], [item.asked_at])
+            self._close(lane)
+        elif isinstance(outcome, Later):
+            self._later(outcome.seconds, partial(self._carry_on, lane, item, outcome.answer))
+        elif isinstance(outcome, Slow):
+            if self._hash_slots.acquire(blocking=False):
+                self._hashers.submit(self._hash, lane, item, outcome)
+            else:
+                self._carry_on(lane, item, _busy(lane.session, item.frame.type))
+        else:
+            self._store.submit([self._job(lane, [(outcome, item.asked_at)])])
+
+    def _hash(self, lane: Lane, item: Item, slow: Slow) -> None:
+        """On a hasher thread."""
+        try:
+            outcome: Outcome = slow.run()
+        except Refused as error:
+            outcome = self._services.refused(lane.session, item.frame.type, error)
+        except Exception as error:
+            log_failure(log, error)
+            outcome = failure(lane.session, item.frame.type)
+        finally:
+            self._hash_slots.release()
+        self._carry_on(lane, item, outcome)
+
+    def _job(self, lane: Lane, entries: Sequence[tuple[Entry, float]]) -> Job:
+        return Job(lane.session, [entry for entry, _ in entries], [at for _, at in entries], partial(self._close, lane))
+
+    def _open(self, lane: Lane) -> None:
+        """Have a lane served, if it is not being served already."""
+        if not lane.busy.acquire(blocking=False):
+            return  # whoever serves it looks again when it closes it
+        if all(item.error is ErrorCode.BUSY for item in lane.items):
+            self._serve(lane)  # at once: no worker may be free for long
+        else:
+            self._queue.put_lane(lane)
+
+    def _close(self, lane: Lane) -> None:
+        """A lane was served; if more came meanwhile, it is to be served again."""
+        lane.busy.release()
+        if lane.items:
+            self._open(lane)
+
+
+def _busy(session: Session, type: int) -> Answer:
+    return Answer(error_response(type, Status.SERVER_BUSY, ErrorCode.BUSY), leave=session.user is None)
+
+
+def _step_back() -> None:
+    """Let a hasher thread run only when no other thread wants the core: messages come first. (Linux gives each
+    thread its own priority; elsewhere this would slow the whole process.)"""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

@@ -1,0 +1,206 @@
+"""The server: it builds the parts, accepts connections, and takes everything down again in order.
+
+    accept -> reader (connection.py) -> lane and queue -> worker (queue_dispatch.py) -> service (services.py)
+           -> store thread (store.py) -> delivery (delivery.py) -> outbox (outbox.py) -> socket
+
+`docs/architecture.md` tells the same with the threads and locks.
+"""
+
+import contextlib
+import errno
+import logging
+import socket
+import socketserver
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from jelly.config import Settings
+from jelly.connection import Connection
+from jelly.dao import Dao
+from jelly.database import Database, Link, open_database
+from jelly.delivery import Delivery
+from jelly.errors import JellyError, StartError, StoreError
+from jelly.groups import GroupCache
+from jelly.outbox import Flusher
+from jelly.passwords import LoginGuard
+from jelly.queue_dispatch import Dispatcher
+from jelly.services import Policy, Services
+from jelly.sessions import Sessions
+from jelly.store import Store
+from jelly.tls import server_context
+from jelly.watch import Watch
+
+log = logging.getLogger("jelly.server")
+
+READER_STACK = 256 * 1024
+"""Bytes of address space for a reader's stack: 5,000 readers with the usual 8 MiB would reserve 40 GiB."""
+ACCEPT_PAUSE = 0.2
+STOP_SECONDS = 8.0
+"""In which a stop must be done with what was accepted before; closing takes a little on top."""
+OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class JellyServer(socketserver.ThreadingTCPServer):
+    """A Jelly server. The constructor opens the database and the port (raises StartError); `start` serves.
+
+    `stop` may be called from any thread, and more than once.
+    """
+
+    allow_reuse_address = True
+    daemon_threads = True  # `stop` joins the readers itself, after it has closed their sockets
+    request_queue_size = 1024
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.connections: set[Connection] = set()
+        self.is_stopping = False
+        self._stop_lock = threading.Lock()
+        self._accepted: Counter[str] = Counter()
+        self._out_of_resources = False
+        self._acceptor = threading.Thread(target=self.serve_forever, args=(0.1,), name="jelly-acceptor", daemon=True)
+        self.tls_context = server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+
+        self.database = open_database(settings.database)
+        store_link = Link(self.database, writes=True)
+        _prepare_database(self.database, store_link)
+        self._links = threading.local()
+        self._all_links = [store_link]
+
+        self.sessions = Sessions()
+        self.groups = GroupCache(settings.group_check_interval, settings.group_idle)
+        delivery = Delivery(self.sessions)
+        self.store = Store(Dao(store_link), delivery)
+        self.flusher = Flusher()
+        self.watch = Watch(self.connections, settings.heartbeat_interval * settings.heartbeat_misses)
+        policy = Policy(settings.password_cost, settings.token_days * 86400, settings.message_rate)
+        services = Services(policy, self.sessions, self.groups, delivery, self._reading, LoginGuard())
+        self.dispatcher = Dispatcher(
+            services, self.store, settings.workers, settings.queue_size, self.watch.later
+        )
+        try:
+            self._bind()
+        except BaseException:
+            self.flusher.stop()
+            store_link.close()
+            self.database.release()
+            raise
+
+    def _bind(self) -> None:
+        host, port = self.settings.host, self.settings.port
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            super().__init__((host, port), Connection)
+        except OSError as error:
+            hint = " Is another server running there? Choose another one with --port." if error.errno == errno.EADDRINUSE else ""
+            reason = error.strerror or str(error)
+            raise StartError(f"Cannot listen on {host} port {port}: {reason}.{hint}") from error
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self.server_address[1])
+
+    # --- accepting --------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the threads and serve."""
+        for part in (self.store, self.flusher, self.watch, self.groups, self.dispatcher, self._acceptor):
+            part.start()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            request = super().get_request()
+        except OSError as error:
+            if error.errno in OUT_OF_RESOURCES:
+                # The connection still waits to be accepted, so trying again at once would only burn a core.
+                if not self._out_of_resources:
+                    log.warning("cannot accept connections: %s", error.strerror)
+                self._out_of_resources = True
+                time.sleep(ACCEPT_PAUSE)
+            raise
+        self._out_of_resources = False
+        return request
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether there is room for one more connection, in all and from this address."""
+        if len(self.connections) >= self.settings.max_connections:
+            return False
+        if self.settings.max_per_address >= self.settings.max_connections:
+            return True
+        address = client_address[0]
+        return sum(c.address == address for c in tuple(self.connections)) < self.settings.max_per_address
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        usual = threading.stack_size(READER_STACK)
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError as error:  # no more threads: this client is turned away, the others live
+            log.warning("cannot serve %s: %s", client_address[0], error)
+            self.shutdown_request(request)
+        finally:
+            threading.stack_size(usual)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.exception("the reader of %s failed", client_address[0])
+
+    # --- stopping ---------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Stop accepting, finish what was accepted, commit, close. Takes less than ten seconds."""
+        with self._stop_lock:
+            if self.is_stopping:
+                return
+            self.is_stopping = True
+        deadline = time.monotonic() + STOP_SECONDS
+        if self._acceptor.is_alive():
+            self.shutdown()
+            self._acceptor.join()
+        self.server_close()
+        connections = tuple(self.connections)
+        if not self.dispatcher.wait_until_idle([c.lane for c in connections], deadline):
+            log.warning("stopped with requests that were not answered")
+        self._wait_for_outboxes(connections, min(deadline, time.monotonic() + 2.0))
+        for connection in connections:
+            connection.outbox.close()
+        for connection in connections:
+            connection.thread.join(max(0.0, deadline + 1 - time.monotonic()))
+        self.dispatcher.stop()
+        self.store.stop()
+        for part in (self.watch, self.flusher, self.groups):
+            part.stop()
+        for link in self._all_links:
+            link.close()
+        self.database.release()
+
+    def _wait_for_outboxes(self, connections: tuple[Connection, ...], deadline: float) -> None:
+        for connection in connections:
+            connection.outbox.finish()
+        while time.monotonic() < deadline and not all(c.outbox.is_empty for c in connections):
+            time.sleep(0.01)
+
+    # --- reading from the database ----------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Dao]:
+        """A Dao of the calling thread's own; a worker lets another one run meanwhile."""
+        dao = getattr(self._links, "dao", None)
+        if dao is None:
+            link = Link(self.database)
+            dao = self._links.dao = Dao(link)
+            self._all_links.append(link)
+        with self.dispatcher.away():
+            yield dao
+
+
+def _prepare_database(database: Database, link: Link) -> None:
+    try:
+        link.create_tables()
+    except JellyError as error:
+        link.close()
+        database.release()
+        if isinstance(error, StoreError):
+            raise StartError(f"The database {database.describe()} cannot be used: {error}.") from error
+        raise

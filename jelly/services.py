@@ -1,0 +1,492 @@
+"""What each request does: one method each, and one table that says which.
+
+A service gets the session and the typed request, and returns what is to happen next:
+
+- an `Answer`: the response is ready;
+- a `NewMessage` or a `Change`: the store thread writes it, and answers after its commit;
+- a `Slow`: a hasher thread does this first, and comes back with one of the others.
+
+or it raises `Refused`, and nothing was done. Services know sessions, groups and the store, and no sockets and
+no threads; who calls them, and how what they return is carried on, is the business of `queue_dispatch.py`.
+Identity always comes from the session: a name in the body is only compared with it.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jelly import messages, passwords
+from jelly.codec import Frame, Sign, Type
+from jelly.dao import Dao
+from jelly.delivery import Delivery
+from jelly.errors import ErrorCode, Refused
+from jelly.groups import Group, GroupCache
+from jelly.messages import PROFILE_LIMITS, is_valid_name, response
+from jelly.sessions import Session, Sessions
+from jelly.store import SUCCESS, Answer, Change, NewMessage
+
+MAX_FRIENDS = 1000
+MAX_MEMBERS = 1000
+MAX_GROUPS_CREATED = 200
+MAX_GROUPS_JOINED = 1000
+MAX_TOKENS = 32
+MAX_KNOWN_USERS = 100_000
+
+
+@dataclass(slots=True)
+class Slow:
+    """Work for a hasher thread; `run` returns (or raises) what a service may."""
+
+    run: "Callable[[], Outcome]"
+
+
+@dataclass(slots=True)
+class Later:
+    """An answer that is held back for some seconds, so that guessing passwords takes time."""
+
+    answer: Answer
+    seconds: float
+
+
+Outcome = Answer | NewMessage | Change | Slow | Later
+
+BEFORE_LOGIN = {Type.LOGIN, Type.REGISTER, Type.RECONNECT}
+MESSAGES = {Type.PERSON_MESSAGE, Type.GROUP_MESSAGE}
+
+Reading = Callable[[], contextlib.AbstractContextManager[Dao]]
+"""Gives the calling thread a Dao to read with; a worker leaves the running state meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the operator decides about accounts and messages."""
+
+    password_cost: int = 14
+    token_seconds: float = 7 * 86400.0
+    message_rate: int = 0
+    """Messages a second that one session may send; 0: any number."""
+
+
+class Services:
+    """All requests of the protocol but HEARTBEAT, which the reader handles."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        sessions: Sessions,
+        groups: GroupCache,
+        delivery: Delivery,
+        reading: Reading,
+        guard: passwords.LoginGuard,
+    ) -> None:
+        self._policy = policy
+        self._sessions = sessions
+        self._groups = groups
+        self._delivery = delivery
+        self._reading = reading
+        self._guard = guard
+        self._known_users: set[str] = set()
+        # Compared with when there is no such user, so that a wrong name takes as long as a wrong password.
+        self._nobody = passwords.hash_password("", policy.password_cost)
+        self._table: Mapping[int, Callable[[Session, Any], Outcome]] = {
+            Type.LOGIN: self.login,
+            Type.REGISTER: self.register,
+            Type.LOGOUT: self.logout,
+            Type.RECONNECT: self.reconnect,
+            Type.PERSON_MESSAGE: self.person_message,
+            Type.GROUP_MESSAGE: self.group_message,
+            Type.CREATE_GROUP: self.create_group,
+            Type.DISBAND_GROUP: self.disband_group,
+            Type.ADD_MEMBER: self.add_member,
+            Type.REMOVE_MEMBER: self.remove_member,
+            Type.ADD_FRIEND: self.add_friend,
+            Type.REMOVE_FRIEND: self.remove_friend,
+            Type.ALL_FRIENDS: self.all_friends,
+            Type.UPDATE_PROFILE: self.update_profile,
+            Type.OWN_PROFILE: self.own_profile,
+            Type.FRIEND_PROFILE: self.friend_profile,
+            Type.OWN_GROUPS: self.own_groups,
+        }
+
+    def serve(self, session: Session, frame: Frame) -> Outcome:
+        """What is to happen for one frame. Raises nothing but StoreError and bugs."""
+        try:
+            return self._serve(session, frame)
+        except Refused as error:
+            return self.refused(session, frame.type, error)
+
+    def refused(self, session: Session, type: int, error: Refused) -> Answer:
+        """The answer to a request that was refused.
+
+        A connection on which nobody has logged in has one chance, then it is closed; but a frame of a kind
+        that we do not know, or that is no request at all, is only answered (as by the original).
+        """
+        stays = session.user is not None or error.code in (ErrorCode.UNKNOWN_TYPE, ErrorCode.MALFORMED_FRAME)
+        return Answer(messages.refusal(type, error), leave=not stays)
+
+    def _serve(self, session: Session, frame: Frame) -> Outcome:
+        if frame.sign != Sign.REQUEST:
+            raise Refused(ErrorCode.MALFORMED_FRAME, "Only requests go to the server: the sign must be 0x01.")
+        service = self._table.get(frame.type)
+        if service is None:
+            raise Refused(ErrorCode.UNKNOWN_TYPE)
+        if session.user is None:
+            if frame.type not in BEFORE_LOGIN:
+                raise Refused(ErrorCode.NOT_LOGGED_IN)
+        elif frame.type in BEFORE_LOGIN:
+            raise Refused(ErrorCode.ALREADY_LOGGED_IN)
+        request = messages.parse_request(frame.type, frame.body)
+        # The name of the one who asks stands first in every body.
+        if session.user is not None and request[0] != session.user:
+            raise Refused(ErrorCode.NOT_YOURSELF)
+        return service(session, request)
+
+    # --- coming and going -------------------------------------------------------------------------------
+
+    def register(self, session: Session, request: messages.Register) -> Outcome:
+        """Create an account; the server closes afterwards, whatever came of it."""
+        _check_name(request.username, ErrorCode.INVALID_USERNAME)
+        _check_password(request.password)
+
+        def write(dao: Dao) -> None:
+            if dao.has_user(request.username):
+                raise Refused(ErrorCode.USERNAME_TAKEN)
+            dao.add_user(request.username, password_hash)
+
+        password_hash = ""
+
+        def slow() -> Change:
+            nonlocal password_hash
+            password_hash = passwords.hash_password(request.password, self._policy.password_cost)
+            return _change(Type.REGISTER, write, {"username": request.username}, leave=True)
+
+        with self._reading() as dao:
+            if dao.has_user(request.username):  # asked again when it is written; this spares the hash
+                raise Refused(ErrorCode.USERNAME_TAKEN)
+        return Slow(slow)
+
+    def login(self, session: Session, request: messages.Login) -> Outcome:
+        """Log in with the password: a new token, then what waited in the inbox."""
+        username, address = request.username, session.address
+        if self._guard.is_locked(username, address):
+            raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
+        stored = None
+        if is_valid_name(username):
+            with self._reading() as dao:
+                stored = dao.password_hash(username)
+
+        def slow() -> Outcome:
+            if self._guard.is_locked(username, address):  # those who waited with us may have filled the measure
+                raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
+            # A surrogate can't be in a password that came as JSON, and a very long one costs nothing more here.
+            right = passwords.verify_password(request.password, stored or self._nobody)
+            if stored is None or not right:
+                seconds = self._guard.failed(username, address)
+                error = Refused(ErrorCode.WRONG_CREDENTIALS)
+                return Later(Answer(messages.refusal(Type.LOGIN, error), leave=True), seconds)
+            self._guard.succeeded(username, address)
+            return self._enter_with_new_token(session, username)
+
+        return Slow(slow)
+
+    def _enter_with_new_token(self, session: Session, username: str) -> Change:
+        token = passwords.new_token()
+        token_hash = passwords.hash_token(token)
+
+        def write(dao: Dao) -> None:
+            now = _now()
+            expires = now + int(self._policy.token_seconds * 1000)
+            dao.add_token(token_hash, username, expires, now, MAX_TOKENS)
+
+        def after(_: None) -> Answer:
+            self._enter(session, username, token_hash)
+            return Answer(response(Type.LOGIN, {"username": username, "token": token}))
+
+        return Change(Type.LOGIN, write, after)
+
+    def reconnect(self, session: Session, request: messages.Reconnect) -> Outcome:
+        """Log in again with a token, after the line was cut."""
+        token_hash = passwords.hash_token(request.token)
+        with self._reading() as dao:
+            owner = dao.token_owner(token_hash, _now())
+        if owner != request.username:
+            raise Refused(ErrorCode.INVALID_TOKEN)
+
+        def after(_: Any) -> Answer:
+            session.resumed = True
+            self._enter(session, owner, token_hash)
+            return Answer(response(Type.RECONNECT, {"username": owner}))
+
+        return Change(Type.RECONNECT, lambda dao: None, after)
+
+    def _enter(self, session: Session, username: str, token_hash: str) -> None:
+        """Make a session the one of its user. On the store thread, so it falls between two messages."""
+        session.token_hash = token_hash
+        session.user = username
+        old = self._sessions.attach(session)
+        if old is not None:
+            old.leaving = True
+            old.outlet.close()
+        self._delivery.begin(session)
+
+    def logout(self, session: Session, request: messages.Logout) -> Outcome:
+        """Revoke the token; the server closes without an answer."""
+        hashes = {passwords.hash_token(request.token), session.token_hash}
+
+        def write(dao: Dao) -> None:
+            for token_hash in hashes:
+                dao.remove_token(token_hash, request.username)
+
+        return Change(Type.LOGOUT, write, lambda _: Answer(None, leave=True))
+
+    # --- messages ---------------------------------------------------------------------------------------
+
+    def person_message(self, session: Session, request: messages.PersonMessage) -> Outcome:
+        """A message to one user, online or not."""
+        self._check_rate(session)
+        receiver = request.receiver
+        if not self._is_user(receiver):
+            raise Refused(ErrorCode.NO_SUCH_USER)
+        return NewMessage(Type.PERSON_MESSAGE, *request, receivers=lambda: (receiver,))
+
+    def group_message(self, session: Session, request: messages.GroupMessage) -> Outcome:
+        """A message to all other members of a group."""
+        self._check_rate(session)
+        group = self._group(request.receiver)
+        sender = request.sender
+        if sender not in group.members:
+            raise Refused(ErrorCode.NOT_A_MEMBER, "Only members may write to the group.")
+
+        def receivers() -> Sequence[str]:
+            return [member for member in group.members if member != sender]
+
+        return NewMessage(Type.GROUP_MESSAGE, *request, receivers=receivers)
+
+    def _check_rate(self, session: Session) -> None:
+        """A token bucket: `message_rate` a second, and a second's worth at once."""
+        rate = self._policy.message_rate
+        if not rate:
+            return
+        now = time.monotonic()
+        session.allowance = min(rate, session.allowance + (now - session.allowed_at) * rate)
+        session.allowed_at = now
+        if session.allowance < 1:
+            raise Refused(ErrorCode.RATE_LIMITED)
+        session.allowance -= 1
+
+    # --- groups -----------------------------------------------------------------------------------------
+
+    def create_group(self, session: Session, request: messages.CreateGroup) -> Outcome:
+        """Found a group; whoever does is its first member."""
+        username, name = request
+        _check_name(name, ErrorCode.INVALID_GROUP_NAME)
+
+        def write(dao: Dao) -> tuple[str, ...]:
+            if dao.group(name) is not None:
+                raise Refused(ErrorCode.GROUP_EXISTS)
+            if dao.count_created_groups(username) >= MAX_GROUPS_CREATED:
+                raise Refused(ErrorCode.LIMIT_REACHED, f"One user may create {MAX_GROUPS_CREATED} groups.")
+            dao.add_group(name, username)
+            return (username,)
+
+        return self._membership_change(Type.CREATE_GROUP, name, write)
+
+    def disband_group(self, session: Session, request: messages.DisbandGroup) -> Outcome:
+        """End a group; its name is free again. What its members have not read yet still reaches them."""
+        username, name = request
+
+        def write(dao: Dao) -> tuple[str, ...]:
+            _group_of_creator(dao, name, username)
+            dao.remove_group(name)
+            return ()
+
+        return self._membership_change(Type.DISBAND_GROUP, name, write)
+
+    def add_member(self, session: Session, request: messages.AddMember) -> Outcome:
+        """Take a user into one's group."""
+        username, name, member = request
+
+        def write(dao: Dao) -> tuple[str, ...]:
+            members = _group_of_creator(dao, name, username)
+            if not is_valid_name(member) or not dao.has_user(member):
+                raise Refused(ErrorCode.NO_SUCH_USER)
+            if member in members:
+                raise Refused(ErrorCode.ALREADY_MEMBER)
+            if len(members) >= MAX_MEMBERS:
+                raise Refused(ErrorCode.LIMIT_REACHED, f"A group may have {MAX_MEMBERS} members.")
+            if dao.count_groups_of(member) >= MAX_GROUPS_JOINED:
+                raise Refused(ErrorCode.LIMIT_REACHED, f"A user may be in {MAX_GROUPS_JOINED} groups.")
+            dao.add_member(name, member)
+            return (*members, member)
+
+        return self._membership_change(Type.ADD_MEMBER, name, write)
+
+    def remove_member(self, session: Session, request: messages.RemoveMember) -> Outcome:
+        """Take a member out of one's group, or leave a group oneself."""
+        username, name, member = request
+
+        def write(dao: Dao) -> tuple[str, ...]:
+            creator, members = _group_in(dao, name)
+            if username not in (creator, member):
+                raise Refused(ErrorCode.NOT_GROUP_CREATOR)
+            if member not in members:
+                raise Refused(ErrorCode.NOT_A_MEMBER)
+            if member == creator:
+                raise Refused(ErrorCode.CREATOR_CANNOT_LEAVE)
+            dao.remove_member(name, member)
+            return tuple(other for other in members if other != member)
+
+        return self._membership_change(Type.REMOVE_MEMBER, name, write)
+
+    def own_groups(self, session: Session, request: messages.OwnGroups) -> Outcome:
+        """The groups one is in, each with its members, the creator first."""
+        with self._reading() as dao:
+            groups = dao.groups_of(request.username)
+        return Answer(response(Type.OWN_GROUPS, {"username": request.username, "groups": groups}))
+
+    def _membership_change(self, type: Type, name: str, write: Callable[[Dao], tuple[str, ...]]) -> Change:
+        """A change whose `write` returns the members that the group has afterwards."""
+
+        def after(members: tuple[str, ...]) -> Answer:
+            self._groups.set_members(name, members)
+            return Answer(SUCCESS[type])
+
+        return Change(type, write, after)
+
+    def _group(self, name: str) -> Group:
+        def load() -> tuple[str, list[str]] | None:
+            with self._reading() as dao:
+                return dao.group(name)
+
+        group = self._groups.get(name, load) if is_valid_name(name) else None
+        if group is None:
+            raise Refused(ErrorCode.NO_SUCH_GROUP)
+        return group
+
+    # --- friends and profiles ---------------------------------------------------------------------------
+
+    def add_friend(self, session: Session, request: messages.AddFriend) -> Outcome:
+        """Put a user on one's list."""
+        username, friend = request
+
+        def write(dao: Dao) -> None:
+            if not is_valid_name(friend) or not dao.has_user(friend):
+                raise Refused(ErrorCode.NO_SUCH_USER)
+            if dao.is_friend(username, friend):
+                raise Refused(ErrorCode.ALREADY_FRIENDS)
+            if dao.count_friends(username) >= MAX_FRIENDS:
+                raise Refused(ErrorCode.LIMIT_REACHED, f"A list may have {MAX_FRIENDS} friends.")
+            dao.add_friend(username, friend)
+
+        return _change(Type.ADD_FRIEND, write)
+
+    def remove_friend(self, session: Session, request: messages.RemoveFriend) -> Outcome:
+        """Take a user off one's list."""
+        username, friend = request
+
+        def write(dao: Dao) -> None:
+            if not dao.is_friend(username, friend):
+                raise Refused(ErrorCode.NOT_FRIENDS)
+            dao.remove_friend(username, friend)
+
+        return _change(Type.REMOVE_FRIEND, write)
+
+    def all_friends(self, session: Session, request: messages.AllFriends) -> Outcome:
+        """One's list, with who is online."""
+        with self._reading() as dao:
+            friends = dao.friends(request.username)
+        online = {friend: self._sessions.get(friend) is not None for friend in friends}
+        return Answer(response(Type.ALL_FRIENDS, {"username": request.username, "friends": online}))
+
+    def update_profile(self, session: Session, request: messages.UpdateProfile) -> Outcome:
+        """Change what one says about oneself, or the password, which revokes every token."""
+        values = {field: value for field in PROFILE_LIMITS if (value := getattr(request, field)) is not None}
+        for field, value in values.items():
+            if len(value) > PROFILE_LIMITS[field]:
+                limit = PROFILE_LIMITS[field]
+                raise Refused(ErrorCode.TOO_LONG, f"The field {field!r} may have {limit} characters.")
+
+        def write(dao: Dao) -> None:
+            if values:
+                dao.update_user(request.username, values)
+            if "password" in values:
+                dao.remove_tokens(request.username)
+
+        change = _change(Type.UPDATE_PROFILE, write)
+        if request.password is None:
+            return change if values else change.after(None)
+        password = request.password
+        _check_password(password)
+
+        def slow() -> Change:
+            values["password"] = passwords.hash_password(password, self._policy.password_cost)
+            return change
+
+        return Slow(slow)
+
+    def own_profile(self, session: Session, request: messages.OwnProfile) -> Outcome:
+        """What one said about oneself."""
+        return self._profile(Type.OWN_PROFILE, request.username)
+
+    def friend_profile(self, session: Session, request: messages.FriendProfile) -> Outcome:
+        """What a friend says about himself."""
+        with self._reading() as dao:
+            if not dao.is_friend(request.username, request.friend):
+                raise Refused(ErrorCode.NOT_FRIENDS)
+        return self._profile(Type.FRIEND_PROFILE, request.friend)
+
+    def _profile(self, type: Type, username: str) -> Answer:
+        with self._reading() as dao:
+            profile = dao.profile(username)
+        return Answer(response(type, {"username": username, **profile}))
+
+    def _is_user(self, name: str) -> bool:
+        """Whether there is a user of this name. Users are never deleted, so a yes may be remembered."""
+        if name in self._known_users:
+            return True
+        if not is_valid_name(name):
+            return False
+        with self._reading() as dao:
+            if not dao.has_user(name):
+                return False
+        if len(self._known_users) >= MAX_KNOWN_USERS:
+            self._known_users.clear()
+        self._known_users.add(name)
+        return True
+
+
+def _change(
+    type: Type, write: Callable[[Dao], None], values: Mapping[str, Any] | None = None, leave: bool = False
+) -> Change:
+    """A change that is answered with SUCCESS and these values."""
+    return Change(type, write, lambda _: Answer(response(type, values), leave))
+
+
+def _check_name(name: str, code: ErrorCode) -> None:
+    if not is_valid_name(name):
+        raise Refused(code)
+
+
+def _check_password(password: str) -> None:
+    if not 1 <= len(password) <= messages.MAX_PASSWORD:
+        raise Refused(ErrorCode.INVALID_PASSWORD)
+
+
+def _group_in(dao: Dao, name: str) -> tuple[str, list[str]]:
+    group = dao.group(name) if is_valid_name(name) else None
+    if group is None:
+        raise Refused(ErrorCode.NO_SUCH_GROUP)
+    return group
+
+
+def _group_of_creator(dao: Dao, name: str, username: str) -> list[str]:
+    creator, members = _group_in(dao, name)
+    if creator != username:
+        raise Refused(ErrorCode.NOT_GROUP_CREATOR)
+    return members
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

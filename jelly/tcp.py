@@ -1,0 +1,59 @@
+"""What the standard library has no names for: questions to the kernel about a TCP connection.
+
+Linux has all of it. Elsewhere `unacknowledged` cannot be asked, and the answer is that all has arrived: then a
+classic client counts as having a message as soon as it was written and the client sent something later.
+"""
+
+import contextlib
+import socket
+import struct
+import sys
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # no POSIX system
+    fcntl = termios = None  # type: ignore[assignment]
+
+DO_NOT_WAIT = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
+"""The flags of a send on a blocking socket that takes what fits and does not wait. (`settimeout` would put
+the socket itself into non-blocking mode, and a poll before each of the reader's recv.)"""
+
+KEEPALIVE_SECONDS = 30
+
+_NUMBER = struct.Struct("i")
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """How many written bytes the other side's TCP has not acknowledged yet (SIOCOUTQ)."""
+    return _ask(sock, "TIOCOUTQ") if sys.platform == "linux" else 0
+
+
+def unread(sock: socket.socket) -> int:
+    """How many bytes have arrived and were not read yet (FIONREAD)."""
+    return _ask(sock, "FIONREAD")
+
+
+def _ask(sock: socket.socket, request: str) -> int:
+    if fcntl is None:
+        return 0
+    try:
+        answer = fcntl.ioctl(sock.fileno(), getattr(termios, request), bytes(_NUMBER.size))
+    except (OSError, ValueError):  # closed meanwhile
+        return 0
+    return int(_NUMBER.unpack(answer)[0])
+
+
+def prepare(sock: socket.socket) -> None:
+    """Send small frames at once, and find out within half a minute that a silent peer is gone."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = {
+        "TCP_KEEPIDLE": KEEPALIVE_SECONDS // 2,
+        "TCP_KEEPINTVL": KEEPALIVE_SECONDS // 6,
+        "TCP_KEEPCNT": 3,
+        "TCP_USER_TIMEOUT": KEEPALIVE_SECONDS * 1000,
+    }
+    for name, value in options.items():
+        with contextlib.suppress(AttributeError, OSError):  # not on every system
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,0 +1,75 @@
+"""TLS as a filter: bytes in, bytes out, so that the reader and the outbox stay what they are.
+
+An ssl.SSLSocket would not do here: a reader blocks in it for as long as its client is silent, while other
+threads write, and OpenSSL allows one thread at a time on a connection. So the socket stays a plain one, and
+an ssl.SSLObject between two memory buffers turns what was read into plain text and plain text into what is
+written, each under a lock that nobody holds while waiting.
+"""
+
+import ssl
+import threading
+from collections.abc import Callable
+
+from jelly.errors import ConfigError
+
+
+def server_context(certificate: str, key: str) -> ssl.SSLContext:
+    """A context with the operator's certificate. Raises ConfigError if it cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key or None)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"The certificate {certificate} or its key cannot be used: {error}.") from error
+    return context
+
+
+class TlsFilter:
+    """The TLS state of one connection, on the server's side."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._lock = threading.Lock()  # guards the three above
+
+    def shake_hands(self, receive: Callable[[], bytes], send: Callable[[bytes], None]) -> None:
+        """Do the handshake. Raises OSError (ssl.SSLError is one) if it fails or the client leaves."""
+        while True:
+            try:
+                with self._lock:
+                    self._object.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self._send_outgoing(send)
+                data = receive()
+                if not data:
+                    raise ConnectionError("the client left during the handshake") from None
+                self._incoming.write(data)
+            finally:
+                self._send_outgoing(send)
+
+    def open(self, data: bytes, send: Callable[[bytes], None]) -> bytes:
+        """Decrypt what was read; empty if no record is whole yet. Raises OSError for what is not TLS."""
+        plain = []
+        with self._lock:
+            self._incoming.write(data)
+            try:
+                while piece := self._object.read(65536):
+                    plain.append(piece)
+            except ssl.SSLWantReadError:
+                pass
+        self._send_outgoing(send)
+        return b"".join(plain)
+
+    def seal(self, data: bytes) -> bytes:
+        """Encrypt what is to be written."""
+        with self._lock:
+            self._object.write(data)
+            return self._outgoing.read()
+
+    def _send_outgoing(self, send: Callable[[bytes], None]) -> None:
+        with self._lock:
+            data = self._outgoing.read()
+        if data:
+            send(data)

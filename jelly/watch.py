@@ -1,0 +1,94 @@
+"""The watch: one thread that closes connections whose time is up, and calls back at a later time.
+
+It looks at all connections a few times a second, compares times, and holds no lock while it does. `check` can
+be called with any time, so a test needs no clock.
+"""
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from jelly.connection import Connection
+
+log = logging.getLogger("jelly.watch")
+
+TICK = 0.25
+FIRST_WORD = 10.0
+"""Seconds in which a new connection must say something, and a frame that has begun must be whole."""
+STALLED = 30.0
+"""Seconds for which a client may take nothing of what waits for it."""
+LINGER = 3.0
+"""Seconds that a client has to close, once the server has said its last word."""
+
+
+class Watch:
+    """`silence`: seconds after which a connection from which nothing was read is closed."""
+
+    def __init__(self, connections: Iterable[Connection], silence: float) -> None:
+        self._connections = connections
+        self._silence = silence
+        self._condition = threading.Condition()  # guards the three below
+        self._calls: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="jelly-watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; calls that are not due yet are dropped."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def later(self, seconds: float, function: Callable[[], None]) -> None:
+        """Call a function on the watch's thread, in so many seconds or a little later."""
+        with self._condition:
+            heapq.heappush(self._calls, (time.monotonic() + seconds, next(self._numbers), function))
+
+    def check(self, now: float) -> None:
+        """Close the connections whose time is up at this monotonic time."""
+        for connection in tuple(self._connections):
+            reason = self._reason_to_close(connection, now)
+            if reason:
+                log.debug("%s: closed: %s", connection.address, reason)
+                connection.outbox.close()
+
+    def _reason_to_close(self, connection: Connection, now: float) -> str:
+        outbox, session = connection.outbox, connection.session
+        if outbox.finished_at is not None and now - outbox.finished_at >= LINGER:
+            return "the client did not close after the last answer"
+        if not connection.has_spoken and now - connection.opened_at >= FIRST_WORD:
+            return "not a word after connecting"
+        if connection.part_since is not None and now - connection.part_since >= FIRST_WORD:
+            return "a frame that does not end"
+        if outbox.stalled_since is not None and now - outbox.stalled_since >= STALLED:
+            return "the client takes nothing"
+        # The original client sends no heartbeats after a RECONNECT: then TCP's keepalive watches it.
+        is_exempt = session.resumed and not session.has_heartbeat
+        if not is_exempt and not connection.is_paused and now - connection.last_read_at >= self._silence:
+            return "no heartbeat"
+        return ""
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                if not self._stopping:
+                    self._condition.wait(TICK)
+                if self._stopping:
+                    return
+                due = []
+                while self._calls and self._calls[0][0] <= time.monotonic():
+                    due.append(heapq.heappop(self._calls)[2])
+            try:
+                for function in due:
+                    function()
+                self.check(time.monotonic())
+            except Exception as error:  # a bug; but without the watch dead connections would stay for ever
+                log.error("the watch failed: %s: %s", type(error).__name__, error)

@@ -1,0 +1,43 @@
+"""What all tests share: no test may leave a thread behind, and those that need a MariaDB server get one."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from mariadb import MariaDBMissing, PrivateMariaDB
+
+LAST_THREAD = 5.0
+"""Seconds that the threads of a test may take to end after it."""
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a thread running."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + LAST_THREAD
+    started = [thread for thread in threading.enumerate() if thread not in before]
+    for thread in started:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    left = [f"{thread.name}{' (daemon)' if thread.daemon else ''}" for thread in started if thread.is_alive()]
+    if left:
+        pytest.fail(f"threads left behind: {', '.join(left)}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[PrivateMariaDB]:
+    """A MariaDB server, started for the first test that asks for it. Begin with its `fresh_database()`.
+
+    Without MariaDB on the machine the tests that need it are skipped; where CI is set they fail, so that
+    nobody takes them for done.
+    """
+    try:
+        server = PrivateMariaDB()
+    except MariaDBMissing as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+    with server:
+        yield server

@@ -1,0 +1,531 @@
+"""The JSON of the protocol: requests taken apart strictly, answers built to the byte, names told good from bad."""
+
+import json
+import random
+import time
+from typing import Any
+
+import pytest
+
+from jelly import messages
+from jelly.codec import Decoder, Frame, Sign, Status, Type
+from jelly.errors import SENTENCES, ErrorCode, Refused
+from jelly.messages import MAX_DEPTH, REQUESTS, Request, is_valid_name, parse_object, parse_request
+
+
+def to_json(values: object) -> bytes:
+    """A body as a client may write it."""
+    return json.dumps(values).encode()
+
+
+def refusal_of(type: int, body: bytes) -> ErrorCode:
+    """The code with which a body is refused."""
+    with pytest.raises(Refused) as caught:
+        parse_request(type, body)
+    return caught.value.code
+
+
+def outcome(body: bytes) -> ErrorCode | None:
+    """The code with which a body is refused as an object, None if it is taken."""
+    try:
+        parse_object(body)
+    except Refused as refused:
+        return refused.code
+    return None
+
+
+# --- requests: one row a type -------------------------------------------------------------------------------
+
+SAID = {"sender": "alice", "receiver": "bob", "content": "hello", "time": 1795466503340}
+IN_GROUP = {"username": "alice", "groupName": "g1"}
+
+GOOD: list[tuple[Type, dict[str, Any], Request]] = [
+    (Type.LOGIN, {"username": "alice", "password": "pw1"}, messages.Login("alice", "pw1")),
+    (Type.REGISTER, {"username": "alice", "password": "pw1"}, messages.Register("alice", "pw1")),
+    (Type.LOGOUT, {"username": "alice", "token": -(2**63)}, messages.Logout("alice", -(2**63))),
+    (Type.RECONNECT, {"username": "alice", "token": 2**63 - 1}, messages.Reconnect("alice", 2**63 - 1)),
+    (Type.PERSON_MESSAGE, SAID, messages.PersonMessage("alice", "bob", "hello", 1795466503340)),
+    (Type.GROUP_MESSAGE, SAID, messages.GroupMessage("alice", "bob", "hello", 1795466503340)),
+    (Type.CREATE_GROUP, IN_GROUP, messages.CreateGroup("alice", "g1")),
+    (Type.DISBAND_GROUP, IN_GROUP, messages.DisbandGroup("alice", "g1")),
+    (Type.ADD_MEMBER, {**IN_GROUP, "member": "bob"}, messages.AddMember("alice", "g1", "bob")),
+    (Type.REMOVE_MEMBER, {**IN_GROUP, "member": "bob"}, messages.RemoveMember("alice", "g1", "bob")),
+    (Type.ADD_FRIEND, {"username": "alice", "friend": "bob"}, messages.AddFriend("alice", "bob")),
+    (Type.REMOVE_FRIEND, {"username": "alice", "friend": "bob"}, messages.RemoveFriend("alice", "bob")),
+    (Type.ALL_FRIENDS, {"username": "alice"}, messages.AllFriends("alice")),
+    (Type.UPDATE_PROFILE, {"username": "alice"}, messages.UpdateProfile("alice")),
+    (Type.OWN_PROFILE, {"username": "alice"}, messages.OwnProfile("alice")),
+    (Type.FRIEND_PROFILE, {"username": "alice", "friend": "bob"}, messages.FriendProfile("alice", "bob")),
+    (Type.OWN_GROUPS, {"username": "alice"}, messages.OwnGroups("alice")),
+]
+PROFILE = ["password", "name", "sex", "age", "phone", "address", "introduction"]
+
+every_request = pytest.mark.parametrize(("type", "values", "request_"), GOOD, ids=[row[0].name for row in GOOD])
+every_key = pytest.mark.parametrize(
+    ("type", "values", "key"),
+    [pytest.param(type, values, key, id=f"{type.name}-{key}") for type, values, _ in GOOD for key in values],
+)
+
+
+def test_the_table_has_every_request() -> None:
+    """No request can be added without a row in this file."""
+    assert {row[0] for row in GOOD} == set(REQUESTS)
+
+
+@every_request
+def test_a_good_request(type: Type, values: dict[str, Any], request_: Request) -> None:
+    """A body with everything in it becomes the request of its type."""
+    parsed = parse_request(type, to_json(values))
+    assert parsed == request_
+    assert parsed.__class__ is request_.__class__
+
+
+@every_request
+def test_unknown_keys_are_ignored(type: Type, values: dict[str, Any], request_: Request) -> None:
+    """Keys that a request does not have change nothing, whatever is in them, and the order of keys neither."""
+    more = {"extra": [1, {"a": None}], "": True, **dict(reversed(values.items())), "Username": 7}
+    assert parse_request(type, to_json(more)) == request_
+
+
+@every_key
+def test_a_missing_key(type: Type, values: dict[str, Any], key: str) -> None:
+    """A request without one of its keys is refused."""
+    rest = {name: value for name, value in values.items() if name != key}
+    assert refusal_of(type, to_json(rest)) is ErrorCode.MALFORMED_BODY
+
+
+@every_key
+def test_a_value_of_the_wrong_type(type: Type, values: dict[str, Any], key: str) -> None:
+    """A value of another JSON type is refused, null too: nothing is converted."""
+    wrong: list[object] = [None, True, False, 1.0, [], {}, [values[key]], {"value": values[key]}]
+    wrong.append("1" if isinstance(values[key], int) else 1)
+    for value in wrong:
+        body = to_json({**values, key: value})
+        assert refusal_of(type, body) is ErrorCode.MALFORMED_BODY, body
+
+
+@pytest.mark.parametrize("type", [0x00, 0x10, 0x20, 0x7F, 0xFF], ids=hex)
+def test_an_unknown_type(type: int) -> None:
+    """A type that no request has is refused as such, whatever its body is."""
+    assert refusal_of(type, b'{"username":"alice"}') is ErrorCode.UNKNOWN_TYPE
+    assert refusal_of(type, b"\xff") is ErrorCode.UNKNOWN_TYPE
+
+
+def test_a_refusal_names_the_key() -> None:
+    """The sentence for people says which key is wrong, and what it should be."""
+    with pytest.raises(Refused, match="a string as 'password'"):
+        parse_request(Type.LOGIN, b'{"username":"alice"}')
+    with pytest.raises(Refused, match="an integer as 'token'"):
+        parse_request(Type.LOGOUT, b'{"username":"alice","token":"1"}')
+    with pytest.raises(Refused, match="'token' does not fit into 64 bits"):
+        parse_request(Type.LOGOUT, b'{"username":"alice","token":9223372036854775808}')
+
+
+# --- UPDATE_PROFILE: every field may be left out ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", PROFILE)
+def test_one_field_of_a_profile(key: str) -> None:
+    """A field that is given is taken, an empty one too; all others stay None."""
+    for value in ("x", ""):
+        parsed = parse_request(Type.UPDATE_PROFILE, to_json({"username": "alice", key: value}))
+        assert parsed == messages.UpdateProfile("alice")._replace(**{key: value})
+
+
+def test_all_fields_of_a_profile() -> None:
+    """Every field lands in its place."""
+    values = {"username": "alice"} | {key: f"new {key}" for key in PROFILE}
+    assert parse_request(Type.UPDATE_PROFILE, to_json(values)) == messages.UpdateProfile(**values)
+
+
+@pytest.mark.parametrize("value", [None, 41, 4.1, True, [], {}], ids=repr)
+@pytest.mark.parametrize("key", PROFILE)
+def test_a_field_of_a_profile_is_a_string(key: str, value: object) -> None:
+    """A field may be left out, but not be null or anything else that is no string."""
+    body = to_json({"username": "alice", key: value})
+    assert refusal_of(Type.UPDATE_PROFILE, body) is ErrorCode.MALFORMED_BODY
+
+
+# --- bad bodies ---------------------------------------------------------------------------------------------
+
+
+def alice_with(extra: bytes) -> bytes:
+    """A good ALL_FRIENDS body with an unknown key that holds these bytes."""
+    return b'{"username":"alice","extra":' + extra + b"}"
+
+
+def token(value: bytes) -> bytes:
+    """A good LOGOUT body, up to its token."""
+    return b'{"username":"alice","token":' + value + b"}"
+
+
+def nested(levels: int) -> bytes:
+    """A good ALL_FRIENDS body that is this many levels deep, itself included."""
+    return alice_with(b"[" * (levels - 1) + b"]" * (levels - 1))
+
+
+GOOD_TEXT = '{"username":"alice"}'
+BAD_BODIES = {
+    # not UTF-8
+    "invalid-utf8": b'{"username":"al\xffice"}',
+    "lone-continuation-byte": b'{"username":"\x80"}',
+    "cut-in-a-character": b'{"username":"\xe4\xb8"}',
+    "overlong-slash": b'{"username":"\xc0\xaf"}',
+    "overlong-nul": b'{"username":"\xc0\x80"}',
+    "overlong-three-bytes": b'{"username":"\xe0\x80\xaf"}',
+    "beyond-unicode": b'{"username":"\xf4\x90\x80\x80"}',
+    "surrogate-as-bytes": b'{"username":"\xed\xa0\x80"}',
+    "surrogate-pair-as-bytes": b'{"username":"\xed\xa0\xbd\xed\xb8\x80"}',
+    "utf16": GOOD_TEXT.encode("utf-16"),
+    "utf16-le": GOOD_TEXT.encode("utf-16-le"),
+    "utf16-be": GOOD_TEXT.encode("utf-16-be"),
+    "utf32-le": GOOD_TEXT.encode("utf-32-le"),
+    "byte-order-mark": GOOD_TEXT.encode("utf-8-sig"),
+    # not one JSON text
+    "empty": b"",
+    "white-space": b" \t\r\n",
+    "nul-byte": b"\x00",
+    "trailing-data": b'{"username":"alice"} x',
+    "trailing-nul": b'{"username":"alice"}\x00',
+    "two-objects": b'{"username":"alice"}{"username":"alice"}',
+    "no-break-space-in-front": '\u00a0{"username":"alice"}'.encode(),
+    "cut-short": b'{"username":"alice"',
+    "trailing-comma": b'{"username":"alice",}',
+    "single-quotes": b"{'username':'alice'}",
+    "key-without-quotes": b'{username:"alice"}',
+    "comment": b'{"username":"alice"/* */}',
+    "raw-newline-in-string": b'{"username":"al\nice"}',
+    "raw-nul-in-string": b'{"username":"al\x00ice"}',
+    "unknown-escape": b'{"username":"\\x41"}',
+    "half-an-escape": b'{"username":"\\u12"}',
+    "only-commas": b"{}," * (64 * 1024 // 3),
+    # no object at the top
+    "array": b'[{"username":"alice"}]',
+    "string": b'"alice"',
+    "number": b"1",
+    "null": b"null",
+    "true": b"true",
+    # too deep
+    "arrays-20000-deep": b"[" * 20_000,
+    "closed-arrays-20000-deep": b"[" * 20_000 + b"]" * 20_000,
+    "objects-20000-deep": b'{"a":' * 20_000 + b"1" + b"}" * 20_000,
+    "unknown-value-20000-deep": nested(20_000),
+    "unknown-value-one-too-deep": nested(MAX_DEPTH + 1),
+    "deep-behind-a-string": alice_with(b'"]]]]",' + b'"x":' + b"[" * 20_000),
+    "deep-behind-an-escaped-quote": b'{"username":"\\"","x":' + b"[" * 20_000,
+    # numbers
+    "integer-of-5000-digits": token(b"1" * 5000),
+    "unknown-integer-of-5000-digits": alice_with(b"1" * 5000),
+    "integer-of-60000-digits": alice_with(b"-" + b"9" * 60_000),
+    "nan": alice_with(b"NaN"),
+    "infinity": alice_with(b"Infinity"),
+    "minus-infinity": alice_with(b"-Infinity"),
+    "1e999": alice_with(b"1e999"),
+    "minus-1e999": alice_with(b"-1e999"),
+    "nested-nan": alice_with(b'[{"a":NaN}]'),
+    "leading-zero": token(b"01"),
+    "plus-sign": token(b"+1"),
+    "hexadecimal": token(b"0x1"),
+    "arabic-digits": token("\u0661".encode()),
+    "true-for-an-integer": token(b"true"),
+    "float-for-an-integer": token(b"1.0"),
+    "exponent-for-an-integer": token(b"1e3"),
+    "string-for-an-integer": token(b'"1"'),
+    "null-for-an-integer": token(b"null"),
+    "2^63": token(b"9223372036854775808"),
+    "minus-2^63-minus-1": token(b"-9223372036854775809"),
+    # keys
+    "duplicate-key": b'{"username":"alice","username":"bob"}',
+    "duplicate-key-same-value": b'{"username":"alice","username":"alice"}',
+    "duplicate-key-escaped": b'{"username":"alice","\\u0075sername":"bob"}',
+    "duplicate-unknown-key": b'{"username":"alice","x":1,"x":1}',
+    "duplicate-nested-key": alice_with(b'[{"a":1,"a":1}]'),
+    "no-keys": b"{}",
+    # half a surrogate pair encodes to nothing
+    "lone-high-surrogate": b'{"username":"\\ud83d"}',
+    "lone-low-surrogate": b'{"username":"\\ude00"}',
+    "surrogates-in-wrong-order": b'{"username":"\\ude00\\ud83d"}',
+    "surrogates-apart": b'{"username":"\\ud83d \\ude00"}',
+    "lone-surrogate-in-upper-case": b'{"username":"\\uD83D"}',
+    "lone-surrogate-in-key": b'{"username":"alice","\\ud800":1}',
+    "lone-surrogate-in-unknown-value": alice_with(b'"\\udfff"'),
+    "lone-surrogate-nested": alice_with(b'[1,{"a":["\\ud800"]}]'),
+    "lone-surrogate-in-nested-key": alice_with(b'[{"\\ud800":1}]'),
+}
+
+
+@pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
+def test_a_bad_body(body: bytes) -> None:
+    """Bodies that are not one strict JSON object of the right values are refused, and never raise anything else."""
+    type = Type.LOGOUT if b'"token"' in body else Type.ALL_FRIENDS
+    assert refusal_of(type, body) is ErrorCode.MALFORMED_BODY
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_noise_is_refused_or_taken(seed: int) -> None:
+    """A good body with random bytes changed is taken or refused: no other error comes out."""
+    rng = random.Random(seed)
+    body = b'{"username":"\\ud83d\\ude00","token":-1e2,"x":[[[{"a":null}]],"\xe4\xb8\xad",NaN]}'
+    for _ in range(500):
+        noisy = bytearray(body)
+        for _ in range(rng.randrange(1, 6)):
+            noisy[rng.randrange(len(noisy))] = rng.choice(b'"\\[]{}:,u0d8-.e \x00\xff')
+        assert outcome(bytes(noisy)) in (None, ErrorCode.MALFORMED_BODY)
+
+
+SLOW_BODIES = {
+    "brackets": b"[" * 65_536,
+    "closing-brackets": b"{},]" * 16_384,
+    "empty-strings": b"[" * 17 + b'"",' * 21_000,
+    "string-without-end": b"[" * 17 + b'"' * 65_519,
+    "escaped-quotes-without-end": b"[" * 17 + b'"' + b'\\"' * 32_000,
+    "backslashes-without-end": b"[" * 17 + b'"' + b"\\\\" * 32_000,
+    "keys": b"{" + b",".join(b'"%d":[]' % n for n in range(6000)) + b"}",
+    "float-of-65000-digits": alice_with(b"0." + b"1" * 65_000),
+    "exponent-of-65000-digits": alice_with(b"1e" + b"9" * 65_000),
+}
+
+
+@pytest.mark.parametrize("body", SLOW_BODIES.values(), ids=SLOW_BODIES)
+def test_no_body_takes_long(body: bytes) -> None:
+    """The work for a body grows with its length only: 64 KiB made to be slow take less than a second of the CPU."""
+    before = time.process_time()
+    outcome(body)
+    assert time.process_time() - before < 1
+
+
+# --- what looks bad and is good -----------------------------------------------------------------------------
+
+CONTENTS = {
+    "empty": (b'""', ""),
+    "emoji": ('"😀"'.encode(), "😀"),
+    "escaped-surrogate-pair": (b'"\\ud83d\\ude00"', "😀"),
+    "escaped-surrogate-pair-in-upper-case": (b'"\\uD83D\\uDE00"', "😀"),
+    "escaped-backslash-before-u": (b'"\\\\ud83d"', "\\ud83d"),
+    "20000-brackets": (b'"' + b"[{" * 10_000 + b'"', "[{" * 10_000),
+    "brackets-behind-an-escaped-quote": (b'"\\"' + b"[" * 1000 + b'"', '"' + "[" * 1000),
+    "brackets-behind-a-backslash": (b'"' + b"[" * 1000 + b'\\\\"', "[" * 1000 + "\\"),
+    "escaped-nul": (b'"a\\u0000b"', "a\0b"),
+    "escaped-newline": (b'"a\\nb"', "a\nb"),
+    "html-as-java-escapes-it": (b'"\\u003ca href\\u003d\\u0027x\\u0027\\u003e\\u0026"', "<a href='x'>&"),
+    "line-separator": ('"\u2028"'.encode(), "\u2028"),
+    "noncharacter": ('"\uffff"'.encode(), "\uffff"),
+    "byte-order-mark-inside": ('"\ufeff"'.encode(), "\ufeff"),
+}
+
+
+@pytest.mark.parametrize(("quoted", "content"), CONTENTS.values(), ids=CONTENTS)
+def test_any_text_may_be_said(quoted: bytes, content: str) -> None:
+    """The content of a message may be any text, however it is escaped, and comes out as it was meant."""
+    body = b'{"sender":"alice","receiver":"bob","content":' + quoted + b',"time":0}'
+    assert parse_request(Type.PERSON_MESSAGE, body) == messages.PersonMessage("alice", "bob", content, 0)
+
+
+@pytest.mark.parametrize("value", [-(2**63), 2**63 - 1, -1, 0, 1, 2**53 + 1])
+def test_an_integer_of_64_bits(value: int) -> None:
+    """Every signed 64-bit integer is taken exactly."""
+    assert parse_request(Type.LOGOUT, token(b"%d" % value)) == messages.Logout("alice", value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(nested(2), id="shallow"),
+        pytest.param(nested(MAX_DEPTH), id="as-deep-as-may-be"),
+        pytest.param(alice_with(b"[" + b",".join([b"[]"] * 1000) + b"]"), id="1000-lists-side-by-side"),
+        pytest.param(alice_with(b'{"a":{"username":[1.5,-2e3,null,true,"\\u00e9"]}}'), id="mixed"),
+        pytest.param(alice_with(b"1e-999"), id="tiny-float"),
+        pytest.param(b' \t\r\n{ "username" :\n"alice" } \r\n', id="white-space-around"),
+        pytest.param(b'{"\\u0075sername":"\\u0061lice"}', id="escaped-letters"),
+    ],
+)
+def test_a_body_written_in_another_way(body: bytes) -> None:
+    """White space, escapes and unknown values of any kind and small depth do no harm."""
+    assert parse_request(Type.ALL_FRIENDS, body) == messages.AllFriends("alice")
+
+
+# --- responses and notices ----------------------------------------------------------------------------------
+
+GOLDEN_RESPONSES = [
+    (Type.REGISTER, {"username": "alice"}, "abcd021231000000147b22757365726e616d65223a22616c696365227d"),
+    (
+        Type.LOGIN,
+        {"username": "alice", "token": -3586641577187029946},
+        "abcd021131000000317b22757365726e616d65223a22616c696365222c22746f6b656e223a2d33353836363431353737313837303239"
+        "3934367d",
+    ),
+    (
+        Type.ALL_FRIENDS,
+        {"username": "alice", "friends": {"bob": False}},
+        "abcd021d310000002c7b22757365726e616d65223a22616c696365222c22667269656e6473223a7b22626f62223a66616c73657d7d",
+    ),
+    (
+        Type.OWN_GROUPS,
+        {"username": "alice", "groups": {"g1": ["alice"]}},
+        "abcd0222310000002e7b22757365726e616d65223a22616c696365222c2267726f757073223a7b226731223a5b22616c696365225d7d"
+        "7d",
+    ),
+    (Type.ADD_FRIEND, None, "abcd021b3100000000"),
+]
+
+
+@pytest.mark.parametrize(("type", "values", "golden"), GOLDEN_RESPONSES, ids=[row[0].name for row in GOLDEN_RESPONSES])
+def test_a_response_to_the_byte(type: Type, values: dict[str, Any] | None, golden: str) -> None:
+    """Responses are the bytes that clients have always got: compact, keys in order, nothing for nothing."""
+    assert messages.response(type, values).hex() == golden
+
+
+def body_of(data: bytes) -> bytes:
+    """The body of the one frame in these bytes."""
+    [frame] = Decoder().feed(data)
+    return frame.body
+
+
+def test_a_response_keeps_the_order_of_its_keys() -> None:
+    """Keys stand as they were given, not sorted."""
+    assert body_of(messages.response(Type.OWN_PROFILE, {"b": "1", "a": "2"})) == b'{"b":"1","a":"2"}'
+
+
+def test_a_response_leaves_out_what_is_not_there() -> None:
+    """Values that are None are left out; empty, false and zero ones are not."""
+    values: dict[str, Any] = {"username": "alice", "name": None, "sex": "", "friends": {}, "online": False, "n": 0}
+    assert body_of(messages.response(Type.OWN_PROFILE, values)) == (
+        b'{"username":"alice","sex":"","friends":{},"online":false,"n":0}'
+    )
+
+
+def test_an_object_without_values_is_not_nothing() -> None:
+    """Only None gives an empty body; no values give an empty object."""
+    assert body_of(messages.response(Type.OWN_PROFILE, None)) == b""
+    assert body_of(messages.response(Type.OWN_PROFILE, {})) == b"{}"
+
+
+def test_a_response_writes_other_alphabets_as_they_are() -> None:
+    """Characters outside of ASCII are UTF-8 and not escapes."""
+    assert body_of(messages.response(Type.REGISTER, {"username": "böb中😀"})) == '{"username":"böb中😀"}'.encode()
+
+
+def test_an_error_has_a_code_and_a_sentence() -> None:
+    """A failure carries the code, then the code's own sentence."""
+    data = messages.error_response(Type.LOGIN, Status.SERVER_BUSY, ErrorCode.BUSY)
+    assert Decoder().feed(data) == [
+        Frame(
+            Sign.RESPONSE,
+            Type.LOGIN,
+            Status.SERVER_BUSY,
+            b'{"error":"busy","message":"The server is busy: nothing was done, try again later."}',
+        )
+    ]
+
+
+def test_an_error_with_a_sentence_of_its_own() -> None:
+    """A more exact sentence replaces the one of the code."""
+    data = messages.error_response(0, Status.REQUEST_ERROR, ErrorCode.TOO_LONG, 'Too long: "ö".')
+    assert body_of(data) == '{"error":"too_long","message":"Too long: \\"ö\\"."}'.encode()
+
+
+def test_a_refusal_answers_with_what_was_raised() -> None:
+    """A refused request is answered REQUEST_ERROR with the code and the sentence of the error."""
+    data = messages.refusal(Type.ADD_FRIEND, Refused(ErrorCode.NO_SUCH_USER, "Who is carol?"))
+    body = b'{"error":"no_such_user","message":"Who is carol?"}'
+    assert Decoder().feed(data) == [Frame(Sign.RESPONSE, Type.ADD_FRIEND, Status.REQUEST_ERROR, body)]
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_every_code_has_a_sentence(code: ErrorCode) -> None:
+    """Whatever the code, a person can read what went wrong."""
+    answer = json.loads(body_of(messages.refusal(Type.LOGIN, Refused(code))))
+    assert answer == {"error": code.value, "message": SENTENCES[code]}
+
+
+def test_a_notice_to_the_byte() -> None:
+    """Notices are the bytes that clients have always got."""
+    assert messages.notice(Type.PERSON_MESSAGE, "alice", "bob", "hello-bob", 1795466503340).hex() == (
+        "abcd0315000000004e7b2273656e646572223a22616c696365222c227265636569766572223a22626f62222c22636f6e74656e74223a"
+        "2268656c6c6f2d626f62222c2274696d65223a313739353436363530333334307d"
+    )
+    assert messages.notice(Type.GROUP_MESSAGE, "alice", "g1", "hello-group", 1795466514788).hex() == (
+        "abcd0316000000004f7b2273656e646572223a22616c696365222c227265636569766572223a226731222c22636f6e74656e74223a22"
+        "68656c6c6f2d67726f7570222c2274696d65223a313739353436363531343738387d"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", '"', "\\", "\0\x01\x1f\x7f", "a\r\n\tb", "中文😀", "\u2028", "[{", "{0}%s"], ids=ascii
+)
+def test_a_notice_brings_any_text(text: str) -> None:
+    """Names and contents arrive as they were sent, whatever is in them."""
+    body = body_of(messages.notice(Type.GROUP_MESSAGE, text, text, text, -(2**63)))
+    assert json.loads(body) == {"sender": text, "receiver": text, "content": text, "time": -(2**63)}
+    assert list(json.loads(body)) == ["sender", "receiver", "content", "time"]
+
+
+def test_a_notice_writes_other_alphabets_as_they_are() -> None:
+    """Characters outside of ASCII are UTF-8 and not escapes."""
+    body = body_of(messages.notice(Type.PERSON_MESSAGE, "böb", "中文", "😀", 1))
+    assert body == '{"sender":"böb","receiver":"中文","content":"😀","time":1}'.encode()
+
+
+# --- names --------------------------------------------------------------------------------------------------
+
+FULL_WIDTH_BOB = "\uff42\uff4f\uff42"
+VALID_NAMES = {
+    "bob": "bob",
+    "capital": "Bob",
+    "umlaut": "böb",
+    "chinese": "中文",
+    "full-width": FULL_WIDTH_BOB,
+    "emoji": "😀",
+    "one-character": "b",
+    "32-characters": "b" * 32,
+    "32-emoji": "😀" * 32,
+    "digits": "42",
+    "punctuation": "o'neil-\"%_;\\<&>",
+    "arabic": "سلام",
+    "mark-behind-its-letter": "कि",
+}
+INVALID_NAMES = {
+    "empty": "",
+    "33-characters": "b" * 33,
+    "space-behind": "bob ",
+    "space-in-front": " bob",
+    "space-inside": "bo b",
+    "only-a-space": " ",
+    "no-break-space": "bob\u00a0",
+    "ideographic-space": "bob\u3000",
+    "line-separator": "bob\u2028",
+    "zero-width-space": "bob\u200b",
+    "zero-width-joiner": "bo\u200db",
+    "byte-order-mark": "\ufeffbob",
+    "soft-hyphen": "bo\u00adb",
+    "right-to-left-override": "\u202ebob",
+    "nul": "bob\0",
+    "newline": "bob\n",
+    "tab": "bob\t",
+    "delete": "bob\x7f",
+    "c1-control": "bob\x85",
+    "decomposed": "bo\u0308b",
+    "leading-combining-mark": "\u0308bob",
+    "leading-mark-that-composes-with-nothing": "\u20ddbob",
+    "only-combining-marks": "\u0336\u0336",
+    "lone-surrogate": "bob\ud800",
+}
+
+
+@pytest.mark.parametrize("name", VALID_NAMES.values(), ids=VALID_NAMES)
+def test_a_valid_name(name: str) -> None:
+    """Names in any alphabet are valid, of up to 32 characters."""
+    assert is_valid_name(name)
+
+
+@pytest.mark.parametrize("name", INVALID_NAMES.values(), ids=INVALID_NAMES)
+def test_an_invalid_name(name: str) -> None:
+    """A name that could be taken for another one, or spoils what a client prints, is invalid."""
+    assert not is_valid_name(name)
+
+
+def test_names_that_differ_are_different_people() -> None:
+    """A name is taken as it is: case, accents and width tell people apart."""
+    names = ["bob", "Bob", "böb", FULL_WIDTH_BOB]
+    parsed = {parse_request(Type.ALL_FRIENDS, to_json({"username": name})) for name in names}
+    assert parsed == {messages.AllFriends(name) for name in names}
