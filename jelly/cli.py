@@ -18,7 +18,8 @@ from jelly.server import JellyServer
 
 log = logging.getLogger("jelly")
 
-DESCRIPTION = "Jelly: an instant-messaging server. Every setting may also stand in the environment as JELLY_NAME, or in a TOML file."
+DESCRIPTION = """Jelly, an instant-messaging server. Every setting may also stand in the environment, as JELLY_PORT
+and so on, or in a TOML file."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +52,8 @@ def serve(settings: Settings) -> int:
         signal.signal(number, on_signal)
     server.start()
     log.info(
-        "listening on %s port %d%s; database %s; limits: %d connections, %d waiting requests, %d bytes a body; driver %s",
+        "listening on %s port %d%s; database %s; at most %d connections, %d waiting requests, %d bytes a body; "
+        "driver %s",
         settings.host,
         server.port,
         " with TLS" if settings.tls_cert else "",

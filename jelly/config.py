@@ -79,7 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for setting in fields(Settings):
         default = f" (default: {setting.default})" if setting.default != "" else ""
         parser.add_argument(
-            _flag(setting.name), metavar=setting.name.rpartition("_")[2].upper(), help=setting.metadata["help"] + default
+            _flag(setting.name),
+            metavar=setting.name.rpartition("_")[2].upper(),
+            help=setting.metadata["help"] + default,
         )
 
 

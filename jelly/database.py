@@ -69,7 +69,7 @@ class Database(ABC):
         """Whether an error only says that an index of the schema is there already."""
         return False
 
-    def release(self) -> None:
+    def release(self) -> None:  # noqa: B027 - not every database has something to give up
         """Give up what `claim` took."""
 
 
@@ -262,11 +262,13 @@ class Link:
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """The rows that a SELECT finds."""
-        return self._run(sql, parameters, lambda cursor: list(cursor.fetchall()))
+        rows: list[Row] = self._run(sql, parameters, lambda cursor: cursor.fetchall())
+        return rows
 
     def change(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run an INSERT, UPDATE or DELETE; how many rows it touched."""
-        return self._run(sql, parameters, lambda cursor: int(cursor.rowcount))
+        count: int = self._run(sql, parameters, lambda cursor: cursor.rowcount)
+        return count
 
     def insert(self, sql: str, rows: Sequence[Row]) -> None:
         """Run an INSERT for many rows: on MySQL in one round trip."""
@@ -327,7 +329,7 @@ class Link:
                 with self._guarded():
                     cursor = self._open().cursor()
                     cursor.execute(self._database.sql(sql), parameters)
-                    answer = result(cursor) if cursor.description or sql[:6] != "SELECT" else []
+                    answer = result(cursor)
                     cursor.close()
                     return answer
             except StoreError:

@@ -1,10 +1,10 @@
 """Every error of Jelly, and the error codes of the protocol, in one place.
 
-    JellyError                 the root: `except JellyError` catches all of ours
-    ├── Refused                the client's fault: answered with REQUEST_ERROR and a code
-    ├── StoreError             the database cannot be used now: answered with SERVER_ERROR
-    └── StartError             the server cannot start: one sentence, then exit code 1
-        └── ConfigError        a setting is wrong: one sentence, then exit code 2
+JellyError                 the root: `except JellyError` catches all of ours
+├── Refused                the client's fault: answered with REQUEST_ERROR and a code
+├── StoreError             the database cannot be used now: answered with SERVER_ERROR
+└── StartError             the server cannot start: one sentence, then exit code 1
+    └── ConfigError        a setting is wrong: one sentence, then exit code 2
 """
 
 from enum import StrEnum

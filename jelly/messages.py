@@ -164,7 +164,7 @@ def parse_request(type: int, body: bytes) -> Request:
     if cls is None:
         raise Refused(ErrorCode.UNKNOWN_TYPE)
     values = parse_object(body)
-    arguments = []
+    arguments: list[Any] = []
     for name, wanted, optional in _FIELDS[type]:
         value = values.get(name)
         if value.__class__ is not wanted:  # exactly: in Python True is an int, here it is none
@@ -193,7 +193,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise Refused(ErrorCode.MALFORMED_BODY) from error
     if value.__class__ is not dict:
         raise Refused(ErrorCode.MALFORMED_BODY)
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def _check_depth(text: str) -> None:

@@ -27,6 +27,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from jelly import tcp
 
@@ -366,7 +367,7 @@ class Flusher:
         with self._lock, contextlib.suppress(KeyError, ValueError):  # registered already, or closed
             self._selector.register(sock, selectors.EVENT_WRITE, outbox)
 
-    def forget(self, sock: socket.socket) -> None:
+    def forget(self, sock: Any) -> None:
         """Before a socket is closed: do not wait for it any more."""
         with self._lock, contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(sock)
@@ -395,7 +396,7 @@ class Flusher:
                 with contextlib.suppress(BlockingIOError):
                     self._bell_end.recv(4096)
             else:
-                self.forget(key.fileobj)  # type: ignore[arg-type] - only sockets are registered
+                self.forget(key.fileobj)
                 ready.append(key.data)
         now = time.monotonic()
         with self._lock:

@@ -302,7 +302,7 @@ class Dispatcher:
             if isinstance(outcome, NewMessage):
                 entries.append((outcome, item.asked_at))
             elif isinstance(outcome, Answer):
-                (entries or answers).append((outcome, item.asked_at))  # type: ignore[arg-type]
+                (entries or answers).append((outcome, item.asked_at))
                 if outcome.leave:
                     break  # whatever the client sent after this is not served
             else:

@@ -13,7 +13,6 @@ import socket
 import socketserver
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,7 +57,6 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.connections: set[Connection] = set()
         self.is_stopping = False
         self._stop_lock = threading.Lock()
-        self._accepted: Counter[str] = Counter()
         self._out_of_resources = False
         self._acceptor = threading.Thread(target=self.serve_forever, args=(0.1,), name="jelly-acceptor", daemon=True)
         self.tls_context = server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
@@ -77,9 +75,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.watch = Watch(self.connections, settings.heartbeat_interval * settings.heartbeat_misses)
         policy = Policy(settings.password_cost, settings.token_days * 86400, settings.message_rate)
         services = Services(policy, self.sessions, self.groups, delivery, self._reading, LoginGuard())
-        self.dispatcher = Dispatcher(
-            services, self.store, settings.workers, settings.queue_size, self.watch.later
-        )
+        self.dispatcher = Dispatcher(services, self.store, settings.workers, settings.queue_size, self.watch.later)
         try:
             self._bind()
         except BaseException:
@@ -94,7 +90,11 @@ class JellyServer(socketserver.ThreadingTCPServer):
         try:
             super().__init__((host, port), Connection)
         except OSError as error:
-            hint = " Is another server running there? Choose another one with --port." if error.errno == errno.EADDRINUSE else ""
+            hint = (
+                " Is another server running there? Choose another one with --port."
+                if error.errno == errno.EADDRINUSE
+                else ""
+            )
             reason = error.strerror or str(error)
             raise StartError(f"Cannot listen on {host} port {port}: {reason}.{hint}") from error
 
@@ -130,8 +130,9 @@ class JellyServer(socketserver.ThreadingTCPServer):
             return False
         if self.settings.max_per_address >= self.settings.max_connections:
             return True
-        address = client_address[0]
-        return sum(c.address == address for c in tuple(self.connections)) < self.settings.max_per_address
+        address: str = client_address[0]
+        here = sum(connection.address == address for connection in tuple(self.connections))
+        return here < self.settings.max_per_address
 
     def process_request(self, request: Any, client_address: Any) -> None:
         usual = threading.stack_size(READER_STACK)

@@ -37,9 +37,9 @@ class Session:
     """One connection's conversation. The comments say which thread may change what."""
 
     __slots__ = (
+        "address",
         "allowance",
         "allowed_at",
-        "address",
         "caught_up",
         "given",
         "has_heartbeat",

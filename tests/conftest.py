@@ -41,3 +41,5 @@ def mariadb() -> Iterator[PrivateMariaDB]:
         pytest.skip(str(error))
     with server:
         yield server
+
+pytest_plugins = ["harness"]

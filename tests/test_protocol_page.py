@@ -1,0 +1,219 @@
+"""The page of the protocol is true: its examples are real frames, and its tables are the code's."""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jelly import codec, messages
+from jelly.codec import Decoder, Frame, Sign, Status, Type
+from jelly.errors import ErrorCode
+
+PAGE = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text(encoding="utf-8")
+BLOCKS = [(kind, text.splitlines()) for kind, text in re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.M | re.S)]
+EXAMPLES = [line for kind, lines in BLOCKS if kind == "frame" for line in lines]
+
+FIELDS_OF_A_MESSAGE = list(messages.PersonMessage._fields)
+
+
+def to_bytes(line: str) -> bytes:
+    """The bytes of one line of a `frame` block: the header in hex, a bar, the body as text."""
+    header, body = re.fullmatch(r"(abcd(?: [0-9a-f]{2}){3} [0-9a-f]{8}) \|(?: (.+))?", line).groups("")  # type: ignore[union-attr]
+    return bytes.fromhex(header) + body.encode()
+
+
+def to_frame(line: str) -> Frame:
+    """The one frame that a line of a `frame` block shows."""
+    (frame,) = Decoder().feed(to_bytes(line))
+    return frame
+
+
+def examples(sign: Sign) -> list[Any]:
+    """The examples of one kind, as parameters of a test."""
+    return [pytest.param(line, id=line[:11]) for line in EXAMPLES if line[5:7] == f"{sign:02x}"]
+
+
+def cells(row: str) -> list[str]:
+    """The cells of one row of a table."""
+    return [cell.strip() for cell in row.strip("|\n").split(" | ")]
+
+
+def table(heading: str) -> list[list[str]]:
+    """The rows of the first table under a heading, without its head."""
+    section = PAGE.split(f"# {heading}\n")[1]
+    rows = re.search(r"(?:^\|.*\n)+", section, re.M)
+    assert rows is not None
+    return [cells(row) for row in rows[0].splitlines()[2:]]
+
+
+def names(text: str) -> list[str]:
+    """The words of a text that stand in backticks."""
+    return re.findall(r"`(\w+)`", text)
+
+
+def numbered(rows: Iterable[list[str]]) -> dict[str, int]:
+    """Rows of number and name, as an enumeration's members."""
+    return {names(name)[0]: int(number, 16) for number, name, *_ in rows}
+
+
+# --- the examples -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_every_example_is_exactly_one_frame(line: str) -> None:
+    """The length in the header of an example is the number of bytes of its body."""
+    decoder = Decoder()
+    data = to_bytes(line)
+    (frame,) = decoder.feed(data)
+    assert codec.encode(*frame) == data
+    assert decoder.broken is None
+    assert not decoder.has_part
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_every_example_has_known_numbers(line: str) -> None:
+    """Sign, type and status of an example are those of the code, and only a response has a status."""
+    frame = to_frame(line)
+    assert frame.sign in set(Sign)
+    assert frame.type in set(Type) or (frame.type == 0 and b"malformed_frame" in frame.body)
+    assert frame.status in set(Status)
+    assert (frame.status != Status.NONE) == (frame.sign == Sign.RESPONSE)
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_every_body_is_compact_json(line: str) -> None:
+    """The body of an example is empty, or one JSON object without a space too many."""
+    body = to_frame(line).body.decode()
+    if body:
+        values = json.loads(body)
+        assert isinstance(values, dict)
+        assert json.dumps(values, ensure_ascii=False, separators=(",", ":")) == body
+
+
+@pytest.mark.parametrize("line", examples(Sign.REQUEST))
+def test_the_server_understands_every_request(line: str) -> None:
+    """A request on the page is parsed without complaint, and has no key that the server would ignore."""
+    frame = to_frame(line)
+    if frame.type == Type.HEARTBEAT:
+        assert frame.body == b""
+        return
+    request = messages.parse_request(frame.type, frame.body)
+    given = {key: value for key, value in request._asdict().items() if value is not None}
+    assert given == json.loads(frame.body)
+
+
+@pytest.mark.parametrize("line", examples(Sign.RESPONSE))
+def test_the_server_writes_every_response_like_that(line: str) -> None:
+    """A response on the page is, byte for byte, what the code makes of its values."""
+    frame = to_frame(line)
+    values = json.loads(frame.body or b"{}")
+    if frame.status == Status.SUCCESS:
+        expected = messages.response(frame.type, values or None)
+    else:
+        code, sentence = ErrorCode(values["error"]), values["message"]
+        expected = messages.error_response(frame.type, Status(frame.status), code, sentence)
+    assert to_bytes(line) == expected
+
+
+@pytest.mark.parametrize("line", examples(Sign.NOTICE))
+def test_the_server_writes_every_notice_like_that(line: str) -> None:
+    """A notice on the page is, byte for byte, what the code makes of its values."""
+    frame = to_frame(line)
+    values = json.loads(frame.body)
+    assert list(values) == FIELDS_OF_A_MESSAGE
+    assert to_bytes(line) == messages.notice(frame.type, **values)
+
+
+def test_a_stream_may_be_cut_anywhere() -> None:
+    """The reads of the example, fed one by one, give the frames of the block that follows."""
+    kinds = [kind for kind, _ in BLOCKS]
+    position = kinds.index("stream")
+    reads, lines = BLOCKS[position][1], BLOCKS[position + 1][1]
+    decoder = Decoder()
+    given = [decoder.feed(bytes.fromhex(read)) for read in reads]
+    assert [len(frames) for frames in given] == [0, 1, 1]
+    assert [frame for frames in given for frame in frames] == [to_frame(line) for line in lines]
+
+
+def test_broken_frames_are_answered_with_the_type_that_is_known() -> None:
+    """The bytes of a `broken` example break the stream, and the answer below them has the type that did it."""
+    broken = [position for position, (kind, _) in enumerate(BLOCKS) if kind == "broken"]
+    assert len(broken) == 2
+    for position in broken:
+        decoder = Decoder()
+        assert decoder.feed(bytes.fromhex("".join(BLOCKS[position][1]))) == []
+        answer = to_frame(BLOCKS[position + 1][1][0])
+        assert answer.type == decoder.broken
+        assert json.loads(answer.body)["error"] == ErrorCode.MALFORMED_FRAME
+
+
+def test_the_page_shows_what_it_should() -> None:
+    """There is an example of each kind of frame, of a negative token, and no kind of block that is not tested."""
+    frames = [to_frame(line) for line in EXAMPLES]
+    shown = {(frame.sign, frame.type) for frame in frames}
+    for type in (Type.REGISTER, Type.LOGIN, Type.PERSON_MESSAGE):
+        assert {(Sign.REQUEST, type), (Sign.RESPONSE, type)} <= shown
+    assert {(Sign.NOTICE, Type.PERSON_MESSAGE), (Sign.REQUEST, Type.HEARTBEAT)} <= shown
+    assert {Status.SUCCESS, Status.REQUEST_ERROR, Status.SERVER_BUSY} <= {frame.status for frame in frames}
+    assert any(b'"token":-' in frame.body for frame in frames)
+    assert {kind for kind, _ in BLOCKS} == {"frame", "stream", "broken"}
+
+
+# --- the tables ---------------------------------------------------------------------------------------------
+
+
+def test_the_page_has_every_sign_type_and_status() -> None:
+    """The tables of signs, types and statuses hold the members of the enumerations, all of them and no others."""
+    signs = [row for row in map(cells, PAGE.splitlines()) if len(row) == 3 and re.fullmatch(r"0x0\d", row[0])]
+    assert numbered(signs) == {sign.name: sign for sign in Sign}
+    assert numbered(table("Types")) == {type.name: type for type in Type}
+    assert numbered(table("Statuses")) == {status.name: status for status in Status if status != Status.NONE}
+
+
+def test_the_page_has_every_error_code() -> None:
+    """The table of error codes holds all of them and no others, each once, with its meaning."""
+    rows = table("Error codes")
+    assert [names(code) for code, _ in rows] == [[code] for code in ErrorCode]
+    assert all(meaning for _, meaning in rows)
+
+
+def test_the_page_has_every_key_of_every_request() -> None:
+    """The table of types lists the keys of each request in the order of the code."""
+    listed = {int(number, 16): tuple(names(keys)) for number, _, keys, _ in table("Types")}
+    assert listed.pop(Type.HEARTBEAT) == ()
+    assert listed == {type: cls._fields for type, cls in messages.REQUESTS.items()}
+
+
+def test_the_page_has_every_limit() -> None:
+    """The numbers on the page are those of the code: characters of names, passwords and profiles, bytes, depth."""
+    rows = {value: limit for value, limit, _ in table("Names and limits")}
+    upto = {names(value)[0]: int(limit[6:]) for value, limit in rows.items() if limit.startswith("up to ")}
+    assert upto == messages.PROFILE_LIMITS
+    assert rows["name of a user"] == rows["name of a group"] == f"1 to {messages.MAX_NAME}"
+    assert rows["`password`"] == f"1 to {messages.MAX_PASSWORD}"
+    assert f"up to {codec.DEFAULT_MAX_BODY} bytes" in PAGE
+    assert f"more than {messages.MAX_DEPTH} deep" in PAGE
+    assert f"more than {messages.MAX_INTEGER_DIGITS} characters" in PAGE
+
+
+def test_the_page_names_nothing_that_the_code_does_not_have() -> None:
+    """Apart from what is reserved, every name in capitals and every code on the page exists."""
+    text, reserved = PAGE.split("## What is reserved")
+    known = {member.name for enumeration in (Sign, Type, Status) for member in enumeration}
+    assert set(re.findall(r"\b[A-Z][A-Z_]{4,}\b", text)) <= known
+    assert set(re.findall(r"\b[a-z]+_[a-z_]+\b", text)) <= set(ErrorCode)
+    numbers = {int(number, 16) for number in re.findall(r"\b0x([1-3][0-9a-f])\b", text)}
+    assert numbers <= {*Type, *Status, 0x20, 0x25}  # 0x20 is said to be unused; 0x25 is a length
+    assert {0x24, 0x25}.isdisjoint(set(Type)), "no longer reserved: move them into the table"
+    assert set(re.findall(r"0x\w\w", reserved)) == {"0x24", "0x25"}
+
+
+def test_every_link_leads_somewhere() -> None:
+    """The links within the page are to headings that it has."""
+    headings = re.findall(r"^#+ (.+)$", PAGE, re.M)
+    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", PAGE)) <= anchors
+    assert len(anchors) == len(headings)

@@ -1,0 +1,208 @@
+"""A client for the tests that knows nothing but bytes: it shares no code with what it tests."""
+
+import json
+import socket
+import struct
+import time
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+HEADER = struct.Struct(">HBBBi")
+REQUEST, RESPONSE, NOTICE = 1, 2, 3
+SUCCESS, REQUEST_ERROR, SERVER_BUSY, SERVER_ERROR = 0x31, 0x32, 0x33, 0x34
+LOGIN, REGISTER, LOGOUT, RECONNECT = 0x11, 0x12, 0x13, 0x14
+PERSON_MESSAGE, GROUP_MESSAGE = 0x15, 0x16
+CREATE_GROUP, DISBAND_GROUP, ADD_MEMBER, REMOVE_MEMBER = 0x17, 0x18, 0x19, 0x1A
+ADD_FRIEND, REMOVE_FRIEND, ALL_FRIENDS = 0x1B, 0x1C, 0x1D
+UPDATE_PROFILE, OWN_PROFILE, FRIEND_PROFILE, OWN_GROUPS, HEARTBEAT = 0x1E, 0x1F, 0x21, 0x22, 0x23
+PASSWORD = "pw"
+PATIENCE = 10.0
+
+
+class Reply(NamedTuple):
+    """A frame that the server sent, its body as it came."""
+
+    sign: int
+    type: int
+    status: int
+    body: bytes
+
+    @property
+    def values(self) -> Any:
+        return json.loads(self.body) if self.body else {}
+
+    @property
+    def error(self) -> str:
+        return str(self.values.get("error", ""))
+
+
+def pack(type: int, body: bytes = b"", sign: int = REQUEST, status: int = 0, magic: int = 0xABCD) -> bytes:
+    """The bytes of a frame."""
+    return HEADER.pack(magic, sign, type, status, len(body)) + body
+
+
+def to_json(values: dict[str, Any]) -> bytes:
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class Wire:
+    """One connection. `user` is who logged in on it; requests are made in that name unless they say otherwise."""
+
+    def __init__(self, port: int, timeout: float = PATIENCE) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.user = ""
+        self.token = 0
+        self.notices: list[Reply] = []
+        self._waiting = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close in good order."""
+        self.socket.close()
+
+    def reset(self) -> None:
+        """Break the line: the server gets a reset."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    # --- sending ---
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def send_request(self, type: int, **values: Any) -> None:
+        """Send a request, with the logged-in user's name first where the protocol wants one."""
+        first = "sender" if type in (PERSON_MESSAGE, GROUP_MESSAGE) else "username"
+        if first not in values and self.user:
+            values = {first: self.user, **values}
+        self.send(pack(type, to_json(values) if values else b""))
+
+    def send_message(self, receiver: str, content: str, type: int = PERSON_MESSAGE, time: int = 1) -> None:
+        self.send_request(type, receiver=receiver, content=content, time=time)
+
+    def heartbeat(self) -> None:
+        self.send(pack(HEARTBEAT))
+
+    # --- receiving ---
+
+    def receive(self) -> Reply:
+        """The next frame, whatever it is. Raises EOFError when the server has closed, TimeoutError."""
+        header = self._take(HEADER.size)
+        magic, sign, type, status, length = HEADER.unpack(header)
+        assert magic == 0xABCD, header
+        return Reply(sign, type, status, self._take(length))
+
+    def receive_response(self) -> Reply:
+        """The next response; notices before it are kept in `notices`."""
+        while (reply := self.receive()).sign == NOTICE:
+            self.notices.append(reply)
+        return reply
+
+    def receive_notice(self) -> Reply:
+        """The next notice."""
+        if self.notices:
+            return self.notices.pop(0)
+        reply = self.receive()
+        assert reply.sign == NOTICE, reply
+        return reply
+
+    def contents(self, count: int) -> list[str]:
+        """What the next messages say."""
+        return [self.receive_notice().values["content"] for _ in range(count)]
+
+    def is_closed_by_server(self) -> bool:
+        """Wait until the server has closed, throwing away what it sends until then."""
+        try:
+            while self.socket.recv(65536):
+                pass
+        except ConnectionResetError:
+            pass
+        except TimeoutError:
+            return False
+        return True
+
+    def says_nothing(self, seconds: float = 0.3) -> bool:
+        """Whether no byte comes for a while. (A request's answer is the better barrier where there is one.)"""
+        self.socket.settimeout(seconds)
+        try:
+            return not self._waiting and not self.notices and not self.socket.recv(1, socket.MSG_PEEK)
+        except TimeoutError:
+            return True
+        finally:
+            self.socket.settimeout(PATIENCE)
+
+    def _take(self, count: int) -> bytes:
+        while len(self._waiting) < count:
+            data = self.socket.recv(65536)
+            if not data:
+                raise EOFError("the server has closed")
+            self._waiting += data
+        data, self._waiting = self._waiting[:count], self._waiting[count:]
+        return data
+
+    # --- conversations ---
+
+    def call(self, type: int, **values: Any) -> Reply:
+        """A request and its response."""
+        self.send_request(type, **values)
+        return self.receive_response()
+
+    def ok(self, type: int, **values: Any) -> Any:
+        """A request that must succeed; what its response says."""
+        reply = self.call(type, **values)
+        assert (reply.type, reply.status) == (type, SUCCESS), reply
+        return reply.values
+
+    def refused(self, type: int, **values: Any) -> str:
+        """A request that must be refused; the error code."""
+        reply = self.call(type, **values)
+        assert (reply.type, reply.status) == (type, REQUEST_ERROR), reply
+        return reply.error
+
+    def message(self, receiver: str, content: str, type: int = PERSON_MESSAGE, time: int = 1) -> None:
+        """Send a message that must be accepted."""
+        self.ok(type, receiver=receiver, content=content, time=time)
+
+    def login(self, username: str, password: str = PASSWORD) -> Reply:
+        reply = self.call(LOGIN, username=username, password=password)
+        if reply.status == SUCCESS:
+            self.user, self.token = username, reply.values["token"]
+        return reply
+
+    def reconnect(self, username: str, token: int) -> Reply:
+        reply = self.call(RECONNECT, username=username, token=token)
+        if reply.status == SUCCESS:
+            self.user, self.token = username, token
+        return reply
+
+
+def register(port: int, *usernames: str, password: str = PASSWORD) -> None:
+    """Create accounts."""
+    for username in usernames:
+        with Wire(port) as wire:
+            reply = wire.call(REGISTER, username=username, password=password)
+            assert reply.status == SUCCESS, reply
+
+
+def logged_in(port: int, username: str, password: str = PASSWORD) -> Wire:
+    """A connection on which a user has logged in."""
+    wire = Wire(port)
+    reply = wire.login(username, password)
+    assert reply.status == SUCCESS, reply
+    return wire
+
+
+def wait_until(condition: Any, seconds: float = PATIENCE) -> None:
+    """Wait until something holds that nothing on the wire tells; fail if it never does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
