@@ -216,6 +216,7 @@ BAD_BODIES = {
     # numbers
     "integer-of-5000-digits": token(b"1" * 5000),
     "unknown-integer-of-5000-digits": alice_with(b"1" * 5000),
+    "unknown-integer-of-100-digits": alice_with(b"1" * 100),
     "integer-of-60000-digits": alice_with(b"-" + b"9" * 60_000),
     "nan": alice_with(b"NaN"),
     "infinity": alice_with(b"Infinity"),
