@@ -199,7 +199,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
 def _check_depth(text: str) -> None:
     """Counted beforehand, because the parser recurses: 20,000 brackets would end in a RecursionError."""
     depth = 0
-    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"|[\[{\]}]', text, re.DOTALL):
+    # A text that does not end is taken to its end, too: else each quote in it would be tried as another beginning.
+    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"?|[\[{\]}]', text, re.DOTALL):
         if bracket in "[{":
             depth += 1
             if depth > MAX_DEPTH:
@@ -279,16 +280,20 @@ def notice(type: int, sender: str, receiver: str, content: str, time: int) -> by
 def is_valid_name(name: str) -> bool:
     """Whether a person or a group may have this name.
 
-    1 to 32 characters in normal form C, so that two names that look the same to Unicode are the same; no
-    spaces, control, format (zero-width, direction) or surrogate characters; and no combining mark in front,
-    which would attach itself to whatever a client prints before the name.
+    1 to 32 characters in normal form C, so that two names that are the same to Unicode are the same here; no
+    spaces, control, format (zero-width, direction), surrogate or other characters that nobody sees; and no
+    combining mark in front, which would attach itself to whatever a client prints before the name.
     """
     return (
         1 <= len(name) <= MAX_NAME
         and unicodedata.is_normalized("NFC", name)
         and unicodedata.category(name[0])[0] != "M"
-        and not any(unicodedata.category(c)[0] == "Z" or unicodedata.category(c) in _INVISIBLE for c in name)
+        and not any(unicodedata.category(c) in _INVISIBLE or c in _BLANK for c in name)
     )
 
 
-_INVISIBLE = {"Cc", "Cf", "Cs"}
+_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}
+# Letters and marks that are drawn as nothing: fillers, the grapheme joiner, variation selectors, a blank pattern.
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0") | {
+    chr(code) for code in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
+}

@@ -42,4 +42,5 @@ def mariadb() -> Iterator[PrivateMariaDB]:
     with server:
         yield server
 
+
 pytest_plugins = ["harness"]

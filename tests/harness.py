@@ -53,5 +53,7 @@ def nothing_unexpected_in_the_log(caplog: pytest.LogCaptureFixture) -> Iterator[
     """No test may bring about an error that the server did not expect: those carry the place in the source."""
     logging.getLogger("jelly").setLevel(logging.DEBUG)
     yield
-    bugs = [r.getMessage() for r in caplog.get_records("call") if r.levelno >= logging.ERROR and ".py:" in r.getMessage()]
+    bugs = [
+        r.getMessage() for r in caplog.get_records("call") if r.levelno >= logging.ERROR and ".py:" in r.getMessage()
+    ]
     assert not bugs

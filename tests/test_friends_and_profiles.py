@@ -14,7 +14,7 @@ PROFILE = {
 @pytest.fixture
 def users(start_server: StartServer, database_url: str) -> int:
     """The port of a server with alice and bob."""
-    port = start_server(database=database_url).port
+    port = start_server(database=database_url, classic_gap=0).port
     register(port, "alice", "bob")
     return port
 
@@ -41,7 +41,7 @@ def test_friends_refusals(users: int) -> None:
         assert alice.refused(REMOVE_FRIEND, friend="bob") == "not_friends"
 
 
-def test_friends_added_from_many_connections(users: int, start_server: StartServer) -> None:
+def test_friends_added_from_many_connections(users: int) -> None:
     """Concurrent changes of different users' lists are all kept."""
     names = [f"u{number}" for number in range(10)]
     register(users, *names)
@@ -52,6 +52,7 @@ def test_friends_added_from_many_connections(users: int, start_server: StartServ
     for wire in wires:
         assert [wire.receive().status for _ in names] == [0x31] * len(names)
         assert wire.ok(ALL_FRIENDS)["friends"] == dict.fromkeys(names, True)
+    for wire in wires:
         wire.close()
 
 

@@ -8,7 +8,7 @@ from wire import PERSON_MESSAGE, SERVER_ERROR, Wire, logged_in, register
 @pytest.fixture
 def users(start_server: StartServer, database_url: str) -> int:
     """The port of a server with alice and bob, on each kind of database."""
-    port = start_server(database=database_url).port
+    port = start_server(database=database_url, classic_gap=1).port
     register(port, "alice", "bob")
     return port
 
