@@ -59,6 +59,7 @@ class Outbox:
         "_flusher",
         "_gap",
         "_last_at",
+        "_last_begun_at",
         "_last_was_response",
         "_lock",
         "_notices",
@@ -101,7 +102,8 @@ class Outbox:
         self._size = 0  # of the notices
         self._rest = b""  # begun, and not yet written to its end
         self._rest_id = 0  # the last message in it
-        self._last_at = float("-inf")
+        self._last_at = float("-inf")  # when the last frame was written
+        self._last_begun_at = float("-inf")  # and when that was begun: its client may answer before we look again
         self._last_was_response = False
         self._confirm_at: float | None = None
         self._confirm_delay = CONFIRM_DELAY
@@ -221,8 +223,8 @@ class Outbox:
         """When the next frame may be written; None if there is none."""
         if self._responses:
             _, asked_at = self._responses[0]
-            if self._last_was_response and asked_at > self._last_at:
-                return self._last_at
+            if self._last_was_response and asked_at > self._last_begun_at:
+                return self._last_begun_at
         elif not self._notices:
             return None
         return self._last_at + self._gap
@@ -251,6 +253,7 @@ class Outbox:
                 self._notices.clear()
             self._responses_size = self._size = 0
         self._rest = self._seal(frame) if self._seal else frame
+        self._last_begun_at = time.monotonic()
 
     def _write(self) -> bool:
         """Write on; return False if the socket takes no more now."""

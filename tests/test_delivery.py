@@ -1,0 +1,253 @@
+"""Delivery on the line: what is given again and what is not, slow receivers, long backlogs."""
+
+import socket
+import threading
+import time
+
+import pytest
+from harness import StartServer
+from wire import HEARTBEAT, LOGIN, NOTICE, OWN_PROFILE, RECONNECT, Wire, logged_in, pack, register, to_json, wait_until
+
+from jelly.server import JellyServer
+
+
+@pytest.fixture
+def server(start_server: StartServer) -> JellyServer:
+    """A server with alice and bob."""
+    server = start_server(classic_gap=20)
+    register(server.port, "alice", "bob")
+    return server
+
+
+def send(server: JellyServer, *contents: str) -> None:
+    """Have alice send messages to bob."""
+    with logged_in(server.port, "alice") as alice:
+        for content in contents:
+            alice.message("bob", content)
+
+
+def waits_for_bob(server: JellyServer) -> int:
+    """How many messages stand in bob's inbox."""
+    with server._reading() as dao:
+        return len(dao.waiting("bob", 0, 1000))
+
+
+def confirmed(server: JellyServer, upto: int) -> bool:
+    """Whether the server knows that bob's TCP has the messages up to an id."""
+    session = server.sessions.get("bob")
+    return session is not None and session.outlet.confirmed >= upto
+
+
+def test_cut_before_another_word(server: JellyServer) -> None:
+    """A client that is cut off after its messages arrived, without another word, gets them again, in order."""
+    send(server, "1", "2", "3")
+    bob = logged_in(server.port, "bob")
+    assert bob.contents(3) == ["1", "2", "3"]
+    bob.reset()
+    with logged_in(server.port, "bob") as bob:
+        assert bob.contents(3) == ["1", "2", "3"]
+
+
+def test_cut_with_messages_unread(server: JellyServer) -> None:
+    """A client that closes with messages in its hands that it never read gets all of them again."""
+    send(server, "1", "2")
+    bob = logged_in(server.port, "bob")
+    wait_until(lambda: confirmed(server, 2))
+    bob.close()  # with unread data: TCP sends a reset
+    wait_until(lambda: len(server.sessions) == 0)
+    with logged_in(server.port, "bob") as bob:
+        assert bob.contents(2) == ["1", "2"]
+
+
+def test_a_heartbeat_after_the_messages(server: JellyServer) -> None:
+    """Once TCP has everything acknowledged, any further word of the client counts as having the messages."""
+    send(server, "1", "2")
+    bob = logged_in(server.port, "bob")
+    assert bob.contents(2) == ["1", "2"]
+    wait_until(lambda: confirmed(server, 2))
+    bob.heartbeat()
+    wait_until(lambda: waits_for_bob(server) == 0)
+    bob.reset()
+    send(server, "3")
+    with logged_in(server.port, "bob") as bob:
+        assert bob.contents(1) == ["3"]
+
+
+def test_closing_in_good_order(server: JellyServer) -> None:
+    """A client that read everything and closes in good order does not get it again."""
+    send(server, "1", "2")
+    with logged_in(server.port, "bob") as bob:
+        assert bob.contents(2) == ["1", "2"]
+    wait_until(lambda: waits_for_bob(server) == 0)
+    send(server, "3")
+    with logged_in(server.port, "bob") as bob:
+        assert bob.contents(1) == ["3"]
+
+
+def test_takeover_gives_the_new_line_what_the_old_one_did_not_settle(server: JellyServer) -> None:
+    """Messages that the old connection got last come again on the new one: rather twice than never."""
+    send(server, "1", "2")
+    with logged_in(server.port, "bob") as old, logged_in(server.port, "bob") as new:
+        assert new.contents(2) == ["1", "2"]
+        assert old.is_closed_by_server()
+
+
+def test_delivered_messages_leave_no_trace(server: JellyServer) -> None:
+    """When all receivers have a message, its content goes from the database."""
+    send(server, "1")
+    with logged_in(server.port, "bob") as bob:
+        bob.contents(1)
+    wait_until(lambda: waits_for_bob(server) == 0)
+    with server._reading() as dao:
+        assert dao.link.query("SELECT COUNT(*) FROM messages") == [(0,)]
+
+
+def test_live_messages_do_not_overtake_stored_ones(start_server: StartServer) -> None:
+    """While a long backlog is fed, new messages keep coming: everything arrives once and in order."""
+    port = start_server(classic_gap=0).port
+    register(port, "alice", "bob")
+    with logged_in(port, "alice") as alice:
+        for number in range(250):
+            alice.send_message("bob", str(number))
+        for _ in range(250):
+            alice.receive()
+        bob = logged_in(port, "bob")
+        for number in range(250, 1000):
+            alice.send_message("bob", str(number))
+            if number % 50 == 0:
+                assert len(bob.contents(25)) == 25
+        assert bob.contents(1000 - 25 * 15) == [str(number) for number in range(25 * 15, 1000)]
+        bob.close()
+
+
+def test_a_receiver_that_reads_nothing(start_server: StartServer) -> None:
+    """It costs others nothing and the server little; when it reads again, everything arrives in order."""
+    server = start_server(classic_gap=0)
+    register(server.port, "alice", "bob", "carol")
+    bob = Wire(server.port)
+    bob.socket.close()
+    bob.socket = socket.socket()
+    bob.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    bob.socket.settimeout(20)
+    bob.socket.connect(("127.0.0.1", server.port))
+    bob.login("bob")
+    with logged_in(server.port, "alice") as alice, logged_in(server.port, "carol") as carol:
+        for number in range(300):
+            alice.message("bob", f"{number} {'x' * 30_000}")
+        alice.message("carol", "you at least")
+        assert carol.contents(1) == ["you at least"]
+        session = server.sessions.get("bob")
+        assert session is not None
+        assert not session.caught_up
+        [connection] = [c for c in server.connections if c.session is session]
+        assert connection.outbox._size + len(connection.outbox._rest) < 1_000_000
+        assert [int(content.split()[0]) for content in bob.contents(300)] == list(range(300))
+        alice.message("bob", "and live again")
+        assert bob.contents(1) == ["and live again"]
+    bob.close()
+
+
+def test_a_receiver_that_takes_nothing_is_closed_after_half_a_minute(start_server: StartServer) -> None:
+    """Its messages stay in its inbox."""
+    server = start_server(classic_gap=0)
+    register(server.port, "alice", "bob")
+    with logged_in(server.port, "alice") as alice, logged_in(server.port, "bob") as bob:
+        for _ in range(200):
+            alice.message("bob", "x" * 60_000)
+        [connection] = [c for c in server.connections if c.session.user == "bob"]
+        wait_until(lambda: connection.outbox.stalled_since is not None)
+        connection.last_read_at = time.monotonic() + 100  # it sends heartbeats all the time
+        server.watch.check(time.monotonic() + 29)
+        assert server.sessions.get("bob") is not None
+        server.watch.check(time.monotonic() + 31)
+        wait_until(lambda: server.sessions.get("bob") is None)
+        assert bob.is_closed_by_server()
+    assert waits_for_bob(server) == 200
+
+
+class OneFrameARead:
+    """A client that reads as the original's does: it decodes only when what it has read ends with the frame."""
+
+    def __init__(self, port: int) -> None:
+        self.wire = Wire(port)
+
+    def read(self) -> tuple[int, int, int, bytes]:
+        """The next frame; fails if a read brought more than one."""
+        data = b""
+        while True:
+            data += self.wire.socket.recv(65536)
+            length = int.from_bytes(data[5:9]) if len(data) >= 9 else 1
+            assert len(data) <= 9 + length, f"two frames in one read would stall it for ever: {data!r}"
+            if len(data) == 9 + length:
+                return data[2], data[3], data[4], data[9:]
+
+
+def test_twenty_messages_for_a_strict_reader(start_server: StartServer) -> None:
+    """With the usual gap, a client that reads one frame a read gets 20 stored messages, in order."""
+    server = start_server()
+    register(server.port, "alice", "bob")
+    send(server, *map(str, range(20)))
+    reader = OneFrameARead(server.port)
+    reader.wire.send(pack(LOGIN, to_json({"username": "bob", "password": "pw"})))
+    assert reader.read()[:3] == (2, LOGIN, 0x31)
+    started = time.monotonic()
+    frames = [reader.read() for _ in range(20)]
+    assert [f'"content":"{n}"'.encode() in frame[3] for n, frame in enumerate(frames)] == [True] * 20
+    assert time.monotonic() - started >= 19 * 0.1
+    reader.wire.close()
+
+
+def test_a_strict_reader_in_the_middle_of_everything(server: JellyServer) -> None:
+    """Notices and responses that meet are spaced too, and a request's answer does not wait for all notices."""
+    reader = OneFrameARead(server.port)
+    reader.wire.send(pack(LOGIN, to_json({"username": "bob", "password": "pw"})))
+    reader.read()
+    with logged_in(server.port, "alice") as alice:
+        for number in range(30):
+            alice.send_message("bob", str(number))
+        reader.wire.send(pack(OWN_PROFILE, to_json({"username": "bob"})))
+        reader.wire.send(pack(HEARTBEAT) + pack(OWN_PROFILE, to_json({"username": "bob"})))
+        frames = [reader.read() for _ in range(32)]
+    responses = [position for position, frame in enumerate(frames) if frame[0] != NOTICE]
+    assert len(responses) == 2
+    assert responses[-1] < 25
+    reader.wire.close()
+
+
+def test_a_client_that_waits_for_its_answers_is_not_slowed(start_server: StartServer) -> None:
+    """A response to a request that came in after the last response goes at once."""
+    port = start_server(classic_gap=1000).port
+    register(port, "alice")
+    with Wire(port) as alice:
+        alice.socket.settimeout(0.9)
+        alice.login("alice")
+        for _ in range(50):
+            alice.ok(OWN_PROFILE)
+
+
+def test_login_and_reconnect_race_with_senders(start_server: StartServer) -> None:
+    """Somebody who comes and goes while messages pour in misses none, and sees each sender's in order."""
+    server = start_server(classic_gap=1)
+    register(server.port, "alice", "bob")
+
+    def pour() -> None:
+        with logged_in(server.port, "alice") as alice:
+            for number in range(300):
+                alice.message("bob", str(number))
+
+    thread = threading.Thread(target=pour)
+    thread.start()
+    seen: list[int] = []
+    with logged_in(server.port, "bob") as bob:
+        token = bob.token
+        seen += map(int, bob.contents(2))
+    for _ in range(10):
+        with Wire(server.port) as bob:
+            assert bob.call(RECONNECT, username="bob", token=token).status == 0x31
+            seen += map(int, bob.contents(3))
+    thread.join()
+    with Wire(server.port) as bob:
+        bob.call(RECONNECT, username="bob", token=token)
+        while seen[-1] < 299:
+            seen += map(int, bob.contents(1))
+    assert list(dict.fromkeys(seen)) == list(range(300))
