@@ -1,0 +1,143 @@
+"""Coming and going: login, takeover, reconnect, tokens, logout."""
+
+import pytest
+from harness import StartServer
+from wire import LOGIN, LOGOUT, OWN_PROFILE, REGISTER, SUCCESS, Wire, logged_in, register, wait_until
+
+from jelly.server import JellyServer
+from jelly.sessions import Session, Sessions
+
+
+@pytest.fixture
+def server(start_server: StartServer, database_url: str) -> JellyServer:
+    """A server with alice and bob, on each kind of database."""
+    server = start_server(database=database_url)
+    register(server.port, "alice", "bob")
+    return server
+
+
+def test_register_closes_after_its_answer(server: JellyServer) -> None:
+    """One request, one response, then the server closes: after success and after failure."""
+    for username, status in (("carol", SUCCESS), ("carol", 0x32), ("a b", 0x32)):
+        with Wire(server.port) as wire:
+            assert wire.call(REGISTER, username=username, password="pw").status == status
+            assert wire.is_closed_by_server()
+
+
+def test_one_of_many_gets_the_name(server: JellyServer) -> None:
+    """When several register the same name at once, one succeeds, and its password counts."""
+    wires = [Wire(server.port) for _ in range(10)]
+    for number, wire in enumerate(wires):
+        wire.send_request(REGISTER, username="race", password=f"pw{number}")
+    statuses = [wire.receive().status for wire in wires]
+    assert sorted(statuses) == [0x31] + [0x32] * 9
+    with logged_in(server.port, "race", f"pw{statuses.index(0x31)}"):
+        pass
+    for wire in wires:
+        wire.close()
+
+
+def test_a_failed_login_is_closed(server: JellyServer) -> None:
+    """After the answer to a wrong password the server closes."""
+    with Wire(server.port) as wire:
+        assert wire.refused(LOGIN, username="alice", password="wrong") == "wrong_credentials"
+        assert wire.is_closed_by_server()
+
+
+def test_requests_behind_a_login_are_served(server: JellyServer) -> None:
+    """A client may write its login and more in one go."""
+    with Wire(server.port) as wire:
+        wire.send_request(LOGIN, username="alice", password="pw")
+        wire.send_request(OWN_PROFILE, username="alice")
+        assert [wire.receive().type, wire.receive().type] == [LOGIN, OWN_PROFILE]
+
+
+def test_a_second_login_takes_over(server: JellyServer) -> None:
+    """The old connection is closed; the new one gets the messages, also after the old one's end."""
+    old = logged_in(server.port, "bob")
+    with logged_in(server.port, "bob") as new, logged_in(server.port, "alice") as alice:
+        assert old.is_closed_by_server()
+        old.close()
+        wait_until(lambda: len(server.connections) == 2)
+        alice.message("bob", "to the new one")
+        assert new.contents(1) == ["to the new one"]
+
+
+def test_reconnect(server: JellyServer) -> None:
+    """A token brings its user back, without a new token, and what arrived meanwhile follows."""
+    bob = logged_in(server.port, "bob")
+    bob.reset()
+    wait_until(lambda: server.sessions.get("bob") is None)
+    with logged_in(server.port, "alice") as alice:
+        alice.message("bob", "meanwhile")
+    with Wire(server.port) as again:
+        assert again.reconnect("bob", bob.token).values == {"username": "bob"}
+        assert again.contents(1) == ["meanwhile"]
+
+
+def test_tokens_survive_a_restart(start_server: StartServer, database_url: str) -> None:
+    """Who was logged in when the server stopped comes back with the token."""
+    server = start_server(database=database_url)
+    register(server.port, "alice")
+    alice = logged_in(server.port, "alice")
+    server.stop()
+    assert alice.is_closed_by_server()
+    alice.close()
+    with Wire(start_server(database=database_url).port) as again:
+        assert again.reconnect("alice", alice.token).status == SUCCESS
+
+
+def test_logout(server: JellyServer) -> None:
+    """LOGOUT has no answer: the server closes, and the token is worth nothing any more."""
+    with logged_in(server.port, "alice") as alice:
+        alice.send_request(LOGOUT, token=alice.token)
+        assert alice.socket.recv(1) == b""
+    with Wire(server.port) as again:
+        assert again.reconnect("alice", alice.token).error == "invalid_token"
+        assert again.is_closed_by_server()
+
+
+def test_requests_behind_a_logout_are_not_served(server: JellyServer) -> None:
+    """After LOGOUT nothing of that connection is served, even if it was written already."""
+    with logged_in(server.port, "alice") as alice:
+        alice.send_request(LOGOUT, token=alice.token)
+        alice.send_message("bob", "too late")
+        assert alice.is_closed_by_server()
+    with logged_in(server.port, "bob") as bob:
+        bob.ok(OWN_PROFILE)
+        assert not bob.notices
+
+
+def test_each_login_has_its_own_token(server: JellyServer) -> None:
+    """Each login has another token, a signed 64-bit integer."""
+    tokens = []
+    for _ in range(12):
+        with logged_in(server.port, "alice") as alice:
+            tokens.append(alice.token)
+    assert len(set(tokens)) == 12
+    assert all(-(2**63) <= token < 2**63 for token in tokens)
+
+
+class NoOutlet:
+    """An outlet for sessions of which nothing is sent."""
+
+    confirmed = 0
+    has_room = True
+
+    def send_responses(self, responses: object) -> None: ...
+    def send_notices(self, notices: object) -> None: ...
+    def finish(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def test_the_register_of_sessions() -> None:
+    """The end of a session that was taken over does not disturb its successor."""
+    sessions, old, new = Sessions(), Session(NoOutlet(), ""), Session(NoOutlet(), "")
+    old.user = new.user = "bob"
+    assert sessions.attach(old) is None
+    assert sessions.attach(new) is old
+    sessions.detach(old)
+    assert sessions.get("bob") is new
+    sessions.detach(new)
+    assert sessions.get("bob") is None
+    sessions.detach(Session(NoOutlet(), ""))

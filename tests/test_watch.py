@@ -1,0 +1,140 @@
+"""Heartbeats and other deadlines, with the clock in the test's hand: `check` is told what time it is."""
+
+import time
+
+import pytest
+from harness import StartServer
+from wire import HEARTBEAT, OWN_PROFILE, RECONNECT, Wire, logged_in, pack, register, wait_until
+
+from jelly.connection import Connection
+from jelly.server import JellyServer
+
+
+@pytest.fixture
+def server(start_server: StartServer) -> JellyServer:
+    """A server with alice, on which the usual times hold: five misses of 6 seconds."""
+    server = start_server()
+    register(server.port, "alice")
+    wait_until(lambda: not server.connections)
+    return server
+
+
+def only(server: JellyServer) -> Connection:
+    """The one connection that there is."""
+    wait_until(lambda: len(server.connections) == 1)
+    [connection] = server.connections
+    return connection
+
+
+def closes_after(server: JellyServer, seconds: float) -> bool:
+    """Whether the only connection is closed when it was silent for so long, and not half a second before."""
+    connection = only(server)
+    server.watch.check(connection.last_read_at + seconds - 0.5)
+    if connection.outbox.is_closed:
+        return False
+    server.watch.check(connection.last_read_at + seconds)
+    return connection.outbox.is_closed
+
+
+def test_silence_after_login(server: JellyServer) -> None:
+    """A client that says nothing is closed 30 seconds after it fell silent."""
+    with logged_in(server.port, "alice") as alice:
+        assert closes_after(server, 30)
+        assert alice.is_closed_by_server()
+
+
+@pytest.mark.parametrize(
+    "data", [pack(HEARTBEAT), pack(0x77), pack(HEARTBEAT, b"ignored")], ids=["beat", "any", "body"]
+)
+def test_any_frame_clears_the_count(server: JellyServer, data: bytes) -> None:
+    """Whatever the client sends, it has 30 seconds again, and heartbeats are never answered."""
+    with logged_in(server.port, "alice") as alice:
+        connection = only(server)
+        before = connection.last_read_at
+        alice.send(data)
+        wait_until(lambda: connection.last_read_at > before)
+        server.watch.check(before + 30)
+        assert not connection.outbox.is_closed
+        assert alice.call(OWN_PROFILE).type == (0x77 if data == pack(0x77) else OWN_PROFILE)
+
+
+def test_other_numbers(start_server: StartServer) -> None:
+    """Interval and misses are the operator's."""
+    server = start_server(heartbeat_interval=2.5, heartbeat_misses=2)
+    register(server.port, "alice")
+    with logged_in(server.port, "alice"):
+        wait_until(lambda: len(server.connections) == 1)
+        assert closes_after(server, 5)
+
+
+def test_a_classic_client_after_a_reconnect(server: JellyServer) -> None:
+    """The original client sends no heartbeats after RECONNECT: it is not closed for that, until it has sent one."""
+    with logged_in(server.port, "alice") as alice:
+        token = alice.token
+    wait_until(lambda: not server.connections)
+    with Wire(server.port) as alice:
+        alice.ok(RECONNECT, username="alice", token=token)
+        connection = only(server)
+        server.watch.check(time.monotonic() + 86400)
+        assert not connection.outbox.is_closed
+        alice.heartbeat()
+        wait_until(lambda: connection.session.has_heartbeat)
+        assert closes_after(server, 30)
+
+
+def test_not_a_word_after_connecting(server: JellyServer) -> None:
+    """Who connects and says nothing is closed after 10 seconds, without an answer."""
+    with Wire(server.port) as wire:
+        assert closes_after(server, 10)
+        assert wire.socket.recv(1) == b""
+
+
+def test_half_a_frame(server: JellyServer) -> None:
+    """A frame that has begun must be whole within 10 seconds, however slowly more of it comes."""
+    with logged_in(server.port, "alice") as alice:
+        connection = only(server)
+        frame = pack(OWN_PROFILE, b'{"username":"alice"}')
+        alice.send(frame[:5])
+        wait_until(lambda: connection.part_since is not None)
+        begun = connection.part_since or 0.0
+        alice.send(frame[5:8])
+        wait_until(lambda: connection.last_read_at > begun)
+        server.watch.check(begun + 9.9)
+        assert not connection.outbox.is_closed
+        server.watch.check(begun + 10)
+        assert connection.outbox.is_closed
+
+
+def test_a_whole_frame_ends_the_wait(server: JellyServer) -> None:
+    """When the frame is whole, its deadline is gone; the next half has its own."""
+    with logged_in(server.port, "alice") as alice:
+        connection = only(server)
+        frame = pack(OWN_PROFILE, b'{"username":"alice"}')
+        alice.send(frame[:5])
+        wait_until(lambda: connection.part_since is not None)
+        begun = connection.part_since or 0.0
+        alice.send(frame[5:] + frame[:3])
+        assert alice.receive().type == OWN_PROFILE
+        assert (connection.part_since or 0.0) > begun
+        alice.send(frame[3:])
+        assert alice.receive().type == OWN_PROFILE
+        assert connection.part_since is None
+
+
+def test_a_client_that_does_not_close_after_the_last_word(server: JellyServer) -> None:
+    """After the server's last answer the client has a moment to close; then the server does."""
+    with Wire(server.port) as wire:
+        connection = only(server)
+        wire.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert wire.receive().error == "malformed_frame"
+        wait_until(lambda: connection.outbox.finished_at is not None)
+        server.watch.check((connection.outbox.finished_at or 0.0) + 3)
+        wait_until(lambda: not server.connections)
+
+
+def test_calls_back_later(server: JellyServer) -> None:
+    """`later` calls on the watch's thread, in the order of the times."""
+    calls: list[int] = []
+    for number, seconds in ((2, 0.02), (1, 0.01), (0, 0.0)):
+        server.watch.later(seconds, lambda number=number: calls.append(number))  # type: ignore[misc]
+    wait_until(lambda: calls == [0, 1, 2])
