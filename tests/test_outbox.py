@@ -1,0 +1,179 @@
+"""The outbox by itself, on a pair of real sockets: what goes at once, what waits, and in which order."""
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from wire import wait_until
+
+from jelly.outbox import HIGH_COUNT, HIGH_MARK, Flusher, Outbox
+
+
+class Line:
+    """An outbox with its flusher, and the other end of its socket."""
+
+    def __init__(self, gap: float) -> None:
+        self.rooms: list[bool] = []
+        self.flusher = Flusher()
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.peer = socket.create_connection(listener.getsockname(), 5)
+        self.socket, _ = listener.accept()
+        listener.close()
+        self.outbox = Outbox(self.socket, self.flusher, gap, on_room=lambda: self.rooms.append(True))
+        self.flusher.start()
+
+    def close(self) -> None:
+        self.outbox.close()
+        self.flusher.stop()
+        self.socket.close()
+        self.peer.close()
+
+    def read(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            data += self.peer.recv(count - len(data))
+        return data
+
+
+@pytest.fixture
+def classic() -> Iterator[Line]:
+    line = Line(gap=0.1)
+    yield line
+    line.close()
+
+
+@pytest.fixture
+def stream() -> Iterator[Line]:
+    line = Line(gap=0)
+    yield line
+    line.close()
+
+
+def arrivals(line: Line, count: int) -> list[tuple[bytes, float]]:
+    """What each of the next reads brings, and when."""
+    return [(line.peer.recv(100), time.monotonic()) for _ in range(count)]
+
+
+def test_frames_to_a_classic_client_are_spaced(classic: Line) -> None:
+    """Each notice is a read of its own, the gap after the one before; the first goes at once."""
+    started = time.monotonic()
+    classic.outbox.send_notices([(1, b"one"), (2, b"two"), (3, b"three")])
+    frames = arrivals(classic, 3)
+    assert [data for data, _ in frames] == [b"one", b"two", b"three"]
+    assert frames[0][1] - started < 0.09
+    assert frames[2][1] - frames[0][1] >= 0.19
+    wait_until(lambda: classic.outbox.written == 3)
+
+
+def test_a_response_goes_at_once_after_a_response(classic: Line) -> None:
+    """If its request came in after the last response was written."""
+    for number in range(5):
+        classic.outbox.send_responses([(b"answer", time.monotonic())])
+        started = time.monotonic()
+        assert classic.peer.recv(100) == b"answer"
+        assert time.monotonic() - started < 0.09, number
+
+
+def test_a_response_to_an_earlier_request_keeps_the_gap(classic: Line) -> None:
+    """A client that wrote two requests at once may be in the middle of anything."""
+    asked_at = time.monotonic()
+    classic.outbox.send_responses([(b"one", asked_at), (b"two", asked_at)])
+    (_, first), (data, second) = arrivals(classic, 2)
+    assert data == b"two"
+    assert second - first >= 0.09
+
+
+def test_a_response_whose_request_is_here_already_keeps_the_gap(classic: Line) -> None:
+    """A request that lies unread when a response is written did not wait for it, whenever it is read."""
+    classic.peer.sendall(b"next request")
+    wait_until(lambda: classic.socket.recv(100, socket.MSG_PEEK))
+    classic.outbox.send_responses([(b"one", time.monotonic())])
+    classic.outbox.send_responses([(b"two", time.monotonic())])
+    (_, first), (data, second) = arrivals(classic, 2)
+    assert data == b"two"
+    assert second - first >= 0.09
+
+
+def test_a_response_after_a_notice_keeps_the_gap_and_goes_before_other_notices(classic: Line) -> None:
+    """Responses do not wait for a long queue of messages."""
+    classic.outbox.send_notices([(1, b"n1"), (2, b"n2")])
+    classic.outbox.send_responses([(b"answer", time.monotonic())])
+    frames = arrivals(classic, 3)
+    assert [data for data, _ in frames] == [b"n1", b"answer", b"n2"]
+    assert frames[1][1] - frames[0][1] >= 0.09
+
+
+def test_confirmed_when_tcp_has_everything(classic: Line) -> None:
+    """What the other side's TCP acknowledged is confirmed a moment later, without anybody's doing."""
+    classic.outbox.send_notices([(7, b"x")])
+    wait_until(lambda: classic.outbox.confirmed == 7)
+
+
+def test_not_confirmed_while_something_lies_unread(classic: Line) -> None:
+    """A word that was here before the look is no sign of life after it."""
+    classic.peer.sendall(b"early")
+    wait_until(lambda: classic.socket.recv(100, socket.MSG_PEEK))
+    classic.outbox.send_notices([(7, b"x")])
+    classic.outbox.resume()
+    assert classic.outbox.confirmed == 0
+    assert classic.socket.recv(100) == b"early"
+    wait_until(lambda: classic.outbox.confirmed == 7)
+
+
+def test_without_a_gap_everything_goes_in_one_piece(stream: Line) -> None:
+    """Towards a client that takes any split, frames leave together."""
+    stream.outbox.send_notices([(1, b"one"), (2, b"two")])
+    assert stream.peer.recv(100) == b"onetwo"
+
+
+def test_what_the_socket_does_not_take_is_finished_later(stream: Line) -> None:
+    """Nobody waits, the outbox says that it is full, and asks for more when it has room again."""
+    frames = [(number, bytes([number % 251]) * 100_000) for number in range(1, 101)]
+    started = time.monotonic()
+    for frame in frames:
+        stream.outbox.send_notices([frame])
+    assert time.monotonic() - started < 2
+    assert not stream.outbox.has_room
+    assert not stream.outbox.is_empty
+    assert stream.read(10_000_000) == b"".join(data for _, data in frames)
+    wait_until(lambda: stream.rooms == [True])
+    assert stream.outbox.has_room
+    wait_until(lambda: stream.outbox.written == 100)
+    assert stream.outbox.stalled_since is None
+
+
+def test_room_is_counted_in_frames_for_a_classic_client(classic: Line) -> None:
+    """A hundred small messages are enough: at ten a second they take ten seconds."""
+    classic.outbox.send_notices([(number, b"x") for number in range(1, HIGH_COUNT + 1)])
+    assert classic.outbox.has_room
+    classic.outbox.send_notices([(1000, b"x"), (1001, b"x")])
+    assert not classic.outbox.has_room
+
+
+def test_finish_writes_responses_and_drops_notices(classic: Line) -> None:
+    """What is answered is written before the end; messages stay in their inbox."""
+    classic.outbox.send_notices([(1, b"n1"), (2, b"n2")])
+    classic.outbox.send_responses([(b"bye", time.monotonic())])
+    classic.outbox.finish()
+    assert [classic.peer.recv(100) for _ in range(3)] == [b"n1", b"bye", b""]
+    assert classic.outbox.finished_at is not None
+
+
+def test_close_drops_everything(stream: Line) -> None:
+    """After `close` nothing is written, and nothing is raised."""
+    stream.outbox.close()
+    stream.outbox.send_notices([(1, b"x" * HIGH_MARK)])
+    stream.outbox.send_responses([(b"x", 0.0)])
+    stream.outbox.finish()
+    assert stream.peer.recv(10) == b""
+    assert stream.outbox.is_empty
+
+
+def test_a_dead_line_is_noticed_by_writing(stream: Line) -> None:
+    """A send that fails closes the outbox instead of raising."""
+    stream.peer.close()
+    for _ in range(3):
+        stream.outbox.send_responses([(b"x", 0.0)])
+        time.sleep(0.01)  # for the reset to come back
+    assert stream.outbox.is_closed

@@ -1,0 +1,192 @@
+"""The queue and the workers: order, the bound, and what happens when a worker blocks."""
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import StartServer
+from test_sessions import NoOutlet
+from wire import (
+    ADD_FRIEND, ALL_FRIENDS, OWN_PROFILE, PERSON_MESSAGE, SERVER_BUSY, SUCCESS, UPDATE_PROFILE, Wire, logged_in,
+    register, wait_until,
+)  # fmt: skip
+
+from jelly.codec import Frame
+from jelly.errors import ErrorCode
+from jelly.queue_dispatch import LANE_LIMIT, Item, Lane, RequestQueue
+from jelly.server import JellyServer
+from jelly.sessions import Session
+
+
+def lane() -> Lane:
+    return Lane(Session(NoOutlet(), ""))
+
+
+FRAME = Frame(1, 0x1F, 0, b"")
+
+
+def test_the_bound_counts_requests_in_all_lanes() -> None:
+    """What does not fit is in its lane all the same, as an error in its place; taking requests makes room."""
+    queue, one, two = RequestQueue(3), lane(), lane()
+    queue.fill(one, [FRAME] * 2, 0.0)
+    queue.fill(two, [FRAME] * 2, 0.0)
+    assert [item.error for item in two.items] == [None, ErrorCode.BUSY]
+    assert len(queue.drain(one, 1)) == 1
+    queue.fill(two, [FRAME] * 2, 0.0)
+    assert [item.error for item in two.items] == [None, ErrorCode.BUSY, None, ErrorCode.BUSY]
+
+
+def test_put_back_stands_in_front() -> None:
+    """Requests that were taken and not served come before those that came meanwhile, and count again."""
+    queue, one = RequestQueue(3), lane()
+    queue.fill(one, [FRAME] * 2, 1.0)
+    items = queue.drain(one, 2)
+    queue.fill(one, [FRAME], 2.0)
+    queue.put_back(one, items)
+    assert [item.asked_at for item in one.items] == [1.0, 1.0, 2.0]
+    queue.fill(one, [FRAME], 3.0)
+    assert one.items[-1] == Item(FRAME, 3.0, ErrorCode.BUSY)
+
+
+def test_one_worker_at_a_time_until_it_blocks() -> None:
+    """The lanes that a blocked worker has not served go to the next one, before those that came later."""
+    queue, lanes = RequestQueue(100), [lane() for _ in range(4)]
+    for each in lanes[:3]:
+        queue.put_lane(each)
+    mine = list(reversed(queue.take(16)))
+    assert mine.pop() is lanes[0]
+    queue.put_lane(lanes[3])
+    queue.leave(mine)
+    assert mine == []
+    assert queue.take(16) == lanes[1:]
+    queue.finish_turn()
+    queue.come_back()
+    queue.finish_turn()
+    queue.close()
+    assert queue.take(16) == []
+
+
+def test_answers_keep_their_order_under_many_workers(start_server: StartServer) -> None:
+    """Many workers, many clients, requests of every kind written without waiting: answers come in order."""
+    port = start_server(workers=16, classic_gap=0).port
+    names = [f"user{number}" for number in range(12)]
+    register(port, *names)
+    wires = [logged_in(port, name) for name in names]
+    wanted: list[int] = []
+    for round in range(30):
+        for wire in wires:
+            wire.send_message(names[round % 12], f"{wire.user} {round}")
+            wire.send_request(UPDATE_PROFILE, age=str(round))
+            wire.send_request(OWN_PROFILE)
+            wire.send_request(ADD_FRIEND, friend="nobody")
+            wire.send_request(ALL_FRIENDS)
+        wanted += [PERSON_MESSAGE, UPDATE_PROFILE, OWN_PROFILE, ADD_FRIEND, ALL_FRIENDS]
+    for wire in wires:
+        answers = [wire.receive_response() for _ in wanted]
+        assert [answer.type for answer in answers] == wanted
+        assert [answer.values["age"] for answer in answers[2::5]] == [str(round) for round in range(30)]
+    for wire in wires:
+        wire.close()
+
+
+def test_two_hundred_clients_as_fast_as_they_are_answered(start_server: StartServer) -> None:
+    """Each gets all its answers in order, under one lane each and four workers."""
+    port = start_server(queue_size=200).port
+    names = [f"user{number}" for number in range(200)]
+    register(port, *names)
+    wires = [logged_in(port, name) for name in names]
+    for round in range(5):
+        for wire in wires:
+            wire.send_request(UPDATE_PROFILE, age=str(round))
+        for wire in wires:
+            assert wire.receive().status == SUCCESS
+            wire.send_request(OWN_PROFILE)
+        for wire in wires:
+            assert wire.receive().values["age"] == str(round)
+    for wire in wires:
+        wire.close()
+
+
+@contextlib.contextmanager
+def stuck_store(path: Path) -> Iterator[None]:
+    """Have somebody else hold the database, so that the store thread waits for it."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+
+
+@pytest.fixture
+def narrow(start_server: StartServer) -> JellyServer:
+    """A server in which two requests may wait."""
+    server = start_server(queue_size=2, classic_gap=0)
+    register(server.port, "alice", "bob", "carol")
+    return server
+
+
+def test_busy(narrow: JellyServer, tmp_path: Path) -> None:
+    """When the queue is full, SERVER_BUSY comes at once, and nothing was done; later it works again."""
+    with logged_in(narrow.port, "alice") as alice, logged_in(narrow.port, "bob") as bob:
+        alice.ok(OWN_PROFILE)
+        with stuck_store(tmp_path / "jelly.db"):
+            alice.send_message("carol", "taken")
+            wait_until(lambda: is_with_the_store(lane_of(narrow, "alice")))
+            alice.send_message("carol", "waits")
+            alice.send_message("carol", "waits, too")
+            alice.send_message("carol", "refused")
+            wait_until(lambda: len(lane_of(narrow, "alice").items) == 3)
+            refused = bob.call(PERSON_MESSAGE, receiver="carol", content="refused at once", time=1)
+            assert (refused.status, refused.error) == (SERVER_BUSY, "busy")
+            bob.heartbeat()
+        assert [alice.receive().status for _ in range(4)] == [SUCCESS, SUCCESS, SUCCESS, SERVER_BUSY]
+        bob.message("carol", "later")
+    with logged_in(narrow.port, "carol") as carol:
+        assert carol.contents(4) == ["taken", "waits", "waits, too", "later"]
+
+
+def test_a_login_when_the_server_is_busy(narrow: JellyServer, tmp_path: Path) -> None:
+    """It is told so, and closed, as after any login that failed."""
+    with logged_in(narrow.port, "alice") as alice:
+        with stuck_store(tmp_path / "jelly.db"):
+            alice.send_message("carol", "taken")
+            wait_until(lambda: is_with_the_store(lane_of(narrow, "alice")))
+            alice.send_message("carol", "waits")
+            alice.send_message("carol", "waits")
+            wait_until(lambda: len(lane_of(narrow, "alice").items) == 2)
+            with Wire(narrow.port) as wire:
+                assert wire.login("bob").status == SERVER_BUSY
+                assert wire.is_closed_by_server()
+        assert [alice.receive().status for _ in range(3)] == [SUCCESS] * 3
+
+
+def test_a_full_lane_stops_its_reader(start_server: StartServer, tmp_path: Path) -> None:
+    """A client that writes more than its lane holds is made to wait by TCP, others are not; all is answered."""
+    server = start_server(queue_size=100_000, classic_gap=0)
+    register(server.port, "alice", "bob")
+    with logged_in(server.port, "alice") as alice, logged_in(server.port, "bob") as bob:
+        with stuck_store(tmp_path / "jelly.db"):
+            writer = threading.Thread(target=lambda: [alice.send_message("bob", "x" * 1000) for _ in range(3000)])
+            writer.start()
+            wait_until(lambda: len(lane_of(server, "alice").items) >= LANE_LIMIT)
+            assert bob.ok(OWN_PROFILE) == {"username": "bob"}
+            assert len(lane_of(server, "alice").items) < LANE_LIMIT + 50
+        assert [alice.receive().status for _ in range(3000)] == [SUCCESS] * 3000
+        writer.join()
+        assert len(bob.contents(3000)) == 3000
+
+
+def is_with_the_store(lane: Lane) -> bool:
+    """Whether a lane's requests were taken, and are not answered yet."""
+    return lane.busy.locked() and not lane.items
+
+
+def lane_of(server: JellyServer, user: str) -> Lane:
+    """The lane of somebody's connection."""
+    [lane] = [c.lane for c in server.connections if c.session.user == user]
+    return lane
