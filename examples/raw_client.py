@@ -1,0 +1,90 @@
+"""The whole of a chat client, in nothing but sockets: python examples/raw_client.py ME PASSWORD FRIEND [PORT]
+
+Registers ME if there is no such user yet, logs in, prints what arrives, and sends each line typed to FRIEND.
+It shows the protocol and nothing else: no reconnect, and the password on the command line is for trying out.
+"""
+
+import json
+import socket
+import struct
+import sys
+import threading
+import time
+
+HEADER = struct.Struct(">HBBBi")
+REQUEST, RESPONSE, NOTICE = 1, 2, 3
+LOGIN, REGISTER, PERSON_MESSAGE, HEARTBEAT = 0x11, 0x12, 0x15, 0x23
+SUCCESS = 0x31
+
+
+def send(line: socket.socket, type: int, **values: object) -> None:
+    """Send one request: nine bytes of header, then the body."""
+    body = json.dumps(values).encode() if values else b""
+    line.sendall(HEADER.pack(0xABCD, REQUEST, type, 0, len(body)) + body)
+
+
+def receive(line: socket.socket) -> tuple[int, int, int, dict[str, object]]:
+    """Receive one frame: sign, type, status and body. Raises EOFError when the server has closed."""
+    with line.makefile("rb", buffering=0) as stream:
+
+        def read(count: int) -> bytes:
+            data = b""
+            while len(data) < count:
+                piece = stream.read(count - len(data))
+                if not piece:
+                    raise EOFError
+                data += piece
+            return data
+
+        _, sign, type, status, length = HEADER.unpack(read(HEADER.size))
+        return sign, type, status, json.loads(read(length) or b"{}")
+
+
+def connect(port: int, type: int, me: str, password: str) -> tuple[socket.socket, int, dict[str, object]]:
+    """Open a connection and register or log in on it."""
+    line = socket.create_connection(("127.0.0.1", port))
+    send(line, type, username=me, password=password)
+    _, _, status, values = receive(line)
+    return line, status, values
+
+
+def print_what_arrives(line: socket.socket) -> None:
+    try:
+        while True:
+            sign, _, status, values = receive(line)
+            if sign == NOTICE:
+                print(f"{values['sender']}: {values['content']}", flush=True)
+            elif status != SUCCESS:
+                print(f"! {values['message']}", flush=True)
+    except (EOFError, OSError):
+        print("! the server has closed the connection", flush=True)
+
+
+def send_heartbeats(line: socket.socket) -> None:
+    try:
+        while True:
+            time.sleep(5)
+            send(line, HEARTBEAT)
+    except OSError:
+        pass  # closed: the other thread says so
+
+
+def main(me: str, password: str, friend: str, port: str = "20000") -> None:
+    line, _, _ = connect(int(port), REGISTER, me, password)
+    line.close()  # after an answer to REGISTER the server closes, whether the name was taken or not
+    line, status, values = connect(int(port), LOGIN, me, password)
+    if status != SUCCESS:
+        sys.exit(f"! {values['message']}")
+    print(f"logged in as {me}; every line goes to {friend}", flush=True)
+    for job in (print_what_arrives, send_heartbeats):
+        threading.Thread(target=job, args=(line,), daemon=True).start()
+    for text in sys.stdin:
+        send(line, PERSON_MESSAGE, sender=me, receiver=friend, content=text.rstrip("\n"), time=int(time.time() * 1000))
+    time.sleep(0.2)  # for the last answers
+    line.close()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (4, 5):
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
