@@ -71,8 +71,8 @@ class Connection(socketserver.BaseRequestHandler):
             log.debug("%s: %s", self.address, error)
 
     def finish(self) -> None:
-        self.server.sessions.detach(self.session)
         self.outbox.close()
+        self.server.sessions.detach(self.session)  # after the close: see Services._enter
         self.server.flusher.forget(self.request)
         self.server.connections.discard(self)
 
@@ -83,7 +83,7 @@ class Connection(socketserver.BaseRequestHandler):
             return  # nothing is served any more; what still comes is thrown away until the client has closed
         self._note_sign_of_life()
         if self.tls:
-            data = self.tls.open(data, self.outbox.send_raw)
+            data = self.tls.open(data)
         frames = self.decoder.feed(data)
         if not self.decoder.has_part:
             self.part_since = None

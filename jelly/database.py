@@ -13,7 +13,7 @@ import sqlite3
 import time
 import urllib.parse
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,16 +30,21 @@ PATIENCE = 4.0
 """Seconds to wait for a database that does not answer. A request may wait for the batch before its own too,
 and is to be answered within 10 seconds."""
 
+REST = 1.0
+"""Seconds for which a database that did not answer is not asked again."""
+
 Row = tuple[Any, ...]
 
 
 class Database(ABC):
     """A place to keep everything, named by its URL."""
 
-    errors: type[Exception]
-    """What the driver raises, for everything."""
+    errors: tuple[type[Exception], ...]
+    """What the driver raises when something is wrong with the database."""
     driver: str
     """The driver's name and version, for the log."""
+    rested_until = 0.0
+    """Until this monotonic time nobody asks it: it has just not answered."""
 
     @abstractmethod
     def connect(self) -> Any:
@@ -76,7 +81,7 @@ class Database(ABC):
 class SqliteDatabase(Database):
     """A file of the embedded SQLite. Each commit is synced to the disk before it returns (WAL, FULL)."""
 
-    errors = sqlite3.Error
+    errors = (sqlite3.Error,)
     driver = f"sqlite3 (SQLite {sqlite3.sqlite_version})"
 
     def __init__(self, path: str) -> None:
@@ -153,7 +158,8 @@ class MysqlDatabase(Database):
         }
         self._connector = mysql.connector
         self._use_pure = False
-        self.errors = mysql.connector.Error
+        # Its pure Python part lets the last three through when a connection breaks in the middle of an answer.
+        self.errors = (mysql.connector.Error, OSError, AttributeError, IndexError)
         self.driver = f"mysql-connector-python {mysql.connector.__version__}"
 
     def connect(self) -> Any:
@@ -322,33 +328,41 @@ class Link:
             with contextlib.suppress(Exception):  # it may be dead, which is as good as closed
                 connection.close()
 
-    def _run(self, sql: str, parameters: Sequence[Any], result: Any) -> Any:
-        for first_try in (True, False):
-            started = time.monotonic()
-            try:
-                with self._guarded():
-                    cursor = self._open().cursor()
-                    cursor.execute(self._database.sql(sql), parameters)
-                    answer = result(cursor)
-                    cursor.close()
-                    return answer
-            except StoreError:
-                # A connection that the server closed while it was idle fails at once; nobody is to notice. One
-                # that hangs has cost its time already.
-                if not first_try or self._in_transaction or time.monotonic() - started > PATIENCE / 2:
-                    raise
-        raise AssertionError("not reached")
+    def _run(self, sql: str, parameters: Sequence[Any], result: Callable[[Any], Any]) -> Any:
+        def run() -> Any:
+            cursor = self._open().cursor()
+            cursor.execute(self._database.sql(sql), parameters)
+            answer = result(cursor)
+            cursor.close()
+            return answer
+
+        if not self._in_transaction:
+            return self._try_twice(run)
+        with self._guarded():
+            return run()
 
     def _begin(self) -> None:
-        for first_try in (True, False):
-            started = time.monotonic()
-            try:
-                with self._guarded():
-                    self._database.begin(self._open())
-                return
-            except StoreError:
-                if not first_try or time.monotonic() - started > PATIENCE / 2:
-                    raise
+        self._try_twice(lambda: self._database.begin(self._open()))
+
+    def _try_twice(self, action: Callable[[], Any]) -> Any:
+        """Do something that may be repeated.
+
+        A connection that the database closed while it was idle fails at once: nobody is to notice, so it is
+        tried again on a new one. A database that hangs has cost its time already; for a moment all others
+        are spared that, or those who wait behind them would wait for too long.
+        """
+        if time.monotonic() < self._database.rested_until:
+            raise StoreError("the database does not answer")
+        started = time.monotonic()
+        try:
+            with self._guarded():
+                return action()
+        except StoreError:
+            if time.monotonic() - started > PATIENCE / 2:
+                self._database.rested_until = time.monotonic() + REST
+                raise
+        with self._guarded():
+            return action()
 
     def _roll_back(self) -> None:
         if self._connection is not None:
@@ -375,10 +389,6 @@ class Link:
         try:
             yield
         except self._database.errors as error:
-            self.close()
-            raise StoreError(f"{type(error).__name__}: {error}") from error
-        except (OSError, AttributeError, IndexError) as error:
-            # The pure Python driver lets these through when its connection breaks in the middle of an answer.
             self.close()
             raise StoreError(f"{type(error).__name__}: {error}") from error
 

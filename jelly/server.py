@@ -11,6 +11,7 @@ import errno
 import logging
 import socket
 import socketserver
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from jelly.passwords import LoginGuard
 from jelly.queue_dispatch import Dispatcher
 from jelly.services import Policy, Services
 from jelly.sessions import Sessions
-from jelly.store import Store
+from jelly.store import Store, log_failure
 from jelly.tls import server_context
 from jelly.watch import Watch
 
@@ -145,7 +146,9 @@ class JellyServer(socketserver.ThreadingTCPServer):
             threading.stack_size(usual)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.exception("the reader of %s failed", client_address[0])
+        error = sys.exception()
+        if isinstance(error, Exception):
+            log_failure(log, error)
 
     # --- stopping ---------------------------------------------------------------------------------------
 

@@ -229,6 +229,8 @@ class Services:
         if old is not None:
             old.leaving = True
             old.outlet.close()
+        if session.outlet.is_closed:
+            self._sessions.detach(session)  # the client has left meanwhile, and its reader found nobody to detach
         self._delivery.begin(session)
 
     def logout(self, session: Session, request: messages.Logout) -> Outcome:

@@ -16,6 +16,9 @@ class Outlet(Protocol):
     confirmed: int
     """The id up to which the client's machine has acknowledged the notices (TCP says so, not the client)."""
 
+    is_closed: bool
+    """Whether the connection has ended, or is about to."""
+
     @property
     def has_room(self) -> bool:
         """Whether more notices may be sent, or the client is to take first what waits for it."""

@@ -49,8 +49,11 @@ class TlsFilter:
             finally:
                 self._send_outgoing(send)
 
-    def open(self, data: bytes, send: Callable[[bytes], None]) -> bytes:
-        """Decrypt what was read; empty if no record is whole yet. Raises OSError for what is not TLS."""
+    def open(self, data: bytes) -> bytes:
+        """Decrypt what was read; empty if no record is whole yet. Raises OSError for what is not TLS.
+
+        What TLS itself may have to answer to it leaves with the next `seal`, so that records stay in order.
+        """
         plain = []
         with self._lock:
             self._incoming.write(data)
@@ -59,7 +62,6 @@ class TlsFilter:
                     plain.append(piece)
             except ssl.SSLWantReadError:
                 pass
-        self._send_outgoing(send)
         return b"".join(plain)
 
     def seal(self, data: bytes) -> bytes:

@@ -123,6 +123,7 @@ class NoOutlet:
 
     confirmed = 0
     has_room = True
+    is_closed = False
 
     def send_responses(self, responses: object) -> None: ...
     def send_notices(self, notices: object) -> None: ...
@@ -141,3 +142,24 @@ def test_the_register_of_sessions() -> None:
     sessions.detach(new)
     assert sessions.get("bob") is None
     sessions.detach(Session(NoOutlet(), ""))
+
+
+def test_a_client_that_leaves_during_its_login(start_server: StartServer) -> None:
+    """It is not online afterwards, and messages to it wait in its inbox."""
+    server = start_server(password_cost=12)  # so that the hash takes longer than leaving
+    register(server.port, "alice", "bob")
+    with Wire(server.port) as wire:
+        wire.send_request(LOGIN, username="bob", password="pw")
+    wait_until(lambda: not server.connections)
+    with logged_in(server.port, "alice") as alice:
+        wait_until(lambda: count_tokens(server, "bob") == 1)
+        alice.message("bob", "are you there?")
+        assert server.sessions.get("bob") is None
+    with logged_in(server.port, "bob") as bob:
+        assert bob.contents(1) == ["are you there?"]
+
+
+def count_tokens(server: JellyServer, username: str) -> int:
+    """How many logins of a user were completed."""
+    with server._reading() as dao:
+        return int(dao.link.query("SELECT COUNT(*) FROM tokens WHERE username = ?", (username,))[0][0])
