@@ -272,7 +272,8 @@ class Dispatcher:
                 except Exception as error:  # a bug; the worker lives, and the lane does not stay shut
                     log_failure(log, error)
                     lane.session.outlet.close()
-                    self._close(lane)
+                    if lane.busy.locked():
+                        self._close(lane)
                 else:
                     jobs += [job] if job else []
             self._submit(jobs)

@@ -184,8 +184,8 @@ class Services:
             right = passwords.verify_password(request.password, stored or self._nobody)
             if stored is None or not right:
                 seconds = self._guard.failed(username, address)
-                error = Refused(ErrorCode.WRONG_CREDENTIALS)
-                return Later(Answer(messages.refusal(Type.LOGIN, error), leave=True), seconds)
+                answer = self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
+                return Later(answer, seconds) if seconds else answer
             self._guard.succeeded(username, address)
             return self._enter_with_new_token(session, username)
 
