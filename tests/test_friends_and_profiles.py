@@ -3,12 +3,25 @@
 import pytest
 from harness import StartServer
 from wire import (
-    ADD_FRIEND, ALL_FRIENDS, FRIEND_PROFILE, OWN_PROFILE, REMOVE_FRIEND, UPDATE_PROFILE, Wire, logged_in, register,
-)  # fmt: skip
+    ADD_FRIEND,
+    ALL_FRIENDS,
+    FRIEND_PROFILE,
+    OWN_PROFILE,
+    REMOVE_FRIEND,
+    UPDATE_PROFILE,
+    Wire,
+    logged_in,
+    register,
+)
 
 PROFILE = {
-    "name": "", "sex": "女", "age": "30", "phone": "13800000000", "address": "北京市", "introduction": "<>&='\"\\\n\u0001😀",
-}  # fmt: skip
+    "name": "",
+    "sex": "女",
+    "age": "30",
+    "phone": "13800000000",
+    "address": "北京市",
+    "introduction": "<>&='\"\\\n\u0001😀",
+}
 
 
 @pytest.fixture

@@ -3,8 +3,16 @@
 import pytest
 from harness import StartServer
 from wire import (
-    ADD_MEMBER, CREATE_GROUP, DISBAND_GROUP, GROUP_MESSAGE, OWN_GROUPS, REMOVE_MEMBER, Wire, logged_in, register,
-)  # fmt: skip
+    ADD_MEMBER,
+    CREATE_GROUP,
+    DISBAND_GROUP,
+    GROUP_MESSAGE,
+    OWN_GROUPS,
+    REMOVE_MEMBER,
+    Wire,
+    logged_in,
+    register,
+)
 
 
 @pytest.fixture

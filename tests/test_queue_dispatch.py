@@ -10,9 +10,20 @@ import pytest
 from harness import StartServer
 from test_sessions import NoOutlet
 from wire import (
-    ADD_FRIEND, ALL_FRIENDS, OWN_PROFILE, PERSON_MESSAGE, SERVER_BUSY, SUCCESS, UPDATE_PROFILE, Wire, logged_in,
-    register, wait_until,
-)  # fmt: skip
+    ADD_FRIEND,
+    ALL_FRIENDS,
+    OWN_PROFILE,
+    PERSON_MESSAGE,
+    SERVER_BUSY,
+    SUCCESS,
+    UPDATE_PROFILE,
+    Wire,
+    logged_in,
+    pack,
+    register,
+    to_json,
+    wait_until,
+)
 
 from jelly.codec import Frame
 from jelly.errors import ErrorCode
@@ -171,7 +182,9 @@ def test_a_full_lane_stops_its_reader(start_server: StartServer, tmp_path: Path)
     register(server.port, "alice", "bob")
     with logged_in(server.port, "alice") as alice, logged_in(server.port, "bob") as bob:
         with stuck_store(tmp_path / "jelly.db"):
-            writer = threading.Thread(target=lambda: [alice.send_message("bob", "x" * 1000) for _ in range(3000)])
+            body = to_json({"sender": "alice", "receiver": "bob", "content": "x" * 1000, "time": 1})
+            message = pack(PERSON_MESSAGE, body)
+            writer = threading.Thread(target=lambda: alice.send(3000 * message))
             writer.start()
             wait_until(lambda: len(lane_of(server, "alice").items) >= LANE_LIMIT)
             assert bob.ok(OWN_PROFILE) == {"username": "bob"}
