@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("jelly.connection")
 
 READ_SIZE = 16 * 1024
+LAST_ANSWERS = 5.0
+"""Seconds that a client which has closed its half of the connection may wait for its last answers."""
 
 
 class Connection(socketserver.BaseRequestHandler):
@@ -114,11 +116,15 @@ class Connection(socketserver.BaseRequestHandler):
 
     def _on_end(self) -> None:
         """The client has closed in good order. (With unread data in its hands, TCP would have sent a reset.)"""
-        if self.session.user is None or self.outbox.is_closed:
-            return  # nobody, or the end is ours: then it says nothing about what the client has read
-        if tcp.unacknowledged(self.request) == 0 and self.outbox.written > self.session.settled:
-            self.session.settled = self.outbox.written
-            self.server.store.delivered(self.session.user, self.session.settled)
+        if self.outbox.is_closed:
+            return  # the end is ours: it says nothing about what the client has read
+        user, written = self.session.user, self.outbox.written
+        if user is not None and written > self.session.settled and tcp.unacknowledged(self.request) == 0:
+            self.session.settled = written
+            self.server.store.delivered(user, written)
+        # It may have closed its half only, and still wait for what it asked.
+        self.server.dispatcher.wait_until_idle([self.lane], time.monotonic() + LAST_ANSWERS)
+        self.outbox.finish()
 
     def _pause_if_full(self) -> None:
         """Do not read on while too much waits, in the lane or in the outbox."""

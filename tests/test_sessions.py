@@ -1,8 +1,10 @@
 """Coming and going: login, takeover, reconnect, tokens, logout."""
 
+import socket
+
 import pytest
 from harness import StartServer
-from wire import LOGIN, LOGOUT, OWN_PROFILE, REGISTER, SUCCESS, Wire, logged_in, register, wait_until
+from wire import LOGIN, LOGOUT, OWN_PROFILE, PERSON_MESSAGE, REGISTER, SUCCESS, Wire, logged_in, register, wait_until
 
 from jelly.server import JellyServer
 from jelly.sessions import Session, Sessions
@@ -163,3 +165,20 @@ def count_tokens(server: JellyServer, username: str) -> int:
     """How many logins of a user were completed."""
     with server._reading() as dao:
         return int(dao.link.query("SELECT COUNT(*) FROM tokens WHERE username = ?", (username,))[0][0])
+
+
+def test_a_client_that_closes_its_half_gets_its_answers(server: JellyServer) -> None:
+    """Who writes its requests and says that no more come is answered all the same."""
+    with Wire(server.port) as wire:
+        wire.send_request(REGISTER, username="carol", password="pw")
+        wire.socket.shutdown(socket.SHUT_WR)
+        assert wire.receive().status == SUCCESS
+        assert wire.is_closed_by_server()
+    with Wire(server.port) as wire:
+        wire.send_request(LOGIN, username="carol", password="pw")
+        wire.send_request(PERSON_MESSAGE, sender="carol", receiver="alice", content="last words", time=1)
+        wire.socket.shutdown(socket.SHUT_WR)
+        assert wire.receive().type == LOGIN
+        assert wire.is_closed_by_server()
+    with logged_in(server.port, "alice") as alice:
+        assert alice.contents(1) == ["last words"]
