@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from jelly.database import check_url
 from jelly.errors import ConfigError
 
 
@@ -53,7 +54,7 @@ class Settings:
 
     host: str = _setting("127.0.0.1", _text, "address to listen on; 0.0.0.0 or :: opens it to the network")
     port: int = _setting(20000, _number(int, 0, 65535), "port to listen on; 0 picks a free one")
-    database: str = _setting("sqlite:///jelly.db", _text, "sqlite:///file or mysql://user:password@host:port/name")
+    database: str = _setting("sqlite:///jelly.db", check_url, "sqlite:///file or mysql://user:password@host:port/name")
     workers: int = _setting(4, _number(int, 1, 64), "threads that serve requests")
     queue_size: int = _setting(1024, _number(int, 1, 1_000_000), "requests that may wait before SERVER_BUSY")
     max_connections: int = _setting(10_000, _number(int, 1, 1_000_000), "connections at the same time")
@@ -113,6 +114,8 @@ def _flag(name: str) -> str:
 def _checked(check: Callable[[str], Any], source: str, text: str) -> Any:
     try:
         return check(text)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
     except ValueError as error:
         raise ConfigError(f"{source} is {text!r}, but it must be {error}.") from error
 
@@ -124,7 +127,7 @@ def _read_file(path: str) -> dict[str, str]:
             table = tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"The configuration {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: the parser lets both through
         raise ConfigError(f"The configuration {path} is not TOML: {error}.") from error
     known = [setting.name for setting in fields(Settings)]
     values = {}

@@ -239,19 +239,30 @@ def _fetch_one(connection: Any, sql: str, parameters: Sequence[Any] = ()) -> Any
         cursor.close()
 
 
-def open_database(url: str) -> Database:
-    """The database that a URL names. Raises ConfigError; does not connect yet."""
-    if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
-        return SqliteDatabase(urllib.parse.unquote(url.removeprefix("sqlite:///")))
+def check_url(url: str) -> str:
+    """The URL itself, if it is one that `open_database` knows. Raises ConfigError, which never shows a password."""
     if re.fullmatch(r"mysql://[^/]+/[^/]+", url):
         try:
-            return MysqlDatabase(url)
-        except ValueError as error:
-            raise ConfigError(f"The port in the database's URL is wrong: {error}.") from error
-    raise ConfigError(
-        "A database is named as sqlite:///relative/file.db, sqlite:////absolute/file.db or "
-        "mysql://user:password@host:3306/database."
-    )
+            _ = urllib.parse.urlsplit(url).port
+        except ValueError:
+            raise ConfigError(
+                "The port in the database's URL is wrong: it must be a number from 0 to 65535. "
+                "(In a password, characters like / # : @ are written as %2F %23 %3A %40.)"
+            ) from None
+    elif not re.fullmatch(r"sqlite:///.+", url):
+        raise ConfigError(
+            "A database is named as sqlite:///relative/file.db, sqlite:////absolute/file.db or "
+            "mysql://user:password@host:3306/database."
+        )
+    return url
+
+
+def open_database(url: str) -> Database:
+    """The database that a URL names. Raises ConfigError; does not connect yet."""
+    check_url(url)
+    if url.startswith("mysql:"):
+        return MysqlDatabase(url)
+    return SqliteDatabase(urllib.parse.unquote(url.removeprefix("sqlite:///")))
 
 
 class Link:

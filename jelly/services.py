@@ -88,6 +88,7 @@ class Services:
         self._reading = reading
         self._guard = guard
         self._known_users: set[str] = set()
+        self._allowances: dict[str, tuple[float, float]] = {}  # how many messages, as of when
         # Compared with when there is no such user, so that a wrong name takes as long as a wrong password.
         self._nobody = passwords.hash_password("", policy.password_cost)
         self._table: Mapping[int, Callable[[Session, Any], Outcome]] = {
@@ -170,32 +171,33 @@ class Services:
     def login(self, session: Session, request: messages.Login) -> Outcome:
         """Log in with the password: a new token, then what waited in the inbox."""
         username, address = request.username, session.address
+        if not is_valid_name(username):
+            username = ""  # nobody's; and a name of any length is not to be remembered
         if self._guard.is_locked(username, address):
             raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
-        stored = None
-        if is_valid_name(username):
-            with self._reading() as dao:
-                stored = dao.password_hash(username)
+        with self._reading() as dao:
+            stored = dao.password_hash(username)
 
         def slow() -> Outcome:
             if self._guard.is_locked(username, address):  # those who waited with us may have filled the measure
                 raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
-            # A surrogate can't be in a password that came as JSON, and a very long one costs nothing more here.
             right = passwords.verify_password(request.password, stored or self._nobody)
             if stored is None or not right:
                 seconds = self._guard.failed(username, address)
                 answer = self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
                 return Later(answer, seconds) if seconds else answer
             self._guard.succeeded(username, address)
-            return self._enter_with_new_token(session, username)
+            return self._enter_with_new_token(session, username, stored)
 
         return Slow(slow)
 
-    def _enter_with_new_token(self, session: Session, username: str) -> Change:
+    def _enter_with_new_token(self, session: Session, username: str, password_hash: str) -> Change:
         token = passwords.new_token()
         token_hash = passwords.hash_token(token)
 
         def write(dao: Dao) -> None:
+            if dao.password_hash(username) != password_hash:  # changed while we were hashing
+                raise Refused(ErrorCode.WRONG_CREDENTIALS)
             now = _now()
             expires = now + int(self._policy.token_seconds * 1000)
             dao.add_token(token_hash, username, expires, now, MAX_TOKENS)
@@ -209,17 +211,22 @@ class Services:
     def reconnect(self, session: Session, request: messages.Reconnect) -> Outcome:
         """Log in again with a token, after the line was cut."""
         token_hash = passwords.hash_token(request.token)
-        with self._reading() as dao:
-            owner = dao.token_owner(token_hash, _now())
-        if owner != request.username:
-            raise Refused(ErrorCode.INVALID_TOKEN)
+        username = request.username
 
-        def after(_: Any) -> Answer:
+        def check(dao: Dao) -> None:
+            if dao.token_owner(token_hash, _now()) != username:
+                raise Refused(ErrorCode.INVALID_TOKEN)
+
+        def after(_: None) -> Answer:
             session.resumed = True
-            self._enter(session, owner, token_hash)
-            return Answer(response(Type.RECONNECT, {"username": owner}))
+            self._enter(session, username, token_hash)
+            return Answer(response(Type.RECONNECT, {"username": username}))
 
-        return Change(Type.RECONNECT, lambda dao: None, after)
+        with self._reading() as dao:
+            check(
+                dao
+            )  # here, so that guesses do not reach the store thread; and there, where nobody revokes it meanwhile
+        return Change(Type.RECONNECT, check, after)
 
     def _enter(self, session: Session, username: str, token_hash: str) -> None:
         """Make a session the one of its user. On the store thread, so it falls between two messages."""
@@ -247,7 +254,7 @@ class Services:
 
     def person_message(self, session: Session, request: messages.PersonMessage) -> Outcome:
         """A message to one user, online or not."""
-        self._check_rate(session)
+        self._check_rate(request.sender)
         receiver = request.receiver
         if not self._is_user(receiver):
             raise Refused(ErrorCode.NO_SUCH_USER)
@@ -255,7 +262,7 @@ class Services:
 
     def group_message(self, session: Session, request: messages.GroupMessage) -> Outcome:
         """A message to all other members of a group."""
-        self._check_rate(session)
+        self._check_rate(request.sender)
         group = self._group(request.receiver)
         sender = request.sender
         if sender not in group.members:
@@ -266,17 +273,19 @@ class Services:
 
         return NewMessage(Type.GROUP_MESSAGE, *request, receivers=receivers)
 
-    def _check_rate(self, session: Session) -> None:
-        """A token bucket: `message_rate` a second, and a second's worth at once."""
+    def _check_rate(self, user: str) -> None:
+        """A token bucket for each user: `message_rate` a second, and a second's worth at once."""
         rate = self._policy.message_rate
         if not rate:
             return
         now = time.monotonic()
-        session.allowance = min(rate, session.allowance + (now - session.allowed_at) * rate)
-        session.allowed_at = now
-        if session.allowance < 1:
+        allowance, at = self._allowances.get(user, (float(rate), now))
+        allowance = min(rate, allowance + (now - at) * rate)
+        if allowance < 1:
             raise Refused(ErrorCode.RATE_LIMITED)
-        session.allowance -= 1
+        if len(self._allowances) >= MAX_KNOWN_USERS:
+            self._allowances.clear()  # which gives each user a second's worth anew
+        self._allowances[user] = allowance - 1, now
 
     # --- groups -----------------------------------------------------------------------------------------
 

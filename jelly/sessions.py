@@ -41,8 +41,6 @@ class Session:
 
     __slots__ = (
         "address",
-        "allowance",
-        "allowed_at",
         "caught_up",
         "given",
         "has_heartbeat",
@@ -69,9 +67,6 @@ class Session:
         # The store thread's: see delivery.py.
         self.caught_up = False
         self.given = 0
-        # The lane's: how many messages may be sent at once, as of when (services.py, rate limit).
-        self.allowance = 0.0
-        self.allowed_at = 0.0
 
 
 class Sessions:

@@ -46,10 +46,13 @@ def to_json(values: dict[str, Any]) -> bytes:
 
 
 class Wire:
-    """One connection. `user` is who logged in on it; requests are made in that name unless they say otherwise."""
+    """One connection. `user` is who logged in on it; requests are made in that name unless they say otherwise.
 
-    def __init__(self, port: int, timeout: float = PATIENCE) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout)
+    `source`: the address to connect from, such as 127.0.0.2.
+    """
+
+    def __init__(self, port: int, timeout: float = PATIENCE, source: str = "") -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout, (source, 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.user = ""
         self.token = 0
