@@ -172,7 +172,7 @@ class Services:
         """Log in with the password: a new token, then what waited in the inbox."""
         username, address = request.username, session.address
         if not is_valid_name(username):
-            username = ""  # nobody's; and a name of any length is not to be remembered
+            return Slow(lambda: self._wrong_credentials(session))  # nobody's: nothing to guard, nor to remember
         if self._guard.is_locked(username, address):
             raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
         with self._reading() as dao:
@@ -183,13 +183,18 @@ class Services:
                 raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
             right = passwords.verify_password(request.password, stored or self._nobody)
             if stored is None or not right:
-                seconds = self._guard.failed(username, address)
                 answer = self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
+                seconds = self._guard.failed(username, address)
                 return Later(answer, seconds) if seconds else answer
             self._guard.succeeded(username, address)
             return self._enter_with_new_token(session, username, stored)
 
         return Slow(slow)
+
+    def _wrong_credentials(self, session: Session) -> Answer:
+        """The answer for a name that nobody can have, in the time that any other takes."""
+        passwords.verify_password("", self._nobody)
+        return self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
 
     def _enter_with_new_token(self, session: Session, username: str, password_hash: str) -> Change:
         token = passwords.new_token()
@@ -223,9 +228,7 @@ class Services:
             return Answer(response(Type.RECONNECT, {"username": username}))
 
         with self._reading() as dao:
-            check(
-                dao
-            )  # here, so that guesses do not reach the store thread; and there, where nobody revokes it meanwhile
+            check(dao)  # so that guesses do not reach the store thread, where it is checked once more
         return Change(Type.RECONNECT, check, after)
 
     def _enter(self, session: Session, username: str, token_hash: str) -> None:
