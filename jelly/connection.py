@@ -65,7 +65,7 @@ class Connection(socketserver.BaseRequestHandler):
         try:
             if self.tls:
                 self.tls.shake_hands(lambda: self.request.recv(READ_SIZE), self.outbox.send_raw)
-                self.part_since = None
+                self._read(b"")  # the first request may have come together with the end of the handshake
             while data := self.request.recv(READ_SIZE):
                 self._read(data)
             self._on_end()

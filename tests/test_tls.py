@@ -1,0 +1,115 @@
+"""TLS: the same protocol through a filter, and nobody who can hold up the port."""
+
+import socket
+import ssl
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from harness import StartServer
+from wire import LOGIN, OWN_PROFILE, REGISTER, SUCCESS, Wire, wait_until
+
+from jelly.config import Settings
+from jelly.errors import ConfigError
+from jelly.server import JellyServer
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for localhost that was signed by itself, and its key."""
+    directory = tmp_path_factory.mktemp("tls")
+    certificate, key = directory / "cert.pem", directory / "key.pem"
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+            "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate,
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return certificate, key
+
+
+@pytest.fixture
+def server(start_server: StartServer, certificate: tuple[Path, Path]) -> JellyServer:
+    return start_server(tls_cert=str(certificate[0]), tls_key=str(certificate[1]), classic_gap=1)
+
+
+class TlsWire(Wire):
+    """A connection through TLS that checks the server's certificate."""
+
+    def __init__(self, server: JellyServer, certificate: Path) -> None:
+        super().__init__(server.port)
+        context = ssl.create_default_context(cafile=str(certificate))
+        self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
+
+
+def test_a_conversation(server: JellyServer, certificate: tuple[Path, Path]) -> None:
+    """Two people register, log in and write to each other, live and stored, long and short."""
+    for name in ("alice", "bob"):
+        with TlsWire(server, certificate[0]) as wire:
+            assert wire.call(REGISTER, username=name, password="pw").status == SUCCESS
+    with TlsWire(server, certificate[0]) as alice, TlsWire(server, certificate[0]) as bob:
+        assert alice.login("alice").status == SUCCESS
+        alice.message("bob", "x" * 60_000)
+        assert bob.login("bob").status == SUCCESS
+        assert bob.contents(1) == ["x" * 60_000]
+        for number in range(50):
+            alice.message("bob", f"m{number}")
+            bob.message("alice", f"r{number}")
+        assert bob.contents(50) == [f"m{number}" for number in range(50)]
+        assert alice.contents(50) == [f"r{number}" for number in range(50)]
+
+
+def test_a_message_that_the_socket_does_not_take_at_once(
+    start_server: StartServer, certificate: tuple[Path, Path]
+) -> None:
+    """What a slow receiver leaves waiting comes in order, record by record."""
+    server = start_server(tls_cert=str(certificate[0]), tls_key=str(certificate[1]), classic_gap=0)
+    for name in ("alice", "bob"):
+        with TlsWire(server, certificate[0]) as wire:
+            wire.call(REGISTER, username=name, password="pw")
+    with TlsWire(server, certificate[0]) as alice, TlsWire(server, certificate[0]) as bob:
+        alice.login("alice")
+        bob.login("bob")
+        for number in range(200):
+            alice.message("bob", f"{number} {'x' * 50_000}")
+        assert [int(content.split()[0]) for content in bob.contents(200)] == list(range(200))
+
+
+def test_silent_connections_do_not_hold_up_others(server: JellyServer, certificate: tuple[Path, Path]) -> None:
+    """Fifty clients that never begin their handshake cost a thread each, and are closed after ten seconds."""
+    silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(50)]
+    with TlsWire(server, certificate[0]) as alice:
+        assert alice.call(LOGIN, username="nobody", password="pw").error == "wrong_credentials"
+    wait_until(lambda: len(server.connections) == 50)
+    server.watch.check(time.monotonic() + 10.1)
+    wait_until(lambda: not server.connections)
+    for each in silent:
+        assert each.recv(1) == b""
+        each.close()
+
+
+def test_clear_text_on_the_tls_port(server: JellyServer) -> None:
+    """A client that speaks no TLS is not served, and the server lives."""
+    with Wire(server.port) as wire:
+        wire.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert wire.is_closed_by_server()
+    wait_until(lambda: not server.connections)
+
+
+def test_a_heartbeat_and_half_a_record(server: JellyServer, certificate: tuple[Path, Path]) -> None:
+    """Bytes that complete no record are kept until they do."""
+    with TlsWire(server, certificate[0]) as alice:
+        assert alice.call(REGISTER, username="alice", password="pw").status == SUCCESS
+    with TlsWire(server, certificate[0]) as alice:
+        alice.login("alice")
+        alice.heartbeat()
+        assert alice.ok(OWN_PROFILE) == {"username": "alice"}
+
+
+def test_a_certificate_that_cannot_be_used(tmp_path: Path) -> None:
+    """It is one sentence before anything is opened."""
+    with pytest.raises(ConfigError, match=r"The certificate /none.pem or its key cannot be used"):
+        JellyServer(Settings(tls_cert="/none.pem", database=f"sqlite:///{tmp_path}/jelly.db"))
+    assert not list(tmp_path.iterdir())
