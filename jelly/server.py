@@ -9,6 +9,7 @@
 import contextlib
 import errno
 import logging
+import os
 import socket
 import socketserver
 import sys
@@ -38,6 +39,9 @@ log = logging.getLogger("jelly.server")
 READER_STACK = 256 * 1024
 """Bytes of address space for a reader's stack: 5,000 readers with the usual 8 MiB would reserve 40 GiB."""
 ACCEPT_PAUSE = 0.2
+"""Seconds until accepting is tried again when the system gives no more descriptors or memory."""
+OWN_DESCRIPTORS = 20
+"""So many, and three for each worker's database, are kept from connections, so that those inside are served."""
 STOP_SECONDS = 8.0
 """In which a stop must be done with what was accepted before; closing takes a little on top."""
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -59,6 +63,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.is_stopping = False
         self._stop_lock = threading.Lock()
         self._out_of_resources = False
+        self._descriptors_for_connections = _descriptor_limit() - OWN_DESCRIPTORS - 3 * settings.workers
         self._acceptor = threading.Thread(target=self.serve_forever, args=(0.1,), name="jelly-acceptor", daemon=True)
         self.tls_context = server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
 
@@ -113,6 +118,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
+            if len(self.connections) >= self._descriptors_for_connections:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             request = super().get_request()
         except OSError as error:
             if error.errno in OUT_OF_RESOURCES:
@@ -197,6 +204,15 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self._all_links.append(link)
         with self.dispatcher.away():
             yield dao
+
+
+def _descriptor_limit() -> float:
+    try:
+        import resource
+    except ImportError:
+        return float("inf")
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return float("inf") if soft == resource.RLIM_INFINITY else soft
 
 
 def _prepare_database(database: Database, link: Link) -> None:
