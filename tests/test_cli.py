@@ -1,0 +1,168 @@
+"""The program as its operator meets it: exit codes, sentences, the line at the start, signals."""
+
+import json
+import signal
+import socket
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from mariadb import PrivateMariaDB
+from process import ROOT, Server, run
+from wire import logged_in, register
+
+from jelly import __version__
+from jelly.config import Settings
+
+
+def test_help_shows_every_setting() -> None:
+    """`--help` has each flag with its default."""
+    text = " ".join(run("--help").stdout.split())
+    for setting in fields(Settings):
+        assert f"--{setting.name.replace('_', '-')}" in text
+        assert str(setting.default) in text
+
+
+def test_version() -> None:
+    """`--version` says which one."""
+    assert run("--version").stdout == f"jelly {__version__}\n"
+
+
+def fails(code: int, *arguments: str, bare: bool = False, **environment: str) -> str:
+    """Start a server that must fail with an exit code; return the one line that it says."""
+    done = run("--port=0", *arguments, bare=bare, **environment)
+    assert done.returncode == code, done.stderr
+    [line] = done.stderr.splitlines()
+    assert done.stdout == ""
+    return line.removeprefix("jelly: ")
+
+
+def test_a_wrong_setting() -> None:
+    """One sentence that says what, where and what would be right; exit code 2."""
+    assert fails(2, "--workers=many") == "--workers is 'many', but it must be a whole number from 1 to 64."
+    assert fails(2, JELLY_QUEUE_SIZE="0").startswith("JELLY_QUEUE_SIZE is '0', but it must be a whole number")
+    assert fails(2, "--database=oracle://x").startswith("--database: A database is named as sqlite:///")
+
+
+def test_mysql_without_its_package() -> None:
+    """It is one sentence with the command that helps."""
+    assert "pip install 'mysql-connector-python" in fails(2, "--database=mysql://u:p@127.0.0.1/jelly", bare=True)
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    """One sentence, exit code 1, and the database is free again."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        line = fails(1, f"--port={port}", f"--database=sqlite:///{tmp_path}/j.db")
+    assert line.startswith(f"Cannot listen on 127.0.0.1 port {port}: Address already in use.")
+    with Server(f"sqlite:///{tmp_path}/j.db") as server:
+        assert server.stop() == 0
+
+
+def test_an_address_that_is_not_ours() -> None:
+    """One sentence, exit code 1."""
+    assert fails(1, "--host=203.0.113.1", "--database=sqlite:////tmp/jelly-unused.db").startswith("Cannot listen on")
+    Path("/tmp/jelly-unused.db").unlink()
+    Path("/tmp/jelly-unused.db.lock").unlink()
+
+
+@pytest.mark.parametrize("path", ["{tmp}/missing/j.db", "{tmp}"])
+def test_a_file_that_cannot_be_written(path: str, tmp_path: Path) -> None:
+    """One sentence with the database's name, exit code 1."""
+    url = f"sqlite:///{path.format(tmp=tmp_path)}"
+    assert fails(1, f"--database={url}").startswith(f"The database {url} cannot be used: ")
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    """Somebody's other file is not touched."""
+    (tmp_path / "letter.txt").write_text("Dear friend, " * 100)
+    assert "cannot be used" in fails(1, f"--database=sqlite:///{tmp_path}/letter.txt")
+    assert (tmp_path / "letter.txt").read_text() == "Dear friend, " * 100
+
+
+def test_a_mysql_that_refuses(mariadb: PrivateMariaDB) -> None:
+    """A wrong password, or nobody there: one sentence without the password."""
+    url = mariadb.fresh_database("refusing")
+    line = fails(1, f"--database={url.replace('password', 'Wrong-Secret')}")
+    assert line.startswith(f"The database mysql://127.0.0.1:{mariadb.port}/refusing cannot be used: ")
+    assert "Secret" not in line
+    assert "cannot be used" in fails(1, "--database=mysql://jelly:Wrong-Secret@127.0.0.1:1/jelly")
+
+
+def test_a_second_server_on_the_same_database(database_url: str) -> None:
+    """One database belongs to one server; after a crash it is free at once."""
+    with Server(database_url) as first:
+        assert "another server is using this database" in fails(1, f"--database={database_url}")
+        first.kill()
+    with Server(database_url) as second:
+        assert second.stop() == 0
+
+
+def test_the_line_at_the_start(tmp_path: Path) -> None:
+    """It says where it listens, on which database, with which limits, and through which driver."""
+    with Server(f"sqlite:///{tmp_path}/j.db", "--queue-size=77") as server:
+        assert server.stop() == 0
+        line = server.log.decode().splitlines()[0]
+        for part in (f"127.0.0.1 port {server.port};", f"sqlite:///{tmp_path}/j.db", "77 waiting", "driver sqlite3"):
+            assert part in line
+
+
+def test_the_log_in_json(tmp_path: Path) -> None:
+    """Each line is an object."""
+    with Server(f"sqlite:///{tmp_path}/j.db", "--log-format=json") as server:
+        assert server.stop() == 0
+        entries = [json.loads(line) for line in server.log.splitlines()]
+        assert entries[0].keys() == {"time", "level", "logger", "message"}
+        assert entries[-1]["message"] == "stopped"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopping_while_messages_come(number: int, tmp_path: Path) -> None:
+    """On a bare Python, from another directory: it ends with 0, and what it answered is there at the next start."""
+    url = f"sqlite:///{tmp_path}/j.db"
+    answered = 0
+    with Server(url, bare=True, cwd=tmp_path) as server:
+        register(server.port, "alice", "bob")
+        alice = logged_in(server.port, "alice")
+        for _ in range(3000):
+            alice.send_message("bob", "x")
+        alice.receive()
+        answered = 1
+        server.process.send_signal(number)
+        while True:
+            try:
+                answered += alice.receive().status == 0x31
+            except (EOFError, ConnectionResetError):
+                break
+        alice.close()
+        assert server.process.wait(10) == 0
+    with Server(url, "--classic-gap=0") as server, logged_in(server.port, "bob") as bob:
+        assert len(bob.contents(answered)) == answered
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    """While the first one waits for a database that somebody else holds."""
+    import sqlite3
+
+    with Server(f"sqlite:///{tmp_path}/j.db") as server:
+        register(server.port, "alice")
+        other = sqlite3.connect(tmp_path / "j.db", isolation_level=None)
+        with logged_in(server.port, "alice") as alice:
+            other.execute("BEGIN IMMEDIATE")
+            alice.send_message("alice", "x")
+            server.process.send_signal(signal.SIGTERM)
+            while b"stopping" not in server.log:
+                server._read()
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(2) == -signal.SIGTERM
+        other.close()
+
+
+def test_it_is_a_module_too() -> None:
+    """An `import jelly` beside jelly.py finds the package."""
+    import subprocess
+
+    code = "import jelly; print(jelly.__path__[0])"
+    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("jelly")
