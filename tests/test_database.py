@@ -1,0 +1,186 @@
+"""The databases: names, texts and times come back as they were, and tables are made, found and migrated."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import StartServer
+from mariadb import PrivateMariaDB
+from wire import ADD_FRIEND, CREATE_GROUP, FRIEND_PROFILE, OWN_GROUPS, UPDATE_PROFILE, logged_in, register
+
+from jelly import database
+from jelly.dao import Dao, StoredMessage
+from jelly.database import Link, open_database
+from jelly.errors import StartError, StoreError
+
+COLLATIONS = ["utf8mb4_general_ci", "utf8mb4_unicode_ci", "latin1_swedish_ci", "utf8mb3_bin"]
+
+
+@pytest.mark.parametrize("collation", ["sqlite", *COLLATIONS])
+def test_names_are_told_apart(collation: str, start_server: StartServer, request: pytest.FixtureRequest) -> None:
+    """bob, Bob, böb and full-width bob are four users, whatever the database compares by default."""
+    settings = {}
+    if collation != "sqlite":
+        mariadb: PrivateMariaDB = request.getfixturevalue("mariadb")
+        settings["database"] = mariadb.fresh_database("names", collation)
+    port = start_server(classic_gap=1, **settings).port
+    names = ["bob", "Bob", "böb", "ｂｏｂ", "😀", "ß", "ss"]
+    register(port, "alice", *names)
+    with logged_in(port, "alice") as alice:
+        for name in names:
+            alice.message(name, f"to {name}")
+            alice.ok(ADD_FRIEND, friend=name)
+            alice.ok(CREATE_GROUP, groupName=name)
+        assert alice.refused(ADD_FRIEND, friend="BOB") == "no_such_user"
+        assert list(alice.ok(OWN_GROUPS)["groups"]) == sorted(names)
+        for name in names:
+            with logged_in(port, name) as wire:
+                assert wire.contents(1) == [f"to {name}"]
+                wire.ok(UPDATE_PROFILE, name=name)
+            assert alice.ok(FRIEND_PROFILE, friend=name) == {"username": name, "name": name}
+
+
+@pytest.fixture
+def dao(database_url: str) -> Iterator[Dao]:
+    """A Dao that may write, on new tables."""
+    opened = open_database(database_url)
+    link = Link(opened, writes=True)
+    link.create_tables()
+    yield Dao(link)
+    link.close()
+    opened.release()
+
+
+def test_texts_come_back_as_they_were(dao: Dao) -> None:
+    """Emoji, NUL, quotes, long texts, and times to the millisecond, far beyond 2038."""
+    for id, content in enumerate(["😀 你好 \0'\"\\%s?\n", "x" * 60_000, ""], 1):
+        message = StoredMessage(id, True, "alice", "team", content, 4102444800123)
+        dao.add_messages([message], [("bob", id)])
+        assert dao.waiting("bob", id - 1, 10) == [message]
+
+
+def test_the_inbox(dao: Dao) -> None:
+    """Pages come oldest first; what was delivered goes, and a message with the last row that refers to it."""
+    dao.add_messages(
+        [StoredMessage(id, True, "a", "team", "x", 0) for id in range(1, 251)],
+        [(name, id) for id in range(1, 251) for name in ("bob", "carol")],
+    )
+    assert [message.id for message in dao.waiting("bob", 0, 3)] == [1, 2, 3]
+    assert [message.id for message in dao.waiting("bob", 248, 3)] == [249, 250]
+    dao.remove_delivered([("bob", 200), ("nobody", 999)])
+    assert [message.id for message in dao.waiting("bob", 0, 1)] == [201]
+    assert len(dao.waiting("carol", 0, 1000)) == 250
+    dao.remove_delivered([("carol", 100)])
+    assert dao.link.query("SELECT MIN(id), COUNT(*) FROM messages") == [(101, 150)]
+
+
+def test_messages_are_taken_back(dao: Dao) -> None:
+    """A batch whose commit is in doubt leaves nothing."""
+    dao.add_messages(
+        [StoredMessage(id, False, "a", "bob", "x", 0) for id in (1, 2, 3)], [("bob", i) for i in (1, 2, 3)]
+    )
+    dao.remove_messages_between(2, 3)
+    assert [message.id for message in dao.waiting("bob", 0, 10)] == [1]
+
+
+def test_ids_are_never_given_twice(dao: Dao) -> None:
+    """Each block begins where the last one ended, whatever became of it."""
+    assert [dao.reserve_ids(100), dao.reserve_ids(50), dao.reserve_ids(1)] == [1, 101, 151]
+
+
+def test_tokens(dao: Dao) -> None:
+    """They belong to one user, expire, and only so many are kept, the youngest."""
+    for number in range(5):
+        dao.add_token(f"hash{number}", "alice", expires=100 + number, now=0, keep=3)
+    assert [dao.token_owner(f"hash{number}", 0) for number in range(5)] == [None, None, "alice", "alice", "alice"]
+    assert dao.token_owner("hash4", 104) is None
+    dao.remove_token("hash4", "bob")
+    assert dao.token_owner("hash4", 0) == "alice"
+    dao.add_token("new", "alice", expires=999, now=103, keep=3)
+    assert dao.token_owner("hash3", 0) is None  # expired, so it went
+    dao.remove_tokens("alice")
+    assert dao.token_owner("new", 0) is None
+
+
+def test_a_transaction_is_all_or_nothing(dao: Dao) -> None:
+    """What was written before an error inside is not there afterwards, and the link works on."""
+    dao.add_user("alice", "hash")
+
+    def add_both() -> None:
+        with dao.link.transaction():
+            dao.add_user("bob", "hash")
+            dao.add_user("alice", "hash")
+
+    with pytest.raises(StoreError):
+        add_both()
+    assert not dao.has_user("bob")
+    assert dao.has_user("alice")
+
+
+def test_a_value_that_does_not_fit_is_an_error(database_url: str, dao: Dao) -> None:
+    """MySQL does not shorten it silently. (SQLite has no lengths: the program checks them.)"""
+    if database_url.startswith("mysql"):
+        with pytest.raises(StoreError, match="Data too long"):
+            dao.add_user("x" * 33, "hash")
+
+
+def reopen(url: str) -> Iterator[Dao]:
+    opened = open_database(url)
+    link = Link(opened, writes=True)
+    try:
+        link.create_tables()
+        yield Dao(link)
+    finally:
+        link.close()
+        opened.release()
+
+
+def test_a_newer_schema_is_refused(database_url: str) -> None:
+    """An older program does not touch what it does not know."""
+    for dao in reopen(database_url):
+        dao.link.change("UPDATE meta SET value = 99 WHERE name = 'schema_version'")
+    with pytest.raises(StartError, match="schema version 99, this program knows 1: use a newer Jelly"):
+        next(reopen(database_url))
+
+
+def test_an_older_schema_is_migrated(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step runs once, in order, and what was stored stays."""
+    for dao in reopen(database_url):
+        dao.add_messages([StoredMessage(1, False, "a", "bob", "kept", 0)], [("bob", 1)])
+    steps = {1: ("ALTER TABLE users ADD COLUMN one INT",), 2: ("ALTER TABLE users ADD COLUMN two INT",)}
+    monkeypatch.setattr(database, "SCHEMA_VERSION", 3)
+    monkeypatch.setattr(database, "MIGRATIONS", steps)
+    for _ in range(2):
+        for dao in reopen(database_url):
+            assert [message.content for message in dao.waiting("bob", 0, 10)] == ["kept"]
+            assert dao.link.query("SELECT one, two FROM users") == []
+            assert dao.link.query("SELECT value FROM meta WHERE name = 'schema_version'") == [(3,)]
+
+
+def test_a_first_start_that_was_cut_off(mariadb: PrivateMariaDB) -> None:
+    """MySQL commits each table by itself: the next start makes what is missing."""
+    url = mariadb.fresh_database("half")
+    for dao in reopen(url):
+        dao.link.change("DROP TABLE inbox")
+        dao.link.change("DELETE FROM meta")
+    for dao in reopen(url):
+        assert dao.waiting("bob", 0, 10) == []
+        assert dao.reserve_ids(1) == 1
+
+
+def test_a_first_start_on_sqlite_that_was_cut_off(tmp_path: Path) -> None:
+    """On SQLite all tables are made in one transaction, so an empty file is an empty database."""
+    (tmp_path / "jelly.db").touch()
+    for dao in reopen(f"sqlite:///{tmp_path}/jelly.db"):
+        assert not dao.has_user("alice")
+
+
+def test_a_weak_mariadb_is_warned_about(mariadb: PrivateMariaDB, caplog: pytest.LogCaptureFixture) -> None:
+    """If a commit does not mean that it is on the disk, the log says so at the start."""
+    url = mariadb.fresh_database("weak")
+    mariadb.sql("SET GLOBAL innodb_flush_log_at_trx_commit = 2")
+    try:
+        for _ in reopen(url):
+            assert "innodb_flush_log_at_trx_commit is not 1" in caplog.text
+    finally:
+        mariadb.sql("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
