@@ -82,7 +82,7 @@ def test_one_worker_at_a_time_until_it_blocks() -> None:
 
 def test_answers_keep_their_order_under_many_workers(start_server: StartServer) -> None:
     """Many workers, many clients, requests of every kind written without waiting: answers come in order."""
-    port = start_server(workers=16, classic_gap=0).port
+    port = start_server(workers=16, queue_size=10_000, classic_gap=0).port
     names = [f"user{number}" for number in range(12)]
     register(port, *names)
     wires = [logged_in(port, name) for name in names]

@@ -27,7 +27,7 @@ def commands(readme: Path) -> list[str]:
 @both
 def test_the_table_of_settings(readme: Path) -> None:
     """It has every setting with its default, and nothing else."""
-    rows = re.findall(r"^\| (`--[^|]+) \| ([^|]*) \|", readme.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| (`--[^|]+) \| ([^|]*)\|", readme.read_text(), re.MULTILINE)
     shown = {flag: default.strip() for flags, default in rows for flag in re.findall(r"`--([a-z-]+)`", flags)}
     assert shown == {setting.name.replace("_", "-"): str(setting.default) for setting in fields(Settings)}
 

@@ -540,7 +540,6 @@ def test_unknown_user_and_wrong_password(port: int, monkeypatch: pytest.MonkeyPa
     assert len({tuple(stored.split("$")[:4]) for stored in hashes}) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="every failed login waits for the watch's next tick, up to 0.25 s")
 def test_five_wrong_passwords_are_answered_at_once(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first five wrong passwords for an account are not held back."""
     monkeypatch.setattr(watch, "TICK", 0.25)
