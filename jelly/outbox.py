@@ -142,7 +142,8 @@ class Outbox:
             self._notices.extend(notices)
             self._size += sum(len(frame) for _, frame in notices)
             self._pump()
-            if self._size + len(self._rest) > HIGH_MARK or len(self._notices) > HIGH_COUNT:
+            # `or ()`: the line may have turned out to be dead while we wrote, and then nothing waits any more.
+            if self._size + len(self._rest) > HIGH_MARK or len(self._notices or ()) > HIGH_COUNT:
                 self.has_room = False
 
     def send_raw(self, data: bytes) -> None:

@@ -245,9 +245,12 @@ class Store:
         return StoredMessage(id, is_group, new.sender, new.receiver, new.content, new.time)
 
     def _on_success(self, jobs: list[Job], messages: list[tuple[StoredMessage, Sequence[str]]]) -> None:
-        for message, receivers in messages:
-            self._delivery.push(message, receivers)
-        self._delivery.flush()
+        try:
+            for message, receivers in messages:
+                self._delivery.push(message, receivers)
+            self._delivery.flush()
+        except Exception as error:  # a bug; but what is committed is to be answered
+            log_failure(log, error)
         for job in jobs:
             answers = [self._answer(job.session, entry, outcome) for entry, outcome in _pairs(job)]
             send_answers(job.session, answers, job.asked_at)

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from wire import wait_until
@@ -170,10 +170,27 @@ def test_close_drops_everything(stream: Line) -> None:
     assert stream.outbox.is_empty
 
 
-def test_a_dead_line_is_noticed_by_writing(stream: Line) -> None:
-    """A send that fails closes the outbox instead of raising."""
+def send_response(outbox: Outbox) -> None:
+    outbox.send_responses([(b"x", 0.0)])
+
+
+def send_notice(outbox: Outbox) -> None:
+    outbox.send_notices([(1, b"x")])
+
+
+def reset_has_come(sock: socket.socket) -> bool:
+    try:
+        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except ConnectionResetError:
+        return True
+
+
+@pytest.mark.parametrize("send", [send_response, send_notice])
+def test_a_dead_line_is_noticed_by_writing(stream: Line, send: Callable[[Outbox], None]) -> None:
+    """A send that fails, of a response or of a notice, closes the outbox instead of raising."""
     stream.peer.close()
-    for _ in range(3):
-        stream.outbox.send_responses([(b"x", 0.0)])
-        time.sleep(0.01)  # for the reset to come back
+    send(stream.outbox)
+    wait_until(lambda: reset_has_come(stream.socket))
+    send(stream.outbox)
     assert stream.outbox.is_closed
+    send(stream.outbox)
