@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -17,6 +18,9 @@ from jelly.errors import ConfigError, StartError
 from jelly.server import JellyServer
 
 log = logging.getLogger("jelly")
+
+STOP_AT_LAST = 9.5
+"""Seconds from the first signal until the process ends, whatever hangs."""
 
 DESCRIPTION = """Jelly, an instant-messaging server. Every setting may also stand in the environment, as JELLY_PORT
 and so on, or in a TOML file."""
@@ -67,9 +71,20 @@ def serve(settings: Settings) -> int:
         log.info("only this machine can connect; to open it to the network: --host 0.0.0.0")
     stop.wait()
     log.info("stopping: finishing what was accepted")
+    giving_up = threading.Timer(STOP_AT_LAST, _give_up)
+    giving_up.daemon = True
+    giving_up.start()
     server.stop()
+    giving_up.cancel()
     log.info("stopped")
     return 0
+
+
+def _give_up() -> None:
+    """A database that hangs must not keep the process: what it has not committed was not answered either."""
+    log.error("something hangs; ending without waiting for it")
+    logging.shutdown()
+    os._exit(1)
 
 
 class JsonFormatter(logging.Formatter):

@@ -8,6 +8,7 @@ shared schema, how to see to it that a commit is on the disk, and what to do whe
 import contextlib
 import functools
 import logging
+import os
 import re
 import sqlite3
 import time
@@ -89,6 +90,8 @@ class SqliteDatabase(Database):
         self._claim: IO[bytes] | None = None
 
     def connect(self) -> sqlite3.Connection:
+        with contextlib.suppress(OSError):  # exists already; or cannot be made, as SQLite is going to say
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, 0o600))  # for its owner only
         connection = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -110,7 +113,7 @@ class SqliteDatabase(Database):
             return
         import fcntl
 
-        file = open(f"{self.path}.lock", "wb")  # noqa: SIM115 - kept open for as long as the claim holds
+        file = open(f"{self.path}.lock", "wb", opener=_for_the_owner)  # noqa: SIM115 - open while the claim holds
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -129,6 +132,10 @@ class SqliteDatabase(Database):
         if "BIGINT NOT NULL PRIMARY KEY" in statement:
             return statement.replace("BIGINT NOT NULL PRIMARY KEY", "INTEGER PRIMARY KEY")
         return f"{statement} WITHOUT ROWID"
+
+
+def _for_the_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 class MysqlDatabase(Database):

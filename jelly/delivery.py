@@ -73,7 +73,7 @@ class Delivery:
     def feed(self, dao: Dao) -> None:
         """Give each session that is behind and has room its next page. Raises StoreError; then it is as before."""
         for session in list(self._hungry):
-            if session.user is None or self._sessions.get(session.user) is not session:
+            if session.user is None or session.outlet.is_closed or self._sessions.get(session.user) is not session:
                 del self._hungry[session]  # it ended meanwhile: what it was not given stays in the inbox
                 continue
             waiting = dao.waiting(session.user, session.given, PAGE)

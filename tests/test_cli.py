@@ -166,3 +166,24 @@ def test_it_is_a_module_too() -> None:
     code = "import jelly; print(jelly.__path__[0])"
     done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("jelly")
+
+
+def test_a_stop_while_the_database_hangs(mariadb: PrivateMariaDB) -> None:
+    """It ends within ten seconds, and says that it did not wait."""
+    with Server(mariadb.fresh_database("hangs")) as server:
+        register(server.port, "alice")
+        with logged_in(server.port, "alice") as alice:
+            mariadb.pause()
+            try:
+                alice.send_message("alice", "x")
+                assert server.stop() in (0, 1)
+            finally:
+                mariadb.resume()
+
+
+def test_the_file_is_its_owners(tmp_path: Path) -> None:
+    """Nobody else on the machine may read the messages."""
+    with Server(f"sqlite:///{tmp_path}/j.db") as server:
+        register(server.port, "alice")
+        assert [path.stat().st_mode & 0o077 for path in tmp_path.glob("j.db*")] == [0, 0, 0, 0]
+        assert server.stop() == 0
