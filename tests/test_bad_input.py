@@ -621,6 +621,7 @@ def test_nothing_for_ten_seconds_after_connecting(start_server: StartServer) -> 
     """Who says nothing is closed after 10 s without an answer, not before; who has spoken stays."""
     server = start_server()
     register(server.port, "alice", password=PASSWORD)
+    wait_until(lambda: not server.connections)
     with alice_at(server.port) as alice, contextlib.ExitStack() as stack:
         opened = time.monotonic()
         silent = [stack.enter_context(Wire(server.port)) for _ in range(100)]
@@ -638,6 +639,7 @@ def test_half_a_frame_for_ten_seconds(start_server: StartServer, part: bytes) ->
     """Half a frame ends the connection after 10 s without an answer, whatever came before it."""
     server = start_server()
     register(server.port, "alice", password=PASSWORD)
+    wait_until(lambda: not server.connections)
     with alice_at(server.port) as alice:
         sent = time.monotonic()
         alice.send(ASK + part)

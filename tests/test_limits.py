@@ -1,9 +1,13 @@
 """Everything has a bound, and each bound an answer."""
 
+import contextlib
+import itertools
 import os
 import resource
+import select
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import time
@@ -16,17 +20,20 @@ from wire import (
     ADD_FRIEND,
     ADD_MEMBER,
     CREATE_GROUP,
+    LOGIN,
     OWN_PROFILE,
     SERVER_ERROR,
     UPDATE_PROFILE,
     Wire,
     logged_in,
+    pack,
     register,
     wait_until,
 )
 
 from jelly import services
 from jelly.messages import PROFILE_LIMITS
+from jelly.store import Change
 
 ROOT = Path(__file__).parent.parent
 
@@ -112,6 +119,97 @@ def test_a_service_that_raises(start_server: StartServer, monkeypatch: pytest.Mo
         table[OWN_PROFILE] = works
         alice.ok(OWN_PROFILE)
     assert len(logged) == 1
+
+
+@pytest.mark.parametrize("stage", ["at once", "while hashing", "while writing", "after the commit"])
+def test_a_service_that_raises_at_any_stage(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """Wherever it fails, it is one SERVER_ERROR and one line, and the request behind it is served."""
+
+    def fail(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    outcomes: dict[str, Any] = {
+        "at once": lambda session, request: fail(),
+        "while hashing": lambda session, request: services.Slow(fail),
+        "while writing": lambda session, request: Change(ADD_FRIEND, fail, fail),
+        "after the commit": lambda session, request: Change(ADD_FRIEND, lambda dao: None, fail),
+    }
+    logged: list[str] = []
+    for module in ("queue_dispatch", "store"):
+        monkeypatch.setattr(f"jelly.{module}.log_failure", lambda log, error: logged.append(repr(error)))
+    server = start_server(workers=1, classic_gap=0)
+    register(server.port, "alice")
+    monkeypatch.setitem(server.dispatcher._services._table, ADD_FRIEND, outcomes[stage])
+    with logged_in(server.port, "alice") as alice:
+        for _ in range(3):
+            alice.send_request(ADD_FRIEND, friend="alice")
+            alice.send_request(OWN_PROFILE)
+            replies = [alice.receive() for _ in range(2)]
+            assert [(reply.type, reply.error) for reply in replies] == [(ADD_FRIEND, "internal"), (OWN_PROFILE, "")]
+    assert logged == ["ZeroDivisionError()"] * 3
+
+
+def test_out_of_threads(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client for whom there is no thread is turned away; those inside are served, and later ones are let in."""
+    server = start_server()
+    register(server.port, "alice")
+    with logged_in(server.port, "alice") as alice:
+        with monkeypatch.context() as patch:
+            patch.setattr(socketserver.ThreadingMixIn, "process_request", no_thread)
+            with Wire(server.port) as other:
+                assert other.is_closed_by_server()
+            alice.ok(OWN_PROFILE)
+        logged_in(server.port, "alice").close()
+
+
+def no_thread(*_: Any) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_flood_of_logins(start_server: StartServer) -> None:
+    """Two hundred wrong passwords at once hold up nobody who is logged in: messages go first."""
+    server = start_server(password_cost=7, classic_gap=0)
+    register(server.port, "alice")
+    with logged_in(server.port, "alice") as alice, contextlib.ExitStack() as stack:
+        flood = [stack.enter_context(Wire(server.port)) for _ in range(200)]
+        for number, wire in enumerate(flood):
+            wire.send_request(LOGIN, username=f"user{number}", password="x")
+        for number in range(20):
+            alice.message("alice", str(number))
+        waiting = select.select([wire.socket for wire in flood], [], [], 0)[0]
+        assert len(waiting) < len(flood)
+        assert {wire.receive().error for wire in flood} == {"wrong_credentials"}
+
+
+def test_the_tokens_of_a_user(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user has so many tokens; one more login ends the oldest, and no other."""
+    monkeypatch.setattr(services, "MAX_TOKENS", 3)
+    times = itertools.count(int(time.time() * 1000))
+    monkeypatch.setattr(services, "_now", lambda: next(times))
+    register(port, "alice")
+    tokens = []
+    for _ in range(4):
+        with logged_in(port, "alice") as alice:
+            tokens.append(alice.token)
+    for token, error in zip(tokens, ["invalid_token", "", "", ""], strict=True):
+        with Wire(port) as wire:
+            assert wire.reconnect("alice", token).error == error
+
+
+def test_bodies(start_server: StartServer) -> None:
+    """The largest body is what the operator says, to the byte; a larger one ends the connection unread."""
+    port = start_server(max_body=1024).port
+    register(port, "alice")
+    body = b'{"username":"alice"}'
+    with logged_in(port, "alice") as alice:
+        alice.send(pack(OWN_PROFILE, body.ljust(1024)))
+        assert alice.receive().body == body
+        alice.send(pack(OWN_PROFILE, body.ljust(1025))[:9])
+        reply = alice.receive()
+        assert (reply.type, reply.error) == (OWN_PROFILE, "malformed_frame")
+        assert alice.is_closed_by_server()
 
 
 def cpu_seconds(pid: int) -> float:

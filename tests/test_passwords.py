@@ -1,7 +1,12 @@
 """Hashes, tokens, and the guard against guessing, with the clock in the test's hand."""
 
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import pytest
 
+from jelly.config import Settings
 from jelly.passwords import LoginGuard, hash_password, hash_token, new_token, verify_password
 
 
@@ -46,6 +51,41 @@ def test_a_change_of_cost_leaves_old_hashes_valid() -> None:
     """The parameters stand in the hash."""
     assert verify_password("pw", hash_password("pw", 2))
     assert verify_password("pw", hash_password("pw", 10))
+
+
+def test_the_usual_cost() -> None:
+    """Who sets nothing gets the cost that OWASP recommends: n = 2^14, r = 8, p = 5, with 16 bytes of salt."""
+    kind, cost, block_size, parallelism, salt, digest = hash_password("pw", Settings().password_cost).split("$")
+    assert (kind, cost, block_size, parallelism) == ("scrypt", "14", "8", "5")
+    assert (len(bytes.fromhex(salt)), len(bytes.fromhex(digest))) == (16, 32)
+
+
+@pytest.mark.xfail(strict=True, reason="at a cost of 20 the memory that is asked for is more than hashlib takes")
+def test_the_highest_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cost that the settings allow can be hashed: hashlib takes a maxmem below 2^31."""
+    asked: list[int] = []
+
+    def scrypt(password: bytes, *, n: int, r: int, maxmem: int, **rest: Any) -> bytes:
+        assert maxmem >= 128 * n * r
+        asked.append(maxmem)
+        return bytes(32)
+
+    monkeypatch.setattr(hashlib, "scrypt", scrypt)
+    hash_password("pw", 20)
+    assert asked[0] < 2**31 - 1
+
+
+@pytest.mark.parametrize("token", [0, 1, -1, 2**63 - 1, -(2**63)])
+def test_what_is_stored_of_a_token(token: int) -> None:
+    """It is the SHA-256 of its eight bytes, which fits the column, for every signed integer of 64 bits."""
+    assert hash_token(token) == hashlib.sha256(token.to_bytes(8, "big", signed=True)).hexdigest()
+    assert len(hash_token(token)) == 64
+
+
+def test_tokens_come_from_the_operating_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All 64 bits are random, the sign too."""
+    monkeypatch.setattr("jelly.passwords.secrets.token_bytes", lambda count: b"\xff" * (count - 1) + b"\xfe")
+    assert new_token() == -2
 
 
 def test_tokens() -> None:
@@ -98,3 +138,43 @@ def test_memory_is_bounded(guard: LoginGuard) -> None:
     assert guard.is_locked("alice", "10.0.0.1")
     guard.failed("c", "")
     assert not guard.is_locked("alice", "10.0.0.1")
+
+
+def test_asking_costs_no_memory(guard: LoginGuard) -> None:
+    """Only failures are remembered, not whoever was asked about; a flood of names leaves as many as allowed."""
+    for number in range(100):
+        assert not guard.is_locked(f"user{number}", "10.0.0.1")
+        guard.succeeded(f"user{number}", "10.0.0.1")
+    assert not guard._failures
+    for number in range(100):
+        guard.failed(f"user{number}", "10.0.0.1")
+    assert [username for username, _ in guard._failures] == ["user97", "user98", "user99"]
+
+
+def test_who_fails_again_is_young_again(guard: LoginGuard) -> None:
+    """A pair that goes on failing is not the one that a flood of others drives out first."""
+    fail(guard, 9)
+    guard.failed("a", "")
+    guard.failed("b", "")
+    fail(guard, 1)
+    guard.failed("c", "")
+    assert guard.is_locked("alice", "10.0.0.1")
+
+
+def test_the_window_slides(guard: LoginGuard, clock: Clock) -> None:
+    """Each failure counts for its own quarter of an hour."""
+    for _ in range(10):
+        fail(guard, 1)
+        clock.now += 60
+    assert guard.is_locked("alice", "10.0.0.1")
+    clock.now += 5 * 60
+    assert not guard.is_locked("alice", "10.0.0.1")
+    assert fail(guard, 1) == [16]
+
+
+def test_failures_at_the_same_time_all_count() -> None:
+    """Guesses on many connections share one count, and none of the answers comes twice."""
+    guard = LoginGuard(lambda: 0.0)
+    with ThreadPoolExecutor(10) as pool:
+        delays = list(pool.map(lambda _: guard.failed("alice", "10.0.0.1"), range(10)))
+    assert sorted(delays) == [0, 0, 0, 0, 0, 1, 2, 4, 8, 16]

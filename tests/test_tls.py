@@ -4,11 +4,12 @@ import socket
 import ssl
 import subprocess
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 from harness import StartServer
-from wire import LOGIN, OWN_PROFILE, REGISTER, SUCCESS, Wire, wait_until
+from wire import LOGIN, OWN_PROFILE, REGISTER, RESPONSE, SUCCESS, Wire, pack, wait_until
 
 from jelly.config import Settings
 from jelly.errors import ConfigError
@@ -106,6 +107,92 @@ def test_a_heartbeat_and_half_a_record(server: JellyServer, certificate: tuple[P
         alice.login("alice")
         alice.heartbeat()
         assert alice.ok(OWN_PROFILE) == {"username": "alice"}
+
+
+def test_a_request_that_comes_with_the_end_of_the_handshake(
+    server: JellyServer, certificate: tuple[Path, Path]
+) -> None:
+    """The first request may stand in the same segment as the client's last word of the handshake."""
+    context = ssl.create_default_context(cafile=str(certificate[0]))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with Wire(server.port) as wire:
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                wire.send(outgoing.read())
+                incoming.write(wire.socket.recv(65536))
+        tls.write(pack(REGISTER, b'{"username":"alice","password":"pw"}'))
+        wire.send(outgoing.read())
+        while data := wire.socket.recv(65536):
+            incoming.write(data)
+        assert tls.read(65536) == pack(REGISTER, b'{"username":"alice"}', RESPONSE, SUCCESS)
+
+
+def test_byte_by_byte(server: JellyServer, certificate: tuple[Path, Path]) -> None:
+    """Handshake and requests may come in pieces of one byte."""
+    context = ssl.create_default_context(cafile=str(certificate[0]))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with Wire(server.port) as wire:
+        for step in (tls.do_handshake, lambda: tls.write(pack(0x20) + pack(0x21)), lambda: tls.read(4)):
+            while True:
+                try:
+                    step()
+                    break
+                except ssl.SSLWantReadError:
+                    send_slowly(wire, outgoing.read())
+                    incoming.write(wire.socket.recv(65536))
+
+
+def send_slowly(wire: Wire, data: bytes) -> None:
+    for byte in data:
+        wire.send(bytes([byte]))
+
+
+@pytest.mark.parametrize("part", [0, 1, 100], ids=["nothing", "one byte", "100 bytes"])
+def test_a_handshake_that_does_not_end(server: JellyServer, part: int) -> None:
+    """Ten seconds after connecting the handshake must be over, whatever has come of it."""
+    outgoing = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="x").do_handshake()
+    with Wire(server.port) as wire:
+        wire.send(outgoing.read()[:part])
+        wait_until(lambda: server.connections)
+        server.watch.check(time.monotonic() + 9)
+        assert not any(connection.outbox.is_closed for connection in server.connections)
+        server.watch.check(time.monotonic() + 10.1)
+        assert wire.is_closed_by_server()
+
+
+def test_old_versions_are_refused(server: JellyServer, certificate: tuple[Path, Path]) -> None:
+    """TLS 1.2 is the oldest that is spoken, and TLS 1.2 is spoken."""
+    context = ssl.create_default_context(cafile=str(certificate[0]))
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with Wire(server.port) as wire:
+        wire.socket = tls = context.wrap_socket(wire.socket, server_hostname="localhost")
+        assert tls.version() == "TLSv1.2"
+        assert wire.call(LOGIN, username="nobody", password="pw").error == "wrong_credentials"
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with Wire(server.port) as wire:
+        wire.socket = tls = context.wrap_socket(wire.socket, server_hostname="localhost", do_handshake_on_connect=False)
+        with pytest.raises(ssl.SSLError):
+            tls.do_handshake()
+
+
+def test_a_key_of_another_certificate(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    """Certificate and key have to belong together; a file that is neither is refused in the same way."""
+    other = tmp_path / "other.pem"
+    subprocess.run(["openssl", "genrsa", "-out", other, "2048"], check=True, capture_output=True)
+    for key in (other, Path(__file__)):
+        with pytest.raises(ConfigError, match=r"^The certificate .* or its key cannot be used: .*\.$"):
+            JellyServer(Settings(tls_cert=str(certificate[0]), tls_key=str(key), database=f"sqlite:///{tmp_path}/j"))
+    assert not list(tmp_path.glob("j*"))
 
 
 def test_a_certificate_that_cannot_be_used(tmp_path: Path) -> None:
