@@ -8,7 +8,8 @@ the store thread loses no time with a receiver, whatever its state.
 Classic clients decode a frame only when the bytes that they have read end exactly where it ends. Towards them
 each frame is written by itself, `gap` seconds after the one before. One case goes at once: a response, when
 the frame before it was a response too and the request came in after that one was written; a client that
-waits for its answers is served at full speed. (The original client, with 20 messages waiting for it on a busy
+waits for its answers is served at full speed, until
+a notice waits for it: then they take turns. (The original client, with 20 messages waiting for it on a busy
 machine: 1 arrived with a gap of 50 ms, all with 100 ms.)
 
 A message to a classic client counts as delivered when it was written, the client's TCP has acknowledged it
@@ -60,6 +61,7 @@ class Outbox:
         "_gap",
         "_last_at",
         "_last_begun_at",
+        "_last_overlapped",
         "_last_was_response",
         "_lock",
         "_notices",
@@ -105,6 +107,7 @@ class Outbox:
         self._last_at = float("-inf")  # when the last frame was written
         self._last_begun_at = float("-inf")  # and when that was begun: its client may answer before we look again
         self._last_was_response = False
+        self._last_overlapped = False  # a request was here already when that response was written
         self._confirm_at: float | None = None
         self._confirm_delay = CONFIRM_DELAY
         self._scheduled_at: float | None = None
@@ -118,7 +121,7 @@ class Outbox:
         self.is_closed = False
 
     def send_responses(self, responses: Sequence[tuple[bytes, float]]) -> None:
-        """Send frames, each with the monotonic time at which its request came in. They go before notices."""
+        """Send frames, each with the monotonic time at which its request came in."""
         if not responses:
             return
         with self._lock:
@@ -222,28 +225,33 @@ class Outbox:
 
     def _due(self) -> float | None:
         """When the next frame may be written; None if there is none."""
-        if self._responses:
-            _, asked_at = self._responses[0]
-            if self._last_was_response and asked_at > self._last_begun_at:
-                return self._last_begun_at
-        elif not self._notices:
+        if not self._responses and not self._notices:
             return None
+        if self._responses and self._last_was_response and not self._is_notices_turn():
+            _, asked_at = self._responses[0]
+            if asked_at > self._last_begun_at and not self._last_overlapped:
+                return self._last_begun_at
         return self._last_at + self._gap
+
+    def _is_notices_turn(self) -> bool:
+        """Responses do not wait for all notices, nor notices for a client that never stops asking: they take turns."""
+        return bool(self._notices) and (self._last_was_response or not self._responses)
 
     def _load(self) -> None:
         """Take what is to be written next: one frame, or everything if no gap is needed."""
         responses, notices = self._responses or (), self._notices or ()
         if self._gap:
-            if self._responses:
-                frame, _ = self._responses.popleft()
-                self._responses_size -= len(frame)
-                # A request that is here already has not waited for this response: its own keeps the gap.
-                self._last_was_response = not tcp.unread(self._sock)
-            else:
-                assert self._notices
+            if self._notices and self._is_notices_turn():
                 self._rest_id, frame = self._notices.popleft()
                 self._size -= len(frame)
                 self._last_was_response = False
+            else:
+                assert self._responses
+                frame, _ = self._responses.popleft()
+                self._responses_size -= len(frame)
+                self._last_was_response = True
+                # A request that is here already has not waited for this response: its own keeps the gap.
+                self._last_overlapped = bool(tcp.unread(self._sock))
         else:
             frame = b"".join([frame for frame, _ in responses] + [frame for _, frame in notices])
             if notices:

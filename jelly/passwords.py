@@ -35,9 +35,9 @@ def verify_password(password: str, stored: str) -> bool:
 
 def _scrypt(password: str, salt: bytes, cost: int, block_size: int, parallelism: int) -> bytes:
     n = 2**cost
-    memory = 128 * block_size * (n + parallelism + 2)  # what the algorithm needs; OpenSSL's limit is lower
+    memory = 128 * block_size * (n + parallelism + 2)  # what the algorithm needs; OpenSSL's own limit is lower
     return hashlib.scrypt(
-        password.encode(), salt=salt, n=n, r=block_size, p=parallelism, maxmem=2 * memory, dklen=HASH_BYTES
+        password.encode(), salt=salt, n=n, r=block_size, p=parallelism, maxmem=memory + 1024, dklen=HASH_BYTES
     )
 
 

@@ -106,6 +106,16 @@ class RequestQueue(queue.Queue[Lane]):
                 lane.room.set()
             return items
 
+    def drain_refused(self, lane: Lane) -> list[Item]:
+        """Take everything out of a lane if all of it was refused; else nothing."""
+        with self.mutex:
+            if not all(item.error is ErrorCode.BUSY for item in lane.items):
+                return []
+            items, lane.items = lane.items, []
+            if lane.room is not None:
+                lane.room.set()
+            return items
+
     def put_back(self, lane: Lane, items: Sequence[Item]) -> None:
         """Put requests back in front that were taken and not served."""
         with self.mutex:
@@ -372,8 +382,11 @@ class Dispatcher:
         """Have a lane served, if it is not being served already."""
         if not lane.busy.acquire(blocking=False):
             return  # whoever serves it looks again when it closes it
-        if all(item.error is ErrorCode.BUSY for item in lane.items):
-            self._serve(lane)  # at once: no worker may be free for long
+        refused = self._queue.drain_refused(lane)
+        if refused:  # nothing but that: they are told at once, for no worker may be free for long
+            answers = [_busy(lane.session, item.frame.type) for item in refused]
+            send_answers(lane.session, answers, [item.asked_at for item in refused])
+            self._close(lane)
         else:
             self._queue.put_lane(lane)
 

@@ -18,7 +18,7 @@ def server_context(certificate: str, key: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(certificate, key or None)
+        context.load_cert_chain(certificate, key or None, password="")  # a key with a password: do not ask for it
     except (OSError, ValueError) as error:
         raise ConfigError(f"The certificate {certificate} or its key cannot be used: {error}.") from error
     return context

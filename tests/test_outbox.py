@@ -104,6 +104,18 @@ def test_a_response_after_a_notice_keeps_the_gap_and_goes_before_other_notices(c
     assert frames[1][1] - frames[0][1] >= 0.09
 
 
+def test_responses_and_notices_take_turns(classic: Line) -> None:
+    """A client that asks again as soon as it is answered gets its messages all the same, one for each answer."""
+    classic.outbox.send_responses([(b"answer", time.monotonic())])
+    assert classic.peer.recv(100) == b"answer"
+    classic.outbox.send_notices([(1, b"n1"), (2, b"n2")])
+    frames = []
+    for _ in range(2):
+        classic.outbox.send_responses([(b"answer", time.monotonic())])
+        frames += [data for data, _ in arrivals(classic, 2)]
+    assert frames == [b"n1", b"answer", b"n2", b"answer"]
+
+
 def test_confirmed_when_tcp_has_everything(classic: Line) -> None:
     """What the other side's TCP acknowledged is confirmed a moment later, without anybody's doing."""
     classic.outbox.send_notices([(7, b"x")])

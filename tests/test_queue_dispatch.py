@@ -50,6 +50,17 @@ def test_the_bound_counts_requests_in_all_lanes() -> None:
     assert [item.error for item in two.items] == [None, ErrorCode.BUSY, None, ErrorCode.BUSY]
 
 
+def test_refusals_are_taken_only_if_there_is_nothing_else() -> None:
+    """A request that came meanwhile is a worker's business, and so are the refusals before it then."""
+    queue, one = RequestQueue(1), lane()
+    queue.fill(one, [FRAME] * 2, 0.0)
+    assert queue.drain_refused(one) == []
+    assert len(one.items) == 2
+    queue.drain(one, 1)
+    assert [item.error for item in queue.drain_refused(one)] == [ErrorCode.BUSY]
+    assert one.items == []
+
+
 def test_put_back_stands_in_front() -> None:
     """Requests that were taken and not served come before those that came meanwhile, and count again."""
     queue, one = RequestQueue(3), lane()

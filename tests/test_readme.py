@@ -1,135 +1,214 @@
 """What the README promises: its tables are the program's, its commands work, its links lead somewhere."""
 
+import contextlib
 import re
+import select
+import signal
+import sqlite3
 import struct
 import subprocess
 import sys
 import tomllib
 from dataclasses import fields
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import pytest
-from process import ROOT, Server
+from process import PATIENCE, ROOT, Server
+from wire import HEADER, Wire, logged_in, register, wait_until
 
 from jelly.codec import Type
 from jelly.config import Settings
+from jelly.messages import REQUESTS
 
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
 both = pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=["en", "zh"])
 PAGES = [ENGLISH, CHINESE, *sorted((ROOT / "docs").glob("*.md"))]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def find(pattern: str, page: Path) -> list[tuple[str, ...]]:
+    """The groups of each match of a pattern, line by line."""
+    return [match.groups() for match in re.finditer(pattern, page.read_text(encoding="utf-8"), re.MULTILINE)]
 
 
 def commands(readme: Path) -> list[str]:
     """The lines that stand as code."""
-    return [line for line in readme.read_text().splitlines() if line.startswith("    ")]
+    return [line for (line,) in find(r"^    (.+)$", readme)]
+
+
+def links(page: Path) -> list[str]:
+    """The files that a page links to, without the places in them."""
+    return [link for (link,) in find(r"\]\((?!\w+:)([^)#]+)(?:#[^)]*)?\)", page)]
+
+
+# --- what it says -------------------------------------------------------------------------------------------
 
 
 @both
 def test_the_table_of_settings(readme: Path) -> None:
-    """It has every setting with its default, and nothing else."""
-    rows = re.findall(r"^\| (`--[^|]+) \| ([^|]*)\|", readme.read_text(), re.MULTILINE)
-    shown = {flag: default.strip() for flags, default in rows for flag in re.findall(r"`--([a-z-]+)`", flags)}
-    assert shown == {setting.name.replace("_", "-"): str(setting.default) for setting in fields(Settings)}
+    """It has every setting with its default, in the order of the code, and nothing else."""
+    rows = find(r"^\| (`--[^|]+) \| ([^|]*)\|", readme)
+    shown = [(flag, default.strip()) for flags, default in rows for flag in re.findall(r"`--([a-z-]+)`", flags)]
+    assert shown == [(setting.name.replace("_", "-"), str(setting.default)) for setting in fields(Settings)]
 
 
 @both
 def test_the_table_of_operations(readme: Path) -> None:
-    """It has every type of the protocol with its number."""
-    rows = re.findall(r"^\| (0x[0-9a-f]{2}) \| ([A-Z_]+) \|", readme.read_text(), re.MULTILINE)
-    assert {name: int(number, 16) for number, name in rows} == {type.name: type.value for type in Type}
-
-
-@both
-def test_the_frames_of_the_first_conversation(readme: Path) -> None:
-    """The hex is that of real frames, of the right length."""
-    lines = [line for line in commands(readme) if "abcd" in line]
-    assert len(lines) == 3
-    for line in lines:
-        header, body = line.split(" | ", 1) if "{" in line else (line.partition(" |")[0], "")
-        *_, length = struct.unpack(">HBBBi", bytes.fromhex(header))
-        assert length == len(re.sub(r"    .*", "", body))
+    """It has every type of the protocol with its number, and the keys that its request takes."""
+    rows = find(r"^\| (0x[0-9a-f]{2}) \| ([A-Z_]+) \| (.*) \|$", readme)
+    assert {name: int(number, 16) for number, name, _ in rows} == {type.name: type.value for type in Type}
+    keys = {int(number, 16): tuple(re.findall(r"`(\w+)`", body.partition("→")[0])) for number, _, body in rows}
+    assert keys.pop(Type.HEARTBEAT) == ()
+    assert keys == {type: cls._fields for type, cls in REQUESTS.items()}
 
 
 def test_both_languages_say_the_same() -> None:
-    """The same commands, the same headings, the same links."""
-    english, chinese = ENGLISH.read_text(), CHINESE.read_text()
+    """They have the same headings, commands, links and names in code, and each links to the other at the same place."""
+    assert find(r"^(#+) ", ENGLISH) == find(r"^(#+) ", CHINESE)
     assert commands(ENGLISH) == commands(CHINESE)
-    assert len(re.findall(r"^##? ", english, re.MULTILINE)) == len(re.findall(r"^##? ", chinese, re.MULTILINE))
-    links = [sorted(re.findall(r"\]\((?!README)([^)]+)\)", text)) for text in (english, chinese)]
-    assert links[0] == links[1]
+    assert sorted(find(r"`([^`]+)`", ENGLISH)) == sorted(find(r"`([^`]+)`", CHINESE))
+    assert links(ENGLISH)[0] == CHINESE.name
+    assert links(CHINESE)[0] == ENGLISH.name
+    assert links(ENGLISH)[1:] == links(CHINESE)[1:]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_links(page: Path) -> None:
     """Each link to a file leads to one."""
-    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
-        assert (page.parent / link).exists(), link
+    assert [link for link in links(page) if not (page.parent / link).is_file()] == []
 
 
 def test_two_set_up_commands() -> None:
     """One starts the server, one runs the tests, and there are no others."""
-    start = ENGLISH.read_text().partition("## Start")[2].partition("## ")[0]
+    start = ENGLISH.read_text(encoding="utf-8").partition("## Start\n")[2].partition("\n## ")[0]
     assert re.findall(r"^    (.+?)  +#", start, re.MULTILINE) == ["python jelly.py", "make test"]
-    assert re.search(r"^test:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = {target for (target,) in find(r"^(\w+):", ROOT / "Makefile")}
+    assert {"test", "check"} <= targets
 
 
 def test_the_package_has_what_it_needs() -> None:
-    """The schema goes into the wheel, the server needs no package, and MySQL is an extra."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"] == {"schema.sql": "jelly/schema.sql"}
-    assert project["project"]["dependencies"] == []
-    assert set(project["project"]["optional-dependencies"]) == {"mysql", "test"}
+    """The schema goes into the wheel, `jelly` is a command, the server needs no package, and MySQL is an extra."""
+    assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"] == {"schema.sql": "jelly/schema.sql"}
+    assert PROJECT["project"]["scripts"] == {"jelly": "jelly.cli:main"}
+    assert PROJECT["project"]["dependencies"] == []
+    assert "mysql" in PROJECT["project"]["optional-dependencies"]
+    assert PROJECT["project"]["requires-python"] == ">=3.11"
 
 
 def test_the_architecture_names_every_room() -> None:
-    """Its table of files has each module of the package, and no other."""
-    page = (ROOT / "docs" / "architecture.md").read_text()
-    named = set(re.findall(r"`jelly/(\w+\.py)`", page))
-    assert named == {path.name for path in (ROOT / "jelly").glob("*.py")} - {"__init__.py"}
+    """Its table of files has each module of the package, once, and no other."""
+    rows = find(r"^\| (`[^|]*\.py`[^|]*) \|", ROOT / "docs" / "architecture.md")
+    named = [name for (row,) in rows for name in re.findall(r"`jelly/(\w+\.py)`", row)]
+    assert sorted(named) == sorted(path.name for path in (ROOT / "jelly").glob("*.py") if path.stem != "__init__")
+
+
+# --- what it does -------------------------------------------------------------------------------------------
+
+
+@both
+def test_the_frames_of_the_first_conversation(readme: Path, port: int) -> None:
+    """Alice sends the first of the three lines, byte for byte, and the server sends the other two."""
+    lines = find(r"^    (abcd(?: \w\w){3} \w{8}) \|(?: ({.*}))? ", readme)
+    request, notice, response = (bytes.fromhex(header) + (body or "").encode() for header, body in lines)
+    for frame in (request, notice, response):
+        *_, length = struct.unpack_from(">HBBBi", frame)
+        assert length == len(frame) - 9
+    register(port, "alice", "bob")
+    with logged_in(port, "alice") as alice, logged_in(port, "bob") as bob:
+        alice.send(request)
+        for wire, expected in ((bob, notice), (alice, response)):
+            reply = wire.receive()
+            assert HEADER.pack(0xABCD, *reply[:3], len(reply.body)) + reply.body == expected
 
 
 class Talker:
-    """examples/raw_client.py on a bare Python, as the README starts it."""
+    """examples/raw_client.py on a bare Python, as the README starts it. The context manager kills it."""
 
-    def __init__(self, port: int, me: str, friend: str) -> None:
-        command = [
-            sys.executable,
-            "-S",
-            str(ROOT / "examples" / "raw_client.py"),
-            me,
-            f"secret-{me}",
-            friend,
-            str(port),
-        ]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-        assert self.line() == f"logged in as {me}; every line goes to {friend}"
+    def __init__(self, port: int, me: str, password: str, friend: str) -> None:
+        client = str(ROOT / "examples" / "raw_client.py")
+        self.process = subprocess.Popen(
+            [sys.executable, "-S", client, me, password, friend, str(port)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
+            # Whoever runs the tests in the background of a shell ignores Ctrl-C, and that would be inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self.process:
+            self.process.kill()
 
     def line(self) -> str:
+        """The next line that it prints."""
         assert self.process.stdout is not None
-        return self.process.stdout.readline().rstrip("\n")
+        ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
+        assert ready, "it printed nothing"
+        return self.process.stdout.readline().decode().rstrip("\n")
 
     def say(self, text: str) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{text}\n")
+        self.process.stdin.write(f"{text}\n".encode())
 
-    def leave(self) -> None:
-        self.process.communicate(timeout=10)
+    def press_ctrl_c(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(PATIENCE)
+
+
+def stored_messages(database: Path) -> list[str]:
+    """What the messages say that are still kept for somebody."""
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return [content for (content,) in connection.execute("SELECT content FROM messages ORDER BY id")]
 
 
 def test_the_first_conversation(tmp_path: Path) -> None:
-    """Two raw clients chat, online and offline, on a Python without any package."""
-    with Server(f"sqlite:///{tmp_path}/jelly.db", bare=True, cwd=tmp_path) as server:
-        alice = Talker(server.port, "alice", "bob")
-        bob = Talker(server.port, "bob", "alice")
-        alice.say("hello, bob")
-        assert bob.line() == "alice: hello, bob"
-        bob.say("你好 😀")
-        assert alice.line() == "bob: 你好 😀"
-        bob.leave()
-        alice.say("are you there?")
-        alice.say("well, later")
-        alice.leave()
-        bob = Talker(server.port, "bob", "alice")
-        assert [bob.line(), bob.line()] == ["alice: are you there?", "alice: well, later"]
-        bob.leave()
-        assert server.stop() == 0
+    """Both chat; bob goes and comes back, and gets what he missed, once and in order, on a Python without packages."""
+    with (
+        Server(f"sqlite:///{tmp_path}/jelly.db", bare=True, cwd=tmp_path) as server,
+        Talker(server.port, "alice", "secret1", "bob") as alice,
+    ):
+        assert alice.line() == "logged in as alice; every line goes to bob"
+        with Talker(server.port, "bob", "secret2", "alice") as bob:
+            assert bob.line() == "logged in as bob; every line goes to alice"
+            bob.say("你好 😀")
+            assert alice.line() == "bob: 你好 😀"
+            alice.say("hello, bob")
+            assert bob.line() == "alice: hello, bob"
+            bob.press_ctrl_c()
+        missed = ["are you there?", "well, later"]
+        for text in missed:
+            alice.say(text)
+        # "你好" waits until alice's client has said something after it, and so has, by now.
+        wait_until(lambda: stored_messages(tmp_path / "jelly.db") == missed)
+        with Talker(server.port, "bob", "secret2", "alice") as bob:
+            assert bob.line() == "logged in as bob; every line goes to alice"
+            assert [bob.line(), bob.line()] == [f"alice: {text}" for text in missed]
+            alice.say("there you are")
+            assert bob.line() == "alice: there you are"
+
+
+def test_ctrl_c_stops_the_server(tmp_path: Path) -> None:
+    """It finishes what it has accepted, and exits: the request that came before has its answer and its effect."""
+    url = f"sqlite:///{tmp_path}/jelly.db"
+    with Server(url) as server:
+        register(server.port, "alice")
+        assert server.stop(signal.SIGINT) == 0
+    with Server(url) as server:
+        logged_in(server.port, "alice").close()
+
+
+def test_a_backup_while_the_server_runs(tmp_path: Path) -> None:
+    """A copy that SQLite makes of the file in use is one that another server starts from."""
+    source, copy = tmp_path / "jelly.db", tmp_path / "copy.db"
+    with Server(f"sqlite:///{source}") as server:
+        register(server.port, "alice")
+        with contextlib.closing(sqlite3.connect(source)) as old, contextlib.closing(sqlite3.connect(copy)) as new:
+            old.backup(new)
+        with Server(f"sqlite:///{copy}") as other, Wire(other.port) as wire:
+            wire.login("alice")
+            assert wire.user == "alice"

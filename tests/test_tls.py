@@ -14,6 +14,7 @@ from wire import LOGIN, OWN_PROFILE, REGISTER, RESPONSE, SUCCESS, Wire, pack, wa
 from jelly.config import Settings
 from jelly.errors import ConfigError
 from jelly.server import JellyServer
+from jelly.tls import server_context
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +201,12 @@ def test_a_certificate_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"The certificate /none.pem or its key cannot be used"):
         JellyServer(Settings(tls_cert="/none.pem", database=f"sqlite:///{tmp_path}/jelly.db"))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_key_with_a_password(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    """Nobody is asked for it: the server says that the key cannot be used."""
+    locked = tmp_path / "locked.pem"
+    command = ["openssl", "rsa", "-aes256", "-passout", "pass:secret", "-in", certificate[1], "-out", locked]
+    subprocess.run(command, check=True, capture_output=True)
+    with pytest.raises(ConfigError, match="cannot be used"):
+        server_context(str(certificate[0]), str(locked))
