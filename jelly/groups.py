@@ -71,6 +71,12 @@ class GroupCache:
             if not members:
                 del self._groups[name]
 
+    def forget_all(self) -> None:
+        """Load every group anew: a change may have been committed without our knowing."""
+        with self._lock:
+            self._changes += 1
+            self._groups.clear()
+
     def sweep(self) -> int:
         """Forget the groups that were idle for too long; return how many."""
         with self._lock:

@@ -76,7 +76,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.sessions = Sessions()
         self.groups = GroupCache(settings.group_check_interval, settings.group_idle)
         delivery = Delivery(self.sessions)
-        self.store = Store(Dao(store_link), delivery)
+        self.store = Store(Dao(store_link), delivery, on_doubt=self.groups.forget_all)
         self.flusher = Flusher()
         self.watch = Watch(self.connections, settings.heartbeat_interval * settings.heartbeat_misses)
         policy = Policy(settings.password_cost, settings.token_days * 86400, settings.message_rate)
@@ -171,6 +171,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self._acceptor.join()
         self.server_close()
         connections = tuple(self.connections)
+        self.watch.hurry()
         if not self.dispatcher.wait_until_idle([c.lane for c in connections], deadline):
             log.warning("stopped with requests that were not answered")
         self._wait_for_outboxes(connections, min(deadline, time.monotonic() + 2.0))

@@ -92,9 +92,11 @@ class Job:
 class Store:
     """The store thread and what waits for it."""
 
-    def __init__(self, dao: Dao, delivery: Delivery) -> None:
+    def __init__(self, dao: Dao, delivery: Delivery, on_doubt: Callable[[], None] = lambda: None) -> None:
+        """`on_doubt` is called when a transaction failed: what it changed may have been committed or not."""
         self._dao = dao
         self._delivery = delivery
+        self._on_doubt = on_doubt
         self._condition = threading.Condition()  # guards the five fields below
         self._jobs: deque[Job] = deque()
         self._delivered: dict[str, int] = {}
@@ -277,6 +279,7 @@ class Store:
     ) -> None:
         """Nothing of the batch is promised to anybody: all are told, and what was delivered is noted again."""
         self._report(error)
+        self._on_doubt()
         if messages:
             # When the line to the database breaks during a commit, nobody knows whether it happened. These
             # messages are answered with an error, so they are to be gone before anything else is written.

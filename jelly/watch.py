@@ -52,6 +52,12 @@ class Watch:
         with self._condition:
             heapq.heappush(self._calls, (time.monotonic() + seconds, next(self._numbers), function))
 
+    def hurry(self) -> None:
+        """Make everything due now that was to be called later."""
+        with self._condition:
+            self._calls = [(0.0, number, function) for _, number, function in sorted(self._calls)]
+            self._condition.notify()
+
     def check(self, now: float) -> None:
         """Close the connections whose time is up at this monotonic time."""
         for connection in tuple(self._connections):

@@ -86,6 +86,14 @@ def test_a_change_during_a_load_is_not_lost(cache: GroupCache) -> None:
     assert group.members == ("alice",)
 
 
+def test_forgetting_all(cache: GroupCache) -> None:
+    """After a commit whose outcome nobody knows, nothing in memory is trusted, nor what was being read."""
+    cache.get("team", team)
+    cache.forget_all()
+    assert len(cache) == 0
+    assert cache.get("team", lambda: None) is None
+
+
 def test_the_sweeper_sweeps_and_goes_on(start_server: StartServer) -> None:
     """The timer evicts idle groups again and again, and the next message loads its group again."""
     server = start_server(group_check_interval=0.05, group_idle=0.05)

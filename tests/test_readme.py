@@ -160,10 +160,11 @@ class Talker:
         self.process.wait(PATIENCE)
 
 
-def stored_messages(database: Path) -> list[str]:
-    """What the messages say that are still kept for somebody."""
+def kept_for(user: str, database: Path) -> list[str]:
+    """What the messages say that wait for a user."""
+    query = "SELECT content FROM inbox JOIN messages ON id = message_id WHERE inbox.receiver = ? ORDER BY id"
     with contextlib.closing(sqlite3.connect(database)) as connection:
-        return [content for (content,) in connection.execute("SELECT content FROM messages ORDER BY id")]
+        return [content for (content,) in connection.execute(query, (user,))]
 
 
 def test_the_first_conversation(tmp_path: Path) -> None:
@@ -183,8 +184,7 @@ def test_the_first_conversation(tmp_path: Path) -> None:
         missed = ["are you there?", "well, later"]
         for text in missed:
             alice.say(text)
-        # "你好" waits until alice's client has said something after it, and so has, by now.
-        wait_until(lambda: stored_messages(tmp_path / "jelly.db") == missed)
+        wait_until(lambda: kept_for("bob", tmp_path / "jelly.db") == missed)
         with Talker(server.port, "bob", "secret2", "alice") as bob:
             assert bob.line() == "logged in as bob; every line goes to alice"
             assert [bob.line(), bob.line()] == [f"alice: {text}" for text in missed]

@@ -206,7 +206,7 @@ def test_a_certificate_that_cannot_be_used(tmp_path: Path) -> None:
 def test_a_key_with_a_password(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
     """Nobody is asked for it: the server says that the key cannot be used."""
     locked = tmp_path / "locked.pem"
-    command = ["openssl", "rsa", "-aes256", "-passout", "pass:secret", "-in", certificate[1], "-out", locked]
+    command = ["openssl", "rsa", "-aes256", "-passout", "pass:x", "-in", str(certificate[1]), "-out", str(locked)]
     subprocess.run(command, check=True, capture_output=True)
     with pytest.raises(ConfigError, match="cannot be used"):
         server_context(str(certificate[0]), str(locked))

@@ -132,6 +132,15 @@ def test_a_client_that_does_not_close_after_the_last_word(server: JellyServer) -
         wait_until(lambda: not server.connections)
 
 
+def test_hurry(server: JellyServer) -> None:
+    """When the server stops, nobody waits for what was to happen later."""
+    calls: list[str] = []
+    server.watch.later(1000, lambda: calls.append("second"))
+    server.watch.later(500, lambda: calls.append("first"))
+    server.watch.hurry()
+    wait_until(lambda: calls == ["first", "second"])
+
+
 def test_calls_back_later(server: JellyServer) -> None:
     """`later` calls on the watch's thread, in the order of the times."""
     calls: list[int] = []
