@@ -4,6 +4,7 @@ Registers ME if there is no such user yet, logs in, prints what arrives, and sen
 It shows the protocol and nothing else: no reconnect, and the password on the command line is for trying out.
 """
 
+import contextlib
 import json
 import socket
 import struct
@@ -87,4 +88,5 @@ def main(me: str, password: str, friend: str, port: str = "20000") -> None:
 if __name__ == "__main__":
     if len(sys.argv) not in (4, 5):
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    with contextlib.suppress(KeyboardInterrupt):
+        main(*sys.argv[1:])

@@ -101,14 +101,6 @@ def test_a_second_server_on_the_same_database(database_url: str) -> None:
         assert second.stop() == 0
 
 
-@pytest.mark.xfail(strict=True, reason="the lock is beside the name that was given, not beside the file")
-def test_a_second_server_on_the_same_file_by_another_name(tmp_path: Path) -> None:
-    """A link to the database is the same database."""
-    (tmp_path / "link.db").symlink_to(tmp_path / "j.db")
-    with Server(f"sqlite:///{tmp_path}/j.db"), pytest.raises(AssertionError, match="another server is using"):
-        Server(f"sqlite:///{tmp_path}/link.db").kill()
-
-
 @pytest.mark.xfail(strict=True, reason="the driver's own line breaks are passed on")
 def test_a_mysql_that_hangs_at_the_start(mariadb: PrivateMariaDB) -> None:
     """One sentence on one line, within ten seconds, exit code 1."""

@@ -15,7 +15,7 @@ from mariadb import PrivateMariaDB
 from process import Server
 from wire import OWN_PROFILE, SERVER_ERROR, SUCCESS, UPDATE_PROFILE, Wire, logged_in, register, wait_until
 
-from jelly import database, store
+from jelly import store
 from jelly.dao import Dao
 from jelly.database import Link, SqliteDatabase
 from jelly.delivery import Delivery
@@ -236,9 +236,7 @@ class LineThatBreaks(sqlite3.Connection):
 def line_breaks(monkeypatch: pytest.MonkeyPatch) -> type[LineThatBreaks]:
     """Set its `breaks`, and the next commit to SQLite is in doubt."""
     connect = sqlite3.connect
-    monkeypatch.setattr(
-        database.sqlite3, "connect", lambda path, **options: connect(path, factory=LineThatBreaks, **options)
-    )
+    monkeypatch.setattr(sqlite3, "connect", lambda path, **options: connect(path, factory=LineThatBreaks, **options))
     monkeypatch.setattr(LineThatBreaks, "breaks", False)
     return LineThatBreaks
 
