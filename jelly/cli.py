@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StartError as error:
         print(f"jelly: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:  # while it starts; later the signal has its handler
+        return 130
 
 
 def serve(settings: Settings) -> int:

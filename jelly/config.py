@@ -44,6 +44,12 @@ def _text(text: str) -> str:
     return text
 
 
+def _host(text: str) -> str:
+    if not text:
+        raise ValueError("an address such as 127.0.0.1, or 0.0.0.0 for the network")
+    return text
+
+
 def _setting(default: Any, check: Callable[[str], Any], help: str) -> Any:
     return field(default=default, metadata={"check": check, "help": help})
 
@@ -52,7 +58,7 @@ def _setting(default: Any, check: Callable[[str], Any], help: str) -> Any:
 class Settings:
     """Everything an operator may set. Durations are in seconds unless the name or the help says otherwise."""
 
-    host: str = _setting("127.0.0.1", _text, "address to listen on; 0.0.0.0 or :: opens it to the network")
+    host: str = _setting("127.0.0.1", _host, "address to listen on; 0.0.0.0 or :: opens it to the network")
     port: int = _setting(20000, _number(int, 0, 65535), "port to listen on; 0 picks a free one")
     database: str = _setting("sqlite:///jelly.db", check_url, "sqlite:///file or mysql://user:password@host:port/name")
     workers: int = _setting(4, _number(int, 1, 64), "threads that serve requests")

@@ -113,7 +113,7 @@ class SqliteDatabase(Database):
             return
         import fcntl
 
-        file = open(f"{self.path}.lock", "wb", opener=_for_the_owner)  # noqa: SIM115 - open while the claim holds
+        file = open(f"{self.path.resolve()}.lock", "wb", opener=_for_the_owner)  # noqa: SIM115 - open while the claim holds
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -256,7 +256,7 @@ def check_url(url: str) -> str:
                 "The port in the database's URL is wrong: it must be a number from 0 to 65535. "
                 "(In a password, characters like / # : @ are written as %2F %23 %3A %40.)"
             ) from None
-    elif not re.fullmatch(r"sqlite:///.+", url):
+    elif not re.fullmatch(r"sqlite:///.+", url) or "\0" in urllib.parse.unquote(url):
         raise ConfigError(
             "A database is named as sqlite:///relative/file.db, sqlite:////absolute/file.db or "
             "mysql://user:password@host:3306/database."
@@ -332,6 +332,7 @@ class Link:
                         self.change(self._database.finish_table(statement, self._connection))
                     else:
                         self._create_index(statement)
+                self.change("DELETE FROM meta")  # what a first start left that was cut off here
                 self.change("INSERT INTO meta (name, value) VALUES ('next_id', 1)")
                 self.change("INSERT INTO meta (name, value) VALUES ('schema_version', ?)", (SCHEMA_VERSION,))
             for older in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
@@ -408,7 +409,7 @@ class Link:
             yield
         except self._database.errors as error:
             self.close()
-            raise StoreError(f"{type(error).__name__}: {error}") from error
+            raise StoreError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error  # in one line
 
     def _version(self) -> int:
         """The schema version of the database, 0 if it has no tables of ours."""

@@ -28,7 +28,7 @@ from jelly.sessions import Session
 log = logging.getLogger("jelly.store")
 
 BATCH_REQUESTS = 2000
-BATCH_BYTES = 4 * 1024 * 1024
+BATCH_BYTES = 2 * 1024 * 1024
 """A transaction holds at most so much: one that takes long lets everybody wait, and MySQL limits a packet."""
 DELIVERED_DELAY = 0.1
 """Seconds for which delivered messages may stay in the inbox. Losing such a note costs a repeat, not a message."""
@@ -196,6 +196,9 @@ class Store:
             for job in jobs:
                 job.done()
         if self._delivery.has_work and self._is_due(self._retry_at):
+            if self._doubtful:  # nobody is to be given a message that is going to be taken back
+                self._retry_at = time.monotonic() + RETRY_DELAY
+                return
             try:
                 self._delivery.feed(self._dao)
             except StoreError as error:
@@ -206,7 +209,11 @@ class Store:
         self, jobs: list[Job], delivered: dict[str, int], messages: list[tuple[StoredMessage, Sequence[str]]]
     ) -> None:
         """One transaction for everything. Fills `messages` and the jobs' outcomes."""
-        if not delivered and all(isinstance(entry, Answer) for job in jobs for entry in job.entries):
+        if (
+            not delivered
+            and not self._doubtful
+            and all(isinstance(entry, Answer) for job in jobs for entry in job.entries)
+        ):
             return
         with self._dao.link.transaction():
             if self._doubtful:
@@ -336,6 +343,6 @@ def _take(jobs: deque[Job]) -> list[Job]:
     while jobs and requests < BATCH_REQUESTS and size < BATCH_BYTES:
         job = jobs.popleft()
         requests += len(job.entries)
-        size += sum(len(entry.content) for entry in job.entries if isinstance(entry, NewMessage))
+        size += sum(4 * len(entry.content) for entry in job.entries if isinstance(entry, NewMessage))
         taken.append(job)
     return taken

@@ -77,7 +77,6 @@ def test_the_inbox(dao: Dao) -> None:
     assert dao.link.query("SELECT MIN(id), COUNT(*) FROM messages") == [(101, 150)]
 
 
-@pytest.mark.xfail(strict=True, reason="BATCH_BYTES is compared with characters, and 4 Mi of them may be 16 MiB")
 def test_the_largest_batch_fits_into_a_packet(mariadb: PrivateMariaDB) -> None:
     """Whatever its characters, what the store takes at once is not too much for MariaDB's max_allowed_packet."""
     session: Any = None
@@ -151,7 +150,6 @@ def reopen(url: str) -> Iterator[Dao]:
         opened.release()
 
 
-@pytest.mark.xfail(strict=True, reason="the lock is beside the name that was given, not beside the file")
 def test_a_link_to_the_database_is_the_same_database(tmp_path: Path) -> None:
     """A second server is refused by whatever name it calls the file."""
     (tmp_path / "link.db").symlink_to(tmp_path / "jelly.db")
@@ -193,7 +191,6 @@ def test_a_first_start_that_was_cut_off(mariadb: PrivateMariaDB) -> None:
         assert dao.reserve_ids(1) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="between the two rows of meta: the next start inserts next_id twice")
 def test_a_first_start_cut_off_after_any_statement(mariadb: PrivateMariaDB, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever the first start ends, even between the last two rows, the second one completes it."""
     change = Link.change

@@ -271,7 +271,6 @@ class Notices:
         self.ids += [id for id, _ in notices]
 
 
-@pytest.mark.xfail(strict=True, reason="a page is fed in the same turn, before the message is taken back")
 def test_a_commit_in_doubt_is_not_fed(line_breaks: type[LineThatBreaks], tmp_path: Path) -> None:
     """Nor does it arrive at a receiver who is behind, and whose outbox has room just then."""
     opened = SqliteDatabase(f"{tmp_path}/jelly.db")
