@@ -64,13 +64,20 @@ class Connection(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         try:
             if self.tls:
-                self.tls.shake_hands(lambda: self.request.recv(READ_SIZE), self.outbox.send_raw)
+                self.tls.shake_hands(self._receive_handshake, self.outbox.send_raw)
                 self._read(b"")  # the first request may have come together with the end of the handshake
             while data := self.request.recv(READ_SIZE):
                 self._read(data)
+                if self.tls and self.tls.has_ended:
+                    break
             self._on_end()
         except OSError as error:
             log.debug("%s: %s", self.address, error)
+
+    def _receive_handshake(self) -> bytes:
+        data = self.request.recv(READ_SIZE)
+        self.outbox.read_bytes += len(data)
+        return data
 
     def finish(self) -> None:
         self.outbox.close()
@@ -79,6 +86,7 @@ class Connection(socketserver.BaseRequestHandler):
         self.server.connections.discard(self)
 
     def _read(self, data: bytes) -> None:
+        self.outbox.read_bytes += len(data)
         now = self.last_read_at = time.monotonic()
         self.has_spoken = True
         if self.session.leaving or self.server.is_stopping:
@@ -123,8 +131,11 @@ class Connection(socketserver.BaseRequestHandler):
             self.session.settled = written
             self.server.store.delivered(user, written)
         # It may have closed its half only, and still wait for what it asked.
-        self.server.dispatcher.wait_until_idle([self.lane], time.monotonic() + LAST_ANSWERS)
+        deadline = time.monotonic() + LAST_ANSWERS
+        self.server.dispatcher.wait_until_idle([self.lane], deadline)
         self.outbox.finish()
+        while self.outbox.finished_at is None and not self.outbox.is_closed and time.monotonic() < deadline:
+            time.sleep(0.01)  # answers that are spaced, or that the client takes slowly
 
     def _pause_if_full(self) -> None:
         """Do not read on while too much waits, in the lane or in the outbox."""

@@ -165,6 +165,7 @@ class MysqlDatabase(Database):
         }
         self._connector = mysql.connector
         self._use_pure = False
+        self._claimed_by: int | None = None
         # Its pure Python part lets the last three through when a connection breaks in the middle of an answer.
         self.errors = (mysql.connector.Error, OSError, AttributeError, IndexError)
         self.driver = f"mysql-connector-python {mysql.connector.__version__}"
@@ -204,9 +205,18 @@ class MysqlDatabase(Database):
 
     def claim(self, connection: Any) -> None:
         # The server gives the lock back by itself when the connection ends, however it ends.
-        taken = _fetch_one(connection, "SELECT GET_LOCK(%s, 2)", (f"jelly.{self.name}"[:64],))
+        name = f"jelly.{self.name}"[:64]
+        taken = _fetch_one(connection, "SELECT GET_LOCK(%s, 2)", (name,))
+        holder = _fetch_one(connection, "SELECT IS_USED_LOCK(%s)", (name,))
+        if taken != 1 and holder == self._claimed_by and holder is not None:
+            # Our own last connection, of whose end the database does not know: a line can break silently.
+            cursor = connection.cursor()
+            cursor.execute(f"KILL {int(holder)}")
+            cursor.close()
+            taken = _fetch_one(connection, "SELECT GET_LOCK(%s, 2)", (name,))
         if taken != 1:
             raise StoreError("another server is using this database")
+        self._claimed_by = _fetch_one(connection, "SELECT CONNECTION_ID()")
         kind = "C extension" if "CMySQL" in type(connection).__name__ else "pure Python"
         version = _fetch_one(connection, "SELECT VERSION()")
         self.driver = f"mysql-connector-python {self._connector.__version__}, {kind} (server {version})"

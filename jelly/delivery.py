@@ -20,7 +20,7 @@ from jelly.dao import Dao, StoredMessage
 from jelly.sessions import Session, Sessions
 
 PAGE = 100
-"""How many messages are read from an inbox at a time."""
+"""How many messages are read from an inbox at a time, if they are small."""
 PAGE_BYTES = 128 * 1024
 """How many bytes of frames a page hands to an outlet at most (but always one frame)."""
 
@@ -31,6 +31,7 @@ class Delivery:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
         self._outgoing: dict[Session, list[tuple[int, bytes]]] = {}
+        self._limit = PAGE
         self._hungry: dict[Session, None] = {}  # behind, and with room: an ordered set
 
     def push(self, message: StoredMessage, receivers: Iterable[str]) -> None:
@@ -48,11 +49,11 @@ class Delivery:
 
     def flush(self) -> None:
         """Send what was pushed: everything for one session at once."""
-        for session, notices in self._outgoing.items():
+        outgoing, self._outgoing = self._outgoing, {}
+        for session, notices in outgoing.items():
             session.outlet.send_notices(notices)
             if not session.outlet.has_room:
                 self._fall_behind(session)
-        self._outgoing.clear()
 
     def begin(self, session: Session) -> None:
         """Start to deliver to a session that just logged in: behind, from the first message in its inbox."""
@@ -76,12 +77,16 @@ class Delivery:
             if session.user is None or session.outlet.is_closed or self._sessions.get(session.user) is not session:
                 del self._hungry[session]  # it ended meanwhile: what it was not given stays in the inbox
                 continue
-            waiting = dao.waiting(session.user, session.given, PAGE)
+            limit = self._limit
+            waiting = dao.waiting(session.user, session.given, limit)
             notices = _page(waiting)
+            if waiting:  # do not read many large messages to hand over two of them
+                average = sum(len(message.content) for message in waiting) // len(waiting)
+                self._limit = max(2, min(PAGE, PAGE_BYTES // (average + 100)))
             if notices:
                 session.given = notices[-1][0]
                 session.outlet.send_notices(notices)
-            if len(waiting) < PAGE and len(notices) == len(waiting):
+            if len(waiting) < limit and len(notices) == len(waiting):
                 session.caught_up = True
                 del self._hungry[session]
                 if not session.outlet.has_room:

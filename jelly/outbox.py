@@ -80,6 +80,7 @@ class Outbox:
         "finishing",
         "has_room",
         "is_closed",
+        "read_bytes",
         "stalled_since",
         "written",
     )
@@ -114,6 +115,7 @@ class Outbox:
         self._room: threading.Event | None = None
         self.written = 0
         self.confirmed = 0
+        self.read_bytes = 0  # the reader's: how many it has read
         self.has_room = True
         self.stalled_since: float | None = None
         self.finishing = False
@@ -213,7 +215,11 @@ class Outbox:
                 if due > now:
                     self._schedule(due)
                     return
-                self._load()
+                try:
+                    self._load()
+                except OSError:  # TLS that has failed encrypts no more
+                    self._close()
+                    return
             if not self._write():
                 return
         if self._confirm_at is not None:
@@ -251,7 +257,7 @@ class Outbox:
                 self._responses_size -= len(frame)
                 self._last_was_response = True
                 # A request that is here already has not waited for this response: its own keeps the gap.
-                self._last_overlapped = bool(tcp.unread(self._sock))
+                self._last_overlapped = self._has_unread()
         else:
             frame = b"".join([frame for frame, _ in responses] + [frame for _, frame in notices])
             if notices:
@@ -293,12 +299,20 @@ class Outbox:
         """See whether TCP has everything acknowledged, before the client sends its next word."""
         if self._confirm_at is None or now < self._confirm_at:
             return
-        if not self._rest and tcp.unacknowledged(self._sock) == 0 and not tcp.unread(self._sock):
+        if not self._rest and tcp.unacknowledged(self._sock) == 0 and not self._has_unread():
             self.confirmed = self.written
             self._confirm_at = None
         else:
             self._confirm_delay = min(2 * self._confirm_delay, CONFIRM_DELAY_MAX)
             self._confirm_at = now + self._confirm_delay
+
+    def _has_unread(self) -> bool:
+        """Whether something has arrived that the reader does not know of yet.
+
+        It may wait in the kernel, or in the hands of a reader that waits to run: hence the count, not FIONREAD.
+        """
+        received = tcp.received(self._sock)
+        return tcp.unread(self._sock) > 0 if received is None else received != self.read_bytes
 
     def _schedule(self, due: float) -> None:
         if self._scheduled_at is None or due < self._scheduled_at:
@@ -390,11 +404,11 @@ class Flusher:
 
     def _run(self) -> None:
         while not self._stopping:
-            try:
-                for outbox in self._wait():
+            for outbox in self._wait():
+                try:
                     outbox.resume()
-            except Exception as error:  # a bug; but nobody else would finish what slow receivers left
-                log.error("the flusher failed: %s: %s", type(error).__name__, error)
+                except Exception as error:  # a bug; but nobody else would finish what the others have waiting
+                    log.error("an outbox failed: %s: %s", type(error).__name__, error)
 
     def _wait(self) -> list[Outbox]:
         """Wait for outboxes to come back to."""

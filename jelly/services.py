@@ -251,7 +251,11 @@ class Services:
             for token_hash in hashes:
                 dao.remove_token(token_hash, request.username)
 
-        return Change(Type.LOGOUT, write, lambda _: Answer(None, leave=True))
+        def after(_: None) -> Answer:
+            self._sessions.detach(session)  # offline now, however long the client takes to close
+            return Answer(None, leave=True)
+
+        return Change(Type.LOGOUT, write, after)
 
     # --- messages ---------------------------------------------------------------------------------------
 

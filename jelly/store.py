@@ -262,7 +262,10 @@ class Store:
             log_failure(log, error)
         for job in jobs:
             answers = [self._answer(job.session, entry, outcome) for entry, outcome in _pairs(job)]
-            send_answers(job.session, answers, job.asked_at)
+            try:
+                send_answers(job.session, answers, job.asked_at)
+            except Exception as error:
+                log_failure(log, error)
 
     def _answer(self, session: Session, entry: Entry, outcome: Any) -> Answer:
         if isinstance(entry, NewMessage):

@@ -22,6 +22,7 @@ the socket itself into non-blocking mode, and a poll before each of the reader's
 KEEPALIVE_SECONDS = 30
 
 _NUMBER = struct.Struct("i")
+_RECEIVED_AT = 128  # of tcpi_bytes_received in struct tcp_info
 
 
 def unacknowledged(sock: socket.socket) -> int:
@@ -32,6 +33,17 @@ def unacknowledged(sock: socket.socket) -> int:
 def unread(sock: socket.socket) -> int:
     """How many bytes have arrived and were not read yet (FIONREAD)."""
     return _ask(sock, "FIONREAD")
+
+
+def received(sock: socket.socket) -> int | None:
+    """How many bytes have ever arrived, read or not (tcpi_bytes_received); None where the system does not tell."""
+    if sys.platform != "linux":
+        return None
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_AT + 8)
+    except OSError:
+        return None
+    return int.from_bytes(info[_RECEIVED_AT:], sys.byteorder) if len(info) == _RECEIVED_AT + 8 else None
 
 
 def _ask(sock: socket.socket, request: str) -> int:

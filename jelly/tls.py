@@ -32,6 +32,8 @@ class TlsFilter:
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._lock = threading.Lock()  # guards the three above
+        self.has_ended = False
+        """Whether the client has said that it says no more (close_notify)."""
 
     def shake_hands(self, receive: Callable[[], bytes], send: Callable[[bytes], None]) -> None:
         """Do the handshake. Raises OSError (ssl.SSLError is one) if it fails or the client leaves."""
@@ -60,8 +62,11 @@ class TlsFilter:
             try:
                 while piece := self._object.read(65536):
                     plain.append(piece)
+                self.has_ended = True
             except ssl.SSLWantReadError:
                 pass
+            except ssl.SSLZeroReturnError:
+                self.has_ended = True
         return b"".join(plain)
 
     def seal(self, data: bytes) -> bytes:

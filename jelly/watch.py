@@ -30,10 +30,11 @@ class Watch:
     def __init__(self, connections: Iterable[Connection], silence: float) -> None:
         self._connections = connections
         self._silence = silence
-        self._condition = threading.Condition()  # guards the three below
+        self._condition = threading.Condition()  # guards the four below
         self._calls: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._stopping = False
+        self._hurrying = False
         self._thread = threading.Thread(target=self._run, name="jelly-watch", daemon=True)
 
     def start(self) -> None:
@@ -50,11 +51,13 @@ class Watch:
     def later(self, seconds: float, function: Callable[[], None]) -> None:
         """Call a function on the watch's thread, in so many seconds or a little later."""
         with self._condition:
-            heapq.heappush(self._calls, (time.monotonic() + seconds, next(self._numbers), function))
+            due = 0.0 if self._hurrying else time.monotonic() + seconds
+            heapq.heappush(self._calls, (due, next(self._numbers), function))
 
     def hurry(self) -> None:
-        """Make everything due now that was to be called later."""
+        """From now on nothing is called later, but at once."""
         with self._condition:
+            self._hurrying = True
             self._calls = [(0.0, number, function) for _, number, function in sorted(self._calls)]
             self._condition.notify()
 
@@ -92,9 +95,8 @@ class Watch:
                 due = []
                 while self._calls and self._calls[0][0] <= time.monotonic():
                     due.append(heapq.heappop(self._calls)[2])
-            try:
-                for function in due:
+            for function in (*due, lambda: self.check(time.monotonic())):
+                try:
                     function()
-                self.check(time.monotonic())
-            except Exception as error:  # a bug; but without the watch dead connections would stay for ever
-                log.error("the watch failed: %s: %s", type(error).__name__, error)
+                except Exception as error:  # a bug; but without the watch dead connections would stay for ever
+                    log.error("the watch failed: %s: %s", type(error).__name__, error)
