@@ -41,7 +41,7 @@ HIGH_COUNT = 100
 LOW_COUNT = 25
 """The same for the number of notices, which is what fills the outbox of a classic client."""
 MAX_RESPONSES = 256
-"""With more responses than this waiting, or HIGH_MARK bytes of them, the client's reader stops reading."""
+"""With more responses than this waiting, or HIGH_MARK bytes of them, no more of the client's requests are served."""
 CONFIRM_DELAY = 0.05
 CONFIRM_DELAY_MAX = 1.0
 """Seconds after a write until the first and between the later looks at what TCP has acknowledged."""
@@ -75,6 +75,7 @@ class Outbox:
         "_seal",
         "_size",
         "_sock",
+        "_when_room",
         "confirmed",
         "finished_at",
         "finishing",
@@ -113,6 +114,7 @@ class Outbox:
         self._confirm_delay = CONFIRM_DELAY
         self._scheduled_at: float | None = None
         self._room: threading.Event | None = None
+        self._when_room: Callable[[], None] | None = None
         self.written = 0
         self.confirmed = 0
         self.read_bytes = 0  # the reader's: how many it has read
@@ -150,6 +152,7 @@ class Outbox:
             # `or ()`: the line may have turned out to be dead while we wrote, and then nothing waits any more.
             if self._size + len(self._rest) > HIGH_MARK or len(self._notices or ()) > HIGH_COUNT:
                 self.has_room = False
+        self._tell(had_room=True)
 
     def send_raw(self, data: bytes) -> None:
         """Send bytes as they are, before anything else: what TLS has to say about itself."""
@@ -172,6 +175,19 @@ class Outbox:
         """Close the connection now; its reader notices, and frees what belongs to it."""
         with self._lock:
             self._close()
+        self._tell(had_room=True)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many responses wait that no more requests should be served."""
+        responses = self._responses
+        return responses is not None and (len(responses) > MAX_RESPONSES or self._responses_size > HIGH_MARK)
+
+    def when_room(self, function: Callable[[], None]) -> None:
+        """Call a function, once, when it is not full any more; at once if it is not."""
+        with self._lock:
+            self._when_room = function
+        self._tell(had_room=True)
 
     @property
     def is_empty(self) -> bool:
@@ -180,10 +196,10 @@ class Outbox:
 
     def wait_for_room(self, seconds: float) -> bool:
         """If too many responses wait, wait (a reader may) at most some seconds; return whether there is room."""
-        if not self._is_full_of_responses():
+        if not self.is_full:
             return True
         with self._lock:
-            if not self._is_full_of_responses() or self.is_closed:
+            if not self.is_full or self.is_closed:
                 return True
             room = self._room = threading.Event()
         has_room = room.wait(seconds)
@@ -334,15 +350,15 @@ class Outbox:
 
     # --- without the lock -------------------------------------------------------------------------------
 
-    def _is_full_of_responses(self) -> bool:
-        responses = self._responses
-        return responses is not None and (len(responses) > MAX_RESPONSES or self._responses_size > HIGH_MARK)
-
     def _tell(self, had_room: bool) -> None:
         """Wake who waits for room, if there is some now."""
-        room = self._room
-        if room is not None and not self._is_full_of_responses():
-            room.set()
+        if (self._when_room or self._room) and not self.is_full:
+            with self._lock:
+                function, self._when_room = self._when_room, None
+                if self._room is not None:
+                    self._room.set()
+            if function is not None:
+                function()
         if not had_room and self._size + len(self._rest) < LOW_MARK and len(self._notices or ()) < LOW_COUNT:
             self.has_room = True
             self._on_room()

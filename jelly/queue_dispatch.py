@@ -45,6 +45,8 @@ HASHERS = 2
 LANES_A_TURN = 16
 REQUESTS_A_TURN = 64
 """So many messages of one lane go to the store together."""
+BYTES_A_TURN = 64 * 1024
+"""With more bytes of answers than this a lane's turn ends: lists of friends and groups can be long."""
 
 
 class Item(NamedTuple):
@@ -300,7 +302,11 @@ class Dispatcher:
         Returns messages for the store, whose answers open the lane again.
         """
         session = lane.session
+        if session.outlet.is_full:  # the client does not take its answers: it gets no more until it does
+            session.outlet.when_room(partial(self._queue.put_lane, lane))
+            return None
         items = self._queue.drain(lane, REQUESTS_A_TURN)
+        size = 0
         answers: list[tuple[Answer, float]] = []
         entries: list[tuple[Entry, float]] = []
         waits: tuple[Item, Outcome] | None = None
@@ -314,8 +320,12 @@ class Dispatcher:
                 entries.append((outcome, item.asked_at))
             elif isinstance(outcome, Answer):
                 (entries or answers).append((outcome, item.asked_at))
+                size += len(outcome.frame or b"")
                 if outcome.leave:
                     break  # whatever the client sent after this is not served
+                if size > BYTES_A_TURN:
+                    self._queue.put_back(lane, items[position + 1 :])
+                    break
             else:
                 waits = item, outcome
                 self._queue.put_back(lane, items[position + 1 :])

@@ -6,7 +6,7 @@ far that user's messages have been handed over. It writes through an `Outlet`, w
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 
@@ -22,6 +22,13 @@ class Outlet(Protocol):
     @property
     def has_room(self) -> bool:
         """Whether more notices may be sent, or the client is to take first what waits for it."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many responses wait that no more requests should be served."""
+
+    def when_room(self, function: Callable[[], None]) -> None:
+        """Call a function, once, when it is not full any more; at once if it is not."""
 
     def send_responses(self, responses: Sequence[tuple[bytes, float]]) -> None:
         """Send frames, each with the monotonic time at which its request came in."""

@@ -69,6 +69,9 @@ class Watch:
                 log.debug("%s: closed: %s", connection.address, reason)
                 connection.outbox.close()
 
+    def _check_now(self) -> None:
+        self.check(time.monotonic())
+
     def _reason_to_close(self, connection: Connection, now: float) -> str:
         outbox, session = connection.outbox, connection.session
         if outbox.finished_at is not None and now - outbox.finished_at >= LINGER:
@@ -95,7 +98,7 @@ class Watch:
                 due = []
                 while self._calls and self._calls[0][0] <= time.monotonic():
                     due.append(heapq.heappop(self._calls)[2])
-            for function in (*due, lambda: self.check(time.monotonic())):
+            for function in (*due, self._check_now):
                 try:
                     function()
                 except Exception as error:  # a bug; but without the watch dead connections would stay for ever

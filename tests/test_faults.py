@@ -258,12 +258,14 @@ class Notices:
 
     confirmed = 0
     is_closed = False
+    is_full = False
     has_room = True
 
     def __init__(self) -> None:
         self.ids: list[int] = []
 
     def send_responses(self, responses: Sequence[tuple[bytes, float]]) -> None: ...
+    def when_room(self, function: object) -> None: ...
     def finish(self) -> None: ...
     def close(self) -> None: ...
 

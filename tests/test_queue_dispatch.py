@@ -214,3 +214,21 @@ def lane_of(server: JellyServer, user: str) -> Lane:
     """The lane of somebody's connection."""
     [lane] = [c.lane for c in server.connections if c.session.user == user]
     return lane
+
+
+def test_a_client_that_does_not_take_its_answers(start_server: StartServer) -> None:
+    """Long answers that nobody reads are not made: requests wait, and all are answered when the client reads."""
+    server = start_server(classic_gap=0)
+    friends = [f"{'界' * 28}{number}" for number in range(300)]
+    with server._reading() as dao:
+        register(server.port, "alice")
+        dao.link.insert("INSERT INTO friends (username, friend) VALUES (?, ?)", [("alice", name) for name in friends])
+    with logged_in(server.port, "alice") as alice:
+        for _ in range(250):
+            alice.send_request(ALL_FRIENDS)
+        [connection] = server.connections
+        wait_until(lambda: connection.outbox.stalled_since is not None)
+        wait_until(lambda: connection.outbox.is_full)
+        assert connection.outbox._responses_size < 500_000
+        assert [len(alice.receive().values["friends"]) for _ in range(250)] == [300] * 250
+        alice.ok(OWN_PROFILE)
