@@ -184,3 +184,11 @@ def test_a_client_that_closes_its_half_gets_its_answers(server: JellyServer) -> 
         assert wire.is_closed_by_server()
     with logged_in(server.port, "alice") as alice:
         assert alice.contents(1) == ["last words"]
+
+
+def test_a_logout_whose_client_does_not_close(server: JellyServer) -> None:
+    """The user is offline at once, not only when the connection is gone."""
+    with logged_in(server.port, "alice") as alice:
+        alice.send_request(LOGOUT, token=alice.token)
+        assert alice.socket.recv(1) == b""
+        assert server.sessions.get("alice") is None

@@ -210,3 +210,15 @@ def test_a_key_with_a_password(tmp_path: Path, certificate: tuple[Path, Path]) -
     subprocess.run(command, check=True, capture_output=True)
     with pytest.raises(ConfigError, match="cannot be used"):
         server_context(str(certificate[0]), str(locked))
+
+
+def test_a_client_that_says_goodbye(server: JellyServer, certificate: tuple[Path, Path]) -> None:
+    """TLS's own end of the conversation is one: the user is offline at once."""
+    with TlsWire(server, certificate[0]) as wire:
+        wire.call(REGISTER, username="alice", password="pw")
+    with TlsWire(server, certificate[0]) as alice:
+        alice.login("alice")
+        assert isinstance(alice.socket, ssl.SSLSocket)
+        with pytest.raises((ssl.SSLError, OSError)):  # the server says no goodbye of its own
+            alice.socket.unwrap()
+        wait_until(lambda: server.sessions.get("alice") is None)
