@@ -89,7 +89,7 @@ class Connection(socketserver.BaseRequestHandler):
         self.outbox.read_bytes += len(data)
         now = self.last_read_at = time.monotonic()
         self.has_spoken = True
-        if self.session.leaving or self.server.is_stopping:
+        if self.session.leaving or self.server.is_stopping or self.decoder.broken is not None:
             return  # nothing is served any more; what still comes is thrown away until the client has closed
         self._note_sign_of_life()
         if self.tls:

@@ -1,17 +1,11 @@
 """The group cache and its sweeper, with the clock in the test's hand."""
 
 import pytest
+from clock import Clock
 from harness import StartServer
 from wire import ADD_MEMBER, CREATE_GROUP, GROUP_MESSAGE, logged_in, register, wait_until
 
 from jelly.groups import GroupCache
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -51,10 +45,10 @@ def test_idle_groups_are_evicted(cache: GroupCache, clock: Clock) -> None:
     """After ten minutes without use a sweep forgets a group; use postpones that."""
     cache.get("old", team)
     cache.get("used", team)
-    clock.now = 599
+    clock.now += 599
     cache.get("used", must_not_load)
     assert cache.sweep() == 0
-    clock.now = 600
+    clock.now += 1
     assert cache.sweep() == 1
     assert cache.get("used", must_not_load) is not None
     assert len(cache) == 1

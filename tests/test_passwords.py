@@ -5,16 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from clock import Clock
 
 from jelly.config import Settings
 from jelly.passwords import LoginGuard, hash_password, hash_token, new_token, verify_password
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
