@@ -23,11 +23,16 @@ STOP_AT_LAST = 9.5
 """Seconds from the first signal until the process ends, whatever hangs."""
 
 DESCRIPTION = """Jelly, an instant-messaging server. Every setting may also stand in the environment, as JELLY_PORT
-and so on, or in a TOML file."""
+and so on, or in a TOML file. `jelly chat` is the chat for a person: see `jelly chat --help`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 1 cannot start, 2 a setting is wrong."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if list(arguments[:1]) == ["chat"]:
+        from jelly.chat.app import main as chat  # the server must not need what the chat needs
+
+        return chat(arguments[1:])
     parser = argparse.ArgumentParser(prog="jelly", description=DESCRIPTION)
     parser.add_argument("command", nargs="?", choices=["serve"], default="serve", help="what to do (default: serve)")
     parser.add_argument("--version", action="version", version=f"jelly {jelly.__version__}")

@@ -1,0 +1,196 @@
+"""The command `jelly chat`: arguments, the login, then one message, the full screen, or line by line."""
+
+import argparse
+import importlib.util
+import os
+import ssl
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from client_api import (
+    ConnectionLost,
+    GroupMessageEvent,
+    JellyClient,
+    MessageEvent,
+    Receiver,
+    ReconnectPolicy,
+    RequestError,
+)
+from jelly.chat import texts
+from jelly.chat.cells import clean
+from jelly.chat.login import NO_CONNECTION, NOT_KNOWN, REJECTED, USAGE, Door, Failed, Terminal
+from jelly.chat.model import Conversation, Kind, Line, Peer
+from jelly.chat.plain import Plain, printed
+from jelly.chat.session import Mailbox, Session
+from jelly.chat.texts import LANGUAGES, Words, is_known, language_of
+
+DEFAULT_SERVER = "jelly://127.0.0.1:20000"
+INTERRUPTED = 130
+
+PATIENT = ReconnectPolicy(maximum=10)
+"""Somebody looks at the screen and waits: try more often than a program would."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the chat; return the exit code (`--help` lists them)."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    options = _parse(sys.argv[1:] if arguments is None else arguments, os.environ)
+    words = Words(options.lang)
+    try:
+        return _run(options, words)
+    except Failed as failure:
+        print(f"jelly: {failure}", file=sys.stderr)
+        return failure.code
+    except (KeyboardInterrupt, EOFError):  # at a question before the chat begins
+        print(file=sys.stderr)
+        return INTERRUPTED
+
+
+# --- arguments ----------------------------------------------------------------------------------------------
+
+
+def _parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:
+    first = argparse.ArgumentParser(add_help=False)  # in which language should the second one speak?
+    first.add_argument("--lang", choices=LANGUAGES, default=language_of(environment))
+    words = Words(first.parse_known_args(arguments)[0].lang)
+    parser = argparse.ArgumentParser(
+        prog="jelly chat",
+        description=words(texts.ABOUT),
+        epilog=words(texts.ABOUT_EXIT),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+    )
+    add = parser.add_argument
+    server = environment.get("JELLY_SERVER") or DEFAULT_SERVER
+    add("name", nargs="?", default="", metavar="NAME", help=words(texts.ARG_NAME))
+    add("--server", default=server, metavar="URL", help=words(texts.ARG_SERVER))
+    add("--tls-ca", default="", metavar="FILE", help=words(texts.ARG_CA))
+    add("--plain", action="store_true", help=words(texts.ARG_PLAIN))
+    add("--send", nargs=2, metavar=("TO", "TEXT"), help=words(texts.ARG_SEND))
+    add("--lang", choices=LANGUAGES, default=language_of(environment), help=words(texts.ARG_LANG))
+    add("-h", "--help", action="help", help=words(texts.ARG_HELP))
+    return parser.parse_args(arguments)
+
+
+def _client(options: argparse.Namespace, words: Words, **more: Any) -> JellyClient:
+    if options.tls_ca:
+        more["tls"] = _tls(options, words)
+    try:
+        return JellyClient.from_url(options.server, **more)
+    except ValueError as error:
+        raise Failed(USAGE, clean(words(texts.BAD_SERVER, server=options.server))) from error
+
+
+def _tls(options: argparse.Namespace, words: Words) -> ssl.SSLContext:
+    if not options.server.startswith("jellys://"):
+        raise Failed(USAGE, words(texts.CA_WITHOUT_TLS))
+    try:
+        return ssl.create_default_context(cafile=options.tls_ca)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise Failed(USAGE, clean(words(texts.BAD_CA, file=options.tls_ca, reason=reason))) from error
+
+
+# --- one message --------------------------------------------------------------------------------------------
+
+
+class Unseen(Receiver):
+    """Takes nothing: --send shows no messages, so none may count as delivered.
+
+    A message is acknowledged when its callback has returned; these return after the connection is closed. A server
+    that knows no acknowledgements takes them for delivered all the same: those are printed.
+    """
+
+    def __init__(self) -> None:
+        self.is_over = threading.Event()
+
+    def on_message(self, event: MessageEvent) -> None:
+        self._take(Peer(event.sender), event)
+
+    def on_group_message(self, event: GroupMessageEvent) -> None:
+        self._take(Peer(event.group, True), event)
+
+    def _take(self, peer: Peer, event: MessageEvent | GroupMessageEvent) -> None:
+        if event.id is None:
+            line = Line(Kind.THEIRS, event.written_at, event.content, event.sender)
+            print(printed(Conversation(peer), line, False), flush=True)
+        else:
+            self.is_over.wait()
+
+
+def _send_one(options: argparse.Namespace, words: Words, terminal: Terminal) -> int:
+    peer, text = _what_to_send(options, words)
+    receiver = Unseen()
+    client = _client(options, words, receiver=receiver, reconnect=False)
+    try:
+        door = Door(client, options.server, words, terminal)
+        door.enter(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=False)
+        send = client.send_group_message if peer.is_group else client.send_message
+        send(peer.name, text).result()
+        return 0
+    except RequestError as error:
+        sentence, code = _what_happened(error)
+        raise Failed(code, clean(words(sentence, name=peer, reason=words.error(error)))) from error
+    finally:
+        client.close(timeout=0)
+        receiver.is_over.set()
+        client.close()
+
+
+def _what_to_send(options: argparse.Namespace, words: Words) -> tuple[Peer, str]:
+    to, text = options.send
+    peer = Peer.parse(to)
+    if not peer.name:
+        raise Failed(USAGE, words(texts.BAD_TO))
+    try:
+        if text == "-":
+            text = sys.stdin.buffer.read().decode().removesuffix("\n")
+        text.encode()
+    except UnicodeError as error:
+        raise Failed(USAGE, words(texts.NOT_UTF8)) from error
+    if not text.strip():
+        raise Failed(USAGE, words(texts.BAD_TEXT))
+    return peer, text
+
+
+def _what_happened(error: RequestError) -> tuple[texts.Text, int]:
+    if not is_known(error):
+        return texts.SEND_UNKNOWN, NOT_KNOWN
+    return texts.SEND_FAILED, NO_CONNECTION if isinstance(error, ConnectionLost) else REJECTED
+
+
+# --- the chat -----------------------------------------------------------------------------------------------
+
+
+def _run(options: argparse.Namespace, words: Words) -> int:
+    terminal = Terminal()
+    if options.send:
+        return _send_one(options, words, terminal)
+    client = _client(options, words, reconnect=PATIENT)
+    mailbox = Mailbox()
+    session = Session(client, words, mailbox.post)
+    try:
+        door = Door(client, options.server, words, terminal)
+        session.begin(*door.enter(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=True))
+        _front(options, words, session, mailbox).run()
+    finally:
+        client.close()
+    mailbox.run()  # what the last answers said
+    if count := session.model.undelivered():
+        print(words(texts.STILL_UNDELIVERED, count=count), file=sys.stderr)
+    return 0
+
+
+def _front(options: argparse.Namespace, words: Words, session: Session, mailbox: Mailbox) -> Any:
+    has_screen = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    if has_screen and not options.plain:
+        if importlib.util.find_spec("prompt_toolkit"):
+            from jelly.chat.screen import Screen
+
+            return Screen(session, mailbox)
+        print(words(texts.PLAIN_HINT))
+    sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
+    return Plain(session, mailbox, sys.stdin, sys.stdout)

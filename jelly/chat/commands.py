@@ -1,0 +1,467 @@
+"""What begins with a slash: one table of commands, how each is completed, and what it does.
+
+Words with spaces need no quoting: where a name or a text comes last, it goes to the end of the line.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from client_api import ErrorCode, Group, Profile, RequestError
+from jelly.chat import texts
+from jelly.chat.cells import clean
+from jelly.chat.model import Conversation, Peer
+from jelly.chat.session import Session
+
+Complete = Callable[[Session, str], Iterable[str]]
+
+
+class Misused(Exception):
+    """A command was used in another way than it can be."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what it does with the rest of its line, and what that rest may be."""
+
+    run: Callable[[Session, str], None]
+    complete: Complete = lambda session, rest: ()
+    """Given what stands after the command, what may stand there in full."""
+
+
+def submit(session: Session, typed: str) -> None:
+    """Do what somebody typed: a command, or a text for the conversation that is shown."""
+    # What cannot be encoded (half a character pasted into a terminal) cannot be sent either.
+    text = typed.encode("utf-8", "replace").decode().strip("\n")
+    if not text.strip():
+        return
+    if text.startswith("/") and not text.startswith("//"):
+        _run(session, text[1:])
+    elif session.model.current.peer:
+        session.send(session.model.current, text[1:] if text.startswith("//") else text)
+    else:
+        session.fail(session.words(texts.NOBODY_TO_WRITE_TO))
+
+
+def _run(session: Session, text: str) -> None:
+    word, rest = _split(text)
+    name = word.lower()
+    if command := COMMANDS.get(name):
+        try:
+            command.run(session, rest)
+        except Misused:
+            session.fail(session.words(texts.USAGE, usage=_usage(session, name)))
+    elif close := difflib.get_close_matches(name, COMMANDS, n=1):
+        session.fail(session.words(texts.DID_YOU_MEAN, name=word, close=close[0]))
+    else:
+        session.fail(session.words(texts.UNKNOWN_COMMAND, name=word))
+
+
+def _split(text: str) -> tuple[str, str]:
+    """The first word, and what comes after it."""
+    word, *rest = re.split(r"\s+", text, maxsplit=1)
+    return word, rest[0].rstrip() if rest else ""
+
+
+def _usage(session: Session, name: str) -> str:
+    return f"/{name} {session.words(texts.HELP[name].arguments)}".rstrip()
+
+
+def _needed(text: str) -> str:
+    if not text:
+        raise Misused
+    return text
+
+
+def _request(session: Session, what: str, future: "Future[Any]", done: Callable[[Any, Conversation], None]) -> None:
+    """Ask the server. The answer is said where the question was asked, whatever is shown by then."""
+    where = session.model.current
+
+    def failed(error: BaseException) -> None:
+        session.fail(session.words.failed(what, error), where)
+
+    session.request(future, lambda result: done(result, where), failed)
+
+
+# --- conversations ------------------------------------------------------------------------------------------
+
+
+def _to(session: Session, rest: str) -> None:
+    if not rest:
+        return _list_conversations(session)
+    peer, text = _peer_and_text(session, rest)
+    if not peer.name:
+        raise Misused
+    session.show(peer)
+    if text:
+        session.send(session.model.current, text)
+    return None
+
+
+def _peer_and_text(session: Session, rest: str) -> tuple[Peer, str]:
+    """Who is meant. A name with spaces (other servers allow them) is found if it is a known one."""
+    if rest in set(_peers(session, "")):
+        return Peer.parse(rest), ""
+    name, text = _split(rest)
+    return Peer.parse(name), text
+
+
+def _list_conversations(session: Session) -> None:
+    shown = [
+        f"{number} {conversation.title}" + (f" ({conversation.unread})" if conversation.unread else "")
+        for number, conversation in enumerate(session.model)
+        if conversation.peer
+    ]
+    session.note("\n".join(shown) or session.words(texts.NO_CONVERSATIONS))
+
+
+def _resend(session: Session, rest: str) -> None:
+    if not session.resend(session.model.current):
+        session.note(session.words(texts.NOTHING_TO_RESEND))
+
+
+# --- friends and profiles -----------------------------------------------------------------------------------
+
+
+def _friends(session: Session, rest: str) -> None:
+    def done(friends: dict[str, bool], where: Conversation) -> None:
+        session.model.friends = friends
+        lines = []
+        for text, wanted in ((texts.FRIENDS_ONLINE, True), (texts.FRIENDS_OFFLINE, False)):
+            if names := sorted(str(Peer(name)) for name, online in friends.items() if online == wanted):
+                lines.append(session.words(text, names=session.words.names(names)))
+        session.note("\n".join(lines) or session.words(texts.NO_FRIENDS), where)
+
+    _request(session, "/friends", session.client.list_friends(), done)
+
+
+def _person(text: str) -> str:
+    """The name of a person, who may be written as in /to."""
+    peer = Peer.parse(_needed(text))
+    if peer.is_group or not peer.name:
+        raise Misused
+    return peer.name
+
+
+def _add(session: Session, rest: str) -> None:
+    name = _person(rest)
+
+    def done(_: None, where: Conversation) -> None:
+        session.note(session.words(texts.ADDED_FRIEND, name=Peer(name)), where)
+        session.refresh()
+
+    _request(session, f"/add {rest}", session.client.add_friend(name), done)
+
+
+def _remove(session: Session, rest: str) -> None:
+    name = _person(rest)
+
+    def done(_: None, where: Conversation) -> None:
+        session.model.friends.pop(name, None)
+        session.note(session.words(texts.REMOVED_FRIEND, name=Peer(name)), where)
+
+    _request(session, f"/remove {rest}", session.client.remove_friend(name), done)
+
+
+def _profile(session: Session, rest: str) -> None:
+    def done(profile: Profile, where: Conversation) -> None:
+        lines = _fields(session, profile)
+        title = session.words(texts.PROFILE_OF, name=Peer(session.name))
+        session.note("\n".join([title, *lines]) if lines else session.words(texts.OWN_PROFILE_EMPTY), where)
+
+    _request(session, "/profile", session.client.own_profile(), done)
+
+
+def _whois(session: Session, rest: str) -> None:
+    name = _person(rest)
+    where = session.model.current
+
+    def done(profile: Profile) -> None:
+        lines = _fields(session, profile) or [session.words(texts.PROFILE_EMPTY)]
+        session.note("\n".join([session.words(texts.PROFILE_OF, name=Peer(name)), *lines]), where)
+
+    def failed(error: BaseException) -> None:
+        is_stranger = isinstance(error, RequestError) and error.code == ErrorCode.NOT_FRIENDS
+        needs = session.words(texts.WHOIS_NEEDS_FRIEND, name=rest)
+        what = f"/whois {rest}"
+        text = (
+            session.words(texts.FAILED, what=what, reason=needs) if is_stranger else session.words.failed(what, error)
+        )
+        session.fail(text, where)
+
+    session.request(session.client.friend_profile(name), done, failed)
+
+
+def _fields(session: Session, profile: Profile) -> list[str]:
+    said = [(text, getattr(profile, field)) for field, text in texts.FIELDS.items()]
+    return [session.words(texts.PROFILE_LINE, field=session.words(text), value=value) for text, value in said if value]
+
+
+def _set(session: Session, rest: str) -> None:
+    field, value = _split(rest)
+    if not field or (field in texts.FIELDS and not value):
+        raise Misused
+    if field not in texts.FIELDS:
+        return session.fail(session.words(texts.NO_SUCH_FIELD, fields=", ".join(texts.FIELDS)))
+
+    def done(_: None, where: Conversation) -> None:
+        shown = session.words(texts.FIELDS[field])
+        session.note(session.words(texts.FIELD_SET, field=shown, value=value), where)
+
+    _request(session, f"/set {field}", session.client.update_profile(**{field: value}), done)
+    return None
+
+
+def _passwd(session: Session, rest: str) -> None:
+    where = session.model.current
+
+    def first(password: str) -> None:
+        if password:
+            session.front.ask_secret(session.words(texts.ONCE_MORE), lambda again: second(password, again))
+        else:
+            session.note(session.words(texts.PASSWORD_EMPTY), where)
+
+    def second(password: str, again: str) -> None:
+        if password == again:
+            session.change_password(password, where)
+        else:
+            session.fail(session.words(texts.PASSWORDS_DIFFER), where)
+
+    session.front.ask_secret(session.words(texts.NEW_PASSWORD), first)
+
+
+# --- groups -------------------------------------------------------------------------------------------------
+
+
+def _group(session: Session, rest: str) -> None:
+    word, rest = _split(rest)
+    if word.lower() not in GROUP_COMMANDS:
+        raise Misused
+    GROUP_COMMANDS[word.lower()](session, rest)
+
+
+def _group_and_rest(session: Session, rest: str) -> tuple[str, str]:
+    """The group that is meant, and what comes after it. Its # may be left out."""
+    for name in sorted(session.model.groups, key=len, reverse=True):
+        for written in (f"#{name}", name):
+            if rest == written or rest.startswith(f"{written} "):
+                return name, rest[len(written) :].strip()
+    word, more = _split(rest)
+    return word.removeprefix("#"), more
+
+
+def _group_here(session: Session) -> str:
+    """The group whose conversation is shown."""
+    peer = session.model.current.peer
+    if peer is None or not peer.is_group:
+        raise Misused
+    return peer.name
+
+
+def _group_alone(session: Session, rest: str) -> str:
+    """A group with nothing after it, or the one that is shown."""
+    return _needed(rest.removeprefix("#")) if rest else _group_here(session)
+
+
+def _group_and_member(session: Session, rest: str) -> tuple[str, str]:
+    """A group and somebody; or somebody only, for the group that is shown."""
+    group, member = _group_and_rest(session, _needed(rest))
+    if not member:
+        group, member = _group_here(session), rest
+    return group, _person(member)
+
+
+def _group_create(session: Session, rest: str) -> None:
+    name = _needed(rest.removeprefix("#"))
+
+    def done(_: None, where: Conversation) -> None:
+        session.model.groups.setdefault(name, (session.name,))
+        session.note(session.words(texts.GROUP_CREATED, group=Peer(name, True)), where)
+
+    _request(session, f"/group create {rest}", session.client.create_group(name), done)
+
+
+def _group_disband(session: Session, rest: str) -> None:
+    name = _group_alone(session, rest)
+    what = f"/group disband {Peer(name, True)}"
+    _request(session, what, session.client.disband_group(name), lambda _, where: _gone(session, name, where, False))
+
+
+def _group_leave(session: Session, rest: str) -> None:
+    name = _group_alone(session, rest)
+    what = f"/group leave {Peer(name, True)}"
+    _request(session, what, session.client.leave_group(name), lambda _, where: _gone(session, name, where, True))
+
+
+def _gone(session: Session, name: str, where: Conversation, left: bool) -> None:
+    session.model.groups.pop(name, None)
+    text = texts.GROUP_LEFT if left else texts.GROUP_DISBANDED
+    session.note(session.words(text, group=Peer(name, True)), where)
+
+
+def _group_add(session: Session, rest: str) -> None:
+    group, member = _group_and_member(session, rest)
+
+    def done(_: None, where: Conversation) -> None:
+        session.note(session.words(texts.MEMBER_ADDED, name=Peer(member), group=Peer(group, True)), where)
+        members = session.model.groups.get(group, (session.name,))
+        session.model.groups[group] = (*members, *({member} - set(members)))
+
+    what = f"/group add {Peer(group, True)} {Peer(member)}"
+    _request(session, what, session.client.add_member(group, member), done)
+
+
+def _group_remove(session: Session, rest: str) -> None:
+    group, member = _group_and_member(session, rest)
+
+    def done(_: None, where: Conversation) -> None:
+        session.note(session.words(texts.MEMBER_REMOVED, name=Peer(member), group=Peer(group, True)), where)
+        members = session.model.groups.get(group, ())
+        session.model.groups[group] = tuple(name for name in members if name != member)
+
+    what = f"/group remove {Peer(group, True)} {Peer(member)}"
+    _request(session, what, session.client.remove_member(group, member), done)
+
+
+def _group_list(session: Session, rest: str) -> None:
+    def done(groups: dict[str, Group], where: Conversation) -> None:
+        session.model.groups = {name: group.members for name, group in groups.items()}
+        lines = [
+            session.words(texts.GROUP_LINE, group=Peer(name, True), names=_members(session, group.members))
+            for name, group in sorted(groups.items())
+        ]
+        session.note("\n".join(lines) or session.words(texts.NO_GROUPS), where)
+
+    _request(session, "/group list", session.client.list_groups(), done)
+
+
+def _members(session: Session, members: tuple[str, ...]) -> str:
+    creator, *others = [str(Peer(name)) for name in members]
+    return session.words.names([session.words(texts.CREATOR, name=creator), *others])
+
+
+# --- the rest -----------------------------------------------------------------------------------------------
+
+
+def _connect(session: Session, rest: str) -> None:
+    session.connect()
+
+
+def _logout(session: Session, rest: str) -> None:
+    session.logout()
+
+
+def _quit(session: Session, rest: str) -> None:
+    session.front.leave()
+
+
+def _help(session: Session, rest: str) -> None:
+    name = rest.removeprefix("/").lower()
+    if not name:
+        return _help_about_all(session)
+    if name not in texts.HELP:
+        return session.fail(session.words(texts.UNKNOWN_COMMAND, name=name))
+    help = texts.HELP[name]
+    parts = [f"{_usage(session, name)}", session.words(help.summary), session.words(help.more)]
+    session.note("\n".join(part for part in parts if part))
+    return None
+
+
+def _help_about_all(session: Session) -> None:
+    # The first word of the arguments will do here: the list must fit on a small screen.
+    lines = [f"{'/' + name:<10}{session.words(help.summary)}" for name, help in texts.HELP.items()]
+    keys = texts.HELP_KEYS if session.front.has_keys else texts.HELP_PLAIN
+    session.note("\n".join([*lines, session.words(keys)]))
+
+
+# --- completion ---------------------------------------------------------------------------------------------
+
+
+def complete(session: Session, typed: str) -> tuple[int, list[str]]:
+    """What may stand at the end of what was typed: from which place on, and what.
+
+    Only names that may be shown as they are: nobody can type the others, and the menu must not show them raw.
+    """
+    if not typed.startswith("/") or typed.startswith("//"):
+        start = max(typed.rfind(" "), typed.rfind("\n")) + 1
+        word = typed[start:]
+        return start, _matching(word, _names_here(session)) if word else []
+    name, space, rest = typed[1:].partition(" ")
+    if not space:
+        return 1, [f"{each} " for each in _matching(name, COMMANDS)]
+    command = COMMANDS.get(name.lower())
+    rest = rest.lstrip()
+    return len(typed) - len(rest), _matching(rest, command.complete(session, rest)) if command else []
+
+
+def _matching(begun: str, candidates: Iterable[str]) -> list[str]:
+    shown = dict.fromkeys(each for each in candidates if clean(each) == each)
+    return sorted(each for each in shown if each.lower().startswith(begun.lower()))
+
+
+def _names_here(session: Session) -> list[str]:
+    peer = session.model.current.peer
+    names = session.model.groups.get(peer.name, ()) if peer and peer.is_group else ()
+    return [str(Peer(name)) for name in (*names, *session.model.people())]
+
+
+def _peers(session: Session, rest: str) -> list[str]:
+    talking = [str(peer) for peer in session.model.conversations]
+    groups = [str(Peer(name, True)) for name in session.model.groups]
+    return [*talking, *groups, *(str(Peer(name)) for name in session.model.people())]
+
+
+def _known(session: Session, rest: str) -> list[str]:
+    return [str(Peer(name)) for name in session.model.friends]
+
+
+def _strangers(session: Session, rest: str) -> list[str]:
+    known = {session.name, *session.model.friends}
+    return [str(Peer(name)) for name in session.model.people() if name not in known]
+
+
+def _of_groups(session: Session, rest: str) -> list[str]:
+    """The word after /group, then a group, then somebody."""
+    word, _, more = rest.partition(" ")
+    if word.lower() not in GROUP_COMMANDS or rest == word:
+        return [f"{each} " for each in GROUP_COMMANDS]
+    more = more.lstrip()
+    written = [str(Peer(name, True)) for name in session.model.groups]
+    if word in ("add", "remove"):
+        group, _ = _group_and_rest(session, more)
+        members = session.model.groups.get(group, ())
+        outside = [name for name in session.model.people() if name not in members]
+        people = members[1:] if word == "remove" else outside
+        begun = f"{word} {Peer(group, True)} "
+        return [f"{begun}{Peer(name)}" for name in people] if " " in more else [f"{word} {each} " for each in written]
+    return [f"{word} {each}" for each in written] if word in ("disband", "leave") else []
+
+
+GROUP_COMMANDS: dict[str, Callable[[Session, str], None]] = {
+    "create": _group_create,
+    "disband": _group_disband,
+    "add": _group_add,
+    "remove": _group_remove,
+    "leave": _group_leave,
+    "list": _group_list,
+}
+
+COMMANDS: dict[str, Command] = {
+    "to": Command(_to, _peers),
+    "friends": Command(_friends),
+    "add": Command(_add, _strangers),
+    "remove": Command(_remove, _known),
+    "group": Command(_group, _of_groups),
+    "profile": Command(_profile),
+    "set": Command(_set, lambda session, rest: [f"{field} " for field in texts.FIELDS]),
+    "whois": Command(_whois, _known),
+    "passwd": Command(_passwd),
+    "resend": Command(_resend),
+    "connect": Command(_connect),
+    "logout": Command(_logout),
+    "quit": Command(_quit),
+    "help": Command(_help, lambda session, rest: COMMANDS),
+}

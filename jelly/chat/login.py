@@ -1,0 +1,148 @@
+"""Before the chat begins: the name, the password, and registering whoever is unknown.
+
+The server gives the same answer to an unknown name and to a wrong password. So after it comes the offer to register:
+if the name turns out to be taken, it was the password.
+"""
+
+import getpass
+import os
+import ssl
+import sys
+
+from client_api import ConnectionLost, ErrorCode, JellyClient, RequestError, RequestRejected
+from jelly.chat import texts
+from jelly.chat.cells import clean
+from jelly.chat.texts import Text, Words
+
+REJECTED, USAGE, NO_CONNECTION, LOGIN_REFUSED, NOT_KNOWN = 1, 2, 3, 4, 5
+"""Exit codes; 0 is success."""
+
+MAX_TRIES = 3
+"""Wrong passwords, until the program gives up."""
+
+
+WRONG = (ErrorCode.WRONG_CREDENTIALS, "")
+TAKEN = (ErrorCode.USERNAME_TAKEN, "")
+"""How a wrong password or an unknown name is refused, and a name that exists. The original server gives no code."""
+
+
+class Failed(Exception):
+    """The program ends, with one sentence and this exit code."""
+
+    def __init__(self, code: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+class Terminal:
+    """Asks somebody who sits there, if somebody does."""
+
+    def __init__(self) -> None:
+        self.is_there = sys.stdin.isatty()
+
+    def can_hide(self) -> bool:
+        """Whether a password can be asked for without showing it: also when the input is a pipe."""
+        if self.is_there:
+            return True
+        try:
+            os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        except OSError:
+            return False
+        return True
+
+    def secret(self, prompt: str) -> str:
+        """What is typed, without showing it. Raises EOFError."""
+        return getpass.getpass(prompt)
+
+    def ask(self, prompt: str) -> str:
+        """What is typed. Raises EOFError."""
+        return input(prompt)
+
+    def say(self, text: str) -> None:
+        """Tell something."""
+        print(text, flush=True)
+
+
+class Door:
+    """Logs one person in. Raises Failed where that cannot be."""
+
+    def __init__(self, client: JellyClient, server: str, words: Words, terminal: Terminal) -> None:
+        self._client, self._server, self._words, self._terminal = client, server, words, terminal
+
+    def enter(self, name: str, password: str, may_register: bool) -> tuple[str, str]:
+        """Log in; ask for what is not known. Returns the name and the password that were right."""
+        name = name or self._ask_name()
+        error: RequestError
+        for _ in range(MAX_TRIES):
+            is_typed = not password
+            secret = password or self._ask_password(name)
+            try:
+                self._log_in(name, secret)
+                return name, secret
+            except RequestRejected as refusal:
+                error = refusal
+            if error.code not in WRONG or not (may_register and self._terminal.is_there):
+                break
+            is_new = self._wants_to_register(name) and self._register(name, secret, is_typed)
+            password = secret if is_new else ""  # so the next turn logs in, or asks again
+        raise Failed(LOGIN_REFUSED, self._say(texts.LOGIN_REFUSED, name=name, reason=self._words.error(error)))
+
+    def _say(self, text: Text, **values: object) -> str:
+        return clean(self._words(text, **values))
+
+    def _ask_name(self) -> str:
+        name = self._terminal.ask(self._words(texts.ASK_NAME)).strip() if self._terminal.is_there else ""
+        if not name:
+            raise Failed(USAGE, self._say(texts.NEED_NAME))
+        return name
+
+    def _ask_password(self, name: str) -> str:
+        if not self._terminal.can_hide():
+            raise Failed(USAGE, self._say(texts.NEED_PASSWORD))
+        return self._terminal.secret(self._say(texts.ASK_PASSWORD, name=name))
+
+    def _log_in(self, name: str, password: str) -> None:
+        """Raises RequestRejected if the server says no."""
+        try:
+            self._client.login(name, password).result()
+        except RequestRejected:
+            raise
+        except RequestError as error:
+            raise self._no_connection(error) from error
+
+    def _no_connection(self, error: RequestError) -> Failed:
+        reason = self._why(error)
+        return Failed(NO_CONNECTION, self._say(texts.CANNOT_CONNECT, server=self._server, reason=reason))
+
+    def _why(self, error: RequestError) -> str:
+        """Why there is no connection; the system's own words where it has some."""
+        cause = error.__cause__
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_message
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        if isinstance(error, ConnectionLost):
+            return self._words(texts.CLOSED_AT_ONCE if error.sent else texts.UNREACHABLE)
+        return self._words.error(error)
+
+    def _wants_to_register(self, name: str) -> bool:
+        answer = self._terminal.ask(self._say(texts.ASK_REGISTER, name=name) + " ")
+        return answer.strip().lower() in ("y", "yes", "是", "好")
+
+    def _register(self, name: str, password: str, is_typed: bool) -> bool:
+        """Register; whether it was done. If it was not, it has been said why, and the password is asked for again."""
+        if is_typed and self._terminal.secret(self._words(texts.ONCE_MORE)) != password:
+            self._terminal.say(self._say(texts.DIFFERENT))
+            return False
+        try:
+            self._client.register(name, password).result()
+        except RequestRejected as error:
+            if error.code in TAKEN:
+                self._terminal.say(self._say(texts.PASSWORD_WAS_WRONG, name=name))
+                return False
+            reason = self._words.error(error)
+            raise Failed(LOGIN_REFUSED, self._say(texts.CANNOT_REGISTER, name=name, reason=reason)) from error
+        except RequestError as error:
+            raise self._no_connection(error) from error
+        self._terminal.say(self._say(texts.REGISTERED, name=name))
+        return True

@@ -1,0 +1,164 @@
+"""What the chat knows: conversations, their lines, what is unread, who is there.
+
+No network, no user interface, no thread and no clock: `session` fills it, `screen` and `plain` show it. One thread
+uses it, that of the user interface.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import NamedTuple
+
+from jelly.chat.cells import clean, width
+
+MAX_LINES = 2000
+MAX_CHARACTERS = 2_000_000
+"""What is kept of each conversation. Older lines are forgotten."""
+
+
+class Peer(NamedTuple):
+    """Who is at the other end: a person or a group.
+
+    Written `bob` and `#team`. A person whose own name begins with # or @ gets an @ before it, so that nobody can pass
+    for a group by his name.
+    """
+
+    name: str
+    is_group: bool = False
+
+    def __str__(self) -> str:
+        if self.is_group:
+            return f"#{self.name}"
+        return f"@{self.name}" if self.name.startswith(("#", "@")) else self.name
+
+    @classmethod
+    def parse(cls, text: str) -> "Peer":
+        """The peer that is written so."""
+        return cls(text.removeprefix("@")) if not text.startswith("#") else cls(text[1:], True)
+
+
+class Kind(Enum):
+    """Whose words a line is."""
+
+    OURS = "ours"
+    THEIRS = "theirs"
+    NOTE = "note"
+    ERROR = "error"
+
+
+class Mark(Enum):
+    """What became of a message of ours."""
+
+    NONE = ""
+    PENDING = "…"
+    FAILED = "✗"
+    UNKNOWN = "?"
+
+
+UNDELIVERED = (Mark.FAILED, Mark.UNKNOWN)
+
+
+@dataclass(eq=False)
+class Line:
+    """One message, or something that the chat says. `text` is as it was written: whoever shows it cleans it."""
+
+    kind: Kind
+    at: datetime
+    text: str
+    sender: str = ""
+    mark: Mark = Mark.NONE
+    reason: str = ""
+    """Why it is marked, for a person."""
+
+
+@dataclass(eq=False)
+class Conversation:
+    """Lines with one peer; or, without a peer, what belongs to nobody: the first screen."""
+
+    peer: Peer | None
+    lines: deque[Line] = field(default_factory=deque)
+    unread: int = 0
+    draft: str = ""
+    """What was typed here and not sent, while another conversation is shown."""
+    names: int = 2
+    """Cells that the widest name in it takes."""
+    characters: int = 0
+
+    @property
+    def title(self) -> str:
+        """Its name, as it may be shown."""
+        return clean(str(self.peer)) if self.peer else "*"
+
+    def add(self, line: Line) -> Line:
+        """Put a line at the end; the oldest ones make room for it."""
+        self.lines.append(line)
+        self.names = max(self.names, width(clean(line.sender)))
+        self.characters += len(line.text)
+        while len(self.lines) > MAX_LINES or (self.characters > MAX_CHARACTERS and len(self.lines) > 1):
+            self.characters -= len(self.lines.popleft().text)
+        return line
+
+    def move_to_end(self, line: Line) -> None:
+        """Put a line at the end that may already stand somewhere."""
+        if line in self.lines:
+            self.lines.remove(line)
+            self.characters -= len(line.text)
+        self.add(line)
+
+    def undelivered(self) -> list[Line]:
+        """Our messages that failed, or that nobody knows about."""
+        return [line for line in self.lines if line.mark in UNDELIVERED]
+
+
+class Model:
+    """All conversations, and the one that is shown. `home` is always there, as number 0."""
+
+    def __init__(self) -> None:
+        self.home = Conversation(None)
+        self.conversations: dict[Peer, Conversation] = {}
+        self.current = self.home
+        self.friends: dict[str, bool] = {}
+        """Who is on the list, and whether online, as far as the server said."""
+        self.groups: dict[str, tuple[str, ...]] = {}
+        """The groups that one is in, and their members, the creator first."""
+
+    def __iter__(self) -> Iterator[Conversation]:
+        """All of them by number."""
+        yield self.home
+        yield from self.conversations.values()
+
+    def __getitem__(self, peer: Peer) -> Conversation:
+        """The conversation with somebody; it begins here if there was none."""
+        return self.conversations.setdefault(peer, Conversation(peer))
+
+    def show(self, conversation: Conversation) -> None:
+        """Turn to a conversation: what it holds is read."""
+        self.current = conversation
+        conversation.unread = 0
+
+    def numbered(self, number: int) -> Conversation | None:
+        """The conversation of a number, None if there is none."""
+        return dict(enumerate(self)).get(number)
+
+    def next_unread(self) -> Conversation | None:
+        """The next conversation after the current one, going round, in which something is unread."""
+        everything = list(self)
+        at = everything.index(self.current)
+        return next((each for each in everything[at + 1 :] + everything[:at] if each.unread), None)
+
+    def received(self, conversation: Conversation, line: Line) -> None:
+        """Put a message into its conversation; it is unread unless that is the one shown."""
+        conversation.add(line)
+        if conversation is not self.current:
+            conversation.unread += 1
+
+    def undelivered(self) -> int:
+        """How many messages of ours are marked, in all conversations."""
+        return sum(len(conversation.undelivered()) for conversation in self)
+
+    def people(self) -> list[str]:
+        """Everybody whose name is known: friends, members of groups, those one talks with."""
+        names = [*self.friends, *(name for members in self.groups.values() for name in members)]
+        return list(dict.fromkeys([*names, *(peer.name for peer in self.conversations if not peer.is_group)]))

@@ -1,0 +1,106 @@
+"""The plain mode: it reads lines, and prints what arrives as whole lines. No terminal is needed.
+
+The main thread reads; what arrives is printed by the client's thread. The condition's lock is held by whoever touches
+the session: so the session runs on one thread at a time, as it needs.
+"""
+
+import getpass
+import threading
+from collections.abc import Callable
+from datetime import date
+from typing import TextIO
+
+from jelly.chat import texts
+from jelly.chat.cells import clean, clean_rows, cut
+from jelly.chat.commands import submit
+from jelly.chat.model import Conversation, Kind, Line
+from jelly.chat.session import Front, Mailbox, Session
+
+
+def printed(conversation: Conversation, line: Line, is_elsewhere: bool) -> str:
+    """A line as it is printed: when, where, who, what; rows after the first are indented."""
+    first, *others = clean_rows(line.text)
+    if line.kind in (Kind.OURS, Kind.THEIRS):
+        where = f"{conversation.title} " if conversation.peer and conversation.peer.is_group else ""
+        first = f"{line.at:%H:%M} {where}{clean(line.sender)}: {first}"
+    else:
+        where = f"{conversation.title}: " if is_elsewhere and conversation.peer else ""
+        first = f"{'--' if line.kind is Kind.NOTE else '!!'} {where}{first}"
+    return "\n".join([first, *(f"   {row}" for row in others)])
+
+
+class Plain(Front):
+    """The chat line by line."""
+
+    def __init__(self, session: Session, mailbox: Mailbox, source: TextIO, target: TextIO) -> None:
+        self._session, self._mailbox, self._source, self._target = session, mailbox, source, target
+        self._condition = threading.Condition(threading.RLock())
+        self._has_left = False
+        self._day = session.now().date()
+        session.front = self
+
+    def run(self) -> None:
+        """Read until the end of the input or /quit; wait for the answers."""
+        try:
+            self._mailbox.attach(self._take_jobs)
+            self._take_jobs()
+            while not self._has_left and (typed := self._source.readline()):
+                self._submit(typed)
+            self._wait_for_answers()
+        except KeyboardInterrupt:
+            print(file=self._target)
+        finally:
+            self._mailbox.attach(None)
+
+    def _submit(self, typed: str) -> None:
+        """One line at a time, its answer before the next: the output of a script is in its order then."""
+        with self._condition:
+            before = self._session.model.current
+            submit(self._session, typed)
+            current = self._session.model.current
+            if current is not before:
+                self._print(f"-- {self._session.words(texts.CONVERSATION_WITH, name=current.title)}")
+        self._wait_for_answers()
+
+    def _wait_for_answers(self) -> None:
+        with self._condition:
+            self._condition.wait_for(lambda: not self._session.pending)
+
+    def _take_jobs(self) -> None:
+        with self._condition:
+            self._mailbox.run()
+            self._condition.notify_all()
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._target, flush=True)
+
+    # --- what the session asks for ------------------------------------------------------------------------
+
+    def line_added(self, conversation: Conversation, line: Line) -> None:
+        """Print it. What one has typed oneself stands there already."""
+        conversation.unread = 0
+        if line.kind is Kind.OURS:
+            return
+        self._print_day(line.at.date())
+        self._print(printed(conversation, line, conversation is not self._session.model.current))
+
+    def _print_day(self, day: date) -> None:
+        if day != self._day:
+            self._day = day
+            self._print(f"── {day.isoformat()} ──")
+
+    def line_marked(self, conversation: Conversation, line: Line) -> None:
+        text = cut(clean_rows(line.text)[0], 40)
+        self._print(f"{line.mark.value} {conversation.title} < {text}\n   {clean(line.reason)}")
+
+    def ask_secret(self, label: str, then: Callable[[str], None]) -> None:
+        if self._source.isatty():
+            try:
+                then(getpass.getpass(clean(label)))
+            except EOFError:
+                then("")
+        else:
+            then(self._source.readline().rstrip("\n"))
+
+    def leave(self) -> None:
+        self._has_left = True

@@ -1,0 +1,183 @@
+"""Lines as the rows of a screen: columns, wrapping, scrolling, and the status bar. It knows no toolkit and no terminal.
+
+A row is a list of pieces, each a style and a text. Everything that is shown is cleaned here.
+
+    14:03   alice │ are you there?
+    14:03 ✗   bob │ no
+                  │ not delivered: there is no user of this name. /resend tries again
+"""
+
+from collections.abc import Iterator
+from datetime import date
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+from zlib import crc32
+
+from client_api import State
+from jelly.chat import texts
+from jelly.chat.cells import ELLIPSIS, align_right, clean, clean_rows, cut, width, wrap
+from jelly.chat.model import UNDELIVERED, Conversation, Kind, Line, Mark
+from jelly.chat.session import Session
+
+Row = list[tuple[str, str]]
+
+NARROW = 40
+"""Cells under which a screen has no columns."""
+WIDEST_NAME = 16
+COLOURS = 6
+
+
+class Columns(NamedTuple):
+    """How many cells a row has, and how many of them are for the name (0: there are no columns)."""
+
+    width: int
+    names: int
+
+    @property
+    def text(self) -> int:
+        """Cells for the text."""
+        return self.width - (self.names + 11 if self.names else 2)
+
+
+def columns_of(conversation: Conversation, width: int) -> Columns:
+    """How a conversation is laid out."""
+    return Columns(width, min(conversation.names, WIDEST_NAME, width // 4) if width >= NARROW else 0)
+
+
+def colour_of(name: str) -> str:
+    """The style of a name: the same one each time, on every machine."""
+    return f"class:name{crc32(name.encode('utf-8', 'replace')) % COLOURS}"
+
+
+_cache: WeakKeyDictionary[Line, tuple[object, list[Row]]] = WeakKeyDictionary()
+
+
+def rows_of(line: Line, columns: Columns) -> list[Row]:
+    """The rows of one line."""
+    key = (columns, line.at, line.text, line.mark, line.reason)
+    cached = _cache.get(line)
+    if cached is None or cached[0] != key:
+        make = _rows_in_columns if columns.names else _rows_without_columns
+        cached = (key, list(make(line, columns)))
+        _cache[line] = cached
+    return cached[1]
+
+
+def _name(line: Line) -> str:
+    return clean(line.sender) if line.kind in (Kind.OURS, Kind.THEIRS) else "--"
+
+
+def _name_style(line: Line) -> str:
+    if line.kind in (Kind.NOTE, Kind.ERROR):
+        return "class:dim"
+    return "class:me" if line.kind is Kind.OURS else colour_of(line.sender)
+
+
+def _text_style(line: Line) -> str:
+    if line.kind is Kind.ERROR:
+        return "class:error"
+    return "class:dim" if line.mark is Mark.PENDING else ""
+
+
+def _mark_style(mark: Mark) -> str:
+    return "class:error" if mark in UNDELIVERED else "class:dim"
+
+
+def _wrapped(text: str, cells: int) -> list[str]:
+    return [row for part in clean_rows(text) for row in wrap(part, cells)]
+
+
+def _rows_in_columns(line: Line, columns: Columns) -> Iterator[Row]:
+    head: Row = [
+        ("class:dim", line.at.strftime("%H:%M ")),
+        (_mark_style(line.mark), f"{line.mark.value:1} "),
+        (_name_style(line), align_right(_name(line), columns.names)),
+    ]
+    beside: Row = [("", " " * (columns.names + 8))]
+    bar = ("class:dim", " │ ")
+    style = _text_style(line)
+    for number, text in enumerate(_wrapped(line.text, columns.text)):
+        yield [*(beside if number else head), bar, (style, text)]
+    if line.reason:
+        for text in _wrapped(line.reason, columns.text):
+            yield [*beside, bar, (_mark_style(line.mark), text)]
+
+
+def _rows_without_columns(line: Line, columns: Columns) -> Iterator[Row]:
+    name = cut(_name(line), max(2, columns.width // 3))
+    head = f"{line.mark.value}{name}: " if line.kind in (Kind.OURS, Kind.THEIRS) else f"{name} "
+    first, *others = _wrapped(" " * max(0, width(head) - 2) + line.text, columns.text)
+    yield [(_name_style(line), head), (_text_style(line), first[max(0, width(head) - 2) :])]
+    for text in others:
+        yield [("", "  "), (_text_style(line), text)]
+    if line.reason:
+        for text in _wrapped(line.reason, columns.text):
+            yield [("", "  "), (_mark_style(line.mark), text)]
+
+
+def _date_row(day: date, width: int) -> Row:
+    return [("class:dim", f" {day.isoformat()} ".center(max(0, width), "─"))]
+
+
+def view(conversation: Conversation, width: int, height: int, offset: int, today: date) -> tuple[list[Row], int]:
+    """The rows to be shown: so many, and so many from the end; and the offset that was possible."""
+    columns = columns_of(conversation, width)
+    lines = list(conversation.lines)
+    upwards: list[Row] = []
+    for place in range(len(lines) - 1, -1, -1):
+        if len(upwards) >= height + offset:
+            break
+        upwards.extend(reversed(rows_of(lines[place], columns)))
+        day = lines[place].at.date()
+        if day != (lines[place - 1].at.date() if place else today):
+            upwards.append(_date_row(day, width))
+    offset = min(offset, max(0, len(upwards) - height))
+    return upwards[offset : offset + height][::-1], offset
+
+
+# --- the status bar -----------------------------------------------------------------------------------------
+
+
+def bar(session: Session, width: int, offset: int) -> Row:
+    """Who one is, how things stand, the conversations with what is unread: in one row."""
+    style = "class:bar" if session.state is State.ONLINE else "class:bar-off"
+    left: Row = [("class:bar", f" {cut(clean(session.name), WIDEST_NAME)} │ "), (style, session.standing())]
+    right: Row = [("class:bar", f" ↓ {session.words(texts.BAR_MORE_BELOW)} ")] if offset else []
+    room = width - _width(left) - _width(right) - 3
+    entries = list(_entries(session, everything=True))
+    if _width(entries) > room:
+        entries = [*_entries(session, everything=False), ("class:bar", f" {ELLIPSIS}")]
+    return _fitted([*left, ("class:bar", " │"), *entries], width - _width(right)) + right
+
+
+def _entries(session: Session, everything: bool) -> Iterator[tuple[str, str]]:
+    """` [1:bob] 2:#team(3)`; those with nothing to say only if there is room for everything."""
+    for number, each in enumerate(session.model):
+        is_here = each is session.model.current
+        if not (is_here or each.unread or each.draft or (everything and each.peer)):
+            continue
+        text = f"{number}:{cut(each.title, WIDEST_NAME)}" + ("✎" if each.draft else "")
+        if is_here:
+            yield "class:bar-here", f" [{text}]"
+        else:
+            yield ("class:bar-unread", f" {text}({each.unread})") if each.unread else ("class:bar", f" {text}")
+
+
+def _width(row: Row) -> int:
+    return sum(width(text) for _, text in row)
+
+
+def _fitted(row: Row, cells: int) -> Row:
+    """A row in exactly so many cells."""
+    fitted: Row = []
+    for style, text in row:
+        shown = cut(text, cells)
+        cells -= width(shown)
+        fitted.append((style, shown))
+    return [*fitted, ("class:bar", " " * cells)]
+
+
+def prompt(session: Session, width: int) -> str:
+    """What stands before the input: where it goes."""
+    current = session.model.current
+    return f"{cut(current.title, max(4, width // 4))}> " if current.peer else "> "

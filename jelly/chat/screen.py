@@ -1,0 +1,313 @@
+"""The full screen, on prompt_toolkit: the lines of the conversation, a status bar, the input.
+
+Everything here runs on the thread of the event loop, and nothing here waits: what the client's thread has to say comes
+through the mailbox. So what is being typed is never touched by what arrives.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterable
+from itertools import takewhile
+from typing import Any
+
+from prompt_toolkit.application import Application
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.filters import Condition, is_done
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.layout import (
+    BufferControl,
+    ConditionalContainer,
+    Dimension,
+    Float,
+    FloatContainer,
+    FormattedTextControl,
+    HSplit,
+    Layout,
+    UIContent,
+    UIControl,
+    Window,
+)
+from prompt_toolkit.layout.menus import CompletionsMenu
+from prompt_toolkit.layout.processors import BeforeInput, PasswordProcessor
+from prompt_toolkit.output import ColorDepth
+from prompt_toolkit.styles import Attrs, Style
+
+from jelly.chat import rows
+from jelly.chat.cells import clean
+from jelly.chat.commands import complete, submit
+from jelly.chat.model import Conversation
+from jelly.chat.session import Front, Mailbox, Session
+
+MAX_INPUT_ROWS = 5
+DIM = "dim" if "dim" in Attrs._fields else "ansibrightblack"  # prompt_toolkit knows dim from 3.0.52 on
+
+STYLE = {
+    "dim": DIM,
+    "me": "bold",
+    "error": "ansired",
+    "bar": "reverse",
+    "bar-off": "reverse ansired bold",
+    "bar-here": "reverse bold",
+    "bar-unread": "reverse bold",
+    "prompt": "bold",
+    "name0": "ansigreen",
+    "name1": "ansicyan",
+    "name2": "ansimagenta",
+    "name3": "ansibrightblue",
+    "name4": "ansiyellow",
+    "name5": "ansibrightmagenta",
+}
+
+
+def _common(texts: list[str]) -> str:
+    """What all of them begin with."""
+    same = takewhile(lambda chars: len(set(chars)) == 1, zip(*texts, strict=False))
+    return "".join(chars[0] for chars in same)
+
+
+class Names(Completer):
+    """Offers what commands.complete offers, in the menu."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        typed = document.text_before_cursor
+        start, offered = complete(self._session, typed)
+        for text in offered:
+            yield Completion(text, start_position=start - len(typed), display=text.split()[-1])
+
+
+class Lines(UIControl):
+    """Shows the end of a conversation, or what is above it."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.offset = 0
+        """Rows from the end."""
+        self.height = 1
+        self._width = 80
+
+    def create_content(self, width: int, height: int) -> UIContent:
+        self._width, self.height = width, height
+        today = self._session.now().date()
+        shown, self.offset = rows.view(self._session.model.current, width, height, self.offset, today)
+        padded: list[StyleAndTextTuples] = [[] for _ in range(height - len(shown))]
+        padded.extend([*row] for row in shown)
+        return UIContent(get_line=lambda number: padded[number], line_count=len(padded), show_cursor=False)
+
+    def scroll(self, count: int) -> None:
+        """Go so many rows up, or down if it is negative."""
+        self.offset = max(0, self.offset + count)
+
+    def stay(self, conversation: Conversation) -> None:
+        """After a new line: whoever reads further up goes on reading the same rows."""
+        if self.offset:
+            columns = rows.columns_of(conversation, self._width)
+            self.offset += len(rows.rows_of(conversation.lines[-1], columns))
+
+
+class Screen(Front):
+    """The chat on the whole terminal."""
+
+    has_keys = True
+
+    def __init__(self, session: Session, mailbox: Mailbox) -> None:
+        self._session, self._mailbox = session, mailbox
+        self._shown = session.model.current
+        self._lines = Lines(session)
+        self._asking: tuple[str, Callable[[str], None]] | None = None
+        self._input = Buffer(completer=Names(session), history=InMemoryHistory(), multiline=True)
+        self._secret = Buffer(multiline=False)
+        self._has_left = False
+        session.front = self
+        self._app: Application[None] = Application(
+            layout=self._layout(),
+            key_bindings=self._keys(),
+            style=Style.from_dict(STYLE),
+            color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
+            full_screen=True,
+        )
+        self._app.ttimeoutlen = 0.1  # Escape alone means nothing here: wait no longer for what belongs to it
+
+    def run(self) -> None:
+        """Show it until the person leaves."""
+        asyncio.run(self._run())
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):  # so that the terminal is given back as it was
+            loop.add_signal_handler(number, self.leave)
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(self._take_jobs)
+
+        self._mailbox.attach(wake)
+        try:
+            await self._app.run_async(pre_run=self._take_jobs)
+        except EOFError:
+            pass  # the terminal is gone
+        finally:
+            self._mailbox.attach(None)
+
+    def _take_jobs(self) -> None:
+        self._mailbox.run()
+        self._follow()
+        self._app.invalidate()
+
+    # --- what the session asks for ------------------------------------------------------------------------
+
+    def line_added(self, conversation: Conversation, line: Any) -> None:
+        if conversation is self._shown:
+            self._lines.stay(conversation)
+
+    def ask_secret(self, label: str, then: Callable[[str], None]) -> None:
+        self._asking = (clean(label), then)
+        self._secret.reset()
+        self._app.layout.focus(self._secret)
+
+    def leave(self) -> None:
+        if not self._has_left:
+            self._has_left = True
+            self._app.exit()
+
+    # --- the layout ---------------------------------------------------------------------------------------
+
+    def _layout(self) -> Layout:
+        is_asking = Condition(lambda: self._asking is not None)
+        bar = FormattedTextControl(lambda: [*rows.bar(self._session, self._columns(), self._lines.offset)])
+        root = HSplit(
+            [
+                Window(self._lines, height=Dimension(min=0)),
+                Window(bar, height=1, style="class:bar"),
+                ConditionalContainer(self._input_window(), ~is_asking),
+                ConditionalContainer(self._secret_window(), is_asking),
+            ]
+        )
+        menu = Float(CompletionsMenu(max_height=8, extra_filter=~is_done), xcursor=True, ycursor=True)
+        return Layout(FloatContainer(root, [menu]), focused_element=self._input)
+
+    def _columns(self) -> int:
+        return self._app.output.get_size().columns
+
+    def _input_window(self) -> Window:
+        before = BeforeInput(lambda: rows.prompt(self._session, self._columns()), "class:prompt")
+        control = BufferControl(self._input, input_processors=[before])
+        height = Dimension(min=1, max=MAX_INPUT_ROWS)
+        return Window(control, height=height, wrap_lines=True, dont_extend_height=True)
+
+    def _secret_window(self) -> Window:
+        before = BeforeInput(lambda: self._asking[0] if self._asking else "", "class:prompt")
+        return Window(BufferControl(self._secret, input_processors=[PasswordProcessor(), before]), height=1)
+
+    # --- the keys -----------------------------------------------------------------------------------------
+
+    def _keys(self) -> KeyBindings:
+        keys = KeyBindings()
+
+        def bind(action: Callable[[], None], *sequence: str) -> None:
+            @keys.add(*sequence)
+            def _(event: KeyPressEvent) -> None:
+                action()
+                self._follow()
+
+        for action, *sequence in (
+            (self._enter, "enter"),
+            (lambda: self._input.insert_text("\n"), "escape", "enter"),
+            (self._complete, "tab"),
+            (self._input.complete_previous, "s-tab"),
+            (self._interrupt, "c-c"),
+            (self._end, "c-d"),
+            (lambda: self._app.renderer.clear(), "c-l"),
+            (lambda: self._lines.scroll(self._page()), "pageup"),
+            (lambda: self._lines.scroll(-self._page()), "pagedown"),
+            (lambda: self._lines.scroll(10**9), "c-home"),
+            (lambda: self._lines.scroll(-(10**9)), "c-end"),
+            (self._next_unread, "escape", "a"),
+        ):
+            bind(action, *sequence)
+        for number in range(10):
+            bind(lambda number=number: self._turn_to(number), "escape", str(number))  # type: ignore[misc]
+        return keys
+
+    def _page(self) -> int:
+        return max(1, self._lines.height - 2)
+
+    def _enter(self) -> None:
+        if self._asking:
+            _, then = self._asking
+            secret = self._secret.text
+            self._ask_no_more()
+            then(secret)
+            return
+        text = self._input.text
+        self._input.append_to_history()
+        self._input.reset()
+        self._lines.offset = 0
+        submit(self._session, text)
+
+    def _ask_no_more(self) -> None:
+        self._asking = None
+        self._secret.reset()
+        self._app.layout.focus(self._input)
+
+    def _complete(self) -> None:
+        """As a shell does: what is certain at once, else a menu."""
+        buffer = self._input
+        if self._asking:
+            return None
+        if buffer.complete_state:
+            return buffer.complete_next()
+        typed = buffer.document.text_before_cursor
+        start, offered = complete(self._session, typed)
+        certain = offered[0] if len(offered) == 1 else _common(offered)
+        if len(offered) == 1 or len(certain) > len(typed) - start:
+            buffer.delete_before_cursor(len(typed) - start)
+            buffer.insert_text(certain)
+        elif offered:
+            buffer.start_completion()
+        return None
+
+    def _interrupt(self) -> None:
+        """Ctrl-C: give up what is being typed; if there is nothing, leave."""
+        if self._asking:
+            self._ask_no_more()
+        elif self._input.text:
+            self._input.append_to_history()
+            self._input.reset()
+        else:
+            self.leave()
+
+    def _end(self) -> None:
+        """Ctrl-D: delete a character; if there is nothing, leave."""
+        buffer = self._secret if self._asking else self._input
+        if buffer.text:
+            buffer.delete()
+        else:
+            self._interrupt()
+
+    # --- from one conversation to another -----------------------------------------------------------------
+
+    def _next_unread(self) -> None:
+        if conversation := self._session.model.next_unread():
+            self._session.model.show(conversation)
+
+    def _turn_to(self, number: int) -> None:
+        if conversation := self._session.model.numbered(number):
+            self._session.model.show(conversation)
+
+    def _follow(self) -> None:
+        """What was typed stays with the conversation that it was meant for; what was meant for none comes along."""
+        current = self._session.model.current
+        if current is not self._shown:
+            if self._shown.peer or current.draft:
+                self._shown.draft = self._input.text
+                self._input.reset(Document(current.draft))
+                current.draft = ""
+            self._shown = current
+            self._lines.offset = 0

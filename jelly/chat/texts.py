@@ -1,0 +1,388 @@
+"""Every sentence of the chat, in English and in Chinese, side by side.
+
+A name in braces is filled in by whoever says the sentence. What is filled in may come from a stranger: sentences are
+cleaned where they are shown, as everything is.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from jelly.errors import (
+    ConnectionLost,
+    ErrorCode,
+    RequestError,
+    RequestTimeout,
+    ServerBusy,
+    ServerFailed,
+)
+
+LANGUAGES = ("en", "zh")
+
+
+class Text(NamedTuple):
+    """One sentence, in each language."""
+
+    en: str
+    zh: str
+
+
+class Help(NamedTuple):
+    """What /help says about a command: its arguments, one line, and what there is to say besides."""
+
+    arguments: Text
+    summary: Text
+    more: Text = Text("", "")
+
+
+def language_of(environment: Mapping[str, str]) -> str:
+    """The language that the environment asks for: zh if it is Chinese, else en."""
+    for variable in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        if value := environment.get(variable):
+            return "zh" if value.lower().startswith("zh") else "en"
+    return "en"
+
+
+def is_known(error: BaseException) -> bool:
+    """Whether it is known that nothing was done."""
+    if isinstance(error, ConnectionLost):
+        return not error.sent
+    return not isinstance(error, RequestTimeout | ServerFailed)
+
+
+class Words:
+    """Says sentences in one language."""
+
+    def __init__(self, language: str) -> None:
+        self._place = LANGUAGES.index(language)
+
+    def __call__(self, text: Text, **values: object) -> str:
+        return text[self._place].format(**values)
+
+    def names(self, names: list[str]) -> str:
+        """Names in a row."""
+        return ("、" if self._place else ", ").join(names)
+
+    def error(self, error: BaseException) -> str:
+        """What went wrong, for a person."""
+        if isinstance(error, ConnectionLost):
+            return self(CONNECTION_BROKE if error.sent else NOT_CONNECTED)
+        if isinstance(error, RequestError) and error.code in ERRORS:
+            return self(ERRORS[ErrorCode(error.code)])
+        for kind, text in ((ServerBusy, SERVER_BUSY), (RequestTimeout, NO_ANSWER), (ServerFailed, SERVER_FAILED)):
+            if isinstance(error, kind):
+                return self(text)
+        # The original server gives no reason; a later one may know reasons that we do not.
+        return str(error) if isinstance(error, RequestError) and error.code else self(REFUSED)
+
+    def failed(self, what: str, error: BaseException) -> str:
+        """What somebody asked for, and why it was not done, or that nobody knows."""
+        return self(FAILED if is_known(error) else PERHAPS_DONE, what=what, reason=self.error(error))
+
+
+# --- how a request ends that has no result -------------------------------------------------------------------
+
+ERRORS: dict[ErrorCode, Text] = {
+    ErrorCode.MALFORMED_FRAME: Text("this is too long for the server", "内容太长，服务器不接收"),
+    ErrorCode.MALFORMED_BODY: Text("the server cannot read this", "服务器无法识别这个请求"),
+    ErrorCode.UNKNOWN_TYPE: Text("this server cannot do that", "这个服务器不支持此操作"),
+    ErrorCode.NOT_LOGGED_IN: Text("you are not logged in", "尚未登录"),
+    ErrorCode.ALREADY_LOGGED_IN: Text("you are logged in already", "已经登录了"),
+    ErrorCode.WRONG_CREDENTIALS: Text("the name or the password is wrong", "用户名或密码不对"),
+    ErrorCode.TOO_MANY_ATTEMPTS: Text(
+        "too many failed logins: wait a quarter of an hour", "登录失败次数过多，请等一刻钟再试"
+    ),
+    ErrorCode.INVALID_USERNAME: Text(
+        "a name has 1 to 32 characters, without spaces or invisible ones",
+        "用户名为 1 到 32 个字符，不含空格和不可见字符",
+    ),
+    ErrorCode.INVALID_PASSWORD: Text("a password has 1 to 128 characters", "密码为 1 到 128 个字符"),
+    ErrorCode.USERNAME_TAKEN: Text("this name is taken", "这个用户名已被使用"),
+    ErrorCode.INVALID_TOKEN: Text("the session has ended", "会话已失效"),
+    ErrorCode.NOT_YOURSELF: Text("the server takes you for somebody else", "服务器认为你是另一个用户"),
+    ErrorCode.NO_SUCH_USER: Text("no such user", "没有这个用户"),
+    ErrorCode.ALREADY_FRIENDS: Text("already on your list", "已经在好友列表里"),
+    ErrorCode.NOT_FRIENDS: Text("not on your list", "不在好友列表里"),
+    ErrorCode.INVALID_GROUP_NAME: Text(
+        "a group's name has 1 to 32 characters, without spaces or invisible ones",
+        "群组名为 1 到 32 个字符，不含空格和不可见字符",
+    ),
+    ErrorCode.GROUP_EXISTS: Text("there is a group of this name already", "已有同名群组"),
+    ErrorCode.NO_SUCH_GROUP: Text("no such group", "没有这个群组"),
+    ErrorCode.NOT_GROUP_CREATOR: Text("only its creator may do this", "只有群组的创建者可以这样做"),
+    ErrorCode.ALREADY_MEMBER: Text("already a member", "已经是成员"),
+    ErrorCode.NOT_A_MEMBER: Text("not a member of this group", "不是该群组的成员"),
+    ErrorCode.CREATOR_CANNOT_LEAVE: Text(
+        "its creator cannot leave it, only disband it", "创建者不能退出群组，只能解散它"
+    ),
+    ErrorCode.TOO_LONG: Text("this is too long", "内容太长"),
+    ErrorCode.LIMIT_REACHED: Text("there are too many already", "数量已达上限"),
+    ErrorCode.RATE_LIMITED: Text("too many messages a second: slow down", "发送太频繁，请慢一点"),
+    ErrorCode.REQUEST_ID_REUSED: Text("the server took it for another message", "服务器把它当成了另一条消息"),
+    ErrorCode.BUSY: Text(
+        "the server is busy, nothing was done: try again in a moment", "服务器繁忙，未做处理，请稍后再试"
+    ),
+    ErrorCode.INTERNAL: Text("the server failed", "服务器出错"),
+}
+
+CONNECTION_BROKE = Text("the connection broke", "连接中断")
+NOT_CONNECTED = Text("not connected", "没有连接")
+SERVER_BUSY = ERRORS[ErrorCode.BUSY]
+SERVER_FAILED = ERRORS[ErrorCode.INTERNAL]
+NO_ANSWER = Text("no answer in time", "没有及时应答")
+REFUSED = Text("the server refuses this, and gives no reason", "服务器拒绝了，没有说明原因")
+LIST_SEPARATOR = Text(", ", "，")
+
+# --- coming and going ----------------------------------------------------------------------------------------
+
+WELCOME = Text("Welcome, {name}. /to NAME begins a conversation, /help lists all commands.",
+               "欢迎，{name}。用 /to 名字 开始对话，用 /help 查看所有命令。")  # fmt: skip
+ONLINE_NOW = Text("online: {names}", "在线：{names}")
+NOBODY_ONLINE = Text("none of your friends is online", "没有好友在线")
+NO_FRIENDS = Text("nobody is on your list yet: /add NAME", "好友列表还是空的：/add 名字")
+WHILE_AWAY = Text("while you were away: {counts} (Alt-a goes there)", "你不在的时候：{counts}（按 Alt-a 前往）")
+FROM_PERSON = Text("{count} from {name}", "{name} 发来 {count} 条")
+IN_GROUP = Text("{count} in {name}", "{name} 中有 {count} 条")
+WRITES_FIRST = Text("{name} writes to you: Alt-{number} goes there", "{name} 发来消息：按 Alt-{number} 前往")
+CONNECTED_AGAIN = Text("connected again (not connected since {since})", "已重新连接（{since} 起曾断开）")
+CONNECTED = Text("connected", "已连接")
+TAKEN_OVER = Text(
+    "ended: someone logged in as {name} elsewhere; /connect comes back",
+    "已结束：{name} 在别处登录；/connect 可重新登录",
+)
+LINE_ENDED = Text("not connected any more; /connect tries again", "连接已断开；/connect 可重试")
+CANNOT_CONNECT_NOW = Text("cannot connect: {reason}", "无法连接：{reason}")
+PASSWORD_NEEDED = Text("/connect asks for the password", "/connect 会询问密码")
+SERVER_STOPS = Text("the server is going down", "服务器即将停止")
+ALREADY_CONNECTED = Text("you are connected", "已经连接")
+ALREADY_TRYING = Text("it is being tried all the time", "正在不断重试")
+
+# --- the status bar ------------------------------------------------------------------------------------------
+
+BAR_CONNECTED = Text("connected", "已连接")
+BAR_CONNECTING = Text("connecting", "正在连接")
+BAR_RECONNECTING = Text("not connected since {since}, trying again", "{since} 起断开，正在重试")
+BAR_OFFLINE = Text("not connected since {since}; /connect", "{since} 起断开；/connect")
+BAR_TAKEN_OVER = Text("ended: logged in elsewhere; /connect", "已结束：在别处登录；/connect")
+BAR_MORE_BELOW = Text("more below", "下面还有")
+
+# --- conversations -------------------------------------------------------------------------------------------
+
+NOT_DELIVERED = Text("not delivered: {reason}. /resend tries again", "未送达：{reason}。/resend 可重发")
+PERHAPS_DELIVERED = Text(
+    "perhaps delivered: {reason}. /resend sends it again", "不确定是否送达：{reason}。/resend 可重发"
+)
+SOME_UNDELIVERED = Text(
+    "not delivered: {counts}; /resend there sends them again", "未送达：{counts}；在该对话中用 /resend 重发"
+)
+TO_SOMEBODY = Text("{count} to {name}", "给 {name} 的 {count} 条")
+NOTHING_TO_RESEND = Text("nothing here is marked", "这里没有需要重发的消息")
+NOBODY_TO_WRITE_TO = Text("this goes to nobody yet: /to NAME first", "还没有对话对象：请先 /to 名字")
+CONVERSATION_WITH = Text("you are writing to {name}", "正在与 {name} 对话")
+NO_CONVERSATIONS = Text("no conversations yet", "还没有对话")
+CAME_ONLINE = Text("{name} is online", "{name} 上线了")
+WENT_OFFLINE = Text("{name} is offline", "{name} 下线了")
+JOINED = Text("{names} joined", "{names} 加入了群组")
+LEFT = Text("{names} left", "{names} 离开了群组")
+YOU_ARE_IN = Text("you are in {group} with {names}", "你已加入 {group}，成员：{names}")
+YOU_ARE_OUT = Text("you are no longer in {group}", "你已不在 {group} 中")
+GROUP_ENDED = Text("{group} was disbanded", "{group} 已解散")
+
+# --- answers to commands -------------------------------------------------------------------------------------
+
+UNKNOWN_COMMAND = Text(
+    "there is no /{name}; /help lists all commands. (// sends a text that begins with /)",
+    "没有 /{name} 命令；用 /help 查看所有命令。（以 // 开头可发送以 / 开头的文字）",
+)
+DID_YOU_MEAN = Text("there is no /{name}: did you mean /{close}?", "没有 /{name} 命令：是不是 /{close}？")
+USAGE = Text("it is used so: {usage}", "用法：{usage}")
+FAILED = Text("{what}: {reason}", "{what}：{reason}")
+PERHAPS_DONE = Text("{what}: {reason}; perhaps it was done, perhaps not", "{what}：{reason}，不确定是否已完成")
+ADDED_FRIEND = Text("{name} is on your list now", "{name} 已加入好友列表")
+REMOVED_FRIEND = Text("{name} is off your list", "{name} 已从好友列表移除")
+FRIENDS_ONLINE = Text("online: {names}", "在线：{names}")
+FRIENDS_OFFLINE = Text("not online: {names}", "不在线：{names}")
+GROUP_CREATED = Text("{group} is yours: /to {group} goes there, /group add {group} NAME takes people in",
+                     "{group} 已创建：/to {group} 前往，/group add {group} 名字 添加成员")  # fmt: skip
+GROUP_DISBANDED = Text("{group} is disbanded", "{group} 已解散")
+MEMBER_ADDED = Text("{name} is in {group} now", "{name} 已加入 {group}")
+MEMBER_REMOVED = Text("{name} is out of {group}", "{name} 已移出 {group}")
+GROUP_LEFT = Text("you have left {group}", "你已退出 {group}")
+NO_GROUPS = Text("you are in no group: /group create NAME", "你还没有群组：/group create 名字")
+GROUP_LINE = Text("{group}: {names}", "{group}：{names}")
+CREATOR = Text("{name} (creator)", "{name}（创建者）")
+PROFILE_OF = Text("the profile of {name}", "{name} 的资料")
+PROFILE_EMPTY = Text("says nothing about himself or herself", "没有填写资料")
+PROFILE_LINE = Text("{field}: {value}", "{field}：{value}")
+OWN_PROFILE_EMPTY = Text("your profile is empty: /set name YOUR NAME", "你的资料是空的：/set name 你的名字")
+FIELD_SET = Text("{field} is now: {value}", "{field} 已改为：{value}")
+NO_SUCH_FIELD = Text("a profile has these fields: {fields}", "资料包括：{fields}")
+WHOIS_NEEDS_FRIEND = Text("not on your list: /add {name} first", "不在好友列表里：请先 /add {name}")
+NEW_PASSWORD = Text("New password: ", "新密码：")
+ONCE_MORE = Text("Once more: ", "再输一次：")
+PASSWORDS_DIFFER = Text("the two were not the same: nothing is changed", "两次输入不一致，未做更改")
+PASSWORD_EMPTY = Text("nothing is changed", "未做更改")
+PASSWORD_CHANGED = Text("your password is changed", "密码已更改")
+
+FIELDS: dict[str, Text] = {
+    "name": Text("name", "姓名"),
+    "sex": Text("sex", "性别"),
+    "age": Text("age", "年龄"),
+    "phone": Text("phone", "电话"),
+    "address": Text("address", "地址"),
+    "introduction": Text("introduction", "简介"),
+}
+
+NOTHING = Text("", "")
+HELP: dict[str, Help] = {
+    "to": Help(
+        Text("bob | #team [TEXT]", "bob | #team [文字]"),
+        Text("turn to a person or a group", "转到与某人或群组的对话"),
+        Text(
+            "/to bob hello also says hello. # marks groups. /to alone lists the conversations.",
+            "/to bob 你好 会同时发出“你好”。# 表示群组。单独的 /to 列出所有对话。",
+        ),
+    ),
+    "friends": Help(NOTHING, Text("who is on your list, and online", "好友列表，谁在线")),
+    "add": Help(Text("bob", "bob"), Text("put a person on your list", "添加好友")),
+    "remove": Help(Text("bob", "bob"), Text("take a person off your list", "删除好友")),
+    "group": Help(
+        Text("create|disband|add|remove|leave|list", "create|disband|add|remove|leave|list"),
+        Text("groups: see /help group", "群组：见 /help group"),
+        Text(
+            "/group create #team         found a group\n"
+            "/group disband [#team]      end a group of yours\n"
+            "/group add [#team] bob      take somebody into it\n"
+            "/group remove [#team] bob   take somebody out of it\n"
+            "/group leave [#team]        leave a group of somebody else's\n"
+            "/group list                 your groups and their members\n"
+            "In brackets: may be left out in the group's own conversation.",
+            "/group create #team         创建群组\n"
+            "/group disband [#team]      解散自己的群组\n"
+            "/group add [#team] bob      添加成员\n"
+            "/group remove [#team] bob   移除成员\n"
+            "/group leave [#team]        退出别人的群组\n"
+            "/group list                 自己的群组及成员\n"
+            "方括号中的部分在该群组的对话里可以省略。",
+        ),
+    ),
+    "profile": Help(NOTHING, Text("what you said about yourself", "查看自己的资料")),
+    "set": Help(
+        Text("name Alice Smith", "name 王小明"),
+        Text("say something about yourself", "填写自己的资料"),
+        Text(
+            "The fields: name, sex, age, phone, address, introduction.",
+            "可填写：name、sex、age、phone、address、introduction。",
+        ),
+    ),
+    "whois": Help(Text("bob", "bob"), Text("what a friend says about himself or herself", "查看好友的资料")),
+    "passwd": Help(
+        NOTHING,
+        Text("change your password", "修改密码"),
+        Text("It asks for the new password twice; nothing is shown.", "会两次询问新密码，输入时不显示。"),
+    ),
+    "resend": Help(
+        NOTHING,
+        Text("send again what is marked ✗ or ?", "重发标有 ✗ 或 ? 的消息"),
+        Text(
+            "It sends what is marked in this conversation. What is marked ? may arrive twice then.",
+            "重发当前对话里有标记的消息。标有 ? 的可能会被收到两次。",
+        ),
+    ),
+    "connect": Help(NOTHING, Text("log in again after the session has ended", "会话结束后重新登录")),
+    "logout": Help(NOTHING, Text("end the session and leave", "退出登录并离开")),
+    "quit": Help(NOTHING, Text("leave", "离开")),
+    "help": Help(Text("[COMMAND]", "[命令]"), Text("this list, or more about one command", "本列表，或某个命令的说明")),
+}
+
+HELP_KEYS = Text(
+    "Alt-a     the next unread; Alt-1, Alt-2: that conversation\n"
+    "Tab       completes; ↑ recalls; Alt-Enter: a new line\n"
+    "PageUp    scrolls back; Ctrl-End: to the end\n"
+    "//text    sends /text\n"
+    "… ✗ ?     on its way, not delivered, not known",
+    "Alt-a     下一个未读；Alt-1、Alt-2：切换对话\n"
+    "Tab       补全；↑ 找回输入；Alt-Enter 换行\n"
+    "PageUp    向上滚动；Ctrl-End 回到末尾\n"
+    "//文字    发送 /文字\n"
+    "… ✗ ?     发送中、未送达、不确定",
+)
+HELP_PLAIN = Text(
+    "//text    sends /text\n✗ ?       not delivered, not known",
+    "//文字    发送 /文字\n✗ ?       未送达、不确定",
+)
+
+# --- before the chat begins ----------------------------------------------------------------------------------
+
+ASK_NAME = Text("Name: ", "用户名：")
+ASK_PASSWORD = Text("Password for {name}: ", "{name} 的密码：")
+ASK_REGISTER = Text("No such name, or a wrong password. Register {name} as a new name? [y/N] ",
+                    "没有这个用户，或密码不对。要注册新用户 {name} 吗？[y/N] ")  # fmt: skip
+REGISTERED = Text("Welcome: {name} is registered.", "欢迎：{name} 注册成功。")
+PASSWORD_WAS_WRONG = Text("The name {name} is taken, so the password was wrong. Try again.",
+                          "用户名 {name} 已存在，所以是密码不对。请再试一次。")  # fmt: skip
+DIFFERENT = Text("The two were not the same. Try again.", "两次输入不一致，请再试一次。")
+LOGIN_REFUSED = Text("Cannot log in as {name}: {reason}.", "无法以 {name} 登录：{reason}。")
+CANNOT_REGISTER = Text("Cannot register {name}: {reason}.", "无法注册 {name}：{reason}。")
+CANNOT_CONNECT = Text(
+    "Cannot connect to {server}: {reason}. Is the server running?", "无法连接 {server}：{reason}。服务器在运行吗？"
+)
+CLOSED_AT_ONCE = Text("it closes the connection (if it speaks TLS, its address begins with jellys://)",
+                      "对方关闭了连接（如果服务器使用 TLS，地址应以 jellys:// 开头）")  # fmt: skip
+UNREACHABLE = Text("nobody answers there", "没有应答")
+NEED_NAME = Text("Say who you are: jelly chat NAME.", "请给出用户名：jelly chat NAME。")
+NEED_PASSWORD = Text(
+    "There is no terminal to ask for the password: set JELLY_PASSWORD.", "没有终端可以询问密码：请设置 JELLY_PASSWORD。"
+)
+BAD_CA = Text("--tls-ca: {file} cannot be used: {reason}.", "--tls-ca：无法使用 {file}：{reason}。")
+CA_WITHOUT_TLS = Text("--tls-ca needs a server with TLS: jellys://…", "--tls-ca 需要使用 TLS 的服务器：jellys://…")
+BAD_SERVER = Text("{server} is not of the form jelly://host:port or jellys://host:port.",
+                  "{server} 的格式应为 jelly://host:port 或 jellys://host:port。")  # fmt: skip
+BAD_TO = Text("--send needs somebody to send to: bob or #team.", "--send 需要收信人：bob 或 #team。")
+BAD_TEXT = Text("There is no text to send.", "没有要发送的文字。")
+NOT_UTF8 = Text("The text is not UTF-8.", "文字不是 UTF-8 编码。")
+SEND_FAILED = Text("Not sent to {name}: {reason}.", "未能发给 {name}：{reason}。")
+SEND_UNKNOWN = Text("Perhaps sent to {name}, perhaps not: {reason}.", "不确定是否已发给 {name}：{reason}。")
+PLAIN_HINT = Text("Plain mode, line by line. The full screen comes with: pip install '.[chat]'",
+                  "逐行模式。要使用全屏界面：pip install '.[chat]'")  # fmt: skip
+STILL_UNDELIVERED = Text("Not delivered: {count}.", "未送达：{count} 条。")
+
+# --- --help --------------------------------------------------------------------------------------------------
+
+ABOUT = Text("The chat for a person in a terminal. It asks for the password.", "终端聊天。密码会在运行时询问。")
+ARG_NAME = Text("who you are; it offers to register an unknown name", "用户名；未注册的名字可当场注册")
+ARG_SERVER = Text(
+    "jelly://host:port, or jellys:// with TLS (default: %(default)s)",
+    "jelly://host:port，TLS 用 jellys://（默认：%(default)s）",
+)
+ARG_CA = Text("file with the certificate to trust, for jellys://", "jellys:// 所信任的证书文件")
+ARG_PLAIN = Text("line by line instead of the full screen", "逐行模式，不用全屏界面")
+ARG_SEND = Text(
+    "send one message to bob or #team and exit; TEXT - reads standard input",
+    "向 bob 或 #team 发一条消息后退出；TEXT 为 - 时读标准输入",
+)
+ARG_LANG = Text("language (default: LANG)", "语言（默认取 LANG）")
+ARG_HELP = Text("show this and exit", "显示本说明")
+ABOUT_EXIT = Text(
+    "environment:\n"
+    "  JELLY_PASSWORD  the password, for scripts\n"
+    "  JELLY_SERVER    instead of --server\n"
+    "  NO_COLOR        no colours\n\n"
+    "exit codes:\n"
+    "  0  done; with --send: the message is stored\n"
+    "  1  the server refuses the message: nothing was sent to anybody\n"
+    "  2  wrong usage\n"
+    "  3  no connection, or it broke before anything was sent\n"
+    "  4  the login was refused\n"
+    "  5  sent, but it is not known whether it arrived",
+    "环境变量：\n"
+    "  JELLY_PASSWORD  密码，供脚本使用\n"
+    "  JELLY_SERVER    代替 --server\n"
+    "  NO_COLOR        不使用颜色\n\n"
+    "退出码：\n"
+    "  0  完成；用 --send 时：消息已保存\n"
+    "  1  服务器拒绝了消息：什么也没有发出\n"
+    "  2  用法有误\n"
+    "  3  没有连接，或在发出之前断开\n"
+    "  4  登录被拒绝\n"
+    "  5  已发出，但不确定是否送达",
+)

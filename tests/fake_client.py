@@ -1,0 +1,100 @@
+"""A client without a network, for what stands on it: the test answers its requests."""
+
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from typing import Any
+
+from client_api import (
+    ConnectionEvent,
+    GroupMessageEvent,
+    JellyClient,
+    MessageEvent,
+    Reason,
+    Receiver,
+    RequestRejected,
+    State,
+    SystemEvent,
+)
+from jelly.chat.session import Front, Mailbox, Session
+from jelly.chat.texts import Words
+
+NOW = datetime(2025, 11, 24, 14, 3, tzinfo=UTC)
+MS = int(NOW.timestamp() * 1000)
+
+
+class FakeClient:
+    """Notes each call as (name, arguments). `answer` and `refuse` end the oldest one that is open."""
+
+    def __init__(self) -> None:
+        self.state = State.ONLINE
+        self.receiver = Receiver()
+        self.calls: list[tuple[Any, ...]] = []
+        self._open: list[Future[Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any, **named: Any) -> Future[Any]:
+            self.calls.append((name, *arguments, *([named] if named else [])))
+            self._open.append(Future())
+            return self._open[-1]
+
+        return call
+
+    def answer(self, result: Any = None) -> None:
+        self._open.pop(0).set_result(result)
+
+    def refuse(self, error: Exception | str) -> None:
+        """End it with an error, or with the rejection that has this code."""
+        self._open.pop(0).set_exception(RequestRejected(error) if isinstance(error, str) else error)
+
+
+class QuietFront(Front):
+    """A user interface that answers questions for passwords as it is told."""
+
+    has_keys = True
+
+    def __init__(self) -> None:
+        self.secrets: list[str] = []
+        self.has_left = False
+
+    def ask_secret(self, label: str, then: Any) -> None:
+        then(self.secrets.pop(0))
+
+    def leave(self) -> None:
+        self.has_left = True
+
+
+class Chat:
+    """A session as alice on a fake client. What the client calls back is done at once."""
+
+    def __init__(self, language: str = "en") -> None:
+        self.client = FakeClient()
+        mailbox = Mailbox()
+        mailbox.attach(mailbox.run)
+        client: Any = self.client
+        self.session = Session(client, Words(language), mailbox.post, now=lambda: NOW)
+        self.front = self.session.front = QuietFront()
+        self.model = self.session.model
+        self.session.name, self.session.state = "alice", State.ONLINE
+
+    @property
+    def typed_client(self) -> JellyClient:
+        return self.session.client
+
+    def said(self, where: Any = None) -> list[str]:
+        """The texts in a conversation, or in the one that is shown."""
+        return [line.text for line in (where or self.model.current).lines]
+
+    def receive(self, sender: str, content: str, group: str = "", time: int = MS) -> None:
+        if group:
+            self.client.receiver.on_group_message(
+                GroupMessageEvent(self.typed_client, sender, content, time, None, group=group)
+            )
+        else:
+            self.client.receiver.on_message(MessageEvent(self.typed_client, sender, content, time, None))
+
+    def system(self, event: str, **values: Any) -> None:
+        self.client.receiver.on_system(SystemEvent(self.typed_client, event, **values))
+
+    def connection(self, state: State, reason: Reason) -> None:
+        previous, self.client.state = self.client.state, state
+        self.client.receiver.on_connection(ConnectionEvent(self.typed_client, previous, state, reason))

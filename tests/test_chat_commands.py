@@ -1,0 +1,266 @@
+"""What begins with a slash: parsing, what is asked of the client, the answers in words, completion."""
+
+import pytest
+from fake_client import Chat
+
+from client_api import Group, Profile, RequestRejected, RequestTimeout
+from jelly.chat.commands import COMMANDS, complete, submit
+from jelly.chat.model import Peer
+
+
+def run(typed: str, *answers: object, where: str = "") -> Chat:
+    """Type one line as alice, in a conversation or on the first screen, and have the server answer."""
+    chat = Chat()
+    chat.model.groups = {"team": ("alice", "bob"), "my team": ("alice",)}
+    if where:
+        chat.session.show(Peer.parse(where))
+    submit(chat.session, typed)
+    for answer in answers:
+        if isinstance(answer, Exception):
+            chat.client.refuse(answer)
+        else:
+            chat.client.answer(answer)
+    return chat
+
+
+@pytest.mark.parametrize(
+    ("typed", "call"),
+    [
+        ("/add bob", ("add_friend", "bob")),
+        ("/add bob smith ", ("add_friend", "bob smith")),
+        ("/ADD @#bob", ("add_friend", "#bob")),
+        ("/remove bob", ("remove_friend", "bob")),
+        ("/friends", ("list_friends",)),
+        ("/profile", ("own_profile",)),
+        ("/whois bob", ("friend_profile", "bob")),
+        ("/set name Alice  Smith", ("update_profile", {"name": "Alice  Smith"})),
+        ("/set introduction 我 喜欢 茶", ("update_profile", {"introduction": "我 喜欢 茶"})),
+        ("/group create team", ("create_group", "team")),
+        ("/group create #team", ("create_group", "team")),
+        ("/group disband #team", ("disband_group", "team")),
+        ("/group leave team", ("leave_group", "team")),
+        ("/group add team carol", ("add_member", "team", "carol")),
+        ("/group add #my team carol", ("add_member", "my team", "carol")),
+        ("/group add unknown carol", ("add_member", "unknown", "carol")),
+        ("/group remove #team bob", ("remove_member", "team", "bob")),
+        ("/group list", ("list_groups",)),
+        ("/logout", ("logout",)),
+    ],
+)
+def test_what_is_asked(typed: str, call: tuple[object, ...]) -> None:
+    """Words with spaces need no quoting."""
+    assert run(typed).client.calls == [call]
+
+
+@pytest.mark.parametrize(
+    ("typed", "call"),
+    [
+        ("/group add carol", ("add_member", "team", "carol")),
+        ("/group remove bob", ("remove_member", "team", "bob")),
+        ("/group leave", ("leave_group", "team")),
+        ("/group disband", ("disband_group", "team")),
+        ("hello", ("send_group_message", "team", "hello")),
+        ("//help", ("send_group_message", "team", "/help")),
+        ("two\nlines", ("send_group_message", "team", "two\nlines")),
+        ("\udce4 half", ("send_group_message", "team", "? half")),
+    ],
+)
+def test_in_the_conversation_of_a_group(typed: str, call: tuple[object, ...]) -> None:
+    """The group need not be named; text goes to it."""
+    assert run(typed, where="#team").client.calls == [call]
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "/add", "/add #team", "/remove", "/whois", "/set", "/set name", "/group", "/group fly", "/group add",
+        "/group add carol", "/group create", "/group leave", "/to #",
+    ],
+)  # fmt: skip
+def test_misuse(typed: str) -> None:
+    """It says how the command is used, and asks nothing of the server."""
+    chat = run(typed)
+    assert chat.client.calls == []
+    assert chat.said()[-1].startswith(f"it is used so: {typed.split()[0]} ")
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer", "said"),
+    [
+        ("/add bob", None, "bob is on your list now"),
+        ("/add bob", RequestRejected("no_such_user"), "/add bob: no such user"),
+        ("/add bob", RequestTimeout(), "/add bob: no answer in time; perhaps it was done, perhaps not"),
+        ("/remove bob", None, "bob is off your list"),
+        ("/friends", {}, "nobody is on your list yet: /add NAME"),
+        ("/friends", {"dave": False, "carol": True, "bob": True}, "online: bob, carol\nnot online: dave"),
+        ("/profile", Profile("alice"), "your profile is empty: /set name YOUR NAME"),
+        ("/profile", Profile("alice", name="A", age="7"), "the profile of alice\nname: A\nage: 7"),
+        ("/whois bob", Profile("bob"), "the profile of bob\nsays nothing about himself or herself"),
+        ("/whois bob", RequestRejected("not_friends"), "/whois bob: not on your list: /add bob first"),
+        ("/set age 30", None, "age is now: 30"),
+        ("/set age 30", RequestRejected("too_long"), "/set age: this is too long"),
+        ("/group create x", None, "#x is yours: /to #x goes there, /group add #x NAME takes people in"),
+        ("/group create x", RequestRejected("group_exists"), "/group create x: there is a group of this name already"),
+        ("/group disband team", None, "#team is disbanded"),
+        ("/group leave team", RequestRejected("creator_cannot_leave"),
+         "/group leave #team: its creator cannot leave it, only disband it"),
+        ("/group leave team", None, "you have left #team"),
+        ("/group add team carol", None, "carol is in #team now"),
+        ("/group remove team bob", None, "bob is out of #team"),
+        ("/group list", {}, "you are in no group: /group create NAME"),
+        ("/group list", {"b": Group("b", ("x", "y")), "a": Group("a", ("z",))},
+         "#a: z (creator)\n#b: x (creator), y"),
+    ],
+)  # fmt: skip
+def test_the_answer_in_words(typed: str, answer: object, said: str) -> None:
+    """What was done, or why it was not."""
+    assert run(typed, answer).said()[-1] == said
+
+
+def test_the_answer_stands_where_it_was_asked_for() -> None:
+    """Whatever is shown by then."""
+    chat = run("/add bob", where="carol")
+    chat.session.show(Peer("dave"))
+    chat.client.answer()
+    assert chat.said() == []
+    assert chat.said(chat.model[Peer("carol")]) == ["bob is on your list now"]
+
+
+def test_to() -> None:
+    """It turns to somebody; what follows the name is sent there."""
+    chat = run("/to bob")
+    assert chat.model.current is chat.model[Peer("bob")]
+    assert chat.client.calls == []
+    assert run("/to bob how are you?").client.calls == [("send_message", "bob", "how are you?")]
+    assert run("/to #my team").model.current.peer == Peer("my team", True)
+
+
+def test_to_alone() -> None:
+    """It lists the conversations."""
+    chat = run("/to", where="bob")
+    chat.receive("carol", "hello")
+    submit(chat.session, "/to")
+    assert chat.said() == ["1 bob", "1 bob\n2 carol (1)"]
+    assert run("/to").said() == ["no conversations yet"]
+
+
+def test_text_for_nobody() -> None:
+    """On the first screen there is nobody to write to; nothing at all is just that."""
+    assert run("hello").said() == ["this goes to nobody yet: /to NAME first"]
+    assert run(" \n ").said() == []
+
+
+def test_unknown_commands() -> None:
+    """It guesses what was meant, and says how to send such a text."""
+    assert run("/frends").said() == ["there is no /frends: did you mean /friends?"]
+    assert run("/xyz").said()[0].startswith("there is no /xyz; /help lists all commands.")
+    assert run("/ home").said()[0].startswith("there is no /;")
+
+
+def test_resend() -> None:
+    """Without anything to send again it says so."""
+    assert run("/resend", where="bob").said() == ["nothing here is marked"]
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_help(language: str) -> None:
+    """All commands fit on a small screen with the keys; each has more to tell."""
+    chat = Chat(language)
+    submit(chat.session, "/help")
+    lines = chat.said()[0].split("\n")
+    assert len(lines) <= 20
+    for name in COMMANDS:
+        assert any(line.startswith(f"/{name} ") for line in lines)
+        submit(chat.session, f"/help {name}")
+        assert chat.said()[-1].startswith(f"/{name}")
+    submit(chat.session, "/help /nothing")
+    assert "/nothing" in chat.said()[-1]
+
+
+def test_passwd() -> None:
+    """It asks twice; the new password is remembered for /connect, once it holds."""
+    chat = Chat()
+    chat.front.secrets = ["new", "new"]
+    submit(chat.session, "/passwd")
+    assert chat.client.calls == [("update_profile", {"password": "new"})]
+    chat.client.answer()
+    assert chat.said() == ["your password is changed"]
+
+
+@pytest.mark.parametrize(
+    ("secrets", "said"),
+    [(["new", "nwe"], "the two were not the same: nothing is changed"), ([""], "nothing is changed")],
+)
+def test_passwd_with_a_slip(secrets: list[str], said: str) -> None:
+    """Nothing is changed."""
+    chat = Chat()
+    chat.front.secrets = secrets
+    submit(chat.session, "/passwd")
+    assert chat.client.calls == []
+    assert chat.said() == [said]
+
+
+def test_leaving() -> None:
+    """/quit at once; /logout when the session has ended, however that turned out."""
+    assert run("/quit").front.has_left
+    assert not run("/logout").front.has_left
+    assert run("/logout", None).front.has_left
+    assert run("/logout", RequestRejected("not_logged_in")).front.has_left
+
+
+# --- completion ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("/fr", ["friends "]),
+        ("/re", ["remove ", "resend "]),
+        ("/to b", ["bob"]),
+        ("/to B", ["bob"]),
+        ("/to ", ["#team", "bob", "carol", "dave", "erin"]),
+        ("/to #", ["#team"]),
+        ("/add ", ["carol", "dave", "erin"]),
+        ("/remove ", ["bob"]),
+        ("/whois b", ["bob"]),
+        ("/set in", ["introduction "]),
+        ("/help gr", ["group"]),
+        ("/group d", ["disband "]),
+        ("/group leave #", ["leave #team"]),
+        ("/group add #", ["add #team "]),
+        ("/group add #team c", []),
+        ("/group add #team d", ["add #team dave"]),
+        ("/group remove #team c", ["remove #team carol"]),
+        ("/friends ", []),
+        ("/nothing b", []),
+        ("hello da", ["dave"]),
+        ("hello ", []),
+        ("", []),
+        ("//da", []),
+    ],
+)
+def test_completion(typed: str, offered: list[str]) -> None:
+    """Commands, names and groups, whatever the case they are typed in."""
+    chat = Chat()
+    chat.model.friends, chat.model.groups = {"bob": True}, {"team": ("alice", "carol")}
+    chat.receive("dave", "hello")
+    chat.receive("erin", "hello")
+    start, names = complete(chat.session, typed)
+    assert [name for name in names if name != "alice"] == offered
+    assert all(name.lower().startswith(typed[start:].lower()) for name in names)
+
+
+def test_names_that_cannot_be_shown_are_not_offered() -> None:
+    """Neither the menu nor the input gets them raw."""
+    chat = Chat()
+    chat.receive("d\x1b[2Jave", "hello")
+    chat.receive("d\u202eora", "hello")
+    assert complete(chat.session, "/to d")[1] == []
+
+
+def test_names_in_a_group_come_first() -> None:
+    """In a group its members are offered, whether they are friends or not."""
+    chat = Chat()
+    chat.model.groups = {"team": ("alice", "carol")}
+    chat.session.show(Peer("team", True))
+    assert complete(chat.session, "what about ca") == (11, ["carol"])

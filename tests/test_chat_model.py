@@ -1,0 +1,93 @@
+"""Conversations, lines, what is unread."""
+
+import pytest
+from fake_client import NOW
+
+from jelly.chat.model import MAX_CHARACTERS, MAX_LINES, Conversation, Kind, Line, Mark, Model, Peer
+
+
+def line(text: str = "hello", sender: str = "bob", mark: Mark = Mark.NONE) -> Line:
+    return Line(Kind.THEIRS, NOW, text, sender, mark)
+
+
+@pytest.mark.parametrize(
+    ("written", "peer"),
+    [
+        ("bob", Peer("bob")),
+        ("#team", Peer("team", True)),
+        ("##team", Peer("#team", True)),
+        ("@#team", Peer("#team")),
+        ("@@bob", Peer("@bob")),
+        ("王小明", Peer("王小明")),
+    ],
+)
+def test_how_peers_are_written(written: str, peer: Peer) -> None:
+    """# marks groups, always; a person whose name begins with # or @ has an @ before it."""
+    assert Peer.parse(written) == peer
+    assert str(peer) == written
+
+
+def test_unread() -> None:
+    """Messages to a conversation that is not shown count until it is shown."""
+    model = Model()
+    bob, team = model[Peer("bob")], model[Peer("team", True)]
+    model.show(bob)
+    for conversation in (bob, team, team):
+        model.received(conversation, line())
+    assert (bob.unread, team.unread) == (0, 2)
+    model.show(team)
+    assert team.unread == 0
+
+
+def test_numbers_and_the_next_unread() -> None:
+    """Conversations keep their numbers; Alt-a goes round."""
+    model = Model()
+    bob, carol, dave = (model[Peer(name)] for name in ("bob", "carol", "dave"))
+    assert [model.numbered(number) for number in range(5)] == [model.home, bob, carol, dave, None]
+    assert model.next_unread() is None
+    model.show(carol)
+    model.received(bob, line())
+    assert model.next_unread() is bob
+    model.received(dave, line())
+    assert model.next_unread() is dave
+
+
+def test_old_lines_are_forgotten() -> None:
+    """So many are kept, and not too many characters, but always the last line."""
+    conversation = Conversation(Peer("bob"))
+    for number in range(MAX_LINES + 10):
+        conversation.add(line(str(number)))
+    assert len(conversation.lines) == MAX_LINES
+    assert conversation.lines[0].text == "10"
+    conversation.add(line("x" * MAX_CHARACTERS))
+    assert len(conversation.lines) == 1
+    assert conversation.characters == MAX_CHARACTERS
+
+
+def test_moving_a_line() -> None:
+    """A line that is sent again stands at the end, once, even if it was forgotten meanwhile."""
+    conversation = Conversation(Peer("bob"))
+    first, second = conversation.add(line("1")), conversation.add(line("2"))
+    conversation.move_to_end(first)
+    assert list(conversation.lines) == [second, first]
+    conversation.lines.clear()
+    conversation.move_to_end(first)
+    assert list(conversation.lines) == [first]
+
+
+def test_undelivered() -> None:
+    """Failed and not known; not what is on its way."""
+    model = Model()
+    for mark in Mark:
+        model[Peer("bob")].add(line(mark=mark))
+    assert [each.mark for each in model[Peer("bob")].undelivered()] == [Mark.FAILED, Mark.UNKNOWN]
+    assert model.undelivered() == 2
+
+
+def test_people() -> None:
+    """Everybody who is known, once each."""
+    model = Model()
+    model.friends, model.groups = {"bob": True}, {"team": ("carol", "bob")}
+    assert model[Peer("dave")]
+    assert model[Peer("team", True)]
+    assert model.people() == ["bob", "carol", "dave"]

@@ -1,0 +1,270 @@
+"""What is sent, what arrives, coming back: a session on a client without a network."""
+
+import threading
+from functools import partial
+
+import pytest
+from fake_client import MS, NOW, Chat
+
+from client_api import (
+    ConnectionLost,
+    Group,
+    Reason,
+    RequestError,
+    RequestRejected,
+    RequestTimeout,
+    ServerFailed,
+    State,
+)
+from jelly.chat.model import Kind, Mark, Peer
+from jelly.chat.session import Mailbox
+
+
+def test_a_message_is_there_at_once() -> None:
+    """Marked until the server has stored it."""
+    chat = Chat()
+    chat.session.show(Peer("bob"))
+    chat.session.send(chat.model.current, "hello")
+    (line,) = chat.model.current.lines
+    assert (line.kind, line.sender, line.mark) == (Kind.OURS, "alice", Mark.PENDING)
+    assert chat.session.pending == 1
+    chat.client.answer()
+    assert (line.mark, chat.session.pending) == (Mark.NONE, 0)
+
+
+def test_a_message_to_a_group() -> None:
+    """It goes to the group, by its name."""
+    chat = Chat()
+    chat.session.show(Peer("team", True))
+    chat.session.send(chat.model.current, "hello")
+    assert chat.client.calls == [("send_group_message", "team", "hello")]
+
+
+@pytest.mark.parametrize(
+    ("error", "mark", "reason"),
+    [
+        (RequestRejected("no_such_user"), Mark.FAILED, "not delivered: no such user. /resend tries again"),
+        (ConnectionLost("", sent=False), Mark.FAILED, "not delivered: not connected. /resend tries again"),
+        (
+            ConnectionLost("", sent=True),
+            Mark.UNKNOWN,
+            "perhaps delivered: the connection broke. /resend sends it again",
+        ),
+        (RequestTimeout(), Mark.UNKNOWN, "perhaps delivered: no answer in time. /resend sends it again"),
+        (ServerFailed(), Mark.UNKNOWN, "perhaps delivered: the server failed. /resend sends it again"),
+    ],
+)
+def test_what_became_of_a_message(error: RequestError, mark: Mark, reason: str) -> None:
+    """Failed is what surely was not stored; the rest is not known."""
+    chat = Chat()
+    chat.session.show(Peer("bob"))
+    chat.session.send(chat.model.current, "hello")
+    chat.client.refuse(error)
+    (line,) = chat.model.current.lines
+    assert (line.mark, line.reason) == (mark, reason)
+
+
+def test_sending_again() -> None:
+    """What is marked goes out again in its order, at the end of the conversation."""
+    chat = Chat()
+    chat.session.show(Peer("bob"))
+    for text in ("one", "two", "three"):
+        chat.session.send(chat.model.current, text)
+    chat.client.refuse("no_such_user")
+    chat.client.answer()
+    chat.client.refuse(RequestTimeout())
+    assert chat.session.resend(chat.model.current) == 2
+    assert chat.said() == ["two", "one", "three"]
+    assert chat.client.calls[3:] == [("send_message", "bob", "one"), ("send_message", "bob", "three")]
+    chat.client.answer()
+    chat.client.answer()
+    assert chat.model.undelivered() == 0
+
+
+def test_the_beginning() -> None:
+    """A welcome, and who is online; groups and friends are known from then on."""
+    chat = Chat()
+    chat.session.begin("alice", "pw")
+    chat.client.answer({"team": Group("team", ("alice", "bob"))})
+    chat.client.answer({"bob": True, "carol": False})
+    assert chat.said()[1:] == ["online: bob"]
+    assert chat.model.groups == {"team": ("alice", "bob")}
+    assert chat.model.friends == {"bob": True, "carol": False}
+
+
+@pytest.mark.parametrize(
+    ("friends", "said"),
+    [({}, "nobody is on your list yet: /add NAME"), ({"bob": False}, "none of your friends is online")],
+)
+def test_nobody_online(friends: dict[str, bool], said: str) -> None:
+    """It says so, and how to begin."""
+    chat = Chat()
+    chat.session.begin("alice", "pw")
+    chat.client.answer({})
+    chat.client.answer(friends)
+    assert chat.said()[-1] == said
+
+
+def test_what_came_while_one_was_away() -> None:
+    """One line that grows, and what is unread is counted; what is written later is not meant."""
+    chat = Chat()
+    chat.session.begin("alice", "pw")
+    for sender, group in (("bob", ""), ("carol", "team"), ("bob", "")):
+        chat.receive(sender, "hello", group, time=MS - 60_000)
+    chat.receive("dave", "live", time=MS + 1000)
+    assert chat.said()[1:] == [
+        "while you were away: 2 from bob, 1 in #team (Alt-a goes there)",
+        "dave writes to you: Alt-3 goes there",
+    ]
+    assert [each.unread for each in chat.model] == [0, 2, 1, 1]
+
+
+def test_a_message_has_the_time_of_its_sender() -> None:
+    """Not that of its arrival."""
+    chat = Chat()
+    chat.receive("bob", "hello", time=MS - 3_600_000)
+    (line,) = chat.model[Peer("bob")].lines
+    assert line.at.timestamp() == NOW.timestamp() - 3600
+
+
+@pytest.mark.parametrize("time", [-(2**63), 2**63 - 1])
+def test_a_nonsensical_time(time: int) -> None:
+    """It is shown as something."""
+    chat = Chat()
+    chat.receive("bob", "hello", time=time)
+    assert chat.said(chat.model[Peer("bob")]) == ["hello"]
+
+
+def test_how_things_stand() -> None:
+    """The bar says it in words, and since when."""
+    chat = Chat()
+    assert chat.session.standing() == "connected"
+    chat.connection(State.RECONNECTING, Reason.LINE_CUT)
+    assert chat.session.standing() == "not connected since 14:03, trying again"
+    chat.connection(State.OFFLINE, Reason.TAKEN_OVER)
+    assert chat.session.standing() == "ended: logged in elsewhere; /connect"
+    chat.connection(State.CONNECTING, Reason.LOGIN)
+    assert chat.session.standing() == "connecting"
+    chat.connection(State.OFFLINE, Reason.LOGIN_FAILED)
+    assert chat.session.standing() == "not connected since 14:03; /connect"
+
+
+def test_a_reconnect() -> None:
+    """One line says so, and how much was not delivered."""
+    chat = Chat()
+    chat.session.show(Peer("bob"))
+    chat.connection(State.RECONNECTING, Reason.LINE_CUT)
+    chat.session.send(chat.model.current, "hello")
+    chat.client.refuse(ConnectionLost("", sent=False))
+    chat.connection(State.ONLINE, Reason.RECONNECTED)
+    assert chat.said()[1:] == [
+        "connected again (not connected since 14:03)",
+        "not delivered: 1 to bob; /resend there sends them again",
+    ]
+
+
+def test_a_takeover() -> None:
+    """It is said, nothing is tried, and /connect comes back with the password that is remembered."""
+    chat = Chat()
+    chat.session.begin("alice", "secret1")
+    chat.client.answer({})
+    chat.client.answer({})
+    chat.connection(State.OFFLINE, Reason.TAKEN_OVER)
+    assert chat.said()[-1] == "ended: someone logged in as alice elsewhere; /connect comes back"
+    assert [name for name, *_ in chat.client.calls] == ["list_groups", "list_friends"]
+    chat.session.connect()
+    assert chat.client.calls[-1] == ("login", "alice", "secret1")
+    chat.client.state = State.ONLINE
+    chat.client.answer()
+    assert chat.said()[-1] == "connected"
+
+
+def test_a_refused_token() -> None:
+    """One login with the password that is remembered; if that is wrong, the next /connect asks for another."""
+    chat = Chat()
+    chat.session.begin("alice", "secret1")
+    chat.client.answer({})
+    chat.client.answer({})
+    chat.connection(State.OFFLINE, Reason.TOKEN_REFUSED)
+    assert chat.client.calls[-1] == ("login", "alice", "secret1")
+    chat.connection(State.OFFLINE, Reason.LOGIN_FAILED)
+    chat.client.refuse("wrong_credentials")
+    assert chat.said()[-2:] == [
+        "cannot connect: the name or the password is wrong",
+        "/connect asks for the password",
+    ]
+    chat.front.secrets = ["secret2"]
+    chat.session.connect()
+    assert chat.client.calls[-1] == ("login", "alice", "secret2")
+
+
+def test_connecting_when_there_is_no_need() -> None:
+    """It says how things stand, and does nothing."""
+    chat = Chat()
+    chat.session.connect()
+    chat.client.state = State.RECONNECTING
+    chat.session.connect()
+    assert chat.said() == ["you are connected", "it is being tried all the time"]
+    assert chat.client.calls == []
+
+
+def test_presence() -> None:
+    """A quiet line where one talks with that friend, once; the list of friends knows it."""
+    chat = Chat()
+    chat.receive("bob", "hello")
+    for online in (True, True, False):
+        chat.system("presence", friend="bob", online=online)
+    chat.system("presence", friend="carol", online=True)
+    assert chat.said(chat.model[Peer("bob")]) == ["hello", "bob is online", "bob is offline"]
+    assert chat.model.friends == {"bob": False, "carol": True}
+    assert Peer("carol") not in chat.model.conversations
+    assert chat.model[Peer("bob")].unread == 1
+
+
+def test_changes_of_a_group() -> None:
+    """Whoever is taken in sees a new conversation; who comes and goes is said there."""
+    chat = Chat()
+    team = Peer("team", True)
+    for members in (("bob", "alice"), ("bob", "alice", "carol", "dave"), ("bob", "alice", "dave"), ("bob", "dave")):
+        chat.system("group_changed", group="team", members=members)
+    assert chat.said(chat.model[team]) == [
+        "you are in #team with bob",
+        "carol, dave joined",
+        "carol left",
+        "you are no longer in #team",
+    ]
+    assert chat.model.groups == {}
+
+
+def test_the_end_of_a_group() -> None:
+    """It is said there, and the group is not offered any more."""
+    chat = Chat()
+    chat.model.groups = {"team": ("bob", "alice")}
+    chat.receive("bob", "bye", group="team")
+    chat.system("group_disbanded", group="team")
+    assert chat.said(chat.model[Peer("team", True)]) == ["bye", "#team was disbanded"]
+    assert chat.model.groups == {}
+
+
+def test_events_of_a_later_server() -> None:
+    """What is not known is passed over."""
+    chat = Chat()
+    chat.system("typing", friend="bob")
+    chat.system("shutdown")
+    assert chat.said() == ["the server is going down"]
+
+
+def test_the_mailbox_keeps_the_order() -> None:
+    """Jobs from another thread wait until somebody is there, and are done in their order."""
+    mailbox, done = Mailbox(), list[int]()
+
+    def post_all() -> None:
+        for number in range(100):
+            mailbox.post(partial(done.append, number))
+
+    thread = threading.Thread(target=post_all)
+    thread.start()
+    thread.join()
+    assert done == []
+    mailbox.run()
+    assert done == list(range(100))
