@@ -257,7 +257,7 @@ class JellyClient:
 
         Takes the same options as the constructor. Raises ValueError for another URL.
 
-            client = JellyClient.from_url("jellys://chat.example.org", receiver=Printer())
+        >>> client = JellyClient.from_url("jelly://chat.example.org:20001", reconnect=False)
         """
         parts = urlsplit(url)
         if parts.scheme not in ("jelly", "jellys") or not parts.hostname or parts.path.strip("/") or parts.query:
@@ -275,7 +275,8 @@ class JellyClient:
 
         Rejected with `username_taken`, `invalid_username`, `invalid_password`.
 
-            client.register("alice", "secret1").result(timeout=10)
+        >>> client.register("dora", "secret4").result(timeout=10)
+        'dora'
         """
         values = {"username": username, "password": password}
         return self._conversation.register(values, lambda answer: str(answer.get("username", username)))
@@ -286,7 +287,8 @@ class JellyClient:
         Rejected with `wrong_credentials`, `too_many_attempts`; ConnectionLost if the server cannot be reached. There
         is one try: only a line that stood once is made anew.
 
-            token = client.login("alice", "secret1").result(timeout=10).token
+        >>> client.login("alice", "secret1").result(timeout=10)
+        Login(username='alice', features=('ack',))
         """
         return self._conversation.login(Type.LOGIN, username, {"username": username, "password": password}, _login)
 
@@ -295,7 +297,8 @@ class JellyClient:
 
         Rejected with `invalid_token` if it has expired (usually after 7 days), or a logout or a new password ended it.
 
-            client.resume("alice", saved_token).result(timeout=10)
+        >>> client.resume("alice", saved_token).result(timeout=10).username
+        'alice'
         """
         values = {"username": username, "token": token}
         return self._conversation.login(Type.RECONNECT, username, values, lambda v: _login({**v, "token": token}))
@@ -305,7 +308,7 @@ class JellyClient:
 
         ConnectionLost if the line breaks before the server has closed it: then the token may still be good.
 
-            client.logout().result(timeout=10)
+        >>> client.logout().result(timeout=10)
         """
         return self._conversation.logout()
 
@@ -350,14 +353,16 @@ class JellyClient:
 
         Rejected with `no_such_user`, `rate_limited`; `malformed_frame` (before it is sent) if it is too long.
 
-            client.send_message("bob", "hello").result(timeout=5)
+        >>> client.send_message("bob", "hello").result(timeout=5).receiver
+        'bob'
         """
         return self._send(Type.PERSON_MESSAGE, receiver, content)
 
     def send_group_message(self, group: str, content: str) -> "Future[Sent]":
         """Write to all other members of a group. Rejected with `no_such_group`, `not_a_member`; else as `send_message`.
 
-        client.send_group_message("team", "hello everybody").result(timeout=5)
+        >>> client.send_group_message("team", "hello everybody").result(timeout=5).receiver
+        'team'
         """
         return self._send(Type.GROUP_MESSAGE, group, content)
 
@@ -371,35 +376,38 @@ class JellyClient:
     def add_friend(self, friend: str) -> "Future[None]":
         """Put a user on one's list; it is not mutual. Rejected with `no_such_user`, `already_friends`, `limit_reached`.
 
-        client.add_friend("bob").result(timeout=5)
+        >>> client.add_friend("carol").result(timeout=5)
         """
         return self._conversation.request(Type.ADD_FRIEND, {"friend": friend}, _nothing)
 
     def remove_friend(self, friend: str) -> "Future[None]":
         """Take a user off one's list. Rejected with `not_friends`.
 
-        client.remove_friend("bob").result(timeout=5)
+        >>> client.remove_friend("bob").result(timeout=5)
         """
         return self._conversation.request(Type.REMOVE_FRIEND, {"friend": friend}, _nothing)
 
     def list_friends(self) -> "Future[dict[str, bool]]":
         """The names on one's list, each with whether that user is online.
 
-        online = [name for name, is_online in client.list_friends().result(timeout=5).items() if is_online]
+        >>> client.list_friends().result(timeout=5)
+        {'bob': False}
         """
         return self._conversation.request(Type.ALL_FRIENDS, {}, lambda values: dict(values.get("friends", {})))
 
     def own_profile(self) -> "Future[Profile]":
         """What one said about oneself.
 
-        print(client.own_profile().result(timeout=5).introduction)
+        >>> client.own_profile().result(timeout=5).username
+        'alice'
         """
         return self._conversation.request(Type.OWN_PROFILE, {}, _profile)
 
     def friend_profile(self, friend: str) -> "Future[Profile]":
         """What somebody on one's list says about himself. Rejected with `not_friends`.
 
-        print(client.friend_profile("bob").result(timeout=5).name)
+        >>> client.friend_profile("bob").result(timeout=5).name
+        'Robert'
         """
         return self._conversation.request(Type.FRIEND_PROFILE, {"friend": friend}, _profile)
 
@@ -419,7 +427,7 @@ class JellyClient:
         A new password ends every token of the user. This connection stays; after a cut the client is OFFLINE
         with `Reason.TOKEN_REFUSED`, and has to log in with the new one.
 
-            client.update_profile(name="Alice", address="Paris").result(timeout=5)
+        >>> client.update_profile(name="Alice", address="Paris").result(timeout=5)
         """
         values = {
             "password": password, "name": name, "sex": sex, "age": age, "phone": phone, "address": address,
@@ -432,14 +440,14 @@ class JellyClient:
     def create_group(self, group: str) -> "Future[None]":
         """Found a group; this user is its first member. Rejected with `group_exists`, `invalid_group_name`.
 
-        client.create_group("team").result(timeout=5)
+        >>> client.create_group("choir").result(timeout=5)
         """
         return self._conversation.request(Type.CREATE_GROUP, {"groupName": group}, _nothing)
 
     def disband_group(self, group: str) -> "Future[None]":
         """End a group that this user created. Rejected with `no_such_group`, `not_group_creator`.
 
-        client.disband_group("team").result(timeout=5)
+        >>> client.disband_group("team").result(timeout=5)
         """
         return self._conversation.request(Type.DISBAND_GROUP, {"groupName": group}, _nothing)
 
@@ -448,7 +456,7 @@ class JellyClient:
 
         Rejected with `no_such_group`, `not_group_creator`, `no_such_user`, `already_member`, `limit_reached`.
 
-            client.add_member("team", "bob").result(timeout=5)
+        >>> client.add_member("team", "carol").result(timeout=5)
         """
         return self._conversation.request(Type.ADD_MEMBER, {"groupName": group, "member": member}, _nothing)
 
@@ -457,21 +465,22 @@ class JellyClient:
 
         Rejected with `no_such_group`, `not_group_creator`, `not_a_member`, `creator_cannot_leave`.
 
-            client.remove_member("team", "bob").result(timeout=5)
+        >>> client.remove_member("team", "bob").result(timeout=5)
         """
         return self._conversation.request(Type.REMOVE_MEMBER, {"groupName": group, "member": member}, _nothing)
 
     def leave_group(self, group: str) -> "Future[None]":
         """Leave a group that somebody else created. Rejected with `not_a_member`, `creator_cannot_leave`.
 
-        client.leave_group("team").result(timeout=5)
+        >>> client.leave_group("club").result(timeout=5)
         """
         return self.remove_member(group, self.username or "")
 
     def list_groups(self) -> "Future[dict[str, Group]]":
         """The groups that this user is in, by name.
 
-        print(client.list_groups().result(timeout=5)["team"].members)
+        >>> client.list_groups().result(timeout=5)["team"].members
+        ('alice', 'bob')
         """
         return self._conversation.request(Type.OWN_GROUPS, {}, _groups)
 
