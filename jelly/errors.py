@@ -1,13 +1,23 @@
 """Every error of Jelly, and the error codes of the protocol, in one place.
 
 JellyError                 the root: `except JellyError` catches all of ours
+│                          on the server
 ├── Refused                the client's fault: answered with REQUEST_ERROR and a code
 ├── StoreError             the database cannot be used now: answered with SERVER_ERROR
-└── StartError             the server cannot start: one sentence, then exit code 1
-    └── ConfigError        a setting is wrong: one sentence, then exit code 2
+├── StartError             the server cannot start: one sentence, then exit code 1
+│   └── ConfigError        a setting is wrong: one sentence, then exit code 2
+│                          on the client: how a request ends that has no result
+└── RequestError           the root of these
+    ├── RequestRejected    REQUEST_ERROR: `code` says why; asking again changes nothing
+    ├── ServerBusy         SERVER_BUSY: nothing was done; ask again later
+    ├── ServerFailed       SERVER_ERROR, or an answer that cannot be read: nothing is known
+    ├── RequestTimeout     no answer in time: nothing is known
+    └── ConnectionLost     the line broke, or there was none: `sent` says what is known
 """
 
 from enum import StrEnum
+
+from jelly.codec import Status
 
 
 class ErrorCode(StrEnum):
@@ -98,3 +108,56 @@ class StartError(JellyError):
 
 class ConfigError(StartError):
     """A setting is wrong; the text names it, where it came from, and what would be right."""
+
+
+class RequestError(JellyError):
+    """A request of a client that has no result; the text is one sentence for a person."""
+
+    def __init__(self, code: str = "", sentence: str = "") -> None:
+        super().__init__(sentence or _sentence(code) or "The server gave no reason.")
+        self.code = code
+        """One of ErrorCode where the server said one; the original server says none, and then this is empty."""
+
+
+class RequestRejected(RequestError):
+    """The request is at fault (0x32). Nothing was done; the same request would be refused again."""
+
+
+class ServerBusy(RequestError):
+    """Too many requests wait at the server (0x33). Nothing was done; try again a little later."""
+
+
+class ServerFailed(RequestError):
+    """The server is at fault (0x34), or its answer cannot be read. Whether it did anything is not known."""
+
+
+class RequestTimeout(RequestError):
+    """No answer came in time. Whether the server did anything is not known."""
+
+
+class ConnectionLost(RequestError):
+    """There is no connection (any more), so there will be no answer.
+
+    `sent` is False if the request never left: then nothing was done. It is True if the request, or a part of
+    it, was sent: then nobody knows.
+    """
+
+    def __init__(self, sentence: str, sent: bool) -> None:
+        super().__init__("", sentence)
+        self.sent = sent
+
+
+_BY_STATUS: dict[int, type[RequestError]] = {
+    Status.REQUEST_ERROR: RequestRejected,
+    Status.SERVER_BUSY: ServerBusy,
+    Status.SERVER_ERROR: ServerFailed,
+}
+
+
+def error_for(status: int, code: str, sentence: str) -> RequestError:
+    """The error for a response that is not SUCCESS: its status, and what its body says (both may be empty)."""
+    return _BY_STATUS.get(status, ServerFailed)(code, sentence)
+
+
+def _sentence(code: str) -> str:
+    return SENTENCES[ErrorCode(code)] if code in SENTENCES else ""

@@ -150,6 +150,9 @@ REQUESTS: dict[int, type[Request]] = {
     Type.OWN_GROUPS: OwnGroups,
 }
 
+MESSAGES = frozenset({Type.PERSON_MESSAGE, Type.GROUP_MESSAGE})
+"""The two requests that say something to somebody; they name who asks `sender`, the others `username`."""
+
 # Per request: (field, its JSON type, may it be left out), worked out once instead of for every frame.
 _INTEGERS = {"token", "time"}
 _FIELDS = {
@@ -175,6 +178,12 @@ def parse_request(type: int, body: bytes) -> Request:
             raise Refused(ErrorCode.MALFORMED_BODY, f"The integer {name!r} does not fit into 64 bits.")
         arguments.append(value)
     return cls(*arguments)
+
+
+def encode_request(type: int, values: Mapping[str, Any]) -> bytes:
+    """The frame of a request; values that are None are left out. Raises UnicodeEncodeError for a lone surrogate."""
+    present = {key: value for key, value in values.items() if value is not None}
+    return encode(Sign.REQUEST, type, Status.NONE, _encode(present).encode() if present else b"")
 
 
 # --- strict JSON ------------------------------------------------------------------------------------------

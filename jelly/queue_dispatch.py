@@ -32,8 +32,8 @@ from typing import NamedTuple
 
 from jelly.codec import Frame, Status
 from jelly.errors import ErrorCode, Refused, StoreError
-from jelly.messages import error_response, refusal
-from jelly.services import MESSAGES, Later, Outcome, Services, Slow
+from jelly.messages import MESSAGES, error_response, refusal
+from jelly.services import Later, Outcome, Services, Slow
 from jelly.sessions import Session
 from jelly.store import Answer, Entry, Job, NewMessage, Store, failure, log_failure, send_answers
 

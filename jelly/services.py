@@ -53,7 +53,6 @@ class Later:
 Outcome = Answer | NewMessage | Change | Slow | Later
 
 BEFORE_LOGIN = {Type.LOGIN, Type.REGISTER, Type.RECONNECT}
-MESSAGES = {Type.PERSON_MESSAGE, Type.GROUP_MESSAGE}
 
 Reading = Callable[[], contextlib.AbstractContextManager[Dao]]
 """Gives the calling thread a Dao to read with; a worker leaves the running state meanwhile."""

@@ -14,7 +14,8 @@ LAYERS = [
     {"dao", "config"},
     {"database", "sessions", "groups", "passwords", "outbox", "tls"},
     {"messages", "tcp"},
-    {"codec", "errors", "__init__"},
+    {"errors"},
+    {"codec", "__init__"},
 ]  # fmt: skip
 """From top to bottom: a module imports from the layers below its own only."""
 

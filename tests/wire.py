@@ -56,6 +56,7 @@ class Wire:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.user = ""
         self.token = 0
+        self.bytes_sent = 0
         self.notices: list[Reply] = []
         self._waiting = b""
 
@@ -80,6 +81,7 @@ class Wire:
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
+        self.bytes_sent += len(data)
 
     def send_request(self, type: int, **values: Any) -> None:
         """Send a request, with the logged-in user's name first where the protocol wants one."""

@@ -1,0 +1,10 @@
+"""The inside of the client library; programs use `client_api.py`, which stands on it.
+
+    client_api.py       what an application sees: operations, results, events
+    conversation.py     the life of one client: login, requests and answers, cuts and coming back, close
+    line.py             one TCP connection: bytes out, frames in
+    callbacks.py        the thread that runs the application's code
+    states.py           the states, and when to try again
+
+Imports run from top to bottom, and on to the codec, the messages and the errors; nothing of the server is used.
+"""

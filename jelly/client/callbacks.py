@@ -1,0 +1,112 @@
+"""The one thread that runs the application's code: what arrives, changes of the connection, listeners of futures.
+
+It is not the thread that reads from the network: so a callback may wait for an answer, and one that takes long
+holds up only the callbacks behind it.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+log = logging.getLogger("jelly.client")
+
+HIGH_MARK = 1000
+"""So many calls may wait; then nothing is read from the server unless an answer is awaited: TCP makes it wait."""
+
+T = TypeVar("T")
+
+
+class Callbacks:
+    """Runs functions one after the other on a thread of its own, which the first one starts."""
+
+    def __init__(self, on_room: Callable[[], None]) -> None:
+        """`on_room` is called (on that thread) when it is not full any more."""
+        self._on_room = on_room
+        self._condition = threading.Condition()  # guards everything below
+        self._calls: deque[Callable[[], None]] = deque()
+        self._thread: threading.Thread | None = None
+        self._is_running = False  # a call is under way
+        self._finished = False
+
+    def submit(self, call: Callable[[], None]) -> None:
+        """Have a function called. After `finish` there is no thread any more: then it is called here and now."""
+        with self._condition:
+            finished = self._finished
+            if not finished:
+                self._calls.append(call)
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="jelly-client-callbacks", daemon=True)
+                    self._thread.start()
+                self._condition.notify_all()
+        if finished:
+            _run_safely(call)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits that no more should be read from the server."""
+        return len(self._calls) >= HIGH_MARK
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits behind the call that is under way."""
+        return not self._calls
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller runs on this very thread."""
+        return threading.current_thread() is self._thread
+
+    def drain(self, deadline: float) -> bool:
+        """Wait until everything was called, at most until a monotonic time; return whether it was."""
+        with self._condition:
+            return self._condition.wait_for(
+                lambda: not self._calls and not self._is_running, max(0.0, deadline - time.monotonic())
+            )
+
+    def finish(self, deadline: float) -> None:
+        """Call what waits, then end the thread; wait for it until a monotonic time, but not on itself."""
+        with self._condition:
+            self._finished = True
+            self._condition.notify_all()
+            thread = self._thread
+        if thread is not None and not self.is_here:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._is_running = False
+                self._condition.notify_all()
+                self._condition.wait_for(lambda: self._calls or self._finished)
+                if not self._calls:
+                    return
+                was_full = self.is_full
+                call = self._calls.popleft()
+                self._is_running = True
+                has_room = was_full and not self.is_full
+            if has_room:
+                self._on_room()
+            _run_safely(call)
+
+
+class Reply(Future[T]):
+    """The future of a request. Its listeners are called on the callback thread, whoever ends it."""
+
+    def __init__(self, callbacks: Callbacks) -> None:
+        super().__init__()
+        self._jelly_callbacks = callbacks
+
+    def add_done_callback(self, fn: Callable[[Future[T]], Any]) -> None:
+        """Call `fn` with this future on the client's callback thread, when it is done."""
+        super().add_done_callback(lambda _: self._jelly_callbacks.submit(lambda: fn(self)))
+
+
+def _run_safely(call: Callable[[], None]) -> None:
+    try:
+        call()
+    except Exception:
+        log.exception("a callback failed")

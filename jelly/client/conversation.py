@@ -1,0 +1,525 @@
+"""The life of one client: login, requests and their answers, cuts and coming back, the end.
+
+Each login starts a *network thread*, which lives until the client is offline again. It alone reads; it pairs answers
+with requests, sends heartbeats, watches deadlines, and after a cut comes back with the token. Requests are written by
+whoever makes them, at once where that is allowed. The application's code runs on a third thread (`callbacks.py`).
+
+**Pairing.** The protocol has no request ids: an answer belongs to the oldest request of its type. So an answer that
+comes too late would be taken for another one's; that is why a timeout costs the line.
+
+**Two kinds of servers.** One that grants features takes any number of requests at once, and so do we (up to WINDOW).
+One that grants none may be the original, which stalls for ever when two frames meet in one read, and which answers
+requests that overlap in any order. Towards it there is one request under way at a time, and nothing is written
+within CLASSIC_GAP after a heartbeat.
+
+**Once.** Messages with ids are acknowledged when the application has had them, and dropped when they come again
+(`inbox.py`).
+
+The lock guards everything that is marked so below. Under it nothing waits and nothing of the application runs; futures
+are ended without it. Order: this lock, then those of `Line`, `Waiter` or `Callbacks`.
+"""
+
+import functools
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from jelly.client.callbacks import Callbacks, Reply
+from jelly.client.inbox import Inbox
+from jelly.client.line import READ, Line, Stopped, Waiter
+from jelly.client.opening import Server, open_with
+from jelly.client.requests import Decode, Request, read_answer, why
+from jelly.client.states import Reason, ReconnectPolicy, State
+from jelly.codec import HEADER, Frame, Sign, Type
+from jelly.errors import (
+    ConnectionLost,
+    ErrorCode,
+    Refused,
+    RequestError,
+    RequestRejected,
+    RequestTimeout,
+)
+from jelly.messages import MESSAGES, encode_request, parse_object
+
+log = logging.getLogger("jelly.client")
+
+WINDOW = 128
+"""So many requests may be under way at once, where the server can stand more than one."""
+CLASSIC_GAP = 0.1
+"""Seconds between a heartbeat and the next request towards a server that stalls when they meet in one read."""
+MAX_WAITING = 1000
+"""So many requests may wait to be written; whoever makes another one waits until there is room."""
+STABLE = 5.0
+"""A line that lived for so many seconds is a good one: after its cut the pauses begin anew, with a try at once."""
+FOREVER = float("inf")
+
+T = TypeVar("T")
+Values = Mapping[str, Any]
+
+
+class Conversation:
+    """What a `JellyClient` does behind its operations. Any thread may call what has no underscore in front."""
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        policy: ReconnectPolicy | None,
+        heartbeat: float,
+        features: tuple[str, ...],
+        max_body: int,
+        on_notice: Callable[[int, Values], Callable[[], None]],
+        on_change: Callable[[State, State, Reason, Exception | None], Callable[[], None]],
+    ) -> None:
+        """`on_notice` and `on_change` return what is to be called on the callback thread; they must not wait."""
+        self._server, self._policy, self._heartbeat = server, policy, heartbeat
+        self._features, self._max_body = features, max_body
+        self._on_notice, self._on_change = on_notice, on_change
+        self._callbacks = Callbacks(on_room=self._ring)
+
+        self._lock = threading.Condition()  # guards everything below
+        self._state = State.OFFLINE
+        self._user = ""
+        self._token = 0
+        self._line: Line | None = None  # while ONLINE
+        self._waiting: deque[Request[Any]] = deque()  # not written yet
+        self._asked: deque[Request[Any]] = deque()  # written, in this order
+        self._granted: frozenset[str] | None = None  # the features; None: this server knows of none
+        self._window = 1
+        self._hold_until = 0.0  # no request is written before that
+        self._is_leaving = False  # a logout was asked for
+        self._was_taken_over = False
+        self._is_closing = False  # nothing is asked for any more
+        self._is_deaf = False  # nothing is read any more
+        self._threads: dict[threading.Thread, Waiter] = {}  # the network thread, and those that register
+        self._waiter: Waiter | None = None  # the network thread's
+        self._wakes_at = 0.0  # when it looks again by itself
+        self._is_listening = True  # it waits for the server, too
+        self._inbox = Inbox()  # messages with ids
+
+    # --- for any thread -----------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def username(self) -> str | None:
+        return self._user if self._state in (State.ONLINE, State.RECONNECTING) else None
+
+    def login(self, type: Type, username: str, values: Values, decode: Decode[T]) -> Reply[T]:
+        """Start a network thread that begins with this LOGIN or RECONNECT."""
+        token = int(values.get("token", 0))
+        ask = Request(type, decode, Reply[T](self._callbacks))
+        try:
+            ask.frame = self._encode(type, {**values, "features": list(self._features) or None})
+            with self._lock:
+                if self._state not in (State.OFFLINE, State.CLOSED):
+                    raise RequestRejected(ErrorCode.ALREADY_LOGGED_IN, "Log out first.")
+                run = functools.partial(self._run, ask, username, token)
+                self._waiter = self._start("jelly-client-network", run)
+                self._is_leaving = self._was_taken_over = False
+                self._set_state(State.CONNECTING, Reason.LOGIN)
+        except RequestError as error:
+            ask.fail(error)
+        return ask.future
+
+    def register(self, values: Values, decode: Decode[T]) -> Reply[T]:
+        """Send a REGISTER on a connection of its own: the server closes that one afterwards."""
+        ask = Request(Type.REGISTER, decode, Reply[T](self._callbacks))
+
+        def run(waiter: Waiter) -> None:
+            try:
+                opened = open_with(self._server, ask.type, ask.frame, waiter)
+            except RequestError as error:
+                ask.fail(error)
+            except Stopped:
+                ask.fail(ConnectionLost("The client was closed before there was an answer.", sent=True))
+            else:
+                opened.line.close()
+                ask.finish(opened.answer)
+
+        try:
+            ask.frame = self._encode(ask.type, values)
+            with self._lock:
+                self._start("jelly-client-register", run)
+        except RequestError as error:
+            ask.fail(error)
+        return ask.future
+
+    def request(self, type: Type, values: Values, decode: Decode[T]) -> Reply[T]:
+        """Send a request in the name of the user who is logged in. Waits only if very many wait already."""
+        ask = Request(type, decode, Reply[T](self._callbacks))
+        try:
+            with self._lock:
+                self._lock.wait_for(lambda: len(self._waiting) < MAX_WAITING)
+                self._check_online()
+                first = "sender" if type in MESSAGES else "username"
+                ask.frame = self._encode(type, {first: self._user, **values})
+                self._waiting.append(ask)
+                self._is_leaving = type == Type.LOGOUT
+                self._pump(time.monotonic())
+        except RequestError as error:
+            ask.fail(error)
+        return ask.future
+
+    def logout(self) -> Reply[None]:
+        """Send LOGOUT, whose answer is the end of the connection. While RECONNECTING: just stop trying."""
+        with self._lock:
+            if self._state is State.RECONNECTING and self._waiter is not None:
+                self._is_leaving = True
+                self._waiter.stop()
+        return self.request(Type.LOGOUT, {"token": self._token}, lambda _: None)
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until the client is offline for good."""
+        with self._lock:
+            return self._lock.wait_for(lambda: self._state in (State.OFFLINE, State.CLOSED), timeout)
+
+    def close(self, timeout: float) -> None:
+        """First the answers that are on their way, then what the application has still to get, then the end."""
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            if self._is_closing:
+                return
+            self._is_closing = True
+            self._lock.wait_for(lambda: not self._has_open_requests(), timeout)
+            self._is_deaf = True
+            if self._waiter is not None:
+                self._waiter.ring()
+        if not self._callbacks.is_here:
+            self._callbacks.drain(deadline)
+        with self._lock:
+            threads = dict(self._threads)
+        for waiter in threads.values():
+            waiter.stop()
+        for thread in threads:  # each waits for nothing but its waiter; only looking up a name cannot be interrupted
+            thread.join(max(1.0, deadline - time.monotonic()))
+        with self._lock:
+            self._set_state(State.CLOSED, Reason.CLOSED)
+        self._callbacks.finish(deadline)
+
+    def _has_open_requests(self) -> bool:
+        is_starting = self._state is State.CONNECTING or any(t.name.endswith("register") for t in self._threads)
+        return bool(self._asked or self._waiting or is_starting)
+
+    def _check_online(self) -> None:
+        """Raise the error for a request that cannot be made now."""
+        if self._is_closing:
+            raise _closed()
+        if self._state is State.RECONNECTING:
+            raise ConnectionLost("There is no connection to the server at the moment.", sent=False)
+        if self._state is not State.ONLINE or self._is_leaving:
+            raise RequestRejected(ErrorCode.NOT_LOGGED_IN)
+
+    def _encode(self, type: int, values: Values) -> bytes:
+        """The frame of a request. Raises RequestRejected if the server would refuse, or worse, close on it."""
+        try:
+            frame = encode_request(type, values)
+        except UnicodeEncodeError:
+            raise RequestRejected(ErrorCode.MALFORMED_BODY, "Half of a surrogate pair cannot be sent.") from None
+        size = len(frame) - HEADER.size
+        if size > self._max_body:
+            sentence = f"The request has {size:,} bytes; at most {self._max_body:,} can be sent."
+            raise RequestRejected(ErrorCode.MALFORMED_FRAME, sentence)
+        return frame
+
+    def _start(self, name: str, target: Callable[[Waiter], None]) -> Waiter:
+        """With the lock held: start a thread that is counted as ours until it has ended. Raises ConnectionLost."""
+        if self._is_closing:
+            raise _closed()
+
+        def run() -> None:
+            try:
+                target(waiter)
+            finally:
+                with self._lock:
+                    del self._threads[threading.current_thread()]
+                    self._lock.notify_all()
+                waiter.close()
+
+        waiter = Waiter()
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        self._threads[thread] = waiter
+        thread.start()
+        return waiter
+
+    def _ring(self) -> None:
+        waiter = self._waiter
+        if waiter is not None:
+            waiter.ring()
+
+    # --- the network thread -------------------------------------------------------------------------------
+
+    def _run(self, ask: Request[Any], user: str, token: int, waiter: Waiter) -> None:
+        """From the login to the end."""
+        try:
+            line, early = self._log_in(ask, user, token, waiter)
+        except RequestError as error:
+            with self._lock:
+                self._set_state(State.OFFLINE, Reason.LOGIN_FAILED, error)
+            ask.future.set_exception(error)
+            return
+        pauses = self._pauses()
+        while self._end_talk(line, self._talk(line, early, waiter)):
+            if time.monotonic() - line.opened_at >= STABLE:
+                pauses = self._pauses()
+            back = self._come_back(pauses, waiter)
+            if back is None:
+                return
+            line, early = back
+
+    def _log_in(self, ask: Request[Any], user: str, token: int, waiter: Waiter) -> tuple[Line, list[Frame]]:
+        try:
+            line, answer, early = open_with(self._server, ask.type, ask.frame, waiter)
+        except Stopped:
+            raise ConnectionLost("The client was closed before the login was done.", sent=True) from None
+        try:
+            login = read_answer(answer, ask.decode)
+            values = read_answer(answer, dict)
+            with self._lock:
+                self._user, self._token = user, int(values.get("token", token))
+                self._get_online(line, values, Reason.LOGGED_IN)
+        except BaseException:
+            line.close()
+            raise
+        ask.future.set_result(login)
+        return line, early
+
+    def _come_back(self, pauses: Iterator[float], waiter: Waiter) -> tuple[Line, list[Frame]] | None:
+        """Try the token until it is accepted or refused, or no try is left; None if the client stays offline."""
+        reason = Reason.GAVE_UP
+        failure: RequestError | None = None
+        values = {"username": self._user, "token": self._token, "features": list(self._features) or None}
+        frame = encode_request(Type.RECONNECT, values)
+        try:
+            for pause in pauses:
+                _sleep(waiter, pause)
+                try:
+                    return self._reconnect(frame, waiter)
+                except RequestRejected as error:
+                    reason, failure = Reason.TOKEN_REFUSED, error
+                    break
+                except RequestError as error:
+                    log.info("%s: cannot come back yet: %s", self._user, error)
+                    failure = error
+        except Stopped:
+            reason, failure = Reason.LOGGED_OUT, None
+        with self._lock:
+            if not self._is_closing:
+                self._set_state(State.OFFLINE, reason, failure)
+        return None
+
+    def _reconnect(self, frame: bytes, waiter: Waiter) -> tuple[Line, list[Frame]]:
+        line, answer, early = open_with(self._server, Type.RECONNECT, frame, waiter)
+        try:
+            values = read_answer(answer, dict)
+            with self._lock:
+                if self._is_leaving or self._is_closing:
+                    raise Stopped
+                self._get_online(line, values, Reason.RECONNECTED)
+        except BaseException:
+            line.close()
+            raise
+        return line, early
+
+    def _get_online(self, line: Line, values: Values, reason: Reason) -> None:
+        """With the lock held: the server has accepted us on this line."""
+        granted = values.get("features")
+        self._granted = frozenset(granted) if isinstance(granted, list) else None
+        self._window = 1 if self._granted is None else WINDOW
+        self._hold_until = 0.0
+        if self._granted is None:
+            # To the original server a connection that ends before its first heartbeat stays online for ever.
+            self._send_heartbeat(line, time.monotonic())
+        self._inbox.begin()
+        self._line = line
+        self._set_state(State.ONLINE, reason)
+
+    def _talk(self, line: Line, early: list[Frame], waiter: Waiter) -> Exception:
+        """Read, write and watch the clock until the line ends; return why."""
+        try:
+            self._take(early)
+            while True:
+                events, until = self._plan(line)
+                if waiter.wait(line.sock, events, until) & READ:
+                    self._take(line.receive())
+                self._do_what_is_due(line)
+        except (OSError, EOFError, RequestTimeout, Stopped) as error:
+            return error
+        except Exception as error:  # a bug; but those who wait for an answer must not wait for ever
+            log.exception("the connection of %s failed", self._user)
+            return error
+
+    def _plan(self, line: Line) -> tuple[int, float]:
+        """What to wait for, and until when."""
+        with self._lock:
+            self._is_listening = not self._is_deaf and bool(self._asked or not self._callbacks.is_full)
+            self._wakes_at = min(
+                line.last_write_at + self._heartbeat,
+                self._asked[0].deadline if self._asked else FOREVER,
+                self._hold_until if self._waiting and len(self._asked) < self._window else FOREVER,
+            )
+            return (READ if self._is_listening else 0) | line.events, self._wakes_at
+
+    def _do_what_is_due(self, line: Line) -> None:
+        line.flush()
+        if line.failure:
+            raise line.failure
+        now = time.monotonic()
+        with self._lock:
+            if self._asked and self._asked[0].deadline <= now:
+                raise RequestTimeout("", f"The server did not answer within {self._server.request_timeout:g} seconds.")
+            if now - line.last_write_at >= self._heartbeat:
+                self._send_heartbeat(line, now)
+            self._pump(now)
+
+    def _send_heartbeat(self, line: Line, now: float) -> None:
+        """With the lock held."""
+        line.send(HEARTBEAT)
+        if self._granted is None:
+            self._hold_until = now + CLASSIC_GAP
+
+    def _pump(self, now: float) -> None:
+        """With the lock held: write the requests that may be written now."""
+        line = self._line
+        if line is None:
+            return
+        if now < self._hold_until:
+            if self._hold_until < self._wakes_at:
+                self._ring()  # the network thread comes back to it
+            return
+        frames = []
+        while self._waiting and len(self._asked) < self._window:
+            ask = self._waiting.popleft()
+            if ask.future.set_running_or_notify_cancel():
+                ask.deadline = now + self._server.request_timeout
+                self._asked.append(ask)
+                frames.append(ask.frame)
+        if frames:
+            line.send(b"".join(frames))
+            self._lock.notify_all()
+            if line.events or not self._is_listening or self._asked[0].deadline < self._wakes_at:
+                self._ring()
+
+    def _take(self, frames: list[Frame]) -> None:
+        """Deal with what the server sent."""
+        for frame in frames:
+            if frame.sign == Sign.RESPONSE:
+                self._settle(frame)
+            elif frame.sign == Sign.NOTICE:
+                self._note(frame)
+            else:
+                log.warning("dropped a frame with the sign 0x%02x", frame.sign)
+        with self._lock:
+            self._acknowledge(self._inbox.repeated())
+
+    def _settle(self, frame: Frame) -> None:
+        with self._lock:
+            ask = next((ask for ask in self._asked if ask.type == frame.type), None)
+            if ask is not None:
+                self._asked.remove(ask)
+                self._is_leaving = self._is_leaving and ask.type != Type.LOGOUT  # answered at all: it was refused
+                self._pump(time.monotonic())
+                self._lock.notify_all()
+        if ask is None:
+            log.warning("dropped a response of type 0x%02x that nobody asked for", frame.type)
+        else:
+            ask.finish(frame)
+
+    def _note(self, frame: Frame) -> None:
+        try:
+            values = parse_object(frame.body)
+            call = self._on_notice(frame.type, values)
+            id = values.get("id")
+        except (Refused, LookupError, TypeError, ValueError) as error:
+            log.warning("dropped a notice of type 0x%02x that cannot be read: %r", frame.type, error)
+            return
+        if frame.type == Type.SYSTEM and values.get("event") == "taken_over":
+            self._was_taken_over = True
+        if not isinstance(id, int):
+            self._callbacks.submit(call)
+            return
+        with self._lock:
+            is_new = self._inbox.is_new(id, hash((self._user, frame.body)))
+        if is_new:
+            self._callbacks.submit(lambda: self._hand_over(id, call))
+
+    def _end_talk(self, line: Line, error: Exception) -> bool:
+        """The line has ended: tell those who wait for something. Returns whether to come back."""
+        with self._lock:
+            self._line = None
+            asked, waiting = list(self._asked), list(self._waiting)
+            self._asked.clear()
+            self._waiting.clear()
+            if not self._is_closing:
+                self._set_state(*self._after_cut(), None if isinstance(error, EOFError | Stopped) else error)
+            self._lock.notify_all()
+            comes_back = self._state is State.RECONNECTING
+        line.close()
+        sentence = f"The connection ended before there was an answer: {why(error)}."
+        for ask in asked:
+            if ask.type == Type.LOGOUT and isinstance(error, EOFError):
+                ask.future.set_result(None)
+            elif ask is asked[0] and isinstance(error, RequestTimeout):
+                ask.fail(error)
+            else:
+                ask.fail(ConnectionLost(sentence, sent=True))
+        for ask in waiting:
+            ask.fail(ConnectionLost("The connection ended before this was sent.", sent=False))
+        return comes_back
+
+    def _after_cut(self) -> tuple[State, Reason]:
+        if self._is_leaving:
+            return State.OFFLINE, Reason.LOGGED_OUT
+        if self._was_taken_over:  # to come back would throw out the other one, who would throw out us
+            return State.OFFLINE, Reason.TAKEN_OVER
+        return (State.RECONNECTING if self._policy else State.OFFLINE), Reason.LINE_CUT
+
+    def _pauses(self) -> Iterator[float]:
+        return self._policy.pauses() if self._policy else iter(())
+
+    def _set_state(self, state: State, reason: Reason, error: Exception | None = None) -> None:
+        """With the lock held. CLOSED is the last one."""
+        if self._state is State.CLOSED:
+            return
+        previous, self._state = self._state, state
+        log.debug("%s: %s, %s", self._user, state.value, reason.value)
+        self._callbacks.submit(self._on_change(previous, state, reason, error))
+        self._lock.notify_all()
+
+    # --- the callback thread ------------------------------------------------------------------------------
+
+    def _hand_over(self, id: int, call: Callable[[], None]) -> None:
+        """Give a message with an id to the application, and acknowledge it."""
+        with self._lock:
+            if self._is_closing and self._line is None:
+                return  # nobody could acknowledge it: it stays with the server, and comes at the next login
+        try:
+            call()
+        finally:
+            with self._lock:
+                self._acknowledge(self._inbox.handed_over(id, self._callbacks.is_empty, time.monotonic()))
+
+    def _acknowledge(self, upto: int | None) -> None:
+        """With the lock held."""
+        if upto is not None and self._line is not None:
+            self._line.send(encode_request(Type.ACK, {"id": upto}))
+            if self._line.events:
+                self._ring()
+
+
+HEARTBEAT = encode_request(Type.HEARTBEAT, {})
+
+
+def _sleep(waiter: Waiter, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        waiter.wait(None, 0, until)
+
+
+def _closed() -> ConnectionLost:
+    return ConnectionLost("The client is closed.", sent=False)

@@ -1,0 +1,68 @@
+"""How a connection begins: connect, send LOGIN, REGISTER or RECONNECT, and wait for the answer."""
+
+import time
+from dataclasses import dataclass
+from ssl import SSLContext
+from typing import NamedTuple
+
+from jelly.client.line import READ, Line, Waiter, open_line
+from jelly.client.requests import why
+from jelly.codec import Frame, Sign
+from jelly.errors import ConnectionLost, RequestTimeout
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where a server is, and how many seconds to wait for a connection and for an answer."""
+
+    host: str
+    port: int
+    tls: SSLContext | None
+    connect_timeout: float = 10.0
+    request_timeout: float = 30.0
+
+
+class Opened(NamedTuple):
+    """A connection that has begun: the answer to its first request, and the frames that came right behind it."""
+
+    line: Line
+    answer: Frame
+    early: list[Frame]
+
+
+def open_with(server: Server, type: int, request: bytes, waiter: Waiter) -> Opened:
+    """Connect, send the first request (of this type), wait for its answer. Raises RequestError, Stopped."""
+    try:
+        line = open_line(server.host, server.port, server.tls, waiter, time.monotonic() + server.connect_timeout)
+    except OSError as error:
+        raise ConnectionLost(
+            f"Cannot connect to {server.host} port {server.port}: {why(error)}.", sent=False
+        ) from error
+    try:
+        line.send(request)
+        return Opened(line, *_first_answer(line, type, waiter, server.request_timeout))
+    except EOFError as error:
+        line.close()
+        hint = "" if server.tls else " (If it speaks TLS, its URL begins with jellys://.)"
+        raise ConnectionLost(f"The server closed the connection without an answer.{hint}", sent=True) from error
+    except OSError as error:
+        line.close()
+        raise ConnectionLost(f"The connection broke: {why(error)}.", sent=True) from error
+    except BaseException:
+        line.close()
+        raise
+
+
+def _first_answer(line: Line, type: int, waiter: Waiter, seconds: float) -> tuple[Frame, list[Frame]]:
+    until = time.monotonic() + seconds
+    while True:
+        ready = waiter.wait(line.sock, READ | line.events, until)
+        frames = line.receive() if ready & READ else []
+        for position, frame in enumerate(frames):
+            if frame.sign == Sign.RESPONSE and frame.type in (type, 0):  # 0: the server could not read the type
+                return frame, frames[position + 1 :]
+        line.flush()
+        if line.failure:
+            raise line.failure
+        if time.monotonic() >= until:
+            raise RequestTimeout("", f"The server did not answer within {seconds:g} seconds.")

@@ -1,0 +1,60 @@
+"""A request that waits for its answer, and what an answer means."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from ssl import SSLCertVerificationError
+from typing import Any, Generic, TypeVar
+
+from jelly.client.callbacks import Reply
+from jelly.codec import Frame, Status
+from jelly.errors import Refused, RequestError, ServerFailed, error_for
+from jelly.messages import parse_object
+
+T = TypeVar("T")
+Decode = Callable[[dict[str, Any]], T]
+"""Makes a result of the values in a SUCCESS. Raises LookupError, TypeError or ValueError if they are not as agreed."""
+
+
+@dataclass(slots=True, eq=False)
+class Request(Generic[T]):
+    """A request that has no answer yet."""
+
+    type: int
+    decode: Decode[T]
+    future: Reply[T]
+    frame: bytes = b""
+    deadline: float = float("inf")  # monotonic; counts from when it was written
+
+    def finish(self, frame: Frame) -> None:
+        """End its future with what the server answered."""
+        try:
+            result = read_answer(frame, self.decode)
+        except RequestError as error:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)
+
+    def fail(self, error: RequestError) -> None:
+        """End its future without an answer (unless it was cancelled, as those can be that were not written)."""
+        if self.future.running() or self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
+
+
+def read_answer(frame: Frame, decode: Decode[T]) -> T:
+    """What a response says. Raises RequestError: what the server said, or ServerFailed if that cannot be read."""
+    try:
+        values = parse_object(frame.body) if frame.body else {}
+        values = {key: value for key, value in values.items() if value is not None}
+        if frame.status == Status.SUCCESS:
+            return decode(values)
+    except (Refused, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ServerFailed("", "The server's answer cannot be read.") from error
+    raise error_for(frame.status, str(values.get("error", "")), str(values.get("message", "")))
+
+
+def why(error: Exception) -> str:
+    """What an error of the network says, as a part of a sentence."""
+    if isinstance(error, SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message})"
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return reason.rstrip(".")

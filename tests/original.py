@@ -1,0 +1,273 @@
+"""A stand-in for the original server, to test clients against: it does what the recordings in `golden/` show.
+
+It has the original's behaviour, bugs and all; `test_original.py` replays the recordings against it. What came by chance
+is left out, or is to be asked for: which answers overtake each other, and what a slow reader finds in one read.
+
+    with OriginalServer() as server:
+        client.connect("127.0.0.1", server.port)
+
+Each connection has a thread that reads it and serves its requests. One lock is around all that a request changes and
+sends, so requests are served one at a time. (The original has ten threads for every connection: see `overtaking`.)
+"""
+
+import contextlib
+import itertools
+import select
+import socket
+import struct
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from original_requests import Requests, Sent
+from wire import HEADER, HEARTBEAT, LOGIN, RECONNECT, Reply
+
+MISSES = 5
+WRITE_TIMEOUT = 5.0
+
+
+class Connection:
+    """One connection, also after its end: tests look at `frames`, `names` and `is_stalled`."""
+
+    def __init__(self, server: "OriginalServer", line: socket.socket, address: tuple[str, int]) -> None:
+        self.address = address
+        self.frames: list[Reply] = []  # all that were decoded
+        self.names: list[str] = []  # who logged in on it
+        self.is_open = True
+        self.is_stalled = False
+        self.bytes_read = 0  # of which every request has been served
+        self.cached_name: str | None = None
+        self._server = server
+        self._line = line
+        self._line.settimeout(WRITE_TIMEOUT)
+        self._line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._buffer = b""
+        self._misses = 0
+        self._idle_since = time.monotonic()
+        self._held: tuple[bytes, float] | None = None  # an answer that may be overtaken, and until when
+        self._woken, self._waker = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, name=f"original-{self.address[1]}")
+        self._thread.start()
+
+    # --- for anybody ---
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is closed, and the server has drawn its conclusions from that."""
+        return not self._thread.is_alive()
+
+    def end(self, reset: bool = False) -> None:
+        """Close it, or reset it, and wait until that is done."""
+        with contextlib.suppress(OSError):  # it has ended by itself
+            if reset:
+                self._line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._waker.send(b"\0")
+        self._thread.join()
+
+    # --- for who holds the server's lock ---
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._line.sendall(data)
+        except OSError:  # it is broken, or its client takes nothing: its own thread ends it
+            with contextlib.suppress(OSError):
+                self._line.shutdown(socket.SHUT_RDWR)
+
+    def overtake(self, sent: Sent, seconds: float) -> Sent:
+        """What to send now, of what ends with an answer: one waits, and goes after the next one."""
+        *notices, answer = sent
+        if self._held:
+            (held, _), self._held = self._held, None
+            return [*sent, (self, held)]
+        if seconds and self.names and self.is_open:
+            self._held = answer[1], time.monotonic() + seconds
+            return notices
+        return sent
+
+    # --- its own thread ---
+
+    def _run(self) -> None:
+        with self._line, self._woken, self._waker:
+            with contextlib.suppress(OSError):
+                while self.is_open and self._step():
+                    pass
+            self._server.forget(self)
+
+    def _step(self) -> bool:
+        """Wait for bytes, and decode them; False at the end."""
+        readable, _, _ = select.select([self._line, self._woken], [], [], self._time_left())
+        if self._woken in readable:
+            return False
+        if readable:
+            self._linger()
+            data = self._line.recv(65536)
+            if not data:
+                return False
+            self._decode(data)
+        self._tick()
+        return True
+
+    def _linger(self) -> None:
+        """Let more bytes come; a `read_delay` that is changed meanwhile counts at once."""
+        since = time.monotonic()
+        while (left := since + self._server.read_delay - time.monotonic()) > 0:
+            if select.select([self._woken], [], [], min(left, 0.01))[0]:
+                return
+
+    def _decode(self, data: bytes) -> None:
+        """The original's decoder: there is a frame only when the bytes that wait end exactly where the frame ends.
+
+        `two_frames_in_one_segment`, `bad_magic`, `length_negative`: later bytes are kept, and nothing is answered.
+        """
+        self._buffer += data
+        if len(self._buffer) >= HEADER.size:
+            magic, sign, type, status, length = HEADER.unpack_from(self._buffer)
+            rest = len(self._buffer) - HEADER.size - length
+            if magic != 0xABCD or length < 0 or rest > 0:
+                self.is_stalled = True
+            elif rest == 0:
+                frame = Reply(sign, type, status, self._buffer[HEADER.size :])
+                self._buffer = b""
+                self._take(frame)
+        self.bytes_read += len(data)
+
+    def _take(self, frame: Reply) -> None:
+        self._idle_since = time.monotonic()
+        self.frames.append(frame)
+        if self.names and frame.type == HEARTBEAT:
+            self._misses = 0
+            self._server.cache_name(self)
+        else:
+            self._server.serve(self, frame)
+
+    def _time_left(self) -> float | None:
+        now = time.monotonic()
+        times = [self._held[1] - now] if self._held else []
+        if self.names:
+            times.append(self._idle_since + self._server.silence / MISSES - now)
+        return max(0.0, min(times)) if times else None
+
+    def _tick(self) -> None:
+        """See to what is due: an answer that nothing overtook, or a heartbeat that did not come.
+
+        Each fifth of `silence` without a frame is a miss, and the fifth one closes; only a heartbeat clears them.
+        """
+        now = time.monotonic()
+        if self._held and self._held[1] <= now:
+            (held, _), self._held = self._held, None
+            with self._server.lock:
+                self.write(held)
+        if self.names and now - self._idle_since >= self._server.silence / MISSES:
+            self._idle_since = now
+            self._misses += 1
+            self._server.cache_name(self)
+            if self._misses == MISSES:
+                self.is_open = False
+
+
+class OriginalServer:
+    """The stand-in, on a free port of 127.0.0.1 for as long as the `with` lasts.
+
+    `silence`: it closes a connection that sent nothing for so many seconds after its login.
+    `read_delay`: how long it waits before a read; what is written within that time comes in one read.
+    `coalesce`: frames for one connection that belong together, as a login's answer and what waited, go out in one send.
+    `overtaking`: an answer waits so many seconds for that to the next request of its connection, which then goes first.
+    All four may be changed at any time.
+    """
+
+    def __init__(
+        self, silence: float = 30.0, read_delay: float = 0.0, coalesce: bool = False, overtaking: float = 0.0
+    ) -> None:
+        self.silence = silence
+        self.read_delay = read_delay
+        self.coalesce = coalesce
+        self.overtaking = overtaking
+        self.connections: list[Connection] = []
+        self.lock = threading.RLock()
+        self._requests = Requests()
+        self._listener = self._bind(0)
+        self.port: int = self._listener.getsockname()[1]
+
+    def __enter__(self) -> Self:
+        self.listen_again()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop_listening()
+        self._listener.close()
+        for connection in self.connections:
+            connection.end()
+
+    # --- for the tests ---
+
+    @property
+    def stalled(self) -> int:
+        """How many connections have become deaf, those that have ended since included."""
+        return sum(connection.is_stalled for connection in self.connections)
+
+    def connections_of(self, username: str) -> list[Connection]:
+        """Those on which a user logged in, oldest first, those that have ended included."""
+        return [connection for connection in self.connections if username in connection.names]
+
+    def cut(self, username: str) -> None:
+        """Reset a user's connections."""
+        for connection in self.connections_of(username):
+            connection.end(reset=True)
+
+    def cut_all(self) -> None:
+        """Reset all connections."""
+        for connection in tuple(self.connections):
+            connection.end(reset=True)
+
+    def stop_listening(self) -> None:
+        """Refuse new connections; the port stays taken, and those that are there stay as well."""
+        if self._acceptor.is_alive():
+            self._waker.send(b"\0")
+        self._acceptor.join()
+        self._listener.close()
+        self._listener = self._bind(self.port)
+
+    def listen_again(self) -> None:
+        """Accept connections, on the same port."""
+        self._woken, self._waker = socket.socketpair()
+        self._listener.listen(128)
+        self._acceptor = threading.Thread(target=self._accept, name="original-accept")
+        self._acceptor.start()
+
+    def _bind(self, port: int) -> socket.socket:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        return listener
+
+    def _accept(self) -> None:
+        with self._woken, self._waker:
+            while self._woken not in (readable := select.select([self._listener, self._woken], [], [])[0]):
+                if readable:
+                    line, address = self._listener.accept()
+                    with self.lock:  # it must be in the list before it is served
+                        self.connections.append(Connection(self, line, address))
+
+    # --- for the connections ---
+
+    def serve(self, connection: Connection, frame: Reply) -> None:
+        """Serve a request, and send what it brings about."""
+        with self.lock:
+            sent = self._requests.serve(connection, frame)
+            if sent and frame.type not in (LOGIN, RECONNECT):
+                sent = connection.overtake(sent, self.overtaking)
+            for to, group in itertools.groupby(sent, key=lambda each: each[0]):
+                frames = [data for _, data in group]
+                for data in [b"".join(frames)] if self.coalesce else frames:
+                    to.write(data)
+
+    def cache_name(self, connection: Connection) -> None:
+        with self.lock:
+            self._requests.cache_name(connection)
+
+    def forget(self, connection: Connection) -> None:
+        with self.lock:
+            self._requests.forget(connection)
