@@ -159,7 +159,7 @@ def test_a_reconnect() -> None:
     chat.connection(State.ONLINE, Reason.RECONNECTED)
     assert chat.said()[1:] == [
         "connected again (not connected since 14:03)",
-        "not delivered: 1 to bob; /resend there sends them again",
+        "not confirmed: 1 to bob; /resend there sends them again",
     ]
 
 

@@ -174,8 +174,10 @@ def _run(options: argparse.Namespace, words: Words) -> int:
     session = Session(client, words, mailbox.post)
     try:
         door = Door(client, options.server, words, terminal)
-        session.begin(*door.enter(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=True))
-        _front(options, words, session, mailbox).run()
+        known = door.enter(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=True)
+        front = _front(options, words, session, mailbox)
+        session.begin(*known)
+        front.run()
     finally:
         client.close()
     mailbox.run()  # what the last answers said

@@ -172,7 +172,7 @@ PERHAPS_DELIVERED = Text(
     "perhaps delivered: {reason}. /resend sends it again", "不确定是否送达：{reason}。/resend 可重发"
 )
 SOME_UNDELIVERED = Text(
-    "not delivered: {counts}; /resend there sends them again", "未送达：{counts}；在该对话中用 /resend 重发"
+    "not confirmed: {counts}; /resend there sends them again", "未确认：{counts}；在该对话中用 /resend 重发"
 )
 TO_SOMEBODY = Text("{count} to {name}", "给 {name} 的 {count} 条")
 NOTHING_TO_RESEND = Text("nothing here is marked", "这里没有需要重发的消息")
@@ -344,7 +344,7 @@ SEND_FAILED = Text("Not sent to {name}: {reason}.", "未能发给 {name}：{reas
 SEND_UNKNOWN = Text("Perhaps sent to {name}, perhaps not: {reason}.", "不确定是否已发给 {name}：{reason}。")
 PLAIN_HINT = Text("Plain mode, line by line. The full screen comes with: pip install '.[chat]'",
                   "逐行模式。要使用全屏界面：pip install '.[chat]'")  # fmt: skip
-STILL_UNDELIVERED = Text("Not delivered: {count}.", "未送达：{count} 条。")
+STILL_UNDELIVERED = Text("Not confirmed: {count}.", "未确认：{count} 条。")
 
 # --- --help --------------------------------------------------------------------------------------------------
 

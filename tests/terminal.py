@@ -1,0 +1,168 @@
+"""Somebody at a terminal: the real chat in a pseudo-terminal, its screen drawn by an emulator.
+
+    with Terminal("alice", port=port) as alice:
+        alice.wait_for("Password for alice:")
+        alice.enter("secret1")
+
+Waiting is for something to be seen; nothing here sleeps.
+"""
+
+import contextlib
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import pyte
+from process import ROOT, clean_environment
+
+PATIENCE = 10.0
+
+KEYS = {
+    "enter": "\r",
+    "tab": "\t",
+    "up": "\x1b[A",
+    "down": "\x1b[B",
+    "pageup": "\x1b[5~",
+    "pagedown": "\x1b[6~",
+    "ctrl-c": "\x03",
+    "ctrl-d": "\x04",
+    "ctrl-l": "\x0c",
+    "alt-enter": "\x1b\r",
+    **{f"alt-{key}": f"\x1b{key}" for key in "a0123456789"},
+}
+
+
+class Terminal:
+    """One terminal in which `python jelly.py chat` runs. The context manager kills it if it has not ended."""
+
+    def __init__(
+        self, *arguments: str, port: int, columns: int = 80, rows: int = 24, bare: bool = False, **environment: str
+    ) -> None:
+        self._emulator = pyte.Screen(columns, rows)
+        self._stream = pyte.ByteStream(self._emulator)
+        self.output = b""
+        """All that the program wrote."""
+        self._master, slave = pty.openpty()
+        self._set_size(slave, columns, rows)
+        url = f"jelly://127.0.0.1:{port}"
+        command = [sys.executable, *(["-S"] if bare else []), str(ROOT / "jelly.py"), "chat", *arguments]
+        outer = {name: value for name, value in clean_environment().items() if name not in ("NO_COLOR", "LC_ALL")}
+        self.process = subprocess.Popen(
+            command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that it gets the signals of the terminal
+            env={**outer, "LANG": "C.UTF-8", "TERM": "xterm-256color", "JELLY_SERVER": url, **environment},
+        )  # fmt: skip
+        os.close(slave)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(PATIENCE)
+        os.close(self._master)
+
+    @staticmethod
+    def _set_size(file: int, columns: int, rows: int) -> None:
+        fcntl.ioctl(file, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    # --- what one does ------------------------------------------------------------------------------------
+
+    def type(self, text: str) -> None:
+        """Type some text."""
+        os.write(self._master, text.encode())
+
+    def press(self, *keys: str) -> None:
+        """Press some keys, by their names."""
+        for key in keys:
+            self.type(KEYS[key])
+
+    def enter(self, text: str) -> None:
+        """Type some text, and Enter."""
+        self.type(text)
+        self.press("enter")
+
+    def paste(self, text: str) -> None:
+        """Paste, as a terminal does that marks what is pasted."""
+        self.type(f"\x1b[200~{text}\x1b[201~")
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Change the size of the window."""
+        self._emulator.resize(rows, columns)
+        self._set_size(self._master, columns, rows)
+        self.process.send_signal(signal.SIGWINCH)
+
+    # --- what one sees ------------------------------------------------------------------------------------
+
+    @property
+    def rows(self) -> list[str]:
+        """The rows of the screen, as they are now."""
+        return [row.rstrip() for row in self._emulator.display]
+
+    @property
+    def screen(self) -> str:
+        """The rows in one text."""
+        return "\n".join(self.rows)
+
+    @property
+    def input(self) -> str:
+        """The last row: what is being typed."""
+        return self.rows[-1]
+
+    @property
+    def bar(self) -> str:
+        """The status bar."""
+        return self.rows[-2]
+
+    def cells(self, row: int) -> list[str]:
+        """The cells of a row; behind a wide character stands an empty one."""
+        return [self._emulator.buffer[row][column].data for column in range(self._emulator.columns)]
+
+    def colour_of(self, text: str) -> str:
+        """The colour in which a text stands on the screen."""
+        for number, row in enumerate(self._emulator.display):
+            if text in row:
+                return str(self._emulator.buffer[number][row.index(text)].fg)
+        raise AssertionError(f"no {text!r} on the screen:\n{self.screen}")
+
+    def wait_until(self, is_so: Callable[[], bool], what: str = "what is waited for") -> None:
+        """Go on looking until something is to be seen."""
+        deadline = time.monotonic() + PATIENCE
+        while not is_so():
+            assert self._look(deadline), f"{what} is not to be seen:\n{self.screen}"
+
+    def wait_for(self, *texts: str) -> None:
+        """Go on looking until all these texts are on the screen."""
+        for text in texts:
+            self.wait_until(lambda text=text: text in self.screen, repr(text))  # type: ignore[misc]
+
+    def wait_for_end(self) -> int:
+        """Go on looking until the program has ended; return its exit code."""
+        deadline = time.monotonic() + PATIENCE
+        while self._look(deadline):
+            pass
+        return self.process.wait(max(0.1, deadline - time.monotonic()))
+
+    def _look(self, deadline: float) -> bool:
+        """Take what the program has written since; False if it has ended, or takes too long."""
+        ready, _, _ = select.select([self._master], [], [], max(0.0, deadline - time.monotonic()))
+        data = b""
+        if ready:
+            with contextlib.suppress(OSError):  # Linux says so when the other side has closed
+                data = os.read(self._master, 65536)
+        self.output += data
+        self._stream.feed(data)
+        return bool(data)

@@ -1,0 +1,134 @@
+"""The login at the terminal: what is asked, and with which exit code it ends."""
+
+from typing import Any
+
+import pytest
+from fake_client import FakeClient
+
+from client_api import ConnectionLost, RequestRejected, RequestTimeout
+from jelly.chat.login import LOGIN_REFUSED, NO_CONNECTION, USAGE, Door, Failed, Terminal
+from jelly.chat.texts import Words
+
+
+class Answers(Terminal):
+    """Somebody who answers from a list, or nobody."""
+
+    def __init__(self, *answers: str, is_there: bool = True) -> None:
+        self.is_there = is_there
+        self.answers = list(answers)
+        self.seen: list[str] = []
+
+    def can_hide(self) -> bool:
+        return self.is_there
+
+    def ask(self, prompt: str) -> str:
+        self.seen.append(prompt.strip())
+        return self.answers.pop(0)
+
+    secret = ask
+
+    def say(self, text: str) -> None:
+        self.seen.append(text)
+
+
+class Replies(FakeClient):
+    """A client whose requests end as a list says: None, or an error."""
+
+    def __init__(self, *replies: Exception | None) -> None:
+        super().__init__()
+        self._replies = list(replies)
+
+    def __getattr__(self, name: str) -> Any:
+        call = super().__getattr__(name)
+
+        def call_and_end(*arguments: Any) -> Any:
+            future = call(*arguments)
+            reply = self._replies.pop(0)
+            if reply:
+                self.refuse(reply)
+            else:
+                self.answer()
+            return future
+
+        return call_and_end
+
+
+WRONG, TAKEN = RequestRejected("wrong_credentials"), RequestRejected("username_taken")
+
+
+def enter(client: Any, terminal: Terminal, name: str = "alice", password: str = "", may_register: bool = True) -> Any:
+    return Door(client, "jelly://example.org", Words("en"), terminal).enter(name, password, may_register)
+
+
+def test_a_right_password() -> None:
+    """It is asked for, and that is all."""
+    terminal = Answers("pw")
+    client = Replies(None)
+    assert enter(client, terminal) == ("alice", "pw")
+    assert client.calls == [("login", "alice", "pw")]
+    assert terminal.seen == ["Password for alice:"]
+
+
+def test_a_new_name() -> None:
+    """It is registered once the password was typed twice."""
+    terminal = Answers("alice", "pw", "y", "pwd", "pw", "y", "pw")
+    client = Replies(WRONG, WRONG, None, None)
+    assert enter(client, terminal, name="") == ("alice", "pw")
+    assert [name for name, *_ in client.calls] == ["login", "login", "register", "login"]
+    assert "The two were not the same. Try again." in terminal.seen
+    assert terminal.seen[-1] == "Welcome: alice is registered."
+
+
+def test_a_new_name_with_the_password_from_the_environment() -> None:
+    """Nothing is typed, so nothing is typed twice."""
+    client = Replies(WRONG, None, None)
+    assert enter(client, Answers("y"), password="pw") == ("alice", "pw")
+
+
+@pytest.mark.parametrize("refusal", [TAKEN, RequestRejected()])
+def test_a_name_that_exists(refusal: RequestRejected) -> None:
+    """So the password was wrong: it is asked for again. The original server gives no reasons, and that is the same."""
+    client = Replies(WRONG if refusal.code else RequestRejected(), refusal, None)
+    assert enter(client, Answers("wrong", "y", "wrong", "pw")) == ("alice", "pw")
+
+
+def test_three_wrong_passwords() -> None:
+    """That is enough; nothing is registered that nobody asked for."""
+    client = Replies(WRONG, WRONG, WRONG)
+    with pytest.raises(Failed, match="Cannot log in as alice: the name or the password is wrong") as caught:
+        enter(client, Answers("a", "n", "b", "", "c", "no"))
+    assert caught.value.code == LOGIN_REFUSED
+    assert [name for name, *_ in client.calls] == ["login"] * 3
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "said"),
+    [
+        (RequestRejected("too_many_attempts"), LOGIN_REFUSED, "Cannot log in as alice: too many failed logins"),
+        (ConnectionLost("", sent=False), NO_CONNECTION, "Cannot connect to jelly://example.org: nobody answers there"),
+        (ConnectionLost("", sent=True), NO_CONNECTION, "it closes the connection"),
+        (RequestTimeout(), NO_CONNECTION, "no answer in time"),
+    ],
+)
+def test_other_failures(reply: Exception, code: int, said: str) -> None:
+    """Each has its exit code, and one sentence."""
+    with pytest.raises(Failed, match=said) as caught:
+        enter(Replies(reply), Answers("pw"))
+    assert caught.value.code == code
+
+
+def test_a_name_that_may_not_be() -> None:
+    """The server refuses to register it: it says why."""
+    client = Replies(WRONG, RequestRejected("invalid_username"))
+    with pytest.raises(Failed, match="Cannot register a b: a name has 1 to 32 characters"):
+        enter(client, Answers("pw", "y", "pw"), name="a b")
+
+
+def test_nobody_there() -> None:
+    """A script is told what it has to set; it is offered nothing."""
+    for name, password, said in (("", "pw", "Say who you are"), ("alice", "", "set JELLY_PASSWORD")):
+        with pytest.raises(Failed, match=said) as caught:
+            enter(Replies(), Answers(is_there=False), name, password)
+        assert caught.value.code == USAGE
+    with pytest.raises(Failed, match="Cannot log in as alice"):
+        enter(Replies(WRONG), Answers(is_there=False), password="pw")

@@ -1,0 +1,284 @@
+"""The plain mode and --send, as scripts use them: real processes on a real server."""
+
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+import pytest
+from original import OriginalServer
+from process import PATIENCE, ROOT, clean_environment
+from proxy import Proxy
+from wire import PERSON_MESSAGE, logged_in, register
+
+ENVIRONMENT = {"JELLY_PASSWORD": "pw", "LANG": "C.UTF-8", "LC_ALL": "", "TERM": "dumb"}
+
+
+class Plain:
+    """`jelly chat --plain` with pipes, on a Python without packages. The context manager kills it."""
+
+    def __init__(self, name: str, port: int) -> None:
+        command = [sys.executable, "-S", str(ROOT / "jelly.py"), "chat", name, "--plain"]
+        url = f"jelly://127.0.0.1:{port}"
+        self.process = subprocess.Popen(
+            [*command, f"--server={url}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env={**clean_environment(), **ENVIRONMENT}, bufsize=0, start_new_session=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self.process:
+            self.process.kill()
+
+    def line(self) -> str:
+        """The next line that it prints, without the time."""
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
+        assert ready, "it printed nothing"
+        text = self.process.stdout.readline().decode().rstrip("\n")
+        return re.sub(r"^\d\d:\d\d ", "", text)
+
+    def say(self, *lines: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("".join(f"{line}\n" for line in lines).encode())
+
+    def welcomed(self) -> Self:
+        """Past the first words."""
+        assert self.line().startswith("-- Welcome, ")
+        assert self.line() == "-- nobody is on your list yet: /add NAME"
+        return self
+
+    def end(self) -> tuple[int, str]:
+        """Close its input; return its exit code, and what it printed since."""
+        output, _ = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, output.decode()
+
+
+def send(*arguments: str, port: int, input: bytes = b"", password: str = "pw") -> tuple[int, str]:
+    """Run `jelly chat` to its end; return its exit code and what it said."""
+    url = f"--server=jelly://127.0.0.1:{port}"
+    command = [sys.executable, "-S", str(ROOT / "jelly.py"), "chat", url, *arguments]
+    done = subprocess.run(
+        command, input=input, capture_output=True, timeout=PATIENCE, start_new_session=True,
+        env={**clean_environment(), **ENVIRONMENT, "JELLY_PASSWORD": password},
+    )  # fmt: skip
+    return done.returncode, (done.stdout + done.stderr).decode()
+
+
+# --- the plain mode -----------------------------------------------------------------------------------------
+
+
+def test_two_chat(port: int) -> None:
+    """What arrives is printed as whole lines; the commands are those of the full screen."""
+    register(port, "alice", "bob")
+    with Plain("alice", port).welcomed() as alice, Plain("bob", port).welcomed() as bob:
+        alice.say("/to bob", "hello", "//slash")
+        assert alice.line() == "-- you are writing to bob"
+        assert [bob.line(), bob.line()] == ["alice: hello", "alice: /slash"]
+        bob.say("/to alice 你好", "/whois alice", "/frends")
+        assert alice.line() == "bob: 你好"
+        assert bob.line() == "-- you are writing to alice"
+        assert bob.line() == "!! /whois alice: not on your list: /add alice first"
+        assert bob.line() == "!! there is no /frends: did you mean /friends?"
+        bob.say("/quit")
+        assert bob.process.wait(PATIENCE) == 0
+
+
+def test_a_script(port: int) -> None:
+    """It reads to the end of its input, has all answers in order, and ends with 0."""
+    register(port, "alice", "bob")
+    with Plain("alice", port).welcomed() as alice:
+        alice.say(
+            "/add bob", "/friends", "/group create team", "/group add team bob", "/to #team", "hello", "/group list"
+        )
+        alice.say("/set name Alice Smith", "/profile", "/to nobody", "hello?", "/passwd", "pw2", "pw2")
+        code, output = alice.end()
+    assert code == 0
+    assert output.splitlines() == [
+        "-- bob is on your list now",
+        "-- not online: bob",
+        "-- #team is yours: /to #team goes there, /group add #team NAME takes people in",
+        "-- bob is in #team now",
+        "-- you are writing to #team",
+        "-- #team: alice (creator), bob",
+        "-- name is now: Alice Smith",
+        "-- the profile of alice",
+        "   name: Alice Smith",
+        "-- you are writing to nobody",
+        "✗ nobody < hello?",
+        "   not delivered: no such user. /resend tries again",
+        "-- your password is changed",
+        "Not confirmed: 1.",
+    ]
+    with logged_in(port, "bob") as bob:
+        assert bob.contents(1) == ["hello"]
+    logged_in(port, "alice", "pw2").close()
+
+
+def test_where_it_comes_from(port: int) -> None:
+    """A message of a group has the group's name; rows after the first are indented; nothing is obeyed."""
+    register(port, "alice", "bob")
+    with Plain("alice", port).welcomed() as alice, logged_in(port, "bob") as bob:
+        alice.say("/group create team", "/group add team bob")
+        assert [alice.line()[:8], alice.line()] == ["-- #team", "-- bob is in #team now"]
+        bob.message("team", "one\n\x1b[2Jtwo", 0x16)
+        assert alice.line() == "── 1970-01-01 ──"
+        assert [alice.line(), alice.line()] == ["#team bob: one", "   ␛[2Jtwo"]
+
+
+def test_logout(port: int) -> None:
+    """It ends the session, and the chat."""
+    register(port, "alice")
+    with Plain("alice", port).welcomed() as alice:
+        alice.say("/logout")
+        assert alice.process.wait(PATIENCE) == 0
+
+
+def test_a_cut(port: int) -> None:
+    """It says when it is connected again, and what was not delivered is sent with /resend."""
+    register(port, "alice", "bob")
+    with Proxy(port) as proxy, Plain("alice", proxy.port).welcomed() as alice:
+        alice.say("/to bob")
+        assert alice.line() == "-- you are writing to bob"
+        proxy.cut()
+        alice.say("hello?")
+        assert alice.line().lstrip("✗?") == " bob < hello?"  # whether it was sent is a matter of luck
+        assert "/resend" in alice.line()
+        proxy.mend()
+        assert alice.line().startswith("-- connected again")
+        assert alice.line().startswith("-- not confirmed: 1 to bob")
+        alice.say("/resend")
+        with logged_in(port, "bob") as bob:
+            assert bob.contents(1) == ["hello?"]
+
+
+def test_ctrl_c(port: int) -> None:
+    """It leaves in good order."""
+    register(port, "alice")
+    with Plain("alice", port).welcomed() as alice:
+        alice.process.send_signal(signal.SIGINT)
+        assert alice.process.wait(PATIENCE) == 0
+
+
+def test_the_original_server() -> None:
+    """Everything but what only ours can works there too."""
+    with OriginalServer() as server:
+        register(server.port, "alice", "bob")
+        with Plain("alice", server.port).welcomed() as alice:
+            alice.say("/to bob", "hello", "/add bob", "/friends", "/whois carol", "/add nobody")
+            assert [alice.line() for _ in range(3)] == [
+                "-- you are writing to bob",
+                "-- bob is on your list now",
+                "-- not online: bob",
+            ]
+            assert alice.end()[0] == 0
+
+
+# --- one message --------------------------------------------------------------------------------------------
+
+
+def test_send(port: int) -> None:
+    """To a person, to a group, from standard input: 0, and it is stored; nothing is printed."""
+    register(port, "alice", "bob")
+    assert send("alice", "--send", "bob", "hello bob", port=port) == (0, "")
+    assert send("alice", "--send", "bob", "-", port=port, input="多行\n文字\n".encode()) == (0, "")
+    with logged_in(port, "bob") as bob:
+        assert bob.contents(2) == ["hello bob", "多行\n文字"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "password", "code", "said"),
+    [
+        (["--send", "nobody", "x"], "pw", 1, "Not sent to nobody: no such user."),
+        (["--send", "#team", "x"], "pw", 1, "Not sent to #team: no such group."),
+        (["--send", "#", "x"], "pw", 2, "--send needs somebody to send to: bob or #team."),
+        (["--send", "bob", " "], "pw", 2, "There is no text to send."),
+        (["--send", "bob", "-"], "pw", 2, "There is no text to send."),
+        (["--send", "bob"], "pw", 2, "expected 2 arguments"),
+        (["--send", "bob", "x"], "wrong", 4, "Cannot log in as alice: the name or the password"),
+        (["--send", "bob", "x"], "", 2, "set JELLY_PASSWORD"),
+        (["--send", "bob", "x", "--tls-ca=x"], "pw", 2, "--tls-ca needs a server with TLS"),
+        (["--plain"], "wrong", 4, "Cannot log in as alice"),
+        (["--lang=zh", "--send", "nobody", "x"], "pw", 1, "未能发给 nobody：没有这个用户。"),
+    ],
+)
+def test_exit_codes(arguments: list[str], password: str, code: int, said: str, port: int) -> None:
+    """Each failure has a code and one sentence."""
+    register(port, "alice")
+    ended, output = send("alice", *arguments, port=port, password=password)
+    assert ended == code
+    assert said in output
+    assert "Traceback" not in output
+
+
+def test_bytes_that_are_no_text(port: int) -> None:
+    """They are refused before anything is sent, from the input and from the command line."""
+    register(port, "alice")
+    code, output = send("alice", "--send", "alice", "-", port=port, input=b"\xff\xfe")
+    assert (code, output) == (2, "jelly: The text is not UTF-8.\n")
+    assert send("alice", "--send", "alice", "\udcff", port=port)[0] == 2
+
+
+def test_wrong_places() -> None:
+    """A server that is none, a certificate that is none."""
+    for arguments, said in (
+        (["--server=http://x"], "http://x is not of the form jelly://host:port"),
+        (["--server=jellys://x", "--tls-ca=/missing.pem"], "/missing.pem cannot be used: No such file"),
+    ):
+        code, output = send("alice", *arguments, port=1)
+        assert code == 2
+        assert said in output
+
+
+def test_nobody_listens() -> None:
+    """3, and what to do about it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    code, output = send("alice", "--send", "bob", "x", port=port)
+    assert code == 3
+    assert "Connection refused. Is the server running?" in output
+
+
+@pytest.fixture
+def port_without_answers(port: int) -> Iterator[int]:
+    """A server that closes instead of answering to a message: whether it stored it is not known."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            line, _ = listener.accept()
+            with line, socket.create_connection(("127.0.0.1", port)) as server:
+                server.sendall(line.recv(65536))
+                line.sendall(server.recv(65536))
+                while line.recv(65536)[3:4] != bytes([PERSON_MESSAGE]):
+                    pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()
+
+
+def test_not_known_whether_it_arrived(port: int, port_without_answers: int) -> None:
+    """5."""
+    register(port, "alice")
+    code, output = send("alice", "--send", "alice", "x", port=port_without_answers)
+    assert (code, output) == (5, "jelly: Perhaps sent to alice, perhaps not: the connection broke.\n")
+
+
+def test_help() -> None:
+    """In both languages, with the exit codes."""
+    for language, words in (("en", "exit codes:"), ("zh", "退出码")):
+        code, output = send("--help", f"--lang={language}", port=1)
+        assert code == 0
+        assert words in output
+        assert re.findall(r"^  (\d)  ", output, re.MULTILINE) == list("012345")

@@ -1,0 +1,411 @@
+"""The full screen, driven key by key: real chats in pseudo-terminals, on a real server."""
+
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from harness import StartServer
+from proxy import Proxy
+from terminal import Terminal
+from wire import ADD_MEMBER, CREATE_GROUP, GROUP_MESSAGE, Wire, logged_in, register
+
+from jelly.chat.cells import width
+
+Open = Callable[..., Terminal]
+
+
+@pytest.fixture
+def port(start_server: StartServer) -> int:
+    """The port of a server that spaces no frames: none of these clients needs it."""
+    return start_server(classic_gap=0).port
+
+
+@pytest.fixture
+def open_chat(port: int) -> Iterator[Open]:
+    """Opens terminals in which somebody (who is registered, with the password pw) has logged in."""
+    with ExitStack() as stack:
+
+        def open_one(name: str, *arguments: str, port: int = port, **options: str | int) -> Terminal:
+            terminal = stack.enter_context(
+                Terminal(name, *arguments, port=port, **{"JELLY_PASSWORD": "pw", **options})  # type: ignore[arg-type]
+            )
+            terminal.wait_for(f" {name} │")
+            return terminal
+
+        yield open_one
+
+
+@contextmanager
+def two(port: int, open_chat: Open) -> Iterator[tuple[Terminal, Terminal]]:
+    """Alice and bob, each in the conversation with the other."""
+    register(port, "alice", "bob")
+    alice, bob = open_chat("alice"), open_chat("bob")
+    alice.enter("/to bob")
+    bob.enter("/to alice")
+    alice.wait_for("bob>")
+    bob.wait_for("alice>")
+    yield alice, bob
+
+
+def test_registering(port: int) -> None:
+    """An unknown name is offered to be registered, with the password typed twice; it is never shown."""
+    with Terminal("alice", port=port) as alice:
+        alice.wait_for("Password for alice:")
+        alice.enter("secret1")
+        alice.wait_for("Register alice as a new name? [y/N]")
+        alice.enter("y")
+        alice.wait_for("Once more:")
+        alice.enter("secret1")
+        alice.wait_for("Welcome, alice.", "nobody is on your list yet", "alice │ connected")
+        alice.enter("/quit")
+        assert alice.wait_for_end() == 0
+        assert b"secret1" not in alice.output
+    with Terminal("alice", port=port) as alice:
+        alice.wait_for("Password for alice:")
+        alice.enter("secret1")
+        alice.wait_for("Welcome, alice.")
+
+
+def test_a_wrong_password(port: int) -> None:
+    """Who then wants to register learns that the name is taken, and is asked again."""
+    register(port, "alice")
+    with Terminal(port=port) as alice:
+        alice.wait_for("Name:")
+        alice.enter("alice")
+        alice.wait_for("Password for alice:")
+        alice.enter("wrong")
+        alice.wait_for("[y/N]")
+        alice.enter("y")
+        alice.wait_for("Once more:")
+        alice.enter("wrong")
+        alice.wait_for("The name alice is taken, so the password was wrong.")
+        alice.wait_until(lambda: alice.screen.count("Password for alice:") == 2)
+        alice.enter("pw")
+        alice.wait_for("Welcome, alice.")
+
+
+def test_both_chat_while_the_other_types(port: int, open_chat: Open) -> None:
+    """What one is typing is never touched by what arrives."""
+    with two(port, open_chat) as (alice, bob):
+        bob.type("half a sen")
+        bob.wait_for("alice> half a sen")
+        for text in ("hello bob", "how are you?", "你好，世界"):
+            alice.enter(text)
+            bob.wait_for(f"alice │ {text}", "alice> half a sen")
+        bob.enter("tence")
+        alice.wait_for("bob │ half a sentence")
+        bob.wait_until(lambda: bob.input == "alice>")
+        alice.wait_until(lambda: "…" not in alice.screen)
+
+
+def test_messages_while_away(port: int, open_chat: Open) -> None:
+    """They are counted on the first screen and in the bar; Alt-a goes from one to the next."""
+    register(port, "alice", "bob", "carol")
+    with logged_in(port, "bob") as bob, logged_in(port, "carol") as carol:
+        for text in ("one", "two"):
+            bob.message("alice", text)
+        carol.message("alice", "three")
+    alice = open_chat("alice")
+    alice.wait_for("while you were away: 2 from bob, 1 from carol (Alt-a goes there)", "1:bob(2) 2:carol(1)")
+    alice.press("alt-a")
+    alice.wait_for("bob │ one", "bob │ two", "[1:bob] 2:carol(1)")
+    alice.press("alt-a")
+    alice.wait_for("carol │ three", "1:bob [2:carol]")
+    alice.press("alt-1")
+    alice.wait_for("bob │ one", "[1:bob] 2:carol")
+    alice.press("alt-0")
+    alice.wait_for("Welcome, alice.")
+
+
+def test_a_group_of_three(port: int, open_chat: Open) -> None:
+    """It is made with commands, completed with Tab; everybody reads everybody."""
+    register(port, "alice", "bob", "carol")
+    alice, bob, carol = open_chat("alice"), open_chat("bob"), open_chat("carol")
+    alice.enter("/group create #team")
+    alice.wait_for("#team is yours")
+    alice.enter("/to #team")
+    for name in ("bob", "carol"):
+        alice.enter(f"/group add {name}")
+        alice.wait_for(f"{name} is in #team now")
+    alice.enter("welcome")
+    for other in (bob, carol):
+        other.wait_for("#team(1)")
+        other.type("/to #")
+        other.press("tab", "enter")
+        other.wait_for("alice │ welcome", "#team>")
+    bob.enter("hello from bob")
+    alice.wait_for("bob │ hello from bob")
+    carol.wait_for("bob │ hello from bob")
+    carol.enter("/group list")
+    carol.wait_for("#team: alice (creator), bob, carol")
+
+
+def test_a_cut_and_a_reconnect(port: int, open_chat: Open) -> None:
+    """The bar says since when; what is half typed survives; what was not delivered is marked and can be sent again."""
+    register(port, "alice", "bob")
+    with Proxy(port) as proxy, logged_in(port, "bob") as bob:
+        alice = open_chat("alice", port=proxy.port)
+        alice.enter("/to bob")
+        alice.wait_for("bob>")
+        proxy.cut()
+        alice.wait_until(lambda: bool(re.search(r"not connected since \d\d:\d\d, trying again", alice.bar)))
+        alice.enter("are you there?")
+        alice.wait_for("✗ alice │ are you there?", "not delivered: not connected. /resend tries again")
+        alice.type("half a sen")
+        proxy.mend()
+        alice.wait_for("connected again", "not confirmed: 1 to bob", "alice │ connected", "bob> half a sen")
+        alice.press("ctrl-c")
+        alice.enter("/resend")
+        alice.wait_until(lambda: "✗" not in alice.screen)
+        assert bob.contents(1) == ["are you there?"]
+
+
+def test_names_complete(port: int, open_chat: Open) -> None:
+    """One candidate at once, several in a menu."""
+    register(port, "alice", "bob", "bella")
+    with logged_in(port, "bob") as bob, logged_in(port, "bella") as bella:
+        alice = open_chat("alice")
+        bob.message("alice", "hello")
+        alice.wait_for("1:bob(1)")
+        bella.message("alice", "hello")
+        alice.wait_for("1:bob(1) 2:bella(1)")
+        alice.type("/t")
+        alice.press("tab")
+        alice.type("b")
+        alice.press("tab")
+        alice.wait_until(lambda: bool(re.search(r" bella .*\n.* bob ", alice.screen)))
+        alice.press("tab", "tab", "enter")
+        alice.wait_for("[1:bob] 2:bella(1)")
+
+
+def test_an_unknown_receiver(port: int, open_chat: Open) -> None:
+    """The message is there, marked, with the reason in words."""
+    register(port, "alice")
+    alice = open_chat("alice")
+    alice.enter("/to nobody")
+    alice.enter("hello?")
+    alice.wait_for("✗ alice │ hello?", "not delivered: no such user. /resend tries again")
+    assert alice.colour_of("✗") == "red"
+    alice.enter("/quit")
+    assert alice.wait_for_end() == 0
+    assert b"Not confirmed: 1." in alice.output
+
+
+def test_what_was_typed_is_recalled(port: int, open_chat: Open) -> None:
+    """With ↑, and back again; a password is not."""
+    register(port, "alice", "bob")
+    alice = open_chat("alice")
+    alice.enter("/to bob")
+    alice.enter("first")
+    alice.enter("/passwd")
+    alice.wait_for("New password:")
+    alice.enter("")
+    alice.wait_for("nothing is changed")
+    alice.press("up")
+    alice.wait_for("bob> /passwd")
+    alice.press("up")
+    alice.wait_for("bob> first")
+    alice.press("down", "down")
+    alice.wait_until(lambda: alice.input == "bob>")
+
+
+def test_a_new_password(port: int, open_chat: Open) -> None:
+    """It is asked for twice, never shown, and holds at the next login."""
+    register(port, "alice")
+    alice = open_chat("alice")
+    alice.enter("/passwd")
+    for question in ("New password:", "Once more:"):
+        alice.wait_until(lambda question=question: alice.input.startswith(question))  # type: ignore[misc]
+        alice.enter("secret2")
+    alice.wait_for("your password is changed")
+    assert b"secret2" not in alice.output
+    with Wire(port) as wire:
+        wire.login("alice", "secret2")
+        assert wire.user == "alice"
+
+
+def test_what_is_typed_stays_with_its_conversation(port: int, open_chat: Open) -> None:
+    """So it cannot be sent to somebody else by mistake; the bar reminds of it."""
+    register(port, "alice")
+    alice = open_chat("alice")
+    for name in ("bob", "carol"):
+        alice.enter(f"/to {name}")
+    alice.wait_for("carol>")
+    alice.type("dear ca")
+    alice.press("alt-1")
+    alice.wait_for("[1:bob] 2:carol✎")
+    assert alice.input == "bob>"
+    alice.press("alt-2")
+    alice.wait_for("carol> dear ca")
+
+
+def test_a_paste_of_several_lines(port: int, open_chat: Open) -> None:
+    """Nothing is sent before Enter, and then all of it as one message; Alt-Enter makes a new line too."""
+    with two(port, open_chat) as (alice, bob):
+        alice.paste("one\ntwo\n")
+        alice.type("three")
+        alice.press("alt-enter")
+        alice.type("four")
+        alice.wait_for("bob> one", "four")
+        assert "one" not in bob.screen
+        alice.press("enter")
+        bob.wait_for("alice │ one", "      │ two", "      │ three", "      │ four")
+
+
+def test_nothing_harmful_reaches_the_terminal(port: int, open_chat: Open) -> None:
+    """Escape sequences and overrides from a stranger are shown, not obeyed; neither in a message nor in a name."""
+    register(port, "alice", "bob")
+    alice = open_chat("alice")
+    with logged_in(port, "bob") as bob:
+        bob.message("alice", "\x1b]0;owned\x07\x1b[2J\x9b31m\u202eevil\r\x08")
+    alice.wait_for("1:bob(1)")
+    alice.press("alt-1")
+    alice.wait_for("bob │ ␛]0;owned␇␛[2J�31m�evil␍␈")
+    for raw in (b"]0;owned\x07", b"\x9b31m".decode("latin-1").encode(), "\u202e".encode()):
+        assert raw not in alice.output
+
+
+def test_columns_of_wide_characters(port: int, open_chat: Open) -> None:
+    """Names and texts in Chinese stand in the same columns as others."""
+    register(port, "alice", "王小明", "li")
+    with logged_in(port, "王小明") as wang, logged_in(port, "alice") as alice:
+        alice.ok(CREATE_GROUP, groupName="team")
+        for name in ("王小明", "li"):
+            alice.ok(ADD_MEMBER, groupName="team", member=name)
+        screen = open_chat("li", columns=60)
+        wang.message("team", "你好" * 40, GROUP_MESSAGE)
+        screen.wait_for("#team(1)")
+        alice.message("team", "hello", GROUP_MESSAGE)
+        screen.wait_for("#team(2)")
+    screen.press("alt-a")
+    screen.wait_for("alice │ hello")
+    bars = {screen.cells(row).index("│") for row, text in enumerate(screen.rows[:-2]) if "│" in text}
+    assert len(bars) == 1
+    assert max(width(row) for row in screen.rows) <= 60
+    assert "".join(re.findall("[你好]", screen.screen)) == "你好" * 40
+
+
+def test_chinese(port: int, open_chat: Open) -> None:
+    """With LANG, or with --lang, everything is said in Chinese."""
+    register(port, "alice")
+    first = open_chat("alice", LANG="zh_CN.UTF-8")
+    first.wait_for("欢迎，alice。", "alice │ 已连接", "好友列表还是空的")
+    first.enter("/help")
+    first.wait_for("好友列表，谁在线")
+    first.press("ctrl-c")
+    assert first.wait_for_end() == 0
+    open_chat("alice", "--lang=zh").wait_for("欢迎，alice。")
+
+
+def test_colours(port: int, open_chat: Open) -> None:
+    """Names have them, the same ones each time; with NO_COLOR there are none."""
+    register(port, "alice", "bob")
+    seen = []
+    for environment in ({}, {}, {"NO_COLOR": "1"}):
+        alice = open_chat("alice", **environment)
+        with logged_in(port, "bob") as bob:
+            bob.message("alice", "hello")
+        alice.wait_for("1:bob(1)")
+        alice.press("alt-1")
+        alice.wait_for("bob │ hello")
+        seen.append(alice.colour_of("bob │"))
+        alice.enter("/nothing")
+        alice.wait_for("there is no /nothing")
+        alice.enter("/quit")
+        assert alice.wait_for_end() == 0
+    assert seen[0] == seen[1] != "default"
+    assert seen[2] == "default"
+    assert not re.search(rb"\x1b\[[\d;]*\b[34]\d", alice.output.replace(b"\x1b[0;39;49m", b"").replace(b"39;49", b""))
+
+
+@pytest.mark.parametrize("size", [(80, 24), (20, 5), (10, 3), (3, 2), (1, 1), (200, 60)])
+def test_sizes(size: tuple[int, int], port: int, open_chat: Open) -> None:
+    """Any window will do, and it may change at any time."""
+    with two(port, open_chat) as (alice, bob):
+        alice.resize(*size)
+        bob.enter("hello 你好 there, " * 5)
+        alice.resize(40, 10)
+        alice.wait_for("[1:bob]")
+        alice.resize(80, 24)
+        alice.wait_for("bob │ hello 你好 there", "alice │ connected")
+        assert alice.bar.startswith(" alice │ connected │ [1:bob]")
+        alice.enter("fine")
+        bob.wait_for("alice │ fine")
+        assert b"Traceback" not in alice.output
+
+
+def test_scrolling(port: int, open_chat: Open) -> None:
+    """PageUp shows what was; what arrives meanwhile does not move it; Enter and PageDown come back."""
+    with two(port, open_chat) as (alice, bob):
+        for number in range(50):
+            bob.enter(f"line {number}.")
+        alice.wait_for("line 49.")
+        alice.press("pageup", "pageup")
+        alice.wait_for("more below", "line 10.")
+        before = alice.rows[:-2]
+        bob.enter("and one more")
+        bob.wait_until(lambda: "…" not in bob.screen and "and one more" in bob.screen)
+        alice.press("ctrl-l")
+        alice.wait_for("line 10.")
+        assert alice.rows[:-2] == before
+        alice.press("pagedown", "pagedown", "pagedown")
+        alice.wait_for("and one more")
+        assert "more below" not in alice.bar
+
+
+@pytest.mark.parametrize("key", ["ctrl-c", "ctrl-d"])
+def test_leaving_before_the_chat_begins(key: str, port: int) -> None:
+    """At the question for the password: no traceback."""
+    with Terminal("alice", port=port) as alice:
+        alice.wait_for("Password for alice:")
+        alice.press(key)
+        assert alice.wait_for_end() == 130
+        assert alice.rows[1:] == [""] * 23
+
+
+@pytest.mark.parametrize("key", ["ctrl-c", "ctrl-d"])
+def test_leaving(key: str, port: int, open_chat: Open) -> None:
+    """On an empty line; the first Ctrl-C on a full one only empties it. The screen is given back."""
+    register(port, "alice")
+    alice = open_chat("alice")
+    alice.type("oops")
+    alice.wait_for("> oops")
+    alice.press("ctrl-c")
+    alice.wait_until(lambda: alice.input == ">")
+    alice.press(key)
+    assert alice.wait_for_end() == 0
+    assert b"\x1b[?1049l" in alice.output
+
+
+def test_a_signal_gives_the_terminal_back(port: int, open_chat: Open) -> None:
+    """Whoever ends it from outside finds the terminal as it was."""
+    register(port, "alice")
+    alice = open_chat("alice")
+    alice.process.send_signal(signal.SIGTERM)
+    assert alice.wait_for_end() == 0
+    assert b"\x1b[?1049l" in alice.output
+
+
+def test_a_dumb_terminal(port: int) -> None:
+    """It gets the plain mode, without any sequence."""
+    register(port, "alice")
+    with Terminal("alice", port=port, TERM="dumb", JELLY_PASSWORD="pw") as alice:
+        alice.wait_for("-- Welcome, alice.")
+        alice.enter("/quit")
+        assert alice.wait_for_end() == 0
+        assert b"\x1b" not in alice.output
+
+
+def test_without_prompt_toolkit(port: int) -> None:
+    """It is the plain mode, with one hint how to get the screen."""
+    register(port, "alice")
+    with Terminal("alice", port=port, bare=True, JELLY_PASSWORD="pw") as alice:
+        alice.wait_for("pip install '.[chat]'", "-- Welcome, alice.")
+        alice.enter("/to alice")
+        alice.enter("hello, me")
+        alice.wait_for(" alice: hello, me")
+        alice.press("ctrl-d")
+        assert alice.wait_for_end() == 0
+        assert alice.screen.count("pip install") == 1
