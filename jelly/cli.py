@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -9,16 +10,20 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 
 import jelly
 from jelly.config import Settings, add_arguments, load_settings
+from jelly.demo import demo_database
 from jelly.errors import ConfigError, StartError
 from jelly.server import JellyServer
 
 log = logging.getLogger("jelly")
 
+DEFAULT_URL = "jelly://127.0.0.1:20000"
+"""Where the chat looks for a server if it is not told another place."""
 STOP_AT_LAST = 9.5
 """Seconds from the first signal until the process ends, whatever hangs."""
 
@@ -36,11 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="jelly", description=DESCRIPTION)
     parser.add_argument("command", nargs="?", choices=["serve"], default="serve", help="what to do (default: serve)")
     parser.add_argument("--version", action="version", version=f"jelly {jelly.__version__}")
+    parser.add_argument("--demo", action="store_true", help="serve a temporary database with users alice and bob")
     add_arguments(parser)
     try:
-        settings = load_settings(parser.parse_args(arguments))
+        parsed = parser.parse_args(arguments)
+        settings = load_settings(parsed)
+        if parsed.demo and parsed.database:
+            raise ConfigError("--demo has a database of its own: leave out --database.")
         set_up_logging(settings)
-        return serve(settings)
+        return serve_demo(settings) if parsed.demo else serve(settings)
     except StartError as error:
         print(f"jelly: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
@@ -48,8 +57,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; a second one ends the process at once. Raises StartError."""
+def serve_demo(settings: Settings) -> int:
+    """Serve a database that is thrown away afterwards, and say how to use it. Raises StartError."""
+    with demo_database(settings.password_cost) as demo:
+
+        def invite(port: int) -> None:
+            program = "python jelly.py" if Path(sys.argv[0]).name == "jelly.py" else "jelly"
+            url = _url(settings, port)
+            server = "" if url == DEFAULT_URL else f" --server {url}"
+            print("To try it out, in two more terminals (what is written here is gone when this server stops):\n")
+            for name, password in demo.passwords.items():
+                print(f"    {program} chat {name}{server}    # password: {password}")
+            print(flush=True)
+
+        return serve(dataclasses.replace(settings, database=demo.url), invite)
+
+
+def _url(settings: Settings, port: int) -> str:
+    """Where a client on this machine finds the server."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"{'jellys' if settings.tls_cert else 'jelly'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def serve(settings: Settings, on_listening: Callable[[int], None] = lambda port: None) -> int:
+    """Serve until SIGTERM or SIGINT; a second one ends the process at once. Raises StartError.
+
+    `on_listening` is called with the port when clients may come.
+    """
     _raise_descriptor_limit(settings)
     stop = threading.Event()
 
@@ -76,6 +110,7 @@ def serve(settings: Settings) -> int:
     )
     if settings.host in ("127.0.0.1", "localhost", "::1"):
         log.info("only this machine can connect; to open it to the network: --host 0.0.0.0")
+    on_listening(server.port)
     stop.wait()
     log.info("stopping: finishing what was accepted")
     giving_up = threading.Timer(STOP_AT_LAST, _give_up)

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"cli"}, {"server"}, {"watch"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"}, {"delivery"},
+    {"demo"},
     {"dao", "config"},
     {"database", "sessions", "groups", "passwords", "outbox", "tls"},
     {"messages", "tcp"},

@@ -1,0 +1,61 @@
+"""`python jelly.py --demo`: a server to try out, which leaves nothing behind."""
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from process import PATIENCE, ROOT, clean_environment, run
+from wire import ALL_FRIENDS, OWN_GROUPS, Wire
+
+Demo = tuple[subprocess.Popen[bytes], str]
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    """A running demo, and what it says until clients may come."""
+    command = [sys.executable, "-S", str(ROOT / "jelly.py"), "--demo", "--port=0", "--password-cost=1"]
+    environment = {**clean_environment(), "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        said = b""
+        try:
+            while not re.search(rb"bob .*\n\n", said):
+                assert select.select([process.stdout], [], [], PATIENCE)[0], said
+                said += os.read(process.stdout.fileno(), 4096)
+            yield process, said.decode()
+        finally:
+            process.kill()
+
+
+def test_its_users_can_log_in(demo: Demo) -> None:
+    """It prints a command and a password for each of its users, who are friends and have a group."""
+    lines = re.findall(r"python jelly\.py chat (\w+) --server jelly://127\.0\.0\.1:(\d+) +# password: (\w+)", demo[1])
+    assert [name for name, _, _ in lines] == ["alice", "bob"]
+    for name, port, password in lines:
+        with Wire(int(port)) as wire:
+            assert wire.login(name, password).status == 0x31
+            assert set(wire.ok(ALL_FRIENDS)["friends"]) == {"alice", "bob"} - {name}
+            assert wire.ok(OWN_GROUPS)["groups"] == {"team": ["alice", "bob"]}
+
+
+def test_nothing_is_left(demo: Demo, tmp_path: Path) -> None:
+    """When it is stopped its database is gone, and it exits in good order."""
+    process, _ = demo
+    assert any(tmp_path.iterdir())
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 0
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_database_of_ones_own(tmp_path: Path) -> None:
+    """Whoever names a database wants to keep it: that is refused in one sentence."""
+    done = run("--demo", f"--database=sqlite:///{tmp_path}/jelly.db")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "--demo has a database of its own" in done.stderr
+    assert not any(tmp_path.iterdir())
