@@ -10,7 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"cli"}, {"server"}, {"watch"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"}, {"delivery"},
+    {"cli"},
+    {"chat.app"}, {"chat.plain", "chat.screen", "chat.login"}, {"chat.commands", "chat.rows"}, {"chat.session"},
+    {"chat.model", "chat.texts"}, {"chat.cells", "chat"},
+    {"client_api"}, {"client.conversation"}, {"client.opening", "client.inbox"}, {"client.line", "client.requests"},
+    {"client.callbacks", "client.states", "client"},
+    {"server"}, {"watch"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"}, {"delivery"},
     {"demo"},
     {"dao", "config"},
     {"database", "sessions", "groups", "passwords", "outbox", "tls"},
@@ -20,10 +25,16 @@ LAYERS = [
 ]  # fmt: skip
 """From top to bottom: a module imports from the layers below its own only."""
 
+FILES = {
+    ".".join(path.relative_to(ROOT / "jelly").with_suffix("").parts).removesuffix(".__init__"): path
+    for path in (ROOT / "jelly").rglob("*.py")
+} | {"client_api": ROOT / "client_api.py"}
+"""The modules, by their names within the package."""
+
 
 def imported(module: str) -> set[str]:
-    """What a module of the package imports, anywhere in it, but for what only the type checker sees."""
-    tree = ast.parse((ROOT / "jelly" / f"{module}.py").read_text())
+    """What a module imports, anywhere in it, but for what only the type checker sees."""
+    tree = ast.parse(FILES[module].read_text())
     names: set[str] = set()
     unseen = {node for branch in ast.walk(tree) if is_for_types_only(branch) for node in ast.walk(branch)}
     for node in set(ast.walk(tree)) - unseen:
@@ -32,18 +43,24 @@ def imported(module: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             assert node.module
-            names.update(f"jelly.{a.name}" if node.module == "jelly" else node.module for a in node.names)
+            names.update(
+                whole if within(whole := f"{node.module}.{a.name}") in FILES else node.module for a in node.names
+            )
     return names
+
+
+def within(name: str) -> str:
+    """The name of one of our modules within the package; of another module something that none of ours has."""
+    if name == "jelly":
+        return "__init__"
+    return name.removeprefix("jelly.") if name.startswith("jelly.") or name == "client_api" else f"not ours: {name}"
 
 
 def is_for_types_only(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
-GRAPH = {
-    path.stem: {f"{name}.__init__".split(".")[1] for name in imported(path.stem) if name.split(".")[0] == "jelly"}
-    for path in (ROOT / "jelly").glob("*.py")
-}
+GRAPH = {module: {within(name) for name in imported(module)} & set(FILES) for module in FILES}
 
 
 def test_there_is_no_cycle() -> None:
@@ -59,14 +76,47 @@ def test_imports_run_downwards(module: str) -> None:
     assert GRAPH[module] - below == set()
 
 
+def reached(module: str) -> set[str]:
+    """All modules that come with one."""
+    found, new = set[str](), {module}
+    while new:
+        found |= new
+        new = set[str]().union(*(GRAPH[each] for each in new)) - found
+    return found
+
+
+def test_the_chat_knows_nothing_of_the_server() -> None:
+    """It and the client library share with the server only what is on the wire."""
+    shared = {"errors", "messages", "codec", "tcp", "__init__"}
+    for module in ("client_api", "chat.app"):
+        others = {name for name in reached(module) if not name.startswith(("chat", "client"))}
+        assert others <= shared
+
+
+def test_only_the_screen_needs_a_package() -> None:
+    """The rest of the chat and the client library are content with Python."""
+    foreign = {
+        module: {name.partition(".")[0] for name in imported(module) if within(name) not in FILES}
+        - sys.stdlib_module_names
+        for module in FILES
+        if module.startswith(("chat", "client"))
+    }
+    assert {module: names for module, names in foreign.items() if names} == {
+        "chat.screen": {"prompt_toolkit"},
+        "chat.cells": {"wcwidth"},  # only if it is there
+    }
+
+
 def test_the_codec_knows_bytes_only() -> None:
     """The codec imports no socket, no thread, no clock and no JSON."""
     assert imported("codec") == {"enum", "struct", "typing"}
 
 
 def test_the_server_needs_the_standard_library_only() -> None:
-    """Importing the command line loads nothing but Python's own modules, and no driver of a database server."""
-    code = "import sys, jelly.cli; print(*{name.partition('.')[0] for name in sys.modules})"
+    """Importing the command line loads nothing but Python's own modules, no driver of a database server, no client."""
+    code = "import sys, jelly.cli; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
-    assert set(done.stdout.split()) - sys.stdlib_module_names == {"__main__", "jelly"}
+    loaded = set(done.stdout.split())
+    assert {name for name in loaded if "." not in name} - sys.stdlib_module_names == {"__main__", "jelly"}
+    assert not [name for name in loaded if name.startswith(("jelly.chat", "jelly.client", "client_api"))]

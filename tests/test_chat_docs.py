@@ -1,0 +1,75 @@
+"""The page about the chat is true: its screen, its keys, its commands, its exit codes."""
+
+import re
+import time
+
+from harness import StartServer
+from process import ROOT
+from terminal import Terminal
+from wire import ADD_MEMBER, CREATE_GROUP, GROUP_MESSAGE, logged_in, register
+
+from jelly.chat import texts
+from jelly.chat.commands import COMMANDS
+from jelly.chat.model import MAX_LINES, Mark
+
+PAGE = (ROOT / "docs" / "chat.md").read_text(encoding="utf-8")
+
+
+def table(head: str) -> list[list[str]]:
+    """The rows of the table whose first row begins so."""
+    rows = PAGE.partition(f"| {head} |")[2].partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
+
+
+def test_the_screen(start_server: StartServer) -> None:
+    """What it shows is what one sees, but for the time."""
+    shown = PAGE.partition("```screen\n")[2].partition("```")[0].splitlines()
+    port = start_server(classic_gap=0).port
+    register(port, "alice", "bob", "carol")
+    with (
+        Terminal("alice", port=port, columns=60, rows=len(shown), JELLY_PASSWORD="pw") as alice,
+        Terminal("bob", port=port, JELLY_PASSWORD="pw") as bob,
+        logged_in(port, "carol") as carol,
+    ):
+        for one, other in ((alice, "bob"), (bob, "alice")):
+            one.wait_for("nobody is on your list yet")
+            one.enter(f"/to {other}")
+            one.wait_for(f"{other}>")
+        for writer, reader, text in (
+            (alice, bob, "hello bob"),
+            (bob, alice, "hello! 你好"),
+            (alice, bob, "lunch?"),
+            (bob, alice, "at noon, with carol. But you will have to wait for me: I am never there in time"),
+        ):
+            writer.enter(text)
+            reader.wait_for(f"│ {text[:20]}")
+        carol.ok(CREATE_GROUP, groupName="team")
+        carol.ok(ADD_MEMBER, groupName="team", member="alice")
+        carol.message("team", "hello", GROUP_MESSAGE, time=int(time.time() * 1000))
+        alice.wait_for("2:#team(1)")
+        alice.type("see you th")
+        alice.wait_until(lambda: alice.input == shown[-1])
+        alice.wait_until(lambda: "…" not in alice.screen)
+        assert [re.sub(r"^\d\d:\d\d", "14:03", row) for row in alice.rows] == shown
+
+
+def test_the_commands() -> None:
+    """The table has each of them, in the order of the code; also what comes after /group."""
+    assert [re.findall(r"`/(\w+)", row[0]) for row in table("command")] == [[name] for name in COMMANDS]
+    groups = next(row for row in table("command") if row[0].startswith("`/group"))
+    said = texts.HELP["group"].arguments.en.split("|")
+    assert re.findall(r"`/group (\w+)", " ".join(groups)) == said
+
+
+def test_the_exit_codes() -> None:
+    """They are those of --help."""
+    codes = re.findall(r"^  (\d)  (?:done; with --send: )?(.*)$", texts.ABOUT_EXIT.en, re.MULTILINE)
+    shown = [(code, text) for code, text in table("exit code")]
+    assert [code for code, _ in shown] == [code for code, _ in codes]
+    assert shown[3:] == codes[3:]
+
+
+def test_the_marks_and_the_numbers() -> None:
+    """Each mark has its row, and the limit is that of the code."""
+    assert {row[0] for row in table("mark")} == {mark.value for mark in Mark}
+    assert f"last {MAX_LINES:,} lines" in PAGE
