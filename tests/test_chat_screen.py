@@ -226,6 +226,23 @@ def test_a_new_password(port: int, open_chat: Open) -> None:
         assert wire.user == "alice"
 
 
+def test_a_cut_after_a_new_password(port: int, open_chat: Open) -> None:
+    """The token holds no more; the chat logs in once with the password that it remembers."""
+    register(port, "alice")
+    with Proxy(port) as proxy:
+        alice = open_chat("alice", port=proxy.port)
+        alice.enter("/passwd")
+        for question in ("New password:", "Once more:"):
+            alice.wait_until(lambda question=question: alice.input.startswith(question))  # type: ignore[misc]
+            alice.enter("secret2")
+        alice.wait_for("your password is changed")
+        proxy.cut()
+        alice.wait_for("not connected since")
+        alice.type("half a sen")
+        proxy.mend()
+        alice.wait_for("-- │ connected", "alice │ connected", "> half a sen")
+
+
 def test_what_is_typed_stays_with_its_conversation(port: int, open_chat: Open) -> None:
     """So it cannot be sent to somebody else by mistake; the bar reminds of it."""
     register(port, "alice")

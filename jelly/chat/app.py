@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import logging
 import os
 import ssl
 import sys
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the chat; return the exit code (`--help` lists them)."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    logging.getLogger("jelly").addHandler(logging.NullHandler())  # or warnings would be written over the screen
     options = _parse(sys.argv[1:] if arguments is None else arguments, os.environ)
     words = Words(options.lang)
     try:
