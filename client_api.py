@@ -316,8 +316,8 @@ class JellyClient:
         """End the connection and the client's threads; the session's token stays good. May be called again.
 
         Waits up to `timeout` seconds for the answers to what was requested, and until everything that was received
-        has been handed to the receiver; what has no answer then ends with ConnectionLost. Called in a callback it does
-        not wait for the callbacks behind that one.
+        has been handed to the receiver, who may still reply; what has no answer then ends with ConnectionLost. Called
+        in a callback it does not wait for the callbacks behind that one.
         """
         self._conversation.close(timeout)
 

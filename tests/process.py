@@ -71,3 +71,46 @@ class Server:
         data = os.read(self.process.stderr.fileno(), 65536)
         assert data, self.log
         self.log += data
+
+
+class Program:
+    """A Python program that talks through its input and output, on a bare Python. The context manager kills it."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-S", *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
+            cwd=ROOT, env=clean_environment(),
+            # Whoever runs the tests in the background of a shell ignores Ctrl-C, and that would be inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self.process:
+            self.process.kill()
+
+    def line(self) -> str:
+        """The next line that it prints."""
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
+        assert ready, "it printed nothing"
+        return self.process.stdout.readline().decode().rstrip("\n")
+
+    def lines(self) -> list[str]:
+        """All that it still prints until it has ended."""
+        output, _ = self.process.communicate(timeout=PATIENCE)
+        return output.decode().splitlines()
+
+    def say(self, text: str) -> None:
+        """Type a line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{text}\n".encode())
+
+    def press_ctrl_c(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(PATIENCE)

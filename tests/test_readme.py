@@ -2,20 +2,15 @@
 
 import contextlib
 import re
-import select
 import signal
 import sqlite3
 import struct
-import subprocess
-import sys
 import tomllib
 from dataclasses import fields
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pytest
-from process import PATIENCE, ROOT, Server
+from process import ROOT, Program, Server
 from wire import HEADER, Wire, logged_in, register, wait_until
 
 from jelly.codec import Type
@@ -100,8 +95,9 @@ def test_the_package_has_what_it_needs() -> None:
 def test_the_architecture_names_every_room() -> None:
     """Its table of files has each module of the package, once, and no other."""
     rows = find(r"^\| (`[^|]*\.py`[^|]*) \|", ROOT / "docs" / "architecture.md")
-    named = [name for (row,) in rows for name in re.findall(r"`jelly/(\w+\.py)`", row)]
-    assert sorted(named) == sorted(path.name for path in (ROOT / "jelly").glob("*.py") if path.stem != "__init__")
+    named = [name for (row,) in rows for name in re.findall(r"`(jelly/[\w/]+\.py)`", row)]
+    modules = [path for path in (ROOT / "jelly").rglob("*.py") if path.stem != "__init__"]
+    assert sorted(named) == sorted(str(path.relative_to(ROOT)) for path in modules)
 
 
 # --- what it does -------------------------------------------------------------------------------------------
@@ -123,41 +119,11 @@ def test_the_frames_of_the_first_conversation(readme: Path, port: int) -> None:
             assert HEADER.pack(0xABCD, *reply[:3], len(reply.body)) + reply.body == expected
 
 
-class Talker:
-    """examples/raw_client.py on a bare Python, as the README starts it. The context manager kills it."""
+class Talker(Program):
+    """examples/raw_client.py, as the README starts it."""
 
     def __init__(self, port: int, me: str, password: str, friend: str) -> None:
-        client = str(ROOT / "examples" / "raw_client.py")
-        self.process = subprocess.Popen(
-            [sys.executable, "-S", client, me, password, friend, str(port)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
-            # Whoever runs the tests in the background of a shell ignores Ctrl-C, and that would be inherited.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )  # fmt: skip
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self.process:
-            self.process.kill()
-
-    def line(self) -> str:
-        """The next line that it prints."""
-        assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
-        assert ready, "it printed nothing"
-        return self.process.stdout.readline().decode().rstrip("\n")
-
-    def say(self, text: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{text}\n".encode())
-
-    def press_ctrl_c(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-        self.process.wait(PATIENCE)
+        super().__init__("examples/raw_client.py", me, password, friend, str(port))
 
 
 def kept_for(user: str, database: Path) -> list[str]:

@@ -92,8 +92,8 @@ class Conversation:
         self._hold_until = 0.0  # no request is written before that
         self._is_leaving = False  # a logout was asked for
         self._was_taken_over = False
-        self._is_closing = False  # nothing is asked for any more
-        self._is_deaf = False  # nothing is read any more
+        self._is_closing = False  # nothing is asked for any more but by callbacks, nothing read but answers
+        self._is_closed = False  # and not even that
         self._threads: dict[threading.Thread, Waiter] = {}  # the network thread, and those that register
         self._waiter: Waiter | None = None  # the network thread's
         self._wakes_at = 0.0  # when it looks again by itself
@@ -180,19 +180,20 @@ class Conversation:
             return self._lock.wait_for(lambda: self._state in (State.OFFLINE, State.CLOSED), timeout)
 
     def close(self, timeout: float) -> None:
-        """First the answers that are on their way, then what the application has still to get, then the end."""
+        """First the answers that are on their way, then what the application has still to get, then the end.
+
+        What it gets it may answer: until the last callback has ended, callbacks may make requests.
+        """
         deadline = time.monotonic() + timeout
         with self._lock:
             if self._is_closing:
                 return
             self._is_closing = True
-            self._lock.wait_for(lambda: not self._has_open_requests(), timeout)
-            self._is_deaf = True
-            if self._waiter is not None:
-                self._waiter.ring()
-        if not self._callbacks.is_here:
-            self._callbacks.drain(deadline)
+            self._ring()
+        while not self._wait_until_idle(deadline) and time.monotonic() < deadline:
+            pass
         with self._lock:
+            self._is_closed = True
             threads = dict(self._threads)
         for waiter in threads.values():
             waiter.stop()
@@ -202,13 +203,23 @@ class Conversation:
             self._set_state(State.CLOSED, Reason.CLOSED)
         self._callbacks.finish(deadline)
 
+    def _wait_until_idle(self, deadline: float) -> bool:
+        """Wait for the answers, then for the callbacks; return whether these have asked for nothing more."""
+        with self._lock:
+            self._lock.wait_for(lambda: not self._has_open_requests(), max(0.0, deadline - time.monotonic()))
+        if not self._callbacks.is_here:
+            self._callbacks.drain(deadline)
+        with self._lock:
+            self._is_closed = not self._has_open_requests()
+            return self._is_closed
+
     def _has_open_requests(self) -> bool:
         is_starting = self._state is State.CONNECTING or any(t.name.endswith("register") for t in self._threads)
         return bool(self._asked or self._waiting or is_starting)
 
     def _check_online(self) -> None:
         """Raise the error for a request that cannot be made now."""
-        if self._is_closing:
+        if self._is_closed or (self._is_closing and not self._callbacks.is_here):
             raise _closed()
         if self._state is State.RECONNECTING:
             raise ConnectionLost("There is no connection to the server at the moment.", sent=False)
@@ -357,7 +368,7 @@ class Conversation:
     def _plan(self, line: Line) -> tuple[int, float]:
         """What to wait for, and until when."""
         with self._lock:
-            self._is_listening = not self._is_deaf and bool(self._asked or not self._callbacks.is_full)
+            self._is_listening = bool(self._asked) or not (self._is_closing or self._callbacks.is_full)
             self._wakes_at = min(
                 line.last_write_at + self._heartbeat,
                 self._asked[0].deadline if self._asked else FOREVER,

@@ -1,0 +1,23 @@
+"""Sends each line of its input to somebody. python -m examples.bulk_sender NAME PASSWORD TO [jelly://host:port]"""
+
+import sys
+from concurrent.futures import Future
+
+from client_api import ConnectionLost, JellyClient, RequestError, Sent
+
+name, password, receiver, url = (*sys.argv[1:], "jelly://127.0.0.1:20000")[:4]
+with JellyClient.from_url(url) as client:
+    client.login(name, password).result()
+    lines = [line.rstrip("\n") for line in sys.stdin]
+    futures: list[Future[Sent]] = [client.send_message(receiver, line) for line in lines]
+    stored = 0
+    for line, future in zip(lines, futures, strict=True):
+        try:
+            future.result()
+            stored += 1
+        except ConnectionLost as error:
+            print("not sent:" if not error.sent else "perhaps sent:", line)
+        except RequestError as error:
+            print(f"refused: {line} ({error})")
+print(f"{stored} of {len(lines)} stored")
+sys.exit(stored < len(lines))
