@@ -76,6 +76,8 @@ class Watch:
         outbox, session = connection.outbox, connection.session
         if outbox.finished_at is not None and now - outbox.finished_at >= LINGER:
             return "the client did not close after the last answer"
+        if outbox.last_words_at is not None and now - outbox.last_words_at >= LINGER:
+            return "the client did not take the last word"
         if not connection.has_spoken and now - connection.opened_at >= FIRST_WORD:
             return "not a word after connecting"
         if connection.part_since is not None and now - connection.part_since >= FIRST_WORD:
