@@ -46,6 +46,8 @@ class Type(IntEnum):
     FRIEND_PROFILE = 0x21
     OWN_GROUPS = 0x22
     HEARTBEAT = 0x23
+    ACK = 0x24
+    SYSTEM = 0x25
 
 
 class Status(IntEnum):

@@ -15,7 +15,7 @@ machine: 1 arrived with a gap of 50 ms, all with 100 ms.)
 A message to a client that cannot acknowledge counts as delivered when it was written, the client's TCP has
 acknowledged it (`confirmed`), and the client has sent something after that (`connection.py`).
 
-A client that takes any split of the stream needs no gap (`stop_spacing`).
+A modern client takes any split of the stream: from its login on there is no gap.
 
 Locks: each outbox has one; it may be held while the flusher's is taken, never the other way round.
 """

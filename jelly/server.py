@@ -25,6 +25,7 @@ from jelly.database import Database, Link, open_database
 from jelly.delivery import Delivery
 from jelly.errors import JellyError, StartError, StoreError
 from jelly.groups import GroupCache
+from jelly.messages import Event, system
 from jelly.outbox import Flusher
 from jelly.passwords import LoginGuard
 from jelly.queue_dispatch import Dispatcher
@@ -44,6 +45,7 @@ OWN_DESCRIPTORS = 20
 """So many, and three for each worker's database, are kept from connections, so that those inside are served."""
 STOP_SECONDS = 8.0
 """In which a stop must be done with what was accepted before; closing takes a little on top."""
+SHUTDOWN = system(Event.SHUTDOWN)
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -189,7 +191,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
     def _wait_for_outboxes(self, connections: tuple[Connection, ...], deadline: float) -> None:
         for connection in connections:
-            connection.outbox.finish()
+            connection.outbox.finish(SHUTDOWN if connection.session.is_modern else b"")
         while time.monotonic() < deadline and not all(c.outbox.is_empty for c in connections):
             time.sleep(0.01)
 

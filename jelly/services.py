@@ -23,8 +23,8 @@ from jelly.dao import Dao
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
 from jelly.groups import Group, GroupCache
-from jelly.messages import PROFILE_LIMITS, is_valid_name, response
-from jelly.sessions import Session, Sessions
+from jelly.messages import PROFILE_LIMITS, Event, is_valid_name, response, system
+from jelly.sessions import Session, Sessions, Window
 from jelly.store import SUCCESS, Answer, Change, NewMessage
 
 MAX_FRIENDS = 1000
@@ -33,6 +33,7 @@ MAX_GROUPS_CREATED = 200
 MAX_GROUPS_JOINED = 1000
 MAX_TOKENS = 32
 MAX_KNOWN_USERS = 100_000
+TAKEN_OVER = system(Event.TAKEN_OVER)
 
 
 @dataclass(slots=True)
@@ -54,6 +55,9 @@ Outcome = Answer | NewMessage | Change | Slow | Later
 
 BEFORE_LOGIN = {Type.LOGIN, Type.REGISTER, Type.RECONNECT}
 MESSAGES = {Type.PERSON_MESSAGE, Type.GROUP_MESSAGE}
+
+Members = tuple[Sequence[str], tuple[str, ...]]
+"""The members of a group before and after a change: no members mean no group."""
 
 Reading = Callable[[], contextlib.AbstractContextManager[Dao]]
 """Gives the calling thread a Dao to read with; a worker leaves the running state meanwhile."""
@@ -109,6 +113,7 @@ class Services:
             Type.OWN_PROFILE: self.own_profile,
             Type.FRIEND_PROFILE: self.friend_profile,
             Type.OWN_GROUPS: self.own_groups,
+            Type.ACK: self.ack,
         }
 
     def serve(self, session: Session, frame: Frame) -> Outcome:
@@ -139,8 +144,8 @@ class Services:
         elif frame.type in BEFORE_LOGIN:
             raise Refused(ErrorCode.ALREADY_LOGGED_IN)
         request = messages.parse_request(frame.type, frame.body)
-        # The name of the one who asks stands first in every body.
-        if session.user is not None and request[0] != session.user:
+        # The name of the one who asks stands first in every body but an ACK's.
+        if request[0] != session.user and session.user is not None and frame.type != Type.ACK:
             raise Refused(ErrorCode.NOT_YOURSELF)
         return service(session, request)
 
@@ -187,7 +192,7 @@ class Services:
                 seconds = self._guard.failed(username, address)
                 return Later(answer, seconds) if seconds else answer
             self._guard.succeeded(username, address)
-            return self._enter_with_new_token(session, username, stored)
+            return self._enter_with_new_token(session, request, stored)
 
         return Slow(slow)
 
@@ -196,7 +201,8 @@ class Services:
         passwords.verify_password("", self._nobody)
         return self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
 
-    def _enter_with_new_token(self, session: Session, username: str, password_hash: str) -> Change:
+    def _enter_with_new_token(self, session: Session, request: messages.Login, password_hash: str) -> Change:
+        username = request.username
         token = passwords.new_token()
         token_hash = passwords.hash_token(token)
 
@@ -208,8 +214,8 @@ class Services:
             dao.add_token(token_hash, username, expires, now, MAX_TOKENS)
 
         def after(_: None) -> Answer:
-            self._enter(session, username, token_hash)
-            return Answer(response(Type.LOGIN, {"username": username, "token": token}))
+            features = self._enter(session, request, token_hash)
+            return Answer(response(Type.LOGIN, {"username": username, "token": token, "features": features}))
 
         return Change(Type.LOGIN, write, after)
 
@@ -224,24 +230,34 @@ class Services:
 
         def after(_: None) -> Answer:
             session.resumed = True
-            self._enter(session, username, token_hash)
-            return Answer(response(Type.RECONNECT, {"username": username}))
+            features = self._enter(session, request, token_hash)
+            return Answer(response(Type.RECONNECT, {"username": username, "features": features}))
 
         with self._reading() as dao:
             check(dao)  # so that guesses do not reach the store thread, where it is checked once more
         return Change(Type.RECONNECT, check, after)
 
-    def _enter(self, session: Session, username: str, token_hash: str) -> None:
-        """Make a session the one of its user. On the store thread, so it falls between two messages."""
+    def _enter(
+        self, session: Session, request: messages.Login | messages.Reconnect, token_hash: str
+    ) -> list[str] | None:
+        """Make a session the one of its user; return the features that a modern one is granted.
+
+        On the store thread, so it falls between two messages.
+        """
+        features = _grant(session, request.features)
         session.token_hash = token_hash
-        session.user = username
+        session.user = request.username
         old = self._sessions.attach(session)
         if old is not None:
             old.leaving = True
-            old.outlet.close()
+            if old.is_modern:
+                old.outlet.finish(TAKEN_OVER)
+            else:
+                old.outlet.close()
         if session.outlet.is_closed:
             self._sessions.detach(session)  # the client has left meanwhile, and its reader found nobody to detach
         self._delivery.begin(session)
+        return features
 
     def logout(self, session: Session, request: messages.Logout) -> Outcome:
         """Revoke the token; the server closes without an answer."""
@@ -280,6 +296,13 @@ class Services:
 
         return NewMessage(Type.GROUP_MESSAGE, *request, receivers=receivers)
 
+    def ack(self, session: Session, request: messages.Ack) -> Outcome:
+        """One that was written together with the login: nothing was sent yet that it could be about.
+
+        (All others, but for malformed ones, are the reader's: see `connection.py`.)
+        """
+        return Answer(None)
+
     def _check_rate(self, user: str) -> None:
         """A token bucket for each user: `message_rate` a second, and a second's worth at once."""
         rate = self._policy.message_rate
@@ -301,13 +324,13 @@ class Services:
         username, name = request
         _check_name(name, ErrorCode.INVALID_GROUP_NAME)
 
-        def write(dao: Dao) -> tuple[str, ...]:
+        def write(dao: Dao) -> Members:
             if dao.group(name) is not None:
                 raise Refused(ErrorCode.GROUP_EXISTS)
             if dao.count_created_groups(username) >= MAX_GROUPS_CREATED:
                 raise Refused(ErrorCode.LIMIT_REACHED, f"One user may create {MAX_GROUPS_CREATED} groups.")
             dao.add_group(name, username)
-            return (username,)
+            return (), (username,)
 
         return self._membership_change(Type.CREATE_GROUP, name, write)
 
@@ -315,10 +338,10 @@ class Services:
         """End a group; its name is free again. What its members have not read yet still reaches them."""
         username, name = request
 
-        def write(dao: Dao) -> tuple[str, ...]:
-            _group_of_creator(dao, name, username)
+        def write(dao: Dao) -> Members:
+            members = _group_of_creator(dao, name, username)
             dao.remove_group(name)
-            return ()
+            return members, ()
 
         return self._membership_change(Type.DISBAND_GROUP, name, write)
 
@@ -326,7 +349,7 @@ class Services:
         """Take a user into one's group."""
         username, name, member = request
 
-        def write(dao: Dao) -> tuple[str, ...]:
+        def write(dao: Dao) -> Members:
             members = _group_of_creator(dao, name, username)
             if not is_valid_name(member) or not dao.has_user(member):
                 raise Refused(ErrorCode.NO_SUCH_USER)
@@ -337,7 +360,7 @@ class Services:
             if dao.count_groups_of(member) >= MAX_GROUPS_JOINED:
                 raise Refused(ErrorCode.LIMIT_REACHED, f"A user may be in {MAX_GROUPS_JOINED} groups.")
             dao.add_member(name, member)
-            return (*members, member)
+            return members, (*members, member)
 
         return self._membership_change(Type.ADD_MEMBER, name, write)
 
@@ -345,7 +368,7 @@ class Services:
         """Take a member out of one's group, or leave a group oneself."""
         username, name, member = request
 
-        def write(dao: Dao) -> tuple[str, ...]:
+        def write(dao: Dao) -> Members:
             creator, members = _group_in(dao, name)
             if username not in (creator, member):
                 raise Refused(ErrorCode.NOT_GROUP_CREATOR)
@@ -354,7 +377,7 @@ class Services:
             if member == creator:
                 raise Refused(ErrorCode.CREATOR_CANNOT_LEAVE)
             dao.remove_member(name, member)
-            return tuple(other for other in members if other != member)
+            return members, tuple(other for other in members if other != member)
 
         return self._membership_change(Type.REMOVE_MEMBER, name, write)
 
@@ -364,11 +387,16 @@ class Services:
             groups = dao.groups_of(request.username)
         return Answer(response(Type.OWN_GROUPS, {"username": request.username, "groups": groups}))
 
-    def _membership_change(self, type: Type, name: str, write: Callable[[Dao], tuple[str, ...]]) -> Change:
-        """A change whose `write` returns the members that the group has afterwards."""
+    def _membership_change(self, type: Type, name: str, write: Callable[[Dao], Members]) -> Change:
+        """A change whose `write` returns the members that the group had before, and those that it has afterwards."""
 
-        def after(members: tuple[str, ...]) -> Answer:
-            self._groups.set_members(name, members)
+        def after(members: Members) -> Answer:
+            before, now = members
+            self._groups.set_members(name, now)
+            if not now:
+                self._sessions.tell(before, system(Event.GROUP_DISBANDED, group=name))
+            elif before:
+                self._sessions.tell({*before, *now}, system(Event.GROUP_CHANGED, group=name, members=now))
             return Answer(SUCCESS[type])
 
         return Change(type, write, after)
@@ -480,6 +508,18 @@ def _change(
 ) -> Change:
     """A change that is answered with SUCCESS and these values."""
     return Change(type, write, lambda _: Answer(response(type, values), leave))
+
+
+def _grant(session: Session, asked: Sequence[str] | None) -> list[str] | None:
+    """Make a session modern if its client asked for features, be it for none; return those that it gets."""
+    if asked is None:
+        return None
+    session.is_modern = True
+    session.outlet.stop_spacing()
+    if "ack" not in asked:
+        return []
+    session.window = Window()
+    return ["ack"]
 
 
 def _check_name(name: str, code: ErrorCode) -> None:

@@ -130,7 +130,7 @@ class Store:
                 self._condition.notify()
 
     def wants_more(self, session: Session) -> None:
-        """The outlet of a session that is behind has room again."""
+        """A session that is behind may have room again."""
         with self._condition:
             self._wanting.append(session)
             self._condition.notify()
@@ -166,7 +166,7 @@ class Store:
                 self._condition.wait(timeout)
             jobs = _take(self._jobs)
             delivered: dict[str, int] = {}
-            if self._delivered and (jobs or self._stopping or self._is_due(self._delivered_due)):
+            if self._delivered and (self._stopping or self._is_due(self._delivered_due) or _has_change(jobs)):
                 delivered, self._delivered = self._delivered, {}
                 self._delivered_due = None
             for session in self._wanting:
@@ -337,6 +337,11 @@ def log_failure(log: logging.Logger, error: Exception) -> None:
 
 def _pairs(job: Job) -> list[tuple[Entry, Any]]:
     return list(zip(job.entries, job.outcomes or [None] * len(job.entries), strict=True))
+
+
+def _has_change(jobs: Sequence[Job]) -> bool:
+    """Whether anything but messages is to be done: a login, perhaps, which is not to be given what was delivered."""
+    return any(isinstance(entry, Change) for job in jobs for entry in job.entries)
 
 
 def _take(jobs: deque[Job]) -> list[Job]:

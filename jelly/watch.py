@@ -85,7 +85,7 @@ class Watch:
         if outbox.stalled_since is not None and now - outbox.stalled_since >= STALLED:
             return "the client takes nothing"
         # The original client sends no heartbeats after a RECONNECT: then TCP's keepalive watches it.
-        is_exempt = session.resumed and not session.has_heartbeat
+        is_exempt = session.resumed and not session.is_modern and not session.has_heartbeat
         if not is_exempt and not connection.is_paused and now - connection.last_read_at >= self._silence:
             return "no heartbeat"
         return ""
