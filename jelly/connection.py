@@ -11,6 +11,7 @@ import socket
 import socketserver
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jelly import tcp
@@ -84,7 +85,9 @@ class Connection(socketserver.BaseRequestHandler):
 
     def finish(self) -> None:
         self.outbox.close()
-        self.server.sessions.detach(self.session)  # after the close: see Services._enter
+        user = self.session.user
+        if self.server.sessions.detach(self.session) and user is not None:  # after the close: see Services._enter
+            self.server.store.soon(partial(self.server.presence.look_at, user))
         self.server.flusher.forget(self.request)
         self.server.connections.discard(self)
 

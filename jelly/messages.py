@@ -303,6 +303,7 @@ class Event(StrEnum):
 
     TAKEN_OVER = "taken_over"
     SHUTDOWN = "shutdown"
+    PRESENCE = "presence"
     GROUP_CHANGED = "group_changed"
     GROUP_DISBANDED = "group_disbanded"
 

@@ -28,6 +28,7 @@ from jelly.groups import GroupCache
 from jelly.messages import Event, system
 from jelly.outbox import Flusher
 from jelly.passwords import LoginGuard
+from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher
 from jelly.services import Policy, Services
 from jelly.sessions import Sessions
@@ -78,11 +79,12 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.sessions = Sessions()
         self.groups = GroupCache(settings.group_check_interval, settings.group_idle)
         delivery = Delivery(self.sessions)
+        self.presence = Presence(self.sessions)
         self.store = Store(Dao(store_link), delivery, on_doubt=self.groups.forget_all)
         self.flusher = Flusher()
         self.watch = Watch(self.connections, settings.heartbeat_interval * settings.heartbeat_misses)
         policy = Policy(settings.password_cost, settings.token_days * 86400, settings.message_rate)
-        services = Services(policy, self.sessions, self.groups, delivery, self._reading, LoginGuard())
+        services = Services(policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard())
         self.dispatcher = Dispatcher(services, self.store, settings.workers, settings.queue_size, self.watch.later)
         try:
             self._bind()

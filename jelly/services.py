@@ -24,6 +24,7 @@ from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
 from jelly.groups import Group, GroupCache
 from jelly.messages import PROFILE_LIMITS, Event, is_valid_name, response, system
+from jelly.presence import Presence
 from jelly.sessions import Session, Sessions, Window
 from jelly.store import SUCCESS, Answer, Change, NewMessage
 
@@ -56,6 +57,8 @@ Outcome = Answer | NewMessage | Change | Slow | Later
 BEFORE_LOGIN = {Type.LOGIN, Type.REGISTER, Type.RECONNECT}
 MESSAGES = {Type.PERSON_MESSAGE, Type.GROUP_MESSAGE}
 
+Friends = list[str] | None
+"""A modern client's list of friends; None for a classic one, which is told nothing of them."""
 Members = tuple[Sequence[str], tuple[str, ...]]
 """The members of a group before and after a change: no members mean no group."""
 
@@ -80,6 +83,7 @@ class Services:
         self,
         policy: Policy,
         sessions: Sessions,
+        presence: Presence,
         groups: GroupCache,
         delivery: Delivery,
         reading: Reading,
@@ -87,6 +91,7 @@ class Services:
     ) -> None:
         self._policy = policy
         self._sessions = sessions
+        self._presence = presence
         self._groups = groups
         self._delivery = delivery
         self._reading = reading
@@ -206,15 +211,16 @@ class Services:
         token = passwords.new_token()
         token_hash = passwords.hash_token(token)
 
-        def write(dao: Dao) -> None:
+        def write(dao: Dao) -> Friends:
             if dao.password_hash(username) != password_hash:  # changed while we were hashing
                 raise Refused(ErrorCode.WRONG_CREDENTIALS)
             now = _now()
             expires = now + int(self._policy.token_seconds * 1000)
             dao.add_token(token_hash, username, expires, now, MAX_TOKENS)
+            return _friends_to_watch(dao, request)
 
-        def after(_: None) -> Answer:
-            features = self._enter(session, request, token_hash)
+        def after(friends: Friends) -> Answer:
+            features = self._enter(session, request, token_hash, friends)
             return Answer(response(Type.LOGIN, {"username": username, "token": token, "features": features}))
 
         return Change(Type.LOGIN, write, after)
@@ -228,17 +234,21 @@ class Services:
             if dao.token_owner(token_hash, _now()) != username:
                 raise Refused(ErrorCode.INVALID_TOKEN)
 
-        def after(_: None) -> Answer:
+        def write(dao: Dao) -> Friends:
+            check(dao)
+            return _friends_to_watch(dao, request)
+
+        def after(friends: Friends) -> Answer:
             session.resumed = True
-            features = self._enter(session, request, token_hash)
+            features = self._enter(session, request, token_hash, friends)
             return Answer(response(Type.RECONNECT, {"username": username, "features": features}))
 
         with self._reading() as dao:
             check(dao)  # so that guesses do not reach the store thread, where it is checked once more
-        return Change(Type.RECONNECT, check, after)
+        return Change(Type.RECONNECT, write, after)
 
     def _enter(
-        self, session: Session, request: messages.Login | messages.Reconnect, token_hash: str
+        self, session: Session, request: messages.Login | messages.Reconnect, token_hash: str, friends: Friends
     ) -> list[str] | None:
         """Make a session the one of its user; return the features that a modern one is granted.
 
@@ -256,6 +266,7 @@ class Services:
                 old.outlet.close()
         if session.outlet.is_closed:
             self._sessions.detach(session)  # the client has left meanwhile, and its reader found nobody to detach
+        self._presence.entered(request.username, friends)
         self._delivery.begin(session)
         return features
 
@@ -269,6 +280,7 @@ class Services:
 
         def after(_: None) -> Answer:
             self._sessions.detach(session)  # offline now, however long the client takes to close
+            self._presence.look_at(request.username)
             return Answer(None, leave=True)
 
         return Change(Type.LOGOUT, write, after)
@@ -426,7 +438,11 @@ class Services:
                 raise Refused(ErrorCode.LIMIT_REACHED, f"A list may have {MAX_FRIENDS} friends.")
             dao.add_friend(username, friend)
 
-        return _change(Type.ADD_FRIEND, write)
+        def after(_: None) -> Answer:
+            self._presence.add_friend(username, friend)
+            return Answer(SUCCESS[Type.ADD_FRIEND])
+
+        return Change(Type.ADD_FRIEND, write, after)
 
     def remove_friend(self, session: Session, request: messages.RemoveFriend) -> Outcome:
         """Take a user off one's list."""
@@ -437,14 +453,26 @@ class Services:
                 raise Refused(ErrorCode.NOT_FRIENDS)
             dao.remove_friend(username, friend)
 
-        return _change(Type.REMOVE_FRIEND, write)
+        def after(_: None) -> Answer:
+            self._presence.remove_friend(username, friend)
+            return Answer(SUCCESS[Type.REMOVE_FRIEND])
+
+        return Change(Type.REMOVE_FRIEND, write, after)
 
     def all_friends(self, session: Session, request: messages.AllFriends) -> Outcome:
         """One's list, with who is online."""
         with self._reading() as dao:
             friends = dao.friends(request.username)
-        online = {friend: self._sessions.get(friend) is not None for friend in friends}
-        return Answer(response(Type.ALL_FRIENDS, {"username": request.username, "friends": online}))
+
+        def answer(is_online: Callable[[str], bool]) -> Answer:
+            online = {friend: is_online(friend) for friend in friends}
+            return Answer(response(Type.ALL_FRIENDS, {"username": request.username, "friends": online}))
+
+        if not session.is_modern:
+            return answer(lambda friend: self._sessions.get(friend) is not None)
+        # Presence notices go on where this list ends. So it is made where they are, on the store thread, and of
+        # what they told: else it might be older than a notice before it, or so new that no notice takes it back.
+        return Change(Type.ALL_FRIENDS, lambda _: None, lambda _: answer(self._presence.was_told_online))
 
     def update_profile(self, session: Session, request: messages.UpdateProfile) -> Outcome:
         """Change what one says about oneself, or the password, which revokes every token."""
@@ -520,6 +548,10 @@ def _grant(session: Session, asked: Sequence[str] | None) -> list[str] | None:
         return []
     session.window = Window()
     return ["ack"]
+
+
+def _friends_to_watch(dao: Dao, request: messages.Login | messages.Reconnect) -> Friends:
+    return None if request.features is None else dao.friends(request.username)
 
 
 def _check_name(name: str, code: ErrorCode) -> None:

@@ -154,13 +154,18 @@ class Sessions:
             self._by_user[session.user] = session
         return old
 
-    def detach(self, session: Session) -> None:
-        """Remove a session that has ended. One that was taken over does not disturb its successor."""
+    def detach(self, session: Session) -> bool:
+        """Remove a session that has ended; return whether its user went offline with it.
+
+        One that was taken over, or removed before, does not disturb its successor.
+        """
         if session.user is None:
-            return
+            return False
         with self._lock:
-            if self._by_user.get(session.user) is session:
-                del self._by_user[session.user]
+            if self._by_user.get(session.user) is not session:
+                return False
+            del self._by_user[session.user]
+            return True
 
     def tell(self, users: Iterable[str], frame: bytes) -> None:
         """Send a SYSTEM notice to those of some users who are online with a modern client.

@@ -16,6 +16,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from jelly.codec import Status, Type
@@ -97,11 +98,12 @@ class Store:
         self._dao = dao
         self._delivery = delivery
         self._on_doubt = on_doubt
-        self._condition = threading.Condition()  # guards the five fields below
+        self._condition = threading.Condition()  # guards the six fields below
         self._jobs: deque[Job] = deque()
         self._delivered: dict[str, int] = {}
         self._delivered_due: float | None = None
         self._wanting: list[Session] = []
+        self._calls: list[Callable[[], None]] = []
         self._stopping = False
         # The store thread's own.
         self._next_id, self._last_id = 1, 0  # none left: the first message reserves a block
@@ -135,6 +137,12 @@ class Store:
             self._wanting.append(session)
             self._condition.notify()
 
+    def soon(self, function: Callable[[], None]) -> None:
+        """Have a function called on the store thread, between two transactions."""
+        with self._condition:
+            self._calls.append(function)
+            self._condition.notify()
+
     def stop(self) -> None:
         """Write what has gathered, then end. Nothing may be submitted any more."""
         with self._condition:
@@ -147,19 +155,21 @@ class Store:
 
     def _run(self) -> None:
         while True:
-            jobs, delivered, stopping = self._gather()
-            try:
-                self._turn(jobs, delivered)
-            except Exception as error:  # a bug; but this thread must not die of it, nor any lane stay shut
-                log_failure(log, error)
+            jobs, delivered, calls, stopping = self._gather()
+            acts: list[Callable[[], None]] = [*calls, partial(self._turn, jobs, delivered)]
+            for act in acts:
+                try:
+                    act()
+                except Exception as error:  # a bug; but this thread must not die of it, nor any lane stay shut
+                    log_failure(log, error)
             if stopping and not jobs and (self._failing or not delivered):
                 self._dao.link.close()
                 return
 
-    def _gather(self) -> tuple[list[Job], dict[str, int], bool]:
+    def _gather(self) -> tuple[list[Job], dict[str, int], list[Callable[[], None]], bool]:
         """Wait for something to do, and take as much of it as belongs into one transaction."""
         with self._condition:
-            while not (self._jobs or self._wanting or self._stopping):
+            while not (self._jobs or self._wanting or self._calls or self._stopping):
                 timeout = self._seconds_to_wait()
                 if timeout is not None and timeout <= 0:
                     break
@@ -172,7 +182,8 @@ class Store:
             for session in self._wanting:
                 self._delivery.wants_more(session)
             self._wanting.clear()
-            return jobs, delivered, self._stopping
+            calls, self._calls = self._calls, []
+            return jobs, delivered, calls, self._stopping
 
     def _seconds_to_wait(self) -> float | None:
         due = [self._delivered_due] if self._delivered_due is not None else []

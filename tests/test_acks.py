@@ -11,12 +11,12 @@ from test_queue_dispatch import is_with_the_store, lane_of, stuck_store
 from test_readme import kept_for
 from wire import (
     ACK,
+    ALL_FRIENDS,
     LOGIN,
     NOTICE,
     OWN_PROFILE,
     PERSON_MESSAGE,
     SUCCESS,
-    UPDATE_PROFILE,
     Wire,
     logged_in,
     pack,
@@ -329,7 +329,7 @@ def test_who_acknowledges_nothing_is_given_no_more(sqlite: JellyServer) -> None:
         assert MAX_UNACKNOWLEDGED < len(first) <= MAX_UNACKNOWLEDGED + PAGE
         sqlite.store.wants_more(session_of(sqlite, "bob"))  # as the outbox does when it has room, and knows no more
         for _ in range(2):
-            bob.ok(UPDATE_PROFILE, age="30")  # which goes through the store thread
+            bob.ok(ALL_FRIENDS)  # which goes through the store thread
         assert unacknowledged(sqlite) == len(first)
         send(sqlite.port, "live")
         bob.ack(first[len(first) - MAX_UNACKNOWLEDGED // 2 - 2][0])  # one more than half stays open

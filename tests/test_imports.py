@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"cli"}, {"server"}, {"watch"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"},
-    {"delivery"},
+    {"delivery", "presence"},
     {"dao", "config"},
     {"database", "sessions", "groups", "passwords", "outbox", "tls"},
     {"messages", "tcp"},

@@ -1,6 +1,7 @@
 """SYSTEM notices on the line: who is told what, byte for byte, and that classic clients are never told anything."""
 
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -8,18 +9,21 @@ import pytest
 from harness import StartServer
 from process import Server
 from wire import (
+    ADD_FRIEND,
     ADD_MEMBER,
+    ALL_FRIENDS,
     CREATE_GROUP,
     DISBAND_GROUP,
     GROUP_MESSAGE,
     LOGIN,
+    LOGOUT,
     NOTICE,
     OWN_PROFILE,
     PERSON_MESSAGE,
+    REMOVE_FRIEND,
     REMOVE_MEMBER,
     SUCCESS,
     SYSTEM,
-    UPDATE_PROFILE,
     Wire,
     logged_in,
     register,
@@ -42,14 +46,20 @@ def server(start_server: StartServer) -> JellyServer:
     return server
 
 
+def presence(friend: str, online: bool) -> tuple[int, int, int, bytes]:
+    """The notice that a friend came or went."""
+    word = "true" if online else "false"
+    return NOTICE, SYSTEM, 0, f'{{"event":"presence","friend":"{friend}","online":{word}}}'.encode()
+
+
 def group_changed(members: str, group: str = "team") -> tuple[int, int, int, bytes]:
     names = ",".join(f'"{name}"' for name in members.split())
     return NOTICE, SYSTEM, 0, f'{{"event":"group_changed","group":"{group}","members":[{names}]}}'.encode()
 
 
 def was_told_nothing(wire: Wire) -> bool:
-    """Whether no notice stands before an answer of the store thread, which sends them all."""
-    wire.ok(UPDATE_PROFILE, age="30")
+    """Whether no notice stands before the answer of the store thread, which sends them all."""
+    wire.ok(ALL_FRIENDS)
     return not wire.notices
 
 
@@ -161,6 +171,140 @@ def test_sigterm_is_told(tmp_path: Path) -> None:
             assert_ends(alice)
 
 
+# --- presence -----------------------------------------------------------------------------------------------
+
+
+def befriend(server: JellyServer, user: str, *friends: str) -> None:
+    with logged_in(server.port, user) as wire:
+        for friend in friends:
+            wire.ok(ADD_FRIEND, friend=friend)
+
+
+@pytest.mark.parametrize("features", [None, []], ids=["classic", "modern"])
+def test_a_friend_comes_and_goes(server: JellyServer, features: list[str] | None) -> None:
+    """By login and logout, login and cut, reconnect and close: each is told once, whatever the friend's client."""
+    befriend(server, "alice", "bob")
+    with logged_in(server.port, "alice", features=[]) as alice:
+        with logged_in(server.port, "bob", features=features) as bob:
+            assert alice.receive() == presence("bob", online=True)
+            bob.send_request(LOGOUT, token=bob.token)
+            assert alice.receive() == presence("bob", online=False)
+        bob = logged_in(server.port, "bob", features=features)
+        assert alice.receive() == presence("bob", online=True)
+        bob.reset()
+        assert alice.receive() == presence("bob", online=False)
+        with Wire(server.port) as again:
+            again.reconnect("bob", bob.token, features=features)
+            assert alice.receive() == presence("bob", online=True)
+        assert alice.receive() == presence("bob", online=False)
+        assert was_told_nothing(alice)
+
+
+def test_a_takeover_is_no_change_of_presence(server: JellyServer) -> None:
+    """Neither the new login is told nor the end of the old connection."""
+    befriend(server, "alice", "bob")
+    with logged_in(server.port, "alice", features=[]) as alice:
+        old = logged_in(server.port, "bob")
+        assert alice.receive() == presence("bob", online=True)
+        with logged_in(server.port, "bob", features=[]) as new, Wire(server.port) as newest:
+            newest.reconnect("bob", new.token, features=[])
+            assert new.receive() == TAKEN_OVER
+            old.close()
+            new.close()
+            wait_until(lambda: len(server.connections) == 2)
+            assert was_told_nothing(alice)
+        assert alice.receive() == presence("bob", online=False)
+
+
+def test_presence_is_told_to_those_who_have_the_friend(server: JellyServer) -> None:
+    """Not to the friend, nor to strangers, nor to classic clients, nor about oneself."""
+    befriend(server, "alice", "bob", "alice")
+    befriend(server, "carol", "bob")
+    befriend(server, "bob", "dave")
+    with (
+        logged_in(server.port, "alice", features=[]) as alice,
+        logged_in(server.port, "carol") as carol,
+        logged_in(server.port, "dave", features=[]) as dave,
+        logged_in(server.port, "bob", features=[]) as bob,
+    ):
+        assert alice.receive() == presence("bob", online=True)
+        for wire in (alice, carol, dave, bob):
+            assert was_told_nothing(wire)
+
+
+def test_a_new_friend_is_told_about_and_a_former_one_is_not(server: JellyServer) -> None:
+    """The list may change while one is logged in."""
+    with logged_in(server.port, "alice", features=[]) as alice:
+        alice.ok(ADD_FRIEND, friend="bob")
+        with logged_in(server.port, "bob"):
+            assert alice.receive() == presence("bob", online=True)
+            alice.ok(REMOVE_FRIEND, friend="bob")
+        wait_until(lambda: server.sessions.get("bob") is None)
+        logged_in(server.port, "bob").close()
+        assert was_told_nothing(alice)
+
+
+def test_a_failed_change_of_the_list_changes_nothing(server: JellyServer) -> None:
+    """Whoever is not on the list is not told about, and who is on it stays on it."""
+    befriend(server, "alice", "bob")
+    with logged_in(server.port, "alice", features=[]) as alice:
+        assert alice.refused(ADD_FRIEND, friend="bob") == "already_friends"
+        assert alice.refused(REMOVE_FRIEND, friend="carol") == "not_friends"
+        with logged_in(server.port, "carol"), logged_in(server.port, "bob"):
+            assert alice.receive() == presence("bob", online=True)
+            assert was_told_nothing(alice)
+
+
+def test_a_list_is_another_sessions_too(server: JellyServer) -> None:
+    """After a takeover the list holds on the new connection, if that is a modern one."""
+    with logged_in(server.port, "alice", features=[]) as first:
+        first.ok(ADD_FRIEND, friend="bob")
+        with logged_in(server.port, "alice", features=[]) as second:
+            with logged_in(server.port, "bob"):
+                assert second.receive() == presence("bob", online=True)
+            assert second.receive() == presence("bob", online=False)
+            with logged_in(server.port, "alice") as third, logged_in(server.port, "bob"):
+                assert was_told_nothing(third)
+        assert not server.presence._watchers
+
+
+def test_the_register_is_empty_when_all_have_left(server: JellyServer) -> None:
+    """It holds lists of those who are online, and nothing else."""
+    befriend(server, "alice", "bob", "carol")
+    befriend(server, "bob", "alice")
+    with logged_in(server.port, "alice", features=[]), logged_in(server.port, "bob", features=["ack"]):
+        assert server.presence._lists == {"alice": {"bob", "carol"}, "bob": {"alice"}}
+    wait_until(lambda: not server.presence._online)
+    assert not server.presence._lists
+    assert not server.presence._watchers
+
+
+def test_the_list_of_friends_agrees_with_the_notices(server: JellyServer) -> None:
+    """While a friend comes and goes as fast as it can: the list is what one knows from the notices before it."""
+    befriend(server, "alice", "bob")
+    stop = threading.Event()
+    told = [False]
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            logged_in(server.port, "bob").close()
+
+    with logged_in(server.port, "alice", features=[]) as alice:
+        thread = threading.Thread(target=come_and_go)
+        thread.start()
+        for number in range(300):
+            if number == 299:
+                stop.set()
+                thread.join()
+                wait_until(lambda: not server.presence.was_told_online("bob"))
+            listed = alice.ok(ALL_FRIENDS)["friends"]["bob"]
+            told += [notice.values["online"] for notice in alice.notices]
+            alice.notices.clear()
+            assert listed == told[-1]
+        assert told == [number % 2 == 1 for number in range(len(told))]
+        assert not told[-1]
+
+
 # --- groups -------------------------------------------------------------------------------------------------
 
 
@@ -245,6 +389,7 @@ def test_who_is_offline_is_not_told_later(server: JellyServer) -> None:
 
 def test_a_classic_client_is_told_nothing(server: JellyServer) -> None:
     """Whatever happens around it, all it gets are its answers and its messages."""
+    befriend(server, "bob", "alice")
     with logged_in(server.port, "bob") as bob:
         with found(server.port, "bob") as alice:
             alice.ok(ADD_MEMBER, groupName="team", member="carol")
@@ -253,7 +398,7 @@ def test_a_classic_client_is_told_nothing(server: JellyServer) -> None:
             alice.message("bob", "hello")
             alice.ok(DISBAND_GROUP, groupName="team")
         wait_until(lambda: server.sessions.get("alice") is None)
-        bob.ok(OWN_PROFILE)
+        bob.ok(ALL_FRIENDS)
         assert [notice.type for notice in bob.notices] == [PERSON_MESSAGE]
         server.stop()
         assert_ends(bob)
