@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"cli"}, {"server"}, {"watch"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"}, {"delivery"},
-    {"demo"},
+    {"cli"}, {"server"}, {"watch"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"},
+    {"delivery", "presence"}, {"demo"},
     {"dao", "config"},
     {"database", "sessions", "groups", "passwords", "outbox", "tls"},
     {"messages", "tcp"},
