@@ -1,9 +1,9 @@
 """One connection, from its first byte to its last: the reader.
 
 Each connection has a thread that does nothing but read: it blocks in `recv`, cuts what came into frames,
-notes heartbeats, and puts requests into the connection's lane (`queue_dispatch.py`). It runs no service and
-touches no database, so it is back in `recv` at once. It stops reading only while its lane is full, or while
-the client does not take its answers; TCP then tells the client to wait.
+takes heartbeats and acknowledgements, and puts requests into the connection's lane (`queue_dispatch.py`). It
+runs no service and touches no database, so it is back in `recv` at once. It stops reading only while its lane
+is full, or while the client does not take its answers; TCP then tells the client to wait.
 """
 
 import logging
@@ -11,11 +11,13 @@ import socket
 import socketserver
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jelly import tcp
 from jelly.codec import Decoder, Frame, Sign, Type
-from jelly.errors import ErrorCode
+from jelly.errors import ErrorCode, Refused
+from jelly.messages import Ack, parse_request
 from jelly.outbox import Outbox
 from jelly.queue_dispatch import Lane
 from jelly.sessions import Session
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("jelly.connection")
 
 READ_SIZE = 16 * 1024
+UNANSWERED = {Type.HEARTBEAT, Type.ACK}
+"""What the reader itself handles: these are never answered, and never wait in the queue."""
 LAST_ANSWERS = 5.0
 """Seconds that a client which has closed its half of the connection may wait for its last answers."""
 
@@ -81,7 +85,9 @@ class Connection(socketserver.BaseRequestHandler):
 
     def finish(self) -> None:
         self.outbox.close()
-        self.server.sessions.detach(self.session)  # after the close: see Services._enter
+        user = self.session.user
+        if self.server.sessions.detach(self.session) and user is not None:  # after the close: see Services._enter
+            self.server.store.soon(partial(self.server.presence.look_at, user))
         self.server.flusher.forget(self.request)
         self.server.connections.discard(self)
 
@@ -99,7 +105,7 @@ class Connection(socketserver.BaseRequestHandler):
             self.part_since = None
         elif frames or self.part_since is None:
             self.part_since = now
-        requests = [frame for frame in frames if not self._is_heartbeat(frame)]
+        requests = [frame for frame in frames if not self._is_done(frame)]
         if requests:
             self.server.dispatcher.submit(self.lane, requests, now)
         if self.decoder.broken is not None:
@@ -108,15 +114,37 @@ class Connection(socketserver.BaseRequestHandler):
             self.part_since = None
         self._pause_if_full()
 
-    def _is_heartbeat(self, frame: Frame) -> bool:
-        """Heartbeats are never answered and never queued: that they were read is all they are for."""
-        if frame.type == Type.HEARTBEAT and frame.sign == Sign.REQUEST:
+    def _is_done(self, frame: Frame) -> bool:
+        """Whether a frame needs no answer and is done with. That a heartbeat was read is all that it is for."""
+        if frame.type not in UNANSWERED or frame.sign != Sign.REQUEST:
+            return False
+        if frame.type == Type.HEARTBEAT:
             self.session.has_heartbeat = True
             return True
-        return False
+        return self._acknowledge(frame)
+
+    def _acknowledge(self, frame: Frame) -> bool:
+        """Take an ACK. One that is malformed, or before the login, is answered like any other such request."""
+        session = self.session
+        if session.user is None:
+            return False
+        try:
+            request = parse_request(frame.type, frame.body)
+        except Refused:
+            return False
+        window = session.window
+        # Only what was sent on this connection can be acknowledged on it: any other id is nobody's business.
+        if window is not None and isinstance(request, Ack) and window.acknowledge(request.id):
+            self.server.store.delivered(session.user, request.id)
+            if window.has_room:
+                self._wants_more()
+        return True
 
     def _note_sign_of_life(self) -> None:
-        """A classic client cannot acknowledge, so this counts: its TCP has everything, and it speaks after that."""
+        """For a client that cannot acknowledge this counts: its TCP has everything, and it speaks after that.
+
+        (Nothing that was sent to one that can is ever `confirmed` or `written`: its own word counts.)
+        """
         session = self.session
         if session.user is not None and self.outbox.confirmed > session.settled:
             session.settled = self.outbox.confirmed
@@ -124,7 +152,7 @@ class Connection(socketserver.BaseRequestHandler):
 
     def _on_end(self) -> None:
         """The client has closed in good order. (With unread data in its hands, TCP would have sent a reset.)"""
-        if self.outbox.is_closed:
+        if self.outbox.is_closed or self.outbox.last_words_at is not None:
             return  # the end is ours: it says nothing about what the client has read
         user, written = self.session.user, self.outbox.written
         if user is not None and written > self.session.settled and tcp.unacknowledged(self.request) == 0:

@@ -4,15 +4,15 @@ Everything in here runs on the store thread, between two commits, so nothing nee
 skipped, doubled or overtaken. Each session is in one of two states:
 
 - behind: its inbox holds messages that it was not given yet. They are fed from the inbox in pages, oldest
-  first, whenever its outlet has room. New messages for it are only stored.
+  first, whenever it has room. New messages for it are only stored.
 - caught up: it was given everything. A new message is pushed to it right after its commit. When its outlet is
-  full, it falls behind.
+  full, or too much of what it was sent is not acknowledged, it falls behind.
 
 A session begins behind. That one mechanism serves the messages that waited for a login, the receiver that is
-slow, and the classic client whose frames are spaced.
+slow, the classic client whose frames are spaced, and the modern one that is slow to acknowledge.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from jelly import messages
 from jelly.codec import Type
@@ -36,14 +36,16 @@ class Delivery:
 
     def push(self, message: StoredMessage, receivers: Iterable[str]) -> None:
         """Hand a message that was just committed to those of its receivers who are ready for it."""
-        frame = b""
+        classic = modern = b""
         for receiver in receivers:
             session = self._sessions.get(receiver)
             if session is None:
                 continue  # offline: the message stays in the receiver's inbox, and the next login feeds it from there
             if not session.caught_up:
                 continue  # behind: its pages will come to this message
-            frame = frame or _notice(message)
+            classic = frame = classic or _notice(message)
+            if session.window is not None:
+                modern = frame = modern or messages.with_id(classic, message.id)
             self._outgoing.setdefault(session, []).append((message.id, frame))
             session.given = message.id
 
@@ -51,8 +53,8 @@ class Delivery:
         """Send what was pushed: everything for one session at once."""
         outgoing, self._outgoing = self._outgoing, {}
         for session, notices in outgoing.items():
-            session.outlet.send_notices(notices)
-            if not session.outlet.has_room:
+            _send(session, notices)
+            if not session.has_room:
                 self._fall_behind(session)
 
     def begin(self, session: Session) -> None:
@@ -62,7 +64,7 @@ class Delivery:
         self._hungry[session] = None
 
     def wants_more(self, session: Session) -> None:
-        """The outlet of a session has room again."""
+        """A session may have room again."""
         if not session.caught_up:
             self._hungry[session] = None
 
@@ -77,37 +79,47 @@ class Delivery:
             if session.user is None or session.outlet.is_closed or self._sessions.get(session.user) is not session:
                 del self._hungry[session]  # it ended meanwhile: what it was not given stays in the inbox
                 continue
+            if not session.has_room:
+                del self._hungry[session]  # its outlet, or its reader with the next acknowledgement, asks again
+                continue
             limit = self._limit
             waiting = dao.waiting(session.user, session.given, limit)
-            notices = _page(waiting)
+            notices = _page(waiting, with_ids=session.window is not None)
             if waiting:  # do not read many large messages to hand over two of them
                 average = sum(len(message.content) for message in waiting) // len(waiting)
                 self._limit = max(2, min(PAGE, PAGE_BYTES // (average + 100)))
             if notices:
                 session.given = notices[-1][0]
-                session.outlet.send_notices(notices)
+                _send(session, notices)
             if len(waiting) < limit and len(notices) == len(waiting):
                 session.caught_up = True
                 del self._hungry[session]
-                if not session.outlet.has_room:
+                if not session.has_room:
                     self._fall_behind(session)
-            elif not session.outlet.has_room:
+            elif not session.has_room:
                 del self._hungry[session]
                 self._fall_behind(session)
 
     def _fall_behind(self, session: Session) -> None:
         session.caught_up = False
-        # The outlet asks for more when it has room, but only for a session that is behind: had it emptied
-        # itself between our look and the line above, nobody would ask.
-        if session.outlet.has_room:
+        # The reader and the outlet ask for more when there is room, but only for a session that is behind: had
+        # it come about between our look and the line above, nobody would ask.
+        if session.has_room:
             self._hungry[session] = None
 
 
-def _page(waiting: list[StoredMessage]) -> list[tuple[int, bytes]]:
+def _send(session: Session, notices: Sequence[tuple[int, bytes]]) -> None:
+    if session.window is not None:
+        session.window.add(notices)  # first: the acknowledgement may be here before we are back
+        notices = [(0, frame) for _, frame in notices]
+    session.outlet.send_notices(notices)
+
+
+def _page(waiting: list[StoredMessage], with_ids: bool) -> list[tuple[int, bytes]]:
     notices: list[tuple[int, bytes]] = []
     size = 0
     for message in waiting:
-        frame = _notice(message)
+        frame = messages.with_id(_notice(message), message.id) if with_ids else _notice(message)
         size += len(frame)
         if notices and size > PAGE_BYTES:
             break

@@ -10,10 +10,11 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping
+from enum import StrEnum
 from json.encoder import encode_basestring as quote
 from typing import Any, NamedTuple, NoReturn
 
-from jelly.codec import Sign, Status, Type, encode
+from jelly.codec import HEADER, Sign, Status, Type, encode
 from jelly.errors import SENTENCES, ErrorCode, Refused
 
 MAX_NAME = 32
@@ -21,6 +22,7 @@ MAX_PASSWORD = 128
 MAX_DEPTH = 16
 MAX_INTEGER_DIGITS = 20  # of a number in JSON: a signed 64-bit integer has 19 and a sign
 INT64 = range(-(2**63), 2**63)
+MAX_FEATURES = 32
 
 PROFILE_LIMITS = {"name": 64, "sex": 16, "age": 16, "phone": 32, "address": 256, "introduction": 1024}
 """The fields of a profile in the protocol's order, and how many characters each may have."""
@@ -33,6 +35,7 @@ PROFILE_LIMITS = {"name": 64, "sex": 16, "age": 16, "phone": 32, "address": 256,
 class Login(NamedTuple):
     username: str
     password: str
+    features: list[str] | None = None
 
 
 class Register(NamedTuple):
@@ -48,6 +51,7 @@ class Logout(NamedTuple):
 class Reconnect(NamedTuple):
     username: str
     token: int
+    features: list[str] | None = None
 
 
 class PersonMessage(NamedTuple):
@@ -124,10 +128,14 @@ class OwnGroups(NamedTuple):
     username: str
 
 
+class Ack(NamedTuple):
+    id: int
+
+
 Request = (
     Login | Register | Logout | Reconnect | PersonMessage | GroupMessage | CreateGroup | DisbandGroup
     | AddMember | RemoveMember | AddFriend | RemoveFriend | AllFriends | UpdateProfile | OwnProfile
-    | FriendProfile | OwnGroups
+    | FriendProfile | OwnGroups | Ack
 )  # fmt: skip
 
 REQUESTS: dict[int, type[Request]] = {
@@ -148,15 +156,17 @@ REQUESTS: dict[int, type[Request]] = {
     Type.OWN_PROFILE: OwnProfile,
     Type.FRIEND_PROFILE: FriendProfile,
     Type.OWN_GROUPS: OwnGroups,
+    Type.ACK: Ack,
 }
 
 MESSAGES = frozenset({Type.PERSON_MESSAGE, Type.GROUP_MESSAGE})
 """The two requests that say something to somebody; they name who asks `sender`, the others `username`."""
 
 # Per request: (field, its JSON type, may it be left out), worked out once instead of for every frame.
-_INTEGERS = {"token", "time"}
+_KINDS: dict[str, type] = {"token": int, "time": int, "id": int, "features": list}  # all others are strings
+_IN_WORDS: dict[type, str] = {str: "a string", int: "an integer", list: "an array of strings"}
 _FIELDS = {
-    type: tuple((name, int if name in _INTEGERS else str, name in cls._field_defaults) for name in cls._fields)
+    type: tuple((name, _KINDS.get(name, str), name in cls._field_defaults) for name in cls._fields)
     for type, cls in REQUESTS.items()
 }
 
@@ -172,10 +182,11 @@ def parse_request(type: int, body: bytes) -> Request:
         value = values.get(name)
         if value.__class__ is not wanted:  # exactly: in Python True is an int, here it is none
             if not (optional and name not in values):
-                what = "a string" if wanted is str else "an integer"
-                raise Refused(ErrorCode.MALFORMED_BODY, f"The body needs {what} as {name!r}.")
+                raise Refused(ErrorCode.MALFORMED_BODY, f"The body needs {_IN_WORDS[wanted]} as {name!r}.")
         elif wanted is int and value not in INT64:
             raise Refused(ErrorCode.MALFORMED_BODY, f"The integer {name!r} does not fit into 64 bits.")
+        elif value.__class__ is list:
+            _check_strings(name, value)
         arguments.append(value)
     return cls(*arguments)
 
@@ -184,6 +195,13 @@ def encode_request(type: int, values: Mapping[str, Any]) -> bytes:
     """The frame of a request; values that are None are left out. Raises UnicodeEncodeError for a lone surrogate."""
     present = {key: value for key, value in values.items() if value is not None}
     return encode(Sign.REQUEST, type, Status.NONE, _encode(present).encode() if present else b"")
+
+
+def _check_strings(name: str, values: list[Any]) -> None:
+    if not all(value.__class__ is str for value in values):
+        raise Refused(ErrorCode.MALFORMED_BODY, f"The body needs {_IN_WORDS[list]} as {name!r}.")
+    if len(values) > MAX_FEATURES:
+        raise Refused(ErrorCode.MALFORMED_BODY, f"The array {name!r} may have {MAX_FEATURES} elements.")
 
 
 # --- strict JSON ------------------------------------------------------------------------------------------
@@ -281,6 +299,27 @@ def notice(type: int, sender: str, receiver: str, content: str, time: int) -> by
     """
     body = f'{{"sender":{quote(sender)},"receiver":{quote(receiver)},"content":{quote(content)},"time":{time}}}'
     return encode(Sign.NOTICE, type, Status.NONE, body.encode())
+
+
+def with_id(notice: bytes, id: int) -> bytes:
+    """The same notice for a client that acknowledges: with the message's id as the last key of its body."""
+    body = notice[HEADER.size : -1] + b',"id":%d}' % id
+    return encode(Sign.NOTICE, notice[3], Status.NONE, body)
+
+
+class Event(StrEnum):
+    """What a SYSTEM notice tells, as its `event`. Part of the protocol: never rename one."""
+
+    TAKEN_OVER = "taken_over"
+    SHUTDOWN = "shutdown"
+    PRESENCE = "presence"
+    GROUP_CHANGED = "group_changed"
+    GROUP_DISBANDED = "group_disbanded"
+
+
+def system(event: Event, **values: Any) -> bytes:
+    """The frame that tells a modern client what happened around it; the values stand in the order given."""
+    return encode(Sign.NOTICE, Type.SYSTEM, Status.NONE, _encode({"event": event, **values}).encode())
 
 
 # --- names ------------------------------------------------------------------------------------------------

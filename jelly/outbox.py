@@ -12,8 +12,10 @@ waits for its answers is served at full speed, until
 a notice waits for it: then they take turns. (The original client, with 20 messages waiting for it on a busy
 machine: 1 arrived with a gap of 50 ms, all with 100 ms.)
 
-A message to a classic client counts as delivered when it was written, the client's TCP has acknowledged it
-(`confirmed`), and the client has sent something after that (`connection.py`).
+A message to a client that cannot acknowledge counts as delivered when it was written, the client's TCP has
+acknowledged it (`confirmed`), and the client has sent something after that (`connection.py`).
+
+A modern client takes any split of the stream: from its login on there is no gap.
 
 Locks: each outbox has one; it may be held while the flusher's is taken, never the other way round.
 """
@@ -81,6 +83,7 @@ class Outbox:
         "finishing",
         "has_room",
         "is_closed",
+        "last_words_at",
         "read_bytes",
         "stalled_since",
         "written",
@@ -122,6 +125,7 @@ class Outbox:
         self.stalled_since: float | None = None
         self.finishing = False
         self.finished_at: float | None = None
+        self.last_words_at: float | None = None
         self.is_closed = False
 
     def send_responses(self, responses: Sequence[tuple[bytes, float]]) -> None:
@@ -129,7 +133,7 @@ class Outbox:
         if not responses:
             return
         with self._lock:
-            if self.is_closed:
+            if self.is_closed or self.finished_at is not None:
                 return
             if self._responses is None:
                 self._responses = deque()
@@ -140,10 +144,14 @@ class Outbox:
         self._tell(had_room)
 
     def send_notices(self, notices: Sequence[tuple[int, bytes]]) -> None:
-        """Send messages: each frame with its message's id. Look at `has_room` before sending more."""
+        """Send notices: each frame with its message's id, 0 if that one need not be confirmed.
+
+        Look at `has_room` before sending more.
+        """
         with self._lock:
             if self.is_closed or self.finishing:
                 return
+            had_room = self.has_room
             if self._notices is None:
                 self._notices = deque()
             self._notices.extend(notices)
@@ -152,7 +160,12 @@ class Outbox:
             # `or ()`: the line may have turned out to be dead while we wrote, and then nothing waits any more.
             if self._size + len(self._rest) > HIGH_MARK or len(self._notices or ()) > HIGH_COUNT:
                 self.has_room = False
-        self._tell(had_room=True)
+        self._tell(had_room)
+
+    def stop_spacing(self) -> None:
+        """Leave no gap any more between two frames."""
+        with self._lock:
+            self._gap = 0.0
 
     def send_raw(self, data: bytes) -> None:
         """Send bytes as they are, before anything else: what TLS has to say about itself."""
@@ -161,9 +174,14 @@ class Outbox:
                 self._rest += data
                 self._pump()
 
-    def finish(self) -> None:
-        """Close after what was answered is written. Messages that wait here stay in their inbox."""
+    def finish(self, last_words: bytes = b"") -> None:
+        """Close after what was answered is written, and last words. Messages that wait here stay in their inbox."""
         with self._lock:
+            if last_words and not self.finishing and not self.is_closed:
+                self.last_words_at = time.monotonic()
+                self._responses = self._responses or deque()
+                self._responses.append((last_words, self.last_words_at))
+                self._responses_size += len(last_words)
             self.finishing = True
             if self._notices:
                 self._notices.clear()
@@ -277,7 +295,7 @@ class Outbox:
         else:
             frame = b"".join([frame for frame, _ in responses] + [frame for _, frame in notices])
             if notices:
-                self._rest_id = notices[-1][0]
+                self._rest_id = notices[-1][0] or max(id for id, _ in notices)
             if self._responses:
                 self._responses.clear()
             if self._notices:

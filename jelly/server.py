@@ -25,8 +25,10 @@ from jelly.database import Database, Link, open_database
 from jelly.delivery import Delivery
 from jelly.errors import JellyError, StartError, StoreError
 from jelly.groups import GroupCache
+from jelly.messages import Event, system
 from jelly.outbox import Flusher
 from jelly.passwords import LoginGuard
+from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher
 from jelly.services import Policy, Services
 from jelly.sessions import Sessions
@@ -44,6 +46,7 @@ OWN_DESCRIPTORS = 20
 """So many, and three for each worker's database, are kept from connections, so that those inside are served."""
 STOP_SECONDS = 8.0
 """In which a stop must be done with what was accepted before; closing takes a little on top."""
+SHUTDOWN = system(Event.SHUTDOWN)
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -76,11 +79,12 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.sessions = Sessions()
         self.groups = GroupCache(settings.group_check_interval, settings.group_idle)
         delivery = Delivery(self.sessions)
+        self.presence = Presence(self.sessions)
         self.store = Store(Dao(store_link), delivery, on_doubt=self.groups.forget_all)
         self.flusher = Flusher()
         self.watch = Watch(self.connections, settings.heartbeat_interval * settings.heartbeat_misses)
         policy = Policy(settings.password_cost, settings.token_days * 86400, settings.message_rate)
-        services = Services(policy, self.sessions, self.groups, delivery, self._reading, LoginGuard())
+        services = Services(policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard())
         self.dispatcher = Dispatcher(services, self.store, settings.workers, settings.queue_size, self.watch.later)
         try:
             self._bind()
@@ -189,7 +193,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
     def _wait_for_outboxes(self, connections: tuple[Connection, ...], deadline: float) -> None:
         for connection in connections:
-            connection.outbox.finish()
+            connection.outbox.finish(SHUTDOWN if connection.session.is_modern else b"")
         while time.monotonic() < deadline and not all(c.outbox.is_empty for c in connections):
             time.sleep(0.01)
 

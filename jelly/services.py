@@ -23,8 +23,9 @@ from jelly.dao import Dao
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
 from jelly.groups import Group, GroupCache
-from jelly.messages import PROFILE_LIMITS, is_valid_name, response
-from jelly.sessions import Session, Sessions
+from jelly.messages import PROFILE_LIMITS, Event, is_valid_name, response, system
+from jelly.presence import Presence
+from jelly.sessions import Session, Sessions, Window
 from jelly.store import SUCCESS, Answer, Change, NewMessage
 
 MAX_FRIENDS = 1000
@@ -33,6 +34,7 @@ MAX_GROUPS_CREATED = 200
 MAX_GROUPS_JOINED = 1000
 MAX_TOKENS = 32
 MAX_KNOWN_USERS = 100_000
+TAKEN_OVER = system(Event.TAKEN_OVER)
 
 
 @dataclass(slots=True)
@@ -53,6 +55,11 @@ class Later:
 Outcome = Answer | NewMessage | Change | Slow | Later
 
 BEFORE_LOGIN = {Type.LOGIN, Type.REGISTER, Type.RECONNECT}
+
+Friends = list[str] | None
+"""A modern client's list of friends; None for a classic one, which is told nothing of them."""
+Members = tuple[Sequence[str], tuple[str, ...]]
+"""The members of a group before and after a change: no members mean no group."""
 
 Reading = Callable[[], contextlib.AbstractContextManager[Dao]]
 """Gives the calling thread a Dao to read with; a worker leaves the running state meanwhile."""
@@ -75,6 +82,7 @@ class Services:
         self,
         policy: Policy,
         sessions: Sessions,
+        presence: Presence,
         groups: GroupCache,
         delivery: Delivery,
         reading: Reading,
@@ -82,6 +90,7 @@ class Services:
     ) -> None:
         self._policy = policy
         self._sessions = sessions
+        self._presence = presence
         self._groups = groups
         self._delivery = delivery
         self._reading = reading
@@ -108,6 +117,7 @@ class Services:
             Type.OWN_PROFILE: self.own_profile,
             Type.FRIEND_PROFILE: self.friend_profile,
             Type.OWN_GROUPS: self.own_groups,
+            Type.ACK: self.ack,
         }
 
     def serve(self, session: Session, frame: Frame) -> Outcome:
@@ -138,8 +148,8 @@ class Services:
         elif frame.type in BEFORE_LOGIN:
             raise Refused(ErrorCode.ALREADY_LOGGED_IN)
         request = messages.parse_request(frame.type, frame.body)
-        # The name of the one who asks stands first in every body.
-        if session.user is not None and request[0] != session.user:
+        # The name of the one who asks stands first in every body but an ACK's.
+        if request[0] != session.user and session.user is not None and frame.type != Type.ACK:
             raise Refused(ErrorCode.NOT_YOURSELF)
         return service(session, request)
 
@@ -186,7 +196,7 @@ class Services:
                 seconds = self._guard.failed(username, address)
                 return Later(answer, seconds) if seconds else answer
             self._guard.succeeded(username, address)
-            return self._enter_with_new_token(session, username, stored)
+            return self._enter_with_new_token(session, request, stored)
 
         return Slow(slow)
 
@@ -195,20 +205,22 @@ class Services:
         passwords.verify_password("", self._nobody)
         return self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
 
-    def _enter_with_new_token(self, session: Session, username: str, password_hash: str) -> Change:
+    def _enter_with_new_token(self, session: Session, request: messages.Login, password_hash: str) -> Change:
+        username = request.username
         token = passwords.new_token()
         token_hash = passwords.hash_token(token)
 
-        def write(dao: Dao) -> None:
+        def write(dao: Dao) -> Friends:
             if dao.password_hash(username) != password_hash:  # changed while we were hashing
                 raise Refused(ErrorCode.WRONG_CREDENTIALS)
             now = _now()
             expires = now + int(self._policy.token_seconds * 1000)
             dao.add_token(token_hash, username, expires, now, MAX_TOKENS)
+            return _friends_to_watch(dao, request)
 
-        def after(_: None) -> Answer:
-            self._enter(session, username, token_hash)
-            return Answer(response(Type.LOGIN, {"username": username, "token": token}))
+        def after(friends: Friends) -> Answer:
+            features = self._enter(session, request, token_hash, friends)
+            return Answer(response(Type.LOGIN, {"username": username, "token": token, "features": features}))
 
         return Change(Type.LOGIN, write, after)
 
@@ -221,26 +233,41 @@ class Services:
             if dao.token_owner(token_hash, _now()) != username:
                 raise Refused(ErrorCode.INVALID_TOKEN)
 
-        def after(_: None) -> Answer:
+        def write(dao: Dao) -> Friends:
+            check(dao)
+            return _friends_to_watch(dao, request)
+
+        def after(friends: Friends) -> Answer:
             session.resumed = True
-            self._enter(session, username, token_hash)
-            return Answer(response(Type.RECONNECT, {"username": username}))
+            features = self._enter(session, request, token_hash, friends)
+            return Answer(response(Type.RECONNECT, {"username": username, "features": features}))
 
         with self._reading() as dao:
             check(dao)  # so that guesses do not reach the store thread, where it is checked once more
-        return Change(Type.RECONNECT, check, after)
+        return Change(Type.RECONNECT, write, after)
 
-    def _enter(self, session: Session, username: str, token_hash: str) -> None:
-        """Make a session the one of its user. On the store thread, so it falls between two messages."""
+    def _enter(
+        self, session: Session, request: messages.Login | messages.Reconnect, token_hash: str, friends: Friends
+    ) -> list[str] | None:
+        """Make a session the one of its user; return the features that a modern one is granted.
+
+        On the store thread, so it falls between two messages.
+        """
+        features = _grant(session, request.features)
         session.token_hash = token_hash
-        session.user = username
+        session.user = request.username
         old = self._sessions.attach(session)
         if old is not None:
             old.leaving = True
-            old.outlet.close()
+            if old.is_modern:
+                old.outlet.finish(TAKEN_OVER)
+            else:
+                old.outlet.close()
         if session.outlet.is_closed:
             self._sessions.detach(session)  # the client has left meanwhile, and its reader found nobody to detach
+        self._presence.entered(request.username, friends)
         self._delivery.begin(session)
+        return features
 
     def logout(self, session: Session, request: messages.Logout) -> Outcome:
         """Revoke the token; the server closes without an answer."""
@@ -252,6 +279,7 @@ class Services:
 
         def after(_: None) -> Answer:
             self._sessions.detach(session)  # offline now, however long the client takes to close
+            self._presence.look_at(request.username)
             return Answer(None, leave=True)
 
         return Change(Type.LOGOUT, write, after)
@@ -279,6 +307,13 @@ class Services:
 
         return NewMessage(Type.GROUP_MESSAGE, *request, receivers=receivers)
 
+    def ack(self, session: Session, request: messages.Ack) -> Outcome:
+        """One that was written together with the login: nothing was sent yet that it could be about.
+
+        (All others, but for malformed ones, are the reader's: see `connection.py`.)
+        """
+        return Answer(None)
+
     def _check_rate(self, user: str) -> None:
         """A token bucket for each user: `message_rate` a second, and a second's worth at once."""
         rate = self._policy.message_rate
@@ -300,13 +335,13 @@ class Services:
         username, name = request
         _check_name(name, ErrorCode.INVALID_GROUP_NAME)
 
-        def write(dao: Dao) -> tuple[str, ...]:
+        def write(dao: Dao) -> Members:
             if dao.group(name) is not None:
                 raise Refused(ErrorCode.GROUP_EXISTS)
             if dao.count_created_groups(username) >= MAX_GROUPS_CREATED:
                 raise Refused(ErrorCode.LIMIT_REACHED, f"One user may create {MAX_GROUPS_CREATED} groups.")
             dao.add_group(name, username)
-            return (username,)
+            return (), (username,)
 
         return self._membership_change(Type.CREATE_GROUP, name, write)
 
@@ -314,10 +349,10 @@ class Services:
         """End a group; its name is free again. What its members have not read yet still reaches them."""
         username, name = request
 
-        def write(dao: Dao) -> tuple[str, ...]:
-            _group_of_creator(dao, name, username)
+        def write(dao: Dao) -> Members:
+            members = _group_of_creator(dao, name, username)
             dao.remove_group(name)
-            return ()
+            return members, ()
 
         return self._membership_change(Type.DISBAND_GROUP, name, write)
 
@@ -325,7 +360,7 @@ class Services:
         """Take a user into one's group."""
         username, name, member = request
 
-        def write(dao: Dao) -> tuple[str, ...]:
+        def write(dao: Dao) -> Members:
             members = _group_of_creator(dao, name, username)
             if not is_valid_name(member) or not dao.has_user(member):
                 raise Refused(ErrorCode.NO_SUCH_USER)
@@ -336,7 +371,7 @@ class Services:
             if dao.count_groups_of(member) >= MAX_GROUPS_JOINED:
                 raise Refused(ErrorCode.LIMIT_REACHED, f"A user may be in {MAX_GROUPS_JOINED} groups.")
             dao.add_member(name, member)
-            return (*members, member)
+            return members, (*members, member)
 
         return self._membership_change(Type.ADD_MEMBER, name, write)
 
@@ -344,7 +379,7 @@ class Services:
         """Take a member out of one's group, or leave a group oneself."""
         username, name, member = request
 
-        def write(dao: Dao) -> tuple[str, ...]:
+        def write(dao: Dao) -> Members:
             creator, members = _group_in(dao, name)
             if username not in (creator, member):
                 raise Refused(ErrorCode.NOT_GROUP_CREATOR)
@@ -353,7 +388,7 @@ class Services:
             if member == creator:
                 raise Refused(ErrorCode.CREATOR_CANNOT_LEAVE)
             dao.remove_member(name, member)
-            return tuple(other for other in members if other != member)
+            return members, tuple(other for other in members if other != member)
 
         return self._membership_change(Type.REMOVE_MEMBER, name, write)
 
@@ -363,11 +398,16 @@ class Services:
             groups = dao.groups_of(request.username)
         return Answer(response(Type.OWN_GROUPS, {"username": request.username, "groups": groups}))
 
-    def _membership_change(self, type: Type, name: str, write: Callable[[Dao], tuple[str, ...]]) -> Change:
-        """A change whose `write` returns the members that the group has afterwards."""
+    def _membership_change(self, type: Type, name: str, write: Callable[[Dao], Members]) -> Change:
+        """A change whose `write` returns the members that the group had before, and those that it has afterwards."""
 
-        def after(members: tuple[str, ...]) -> Answer:
-            self._groups.set_members(name, members)
+        def after(members: Members) -> Answer:
+            before, now = members
+            self._groups.set_members(name, now)
+            if not now:
+                self._sessions.tell(before, system(Event.GROUP_DISBANDED, group=name))
+            elif before:
+                self._sessions.tell({*before, *now}, system(Event.GROUP_CHANGED, group=name, members=now))
             return Answer(SUCCESS[type])
 
         return Change(type, write, after)
@@ -397,7 +437,11 @@ class Services:
                 raise Refused(ErrorCode.LIMIT_REACHED, f"A list may have {MAX_FRIENDS} friends.")
             dao.add_friend(username, friend)
 
-        return _change(Type.ADD_FRIEND, write)
+        def after(_: None) -> Answer:
+            self._presence.add_friend(username, friend)
+            return Answer(SUCCESS[Type.ADD_FRIEND])
+
+        return Change(Type.ADD_FRIEND, write, after)
 
     def remove_friend(self, session: Session, request: messages.RemoveFriend) -> Outcome:
         """Take a user off one's list."""
@@ -408,14 +452,26 @@ class Services:
                 raise Refused(ErrorCode.NOT_FRIENDS)
             dao.remove_friend(username, friend)
 
-        return _change(Type.REMOVE_FRIEND, write)
+        def after(_: None) -> Answer:
+            self._presence.remove_friend(username, friend)
+            return Answer(SUCCESS[Type.REMOVE_FRIEND])
+
+        return Change(Type.REMOVE_FRIEND, write, after)
 
     def all_friends(self, session: Session, request: messages.AllFriends) -> Outcome:
         """One's list, with who is online."""
         with self._reading() as dao:
             friends = dao.friends(request.username)
-        online = {friend: self._sessions.get(friend) is not None for friend in friends}
-        return Answer(response(Type.ALL_FRIENDS, {"username": request.username, "friends": online}))
+
+        def answer(is_online: Callable[[str], bool]) -> Answer:
+            online = {friend: is_online(friend) for friend in friends}
+            return Answer(response(Type.ALL_FRIENDS, {"username": request.username, "friends": online}))
+
+        if not session.is_modern:
+            return answer(lambda friend: self._sessions.get(friend) is not None)
+        # Presence notices go on where this list ends. So it is made where they are, on the store thread, and of
+        # what they told: else it might be older than a notice before it, or so new that no notice takes it back.
+        return Change(Type.ALL_FRIENDS, lambda _: None, lambda _: answer(self._presence.was_told_online))
 
     def update_profile(self, session: Session, request: messages.UpdateProfile) -> Outcome:
         """Change what one says about oneself, or the password, which revokes every token."""
@@ -479,6 +535,22 @@ def _change(
 ) -> Change:
     """A change that is answered with SUCCESS and these values."""
     return Change(type, write, lambda _: Answer(response(type, values), leave))
+
+
+def _grant(session: Session, asked: Sequence[str] | None) -> list[str] | None:
+    """Make a session modern if its client asked for features, be it for none; return those that it gets."""
+    if asked is None:
+        return None
+    session.is_modern = True
+    session.outlet.stop_spacing()
+    if "ack" not in asked:
+        return []
+    session.window = Window()
+    return ["ack"]
+
+
+def _friends_to_watch(dao: Dao, request: messages.Login | messages.Reconnect) -> Friends:
+    return None if request.features is None else dao.friends(request.username)
 
 
 def _check_name(name: str, code: ErrorCode) -> None:

@@ -3,11 +3,21 @@
 A `Session` is what the server knows about one connection above the socket: who has logged in on it, and how
 far that user's messages have been handed over. It writes through an `Outlet`, which the server gives it
 (`outbox.py`); nothing in here or above the outlet knows a socket.
+
+A client is *modern* if it sent `features` when it logged in, else *classic*. If it was granted "ack", its session has
+a `Window`: what it was sent and has not acknowledged yet.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
+
+MAX_UNACKNOWLEDGED = 1000
+MAX_UNACKNOWLEDGED_BYTES = 1024 * 1024
+"""With more messages, or bytes of frames, that it has not acknowledged a session is given no more until half of it
+is. All of that may come again after a cut; and who acknowledges nothing is not to get the whole inbox."""
 
 
 class Outlet(Protocol):
@@ -34,13 +44,53 @@ class Outlet(Protocol):
         """Send frames, each with the monotonic time at which its request came in."""
 
     def send_notices(self, notices: Sequence[tuple[int, bytes]]) -> None:
-        """Send messages: each frame with its message's id."""
+        """Send notices: each frame with the id of its message, or 0 if its arrival is not to be confirmed."""
 
-    def finish(self) -> None:
-        """Close the connection once everything that was sent is written."""
+    def stop_spacing(self) -> None:
+        """From now on frames leave as fast as they come: the client takes any split of the stream."""
+
+    def finish(self, last_words: bytes = b"") -> None:
+        """Close the connection once every response that was sent is written, and this frame after them."""
 
     def close(self) -> None:
         """Close the connection now."""
+
+
+class Window:
+    """What a session was sent and has not acknowledged yet, oldest first.
+
+    The store thread adds before it sends, the reader takes out; `has_room` is False from when it is full until
+    half of it is acknowledged.
+    """
+
+    __slots__ = ("_lock", "_sent", "_size", "has_room")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards everything below
+        self._sent: deque[tuple[int, int]] = deque()  # the id of each message, and the size of its frame
+        self._size = 0
+        self.has_room = True
+
+    def add(self, notices: Iterable[tuple[int, bytes]]) -> None:
+        """Note what is about to be sent."""
+        with self._lock:
+            for id, frame in notices:
+                self._sent.append((id, len(frame)))
+                self._size += len(frame)
+            if len(self._sent) > MAX_UNACKNOWLEDGED or self._size > MAX_UNACKNOWLEDGED_BYTES:
+                self.has_room = False
+
+    def acknowledge(self, upto: int) -> bool:
+        """Take out everything up to and including an id; False, and nothing is, if that one is not in here."""
+        with self._lock:
+            position = bisect_left(self._sent, (upto, 0))
+            if position == len(self._sent) or self._sent[position][0] != upto:
+                return False
+            for _ in range(position + 1):
+                self._size -= self._sent.popleft()[1]
+            if len(self._sent) <= MAX_UNACKNOWLEDGED // 2 and self._size <= MAX_UNACKNOWLEDGED_BYTES // 2:
+                self.has_room = True
+            return True
 
 
 class Session:
@@ -51,12 +101,14 @@ class Session:
         "caught_up",
         "given",
         "has_heartbeat",
+        "is_modern",
         "leaving",
         "outlet",
         "resumed",
         "settled",
         "token_hash",
         "user",
+        "window",
     )
 
     def __init__(self, outlet: Outlet, address: str) -> None:
@@ -66,6 +118,8 @@ class Session:
         self.user: str | None = None
         self.token_hash = ""
         self.resumed = False  # came by RECONNECT
+        self.is_modern = False
+        self.window: Window | None = None  # of one that acknowledges
         # Set by whoever serves the session's lane: no request after this one is served.
         self.leaving = False
         # The reader's: has it ever sent a heartbeat; and up to which id were its messages reported delivered.
@@ -74,6 +128,11 @@ class Session:
         # The store thread's: see delivery.py.
         self.caught_up = False
         self.given = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it may be given more messages now."""
+        return self.outlet.has_room and (self.window is None or self.window.has_room)
 
 
 class Sessions:
@@ -95,13 +154,28 @@ class Sessions:
             self._by_user[session.user] = session
         return old
 
-    def detach(self, session: Session) -> None:
-        """Remove a session that has ended. One that was taken over does not disturb its successor."""
+    def detach(self, session: Session) -> bool:
+        """Remove a session that has ended; return whether its user went offline with it.
+
+        One that was taken over, or removed before, does not disturb its successor.
+        """
         if session.user is None:
-            return
+            return False
         with self._lock:
-            if self._by_user.get(session.user) is session:
-                del self._by_user[session.user]
+            if self._by_user.get(session.user) is not session:
+                return False
+            del self._by_user[session.user]
+            return True
+
+    def tell(self, users: Iterable[str], frame: bytes) -> None:
+        """Send a SYSTEM notice to those of some users who are online with a modern client.
+
+        Nothing waits for it and nothing stores it: a client that is slow to take what it has does without.
+        """
+        for user in users:
+            session = self._by_user.get(user)
+            if session is not None and session.is_modern and session.outlet.has_room:
+                session.outlet.send_notices([(0, frame)])
 
     def __len__(self) -> int:
         return len(self._by_user)

@@ -16,6 +16,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from jelly.codec import Status, Type
@@ -97,11 +98,12 @@ class Store:
         self._dao = dao
         self._delivery = delivery
         self._on_doubt = on_doubt
-        self._condition = threading.Condition()  # guards the five fields below
+        self._condition = threading.Condition()  # guards the six fields below
         self._jobs: deque[Job] = deque()
         self._delivered: dict[str, int] = {}
         self._delivered_due: float | None = None
         self._wanting: list[Session] = []
+        self._calls: list[Callable[[], None]] = []
         self._stopping = False
         # The store thread's own.
         self._next_id, self._last_id = 1, 0  # none left: the first message reserves a block
@@ -130,9 +132,15 @@ class Store:
                 self._condition.notify()
 
     def wants_more(self, session: Session) -> None:
-        """The outlet of a session that is behind has room again."""
+        """A session that is behind may have room again."""
         with self._condition:
             self._wanting.append(session)
+            self._condition.notify()
+
+    def soon(self, function: Callable[[], None]) -> None:
+        """Have a function called on the store thread, between two transactions."""
+        with self._condition:
+            self._calls.append(function)
             self._condition.notify()
 
     def stop(self) -> None:
@@ -147,32 +155,35 @@ class Store:
 
     def _run(self) -> None:
         while True:
-            jobs, delivered, stopping = self._gather()
-            try:
-                self._turn(jobs, delivered)
-            except Exception as error:  # a bug; but this thread must not die of it, nor any lane stay shut
-                log_failure(log, error)
+            jobs, delivered, calls, stopping = self._gather()
+            acts: list[Callable[[], None]] = [*calls, partial(self._turn, jobs, delivered)]
+            for act in acts:
+                try:
+                    act()
+                except Exception as error:  # a bug; but this thread must not die of it, nor any lane stay shut
+                    log_failure(log, error)
             if stopping and not jobs and (self._failing or not delivered):
                 self._dao.link.close()
                 return
 
-    def _gather(self) -> tuple[list[Job], dict[str, int], bool]:
+    def _gather(self) -> tuple[list[Job], dict[str, int], list[Callable[[], None]], bool]:
         """Wait for something to do, and take as much of it as belongs into one transaction."""
         with self._condition:
-            while not (self._jobs or self._wanting or self._stopping):
+            while not (self._jobs or self._wanting or self._calls or self._stopping):
                 timeout = self._seconds_to_wait()
                 if timeout is not None and timeout <= 0:
                     break
                 self._condition.wait(timeout)
             jobs = _take(self._jobs)
             delivered: dict[str, int] = {}
-            if self._delivered and (jobs or self._stopping or self._is_due(self._delivered_due)):
+            if self._delivered and (self._stopping or self._is_due(self._delivered_due) or _has_change(jobs)):
                 delivered, self._delivered = self._delivered, {}
                 self._delivered_due = None
             for session in self._wanting:
                 self._delivery.wants_more(session)
             self._wanting.clear()
-            return jobs, delivered, self._stopping
+            calls, self._calls = self._calls, []
+            return jobs, delivered, calls, self._stopping
 
     def _seconds_to_wait(self) -> float | None:
         due = [self._delivered_due] if self._delivered_due is not None else []
@@ -337,6 +348,11 @@ def log_failure(log: logging.Logger, error: Exception) -> None:
 
 def _pairs(job: Job) -> list[tuple[Entry, Any]]:
     return list(zip(job.entries, job.outcomes or [None] * len(job.entries), strict=True))
+
+
+def _has_change(jobs: Sequence[Job]) -> bool:
+    """Whether anything but messages is to be done: a login, perhaps, which is not to be given what was delivered."""
+    return any(isinstance(entry, Change) for job in jobs for entry in job.entries)
 
 
 def _take(jobs: deque[Job]) -> list[Job]:

@@ -76,6 +76,8 @@ class Watch:
         outbox, session = connection.outbox, connection.session
         if outbox.finished_at is not None and now - outbox.finished_at >= LINGER:
             return "the client did not close after the last answer"
+        if outbox.last_words_at is not None and now - outbox.last_words_at >= LINGER:
+            return "the client did not take the last word"
         if not connection.has_spoken and now - connection.opened_at >= FIRST_WORD:
             return "not a word after connecting"
         if connection.part_since is not None and now - connection.part_since >= FIRST_WORD:
@@ -83,7 +85,7 @@ class Watch:
         if outbox.stalled_since is not None and now - outbox.stalled_since >= STALLED:
             return "the client takes nothing"
         # The original client sends no heartbeats after a RECONNECT: then TCP's keepalive watches it.
-        is_exempt = session.resumed and not session.has_heartbeat
+        is_exempt = session.resumed and not session.is_modern and not session.has_heartbeat
         if not is_exempt and not connection.is_paused and now - connection.last_read_at >= self._silence:
             return "no heartbeat"
         return ""

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from harness import CHEAP, StartServer
 from wire import (
+    ACK,
     ADD_FRIEND,
     ADD_MEMBER,
     ALL_FRIENDS,
@@ -41,6 +42,7 @@ from wire import (
     REQUEST_ERROR,
     RESPONSE,
     SUCCESS,
+    SYSTEM,
     UPDATE_PROFILE,
     Reply,
     Wire,
@@ -157,6 +159,9 @@ FRAMES: dict[str, tuple[bytes, str, int, bool]] = {
     "sign -128": (pack(OWN_PROFILE, ME, sign=0x80), MALFORMED_FRAME, OWN_PROFILE, STAYS),
     "sign -1": (pack(OWN_PROFILE, ME, sign=0xFF), MALFORMED_FRAME, OWN_PROFILE, STAYS),
     "a heartbeat as a response": (pack(HEARTBEAT, sign=RESPONSE), MALFORMED_FRAME, HEARTBEAT, STAYS),
+    "an ACK as a notice": (pack(ACK, b'{"id":1}', sign=NOTICE), MALFORMED_FRAME, ACK, STAYS),
+    "a SYSTEM notice from a client": (pack(SYSTEM, b'{"event":"shutdown"}', NOTICE), MALFORMED_FRAME, SYSTEM, STAYS),
+    "a SYSTEM request": (pack(SYSTEM, b'{"event":"shutdown"}'), UNKNOWN_TYPE, SYSTEM, STAYS),
     "sign 2, unknown type": (pack(0x7F, sign=RESPONSE), MALFORMED_FRAME, 0x7F, STAYS),
     "type 0": (pack(0), UNKNOWN_TYPE, 0, STAYS),
     "type 0x10": (pack(0x10, ME), UNKNOWN_TYPE, 0x10, STAYS),

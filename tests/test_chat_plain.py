@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
@@ -194,6 +195,17 @@ def test_send(port: int) -> None:
     assert send("alice", "--send", "bob", "-", port=port, input="多行\n文字\n".encode()) == (0, "")
     with logged_in(port, "bob") as bob:
         assert bob.contents(2) == ["hello bob", "多行\n文字"]
+
+
+def test_send_takes_no_messages(port: int) -> None:
+    """What waits for the account goes on waiting: nobody has seen it."""
+    register(port, "alice", "bob")
+    with logged_in(port, "bob") as bob:
+        bob.message("alice", "are you there?", time=int(time.time() * 1000))
+        for _ in range(3):
+            assert send("alice", "--send", "bob", "x", port=port) == (0, "")
+    with Plain("alice", port).welcomed() as alice:
+        assert alice.line() == "bob: are you there?"
 
 
 @pytest.mark.parametrize(

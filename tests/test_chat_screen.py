@@ -9,7 +9,7 @@ import pytest
 from harness import StartServer
 from proxy import Proxy
 from terminal import Terminal
-from wire import ADD_MEMBER, CREATE_GROUP, GROUP_MESSAGE, Wire, logged_in, register
+from wire import ADD_MEMBER, CREATE_GROUP, DISBAND_GROUP, GROUP_MESSAGE, Wire, logged_in, register
 
 from jelly.chat.cells import width
 
@@ -160,6 +160,41 @@ def test_a_cut_and_a_reconnect(port: int, open_chat: Open) -> None:
         alice.enter("/resend")
         alice.wait_until(lambda: "✗" not in alice.screen)
         assert bob.contents(1) == ["are you there?"]
+
+
+def test_a_takeover(port: int, open_chat: Open) -> None:
+    """The first one is told, stays away, and can come back with /connect; what was half typed is still there."""
+    register(port, "alice")
+    first = open_chat("alice")
+    first.type("half a sen")
+    second = open_chat("alice")
+    first.wait_for("ended: someone logged in as alice elsewhere; /connect comes back", "> half a sen")
+    assert first.bar.startswith(" alice │ ended: logged in elsewhere; /connect │")
+    first.press("ctrl-c")
+    first.enter("/connect")
+    second.wait_for("ended: someone logged in as alice elsewhere")
+    first.wait_for("-- │ connected", "alice │ connected")
+
+
+def test_what_the_server_says_of_itself(port: int, open_chat: Open) -> None:
+    """Friends come and go; whoever is taken into a group sees it, and who else comes and goes there."""
+    register(port, "alice", "bob", "carol")
+    alice = open_chat("alice")
+    alice.enter("/add bob")
+    alice.wait_for("bob is on your list now")
+    alice.enter("/to bob")
+    with logged_in(port, "bob") as bob:
+        alice.wait_for("bob is online")
+        bob.ok(CREATE_GROUP, groupName="team")
+        bob.ok(ADD_MEMBER, groupName="team", member="alice")
+        bob.ok(ADD_MEMBER, groupName="team", member="carol")
+        alice.wait_for("2:#team")
+        alice.press("alt-2")
+        alice.wait_for("you are in #team with bob", "carol joined")
+        bob.ok(DISBAND_GROUP, groupName="team")
+        alice.wait_for("#team was disbanded")
+    alice.press("alt-1")
+    alice.wait_for("bob is offline")
 
 
 def test_names_complete(port: int, open_chat: Open) -> None:

@@ -3,6 +3,8 @@
 import json
 import random
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -57,6 +59,7 @@ GOOD: list[tuple[Type, dict[str, Any], Request]] = [
     (Type.OWN_PROFILE, {"username": "alice"}, messages.OwnProfile("alice")),
     (Type.FRIEND_PROFILE, {"username": "alice", "friend": "bob"}, messages.FriendProfile("alice", "bob")),
     (Type.OWN_GROUPS, {"username": "alice"}, messages.OwnGroups("alice")),
+    (Type.ACK, {"id": 2**53}, messages.Ack(2**53)),
 ]
 PROFILE = ["password", "name", "sex", "age", "phone", "address", "introduction"]
 
@@ -144,6 +147,34 @@ def test_a_field_of_a_profile_is_a_string(key: str, value: object) -> None:
     """A field may be left out, but not be null or anything else that is no string."""
     body = to_json({"username": "alice", key: value})
     assert refusal_of(Type.UPDATE_PROFILE, body) is ErrorCode.MALFORMED_BODY
+
+
+# --- LOGIN and RECONNECT: features make a client modern -----------------------------------------------------
+
+WITH_FEATURES: list[tuple[Type, dict[str, Any], Callable[..., Request]]] = [
+    (Type.LOGIN, {"username": "alice", "password": "pw1"}, partial(messages.Login, "alice", "pw1")),
+    (Type.RECONNECT, {"username": "alice", "token": 1}, partial(messages.Reconnect, "alice", 1)),
+]
+either_login = pytest.mark.parametrize(("type", "values", "request_"), WITH_FEATURES, ids=["LOGIN", "RECONNECT"])
+
+
+@either_login
+@pytest.mark.parametrize("features", [[], ["ack"], ["ack", "ack", "", "中文"], ["x"] * messages.MAX_FEATURES])
+def test_features(type: Type, values: dict[str, Any], request_: Callable[..., Request], features: list[str]) -> None:
+    """They are taken as they are, whether anybody knows them or not; without them there is None."""
+    assert parse_request(type, to_json({**values, "features": features})) == request_(features)
+    assert parse_request(type, to_json(values)) == request_(None)
+
+
+@either_login
+@pytest.mark.parametrize(
+    "features",
+    [None, "ack", {"ack": True}, 1, True, [1], [None], [["ack"]], ["ack", True], ["x"] * (messages.MAX_FEATURES + 1)],
+    ids=repr,
+)
+def test_bad_features(type: Type, values: dict[str, Any], request_: Callable[..., Request], features: object) -> None:
+    """Anything but an array of strings is refused, and so are too many of them."""
+    assert refusal_of(type, to_json({**values, "features": features})) is ErrorCode.MALFORMED_BODY
 
 
 # --- bad bodies ---------------------------------------------------------------------------------------------
@@ -465,6 +496,22 @@ def test_a_notice_writes_other_alphabets_as_they_are() -> None:
     """Characters outside of ASCII are UTF-8 and not escapes."""
     body = body_of(messages.notice(Type.PERSON_MESSAGE, "böb", "中文", "😀", 1))
     assert body == '{"sender":"böb","receiver":"中文","content":"😀","time":1}'.encode()
+
+
+@pytest.mark.parametrize("id", [1, 2**53 - 1])
+def test_a_notice_with_an_id(id: int) -> None:
+    """It is the same notice, with the id as the last key of its body and the length that this makes."""
+    plain = messages.notice(Type.GROUP_MESSAGE, "alice", "g1", 'a "}', 1)
+    [frame] = Decoder().feed(messages.with_id(plain, id))
+    assert frame[:3] == (Sign.NOTICE, Type.GROUP_MESSAGE, Status.NONE)
+    assert frame.body == body_of(plain)[:-1] + f',"id":{id}}}'.encode()
+
+
+def test_a_system_notice() -> None:
+    """The event stands first, then its values in their order, compactly."""
+    data = messages.system(messages.Event.GROUP_CHANGED, group="böb", members=("alice", "bob"))
+    body = '{"event":"group_changed","group":"böb","members":["alice","bob"]}'.encode()
+    assert Decoder().feed(data) == [Frame(Sign.NOTICE, Type.SYSTEM, Status.NONE, body)]
 
 
 # --- names --------------------------------------------------------------------------------------------------

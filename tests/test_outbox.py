@@ -50,6 +50,11 @@ def stream() -> Iterator[Line]:
     line.close()
 
 
+def read_all(line: Line) -> bytes:
+    """Everything up to the end of the stream."""
+    return b"".join(iter(lambda: line.peer.recv(65536), b""))
+
+
 def arrivals(line: Line, count: int) -> list[tuple[bytes, float]]:
     """What each of the next reads brings, and when."""
     return [(line.peer.recv(100), time.monotonic()) for _ in range(count)]
@@ -171,6 +176,54 @@ def test_finish_writes_responses_and_drops_notices(classic: Line) -> None:
     classic.outbox.finish()
     assert [classic.peer.recv(100) for _ in range(3)] == [b"n1", b"bye", b""]
     assert classic.outbox.finished_at is not None
+
+
+def test_no_gap_any_more(classic: Line) -> None:
+    """Once the client turns out to be a modern one, even what waited for the gap leaves with the next frame."""
+    classic.outbox.send_responses([(b"one", 0.0), (b"two", 0.0)])
+    assert classic.peer.recv(100) == b"one"
+    classic.outbox.stop_spacing()
+    classic.outbox.send_responses([(b"three", 0.0)])
+    classic.outbox.send_notices([(1, b"four"), (2, b"five")])
+    assert classic.read(16) == b"twothreefourfive"
+
+
+def test_last_words(stream: Line) -> None:
+    """They stand behind the responses, in the place of the notices, and are said once."""
+    stream.outbox.send_responses([(b"x" * 10_000_000, 0.0)])
+    assert stream.outbox.stalled_since is not None
+    stream.outbox.send_notices([(1, b"n1")])
+    stream.outbox.send_responses([(b"answer", 0.0)])
+    stream.outbox.finish(b"last")
+    stream.outbox.finish(b"again")
+    assert stream.outbox.last_words_at is not None
+    assert read_all(stream).endswith(b"xxanswerlast")
+
+
+def test_nothing_behind_the_last_words(stream: Line) -> None:
+    """An answer that comes after the end was written is dropped, and breaks nothing."""
+    stream.outbox.finish(b"last")
+    stream.outbox.send_responses([(b"late", 0.0)])
+    stream.outbox.send_notices([(1, b"n1")])
+    assert not stream.outbox.is_closed
+    assert read_all(stream) == b"last"
+
+
+def test_last_words_to_one_who_is_gone(stream: Line) -> None:
+    """They are not said, and nobody waits for them."""
+    stream.outbox.close()
+    stream.outbox.finish(b"last")
+    assert stream.outbox.last_words_at is None
+
+
+@pytest.mark.parametrize(("ids", "written"), [([0], 0), ([0, 0], 0), ([3, 0], 3), ([0, 3, 4, 0], 4)], ids=str)
+def test_what_need_not_be_confirmed(stream: Line, ids: list[int], written: int) -> None:
+    """A notice without an id moves no mark, and hides none of another notice that leaves together with it."""
+    stream.outbox.send_notices([(id, b"n") for id in ids])
+    assert stream.read(len(ids)) == b"n" * len(ids)
+    assert stream.outbox.written == written
+    if written:
+        wait_until(lambda: stream.outbox.confirmed == written)
 
 
 def test_close_drops_everything(stream: Line) -> None:

@@ -11,12 +11,18 @@ import pytest
 from jelly import codec, messages
 from jelly.codec import Decoder, Frame, Sign, Status, Type
 from jelly.errors import ErrorCode
+from jelly.messages import Event
+from jelly.sessions import MAX_UNACKNOWLEDGED, MAX_UNACKNOWLEDGED_BYTES
 
 PAGE = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text(encoding="utf-8")
 BLOCKS = [(kind, text.splitlines()) for kind, text in re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.M | re.S)]
 EXAMPLES = [line for kind, lines in BLOCKS if kind == "frame" for line in lines]
 
 FIELDS_OF_A_MESSAGE = list(messages.PersonMessage._fields)
+KEYS_OF_AN_EVENT = {
+    Event.TAKEN_OVER: [], Event.SHUTDOWN: [], Event.PRESENCE: ["friend", "online"],
+    Event.GROUP_CHANGED: ["group", "members"], Event.GROUP_DISBANDED: ["group"],
+}  # fmt: skip
 
 
 def to_bytes(line: str) -> bytes:
@@ -123,8 +129,14 @@ def test_the_server_writes_every_notice_like_that(line: str) -> None:
     """A notice on the page is, byte for byte, what the code makes of its values."""
     frame = to_frame(line)
     values = json.loads(frame.body)
+    if frame.type == Type.SYSTEM:
+        assert list(values) == ["event", *KEYS_OF_AN_EVENT[values["event"]]]
+        assert to_bytes(line) == messages.system(**values)
+        return
+    id = values.pop("id", None)
     assert list(values) == FIELDS_OF_A_MESSAGE
-    assert to_bytes(line) == messages.notice(frame.type, **values)
+    plain = messages.notice(frame.type, **values)
+    assert to_bytes(line) == (plain if id is None else messages.with_id(plain, id))
 
 
 def test_a_stream_may_be_cut_anywhere() -> None:
@@ -154,9 +166,10 @@ def test_the_page_shows_what_it_should() -> None:
     """There is an example of each kind of frame, of a negative token, and no kind of block that is not tested."""
     frames = [to_frame(line) for line in EXAMPLES]
     shown = {(frame.sign, frame.type) for frame in frames}
-    for type in (Type.REGISTER, Type.LOGIN, Type.PERSON_MESSAGE):
+    for type in (Type.REGISTER, Type.LOGIN, Type.RECONNECT, Type.PERSON_MESSAGE):
         assert {(Sign.REQUEST, type), (Sign.RESPONSE, type)} <= shown
-    assert {(Sign.NOTICE, Type.PERSON_MESSAGE), (Sign.REQUEST, Type.HEARTBEAT)} <= shown
+    assert {(Sign.NOTICE, Type.PERSON_MESSAGE), (Sign.REQUEST, Type.HEARTBEAT), (Sign.REQUEST, Type.ACK)} <= shown
+    assert {json.loads(frame.body)["event"] for frame in frames if frame.type == Type.SYSTEM} == set(Event)
     assert {Status.SUCCESS, Status.REQUEST_ERROR, Status.SERVER_BUSY} <= {frame.status for frame in frames}
     assert any(b'"token":-' in frame.body for frame in frames)
     assert {kind for kind, _ in BLOCKS} == {"frame", "stream", "broken"}
@@ -183,8 +196,14 @@ def test_the_page_has_every_error_code() -> None:
 def test_the_page_has_every_key_of_every_request() -> None:
     """The table of types lists the keys of each request in the order of the code."""
     listed = {int(number, 16): tuple(names(keys)) for number, _, keys, _ in table("Types")}
-    assert listed.pop(Type.HEARTBEAT) == ()
+    assert listed.pop(Type.HEARTBEAT) == listed.pop(Type.SYSTEM) == ()
     assert listed == {type: cls._fields for type, cls in messages.REQUESTS.items()}
+
+
+def test_the_page_has_every_event() -> None:
+    """The table of SYSTEM notices lists all events, each with its keys."""
+    listed = {names(event)[0]: names(keys) for event, keys, _ in table("SYSTEM notices")}
+    assert listed == {event.value: keys for event, keys in KEYS_OF_AN_EVENT.items()}
 
 
 def test_the_page_has_every_limit() -> None:
@@ -197,6 +216,8 @@ def test_the_page_has_every_limit() -> None:
     assert f"up to {codec.DEFAULT_MAX_BODY} bytes" in PAGE
     assert f"more than {messages.MAX_DEPTH} deep" in PAGE
     assert f"more than {messages.MAX_INTEGER_DIGITS} characters" in PAGE
+    assert f"at most {messages.MAX_FEATURES} of them" in PAGE
+    assert f"more than {MAX_UNACKNOWLEDGED} messages, or more than {MAX_UNACKNOWLEDGED_BYTES} bytes" in PAGE
 
 
 def test_the_page_names_nothing_that_the_code_does_not_have() -> None:
@@ -204,11 +225,11 @@ def test_the_page_names_nothing_that_the_code_does_not_have() -> None:
     text, reserved = PAGE.split("## What is reserved")
     known = {member.name for enumeration in (Sign, Type, Status) for member in enumeration}
     assert set(re.findall(r"\b[A-Z][A-Z_]{4,}\b", text)) <= known
-    assert set(re.findall(r"\b[a-z]+_[a-z_]+\b", text)) <= set(ErrorCode)
+    assert set(re.findall(r"\b[a-z]+_[a-z_]+\b", text)) <= {*ErrorCode, *Event}
     numbers = {int(number, 16) for number in re.findall(r"\b0x([1-3][0-9a-f])\b", text)}
-    assert numbers <= {*Type, *Status, 0x20, 0x25}  # 0x20 is said to be unused; 0x25 is a length
-    assert {0x24, 0x25}.isdisjoint(set(Type)), "no longer reserved: move them into the table"
-    assert set(re.findall(r"0x\w\w", reserved)) == {"0x24", "0x25"}
+    assert numbers <= {*Type, *Status, 0x20}  # which is said to be unused
+    assert set(re.findall(r"`(\w+)`", reserved)) == {"requestId"}
+    assert not any("requestId" in cls._fields for cls in messages.REQUESTS.values()), "no longer reserved"
 
 
 def test_every_link_leads_somewhere() -> None:

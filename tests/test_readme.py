@@ -55,7 +55,7 @@ def test_the_table_of_operations(readme: Path) -> None:
     rows = find(r"^\| (0x[0-9a-f]{2}) \| ([A-Z_]+) \| (.*) \|$", readme)
     assert {name: int(number, 16) for number, name, _ in rows} == {type.name: type.value for type in Type}
     keys = {int(number, 16): tuple(re.findall(r"`(\w+)`", body.partition("→")[0])) for number, _, body in rows}
-    assert keys.pop(Type.HEARTBEAT) == ()
+    assert keys.pop(Type.HEARTBEAT) == keys.pop(Type.SYSTEM) == ()
     assert keys == {type: cls._fields for type, cls in REQUESTS.items()}
 
 

@@ -131,7 +131,8 @@ class NoOutlet:
     def when_room(self, function: object) -> None: ...
     def send_responses(self, responses: object) -> None: ...
     def send_notices(self, notices: object) -> None: ...
-    def finish(self) -> None: ...
+    def stop_spacing(self) -> None: ...
+    def finish(self, last_words: object = b"") -> None: ...
     def close(self) -> None: ...
 
 
@@ -146,6 +147,29 @@ def test_the_register_of_sessions() -> None:
     sessions.detach(new)
     assert sessions.get("bob") is None
     sessions.detach(Session(NoOutlet(), ""))
+
+
+class Ear(NoOutlet):
+    """An outlet that keeps its notices."""
+
+    def __init__(self, has_room: bool = True) -> None:
+        self.has_room = has_room
+        self.notices: list[object] = []
+
+    def send_notices(self, notices: object) -> None:
+        self.notices.append(notices)
+
+
+def test_telling_modern_clients() -> None:
+    """Those of the users who are online with one, and have room, get the frame; the others are left out."""
+    sessions, ears = Sessions(), {}
+    for name, is_modern, has_room in (("ann", True, True), ("ben", False, True), ("cat", True, False)):
+        session = Session(ear := Ear(has_room), "")
+        session.user, session.is_modern = name, is_modern
+        sessions.attach(session)
+        ears[name] = ear
+    sessions.tell(["ann", "ben", "cat", "dan"], b"frame")
+    assert {name: ear.notices for name, ear in ears.items()} == {"ann": [[(0, b"frame")]], "ben": [], "cat": []}
 
 
 def test_a_client_that_leaves_during_its_login(start_server: StartServer) -> None:

@@ -15,6 +15,7 @@ PERSON_MESSAGE, GROUP_MESSAGE = 0x15, 0x16
 CREATE_GROUP, DISBAND_GROUP, ADD_MEMBER, REMOVE_MEMBER = 0x17, 0x18, 0x19, 0x1A
 ADD_FRIEND, REMOVE_FRIEND, ALL_FRIENDS = 0x1B, 0x1C, 0x1D
 UPDATE_PROFILE, OWN_PROFILE, FRIEND_PROFILE, OWN_GROUPS, HEARTBEAT = 0x1E, 0x1F, 0x21, 0x22, 0x23
+ACK, SYSTEM = 0x24, 0x25
 PASSWORD = "pw"
 PATIENCE = 10.0
 
@@ -176,14 +177,20 @@ class Wire:
         """Send a message that must be accepted."""
         self.ok(type, receiver=receiver, content=content, time=time)
 
-    def login(self, username: str, password: str = PASSWORD) -> Reply:
-        reply = self.call(LOGIN, username=username, password=password)
+    def ack(self, id: int) -> None:
+        """Acknowledge everything up to and including an id. (Nothing comes back.)"""
+        self.send(pack(ACK, to_json({"id": id})))
+
+    def login(self, username: str, password: str = PASSWORD, features: list[str] | None = None) -> Reply:
+        more = {} if features is None else {"features": features}
+        reply = self.call(LOGIN, username=username, password=password, **more)
         if reply.status == SUCCESS:
             self.user, self.token = username, reply.values["token"]
         return reply
 
-    def reconnect(self, username: str, token: int) -> Reply:
-        reply = self.call(RECONNECT, username=username, token=token)
+    def reconnect(self, username: str, token: int, features: list[str] | None = None) -> Reply:
+        more = {} if features is None else {"features": features}
+        reply = self.call(RECONNECT, username=username, token=token, **more)
         if reply.status == SUCCESS:
             self.user, self.token = username, token
         return reply
@@ -197,10 +204,10 @@ def register(port: int, *usernames: str, password: str = PASSWORD) -> None:
             assert reply.status == SUCCESS, reply
 
 
-def logged_in(port: int, username: str, password: str = PASSWORD) -> Wire:
+def logged_in(port: int, username: str, password: str = PASSWORD, features: list[str] | None = None) -> Wire:
     """A connection on which a user has logged in."""
     wire = Wire(port)
-    reply = wire.login(username, password)
+    reply = wire.login(username, password, features)
     assert reply.status == SUCCESS, reply
     return wire
 

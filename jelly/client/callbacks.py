@@ -23,9 +23,9 @@ T = TypeVar("T")
 class Callbacks:
     """Runs functions one after the other on a thread of its own, which the first one starts."""
 
-    def __init__(self, on_room: Callable[[], None]) -> None:
-        """`on_room` is called (on that thread) when it is not full any more."""
-        self._on_room = on_room
+    def __init__(self, on_room: Callable[[], None], on_idle: Callable[[], None]) -> None:
+        """Called on that thread: `on_room` when it is not full any more, `on_idle` when nothing waits."""
+        self._on_room, self._on_idle = on_room, on_idle
         self._condition = threading.Condition()  # guards everything below
         self._calls: deque[Callable[[], None]] = deque()
         self._thread: threading.Thread | None = None
@@ -49,11 +49,6 @@ class Callbacks:
     def is_full(self) -> bool:
         """Whether so much waits that no more should be read from the server."""
         return len(self._calls) >= HIGH_MARK
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing waits behind the call that is under way."""
-        return not self._calls
 
     @property
     def is_here(self) -> bool:
@@ -91,6 +86,8 @@ class Callbacks:
             if has_room:
                 self._on_room()
             _run_safely(call)
+            if not self._calls:
+                self._on_idle()
 
 
 class Reply(Future[T]):

@@ -78,7 +78,7 @@ class Conversation:
         self._server, self._policy, self._heartbeat = server, policy, heartbeat
         self._features, self._max_body = features, max_body
         self._on_notice, self._on_change = on_notice, on_change
-        self._callbacks = Callbacks(on_room=self._ring)
+        self._callbacks = Callbacks(on_room=self._ring, on_idle=self._acknowledge_the_rest)
 
         self._lock = threading.Condition()  # guards everything below
         self._state = State.OFFLINE
@@ -513,7 +513,11 @@ class Conversation:
             call()
         finally:
             with self._lock:
-                self._acknowledge(self._inbox.handed_over(id, self._callbacks.is_empty, time.monotonic()))
+                self._acknowledge(self._inbox.handed_over(id, time.monotonic()))
+
+    def _acknowledge_the_rest(self) -> None:
+        with self._lock:
+            self._acknowledge(self._inbox.rest(time.monotonic()))
 
     def _acknowledge(self, upto: int | None) -> None:
         """With the lock held."""

@@ -19,6 +19,7 @@ class Inbox:
         # same ids to other messages, and these must not be taken for repeats.
         self._recent: dict[int, int] = {}
         self._waiting: set[int] = set()  # those that the application has not had yet
+        self._handed = 0  # the last one that the application has had
         self._repeated = 0  # the last one that came again although the application has had it
         self._seen = self._acknowledged = 0  # the last ids that came, and that were acknowledged, on this connection
         self._count, self._acknowledged_at = 0, 0.0
@@ -40,22 +41,27 @@ class Inbox:
         self._waiting.add(id)
         return True
 
-    def handed_over(self, id: int, is_last: bool, now: float) -> int | None:
-        """The application has had a message, and `is_last`: no other waits; return the id to acknowledge now."""
+    def handed_over(self, id: int, now: float) -> int | None:
+        """The application has had a message; return the id to acknowledge now, None if that can wait for more."""
         self._waiting.discard(id)
+        self._handed = id
         self._count += 1
-        if not (is_last or self._count >= ACK_COUNT or now - self._acknowledged_at >= ACK_SECONDS):
-            return None
-        if not self._acknowledged < id <= self._seen:
-            return None  # it has still to come again on this connection
+        if self._count >= ACK_COUNT or now - self._acknowledged_at >= ACK_SECONDS:
+            return self.rest(now)
+        return None
+
+    def rest(self, now: float) -> int | None:
+        """The id to acknowledge because nothing more waits for the application; None if there is none."""
         self._count, self._acknowledged_at = 0, now
-        self._acknowledged = id
-        return id
+        return self._acknowledge(self._handed)
 
     def repeated(self) -> int | None:
         """The id to acknowledge because it came again, once; None if there is none."""
         id, self._repeated = self._repeated, 0
-        if id <= self._acknowledged:
-            return None
+        return self._acknowledge(id)
+
+    def _acknowledge(self, id: int) -> int | None:
+        if not self._acknowledged < id <= self._seen:
+            return None  # it is done, or it has still to come again on this connection
         self._acknowledged = id
         return id
