@@ -42,6 +42,12 @@ KEYS = {
 }
 
 
+def _sit_down() -> None:
+    """In the new process: get the signals of the terminal, and Ctrl-C, which programs in the background ignore."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Terminal:
     """One terminal in which `python jelly.py chat` runs. The context manager kills it if it has not ended."""
 
@@ -59,7 +65,7 @@ class Terminal:
         outer = {name: value for name, value in clean_environment().items() if name not in ("NO_COLOR", "LC_ALL")}
         self.process = subprocess.Popen(
             command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that it gets the signals of the terminal
+            preexec_fn=_sit_down,
             env={**outer, "LANG": "C.UTF-8", "TERM": "xterm-256color", "JELLY_SERVER": url, **environment},
         )  # fmt: skip
         os.close(slave)
