@@ -1,0 +1,64 @@
+"""What docs/client.md says: its programs are run, and its tables are the library's."""
+
+import re
+import textwrap
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from process import ROOT
+from wire import logged_in, register
+
+from client_api import JellyClient, Reason, RequestError, State
+
+PAGE = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
+BLOCKS = [textwrap.dedent(block) for block in re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)]
+
+
+@pytest.fixture
+def names(port: int) -> Iterator[dict[str, Any]]:
+    """What the page's programs take for granted: `client`, logged in as alice, and her token."""
+    register(port, "alice", "bob", password="secret1")
+    register(port, "echo", password="its password")
+    with JellyClient(port=port) as client:
+        token = client.login("alice", "secret1").result(timeout=10).token
+        yield {"client": client, "saved_token": token, "port": port}
+
+
+def run(block: str, names: dict[str, Any]) -> None:
+    exec(compile(block.replace("20000", str(names["port"])), "docs/client.md", "exec"), names)
+
+
+def test_the_shortest_bot(names: dict[str, Any]) -> None:
+    """It sends back what it gets, until somebody logs in with its account."""
+    bot = threading.Thread(target=run, args=(BLOCKS[0], dict(names)))
+    with logged_in(names["port"], "bob", "secret1") as bob:
+        bob.message("echo", "hello")
+        bot.start()
+        assert bob.contents(1) == ["hello"]
+        logged_in(names["port"], "echo", "its password").close()
+        bot.join(10)
+        assert not bot.is_alive()
+
+
+def test_the_other_programs(names: dict[str, Any]) -> None:
+    """They run as they stand there, one after the other."""
+    assert len(BLOCKS) > 5
+    for block in BLOCKS[1:]:
+        run(block, names)
+    assert names["client"].wait(10)
+
+
+def test_the_table_of_errors() -> None:
+    """It names every way in which a future can fail."""
+    table = PAGE.partition("## What can go wrong?")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == {c.__name__ for c in RequestError.__subclasses__()}
+
+
+def test_the_table_of_states() -> None:
+    """It has every change that the docstring of State has, and names the reasons by their names."""
+    rows = re.findall(r"^\| (OFFLINE|CONNECTING|ONLINE|RECONNECTING|any) \| ([A-Z]+) \|", PAGE, re.MULTILINE)
+    said = re.findall(r"^ *\| (\w+) +\| ([A-Z]+) +\|", State.__doc__ or "", re.MULTILINE)
+    assert rows == said
+    assert set(re.findall(r"`([A-Z]+_[A-Z_]+)`", PAGE)) <= {reason.name for reason in Reason}
