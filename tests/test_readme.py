@@ -84,11 +84,12 @@ def test_two_set_up_commands() -> None:
 
 
 def test_the_package_has_what_it_needs() -> None:
-    """The schema goes into the wheel, `jelly` is a command, the server needs no package, and MySQL is an extra."""
+    """The schema goes into the wheel, `jelly` is a command, the server needs no package; MySQL and the chat are extras."""
     assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"] == {"schema.sql": "jelly/schema.sql"}
     assert PROJECT["project"]["scripts"] == {"jelly": "jelly.cli:main"}
     assert PROJECT["project"]["dependencies"] == []
-    assert "mysql" in PROJECT["project"]["optional-dependencies"]
+    assert set(PROJECT["project"]["optional-dependencies"]) == {"mysql", "chat", "test"}
+    assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"] == ["jelly", "client_api.py"]
     assert PROJECT["project"]["requires-python"] == ">=3.11"
 
 

@@ -111,8 +111,10 @@ class Door:
             raise self._no_connection(error) from error
 
     def _no_connection(self, error: RequestError) -> Failed:
-        reason = self._why(error)
-        return Failed(NO_CONNECTION, self._say(texts.CANNOT_CONNECT, server=self._server, reason=reason))
+        sentence = self._say(texts.CANNOT_CONNECT, server=self._server, reason=self._why(error))
+        if isinstance(error.__cause__, ConnectionRefusedError):
+            sentence += self._words(texts.IS_IT_RUNNING)
+        return Failed(NO_CONNECTION, sentence)
 
     def _why(self, error: RequestError) -> str:
         """Why there is no connection; the system's own words where it has some."""

@@ -323,9 +323,8 @@ PASSWORD_WAS_WRONG = Text("The name {name} is taken, so the password was wrong. 
 DIFFERENT = Text("The two were not the same. Try again.", "两次输入不一致，请再试一次。")
 LOGIN_REFUSED = Text("Cannot log in as {name}: {reason}.", "无法以 {name} 登录：{reason}。")
 CANNOT_REGISTER = Text("Cannot register {name}: {reason}.", "无法注册 {name}：{reason}。")
-CANNOT_CONNECT = Text(
-    "Cannot connect to {server}: {reason}. Is the server running?", "无法连接 {server}：{reason}。服务器在运行吗？"
-)
+CANNOT_CONNECT = Text("Cannot connect to {server}: {reason}.", "无法连接 {server}：{reason}。")
+IS_IT_RUNNING = Text(" Is the server running?", "服务器在运行吗？")
 CLOSED_AT_ONCE = Text("it closes the connection (if it speaks TLS, its address begins with jellys://)",
                       "对方关闭了连接（如果服务器使用 TLS，地址应以 jellys:// 开头）")  # fmt: skip
 UNREACHABLE = Text("nobody answers there", "没有应答")
