@@ -84,7 +84,7 @@ def test_two_set_up_commands() -> None:
 
 
 def test_the_package_has_what_it_needs() -> None:
-    """The schema goes into the wheel, `jelly` is a command, the server needs no package; MySQL and the chat are extras."""
+    """The wheel has all, `jelly` is a command, the server needs no package; MySQL and the chat are extras."""
     assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"] == {"schema.sql": "jelly/schema.sql"}
     assert PROJECT["project"]["scripts"] == {"jelly": "jelly.cli:main"}
     assert PROJECT["project"]["dependencies"] == []
