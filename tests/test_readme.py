@@ -85,11 +85,15 @@ def test_two_set_up_commands() -> None:
 
 def test_the_package_has_what_it_needs() -> None:
     """The wheel has all, `jelly` is a command, the server needs no package; MySQL and the chat are extras."""
-    assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"] == {"schema.sql": "jelly/schema.sql"}
+    wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    moved = wheel["force-include"]
+    assert (moved.pop("schema.sql"), moved.pop("client_api.py")) == ("jelly/schema.sql", "client_api/__init__.py")
+    assert set(moved.values()) == {"client_api/py.typed"}
+    assert all((ROOT / path).is_file() for path in (*moved, "jelly/py.typed"))
     assert PROJECT["project"]["scripts"] == {"jelly": "jelly.cli:main"}
     assert PROJECT["project"]["dependencies"] == []
     assert set(PROJECT["project"]["optional-dependencies"]) == {"mysql", "chat", "test"}
-    assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"] == ["jelly", "client_api.py"]
+    assert wheel["only-include"] == ["jelly"]
     assert PROJECT["project"]["requires-python"] == ">=3.11"
 
 
