@@ -16,6 +16,12 @@ PAGE = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
 BLOCKS = [textwrap.dedent(block) for block in re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)]
 
 
+README = (
+    (ROOT / "README.md").read_text(encoding="utf-8").partition("## Build a bot")[2].partition("\nEvery operation")[0]
+)
+README_BOT = textwrap.dedent(README[README.index("    from client_api") :])
+
+
 @pytest.fixture
 def names(port: int) -> Iterator[dict[str, Any]]:
     """What the page's programs take for granted: `client`, logged in as alice, and her token."""
@@ -30,16 +36,17 @@ def run(block: str, names: dict[str, Any]) -> None:
     exec(compile(block.replace("20000", str(names["port"])), "docs/client.md", "exec"), names)
 
 
-def test_the_shortest_bot(names: dict[str, Any]) -> None:
+@pytest.mark.parametrize("bot", [BLOCKS[0], README_BOT], ids=["client.md", "README.md"])
+def test_the_shortest_bot(bot: str, names: dict[str, Any]) -> None:
     """It sends back what it gets, until somebody logs in with its account."""
-    bot = threading.Thread(target=run, args=(BLOCKS[0], dict(names)))
+    thread = threading.Thread(target=run, args=(bot, dict(names)))
     with logged_in(names["port"], "bob", "secret1") as bob:
         bob.message("echo", "hello")
-        bot.start()
+        thread.start()
         assert bob.contents(1) == ["hello"]
         logged_in(names["port"], "echo", "its password").close()
-        bot.join(10)
-        assert not bot.is_alive()
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_the_other_programs(names: dict[str, Any]) -> None:
