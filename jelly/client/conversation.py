@@ -120,6 +120,7 @@ class Conversation:
                 if self._state not in (State.OFFLINE, State.CLOSED):
                     raise RequestRejected(ErrorCode.ALREADY_LOGGED_IN, "Log out first.")
                 run = functools.partial(self._run, ask, username, token)
+                ask.future.set_running_or_notify_cancel()
                 self._waiter = self._start("jelly-client-network", run)
                 self._is_leaving = self._was_taken_over = False
                 self._set_state(State.CONNECTING, Reason.LOGIN)
@@ -134,16 +135,17 @@ class Conversation:
         def run(waiter: Waiter) -> None:
             try:
                 opened = open_with(self._server, ask.type, ask.frame, waiter)
-            except RequestError as error:
-                ask.fail(error)
             except Stopped:
                 ask.fail(ConnectionLost("The client was closed before there was an answer.", sent=True))
+            except Exception as error:  # a RequestError, or a bug
+                ask.future.set_exception(error)
             else:
                 opened.line.close()
                 ask.finish(opened.answer)
 
         try:
             ask.frame = self._encode(ask.type, values)
+            ask.future.set_running_or_notify_cancel()
             with self._lock:
                 self._start("jelly-client-register", run)
         except RequestError as error:
@@ -258,7 +260,9 @@ class Conversation:
         """From the login to the end."""
         try:
             line, early = self._log_in(ask, user, token, waiter)
-        except RequestError as error:
+        except Exception as error:
+            if not isinstance(error, RequestError):  # a bug; but who waits for the login must not wait for ever
+                log.exception("the login of %s failed", user)
             with self._lock:
                 self._set_state(State.OFFLINE, Reason.LOGIN_FAILED, error)
             ask.future.set_exception(error)

@@ -34,7 +34,7 @@ def open_with(server: Server, type: int, request: bytes, waiter: Waiter) -> Open
     """Connect, send the first request (of this type), wait for its answer. Raises RequestError, Stopped."""
     try:
         line = open_line(server.host, server.port, server.tls, waiter, time.monotonic() + server.connect_timeout)
-    except OSError as error:
+    except (OSError, ValueError, OverflowError) as error:  # the latter for what is no host name and no port
         raise ConnectionLost(
             f"Cannot connect to {server.host} port {server.port}: {why(error)}.", sent=False
         ) from error
