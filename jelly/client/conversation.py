@@ -285,7 +285,7 @@ class Conversation:
             login = read_answer(answer, ask.decode)
             values = read_answer(answer, dict)
             with self._lock:
-                self._user, self._token = user, int(values.get("token", token))
+                self._user, self._token = user, int(values["token"]) if ask.type == Type.LOGIN else token
                 self._get_online(line, values, Reason.LOGGED_IN)
         except BaseException:
             line.close()
@@ -333,7 +333,7 @@ class Conversation:
     def _get_online(self, line: Line, values: Values, reason: Reason) -> None:
         """With the lock held: the server has accepted us on this line."""
         granted = values.get("features")
-        self._granted = frozenset(granted) if isinstance(granted, list) else None
+        self._granted = frozenset(map(str, granted)) if isinstance(granted, list) else None
         self._window = 1 if self._granted is None else WINDOW
         self._hold_until = 0.0
         if self._granted is None:
