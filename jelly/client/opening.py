@@ -23,7 +23,7 @@ class Server:
 
 
 class Opened(NamedTuple):
-    """A connection that has begun: the answer to its first request, and the frames that came right behind it."""
+    """A connection that has begun: the answer to its first request, and the other frames that have come already."""
 
     line: Line
     answer: Frame
@@ -55,12 +55,14 @@ def open_with(server: Server, type: int, request: bytes, waiter: Waiter) -> Open
 
 def _first_answer(line: Line, type: int, waiter: Waiter, seconds: float) -> tuple[Frame, list[Frame]]:
     until = time.monotonic() + seconds
+    early: list[Frame] = []
     while True:
         ready = waiter.wait(line.sock, READ | line.events, until)
-        frames = line.receive() if ready & READ else []
-        for position, frame in enumerate(frames):
+        early += line.receive() if ready & READ else []
+        for position, frame in enumerate(early):
             if frame.sign == Sign.RESPONSE and frame.type in (type, 0):  # 0: the server could not read the type
-                return frame, frames[position + 1 :]
+                del early[position]
+                return frame, early
         line.flush()
         if line.failure:
             raise line.failure
