@@ -436,15 +436,15 @@ class Conversation:
 
     def _note(self, frame: Frame) -> None:
         try:
-            values = parse_object(frame.body)
+            values = {key: value for key, value in parse_object(frame.body).items() if value is not None}
             call = self._on_notice(frame.type, values)
-            id = values.get("id")
+            id = values.get("id") if frame.type in MESSAGES else None
         except (Refused, LookupError, TypeError, ValueError) as error:
             log.warning("dropped a notice of type 0x%02x that cannot be read: %r", frame.type, error)
             return
         if frame.type == Type.SYSTEM and values.get("event") == "taken_over":
             self._was_taken_over = True
-        if not isinstance(id, int):
+        if id.__class__ is not int:
             self._callbacks.submit(call)
             return
         with self._lock:
