@@ -403,6 +403,8 @@ class Conversation:
                 ask.deadline = now + self._server.request_timeout
                 self._asked.append(ask)
                 frames.append(ask.frame)
+            elif ask.type == Type.LOGOUT:
+                self._is_leaving = False
         if frames:
             line.send(b"".join(frames))
             self._lock.notify_all()
