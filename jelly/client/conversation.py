@@ -19,6 +19,7 @@ The lock guards everything that is marked so below. Under it nothing waits and n
 are ended without it. Order: this lock, then those of `Line`, `Waiter` or `Callbacks`.
 """
 
+import contextlib
 import functools
 import logging
 import threading
@@ -372,6 +373,7 @@ class Conversation:
     def _do_what_is_due(self, line: Line) -> None:
         line.flush()
         if line.failure:
+            self._take_the_rest(line)
             raise line.failure
         now = time.monotonic()
         with self._lock:
@@ -380,6 +382,12 @@ class Conversation:
             if now - line.last_write_at >= self._heartbeat:
                 self._send_heartbeat(line, now)
             self._pump(now)
+
+    def _take_the_rest(self, line: Line) -> None:
+        """Writing has failed; but what the server sent before it closed is still there."""
+        with contextlib.suppress(OSError, EOFError):
+            while not self._is_deaf:
+                self._take(line.receive())
 
     def _send_heartbeat(self, line: Line, now: float) -> None:
         """With the lock held."""
