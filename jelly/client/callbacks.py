@@ -31,18 +31,19 @@ class Callbacks:
         self._thread: threading.Thread | None = None
         self._is_running = False  # a call is under way
         self._finished = False
+        self._has_ended = False  # there is no thread, and never will be
 
     def submit(self, call: Callable[[], None]) -> None:
-        """Have a function called. After `finish` there is no thread any more: then it is called here and now."""
+        """Have a function called. When the thread has ended after `finish`, it is called here and now."""
         with self._condition:
-            finished = self._finished
-            if not finished:
+            has_ended = self._has_ended
+            if not has_ended:
                 self._calls.append(call)
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._run, name="jelly-client-callbacks", daemon=True)
                     self._thread.start()
                 self._condition.notify_all()
-        if finished:
+        if has_ended:
             _run_safely(call)
 
     @property
@@ -73,6 +74,7 @@ class Callbacks:
             self._finished = True
             self._condition.notify_all()
             thread = self._thread
+            self._has_ended = thread is None
         if thread is not None and not self.is_here:
             thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -83,6 +85,7 @@ class Callbacks:
                 self._condition.notify_all()
                 self._condition.wait_for(lambda: self._calls or self._finished)
                 if not self._calls:
+                    self._has_ended = True
                     return
                 was_full = self.is_full
                 call = self._calls.popleft()
@@ -108,5 +111,5 @@ class Reply(Future[T]):
 def _run_safely(call: Callable[[], None]) -> None:
     try:
         call()
-    except Exception:
+    except BaseException:  # SystemExit, too: the thread has to live for the calls behind
         log.exception("a callback failed")
