@@ -52,11 +52,6 @@ class Callbacks:
         return len(self._calls) >= HIGH_MARK
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nothing waits behind the call that is under way."""
-        return not self._calls
-
-    @property
     def is_here(self) -> bool:
         """Whether the caller runs on this very thread."""
         return threading.current_thread() is self._thread

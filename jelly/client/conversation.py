@@ -516,7 +516,7 @@ class Conversation:
             call()
         finally:
             with self._lock:
-                self._acknowledge(self._inbox.handed_over(id, self._callbacks.is_empty, time.monotonic()))
+                self._acknowledge(self._inbox.handed_over(id, time.monotonic()))
 
     def _acknowledge(self, upto: int | None) -> None:
         """With the lock held."""

@@ -34,17 +34,18 @@ class Inbox:
             if id not in self._waiting:
                 self._repeated = id
             return False
+        self._recent.pop(id, None)  # so that it is the last one to be forgotten
         self._recent[id] = fingerprint
         if len(self._recent) > MAX_RECENT:
             del self._recent[next(iter(self._recent))]
         self._waiting.add(id)
         return True
 
-    def handed_over(self, id: int, is_last: bool, now: float) -> int | None:
-        """The application has had a message, and `is_last`: no other waits; return the id to acknowledge now."""
+    def handed_over(self, id: int, now: float) -> int | None:
+        """The application has had a message; return the id to acknowledge now, if any."""
         self._waiting.discard(id)
         self._count += 1
-        if not (is_last or self._count >= ACK_COUNT or now - self._acknowledged_at >= ACK_SECONDS):
+        if self._waiting and self._count < ACK_COUNT and now - self._acknowledged_at < ACK_SECONDS:
             return None
         if not self._acknowledged < id <= self._seen:
             return None  # it has still to come again on this connection
