@@ -95,6 +95,7 @@ class Conversation:
         self._was_taken_over = False
         self._is_closing = False  # nothing is asked for any more
         self._is_deaf = False  # nothing is read any more
+        self._is_closed = False  # close() is done
         self._threads: dict[threading.Thread, Waiter] = {}  # the network thread, and those that register
         self._waiter: Waiter | None = None  # the network thread's
         self._wakes_at = 0.0  # when it looks again by itself
@@ -187,6 +188,8 @@ class Conversation:
         deadline = time.monotonic() + timeout
         with self._lock:
             if self._is_closing:
+                if not self._callbacks.is_here:  # the other one may wait for this very callback
+                    self._lock.wait_for(lambda: self._is_closed, timeout)
                 return
             self._is_closing = True
             self._lock.wait_for(lambda: not self._has_open_requests(), timeout)
@@ -204,6 +207,9 @@ class Conversation:
         with self._lock:
             self._set_state(State.CLOSED, Reason.CLOSED)
         self._callbacks.finish(deadline)
+        with self._lock:
+            self._is_closed = True
+            self._lock.notify_all()
 
     def _has_open_requests(self) -> bool:
         is_starting = self._state is State.CONNECTING or any(t.name.endswith("register") for t in self._threads)
@@ -239,10 +245,10 @@ class Conversation:
             try:
                 target(waiter)
             finally:
+                waiter.close()
                 with self._lock:
                     del self._threads[threading.current_thread()]
                     self._lock.notify_all()
-                waiter.close()
 
         waiter = Waiter()
         thread = threading.Thread(target=run, name=name, daemon=True)
