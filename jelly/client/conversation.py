@@ -176,7 +176,7 @@ class Conversation:
             if self._state is State.RECONNECTING and self._waiter is not None:
                 self._is_leaving = True
                 self._waiter.stop()
-        return self.request(Type.LOGOUT, {"token": self._token}, lambda _: None)
+            return self.request(Type.LOGOUT, {"token": self._token}, lambda _: None)
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until the client is offline for good."""
