@@ -137,8 +137,8 @@ class Conversation:
         def run(waiter: Waiter) -> None:
             try:
                 opened = open_with(self._server, ask.type, ask.frame, waiter)
-            except Stopped:
-                ask.fail(ConnectionLost("The client was closed before there was an answer.", sent=True))
+            except Stopped as error:
+                ask.fail(ConnectionLost("The client was closed before there was an answer.", error.was_sent))
             except Exception as error:  # a RequestError, or a bug
                 ask.future.set_exception(error)
             else:
@@ -286,8 +286,8 @@ class Conversation:
     def _log_in(self, ask: Request[Any], user: str, token: int, waiter: Waiter) -> tuple[Line, list[Frame]]:
         try:
             line, answer, early = open_with(self._server, ask.type, ask.frame, waiter)
-        except Stopped:
-            raise ConnectionLost("The client was closed before the login was done.", sent=True) from None
+        except Stopped as error:
+            raise ConnectionLost("The client was closed before the login was done.", error.was_sent) from None
         try:
             login = read_answer(answer, ask.decode)
             values = read_answer(answer, dict)

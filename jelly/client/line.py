@@ -24,6 +24,9 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 class Stopped(Exception):
     """The thread that waits shall end."""
 
+    was_sent = False
+    """Whether the request that it waited for had left."""
+
 
 class Waiter:
     """Where one thread waits: for a socket, for a moment, or until somebody rings."""

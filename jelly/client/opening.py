@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ssl import SSLContext
 from typing import NamedTuple
 
-from jelly.client.line import READ, Line, Waiter, open_line
+from jelly.client.line import READ, Line, Stopped, Waiter, open_line
 from jelly.client.requests import why
 from jelly.codec import Frame, Sign
 from jelly.errors import ConnectionLost, RequestTimeout
@@ -48,8 +48,10 @@ def open_with(server: Server, type: int, request: bytes, waiter: Waiter) -> Open
     except OSError as error:
         line.close()
         raise ConnectionLost(f"The connection broke: {why(error)}.", sent=True) from error
-    except BaseException:
+    except BaseException as error:
         line.close()
+        if isinstance(error, Stopped):
+            error.was_sent = True
         raise
 
 
