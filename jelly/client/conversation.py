@@ -250,10 +250,17 @@ class Conversation:
                     del self._threads[threading.current_thread()]
                     self._lock.notify_all()
 
-        waiter = Waiter()
         thread = threading.Thread(target=run, name=name, daemon=True)
+        try:
+            waiter = Waiter()
+            try:
+                thread.start()
+            except BaseException:
+                waiter.close()
+                raise
+        except (OSError, RuntimeError) as error:
+            raise ConnectionLost(f"No connection can be made: {why(error)}.", sent=False) from error
         self._threads[thread] = waiter
-        thread.start()
         return waiter
 
     def _ring(self) -> None:
