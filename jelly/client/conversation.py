@@ -196,8 +196,7 @@ class Conversation:
             self._is_deaf = True
             if self._waiter is not None:
                 self._waiter.ring()
-        if not self._callbacks.is_here:
-            self._callbacks.drain(deadline)
+        is_idle = self._callbacks.is_here or self._callbacks.drain(deadline)
         with self._lock:
             threads = dict(self._threads)
         for waiter in threads.values():
@@ -206,7 +205,8 @@ class Conversation:
             thread.join(max(1.0, deadline - time.monotonic()))
         with self._lock:
             self._set_state(State.CLOSED, Reason.CLOSED)
-        self._callbacks.finish(deadline)
+        # What failed just now has listeners; but a callback that is slow has had its time.
+        self._callbacks.finish(max(deadline, time.monotonic() + 1.0) if is_idle else deadline)
         with self._lock:
             self._is_closed = True
             self._lock.notify_all()
