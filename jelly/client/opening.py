@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from ssl import SSLContext
+from ssl import SSLCertVerificationError, SSLContext, SSLError
 from typing import NamedTuple
 
 from jelly.client.line import READ, Line, Stopped, Waiter, open_line
@@ -35,9 +35,10 @@ def open_with(server: Server, type: int, request: bytes, waiter: Waiter) -> Open
     try:
         line = open_line(server.host, server.port, server.tls, waiter, time.monotonic() + server.connect_timeout)
     except (OSError, ValueError, OverflowError) as error:  # the latter for what is no host name and no port
-        raise ConnectionLost(
-            f"Cannot connect to {server.host} port {server.port}: {why(error)}.", sent=False
-        ) from error
+        is_no_tls = isinstance(error, SSLError) and not isinstance(error, SSLCertVerificationError)
+        hint = " (If it speaks no TLS, its URL begins with jelly://.)" if is_no_tls else ""
+        sentence = f"Cannot connect to {server.host} port {server.port}: {why(error)}.{hint}"
+        raise ConnectionLost(sentence, sent=False) from error
     try:
         line.send(request)
         return Opened(line, *_first_answer(line, type, waiter, server.request_timeout))
