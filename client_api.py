@@ -238,7 +238,7 @@ class JellyClient:
         features: Sequence[str] = ("ack",),
         max_body: int = 65536,
     ) -> None:
-        self.receiver = receiver or Receiver()
+        self.receiver = receiver if receiver is not None else Receiver()
         self._conversation = Conversation(
             Server(
                 host, port, create_default_context() if tls is True else tls or None, connect_timeout, request_timeout

@@ -23,26 +23,27 @@ T = TypeVar("T")
 class Callbacks:
     """Runs functions one after the other on a thread of its own, which the first one starts."""
 
-    def __init__(self, on_room: Callable[[], None], on_idle: Callable[[], None]) -> None:
-        """Called on that thread: `on_room` when it is not full any more, `on_idle` when nothing waits."""
-        self._on_room, self._on_idle = on_room, on_idle
+    def __init__(self, on_room: Callable[[], None]) -> None:
+        """`on_room` is called (on that thread) when it is not full any more."""
+        self._on_room = on_room
         self._condition = threading.Condition()  # guards everything below
         self._calls: deque[Callable[[], None]] = deque()
         self._thread: threading.Thread | None = None
         self._is_running = False  # a call is under way
         self._finished = False
+        self._has_ended = False  # there is no thread, and never will be
 
     def submit(self, call: Callable[[], None]) -> None:
-        """Have a function called. After `finish` there is no thread any more: then it is called here and now."""
+        """Have a function called. When the thread has ended after `finish`, it is called here and now."""
         with self._condition:
-            finished = self._finished
-            if not finished:
+            has_ended = self._has_ended
+            if not has_ended:
                 self._calls.append(call)
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._run, name="jelly-client-callbacks", daemon=True)
                     self._thread.start()
                 self._condition.notify_all()
-        if finished:
+        if has_ended:
             _run_safely(call)
 
     @property
@@ -68,6 +69,7 @@ class Callbacks:
             self._finished = True
             self._condition.notify_all()
             thread = self._thread
+            self._has_ended = thread is None
         if thread is not None and not self.is_here:
             thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -78,6 +80,7 @@ class Callbacks:
                 self._condition.notify_all()
                 self._condition.wait_for(lambda: self._calls or self._finished)
                 if not self._calls:
+                    self._has_ended = True
                     return
                 was_full = self.is_full
                 call = self._calls.popleft()
@@ -86,8 +89,6 @@ class Callbacks:
             if has_room:
                 self._on_room()
             _run_safely(call)
-            if not self._calls:
-                self._on_idle()
 
 
 class Reply(Future[T]):
@@ -105,5 +106,5 @@ class Reply(Future[T]):
 def _run_safely(call: Callable[[], None]) -> None:
     try:
         call()
-    except Exception:
+    except BaseException:  # SystemExit, too: the thread has to live for the calls behind
         log.exception("a callback failed")

@@ -19,6 +19,7 @@ The lock guards everything that is marked so below. Under it nothing waits and n
 are ended without it. Order: this lock, then those of `Line`, `Waiter` or `Callbacks`.
 """
 
+import contextlib
 import functools
 import logging
 import threading
@@ -78,7 +79,7 @@ class Conversation:
         self._server, self._policy, self._heartbeat = server, policy, heartbeat
         self._features, self._max_body = features, max_body
         self._on_notice, self._on_change = on_notice, on_change
-        self._callbacks = Callbacks(on_room=self._ring, on_idle=self._acknowledge_the_rest)
+        self._callbacks = Callbacks(on_room=self._ring)
 
         self._lock = threading.Condition()  # guards everything below
         self._state = State.OFFLINE
@@ -94,6 +95,7 @@ class Conversation:
         self._was_taken_over = False
         self._is_closing = False  # nothing is asked for any more but by callbacks, nothing read but answers
         self._is_closed = False  # and not even that
+        self._is_done = False  # close() has ended
         self._threads: dict[threading.Thread, Waiter] = {}  # the network thread, and those that register
         self._waiter: Waiter | None = None  # the network thread's
         self._wakes_at = 0.0  # when it looks again by itself
@@ -120,6 +122,7 @@ class Conversation:
                 if self._state not in (State.OFFLINE, State.CLOSED):
                     raise RequestRejected(ErrorCode.ALREADY_LOGGED_IN, "Log out first.")
                 run = functools.partial(self._run, ask, username, token)
+                ask.future.set_running_or_notify_cancel()
                 self._waiter = self._start("jelly-client-network", run)
                 self._is_leaving = self._was_taken_over = False
                 self._set_state(State.CONNECTING, Reason.LOGIN)
@@ -134,16 +137,17 @@ class Conversation:
         def run(waiter: Waiter) -> None:
             try:
                 opened = open_with(self._server, ask.type, ask.frame, waiter)
-            except RequestError as error:
-                ask.fail(error)
-            except Stopped:
-                ask.fail(ConnectionLost("The client was closed before there was an answer.", sent=True))
+            except Stopped as error:
+                ask.fail(ConnectionLost("The client was closed before there was an answer.", error.was_sent))
+            except Exception as error:  # a RequestError, or a bug
+                ask.future.set_exception(error)
             else:
                 opened.line.close()
                 ask.finish(opened.answer)
 
         try:
             ask.frame = self._encode(ask.type, values)
+            ask.future.set_running_or_notify_cancel()
             with self._lock:
                 self._start("jelly-client-register", run)
         except RequestError as error:
@@ -172,7 +176,7 @@ class Conversation:
             if self._state is State.RECONNECTING and self._waiter is not None:
                 self._is_leaving = True
                 self._waiter.stop()
-        return self.request(Type.LOGOUT, {"token": self._token}, lambda _: None)
+            return self.request(Type.LOGOUT, {"token": self._token}, lambda _: None)
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until the client is offline for good."""
@@ -187,10 +191,12 @@ class Conversation:
         deadline = time.monotonic() + timeout
         with self._lock:
             if self._is_closing:
+                if not self._callbacks.is_here:  # the other one may wait for this very callback
+                    self._lock.wait_for(lambda: self._is_done, timeout)
                 return
             self._is_closing = True
             self._ring()
-        while not self._wait_until_idle(deadline) and time.monotonic() < deadline:
+        while not (is_idle := self._wait_until_idle(deadline)) and time.monotonic() < deadline:
             pass
         with self._lock:
             self._is_closed = True
@@ -201,16 +207,19 @@ class Conversation:
             thread.join(max(1.0, deadline - time.monotonic()))
         with self._lock:
             self._set_state(State.CLOSED, Reason.CLOSED)
-        self._callbacks.finish(deadline)
+        # What failed just now has listeners; but a callback that is slow has had its time.
+        self._callbacks.finish(max(deadline, time.monotonic() + 1.0) if is_idle else deadline)
+        with self._lock:
+            self._is_done = True
+            self._lock.notify_all()
 
     def _wait_until_idle(self, deadline: float) -> bool:
         """Wait for the answers, then for the callbacks; return whether these have asked for nothing more."""
         with self._lock:
             self._lock.wait_for(lambda: not self._has_open_requests(), max(0.0, deadline - time.monotonic()))
-        if not self._callbacks.is_here:
-            self._callbacks.drain(deadline)
+        is_idle = self._callbacks.is_here or self._callbacks.drain(deadline)
         with self._lock:
-            self._is_closed = not self._has_open_requests()
+            self._is_closed = is_idle and not self._has_open_requests()
             return self._is_closed
 
     def _has_open_requests(self) -> bool:
@@ -247,15 +256,22 @@ class Conversation:
             try:
                 target(waiter)
             finally:
+                waiter.close()
                 with self._lock:
                     del self._threads[threading.current_thread()]
                     self._lock.notify_all()
-                waiter.close()
 
-        waiter = Waiter()
         thread = threading.Thread(target=run, name=name, daemon=True)
+        try:
+            waiter = Waiter()
+            try:
+                thread.start()
+            except BaseException:
+                waiter.close()
+                raise
+        except (OSError, RuntimeError) as error:
+            raise ConnectionLost(f"No connection can be made: {why(error)}.", sent=False) from error
         self._threads[thread] = waiter
-        thread.start()
         return waiter
 
     def _ring(self) -> None:
@@ -269,7 +285,9 @@ class Conversation:
         """From the login to the end."""
         try:
             line, early = self._log_in(ask, user, token, waiter)
-        except RequestError as error:
+        except Exception as error:
+            if not isinstance(error, RequestError):  # a bug; but who waits for the login must not wait for ever
+                log.exception("the login of %s failed", user)
             with self._lock:
                 self._set_state(State.OFFLINE, Reason.LOGIN_FAILED, error)
             ask.future.set_exception(error)
@@ -286,13 +304,13 @@ class Conversation:
     def _log_in(self, ask: Request[Any], user: str, token: int, waiter: Waiter) -> tuple[Line, list[Frame]]:
         try:
             line, answer, early = open_with(self._server, ask.type, ask.frame, waiter)
-        except Stopped:
-            raise ConnectionLost("The client was closed before the login was done.", sent=True) from None
+        except Stopped as error:
+            raise ConnectionLost("The client was closed before the login was done.", error.was_sent) from None
         try:
             login = read_answer(answer, ask.decode)
             values = read_answer(answer, dict)
             with self._lock:
-                self._user, self._token = user, int(values.get("token", token))
+                self._user, self._token = user, int(values["token"]) if ask.type == Type.LOGIN else token
                 self._get_online(line, values, Reason.LOGGED_IN)
         except BaseException:
             line.close()
@@ -340,7 +358,7 @@ class Conversation:
     def _get_online(self, line: Line, values: Values, reason: Reason) -> None:
         """With the lock held: the server has accepted us on this line."""
         granted = values.get("features")
-        self._granted = frozenset(granted) if isinstance(granted, list) else None
+        self._granted = frozenset(map(str, granted)) if isinstance(granted, list) else None
         self._window = 1 if self._granted is None else WINDOW
         self._hold_until = 0.0
         if self._granted is None:
@@ -379,6 +397,7 @@ class Conversation:
     def _do_what_is_due(self, line: Line) -> None:
         line.flush()
         if line.failure:
+            self._take_the_rest(line)
             raise line.failure
         now = time.monotonic()
         with self._lock:
@@ -387,6 +406,12 @@ class Conversation:
             if now - line.last_write_at >= self._heartbeat:
                 self._send_heartbeat(line, now)
             self._pump(now)
+
+    def _take_the_rest(self, line: Line) -> None:
+        """Writing has failed; but what the server sent before it closed is still there."""
+        with contextlib.suppress(OSError, EOFError):
+            while not self._is_closing:
+                self._take(line.receive())
 
     def _send_heartbeat(self, line: Line, now: float) -> None:
         """With the lock held."""
@@ -410,6 +435,8 @@ class Conversation:
                 ask.deadline = now + self._server.request_timeout
                 self._asked.append(ask)
                 frames.append(ask.frame)
+            elif ask.type == Type.LOGOUT:
+                self._is_leaving = False
         if frames:
             line.send(b"".join(frames))
             self._lock.notify_all()
@@ -443,15 +470,15 @@ class Conversation:
 
     def _note(self, frame: Frame) -> None:
         try:
-            values = parse_object(frame.body)
+            values = {key: value for key, value in parse_object(frame.body).items() if value is not None}
             call = self._on_notice(frame.type, values)
-            id = values.get("id")
+            id = values.get("id") if frame.type in MESSAGES else None
         except (Refused, LookupError, TypeError, ValueError) as error:
             log.warning("dropped a notice of type 0x%02x that cannot be read: %r", frame.type, error)
             return
         if frame.type == Type.SYSTEM and values.get("event") == "taken_over":
             self._was_taken_over = True
-        if not isinstance(id, int):
+        if id.__class__ is not int:
             self._callbacks.submit(call)
             return
         with self._lock:
@@ -514,10 +541,6 @@ class Conversation:
         finally:
             with self._lock:
                 self._acknowledge(self._inbox.handed_over(id, time.monotonic()))
-
-    def _acknowledge_the_rest(self) -> None:
-        with self._lock:
-            self._acknowledge(self._inbox.rest(time.monotonic()))
 
     def _acknowledge(self, upto: int | None) -> None:
         """With the lock held."""

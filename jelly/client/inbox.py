@@ -19,7 +19,6 @@ class Inbox:
         # same ids to other messages, and these must not be taken for repeats.
         self._recent: dict[int, int] = {}
         self._waiting: set[int] = set()  # those that the application has not had yet
-        self._handed = 0  # the last one that the application has had
         self._repeated = 0  # the last one that came again although the application has had it
         self._seen = self._acknowledged = 0  # the last ids that came, and that were acknowledged, on this connection
         self._count, self._acknowledged_at = 0, 0.0
@@ -35,6 +34,7 @@ class Inbox:
             if id not in self._waiting:
                 self._repeated = id
             return False
+        self._recent.pop(id, None)  # so that it is the last one to be forgotten
         self._recent[id] = fingerprint
         if len(self._recent) > MAX_RECENT:
             del self._recent[next(iter(self._recent))]
@@ -42,26 +42,21 @@ class Inbox:
         return True
 
     def handed_over(self, id: int, now: float) -> int | None:
-        """The application has had a message; return the id to acknowledge now, None if that can wait for more."""
+        """The application has had a message; return the id to acknowledge now, if any."""
         self._waiting.discard(id)
-        self._handed = id
         self._count += 1
-        if self._count >= ACK_COUNT or now - self._acknowledged_at >= ACK_SECONDS:
-            return self.rest(now)
-        return None
-
-    def rest(self, now: float) -> int | None:
-        """The id to acknowledge because nothing more waits for the application; None if there is none."""
+        if self._waiting and self._count < ACK_COUNT and now - self._acknowledged_at < ACK_SECONDS:
+            return None
+        if not self._acknowledged < id <= self._seen:
+            return None  # it has still to come again on this connection
         self._count, self._acknowledged_at = 0, now
-        return self._acknowledge(self._handed)
+        self._acknowledged = id
+        return id
 
     def repeated(self) -> int | None:
         """The id to acknowledge because it came again, once; None if there is none."""
         id, self._repeated = self._repeated, 0
-        return self._acknowledge(id)
-
-    def _acknowledge(self, id: int) -> int | None:
-        if not self._acknowledged < id <= self._seen:
-            return None  # it is done, or it has still to come again on this connection
+        if id <= self._acknowledged:
+            return None
         self._acknowledged = id
         return id

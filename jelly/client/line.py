@@ -24,6 +24,9 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 class Stopped(Exception):
     """The thread that waits shall end."""
 
+    was_sent = False
+    """Whether the request that it waited for had left."""
+
 
 class Waiter:
     """Where one thread waits: for a socket, for a moment, or until somebody rings."""
@@ -117,12 +120,16 @@ class Line:
 
     def receive(self) -> list[Frame]:
         """The frames that have come. Raises EOFError if the server has closed, OSError if the line is broken."""
+        if self._decoder.broken is not None and self.failure is not None:
+            raise self.failure
         with self._lock:
             try:
                 data = self.sock.recv(READ_SIZE)
                 while isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
                     data += self.sock.recv(READ_SIZE)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                if self.failure is not None:
+                    raise self.failure from None  # nothing more will come
                 return []
             self._wants_to_read = False
         if not data:

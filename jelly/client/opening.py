@@ -2,10 +2,10 @@
 
 import time
 from dataclasses import dataclass
-from ssl import SSLContext
+from ssl import SSLCertVerificationError, SSLContext, SSLError
 from typing import NamedTuple
 
-from jelly.client.line import READ, Line, Waiter, open_line
+from jelly.client.line import READ, Line, Stopped, Waiter, open_line
 from jelly.client.requests import why
 from jelly.codec import Frame, Sign
 from jelly.errors import ConnectionLost, RequestTimeout
@@ -23,7 +23,7 @@ class Server:
 
 
 class Opened(NamedTuple):
-    """A connection that has begun: the answer to its first request, and the frames that came right behind it."""
+    """A connection that has begun: the answer to its first request, and the other frames that have come already."""
 
     line: Line
     answer: Frame
@@ -34,10 +34,11 @@ def open_with(server: Server, type: int, request: bytes, waiter: Waiter) -> Open
     """Connect, send the first request (of this type), wait for its answer. Raises RequestError, Stopped."""
     try:
         line = open_line(server.host, server.port, server.tls, waiter, time.monotonic() + server.connect_timeout)
-    except OSError as error:
-        raise ConnectionLost(
-            f"Cannot connect to {server.host} port {server.port}: {why(error)}.", sent=False
-        ) from error
+    except (OSError, ValueError, OverflowError) as error:  # the latter for what is no host name and no port
+        is_no_tls = isinstance(error, SSLError) and not isinstance(error, SSLCertVerificationError)
+        hint = " (If it speaks no TLS, its URL begins with jelly://.)" if is_no_tls else ""
+        sentence = f"Cannot connect to {server.host} port {server.port}: {why(error)}.{hint}"
+        raise ConnectionLost(sentence, sent=False) from error
     try:
         line.send(request)
         return Opened(line, *_first_answer(line, type, waiter, server.request_timeout))
@@ -48,19 +49,23 @@ def open_with(server: Server, type: int, request: bytes, waiter: Waiter) -> Open
     except OSError as error:
         line.close()
         raise ConnectionLost(f"The connection broke: {why(error)}.", sent=True) from error
-    except BaseException:
+    except BaseException as error:
         line.close()
+        if isinstance(error, Stopped):
+            error.was_sent = True
         raise
 
 
 def _first_answer(line: Line, type: int, waiter: Waiter, seconds: float) -> tuple[Frame, list[Frame]]:
     until = time.monotonic() + seconds
+    early: list[Frame] = []
     while True:
         ready = waiter.wait(line.sock, READ | line.events, until)
-        frames = line.receive() if ready & READ else []
-        for position, frame in enumerate(frames):
+        early += line.receive() if ready & READ else []
+        for position, frame in enumerate(early):
             if frame.sign == Sign.RESPONSE and frame.type in (type, 0):  # 0: the server could not read the type
-                return frame, frames[position + 1 :]
+                del early[position]
+                return frame, early
         line.flush()
         if line.failure:
             raise line.failure

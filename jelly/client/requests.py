@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from ssl import SSLCertVerificationError
+from ssl import SSLCertVerificationError, SSLError
 from typing import Any, Generic, TypeVar
 
 from jelly.client.callbacks import Reply
@@ -55,6 +55,8 @@ def read_answer(frame: Frame, decode: Decode[T]) -> T:
 def why(error: Exception) -> str:
     """What an error of the network says, as a part of a sentence."""
     if isinstance(error, SSLCertVerificationError):
-        return f"its certificate is not trusted ({error.verify_message})"
+        return f"its certificate is not trusted ({error.verify_message.rstrip('.')})"
+    if isinstance(error, SSLError):
+        return f"TLS failed ({(error.reason or 'no reason given').replace('_', ' ').lower()})"
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return reason.rstrip(".")
