@@ -171,6 +171,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self.is_stopping = True
         deadline = time.monotonic() + STOP_SECONDS
         if self._acceptor.is_alive():
+            with contextlib.suppress(OSError):  # wakes the acceptor at once, where the system can do that
+                self.socket.shutdown(socket.SHUT_RDWR)
             self.shutdown()
             self._acceptor.join()
         self.server_close()
