@@ -43,4 +43,4 @@ def mariadb() -> Iterator[PrivateMariaDB]:
         yield server
 
 
-pytest_plugins = ["harness"]
+pytest_plugins = ["harness", "client_tools"]

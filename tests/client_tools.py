@@ -1,0 +1,428 @@
+"""What the tests of the client library share: a receiver that remembers, clients that get closed, servers to talk to.
+
+- `Recorder` keeps every event, and waits for those that a test wants;
+- `new_client` (a fixture) makes clients, and closes them;
+- `ScriptedServer` (the fixture `script`) is a socket on which the test itself plays the server, frame by frame;
+- `Proxy` stands between a client and a server, and breaks their lines;
+- `service` (a fixture) is one of the three kinds of servers, each in turn.
+"""
+
+import contextlib
+import os
+import select
+import selectors
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+from harness import StartServer
+from original import OriginalServer
+from wire import (
+    HEARTBEAT,
+    LOGIN,
+    NOTICE,
+    PATIENCE,
+    PERSON_MESSAGE,
+    RECONNECT,
+    RESPONSE,
+    SUCCESS,
+    Reply,
+    Wire,
+    pack,
+    register,
+    to_json,
+    wait_until,
+)
+
+from client_api import (
+    ConnectionEvent,
+    GroupMessageEvent,
+    JellyClient,
+    Login,
+    MessageEvent,
+    Reason,
+    Receiver,
+    ReconnectPolicy,
+    State,
+    SystemEvent,
+)
+from jelly.server import JellyServer
+
+ACK, SYSTEM = 0x24, 0x25
+Event = MessageEvent | GroupMessageEvent | SystemEvent | ConnectionEvent
+NewClient = Callable[..., JellyClient]
+
+QUICK = ReconnectPolicy(pause=0.02, maximum=0.1)
+"""For tests that are about something else than pauses."""
+CALLBACK_THREAD = "jelly-client-callbacks"
+
+
+class Recorder(Receiver):
+    """Keeps every event, in order, and the names of the threads that brought them."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.threads: set[str] = set()
+        self._came = threading.Condition()  # guards the two above
+
+    def on_message(self, event: MessageEvent) -> None:
+        self._keep(event)
+
+    def on_group_message(self, event: GroupMessageEvent) -> None:
+        self._keep(event)
+
+    def on_system(self, event: SystemEvent) -> None:
+        self._keep(event)
+
+    def on_connection(self, event: ConnectionEvent) -> None:
+        self._keep(event)
+
+    def _keep(self, event: Event) -> None:
+        with self._came:
+            self.events.append(event)
+            self.threads.add(threading.current_thread().name)
+            self._came.notify_all()
+
+    def wait_for(self, fits: Callable[[Any], bool], count: int = 1) -> list[Any]:
+        """Wait until so many events fit; return these."""
+        found: list[Any] = []
+
+        def is_enough() -> bool:
+            found[:] = [event for event in self.events if fits(event)]
+            return len(found) >= count
+
+        with self._came:
+            assert self._came.wait_for(is_enough, PATIENCE), f"only {len(found)} of {count}: {self.events}"
+        return found[:count]
+
+    def contents(self, count: int) -> list[str]:
+        """What the first messages say, as soon as there are so many."""
+        return [event.content for event in self.wait_for(lambda e: isinstance(e, MessageEvent), count)]
+
+    def wait_for_state(self, state: State, reason: Reason | None = None, count: int = 1) -> ConnectionEvent:
+        """The last of so many changes to a state."""
+
+        def fits(event: Event) -> bool:
+            return isinstance(event, ConnectionEvent) and event.state is state and reason in (None, event.reason)
+
+        event: ConnectionEvent = self.wait_for(fits, count)[-1]
+        return event
+
+    @property
+    def messages(self) -> list[str]:
+        """What all messages that have come say."""
+        with self._came:
+            return [event.content for event in self.events if isinstance(event, MessageEvent)]
+
+    @property
+    def changes(self) -> list[tuple[State, State, Reason]]:
+        """All changes of the connection that have come."""
+        with self._came:
+            return [(e.previous, e.state, e.reason) for e in self.events if isinstance(e, ConnectionEvent)]
+
+
+@pytest.fixture
+def new_client() -> Iterator[NewClient]:
+    """Makes clients, which come back quickly unless they are told otherwise, and closes them after the test."""
+    clients: list[JellyClient] = []
+
+    def new(port: int, receiver: Receiver | None = None, **options: Any) -> JellyClient:
+        client = JellyClient("127.0.0.1", port, receiver=receiver, **{"reconnect": QUICK, **options})
+        clients.append(client)
+        return client
+
+    yield new
+    for client in clients:
+        client.close(timeout=0.5)
+        assert client.state is State.CLOSED
+
+
+def result(future: Future[Any]) -> Any:
+    """What a future gives, in time."""
+    return future.result(PATIENCE)
+
+
+def error(future: Future[Any]) -> Any:
+    """What a future fails with, in time."""
+    return future.exception(PATIENCE)
+
+
+def descriptors() -> int:
+    """How many files and sockets this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+# --- a server that the test plays ---------------------------------------------------------------------------
+
+
+class Peer(Wire):
+    """The server's end of one connection. `receive` gives whatever frame comes next."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.socket.settimeout(PATIENCE)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.user = ""
+        self.token = 0
+        self.bytes_sent = 0
+        self.notices: list[Reply] = []
+        self._waiting = b""
+
+    def receive_request(self, type: int) -> Any:
+        """What the next request says, which must be of this type; heartbeats before it do not count."""
+        while (frame := self.receive()).type == HEARTBEAT != type:
+            pass
+        assert (frame.sign, frame.type, frame.status) == (1, type, 0), frame
+        return frame.values
+
+    def is_silent(self, seconds: float = 0.15) -> bool:
+        """Whether no byte comes for a while."""
+        return self.says_nothing(seconds)
+
+    def answer(self, type: int, status: int = SUCCESS, **values: Any) -> None:
+        self.send(response(type, status, **values))
+
+    def notify(self, type: int, **values: Any) -> None:
+        self.send(notice(type, **values))
+
+    def say(self, content: str, **values: Any) -> None:
+        """Bring a message from bob."""
+        self.send(message(content, **values))
+
+
+class ScriptedServer:
+    """A socket that listens, on which the test plays the server."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(PATIENCE)
+        self.port: int = self._listener.getsockname()[1]
+        self._peers: list[Peer] = []
+
+    def accept(self) -> Peer:
+        """The next connection."""
+        peer = Peer(self._listener.accept()[0])
+        self._peers.append(peer)
+        return peer
+
+    def accept_login(self, features: Sequence[str] | None = ("ack",), behind: bytes = b"") -> Peer:
+        """The next connection, whose LOGIN or RECONNECT is accepted; `behind`: more bytes in the same write."""
+        peer = self.accept()
+        frame = peer.receive()
+        assert frame.type in (LOGIN, RECONNECT), frame
+        values = {"username": frame.values["username"], **({"token": 7} if frame.type == LOGIN else {})}
+        if features is not None:
+            values["features"] = list(features)
+        peer.send(response(frame.type, SUCCESS, **values) + behind)
+        return peer
+
+    def refuse(self) -> None:
+        """The next connection: its LOGIN or RECONNECT is refused, and it is closed."""
+        with self.accept() as peer:
+            frame = peer.receive()
+            peer.answer(frame.type, 0x32, error="invalid_token")
+
+    def log_in(self, client: JellyClient, features: Sequence[str] | None = ("ack",), behind: bytes = b"") -> Peer:
+        """Have a client log in as alice."""
+        login = client.login("alice", "pw")
+        peer = self.accept_login(features, behind)
+        assert isinstance(result(login), Login)
+        return peer
+
+    def close(self) -> None:
+        """Stop listening: who connects now is refused."""
+        self._listener.close()
+
+    def end(self) -> None:
+        self.close()
+        for peer in self._peers:
+            peer.close()
+
+
+@pytest.fixture
+def script() -> Iterator[ScriptedServer]:
+    """A server that the test plays."""
+    server = ScriptedServer()
+    yield server
+    server.end()
+
+
+def response(type: int, status: int = SUCCESS, **values: Any) -> bytes:
+    return pack(type, to_json(values) if values else b"", RESPONSE, status)
+
+
+def notice(type: int, **values: Any) -> bytes:
+    return pack(type, to_json(values), NOTICE)
+
+
+def message(content: str, **values: Any) -> bytes:
+    return notice(
+        PERSON_MESSAGE,
+        **{"sender": "bob", "receiver": "alice", "content": content, "time": 1_700_000_000_000, **values},
+    )
+
+
+# --- a proxy that breaks lines ------------------------------------------------------------------------------
+
+
+class Proxy:
+    """Passes bytes on between its own port and a server's, on one thread, until it is told to break a line.
+
+    A broken line is reset on both sides. `target` may be changed: it counts for the lines that come.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._selector = selectors.DefaultSelector()
+        self._ear, self._bell = socket.socketpair()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(self._ear, selectors.EVENT_READ)
+        self._pairs: dict[socket.socket, socket.socket] = {}
+        self._commands: deque[Callable[[], bool]] = deque()
+        self._thread = threading.Thread(target=self._run, name="proxy")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tell(lambda: False)
+        self._thread.join()
+
+    def cut(self, number: int | None = None, loses: bool = True) -> None:
+        """Break one line, or all of them. Unless it `loses`, the client still gets what has come from the server."""
+
+        def cut() -> bool:
+            clients = list(self._pairs)[::2]
+            chosen = clients if number is None else [clients[number % len(clients)]] if clients else []
+            for client in chosen:
+                if not loses:
+                    self._pass_on_the_rest(self._pairs[client])
+                self._close(client, reset=loses)
+            return True
+
+        self._tell(cut)
+
+    def _tell(self, command: Callable[[], bool]) -> None:
+        self._commands.append(command)
+        self._bell.send(b"!")
+
+    def _run(self) -> None:
+        with self._listener, self._selector, self._ear, self._bell:
+            while self._step():
+                pass
+            for client in list(self._pairs)[::2]:
+                self._close(client)
+
+    def _step(self) -> bool:
+        for key, _ in self._selector.select():
+            sock: Any = key.fileobj
+            if sock is self._ear:
+                self._ear.recv(1)
+                if not self._commands.popleft()():
+                    return False
+            elif sock is self._listener:
+                self._accept()
+            elif sock in self._pairs:
+                self._pass_on(sock)
+        return True
+
+    def _accept(self) -> None:
+        client, _ = self._listener.accept()
+        try:
+            server = socket.create_connection(("127.0.0.1", self.target), PATIENCE)
+        except OSError:
+            client.close()
+            return
+        self._pairs.update({client: server, server: client})
+        for sock in (client, server):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._selector.register(sock, selectors.EVENT_READ)
+
+    def _pass_on(self, sock: socket.socket) -> None:
+        try:
+            data = sock.recv(65536)
+            self._pairs[sock].sendall(data)
+        except OSError:
+            data = b""
+        if not data:
+            self._close(sock, reset=False)
+
+    def _pass_on_the_rest(self, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while select.select([server], [], [], 0)[0] and (data := server.recv(65536)):
+                self._pairs[server].sendall(data)
+
+    def _close(self, sock: socket.socket, reset: bool = True) -> None:
+        for each in (sock, self._pairs.pop(sock)):
+            self._pairs.pop(each, None)
+            self._selector.unregister(each)
+            if reset:
+                with contextlib.suppress(OSError):
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            each.close()
+
+
+# --- the three kinds of servers -----------------------------------------------------------------------------
+
+
+class Service:
+    """A server to which a client speaks through a proxy. `features`: what the client is to announce."""
+
+    def __init__(self, name: str, port: int, proxy: Proxy, features: tuple[str, ...]) -> None:
+        self.name = name
+        self.is_original = name == "original"
+        self.server_port = port
+        self.port = proxy.port
+        self.features = features
+        self.cut = proxy.cut
+
+
+def stop(server: JellyServer) -> None:
+    """Stop a server without waiting for its acceptor to look up by itself."""
+    thread = threading.Thread(target=server.stop)
+    thread.start()
+    wait_until(lambda: server.is_stopping)
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", server.port), PATIENCE).close()
+    thread.join()
+
+
+@pytest.fixture(params=["jelly", "jelly-classic", "original"])
+def service(request: pytest.FixtureRequest, start_server: StartServer) -> Iterator[Service]:
+    """Jelly, Jelly as a classic client knows it, and the stand-in of the original; with alice, bob and carol."""
+    with contextlib.ExitStack() as stack:
+        if request.param == "original":
+            port = stack.enter_context(OriginalServer()).port
+        else:
+            server = start_server(classic_gap=1)
+            stack.callback(stop, server)
+            port = server.port
+        register(port, "alice", "bob", "carol")
+        proxy = stack.enter_context(Proxy(port))
+        yield Service(request.param, port, proxy, ("ack",) if request.param == "jelly" else ())
+
+
+Join = Callable[..., JellyClient]
+
+
+@pytest.fixture
+def join(service: Service, new_client: NewClient) -> Join:
+    """Makes clients of the service that are logged in."""
+
+    def join(username: str, receiver: Receiver | None = None, **options: Any) -> JellyClient:
+        client = new_client(service.port, receiver, **{"features": service.features, **options})
+        result(client.login(username, "pw"))
+        return client
+
+    return join

@@ -1,0 +1,109 @@
+"""Fifty clients in one process that write to each other, while the lines of twenty are cut again and again."""
+
+import threading
+from collections import Counter
+from concurrent.futures import Future, wait
+from random import Random
+from typing import Any
+
+import pytest
+from client_tools import Proxy, Recorder, result
+from harness import StartServer
+from wire import register, wait_until
+
+from client_api import ConnectionLost, JellyClient, ReconnectPolicy, State
+
+CLIENTS, UNSTEADY, ROUNDS, PER_ROUND, DRIVERS = 50, 20, 12, 3, 5
+EXACTLY_ONCE = False
+"""Whether the server grants acknowledgements. Without them a message may come twice, and a proxy that loses what it
+has taken from the server loses it for ever: so then the cuts spare what is on its way to a client."""
+POLICY = ReconnectPolicy(pause=0.01, maximum=0.05)
+
+
+class Crowd:
+    """The clients, and what became of everything that they sent."""
+
+    def __init__(self, steady_port: int, proxy: Proxy) -> None:
+        self.names = [f"u{number}" for number in range(CLIENTS)]
+        self.recorders = {name: Recorder() for name in self.names}
+        self.clients = {
+            name: JellyClient(
+                "127.0.0.1",
+                proxy.port if number < UNSTEADY else steady_port,
+                receiver=self.recorders[name],
+                reconnect=POLICY,
+            )
+            for number, name in enumerate(self.names)
+        }
+        self.sent: list[tuple[str, str, Future[Any]]] = []  # to whom, what, what became of it
+        self.called: Counter[str] = Counter()  # how often the listener of each was called
+        self._proxy = proxy
+
+    def log_in(self) -> None:
+        for login in [client.login(name, "pw") for name, client in self.clients.items()]:
+            result(login)
+
+    def write(self, first: int, seed: int) -> None:
+        """Have every fifth client write to random others, and now and then cut a random line."""
+        random = Random(seed)
+        for round in range(ROUNDS):
+            futures = []
+            for sender in self.names[first::DRIVERS]:
+                for number in range(PER_ROUND):
+                    if random.random() < 0.06:
+                        self._proxy.cut(random.randrange(UNSTEADY), loses=EXACTLY_ONCE)
+                    receiver = random.choice(self.names)
+                    futures.append(self._send(sender, receiver, f"{sender} {round} {number}"))
+            wait(futures, 30)
+
+    def _send(self, sender: str, receiver: str, content: str) -> Future[Any]:
+        future = self.clients[sender].send_message(receiver, content)
+        self.sent.append((receiver, content, future))
+        future.add_done_callback(lambda _: self.called.update([content]))
+        return future
+
+    def due(self) -> dict[str, set[str]]:
+        """What each must have got: all that the server acknowledged."""
+        due: dict[str, set[str]] = {name: set() for name in self.names}
+        for receiver, content, future in self.sent:
+            if future.exception(0) is None:
+                due[receiver].add(content)
+        return due
+
+
+@pytest.mark.parametrize("seed", [0, 100])
+def test_many_clients_that_are_cut_again_and_again(start_server: StartServer, seed: int) -> None:
+    """No future is pending, no listener is called twice, all that was acknowledged arrives, no thread is left."""
+    port = start_server(classic_gap=0).port
+    with Proxy(port) as proxy:
+        crowd = Crowd(port, proxy)
+        register(port, *crowd.names)
+        crowd.log_in()
+        drivers = [threading.Thread(target=crowd.write, args=[number, seed + number]) for number in range(DRIVERS)]
+        for driver in drivers:
+            driver.start()
+        for driver in drivers:
+            driver.join()
+        assert all(future.done() for _, _, future in crowd.sent)
+        due = crowd.due()
+        wait_until(lambda: all(due[name] <= set(crowd.recorders[name].messages) for name in crowd.names))
+        wait_until(lambda: all(client.state is State.ONLINE for client in crowd.clients.values()))
+        for client in crowd.clients.values():
+            client.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("jelly-client")]
+    assert crowd.called == Counter(content for _, content, _ in crowd.sent)
+    check(crowd, sum(map(len, due.values())))
+
+
+def check(crowd: Crowd, acknowledged: int) -> None:
+    """There were cuts, most messages were acknowledged, nothing was refused, and nothing came that was not sent."""
+    failures = [type(future.exception(0)) for _, _, future in crowd.sent if future.exception(0)]
+    assert set(failures) == {ConnectionLost}
+    assert acknowledged > len(crowd.sent) / 2
+    sent_to = {name: {content for to, content, _ in crowd.sent if to == name} for name in crowd.names}
+    for name, recorder in crowd.recorders.items():
+        assert set(recorder.messages) <= sent_to[name]
+        if EXACTLY_ONCE:
+            assert len(recorder.messages) == len(set(recorder.messages))
+        reconnected = [state for _, state, _ in recorder.changes].count(State.ONLINE) > 1
+        assert not reconnected or crowd.names.index(name) < UNSTEADY

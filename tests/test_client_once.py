@@ -1,0 +1,337 @@
+"""Each message once: what the client library acknowledges and when, and what it drops because it has come before."""
+
+import threading
+from typing import Any
+
+import pytest
+from client_tools import (
+    ACK,
+    NewClient,
+    Recorder,
+    ScriptedServer,
+    message,
+    response,
+    result,
+)
+from test_client_callbacks import Blocked
+from wire import HEARTBEAT, OWN_PROFILE, Reply, wait_until
+
+from client_api import JellyClient, MessageEvent, Receiver, State
+from jelly.client.inbox import ACK_COUNT, ACK_SECONDS, MAX_RECENT, Inbox
+
+
+def acknowledged(reply: Reply) -> Any:
+    """The id of an acknowledgement, which a frame must be."""
+    assert (reply.sign, reply.type) == (1, ACK), reply
+    return reply.values["id"]
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def alice(new_client: NewClient, script: ScriptedServer, recorder: Recorder) -> JellyClient:
+    return new_client(script.port, recorder)
+
+
+# --- acknowledgements ---------------------------------------------------------------------------------------
+
+
+def test_a_message_is_acknowledged_after_its_callback(new_client: NewClient, script: ScriptedServer) -> None:
+    """Not before: who crashes in the callback gets it again."""
+    blocked = Blocked()
+    peer = script.log_in(new_client(script.port, blocked))
+    peer.say("hello", id=5)
+    assert blocked.entered.wait(10)
+    assert peer.is_silent()
+    blocked.go.set()
+    assert acknowledged(peer.receive()) == 5
+    assert blocked.events[-1].id == 5  # type: ignore[union-attr]
+
+
+def test_a_message_whose_callback_fails_is_acknowledged(
+    new_client: NewClient, script: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The application has had it: it would fail again, for ever."""
+
+    class Failing(Receiver):
+        def on_message(self, event: MessageEvent) -> None:
+            raise SystemExit
+
+    alice = new_client(script.port, Failing())
+    peer = script.log_in(alice)
+    peer.say("hello", id=5)
+    assert acknowledged(peer.receive()) == 5
+    alice.close()
+    assert "a callback failed" in caplog.text
+
+
+def test_many_messages_are_acknowledged_together(
+    alice: JellyClient, script: ScriptedServer, recorder: Recorder
+) -> None:
+    """Each ACK covers all up to its id; the last message has one."""
+    peer = script.log_in(alice)
+    peer.send(b"".join(message(str(id), id=id) for id in range(1, 201)))
+    ids = [0]
+    while ids[-1] < 200:
+        ids.append(acknowledged(peer.receive()))
+    assert ids == sorted(set(ids))
+    assert len(ids) < 100
+    assert recorder.contents(200) == [str(id) for id in range(1, 201)]
+
+
+def test_a_listener_behind_the_last_message_does_not_put_off_its_acknowledgement(
+    alice: JellyClient, script: ScriptedServer
+) -> None:
+    """What counts is that no other message waits."""
+    peer = script.log_in(alice)
+    peer.say("1", id=1)
+    assert acknowledged(peer.receive()) == 1
+    go = threading.Event()
+    first, second = alice.own_profile(), alice.own_profile()
+    first.add_done_callback(lambda _: go.wait(10))
+    second.add_done_callback(lambda _: None)
+    profile = response(OWN_PROFILE, username="alice")
+    peer.send(profile + message("2", id=2) + profile)
+    result(second)
+    go.set()
+    for _ in (first, second):
+        peer.receive_request(OWN_PROFILE)
+    assert acknowledged(peer.receive()) == 2
+
+
+def test_what_has_no_id_is_not_acknowledged(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:
+    """Nor what has an id that is none, nor a notice of the system."""
+    peer = script.log_in(alice)
+    peer.send(message("a") + message("b", id="7") + message("c", id=True) + message("d", id=1.5))
+    peer.notify(0x25, event="presence", id=9)
+    recorder.contents(4)
+    recorder.wait_for(lambda event: getattr(event, "event", "") == "presence")
+    assert peer.is_silent()
+
+
+def test_a_message_is_acknowledged_before_close(new_client: NewClient, script: ScriptedServer) -> None:
+    """close() waits for the callback, and its acknowledgement leaves before the line ends."""
+    blocked = Blocked()
+    alice = new_client(script.port, blocked)
+    peer = script.log_in(alice)
+    peer.send(message("1", id=1) + message("2", id=2))
+    assert blocked.entered.wait(10)
+    closer = threading.Thread(target=alice.close)
+    closer.start()
+    blocked.go.set()
+    ids = [acknowledged(peer.receive())]
+    if ids[-1] != 2:
+        ids.append(acknowledged(peer.receive()))
+    assert ids[-1] == 2
+    assert peer.is_closed_by_server()
+    closer.join()
+    assert blocked.messages == ["1", "2"]
+
+
+def test_what_nobody_can_acknowledge_is_not_handed_over_at_close(new_client: NewClient, script: ScriptedServer) -> None:
+    """A message that waits when the line has ended and the client is closing stays with the server."""
+    blocked = Blocked()
+    alice = new_client(script.port, blocked)
+    peer = script.log_in(alice)
+    peer.send(message("1", id=1) + message("2", id=2) + message("without"))
+    assert blocked.entered.wait(10)
+    alice.close(timeout=0.05)
+    blocked.go.set()
+    blocked.wait_for_state(State.CLOSED)
+    assert blocked.messages == ["1", "without"]
+
+
+# --- repeats ------------------------------------------------------------------------------------------------
+
+
+def test_repeats_are_dropped_and_acknowledged_anew(
+    alice: JellyClient, script: ScriptedServer, recorder: Recorder
+) -> None:
+    """After a reconnect the server sends again what it knows no acknowledgement of; the application has it once."""
+    peer = script.log_in(alice)
+    peer.send(message("1", id=1) + message("2", id=2))
+    recorder.contents(2)
+    peer.close()
+    peer = script.accept_login(behind=message("1", id=1) + message("2", id=2) + message("3", id=3))
+    ids = [acknowledged(peer.receive())]
+    while ids[-1] < 3:
+        ids.append(acknowledged(peer.receive()))
+    assert ids == sorted(set(ids))
+    assert recorder.contents(3) == recorder.messages == ["1", "2", "3"]
+
+
+def test_only_repeats(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:
+    """If nothing new comes behind them, they are acknowledged all the same, on the new connection."""
+    peer = script.log_in(alice)
+    peer.send(message("1", id=1) + message("2", id=2))
+    recorder.contents(2)
+    peer.close()
+    peer = script.accept_login(behind=message("1", id=1) + message("2", id=2))
+    assert acknowledged(peer.receive()) == 2
+    assert peer.is_silent()
+    assert recorder.messages == ["1", "2"]
+
+
+def test_a_repeat_while_the_first_one_still_waits(new_client: NewClient, script: ScriptedServer) -> None:
+    """It is dropped, and acknowledged when the application has had the first one, on the new line."""
+    blocked = Blocked()
+    alice = new_client(script.port, blocked)
+    peer = script.log_in(alice)
+    both = message("1", id=1) + message("2", id=2)
+    peer.send(both)
+    assert blocked.entered.wait(10)
+    peer.close()
+    peer = script.accept_login(behind=both)
+    wait_until(lambda: alice.state is State.ONLINE)
+    profile = alice.own_profile()
+    peer.receive_request(OWN_PROFILE)
+    peer.answer(OWN_PROFILE, username="alice")
+    result(profile)  # so the repeats have been read
+    assert peer.is_silent()
+    blocked.go.set()
+    ids = [acknowledged(peer.receive())]
+    if ids != [2]:
+        ids.append(acknowledged(peer.receive()))
+    assert ids[-1] == 2
+    assert blocked.contents(2) == blocked.messages == ["1", "2"]
+
+
+def test_handed_over_between_the_lines(new_client: NewClient, script: ScriptedServer) -> None:
+    """What the application had while there was no line is acknowledged when it comes again, not before."""
+    blocked = Blocked()
+    alice = new_client(script.port, blocked)
+    peer = script.log_in(alice)
+    peer.say("1", id=1)
+    assert blocked.entered.wait(10)
+    peer.close()
+    peer = script.accept()
+    peer.receive()
+    blocked.go.set()
+    assert blocked.contents(1) == ["1"]
+    peer.answer(0x14, username="alice", features=["ack"])
+    blocked.wait_for_state(State.ONLINE, count=2)
+    assert peer.is_silent()
+    peer.say("1", id=1)
+    assert acknowledged(peer.receive()) == 1
+    assert blocked.messages == ["1"]
+
+
+def test_a_server_that_starts_anew_with_the_same_ids(
+    alice: JellyClient, script: ScriptedServer, recorder: Recorder
+) -> None:
+    """Other messages with the same ids, from a server with an empty database, are no repeats."""
+    peer = script.log_in(alice)
+    peer.send(message("old 1", id=1) + message("old 2", id=2))
+    recorder.contents(2)
+    peer.close()
+    peer = script.accept_login(behind=message("new 1", id=1))
+    assert acknowledged(peer.receive()) == 1
+    peer.say("new 2", id=2)
+    assert acknowledged(peer.receive()) == 2
+    assert recorder.contents(4) == ["old 1", "old 2", "new 1", "new 2"]
+
+
+def test_another_user_of_the_same_client(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:
+    """Ids belong to a receiver: after a logout and a login as somebody else they mean other messages."""
+    peer = script.log_in(alice)
+    peer.say("hello", id=1)
+    assert acknowledged(peer.receive()) == 1
+    logout = alice.logout()
+    peer.receive_request(0x13)
+    peer.close()
+    result(logout)
+    login = alice.login("dora", "pw")
+    peer = script.accept_login(behind=message("hello", id=1))
+    result(login)
+    assert acknowledged(peer.receive()) == 1
+    assert recorder.contents(2) == ["hello", "hello"]
+
+
+def test_a_classic_line_has_heartbeats_only(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:
+    """Messages without ids are handed over as often as they come, and nothing is said about them."""
+    peer = script.log_in(alice, features=None)
+    peer.send(message("1") + message("1"))
+    assert recorder.contents(2) == ["1", "1"]
+    assert peer.receive().type == HEARTBEAT
+    assert peer.is_silent()
+
+
+# --- the inbox ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def inbox() -> Inbox:
+    inbox = Inbox()
+    inbox.begin()
+    return inbox
+
+
+def came(inbox: Inbox, *ids: int) -> list[bool]:
+    return [inbox.is_new(id, id * 7) for id in ids]
+
+
+def test_inbox_knows_what_came_before(inbox: Inbox) -> None:
+    """An id with the same contents is new once."""
+    assert came(inbox, 1, 2, 1, 2, 3) == [True, True, False, False, True]
+    assert inbox.is_new(3, 0)
+
+
+def test_inbox_acknowledges_the_last_one_at_once(inbox: Inbox) -> None:
+    """And what comes one by one, each at once."""
+    for id in (1, 2, 3):
+        came(inbox, id)
+        assert inbox.handed_over(id, 100.0) == id
+
+
+def test_inbox_acknowledges_in_batches(inbox: Inbox) -> None:
+    """While more waits: each `ACK_COUNT` messages, or when `ACK_SECONDS` have passed."""
+    came(inbox, *range(1, 100))
+    given = [inbox.handed_over(id, 0.0) for id in range(1, 70)]
+    assert [id for id in given if id] == [ACK_COUNT, 2 * ACK_COUNT]
+    assert inbox.handed_over(70, ACK_SECONDS) == 70
+    assert inbox.handed_over(71, ACK_SECONDS) is None
+
+
+def test_inbox_acknowledges_nothing_twice(inbox: Inbox) -> None:
+    """On one connection an acknowledgement is for more than the one before it."""
+    came(inbox, 1, 2)
+    inbox.handed_over(1, 0.0)
+    assert inbox.handed_over(2, 0.0) == 2
+    came(inbox, 1)
+    assert inbox.repeated() is None
+    assert inbox.handed_over(2, 9.0) is None
+
+
+def test_inbox_repeats(inbox: Inbox) -> None:
+    """A repeat is acknowledged if the application has had it, once; else later, by itself."""
+    came(inbox, 1, 2)
+    inbox.handed_over(1, 0.0)
+    inbox.begin()
+    came(inbox, 1, 2)
+    assert (inbox.repeated(), inbox.repeated()) == (1, None)
+    assert inbox.handed_over(2, 0.0) == 2
+
+
+def test_inbox_waits_until_it_has_come_on_this_connection(inbox: Inbox) -> None:
+    """The server takes no acknowledgement of an id that it has not sent on this connection."""
+    came(inbox, 1, 2, 3)
+    inbox.handed_over(1, 0.0)
+    inbox.begin()
+    assert inbox.handed_over(2, 9.0) is None
+    came(inbox, 1)
+    assert inbox.repeated() == 1
+    assert inbox.handed_over(3, 9.0) is None
+    came(inbox, 2, 3)
+    assert inbox.repeated() == 3
+
+
+def test_inbox_forgets_the_oldest(inbox: Inbox) -> None:
+    """It knows `MAX_RECENT` messages; one that a new server numbers the same counts as the newest."""
+    came(inbox, *range(1, MAX_RECENT + 1))
+    assert inbox.is_new(1, 0)
+    came(inbox, MAX_RECENT + 1)
+    assert not inbox.is_new(1, 0)
+    assert came(inbox, 3, 2) == [False, True]

@@ -1,0 +1,326 @@
+"""Every operation of the client library, on Jelly and on the stand-in for the original: its result and its refusals.
+
+The original says why it refuses by no more than a status, keeps what it never answers to itself, and sends an empty
+body with every error; so what is expected of it stands beside what is expected of Jelly.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from client_tools import Join, NewClient, Recorder, Service, error, result
+
+from client_api import (
+    Group,
+    GroupMessageEvent,
+    JellyClient,
+    Login,
+    MessageEvent,
+    Profile,
+    RequestError,
+    RequestRejected,
+    RequestTimeout,
+    ServerFailed,
+    State,
+)
+
+Refusal = tuple[Callable[[JellyClient], Future[Any]], str, type[RequestError] | None]
+
+
+def assert_refused(service: Service, future: Future[Any], code: str, at_original: type[RequestError] | None) -> None:
+    """Jelly refuses with a code and a sentence; the original with a status, or not at all (None)."""
+    if not service.is_original:
+        refused = error(future)
+        assert (type(refused), refused.code) == (RequestRejected, code)
+        assert str(refused).endswith(".")
+    elif at_original is None:
+        result(future)
+    else:
+        refused = error(future)
+        assert (type(refused), refused.code, str(refused)) == (at_original, "", "The server gave no reason.")
+
+
+def found(creator: JellyClient, *members: str) -> None:
+    """Have a client create the group `team` with some members."""
+    result(creator.create_group("team"))
+    for member in members:
+        result(creator.add_member("team", member))
+
+
+# --- coming and going ---------------------------------------------------------------------------------------
+
+
+def test_register(service: Service, new_client: NewClient) -> None:
+    """The result is the name; the client stays offline, and the account can log in."""
+    client = new_client(service.port, features=service.features)
+    assert result(client.register("dora", "pw")) == "dora"
+    assert client.state is State.OFFLINE
+    assert result(client.login("dora", "pw")).username == "dora"
+
+
+def test_register_while_online(service: Service, join: Join) -> None:
+    """Whoever is logged in may register others: that has a connection of its own."""
+    alice = join("alice")
+    assert result(alice.register("dora", "pw")) == "dora"
+    assert (alice.state, alice.username) == (State.ONLINE, "alice")
+
+
+def test_register_refused(service: Service, new_client: NewClient) -> None:
+    """A name that is taken or impossible, and an impossible password, are refused with a code of their own."""
+    client = new_client(service.port)
+    for username, password, code, at_original in (
+        ("alice", "pw", "username_taken", RequestRejected),
+        ("two words", "pw", "invalid_username", None),
+        ("x" * 65, "pw", "invalid_username", ServerFailed),
+        ("dora", "p" * 129, "invalid_password", None),
+    ):
+        assert_refused(service, client.register(username, password), code, at_original)
+
+
+def test_login(service: Service, new_client: NewClient) -> None:
+    """The result has the name and a token of 64 bits, which is not shown; the client is online."""
+    client = new_client(service.port, features=service.features)
+    login = result(client.login("alice", "pw"))
+    assert isinstance(login, Login)
+    assert login.username == "alice"
+    assert -(2**63) <= login.token < 2**63
+    assert str(login.token) not in repr(login)
+    assert (client.state, client.username) == (State.ONLINE, "alice")
+
+
+def test_login_refused(service: Service, new_client: NewClient) -> None:
+    """A wrong name, password or token is refused, the client is offline and may try again."""
+    client = new_client(service.port, features=service.features)
+    for username, password in (("alice", "wrong"), ("nobody", "pw")):
+        assert_refused(service, client.login(username, password), "wrong_credentials", RequestRejected)
+        assert (client.state, client.username) == (State.OFFLINE, None)
+    assert_refused(service, client.resume("alice", 12345), "invalid_token", RequestRejected)
+    assert result(client.login("alice", "pw")).username == "alice"
+
+
+def test_resume(service: Service, new_client: NewClient) -> None:
+    """The token of a client that was closed opens the account to another one; the result repeats it."""
+    with new_client(service.port, features=service.features) as first:
+        token = result(first.login("alice", "pw")).token
+    client = new_client(service.port, features=service.features)
+    login = result(client.resume("alice", token))
+    assert (login.username, login.token) == ("alice", token)
+    assert result(client.own_profile()).username == "alice"
+
+
+def test_logout(service: Service, new_client: NewClient) -> None:
+    """The result is None, the client is offline, and the token is good for nothing any more."""
+    client = new_client(service.port, features=service.features)
+    token = result(client.login("alice", "pw")).token
+    assert result(client.logout()) is None
+    assert (client.state, client.username) == (State.OFFLINE, None)
+    assert_refused(service, client.resume("alice", token), "invalid_token", RequestRejected)
+
+
+# --- messages -----------------------------------------------------------------------------------------------
+
+
+def test_send_message(service: Service, join: Join) -> None:
+    """A message reaches a person who is online, as one event with all that is known; she can reply to it."""
+    receiver, sender = Recorder(), Recorder()
+    bob, alice = join("bob", receiver), join("alice", sender)
+    sent = result(alice.send_message("bob", "hello, 世界 🌍 <&='\">\u2028"))
+    assert sent.receiver == "bob"
+    (event,) = receiver.wait_for(lambda e: isinstance(e, MessageEvent))
+    assert (event.client, event.sender, event.content, event.time) == (
+        bob, "alice", "hello, 世界 🌍 <&='\">\u2028", sent.time,
+    )  # fmt: skip
+    assert event.written_at.timestamp() * 1000 == pytest.approx(sent.time, abs=1)
+    assert result(event.reply("and hello to you")).receiver == "alice"
+    assert sender.contents(1) == ["and hello to you"]
+
+
+def test_messages_that_waited(service: Service, join: Join) -> None:
+    """What was written to a person who was offline comes with her login, in order."""
+    alice, receiver = join("alice"), Recorder()
+    contents = [f"m{number}" for number in range(5)] if not service.is_original else ["m0"]
+    for content in contents:
+        result(alice.send_message("bob", content))
+    join("bob", receiver)
+    assert receiver.contents(len(contents)) == contents
+
+
+def test_send_message_to_nobody(service: Service, join: Join) -> None:
+    """To the original a receiver that there is not is its own fault; and the client stays online."""
+    alice = join("alice")
+    assert_refused(service, alice.send_message("nobody", "hello"), "no_such_user", ServerFailed)
+    assert result(alice.own_profile()).username == "alice"
+
+
+def test_send_group_message(service: Service, join: Join) -> None:
+    """A message to a group reaches its other members, and a reply to it goes to the group."""
+    of_alice, of_bob = Recorder(), Recorder()
+    alice = join("alice", of_alice)
+    join("bob", of_bob)
+    found(alice, "bob")
+    sent = result(alice.send_group_message("team", "hello everybody"))
+    (event,) = of_bob.wait_for(lambda e: isinstance(e, GroupMessageEvent))
+    assert (event.group, event.sender, event.content, event.time) == ("team", "alice", "hello everybody", sent.time)
+    assert result(event.reply("hello alice")).receiver == "team"
+    (event,) = of_alice.wait_for(lambda e: isinstance(e, GroupMessageEvent))
+    assert (event.group, event.sender, event.content) == ("team", "bob", "hello alice")
+
+
+# --- friends and profiles -----------------------------------------------------------------------------------
+
+
+def test_friends(service: Service, join: Join) -> None:
+    """Friends are put on a list, told with whether they are online, and taken off again."""
+    alice = join("alice")
+    assert result(alice.list_friends()) == {}
+    for friend in ("bob", "carol"):
+        assert result(alice.add_friend(friend)) is None
+    join("bob")
+    assert result(alice.list_friends()) == {"bob": True, "carol": False}
+    assert result(alice.remove_friend("carol")) is None
+    assert result(alice.list_friends()) == {"bob": True}
+
+
+def test_profiles(service: Service, join: Join) -> None:
+    """What is given changes, the rest stays, what was never said is None; friends may read it."""
+    alice, bob = join("alice"), join("bob")
+    assert result(alice.update_profile()) is None
+    assert result(alice.own_profile()) == Profile("alice")
+    assert result(alice.update_profile(name="Alice", sex="f", age="30", phone="1", address="Paris")) is None
+    result(alice.update_profile(address="Rome", introduction="Hello"))
+    expected = Profile("alice", "Alice", "f", "30", "1", "Rome", "Hello")
+    assert result(alice.own_profile()) == expected
+    result(bob.add_friend("alice"))
+    assert result(bob.friend_profile("alice")) == expected
+
+
+def test_new_password(service: Service, join: Join) -> None:
+    """A new password counts at the next login, and the old one no more."""
+    alice = join("alice")
+    result(alice.update_profile(password="new"))
+    result(alice.logout())
+    assert_refused(service, alice.login("alice", "pw"), "wrong_credentials", RequestRejected)
+    assert result(alice.login("alice", "new")).username == "alice"
+
+
+# --- groups -------------------------------------------------------------------------------------------------
+
+
+def test_groups(service: Service, join: Join) -> None:
+    """A group has its creator first; members come and go; it is gone when it is disbanded."""
+    alice, bob = join("alice"), join("bob")
+    found(alice, "bob", "carol")
+    team = result(bob.list_groups())["team"]
+    assert team == Group("team", ("alice", "bob", "carol"))
+    assert team.creator == "alice"
+    assert result(alice.remove_member("team", "carol")) is None
+    assert result(alice.list_groups()) == {"team": Group("team", ("alice", "bob"))}
+    assert result(alice.disband_group("team")) is None
+    assert result(alice.list_groups()) == result(bob.list_groups()) == {}
+
+
+def test_leave_group(service: Service, join: Join) -> None:
+    """A member takes himself out of a group. (The original lets only the creator do that.)"""
+    alice, bob = join("alice"), join("bob")
+    found(alice, "bob", "carol")
+    if service.is_original:
+        assert type(error(bob.leave_group("team"))) is RequestRejected
+    else:
+        assert result(bob.leave_group("team")) is None
+        assert result(alice.list_groups())["team"].members == ("alice", "carol")
+
+
+# --- what is refused ----------------------------------------------------------------------------------------
+
+
+REFUSALS: dict[str, Refusal] = {
+    "add friend twice": (lambda alice: alice.add_friend("bob"), "already_friends", None),
+    "add nobody as a friend": (lambda alice: alice.add_friend("nobody"), "no_such_user", None),
+    "remove no friend": (lambda alice: alice.remove_friend("carol"), "not_friends", RequestRejected),
+    "profile of no friend": (lambda alice: alice.friend_profile("carol"), "not_friends", RequestRejected),
+    "long value": (lambda alice: alice.update_profile(age="x" * 256), "too_long", ServerFailed),
+    "no password": (lambda alice: alice.update_profile(password=""), "invalid_password", None),
+    "create again": (lambda alice: alice.create_group("team"), "group_exists", RequestRejected),
+    "impossible group": (lambda alice: alice.create_group("two words"), "invalid_group_name", None),
+    "disband no group": (lambda alice: alice.disband_group("none"), "no_such_group", RequestRejected),
+    "disband another's": (lambda alice: alice.disband_group("club"), "not_group_creator", RequestRejected),
+    "add to no group": (lambda alice: alice.add_member("none", "bob"), "no_such_group", RequestRejected),
+    "add to another's": (lambda alice: alice.add_member("club", "carol"), "not_group_creator", RequestRejected),
+    "add nobody": (lambda alice: alice.add_member("team", "nobody"), "no_such_user", RequestRejected),
+    "add a member": (lambda alice: alice.add_member("team", "bob"), "already_member", None),
+    "remove no member": (lambda alice: alice.remove_member("team", "carol"), "not_a_member", RequestRejected),
+    "remove from another's": (lambda alice: alice.remove_member("club", "bob"), "not_group_creator", RequestRejected),
+    "remove from no group": (lambda alice: alice.remove_member("none", "bob"), "no_such_group", RequestRejected),
+    "write to no group": (lambda alice: alice.send_group_message("none", "hi"), "no_such_group", RequestRejected),
+    "write to another's": (lambda alice: alice.send_group_message("club", "hi"), "not_a_member", None),
+}
+"""What alice asks for, how Jelly refuses it, and what the original does (None: it does it)."""
+
+
+def test_refusals(service: Service, join: Join) -> None:
+    """Each is refused with its code, and the connection stays as it was."""
+    alice, bob = join("alice"), join("bob")
+    result(alice.add_friend("bob"))
+    found(alice, "bob")
+    result(bob.create_group("club"))
+    for what, (operation, code, at_original) in REFUSALS.items():
+        print(what)
+        assert_refused(service, operation(alice), code, at_original)
+    assert result(alice.own_profile()).username == "alice"
+
+
+def test_what_cannot_be_sent(service: Service, join: Join) -> None:
+    """What is too large, on which the server would close, and what has no bytes is refused before it is sent."""
+    bob, alice = Recorder(), join("alice", max_body=1000)
+    join("bob", bob)
+    refused = error(alice.send_message("bob", "x" * 1000))
+    assert (type(refused), refused.code) == (RequestRejected, "malformed_frame")
+    assert "at most 1,000" in str(refused)
+    assert error(alice.send_message("bob", "\ud83d")).code == "malformed_body"
+    assert error(alice.register("\ud83d", "pw")).code == "malformed_body"
+    result(alice.send_message("bob", "x" * 900))
+    assert bob.contents(1) == ["x" * 900]
+
+
+# --- cuts and silence ---------------------------------------------------------------------------------------
+
+
+def test_reconnect(service: Service, join: Join) -> None:
+    """After a cut the client is back with its token, and both ways work again."""
+    of_alice, of_bob = Recorder(), Recorder()
+    alice, bob = join("alice", of_alice), join("bob", of_bob)
+    service.cut()
+    for each in (of_alice, of_bob):
+        each.wait_for_state(State.ONLINE, count=2)
+    result(alice.send_message("bob", "back again"))
+    result(bob.send_message("alice", "me too"))
+    assert (of_bob.contents(1), of_alice.contents(1)) == (["back again"], ["me too"])
+
+
+def test_what_was_written_during_a_cut(service: Service, join: Join) -> None:
+    """It is stored, and comes after the reconnect."""
+    of_bob = Recorder()
+    alice = join("alice")
+    join("bob", of_bob)
+    service.cut(1)
+    of_bob.wait_for_state(State.RECONNECTING)
+    of_bob.wait_for_state(State.ONLINE, count=2)
+    result(alice.send_message("bob", "hello"))
+    assert of_bob.contents(1) == ["hello"]
+
+
+@pytest.mark.parametrize("service", ["original"], indirect=True)
+def test_silence_of_the_original(service: Service, join: Join) -> None:
+    """Where it never answers, the request times out, the line is made anew, and the client can be used again."""
+    recorder = Recorder()
+    alice = join("alice", recorder, request_timeout=0.4)
+    for number in range(10):
+        result(alice.register(f"u{number}", "pw"))
+    result(alice.register("u10", "pw"))
+    found(alice, *(f"u{number}" for number in range(10)))
+    silent, behind = alice.add_member("team", "u10"), alice.own_profile()
+    assert isinstance(error(silent), RequestTimeout)
+    assert error(behind).sent is False
+    recorder.wait_for_state(State.ONLINE, count=2)
+    assert len(result(alice.list_groups())["team"].members) == 11
