@@ -15,7 +15,6 @@ from client_api import JellyClient
 
 NO_LOGIN = {"register", "login", "resume", "from_url"}
 """The examples of these begin with a client that is offline."""
-UNMERGED = {"login"}
 NO_OPERATION = {"close", "wait", "state", "username"}
 EXAMPLES = {test.name.rpartition(".")[2]: test for test in doctest.DocTestFinder().find(client_api) if test.examples}
 OPERATIONS = {
@@ -51,13 +50,7 @@ def names(port: int, new_client: NewClient, request: pytest.FixtureRequest) -> d
     return {"JellyClient": JellyClient, "client": client, "saved_token": saved_token}
 
 
-def examples() -> Iterator[Any]:
-    for operation in sorted(EXAMPLES):
-        marks = pytest.mark.xfail(strict=False, reason="no server grants features yet") if operation in UNMERGED else ()
-        yield pytest.param(operation, marks=marks)
-
-
-@pytest.mark.parametrize("operation", list(examples()))
+@pytest.mark.parametrize("operation", sorted(EXAMPLES))
 def test_example(operation: str, names: dict[str, Any]) -> None:
     """The example gives what it says."""
     test = EXAMPLES[operation]

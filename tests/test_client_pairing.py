@@ -4,6 +4,7 @@ The test plays the server, so it says exactly which bytes come when. A server th
 one that grants none may be the original, which stands one request at a time and nothing near a heartbeat.
 """
 
+import socket
 import time
 from concurrent.futures import wait
 from threading import Thread
@@ -55,6 +56,7 @@ from client_api import (
     SystemEvent,
 )
 from jelly.client.conversation import CLASSIC_GAP, MAX_WAITING, WINDOW
+from jelly.client.line import Line
 
 PROFILE = response(OWN_PROFILE, username="alice")
 
@@ -542,12 +544,27 @@ def test_the_time_counts_from_when_a_request_is_sent(new_client: NewClient, scri
     assert [result(future) for future in futures] == [Profile("alice")] * 3
 
 
-def test_answers_before_a_broken_write_count(new_client: NewClient, script: ScriptedServer) -> None:
-    """What the server sent before it closed is read to its end, although writing to it has failed already."""
+def test_a_line_that_cannot_be_written() -> None:
+    """What the server sent before it closed can be read to its end, although writing to it has failed already."""
+    sock, peer = socket.socketpair()
+    sock.setblocking(False)
+    line = Line(sock)
+    peer.sendall(message("hello") + notice(SYSTEM, event="taken_over"))
+    peer.close()
+    line.send(pack(HEARTBEAT))
+    assert isinstance(line.failure, BrokenPipeError)
+    assert [frame.type for frame in line.receive()] == [PERSON_MESSAGE, SYSTEM]
+    with pytest.raises(EOFError):
+        line.receive()
+    line.close()
+
+
+def test_what_came_before_a_broken_write_counts(new_client: NewClient, script: ScriptedServer) -> None:
+    """A client that writes to a server that has closed still takes what that had sent: here, why it closed."""
     recorder = Recorder()
     alice = new_client(script.port, recorder, heartbeat=0.05)
     peer = script.log_in(alice)
-    peer.send(message("x" * 60_000) * 40 + notice(SYSTEM, event="taken_over"))
+    peer.send(message("x" * 30_000) + notice(SYSTEM, event="taken_over"))
     peer.close()
     assert recorder.wait_for_state(State.OFFLINE).reason is Reason.TAKEN_OVER
 

@@ -196,8 +196,9 @@ class Conversation:
                 return
             self._is_closing = True
             self._ring()
-        while not (is_idle := self._wait_until_idle(deadline)) and time.monotonic() < deadline:
+        while not self._wait_until_idle(deadline) and time.monotonic() < deadline:
             pass
+        has_slow_callback = not (self._callbacks.is_here or self._callbacks.drain(deadline))
         with self._lock:
             self._is_closed = True
             threads = dict(self._threads)
@@ -208,7 +209,7 @@ class Conversation:
         with self._lock:
             self._set_state(State.CLOSED, Reason.CLOSED)
         # What failed just now has listeners; but a callback that is slow has had its time.
-        self._callbacks.finish(max(deadline, time.monotonic() + 1.0) if is_idle else deadline)
+        self._callbacks.finish(deadline if has_slow_callback else max(deadline, time.monotonic() + 1.0))
         with self._lock:
             self._is_done = True
             self._lock.notify_all()
