@@ -3,26 +3,21 @@
 - `Recorder` keeps every event, and waits for those that a test wants;
 - `new_client` (a fixture) makes clients, and closes them;
 - `ScriptedServer` (the fixture `script`) is a socket on which the test itself plays the server, frame by frame;
-- `Proxy` stands between a client and a server, and breaks their lines;
 - `service` (a fixture) is one of the three kinds of servers, each in turn.
 """
 
 import contextlib
 import os
-import select
-import selectors
 import socket
-import struct
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from harness import StartServer
 from original import OriginalServer
+from proxy import Proxy
 from wire import (
     HEARTBEAT,
     LOGIN,
@@ -37,7 +32,6 @@ from wire import (
     pack,
     register,
     to_json,
-    wait_until,
 )
 
 from client_api import (
@@ -52,7 +46,6 @@ from client_api import (
     State,
     SystemEvent,
 )
-from jelly.server import JellyServer
 
 ACK, SYSTEM = 0x24, 0x25
 Event = MessageEvent | GroupMessageEvent | SystemEvent | ConnectionEvent
@@ -268,111 +261,6 @@ def message(content: str, **values: Any) -> bytes:
     )
 
 
-# --- a proxy that breaks lines ------------------------------------------------------------------------------
-
-
-class Proxy:
-    """Passes bytes on between its own port and a server's, on one thread, until it is told to break a line.
-
-    A broken line is reset on both sides. `target` may be changed: it counts for the lines that come.
-    """
-
-    def __init__(self, target: int) -> None:
-        self.target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._selector = selectors.DefaultSelector()
-        self._ear, self._bell = socket.socketpair()
-        self._selector.register(self._listener, selectors.EVENT_READ)
-        self._selector.register(self._ear, selectors.EVENT_READ)
-        self._pairs: dict[socket.socket, socket.socket] = {}
-        self._commands: deque[Callable[[], bool]] = deque()
-        self._thread = threading.Thread(target=self._run, name="proxy")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._tell(lambda: False)
-        self._thread.join()
-
-    def cut(self, number: int | None = None, loses: bool = True) -> None:
-        """Break one line, or all of them. Unless it `loses`, the client still gets what has come from the server."""
-
-        def cut() -> bool:
-            clients = list(self._pairs)[::2]
-            chosen = clients if number is None else [clients[number % len(clients)]] if clients else []
-            for client in chosen:
-                if not loses:
-                    self._pass_on_the_rest(self._pairs[client])
-                self._close(client, reset=loses)
-            return True
-
-        self._tell(cut)
-
-    def _tell(self, command: Callable[[], bool]) -> None:
-        self._commands.append(command)
-        self._bell.send(b"!")
-
-    def _run(self) -> None:
-        with self._listener, self._selector, self._ear, self._bell:
-            while self._step():
-                pass
-            for client in list(self._pairs)[::2]:
-                self._close(client)
-
-    def _step(self) -> bool:
-        for key, _ in self._selector.select():
-            sock: Any = key.fileobj
-            if sock is self._ear:
-                self._ear.recv(1)
-                if not self._commands.popleft()():
-                    return False
-            elif sock is self._listener:
-                self._accept()
-            elif sock in self._pairs:
-                self._pass_on(sock)
-        return True
-
-    def _accept(self) -> None:
-        client, _ = self._listener.accept()
-        try:
-            server = socket.create_connection(("127.0.0.1", self.target), PATIENCE)
-        except OSError:
-            client.close()
-            return
-        self._pairs.update({client: server, server: client})
-        for sock in (client, server):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._selector.register(sock, selectors.EVENT_READ)
-
-    def _pass_on(self, sock: socket.socket) -> None:
-        try:
-            data = sock.recv(65536)
-            self._pairs[sock].sendall(data)
-        except OSError:
-            data = b""
-        if not data:
-            self._close(sock, reset=False)
-
-    def _pass_on_the_rest(self, server: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while select.select([server], [], [], 0)[0] and (data := server.recv(65536)):
-                self._pairs[server].sendall(data)
-
-    def _close(self, sock: socket.socket, reset: bool = True) -> None:
-        for each in (sock, self._pairs.pop(sock)):
-            self._pairs.pop(each, None)
-            self._selector.unregister(each)
-            if reset:
-                with contextlib.suppress(OSError):
-                    each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            each.close()
-
-
 # --- the three kinds of servers -----------------------------------------------------------------------------
 
 
@@ -388,16 +276,6 @@ class Service:
         self.cut = proxy.cut
 
 
-def stop(server: JellyServer) -> None:
-    """Stop a server without waiting for its acceptor to look up by itself."""
-    thread = threading.Thread(target=server.stop)
-    thread.start()
-    wait_until(lambda: server.is_stopping)
-    with contextlib.suppress(OSError):
-        socket.create_connection(("127.0.0.1", server.port), PATIENCE).close()
-    thread.join()
-
-
 @pytest.fixture(params=["jelly", "jelly-classic", "original"])
 def service(request: pytest.FixtureRequest, start_server: StartServer) -> Iterator[Service]:
     """Jelly, Jelly as a classic client knows it, and the stand-in of the original; with alice, bob and carol."""
@@ -405,9 +283,7 @@ def service(request: pytest.FixtureRequest, start_server: StartServer) -> Iterat
         if request.param == "original":
             port = stack.enter_context(OriginalServer()).port
         else:
-            server = start_server(classic_gap=1)
-            stack.callback(stop, server)
-            port = server.port
+            port = start_server(classic_gap=1).port
         register(port, "alice", "bob", "carol")
         proxy = stack.enter_context(Proxy(port))
         yield Service(request.param, port, proxy, ("ack",) if request.param == "jelly" else ())

@@ -1,90 +1,123 @@
 """A line that can be cut: a TCP proxy between a client and its server."""
 
 import contextlib
-import select
+import selectors
 import socket
 import struct
 import threading
+from collections import deque
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-RESET = struct.pack("ii", 1, 0)
+from wire import PATIENCE
 
 
 class Proxy:
-    """Passes on bytes both ways between each client and the server at `target`. `port` is where clients connect."""
+    """Passes bytes on between its own port and a server's, on one thread, until it is told to break a line.
+
+    A broken line is reset on both sides. `target` may be changed: it counts for the lines that come.
+    """
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        self.target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self._bell, self._ear = socket.socketpair()
-        self._lock = threading.Lock()  # guards what is below
+        self._selector = selectors.DefaultSelector()
+        self._ear, self._bell = socket.socketpair()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(self._ear, selectors.EVENT_READ)
         self._pairs: dict[socket.socket, socket.socket] = {}
-        self._is_open = True
+        self._commands: deque[Callable[[], bool]] = deque()
+        self._is_blocked = False
         self._thread = threading.Thread(target=self._run, name="proxy")
-        self._thread.start()
 
     def __enter__(self) -> Self:
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bell.close()
+        self._tell(lambda: False)
         self._thread.join()
-        self.cut()
-        self._listener.close()
-        self._ear.close()
 
-    def cut(self) -> None:
-        """Reset every connection, and each one that comes, until `mend`."""
-        with self._lock:
-            self._is_open = False
-            for line in list(self._pairs):
-                self._drop(line)
+    def cut(self, number: int | None = None) -> None:
+        """Break one line, or all of them."""
+
+        def cut() -> bool:
+            clients = list(self._pairs)[::2]
+            chosen = clients if number is None else [clients[number % len(clients)]] if clients else []
+            for client in chosen:
+                self._close(client)
+            return True
+
+        self._tell(cut)
+
+    def block(self) -> None:
+        """Break all lines, and each one that comes, until `mend`."""
+        self._is_blocked = True
+        self.cut()
 
     def mend(self) -> None:
         """Let new connections through."""
-        with self._lock:
-            self._is_open = True
+        self._is_blocked = False
+
+    def _tell(self, command: Callable[[], bool]) -> None:
+        self._commands.append(command)
+        self._bell.send(b"!")
 
     def _run(self) -> None:
-        while True:
-            with self._lock:
-                lines = list(self._pairs)
-            ready, _, _ = select.select([self._listener, self._ear, *lines], [], [], 0.05)  # lines may be gone by now
-            if self._ear in ready:
-                return
-            for line in ready:
-                with self._lock:
-                    if line is self._listener:
-                        self._accept()
-                    elif line in self._pairs:
-                        self._pass_on(line)
+        with self._listener, self._selector, self._ear, self._bell:
+            while self._step():
+                pass
+            for client in list(self._pairs)[::2]:
+                self._close(client)
+
+    def _step(self) -> bool:
+        for key, _ in self._selector.select():
+            sock: Any = key.fileobj
+            if sock is self._ear:
+                self._ear.recv(1)
+                if not self._commands.popleft()():
+                    return False
+            elif sock is self._listener:
+                self._accept()
+            elif sock in self._pairs:
+                self._pass_on(sock)
+        return True
 
     def _accept(self) -> None:
         client, _ = self._listener.accept()
-        if not self._is_open:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            client.close()
-            return
-        server = socket.create_connection(("127.0.0.1", self._target))
-        self._pairs |= {client: server, server: client}
-
-    def _pass_on(self, line: socket.socket) -> None:
         try:
-            data = line.recv(65536)
-            self._pairs[line].sendall(data)
+            if self._is_blocked:
+                raise ConnectionRefusedError
+            server = socket.create_connection(("127.0.0.1", self.target), PATIENCE)
+        except OSError:
+            _reset(client)
+            return
+        self._pairs.update({client: server, server: client})
+        for sock in (client, server):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._selector.register(sock, selectors.EVENT_READ)
+
+    def _pass_on(self, sock: socket.socket) -> None:
+        try:
+            data = sock.recv(65536)
+            self._pairs[sock].sendall(data)
         except OSError:
             data = b""
         if not data:
-            self._drop(line, reset=False)
+            self._close(sock, reset=False)
 
-    def _drop(self, line: socket.socket, reset: bool = True) -> None:
-        for each in (line, self._pairs.get(line)):
-            if each and self._pairs.pop(each, None):
-                if reset:
-                    with contextlib.suppress(OSError):
-                        each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                each.close()
+    def _close(self, sock: socket.socket, reset: bool = True) -> None:
+        for each in (sock, self._pairs.pop(sock)):
+            self._pairs.pop(each, None)
+            self._selector.unregister(each)
+            (_reset if reset else socket.socket.close)(each)
+
+
+def _reset(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()

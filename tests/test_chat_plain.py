@@ -158,7 +158,7 @@ def test_a_cut(port: int) -> None:
     with Proxy(port) as proxy, Plain("alice", proxy.port) as alice:
         alice.say("/to bob")
         assert alice.line() == "-- you are writing to bob"
-        proxy.cut()
+        proxy.block()
         alice.say("hello?")
         assert alice.line().lstrip("✗?") == " bob < hello?"  # whether it was sent is a matter of luck
         assert "/resend" in alice.line()

@@ -149,7 +149,7 @@ def test_a_cut_and_a_reconnect(port: int, open_chat: Open) -> None:
         alice = open_chat("alice", port=proxy.port)
         alice.enter("/to bob")
         alice.wait_for("bob>")
-        proxy.cut()
+        proxy.block()
         alice.wait_until(lambda: bool(re.search(r"not connected since \d\d:\d\d, trying again", alice.bar)))
         alice.enter("are you there?")
         alice.wait_for("✗ alice │ are you there?", "not delivered: not connected. /resend tries again")
@@ -271,7 +271,7 @@ def test_a_cut_after_a_new_password(port: int, open_chat: Open) -> None:
             alice.wait_until(lambda question=question: alice.input.startswith(question))  # type: ignore[misc]
             alice.enter("secret2")
         alice.wait_for("your password is changed")
-        proxy.cut()
+        proxy.block()
         alice.wait_for("not connected since")
         alice.type("half a sen")
         proxy.mend()

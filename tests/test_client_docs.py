@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from client_tools import NewClient, result, stop
+from client_tools import NewClient, result
 from harness import StartServer
 from wire import ADD_FRIEND, ADD_MEMBER, CREATE_GROUP, UPDATE_PROFILE, logged_in, register
 
@@ -36,7 +36,7 @@ def port(start_server: StartServer) -> Iterator[int]:
             creator.ok(CREATE_GROUP, groupName=group)
             creator.ok(ADD_MEMBER, groupName=group, member=member)
     yield port
-    stop(server)
+    server.stop()
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from random import Random
 from typing import Any
 
 import pytest
-from client_tools import Proxy, Recorder, result
+from client_tools import Recorder, result
 from harness import StartServer
+from proxy import Proxy
 from wire import register, wait_until
 
 from client_api import ConnectionLost, JellyClient, ReconnectPolicy, State
@@ -93,7 +94,7 @@ def test_many_clients_that_are_cut_again_and_again(start_server: StartServer, se
 
 
 def check(crowd: Crowd, acknowledged: int) -> None:
-    """There were cuts, most messages were acknowledged, nothing was refused, and nothing came twice or was never sent."""
+    """There were cuts, most messages were acknowledged, nothing was refused, nothing came twice or was never sent."""
     failures = [type(future.exception(0)) for _, _, future in crowd.sent if future.exception(0)]
     assert set(failures) == {ConnectionLost}
     assert acknowledged > len(crowd.sent) / 2

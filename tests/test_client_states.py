@@ -11,7 +11,6 @@ from client_tools import (
     SYSTEM,
     Join,
     NewClient,
-    Proxy,
     Recorder,
     ScriptedServer,
     Service,
@@ -21,6 +20,7 @@ from client_tools import (
 )
 from harness import StartServer
 from original import OriginalServer
+from proxy import Proxy
 from wire import LOGOUT, RECONNECT, SERVER_BUSY, SERVER_ERROR, logged_in, register, wait_until
 
 from client_api import (

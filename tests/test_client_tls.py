@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from client_tools import QUICK, Proxy, Recorder, ScriptedServer, error, message, result
+from client_tools import QUICK, Recorder, ScriptedServer, error, message, result
 from harness import StartServer
+from proxy import Proxy
 from test_tls import certificate as certificate  # for the fixtures below
 from wire import wait_until
 
