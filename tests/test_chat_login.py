@@ -17,6 +17,7 @@ class Answers(Terminal):
         self.is_there = is_there
         self.answers = list(answers)
         self.seen: list[str] = []
+        self.hidden: list[str] = []
 
     def can_hide(self) -> bool:
         return self.is_there
@@ -25,7 +26,9 @@ class Answers(Terminal):
         self.seen.append(prompt.strip())
         return self.answers.pop(0)
 
-    secret = ask
+    def secret(self, prompt: str) -> str:
+        self.hidden.append(prompt.strip())
+        return self.ask(prompt)
 
     def say(self, text: str) -> None:
         self.seen.append(text)
@@ -67,6 +70,22 @@ def test_a_right_password() -> None:
     assert enter(client, terminal) == ("alice", "pw")
     assert client.calls == [("login", "alice", "pw")]
     assert terminal.seen == ["Password for alice:"]
+
+
+def test_no_password() -> None:
+    """Enter alone is none: it is asked for again, and the server is not bothered."""
+    terminal = Answers("", "", "pw")
+    client = Replies(None)
+    assert enter(client, terminal) == ("alice", "pw")
+    assert client.calls == [("login", "alice", "pw")]
+    assert terminal.seen == ["Password for alice:"] * 3
+
+
+def test_a_password_instead_of_yes_or_no() -> None:
+    """Whoever types the password again at the offer to register does not see it on the screen."""
+    terminal = Answers("wrong", "pw", "pw")
+    assert enter(Replies(WRONG, None), terminal) == ("alice", "pw")
+    assert terminal.hidden == terminal.seen
 
 
 def test_a_new_name() -> None:
