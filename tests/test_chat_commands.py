@@ -81,7 +81,21 @@ def test_misuse(typed: str) -> None:
     """It says how the command is used, and asks nothing of the server."""
     chat = run(typed)
     assert chat.client.calls == []
-    assert chat.said()[-1].startswith(f"it is used so: {typed.split()[0]} ")
+    assert chat.said()[-1].startswith(f"usage: {typed.split()[0]} ")
+
+
+def test_misuse_of_one_of_several() -> None:
+    """Of /group add it says how /group add is used; of /group alone, what there is."""
+    assert run("/group add").said() == ["usage: /group add [#team] bob      take somebody into it"]
+    assert run("/group fly").said() == ["usage: /group create|disband|add|remove|leave|list"]
+
+
+@pytest.mark.parametrize("name", ["friends", "profile", "passwd", "resend", "connect", "logout", "quit"])
+def test_too_many_words(name: str) -> None:
+    """What takes nothing does nothing if it is given something."""
+    chat = run(f"/{name} bob")
+    assert (chat.client.calls, chat.front.has_left) == ([], False)
+    assert chat.said() == [f"usage: /{name}"]
 
 
 @pytest.mark.parametrize(

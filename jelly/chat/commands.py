@@ -51,9 +51,11 @@ def _run(session: Session, text: str) -> None:
     name = word.lower()
     if command := COMMANDS.get(name):
         try:
+            if rest and texts.HELP[name].arguments == texts.NOTHING:
+                raise Misused
             command.run(session, rest)
         except Misused:
-            session.fail(session.words(texts.USAGE, usage=_usage(session, name)))
+            session.fail(session.words(texts.USAGE, usage=_usage(session, name, rest)))
     elif close := difflib.get_close_matches(name, COMMANDS, n=1):
         session.fail(session.words(texts.DID_YOU_MEAN, name=word, close=close[0]))
     else:
@@ -66,8 +68,13 @@ def _split(text: str) -> tuple[str, str]:
     return word, rest[0].rstrip() if rest else ""
 
 
-def _usage(session: Session, name: str) -> str:
-    return f"/{name} {session.words(texts.HELP[name].arguments)}".rstrip()
+def _usage(session: Session, name: str, rest: str = "") -> str:
+    """How a command is used; one that has others below it, as /group, says it of the one that was meant."""
+    help, meant = texts.HELP[name], f"/{name} {_split(rest)[0].lower()} "
+    for line in session.words(help.more).split("\n"):
+        if line.startswith(meant):
+            return line
+    return f"/{name} {session.words(help.arguments)}".rstrip()
 
 
 def _needed(text: str) -> str:

@@ -154,7 +154,7 @@ CANNOT_CONNECT_NOW = Text("cannot connect: {reason}", "无法连接：{reason}")
 PASSWORD_NEEDED = Text("/connect asks for the password", "/connect 会询问密码")
 SERVER_STOPS = Text("the server is going down", "服务器即将停止")
 ALREADY_CONNECTED = Text("you are connected", "已经连接")
-ALREADY_TRYING = Text("it is being tried all the time", "正在不断重试")
+ALREADY_TRYING = Text("still trying to connect", "正在不断重试")
 
 # --- the status bar ------------------------------------------------------------------------------------------
 
@@ -164,6 +164,7 @@ BAR_RECONNECTING = Text("not connected since {since}, trying again", "{since} �
 BAR_OFFLINE = Text("not connected since {since}; /connect", "{since} 起断开；/connect")
 BAR_TAKEN_OVER = Text("ended: logged in elsewhere; /connect", "已结束：在别处登录；/connect")
 BAR_MORE_BELOW = Text("more below", "下面还有")
+NEW_FROM_HERE = Text("new", "新消息")
 
 # --- conversations -------------------------------------------------------------------------------------------
 
@@ -194,7 +195,7 @@ UNKNOWN_COMMAND = Text(
     "没有 /{name} 命令；用 /help 查看所有命令。（以 // 开头可发送以 / 开头的文字）",
 )
 DID_YOU_MEAN = Text("there is no /{name}: did you mean /{close}?", "没有 /{name} 命令：是不是 /{close}？")
-USAGE = Text("it is used so: {usage}", "用法：{usage}")
+USAGE = Text("usage: {usage}", "用法：{usage}")
 FAILED = Text("{what}: {reason}", "{what}：{reason}")
 PERHAPS_DONE = Text("{what}: {reason}; perhaps it was done, perhaps not", "{what}：{reason}，不确定是否已完成")
 ADDED_FRIEND = Text("{name} is on your list now", "{name} 已加入好友列表")
