@@ -131,7 +131,7 @@ def test_a_group_of_three(port: int, open_chat: Open) -> None:
         alice.wait_for(f"{name} is in #team now")
     alice.enter("welcome")
     for other in (bob, carol):
-        other.wait_for("#team(1)")
+        other.wait_for("#team(2)")  # to be taken in counts, too
         other.type("/to #")
         other.press("tab", "enter")
         other.wait_for("alice │ welcome", "#team>")
