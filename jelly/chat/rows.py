@@ -24,7 +24,7 @@ Row = list[tuple[str, str]]
 NARROW = 40
 """Cells under which a screen has no columns."""
 WIDEST_NAME = 16
-COLOURS = 6
+COLOURS = 5
 
 
 class Columns(NamedTuple):

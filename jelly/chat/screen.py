@@ -55,12 +55,12 @@ STYLE = {
     "bar-here": "reverse bold",
     "bar-unread": "reverse bold",
     "prompt": "bold",
+    # No yellow: on a light background nobody could read it.
     "name0": "ansigreen",
     "name1": "ansicyan",
     "name2": "ansimagenta",
     "name3": "ansibrightblue",
-    "name4": "ansiyellow",
-    "name5": "ansibrightmagenta",
+    "name4": "ansibrightmagenta",
 }
 
 
