@@ -1,5 +1,6 @@
 """The login at the terminal: what is asked, and with which exit code it ends."""
 
+import ssl
 from typing import Any
 
 import pytest
@@ -120,12 +121,26 @@ def test_three_wrong_passwords() -> None:
     assert [name for name, *_ in client.calls] == ["login"] * 3
 
 
+def caused_by(error: Exception) -> ConnectionLost:
+    lost = ConnectionLost("", sent=False)
+    lost.__cause__ = error
+    return lost
+
+
+def untrusted() -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError()
+    error.verify_message = "self-signed certificate"
+    return error
+
+
 @pytest.mark.parametrize(
     ("reply", "code", "said"),
     [
         (RequestRejected("too_many_attempts"), LOGIN_REFUSED, "Cannot log in as alice: too many failed logins"),
         (ConnectionLost("", sent=False), NO_CONNECTION, "Cannot connect to jelly://example.org: nobody answers there"),
         (ConnectionLost("", sent=True), NO_CONNECTION, "it closes the connection"),
+        (caused_by(ssl.SSLError()), NO_CONNECTION, "if it speaks none, its address begins with jelly://"),
+        (caused_by(untrusted()), NO_CONNECTION, r"self-signed certificate \(--tls-ca FILE trusts"),
         (RequestTimeout(), NO_CONNECTION, "no answer in time"),
     ],
 )

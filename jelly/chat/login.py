@@ -123,7 +123,9 @@ class Door:
         """Why there is no connection; the system's own words where it has some."""
         cause = error.__cause__
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return cause.verify_message
+            return self._words(texts.NOT_TRUSTED, reason=cause.verify_message.rstrip("."))
+        if isinstance(cause, ssl.SSLError):
+            return self._words(texts.NO_TLS)
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         if isinstance(error, ConnectionLost):
