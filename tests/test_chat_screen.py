@@ -449,6 +449,19 @@ def test_a_dumb_terminal(port: int) -> None:
         assert b"\x1b" not in alice.output
 
 
+def test_ctrl_c_at_a_question(port: int) -> None:
+    """Line by line it gives up the question, not the chat."""
+    register(port, "alice")
+    with Terminal("alice", port=port, TERM="dumb", JELLY_PASSWORD="pw") as alice:
+        alice.wait_for("-- Welcome, alice")
+        alice.enter("/passwd")
+        alice.wait_for("New password:")
+        alice.press("ctrl-c")
+        alice.wait_for("-- nothing is changed")
+        alice.enter("/quit")
+        assert alice.wait_for_end() == 0
+
+
 def test_without_prompt_toolkit(port: int) -> None:
     """It is the plain mode, with one hint how to get the screen."""
     register(port, "alice")
