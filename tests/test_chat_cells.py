@@ -32,7 +32,7 @@ def test_control_characters_are_seen() -> None:
 
 def test_emoji_of_several_parts() -> None:
     """Terminals disagree about their widths, so the parts are shown."""
-    assert clean("👩\u200d💻❤\ufe0f") == "👩💻❤"
+    assert clean("👩\u200d💻❤\ufe0f 👍🏽 🇨🇳") == "👩💻❤ 👍 CN"
 
 
 def test_a_pile_of_accents_is_cut() -> None:

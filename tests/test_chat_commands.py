@@ -81,7 +81,42 @@ def test_misuse(typed: str) -> None:
     """It says how the command is used, and asks nothing of the server."""
     chat = run(typed)
     assert chat.client.calls == []
-    assert chat.said()[-1].startswith(f"it is used so: {typed.split()[0]} ")
+    assert chat.said()[-1].startswith(f"usage: {typed.split()[0]} ")
+
+
+@pytest.mark.parametrize(
+    ("typed", "event", "members", "here", "elsewhere"),
+    [
+        ("/group add #team carol", "group_changed", ("alice", "bob", "carol"), "carol joined", "carol is in #team now"),
+        ("/group remove #team bob", "group_changed", ("alice",), "bob left", "bob is out of #team"),
+        ("/group leave #team", "group_changed", ("bob",), "you are no longer in #team", "you have left #team"),
+        ("/group disband #team", "group_disbanded", (), "#team was disbanded", "#team is disbanded"),
+    ],
+)
+def test_a_change_of_a_group_is_said_once(
+    typed: str, event: str, members: tuple[str, ...], here: str, elsewhere: str
+) -> None:
+    """In the group's own conversation the notice that came before the answer has said it."""
+    for where, said in (("#team", [here]), ("", [elsewhere])):
+        chat = run(typed, where=where)
+        chat.system(event, group="team", members=members)
+        chat.client.answer()
+        assert chat.said() == said
+        assert chat.model.groups.get("team", ()) == (members if "alice" in members else ())
+
+
+def test_misuse_of_one_of_several() -> None:
+    """Of /group add it says how /group add is used; of /group alone, what there is."""
+    assert run("/group add").said() == ["usage: /group add [#team] bob      take somebody into it"]
+    assert run("/group fly").said() == ["usage: /group create|disband|add|remove|leave|list"]
+
+
+@pytest.mark.parametrize("name", ["friends", "profile", "passwd", "resend", "connect", "logout", "quit"])
+def test_too_many_words(name: str) -> None:
+    """What takes nothing does nothing if it is given something."""
+    chat = run(f"/{name} bob")
+    assert (chat.client.calls, chat.front.has_left) == ([], False)
+    assert chat.said() == [f"usage: /{name}"]
 
 
 @pytest.mark.parametrize(

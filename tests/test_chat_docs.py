@@ -1,12 +1,11 @@
 """The page about the chat is true: its screen, its keys, its commands, its exit codes."""
 
 import re
-import time
 
 from harness import StartServer
 from process import ROOT
 from terminal import Terminal
-from wire import ADD_MEMBER, CREATE_GROUP, GROUP_MESSAGE, logged_in, register
+from wire import ADD_MEMBER, CREATE_GROUP, logged_in, register
 
 from jelly.chat import texts
 from jelly.chat.commands import COMMANDS
@@ -45,7 +44,6 @@ def test_the_screen(start_server: StartServer) -> None:
             reader.wait_for(f"│ {text[:20]}")
         carol.ok(CREATE_GROUP, groupName="team")
         carol.ok(ADD_MEMBER, groupName="team", member="alice")
-        carol.message("team", "hello", GROUP_MESSAGE, time=int(time.time() * 1000))
         alice.wait_for("2:#team(1)")
         alice.type("see you th")
         alice.wait_until(lambda: alice.input == shown[-1])

@@ -1,5 +1,6 @@
 """The login at the terminal: what is asked, and with which exit code it ends."""
 
+import ssl
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ class Answers(Terminal):
         self.is_there = is_there
         self.answers = list(answers)
         self.seen: list[str] = []
+        self.hidden: list[str] = []
 
     def can_hide(self) -> bool:
         return self.is_there
@@ -25,7 +27,9 @@ class Answers(Terminal):
         self.seen.append(prompt.strip())
         return self.answers.pop(0)
 
-    secret = ask
+    def secret(self, prompt: str) -> str:
+        self.hidden.append(prompt.strip())
+        return self.ask(prompt)
 
     def say(self, text: str) -> None:
         self.seen.append(text)
@@ -69,6 +73,22 @@ def test_a_right_password() -> None:
     assert terminal.seen == ["Password for alice:"]
 
 
+def test_no_password() -> None:
+    """Enter alone is none: it is asked for again, and the server is not bothered."""
+    terminal = Answers("", "", "pw")
+    client = Replies(None)
+    assert enter(client, terminal) == ("alice", "pw")
+    assert client.calls == [("login", "alice", "pw")]
+    assert terminal.seen == ["Password for alice:"] * 3
+
+
+def test_a_password_instead_of_yes_or_no() -> None:
+    """Whoever types the password again at the offer to register does not see it on the screen."""
+    terminal = Answers("wrong", "pw", "pw")
+    assert enter(Replies(WRONG, None), terminal) == ("alice", "pw")
+    assert terminal.hidden == terminal.seen
+
+
 def test_a_new_name() -> None:
     """It is registered once the password was typed twice."""
     terminal = Answers("alice", "pw", "y", "pwd", "pw", "y", "pw")
@@ -101,12 +121,26 @@ def test_three_wrong_passwords() -> None:
     assert [name for name, *_ in client.calls] == ["login"] * 3
 
 
+def caused_by(error: Exception) -> ConnectionLost:
+    lost = ConnectionLost("", sent=False)
+    lost.__cause__ = error
+    return lost
+
+
+def untrusted() -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError()
+    error.verify_message = "self-signed certificate"
+    return error
+
+
 @pytest.mark.parametrize(
     ("reply", "code", "said"),
     [
         (RequestRejected("too_many_attempts"), LOGIN_REFUSED, "Cannot log in as alice: too many failed logins"),
         (ConnectionLost("", sent=False), NO_CONNECTION, "Cannot connect to jelly://example.org: nobody answers there"),
         (ConnectionLost("", sent=True), NO_CONNECTION, "it closes the connection"),
+        (caused_by(ssl.SSLError()), NO_CONNECTION, "if it speaks none, its address begins with jelly://"),
+        (caused_by(untrusted()), NO_CONNECTION, r"self-signed certificate \(--tls-ca FILE trusts"),
         (RequestTimeout(), NO_CONNECTION, "no answer in time"),
     ],
 )

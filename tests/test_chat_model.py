@@ -39,6 +39,22 @@ def test_unread() -> None:
     assert team.unread == 0
 
 
+def test_where_the_unread_ones_begin() -> None:
+    """The first of them is remembered while they are read, and until one turns away again."""
+    model = Model()
+    bob = model[Peer("bob")]
+    for text in ("one", "two"):
+        model.received(bob, line(text))
+    first = bob.lines[0]
+    model.show(bob)
+    model.received(bob, line("three"))
+    assert bob.first_new is first
+    model.show(bob)
+    assert bob.first_new is first
+    model.show(model.home)
+    assert bob.first_new is None
+
+
 def test_numbers_and_the_next_unread() -> None:
     """Conversations keep their numbers; Alt-a goes round."""
     model = Model()

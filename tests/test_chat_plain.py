@@ -253,10 +253,18 @@ def test_wrong_places() -> None:
     for arguments, said in (
         (["--server=http://x"], "http://x is not of the form jelly://host:port"),
         (["--server=jellys://x", "--tls-ca=/missing.pem"], "/missing.pem cannot be used: No such file"),
+        (["--server=jellys://x", "--tls-ca=/etc/passwd"], "/etc/passwd cannot be used: there is no certificate in it"),
     ):
         code, output = send("alice", *arguments, port=1)
         assert code == 2
         assert said in output
+
+
+def test_a_server_without_tls(port: int) -> None:
+    """3, in other words than those of the TLS library."""
+    code, output = send("alice", "--send", "bob", "x", f"--server=jellys://127.0.0.1:{port}", port=port)
+    assert code == 3
+    assert "if it speaks none, its address begins with jelly://" in output
 
 
 def test_nobody_listens() -> None:
@@ -296,8 +304,9 @@ def test_not_known_whether_it_arrived(port: int, port_without_answers: int) -> N
 
 def test_help() -> None:
     """In both languages, with the exit codes."""
-    for language, words in (("en", "exit codes:"), ("zh", "退出码")):
+    for language, usage, words in (("en", "usage: ", "exit codes:"), ("zh", "用法：", "退出码")):
         code, output = send("--help", f"--lang={language}", port=1)
         assert code == 0
+        assert output.startswith(usage)
         assert words in output
         assert re.findall(r"^  (\d)  ", output, re.MULTILINE) == list("012345")

@@ -77,6 +77,22 @@ def test_days() -> None:
     ]
 
 
+def test_where_the_new_ones_begin() -> None:
+    """A row says it, unless there is nothing above; it is as wide as the screen."""
+    shown = conversation(theirs("old"), theirs("one"), theirs("two"))
+    shown.first_new = shown.lines[1]
+    rows, _ = view(shown, 40, 20, 0, TODAY, "新消息")
+    assert [text.strip("─ ") for text in texts_of(rows)] == [
+        "14:03   bob │ old",
+        "新消息",
+        "14:03   bob │ one",
+        "14:03   bob │ two",
+    ]
+    assert width(texts_of(rows)[1]) == 40
+    shown.first_new = shown.lines[0]
+    assert len(view(shown, 40, 20, 0, TODAY)[0]) == 3
+
+
 @pytest.mark.parametrize("cells", [*range(1, 45), 80, 200])
 def test_no_row_is_wider_than_the_screen(cells: int) -> None:
     """Whatever the width: also of names that are too long, and of wide characters."""

@@ -128,10 +128,10 @@ def test_a_group_of_three(port: int, open_chat: Open) -> None:
     alice.enter("/to #team")
     for name in ("bob", "carol"):
         alice.enter(f"/group add {name}")
-        alice.wait_for(f"{name} is in #team now")
+        alice.wait_for(f"-- │ {name} ")  # joined, or is in it: whichever is said first
     alice.enter("welcome")
     for other in (bob, carol):
-        other.wait_for("#team(1)")
+        other.wait_for("#team(2)")  # to be taken in counts, too
         other.type("/to #")
         other.press("tab", "enter")
         other.wait_for("alice │ welcome", "#team>")
@@ -447,6 +447,19 @@ def test_a_dumb_terminal(port: int) -> None:
         alice.enter("/quit")
         assert alice.wait_for_end() == 0
         assert b"\x1b" not in alice.output
+
+
+def test_ctrl_c_at_a_question(port: int) -> None:
+    """Line by line it gives up the question, not the chat."""
+    register(port, "alice")
+    with Terminal("alice", port=port, TERM="dumb", JELLY_PASSWORD="pw") as alice:
+        alice.wait_for("-- Welcome, alice")
+        alice.enter("/passwd")
+        alice.wait_for("New password:")
+        alice.press("ctrl-c")
+        alice.wait_for("-- nothing is changed")
+        alice.enter("/quit")
+        assert alice.wait_for_end() == 0
 
 
 def test_without_prompt_toolkit(port: int) -> None:

@@ -119,6 +119,15 @@ def test_what_came_while_one_was_away() -> None:
     assert [each.unread for each in chat.model] == [0, 2, 1, 1]
 
 
+def test_what_came_meanwhile_to_the_conversation_that_is_shown() -> None:
+    """It stands there: nobody has to be led to it."""
+    chat = Chat()
+    chat.session.begin("alice", "pw")
+    chat.session.show(Peer("bob"))
+    chat.receive("bob", "hello", time=MS - 60_000)
+    assert chat.said() == ["hello"]
+
+
 def test_a_message_has_the_time_of_its_sender() -> None:
     """Not that of its arrival."""
     chat = Chat()
@@ -204,7 +213,7 @@ def test_connecting_when_there_is_no_need() -> None:
     chat.session.connect()
     chat.client.state = State.RECONNECTING
     chat.session.connect()
-    assert chat.said() == ["you are connected", "it is being tried all the time"]
+    assert chat.said() == ["you are connected", "still trying to connect"]
     assert chat.client.calls == []
 
 
@@ -234,6 +243,7 @@ def test_changes_of_a_group() -> None:
         "you are no longer in #team",
     ]
     assert chat.model.groups == {}
+    assert chat.model[team].unread == 1
 
 
 def test_the_end_of_a_group() -> None:

@@ -62,12 +62,13 @@ def _parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse
         prog="jelly chat",
         description=words(texts.ABOUT),
         epilog=words(texts.ABOUT_EXIT),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_formatter(words),
         add_help=False,
     )
-    add = parser.add_argument
+    about = parser.add_argument_group(words(texts.ARGUMENTS))
+    add = parser.add_argument_group(words(texts.OPTIONS)).add_argument
     server = environment.get("JELLY_SERVER") or DEFAULT_SERVER
-    add("name", nargs="?", default="", metavar="NAME", help=words(texts.ARG_NAME))
+    about.add_argument("name", nargs="?", default="", metavar="NAME", help=words(texts.ARG_NAME))
     add("--server", default=server, metavar="URL", help=words(texts.ARG_SERVER))
     add("--tls-ca", default="", metavar="FILE", help=words(texts.ARG_CA))
     add("--plain", action="store_true", help=words(texts.ARG_PLAIN))
@@ -75,6 +76,16 @@ def _parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse
     add("--lang", choices=LANGUAGES, default=language_of(environment), help=words(texts.ARG_LANG))
     add("-h", "--help", action="help", help=words(texts.ARG_HELP))
     return parser.parse_args(arguments)
+
+
+def _formatter(words: Words) -> type[argparse.HelpFormatter]:
+    """The usual one says "usage:" in English."""
+
+    class Formatter(argparse.RawDescriptionHelpFormatter):
+        def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
+            super().add_usage(usage, actions, groups, words(texts.USAGE_PREFIX) if prefix is None else prefix)
+
+    return Formatter
 
 
 def _client(options: argparse.Namespace, words: Words, **more: Any) -> JellyClient:
@@ -92,7 +103,8 @@ def _tls(options: argparse.Namespace, words: Words) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=options.tls_ca)
     except OSError as error:
-        reason = error.strerror or str(error)
+        is_there = isinstance(error, ssl.SSLError)
+        reason = words(texts.NO_CERTIFICATE) if is_there else error.strerror or str(error)
         raise Failed(USAGE, clean(words(texts.BAD_CA, file=options.tls_ca, reason=reason))) from error
 
 

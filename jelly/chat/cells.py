@@ -37,8 +37,10 @@ def _shown(char: str) -> str:
         return chr(0x2400 + code)  # ␀ ␁ … ␛: the control pictures
     if code == 0x7F:
         return "␡"
-    if char in "\u200d\ufe0f":
-        return ""  # terminals disagree about how wide the emoji are that these two make: show their parts
+    if char in "\u200d\ufe0f" or 0x1F3FB <= code <= 0x1F3FF:
+        return ""  # terminals disagree about how wide the emoji are that joiners and skin tones make: show their parts
+    if 0x1F1E6 <= code <= 0x1F1FF:
+        return chr(code - 0x1F1E6 + ord("A"))  # nor do they agree about flags, which are two letters
     # Cc: C1 control characters. Cf: bidirectional ones and other invisible ones. Cs: lone surrogates.
     return "�" if category in ("Cc", "Cf", "Cs", "Zl", "Zp") and char != "\u200c" else char
 

@@ -17,6 +17,7 @@ from jelly.chat.model import Conversation, Peer
 from jelly.chat.session import Session
 
 Complete = Callable[[Session, str], Iterable[str]]
+Members = tuple[str, ...]
 
 
 class Misused(Exception):
@@ -51,9 +52,11 @@ def _run(session: Session, text: str) -> None:
     name = word.lower()
     if command := COMMANDS.get(name):
         try:
+            if rest and texts.HELP[name].arguments == texts.NOTHING:
+                raise Misused
             command.run(session, rest)
         except Misused:
-            session.fail(session.words(texts.USAGE, usage=_usage(session, name)))
+            session.fail(session.words(texts.USAGE, usage=_usage(session, name, rest)))
     elif close := difflib.get_close_matches(name, COMMANDS, n=1):
         session.fail(session.words(texts.DID_YOU_MEAN, name=word, close=close[0]))
     else:
@@ -66,8 +69,13 @@ def _split(text: str) -> tuple[str, str]:
     return word, rest[0].rstrip() if rest else ""
 
 
-def _usage(session: Session, name: str) -> str:
-    return f"/{name} {session.words(texts.HELP[name].arguments)}".rstrip()
+def _usage(session: Session, name: str, rest: str = "") -> str:
+    """How a command is used; one that has others below it, as /group, says it of the one that was meant."""
+    help, meant = texts.HELP[name], f"/{name} {_split(rest)[0].lower()} "
+    for line in session.words(help.more).split("\n"):
+        if line.startswith(meant):
+            return line
+    return f"/{name} {session.words(help.arguments)}".rstrip()
 
 
 def _needed(text: str) -> str:
@@ -286,44 +294,57 @@ def _group_create(session: Session, rest: str) -> None:
 
 def _group_disband(session: Session, rest: str) -> None:
     name = _group_alone(session, rest)
-    what = f"/group disband {Peer(name, True)}"
-    _request(session, what, session.client.disband_group(name), lambda _, where: _gone(session, name, where, False))
+    text = session.words(texts.GROUP_DISBANDED, group=Peer(name, True))
+    _change_group(session, "disband", name, session.client.disband_group(name), text, lambda _: ())
 
 
 def _group_leave(session: Session, rest: str) -> None:
     name = _group_alone(session, rest)
-    what = f"/group leave {Peer(name, True)}"
-    _request(session, what, session.client.leave_group(name), lambda _, where: _gone(session, name, where, True))
-
-
-def _gone(session: Session, name: str, where: Conversation, left: bool) -> None:
-    session.model.groups.pop(name, None)
-    text = texts.GROUP_LEFT if left else texts.GROUP_DISBANDED
-    session.note(session.words(text, group=Peer(name, True)), where)
+    text = session.words(texts.GROUP_LEFT, group=Peer(name, True))
+    _change_group(session, "leave", name, session.client.leave_group(name), text, lambda _: ())
 
 
 def _group_add(session: Session, rest: str) -> None:
     group, member = _group_and_member(session, rest)
+    text = session.words(texts.MEMBER_ADDED, name=Peer(member), group=Peer(group, True))
 
-    def done(_: None, where: Conversation) -> None:
-        session.note(session.words(texts.MEMBER_ADDED, name=Peer(member), group=Peer(group, True)), where)
-        members = session.model.groups.get(group, (session.name,))
-        session.model.groups[group] = (*members, *({member} - set(members)))
+    def with_member(members: Members) -> Members:
+        return members if member in members else (*(members or (session.name,)), member)
 
-    what = f"/group add {Peer(group, True)} {Peer(member)}"
-    _request(session, what, session.client.add_member(group, member), done)
+    _change_group(session, "add", group, session.client.add_member(group, member), text, with_member, member)
 
 
 def _group_remove(session: Session, rest: str) -> None:
     group, member = _group_and_member(session, rest)
+    text = session.words(texts.MEMBER_REMOVED, name=Peer(member), group=Peer(group, True))
+
+    def without(members: Members) -> Members:
+        return tuple(name for name in members if name != member)
+
+    _change_group(session, "remove", group, session.client.remove_member(group, member), text, without, member)
+
+
+def _change_group(
+    session: Session,
+    word: str,
+    group: str,
+    future: "Future[Any]",
+    text: str,
+    change: Callable[[Members], Members],
+    member: str = "",
+) -> None:
+    """Ask for a change of a group; say that it is done, unless a notice has said so in the same place already."""
+    peer, before = Peer(group, True), session.model.groups.get(group)
 
     def done(_: None, where: Conversation) -> None:
-        session.note(session.words(texts.MEMBER_REMOVED, name=Peer(member), group=Peer(group, True)), where)
-        members = session.model.groups.get(group, ())
-        session.model.groups[group] = tuple(name for name in members if name != member)
+        members = session.model.groups.pop(group, None)
+        if after := change(members or ()):
+            session.model.groups[group] = after
+        if where.peer != peer or members == before:
+            session.note(text, where)
 
-    what = f"/group remove {Peer(group, True)} {Peer(member)}"
-    _request(session, what, session.client.remove_member(group, member), done)
+    what = f"/group {word} {peer} {Peer(member) if member else ''}".rstrip()
+    _request(session, what, future, done)
 
 
 def _group_list(session: Session, rest: str) -> None:

@@ -99,7 +99,10 @@ class Door:
     def _ask_password(self, name: str) -> str:
         if not self._terminal.can_hide():
             raise Failed(USAGE, self._say(texts.NEED_PASSWORD))
-        return self._terminal.secret(self._say(texts.ASK_PASSWORD, name=name))
+        secret = ""
+        while not secret:
+            secret = self._terminal.secret(self._say(texts.ASK_PASSWORD, name=name))
+        return secret
 
     def _log_in(self, name: str, password: str) -> None:
         """Raises RequestRejected if the server says no."""
@@ -120,7 +123,9 @@ class Door:
         """Why there is no connection; the system's own words where it has some."""
         cause = error.__cause__
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return cause.verify_message
+            return self._words(texts.NOT_TRUSTED, reason=cause.verify_message.rstrip("."))
+        if isinstance(cause, ssl.SSLError):
+            return self._words(texts.NO_TLS)
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         if isinstance(error, ConnectionLost):
@@ -128,7 +133,8 @@ class Door:
         return self._words.error(error)
 
     def _wants_to_register(self, name: str) -> bool:
-        answer = self._terminal.ask(self._say(texts.ASK_REGISTER, name=name) + " ")
+        # Not shown: whoever mistyped a password is quick to type it again here.
+        answer = self._terminal.secret(self._say(texts.ASK_REGISTER, name=name))
         return answer.strip().lower() in ("y", "yes", "是", "好")
 
     def _register(self, name: str, password: str, is_typed: bool) -> bool:

@@ -80,6 +80,8 @@ class Conversation:
     peer: Peer | None
     lines: deque[Line] = field(default_factory=deque)
     unread: int = 0
+    first_new: Line | None = None
+    """The first line that was unread, until one turns away from it again."""
     draft: str = ""
     """What was typed here and not sent, while another conversation is shown."""
     names: int = 2
@@ -135,6 +137,8 @@ class Model:
 
     def show(self, conversation: Conversation) -> None:
         """Turn to a conversation: what it holds is read."""
+        if conversation is not self.current:
+            self.current.first_new = None
         self.current = conversation
         conversation.unread = 0
 
@@ -151,8 +155,15 @@ class Model:
     def received(self, conversation: Conversation, line: Line) -> None:
         """Put a message into its conversation; it is unread unless that is the one shown."""
         conversation.add(line)
-        if conversation is not self.current:
-            conversation.unread += 1
+        self.count(conversation, line)
+
+    def count(self, conversation: Conversation, line: Line) -> None:
+        """Count a line of a conversation as unread, unless that is the one shown."""
+        if conversation is self.current:
+            return
+        if not conversation.unread:
+            conversation.first_new = line
+        conversation.unread += 1
 
     def undelivered(self) -> int:
         """How many messages of ours are marked, in all conversations."""

@@ -96,9 +96,11 @@ class Plain(Front):
     def ask_secret(self, label: str, then: Callable[[str], None]) -> None:
         if self._source.isatty():
             try:
-                then(getpass.getpass(clean(label)))
-            except EOFError:
-                then("")
+                secret = getpass.getpass(clean(label))
+            except (EOFError, KeyboardInterrupt):  # given up: the question, not the chat
+                self._print("")
+                secret = ""
+            then(secret)
         else:
             then(self._source.readline().rstrip("\n"))
 

@@ -24,7 +24,7 @@ Row = list[tuple[str, str]]
 NARROW = 40
 """Cells under which a screen has no columns."""
 WIDEST_NAME = 16
-COLOURS = 6
+COLOURS = 5
 
 
 class Columns(NamedTuple):
@@ -115,11 +115,16 @@ def _rows_without_columns(line: Line, columns: Columns) -> Iterator[Row]:
             yield [("", "  "), (_mark_style(line.mark), text)]
 
 
-def _date_row(day: date, width: int) -> Row:
-    return [("class:dim", f" {day.isoformat()} ".center(max(0, width), "─"))]
+def _dividing(text: str, cells: int) -> Row:
+    """A row that says something in its middle."""
+    shown = f" {text} "
+    before, after = divmod(max(0, cells - width(shown)), 2)
+    return [("class:dim", "─" * before + shown + "─" * (before + after))]
 
 
-def view(conversation: Conversation, width: int, height: int, offset: int, today: date) -> tuple[list[Row], int]:
+def view(
+    conversation: Conversation, width: int, height: int, offset: int, today: date, new: str = "new"
+) -> tuple[list[Row], int]:
     """The rows to be shown: so many, and so many from the end; and the offset that was possible."""
     columns = columns_of(conversation, width)
     lines = list(conversation.lines)
@@ -128,9 +133,11 @@ def view(conversation: Conversation, width: int, height: int, offset: int, today
         if len(upwards) >= height + offset:
             break
         upwards.extend(reversed(rows_of(lines[place], columns)))
+        if place and lines[place] is conversation.first_new:
+            upwards.append(_dividing(new, width))
         day = lines[place].at.date()
         if day != (lines[place - 1].at.date() if place else today):
-            upwards.append(_date_row(day, width))
+            upwards.append(_dividing(day.isoformat(), width))
     offset = min(offset, max(0, len(upwards) - height))
     return upwards[offset : offset + height][::-1], offset
 

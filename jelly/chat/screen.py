@@ -37,7 +37,7 @@ from prompt_toolkit.layout.processors import BeforeInput, PasswordProcessor
 from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.styles import Attrs, Style
 
-from jelly.chat import rows
+from jelly.chat import rows, texts
 from jelly.chat.cells import clean
 from jelly.chat.commands import complete, submit
 from jelly.chat.model import Conversation
@@ -55,12 +55,12 @@ STYLE = {
     "bar-here": "reverse bold",
     "bar-unread": "reverse bold",
     "prompt": "bold",
+    # No yellow: on a light background nobody could read it.
     "name0": "ansigreen",
     "name1": "ansicyan",
     "name2": "ansimagenta",
     "name3": "ansibrightblue",
-    "name4": "ansiyellow",
-    "name5": "ansibrightmagenta",
+    "name4": "ansibrightmagenta",
 }
 
 
@@ -96,7 +96,8 @@ class Lines(UIControl):
     def create_content(self, width: int, height: int) -> UIContent:
         self._width, self.height = width, height
         today = self._session.now().date()
-        shown, self.offset = rows.view(self._session.model.current, width, height, self.offset, today)
+        new = self._session.words(texts.NEW_FROM_HERE)
+        shown, self.offset = rows.view(self._session.model.current, width, height, self.offset, today, new)
         padded: list[StyleAndTextTuples] = [[] for _ in range(height - len(shown))]
         padded.extend([*row] for row in shown)
         return UIContent(get_line=lambda number: padded[number], line_count=len(padded), show_cursor=False)

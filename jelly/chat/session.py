@@ -297,7 +297,8 @@ class Session:
         if not self.front.has_keys:
             return  # it was printed itself; there is nothing to lead to
         if self._is_from_before(event.time):
-            self._count_away(peer)
+            if conversation is not self.model.current:
+                self._count_away(peer)
         elif is_new:
             number = list(self.model).index(conversation)
             self.note(self.words(texts.WRITES_FIRST, name=peer, number=number), self.model.home)
@@ -362,7 +363,9 @@ class Session:
         self.model.groups[group] = members
         if before is None:  # one has been taken in: a conversation begins, so that one sees it
             names = self._names_of(name for name in members if name != self.name)
-            self.note(self.words(texts.YOU_ARE_IN, group=peer, names=names), self.model[peer])
+            line = self.note(self.words(texts.YOU_ARE_IN, group=peer, names=names), self.model[peer])
+            if self.front.has_keys:  # else it was printed
+                self.model.count(self.model[peer], line)
             return None
         self._note_about_some(peer, texts.JOINED, set(members) - set(before))
         self._note_about_some(peer, texts.LEFT, set(before) - set(members))

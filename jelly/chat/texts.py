@@ -154,7 +154,7 @@ CANNOT_CONNECT_NOW = Text("cannot connect: {reason}", "无法连接：{reason}")
 PASSWORD_NEEDED = Text("/connect asks for the password", "/connect 会询问密码")
 SERVER_STOPS = Text("the server is going down", "服务器即将停止")
 ALREADY_CONNECTED = Text("you are connected", "已经连接")
-ALREADY_TRYING = Text("it is being tried all the time", "正在不断重试")
+ALREADY_TRYING = Text("still trying to connect", "正在不断重试")
 
 # --- the status bar ------------------------------------------------------------------------------------------
 
@@ -163,7 +163,8 @@ BAR_CONNECTING = Text("connecting", "正在连接")
 BAR_RECONNECTING = Text("not connected since {since}, trying again", "{since} 起断开，正在重试")
 BAR_OFFLINE = Text("not connected since {since}; /connect", "{since} 起断开；/connect")
 BAR_TAKEN_OVER = Text("ended: logged in elsewhere; /connect", "已结束：在别处登录；/connect")
-BAR_MORE_BELOW = Text("more below", "下面还有")
+BAR_MORE_BELOW = Text("more below", "下方还有")
+NEW_FROM_HERE = Text("new", "新消息")
 
 # --- conversations -------------------------------------------------------------------------------------------
 
@@ -194,7 +195,7 @@ UNKNOWN_COMMAND = Text(
     "没有 /{name} 命令；用 /help 查看所有命令。（以 // 开头可发送以 / 开头的文字）",
 )
 DID_YOU_MEAN = Text("there is no /{name}: did you mean /{close}?", "没有 /{name} 命令：是不是 /{close}？")
-USAGE = Text("it is used so: {usage}", "用法：{usage}")
+USAGE = Text("usage: {usage}", "用法：{usage}")
 FAILED = Text("{what}: {reason}", "{what}：{reason}")
 PERHAPS_DONE = Text("{what}: {reason}; perhaps it was done, perhaps not", "{what}：{reason}，不确定是否已完成")
 ADDED_FRIEND = Text("{name} is on your list now", "{name} 已加入好友列表")
@@ -327,6 +328,11 @@ CANNOT_CONNECT = Text("Cannot connect to {server}: {reason}.", "无法连接 {se
 IS_IT_RUNNING = Text(" Is the server running?", "服务器在运行吗？")
 CLOSED_AT_ONCE = Text("it closes the connection (if it speaks TLS, its address begins with jellys://)",
                       "对方关闭了连接（如果服务器使用 TLS，地址应以 jellys:// 开头）")  # fmt: skip
+NOT_TRUSTED = Text("{reason} (--tls-ca FILE trusts a certificate of your own)",
+                   "{reason}（可用 --tls-ca 文件 指定所信任的证书）")  # fmt: skip
+NO_TLS = Text("it does not speak TLS as we do (if it speaks none, its address begins with jelly://)",
+              "TLS 握手失败（如果服务器不使用 TLS，地址应以 jelly:// 开头）")  # fmt: skip
+NO_CERTIFICATE = Text("there is no certificate in it", "其中没有证书")
 UNREACHABLE = Text("nobody answers there", "没有应答")
 NEED_NAME = Text("Say who you are: jelly chat NAME.", "请给出用户名：jelly chat NAME。")
 NEED_PASSWORD = Text(
@@ -348,6 +354,9 @@ STILL_UNDELIVERED = Text("Not confirmed: {count}.", "未确认：{count} 条。"
 # --- --help --------------------------------------------------------------------------------------------------
 
 ABOUT = Text("The chat for a person in a terminal. It asks for the password.", "终端聊天。密码会在运行时询问。")
+USAGE_PREFIX = Text("usage: ", "用法：")
+ARGUMENTS = Text("arguments", "参数")
+OPTIONS = Text("options", "选项")
 ARG_NAME = Text("who you are; it offers to register an unknown name", "用户名；未注册的名字可当场注册")
 ARG_SERVER = Text(
     "jelly://host:port, or jellys:// with TLS (default: %(default)s)",
