@@ -293,6 +293,16 @@ def test_what_is_typed_stays_with_its_conversation(port: int, open_chat: Open) -
     alice.wait_for("carol> dear ca")
 
 
+def test_a_text_for_nobody_stays_in_the_line(port: int, open_chat: Open) -> None:
+    """What was sent before there was anybody to write to is still there, and goes along to whoever is chosen."""
+    register(port, "alice", "bob")
+    alice = open_chat("alice", port=port)
+    alice.enter("good morning")
+    alice.wait_for("this goes to nobody yet", "> good morning")
+    alice.enter("\x01/to bob ")  # Ctrl-A: to the beginning of the line
+    alice.wait_for("alice │ good morning", "[1:bob]")
+
+
 def test_a_paste_of_several_lines(port: int, open_chat: Open) -> None:
     """Nothing is sent before Enter, and then all of it as one message; Alt-Enter makes a new line too."""
     with two(port, open_chat) as (alice, bob):

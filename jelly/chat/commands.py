@@ -33,18 +33,23 @@ class Command:
     """Given what stands after the command, what may stand there in full."""
 
 
-def submit(session: Session, typed: str) -> None:
-    """Do what somebody typed: a command, or a text for the conversation that is shown."""
+def submit(session: Session, typed: str) -> bool:
+    """Do what somebody typed: a command, or a text for the conversation that is shown.
+
+    Returns False for a text that goes to nobody, which is better left where it was typed.
+    """
     # What cannot be encoded (half a character pasted into a terminal) cannot be sent either.
     text = typed.encode("utf-8", "replace").decode().strip("\n")
     if not text.strip():
-        return
+        return True
     if text.startswith("/") and not text.startswith("//"):
         _run(session, text[1:])
     elif session.model.current.peer:
         session.send(session.model.current, text[1:] if text.startswith("//") else text)
     else:
         session.fail(session.words(texts.NOBODY_TO_WRITE_TO))
+        return False
+    return True
 
 
 def _run(session: Session, text: str) -> None:

@@ -250,7 +250,8 @@ class Screen(Front):
         self._input.append_to_history()
         self._input.reset()
         self._lines.offset = 0
-        submit(self._session, text)
+        if not submit(self._session, text):
+            self._input.insert_text(text)
 
     def _ask_no_more(self) -> None:
         self._asking = None
