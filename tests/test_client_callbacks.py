@@ -28,6 +28,7 @@ from client_api import (
     JellyClient,
     MessageEvent,
     Profile,
+    Reason,
     Receiver,
     RequestRejected,
     State,
@@ -182,7 +183,7 @@ def test_a_slow_callback_holds_up_no_answer(new_client: NewClient, script: Scrip
 def test_reading_stops_when_too_many_callbacks_wait(new_client: NewClient, script: ScriptedServer) -> None:
     """Then TCP makes the server wait; when there is room, reading goes on, and nothing is missing."""
     blocked = Blocked()
-    peer = script.log_in(new_client(script.port, blocked))
+    peer = script.log_in(new_client(script.port, blocked, heartbeat=60))
     count = 6 * HIGH_MARK
     sender = threading.Thread(
         target=peer.send, args=[b"".join(message(f"{n} {'x' * 5000}") for n in range(count))], daemon=True
@@ -208,7 +209,7 @@ def test_while_an_answer_is_awaited_it_is_read_on(new_client: NewClient, script:
             super().on_message(event)
 
     full, asking = threading.Event(), Asking()
-    alice = new_client(script.port, asking)
+    alice = new_client(script.port, asking, heartbeat=20)
     peer = script.log_in(alice)
     peer.send(b"".join(message(str(number)) for number in range(2 * HIGH_MARK)))
     wait_until(lambda: alice._conversation._callbacks.is_full)
@@ -230,6 +231,20 @@ def test_a_cut_while_nothing_is_read(new_client: NewClient, script: ScriptedServ
     blocked.go.set()
     assert blocked.contents(2 * HIGH_MARK) == [str(number) for number in range(2 * HIGH_MARK)]
     blocked.wait_for_state(State.OFFLINE)
+
+
+def test_a_takeover_is_learnt_of_although_nothing_is_read(new_client: NewClient, script: ScriptedServer) -> None:
+    """When a write fails meanwhile, what the server said before it closed is read first: else it would come back."""
+    blocked = Blocked()
+    alice = new_client(script.port, blocked, heartbeat=0.05)
+    peer = script.log_in(alice)
+    peer.send(message("x") * (HIGH_MARK + 100))  # no more than the client takes, or the reset would lose the rest
+    wait_until(lambda: not alice._conversation._is_listening)
+    peer.notify(SYSTEM, event="taken_over")
+    peer.close()
+    assert alice.wait(10)
+    blocked.go.set()
+    assert blocked.wait_for_state(State.OFFLINE).reason is Reason.TAKEN_OVER
 
 
 # --- what goes wrong in callbacks ---------------------------------------------------------------------------

@@ -518,10 +518,12 @@ def test_requests_without_a_line(new_client: NewClient, script: ScriptedServer) 
 def test_timeout(new_client: NewClient, script: ScriptedServer) -> None:
     """The first request has timed out, those behind it are lost with the line, and the client is back on a new one."""
     recorder = Recorder()
-    alice = new_client(script.port, recorder, request_timeout=0.2)
+    alice = new_client(script.port, recorder, request_timeout=0.2, heartbeat=60)
     peer = script.log_in(alice)
+    start = time.monotonic()
     first, second = alice.add_friend("bob"), alice.own_profile()
     assert type(error(first)) is RequestTimeout
+    assert time.monotonic() - start < 3
     assert (type(error(second)), error(second).sent) == (ConnectionLost, True)
     assert isinstance(recorder.wait_for_state(State.RECONNECTING).error, RequestTimeout)
     peer = script.accept_login()

@@ -156,6 +156,7 @@ def test_tls_on_a_port_without(port: int, trusting: ssl.SSLContext) -> None:
 
 def test_no_tls_on_a_port_with_it(server: JellyServer) -> None:
     """To OpenSSL a LOGIN looks like the beginning of a very old hello; when the server has waited enough, it closes."""
+    wait_until(lambda: not server.connections)  # those that registered have left
     with JellyClient("localhost", server.port) as client:
         login = client.login("alice", "pw")
         wait_until(lambda: any(connection.outbox.read_bytes for connection in tuple(server.connections)))
