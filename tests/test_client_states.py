@@ -375,7 +375,7 @@ def original() -> Iterator[OriginalServer]:
 def test_another_kind_of_client_takes_over_without_a_word(
     start_server: StartServer, new_client: NewClient, recorder: Recorder
 ) -> None:
-    """A classic client is told nothing about a takeover: it comes back once, and that takes over again."""
+    """A classic client is told nothing about a takeover: it comes back, and that takes over again."""
     port = start_server().port
     register(port, "alice")
     alice = new_client(port, recorder, features=())
@@ -383,6 +383,21 @@ def test_another_kind_of_client_takes_over_without_a_word(
     with logged_in(port, "alice") as other:
         assert other.is_closed_by_server()
     recorder.wait_for_state(ONLINE, count=2)
+
+
+def test_two_classic_clients_do_not_fight_for_ever(start_server: StartServer, new_client: NewClient) -> None:
+    """They throw each other out a few times; then one of them stops, and the other one has the account."""
+    port = start_server(classic_gap=1).port
+    register(port, "alice")
+    recorders = [Recorder(), Recorder()]
+    clients = [new_client(port, recorder, features=()) for recorder in recorders]
+    for client in clients:
+        result(client.login("alice", "pw"))
+    wait_until(lambda: any(client.state is OFFLINE for client in clients))
+    loser = int(clients[1].state is OFFLINE)
+    assert recorders[loser].wait_for_state(OFFLINE).reason is Reason.TAKEN_OVER
+    wait_until(lambda: clients[1 - loser].state is ONLINE)
+    result(clients[1 - loser].own_profile())
 
 
 # --- the policy ---------------------------------------------------------------------------------------------

@@ -55,6 +55,9 @@ MAX_WAITING = 1000
 """So many requests may wait to be written; whoever makes another one waits until there is room."""
 STABLE = 5.0
 """A line that lived for so many seconds is a good one: after its cut the pauses begin anew, with a try at once."""
+CONTESTED, MAX_CONTESTS = 60.0, 4
+"""A server that grants no features does not say that another login has taken over: it only closes. If it did so for
+so many lines in a row, none of which lived for so many seconds, somebody else wants the account as much as we do."""
 FOREVER = float("inf")
 
 T = TypeVar("T")
@@ -293,9 +296,14 @@ class Conversation:
                 self._set_state(State.OFFLINE, Reason.LOGIN_FAILED, error)
             ask.future.set_exception(error)
             return
-        pauses = self._pauses()
-        while self._end_talk(line, self._talk(line, early, waiter)):
-            if time.monotonic() - line.opened_at >= STABLE:
+        pauses, contests = self._pauses(), 0
+        while True:
+            end = self._talk(line, early, waiter)
+            lived = time.monotonic() - line.opened_at
+            contests = 0 if lived >= CONTESTED else contests + (self._granted is None and isinstance(end, EOFError))
+            if not self._end_talk(line, end, contests >= MAX_CONTESTS):
+                return
+            if lived >= STABLE:
                 pauses = self._pauses()
             back = self._come_back(pauses, waiter)
             if back is None:
@@ -411,7 +419,7 @@ class Conversation:
     def _take_the_rest(self, line: Line) -> None:
         """Writing has failed; but what the server sent before it closed is still there."""
         with contextlib.suppress(OSError, EOFError):
-            while not self._is_closing:
+            while not self._is_closed:
                 self._take(line.receive())
 
     def _send_heartbeat(self, line: Line, now: float) -> None:
@@ -487,7 +495,7 @@ class Conversation:
         if is_new:
             self._callbacks.submit(lambda: self._hand_over(id, call))
 
-    def _end_talk(self, line: Line, error: Exception) -> bool:
+    def _end_talk(self, line: Line, error: Exception, is_contested: bool) -> bool:
         """The line has ended: tell those who wait for something. Returns whether to come back."""
         with self._lock:
             self._line = None
@@ -495,7 +503,9 @@ class Conversation:
             self._asked.clear()
             self._waiting.clear()
             if not self._is_closing:
-                self._set_state(*self._after_cut(), None if isinstance(error, EOFError | Stopped) else error)
+                self._set_state(
+                    *self._after_cut(is_contested), None if isinstance(error, EOFError | Stopped) else error
+                )
             self._lock.notify_all()
             comes_back = self._state is State.RECONNECTING
         line.close()
@@ -511,10 +521,10 @@ class Conversation:
             ask.fail(ConnectionLost("The connection ended before this was sent.", sent=False))
         return comes_back
 
-    def _after_cut(self) -> tuple[State, Reason]:
+    def _after_cut(self, is_contested: bool) -> tuple[State, Reason]:
         if self._is_leaving:
             return State.OFFLINE, Reason.LOGGED_OUT
-        if self._was_taken_over:  # to come back would throw out the other one, who would throw out us
+        if self._was_taken_over or is_contested:  # to come back would throw out the other one, who would throw out us
             return State.OFFLINE, Reason.TAKEN_OVER
         return (State.RECONNECTING if self._policy else State.OFFLINE), Reason.LINE_CUT
 

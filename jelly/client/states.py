@@ -40,7 +40,10 @@ class Reason(Enum):
     LINE_CUT = "line cut"
     """The connection ended, and nobody here wanted it to."""
     TAKEN_OVER = "taken over"
-    """Somebody logged in with this account elsewhere. To come back means to throw the other one out."""
+    """Somebody logged in with this account elsewhere. To come back means to throw the other one out.
+
+    A server that grants no features does not say so; there it is assumed when four lines in a row were closed soon.
+    """
     TOKEN_REFUSED = "token refused"
     """The token has expired, or a logout or a new password has ended it: log in with the password."""
     GAVE_UP = "gave up"
