@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 import pytest
 from client_tools import (
@@ -22,7 +23,7 @@ from client_tools import (
 )
 from wire import OWN_PROFILE, REGISTER, wait_until
 
-from client_api import ConnectionLost, JellyClient, MessageEvent, Profile, ReconnectPolicy, State
+from client_api import ConnectionLost, JellyClient, MessageEvent, Profile, ReconnectPolicy, Sent, State
 
 PROFILE = response(OWN_PROFILE, username="alice")
 PROMPT = 2.0
@@ -126,6 +127,29 @@ def test_it_waits_no_longer_than_it_is_told(alice: JellyClient, script: Scripted
     alice.close(timeout=0.2)
     assert 0.2 <= time.monotonic() - start < PROMPT
     assert failures == [True, False]
+    assert_nothing_runs()
+
+
+def test_a_callback_that_asks_after_a_cut(new_client: NewClient, script: ScriptedServer) -> None:
+    """When the line is cut while it waits for a callback, what that one asks for fails at once."""
+
+    class Slow(Recorder):
+        def on_message(self, event: MessageEvent) -> None:
+            assert go.wait(10)
+            late.append(event.reply("too late"))
+
+    go, late = threading.Event(), list[Future[Sent]]()
+    alice = new_client(script.port, Slow())
+    peer = script.log_in(alice)
+    profile = alice.own_profile()
+    peer.say("hello")
+    closer = start_close(alice)
+    peer.close()
+    assert error(profile).sent is True
+    go.set()
+    closer.join(PROMPT)
+    assert not closer.is_alive()
+    assert error(late[0]).sent is False
     assert_nothing_runs()
 
 

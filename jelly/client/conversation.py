@@ -231,7 +231,7 @@ class Conversation:
         """Raise the error for a request that cannot be made now."""
         if self._is_closed or (self._is_closing and not self._callbacks.is_here):
             raise _closed()
-        if self._state is State.RECONNECTING:
+        if self._state is State.RECONNECTING or (self._is_closing and self._line is None):  # it is not to come back
             raise ConnectionLost("There is no connection to the server at the moment.", sent=False)
         if self._state is not State.ONLINE or self._is_leaving:
             raise RequestRejected(ErrorCode.NOT_LOGGED_IN)
