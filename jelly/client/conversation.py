@@ -176,6 +176,7 @@ class Conversation:
             if self._state is State.RECONNECTING and self._waiter is not None:
                 self._is_leaving = True
                 self._waiter.stop()
+            self._acknowledge(self._inbox.overdue())  # behind a LOGOUT the server reads nothing
             return self.request(Type.LOGOUT, {"token": self._token}, lambda _: None)
 
     def wait(self, timeout: float | None) -> bool:
@@ -201,6 +202,7 @@ class Conversation:
         has_slow_callback = not (self._callbacks.is_here or self._callbacks.drain(deadline))
         with self._lock:
             self._is_closed = True
+            self._acknowledge(self._inbox.overdue())
             threads = dict(self._threads)
         for waiter in threads.values():
             waiter.stop()
