@@ -464,7 +464,6 @@ class Conversation:
             if ask is not None:
                 self._asked.remove(ask)
                 self._is_leaving = self._is_leaving and ask.type != Type.LOGOUT  # answered at all: it was refused
-                self._pump(time.monotonic())
                 self._lock.notify_all()
         if ask is None:
             log.warning("dropped a response of type 0x%02x that nobody asked for", frame.type)
