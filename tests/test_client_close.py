@@ -363,13 +363,16 @@ def test_out_of_descriptors(new_client: NewClient, script: ScriptedServer) -> No
     script.log_in(alice)
 
 
-def test_out_of_threads(new_client: NewClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same goes for a thread that cannot be had."""
+@pytest.mark.parametrize("names", [("jelly-client-network", "jelly-client-register"), (CALLBACK_THREAD,)])
+def test_out_of_threads(
+    new_client: NewClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+) -> None:
+    """The same goes for a thread that cannot be had, whichever it is."""
     alice = new_client(script.port)
     start = threading.Thread.start
 
     def fail(thread: threading.Thread) -> None:
-        if thread.name != CALLBACK_THREAD:
+        if thread.name in names:
             raise RuntimeError("can't start new thread")
         start(thread)
 
@@ -383,3 +386,20 @@ def test_out_of_threads(new_client: NewClient, script: ScriptedServer, monkeypat
     peer.receive_request(REGISTER)
     peer.answer(REGISTER, username="dora")
     assert result(registration) == "dora"
+
+
+def test_a_close_without_threads(new_client: NewClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends all the same, and what was to be called is called."""
+    recorder, called = Recorder(), threading.Event()
+    alice = new_client(1, recorder)
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    alice.login("alice", "pw").add_done_callback(lambda _: called.set())
+    start = time.monotonic()
+    alice.close()
+    assert time.monotonic() - start < PROMPT
+    assert called.is_set()
+    assert [state for _, state, _ in recorder.changes] == [State.CLOSED]

@@ -266,6 +266,7 @@ class Conversation:
 
         thread = threading.Thread(target=run, name=name, daemon=True)
         try:
+            self._callbacks.start()
             waiter = Waiter()
             try:
                 thread.start()
