@@ -267,6 +267,23 @@ def test_while_the_server_floods(alice: JellyClient, script: ScriptedServer) -> 
     assert_nothing_runs()
 
 
+def test_a_host_whose_first_address_does_not_answer(
+    new_client: NewClient, script: ScriptedServer, silent_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves time for the second one: half of what there is."""
+    look_up = socket.getaddrinfo
+
+    def find_two(host: str, port: int, **options: int) -> list[object]:
+        return [*look_up(host, silent_port, **options), *look_up(host, port, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", find_two)
+    start = time.monotonic()
+    login = new_client(script.port, connect_timeout=2.0).login("alice", "pw")
+    script.accept_login()
+    result(login)
+    assert 1.0 <= time.monotonic() - start < 2.0
+
+
 # --- more than once -----------------------------------------------------------------------------------------
 
 
