@@ -127,6 +127,7 @@ def test_it_waits_no_longer_than_it_is_told(alice: JellyClient, script: Scripted
     alice.close(timeout=0.2)
     assert 0.2 <= time.monotonic() - start < PROMPT
     assert failures == [True, False]
+    assert str(error(sent)) == "The connection ended before there was an answer: the client was closed."
     assert_nothing_runs()
 
 

@@ -24,6 +24,9 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 class Stopped(Exception):
     """The thread that waits shall end."""
 
+    def __str__(self) -> str:
+        return "the client was closed"
+
     was_sent = False
     """Whether the request that it waited for had left."""
 
