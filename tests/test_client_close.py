@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from typing import Any
 
 import pytest
 from client_tools import (
@@ -24,6 +25,9 @@ from client_tools import (
 from wire import OWN_PROFILE, REGISTER, wait_until
 
 from client_api import ConnectionLost, JellyClient, MessageEvent, Profile, ReconnectPolicy, Sent, State
+from jelly.client.conversation import Conversation
+from jelly.client.requests import Request
+from jelly.codec import Frame
 
 PROFILE = response(OWN_PROFILE, username="alice")
 PROMPT = 2.0
@@ -112,6 +116,36 @@ def test_it_waits_for_callbacks(new_client: NewClient, script: ScriptedServer) -
     go.set()
     closer.join(PROMPT)
     assert (slow.messages, called.is_set()) == (["1", "2"], True)
+    assert_nothing_runs()
+
+
+def test_a_listener_that_asks_again(
+    alice: JellyClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that has come and whose listener was not called yet counts as open."""
+    looked = threading.Event()
+    is_idle, finish = Conversation._wait_until_idle, Request.finish
+
+    def look(conversation: Conversation, deadline: float) -> bool:
+        found = is_idle(conversation, deadline)
+        looked.set()
+        return found
+
+    def finish_late(ask: Request[Any], frame: Frame) -> None:
+        looked.wait(0.2)  # it is not to come before the listener has
+        finish(ask, frame)
+
+    monkeypatch.setattr(Conversation, "_wait_until_idle", look)
+    monkeypatch.setattr(Request, "finish", finish_late)
+    peer = script.log_in(alice)
+    again: list[Future[Profile]] = []
+    alice.own_profile().add_done_callback(lambda _: again.append(alice.own_profile()))
+    closer = start_close(alice)
+    for _ in range(2):
+        peer.receive_request(OWN_PROFILE)
+        peer.send(PROFILE)
+    closer.join(PROMPT)
+    assert result(again[0]) == Profile("alice")
     assert_nothing_runs()
 
 

@@ -100,6 +100,7 @@ class Conversation:
         self._waiter: Waiter | None = None  # the network thread's
         self._wakes_at = 0.0  # when it looks again by itself
         self._is_listening = True  # it waits for the server, too
+        self._is_taking = False  # it has frames from which callbacks may still come
         self._inbox = Inbox()  # messages with ids
 
     # --- for any thread -----------------------------------------------------------------------------------
@@ -227,7 +228,7 @@ class Conversation:
 
     def _has_open_requests(self) -> bool:
         is_starting = self._state is State.CONNECTING or any(t.name.endswith("register") for t in self._threads)
-        return bool(self._asked or self._waiting or is_starting)
+        return bool(self._asked or self._waiting or self._is_taking or is_starting)
 
     def _check_online(self) -> None:
         """Raise the error for a request that cannot be made now."""
@@ -449,6 +450,7 @@ class Conversation:
 
     def _take(self, frames: list[Frame]) -> None:
         """Deal with what the server sent."""
+        self._is_taking = True
         for frame in frames:
             if frame.sign == Sign.RESPONSE:
                 self._settle(frame)
@@ -457,7 +459,9 @@ class Conversation:
             else:
                 log.warning("dropped a frame with the sign 0x%02x", frame.sign)
         with self._lock:
+            self._is_taking = False
             self._acknowledge(self._inbox.repeated())
+            self._lock.notify_all()
 
     def _settle(self, frame: Frame) -> None:
         with self._lock:
@@ -465,7 +469,6 @@ class Conversation:
             if ask is not None:
                 self._asked.remove(ask)
                 self._is_leaving = self._is_leaving and ask.type != Type.LOGOUT  # answered at all: it was refused
-                self._lock.notify_all()
         if ask is None:
             log.warning("dropped a response of type 0x%02x that nobody asked for", frame.type)
         else:
@@ -493,6 +496,7 @@ class Conversation:
         """The line has ended: tell those who wait for something. Returns whether to come back."""
         with self._lock:
             self._line = None
+            self._is_taking = False
             asked, waiting = list(self._asked), list(self._waiting)
             self._asked.clear()
             self._waiting.clear()
