@@ -118,7 +118,8 @@ class Reply(Future[T]):
 
     def add_done_callback(self, fn: Callable[[Future[T]], Any]) -> None:
         """Call `fn` with this future on the client's callback thread, when it is done."""
-        super().add_done_callback(lambda _: self._jelly_callbacks.submit(lambda: fn(self)))
+        callbacks = self._jelly_callbacks  # no reference to itself: only the garbage collector could free it then
+        super().add_done_callback(lambda future: callbacks.submit(lambda: fn(future)))
 
 
 def _run_safely(call: Callable[[], None]) -> None:
