@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from jelly.dao import Dao
 from jelly.database import Link, open_database
-from jelly.errors import StartError
+from jelly.errors import StartError, StoreError
 from jelly.passwords import hash_password
 
 NAMES = ("alice", "bob")
@@ -35,7 +35,10 @@ def demo_database(password_cost: int) -> Iterator[Demo]:
         url = f"sqlite:///{Path(path) / 'jelly.db'}"
         # New ones each time: --host may open even this server to a network.
         passwords = {name: "".join(secrets.choice(_LETTERS) for _ in range(8)) for name in NAMES}
-        _fill(url, passwords, password_cost)
+        try:
+            _fill(url, passwords, password_cost)
+        except StoreError as error:
+            raise StartError(f"The database of the demo cannot be made in {path}: {error}.") from error
         yield Demo(url, passwords)
 
 

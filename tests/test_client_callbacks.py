@@ -2,9 +2,11 @@
 
 import asyncio
 import functools
+import gc
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import CancelledError, Future, as_completed
 from typing import Any
 
@@ -456,3 +458,23 @@ def test_room_is_told_once() -> None:
     go.set()
     callbacks.finish(time.monotonic() + 10)
     assert told == [1]
+
+
+def test_a_future_is_freed_at_once(alice: JellyClient, script: ScriptedServer) -> None:
+    """With a listener, answered, refused or never sent: it needs no garbage collector."""
+    unsent = alice.own_profile()
+    assert error(unsent).code == "not_logged_in"
+    peer = script.log_in(alice)
+    answered, refused = alice.own_profile(), alice.own_profile()
+    peer.send(response(OWN_PROFILE, username="alice") + response(OWN_PROFILE, 0x32, error="internal"))
+    result(answered), error(refused)
+    gc.disable()
+    try:
+        for future in (unsent, answered, refused):
+            future.add_done_callback(lambda _: None)
+        futures = [weakref.ref(future) for future in (unsent, answered, refused)]
+        del unsent, answered, refused, future
+        alice.close()
+        assert [future() for future in futures] == [None] * 3
+    finally:
+        gc.enable()

@@ -5,6 +5,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
 
 import pytest
 from client_tools import (
@@ -22,7 +24,10 @@ from client_tools import (
 )
 from wire import OWN_PROFILE, REGISTER, wait_until
 
-from client_api import ConnectionLost, JellyClient, MessageEvent, Profile, ReconnectPolicy, State
+from client_api import ConnectionLost, JellyClient, MessageEvent, Profile, ReconnectPolicy, Sent, State
+from jelly.client.conversation import Conversation
+from jelly.client.requests import Request
+from jelly.codec import Frame
 
 PROFILE = response(OWN_PROFILE, username="alice")
 PROMPT = 2.0
@@ -114,6 +119,36 @@ def test_it_waits_for_callbacks(new_client: NewClient, script: ScriptedServer) -
     assert_nothing_runs()
 
 
+def test_a_listener_that_asks_again(
+    alice: JellyClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that has come and whose listener was not called yet counts as open."""
+    looked = threading.Event()
+    is_idle, finish = Conversation._wait_until_idle, Request.finish
+
+    def look(conversation: Conversation, deadline: float) -> bool:
+        found = is_idle(conversation, deadline)
+        looked.set()
+        return found
+
+    def finish_late(ask: Request[Any], frame: Frame) -> None:
+        looked.wait(0.2)  # it is not to come before the listener has
+        finish(ask, frame)
+
+    monkeypatch.setattr(Conversation, "_wait_until_idle", look)
+    monkeypatch.setattr(Request, "finish", finish_late)
+    peer = script.log_in(alice)
+    again: list[Future[Profile]] = []
+    alice.own_profile().add_done_callback(lambda _: again.append(alice.own_profile()))
+    closer = start_close(alice)
+    for _ in range(2):
+        peer.receive_request(OWN_PROFILE)
+        peer.send(PROFILE)
+    closer.join(PROMPT)
+    assert result(again[0]) == Profile("alice")
+    assert_nothing_runs()
+
+
 def test_it_waits_no_longer_than_it_is_told(alice: JellyClient, script: ScriptedServer) -> None:
     """What has no answer then is lost, and its listener is called before close() returns."""
     peer = script.log_in(alice, features=None)
@@ -126,6 +161,30 @@ def test_it_waits_no_longer_than_it_is_told(alice: JellyClient, script: Scripted
     alice.close(timeout=0.2)
     assert 0.2 <= time.monotonic() - start < PROMPT
     assert failures == [True, False]
+    assert str(error(sent)) == "The connection ended before there was an answer: the client was closed."
+    assert_nothing_runs()
+
+
+def test_a_callback_that_asks_after_a_cut(new_client: NewClient, script: ScriptedServer) -> None:
+    """When the line is cut while it waits for a callback, what that one asks for fails at once."""
+
+    class Slow(Recorder):
+        def on_message(self, event: MessageEvent) -> None:
+            assert go.wait(10)
+            late.append(event.reply("too late"))
+
+    go, late = threading.Event(), list[Future[Sent]]()
+    alice = new_client(script.port, Slow())
+    peer = script.log_in(alice)
+    profile = alice.own_profile()
+    peer.say("hello")
+    closer = start_close(alice)
+    peer.close()
+    assert error(profile).sent is True
+    go.set()
+    closer.join(PROMPT)
+    assert not closer.is_alive()
+    assert error(late[0]).sent is False
     assert_nothing_runs()
 
 
@@ -243,6 +302,23 @@ def test_while_the_server_floods(alice: JellyClient, script: ScriptedServer) -> 
     assert_nothing_runs()
 
 
+def test_a_host_whose_first_address_does_not_answer(
+    new_client: NewClient, script: ScriptedServer, silent_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves time for the second one: half of what there is."""
+    look_up = socket.getaddrinfo
+
+    def find_two(host: str, port: int, **options: int) -> list[object]:
+        return [*look_up(host, silent_port, **options), *look_up(host, port, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", find_two)
+    start = time.monotonic()
+    login = new_client(script.port, connect_timeout=2.0).login("alice", "pw")
+    script.accept_login()
+    result(login)
+    assert 1.0 <= time.monotonic() - start < 2.0
+
+
 # --- more than once -----------------------------------------------------------------------------------------
 
 
@@ -339,13 +415,16 @@ def test_out_of_descriptors(new_client: NewClient, script: ScriptedServer) -> No
     script.log_in(alice)
 
 
-def test_out_of_threads(new_client: NewClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same goes for a thread that cannot be had."""
+@pytest.mark.parametrize("names", [("jelly-client-network", "jelly-client-register"), (CALLBACK_THREAD,)])
+def test_out_of_threads(
+    new_client: NewClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+) -> None:
+    """The same goes for a thread that cannot be had, whichever it is."""
     alice = new_client(script.port)
     start = threading.Thread.start
 
     def fail(thread: threading.Thread) -> None:
-        if thread.name != CALLBACK_THREAD:
+        if thread.name in names:
             raise RuntimeError("can't start new thread")
         start(thread)
 
@@ -359,3 +438,20 @@ def test_out_of_threads(new_client: NewClient, script: ScriptedServer, monkeypat
     peer.receive_request(REGISTER)
     peer.answer(REGISTER, username="dora")
     assert result(registration) == "dora"
+
+
+def test_a_close_without_threads(new_client: NewClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends all the same, and what was to be called is called."""
+    recorder, called = Recorder(), threading.Event()
+    alice = new_client(1, recorder)
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    alice.login("alice", "pw").add_done_callback(lambda _: called.set())
+    start = time.monotonic()
+    alice.close()
+    assert time.monotonic() - start < PROMPT
+    assert called.is_set()
+    assert [state for _, state, _ in recorder.changes] == [State.CLOSED]

@@ -1,6 +1,7 @@
 """Each message once: what the client library acknowledges and when, and what it drops because it has come before."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -66,6 +67,30 @@ def test_a_message_whose_callback_fails_is_acknowledged(
     assert acknowledged(peer.receive()) == 5
     alice.close()
     assert "a callback failed" in caplog.text
+
+
+@pytest.mark.parametrize("end", [lambda alice: alice.close(timeout=0), lambda alice: alice.logout()])
+def test_what_was_handed_over_is_acknowledged_before_the_end(
+    new_client: NewClient, script: ScriptedServer, end: Callable[[JellyClient], object]
+) -> None:
+    """Whoever logs in next is not given it again, though the callback of a later message has not ended."""
+
+    class BlockedAtThree(Blocked):
+        def on_message(self, event: MessageEvent) -> None:
+            if event.id == 3:
+                super().on_message(event)
+
+    blocked = BlockedAtThree()
+    alice = new_client(script.port, blocked)
+    peer = script.log_in(alice)
+    peer.send(b"".join(message(str(id), id=id) for id in (1, 2, 3)))
+    assert blocked.entered.wait(10)
+    end(alice)
+    ids = [acknowledged(peer.receive())]
+    if ids == [1]:  # the second one came so soon behind the first that it was not acknowledged by itself
+        ids.append(acknowledged(peer.receive()))
+    assert ids[-1] == 2
+    blocked.go.set()
 
 
 def test_many_messages_are_acknowledged_together(

@@ -466,6 +466,31 @@ def test_modern_requests_are_pipelined(new_client: NewClient, script: ScriptedSe
     assert [result(future) for future in futures] == [None] * len(futures)
 
 
+def test_what_answers_let_out_goes_out_together(
+    new_client: NewClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers that come in one read cost one write, not one each."""
+    alice = new_client(script.port)
+    peer = script.log_in(alice)
+    futures = [alice.add_friend(f"u{number}") for number in range(WINDOW + 20)]
+    for _ in range(WINDOW):
+        peer.receive_request(ADD_FRIEND)
+    writes = []
+    send = Line.send
+
+    def note(line: Line, data: bytes) -> None:
+        writes.append(data)
+        send(line, data)
+
+    monkeypatch.setattr(Line, "send", note)
+    peer.send(response(ADD_FRIEND) * 20)
+    for _ in range(20):
+        peer.receive_request(ADD_FRIEND)
+    assert len(writes) == 1
+    peer.send(response(ADD_FRIEND) * WINDOW)
+    assert [result(future) for future in futures] == [None] * len(futures)
+
+
 def test_modern_heartbeat(new_client: NewClient, script: ScriptedServer) -> None:
     """A heartbeat comes when nothing was written for a while, and again; a request puts it off."""
     alice = new_client(script.port, heartbeat=0.3)

@@ -59,3 +59,13 @@ def test_a_database_of_ones_own(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "--demo has a database of its own" in done.stderr
     assert not any(tmp_path.iterdir())
+
+
+def test_no_room(tmp_path: Path) -> None:
+    """A full disk is told in one sentence, and nothing is left on it."""
+    command = ["sh", "-c", 'ulimit -f 8; exec "$@"', "sh", sys.executable, "-S", str(ROOT / "jelly.py"), "--demo"]
+    environment = {**clean_environment(), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "The database of the demo cannot be made" in done.stderr
+    assert not any(tmp_path.iterdir())

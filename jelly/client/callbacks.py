@@ -4,6 +4,7 @@ It is not the thread that reads from the network: so a callback may wait for an 
 holds up only the callbacks behind it.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -39,12 +40,19 @@ class Callbacks:
             has_ended = self._has_ended
             if not has_ended:
                 self._calls.append(call)
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="jelly-client-callbacks", daemon=True)
-                    self._thread.start()
                 self._condition.notify_all()
+                with contextlib.suppress(RuntimeError):  # it waits for the next one that can start the thread
+                    self.start()
         if has_ended:
             _run_safely(call)
+
+    def start(self) -> None:
+        """Start the thread, if it was not yet. Raises RuntimeError if there is none to be had."""
+        with self._condition:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="jelly-client-callbacks", daemon=True)
+                thread.start()
+                self._thread = thread
 
     @property
     def is_full(self) -> bool:
@@ -57,20 +65,30 @@ class Callbacks:
         return threading.current_thread() is self._thread
 
     def drain(self, deadline: float) -> bool:
-        """Wait until everything was called, at most until a monotonic time; return whether it was."""
+        """Wait until everything was called, at most until a monotonic time; return whether it was.
+
+        Without a thread there is nothing to wait for: what waits is for `finish`.
+        """
         with self._condition:
             return self._condition.wait_for(
-                lambda: not self._calls and not self._is_running, max(0.0, deadline - time.monotonic())
+                lambda: self._thread is None or not (self._calls or self._is_running),
+                max(0.0, deadline - time.monotonic()),
             )
 
     def finish(self, deadline: float) -> None:
-        """Call what waits, then end the thread; wait for it until a monotonic time, but not on itself."""
+        """Call what waits, then end the thread; wait for it until a monotonic time, but not on itself.
+
+        If there never was a thread, it is called here and now.
+        """
         with self._condition:
             self._finished = True
             self._condition.notify_all()
             thread = self._thread
             self._has_ended = thread is None
-        if thread is not None and not self.is_here:
+        if thread is None:
+            for call in self._calls:
+                _run_safely(call)
+        elif not self.is_here:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
@@ -100,7 +118,8 @@ class Reply(Future[T]):
 
     def add_done_callback(self, fn: Callable[[Future[T]], Any]) -> None:
         """Call `fn` with this future on the client's callback thread, when it is done."""
-        super().add_done_callback(lambda _: self._jelly_callbacks.submit(lambda: fn(self)))
+        callbacks = self._jelly_callbacks  # no reference to itself: only the garbage collector could free it then
+        super().add_done_callback(lambda future: callbacks.submit(lambda: fn(future)))
 
 
 def _run_safely(call: Callable[[], None]) -> None:

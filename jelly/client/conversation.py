@@ -103,6 +103,7 @@ class Conversation:
         self._waiter: Waiter | None = None  # the network thread's
         self._wakes_at = 0.0  # when it looks again by itself
         self._is_listening = True  # it waits for the server, too
+        self._is_taking = False  # it has frames from which callbacks may still come
         self._inbox = Inbox()  # messages with ids
 
     # --- for any thread -----------------------------------------------------------------------------------
@@ -179,6 +180,7 @@ class Conversation:
             if self._state is State.RECONNECTING and self._waiter is not None:
                 self._is_leaving = True
                 self._waiter.stop()
+            self._acknowledge(self._inbox.overdue())  # behind a LOGOUT the server reads nothing
             return self.request(Type.LOGOUT, {"token": self._token}, lambda _: None)
 
     def wait(self, timeout: float | None) -> bool:
@@ -204,6 +206,7 @@ class Conversation:
         has_slow_callback = not (self._callbacks.is_here or self._callbacks.drain(deadline))
         with self._lock:
             self._is_closed = True
+            self._acknowledge(self._inbox.overdue())
             threads = dict(self._threads)
         for waiter in threads.values():
             waiter.stop()
@@ -228,13 +231,13 @@ class Conversation:
 
     def _has_open_requests(self) -> bool:
         is_starting = self._state is State.CONNECTING or any(t.name.endswith("register") for t in self._threads)
-        return bool(self._asked or self._waiting or is_starting)
+        return bool(self._asked or self._waiting or self._is_taking or is_starting)
 
     def _check_online(self) -> None:
         """Raise the error for a request that cannot be made now."""
         if self._is_closed or (self._is_closing and not self._callbacks.is_here):
             raise _closed()
-        if self._state is State.RECONNECTING:
+        if self._state is State.RECONNECTING or (self._is_closing and self._line is None):  # it is not to come back
             raise ConnectionLost("There is no connection to the server at the moment.", sent=False)
         if self._state is not State.ONLINE or self._is_leaving:
             raise RequestRejected(ErrorCode.NOT_LOGGED_IN)
@@ -267,6 +270,7 @@ class Conversation:
 
         thread = threading.Thread(target=run, name=name, daemon=True)
         try:
+            self._callbacks.start()
             waiter = Waiter()
             try:
                 thread.start()
@@ -454,6 +458,7 @@ class Conversation:
 
     def _take(self, frames: list[Frame]) -> None:
         """Deal with what the server sent."""
+        self._is_taking = True
         for frame in frames:
             if frame.sign == Sign.RESPONSE:
                 self._settle(frame)
@@ -462,7 +467,9 @@ class Conversation:
             else:
                 log.warning("dropped a frame with the sign 0x%02x", frame.sign)
         with self._lock:
+            self._is_taking = False
             self._acknowledge(self._inbox.repeated())
+            self._lock.notify_all()
 
     def _settle(self, frame: Frame) -> None:
         with self._lock:
@@ -470,8 +477,6 @@ class Conversation:
             if ask is not None:
                 self._asked.remove(ask)
                 self._is_leaving = self._is_leaving and ask.type != Type.LOGOUT  # answered at all: it was refused
-                self._pump(time.monotonic())
-                self._lock.notify_all()
         if ask is None:
             log.warning("dropped a response of type 0x%02x that nobody asked for", frame.type)
         else:
@@ -499,6 +504,7 @@ class Conversation:
         """The line has ended: tell those who wait for something. Returns whether to come back."""
         with self._lock:
             self._line = None
+            self._is_taking = False
             asked, waiting = list(self._asked), list(self._waiting)
             self._asked.clear()
             self._waiting.clear()

@@ -19,13 +19,14 @@ class Inbox:
         # same ids to other messages, and these must not be taken for repeats.
         self._recent: dict[int, int] = {}
         self._waiting: set[int] = set()  # those that the application has not had yet
+        self._handed_over = 0  # the last one that it has had, and that came on this connection
         self._repeated = 0  # the last one that came again although the application has had it
         self._seen = self._acknowledged = 0  # the last ids that came, and that were acknowledged, on this connection
         self._count, self._acknowledged_at = 0, 0.0
 
     def begin(self) -> None:
         """A new connection stands."""
-        self._seen = self._acknowledged = self._repeated = 0
+        self._seen = self._acknowledged = self._repeated = self._handed_over = 0
 
     def is_new(self, id: int, fingerprint: int) -> bool:
         """Note a message that has come; return whether it is to be handed over, or has come before."""
@@ -45,17 +46,23 @@ class Inbox:
         """The application has had a message; return the id to acknowledge now, if any."""
         self._waiting.discard(id)
         self._count += 1
+        if id <= self._seen:  # else it has still to come again on this connection
+            self._handed_over = id
         if self._waiting and self._count < ACK_COUNT and now - self._acknowledged_at < ACK_SECONDS:
             return None
-        if not self._acknowledged < id <= self._seen:
-            return None  # it has still to come again on this connection
         self._count, self._acknowledged_at = 0, now
-        self._acknowledged = id
-        return id
+        return self.overdue()
+
+    def overdue(self) -> int | None:
+        """The id to acknowledge because nothing is going to be handed over any more, if any."""
+        return self._acknowledge(self._handed_over)
 
     def repeated(self) -> int | None:
         """The id to acknowledge because it came again, once; None if there is none."""
         id, self._repeated = self._repeated, 0
+        return self._acknowledge(id)
+
+    def _acknowledge(self, id: int) -> int | None:
         if id <= self._acknowledged:
             return None
         self._acknowledged = id

@@ -24,6 +24,9 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 class Stopped(Exception):
     """The thread that waits shall end."""
 
+    def __str__(self) -> str:
+        return "the client was closed"
+
     was_sent = False
     """Whether the request that it waited for had left."""
 
@@ -163,15 +166,19 @@ class Line:
 def open_line(host: str, port: int, tls: ssl.SSLContext | None, waiter: Waiter, until: float) -> Line:
     """Connect to the first address of a host that answers. Raises OSError (TimeoutError is one), Stopped."""
     error: OSError = ConnectionError(f"{host} has no address")
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for left, (family, kind, protocol, _, address) in zip(range(len(infos), 0, -1), infos, strict=True):
+        # One that does not answer (IPv6, often) is to leave time for the others.
+        now = time.monotonic()
+        share = now + (until - now) / left
         sock = socket.socket(family, kind, protocol)
         try:
             sock.setblocking(False)
             tcp.prepare(sock)
-            _connect(sock, address, waiter, until)
+            _connect(sock, address, waiter, share)
             if tls is not None:
                 sock = tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
-                _shake_hands(sock, waiter, until)
+                _shake_hands(sock, waiter, share)
             return Line(sock)
         except OSError as failure:
             sock.close()

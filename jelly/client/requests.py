@@ -30,14 +30,15 @@ class Request(Generic[T]):
         try:
             result = read_answer(frame, self.decode)
         except RequestError as error:
-            self.future.set_exception(error)
+            self.fail(error)
         else:
             self.future.set_result(result)
 
     def fail(self, error: RequestError) -> None:
         """End its future without an answer (unless it was cancelled, as those can be that were not written)."""
         if self.future.running() or self.future.set_running_or_notify_cancel():
-            self.future.set_exception(error)
+            # Its traceback leads here, and so to the future, which only the garbage collector could free then.
+            self.future.set_exception(error.with_traceback(None))
 
 
 def read_answer(frame: Frame, decode: Decode[T]) -> T:
