@@ -76,11 +76,11 @@ class Server:
 class Program:
     """A Python program that talks through its input and output, on a bare Python. The context manager kills it."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, **environment: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-S", *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
-            cwd=ROOT, env=clean_environment(),
+            cwd=ROOT, env={**clean_environment(), **environment}, start_new_session=True,
             # Whoever runs the tests in the background of a shell ignores Ctrl-C, and that would be inherited.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
@@ -106,10 +106,10 @@ class Program:
         output, _ = self.process.communicate(timeout=PATIENCE)
         return output.decode().splitlines()
 
-    def say(self, text: str) -> None:
-        """Type a line."""
+    def say(self, *lines: str) -> None:
+        """Type lines."""
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{text}\n".encode())
+        self.process.stdin.write("".join(f"{line}\n" for line in lines).encode())
 
     def press_ctrl_c(self) -> None:
         self.process.send_signal(signal.SIGINT)

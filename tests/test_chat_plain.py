@@ -1,7 +1,6 @@
 """The plain mode and --send, as scripts use them: real processes on a real server."""
 
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -9,34 +8,26 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Self
 
 import pytest
 from original import OriginalServer
-from process import PATIENCE, ROOT, clean_environment
+from process import PATIENCE, ROOT, Program, clean_environment
 from proxy import Proxy
 from wire import PERSON_MESSAGE, logged_in, register
 
 ENVIRONMENT = {"JELLY_PASSWORD": "pw", "LANG": "C.UTF-8", "LC_ALL": "", "TERM": "dumb"}
 
 
-class Plain:
-    """`jelly chat --plain` with pipes, on a Python without packages. The context manager kills it.
+class Plain(Program):
+    """`jelly chat --plain` with pipes.
 
     `is_alone`: nothing comes at the beginning but the first words; they are read.
     """
 
     def __init__(self, name: str, port: int, is_alone: bool = True) -> None:
         self._is_alone = is_alone
-        command = [sys.executable, "-S", str(ROOT / "jelly.py"), "chat", name, "--plain"]
-        url = f"jelly://127.0.0.1:{port}"
-        self.process = subprocess.Popen(
-            [*command, f"--server={url}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env={**clean_environment(), **ENVIRONMENT}, bufsize=0, start_new_session=True,
-            # Whoever runs the tests in the background of a shell ignores Ctrl-C, and that would be inherited.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )  # fmt: skip
+        super().__init__("jelly.py", "chat", name, "--plain", f"--server=jelly://127.0.0.1:{port}", **ENVIRONMENT)
 
     def __enter__(self) -> Self:
         try:
@@ -48,23 +39,9 @@ class Plain:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self.process:
-            self.process.kill()
-
     def line(self) -> str:
         """The next line that it prints, without the time."""
-        assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
-        assert ready, "it printed nothing"
-        text = self.process.stdout.readline().decode().rstrip("\n")
-        return re.sub(r"^\d\d:\d\d ", "", text)
-
-    def say(self, *lines: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("".join(f"{line}\n" for line in lines).encode())
+        return re.sub(r"^\d\d:\d\d ", "", super().line())
 
     def end(self) -> tuple[int, str]:
         """Close its input; return its exit code, and what it printed since."""
