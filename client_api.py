@@ -129,7 +129,11 @@ class _Message:
     time: int
     """When it was written, by the sender's clock: milliseconds since 1970."""
     id: int | None
-    """Grows from one message to the next, if the server grants acknowledgements; else None."""
+    """The message's own number at the server: it grows, and stays the same when the message comes again.
+
+    So a program that must not count a message twice stores it, and knows it again. None if the server grants no
+    acknowledgements (the original one).
+    """
 
     @property
     def written_at(self) -> datetime:
@@ -218,7 +222,8 @@ class JellyClient:
     - `tls`: True for TLS with the system's certificates, or an `ssl.SSLContext` of your own.
     - `connect_timeout`, `request_timeout`: seconds for a connection, and for an answer from when its request was sent.
     - `heartbeat`: seconds without a write after which the client shows that it lives; the server closes after 30.
-    - `features`: what to announce to the server; `()` makes it a classic client, like the original one.
+    - `features`: what to announce to the server; `()` makes it a classic client, like the original one, which is told
+      nothing of presence and takeovers, and may get a message twice.
     - `max_body`: bytes that a request's body may have; the server closes on those who send more than it allows.
 
     Raises nothing. Use it as a context manager, or call `close`.
@@ -324,9 +329,20 @@ class JellyClient:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the client is OFFLINE or CLOSED, at most `timeout` seconds; return whether it is.
 
-        For the main thread of a bot: it ends after a logout, a takeover, a refused token.
+        For the main thread of a bot: it ends after a logout, a takeover, a refused token; `Receiver.on_connection`
+        is told which.
         """
         return self._conversation.wait(timeout)
+
+    def wait_until_online(self, timeout: float | None = None) -> bool:
+        """Wait out a login or a reconnect that is under way, at most `timeout` seconds; return whether it is ONLINE.
+
+        For whoever was told that something was not sent, because the line was down: then is the time to send it again.
+
+        >>> client.wait_until_online(timeout=10)
+        True
+        """
+        return self._conversation.wait_until_online(timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -351,7 +367,7 @@ class JellyClient:
     def send_message(self, receiver: str, content: str) -> "Future[Sent]":
         """Write to a person, online or not. The result means: it is stored safely.
 
-        Rejected with `no_such_user`, `rate_limited`; `malformed_frame` (before it is sent) if it is too long.
+        Rejected with `no_such_user`, `rate_limited`; `too_long` if its body is (before it is sent).
 
         >>> client.send_message("bob", "hello").result(timeout=5).receiver
         'bob'

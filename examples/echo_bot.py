@@ -1,5 +1,6 @@
 """A bot that sends everything back. python -m examples.echo_bot NAME PASSWORD [jelly://host:port]"""
 
+import contextlib
 import sys
 
 from client_api import ConnectionEvent, JellyClient, MessageEvent, Receiver, RequestRejected
@@ -20,4 +21,5 @@ with JellyClient.from_url(url, receiver=Echo()) as bot:
     except RequestRejected as error:
         print(error)
     bot.login(name, password).result()
-    bot.wait()  # until somebody else takes over, or Ctrl-C
+    with contextlib.suppress(KeyboardInterrupt):
+        bot.wait()  # until somebody else takes over, or Ctrl-C

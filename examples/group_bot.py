@@ -1,5 +1,6 @@
 """Write to it to join its group; `!dice` in the group throws. python -m examples.group_bot NAME PASSWORD GROUP [URL]"""
 
+import contextlib
 import random
 import sys
 
@@ -20,4 +21,5 @@ name, password, group, url = (*sys.argv[1:], "jelly://127.0.0.1:20000")[:4]
 with JellyClient.from_url(url, receiver=Dice()) as bot:
     bot.login(name, password).result()
     print(bot.create_group(group).exception() or "created", flush=True)
-    bot.wait()
+    with contextlib.suppress(KeyboardInterrupt):
+        bot.wait()

@@ -1,5 +1,6 @@
 """Says who of one's friends comes and goes. python -m examples.presence_watcher NAME PASSWORD [jelly://host:port]"""
 
+import contextlib
 import sys
 
 from client_api import ConnectionEvent, JellyClient, Receiver, State, SystemEvent
@@ -19,4 +20,5 @@ class Watcher(Receiver):
 name, password, url = (*sys.argv[1:], "jelly://127.0.0.1:20000")[:3]
 with JellyClient.from_url(url, receiver=Watcher()) as client:
     client.login(name, password).result()
-    client.wait()
+    with contextlib.suppress(KeyboardInterrupt):
+        client.wait()

@@ -115,7 +115,7 @@ class RequestError(JellyError):
 
     def __init__(self, code: str = "", sentence: str = "") -> None:
         super().__init__(sentence or _sentence(code) or "The server gave no reason.")
-        self.code = code
+        self.code = str(code)
         """One of ErrorCode where the server said one; the original server says none, and then this is empty."""
 
 

@@ -275,7 +275,7 @@ def test_what_cannot_be_sent(service: Service, join: Join) -> None:
     bob, alice = Recorder(), join("alice", max_body=1000)
     join("bob", bob)
     refused = error(alice.send_message("bob", "x" * 1000))
-    assert (type(refused), refused.code) == (RequestRejected, "malformed_frame")
+    assert (type(refused), refused.code) == (RequestRejected, "too_long")
     assert "at most 1,000" in str(refused)
     assert error(alice.send_message("bob", "\ud83d")).code == "malformed_body"
     assert error(alice.register("\ud83d", "pw")).code == "malformed_body"

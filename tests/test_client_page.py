@@ -1,9 +1,12 @@
 """What docs/client.md says: its programs are run, and its tables are the library's."""
 
 import re
+import signal
 import textwrap
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,12 +52,24 @@ def test_the_shortest_bot(bot: str, names: dict[str, Any]) -> None:
         assert not thread.is_alive()
 
 
-def test_the_other_programs(names: dict[str, Any]) -> None:
-    """They run as they stand there, one after the other."""
+def test_the_other_programs(names: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They run as they stand there, one after the other; the one that counts knows what it has counted."""
+    monkeypatch.chdir(tmp_path)
     assert len(BLOCKS) > 5
-    for block in BLOCKS[1:]:
-        run(block, names)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        for block in BLOCKS[1:]:
+            run(block, names)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
     assert names["client"].wait(10)
+    counter = names["Counter"]()
+    for id in (1, 2, 1):
+        counter.on_message(SimpleNamespace(id=id, sender="bob"))
+    assert counter.database.execute("SELECT COUNT(*) FROM seen").fetchall() == [(2,)]
+    counter.database.close()
 
 
 def test_the_table_of_errors() -> None:

@@ -400,6 +400,23 @@ def test_two_classic_clients_do_not_fight_for_ever(start_server: StartServer, ne
     result(clients[1 - loser].own_profile())
 
 
+def test_waiting_until_it_is_online(start_server: StartServer, new_client: NewClient) -> None:
+    """It waits out a login and a reconnect, says whether there is a connection then, and does not wait for nothing."""
+    port = start_server().port
+    register(port, "alice")
+    with Proxy(port) as proxy:
+        alice = new_client(proxy.port)
+        assert not alice.wait_until_online(10)
+        alice.login("alice", "pw")
+        assert alice.wait_until_online(10)
+        proxy.block()
+        wait_until(lambda: alice.state is RECONNECTING)
+        assert not alice.wait_until_online(0.01)
+        proxy.mend()
+        assert alice.wait_until_online(10)
+        result(alice.own_profile())
+
+
 # --- the policy ---------------------------------------------------------------------------------------------
 
 

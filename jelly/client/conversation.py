@@ -188,6 +188,12 @@ class Conversation:
         with self._lock:
             return self._lock.wait_for(lambda: self._state in (State.OFFLINE, State.CLOSED), timeout)
 
+    def wait_until_online(self, timeout: float | None) -> bool:
+        """Wait until the client is online, or offline for good; return whether it is online."""
+        with self._lock:
+            self._lock.wait_for(lambda: self._state not in (State.CONNECTING, State.RECONNECTING), timeout)
+            return self._state is State.ONLINE
+
     def close(self, timeout: float) -> None:
         """First the answers that are on their way, then what the application has still to get, then the end.
 
@@ -251,7 +257,7 @@ class Conversation:
         size = len(frame) - HEADER.size
         if size > self._max_body:
             sentence = f"The request has {size:,} bytes; at most {self._max_body:,} can be sent."
-            raise RequestRejected(ErrorCode.MALFORMED_FRAME, sentence)
+            raise RequestRejected(ErrorCode.TOO_LONG, sentence)
         return frame
 
     def _start(self, name: str, target: Callable[[Waiter], None]) -> Waiter:
