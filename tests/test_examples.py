@@ -69,7 +69,7 @@ def test_group_bot(port: int) -> None:
 
 
 def test_presence_watcher(port: int) -> None:
-    """It says who is there, who comes and who goes."""
+    """It says who is there, who comes and who goes; Ctrl-C ends it in good order."""
     register(port, "alice", "bob", "carol")
     with logged_in(port, "alice") as alice:
         alice.ok(0x1B, friend="bob")
@@ -78,6 +78,8 @@ def test_presence_watcher(port: int) -> None:
         with logged_in(port, "carol"), logged_in(port, "bob"):
             assert watcher.line() == "bob has come"
         assert watcher.line() == "bob has gone"
+        watcher.press_ctrl_c()
+        assert (watcher.lines(), watcher.process.returncode) == ([], 0)
 
 
 def test_bulk_sender(port: int) -> None:
