@@ -38,7 +38,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from ssl import SSLContext, create_default_context
 from types import TracebackType
 from typing import Any, Self
@@ -66,6 +66,9 @@ __all__ = [
 ]  # fmt: skip
 
 DEFAULT_PORT = 20000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST_DAY, LAST_DAY = -62_135_510_400_000, 253_402_128_000_000
+"""0001-01-02 and 9999-12-30 in milliseconds: a day from the ends of the calendar, so that they exist in every zone."""
 
 
 # --- results ------------------------------------------------------------------------------------------------
@@ -137,11 +140,8 @@ class _Message:
 
     @property
     def written_at(self) -> datetime:
-        """`time` as a date and time in the local zone (the nearest one that there is, for a nonsensical number)."""
-        try:
-            return datetime.fromtimestamp(self.time / 1000).astimezone()
-        except (OverflowError, ValueError, OSError):
-            return (datetime.max if self.time > 0 else datetime(1970, 1, 1)).replace(tzinfo=None)
+        """`time` as a date and time with the local zone; for a nonsensical number the nearest one that there is."""
+        return (EPOCH + timedelta(milliseconds=min(max(self.time, FIRST_DAY), LAST_DAY))).astimezone()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ one that grants none may be the original, which stands one request at a time and
 import socket
 import time
 from concurrent.futures import wait
+from datetime import datetime
 from threading import Thread
 from typing import Any
 
@@ -347,15 +348,24 @@ def test_a_notice_without_a_time(new_client: NewClient, script: ScriptedServer) 
     assert before - 1 <= event.time / 1000 <= time.time() + 1
 
 
-@pytest.mark.parametrize("moment", [2**63 - 1, -(2**63), 10**15, -1])
-def test_a_notice_with_a_strange_time(new_client: NewClient, script: ScriptedServer, moment: int) -> None:
-    """The number is what the sender said; the date is the nearest one."""
+@pytest.mark.parametrize(
+    ("moment", "date"),
+    [
+        (2**63 - 1, "9999-12-30T00:00:00+00:00"),
+        (-(2**63), "0001-01-02T00:00:00+00:00"),
+        (10**15, "9999-12-30T00:00:00+00:00"),
+        (-1, "1969-12-31T23:59:59.999000+00:00"),
+    ],
+)
+def test_a_notice_with_a_strange_time(new_client: NewClient, script: ScriptedServer, moment: int, date: str) -> None:
+    """The number is what the sender said; the date is the nearest one, with a zone like any other."""
     recorder = Recorder()
     peer = script.log_in(new_client(script.port, recorder))
     peer.say("hello", time=moment)
     (event,) = recorder.wait_for(lambda e: isinstance(e, MessageEvent))
     assert event.time == moment
-    assert 1969 <= event.written_at.year <= 33658
+    assert event.written_at == datetime.fromisoformat(date)
+    assert event.written_at.tzinfo is not None
 
 
 @pytest.mark.parametrize(
