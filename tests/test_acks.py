@@ -317,7 +317,8 @@ def given_without_acknowledging(server: JellyServer, bob: Wire) -> list[tuple[in
     """Everything that bob is given while he acknowledges nothing."""
     wait_until(lambda: not session_of(server, "bob").has_room and not server.store._delivery.has_work)
     messages = take(bob, unacknowledged(server))
-    assert bob.ok(OWN_PROFILE) == {"username": "bob"} and not bob.notices  # nothing came before this answer
+    assert bob.ok(OWN_PROFILE) == {"username": "bob"}
+    assert not bob.notices  # nothing came before that answer
     return messages
 
 
