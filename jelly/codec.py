@@ -48,6 +48,7 @@ class Type(IntEnum):
     HEARTBEAT = 0x23
     ACK = 0x24
     SYSTEM = 0x25
+    HISTORY = 0x26
 
 
 class Status(IntEnum):

@@ -23,6 +23,7 @@ MAX_DEPTH = 16
 MAX_INTEGER_DIGITS = 20  # of a number in JSON: a signed 64-bit integer has 19 and a sign
 INT64 = range(-(2**63), 2**63)
 MAX_FEATURES = 32
+MAX_REQUEST_ID = 36
 
 PROFILE_LIMITS = {"name": 64, "sex": 16, "age": 16, "phone": 32, "address": 256, "introduction": 1024}
 """The fields of a profile in the protocol's order, and how many characters each may have."""
@@ -59,6 +60,7 @@ class PersonMessage(NamedTuple):
     receiver: str
     content: str
     time: int
+    requestId: str | None = None
 
 
 class GroupMessage(NamedTuple):
@@ -66,6 +68,7 @@ class GroupMessage(NamedTuple):
     receiver: str
     content: str
     time: int
+    requestId: str | None = None
 
 
 class CreateGroup(NamedTuple):
@@ -132,10 +135,18 @@ class Ack(NamedTuple):
     id: int
 
 
+class History(NamedTuple):
+    username: str
+    person: str | None = None
+    groupName: str | None = None
+    before: int | None = None
+    limit: int | None = None
+
+
 Request = (
     Login | Register | Logout | Reconnect | PersonMessage | GroupMessage | CreateGroup | DisbandGroup
     | AddMember | RemoveMember | AddFriend | RemoveFriend | AllFriends | UpdateProfile | OwnProfile
-    | FriendProfile | OwnGroups | Ack
+    | FriendProfile | OwnGroups | Ack | History
 )  # fmt: skip
 
 REQUESTS: dict[int, type[Request]] = {
@@ -157,13 +168,16 @@ REQUESTS: dict[int, type[Request]] = {
     Type.FRIEND_PROFILE: FriendProfile,
     Type.OWN_GROUPS: OwnGroups,
     Type.ACK: Ack,
+    Type.HISTORY: History,
 }
 
 MESSAGES = frozenset({Type.PERSON_MESSAGE, Type.GROUP_MESSAGE})
 """The two requests that say something to somebody; they name who asks `sender`, the others `username`."""
 
 # Per request: (field, its JSON type, may it be left out), worked out once instead of for every frame.
-_KINDS: dict[str, type] = {"token": int, "time": int, "id": int, "features": list}  # all others are strings
+_KINDS: dict[str, type] = {  # all others are strings
+    "token": int, "time": int, "id": int, "features": list, "before": int, "limit": int,
+}  # fmt: skip
 _IN_WORDS: dict[type, str] = {str: "a string", int: "an integer", list: "an array of strings"}
 _FIELDS = {
     type: tuple((name, _KINDS.get(name, str), name in cls._field_defaults) for name in cls._fields)
@@ -187,6 +201,8 @@ def parse_request(type: int, body: bytes) -> Request:
             raise Refused(ErrorCode.MALFORMED_BODY, f"The integer {name!r} does not fit into 64 bits.")
         elif value.__class__ is list:
             _check_strings(name, value)
+        elif name == "requestId" and not 1 <= len(value) <= MAX_REQUEST_ID:
+            raise Refused(ErrorCode.MALFORMED_BODY, f"A 'requestId' has 1 to {MAX_REQUEST_ID} characters.")
         arguments.append(value)
     return cls(*arguments)
 

@@ -292,7 +292,7 @@ class Services:
         receiver = request.receiver
         if not self._is_user(receiver):
             raise Refused(ErrorCode.NO_SUCH_USER)
-        return NewMessage(Type.PERSON_MESSAGE, *request, receivers=lambda: (receiver,))
+        return NewMessage(Type.PERSON_MESSAGE, *request[:4], receivers=lambda: (receiver,))
 
     def group_message(self, session: Session, request: messages.GroupMessage) -> Outcome:
         """A message to all other members of a group."""
@@ -305,7 +305,7 @@ class Services:
         def receivers() -> Sequence[str]:
             return [member for member in group.members if member != sender]
 
-        return NewMessage(Type.GROUP_MESSAGE, *request, receivers=receivers)
+        return NewMessage(Type.GROUP_MESSAGE, *request[:4], receivers=receivers)
 
     def ack(self, session: Session, request: messages.Ack) -> Outcome:
         """One that was written together with the login: nothing was sent yet that it could be about.
