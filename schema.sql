@@ -5,7 +5,8 @@
 -- 1970. Ids come from the program, so that they grow in the order of the commits. There are no foreign keys:
 -- one thread does all writing, checks before it writes, and nothing that is referred to is ever deleted first.
 
--- schema_version: the version of these tables; next_id: ids below it may have been used.
+-- schema_version: the version of these tables; next_id: ids below it may have been used; filed: messages up to this
+-- id are filed.
 CREATE TABLE IF NOT EXISTS meta (
     name  VARCHAR(32) NOT NULL,
     value BIGINT NOT NULL,
@@ -48,24 +49,30 @@ CREATE TABLE IF NOT EXISTS chat_groups (
 );
 CREATE INDEX groups_of_creator ON chat_groups (creator);
 
--- The creator is a member, the first one: position grows with every member added.
+-- The creator is a member, the first one: position grows with every member added. A member may read back the
+-- messages with ids from since on: none from before its time.
 CREATE TABLE IF NOT EXISTS members (
     group_name VARCHAR(32) NOT NULL,
     username   VARCHAR(32) NOT NULL,
     position   BIGINT NOT NULL,
+    since      BIGINT NOT NULL DEFAULT 0,
     PRIMARY KEY (group_name, username)
 );
 CREATE INDEX groups_of_member ON members (username);
 
--- A message is stored once, and goes when no inbox refers to it any more. is_group says whether receiver is
--- a group's name (1) or a person's (0).
+-- A message is stored once. is_group says whether receiver is a group's name (1) or a person's (0). It is kept while
+-- an inbox refers to it, and for as long as the operator wants history. A row is only ever appended here, which is
+-- the cheapest way to have it on the disk; what must be found by something else than its id is filed a little later,
+-- for many messages at a time (jelly/filing.py).
 CREATE TABLE IF NOT EXISTS messages (
-    id       BIGINT NOT NULL PRIMARY KEY,
-    is_group SMALLINT NOT NULL,
-    sender   VARCHAR(32) NOT NULL,
-    receiver VARCHAR(32) NOT NULL,
-    content  MEDIUMTEXT NOT NULL,
-    time     BIGINT NOT NULL
+    id         BIGINT NOT NULL PRIMARY KEY,
+    is_group   SMALLINT NOT NULL,
+    sender     VARCHAR(32) NOT NULL,
+    receiver   VARCHAR(32) NOT NULL,
+    content    MEDIUMTEXT NOT NULL,
+    time       BIGINT NOT NULL,
+    request_id VARCHAR(36),
+    digest     BIGINT
 );
 
 -- What each person has still to get: one row a receiver, deleted when the message counts as delivered.
@@ -75,3 +82,29 @@ CREATE TABLE IF NOT EXISTS inbox (
     PRIMARY KEY (receiver, message_id)
 );
 CREATE INDEX inbox_of_message ON inbox (message_id);
+
+-- Filed: which conversation a message belongs to. Of two persons one_side is the smaller name; of a group it is the
+-- group's name, and other_side is empty.
+CREATE TABLE IF NOT EXISTS history (
+    message_id BIGINT NOT NULL PRIMARY KEY,
+    is_group   SMALLINT NOT NULL,
+    one_side   VARCHAR(32) NOT NULL,
+    other_side VARCHAR(32) NOT NULL
+);
+CREATE INDEX conversations ON history (is_group, one_side, other_side, message_id);
+
+-- Filed: under which id its sender sent a message, so that it is not stored again when it comes again. digest says
+-- whether it is the same one.
+CREATE TABLE IF NOT EXISTS requests (
+    message_id BIGINT NOT NULL PRIMARY KEY,
+    sender     VARCHAR(32) NOT NULL,
+    request_id VARCHAR(36) NOT NULL,
+    digest     BIGINT NOT NULL
+);
+CREATE INDEX requests_of_sender ON requests (sender, request_id);
+
+-- How old an id is: at this time no id from first_id on had been given to a message yet.
+CREATE TABLE IF NOT EXISTS calendar (
+    first_id BIGINT NOT NULL PRIMARY KEY,
+    time     BIGINT NOT NULL
+);

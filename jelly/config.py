@@ -73,6 +73,7 @@ class Settings:
     group_idle: float = _setting(600.0, _number(float, 0.05, 86400), "seconds until an idle group leaves memory")
     classic_gap: int = _setting(100, _number(int, 0, 10_000), "milliseconds between two frames to a classic client")
     token_days: float = _setting(7.0, _number(float, 0.001, 3650), "days for which a token is valid")
+    history_days: float = _setting(30.0, _number(float, 0, 36500), "days for which messages can be read back; 0: none")
     password_cost: int = _setting(14, _number(int, 1, 20), "log2 of scrypt's n; each step doubles the time of a login")
     tls_cert: str = _setting("", _text, "file with the certificate (chain); turns TLS on")
     tls_key: str = _setting("", _text, "file with the certificate's key, if it is not in the same file")

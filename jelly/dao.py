@@ -5,13 +5,23 @@ called by the store thread alone (`store.py`), inside its transaction. That is w
 write then: nobody writes in between. All methods raise StoreError when the database fails.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 from jelly.database import Link
 
 CHUNK = 100
 """How many values one statement of varying length takes."""
+ID_BLOCK = 1_000_000
+MAX_ID = 2**53
+"""All ids are smaller."""
+NOBODY_WAITS = "NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.message_id = messages.id)"
+WITHIN_PAGE = (
+    "m.id >= ? AND m.id < ? "
+    "AND NOT EXISTS (SELECT 1 FROM inbox AS i WHERE i.receiver = ? AND i.message_id = m.id AND i.message_id > ?)"
+)
+
+T = TypeVar("T")
 
 
 class StoredMessage(NamedTuple):
@@ -23,6 +33,26 @@ class StoredMessage(NamedTuple):
     receiver: str
     content: str
     time: int
+    request_id: str | None = None
+    digest: int | None = None
+
+
+MESSAGE = "m.id, m.is_group, m.sender, m.receiver, m.content, m.time"
+
+
+class Page(NamedTuple):
+    """Which messages of a conversation somebody may read back, and asks for: the newest ones with since <= id < before.
+
+    What is in the reader's inbox and above `given` is left out: that is still to be delivered.
+    """
+
+    reader: str
+    is_group: bool
+    partner: str
+    """The other person, or the group."""
+    since: int
+    before: int
+    given: int
 
 
 class Dao:
@@ -30,6 +60,7 @@ class Dao:
 
     def __init__(self, link: Link) -> None:
         self.link = link
+        self._next_id, self._last_id = 1, 0  # none left: the first one to be asked for sets a block aside
 
     # --- users and tokens -------------------------------------------------------------------------------
 
@@ -122,7 +153,7 @@ class Dao:
 
     def add_group(self, name: str, creator: str) -> None:
         self.link.change("INSERT INTO chat_groups (name, creator) VALUES (?, ?)", (name, creator))
-        self.link.change("INSERT INTO members (group_name, username, position) VALUES (?, ?, 0)", (name, creator))
+        self._insert_member(name, creator, 0)
 
     def remove_group(self, name: str) -> None:
         self.link.change("DELETE FROM members WHERE group_name = ?", (name,))
@@ -130,25 +161,51 @@ class Dao:
 
     def add_member(self, group: str, username: str) -> None:
         last = self.link.query("SELECT MAX(position) FROM members WHERE group_name = ?", (group,))[0][0]
+        self._insert_member(group, username, last + 1)
+
+    def _insert_member(self, group: str, username: str, position: int) -> None:
         self.link.change(
-            "INSERT INTO members (group_name, username, position) VALUES (?, ?, ?)", (group, username, last + 1)
+            "INSERT INTO members (group_name, username, position, since) VALUES (?, ?, ?, ?)",
+            (group, username, position, self.next_id()),
         )
 
     def remove_member(self, group: str, username: str) -> None:
         self.link.change("DELETE FROM members WHERE group_name = ? AND username = ?", (group, username))
 
+    def member_since(self, group: str, username: str) -> int | None:
+        """The first id that a message could have to which a user was a member; None if it is none."""
+        rows = self.link.query("SELECT since FROM members WHERE group_name = ? AND username = ?", (group, username))
+        return int(rows[0][0]) if rows else None
+
     # --- messages ---------------------------------------------------------------------------------------
 
-    def reserve_ids(self, count: int) -> int:
-        """Set aside ids first to first + count - 1 for this process, for ever; return the first."""
-        first = int(self.link.query("SELECT value FROM meta WHERE name = 'next_id'")[0][0])
-        self.link.change("UPDATE meta SET value = ? WHERE name = 'next_id'", (first + count,))
-        return first
+    def next_id(self) -> int:
+        """The id that the next message is going to have.
+
+        Ids are set aside in blocks, so that none is used twice, whatever happens to the process or its clock.
+        """
+        if self._next_id > self._last_id:
+            self._next_id = int(self.link.query("SELECT value FROM meta WHERE name = 'next_id'")[0][0])
+            self._last_id = self._next_id + ID_BLOCK - 1
+            self.link.change("UPDATE meta SET value = ? WHERE name = 'next_id'", (self._last_id + 1,))
+        return self._next_id
+
+    def take_id(self) -> int:
+        """An id for a new message."""
+        id = self.next_id()
+        self._next_id += 1
+        return id
+
+    def forget_ids(self) -> None:
+        """A transaction has failed: the block may have been set aside in it."""
+        self._next_id, self._last_id = 1, 0
 
     def add_messages(self, messages: Sequence[StoredMessage], inbox: Sequence[tuple[str, int]]) -> None:
         """Store messages, and a row (receiver, id) for each who is to get one."""
         self.link.insert(
-            "INSERT INTO messages (id, is_group, sender, receiver, content, time) VALUES (?, ?, ?, ?, ?, ?)", messages
+            "INSERT INTO messages (id, is_group, sender, receiver, content, time, request_id, digest) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            messages,
         )
         if inbox:
             self.link.insert("INSERT INTO inbox (receiver, message_id) VALUES (?, ?)", inbox)
@@ -156,35 +213,154 @@ class Dao:
     def waiting(self, receiver: str, after: int, limit: int) -> list[StoredMessage]:
         """The oldest messages in somebody's inbox whose id is above `after`, at most `limit`."""
         rows = self.link.query(
-            "SELECT m.id, m.is_group, m.sender, m.receiver, m.content, m.time FROM inbox AS i "
+            f"SELECT {MESSAGE} FROM inbox AS i "
             "JOIN messages AS m ON m.id = i.message_id "
             "WHERE i.receiver = ? AND i.message_id > ? ORDER BY i.message_id LIMIT ?",
             (receiver, after, limit),
         )
         return [StoredMessage(*row) for row in rows]
 
-    def remove_delivered(self, delivered: Iterable[tuple[str, int]]) -> None:
-        """For each (receiver, id): empty the inbox up to and including that id, and drop what nobody waits for."""
-        pairs = list(delivered)
-        for start in range(0, len(pairs), CHUNK):
-            chunk = pairs[start : start + CHUNK]
+    def remove_delivered(self, delivered: Iterable[tuple[str, int]], keep: bool) -> None:
+        """For each (receiver, id): empty the inbox up to and including that id.
+
+        Unless they are to be kept, drop the messages that nobody waits for any more.
+        """
+        for chunk in _chunks(list(delivered)):
             # Joined by OR, because on MySQL each statement is a round trip.
             which = " OR ".join(["(receiver = ? AND message_id <= ?)"] * len(chunk))
             parameters = [value for pair in chunk for value in pair]
-            ids = self.link.query(f"SELECT DISTINCT message_id FROM inbox WHERE {which}", parameters)
+            if keep:
+                self.link.change(f"DELETE FROM inbox WHERE {which}", parameters)
+                continue
+            rows = self.link.query(f"SELECT DISTINCT message_id FROM inbox WHERE {which}", parameters)
             self.link.change(f"DELETE FROM inbox WHERE {which}", parameters)
-            self._remove_messages([id for (id,) in ids])
-
-    def _remove_messages(self, ids: Sequence[int]) -> None:
-        for start in range(0, len(ids), CHUNK):
-            chunk = ids[start : start + CHUNK]
-            self.link.change(
-                f"DELETE FROM messages WHERE id IN ({', '.join('?' * len(chunk))}) "
-                "AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.message_id = messages.id)",
-                chunk,
-            )
+            for ids in _chunks([id for (id,) in rows]):
+                self.link.change(
+                    f"DELETE FROM messages WHERE id IN ({', '.join('?' * len(ids))}) AND {NOBODY_WAITS}", ids
+                )
 
     def remove_messages_between(self, first: int, last: int) -> None:
         """Take back messages whose commit failed in a way that leaves open whether it happened."""
         self.link.change("DELETE FROM inbox WHERE message_id BETWEEN ? AND ?", (first, last))
         self.link.change("DELETE FROM messages WHERE id BETWEEN ? AND ?", (first, last))
+
+    # --- messages, filed --------------------------------------------------------------------------------
+
+    def filed(self) -> int:
+        """Messages up to and including this id are filed."""
+        return int(self.link.query("SELECT value FROM meta WHERE name = 'filed'")[0][0])
+
+    def file_messages(self, after: int, limit: int, with_history: bool) -> tuple[int | None, int]:
+        """File the messages behind an id, at most `limit`; the last one's id (None if there is none), and how many."""
+        upto, count = self._first_few("messages", "id", after, MAX_ID, limit)
+        if upto is None:
+            return None, 0
+        if with_history:
+            self.link.change(
+                "INSERT INTO history (message_id, is_group, one_side, other_side) SELECT id, is_group, "
+                "CASE WHEN is_group = 1 OR receiver < sender THEN receiver ELSE sender END, "
+                "CASE WHEN is_group = 1 THEN '' WHEN receiver < sender THEN sender ELSE receiver END "
+                "FROM messages WHERE id > ? AND id <= ?",
+                (after, upto),
+            )
+        self.link.change(
+            "INSERT INTO requests (message_id, sender, request_id, digest) SELECT id, sender, request_id, digest "
+            "FROM messages WHERE id > ? AND id <= ? AND request_id IS NOT NULL",
+            (after, upto),
+        )
+        self.link.change("UPDATE meta SET value = ? WHERE name = 'filed'", (upto,))
+        return upto, count
+
+    def unfiled_requests(self, after: int) -> list[tuple[int, str, str, int]]:
+        """The messages with a requestId behind an id: (id, sender, requestId, digest)."""
+        return self.link.query(
+            "SELECT id, sender, request_id, digest FROM messages WHERE id > ? AND request_id IS NOT NULL ORDER BY id",
+            (after,),
+        )
+
+    def filed_requests(self, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """The digests of those (sender, requestId) that are filed."""
+        found = {}
+        for chunk in _chunks(list(wanted)):
+            which = " OR ".join(["(sender = ? AND request_id = ?)"] * len(chunk))
+            rows = self.link.query(
+                f"SELECT sender, request_id, digest FROM requests WHERE {which}",
+                [value for pair in chunk for value in pair],
+            )
+            found.update({(sender, request_id): digest for sender, request_id, digest in rows})
+        return found
+
+    def read_back(self, page: Page, limit: int) -> list[StoredMessage]:
+        """The newest messages of a page, the newest first, at most `limit`."""
+        # What is not filed yet is looked for first: whatever is filed meanwhile is found in both, and not lost.
+        filed = self.filed()
+        reader, partner = page.reader, page.partner
+        if page.is_group:
+            belongs, sides = "m.receiver = ?", [partner]
+            one_side, other_side = partner, ""
+        else:
+            belongs, sides = "m.sender IN (?, ?) AND m.receiver = CASE m.sender WHEN ? THEN ? ELSE ? END", [
+                reader, partner, reader, partner, reader,
+            ]  # fmt: skip
+            one_side, other_side = min(reader, partner), max(reader, partner)
+        bounds = (page.since, page.before, reader, page.given, limit)
+        unfiled = self.link.query(
+            f"SELECT {MESSAGE} FROM messages AS m WHERE m.id > ? AND m.is_group = ? AND {belongs} "
+            f"AND {WITHIN_PAGE} ORDER BY m.id DESC LIMIT ?",
+            (filed, page.is_group, *sides, *bounds),
+        )
+        rows = self.link.query(
+            f"SELECT {MESSAGE} FROM history AS h JOIN messages AS m ON m.id = h.message_id "
+            "WHERE h.message_id <= ? AND h.is_group = ? AND h.one_side = ? AND h.other_side = ? "
+            f"AND {WITHIN_PAGE} ORDER BY h.message_id DESC LIMIT ?",
+            (filed, page.is_group, one_side, other_side, *bounds),
+        )
+        return [StoredMessage(*row) for row in (unfiled + rows)[:limit]]
+
+    # --- messages, old ----------------------------------------------------------------------------------
+
+    def note_time(self, now: int) -> None:
+        """Note that up to this time (in milliseconds) no id from the next one on was used."""
+        first_id = self.next_id()
+        if not self.link.query("SELECT 1 FROM calendar WHERE first_id = ?", (first_id,)):
+            self.link.change("INSERT INTO calendar (first_id, time) VALUES (?, ?)", (first_id, now))
+
+    def first_id_after(self, time: int) -> int:
+        """An id, as large as is known, so that all messages with smaller ones were stored before this time."""
+        return int(self.link.query("SELECT MAX(first_id) FROM calendar WHERE time <= ?", (time,))[0][0] or 0)
+
+    def forget_times(self, before: int) -> None:
+        """Forget how old ids below this one are."""
+        self.link.change("DELETE FROM calendar WHERE first_id < ?", (before,))
+
+    def remove_old_messages(self, after: int, before: int, limit: int) -> int | None:
+        """Drop messages with after < id < before that nobody waits for, looking at `limit` of them at most.
+
+        Returns the last id that was looked at, None if there is no such message.
+        """
+        upto, _ = self._first_few("messages", "id", after, before, limit)
+        if upto is not None:
+            self.link.change(f"DELETE FROM messages WHERE id > ? AND id <= ? AND {NOBODY_WAITS}", (after, upto))
+            self.link.change("DELETE FROM history WHERE message_id <= ?", (upto,))
+        return upto
+
+    def remove_old_requests(self, before: int, limit: int) -> bool:
+        """Forget the requestIds of messages below an id, at most `limit`; whether there were any."""
+        upto, _ = self._first_few("requests", "message_id", 0, before, limit)
+        if upto is not None:
+            self.link.change("DELETE FROM requests WHERE message_id <= ?", (upto,))
+        return upto is not None
+
+    def _first_few(self, table: str, id: str, after: int, before: int, limit: int) -> tuple[int | None, int]:
+        """Of the rows between two ids, at most `limit`: the last one's id (None if there is none), and how many."""
+        [(last, count)] = self.link.query(
+            f"SELECT MAX({id}), COUNT(*) FROM "
+            f"(SELECT {id} FROM {table} WHERE {id} > ? AND {id} < ? ORDER BY {id} LIMIT ?) AS few",
+            (after, before, limit),
+        )
+        return last, count
+
+
+def _chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(values), CHUNK):
+        yield values[start : start + CHUNK]

@@ -22,10 +22,25 @@ from jelly.errors import ConfigError, StartError, StoreError
 
 log = logging.getLogger("jelly.database")
 
-SCHEMA_VERSION = 1
-# From an older version to the next one: {1: ("ALTER TABLE ...", ...)} leads from 1 to 2. MySQL commits each
-# statement by itself, so each must be one that may be repeated after a crash.
-MIGRATIONS: dict[int, tuple[str, ...]] = {}
+SCHEMA_VERSION = 2
+# From an older version to the next one: MIGRATIONS[1] leads from 1 to 2. MySQL commits each definition by itself, so
+# each statement must be one that may be repeated after a crash (a column or an index may be there already).
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    1: (
+        "ALTER TABLE members ADD COLUMN since BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE messages ADD COLUMN request_id VARCHAR(36)",
+        "ALTER TABLE messages ADD COLUMN digest BIGINT",
+        "CREATE TABLE IF NOT EXISTS history (message_id BIGINT NOT NULL PRIMARY KEY, is_group SMALLINT NOT NULL, "
+        "one_side VARCHAR(32) NOT NULL, other_side VARCHAR(32) NOT NULL)",
+        "CREATE INDEX conversations ON history (is_group, one_side, other_side, message_id)",
+        "CREATE TABLE IF NOT EXISTS requests (message_id BIGINT NOT NULL PRIMARY KEY, sender VARCHAR(32) NOT NULL, "
+        "request_id VARCHAR(36) NOT NULL, digest BIGINT NOT NULL)",
+        "CREATE INDEX requests_of_sender ON requests (sender, request_id)",
+        "CREATE TABLE IF NOT EXISTS calendar (first_id BIGINT NOT NULL PRIMARY KEY, time BIGINT NOT NULL)",
+        "DELETE FROM meta WHERE name = 'filed'",
+        "INSERT INTO meta (name, value) VALUES ('filed', 0)",
+    ),
+}
 
 PATIENCE = 4.0
 """Seconds to wait for a database that does not answer. A request may wait for the batch before its own too,
@@ -71,8 +86,8 @@ class Database(ABC):
         """A statement with `?` for its parameters, as this driver wants it written."""
         return statement
 
-    def is_repeated_index(self, error: Exception) -> bool:
-        """Whether an error only says that an index of the schema is there already."""
+    def is_there_already(self, error: Exception) -> bool:
+        """Whether an error only says that a column or an index was made before."""
         return False
 
     def release(self) -> None:  # noqa: B027 - not every database has something to give up
@@ -242,8 +257,8 @@ class MysqlDatabase(Database):
     def sql(self, statement: str) -> str:
         return statement.replace("?", "%s")
 
-    def is_repeated_index(self, error: Exception) -> bool:
-        return getattr(error, "errno", None) == 1061  # ER_DUP_KEYNAME
+    def is_there_already(self, error: Exception) -> bool:
+        return getattr(error, "errno", None) in (1060, 1061)  # ER_DUP_FIELDNAME, ER_DUP_KEYNAME
 
 
 def _fetch_one(connection: Any, sql: str, parameters: Sequence[Any] = ()) -> Any:
@@ -338,16 +353,14 @@ class Link:
         with self.transaction():
             if version == 0:
                 for statement in _statements(_schema()):
-                    if statement.startswith("CREATE TABLE"):
-                        self.change(self._database.finish_table(statement, self._connection))
-                    else:
-                        self._create_index(statement)
+                    self._define(statement)
                 self.change("DELETE FROM meta")  # what a first start left that was cut off here
-                self.change("INSERT INTO meta (name, value) VALUES ('next_id', 1)")
-                self.change("INSERT INTO meta (name, value) VALUES ('schema_version', ?)", (SCHEMA_VERSION,))
+                for name, value in (("next_id", 1), ("filed", 0), ("schema_version", SCHEMA_VERSION)):
+                    self.change("INSERT INTO meta (name, value) VALUES (?, ?)", (name, value))
             for older in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
+                log.info("migrating the database from schema version %d to %d", older, older + 1)
                 for statement in MIGRATIONS[older]:
-                    self.change(statement)
+                    self._define(statement)
                 self.change("UPDATE meta SET value = ? WHERE name = 'schema_version'", (older + 1,))
 
     def close(self) -> None:
@@ -429,12 +442,17 @@ class Link:
             rows = []  # no such table; if it was anything worse, making the tables is going to say so
         return int(rows[0][0]) if rows else 0
 
-    def _create_index(self, statement: str) -> None:
-        """On MySQL an index may be left from a first start that was cut off between two statements."""
+    def _define(self, statement: str) -> None:
+        """Run one statement of the schema or of a migration.
+
+        On MySQL a part of it may be there from a start that was cut off between two statements.
+        """
+        if statement.startswith("CREATE TABLE"):
+            statement = self._database.finish_table(statement, self._connection)
         try:
             self._connection.cursor().execute(statement)
         except self._database.errors as error:
-            if not self._database.is_repeated_index(error):
+            if not self._database.is_there_already(error):
                 raise StoreError(str(error)) from error
 
 

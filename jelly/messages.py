@@ -201,7 +201,7 @@ def parse_request(type: int, body: bytes) -> Request:
             raise Refused(ErrorCode.MALFORMED_BODY, f"The integer {name!r} does not fit into 64 bits.")
         elif value.__class__ is list:
             _check_strings(name, value)
-        elif name == "requestId" and not 1 <= len(value) <= MAX_REQUEST_ID:
+        elif name == "requestId" and not 1 <= len(str(value)) <= MAX_REQUEST_ID:
             raise Refused(ErrorCode.MALFORMED_BODY, f"A 'requestId' has 1 to {MAX_REQUEST_ID} characters.")
         arguments.append(value)
     return cls(*arguments)
@@ -321,6 +321,11 @@ def with_id(notice: bytes, id: int) -> bytes:
     """The same notice for a client that acknowledges: with the message's id as the last key of its body."""
     body = notice[HEADER.size : -1] + b',"id":%d}' % id
     return encode(Sign.NOTICE, notice[3], Status.NONE, body)
+
+
+def past(sender: str, receiver: str, content: str, time: int, id: int) -> dict[str, Any]:
+    """A message as a page of history has it: with the keys of a notice, in their order."""
+    return {"sender": sender, "receiver": receiver, "content": content, "time": time, "id": id}
 
 
 class Event(StrEnum):

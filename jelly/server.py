@@ -24,6 +24,7 @@ from jelly.dao import Dao
 from jelly.database import Database, Link, open_database
 from jelly.delivery import Delivery
 from jelly.errors import JellyError, StartError, StoreError
+from jelly.filing import Filing
 from jelly.groups import GroupCache
 from jelly.messages import Event, system
 from jelly.outbox import Flusher
@@ -80,10 +81,13 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.groups = GroupCache(settings.group_check_interval, settings.group_idle)
         delivery = Delivery(self.sessions)
         self.presence = Presence(self.sessions)
-        self.store = Store(Dao(store_link), delivery, on_doubt=self.groups.forget_all)
+        filing = Filing(settings.history_days)
+        self.store = Store(Dao(store_link), delivery, filing, on_doubt=self.groups.forget_all)
         self.flusher = Flusher()
         self.watch = Watch(self.connections, settings.heartbeat_interval * settings.heartbeat_misses)
-        policy = Policy(settings.password_cost, settings.token_days * 86400, settings.message_rate)
+        policy = Policy(
+            settings.password_cost, settings.token_days * 86400, settings.message_rate, filing.keeps_history
+        )
         services = Services(policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard())
         self.dispatcher = Dispatcher(services, self.store, settings.workers, settings.queue_size, self.watch.later)
         try:

@@ -19,7 +19,7 @@ from typing import Any
 
 from jelly import messages, passwords
 from jelly.codec import Frame, Sign, Type
-from jelly.dao import Dao
+from jelly.dao import MAX_ID, Dao, Page, StoredMessage
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
 from jelly.groups import Group, GroupCache
@@ -34,6 +34,12 @@ MAX_GROUPS_CREATED = 200
 MAX_GROUPS_JOINED = 1000
 MAX_TOKENS = 32
 MAX_KNOWN_USERS = 100_000
+DEFAULT_PAGE, MAX_PAGE = 50, 100
+"""How many messages a page of history has if nothing is said, and at most."""
+PAGE_CHARACTERS = 128 * 1024
+"""How many characters of content it has at most (but always one message)."""
+READ_AT_A_TIME = 20
+"""So many messages of a page are read together: they may be large, and not all be wanted."""
 TAKEN_OVER = system(Event.TAKEN_OVER)
 
 
@@ -73,6 +79,7 @@ class Policy:
     token_seconds: float = 7 * 86400.0
     message_rate: int = 0
     """Messages a second that one session may send; 0: any number."""
+    keeps_history: bool = True
 
 
 class Services:
@@ -118,6 +125,7 @@ class Services:
             Type.FRIEND_PROFILE: self.friend_profile,
             Type.OWN_GROUPS: self.own_groups,
             Type.ACK: self.ack,
+            Type.HISTORY: self.history,
         }
 
     def serve(self, session: Session, frame: Frame) -> Outcome:
@@ -140,8 +148,8 @@ class Services:
         if frame.sign != Sign.REQUEST:
             raise Refused(ErrorCode.MALFORMED_FRAME, "Only requests go to the server: the sign must be 0x01.")
         service = self._table.get(frame.type)
-        if service is None:
-            raise Refused(ErrorCode.UNKNOWN_TYPE)
+        if service is None or (frame.type == Type.HISTORY and session.user is not None and session.window is None):
+            raise Refused(ErrorCode.UNKNOWN_TYPE)  # what came with "ack" exists only for those who were granted it
         if session.user is None:
             if frame.type not in BEFORE_LOGIN:
                 raise Refused(ErrorCode.NOT_LOGGED_IN)
@@ -288,24 +296,30 @@ class Services:
 
     def person_message(self, session: Session, request: messages.PersonMessage) -> Outcome:
         """A message to one user, online or not."""
-        self._check_rate(request.sender)
         receiver = request.receiver
-        if not self._is_user(receiver):
-            raise Refused(ErrorCode.NO_SUCH_USER)
-        return NewMessage(Type.PERSON_MESSAGE, *request[:4], receivers=lambda: (receiver,))
+        try:
+            self._check_rate(request.sender)
+            if not self._is_user(receiver):
+                raise Refused(ErrorCode.NO_SUCH_USER)
+        except Refused as error:
+            return _refused_message(Type.PERSON_MESSAGE, request, error)
+        return NewMessage(Type.PERSON_MESSAGE, *request, lambda: (receiver,))
 
     def group_message(self, session: Session, request: messages.GroupMessage) -> Outcome:
         """A message to all other members of a group."""
-        self._check_rate(request.sender)
-        group = self._group(request.receiver)
         sender = request.sender
-        if sender not in group.members:
-            raise Refused(ErrorCode.NOT_A_MEMBER, "Only members may write to the group.")
+        try:
+            self._check_rate(sender)
+            group = self._group(request.receiver)
+            if sender not in group.members:
+                raise Refused(ErrorCode.NOT_A_MEMBER, "Only members may write to the group.")
+        except Refused as error:
+            return _refused_message(Type.GROUP_MESSAGE, request, error)
 
         def receivers() -> Sequence[str]:
             return [member for member in group.members if member != sender]
 
-        return NewMessage(Type.GROUP_MESSAGE, *request[:4], receivers=receivers)
+        return NewMessage(Type.GROUP_MESSAGE, *request, receivers)
 
     def ack(self, session: Session, request: messages.Ack) -> Outcome:
         """One that was written together with the login: nothing was sent yet that it could be about.
@@ -313,6 +327,27 @@ class Services:
         (All others, but for malformed ones, are the reader's: see `connection.py`.)
         """
         return Answer(None)
+
+    def history(self, session: Session, request: messages.History) -> Outcome:
+        """A page of a conversation: what the user wrote, and what it has had already."""
+        partner = request.person if request.groupName is None else request.groupName
+        limit = DEFAULT_PAGE if request.limit is None else min(request.limit, MAX_PAGE)
+        if partner is None or (request.person is not None and request.groupName is not None):
+            raise Refused(ErrorCode.MALFORMED_BODY, "The body needs either 'person' or 'groupName'.")
+        if limit < 1:
+            raise Refused(ErrorCode.MALFORMED_BODY, "The 'limit' must be 1 or more.")
+        before = MAX_ID if request.before is None else request.before
+        is_group = request.groupName is not None
+        if not is_group and not self._is_user(partner):
+            raise Refused(ErrorCode.NO_SUCH_USER)
+        # `given` is asked before the database is: what is given meanwhile need not be in the page.
+        page = Page(request.username, is_group, partner, 0, before, session.given)
+        with self._reading() as dao:
+            if is_group:
+                page = page._replace(since=_member_since(dao, partner, request.username))
+            found, more = _read_back(dao, page, limit) if self._policy.keeps_history else ([], False)
+        past = [messages.past(m.sender, m.receiver, m.content, m.time, m.id) for m in found]
+        return Answer(response(Type.HISTORY, {"username": request.username, "messages": past, "more": more}))
 
     def _check_rate(self, user: str) -> None:
         """A token bucket for each user: `message_rate` a second, and a second's worth at once."""
@@ -561,6 +596,39 @@ def _check_name(name: str, code: ErrorCode) -> None:
 def _check_password(password: str) -> None:
     if not 1 <= len(password) <= messages.MAX_PASSWORD:
         raise Refused(ErrorCode.INVALID_PASSWORD)
+
+
+def _refused_message(
+    type: Type, request: messages.PersonMessage | messages.GroupMessage, refusal: Refused
+) -> NewMessage:
+    """A message that cannot be stored now. With a requestId it may have been stored before: the store thread knows."""
+    if request.requestId is None:
+        raise refusal
+    return NewMessage(type, *request, tuple, refusal)
+
+
+def _member_since(dao: Dao, group: str, username: str) -> int:
+    _group_in(dao, group)
+    since = dao.member_since(group, username)
+    if since is None:
+        raise Refused(ErrorCode.NOT_A_MEMBER, "Only members may read what was written to the group.")
+    return since
+
+
+def _read_back(dao: Dao, page: Page, limit: int) -> tuple[list[StoredMessage], bool]:
+    """The messages of a page, oldest first, and whether there are older ones."""
+    found: list[StoredMessage] = []
+    size = 0
+    while True:
+        some = dao.read_back(page, READ_AT_A_TIME)
+        for message in some:
+            size += len(message.content)
+            if len(found) == limit or (found and size > PAGE_CHARACTERS):
+                return found[::-1], True
+            found.append(message)
+        if len(some) < READ_AT_A_TIME:
+            return found[::-1], False
+        page = page._replace(before=some[-1].id)
 
 
 def _group_in(dao: Dao, name: str) -> tuple[str, list[str]]:

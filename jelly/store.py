@@ -9,6 +9,7 @@ Since nothing else writes, everything that is written is decided here in one ord
 logged in, and the step of a session from behind to caught up (`delivery.py`).
 """
 
+import hashlib
 import logging
 import threading
 import time
@@ -23,6 +24,7 @@ from jelly.codec import Status, Type
 from jelly.dao import Dao, StoredMessage
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused, StoreError
+from jelly.filing import Filing, RequestKey
 from jelly.messages import error_response, refusal, response
 from jelly.sessions import Session
 
@@ -35,8 +37,6 @@ DELIVERED_DELAY = 0.1
 """Seconds for which delivered messages may stay in the inbox. Losing such a note costs a repeat, not a message."""
 RETRY_DELAY = 1.0
 """Seconds until a page is read again when the database failed."""
-ID_BLOCK = 1_000_000
-"""Ids are reserved in blocks, so that none is used twice, whatever happens to the process or its clock."""
 
 
 SUCCESS: dict[int, bytes] = {type: response(type) for type in Type}
@@ -53,14 +53,29 @@ class Answer:
 
 @dataclass(slots=True)
 class NewMessage:
-    """A message to be stored and delivered; `receivers` is asked when it is written."""
+    """A message to be stored and delivered; `receivers` is asked when it is written.
+
+    With a `request_id` it is stored only if this sender has not sent it before; else it is answered as it was then.
+    `refusal` is why it cannot be stored now: that is the answer, unless it was stored before.
+    """
 
     type: int
     sender: str
     receiver: str
     content: str
     time: int
+    request_id: str | None
     receivers: Callable[[], Sequence[str]]
+    refusal: Refused | None = None
+
+    @property
+    def key(self) -> RequestKey | None:
+        return None if self.request_id is None else (self.sender, self.request_id)
+
+    def digest(self) -> int:
+        """Tells it from another message with the same id. The time does not count: it is when it was sent again."""
+        what = f"{self.type} {self.receiver} {self.content}".encode()  # no name holds a space
+        return int.from_bytes(hashlib.blake2b(what, digest_size=8).digest(), signed=True)
 
 
 @dataclass(slots=True)
@@ -93,11 +108,20 @@ class Job:
 class Store:
     """The store thread and what waits for it."""
 
-    def __init__(self, dao: Dao, delivery: Delivery, on_doubt: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        dao: Dao,
+        delivery: Delivery,
+        filing: Filing,
+        on_doubt: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`on_doubt` is called when a transaction failed: what it changed may have been committed or not."""
         self._dao = dao
         self._delivery = delivery
+        self._filing = filing
         self._on_doubt = on_doubt
+        self._clock = clock
         self._condition = threading.Condition()  # guards the six fields below
         self._jobs: deque[Job] = deque()
         self._delivered: dict[str, int] = {}
@@ -106,7 +130,6 @@ class Store:
         self._calls: list[Callable[[], None]] = []
         self._stopping = False
         # The store thread's own.
-        self._next_id, self._last_id = 1, 0  # none left: the first message reserves a block
         self._doubtful: tuple[int, int] | None = None
         self._retry_at = 0.0
         self._failing = False
@@ -128,7 +151,7 @@ class Store:
         with self._condition:
             self._delivered[user] = max(upto, self._delivered.get(user, 0))
             if self._delivered_due is None:
-                self._delivered_due = time.monotonic() + DELIVERED_DELAY
+                self._delivered_due = self._clock() + DELIVERED_DELAY
                 self._condition.notify()
 
     def wants_more(self, session: Session) -> None:
@@ -154,26 +177,39 @@ class Store:
     # --- the store thread -------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while True:
-            jobs, delivered, calls, stopping = self._gather()
-            acts: list[Callable[[], None]] = [*calls, partial(self._turn, jobs, delivered)]
-            for act in acts:
-                try:
-                    act()
-                except Exception as error:  # a bug; but this thread must not die of it, nor any lane stay shut
-                    log_failure(log, error)
-            if stopping and not jobs and (self._failing or not delivered):
-                self._dao.link.close()
-                return
+        while not self._is_done():
+            self._wait_for_work()
+            self.step()
+        self._dao.link.close()
 
-    def _gather(self) -> tuple[list[Job], dict[str, int], list[Callable[[], None]], bool]:
-        """Wait for something to do, and take as much of it as belongs into one transaction."""
+    def _is_done(self) -> bool:
+        with self._condition:
+            return self._stopping and not self._jobs and (self._failing or not self._delivered)
+
+    def _wait_for_work(self) -> None:
         with self._condition:
             while not (self._jobs or self._wanting or self._calls or self._stopping):
-                timeout = self._seconds_to_wait()
-                if timeout is not None and timeout <= 0:
+                timeout = self._next_due() - self._clock()
+                if timeout <= 0:
                     break
                 self._condition.wait(timeout)
+
+    def step(self) -> None:
+        """Do what there is to do now: one transaction, what follows from it, and a page for each who wants one.
+
+        The store thread calls it again and again. (A simulation, which has no threads, calls it itself.)
+        """
+        jobs, delivered, calls = self._gather()
+        acts: list[Callable[[], None]] = [*calls, partial(self._turn, jobs, delivered)]
+        for act in acts:
+            try:
+                act()
+            except Exception as error:  # a bug; but this thread must not die of it, nor any lane stay shut
+                log_failure(log, error)
+
+    def _gather(self) -> tuple[list[Job], dict[str, int], list[Callable[[], None]]]:
+        """Take as much of what waits as belongs into one transaction."""
+        with self._condition:
             jobs = _take(self._jobs)
             delivered: dict[str, int] = {}
             if self._delivered and (self._stopping or self._is_due(self._delivered_due) or _has_change(jobs)):
@@ -183,16 +219,18 @@ class Store:
                 self._delivery.wants_more(session)
             self._wanting.clear()
             calls, self._calls = self._calls, []
-            return jobs, delivered, calls, self._stopping
+            return jobs, delivered, calls
 
-    def _seconds_to_wait(self) -> float | None:
-        due = [self._delivered_due] if self._delivered_due is not None else []
+    def _next_due(self) -> float:
+        due = [self._filing.due_at]
+        if self._delivered_due is not None:
+            due.append(self._delivered_due)
         if self._delivery.has_work:
             due.append(self._retry_at)
-        return min(due) - time.monotonic() if due else None
+        return min(due)
 
     def _is_due(self, moment: float | None) -> bool:
-        return moment is not None and moment <= time.monotonic()
+        return moment is not None and moment <= self._clock()
 
     def _turn(self, jobs: list[Job], delivered: dict[str, int]) -> None:
         messages: list[tuple[StoredMessage, Sequence[str]]] = []
@@ -208,61 +246,72 @@ class Store:
                 job.done()
         if self._delivery.has_work and self._is_due(self._retry_at):
             if self._doubtful:  # nobody is to be given a message that is going to be taken back
-                self._retry_at = time.monotonic() + RETRY_DELAY
+                self._retry_at = self._clock() + RETRY_DELAY
                 return
             try:
                 self._delivery.feed(self._dao)
             except StoreError as error:
                 self._report(error)
-                self._retry_at = time.monotonic() + RETRY_DELAY
+                self._retry_at = self._clock() + RETRY_DELAY
 
     def _write(
         self, jobs: list[Job], delivered: dict[str, int], messages: list[tuple[StoredMessage, Sequence[str]]]
     ) -> None:
         """One transaction for everything. Fills `messages` and the jobs' outcomes."""
-        if (
-            not delivered
-            and not self._doubtful
-            and all(isinstance(entry, Answer) for job in jobs for entry in job.entries)
-        ):
+        entries = [entry for job in jobs for entry in job.entries]
+        has_nothing = all(isinstance(entry, Answer) for entry in entries) and not (delivered or self._doubtful)
+        if has_nothing and not self._is_due(self._filing.due_at):
             return
         with self._dao.link.transaction():
             if self._doubtful:
                 self._dao.remove_messages_between(*self._doubtful)
             if delivered:  # first, so that a login in this batch is not given them again
-                self._dao.remove_delivered(delivered.items())
+                self._filing.remove_delivered(self._dao, delivered.items())
+            self._filing.work(self._dao)
+            keys = [entry.key for entry in entries if isinstance(entry, NewMessage) and entry.key]
+            known = self._filing.digests(self._dao, keys) if keys else {}
             for job in jobs:
-                for entry in job.entries:
-                    if isinstance(entry, NewMessage):
-                        message = self._with_id(entry)
-                        messages.append((message, entry.receivers()))
-                        job.outcomes.append(message)
-                    elif isinstance(entry, Change):
-                        job.outcomes.append(self._try(entry))
-                    else:
-                        job.outcomes.append(None)
+                job.outcomes = [self._outcome(entry, known, messages) for entry in job.entries]
             if messages:
                 inbox = [(receiver, message.id) for message, receivers in messages for receiver in receivers]
-                self._dao.add_messages([message for message, receivers in messages if receivers], inbox)
+                self._dao.add_messages([message for message, _ in messages], inbox)
+        self._filing.noted([message for message, _ in messages])
         self._doubtful = None
         if self._failing:
             self._failing = False
             log.info("the database works again")
 
-    def _try(self, change: Change) -> Any:
+    def _outcome(
+        self, entry: Entry, known: dict[RequestKey, int], messages: list[tuple[StoredMessage, Sequence[str]]]
+    ) -> Any:
+        """What comes of an entry, within the transaction. A message that is to be stored is added to `messages`."""
         try:
-            return change.write(self._dao)
+            if isinstance(entry, NewMessage):
+                return self._accept(entry, known, messages)
+            return entry.write(self._dao) if isinstance(entry, Change) else None
         except Refused as error:
             return error
 
-    def _with_id(self, new: NewMessage) -> StoredMessage:
-        if self._next_id > self._last_id:
-            self._next_id = self._dao.reserve_ids(ID_BLOCK)
-            self._last_id = self._next_id + ID_BLOCK - 1
-        id = self._next_id
-        self._next_id += 1
+    def _accept(
+        self, new: NewMessage, known: dict[RequestKey, int], messages: list[tuple[StoredMessage, Sequence[str]]]
+    ) -> None:
+        """Store a message, unless it was stored before. Raises Refused."""
+        key, digest = new.key, None
+        if key is not None:
+            digest = new.digest()
+            if key in known:
+                if known[key] != digest:
+                    raise Refused(ErrorCode.REQUEST_ID_REUSED)
+                return
+        if new.refusal is not None:
+            raise new.refusal
+        if key is not None and digest is not None:
+            known[key] = digest
         is_group = new.type == Type.GROUP_MESSAGE
-        return StoredMessage(id, is_group, new.sender, new.receiver, new.content, new.time)
+        message = StoredMessage(
+            self._dao.take_id(), is_group, new.sender, new.receiver, new.content, new.time, new.request_id, digest
+        )
+        messages.append((message, new.receivers()))
 
     def _on_success(self, jobs: list[Job], messages: list[tuple[StoredMessage, Sequence[str]]]) -> None:
         try:
@@ -279,12 +328,12 @@ class Store:
                 log_failure(log, error)
 
     def _answer(self, session: Session, entry: Entry, outcome: Any) -> Answer:
-        if isinstance(entry, NewMessage):
-            return Answer(SUCCESS[entry.type])
         if isinstance(entry, Answer):
             return entry
         if isinstance(outcome, Refused):
             return Answer(refusal(entry.type, outcome), leave=session.user is None)
+        if isinstance(entry, NewMessage):
+            return Answer(SUCCESS[entry.type])
         try:
             return entry.after(outcome)
         except Exception as error:
@@ -306,8 +355,8 @@ class Store:
             # messages are answered with an error, so they are to be gone before anything else is written.
             first = self._doubtful[0] if self._doubtful else messages[0][0].id
             self._doubtful = (min(first, messages[0][0].id), messages[-1][0].id)
-        # The block of ids may have been reserved in the transaction that failed.
-        self._next_id, self._last_id = 1, 0
+        self._dao.forget_ids()
+        self._filing.forget()
         for user, upto in delivered.items():
             self.delivered(user, upto)
         for job in jobs:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +70,13 @@ def test_the_inbox(dao: Dao) -> None:
     )
     assert [message.id for message in dao.waiting("bob", 0, 3)] == [1, 2, 3]
     assert [message.id for message in dao.waiting("bob", 248, 3)] == [249, 250]
-    dao.remove_delivered([("bob", 200), ("nobody", 999)])
+    dao.remove_delivered([("bob", 200), ("nobody", 999)], keep=False)
     assert [message.id for message in dao.waiting("bob", 0, 1)] == [201]
     assert len(dao.waiting("carol", 0, 1000)) == 250
-    dao.remove_delivered([("carol", 100)])
+    dao.remove_delivered([("carol", 100)], keep=False)
+    assert dao.link.query("SELECT MIN(id), COUNT(*) FROM messages") == [(101, 150)]
+    dao.remove_delivered([("bob", 250), ("carol", 250)], keep=True)
+    assert dao.link.query("SELECT COUNT(*) FROM inbox") == [(0,)]
     assert dao.link.query("SELECT MIN(id), COUNT(*) FROM messages") == [(101, 150)]
 
 
@@ -81,7 +84,7 @@ def test_the_largest_batch_fits_into_a_packet(mariadb: PrivateMariaDB) -> None:
     """Whatever its characters, what the store takes at once is not too much for MariaDB's max_allowed_packet."""
     session: Any = None
     content = "😀" * 16_000
-    new = store.NewMessage(0x15, "alice", "bob", content, 0, receivers=lambda: ["bob"])
+    new = store.NewMessage(0x15, "alice", "bob", content, 0, None, receivers=lambda: ["bob"])
     jobs = deque(store.Job(session, [new] * 64, [0.0] * 64, print) for _ in range(20))
     count = sum(len(job.entries) for job in store._take(jobs))
     for dao in reopen(mariadb.fresh_database("large")):
@@ -99,8 +102,11 @@ def test_messages_are_taken_back(dao: Dao) -> None:
 
 
 def test_ids_are_never_given_twice(dao: Dao) -> None:
-    """Each block begins where the last one ended, whatever became of it."""
-    assert [dao.reserve_ids(100), dao.reserve_ids(50), dao.reserve_ids(1)] == [1, 101, 151]
+    """They grow by one; what may have been set aside in a transaction that failed is not used."""
+    assert [dao.next_id(), dao.take_id(), dao.take_id(), dao.next_id()] == [1, 1, 2, 3]
+    dao.forget_ids()
+    assert dao.take_id() == 1_000_001
+    assert Dao(dao.link).take_id() == 2_000_001
 
 
 def test_tokens(dao: Dao) -> None:
@@ -162,22 +168,22 @@ def test_a_newer_schema_is_refused(database_url: str) -> None:
     """An older program does not touch what it does not know."""
     for dao in reopen(database_url):
         dao.link.change("UPDATE meta SET value = 99 WHERE name = 'schema_version'")
-    with pytest.raises(StartError, match="schema version 99, this program knows 1: use a newer Jelly"):
+    with pytest.raises(StartError, match="schema version 99, this program knows 2: use a newer Jelly"):
         next(reopen(database_url))
 
 
 def test_an_older_schema_is_migrated(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each step runs once, in order, and what was stored stays."""
+    """Each step runs once, in order, and nothing is lost."""
     for dao in reopen(database_url):
         dao.add_messages([StoredMessage(1, False, "a", "bob", "kept", 0)], [("bob", 1)])
-    steps = {1: ("ALTER TABLE users ADD COLUMN one INT",), 2: ("ALTER TABLE users ADD COLUMN two INT",)}
-    monkeypatch.setattr(database, "SCHEMA_VERSION", 3)
+    steps = {2: ("ALTER TABLE users ADD COLUMN one INT",), 3: ("ALTER TABLE users ADD COLUMN two INT",)}
+    monkeypatch.setattr(database, "SCHEMA_VERSION", 4)
     monkeypatch.setattr(database, "MIGRATIONS", steps)
     for _ in range(2):
         for dao in reopen(database_url):
             assert [message.content for message in dao.waiting("bob", 0, 10)] == ["kept"]
             assert dao.link.query("SELECT one, two FROM users") == []
-            assert dao.link.query("SELECT value FROM meta WHERE name = 'schema_version'") == [(3,)]
+            assert dao.link.query("SELECT value FROM meta WHERE name = 'schema_version'") == [(4,)]
 
 
 def test_a_first_start_that_was_cut_off(mariadb: PrivateMariaDB) -> None:
@@ -188,23 +194,27 @@ def test_a_first_start_that_was_cut_off(mariadb: PrivateMariaDB) -> None:
         dao.link.change("DELETE FROM meta")
     for dao in reopen(url):
         assert dao.waiting("bob", 0, 10) == []
-        assert dao.reserve_ids(1) == 1
+        assert dao.take_id() == 1
 
 
 def test_a_first_start_cut_off_after_any_statement(mariadb: PrivateMariaDB, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever the first start ends, even between the last two rows, the second one completes it."""
-    change = Link.change
+    define, change = Link._define, Link.change
     for most in itertools.count():
         url = mariadb.fresh_database("cut")
         left = iter(range(most))
 
-        def cut_off(link: Link, sql: str, parameters: Sequence[Any] = (), left: Iterator[int] = left) -> int:
-            if next(left, None) is None:
-                raise KeyboardInterrupt
-            return change(link, sql, parameters)
+        def cut_off(act: Callable[..., Any], left: Iterator[int] = left) -> Callable[..., Any]:
+            def run(*arguments: Any) -> Any:
+                if next(left, None) is None:
+                    raise KeyboardInterrupt
+                return act(*arguments)
+
+            return run
 
         with monkeypatch.context() as patch:
-            patch.setattr(Link, "change", cut_off)
+            patch.setattr(Link, "change", cut_off(change))
+            patch.setattr(Link, "_define", cut_off(define))
             try:
                 list(reopen(url))
             except KeyboardInterrupt:
@@ -212,7 +222,7 @@ def test_a_first_start_cut_off_after_any_statement(mariadb: PrivateMariaDB, monk
             else:
                 break
         for dao in reopen(url):
-            assert dao.reserve_ids(1) == 1
+            assert dao.take_id() == 1
     assert most > 8
 
 

@@ -19,6 +19,7 @@ from jelly import store
 from jelly.dao import Dao
 from jelly.database import Link, SqliteDatabase
 from jelly.delivery import Delivery
+from jelly.filing import Filing
 from jelly.sessions import Session, Sessions
 from jelly.store import Job, NewMessage, Store
 
@@ -285,8 +286,8 @@ def test_a_commit_in_doubt_is_not_fed(line_breaks: type[LineThatBreaks], tmp_pat
     bob.user = "bob"
     sessions.attach(bob)
     delivery.begin(bob)
-    writer = Store(Dao(link), delivery)
-    new = NewMessage(0x15, "alice", "bob", "denied", 0, receivers=lambda: ["bob"])
+    writer = Store(Dao(link), delivery, Filing(30))
+    new = NewMessage(0x15, "alice", "bob", "denied", 0, None, receivers=lambda: ["bob"])
     writer.submit([Job(Session(Notices(), "127.0.0.1"), [new], [0.0], lambda: None)])
     line_breaks.breaks = True
     writer.start()

@@ -16,7 +16,7 @@ LAYERS = [
     {"client_api"}, {"client.conversation"}, {"client.opening", "client.inbox"}, {"client.line", "client.requests"},
     {"client.callbacks", "client.states", "client"},
     {"server"}, {"watch"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"},
-    {"delivery", "presence"}, {"demo"},
+    {"delivery", "presence", "filing"}, {"demo"},
     {"dao", "config"},
     {"database", "sessions", "groups", "passwords", "outbox", "tls"},
     {"messages", "tcp"},

@@ -1,0 +1,134 @@
+"""What is done with stored messages later, and for many at a time: they are filed, and dropped when they are old.
+
+To store a message is to append a row, which is the least that a commit can cost. To find it again by its conversation
+(history) or by its requestId (is this a repeat?) needs indexes, and to keep these with each commit would double what it
+costs, because every conversation has its own place in them. So the rows are filed a second later, thousands together.
+Until then the few that are not filed are found by looking at all of them.
+
+Filing also drops what is too old, in slices, so that no message waits for it. Everything here is called by the store
+thread, inside its transaction, but for `noted`, `forget` and `due_at`.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from jelly.dao import Dao, StoredMessage
+
+FILE_DELAY = 1.0
+"""Seconds for which a message may wait to be filed."""
+FILE_COUNT = 2000
+"""So many messages are filed at a time; when so many wait, without delay."""
+REPEAT_DAYS = 7.0
+"""For so long a requestId is remembered: as long as a token lasts, with which a client comes back to repeat it."""
+SWEEP_INTERVAL = 3600.0
+"""Seconds between looking for what is too old."""
+SWEEP_COUNT, SWEEP_PAUSE = 500, 0.02
+"""So many messages are looked at a time, with so many seconds in between."""
+RETRY_DELAY = 1.0
+DAY = 86400.0
+
+RequestKey = tuple[str, str]
+"""Who sent a message, and its requestId."""
+
+
+class Filing:
+    """Knows what is filed, what is not, and what is to be done next."""
+
+    def __init__(
+        self, history_days: float, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
+    ) -> None:
+        """`history_days`: for how long messages can be read back; 0 drops each as soon as it is delivered."""
+        self._days = history_days
+        self._clock, self._wall = clock, wall
+        self._interval = min(SWEEP_INTERVAL, max(1.0, history_days * DAY / 24)) if history_days else SWEEP_INTERVAL
+        self._filed: int | None = None  # the last message that is filed; None: look it up
+        self._unfiled: dict[RequestKey, tuple[int, int]] = {}  # id and digest, oldest first
+        self._count = 0  # how many messages wait to be filed, with or without a requestId
+        self._file_at: float | None = clock()
+        self._sweep_at = clock()
+        self._swept: int | None = None  # while a sweep is under way: how far it has come, and where each part ends
+        self._history_end = self._request_end = 0
+
+    @property
+    def keeps_history(self) -> bool:
+        """Whether a message stays when it was delivered to all."""
+        return self._days > 0
+
+    @property
+    def due_at(self) -> float:
+        """The moment of the next work, by the clock."""
+        return self._sweep_at if self._file_at is None else min(self._file_at, self._sweep_at)
+
+    def digests(self, dao: Dao, wanted: Iterable[RequestKey]) -> dict[RequestKey, int]:
+        """Those of some requests that are stored already, each with the digest of its message."""
+        self._look_up(dao)
+        keys = set(wanted)
+        found = {key: self._unfiled[key][1] for key in keys if key in self._unfiled}
+        return {**dao.filed_requests(keys - found.keys()), **found}
+
+    def noted(self, messages: Sequence[StoredMessage]) -> None:
+        """Messages were committed."""
+        self._count += len(messages)
+        for message in messages:
+            if message.request_id is not None and message.digest is not None:
+                self._unfiled[message.sender, message.request_id] = message.id, message.digest
+        if self._count >= FILE_COUNT:
+            self._file_at = self._clock()
+        elif messages and self._file_at is None:
+            self._file_at = self._clock() + FILE_DELAY
+
+    def forget(self) -> None:
+        """A transaction has failed: only the database knows what is filed."""
+        self._filed = self._swept = None
+        self._file_at = self._sweep_at = self._clock() + RETRY_DELAY
+
+    def work(self, dao: Dao) -> None:
+        """Do what is due."""
+        now = self._clock()
+        if self._file_at is not None and now >= self._file_at:
+            self._file_some(dao)
+        if now >= self._sweep_at:
+            self._sweep(dao)
+
+    def remove_delivered(self, dao: Dao, delivered: Iterable[tuple[str, int]]) -> None:
+        """For each (receiver, id): empty the inbox up to that id. Without history the messages go, too."""
+        while not self.keeps_history and self._file_at is not None:
+            self._file_some(dao)  # once they are gone it would be too late
+        dao.remove_delivered(delivered, keep=self.keeps_history)
+
+    def _look_up(self, dao: Dao) -> int:
+        if self._filed is None:
+            self._filed = dao.filed()
+            self._unfiled = {
+                (sender, request_id): (id, digest)
+                for id, sender, request_id, digest in dao.unfiled_requests(self._filed)
+            }
+        return self._filed
+
+    def _file_some(self, dao: Dao) -> None:
+        last, count = dao.file_messages(self._look_up(dao), FILE_COUNT, self.keeps_history)
+        if last is not None:
+            self._filed = last
+            self._unfiled = {key: value for key, value in self._unfiled.items() if value[0] > last}
+        if count < FILE_COUNT:
+            self._count, self._file_at = 0, None
+
+    def _sweep(self, dao: Dao) -> None:
+        """Drop the next few messages and requestIds that are too old."""
+        if self._swept is None:
+            now = int(self._wall() * 1000)
+            dao.note_time(now)
+            self._swept = 0
+            self._request_end = dao.first_id_after(now - int(REPEAT_DAYS * DAY * 1000))
+            self._history_end = self._look_up(dao) + 1  # what is not filed stays
+            if self.keeps_history:
+                old = dao.first_id_after(now - int(self._days * DAY * 1000))
+                self._history_end = min(old, self._history_end)
+        last = dao.remove_old_messages(self._swept, self._history_end, SWEEP_COUNT)
+        if dao.remove_old_requests(self._request_end, SWEEP_COUNT) or last is not None:
+            self._swept = self._swept if last is None else last
+            self._sweep_at = self._clock() + SWEEP_PAUSE
+        else:
+            dao.forget_times(min(self._request_end, self._history_end))
+            self._swept = None
+            self._sweep_at = self._clock() + self._interval
