@@ -604,7 +604,8 @@ def _refused_message(
     """A message that cannot be stored now. With a requestId it may have been stored before: the store thread knows."""
     if request.requestId is None:
         raise refusal
-    return NewMessage(type, *request, tuple, refusal)
+    sender, receiver, content, sent_at, request_id = request
+    return NewMessage(type, sender, receiver, content, sent_at, request_id, tuple, refusal)
 
 
 def _member_since(dao: Dao, group: str, username: str) -> int:

@@ -31,6 +31,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "group_idle": ("1.5", 1.5),
     "classic_gap": ("0", 0),
     "token_days": ("0.25", 0.25),
+    "history_days": ("0.5", 0.5),
     "password_cost": ("1", 1),
     "tls_cert": ("/etc/ssl/jelly.pem", "/etc/ssl/jelly.pem"),
     "tls_key": ("/etc/ssl/jelly.key", "/etc/ssl/jelly.key"),

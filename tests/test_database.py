@@ -1,5 +1,6 @@
 """The databases: names, texts and times come back as they were, and tables are made, found and migrated."""
 
+import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 from harness import StartServer
 from mariadb import PrivateMariaDB
-from wire import ADD_FRIEND, CREATE_GROUP, FRIEND_PROFILE, OWN_GROUPS, UPDATE_PROFILE, logged_in, register
+from process import Server
+from wire import ADD_FRIEND, CREATE_GROUP, FRIEND_PROFILE, HISTORY, OWN_GROUPS, UPDATE_PROFILE, logged_in, register
 
-from jelly import database, store
+from jelly import database, passwords, store
 from jelly.dao import Dao, StoredMessage
 from jelly.database import Link, open_database
 from jelly.errors import StartError, StoreError
@@ -184,6 +186,101 @@ def test_an_older_schema_is_migrated(database_url: str, monkeypatch: pytest.Monk
             assert [message.content for message in dao.waiting("bob", 0, 10)] == ["kept"]
             assert dao.link.query("SELECT one, two FROM users") == []
             assert dao.link.query("SELECT value FROM meta WHERE name = 'schema_version'") == [(4,)]
+
+
+def definitions(dao: Dao, url: str) -> list[tuple[Any, ...]]:
+    """The tables and indexes of a database, as it tells them, but for the order of the columns."""
+    if url.startswith("sqlite"):
+        columns = (
+            'SELECT m.name, c.name, c.type, c."notnull", c.pk FROM sqlite_master AS m '
+            "JOIN pragma_table_info(m.name) AS c ORDER BY m.name, c.name"
+        )
+        indexes = (
+            "SELECT m.tbl_name, m.name, c.seqno, c.name FROM sqlite_master AS m JOIN pragma_index_info(m.name) AS c "
+            "WHERE m.type = 'index' ORDER BY m.name, c.seqno"
+        )
+        return dao.link.query(columns) + dao.link.query(indexes)
+    columns = (
+        "SELECT table_name, column_name, column_type, is_nullable, collation_name FROM information_schema.columns "
+        "WHERE table_schema = DATABASE() ORDER BY table_name, column_name"
+    )
+    indexes = (
+        "SELECT table_name, index_name, seq_in_index, column_name FROM information_schema.statistics "
+        "WHERE table_schema = DATABASE() ORDER BY table_name, index_name, seq_in_index"
+    )
+    return dao.link.query(columns) + dao.link.query(indexes)
+
+
+def test_a_database_of_version_1(database_url: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """It becomes what a new one is, and keeps its users, groups and messages, those that wait and those to come."""
+    fresh = f"sqlite:///{tmp_path}/fresh.db"
+    if database_url.startswith("mysql"):
+        fresh = request.getfixturevalue("mariadb").fresh_database("fresh")
+    expected = [definitions(dao, fresh) for dao in reopen(fresh)]
+    old = make_version_1(database_url)
+    assert [definitions(dao, database_url) for dao in reopen(database_url)] == expected
+    with Server(database_url, "--classic-gap=0") as server, logged_in(server.port, "bob", features=["ack"]) as bob:
+        notices = [bob.receive_notice().values for _ in range(len(old))]
+        assert [notice["content"] for notice in notices] == old
+        assert [message["content"] for message in bob.ok(HISTORY, person="alice")["messages"]] == old[::2]
+        assert [message["content"] for message in bob.ok(HISTORY, groupName="team")["messages"]] == old[1::2]
+        bob.message("alice", "new")
+        assert bob.ok(HISTORY, person="alice", limit=1)["messages"][0]["id"] > notices[-1]["id"]
+
+
+def test_a_migration_cut_off_after_any_statement(
+    database_url: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it ends, the next start completes it, and no message is lost."""
+    define = Link._define
+    for most in range(len(database.MIGRATIONS[1]) + 1):
+        url = f"sqlite:///{tmp_path}/{most}.db"
+        if database_url.startswith("mysql"):
+            url = request.getfixturevalue("mariadb").fresh_database("cut")
+        old = make_version_1(url)
+        left = iter(range(most))
+
+        def cut_off(link: Link, statement: str, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            define(link, statement)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Link, "_define", cut_off)
+            with pytest.raises(KeyboardInterrupt) if most < len(database.MIGRATIONS[1]) else contextlib.nullcontext():
+                list(reopen(url))
+        for dao in reopen(url):
+            assert [message.content for message in dao.waiting("bob", 0, 100)] == old
+            assert dao.filed() == 0
+            assert dao.link.query("SELECT value FROM meta WHERE name = 'schema_version'") == [(2,)]
+
+
+def make_version_1(url: str) -> list[str]:
+    """Make a database as the first version of the schema had it, with messages for bob; return what they say."""
+    opened = open_database(url)
+    link = Link(opened, writes=True)
+    script = (Path(__file__).parent / "schema_1.sql").read_text()
+    with link.transaction():
+        for statement in database._statements(script):
+            link._define(statement)
+    password = passwords.hash_password("pw", 1)
+    for user in ("alice", "bob"):
+        link.change("INSERT INTO users (username, password) VALUES (?, ?)", (user, password))
+        link.change("INSERT INTO members (group_name, username, position) VALUES ('team', ?, ?)", (user, user > "b"))
+    link.change("INSERT INTO chat_groups (name, creator) VALUES ('team', 'alice')")
+    contents = [f"{number} Grüße 👋" for number in range(10)]
+    for id, content in enumerate(contents, 1_000_001):
+        is_group = id % 2 == 0
+        link.change(
+            "INSERT INTO messages (id, is_group, sender, receiver, content, time) VALUES (?, ?, 'alice', ?, ?, 1)",
+            (id, is_group, "team" if is_group else "bob", content),
+        )
+        link.change("INSERT INTO inbox (receiver, message_id) VALUES ('bob', ?)", (id,))
+    link.change("INSERT INTO meta (name, value) VALUES ('next_id', 2000001)")
+    link.change("INSERT INTO meta (name, value) VALUES ('schema_version', 1)")
+    link.close()
+    opened.release()
+    return contents
 
 
 def test_a_first_start_that_was_cut_off(mariadb: PrivateMariaDB) -> None:

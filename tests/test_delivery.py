@@ -92,8 +92,10 @@ def test_takeover_gives_the_new_line_what_the_old_one_did_not_settle(server: Jel
         assert old.is_closed_by_server()
 
 
-def test_delivered_messages_leave_no_trace(server: JellyServer) -> None:
-    """When all receivers have a message, its content goes from the database."""
+def test_delivered_messages_leave_no_trace(start_server: StartServer) -> None:
+    """Where no history is kept, a message goes from the database when all receivers have it."""
+    server = start_server(history_days=0, classic_gap=0)
+    register(server.port, "alice", "bob")
     send(server, "1")
     with logged_in(server.port, "bob") as bob:
         bob.contents(1)

@@ -60,6 +60,7 @@ GOOD: list[tuple[Type, dict[str, Any], Request]] = [
     (Type.FRIEND_PROFILE, {"username": "alice", "friend": "bob"}, messages.FriendProfile("alice", "bob")),
     (Type.OWN_GROUPS, {"username": "alice"}, messages.OwnGroups("alice")),
     (Type.ACK, {"id": 2**53}, messages.Ack(2**53)),
+    (Type.HISTORY, {"username": "alice"}, messages.History("alice")),
 ]
 PROFILE = ["password", "name", "sex", "age", "phone", "address", "introduction"]
 
@@ -105,6 +106,33 @@ def test_a_value_of_the_wrong_type(type: Type, values: dict[str, Any], key: str)
     for value in wrong:
         body = to_json({**values, key: value})
         assert refusal_of(type, body) is ErrorCode.MALFORMED_BODY, body
+
+
+OPTIONAL = [
+    (Type.HISTORY, "person", "bob"), (Type.HISTORY, "groupName", "g1"), (Type.HISTORY, "before", 7),
+    (Type.HISTORY, "limit", 7), (Type.PERSON_MESSAGE, "requestId", "r1"), (Type.GROUP_MESSAGE, "requestId", "r1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("type", "key", "value"), OPTIONAL)
+def test_keys_that_may_be_left_out(type: Type, key: str, value: object) -> None:
+    """They are taken as they are, and None if they are missing; another type is refused, null too."""
+    values = next(values for each, values, _ in GOOD if each == type)
+    assert getattr(parse_request(type, to_json({**values, key: value})), key) == value
+    assert getattr(parse_request(type, to_json(values)), key) is None
+    wrongs: list[object] = [None, True, 1.0, [], {}, "1" if isinstance(value, int) else 1]
+    for wrong in wrongs:
+        assert refusal_of(type, to_json({**values, key: wrong})) is ErrorCode.MALFORMED_BODY
+
+
+def test_the_length_of_a_request_id() -> None:
+    """1 to 36 characters, whatever they are."""
+    for good in ("x", "x" * 36, "😀" * 36, "\0 "):
+        parsed = parse_request(Type.PERSON_MESSAGE, to_json({**SAID, "requestId": good}))
+        assert parsed == messages.PersonMessage("alice", "bob", "hello", 1795466503340, good)
+    for bad in ("", "x" * 37):
+        with pytest.raises(Refused, match="A 'requestId' has 1 to 36 characters"):
+            parse_request(Type.PERSON_MESSAGE, to_json({**SAID, "requestId": bad}))
 
 
 @pytest.mark.parametrize("type", [0x00, 0x10, 0x20, 0x7F, 0xFF], ids=hex)

@@ -10,15 +10,18 @@ import pytest
 
 from jelly import codec, messages
 from jelly.codec import Decoder, Frame, Sign, Status, Type
+from jelly.config import Settings
 from jelly.errors import ErrorCode
+from jelly.filing import REPEAT_DAYS
 from jelly.messages import Event
+from jelly.services import DEFAULT_PAGE, MAX_PAGE
 from jelly.sessions import MAX_UNACKNOWLEDGED, MAX_UNACKNOWLEDGED_BYTES
 
 PAGE = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text(encoding="utf-8")
 BLOCKS = [(kind, text.splitlines()) for kind, text in re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.M | re.S)]
 EXAMPLES = [line for kind, lines in BLOCKS if kind == "frame" for line in lines]
 
-FIELDS_OF_A_MESSAGE = list(messages.PersonMessage._fields)
+FIELDS_OF_A_MESSAGE = ["sender", "receiver", "content", "time"]
 KEYS_OF_AN_EVENT = {
     Event.TAKEN_OVER: [], Event.SHUTDOWN: [], Event.PRESENCE: ["friend", "online"],
     Event.GROUP_CHANGED: ["group", "members"], Event.GROUP_DISBANDED: ["group"],
@@ -217,19 +220,21 @@ def test_the_page_has_every_limit() -> None:
     assert f"more than {messages.MAX_DEPTH} deep" in PAGE
     assert f"more than {messages.MAX_INTEGER_DIGITS} characters" in PAGE
     assert f"at most {messages.MAX_FEATURES} of them" in PAGE
+    assert f"1 to {messages.MAX_REQUEST_ID} characters" in PAGE
+    assert f"1 or more, {DEFAULT_PAGE} if it is left out. You never get more than {MAX_PAGE}" in PAGE
+    assert (REPEAT_DAYS, Settings().history_days) == (7, 30)  # a week, as the page says
+    assert "a `requestId` for a week" in PAGE
+    assert "keeps messages for 30 days" in PAGE
     assert f"more than {MAX_UNACKNOWLEDGED} messages, or more than {MAX_UNACKNOWLEDGED_BYTES} bytes" in PAGE
 
 
 def test_the_page_names_nothing_that_the_code_does_not_have() -> None:
-    """Apart from what is reserved, every name in capitals and every code on the page exists."""
-    text, reserved = PAGE.split("## What is reserved")
+    """Every name in capitals and every code on the page exists."""
     known = {member.name for enumeration in (Sign, Type, Status) for member in enumeration}
-    assert set(re.findall(r"\b[A-Z][A-Z_]{4,}\b", text)) <= known
-    assert set(re.findall(r"\b[a-z]+_[a-z_]+\b", text)) <= {*ErrorCode, *Event}
-    numbers = {int(number, 16) for number in re.findall(r"\b0x([1-3][0-9a-f])\b", text)}
+    assert set(re.findall(r"\b[A-Z][A-Z_]{4,}\b", PAGE)) <= known
+    assert set(re.findall(r"\b[a-z]+_[a-z_]+\b", PAGE)) <= {*ErrorCode, *Event}
+    numbers = {int(number, 16) for number in re.findall(r"\b0x([1-3][0-9a-f])\b", PAGE)}
     assert numbers <= {*Type, *Status, 0x20}  # which is said to be unused
-    assert set(re.findall(r"`(\w+)`", reserved)) == {"requestId"}
-    assert not any("requestId" in cls._fields for cls in messages.REQUESTS.values()), "no longer reserved"
 
 
 def test_every_link_leads_somewhere() -> None:

@@ -15,7 +15,7 @@ PERSON_MESSAGE, GROUP_MESSAGE = 0x15, 0x16
 CREATE_GROUP, DISBAND_GROUP, ADD_MEMBER, REMOVE_MEMBER = 0x17, 0x18, 0x19, 0x1A
 ADD_FRIEND, REMOVE_FRIEND, ALL_FRIENDS = 0x1B, 0x1C, 0x1D
 UPDATE_PROFILE, OWN_PROFILE, FRIEND_PROFILE, OWN_GROUPS, HEARTBEAT = 0x1E, 0x1F, 0x21, 0x22, 0x23
-ACK, SYSTEM = 0x24, 0x25
+ACK, SYSTEM, HISTORY = 0x24, 0x25, 0x26
 PASSWORD = "pw"
 PATIENCE = 10.0
 
@@ -91,8 +91,8 @@ class Wire:
             values = {first: self.user, **values}
         self.send(pack(type, to_json(values) if values else b""))
 
-    def send_message(self, receiver: str, content: str, type: int = PERSON_MESSAGE, time: int = 1) -> None:
-        self.send_request(type, receiver=receiver, content=content, time=time)
+    def send_message(self, receiver: str, content: str, type: int = PERSON_MESSAGE, time: int = 1, **more: Any) -> None:
+        self.send_request(type, receiver=receiver, content=content, time=time, **more)
 
     def heartbeat(self) -> None:
         self.send(pack(HEARTBEAT))

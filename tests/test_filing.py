@@ -1,0 +1,237 @@
+"""What is done with messages later: they are filed in bulk, and dropped when nobody may want them any more."""
+
+from collections.abc import Iterator
+
+import pytest
+from clock import Clock
+from harness import StartServer
+from wire import HISTORY, SUCCESS, logged_in, register, wait_until
+
+from jelly import filing
+from jelly.dao import Dao, StoredMessage
+from jelly.database import Link, open_database
+from jelly.filing import DAY, FILE_COUNT, FILE_DELAY, REPEAT_DAYS, SWEEP_COUNT, Filing
+
+
+@pytest.fixture
+def dao(database_url: str) -> Iterator[Dao]:
+    """An empty database of each kind."""
+    opened = open_database(database_url)
+    link = Link(opened, writes=True)
+    link.create_tables()
+    yield Dao(link)
+    link.close()
+    opened.release()
+
+
+class World:
+    """A filing with clocks that stand still until a test moves them, both at once."""
+
+    def __init__(self, dao: Dao, days: float) -> None:
+        self.dao = dao
+        self.clock = Clock()
+        self.filing = Filing(days, self.clock, self.clock)
+
+    def store(self, count: int, receivers: tuple[str, ...] = ()) -> list[int]:
+        """Messages from ann to bob, each with a requestId; their ids."""
+        messages = [
+            StoredMessage(id, False, "ann", "bob", "x", 1, f"r{id}", id)
+            for id in (self.dao.take_id() for _ in range(count))
+        ]
+        with self.dao.link.transaction():
+            self.dao.add_messages(messages, [(name, message.id) for name in receivers for message in messages])
+        self.filing.noted(messages)
+        return [message.id for message in messages]
+
+    def turn(self) -> None:
+        """What the store thread does in each transaction."""
+        with self.dao.link.transaction():
+            self.filing.work(self.dao)
+
+    def settle(self) -> int:
+        """Do all that is due now and soon after; how many turns it took."""
+        turns = 0
+        end = self.clock.now + FILE_DELAY + 1
+        while self.filing.due_at <= end:
+            self.clock.now = max(self.clock.now, self.filing.due_at)
+            self.turn()
+            turns += 1
+            assert turns < 1000
+        return turns
+
+    def count(self, table: str) -> int:
+        return int(self.dao.link.query(f"SELECT COUNT(*) FROM {table}")[0][0])
+
+    def counts(self) -> tuple[int, int, int]:
+        return self.count("messages"), self.count("history"), self.count("requests")
+
+
+@pytest.fixture
+def world(dao: Dao) -> World:
+    """One that keeps messages for 30 days, with its first sweep behind it."""
+    world = World(dao, 30)
+    world.settle()
+    return world
+
+
+def test_messages_are_filed_together_a_second_later(world: World) -> None:
+    """Not with each commit; and what waits is known all the same."""
+    ids = world.store(3)
+    world.clock.now += FILE_DELAY / 2
+    world.turn()
+    assert world.counts() == (3, 0, 0)
+    assert world.filing.digests(world.dao, [("ann", f"r{ids[0]}"), ("ann", "other")]) == {("ann", f"r{ids[0]}"): ids[0]}
+    assert world.filing.due_at == world.clock.now + FILE_DELAY / 2
+    world.clock.now += FILE_DELAY / 2
+    world.turn()
+    assert world.counts() == (3, 3, 3)
+    assert world.dao.filed() == ids[-1]
+    assert world.filing._unfiled == {}
+    assert world.filing.digests(world.dao, [("ann", f"r{ids[0]}"), ("bob", f"r{ids[0]}")]) == {
+        ("ann", f"r{ids[0]}"): ids[0]
+    }
+
+
+def test_many_messages_are_filed_at_once_in_slices(world: World) -> None:
+    """When there are enough of them nobody waits for a second, and none of them is left behind."""
+    world.store(2 * FILE_COUNT + 1)
+    for filed in (FILE_COUNT, 2 * FILE_COUNT, 2 * FILE_COUNT + 1):
+        assert world.filing.due_at <= world.clock.now
+        world.turn()
+        assert world.counts() == (2 * FILE_COUNT + 1, filed, filed)
+    assert world.filing.due_at > world.clock.now
+
+
+def test_after_a_crash_the_rest_is_filed_first(world: World) -> None:
+    """A new process knows what its predecessor had stored and not filed."""
+    ids = world.store(3)
+    successor = World(world.dao, 30)
+    assert successor.filing.digests(world.dao, [("ann", f"r{ids[2]}")]) == {("ann", f"r{ids[2]}"): ids[2]}
+    assert successor.filing.due_at <= successor.clock.now
+    successor.turn()
+    assert successor.counts() == (3, 3, 3)
+
+
+def test_a_transaction_that_failed_after_filing(world: World) -> None:
+    """What was filed in it is filed again, once."""
+    world.store(3)
+    world.clock.now += FILE_DELAY
+
+    def fail() -> None:
+        with world.dao.link.transaction():
+            world.filing.work(world.dao)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    world.filing.forget()
+    assert world.counts() == (3, 0, 0)
+    assert world.filing.due_at > world.clock.now  # not in a loop without a pause
+    world.settle()
+    assert world.counts() == (3, 3, 3)
+
+
+def test_old_messages_go(world: World) -> None:
+    """After 30 days a message goes, at the latest an hour later; requestIds after a week. What waits stays."""
+    world.store(3)
+    waiting = world.store(2, receivers=("bob",))
+    world.settle()
+    days = {0: world.counts()}
+    start = world.clock.now
+    for day in range(1, 40):
+        for hour in range(24):
+            world.clock.now = start + (day - 1) * DAY + hour * 3600 + 3600
+            world.settle()
+        days[day] = world.counts()
+    assert days[0] == (5, 5, 5)
+    assert days[int(REPEAT_DAYS) - 1] == (5, 5, 5)
+    assert days[int(REPEAT_DAYS) + 1] == (5, 5, 0)
+    assert days[29] == (5, 5, 0)
+    assert days[31] == (2, 0, 0)
+    assert [message.id for message in world.dao.waiting("bob", 0, 10)] == waiting
+    world.dao.remove_delivered([("bob", waiting[-1])], keep=True)
+    world.clock.now += DAY
+    world.settle()
+    assert world.counts() == (0, 0, 0)
+    assert world.count("calendar") == 1
+
+
+def test_young_messages_stay_while_old_ones_go(world: World) -> None:
+    """Each goes in its own time, though ids are all there is to tell their age."""
+    for _ in range(40):
+        world.store(10)
+        world.settle()
+        world.clock.now += DAY
+        world.settle()
+    messages, history, requests = world.counts()
+    assert 300 <= messages <= 310
+    assert history == messages
+    assert 70 <= requests <= 80
+    assert world.count("calendar") <= 40
+
+
+def test_a_sweep_goes_in_slices(world: World) -> None:
+    """However much is old, no turn deletes more than a few hundred."""
+    world.store(5 * SWEEP_COUNT)
+    world.settle()
+    world.clock.now += 31 * DAY
+    world.turn()  # the first sweep after such a long time learns how old the ids are
+    world.settle()
+    before = world.counts()[0]
+    while before:
+        world.clock.now = world.filing.due_at
+        world.turn()
+        after = world.counts()[0]
+        assert before - after <= SWEEP_COUNT
+        before = after
+
+
+def test_without_history(dao: Dao) -> None:
+    """A message goes when the last one has it; its requestId stays for a week."""
+    world = World(dao, 0)
+    world.settle()
+    [id] = world.store(1, receivers=("bob", "cid"))
+    for user, left in (("bob", 1), ("cid", 0)):
+        with dao.link.transaction():
+            world.filing.remove_delivered(dao, [(user, id)])
+        assert world.counts() == (left, 0, 1)
+    world.store(1)  # to nobody: a group of one
+    world.clock.now += DAY
+    world.settle()
+    assert world.counts() == (0, 0, 2)
+    assert world.filing.digests(dao, [("ann", f"r{id}")]) == {("ann", f"r{id}"): id}
+    world.clock.now += (REPEAT_DAYS + 1) * DAY
+    world.settle()
+    world.clock.now += DAY
+    world.settle()
+    assert world.counts() == (0, 0, 0)
+
+
+def test_a_clock_that_goes_back(world: World) -> None:
+    """Nothing young is dropped for it, and what is old goes when its time has come."""
+    world.store(3)
+    world.settle()
+    world.filing._wall = lambda: 0.0
+    world.clock.now += 3600
+    world.settle()
+    assert world.counts() == (3, 3, 3)
+
+
+def test_a_server_that_sweeps(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--history-days is kept by the running server: what is older goes, also while nothing else happens."""
+    monkeypatch.setattr(filing, "FILE_DELAY", 0.0)
+    server = start_server(classic_gap=0, history_days=1 / DAY)
+    register(server.port, "alice", "bob")
+    with (
+        logged_in(server.port, "alice", features=["ack"]) as alice,
+        logged_in(server.port, "bob", features=["ack"]) as bob,
+    ):
+        for number in range(10):
+            alice.send_message("bob", str(number))
+        assert {alice.receive().status for _ in range(10)} == {SUCCESS}
+        ids = [bob.receive_notice().values["id"] for _ in range(10)]
+        assert alice.ok(HISTORY, person="bob")["messages"]
+        bob.ack(ids[-1])
+        with server._reading() as dao:
+            wait_until(lambda: dao.link.query("SELECT COUNT(*) FROM messages") == [(0,)])
+        assert alice.ok(HISTORY, person="bob") == {"username": "alice", "messages": [], "more": False}

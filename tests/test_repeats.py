@@ -1,0 +1,212 @@
+"""A message that is sent again with its requestId: stored once, answered again, and never mistaken for another one."""
+
+from pathlib import Path
+
+import pytest
+from harness import StartServer
+from mariadb import PrivateMariaDB
+from process import Server
+from test_faults import LineThatBreaks, line_breaks  # noqa: F401 - a fixture
+from wire import (
+    CREATE_GROUP,
+    DISBAND_GROUP,
+    GROUP_MESSAGE,
+    PERSON_MESSAGE,
+    REMOVE_MEMBER,
+    REQUEST_ERROR,
+    SERVER_ERROR,
+    SUCCESS,
+    Wire,
+    logged_in,
+    register,
+    wait_until,
+)
+
+from jelly import filing
+from jelly.server import JellyServer
+
+
+@pytest.fixture(params=["unfiled", "filed"])
+def server(
+    request: pytest.FixtureRequest, start_server: StartServer, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> JellyServer:
+    """A server with alice, bob and carol, on each database; messages are filed at once, or not during the test."""
+    monkeypatch.setattr(filing, "FILE_DELAY", 0.0 if request.param == "filed" else 1000.0)
+    server = start_server(database=database_url, classic_gap=0)
+    register(server.port, "alice", "bob", "carol")
+    return server
+
+
+def send(wire: Wire, content: str, request_id: str, to: str = "bob", type: int = PERSON_MESSAGE, time: int = 1) -> str:
+    """Send a message with a requestId; "ok", or the code of its refusal."""
+    reply = wire.call(type, receiver=to, content=content, time=time, requestId=request_id)
+    assert reply.type == type
+    return "ok" if reply.status == SUCCESS else reply.error
+
+
+def stored(server: JellyServer) -> list[str]:
+    """What the messages say that are stored, oldest first; when those that are to be filed are."""
+    with server._reading() as dao:
+        if filing.FILE_DELAY == 0:
+            [(newest,)] = dao.link.query("SELECT MAX(id) FROM messages")
+            wait_until(lambda: dao.filed() >= (newest or 0))
+        return [content for (content,) in dao.link.query("SELECT content FROM messages ORDER BY id")]
+
+
+def test_a_repeat_is_answered_and_not_stored(server: JellyServer) -> None:
+    """On the same connection and on the next one, with another time too: SUCCESS, and the receiver gets it once."""
+    with logged_in(server.port, "alice") as alice:
+        assert send(alice, "one", "r1") == "ok"
+        assert stored(server) == ["one"]
+        assert send(alice, "one", "r1") == "ok"
+    with logged_in(server.port, "alice") as alice, logged_in(server.port, "bob") as bob:
+        assert send(alice, "one", "r1", time=2) == "ok"
+        assert send(alice, "two", "r2") == "ok"
+        assert bob.contents(2) == ["one", "two"]
+        assert stored(server) == ["one", "two"]
+
+
+def test_repeats_in_one_batch(server: JellyServer) -> None:
+    """The same message many times in one write is stored once, and each is answered."""
+    with logged_in(server.port, "alice") as alice:
+        for _ in range(50):
+            alice.send_message("bob", "x", requestId="r1")
+            alice.send_message("bob", "y", requestId="r2")
+        assert {alice.receive().status for _ in range(100)} == {SUCCESS}
+    assert stored(server) == ["x", "y"]
+
+
+def test_an_id_that_was_used_for_another_message(server: JellyServer) -> None:
+    """Another content, receiver or type is refused, and nothing of it is stored; the first one stands."""
+    with logged_in(server.port, "alice") as alice:
+        alice.ok(CREATE_GROUP, groupName="bob")
+        assert send(alice, "one", "r1") == "ok"
+        assert stored(server) == ["one"]
+        assert send(alice, "other", "r1") == "request_id_reused"
+        assert send(alice, "one", "r1", to="carol") == "request_id_reused"
+        assert send(alice, "one", "r1", type=GROUP_MESSAGE) == "request_id_reused"
+        assert send(alice, "one", "r1") == "ok"
+        alice.send_message("carol", "a", requestId="r2")
+        alice.send_message("carol", "b", requestId="r2")
+        assert [alice.receive().status for _ in range(2)] == [SUCCESS, REQUEST_ERROR]
+    assert stored(server) == ["one", "a"]
+
+
+def test_ids_belong_to_their_sender(server: JellyServer) -> None:
+    """Two users may use the same one; and ids are compared character by character."""
+    with logged_in(server.port, "alice") as alice, logged_in(server.port, "carol") as carol:
+        assert send(alice, "a", "r") == send(carol, "c", "r") == "ok"
+        for number, request_id in enumerate(["R", "r ", "ｒ", "r\0", "😀" * 36]):
+            assert send(alice, str(number), request_id) == "ok"
+            assert send(alice, str(number), request_id) == "ok"
+        assert send(alice, "a", "r") == "ok"
+    assert sorted(stored(server)) == ["0", "1", "2", "3", "4", "a", "c"]
+
+
+def test_a_repeat_that_would_be_refused_today(server: JellyServer) -> None:
+    """What was stored is answered with SUCCESS, though the sender has left the group, and the group is gone."""
+    with logged_in(server.port, "carol") as carol, logged_in(server.port, "alice") as alice:
+        carol.ok(CREATE_GROUP, groupName="team")
+        assert send(alice, "early", "r0", to="team", type=GROUP_MESSAGE) == "not_a_member"
+        carol.ok(0x19, groupName="team", member="alice")
+        assert send(alice, "hello", "r1", to="team", type=GROUP_MESSAGE) == "ok"
+        assert stored(server) == ["hello"]
+        alice.ok(REMOVE_MEMBER, groupName="team", member="alice")
+        assert send(alice, "hello", "r1", to="team", type=GROUP_MESSAGE) == "ok"
+        assert send(alice, "other", "r1", to="team", type=GROUP_MESSAGE) == "request_id_reused"
+        assert send(alice, "more", "r2", to="team", type=GROUP_MESSAGE) == "not_a_member"
+        carol.ok(DISBAND_GROUP, groupName="team")
+        assert send(alice, "hello", "r1", to="team", type=GROUP_MESSAGE) == "ok"
+        assert send(alice, "more", "r2", to="team", type=GROUP_MESSAGE) == "no_such_group"
+        assert send(alice, "x", "r3", to="nobody") == "no_such_user"
+        assert send(alice, "x", "r3") == "ok"  # a refused one has not used its id
+    assert stored(server) == ["hello", "x"]
+
+
+def test_a_repeat_beyond_the_rate(start_server: StartServer) -> None:
+    """Who sends too much is still told that a message was stored, if it was."""
+    port = start_server(message_rate=1, classic_gap=0).port
+    register(port, "alice", "bob")
+    with logged_in(port, "alice") as alice:
+        assert send(alice, "x", "r1") == "ok"
+        assert send(alice, "y", "r2") == "rate_limited"
+        assert send(alice, "x", "r1") == "ok"
+
+
+def test_a_message_delivered_and_dropped_is_not_stored_again(start_server: StartServer, database_url: str) -> None:
+    """Without history nothing of a delivered message is kept but its id; that is enough."""
+    server = start_server(database=database_url, history_days=0, classic_gap=0)
+    register(server.port, "alice", "bob")
+    with logged_in(server.port, "alice") as alice, logged_in(server.port, "bob", features=["ack"]) as bob:
+        assert send(alice, "x", "r1") == "ok"
+        bob.ack(bob.receive_notice().values["id"])
+        with server._reading() as dao:
+            wait_until(lambda: dao.link.query("SELECT COUNT(*) FROM messages") == [(0,)])
+        assert send(alice, "x", "r1") == "ok"
+        assert send(alice, "y", "r1") == "request_id_reused"
+        assert send(alice, "z", "r2") == "ok"
+        assert bob.contents(1) == ["z"]
+
+
+@pytest.mark.parametrize("filed", [False, True])
+def test_a_repeat_after_a_crash(database_url: str, filed: bool) -> None:
+    """The id survives kill -9, whether its message was filed before or not."""
+    with Server(database_url, "--classic-gap=0") as server:
+        register(server.port, "alice", "bob")
+        with logged_in(server.port, "alice") as alice:
+            assert send(alice, "x", "r1") == "ok"
+            if filed:
+                for number in range(filing.FILE_COUNT):  # which makes it file at once
+                    alice.send_message("bob", str(number))
+                for _ in range(filing.FILE_COUNT):
+                    assert alice.receive().status == SUCCESS
+            server.kill()
+    with Server(database_url, "--classic-gap=0") as server:
+        with logged_in(server.port, "alice") as alice:
+            assert send(alice, "x", "r1") == "ok"
+            assert send(alice, "y", "r1") == "request_id_reused"
+            assert send(alice, "end", "r2") == "ok"
+        with logged_in(server.port, "bob") as bob:
+            count = filing.FILE_COUNT + 2 if filed else 2
+            contents = bob.contents(count)
+            assert (contents[0], contents[-1], len(set(contents))) == ("x", "end", count)
+
+
+def test_a_commit_in_doubt_leaves_its_id_free(
+    line_breaks: type[LineThatBreaks],  # noqa: F811
+    start_server: StartServer,
+) -> None:
+    """What was answered with an error is stored when it is sent again, once."""
+    port = start_server(classic_gap=0).port
+    register(port, "alice", "bob")
+    with logged_in(port, "alice") as alice, logged_in(port, "bob") as bob:
+        line_breaks.breaks = True
+        reply = alice.call(PERSON_MESSAGE, receiver="bob", content="x", time=1, requestId="r1")
+        assert reply.status == SERVER_ERROR
+        assert send(alice, "x", "r1") == "ok"
+        assert send(alice, "x", "r1") == "ok"
+        assert send(alice, "end", "r2") == "ok"
+        assert bob.contents(2) == ["x", "end"]
+
+
+def test_ids_survive_a_database_that_fails(mariadb: PrivateMariaDB, start_server: StartServer) -> None:
+    """After the database was killed and is back, what was stored before is known, filed or not."""
+    server = start_server(database=mariadb.fresh_database("repeats"), classic_gap=0)
+    register(server.port, "alice", "bob")
+    with logged_in(server.port, "alice") as alice:
+        assert send(alice, "x", "r1") == "ok"
+        mariadb.kill()
+        assert send(alice, "y", "r2") == "internal"
+        mariadb.start()
+        wait_until(lambda: send(alice, "y", "r2") == "ok")
+        assert send(alice, "x", "r1") == send(alice, "y", "r2") == "ok"
+        assert stored(server) == ["x", "y"]
+
+
+def test_classic_receivers_see_no_id_of_a_request(tmp_path: Path, start_server: StartServer) -> None:
+    """A notice has the four keys that it always had."""
+    port = start_server(classic_gap=0).port
+    register(port, "alice", "bob")
+    with logged_in(port, "alice") as alice, logged_in(port, "bob") as bob:
+        send(alice, "x", "r1")
+        assert bob.receive_notice().body == b'{"sender":"alice","receiver":"bob","content":"x","time":1}'
