@@ -47,6 +47,12 @@ def free_port() -> int:
     raise RuntimeError("no free port found")
 
 
+def memory(pid: int) -> float:
+    """Megabytes of memory that a process has in use (its resident set)."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 class Server:
     """A running server, by default `python jelly.py`. The context manager kills it if nobody stopped it.
 

@@ -1,6 +1,6 @@
 """The faults, by what is broken."""
 
-from faults.rows import database, process
+from faults.rows import database, disk, process
 
-ROWS = sorted([*process.ROWS, *database.ROWS], key=lambda row: row.number)
+ROWS = sorted([*process.ROWS, *database.ROWS, *disk.ROWS], key=lambda row: row.number)
 """All rows, by their numbers."""

@@ -1,0 +1,40 @@
+"""Faults between a running process and the kernel, by strace: calls that fail, or take long."""
+
+import contextlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from faults.bench import wait_until
+
+SYNCS = "fdatasync,fsync"
+FAIL = f"{SYNCS}:error=EIO"
+
+
+def missing() -> str:
+    """Why it cannot be done here, if it cannot."""
+    return "" if shutil.which("strace") else "strace is not installed: apt-get install strace."
+
+
+def delay(seconds: float) -> str:
+    """Each sync of a file takes so much longer."""
+    return f"{SYNCS}:delay_enter={int(seconds * 1_000_000)}"
+
+
+@contextlib.contextmanager
+def injected(pid: int, fault: str) -> Iterator[None]:
+    """Within the block a process, with all its threads, has a fault in its calls that sync a file."""
+    with tempfile.TemporaryDirectory(prefix="jelly-faults-strace-") as directory:
+        said = Path(directory) / "said"
+        with said.open("wb") as errors:
+            command = ["strace", "-f", "-p", str(pid), "-o", "/dev/null", "-e", f"trace={SYNCS}", "-e"]
+            strace = subprocess.Popen([*command, f"inject={fault}"], stderr=errors, stdin=subprocess.DEVNULL)
+        try:
+            if not wait_until(lambda: b" attached" in said.read_bytes(), 5):
+                raise RuntimeError(f"strace could not attach: {said.read_text()}")
+            yield
+        finally:
+            strace.terminate()
+            strace.wait()
