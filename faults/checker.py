@@ -105,6 +105,15 @@ class Ledger:
             answered = [s for s in self.sendings.values() if s.sent_at >= since and s.answered_at < float("inf")]
             return max((sending.answered_at - sending.sent_at for sending in answered), default=0.0)
 
+    def latencies(self, sender: str, since: float) -> list[float]:
+        """Seconds until each of a sender's messages was answered, of those sent after a monotonic time."""
+        with self._changed:
+            return [
+                each.answered_at - each.sent_at
+                for key, each in self.sendings.items()
+                if key[0] == sender and each.sent_at >= since
+            ]
+
     def stored_between(self, start: float, end: float) -> int:
         """How many messages were sent and acknowledged between two monotonic times."""
         with self._changed:

@@ -25,6 +25,7 @@ from client_api import (
     ServerBusy,
     ServerFailed,
     State,
+    SystemEvent,
 )
 from faults.checker import Answer, Key, Ledger
 
@@ -46,6 +47,8 @@ class User(Receiver):
     def __init__(self, name: str, ledger: Ledger, port: int, host: str = "127.0.0.1", **options: Any) -> None:
         self.name = name
         self.cuts = 0
+        self.presence: dict[str, bool] = {}
+        """What was said last about friends."""
         self._ledger = ledger
         self._has_mark = threading.Event()
         self.client = JellyClient(host, port, receiver=self, **{"reconnect": QUICK, **options})
@@ -58,6 +61,10 @@ class User(Receiver):
 
     def on_group_message(self, event: GroupMessageEvent) -> None:
         self._ledger.delivered(self.name, _key(event.content))
+
+    def on_system(self, event: SystemEvent) -> None:
+        if event.event == "presence":
+            self.presence[event.friend] = event.online
 
     def on_connection(self, event: ConnectionEvent) -> None:
         self.cuts += event.reason is Reason.LINE_CUT
@@ -134,10 +141,12 @@ class Load:
     """The users of one server. As a context manager it closes the clients at the end, whatever happened."""
 
     def __init__(
-        self, port: int, ledger: Ledger | None = None, *, padding: int = 0, under_way: int = 16, **options: Any
+        self, port: int, *, host: str = "127.0.0.1", padding: int = 0, under_way: int = 16, **options: Any
     ) -> None:
         """`padding`: characters in each message beside its number; `under_way`: messages without an answer, each."""
-        self.ledger = ledger if ledger is not None else Ledger()
+        self.ledger = Ledger()
+        self._port, self._host = port, host
+        options["host"] = host
         self.senders = [Sender(name, self.ledger, port, padding, under_way, **options) for name in SENDERS]
         self.online = [User(name, self.ledger, port, **options) for name in ONLINE]
         self.away = User(AWAY, self.ledger, port, **options)
@@ -145,7 +154,7 @@ class Load:
     def __enter__(self) -> Self:
         """Register all, log in those who are not away."""
         try:
-            _register(self.away.client, (*SENDERS, *ONLINE, AWAY))
+            register(self._port, (*SENDERS, *ONLINE, AWAY), self._host)
             for user in self.present:
                 user.log_in()
             founder = self.senders[0].client
@@ -202,9 +211,11 @@ class Load:
             user.client.close()
 
 
-def _register(client: JellyClient, names: Iterable[str]) -> None:
-    for name in names:
-        client.register(name, PASSWORD).result(PATIENCE)
+def register(port: int, names: Iterable[str], host: str = "127.0.0.1") -> None:
+    """Create accounts."""
+    with JellyClient(host, port) as client:
+        for name in names:
+            client.register(name, PASSWORD).result(PATIENCE)
 
 
 def _key(content: str) -> Key:

@@ -22,7 +22,7 @@ class Proxy:
 
     def __init__(self, target: int) -> None:
         self.target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port: int = self._listener.getsockname()[1]
         self._selector = selectors.DefaultSelector()
         self._ear, self._bell = socket.socketpair()
@@ -105,11 +105,16 @@ class Proxy:
     def _pass_on(self, sock: socket.socket) -> None:
         try:
             data = sock.recv(65536)
-            self._pairs[sock].sendall(data)
+            if data:
+                self._deliver(sock, data)
         except OSError:
             data = b""
         if not data:
             self._close(sock, reset=False)
+
+    def _deliver(self, sock: socket.socket, data: bytes) -> None:
+        """Write what came from one side to the other one."""
+        self._pairs[sock].sendall(data)
 
     def _close(self, sock: socket.socket, reset: bool = True) -> None:
         for each in (sock, self._pairs.pop(sock)):

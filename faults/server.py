@@ -40,7 +40,7 @@ from jelly.watch import Watch
 HOUR = 3600.0
 LATE_COMMIT = 0.05
 """Seconds for which the variant `answers-early` leaves open what it has answered."""
-HASH_LOG = "JELLY_FAULTS_HASH_LOG"
+HASH_LOG = "FAULTS_HASH_LOG"
 """The variable of the environment with the file to which `count-hashes` adds a byte for each hash."""
 
 
@@ -219,7 +219,6 @@ def order_by_time() -> None:
 
 def hashes_at_reconnect() -> None:
     """A token is looked up by way of a slow hash, like a password."""
-    count_hashes()
     reconnect = Services.reconnect
 
     def reconnect_slowly(self: Services, *arguments: Any) -> Any:

@@ -1,6 +1,8 @@
 """The faults, by what is broken."""
 
-from faults.rows import database, disk, process
+from faults.rows import clock, database, disk, line, network, process
 
-ROWS = sorted([*process.ROWS, *database.ROWS, *disk.ROWS], key=lambda row: row.number)
+ROWS = sorted(
+    [*process.ROWS, *disk.ROWS, *database.ROWS, *line.ROWS, *network.ROWS, *clock.ROWS], key=lambda row: row.number
+)
 """All rows, by their numbers."""

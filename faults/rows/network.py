@@ -1,0 +1,169 @@
+"""Rows 13 and 14: a line that is half open, and one that loses packets. The server runs in a network of its own."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from faults.bench import Bench, Control, Finding, Row, free_port, wait_until
+from faults.checker import Answer
+from faults.load import PATIENCE, Load, User, register
+
+LINES = ("10.213.1", "10.213.2")
+"""The networks of the two lines between here and the server: .1 is our end, .2 the server's."""
+SILENCE = {True: 2.0, False: 30.0}
+"""Seconds after which a silent line is closed, in the short form and else."""
+TOLERANCE = 1.5
+LOSSES = (5, 10, 30)
+BLACKOUT = 3.0
+
+
+class Network:
+    """A network namespace with two lines to it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.within = ("ip", "netns", "exec", name)
+
+    def host(self, line: int) -> str:
+        """The server's address on a line."""
+        return f"{LINES[line]}.2"
+
+    def set_up(self, line: int, is_up: bool) -> None:
+        """Pull the plug of a line at the server's end, or put it in again."""
+        _run("ip", "-n", self.name, "link", "set", f"jf{line}", "up" if is_up else "down")
+
+    def lose(self, percent: int) -> None:
+        """From now on so many of 100 packets are lost, in each direction."""
+        rules = ["add table inet faults; delete table inet faults; add table inet faults"]
+        if percent:
+            for hook in ("input", "output"):
+                rules.append(f"add chain inet faults {hook} {{ type filter hook {hook} priority 0; }}")
+                rules.append(f"add rule inet faults {hook} iifname != lo numgen random mod 100 < {percent} drop")
+        _run(*self.within, "nft", "; ".join(rules))
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
+@contextlib.contextmanager
+def network() -> Iterator[Network]:
+    """A namespace with its lines, until the end."""
+    made = Network(f"jelly-faults-{os.getpid()}")
+    _run("ip", "netns", "add", made.name)
+    try:
+        _run("ip", "-n", made.name, "link", "set", "lo", "up")
+        for number, line in enumerate(LINES):
+            ours = f"jf{number}-{os.getpid()}"
+            _run("ip", "link", "add", ours, "type", "veth", "peer", "name", f"jf{number}", "netns", made.name)
+            _run("ip", "address", "add", f"{line}.1/24", "dev", ours)
+            _run("ip", "link", "set", ours, "up")
+            _run("ip", "-n", made.name, "address", "add", f"{line}.2/24", "dev", f"jf{number}")
+            made.set_up(number, True)
+        yield made
+    finally:
+        _run("ip", "netns", "delete", made.name)
+
+
+def no_network() -> str:
+    if os.geteuid() != 0:
+        return "a network namespace needs root."
+    if not shutil.which("ip"):
+        return "ip is not installed: apt-get install iproute2."
+    made = subprocess.run(["unshare", "--net", "true"], capture_output=True)
+    return "the kernel makes no network namespaces." if made.returncode else ""
+
+
+def no_filter() -> str:
+    if missing := no_network():
+        return missing
+    if not shutil.which("nft"):
+        return "nft is not installed: apt-get install nftables."
+    probe = subprocess.run(["unshare", "--net", "nft", "list", "tables"], capture_output=True)
+    return "nft does not work in this kernel." if probe.returncode else ""
+
+
+def half_open(bench: Bench, finding: Finding) -> None:
+    """A receiver's line dies without a word: it is closed in time, and what was sent to it comes later."""
+    finding.trials = 1 if bench.is_short else 3
+    silence, port = SILENCE[bench.is_short], free_port()
+    beats = ("--heartbeat-misses=4", f"--heartbeat-interval={silence / 4}")
+    with network() as net, bench.serve(bench.url(), port, "--host=0.0.0.0", *beats, within=net.within):
+        options = {"heartbeat": silence / 6, "request_timeout": silence / 2, "connect_timeout": 1.0}
+        with Load(port, host=net.host(0), heartbeat=silence / 6) as load, contextlib.ExitStack() as stack:
+            gus = User("gus", load.ledger, port, host=net.host(1), **options)
+            stack.callback(gus.client.close)
+            register(port, ["gus"], net.host(0))
+            gus.log_in()
+            load.start()
+            watcher = load.senders[0]
+            watcher.client.add_friend("gus").result(PATIENCE)
+            for _ in range(finding.trials):
+                net.set_up(1, False)
+                started = time.monotonic()
+                gus.client.own_profile()  # it is not answered, so the client gives up the line, too
+                futures = [watcher.write("gus") for _ in range(50)]
+                gone = wait_until(lambda: watcher.presence.get("gus") is False, silence + TOLERANCE)
+                took = time.monotonic() - started
+                finding.expect(gone, "not_closed", f"the line was not closed within {took:.1f} s")
+                failed = sum(future.exception(PATIENCE) is not None for future in futures)
+                finding.expect(not failed, "refused", f"{failed} messages to the lost receiver were refused")
+                net.set_up(1, True)
+                gus.client.wait_until_online(PATIENCE)
+                wait_until(lambda: watcher.presence.get("gus") is True, 10)
+                finding.notes = [f"closed after {took:.1f} s"]
+            gus.catch_up()
+            load.finish()
+            finding.expect(not load.cuts, "cut", f"{load.cuts} other lines were cut")
+            finding.judge(load.ledger.verdict())
+
+
+def lose_packets(bench: Bench, finding: Finding) -> None:
+    """5, 10, 30 and then, for a while, all packets are lost, so that lines are given up on both sides."""
+    rounds = 1 if bench.is_short else 5
+    finding.trials = rounds * len(LOSSES)
+    port = free_port()
+    beats = ("--heartbeat-misses=4", "--heartbeat-interval=0.5")
+    options: dict[str, Any] = {"heartbeat": 0.3, "request_timeout": 1.0, "connect_timeout": 1.0}
+    with (
+        network() as net,
+        bench.serve(bench.url(), port, "--host=0.0.0.0", *beats, within=net.within),
+        Load(port, host=net.host(0), **options) as load,
+    ):
+        load.start()
+        for percent in LOSSES * rounds:
+            net.lose(percent)
+            load.ledger.wait_for_more(Answer.STORED, 300, 2 if bench.is_short else 10)
+            net.lose(100)
+            time.sleep(BLACKOUT)
+        net.lose(0)
+        cuts = load.cuts
+        load.finish()
+        finding.notes.append(f"{cuts} lines given up")
+        finding.judge(load.ledger.verdict())
+
+
+ROWS = [
+    Row(
+        13,
+        "half-open line",
+        half_open,
+        (Control("no-watch", "not_closed"), Control("delivered-when-written", "lost")),
+        ("sqlite",),
+        no_network,
+    ),
+    Row(
+        14,
+        "packet loss of 5, 10, 30 and 100 %",
+        lose_packets,
+        (Control("delivered-when-written", "lost"),),
+        ("sqlite",),
+        no_filter,
+    ),
+]
