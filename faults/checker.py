@@ -106,10 +106,11 @@ class Ledger:
             return max((sending.answered_at - sending.sent_at for sending in answered), default=0.0)
 
     def latencies(self, sender: str, since: float) -> list[float]:
-        """Seconds until each of a sender's messages was answered, of those sent after a monotonic time."""
+        """Seconds until each of a sender's messages was answered (or until now), of those sent after some time."""
+        now = time.monotonic()
         with self._changed:
             return [
-                each.answered_at - each.sent_at
+                min(each.answered_at, now) - each.sent_at
                 for key, each in self.sendings.items()
                 if key[0] == sender and each.sent_at >= since
             ]

@@ -39,10 +39,11 @@ class Network:
     def lose(self, percent: int) -> None:
         """From now on so many of 100 packets are lost, in each direction."""
         rules = ["add table inet faults; delete table inet faults; add table inet faults"]
+        some = f"numgen random mod 100 < {percent}" if percent < 100 else ""
         if percent:
-            for hook in ("input", "output"):
+            for hook, interface in (("input", "iifname"), ("output", "oifname")):
                 rules.append(f"add chain inet faults {hook} {{ type filter hook {hook} priority 0; }}")
-                rules.append(f"add rule inet faults {hook} iifname != lo numgen random mod 100 < {percent} drop")
+                rules.append(f"add rule inet faults {hook} {interface} != lo {some} drop")
         _run(*self.within, "nft", "; ".join(rules))
 
 
@@ -56,19 +57,21 @@ def _run(*command: str) -> None:
 def network() -> Iterator[Network]:
     """A namespace with its lines, until the end."""
     made = Network(f"jelly-faults-{os.getpid()}")
-    _run("ip", "netns", "add", made.name)
-    try:
+    with contextlib.ExitStack() as stack:
+        _run("ip", "netns", "add", made.name)
+        stack.callback(_run, "ip", "netns", "delete", made.name)
         _run("ip", "-n", made.name, "link", "set", "lo", "up")
         for number, line in enumerate(LINES):
             ours = f"jf{number}-{os.getpid()}"
             _run("ip", "link", "add", ours, "type", "veth", "peer", "name", f"jf{number}", "netns", made.name)
+            stack.callback(
+                _run, "ip", "link", "delete", ours
+            )  # a namespace takes its time to go, and its lines with it
             _run("ip", "address", "add", f"{line}.1/24", "dev", ours)
             _run("ip", "link", "set", ours, "up")
             _run("ip", "-n", made.name, "address", "add", f"{line}.2/24", "dev", f"jf{number}")
             made.set_up(number, True)
         yield made
-    finally:
-        _run("ip", "netns", "delete", made.name)
 
 
 def no_network() -> str:
