@@ -57,7 +57,7 @@ def kill_database(bench: Bench, finding: Finding) -> None:
         for _ in range(finding.trials):
             load.ledger.wait_for_more(Answer.STORED, bench.random.randint(50, 1000), 30)
             bench.db.kill()
-            failed = load.ledger.wait_for_more(Answer.FAILED, 10, ANSWER_LIMIT if not bench.is_short else 2.0)
+            failed = load.ledger.wait_for_more(Answer.FAILED, 10, 1 if bench.is_short else ANSWER_LIMIT)
             finding.expect(failed, "no_error", "no SERVER_ERROR while the database was dead")
             bench.db.start()
             heals(load, finding)

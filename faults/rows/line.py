@@ -29,6 +29,10 @@ GROWTH = {True: 10e6, False: 40 * 2**20}
 SLOW_SECONDS = 60.0
 HARM = 0.5
 """Seconds that a message between others may take, or three times what it took while everybody read."""
+SETTLED = 0.5
+"""Seconds after which a server has the threads and descriptors that it needs."""
+LEAK_LIMIT = 3.0
+"""Seconds in which what belonged to broken connections is to be gone."""
 NOBODY = "nobody"
 CLIENTS = {True: 100, False: 1000}
 BACK_LIMIT = 10.0
@@ -118,11 +122,13 @@ def resets(bench: Bench, finding: Finding) -> None:
         for number in range(10):
             _reset(port, is_logged_in=number % 2 == 0)
         pid = server.process.pid
-        wait_until(lambda: False, 1.0)
+        time.sleep(SETTLED)
         before = _resources(pid)
         for number in range(finding.trials):
             _reset(port, is_logged_in=number % 2 == 0)
-        is_back = wait_until(lambda: all(now <= then for now, then in zip(_resources(pid), before, strict=True)), 10)
+        is_back = wait_until(
+            lambda: all(now <= then for now, then in zip(_resources(pid), before, strict=True)), LEAK_LIMIT
+        )
         threads, descriptors = _resources(pid)
         sentence = f"{before[0]} threads, {before[1]} descriptors before; {threads} and {descriptors} after"
         finding.expect(is_back, "leak", sentence)
