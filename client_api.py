@@ -60,9 +60,9 @@ from jelly.errors import (
 )
 
 __all__ = [
-    "ConnectionEvent", "ConnectionLost", "ErrorCode", "Group", "GroupMessageEvent", "JellyClient", "JellyError",
-    "Login", "MessageEvent", "Profile", "Reason", "Receiver", "ReconnectPolicy", "RequestError", "RequestRejected",
-    "RequestTimeout", "Sent", "ServerBusy", "ServerFailed", "State", "SystemEvent",
+    "ConnectionEvent", "ConnectionLost", "ErrorCode", "Group", "GroupMessageEvent", "History", "JellyClient",
+    "JellyError", "Login", "MessageEvent", "PastMessage", "Profile", "Reason", "Receiver", "ReconnectPolicy",
+    "RequestError", "RequestRejected", "RequestTimeout", "Sent", "ServerBusy", "ServerFailed", "State", "SystemEvent",
 ]  # fmt: skip
 
 DEFAULT_PORT = 20000
@@ -123,8 +123,43 @@ class Group:
 # --- what arrives -------------------------------------------------------------------------------------------
 
 
+class _Written:
+    """What was written at some time."""
+
+    time: int
+
+    @property
+    def written_at(self) -> datetime:
+        """`time` as a date and time with the local zone; for a nonsensical number the nearest one that there is."""
+        return (EPOCH + timedelta(milliseconds=min(max(self.time, FIRST_DAY), LAST_DAY))).astimezone()
+
+
 @dataclass(frozen=True)
-class _Message:
+class PastMessage(_Written):
+    """A message that was read back: see `JellyClient.history`."""
+
+    sender: str
+    receiver: str
+    """Who it was written to: a person, or a group."""
+    content: str
+    time: int
+    """When it was written, by the sender's clock: milliseconds since 1970."""
+    id: int
+    """The message's own number at the server: ids grow, and a message has the same one here as when it arrived."""
+
+
+@dataclass(frozen=True)
+class History:
+    """A page of a conversation."""
+
+    messages: tuple[PastMessage, ...]
+    """The oldest first."""
+    more: bool
+    """Whether the server has older ones: ask for those with `before=messages[0].id`."""
+
+
+@dataclass(frozen=True)
+class _Message(_Written):
     client: "JellyClient" = field(repr=False, compare=False)
     """The client that it came to."""
     sender: str
@@ -137,11 +172,6 @@ class _Message:
     So a program that must not count a message twice stores it, and knows it again. None if the server grants no
     acknowledgements (the original one).
     """
-
-    @property
-    def written_at(self) -> datetime:
-        """`time` as a date and time with the local zone; for a nonsensical number the nearest one that there is."""
-        return (EPOCH + timedelta(milliseconds=min(max(self.time, FIRST_DAY), LAST_DAY))).astimezone()
 
 
 @dataclass(frozen=True)
@@ -387,6 +417,30 @@ class JellyClient:
         values = {"receiver": receiver, "content": content, "time": sent.time}
         return self._conversation.request(type, values, lambda _: sent)
 
+    def history(self, person: str, *, before: int | None = None, limit: int = 50) -> "Future[History]":
+        """What this user and a person wrote to each other: the newest `limit` messages (at most 100), oldest first.
+
+        With `before`, an id, those before that one. What has not arrived here yet is left out. Rejected with
+        `no_such_user`; by a server that keeps no history, like the original one, with `unknown_type`.
+
+        >>> client.history("bob").result(timeout=5)
+        History(messages=(), more=False)
+        """
+        return self._history({"person": person, "before": before, "limit": limit})
+
+    def group_history(self, group: str, *, before: int | None = None, limit: int = 50) -> "Future[History]":
+        """What was written to a group since this user became a member; else as `history`.
+
+        Rejected with `no_such_group`, `not_a_member`.
+
+        >>> client.group_history("team").result(timeout=5).more
+        False
+        """
+        return self._history({"groupName": group, "before": before, "limit": limit})
+
+    def _history(self, values: Mapping[str, Any]) -> "Future[History]":
+        return self._conversation.request(Type.HISTORY, values, _page, feature="ack")
+
     # --- friends and profiles -----------------------------------------------------------------------------
 
     def add_friend(self, friend: str) -> "Future[None]":
@@ -564,6 +618,12 @@ def _profile(values: Mapping[str, Any]) -> Profile:
 
 def _groups(values: Mapping[str, Any]) -> dict[str, Group]:
     return {name: Group(name, tuple(members)) for name, members in values.get("groups", {}).items()}
+
+
+def _page(values: Mapping[str, Any]) -> History:
+    keys = [each.name for each in fields(PastMessage)]
+    messages = [PastMessage(**{key: message[key] for key in keys}) for message in values["messages"]]
+    return History(tuple(messages), values.get("more") is True)
 
 
 def _nothing(values: Mapping[str, Any]) -> None:

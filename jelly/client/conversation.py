@@ -158,13 +158,18 @@ class Conversation:
             ask.fail(error)
         return ask.future
 
-    def request(self, type: Type, values: Values, decode: Decode[T]) -> Reply[T]:
-        """Send a request in the name of the user who is logged in. Waits only if very many wait already."""
+    def request(self, type: Type, values: Values, decode: Decode[T], feature: str = "") -> Reply[T]:
+        """Send a request in the name of the user who is logged in. Waits only if very many wait already.
+
+        `feature`: what the server must grant to know this request.
+        """
         ask = Request(type, decode, Reply[T](self._callbacks))
         try:
             with self._lock:
                 self._lock.wait_for(lambda: len(self._waiting) < MAX_WAITING)
                 self._check_online()
+                if feature and feature not in (self._granted or ()):
+                    raise RequestRejected(ErrorCode.UNKNOWN_TYPE, "This server does not know such a request.")
                 first = "sender" if type in MESSAGES else "username"
                 ask.frame = self._encode(type, {first: self._user, **values})
                 self._waiting.append(ask)
