@@ -17,7 +17,7 @@ typed result, or raises; `.add_done_callback(function)` is called when the answe
     ServerBusy        nothing was done: try again a little later
     ServerFailed      the server is at fault, and nothing is known
     RequestTimeout    no answer in time, and nothing is known. The line is dropped, and made anew: an answer that
-                      comes too late would be taken for another one's, since the protocol has no request ids
+                      comes too late would be taken for another one's, since answers have no ids
     ConnectionLost    there is no connection (any more); `error.sent` is False if the request never left
 
 All of them are `RequestError`, and that is a `JellyError`. (`.result(timeout)` itself raises TimeoutError when *its*
@@ -30,8 +30,11 @@ after the other, in the order in which things happened, and with no lock held: s
 callback that takes long holds up only the callbacks behind it. An exception in a callback is logged (logger
 `jelly.client`) and goes no further. `Future.cancel` works as long as a request was not sent.
 
-**When the line is cut**, whatever has no answer ends with `ConnectionLost`, and the client comes back by itself: see
-`State` for what can happen, and `ReconnectPolicy`. docs/client.md has the questions of those who write bots.
+**When the line is cut**, the client comes back by itself: see `State` for what can happen, and `ReconnectPolicy`.
+Messages that have no answer yet are sent again then, under an id by which the server stores each once; their futures
+wait for as long as the client is RECONNECTING. All other requests without an answer end with `ConnectionLost`. (So do
+messages to a server that knows no such ids, like the original one.) docs/client.md has the questions of those who
+write bots.
 """
 
 import time
@@ -395,7 +398,7 @@ class JellyClient:
     # --- messages -----------------------------------------------------------------------------------------
 
     def send_message(self, receiver: str, content: str) -> "Future[Sent]":
-        """Write to a person, online or not. The result means: it is stored safely.
+        """Write to a person, online or not. The result means: it is stored safely, and once, over cuts too.
 
         Rejected with `no_such_user`, `rate_limited`; `too_long` if its body is (before it is sent).
 

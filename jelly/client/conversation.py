@@ -13,7 +13,7 @@ requests that overlap in any order. Towards it there is one request under way at
 within CLASSIC_GAP after a heartbeat.
 
 **Once.** Messages with ids are acknowledged when the application has had them, and dropped when they come again
-(`inbox.py`).
+(`inbox.py`). Messages that a cut left without an answer are written again with their requestId (`outgoing.py`).
 
 The lock guards everything that is marked so below. Under it nothing waits and nothing of the application runs; futures
 are ended without it. Order: this lock, then those of `Line`, `Waiter` or `Callbacks`.
