@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from harness import StartServer
 from original import OriginalServer
-from proxy import Proxy
 from wire import (
     HEARTBEAT,
     LOGIN,
@@ -46,6 +45,7 @@ from client_api import (
     State,
     SystemEvent,
 )
+from faults.proxy import Proxy
 
 ACK, SYSTEM = 0x24, 0x25
 Event = MessageEvent | GroupMessageEvent | SystemEvent | ConnectionEvent

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from mariadb import MariaDBMissing, PrivateMariaDB
+
+from faults.mariadb import MariaDBMissing, PrivateMariaDB
 
 LAST_THREAD = 5.0
 """Seconds that the threads of a test may take to end after it."""

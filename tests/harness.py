@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mariadb import PrivateMariaDB
 
+from faults.mariadb import PrivateMariaDB
 from jelly.config import Settings
 from jelly.server import JellyServer
 

@@ -23,7 +23,8 @@ from types import TracebackType
 from typing import Self
 
 import pyte
-from process import ROOT, clean_environment
+
+from faults.process import ROOT, clean_environment
 
 PATIENCE = 10.0
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from harness import StartServer
-from process import Server
 from test_queue_dispatch import is_with_the_store, lane_of, stuck_store
 from test_readme import kept_for
 from wire import (
@@ -24,6 +23,7 @@ from wire import (
     wait_until,
 )
 
+from faults.process import Server
 from jelly.delivery import PAGE, PAGE_BYTES
 from jelly.server import JellyServer
 from jelly.sessions import MAX_UNACKNOWLEDGED, MAX_UNACKNOWLEDGED_BYTES, Session, Window

@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from process import ROOT
 
+from faults.process import ROOT
 from jelly.chat.cells import align_right, char_width, clean, clean_rows, cut, width, wrap
 
 HARMFUL = ["\x1b[2J", "\x9b31m", "\r", "\b", "\x07", "\x7f", "\u202e", "\u2066", "\u200f", "\u2028", "\ufeff", "\ud800"]

@@ -3,10 +3,10 @@
 import re
 
 from harness import StartServer
-from process import ROOT
 from terminal import Terminal
 from wire import ADD_MEMBER, CREATE_GROUP, logged_in, register
 
+from faults.process import ROOT
 from jelly.chat import texts
 from jelly.chat.commands import COMMANDS
 from jelly.chat.model import MAX_LINES, Mark

@@ -12,9 +12,10 @@ from typing import Self
 
 import pytest
 from original import OriginalServer
-from process import PATIENCE, ROOT, Program, clean_environment
-from proxy import Proxy
 from wire import PERSON_MESSAGE, logged_in, register
+
+from faults.process import PATIENCE, ROOT, Program, clean_environment
+from faults.proxy import Proxy
 
 ENVIRONMENT = {"JELLY_PASSWORD": "pw", "LANG": "C.UTF-8", "LC_ALL": "", "TERM": "dumb"}
 

@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 from harness import StartServer
-from proxy import Proxy
 from terminal import Terminal
 from wire import ADD_MEMBER, CREATE_GROUP, DISBAND_GROUP, GROUP_MESSAGE, Wire, logged_in, register
 
+from faults.proxy import Proxy
 from jelly.chat.cells import width
 
 Open = Callable[..., Terminal]

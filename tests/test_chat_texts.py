@@ -4,8 +4,8 @@ import re
 import string
 
 import pytest
-from process import ROOT
 
+from faults.process import ROOT
 from jelly.chat import texts
 from jelly.chat.commands import COMMANDS
 from jelly.chat.texts import Help, Text, Words, language_of

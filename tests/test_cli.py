@@ -11,10 +11,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from mariadb import PrivateMariaDB
-from process import ROOT, Server, clean_environment, run
 from wire import Wire, logged_in, register, wait_until
 
+from faults.mariadb import PrivateMariaDB
+from faults.process import ROOT, Server, clean_environment, run
 from jelly import __version__
 from jelly.config import Settings
 
@@ -192,8 +192,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
             other.execute("BEGIN IMMEDIATE")
             alice.send_message("alice", "x")
             server.process.send_signal(signal.SIGTERM)
-            while b"stopping" not in server.log:
-                server._read()
+            server.wait_for_log(b"stopping")
             server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(2) == -signal.SIGTERM
         other.close()

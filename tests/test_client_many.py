@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from client_tools import Recorder, result
 from harness import StartServer
-from proxy import Proxy
 from wire import register, wait_until
 
 from client_api import ConnectionLost, JellyClient, ReconnectPolicy, State
+from faults.proxy import Proxy
 
 CLIENTS, UNSTEADY, ROUNDS, PER_ROUND, DRIVERS = 50, 20, 12, 3, 5
 POLICY = ReconnectPolicy(pause=0.01, maximum=0.05)

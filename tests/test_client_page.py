@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from process import ROOT
 from wire import logged_in, register
 
 from client_api import JellyClient, Reason, RequestError, State
+from faults.process import ROOT
 
 PAGE = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
 BLOCKS = [textwrap.dedent(block) for block in re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)]

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from client_tools import NewClient, Peer, Recorder, ScriptedServer, error, result
 from harness import StartServer
-from process import Server
-from proxy import Proxy
 from wire import (
     ALL_FRIENDS,
     LOGOUT,
@@ -34,6 +32,8 @@ from client_api import (
     ServerFailed,
     State,
 )
+from faults.process import Server
+from faults.proxy import Proxy
 from jelly.client import outgoing
 from jelly.client.conversation import WINDOW
 

@@ -20,7 +20,6 @@ from client_tools import (
 )
 from harness import StartServer
 from original import OriginalServer
-from proxy import Proxy
 from wire import LOGOUT, RECONNECT, SERVER_BUSY, SERVER_ERROR, logged_in, register, wait_until
 
 from client_api import (
@@ -31,6 +30,7 @@ from client_api import (
     RequestRejected,
     State,
 )
+from faults.proxy import Proxy
 
 OFFLINE, CONNECTING, ONLINE, RECONNECTING, CLOSED = State
 BEGIN = [(OFFLINE, CONNECTING, Reason.LOGIN), (CONNECTING, ONLINE, Reason.LOGGED_IN)]

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from harness import StartServer
-from mariadb import PrivateMariaDB
-from process import Server
 from wire import ADD_FRIEND, CREATE_GROUP, FRIEND_PROFILE, HISTORY, OWN_GROUPS, UPDATE_PROFILE, logged_in, register
 
+from faults.mariadb import PrivateMariaDB
+from faults.process import Server
 from jelly import database, passwords, store
 from jelly.dao import Dao, StoredMessage
 from jelly.database import Link, open_database

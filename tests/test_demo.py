@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from process import PATIENCE, ROOT, clean_environment, run
 from wire import ALL_FRIENDS, OWN_GROUPS, Wire
+
+from faults.process import PATIENCE, ROOT, clean_environment, run
 
 Demo = tuple[subprocess.Popen[bytes], str]
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from process import ROOT, Program
 from wire import GROUP_MESSAGE, OWN_GROUPS, logged_in, register
+
+from faults.process import ROOT, Program
 
 EXAMPLES = [
     path for path in sorted((ROOT / "examples").glob("*.py")) if "client_api" in path.read_text(encoding="utf-8")

@@ -5,7 +5,8 @@ import socket
 from collections.abc import Callable
 
 import pytest
-from mariadb import MariaDBMissing, PrivateMariaDB
+
+from faults.mariadb import MariaDBMissing, PrivateMariaDB
 
 
 def test_it_listens_for_the_user_with_the_password(mariadb: PrivateMariaDB) -> None:

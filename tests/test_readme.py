@@ -10,9 +10,9 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from process import ROOT, Program, Server
 from wire import HEADER, Wire, logged_in, register, wait_until
 
+from faults.process import ROOT, Program, Server
 from jelly.codec import Type
 from jelly.config import Settings
 from jelly.messages import REQUESTS

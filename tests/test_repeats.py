@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 from harness import StartServer
-from mariadb import PrivateMariaDB
-from process import Server
 from test_faults import LineThatBreaks, line_breaks  # noqa: F401 - a fixture
 from wire import (
     CREATE_GROUP,
@@ -22,6 +20,8 @@ from wire import (
     wait_until,
 )
 
+from faults.mariadb import PrivateMariaDB
+from faults.process import Server
 from jelly import filing
 from jelly.server import JellyServer
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from harness import StartServer
-from mariadb import PrivateMariaDB
 from wire import LOGIN, LOGOUT, PERSON_MESSAGE, UPDATE_PROFILE, Wire, logged_in, register, wait_until
 
+from faults.mariadb import PrivateMariaDB
 from jelly.config import Settings
 from jelly.database import open_database
 from jelly.errors import StartError

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from harness import StartServer
-from process import Server
 from wire import (
     ADD_FRIEND,
     ADD_MEMBER,
@@ -30,6 +29,7 @@ from wire import (
     wait_until,
 )
 
+from faults.process import Server
 from jelly.server import JellyServer
 
 TAKEN_OVER = (NOTICE, SYSTEM, 0, b'{"event":"taken_over"}')

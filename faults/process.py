@@ -1,11 +1,15 @@
-"""The real program, in a process of its own, for the tests that start, stop and kill it."""
+"""The real program, in a process of its own, for those who start, stop and kill it."""
 
 import os
+import random
 import select
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,20 +30,54 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("JELLY_")}
 
 
-class Server:
-    """A running `python jelly.py` on a free port. The context manager kills it if nobody stopped it."""
+def free_port() -> int:
+    """A port that nobody listens on, from below those that the system gives to outgoing connections.
 
-    def __init__(self, database: str, *arguments: str, bare: bool = False, cwd: Path = ROOT) -> None:
-        command = [sys.executable, *(["-S"] if bare else []), str(ROOT / "jelly.py"), "--port=0", "--password-cost=1"]
-        self.started_at = time.monotonic()
+    Otherwise, while a server is dead, a client that tries to reconnect could be given this very port for its
+    own end: it would connect to itself, and the server could not come back.
+    """
+    for _ in range(100):
+        port = random.SystemRandom().randrange(15000, 30000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port found")
+
+
+class Server:
+    """A running server, by default `python jelly.py`. The context manager kills it if nobody stopped it.
+
+    `launch`: what to run instead (`-m faults.server ... --`, say); `within`: a command to run it in (`ip netns exec`).
+    Its log goes to a file, so that nothing waits for it to be read.
+    """
+
+    def __init__(
+        self,
+        database: str,
+        *arguments: str,
+        bare: bool = False,
+        cwd: Path = ROOT,
+        launch: Sequence[str] = (str(ROOT / "jelly.py"),),
+        within: Sequence[str] = (),
+        **environment: str,
+    ) -> None:
+        command = [*within, sys.executable, *(["-S"] if bare else []), *launch, "--port=0", "--password-cost=1"]
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - `kill` closes it
+        self._whole_log = b""
+        started_at = time.monotonic()
         self.process = subprocess.Popen(
             [*command, f"--database={database}", *arguments],
-            stderr=subprocess.PIPE, cwd=cwd, env=clean_environment(),
+            stdout=subprocess.DEVNULL, stderr=self._log, cwd=cwd, env={**clean_environment(), **environment},
         )  # fmt: skip
-        self.log = b""
-        while b"listening" not in self.log:
-            self._read()
-        self.start_seconds = time.monotonic() - self.started_at
+        try:
+            self.wait_for_log(b"; driver ")
+        except BaseException:
+            self.kill()
+            raise
+        self.start_seconds = time.monotonic() - started_at
         self.port = int(self.log.partition(b" port ")[2].split(b";")[0].split()[0])
 
     def __enter__(self) -> Self:
@@ -50,27 +88,38 @@ class Server:
     ) -> None:
         self.kill()
 
+    @property
+    def log(self) -> bytes:
+        """All that it has said."""
+        return self._whole_log if self._log.closed else os.pread(self._log.fileno(), 1 << 24, 0)
+
+    def wait_for_log(self, words: bytes) -> None:
+        """Wait until it has said something. Raises RuntimeError if it ends without, or patience does."""
+        deadline = time.monotonic() + PATIENCE
+        while words not in self.log:
+            if time.monotonic() > deadline or (self.process.poll() is not None and words not in self.log):
+                raise RuntimeError(f"the server never said {words!r}: {self.log.decode(errors='replace')}")
+            time.sleep(0.002)
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for its end, at most some seconds; return whether it came."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Stop it in good order; return its exit code. `log` has all that it said."""
+        """Stop it in good order; return its exit code."""
         self.process.send_signal(number)
-        self.log += self.process.communicate(timeout=PATIENCE)[1]
-        return self.process.returncode
+        return self.process.wait(PATIENCE)
 
     def kill(self) -> None:
         """End it as a crash would."""
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(PATIENCE)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        ready, _, _ = select.select([self.process.stderr], [], [], PATIENCE)
-        assert ready, self.log
-        data = os.read(self.process.stderr.fileno(), 65536)
-        assert data, self.log
-        self.log += data
+        self.process.kill()
+        self.process.wait(PATIENCE)
+        self._whole_log = self.log
+        self._log.close()
 
 
 class Program:

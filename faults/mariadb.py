@@ -1,20 +1,20 @@
-"""A MariaDB server of our own for the tests: started in a temporary directory, killed and paused at will.
+"""A MariaDB server of our own: started in a temporary directory, killed and paused at will.
 
 Nothing of it touches a database that may run on the machine: it has its own data, socket and port, and reads
 none of the option files.
 """
 
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from faults.process import free_port
 
 USER, PASSWORD = "jelly", "password"
 PATIENCE = 30.0
@@ -40,7 +40,7 @@ class PrivateMariaDB:
         self._socket = self._directory / "socket"
         self._log = self._directory / "log"
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
 
     def __enter__(self) -> Self:
         try:
@@ -188,20 +188,3 @@ def _program(*names: str) -> str:
         if found := shutil.which(name, path=path):
             return found
     raise MariaDBMissing(f"{names[0]} is not installed: apt-get install mariadb-server")
-
-
-def _free_port() -> int:
-    """A port that nobody listens on, from below those that the system gives to outgoing connections.
-
-    Otherwise, while the server is dead, a client that tries to reconnect could be given this very port for its
-    own end: it would connect to itself, and the server could not come back.
-    """
-    for _ in range(100):
-        port = random.SystemRandom().randrange(15000, 30000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no free port found for the database")

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from wire import PATIENCE
+PATIENCE = 10.0
+"""Seconds for a connection to the server."""
 
 
 class Proxy:

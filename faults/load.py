@@ -1,0 +1,221 @@
+"""Users who write to each other through the client library, as modern clients, while something breaks.
+
+Four senders write to two receivers who are online, to one who is away until the end, and to a group. The library
+brings them back after a cut and drops what comes twice; what it hands to the application and what it answers goes into
+the ledger.
+"""
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Self
+
+from client_api import (
+    ConnectionEvent,
+    ConnectionLost,
+    GroupMessageEvent,
+    JellyClient,
+    MessageEvent,
+    Reason,
+    Receiver,
+    ReconnectPolicy,
+    RequestRejected,
+    ServerBusy,
+    ServerFailed,
+    State,
+)
+from faults.checker import Answer, Key, Ledger
+
+SENDERS = ("ann", "ben", "cat", "dan")
+ONLINE = ("rob", "sue")
+AWAY = "tom"
+GROUP, MEMBERS = "team", (*SENDERS, "rob", AWAY)
+PASSWORD = "pw"
+QUICK = ReconnectPolicy(pause=0.02, factor=1.2, maximum=0.1)
+PATIENCE = 60.0
+"""Seconds until something that must come is a failure of the harness."""
+AFTER_ERROR = 0.02
+MARK = "mark"
+
+
+class User(Receiver):
+    """One client, and what its application gets to see. `options` go to the client."""
+
+    def __init__(self, name: str, ledger: Ledger, port: int, host: str = "127.0.0.1", **options: Any) -> None:
+        self.name = name
+        self.cuts = 0
+        self._ledger = ledger
+        self._has_mark = threading.Event()
+        self.client = JellyClient(host, port, receiver=self, **{"reconnect": QUICK, **options})
+
+    def on_message(self, event: MessageEvent) -> None:
+        if event.content == MARK:
+            self._has_mark.set()
+        else:
+            self._ledger.delivered(self.name, _key(event.content))
+
+    def on_group_message(self, event: GroupMessageEvent) -> None:
+        self._ledger.delivered(self.name, _key(event.content))
+
+    def on_connection(self, event: ConnectionEvent) -> None:
+        self.cuts += event.reason is Reason.LINE_CUT
+
+    def log_in(self) -> None:
+        self.client.login(self.name, PASSWORD).result(PATIENCE)
+
+    def catch_up(self) -> None:
+        """Wait until everything has arrived that was stored for this user until now: a message to oneself is last."""
+        while not self._has_mark.is_set():
+            if not self.client.wait_until_online(PATIENCE):
+                raise RuntimeError(f"{self.name} does not come back: {self.client.state}")
+            is_stored = self.client.send_message(self.name, MARK).exception(PATIENCE) is None
+            if is_stored and not self._has_mark.wait(PATIENCE):
+                raise RuntimeError(f"the mark never came to {self.name}")
+
+
+class Sender(User):
+    """Writes, with some messages under way at a time, from `start` to `stop`."""
+
+    def __init__(self, name: str, ledger: Ledger, port: int, padding: int, under_way: int, **options: Any) -> None:
+        super().__init__(name, ledger, port, **options)
+        self._padding = "x" * padding
+        self._under_way = under_way
+        self._slots = threading.Semaphore(under_way)
+        self._number = 0
+        self._stopping = False
+        self._pauses = False
+        self._thread = threading.Thread(target=self._run, name=f"sender-{name}")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send no more; wait for the answers to what was sent."""
+        self._stopping = True
+        if self._thread.is_alive():
+            self._thread.join()
+            for _ in range(self._under_way):
+                if not self._slots.acquire(timeout=PATIENCE):
+                    raise RuntimeError(f"{self.name} is still without an answer")
+
+    def write(self, receiver: str) -> "Future[Any]":
+        """Send one message, to a person or to the group, and note what becomes of it."""
+        key = self.name, self._number
+        self._number += 1
+        content = f"{key[0]} {key[1]} {self._padding}"
+        if receiver == GROUP:
+            self._ledger.sent(key, GROUP, [name for name in MEMBERS if name != self.name])
+            future = self.client.send_group_message(GROUP, content)
+        else:
+            self._ledger.sent(key, receiver, [receiver])
+            future = self.client.send_message(receiver, content)
+        future.add_done_callback(lambda done: self._note(key, _answer(done)))
+        return future
+
+    def _note(self, key: Key, answer: Answer) -> None:
+        self._ledger.answered(key, answer)
+        self._pauses = answer is not Answer.STORED
+
+    def _run(self) -> None:
+        targets = (*ONLINE, AWAY, GROUP)
+        while not self._stopping:
+            if self._pauses:  # who gets an error does not ask again at once
+                self._pauses = False
+                time.sleep(AFTER_ERROR)
+            if self.client.state is not State.ONLINE:
+                self.client.wait_until_online(0.2)
+            elif self._slots.acquire(timeout=0.2):
+                self.write(targets[self._number % len(targets)]).add_done_callback(lambda _: self._slots.release())
+
+
+class Load:
+    """The users of one server. As a context manager it closes the clients at the end, whatever happened."""
+
+    def __init__(
+        self, port: int, ledger: Ledger | None = None, *, padding: int = 0, under_way: int = 16, **options: Any
+    ) -> None:
+        """`padding`: characters in each message beside its number; `under_way`: messages without an answer, each."""
+        self.ledger = ledger if ledger is not None else Ledger()
+        self.senders = [Sender(name, self.ledger, port, padding, under_way, **options) for name in SENDERS]
+        self.online = [User(name, self.ledger, port, **options) for name in ONLINE]
+        self.away = User(AWAY, self.ledger, port, **options)
+
+    def __enter__(self) -> Self:
+        """Register all, log in those who are not away."""
+        try:
+            _register(self.away.client, (*SENDERS, *ONLINE, AWAY))
+            for user in self.present:
+                user.log_in()
+            founder = self.senders[0].client
+            founder.create_group(GROUP).result(PATIENCE)
+            for member in MEMBERS[1:]:
+                founder.add_member(GROUP, member).result(PATIENCE)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def present(self) -> Sequence[User]:
+        """Who is online."""
+        return [*self.senders, *self.online]
+
+    @property
+    def cuts(self) -> int:
+        """How often a line of theirs was cut."""
+        return sum(user.cuts for user in self.present)
+
+    def wait_until_online(self) -> None:
+        """Wait until all are back."""
+        for user in self.present:
+            user.client.wait_until_online(PATIENCE)
+
+    def start(self) -> None:
+        for sender in self.senders:
+            sender.start()
+
+    def stop(self) -> None:
+        """Send no more, and wait for what is under way."""
+        for sender in self.senders:
+            sender._stopping = True
+        for sender in self.senders:
+            sender.stop()
+
+    def finish(self) -> None:
+        """Stop; then everybody gets everything that is stored, also the one who was away."""
+        self.stop()
+        self.away.log_in()
+        for user in (*self.present, self.away):
+            user.catch_up()
+
+    def close(self) -> None:
+        for sender in self.senders:
+            sender._stopping = True
+        for user in (*self.present, self.away):
+            user.client.close()
+
+
+def _register(client: JellyClient, names: Iterable[str]) -> None:
+    for name in names:
+        client.register(name, PASSWORD).result(PATIENCE)
+
+
+def _key(content: str) -> Key:
+    sender, number, *_ = content.split(" ")
+    return sender, int(number)
+
+
+def _answer(future: "Future[Any]") -> Answer:
+    error = future.exception()
+    if error is None:
+        return Answer.STORED
+    if isinstance(error, RequestRejected | ServerBusy) or (isinstance(error, ConnectionLost) and not error.sent):
+        return Answer.REFUSED
+    return Answer.FAILED if isinstance(error, ServerFailed) else Answer.UNKNOWN

@@ -1,0 +1,33 @@
+"""On what the numbers of a table were measured."""
+
+import os
+import platform
+import sqlite3
+import subprocess
+from pathlib import Path
+
+from faults.mariadb import PrivateMariaDB
+
+
+def describe(mariadb: PrivateMariaDB | None) -> str:
+    """CPU, cores, kernel and versions, in a line."""
+    parts = [
+        f"{_cpu()}, {os.cpu_count()} cores",
+        f"{platform.system()} {platform.release()}",
+        f"Python {platform.python_version()}",
+        f"SQLite {sqlite3.sqlite_version}",
+    ]
+    if mariadb is not None:
+        [[version]] = mariadb.sql("SELECT VERSION()")
+        parts.append(f"MariaDB {version.partition('-')[0]}")
+    revision = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True)
+    if revision.returncode == 0:
+        parts.append(f"revision {revision.stdout.strip()}")
+    return "; ".join(parts)
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

@@ -1,0 +1,350 @@
+"""The server with something done to it: `python -m faults.server --variant NAME -- JELLY'S ARGUMENTS`.
+
+It patches the real server in its own process, and then runs its command line: so the server itself needs no hooks for
+tests. There are three kinds of things to do:
+
+- a *variant* is a defect, for the controls: the harness must find it;
+- `--kill-at POINT --passes N` ends the process with SIGKILL when it comes to a point for the Nth time;
+- a *seam* is no defect: `clock` lets SIGUSR1 and SIGUSR2 move the clock, `count-hashes` notes each hash of a password,
+  `impatient` has the server wait for its database for one second instead of four.
+"""
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+from jelly import cli, database, delivery, passwords, tcp
+from jelly.connection import Connection
+from jelly.dao import Dao
+from jelly.database import Link
+from jelly.delivery import Delivery
+from jelly.errors import StoreError
+from jelly.outbox import Outbox
+from jelly.queue_dispatch import Dispatcher, RequestQueue
+from jelly.server import JellyServer
+from jelly.services import Services
+from jelly.sessions import Session
+from jelly.store import Store
+from jelly.watch import Watch
+
+# The patches are as short as they can be, and what they replace has types of its own.
+# mypy: disable-error-code="method-assign,assignment,return-value"
+
+HOUR = 3600.0
+LATE_COMMIT = 0.05
+"""Seconds for which the variant `answers-early` leaves open what it has answered."""
+HASH_LOG = "JELLY_FAULTS_HASH_LOG"
+"""The variable of the environment with the file to which `count-hashes` adds a byte for each hash."""
+
+
+# --- defects ------------------------------------------------------------------------------------------------
+
+
+def answers_early() -> None:
+    """The store answers messages before it commits them, up to 50 ms before."""
+    begin = Link._begin
+    open_since: dict[Link, float] = {}
+
+    @contextlib.contextmanager
+    def transaction(self: Link) -> Iterator[None]:
+        if self not in open_since:
+            begin(self)
+            open_since[self] = time.monotonic()
+        self._in_transaction = True
+        try:
+            yield
+            if time.monotonic() - open_since[self] > LATE_COMMIT or not _has_messages.pop(self, False):
+                self._connection.commit()
+                del open_since[self]
+        except BaseException:
+            open_since.pop(self, None)
+            self._roll_back()
+            raise
+        finally:
+            self._in_transaction = False
+
+    Link.transaction = transaction
+    _note_messages()
+
+
+def ignores_failures() -> None:
+    """The store takes a transaction that failed for one that was committed."""
+    transaction = Link.transaction
+
+    class Blind(contextlib.AbstractContextManager[None]):
+        def __init__(self, link: Link) -> None:
+            self._real = transaction(link)
+            self._has_begun = False
+
+        def __enter__(self) -> None:
+            with contextlib.suppress(StoreError):
+                self._real.__enter__()
+                self._has_begun = True
+
+        def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+            if self._has_begun:
+                with contextlib.suppress(StoreError):
+                    self._real.__exit__(kind, error, trace)
+            return kind is not None and issubclass(kind, StoreError)
+
+    Link.transaction = lambda self: Blind(self)
+
+
+def waits_for_ever() -> None:
+    """Nothing bounds how long the database may take."""
+    database.PATIENCE = HOUR
+
+
+def tries_once() -> None:
+    """A query on a connection that the database has dropped is not tried again."""
+
+    def try_once(self: Link, action: Callable[[], Any]) -> Any:
+        with self._guarded():
+            return action()
+
+    Link._try_twice = try_once
+
+
+def synchronous_normal() -> None:
+    """SQLite does not sync each commit."""
+    connect = database.SqliteDatabase.connect
+
+    def connect_normal(self: database.SqliteDatabase) -> Any:
+        connection = connect(self)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        return connection
+
+    database.SqliteDatabase.connect = connect_normal
+
+
+def drops_queue() -> None:
+    """A stop does not wait for what was accepted."""
+    Dispatcher.wait_until_idle = lambda self, lanes, deadline: True
+
+
+def ignores_signals() -> None:
+    """A second signal does not end a stop that hangs."""
+    real = signal.signal
+
+    def deaf(number: int, handler: Any) -> Any:
+        return real(number, signal.SIG_IGN if handler is signal.SIG_DFL else handler)
+
+    signal.signal = deaf
+
+
+def unbounded_queue() -> None:
+    """Any number of requests may wait."""
+    init = RequestQueue.__init__
+    RequestQueue.__init__ = lambda self, maxsize: init(self, 1 << 30)
+
+
+def unbounded_outbox() -> None:
+    """A receiver that takes nothing is given ever more."""
+    Session.has_room = property(lambda self: True)
+
+
+def blocking_send() -> None:
+    """Whoever writes to a receiver waits until its socket takes everything."""
+    tcp.DO_NOT_WAIT = 0  # outbox.py asks for it at each send
+
+
+def no_watch() -> None:
+    """Nobody watches for lines that are dead, neither the server nor TCP."""
+    Watch.check = lambda self, now: None
+    tcp.prepare = lambda sock: None
+
+
+def delivered_when_written() -> None:
+    """A message counts as delivered once it was written, as if TCP's word were the application's."""
+    stores: list[Store] = []
+    init, send = Store.__init__, delivery._send
+
+    def note(self: Store, *arguments: Any, **options: Any) -> None:
+        stores.append(self)
+        init(self, *arguments, **options)
+
+    def send_and_forget(session: Session, notices: Sequence[tuple[int, bytes]]) -> None:
+        send(session, notices)
+        if session.user is not None:
+            stores[0].delivered(session.user, notices[-1][0])
+
+    Store.__init__ = note
+    delivery._send = send_and_forget
+
+
+def leaks_sockets() -> None:
+    """A connection that ended keeps its descriptor."""
+    kept: list[Any] = []
+    JellyServer.shutdown_request = lambda self, request: kept.append(request)
+
+
+def answers_reversed() -> None:
+    """Answers that are ready together leave in the wrong order."""
+    send = Outbox.send_responses
+    Outbox.send_responses = lambda self, responses: send(self, responses[::-1])
+
+
+def frame_a_read() -> None:
+    """A read that does not end where a frame ends is taken for a broken stream."""
+    read = Connection._read
+
+    def read_whole(self: Connection, data: bytes) -> None:
+        read(self, data)
+        if self.decoder.has_part:
+            self.outbox.close()
+
+    Connection._read = read_whole
+
+
+def wall_clock() -> None:
+    """Silence is measured with the clock on the wall."""
+    clock()
+    time.monotonic = lambda: time.time()
+
+
+def order_by_time() -> None:
+    """What waits is delivered in the order of the senders' clocks."""
+    query = Link.query
+    Link.query = lambda self, sql, parameters=(): query(
+        self, sql.replace("ORDER BY i.message_id", "ORDER BY m.time"), parameters
+    )
+
+
+def hashes_at_reconnect() -> None:
+    """A token is looked up by way of a slow hash, like a password."""
+    count_hashes()
+    reconnect = Services.reconnect
+
+    def reconnect_slowly(self: Services, *arguments: Any) -> Any:
+        passwords.hash_password("", self._policy.password_cost)
+        return reconnect(self, *arguments)
+
+    Services.reconnect = reconnect_slowly
+
+
+# --- seams --------------------------------------------------------------------------------------------------
+
+
+def clock() -> None:
+    """No defect: SIGUSR1 moves the clock on the wall an hour forward, SIGUSR2 an hour back."""
+    real, offset = time.time, [0.0]
+
+    def move(number: int, frame: FrameType | None) -> None:
+        offset[0] += HOUR if number == signal.SIGUSR1 else -HOUR
+
+    time.time = lambda: real() + offset[0]
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, move)
+
+
+def count_hashes() -> None:
+    """No defect: each hash of a password is noted."""
+    scrypt = passwords._scrypt
+
+    def noted(*arguments: Any) -> bytes:
+        with open(os.environ[HASH_LOG], "ab") as log:
+            log.write(b".")
+        return scrypt(*arguments)
+
+    passwords._scrypt = noted
+
+
+def impatient() -> None:
+    """No defect: the server waits for its database for one second instead of four."""
+    database.PATIENCE = 1.0
+
+
+VARIANTS: dict[str, Callable[[], None]] = {
+    function.__name__.replace("_", "-"): function
+    for function in (
+        answers_early, ignores_failures, waits_for_ever, tries_once, synchronous_normal, drops_queue, ignores_signals,
+        unbounded_queue, unbounded_outbox, blocking_send, no_watch, delivered_when_written, leaks_sockets,
+        answers_reversed, frame_a_read, wall_clock, order_by_time, hashes_at_reconnect, clock, count_hashes, impatient,
+    )
+}  # fmt: skip
+
+
+# --- points at which to die ---------------------------------------------------------------------------------
+
+POINTS = ("before-commit", "after-commit", "after-push", "at-ack")
+"""Before messages are committed; before they are pushed and answered; before they are answered; and when the receiver
+has them, but its acknowledgement is not noted."""
+
+
+def kill_at(point: str, passes: int) -> None:
+    """Die when it comes to a point for the nth time."""
+    left = [passes]
+    lock = threading.Lock()
+
+    def here(name: str) -> None:
+        if name == point:
+            with lock:
+                left[0] -= 1
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    transaction, flush, delivered = Link.transaction, Delivery.flush, Store.delivered
+
+    @contextlib.contextmanager
+    def watched(self: Link) -> Iterator[None]:
+        with transaction(self):
+            yield
+            has_messages = _has_messages.get(self, False)
+            if has_messages:
+                here("before-commit")
+        if _has_messages.pop(self, False) or has_messages:
+            here("after-commit")
+
+    def flush_and_pass(self: Delivery) -> None:
+        flush(self)
+        here("after-push")
+
+    def pass_and_note(self: Store, user: str, upto: int) -> None:
+        here("at-ack")
+        delivered(self, user, upto)
+
+    Link.transaction, Delivery.flush, Store.delivered = watched, flush_and_pass, pass_and_note
+    _note_messages()
+
+
+_has_messages: dict[Link, bool] = {}
+"""The links in whose transaction a message was stored."""
+
+
+def _note_messages() -> None:
+    add = Dao.add_messages
+
+    def add_and_note(self: Dao, *arguments: Any) -> None:
+        _has_messages[self.link] = True
+        add(self, *arguments)
+
+    Dao.add_messages = add_and_note
+
+
+def main() -> int:
+    """Patch, then run the server's command line; its exit code."""
+    epilog = "Variants:\n" + "\n".join(f"  {name:24}{made.__doc__}" for name, made in VARIANTS.items())
+    parser = argparse.ArgumentParser(
+        "faults.server", description=__doc__, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--variant", choices=VARIANTS, action="append", default=[], metavar="NAME")
+    parser.add_argument("--kill-at", choices=POINTS)
+    parser.add_argument("--passes", type=int, default=1, help="die at the Nth time")
+    parser.add_argument("arguments", nargs="*", metavar="-- ARGUMENT", help="what the server is to be told")
+    options = parser.parse_args()
+    for name in options.variant:
+        VARIANTS[name]()
+    if options.kill_at:
+        kill_at(options.kill_at, options.passes)
+    return cli.main(options.arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
