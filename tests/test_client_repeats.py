@@ -279,6 +279,8 @@ def test_refusals_do_not_count_as_cuts(
             peer.answer(PERSON_MESSAGE, SERVER_BUSY, error="busy")
         receive_message(peer)
     with script.accept_login() as peer:
+        assert alice.wait_until_online(10)
+        assert not future.done()
         receive_message(peer)
         peer.answer(PERSON_MESSAGE)
         assert isinstance(result(future), Sent)
