@@ -1,9 +1,10 @@
 """Messages that a cut left without an answer: written again with the same requestId, in order, until there is one."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 from client_tools import NewClient, Peer, Recorder, ScriptedServer, error, result
@@ -36,6 +37,8 @@ from faults.process import Server
 from faults.proxy import Proxy
 from jelly.client import outgoing
 from jelly.client.conversation import WINDOW
+from jelly.client.outgoing import Outgoing
+from jelly.client.requests import Request
 
 
 @pytest.fixture
@@ -91,11 +94,12 @@ def test_messages_without_an_answer_are_written_again(alice: JellyClient, script
     with script.accept_login() as peer:
         alice.wait_until_online(10)
         futures.append(alice.send_message("bob", "4"))
-        again = [receive_message(peer) for _ in range(4)]
-        assert again[:3] == first[1:]
-        assert again[3][0] == "4"
-        for _ in range(4):
+        assert [receive_message(peer) for _ in range(3)] == first[1:]
+        assert peer.is_silent()  # the newer one waits: those before it may still be refused for now
+        for _ in range(3):
             peer.answer(PERSON_MESSAGE)
+        assert receive_message(peer)[0] == "4"
+        peer.answer(PERSON_MESSAGE)
         assert [result(future).receiver for future in futures] == ["bob"] * 5
     lost = error(friends)
     assert (type(lost), lost.sent) == (ConnectionLost, True)
@@ -104,7 +108,7 @@ def test_messages_without_an_answer_are_written_again(alice: JellyClient, script
 def test_over_several_cuts(alice: JellyClient, script: ScriptedServer) -> None:
     """As often as it takes; but not for ever, if a message's line is cut each time."""
     script.log_in(alice).close()
-    for number in range(1, outgoing.MAX_WRITES + 1):
+    for number in range(1, outgoing.MAX_CUTS + 1):
         with script.accept_login() as peer:
             if number == 1:
                 alice.wait_until_online(10)
@@ -259,6 +263,55 @@ def test_a_repeat_that_is_always_refused_for_now(
             receive_message(peer)
             peer.answer(PERSON_MESSAGE, SERVER_BUSY, error="busy")
         assert isinstance(error(future), ServerFailed)
+
+
+def test_refusals_do_not_count_as_cuts(
+    alice: JellyClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that was refused for now many times, on one line, survives the next cut."""
+    monkeypatch.setattr(outgoing, "FIRST_PAUSE", 0.001)
+    with script.log_in(alice) as peer:
+        future = alice.send_message("bob", "x")
+        receive_message(peer)
+    with script.accept_login() as peer:
+        for _ in range(outgoing.MAX_REFUSALS):
+            receive_message(peer)
+            peer.answer(PERSON_MESSAGE, SERVER_BUSY, error="busy")
+        receive_message(peer)
+    with script.accept_login() as peer:
+        assert alice.wait_until_online(10)
+        assert not future.done()
+        receive_message(peer)
+        peer.answer(PERSON_MESSAGE)
+        assert isinstance(result(future), Sent)
+
+
+def test_the_longest_pause_counts(alice: JellyClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message refused for the first time does not shorten the pause of an older one."""
+    with script.log_in(alice) as peer:
+        alice.send_message("bob", "x")
+        alice.send_message("bob", "y")
+        receive_message(peer)
+        receive_message(peer)
+    pauses = iter((1.0, 0.001))
+    monkeypatch.setattr(outgoing.Outgoing, "try_again", _with_pauses(pauses))
+    with script.accept_login() as peer:
+        receive_message(peer)
+        receive_message(peer)
+        peer.answer(PERSON_MESSAGE, SERVER_BUSY, error="busy")
+        peer.answer(PERSON_MESSAGE, SERVER_BUSY, error="busy")
+        assert peer.is_silent(0.3)
+
+
+def _with_pauses(pauses: Iterator[float]) -> Callable[[Outgoing, Request[Any]], float | None]:
+    """`Outgoing.try_again` with these pauses instead of its own."""
+    original = Outgoing.try_again
+
+    def try_again(queue: Outgoing, ask: Request[Any]) -> float | None:
+        original(queue, ask)
+        return next(pauses)
+
+    return try_again
 
 
 @pytest.mark.parametrize(

@@ -420,7 +420,7 @@ class Conversation:
             self._wakes_at = min(
                 line.last_write_at + self._heartbeat,
                 self._outgoing.asked[0].deadline if self._outgoing.asked else FOREVER,
-                self._hold_until if self._outgoing.waiting and len(self._outgoing.asked) < self._window else FOREVER,
+                self._hold_until if self._outgoing.is_ready(self._window) else FOREVER,
             )
             return (READ if self._is_listening else 0) | line.events, self._wakes_at
 
@@ -460,7 +460,7 @@ class Conversation:
             return
         frames = []
         outgoing = self._outgoing
-        while outgoing.waiting and len(outgoing.asked) < self._window:
+        while outgoing.is_ready(self._window):
             ask = outgoing.waiting.popleft()
             if ask.writes or ask.future.set_running_or_notify_cancel():
                 outgoing.write(ask, now + self._server.request_timeout)
@@ -504,7 +504,7 @@ class Conversation:
         with self._lock:
             pause = self._outgoing.try_again(ask)
             if pause is not None:
-                self._hold_until = time.monotonic() + pause
+                self._hold_until = max(self._hold_until, time.monotonic() + pause)  # an older one may wait longer
                 return
         ask.fail(ServerFailed("", "The server was too busy to say what became of this message."))
 

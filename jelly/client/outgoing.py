@@ -14,7 +14,7 @@ from typing import Any
 from jelly.client.requests import Request
 from jelly.errors import ConnectionLost, RequestError, RequestTimeout
 
-MAX_WRITES = 10
+MAX_CUTS = 10
 """So many lines may break under a message before its answer comes; then it may be what breaks them."""
 MAX_TIMEOUTS = 2
 """So often the server may leave a message without an answer in time."""
@@ -42,6 +42,16 @@ class Outgoing:
         """Take a new request."""
         ask.number = next(self._numbers)
         self.waiting.append(ask)
+
+    def is_ready(self, window: int) -> bool:
+        """Whether the next request may be written, with so many under way at most.
+
+        Nothing new goes behind a repeat without an answer: if that is refused for now, the new one would overtake it.
+        (Repeats are written first, so the oldest request tells whether there are any.)
+        """
+        if not self.waiting or len(self.asked) >= window:
+            return False
+        return self.waiting[0].writes > 0 or not (self.asked and self.asked[0].is_repeat)
 
     def write(self, ask: Request[Any], deadline: float) -> None:
         """Note that a request, which has just been taken out of `waiting`, is being written."""
@@ -71,7 +81,8 @@ class Outgoing:
         ended: list[tuple[Request[Any], RequestError]] = []
         for ask in self.asked:
             error: RequestError = ConnectionLost(sentence, sent=True)
-            is_repeatable = ask.request_id is not None and comes_back and ask.writes < MAX_WRITES
+            ask.cuts += 1
+            is_repeatable = ask.request_id is not None and comes_back and ask.cuts < MAX_CUTS
             if ask is self.asked[0] and isinstance(end, RequestTimeout):
                 error = end
                 ask.timeouts += 1

@@ -25,9 +25,10 @@ class Request(Generic[T]):
     frame: bytes = b""
     request_id: str | None = None  # of a message, where the server knows such: it may be written again
     deadline: float = float("inf")  # monotonic; counts from when it was written
-    # What `Outgoing` counts: its place in the order; how often it was written, left unanswered, refused for now.
+    # What `Outgoing` counts: its place in the order; how often it was written, cut off, left unanswered, refused.
     number: int = 0
     writes: int = 0
+    cuts: int = 0
     timeouts: int = 0
     refusals: int = 0
 
