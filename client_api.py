@@ -11,7 +11,7 @@
         client.send_message("bob", "hello").result(timeout=5)
 
 **Every request returns a `concurrent.futures.Future`** at once. `.result(timeout)` waits for the answer and gives a
-typed result, or raises; `.add_done_callback(function)` is called when the answer is there. No future stays pending:
+typed result, or raises; `.add_done_callback(function)` is called when the answer is there. Each future ends:
 
     RequestRejected   the server says no: `error.code` is one of `ErrorCode`, `str(error)` is a sentence
     ServerBusy        nothing was done: try again a little later
