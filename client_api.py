@@ -11,13 +11,13 @@
         client.send_message("bob", "hello").result(timeout=5)
 
 **Every request returns a `concurrent.futures.Future`** at once. `.result(timeout)` waits for the answer and gives a
-typed result, or raises; `.add_done_callback(function)` is called when the answer is there. No future stays pending:
+typed result, or raises; `.add_done_callback(function)` is called when the answer is there. Each future ends:
 
     RequestRejected   the server says no: `error.code` is one of `ErrorCode`, `str(error)` is a sentence
     ServerBusy        nothing was done: try again a little later
     ServerFailed      the server is at fault, and nothing is known
     RequestTimeout    no answer in time, and nothing is known. The line is dropped, and made anew: an answer that
-                      comes too late would be taken for another one's, since the protocol has no request ids
+                      comes too late would be taken for another one's, since answers have no ids
     ConnectionLost    there is no connection (any more); `error.sent` is False if the request never left
 
 All of them are `RequestError`, and that is a `JellyError`. (`.result(timeout)` itself raises TimeoutError when *its*
@@ -30,8 +30,11 @@ after the other, in the order in which things happened, and with no lock held: s
 callback that takes long holds up only the callbacks behind it. An exception in a callback is logged (logger
 `jelly.client`) and goes no further. `Future.cancel` works as long as a request was not sent.
 
-**When the line is cut**, whatever has no answer ends with `ConnectionLost`, and the client comes back by itself: see
-`State` for what can happen, and `ReconnectPolicy`. docs/client.md has the questions of those who write bots.
+**When the line is cut**, the client comes back by itself: see `State` for what can happen, and `ReconnectPolicy`.
+Messages that have no answer yet are sent again then, under an id by which the server stores each once; their futures
+wait for as long as the client is RECONNECTING. All other requests without an answer end with `ConnectionLost`. (So do
+messages to a server that knows no such ids, like the original one.) docs/client.md has the questions of those who
+write bots.
 """
 
 import time
@@ -60,9 +63,9 @@ from jelly.errors import (
 )
 
 __all__ = [
-    "ConnectionEvent", "ConnectionLost", "ErrorCode", "Group", "GroupMessageEvent", "JellyClient", "JellyError",
-    "Login", "MessageEvent", "Profile", "Reason", "Receiver", "ReconnectPolicy", "RequestError", "RequestRejected",
-    "RequestTimeout", "Sent", "ServerBusy", "ServerFailed", "State", "SystemEvent",
+    "ConnectionEvent", "ConnectionLost", "ErrorCode", "Group", "GroupMessageEvent", "History", "JellyClient",
+    "JellyError", "Login", "MessageEvent", "PastMessage", "Profile", "Reason", "Receiver", "ReconnectPolicy",
+    "RequestError", "RequestRejected", "RequestTimeout", "Sent", "ServerBusy", "ServerFailed", "State", "SystemEvent",
 ]  # fmt: skip
 
 DEFAULT_PORT = 20000
@@ -123,8 +126,43 @@ class Group:
 # --- what arrives -------------------------------------------------------------------------------------------
 
 
+class _Written:
+    """What was written at some time."""
+
+    time: int
+
+    @property
+    def written_at(self) -> datetime:
+        """`time` as a date and time with the local zone; for a nonsensical number the nearest one that there is."""
+        return (EPOCH + timedelta(milliseconds=min(max(self.time, FIRST_DAY), LAST_DAY))).astimezone()
+
+
 @dataclass(frozen=True)
-class _Message:
+class PastMessage(_Written):
+    """A message that was read back: see `JellyClient.history`."""
+
+    sender: str
+    receiver: str
+    """Who it was written to: a person, or a group."""
+    content: str
+    time: int
+    """When it was written, by the sender's clock: milliseconds since 1970."""
+    id: int
+    """The message's own number at the server: ids grow, and a message has the same one here as when it arrived."""
+
+
+@dataclass(frozen=True)
+class History:
+    """A page of a conversation."""
+
+    messages: tuple[PastMessage, ...]
+    """The oldest first."""
+    more: bool
+    """Whether the server has older ones: ask for those with `before=messages[0].id`."""
+
+
+@dataclass(frozen=True)
+class _Message(_Written):
     client: "JellyClient" = field(repr=False, compare=False)
     """The client that it came to."""
     sender: str
@@ -137,11 +175,6 @@ class _Message:
     So a program that must not count a message twice stores it, and knows it again. None if the server grants no
     acknowledgements (the original one).
     """
-
-    @property
-    def written_at(self) -> datetime:
-        """`time` as a date and time with the local zone; for a nonsensical number the nearest one that there is."""
-        return (EPOCH + timedelta(milliseconds=min(max(self.time, FIRST_DAY), LAST_DAY))).astimezone()
 
 
 @dataclass(frozen=True)
@@ -365,7 +398,7 @@ class JellyClient:
     # --- messages -----------------------------------------------------------------------------------------
 
     def send_message(self, receiver: str, content: str) -> "Future[Sent]":
-        """Write to a person, online or not. The result means: it is stored safely.
+        """Write to a person, online or not. The result means: it is stored safely, and once, over cuts too.
 
         Rejected with `no_such_user`, `rate_limited`; `too_long` if its body is (before it is sent).
 
@@ -386,6 +419,30 @@ class JellyClient:
         sent = Sent(receiver, int(time.time() * 1000))
         values = {"receiver": receiver, "content": content, "time": sent.time}
         return self._conversation.request(type, values, lambda _: sent)
+
+    def history(self, person: str, *, before: int | None = None, limit: int = 50) -> "Future[History]":
+        """What this user and a person wrote to each other: the newest `limit` messages (at most 100), oldest first.
+
+        With `before`, an id, those before that one. What has not arrived here yet is left out. Rejected with
+        `no_such_user`; by a server that keeps no history, like the original one, with `unknown_type`.
+
+        >>> client.history("bob").result(timeout=5)
+        History(messages=(), more=False)
+        """
+        return self._history({"person": person, "before": before, "limit": limit})
+
+    def group_history(self, group: str, *, before: int | None = None, limit: int = 50) -> "Future[History]":
+        """What was written to a group since this user became a member; else as `history`.
+
+        Rejected with `no_such_group`, `not_a_member`.
+
+        >>> client.group_history("team").result(timeout=5).more
+        False
+        """
+        return self._history({"groupName": group, "before": before, "limit": limit})
+
+    def _history(self, values: Mapping[str, Any]) -> "Future[History]":
+        return self._conversation.request(Type.HISTORY, values, _page, feature="ack")
 
     # --- friends and profiles -----------------------------------------------------------------------------
 
@@ -564,6 +621,12 @@ def _profile(values: Mapping[str, Any]) -> Profile:
 
 def _groups(values: Mapping[str, Any]) -> dict[str, Group]:
     return {name: Group(name, tuple(members)) for name, members in values.get("groups", {}).items()}
+
+
+def _page(values: Mapping[str, Any]) -> History:
+    keys = [each.name for each in fields(PastMessage)]
+    messages = [PastMessage(**{key: message[key] for key in keys}) for message in values["messages"]]
+    return History(tuple(messages), values.get("more") is True)
 
 
 def _nothing(values: Mapping[str, Any]) -> None:

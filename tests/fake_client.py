@@ -12,6 +12,7 @@ from client_api import (
     Reason,
     Receiver,
     RequestRejected,
+    Sent,
     State,
     SystemEvent,
 )
@@ -29,22 +30,26 @@ class FakeClient:
         self.state = State.ONLINE
         self.receiver = Receiver()
         self.calls: list[tuple[Any, ...]] = []
-        self._open: list[Future[Any]] = []
+        self._open: list[tuple[str, Future[Any]]] = []
 
     def __getattr__(self, name: str) -> Any:
         def call(*arguments: Any, **named: Any) -> Future[Any]:
             self.calls.append((name, *arguments, *([named] if named else [])))
-            self._open.append(Future())
-            return self._open[-1]
+            future: Future[Any] = Future()
+            self._open.append((name, future))
+            return future
 
         return call
 
     def answer(self, result: Any = None) -> None:
-        self._open.pop(0).set_result(result)
+        """End it with a result; a message is stored at the time that stands still here."""
+        name, future = self._open.pop(0)
+        future.set_result(Sent("", MS) if name.startswith("send_") else result)
 
     def refuse(self, error: Exception | str) -> None:
         """End it with an error, or with the rejection that has this code."""
-        self._open.pop(0).set_exception(RequestRejected(error) if isinstance(error, str) else error)
+        _, future = self._open.pop(0)
+        future.set_exception(RequestRejected(error) if isinstance(error, str) else error)
 
 
 class QuietFront(Front):
@@ -84,13 +89,13 @@ class Chat:
         """The texts in a conversation, or in the one that is shown."""
         return [line.text for line in (where or self.model.current).lines]
 
-    def receive(self, sender: str, content: str, group: str = "", time: int = MS) -> None:
+    def receive(self, sender: str, content: str, group: str = "", time: int = MS, id: int | None = None) -> None:
         if group:
             self.client.receiver.on_group_message(
-                GroupMessageEvent(self.typed_client, sender, content, time, None, group=group)
+                GroupMessageEvent(self.typed_client, sender, content, time, id, group=group)
             )
         else:
-            self.client.receiver.on_message(MessageEvent(self.typed_client, sender, content, time, None))
+            self.client.receiver.on_message(MessageEvent(self.typed_client, sender, content, time, id))
 
     def system(self, event: str, **values: Any) -> None:
         self.client.receiver.on_system(SystemEvent(self.typed_client, event, **values))

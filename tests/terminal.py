@@ -35,6 +35,8 @@ KEYS = {
     "down": "\x1b[B",
     "pageup": "\x1b[5~",
     "pagedown": "\x1b[6~",
+    "ctrl-home": "\x1b[1;5H",
+    "ctrl-end": "\x1b[1;5F",
     "ctrl-c": "\x03",
     "ctrl-d": "\x04",
     "ctrl-l": "\x0c",

@@ -3,7 +3,7 @@
 import pytest
 from fake_client import Chat
 
-from client_api import Group, Profile, RequestRejected, RequestTimeout
+from client_api import Group, History, Profile, RequestRejected, RequestTimeout
 from jelly.chat.commands import COMMANDS, complete, submit
 from jelly.chat.model import Peer
 
@@ -299,3 +299,23 @@ def test_names_in_a_group_come_first() -> None:
     chat.model.groups = {"team": ("alice", "carol")}
     chat.session.show(Peer("team", True))
     assert complete(chat.session, "what about ca") == (11, ["carol"])
+
+
+def test_history() -> None:
+    """It asks for the page before; how many is a number from 1 to 100; and what can be said without asking is said."""
+    chat = Chat()
+    submit(chat.session, "/history")
+    assert chat.said()[-1] == "this goes to nobody yet: /to NAME first"
+    submit(chat.session, "/to bob")
+    for wrong in ("0", "101", "-1", "x", "5 5", "٣"):
+        submit(chat.session, f"/history {wrong}")
+        assert chat.said()[-1] == "usage: /history [20]"
+    assert chat.client.calls == []
+    submit(chat.session, "/history 7")
+    assert chat.client.calls == [("history", "bob", {"before": None, "limit": 7})]
+    submit(chat.session, "/history")
+    assert chat.said()[-1] == "reading what was said before"
+    chat.client.answer(History((), False))
+    submit(chat.session, "/history")
+    assert chat.said()[-1] == "nothing was said before this"
+    assert len(chat.client.calls) == 1

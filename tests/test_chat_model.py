@@ -3,7 +3,7 @@
 import pytest
 from fake_client import NOW
 
-from jelly.chat.model import MAX_CHARACTERS, MAX_LINES, Conversation, Kind, Line, Mark, Model, Peer
+from jelly.chat.model import MAX_CHARACTERS, MAX_LINES, Conversation, Kind, Line, Mark, Model, Older, Peer
 
 
 def line(text: str = "hello", sender: str = "bob", mark: Mark = Mark.NONE) -> Line:
@@ -107,3 +107,53 @@ def test_people() -> None:
     assert model[Peer("dave")]
     assert model[Peer("team", True)]
     assert model.people() == ["bob", "carol", "dave"]
+
+
+def past(id: int, text: str = "", sent_at: int = 0) -> Line:
+    """A message that was read back; ours if it says when it was sent."""
+    kind = Kind.OURS if sent_at else Kind.THEIRS
+    return Line(kind, NOW, text or str(id), "alice" if sent_at else "bob", id=id, sent_at=sent_at)
+
+
+def test_older_lines() -> None:
+    """They stand above the others in their order; what is there already stays where it is, and gets its number."""
+    talk = Conversation(Peer("bob"))
+    talk.add(Line(Kind.OURS, NOW, "mine", "alice", sent_at=5))
+    talk.add(Line(Kind.THEIRS, NOW, "seven", "bob", id=7))
+    assert talk.oldest_id == 7
+    page = [past(7, "seven"), past(6, "mine", sent_at=5), past(4, "mine", sent_at=3), past(3)]
+    assert [line.id for line in talk.add_older(page)] == [4, 3]
+    assert [(line.id, line.text) for line in talk.lines] == [(3, "3"), (4, "mine"), (6, "mine"), (7, "seven")]
+    assert talk.oldest_id == 3
+    assert talk.add_older(page) == []
+
+
+def test_older_lines_do_not_drop_newer_ones() -> None:
+    """When a conversation is full, what is newer counts; and new lines go on dropping the oldest."""
+    talk = Conversation(Peer("bob"))
+    for number in range(MAX_LINES - 2):
+        talk.add(Line(Kind.THEIRS, NOW, "x", "bob", id=1000 + number))
+    assert [line.id for line in talk.add_older(past(id) for id in (9, 8, 7))] == [9, 8]
+    assert talk.older is Older.NOT_KEPT
+    assert len(talk.lines) == MAX_LINES
+    talk.older = Older.NOTHING
+    talk.add(Line(Kind.THEIRS, NOW, "new", "bob"))
+    assert (talk.lines[0].id, talk.lines[-1].text, talk.older) == (9, "new", Older.NOT_KEPT)
+
+
+def test_older_lines_that_are_long() -> None:
+    """The characters are counted, too."""
+    talk = Conversation(Peer("bob"))
+    talk.add(Line(Kind.THEIRS, NOW, "x" * (MAX_CHARACTERS - 10), "bob"))
+    assert [line.id for line in talk.add_older([past(2, "y" * 10), past(1)])] == [2]
+
+
+def test_a_message_that_was_read_back_before_it_arrived() -> None:
+    """It is there once, and counts as read; another one with a smaller number than the last is new."""
+    model = Model()
+    talk = model[Peer("bob")]
+    talk.add_older([past(10, "mine", sent_at=5), past(8)])
+    assert not model.received(talk, past(8))
+    assert model.received(talk, past(9))
+    assert [line.id for line in talk.lines] == [8, 10, 9]
+    assert talk.unread == 1

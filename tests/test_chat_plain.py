@@ -64,6 +64,30 @@ def send(*arguments: str, port: int, input: bytes = b"", password: str = "pw") -
 # --- the plain mode -----------------------------------------------------------------------------------------
 
 
+def test_history(port: int) -> None:
+    """It is printed between two rules, oldest first, with dates; once more prints what was before that."""
+    register(port, "alice", "bob")
+    with logged_in(port, "alice") as alice:
+        for text in ("one", "two\nlines", "three"):
+            alice.message("bob", text, time=1_000_000_000_000)
+    with Plain("alice", port) as chat:
+        chat.say("/to bob", "/history 2", "/history 2", "/history")
+        assert chat.line() == "-- you are writing to bob"
+        assert chat.line() == "── what was said before, with bob ──"
+        lines = [re.sub(r"\d\d:\d\d", "12:00", chat.line()) for _ in range(8)]
+        assert lines == [
+            "2001-09-09 12:00 alice: two",
+            "   lines",
+            "2001-09-09 12:00 alice: three",
+            "── so far ──",
+            "── what was said before, with bob ──",
+            "2001-09-09 12:00 alice: one",
+            "── so far ──",
+            "-- nothing was said before this",
+        ]
+        chat.say("/quit")
+
+
 def test_two_chat(port: int) -> None:
     """What arrives is printed as whole lines; the commands are those of the full screen."""
     register(port, "alice", "bob")

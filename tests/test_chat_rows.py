@@ -7,8 +7,8 @@ from fake_client import NOW, Chat
 
 from client_api import Reason, State
 from jelly.chat.cells import width
-from jelly.chat.model import Conversation, Kind, Line, Mark, Peer
-from jelly.chat.rows import Columns, Row, bar, columns_of, prompt, rows_of, view
+from jelly.chat.model import Conversation, Kind, Line, Mark, Older, Peer
+from jelly.chat.rows import Columns, Row, above, bar, columns_of, prompt, rows_of, view
 
 TODAY = NOW.date()
 
@@ -161,3 +161,26 @@ def test_the_prompt() -> None:
     assert prompt(chat.session, 80) == "#team> "
     chat.session.show(Peer("x\x1b" * 40))
     assert prompt(chat.session, 40) == "x␛x␛x␛x␛x…> "
+
+
+def test_the_top() -> None:
+    """What is known about older lines stands above the oldest one, and only there."""
+    shown = conversation(*(theirs(str(number)) for number in range(5)))
+    rows, offset = view(shown, 40, 3, 10, TODAY, top="the beginning")
+    assert (offset, texts_of(rows)[0].strip("─ ")) == (3, "the beginning")
+    assert "the beginning" not in "".join(texts_of(view(shown, 40, 3, 2, TODAY, top="the beginning")[0]))
+
+
+def test_what_is_above() -> None:
+    """It is being read, it is the beginning, or more is not kept; else there is nothing to say."""
+    chat = Chat()
+    assert above(chat.session) == ""
+    chat.session.show(Peer("bob"))
+    said = {}
+    for older in Older:
+        chat.model.current.older = older
+        said[older] = above(chat.session)
+    assert said == {
+        Older.PERHAPS: "", Older.UNAVAILABLE: "", Older.LOADING: "reading what was said before",
+        Older.NOTHING: "nothing was said before this", Older.NOT_KEPT: "more than is kept here",
+    }  # fmt: skip

@@ -379,7 +379,9 @@ def test_colours(port: int, open_chat: Open) -> None:
         assert alice.wait_for_end() == 0
     assert seen[0] == seen[1] != "default"
     assert seen[2] == "default"
-    assert not re.search(rb"\x1b\[[\d;]*\b[34]\d", alice.output.replace(b"\x1b[0;39;49m", b"").replace(b"39;49", b""))
+    assert not re.search(
+        rb"\x1b\[(?:\d+;)*[34]\d(?:;\d+)*m", alice.output.replace(b"\x1b[0;39;49m", b"").replace(b"39;49", b"")
+    )
 
 
 def test_sizes(port: int, open_chat: Open) -> None:
@@ -483,3 +485,50 @@ def test_without_prompt_toolkit(port: int) -> None:
         alice.press("ctrl-d")
         assert alice.wait_for_end() == 0
         assert alice.screen.count("pip install") == 1
+
+
+def test_what_was_said_before(port: int, open_chat: Open) -> None:
+    """Coming to a conversation one sees the last page; PageUp at its top reads on, and nothing jumps."""
+    register(port, "alice", "bob")
+    with logged_in(port, "bob", features=["ack"]) as bob, logged_in(port, "alice", features=["ack"]) as alice:
+        for number in range(60):
+            bob.message("alice", f"number {number}.")
+            alice.ack(alice.receive_notice().values["id"])
+        alice.message("bob", "my last word")
+    chat = open_chat("alice", rows=24)
+    chat.enter("/to bob")
+    chat.wait_for("bob │ number 59.", "alice │ my last word")
+    chat.press("ctrl-home")
+    chat.wait_for("bob │ number 11.")  # 49 of bob's and one of ours
+    shown = chat.rows[2:20]
+    chat.wait_for("bob │ number 10.")
+    assert chat.rows[2:20] == shown
+    chat.press("pageup")
+    chat.wait_for("bob │ number 5.")
+    chat.press("ctrl-home")
+    chat.wait_for("nothing was said before this", "bob │ number 0.")
+    chat.press("ctrl-end")
+    chat.wait_for("alice │ my last word")
+    chat.enter("/history")
+    chat.wait_for("-- │ nothing was said before this")
+
+
+def test_history_of_a_group(port: int, open_chat: Open) -> None:
+    """The same in a group; and what arrives after it stands below it, once."""
+    register(port, "alice", "bob")
+    with logged_in(port, "bob") as bob:
+        bob.ok(CREATE_GROUP, groupName="team")
+        bob.ok(ADD_MEMBER, groupName="team", member="alice")
+        with logged_in(port, "alice", features=["ack"]) as first:
+            bob.message("team", "before", GROUP_MESSAGE)
+            first.ack(first.receive_notice().values["id"])
+            first.message("team", "mine", GROUP_MESSAGE)
+        alice = open_chat("alice")
+        alice.enter("/to #team")
+        alice.wait_for("bob │ before", "alice │ mine")
+        bob.message("team", "after", GROUP_MESSAGE)
+        alice.wait_for("bob │ after")
+        alice.enter("/history 3")
+        alice.wait_for("nothing was said before this")
+        for text in ("bob │ before", "alice │ mine", "bob │ after"):
+            assert alice.screen.count(text) == 1

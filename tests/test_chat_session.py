@@ -9,6 +9,8 @@ from fake_client import MS, NOW, Chat
 from client_api import (
     ConnectionLost,
     Group,
+    History,
+    PastMessage,
     Reason,
     RequestError,
     RequestRejected,
@@ -16,7 +18,7 @@ from client_api import (
     ServerFailed,
     State,
 )
-from jelly.chat.model import Kind, Mark, Peer
+from jelly.chat.model import Kind, Mark, Older, Peer
 from jelly.chat.session import Mailbox
 
 
@@ -278,3 +280,68 @@ def test_the_mailbox_keeps_the_order() -> None:
     assert done == []
     mailbox.run()
     assert done == list(range(100))
+
+
+# --- what was said before -----------------------------------------------------------------------------------
+
+
+def page(*messages: tuple[int, str, str], more: bool = False) -> History:
+    """A page of messages, each its number, who wrote it and what."""
+    return History(tuple(PastMessage(sender, "", text, MS, id) for id, sender, text in messages), more)
+
+
+def test_reading_back() -> None:
+    """The page before the oldest line that has a number; one's own lines as one's own; until there is nothing."""
+    chat = Chat()
+    chat.session.show(Peer("bob"))
+    talk = chat.model.current
+    chat.receive("bob", "now", id=9)
+    chat.session.read_back(talk)
+    chat.session.read_back(talk)  # it is under way
+    assert chat.client.calls == [("history", "bob", {"before": 9, "limit": 50})]
+    chat.client.answer(page((7, "alice", "hi"), (8, "bob", "hello"), more=True))
+    assert chat.said() == ["hi", "hello", "now"]
+    assert [line.kind for line in talk.lines] == [Kind.OURS, Kind.THEIRS, Kind.THEIRS]
+    assert (talk.lines[0].at, talk.unread, talk.older) == (NOW, 0, Older.PERHAPS)
+    chat.session.read_back(talk, 10)
+    assert chat.client.calls[-1] == ("history", "bob", {"before": 7, "limit": 10})
+    chat.client.answer(page())
+    assert talk.older is Older.NOTHING
+    chat.session.read_back(talk)
+    assert len(chat.client.calls) == 2
+
+
+def test_reading_back_what_is_here_already() -> None:
+    """A page of nothing but one's own lines is not the end: the one before it is asked for."""
+    chat = Chat()
+    chat.session.show(Peer("team", True))
+    talk = chat.model.current
+    chat.session.send(talk, "one")
+    chat.client.answer()
+    chat.session.read_back(talk)
+    chat.client.answer(page((5, "alice", "one"), more=True))
+    assert chat.client.calls[1:] == [
+        ("group_history", "team", {"before": None, "limit": 50}),
+        ("group_history", "team", {"before": 5, "limit": 50}),
+    ]
+    chat.client.answer(page((4, "bob", "before")))
+    assert chat.said() == ["before", "one"]
+    chat.receive("carol", "again", group="team", id=4)
+    assert chat.said() == ["before", "one"]
+
+
+def test_reading_back_in_vain() -> None:
+    """Without a connection it can be tried again; a server without history is not asked twice."""
+    chat = Chat()
+    chat.session.show(Peer("bob"))
+    talk = chat.model.current
+    chat.session.read_back(talk)
+    chat.client.refuse(ConnectionLost("", sent=False))
+    assert (chat.said(), talk.was_read_back) == ([], False)
+    chat.session.read_back(talk, was_asked=True)
+    chat.client.refuse(ConnectionLost("", sent=False))
+    assert chat.said() == ["/history: not connected"]
+    chat.session.read_back(talk, was_asked=True)
+    chat.client.refuse("unknown_type")
+    assert chat.said()[1:] == ["this server cannot say what was said before"]
+    assert talk.older is Older.UNAVAILABLE

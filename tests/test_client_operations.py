@@ -327,3 +327,48 @@ def test_silence_of_the_original(service: Service, join: Join) -> None:
     assert error(behind).sent is False
     recorder.wait_for_state(State.ONLINE, count=2)
     assert len(result(alice.list_groups())["team"].members) == 11
+
+
+# --- history ------------------------------------------------------------------------------------------------
+
+
+def test_history(service: Service, join: Join) -> None:
+    """Pages of what was said, the oldest first; where the server has no history that is said at once."""
+    alice, recorder = join("alice"), Recorder()
+    bob = join("bob", recorder)
+    for number in range(5):
+        result(alice.send_message("bob", str(number)))
+    recorder.contents(5)
+    if service.features != ("ack",):
+        refused = error(bob.history("alice"))
+        assert (type(refused), refused.code) == (RequestRejected, "unknown_type")
+        assert error(bob.group_history("team")).code == "unknown_type"
+        return
+    newest = result(bob.history("alice", limit=3))
+    assert newest.more
+    assert [(message.sender, message.receiver, message.content) for message in newest.messages] == [
+        ("alice", "bob", str(number)) for number in (2, 3, 4)
+    ]
+    oldest = result(bob.history("alice", before=newest.messages[0].id))
+    assert [message.content for message in oldest.messages] == ["0", "1"]
+    assert not oldest.more
+    events = [event for event in recorder.events if isinstance(event, MessageEvent)]
+    for event, message in zip(events, oldest.messages + newest.messages, strict=True):
+        assert (message.id, message.time, message.written_at) == (event.id, event.time, event.written_at)
+
+
+def test_group_history(service: Service, join: Join) -> None:
+    """The same for a group."""
+    if service.features != ("ack",):
+        return
+    alice, bob = join("alice"), join("bob")
+    found(alice)
+    result(alice.send_group_message("team", "before bob"))
+    result(alice.add_member("team", "bob"))
+    result(bob.send_group_message("team", "hello"))
+    assert [m.content for m in result(alice.group_history("team")).messages] == ["before bob", "hello"]
+    assert [(m.sender, m.receiver, m.content) for m in result(bob.group_history("team")).messages] == [
+        ("bob", "team", "hello")
+    ]
+    assert error(bob.group_history("other")).code == "no_such_group"
+    assert error(bob.history("nobody")).code == "no_such_user"

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from concurrent.futures import wait
 from unittest import mock
 
 from faults.bench import Bench, Control, Finding, Row, free_port
@@ -16,6 +17,8 @@ PER_KILL = (50, 1050)
 """So many messages, at least and at most, are acknowledged between a start and the next kill."""
 READ_SECONDS = 0.3
 """Nothing tells from outside when the server has read what was sent; it is idle, and this is ample."""
+ANSWERS_SECONDS = 1.0
+"""For answers that have been written to reach those who asked."""
 STOP_LIMIT = 10.0
 SECOND_SIGNAL_LIMIT = 1.0
 
@@ -117,7 +120,8 @@ def _stop_with_waiting_requests(bench: Bench, server: Server, url: str, load: Lo
         time.sleep(READ_SECONDS)
     code = server.process.wait(STOP_LIMIT)
     finding.expect(code == 0, "exit_code", f"the server ended with {code}")
-    unanswered = sum(future.exception(10) is not None for future in futures)
+    answered, _ = wait(futures, timeout=ANSWERS_SECONDS)  # the others wait for a server that knows nothing of them
+    unanswered = len(futures) - sum(future.exception() is None for future in answered)
     finding.expect(not unanswered, "dropped", f"{unanswered} of {len(futures)} requests were accepted and not answered")
     server.kill()
 

@@ -13,11 +13,21 @@ from typing import Any
 from client_api import ErrorCode, Group, Profile, RequestError
 from jelly.chat import texts
 from jelly.chat.cells import clean
-from jelly.chat.model import Conversation, Peer
-from jelly.chat.session import Session
+from jelly.chat.model import Conversation, Older, Peer
+from jelly.chat.session import PAGE, Session
 
 Complete = Callable[[Session, str], Iterable[str]]
 Members = tuple[str, ...]
+
+
+MAX_PAGE = 100
+ABOVE = {
+    Older.LOADING: texts.LOADING,
+    Older.NOTHING: texts.BEGINNING,
+    Older.NOT_KEPT: texts.NOT_KEPT,
+    Older.UNAVAILABLE: texts.NO_HISTORY,
+}
+"""Why nothing can be asked for."""
 
 
 class Misused(Exception):
@@ -134,6 +144,19 @@ def _list_conversations(session: Session) -> None:
 def _resend(session: Session, rest: str) -> None:
     if not session.resend(session.model.current):
         session.note(session.words(texts.NOTHING_TO_RESEND))
+
+
+def _history(session: Session, rest: str) -> None:
+    conversation = session.model.current
+    if conversation.peer is None:
+        return session.fail(session.words(texts.NOBODY_TO_WRITE_TO))
+    if rest and not (re.fullmatch(r"[0-9]{1,3}", rest) and 1 <= int(rest) <= MAX_PAGE):
+        raise Misused
+    if conversation.older in ABOVE:
+        session.note(session.words(ABOVE[conversation.older]))
+    else:
+        session.read_back(conversation, int(rest) if rest else PAGE, was_asked=True)
+    return None
 
 
 # --- friends and profiles -----------------------------------------------------------------------------------
@@ -486,6 +509,7 @@ COMMANDS: dict[str, Command] = {
     "whois": Command(_whois, _known),
     "passwd": Command(_passwd),
     "resend": Command(_resend),
+    "history": Command(_history),
     "connect": Command(_connect),
     "logout": Command(_logout),
     "quit": Command(_quit),

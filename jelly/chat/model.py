@@ -5,7 +5,7 @@ uses it, that of the user interface.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -60,6 +60,16 @@ class Mark(Enum):
 UNDELIVERED = (Mark.FAILED, Mark.UNKNOWN)
 
 
+class Older(Enum):
+    """What is above the oldest line of a conversation."""
+
+    PERHAPS = "perhaps more"
+    LOADING = "being asked for"
+    NOTHING = "nothing"
+    NOT_KEPT = "more than is kept here"
+    UNAVAILABLE = "this server does not tell"
+
+
 @dataclass(eq=False)
 class Line:
     """One message, or something that the chat says. `text` is as it was written: whoever shows it cleans it."""
@@ -71,6 +81,10 @@ class Line:
     mark: Mark = Mark.NONE
     reason: str = ""
     """Why it is marked, for a person."""
+    id: int | None = None
+    """The message's number at the server, where it is known: of what arrives, and of what was read back."""
+    sent_at: int = 0
+    """Of a message of ours: its `time` at the server, once it is stored."""
 
 
 @dataclass(eq=False)
@@ -87,6 +101,9 @@ class Conversation:
     names: int = 2
     """Cells that the widest name in it takes."""
     characters: int = 0
+    older: Older = Older.PERHAPS
+    was_read_back: bool = False
+    """Whether older lines were asked for, since one can see it."""
 
     @property
     def title(self) -> str:
@@ -96,11 +113,53 @@ class Conversation:
     def add(self, line: Line) -> Line:
         """Put a line at the end; the oldest ones make room for it."""
         self.lines.append(line)
+        self._count(line)
+        while self.is_full and len(self.lines) > 1:
+            self.characters -= len(self.lines.popleft().text)
+            self.older = Older.NOT_KEPT
+        return line
+
+    def add_older(self, lines: Iterable[Line]) -> list[Line]:
+        """Put lines above the oldest one, those that are there already left out; return those that were put there.
+
+        They come newest first. When the conversation is full there is no room for more: the new ones count.
+        """
+        known = {line.id for line in self.lines if line.id is not None}
+        ours = {(line.sent_at, line.text): line for line in self.lines if line.sent_at and line.id is None}
+        added = []
+        for line in lines:
+            if line.id in known:
+                continue
+            if line.kind is Kind.OURS and (same := ours.pop((line.sent_at, line.text), None)):
+                same.id = line.id  # written since the chat began: now it has its number
+                continue
+            if len(self.lines) == MAX_LINES or self.characters + len(line.text) > MAX_CHARACTERS:
+                self.older = Older.NOT_KEPT
+                break
+            self.lines.appendleft(line)
+            self._count(line)
+            added.append(line)
+        return added
+
+    def has(self, id: int | None) -> bool:
+        """Whether a message of this number is here. (Numbers grow from line to line, so the last few tell.)"""
+        if id is None:
+            return False
+        return id == next((each.id for each in reversed(self.lines) if each.id is not None and each.id <= id), None)
+
+    @property
+    def oldest_id(self) -> int | None:
+        """The number of the oldest message that has one."""
+        return next((line.id for line in self.lines if line.id is not None), None)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is more than is kept."""
+        return len(self.lines) > MAX_LINES or self.characters > MAX_CHARACTERS
+
+    def _count(self, line: Line) -> None:
         self.names = max(self.names, width(clean(line.sender)))
         self.characters += len(line.text)
-        while len(self.lines) > MAX_LINES or (self.characters > MAX_CHARACTERS and len(self.lines) > 1):
-            self.characters -= len(self.lines.popleft().text)
-        return line
 
     def move_to_end(self, line: Line) -> None:
         """Put a line at the end that may already stand somewhere."""
@@ -152,10 +211,16 @@ class Model:
         at = everything.index(self.current)
         return next((each for each in everything[at + 1 :] + everything[:at] if each.unread), None)
 
-    def received(self, conversation: Conversation, line: Line) -> None:
-        """Put a message into its conversation; it is unread unless that is the one shown."""
+    def received(self, conversation: Conversation, line: Line) -> bool:
+        """Put a message into its conversation; it is unread unless that is the one shown.
+
+        False if it is there already: it was read back before it arrived.
+        """
+        if conversation.has(line.id):
+            return False
         conversation.add(line)
         self.count(conversation, line)
+        return True
 
     def count(self, conversation: Conversation, line: Line) -> None:
         """Count a line of a conversation as unread, unless that is the one shown."""

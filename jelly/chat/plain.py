@@ -89,6 +89,16 @@ class Plain(Front):
             self._day = day
             self._print(f"── {day.isoformat()} ──")
 
+    def history_added(self, conversation: Conversation, lines: list[Line], was_asked: bool) -> None:
+        """Print it between two rules, with dates: it stands below what is newer."""
+        words = self._session.words
+        if not lines:
+            return self._print(f"-- {words(texts.BEGINNING)}")
+        self._print(f"── {words(texts.HISTORY_OF, name=conversation.title)} ──")
+        for line in lines:
+            self._print(f"{line.at:%Y-%m-%d} {printed(conversation, line, is_elsewhere=False)}")
+        return self._print(f"── {words(texts.END_OF_HISTORY)} ──")
+
     def line_marked(self, conversation: Conversation, line: Line) -> None:
         text = cut(clean_rows(line.text)[0], 40)
         self._print(f"{line.mark.value} {conversation.title} < {text}\n   {clean(line.reason)}")

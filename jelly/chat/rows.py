@@ -16,7 +16,7 @@ from zlib import crc32
 from client_api import State
 from jelly.chat import texts
 from jelly.chat.cells import ELLIPSIS, align_right, clean, clean_rows, cut, width, wrap
-from jelly.chat.model import UNDELIVERED, Conversation, Kind, Line, Mark
+from jelly.chat.model import UNDELIVERED, Conversation, Kind, Line, Mark, Older
 from jelly.chat.session import Session
 
 Row = list[tuple[str, str]]
@@ -123,9 +123,12 @@ def _dividing(text: str, cells: int) -> Row:
 
 
 def view(
-    conversation: Conversation, width: int, height: int, offset: int, today: date, new: str = "new"
+    conversation: Conversation, width: int, height: int, offset: int, today: date, new: str = "new", top: str = ""
 ) -> tuple[list[Row], int]:
-    """The rows to be shown: so many, and so many from the end; and the offset that was possible."""
+    """The rows to be shown: so many, and so many from the end; and the offset that was possible.
+
+    `new` stands above the first line that was unread, `top` above all.
+    """
     columns = columns_of(conversation, width)
     lines = list(conversation.lines)
     upwards: list[Row] = []
@@ -138,8 +141,18 @@ def view(
         day = lines[place].at.date()
         if day != (lines[place - 1].at.date() if place else today):
             upwards.append(_dividing(day.isoformat(), width))
+    else:
+        if top:
+            upwards.append(_dividing(top, width))
     offset = min(offset, max(0, len(upwards) - height))
     return upwards[offset : offset + height][::-1], offset
+
+
+def above(session: Session) -> str:
+    """What stands above the oldest line of the conversation that is shown: what there is to know about older ones."""
+    texts_of = {Older.LOADING: texts.LOADING, Older.NOTHING: texts.BEGINNING, Older.NOT_KEPT: texts.NOT_KEPT}
+    text = texts_of.get(session.model.current.older)
+    return session.words(text) if text and session.model.current.peer else ""
 
 
 # --- the status bar -----------------------------------------------------------------------------------------

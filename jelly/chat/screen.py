@@ -95,16 +95,23 @@ class Lines(UIControl):
 
     def create_content(self, width: int, height: int) -> UIContent:
         self._width, self.height = width, height
-        today = self._session.now().date()
-        new = self._session.words(texts.NEW_FROM_HERE)
-        shown, self.offset = rows.view(self._session.model.current, width, height, self.offset, today, new)
+        shown = self._view()
         padded: list[StyleAndTextTuples] = [[] for _ in range(height - len(shown))]
         padded.extend([*row] for row in shown)
         return UIContent(get_line=lambda number: padded[number], line_count=len(padded), show_cursor=False)
 
-    def scroll(self, count: int) -> None:
-        """Go so many rows up, or down if it is negative."""
-        self.offset = max(0, self.offset + count)
+    def _view(self) -> list[rows.Row]:
+        session = self._session
+        today, new = session.now().date(), session.words(texts.NEW_FROM_HERE)
+        shown, self.offset = rows.view(
+            session.model.current, self._width, self.height, self.offset, today, new, rows.above(session)
+        )
+        return shown
+
+    def scroll(self, count: int) -> bool:
+        """Go so many rows up, or down if it is negative; whether that would lead beyond the oldest line."""
+        self.offset = asked = max(0, self.offset + count)
+        return len(self._view()) < self.height or self.offset < asked
 
     def stay(self, conversation: Conversation) -> None:
         """After a new line: whoever reads further up goes on reading the same rows."""
@@ -167,6 +174,10 @@ class Screen(Front):
         if conversation is self._shown:
             self._lines.stay(conversation)
 
+    def history_added(self, conversation: Conversation, lines: list[Any], was_asked: bool) -> None:
+        if was_asked and conversation is self._shown:
+            self._lines.scroll(10**9)  # rows are counted from the end, so else nothing moves
+
     def ask_secret(self, label: str, then: Callable[[str], None]) -> None:
         self._asking = (clean(label), then)
         self._secret.reset()
@@ -225,10 +236,10 @@ class Screen(Front):
             (self._interrupt, "c-c"),
             (self._end, "c-d"),
             (lambda: self._app.renderer.clear(), "c-l"),
-            (lambda: self._lines.scroll(self._page()), "pageup"),
-            (lambda: self._lines.scroll(-self._page()), "pagedown"),
-            (lambda: self._lines.scroll(10**9), "c-home"),
-            (lambda: self._lines.scroll(-(10**9)), "c-end"),
+            (lambda: self._scroll(self._page()), "pageup"),
+            (lambda: self._scroll(-self._page()), "pagedown"),
+            (lambda: self._scroll(10**9), "c-home"),
+            (lambda: self._scroll(-(10**9)), "c-end"),
             (self._next_unread, "escape", "a"),
         ):
             bind(action, *sequence)
@@ -238,6 +249,11 @@ class Screen(Front):
 
     def _page(self) -> int:
         return max(1, self._lines.height - 2)
+
+    def _scroll(self, count: int) -> None:
+        """Scroll; whoever wants to go beyond the oldest line gets older ones above it, and stays where he is."""
+        if self._lines.scroll(count) and count > 0:
+            self._session.read_back(self._shown)
 
     def _enter(self) -> None:
         if self._asking:
@@ -313,3 +329,5 @@ class Screen(Front):
                 current.draft = ""
             self._shown = current
             self._lines.offset = 0
+            if not current.was_read_back:
+                self._session.read_back(current)

@@ -17,22 +17,27 @@ from client_api import (
     ErrorCode,
     Group,
     GroupMessageEvent,
+    History,
     JellyClient,
     MessageEvent,
+    PastMessage,
     Reason,
     Receiver,
     RequestError,
+    Sent,
     State,
     SystemEvent,
 )
 from jelly.chat import texts
-from jelly.chat.model import Conversation, Kind, Line, Mark, Model, Peer
+from jelly.chat.model import Conversation, Kind, Line, Mark, Model, Older, Peer
 from jelly.chat.texts import Text, Words, is_known
 
 T = TypeVar("T")
 
 Job = Callable[[], None]
 
+PAGE = 50
+"""So many earlier messages are read back at a time."""
 BACKLOG_TIME = timedelta(seconds=60)
 """For so long after a login, messages from before it count as what came while one was away."""
 
@@ -75,6 +80,9 @@ class Front:
 
     def line_marked(self, conversation: Conversation, line: Line) -> None:
         """It is known what became of a message of ours, and it is nothing good."""
+
+    def history_added(self, conversation: Conversation, lines: list[Line], was_asked: bool) -> None:
+        """There are new lines above the others, oldest first; `was_asked`: by a command."""
 
     def ask_secret(self, label: str, then: Callable[[str], None]) -> None:
         """Ask for a password without showing it; `then` gets it. Whoever gives up is asked no more."""
@@ -184,8 +192,8 @@ class Session:
         name, is_group = conversation.peer
         send = self.client.send_group_message if is_group else self.client.send_message
 
-        def stored(_: object) -> None:
-            line.mark = Mark.NONE
+        def stored(sent: Sent) -> None:
+            line.mark, line.sent_at = Mark.NONE, sent.time
 
         def failed(error: BaseException) -> None:
             known = is_known(error)
@@ -195,6 +203,38 @@ class Session:
             self.front.line_marked(conversation, line)
 
         self.request(send(name, line.text), stored, failed)
+
+    def read_back(self, conversation: Conversation, count: int = PAGE, was_asked: bool = False) -> None:
+        """Ask for what was said before the oldest line of a conversation; nothing if that is under way."""
+        peer = conversation.peer
+        if peer is None or conversation.older is not Older.PERHAPS:
+            return
+        read = self.client.group_history if peer.is_group else self.client.history
+        conversation.older, conversation.was_read_back = Older.LOADING, True
+
+        def done(page: History) -> None:
+            conversation.older = Older.PERHAPS if page.more else Older.NOTHING
+            lines = conversation.add_older(self._past(message) for message in reversed(page.messages))[::-1]
+            if lines or conversation.older is not Older.PERHAPS:
+                self.front.history_added(conversation, lines, was_asked)
+            else:  # all of it was here already
+                self.read_back(conversation, count, was_asked)
+
+        def failed(error: BaseException) -> None:
+            is_unknown = isinstance(error, RequestError) and error.code == ErrorCode.UNKNOWN_TYPE
+            conversation.older, conversation.was_read_back = Older.UNAVAILABLE if is_unknown else Older.PERHAPS, False
+            if was_asked and is_unknown:
+                self.note(self.words(texts.NO_HISTORY), conversation)
+            elif was_asked:
+                self.fail(self.words.failed("/history", error), conversation)
+
+        self.request(read(peer.name, before=conversation.oldest_id, limit=count), done, failed)
+
+    def _past(self, message: PastMessage) -> Line:
+        is_ours = message.sender == self.name
+        line = Line(Kind.OURS if is_ours else Kind.THEIRS, message.written_at, message.content, message.sender)
+        line.id, line.sent_at = message.id, message.time if is_ours else 0
+        return line
 
     def refresh(self, then: Callable[[], None] = lambda: None) -> None:
         """Learn who is on the list and which groups there are."""
@@ -291,8 +331,9 @@ class Session:
         """Somebody wrote."""
         is_new = peer not in self.model.conversations
         conversation = self.model[peer]
-        line = Line(Kind.THEIRS, event.written_at, event.content, event.sender)
-        self.model.received(conversation, line)
+        line = Line(Kind.THEIRS, event.written_at, event.content, event.sender, id=event.id)
+        if not self.model.received(conversation, line):
+            return
         self.front.line_added(conversation, line)
         if not self.front.has_keys:
             return  # it was printed itself; there is nothing to lead to

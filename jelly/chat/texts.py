@@ -164,6 +164,9 @@ BAR_RECONNECTING = Text("not connected since {since}, trying again", "{since} �
 BAR_OFFLINE = Text("not connected since {since}; /connect", "{since} 起断开；/connect")
 BAR_TAKEN_OVER = Text("ended: logged in elsewhere; /connect", "已结束：在别处登录；/connect")
 BAR_MORE_BELOW = Text("more below", "下方还有")
+LOADING = Text("reading what was said before", "正在读取更早的消息")
+BEGINNING = Text("nothing was said before this", "这是最早的消息")
+NOT_KEPT = Text("more than is kept here", "更早的消息不再显示")
 NEW_FROM_HERE = Text("new", "新消息")
 
 # --- conversations -------------------------------------------------------------------------------------------
@@ -180,6 +183,9 @@ NOTHING_TO_RESEND = Text("nothing here is marked", "这里没有需要重发的�
 NOBODY_TO_WRITE_TO = Text("this goes to nobody yet: /to NAME first", "还没有对话对象：请先 /to 名字")
 CONVERSATION_WITH = Text("you are writing to {name}", "正在与 {name} 对话")
 NO_CONVERSATIONS = Text("no conversations yet", "还没有对话")
+NO_HISTORY = Text("this server cannot say what was said before", "这个服务器不提供历史消息")
+HISTORY_OF = Text("what was said before, with {name}", "与 {name} 的历史消息")
+END_OF_HISTORY = Text("so far", "以上是历史消息")
 CAME_ONLINE = Text("{name} is online", "{name} 上线了")
 WENT_OFFLINE = Text("{name} is offline", "{name} 下线了")
 JOINED = Text("{names} joined", "{names} 加入了群组")
@@ -287,6 +293,14 @@ HELP: dict[str, Help] = {
         Text(
             "It sends what is marked in this conversation. What is marked ? may arrive twice then.",
             "重发当前对话里有标记的消息。标有 ? 的可能会被收到两次。",
+        ),
+    ),
+    "history": Help(
+        Text("[20]", "[20]"),
+        Text("what was said here before", "查看更早的消息"),
+        Text(
+            "50 messages, or as many as you say, at most 100; once more goes further back. PageUp does it, too.",
+            "每次 50 条，也可以指定数目，最多 100；再次输入则继续向前。按 PageUp 也可以。",
         ),
     ),
     "connect": Help(NOTHING, Text("log in again after the session has ended", "会话结束后重新登录")),

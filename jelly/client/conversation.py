@@ -13,7 +13,7 @@ requests that overlap in any order. Towards it there is one request under way at
 within CLASSIC_GAP after a heartbeat.
 
 **Once.** Messages with ids are acknowledged when the application has had them, and dropped when they come again
-(`inbox.py`).
+(`inbox.py`). Messages that a cut left without an answer are written again with their requestId (`outgoing.py`).
 
 The lock guards everything that is marked so below. Under it nothing waits and nothing of the application runs; futures
 are ended without it. Order: this lock, then those of `Line`, `Waiter` or `Callbacks`.
@@ -24,15 +24,15 @@ import functools
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from jelly.client.callbacks import Callbacks, Reply
 from jelly.client.inbox import Inbox
 from jelly.client.line import READ, Line, Stopped, Waiter
 from jelly.client.opening import Server, open_with
-from jelly.client.requests import Decode, Request, read_answer, why
+from jelly.client.outgoing import Outgoing
+from jelly.client.requests import Decode, Request, is_refused_for_now, read_answer, why
 from jelly.client.states import Reason, ReconnectPolicy, State
 from jelly.codec import HEADER, Frame, Sign, Type
 from jelly.errors import (
@@ -42,6 +42,7 @@ from jelly.errors import (
     RequestError,
     RequestRejected,
     RequestTimeout,
+    ServerFailed,
 )
 from jelly.messages import MESSAGES, encode_request, parse_object
 
@@ -89,8 +90,7 @@ class Conversation:
         self._user = ""
         self._token = 0
         self._line: Line | None = None  # while ONLINE
-        self._waiting: deque[Request[Any]] = deque()  # not written yet
-        self._asked: deque[Request[Any]] = deque()  # written, in this order
+        self._outgoing = Outgoing()
         self._granted: frozenset[str] | None = None  # the features; None: this server knows of none
         self._window = 1
         self._hold_until = 0.0  # no request is written before that
@@ -158,16 +158,23 @@ class Conversation:
             ask.fail(error)
         return ask.future
 
-    def request(self, type: Type, values: Values, decode: Decode[T]) -> Reply[T]:
-        """Send a request in the name of the user who is logged in. Waits only if very many wait already."""
+    def request(self, type: Type, values: Values, decode: Decode[T], feature: str = "") -> Reply[T]:
+        """Send a request in the name of the user who is logged in. Waits only if very many wait already.
+
+        `feature`: what the server must grant to know this request.
+        """
         ask = Request(type, decode, Reply[T](self._callbacks))
         try:
             with self._lock:
-                self._lock.wait_for(lambda: len(self._waiting) < MAX_WAITING)
+                self._lock.wait_for(lambda: len(self._outgoing.waiting) < MAX_WAITING)
                 self._check_online()
+                if feature and feature not in (self._granted or ()):
+                    raise RequestRejected(ErrorCode.UNKNOWN_TYPE, "This server does not know such a request.")
                 first = "sender" if type in MESSAGES else "username"
-                ask.frame = self._encode(type, {first: self._user, **values})
-                self._waiting.append(ask)
+                if type in MESSAGES and "ack" in (self._granted or ()):
+                    ask.request_id = self._outgoing.new_id()
+                ask.frame = self._encode(type, {first: self._user, **values, "requestId": ask.request_id})
+                self._outgoing.add(ask)
                 self._is_leaving = type == Type.LOGOUT
                 self._pump(time.monotonic())
         except RequestError as error:
@@ -237,7 +244,7 @@ class Conversation:
 
     def _has_open_requests(self) -> bool:
         is_starting = self._state is State.CONNECTING or any(t.name.endswith("register") for t in self._threads)
-        return bool(self._asked or self._waiting or self._is_taking or is_starting)
+        return bool(self._outgoing.asked or self._outgoing.waiting or self._is_taking or is_starting)
 
     def _check_online(self) -> None:
         """Raise the error for a request that cannot be made now."""
@@ -359,6 +366,8 @@ class Conversation:
         with self._lock:
             if not self._is_closing:
                 self._set_state(State.OFFLINE, reason, failure)
+            ended = self._outgoing.give_up(f"The connection ended before there was an answer ({reason.value}).")
+        _fail(ended)
         return None
 
     def _reconnect(self, frame: bytes, waiter: Waiter) -> tuple[Line, list[Frame]]:
@@ -369,6 +378,8 @@ class Conversation:
                 if self._is_leaving or self._is_closing:
                     raise Stopped
                 self._get_online(line, values, Reason.RECONNECTED)
+                ended = self._outgoing.come_back(knows_ids="ack" in (self._granted or ()))
+            _fail(ended)
         except BaseException:
             line.close()
             raise
@@ -405,11 +416,11 @@ class Conversation:
     def _plan(self, line: Line) -> tuple[int, float]:
         """What to wait for, and until when."""
         with self._lock:
-            self._is_listening = bool(self._asked) or not (self._is_closing or self._callbacks.is_full)
+            self._is_listening = bool(self._outgoing.asked) or not (self._is_closing or self._callbacks.is_full)
             self._wakes_at = min(
                 line.last_write_at + self._heartbeat,
-                self._asked[0].deadline if self._asked else FOREVER,
-                self._hold_until if self._waiting and len(self._asked) < self._window else FOREVER,
+                self._outgoing.asked[0].deadline if self._outgoing.asked else FOREVER,
+                self._hold_until if self._outgoing.is_ready(self._window) else FOREVER,
             )
             return (READ if self._is_listening else 0) | line.events, self._wakes_at
 
@@ -420,7 +431,7 @@ class Conversation:
             raise line.failure
         now = time.monotonic()
         with self._lock:
-            if self._asked and self._asked[0].deadline <= now:
+            if self._outgoing.asked and self._outgoing.asked[0].deadline <= now:
                 raise RequestTimeout("", f"The server did not answer within {self._server.request_timeout:g} seconds.")
             if now - line.last_write_at >= self._heartbeat:
                 self._send_heartbeat(line, now)
@@ -448,18 +459,18 @@ class Conversation:
                 self._ring()  # the network thread comes back to it
             return
         frames = []
-        while self._waiting and len(self._asked) < self._window:
-            ask = self._waiting.popleft()
-            if ask.future.set_running_or_notify_cancel():
-                ask.deadline = now + self._server.request_timeout
-                self._asked.append(ask)
+        outgoing = self._outgoing
+        while outgoing.is_ready(self._window):
+            ask = outgoing.waiting.popleft()
+            if ask.writes or ask.future.set_running_or_notify_cancel():
+                outgoing.write(ask, now + self._server.request_timeout)
                 frames.append(ask.frame)
             elif ask.type == Type.LOGOUT:
                 self._is_leaving = False
         if frames:
             line.send(b"".join(frames))
             self._lock.notify_all()
-            if line.events or not self._is_listening or self._asked[0].deadline < self._wakes_at:
+            if line.events or not self._is_listening or self._outgoing.asked[0].deadline < self._wakes_at:
                 self._ring()
 
     def _take(self, frames: list[Frame]) -> None:
@@ -479,14 +490,23 @@ class Conversation:
 
     def _settle(self, frame: Frame) -> None:
         with self._lock:
-            ask = next((ask for ask in self._asked if ask.type == frame.type), None)
+            ask = self._outgoing.answer(frame.type)
             if ask is not None:
-                self._asked.remove(ask)
                 self._is_leaving = self._is_leaving and ask.type != Type.LOGOUT  # answered at all: it was refused
         if ask is None:
             log.warning("dropped a response of type 0x%02x that nobody asked for", frame.type)
+        elif ask.is_repeat and is_refused_for_now(frame):
+            self._try_again(ask)
         else:
             ask.finish(frame)
+
+    def _try_again(self, ask: Request[Any]) -> None:
+        with self._lock:
+            pause = self._outgoing.try_again(ask)
+            if pause is not None:
+                self._hold_until = max(self._hold_until, time.monotonic() + pause)  # an older one may wait longer
+                return
+        ask.fail(ServerFailed("", "The server was too busy to say what became of this message."))
 
     def _note(self, frame: Frame) -> None:
         try:
@@ -507,30 +527,24 @@ class Conversation:
             self._callbacks.submit(lambda: self._hand_over(id, call))
 
     def _end_talk(self, line: Line, error: Exception, is_contested: bool) -> bool:
-        """The line has ended: tell those who wait for something. Returns whether to come back."""
+        """The line has ended: tell those who wait for something in vain. Returns whether to come back."""
         with self._lock:
             self._line = None
             self._is_taking = False
-            asked, waiting = list(self._asked), list(self._waiting)
-            self._asked.clear()
-            self._waiting.clear()
             if not self._is_closing:
                 self._set_state(
                     *self._after_cut(is_contested), None if isinstance(error, EOFError | Stopped) else error
                 )
-            self._lock.notify_all()
             comes_back = self._state is State.RECONNECTING
+            sentence = f"The connection ended before there was an answer: {why(error)}."
+            ended = self._outgoing.cut(error, sentence, comes_back)
+            self._lock.notify_all()
         line.close()
-        sentence = f"The connection ended before there was an answer: {why(error)}."
-        for ask in asked:
-            if ask.type == Type.LOGOUT and isinstance(error, EOFError):
+        for ask, failure in ended:
+            if ask.type == Type.LOGOUT and isinstance(error, EOFError) and ask.writes:
                 ask.future.set_result(None)
-            elif ask is asked[0] and isinstance(error, RequestTimeout):
-                ask.fail(error)
             else:
-                ask.fail(ConnectionLost(sentence, sent=True))
-        for ask in waiting:
-            ask.fail(ConnectionLost("The connection ended before this was sent.", sent=False))
+                ask.fail(failure)
         return comes_back
 
     def _after_cut(self, is_contested: bool) -> tuple[State, Reason]:
@@ -571,6 +585,11 @@ class Conversation:
             self._line.send(encode_request(Type.ACK, {"id": upto}))
             if self._line.events:
                 self._ring()
+
+
+def _fail(ended: Iterable[tuple[Request[Any], RequestError]]) -> None:
+    for ask, error in ended:
+        ask.fail(error)
 
 
 HEARTBEAT = encode_request(Type.HEARTBEAT, {})

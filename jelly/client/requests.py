@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from jelly.client.callbacks import Reply
 from jelly.codec import Frame, Status
-from jelly.errors import Refused, RequestError, ServerFailed, error_for
+from jelly.errors import ErrorCode, Refused, RequestError, ServerBusy, ServerFailed, error_for
 from jelly.messages import parse_object
 
 T = TypeVar("T")
@@ -23,7 +23,19 @@ class Request(Generic[T]):
     decode: Decode[T]
     future: Reply[T]
     frame: bytes = b""
+    request_id: str | None = None  # of a message, where the server knows such: it may be written again
     deadline: float = float("inf")  # monotonic; counts from when it was written
+    # What `Outgoing` counts: its place in the order; how often it was written, cut off, left unanswered, refused.
+    number: int = 0
+    writes: int = 0
+    cuts: int = 0
+    timeouts: int = 0
+    refusals: int = 0
+
+    @property
+    def is_repeat(self) -> bool:
+        """Whether it was written before: then "nothing was done" says nothing about the first time."""
+        return self.request_id is not None and self.writes > 1
 
     def finish(self, frame: Frame) -> None:
         """End its future with what the server answered."""
@@ -51,6 +63,17 @@ def read_answer(frame: Frame, decode: Decode[T]) -> T:
     except (Refused, LookupError, TypeError, ValueError, AttributeError) as error:
         raise ServerFailed("", "The server's answer cannot be read.") from error
     raise error_for(frame.status, str(values.get("error", "")), str(values.get("message", "")))
+
+
+def is_refused_for_now(frame: Frame) -> bool:
+    """Whether a response asks to try again later."""
+    try:
+        read_answer(frame, dict)
+    except ServerBusy:
+        return True
+    except RequestError as error:
+        return error.code == ErrorCode.RATE_LIMITED
+    return False
 
 
 def why(error: Exception) -> str:

@@ -14,8 +14,8 @@ class State(Enum):
     | OFFLINE      | CONNECTING   | `login` or `resume` was called: wait for its future                             |
     | CONNECTING   | ONLINE       | it succeeded: go ahead                                                          |
     | CONNECTING   | OFFLINE      | it failed; the future has the error: tell the user                              |
-    | ONLINE       | RECONNECTING | the line was cut: nothing. What had no answer has failed with `ConnectionLost`  |
-    | RECONNECTING | ONLINE       | the token was accepted: send again what was not sent                            |
+    | ONLINE       | RECONNECTING | the line was cut: nothing. Messages without an answer wait; other requests fail |
+    | RECONNECTING | ONLINE       | the token was accepted; those messages are sent again: nothing                  |
     | RECONNECTING | OFFLINE      | given up; `reason` says why: ask the user, and call `login`                     |
     | ONLINE       | OFFLINE      | `logout`, another login took over, or a cut without reconnect: see `reason`     |
     | any          | CLOSED       | `close` was called: make another client                                         |

@@ -1,0 +1,121 @@
+"""Requests from when they are made until they are answered, over cuts of the line. No socket, no thread, no clock.
+
+A request waits, is written (then it is asked), and is answered. A message to somebody carries a `requestId` where the
+server knows such: whatever has one is written again after a cut, in the old order and before anything newer, and the
+server stores it once. Nothing else is, since what was done once must not be done twice.
+"""
+
+import itertools
+import secrets
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from jelly.client.requests import Request
+from jelly.errors import ConnectionLost, RequestError, RequestTimeout
+
+MAX_CUTS = 10
+"""So many lines may break under a message before its answer comes; then it may be what breaks them."""
+MAX_TIMEOUTS = 2
+"""So often the server may leave a message without an answer in time."""
+FIRST_PAUSE, LAST_PAUSE = 0.1, 2.0
+"""Seconds to wait before a repeat that was refused for now is written again: twice as long each time."""
+MAX_REFUSALS = 10
+"""So often in a row a repeat may be refused for now."""
+
+
+class Outgoing:
+    """The requests of one client that have no answer yet. Whoever calls it holds the conversation's lock."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Request[Any]] = deque()  # to be written, in this order
+        self.asked: deque[Request[Any]] = deque()  # written on this line, in this order
+        self._kept: list[Request[Any]] = []  # while there is no line: messages to be written again
+        self._name = secrets.token_urlsafe(9)
+        self._numbers = itertools.count(1)
+
+    def new_id(self) -> str:
+        """A requestId that nobody else uses, for this user or another one."""
+        return f"{self._name}-{next(self._numbers)}"
+
+    def add(self, ask: Request[Any]) -> None:
+        """Take a new request."""
+        ask.number = next(self._numbers)
+        self.waiting.append(ask)
+
+    def is_ready(self, window: int) -> bool:
+        """Whether the next request may be written, with so many under way at most.
+
+        Nothing new goes behind a repeat without an answer: if that is refused for now, the new one would overtake it.
+        (Repeats are written first, so the oldest request tells whether there are any.)
+        """
+        if not self.waiting or len(self.asked) >= window:
+            return False
+        return self.waiting[0].writes > 0 or not (self.asked and self.asked[0].is_repeat)
+
+    def write(self, ask: Request[Any], deadline: float) -> None:
+        """Note that a request, which has just been taken out of `waiting`, is being written."""
+        ask.writes += 1
+        ask.deadline = deadline
+        self.asked.append(ask)
+
+    def answer(self, type: int) -> Request[Any] | None:
+        """Take out the request that an answer of this type belongs to: the oldest one."""
+        for ask in self.asked:
+            if ask.type == type:
+                self.asked.remove(ask)
+                return ask
+        return None
+
+    def try_again(self, ask: Request[Any]) -> float | None:
+        """Have a repeat written again that was refused for now; the seconds after which, None if it was too often."""
+        if ask.refusals >= MAX_REFUSALS:
+            return None
+        pause = min(FIRST_PAUSE * float(2**ask.refusals), LAST_PAUSE)
+        ask.refusals += 1
+        self._wait_again([ask])
+        return pause
+
+    def cut(self, end: Exception, sentence: str, comes_back: bool) -> list[tuple[Request[Any], RequestError]]:
+        """The line has ended. Keep what can be repeated, if there is to be another one; return what ends, and how."""
+        ended: list[tuple[Request[Any], RequestError]] = []
+        for ask in self.asked:
+            error: RequestError = ConnectionLost(sentence, sent=True)
+            ask.cuts += 1
+            is_repeatable = ask.request_id is not None and comes_back and ask.cuts < MAX_CUTS
+            if ask is self.asked[0] and isinstance(end, RequestTimeout):
+                error = end
+                ask.timeouts += 1
+                is_repeatable = is_repeatable and ask.timeouts < MAX_TIMEOUTS
+            if is_repeatable:
+                self._kept.append(ask)
+            else:
+                ended.append((ask, error))
+        for ask in self.waiting:
+            if ask.request_id is not None and comes_back:
+                self._kept.append(ask)
+            else:
+                ended.append((ask, _never_again(ask, "The connection ended before this was sent.")))
+        self.asked.clear()
+        self.waiting.clear()
+        return ended
+
+    def come_back(self, knows_ids: bool) -> list[tuple[Request[Any], RequestError]]:
+        """There is another line: have written again what was kept; return what cannot be, and how it ends."""
+        if not knows_ids:
+            return self.give_up("The server that was reached again would store this twice.")
+        kept, self._kept = self._kept, []
+        self._wait_again(kept)
+        return []
+
+    def give_up(self, sentence: str) -> list[tuple[Request[Any], RequestError]]:
+        """There will be no other line: return what was kept, and how it ends."""
+        kept, self._kept = self._kept, []
+        return [(ask, _never_again(ask, sentence)) for ask in kept]
+
+    def _wait_again(self, asks: Iterable[Request[Any]]) -> None:
+        self.waiting = deque(sorted([*asks, *self.waiting], key=lambda ask: ask.number))
+
+
+def _never_again(ask: Request[Any], sentence: str) -> ConnectionLost:
+    return ConnectionLost(sentence, sent=ask.writes > 0)

@@ -1,0 +1,435 @@
+"""Messages that a cut left without an answer: written again with the same requestId, in order, until there is one."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from client_tools import NewClient, Peer, Recorder, ScriptedServer, error, result
+from harness import StartServer
+from wire import (
+    ALL_FRIENDS,
+    LOGOUT,
+    PERSON_MESSAGE,
+    REQUEST_ERROR,
+    SERVER_BUSY,
+    SERVER_ERROR,
+    logged_in,
+    register,
+    wait_until,
+)
+
+from client_api import (
+    ConnectionLost,
+    JellyClient,
+    Reason,
+    ReconnectPolicy,
+    RequestRejected,
+    RequestTimeout,
+    Sent,
+    ServerBusy,
+    ServerFailed,
+    State,
+)
+from faults.process import Server
+from faults.proxy import Proxy
+from jelly.client import outgoing
+from jelly.client.conversation import WINDOW
+from jelly.client.outgoing import Outgoing
+from jelly.client.requests import Request
+
+
+@pytest.fixture
+def alice(new_client: NewClient, script: ScriptedServer) -> JellyClient:
+    return new_client(script.port)
+
+
+def receive_message(peer: Peer) -> tuple[str, str | None]:
+    """What the next message says, and its requestId."""
+    values = peer.receive_request(PERSON_MESSAGE)
+    assert list(values) == ["sender", "receiver", "content", "time", "requestId"][: len(values)]
+    return values["content"], values.get("requestId")
+
+
+def test_each_message_has_an_id_of_its_own(alice: JellyClient, script: ScriptedServer, new_client: NewClient) -> None:
+    """At most 36 characters, never the same, in another client neither; and only messages have one."""
+    ids = set()
+    for client in (alice, new_client(script.port)):
+        with script.log_in(client) as peer:
+            for number in range(3):
+                client.send_message("bob", str(number))
+                content, request_id = receive_message(peer)
+                assert content == str(number)
+                assert request_id is not None
+                assert 1 <= len(request_id) <= 36
+                ids.add(request_id)
+            client.list_friends()
+            assert "requestId" not in peer.receive_request(ALL_FRIENDS)
+            client.close(timeout=0)
+    assert len(ids) == 6
+
+
+@pytest.mark.parametrize("features", [None, [], ["other"]])
+def test_a_server_that_knows_no_ids_gets_none(
+    alice: JellyClient, script: ScriptedServer, features: list[str] | None
+) -> None:
+    """And a message without an answer ends with the line, as ever."""
+    with script.log_in(alice, features) as peer:
+        future = alice.send_message("bob", "x")
+        assert receive_message(peer) == ("x", None)
+    lost = error(future)
+    assert (type(lost), lost.sent) == (ConnectionLost, True)
+
+
+def test_messages_without_an_answer_are_written_again(alice: JellyClient, script: ScriptedServer) -> None:
+    """In the old order, with the old ids, before newer ones; what was answered is not."""
+    with script.log_in(alice) as peer:
+        futures = [alice.send_message("bob", str(number)) for number in range(4)]
+        friends = alice.list_friends()
+        first = [receive_message(peer) for _ in range(4)]
+        peer.answer(PERSON_MESSAGE)
+        assert isinstance(result(futures[0]), Sent)
+    with script.accept_login() as peer:
+        alice.wait_until_online(10)
+        futures.append(alice.send_message("bob", "4"))
+        assert [receive_message(peer) for _ in range(3)] == first[1:]
+        assert peer.is_silent()  # the newer one waits: those before it may still be refused for now
+        for _ in range(3):
+            peer.answer(PERSON_MESSAGE)
+        assert receive_message(peer)[0] == "4"
+        peer.answer(PERSON_MESSAGE)
+        assert [result(future).receiver for future in futures] == ["bob"] * 5
+    lost = error(friends)
+    assert (type(lost), lost.sent) == (ConnectionLost, True)
+
+
+def test_over_several_cuts(alice: JellyClient, script: ScriptedServer) -> None:
+    """As often as it takes; but not for ever, if a message's line is cut each time."""
+    script.log_in(alice).close()
+    for number in range(1, outgoing.MAX_CUTS + 1):
+        with script.accept_login() as peer:
+            if number == 1:
+                alice.wait_until_online(10)
+                future = alice.send_message("bob", "x")
+            assert receive_message(peer)[0] == "x"
+            assert not future.done()
+    assert error(future).sent is True
+    script.accept_login()
+    assert alice.wait_until_online(10)
+
+
+def test_what_was_not_written_yet_goes_after_the_cut(alice: JellyClient, script: ScriptedServer) -> None:
+    """Those that waited for room on the line come behind those that were under way."""
+    count = WINDOW + 20
+    with script.log_in(alice) as peer:
+        futures = [alice.send_message("bob", str(number)) for number in range(count)]
+        first = [receive_message(peer) for _ in range(WINDOW)]
+    with script.accept_login() as peer:
+        again = []
+        for _ in range(count):
+            again.append(receive_message(peer))
+            peer.answer(PERSON_MESSAGE)
+        assert again[:WINDOW] == first
+        assert [content for content, _ in again] == [str(number) for number in range(count)]
+        for future in futures:
+            result(future)
+
+
+def test_a_message_that_waited_can_be_cancelled(alice: JellyClient, script: ScriptedServer) -> None:
+    """One that was never written is not written after the cut either; one that was cannot be cancelled."""
+    with script.log_in(alice) as peer:
+        futures = [alice.send_message("bob", str(number)) for number in range(WINDOW + 2)]
+        for _ in range(WINDOW):
+            receive_message(peer)
+    wait_until(lambda: alice.state is State.RECONNECTING)
+    assert futures[WINDOW].cancel()
+    assert not futures[0].cancel()
+    with script.accept_login() as peer:
+        for number in [*range(WINDOW), WINDOW + 1]:
+            assert receive_message(peer)[0] == str(number)
+            peer.answer(PERSON_MESSAGE)
+        result(futures[-1])
+
+
+def end_refused(script: ScriptedServer, client: JellyClient) -> None:
+    script.refuse()
+
+
+def end_closed(script: ScriptedServer, client: JellyClient) -> None:
+    client.close(timeout=0)
+
+
+def end_logged_out(script: ScriptedServer, client: JellyClient) -> None:
+    client.logout()
+
+
+def end_classic(script: ScriptedServer, client: JellyClient) -> None:
+    script.accept_login(features=None)
+
+
+@pytest.mark.parametrize("end", [end_refused, end_closed, end_logged_out, end_classic])
+def test_no_future_stays_pending(
+    end: Callable[[ScriptedServer, JellyClient], None], script: ScriptedServer, new_client: NewClient
+) -> None:
+    """If the client does not come back, or to a server that would store it twice, the message may have been stored."""
+    client = new_client(script.port)
+    with script.log_in(client) as peer:
+        futures = [client.send_message("bob", str(number)) for number in range(WINDOW + 1)]
+        receive_message(peer)
+    wait_until(lambda: client.state is State.RECONNECTING)
+    assert not any(future.done() for future in futures)
+    end(script, client)
+    assert [error(future).sent for future in futures] == [True] * WINDOW + [False]
+
+
+def test_without_reconnect_nothing_is_repeated(script: ScriptedServer, new_client: NewClient) -> None:
+    """A client that does not come back tells at once."""
+    client = new_client(script.port, reconnect=False)
+    with script.log_in(client) as peer:
+        future = client.send_message("bob", "x")
+        receive_message(peer)
+    assert error(future).sent is True
+
+
+def test_after_a_takeover_nothing_is_repeated(alice: JellyClient, script: ScriptedServer) -> None:
+    """The other login may have the same message to write; this client leaves the account alone."""
+    with script.log_in(alice) as peer:
+        future = alice.send_message("bob", "x")
+        receive_message(peer)
+        peer.notify(0x25, event="taken_over")
+    assert error(future).sent is True
+
+
+def test_a_logout_under_way_ends_messages(alice: JellyClient, script: ScriptedServer) -> None:
+    """Whoever logs out does not come back for them."""
+    with script.log_in(alice) as peer:
+        future = alice.send_message("bob", "x")
+        receive_message(peer)
+        logout = alice.logout()
+        peer.receive_request(LOGOUT)
+    assert error(future).sent is True
+    result(logout)
+
+
+def test_a_message_that_is_not_answered_in_time(script: ScriptedServer, new_client: NewClient) -> None:
+    """It is written once more, on another line; then it ends."""
+    client = new_client(script.port, request_timeout=0.2)
+    peer = script.log_in(client)
+    future = client.send_message("bob", "x")
+    behind = client.send_message("bob", "y")
+    first = receive_message(peer)
+    with script.accept_login() as second:
+        assert receive_message(second) == first
+        assert receive_message(second)[0] == "y"
+        with script.accept_login() as third:
+            assert isinstance(error(future), RequestTimeout)
+            assert receive_message(third)[0] == "y"
+            third.answer(PERSON_MESSAGE)
+            result(behind)
+    peer.close()
+
+
+@pytest.mark.parametrize(("status", "code"), [(SERVER_BUSY, "busy"), (REQUEST_ERROR, "rate_limited")])
+def test_a_repeat_that_is_refused_for_now(alice: JellyClient, script: ScriptedServer, status: int, code: str) -> None:
+    """That says nothing about the first one: it is written again, and newer ones wait behind it."""
+    with script.log_in(alice) as peer:
+        future = alice.send_message("bob", "x")
+        first = receive_message(peer)
+    with script.accept_login() as peer:
+        for _ in range(2):
+            assert receive_message(peer) == first
+            peer.answer(PERSON_MESSAGE, status, error=code)
+        newer = alice.send_message("bob", "y")
+        assert receive_message(peer) == first
+        peer.answer(PERSON_MESSAGE)
+        result(future)
+        assert receive_message(peer)[0] == "y"
+        peer.answer(PERSON_MESSAGE)
+        result(newer)
+
+
+def test_a_repeat_that_is_always_refused_for_now(
+    alice: JellyClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the end nobody knows what became of it, and the application is told just that."""
+    monkeypatch.setattr(outgoing, "FIRST_PAUSE", 0.001)
+    with script.log_in(alice) as peer:
+        future = alice.send_message("bob", "x")
+        receive_message(peer)
+    with script.accept_login() as peer:
+        for _ in range(outgoing.MAX_REFUSALS + 1):
+            receive_message(peer)
+            peer.answer(PERSON_MESSAGE, SERVER_BUSY, error="busy")
+        assert isinstance(error(future), ServerFailed)
+
+
+def test_refusals_do_not_count_as_cuts(
+    alice: JellyClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that was refused for now many times, on one line, survives the next cut."""
+    monkeypatch.setattr(outgoing, "FIRST_PAUSE", 0.001)
+    with script.log_in(alice) as peer:
+        future = alice.send_message("bob", "x")
+        receive_message(peer)
+    with script.accept_login() as peer:
+        for _ in range(outgoing.MAX_REFUSALS):
+            receive_message(peer)
+            peer.answer(PERSON_MESSAGE, SERVER_BUSY, error="busy")
+        receive_message(peer)
+    with script.accept_login() as peer:
+        assert alice.wait_until_online(10)
+        assert not future.done()
+        receive_message(peer)
+        peer.answer(PERSON_MESSAGE)
+        assert isinstance(result(future), Sent)
+
+
+def test_the_longest_pause_counts(alice: JellyClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message refused for the first time does not shorten the pause of an older one."""
+    with script.log_in(alice) as peer:
+        alice.send_message("bob", "x")
+        alice.send_message("bob", "y")
+        receive_message(peer)
+        receive_message(peer)
+    pauses = iter((1.0, 0.001))
+    monkeypatch.setattr(outgoing.Outgoing, "try_again", _with_pauses(pauses))
+    with script.accept_login() as peer:
+        receive_message(peer)
+        receive_message(peer)
+        peer.answer(PERSON_MESSAGE, SERVER_BUSY, error="busy")
+        peer.answer(PERSON_MESSAGE, SERVER_BUSY, error="busy")
+        assert peer.is_silent(0.3)
+
+
+def _with_pauses(pauses: Iterator[float]) -> Callable[[Outgoing, Request[Any]], float | None]:
+    """`Outgoing.try_again` with these pauses instead of its own."""
+    original = Outgoing.try_again
+
+    def try_again(queue: Outgoing, ask: Request[Any]) -> float | None:
+        original(queue, ask)
+        return next(pauses)
+
+    return try_again
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [(SERVER_BUSY, "busy", ServerBusy), (REQUEST_ERROR, "rate_limited", RequestRejected)],
+)
+def test_a_first_refusal_is_told(
+    alice: JellyClient, script: ScriptedServer, status: int, code: str, kind: type[Exception]
+) -> None:
+    """Then nothing was done, and the application decides."""
+    with script.log_in(alice) as peer:
+        future = alice.send_message("bob", "x")
+        receive_message(peer)
+        peer.answer(PERSON_MESSAGE, status, error=code)
+        assert isinstance(error(future), kind)
+
+
+def test_other_answers_to_a_repeat(alice: JellyClient, script: ScriptedServer) -> None:
+    """What is refused for good is refused; a server at fault leaves it open, as ever."""
+    with script.log_in(alice) as peer:
+        refused, failed = alice.send_message("bob", "x"), alice.send_message("bob", "y")
+        receive_message(peer)
+    with script.accept_login() as peer:
+        receive_message(peer)
+        peer.answer(PERSON_MESSAGE, REQUEST_ERROR, error="no_such_user")
+        peer.answer(PERSON_MESSAGE, SERVER_ERROR, error="internal")
+        assert error(refused).code == "no_such_user"
+        assert isinstance(error(failed), ServerFailed)
+
+
+# --- with the real server -----------------------------------------------------------------------------------
+
+
+def test_an_answer_that_a_cut_hid(start_server: StartServer, new_client: NewClient, tmp_path: Path) -> None:
+    """Stored, and the line broke before SUCCESS was here: it is answered again, and the receiver has it once."""
+    port = start_server().port
+    register(port, "alice", "bob")
+    recorder = Recorder()
+    result(new_client(port, recorder).login("bob", "pw"))
+    with Proxy(port) as proxy:
+        changes = Recorder()
+        client = new_client(proxy.port, changes)
+        result(client.login("alice", "pw"))
+        for number in range(20):
+            future = client.send_message("bob", str(number))
+            recorder.contents(number + 1)  # it has arrived, so it is stored
+            proxy.cut()
+            result(future)
+            changes.wait_for_state(State.ONLINE, Reason.RECONNECTED, number + 1)
+        result(client.send_message("bob", "end"))
+        client.close()
+    assert recorder.contents(21) == [*map(str, range(20)), "end"]
+    assert recorder.messages == [*map(str, range(20)), "end"]
+
+
+def test_a_server_killed_again_and_again(database_url: str, new_client: NewClient) -> None:
+    """No future fails: every message is stored once and arrives once, in order, however often the server dies."""
+    patient = ReconnectPolicy(pause=0.05, maximum=0.1)
+    recorder = Recorder()
+    server = Server(database_url)
+    with Proxy(server.port) as proxy:
+        register(server.port, "alice", "bob")
+        clients = [new_client(proxy.port, reconnect=patient), new_client(proxy.port, recorder, reconnect=patient)]
+        for client, name in zip(clients, ("alice", "bob"), strict=True):
+            result(client.login(name, "pw"))
+        sent: list[Future[Sent]] = []
+        stop = threading.Event()
+
+        def send() -> None:
+            while not stop.is_set():
+                try:
+                    sent.append(clients[0].send_message("bob", str(len(sent))))
+                except ConnectionLost:
+                    clients[0].wait_until_online(10)
+
+        for kill in range(3):
+            enough = len(recorder.messages) + 100
+            stop.clear()
+            thread = threading.Thread(target=send)
+            thread.start()
+            wait_until(lambda enough=enough: len(recorder.messages) >= enough)
+            server.kill()
+            stop.set()
+            thread.join()
+            server = Server(database_url)
+            proxy.target = server.port
+            assert clients[0].wait_until_online(10), kill
+        answered = [str(number) for number, future in enumerate(sent) if future.exception(20) is None]
+        failures = {str(failure) for future in sent if (failure := future.exception()) is not None}
+        assert failures <= {"There is no connection to the server at the moment."}  # made while it was down
+        assert recorder.contents(len(answered)) == answered
+    server.kill()
+
+
+def test_nothing_is_stored_twice_when_the_line_is_cut_all_the_time(
+    start_server: StartServer, new_client: NewClient
+) -> None:
+    """Hundreds of messages under way over dozens of cuts."""
+    server = start_server()
+    register(server.port, "alice", "bob")
+    with Proxy(server.port) as proxy:
+        client = new_client(proxy.port, reconnect=ReconnectPolicy(pause=0.001, maximum=0.01))
+        result(client.login("alice", "pw"))
+        futures = []
+        for number in range(600):
+            assert client.wait_until_online(10)
+            futures.append(client.send_message("bob", str(number)))
+            if number % 20 == 19:
+                proxy.cut()
+        outcomes = [future.exception(20) for future in futures]
+        answered = [str(number) for number, outcome in enumerate(outcomes) if outcome is None]
+        assert all(isinstance(outcome, ConnectionLost | None) for outcome in outcomes)
+        assert all(not outcome.sent for outcome in outcomes if isinstance(outcome, ConnectionLost))
+        assert len(answered) > 400
+        client.close()
+    with logged_in(server.port, "bob", features=["ack"]) as bob, logged_in(server.port, "alice") as alice:
+        alice.message("bob", "end")
+        received = []
+        while (content := bob.receive_notice().values["content"]) != "end":
+            received.append(content)
+    assert received == answered

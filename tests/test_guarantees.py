@@ -1,0 +1,34 @@
+"""The page of guarantees: each row names its evidence, and the evidence exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in PAGE.partition("## The harness")[0].splitlines()
+    if line.startswith("|") and not line.startswith("| -")
+]
+EVIDENCE = [row[-1] for row in ROWS if row[-1] != "shown by"]
+
+
+@pytest.mark.parametrize("evidence", EVIDENCE)
+def test_every_row_names_what_shows_it(evidence: str) -> None:
+    """A test that exists, or a row of the harness; or it says that nothing does."""
+    names = re.findall(r"`([^`]+)`", evidence)
+    assert names or evidence == "not shown"
+    for name in names:
+        file, _, test = name.partition("::")
+        if test:
+            assert re.search(rf"^def {test}\(", (ROOT / "tests" / file).read_text(), re.M), name
+        else:
+            assert re.fullmatch(r"faults (?:[1-9]|1[0-6]|19|20)", name)
+
+
+def test_the_page_has_its_tables() -> None:
+    """The parts are there, and none of them is empty."""
+    assert len(EVIDENCE) > 30
+    assert PAGE.count("| shown by |") == 4
