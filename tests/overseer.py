@@ -103,6 +103,8 @@ class Overseer:
         # What happened on connections, and at the clients.
         self._asked: defaultdict[object, deque[tuple[Frame, Sent | None]]] = defaultdict(deque)
         self._given: defaultdict[object, int] = defaultdict(int)  # the last id sent on a connection
+        self._settled: defaultdict[str, int] = defaultdict(int)  # what the server has read an ACK for
+        self._begins_after: defaultdict[object, int] = defaultdict(int)  # the same, when a connection asked to log in
         self._unacknowledged: defaultdict[object, list[int]] = defaultdict(list)
         self.had: set[tuple[str, int]] = set()  # (user, id): it has reached the application, or a classic's machine
         self.read: set[tuple[str, Sent]] = set()  # it has reached the application
@@ -157,18 +159,21 @@ class Overseer:
 
     # --- the server's ears ------------------------------------------------------------------------------
 
-    def asks(self, connection: object, frame: Frame) -> None:
+    def asks(self, connection: object, user: str, frame: Frame) -> None:
         """The server has read a request."""
+        if frame.type == Type.RECONNECT:
+            self._begins_after[connection] = self._settled[user]
         sent = self._by_body.get(frame.body) if frame.type in MESSAGES else None
         if sent is not None:
             sent.read_at = sent.read_at or self.passes()
             sent.read_count += 1
         self._asked[connection].append((frame, sent))
 
-    def acknowledges(self, connection: object, id: int) -> None:
+    def acknowledges(self, connection: object, user: str, id: int) -> None:
         """The server has read an ACK."""
         unacknowledged = self._unacknowledged[connection]
         if id in unacknowledged:
+            self._settled[user] = max(id, self._settled[user])
             del unacknowledged[: bisect_right(unacknowledged, id)]
 
     # --- the server's mouth -----------------------------------------------------------------------------
@@ -227,6 +232,7 @@ class Overseer:
             self.check(is_same, f"{user} gets {sent} as {values}")
             own = id if limit is None else values["id"]
             self.check(own == sent.id, f"{user} gets {sent} as {own}")
+            self.check(own > self._begins_after[connection], f"{user} gets {sent}, which it has acknowledged")
             self.check(own > self._given[connection], f"{user} gets {sent} after {self._given[connection]}")
             self._given[connection] = own
             self._unacknowledged[connection].append(own)
@@ -396,6 +402,7 @@ class Overseer:
         self.rolled_back()
         self._in_doubt.clear()
         self._asked.clear()
+        self._settled.clear()
         self.turn_has_ended()
 
     def _is_forgotten(self, sent: Sent) -> bool:

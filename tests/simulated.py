@@ -15,7 +15,7 @@ from typing import Any, cast
 from overseer import TRIGGERS, Overseer, Sent
 
 from jelly.client.inbox import Inbox
-from jelly.codec import HEADER, Decoder, Frame, Sign, Status, Type
+from jelly.codec import HEADER, Decoder, Frame, Sign, Status, Type, encode
 from jelly.connection import Connection
 from jelly.dao import Dao
 from jelly.database import Link, SqliteDatabase, _schema, _statements
@@ -181,9 +181,16 @@ class Wire:
         # What Connection and Session look at.
         self.read_bytes = self.written = self.confirmed = 0
         self.is_closed = False
-        self.has_room = True
         self.is_full = False
+        self._has_room = True
         self.last_words_at: float | None = None
+
+    @property
+    def has_room(self) -> bool:
+        has_room = self._has_room
+        if not has_room:
+            self._world.may_act_meanwhile()  # there may be room before the one who asked does anything about it
+        return has_room
 
     def when_room(self, function: Callable[[], None]) -> None:
         function()
@@ -215,11 +222,10 @@ class Wire:
         for id, frame in notices:
             self._world.say("{} is sent {} {}", self.device, id, frame[HEADER.size :])
             self._notices.append((id, frame))
-        had_room = self.has_room
         self.pump()
         if len(self._notices) > self._high:
-            self.has_room = False
-        elif not had_room:
+            self._has_room = False
+        else:
             self._tell()
         if notices[0][1][3] != Type.SYSTEM:  # who is told of a group stands in a set, whose order is not ours
             self._world.may_be_interrupted()
@@ -240,8 +246,8 @@ class Wire:
         self._tell()
 
     def _tell(self) -> None:
-        if not self.has_room and len(self._notices) <= self._high // 2:
-            self.has_room = True
+        if not self._has_room and len(self._notices) <= self._high // 2:
+            self._has_room = True
             self.on_room()
 
     def look(self) -> None:
@@ -294,7 +300,7 @@ class SimulatedConnection(Connection):
 
     def _acknowledge(self, frame: Frame) -> bool:
         if self.session.user is not None:
-            self._overseer.acknowledges(self.outbox, int(parse_object(frame.body)["id"]))
+            self._overseer.acknowledges(self.outbox, self.session.user, int(parse_object(frame.body)["id"]))
         return super()._acknowledge(frame)
 
 
@@ -304,8 +310,9 @@ class WatchedDispatcher(Dispatcher):
     overseer: Overseer
 
     def submit(self, lane: Lane, frames: Sequence[Frame], asked_at: float) -> None:
+        wire = cast(Wire, lane.session.outlet)
         for frame in frames:
-            self.overseer.asks(lane.session.outlet, frame)
+            self.overseer.asks(wire, wire.device.user, frame)
         super().submit(lane, frames, asked_at)
 
     @property
@@ -433,10 +440,19 @@ class Device:
             if len(self._asked) >= self._window:
                 return
             if sent not in under_way:
-                self._world.say("{} writes {}", self, sent)
-                self._asked.append((Type.GROUP_MESSAGE if sent.is_group else Type.PERSON_MESSAGE, sent))
-                kind = Type.GROUP_MESSAGE if sent.is_group else Type.PERSON_MESSAGE
-                self.wire.to_server += HEADER.pack(0xABCD, Sign.REQUEST, kind, 0, len(sent.body)) + sent.body
+                self._puts_on(self.wire, sent)
+
+    def _puts_on(self, wire: Wire, sent: Sent) -> None:
+        self._world.say("{} writes {}", self, sent)
+        type = Type.GROUP_MESSAGE if sent.is_group else Type.PERSON_MESSAGE
+        self._asked.append((type, sent))
+        wire.to_server += encode(Sign.REQUEST, type, 0, sent.body)
+
+    def repeats(self) -> None:
+        """Write again what has no answer yet."""
+        unanswered = [sent for _, sent in self._asked if sent is not None and sent.request_id is not None]
+        if unanswered and self.wire is not None:
+            self._puts_on(self.wire, unanswered[0])
 
     def heartbeat(self) -> None:
         if self.is_online and self.wire is not None:
@@ -450,7 +466,7 @@ class Device:
                 self._settles(frame)
             else:
                 self._notes(frame)
-        self._acknowledges(self.inbox.repeated())
+        self.acknowledges(self.inbox.repeated())
         self.pump()
 
     def _settles(self, frame: Frame) -> None:
@@ -460,7 +476,9 @@ class Device:
             self.is_online = frame.status == Status.SUCCESS
             if self.is_online:
                 self.inbox.begin()
-        elif sent is not None and (sent.request_id is None or frame.status in (Status.SUCCESS, Status.REQUEST_ERROR)):
+        elif sent in self._outgoing and (
+            sent.request_id is None or frame.status in (Status.SUCCESS, Status.REQUEST_ERROR)
+        ):
             self._outgoing.remove(sent)
 
     def _notes(self, frame: Frame) -> None:
@@ -481,9 +499,9 @@ class Device:
             id, content = self.callbacks.popleft()
             self._world.say("{} hands over {} {}", self, id, content)
             self._world.overseer.handed_over(self, content, id)
-            self._acknowledges(self.inbox.handed_over(id, self._world.clock()))
+            self.acknowledges(self.inbox.handed_over(id, self._world.clock()))
 
-    def _acknowledges(self, upto: int | None) -> None:
+    def acknowledges(self, upto: int | None) -> None:
         if upto is not None and self.wire is not None and self.is_online:
             self._world.say("{} acknowledges {}", self, upto)
             self.wire.to_server += encode_request(Type.ACK, {"id": upto})
