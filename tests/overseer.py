@@ -57,16 +57,23 @@ class Sent:
     read_at: int | None = None
     """The tick at which the server read it first."""
     read_count: int = 0
+    open_count: int = 0
+    """So many copies of it the server has read and not answered."""
     is_shaken: bool = False
     """It was told BUSY or SERVER_ERROR at least once, so later ones may have overtaken it."""
     is_acknowledged: bool = False
-    is_refused: bool = False
+    was_refused: bool = False
     id: int | None = None
     """Its id while it is stored (or was, until it was dropped in good order)."""
     receivers: set[str] = field(default_factory=set)
     stored_at: float = 0.0
     is_there: bool = False
     """Its row is in the table now."""
+
+    @property
+    def is_refused(self) -> bool:
+        """It was refused for good: no other copy of it is on its way through the server."""
+        return self.was_refused and not self.open_count
 
     def __str__(self) -> str:
         return f"{self.content.split()[0]} ({self.sender} to {self.receiver}, requestId {self.request_id}, id {self.id})"
@@ -167,6 +174,7 @@ class Overseer:
         if sent is not None:
             sent.read_at = sent.read_at or self.passes()
             sent.read_count += 1
+            sent.open_count += 1
         self._asked[connection].append((frame, sent))
 
     def acknowledges(self, connection: object, user: str, id: int) -> None:
@@ -193,6 +201,8 @@ class Overseer:
             self._answers_history(connection, user, json.loads(asked.body), status, json.loads(frame[HEADER.size :]))
 
     def _answers_message(self, sent: Sent, status: int, code: str) -> None:
+        sent.open_count -= 1
+        sent.was_refused = False
         if status == Status.SUCCESS:
             self.check(sent.id is not None, f"{sent} got SUCCESS and is not stored")
             self.check(sent.id not in self._in_doubt, f"{sent} got SUCCESS and is in doubt")
@@ -200,7 +210,7 @@ class Overseer:
             sent.is_acknowledged = True
         elif status == Status.REQUEST_ERROR:
             self.check(sent.id is None, f"{sent} is stored, and refused with {code}")
-            sent.is_refused = True
+            sent.was_refused = True
             if code == "request_id_reused":
                 self.check(sent.other is not None, f"{sent} is new, and refused with {code}")
             else:
@@ -302,6 +312,7 @@ class Overseer:
         doubt, self._in_doubt = self._in_doubt, set()
         changes, self._pending = self._pending, []
         self._last_commit = set()
+        receivers: defaultdict[int, set[str]] = defaultdict(set)
         for what, id, one, two, three in changes:
             if what == "dropped":
                 self._dropped(id, id in doubt)
@@ -314,12 +325,13 @@ class Overseer:
             elif what == "put":
                 self.inbox[one].add(id)
                 self._by_id[id].receivers.add(one)
+                receivers[id].add(one)
             else:
                 self._changed_membership(tick, what, id, one, two)
         self.check(not doubt, f"messages {doubt} were answered with an error, and stay")
         for id in self._last_commit:
             if id in self._by_id:
-                self._check_receivers(self._by_id[id], tick)
+                self._check_receivers(self._by_id[id], receivers[id], tick)
 
     def _stored(self, id: int, sent: Sent, sender: str, receiver: str) -> None:
         self.check((sender, receiver) == (sent.sender, sent.receiver), f"{sent} is stored as {sender} to {receiver}")
@@ -339,7 +351,6 @@ class Overseer:
             self.check(since <= id or joined_now, f"{user}, a member of {receiver} since {since}, may not read {id}")
         self._last_id = id
         sent.id, sent.stored_at, sent.is_there = id, self._wall(), True
-        sent.receivers = set()
         self._by_id[id] = sent
         self._last_commit.add(id)
 
@@ -348,23 +359,22 @@ class Overseer:
         sent.is_there = False
         if is_taken_back:
             sent.id = None
+            sent.receivers.clear()
             return
         waits = [user for user, ids in self.inbox.items() if id in ids]
         self.check(not waits, f"{sent} is dropped while {waits} wait for it")
         age = self._wall() - sent.stored_at
         self.check(age >= self._history_days * DAY, f"{sent} is dropped after {age / DAY:.2f} days")
 
-    def _check_receivers(self, sent: Sent, tick: int) -> None:
+    def _check_receivers(self, sent: Sent, receivers: set[str], tick: int) -> None:
         if not sent.is_group:
-            self.check(sent.receivers == {sent.receiver}, f"{sent} is to reach {sent.receivers}")
+            self.check(receivers == {sent.receiver}, f"{sent} is to reach {receivers}")
             return
         for user in {user for group, user in self._changes if group == sent.receiver} - {sent.sender}:
             member = self._membership(sent.receiver, user, sent.read_at or 0, tick)
-            if member is not None:
-                self.check(
-                    (user in sent.receivers) == member, f"{sent} is to reach {sent.receivers}; {user}: member is {member}"
-                )
-        self.check(sent.sender not in sent.receivers, f"{sent} is to reach its sender")
+            is_right = member is None or (user in receivers) == member
+            self.check(is_right, f"{sent} is to reach {receivers}; is {user} a member? {member}")
+        self.check(sent.sender not in receivers, f"{sent} is to reach its sender")
 
     def _changed_membership(self, tick: int, what: str, since: int, group: str, user: str) -> None:
         change = [tick, tick, what == "joined"]
@@ -401,6 +411,10 @@ class Overseer:
         """The server is gone, with all that it knew."""
         self.rolled_back()
         self._in_doubt.clear()
+        for asked in self._asked.values():
+            for _, sent in asked:
+                if sent is not None:
+                    sent.open_count = 0
         self._asked.clear()
         self._settled.clear()
         self.turn_has_ended()

@@ -50,6 +50,8 @@ class Faults:
     happens_meanwhile: float = 0.0
     """At such a point, something that another thread does."""
     database_is_down: bool = False
+    is_dead: bool = False
+    """The server has crashed: what Python still runs of it, to clean up, has no effect any more."""
     on: bool = True
 
     def strikes(self, probability: float) -> bool:
@@ -57,6 +59,7 @@ class Faults:
 
     def may_crash(self) -> None:
         if self.strikes(self.crashes):
+            self.is_dead = True
             raise Crash
 
     def may_fail(self, probability: float) -> None:
@@ -189,7 +192,7 @@ class Wire:
     def has_room(self) -> bool:
         has_room = self._has_room
         if not has_room:
-            self._world.may_act_meanwhile()  # there may be room before the one who asked does anything about it
+            self._world.may_take_meanwhile(self)  # there may be room before the one who asked does anything about it
         return has_room
 
     def when_room(self, function: Callable[[], None]) -> None:
@@ -201,12 +204,16 @@ class Wire:
     def stop_spacing(self) -> None:
         """There is no spacing here."""
 
+    @property
+    def _is_mute(self) -> bool:
+        return self.is_closed or self.has_ended or self._world.faults.is_dead
+
     def send_responses(self, responses: Sequence[tuple[bytes, float]]) -> None:
-        if self.is_closed or self.has_ended:
+        if self._is_mute:
             return
         for frame, _ in responses:
             self._world.may_be_interrupted()
-            if self.is_closed or self.has_ended:
+            if self._is_mute:
                 return
             self._world.say("{} is answered 0x{:02x} 0x{:02x} {}", self.device, frame[3], frame[4], frame[HEADER.size :])
             self._world.overseer.answers(self, self.device.user, frame)
@@ -214,7 +221,7 @@ class Wire:
         self.pump()
 
     def send_notices(self, notices: Sequence[tuple[int, bytes]]) -> None:
-        if self.is_closed or self.finishing:
+        if self._is_mute or self.finishing:
             return
         self._world.overseer.notifies(
             self, self.device.user, notices, self._world.limit if self.device.is_modern else None
@@ -379,7 +386,7 @@ class Device:
 
     def __init__(self, world: Any, user: str, name: str, is_modern: bool, token: int, window: int) -> None:
         self._world = world
-        self.user, self.name, self.is_modern, self._token, self._window = user, name, is_modern, token, window
+        self.user, self.name, self.is_modern, self._token, self.window = user, name, is_modern, token, window
         self.wire: Wire | None = None
         self.is_online = False
         self.is_deaf = False
@@ -437,7 +444,7 @@ class Device:
             return
         under_way = [sent for _, sent in self._asked]
         for sent in self._outgoing:
-            if len(self._asked) >= self._window:
+            if len(self._asked) >= self.window:
                 return
             if sent not in under_way:
                 self._puts_on(self.wire, sent)

@@ -103,18 +103,19 @@ class World:
             self._write, self._reach_server, self._reach_client, self._serve, self._turn, self._hand_over, self._connect,
         ]  # fmt: skip
         seldom: list[Event] = [
-            self._cut, self._die, self._crash, self._fall_silent, self._change_group, self._ask_for_history,
+            self._cut, self._die, self._crash, self._fall_silent,
             self._reuse_request_id, self._confirm, self._wait_long, self._sweep_groups, self._fail_database,
             self._repeat, self._acknowledge_wrongly, self._let_flow,
         ]  # fmt: skip
         rng = self.rng
         events = [(event, rng.uniform(0.5, 5.0)) for event in often]
         events += [(event, rng.choice((0.0, 0.2, 0.6))) for event in seldom]
+        events += [(event, rng.choice((0.0, 0.5, 2.0))) for event in (self._change_group, self._ask_for_history)]
         possible = [(event, weight) for event, weight in events if weight]
         faults = self.faults
         faults.statement_fails = rng.choice((0.0, 0.0, 0.01))
         faults.commit_fails = rng.choice((0.0, 0.0, 0.15))
-        faults.commit_is_doubted = rng.choice((0.0, 0.0, 0.25))
+        faults.commit_is_doubted = rng.choice((0.0, 0.0, 0.1, 0.4))
         faults.crashes = rng.choice((0.0, 0.0, 0.01))
         faults.happens_meanwhile = rng.choice((0.0, 0.1, 0.3))
         return [event for event, _ in possible], [weight for _, weight in possible]
@@ -144,12 +145,12 @@ class World:
         rng = self.rng
         self._prepare()
         self.server = SimulatedServer(self)
-        steps = rng.choice((40, 120, 250))
+        steps = rng.choice((60, 150, 300))
         if rng.random() < 0.7:
             self._come_to_rest()  # everybody is there before it begins
         self.faults.on = True
         for event in rng.choices(self._events, self._weights, k=steps):
-            self._now += rng.choice((0.0, 0.001, 0.03))
+            self._now += rng.choice((0.0, 0.001, 0.03, 0.1))
             self._guarded(event)
         self._heal()
         self._come_to_rest()
@@ -166,6 +167,7 @@ class World:
     def _restart(self) -> None:
         self.say("the server crashes, and is started again")
         self.disk.raw.rollback()
+        self.faults.is_dead = False
         self.overseer.crashed()
         wires, self.wires = self.wires, []
         for wire in wires:
@@ -189,6 +191,13 @@ class World:
                 self.rng.choice((self._reach_server, self._reach_client, self._serve, self._hand_over))()
             finally:
                 self._interrupted = False
+
+    def may_take_meanwhile(self, wire: Wire) -> None:
+        """A client takes what it has been sent while the store is at work."""
+        if self.faults.strikes(self.faults.happens_meanwhile) and wire.device.wire is wire and not wire.device.is_deaf:
+            while wire.to_client:
+                wire.device.takes([wire.to_client.popleft()])
+                wire.took()
 
     # --- events -----------------------------------------------------------------------------------------
 
@@ -224,7 +233,7 @@ class World:
 
     def _change_group(self) -> None:
         """A group's creator takes somebody in or out, or ends it, or founds it again; or a member leaves."""
-        device, group = self._device(), self.rng.choice(GROUPS)
+        device, group = self.devices[0] if self.rng.random() < 0.7 else self._device(), self.rng.choice(GROUPS)
         kind = self.rng.choice((Type.ADD_MEMBER,) * 3 + (Type.REMOVE_MEMBER,) * 3 + (Type.DISBAND_GROUP, Type.CREATE_GROUP))
         values = {"groupName": group}
         if kind in (Type.ADD_MEMBER, Type.REMOVE_MEMBER):
@@ -292,7 +301,7 @@ class World:
     def _hand_over(self) -> None:
         """An application gets its next message, or all that wait."""
         device = self._device()
-        for _ in range(self.rng.choice((1, 100))):
+        for _ in range(self.rng.choice((1, 1, 1, 100))):
             if not (device.callbacks or device.kernel):
                 return
             device.hands_over()
@@ -375,6 +384,7 @@ class World:
         self.faults.on = False
         for device in self.devices:
             device.is_deaf = False
+            device.window = 100
 
     def _come_to_rest(self) -> None:
         """Everybody comes back, and who has something to do takes over, until nothing is left to do."""
@@ -403,7 +413,7 @@ class World:
                 data = bytes(wire.to_server)
                 wire.to_server.clear()
                 wire.connection.reads(data)
-            if (wire.is_cut and not wire.to_server) or wire.is_closed:
+            if ((wire.is_cut and not wire.to_server) or wire.is_closed) and wire in self.wires:
                 self.wires.remove(wire)
                 wire.connection.finish()
         while self.server.dispatcher.has_work:
@@ -506,7 +516,7 @@ def simulate(seed: int, disk: Disk, trace: Callable[[str], None] | None = None) 
         try:
             world.run()
         except Violation as violation:
-            return f"{violation}."
+            return " ".join([f"{violation}.", *ears.heard])
         except Exception as error:
             if trace is not None:
                 raise
