@@ -326,6 +326,14 @@ class WatchedDispatcher(Dispatcher):
     def has_work(self) -> bool:
         return not self._queue.empty()
 
+    @property
+    def queue_size(self) -> int:
+        return self._queue.maxsize
+
+    @queue_size.setter
+    def queue_size(self, size: int) -> None:
+        self._queue.maxsize = size
+
     def serve_next(self) -> None:
         """What a worker does with one lane."""
         job = self._serve(self._queue.get_nowait())

@@ -145,7 +145,7 @@ class World:
         rng = self.rng
         self._prepare()
         self.server = SimulatedServer(self)
-        steps = rng.choice((60, 150, 300))
+        steps = rng.choice((40, 100, 200))
         if rng.random() < 0.7:
             self._come_to_rest()  # everybody is there before it begins
         self.faults.on = True
@@ -382,6 +382,7 @@ class World:
     def _heal(self) -> None:
         self.say("the world heals")
         self.faults.on = False
+        self.queue_size = self.server.dispatcher.queue_size = 1000
         for device in self.devices:
             device.is_deaf = False
             device.window = 100
@@ -419,6 +420,8 @@ class World:
         while self.server.dispatcher.has_work:
             self._serve()
         self._turn()
+        while self.server.store._jobs and not self.faults.on:
+            self._turn()
         for device in self.devices:
             wire_of = device.wire
             if wire_of is not None:
