@@ -146,11 +146,11 @@ class Overseer:
         self.had.add((device.user, id))
         self.read.add((device.user, sent))
 
-    def arrived(self, user: str, content: str) -> None:
+    def arrived(self, user: str, content: str, id: int) -> None:
         """A message has reached the machine of a classic client."""
         sent = self._known(content)
         self.check(sent.id is not None, f"{sent} reached {user} and is not stored")
-        self.had.add((user, sent.id or 0))
+        self.had.add((user, id))
 
     def was_read(self, user: str, content: str) -> None:
         """A classic client has read a message."""
@@ -232,16 +232,16 @@ class Overseer:
             count += 1
             values = json.loads(frame[HEADER.size :])
             sent = self._known(values["content"])
+            own = id if limit is None else values["id"]
             self.check(not self.raw.in_transaction, f"{user} gets {sent} before the commit")
-            self.check(sent.id in self.inbox[user], f"{user} gets {sent}, which is not in the inbox")
-            self.check(sent.id not in self._in_doubt, f"{user} gets {sent}, which is in doubt")
+            self.check(own in self.inbox[user], f"{user} gets {sent} as {own}, which is not in the inbox")
+            self.check(self._by_id[own] is sent, f"{user} gets {sent} as {own}")
+            self.check(own not in self._in_doubt, f"{user} gets {sent}, which is in doubt")
             self.check(not sent.is_refused, f"{user} gets {sent}, which was refused")
             is_same = (values["sender"], values["receiver"], frame[3] == Type.GROUP_MESSAGE) == (
                 sent.sender, sent.receiver, sent.is_group,
             )  # fmt: skip
             self.check(is_same, f"{user} gets {sent} as {values}")
-            own = id if limit is None else values["id"]
-            self.check(own == sent.id, f"{user} gets {sent} as {own}")
             self.check(own > self._begins_after[connection], f"{user} gets {sent}, which it has acknowledged")
             self.check(own > self._given[connection], f"{user} gets {sent} after {self._given[connection]}")
             self._given[connection] = own

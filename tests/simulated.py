@@ -209,15 +209,14 @@ class Wire:
         return self.is_closed or self.has_ended or self._world.faults.is_dead
 
     def send_responses(self, responses: Sequence[tuple[bytes, float]]) -> None:
-        if self._is_mute:
-            return
         for frame, _ in responses:
             self._world.may_be_interrupted()
-            if self._is_mute:
+            if self._world.faults.is_dead:
                 return
             self._world.say("{} is answered 0x{:02x} 0x{:02x} {}", self.device, frame[3], frame[4], frame[HEADER.size :])
             self._world.overseer.answers(self, self.device.user, frame)
-            self._responses.append(frame)
+            if not self._is_mute:
+                self._responses.append(frame)
         self.pump()
 
     def send_notices(self, notices: Sequence[tuple[int, bytes]]) -> None:
@@ -234,8 +233,7 @@ class Wire:
             self._has_room = False
         else:
             self._tell()
-        if notices[0][1][3] != Type.SYSTEM:  # who is told of a group stands in a set, whose order is not ours
-            self._world.may_be_interrupted()
+        self._world.may_be_interrupted()
 
     def pump(self) -> None:
         """Let go what the network takes."""
@@ -341,6 +339,13 @@ class WatchedDispatcher(Dispatcher):
             self._store.submit([job])
 
 
+class OrderedSessions(Sessions):
+    """The real register; but those who are told of something stand in a set, which has another order each time."""
+
+    def tell(self, users: Iterable[str], frame: bytes) -> None:
+        super().tell(sorted(users), frame)
+
+
 class SimulatedServer:
     """The server's real parts, put together as `JellyServer` does, on a simulated clock and database."""
 
@@ -351,7 +356,7 @@ class SimulatedServer:
         self.is_stopping = False
         self.connections: set[Any] = set()
         self.flusher = SimpleNamespace(forget=lambda _: None)
-        self.sessions = Sessions()
+        self.sessions = OrderedSessions()
         self.groups = GroupCache(300.0, 600.0, clock)
         self.delivery = Delivery(self.sessions)
         self.presence = Presence(self.sessions)
@@ -367,6 +372,11 @@ class SimulatedServer:
         services = Services(policy, self.sessions, self.presence, self.groups, self.delivery, reading, LoginGuard())
         self.dispatcher = WatchedDispatcher(services, self.store, 1, world.queue_size, lambda *_: None)
         self.dispatcher.overseer = world.overseer
+
+    def is_starved(self, session: Session) -> bool:
+        """Whether a session could be given more, and nobody is going to do so."""
+        is_known = session.caught_up or session in self.delivery._hungry or session in self.store._wanting
+        return not is_known and session.has_room
 
     def leftovers(self) -> dict[str, int]:
         """How much is left in memory where nothing is to be left when nobody is there."""
@@ -475,12 +485,12 @@ class Device:
 
     def takes(self, frames: Iterable[tuple[int, bytes]]) -> None:
         """Something has come."""
-        for _, data in frames:
+        for id, data in frames:
             frame = Frame(*HEADER.unpack_from(data)[1:4], data[HEADER.size :])
             if frame.sign == Sign.RESPONSE:
                 self._settles(frame)
             else:
-                self._notes(frame)
+                self._notes(frame, id)
         self.acknowledges(self.inbox.repeated())
         self.pump()
 
@@ -496,12 +506,12 @@ class Device:
         ):
             self._outgoing.remove(sent)
 
-    def _notes(self, frame: Frame) -> None:
+    def _notes(self, frame: Frame, id: int) -> None:
         values = parse_object(frame.body)
         if frame.type == Type.SYSTEM:
             self.was_taken_over = self.was_taken_over or values["event"] == "taken_over"
         elif not self.is_modern:
-            self._world.overseer.arrived(self.user, values["content"])
+            self._world.overseer.arrived(self.user, values["content"], id)
             self.kernel.append(values["content"])
         elif frame.type in MESSAGES and self.inbox.is_new(values["id"], hash(frame.body)):
             self.callbacks.append((values["id"], values["content"]))

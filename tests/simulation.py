@@ -109,15 +109,15 @@ class World:
         ]  # fmt: skip
         rng = self.rng
         events = [(event, rng.uniform(0.5, 5.0)) for event in often]
-        events += [(event, rng.choice((0.0, 0.2, 0.6))) for event in seldom]
-        events += [(event, rng.choice((0.0, 0.5, 2.0))) for event in (self._change_group, self._ask_for_history)]
+        events += [(event, rng.choice((0.0, 0.3, 1.0))) for event in seldom]
+        events += [(event, rng.choice((0.0, 1.0, 3.0))) for event in (self._change_group, self._ask_for_history)]
         possible = [(event, weight) for event, weight in events if weight]
         faults = self.faults
         faults.statement_fails = rng.choice((0.0, 0.0, 0.01))
-        faults.commit_fails = rng.choice((0.0, 0.0, 0.15))
+        faults.commit_fails = rng.choice((0.0, 0.0, 0.1, 0.3))
         faults.commit_is_doubted = rng.choice((0.0, 0.0, 0.1, 0.4))
         faults.crashes = rng.choice((0.0, 0.0, 0.01))
-        faults.happens_meanwhile = rng.choice((0.0, 0.1, 0.3))
+        faults.happens_meanwhile = rng.choice((0.0, 0.1, 0.5))
         return [event for event, _ in possible], [weight for _, weight in possible]
 
     def _prepare(self) -> None:
@@ -133,7 +133,7 @@ class World:
             (group, user, position, 1)
             for group in GROUPS
             for position, user in enumerate(self._users)
-            if position == 0 or self.rng.random() < 0.7
+            if position == 0 or self.rng.random() < 0.4
         ]
         run("INSERT INTO members VALUES (?, ?, ?, ?)", members)
         self.overseer.committed()
@@ -244,9 +244,10 @@ class World:
         device, rng = self._device(), self.rng
         if not device.is_modern:
             return
-        values: dict[str, Any] = (
-            {"person": rng.choice(self._users)} if rng.random() < 0.6 else {"groupName": rng.choice(GROUPS)}
-        )
+        own = [group for group in GROUPS if device.user in self.overseer.members[group]]
+        values: dict[str, Any] = {"person": rng.choice(self._users)}
+        if rng.random() < 0.6:
+            values = {"groupName": rng.choice(own if own and rng.random() < 0.9 else GROUPS)}
         if rng.random() < 0.5:
             values["limit"] = rng.randint(1, 5)
         if rng.random() < 0.3:
@@ -293,10 +294,12 @@ class World:
         """The store thread does what is due."""
         self.server.store.step()
         self.overseer.turn_has_ended()
-        for device in self.devices:
-            session = self.server.sessions.get(device.user)
-            is_there = session is None or session.outlet in self.wires
-            self.overseer.check(is_there, f"{device.user} is taken to be online, and its connection has ended")
+        for user in self._users:
+            session = self.server.sessions.get(user)
+            if session is not None:
+                is_there = session.outlet in self.wires
+                self.overseer.check(is_there, f"{user} is taken to be online, and its connection has ended")
+                self.overseer.check(not self.server.is_starved(session), f"{user} has room, and nobody gives it more")
 
     def _hand_over(self) -> None:
         """An application gets its next message, or all that wait."""
