@@ -213,7 +213,9 @@ class Wire:
             self._world.may_be_interrupted()
             if self._world.faults.is_dead:
                 return
-            self._world.say("{} is answered 0x{:02x} 0x{:02x} {}", self.device, frame[3], frame[4], frame[HEADER.size :])
+            self._world.say(
+                "{} is answered 0x{:02x} 0x{:02x} {}", self.device, frame[3], frame[4], frame[HEADER.size :]
+            )
             self._world.overseer.answers(self, self.device.user, frame)
             if not self._is_mute:
                 self._responses.append(frame)
@@ -486,7 +488,8 @@ class Device:
     def takes(self, frames: Iterable[tuple[int, bytes]]) -> None:
         """Something has come."""
         for id, data in frames:
-            frame = Frame(*HEADER.unpack_from(data)[1:4], data[HEADER.size :])
+            _, sign, type, status, _ = HEADER.unpack_from(data)
+            frame = Frame(sign, type, status, data[HEADER.size :])
             if frame.sign == Sign.RESPONSE:
                 self._settles(frame)
             else:

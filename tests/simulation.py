@@ -3,9 +3,9 @@
     python tests/simulation.py --seeds 5000              # many worlds, until one violates a promise
     python tests/simulation.py --seed 1234 --trace       # one of them, step by step
 
-The real code: `Connection` (what it does with what it reads), `Dispatcher`, `Services`, `Sessions`, `Delivery`, `Store`,
-`Filing` and `Dao` over SQLite in memory, and the client's `Inbox`. Simulated (`simulated.py`): the clock, the network,
-the disk's failures, crashes, and clients. The overseer (`overseer.py`) says what must be true at each moment.
+The real code: `Connection` (what it does with what it reads), `Dispatcher`, `Services`, `Sessions`, `Delivery`,
+`Store`, `Filing` and `Dao` over SQLite in memory, and the client's `Inbox`. Simulated (`simulated.py`): the clock, the
+network, the disk's failures, crashes, and clients. The overseer (`overseer.py`) says what must be true at each moment.
 
 From its seed a world draws first how often each kind of event happens in it, and how large each limit is: so some
 worlds have crashes and nothing else, some have receivers that read nothing, some have all at once. Then it draws one
@@ -56,7 +56,13 @@ class World:
         self.faults = Faults(rng, on=False)
         self._users = [f"u{number}" for number in range(rng.randint(2, 4))]
         classic = [user for user in self._users[1:] if rng.random() < 0.3]
-        self.overseer = Overseer(self.wall, self.history_days, classic, self.limits[services, "PAGE_CHARACTERS"])
+        self.overseer = Overseer(
+            self.wall,
+            self.history_days,
+            classic,
+            page_characters=self.limits[services, "PAGE_CHARACTERS"],
+            may_be_busy=self.queue_size < 1000,
+        )
         window = rng.choice((1, 4, 16))
         self.devices = [
             Device(self, user, f"{user}.{number}", user not in classic, rng.getrandbits(62), window)
@@ -98,9 +104,10 @@ class World:
         }
 
     def _draw_events(self) -> tuple[list[Event], list[float]]:
-        """What can happen in this world, and how often. Half of what is rare does not happen at all."""
+        """What can happen in this world, and how often. Half of what is rare never happens."""
         often: list[Event] = [
-            self._write, self._reach_server, self._reach_client, self._serve, self._turn, self._hand_over, self._connect,
+            self._write, self._reach_server, self._reach_client, self._serve, self._turn, self._hand_over,
+            self._connect,
         ]  # fmt: skip
         seldom: list[Event] = [
             self._cut, self._die, self._crash, self._fall_silent,
@@ -109,13 +116,13 @@ class World:
         ]  # fmt: skip
         rng = self.rng
         events = [(event, rng.uniform(0.5, 5.0)) for event in often]
-        events += [(event, rng.choice((0.0, 0.3, 1.0))) for event in seldom]
+        events += [(event, rng.choice((0.0, 0.0, 0.3, 1.5))) for event in seldom]
         events += [(event, rng.choice((0.0, 1.0, 3.0))) for event in (self._change_group, self._ask_for_history)]
         possible = [(event, weight) for event, weight in events if weight]
         faults = self.faults
         faults.statement_fails = rng.choice((0.0, 0.0, 0.01))
-        faults.commit_fails = rng.choice((0.0, 0.0, 0.1, 0.3))
-        faults.commit_is_doubted = rng.choice((0.0, 0.0, 0.1, 0.4))
+        faults.commit_fails = rng.choice((0.0, 0.1, 0.3))
+        faults.commit_is_doubted = rng.choice((0.0, 0.2, 0.5))
         faults.crashes = rng.choice((0.0, 0.0, 0.01))
         faults.happens_meanwhile = rng.choice((0.0, 0.1, 0.5))
         return [event for event, _ in possible], [weight for _, weight in possible]
@@ -126,7 +133,10 @@ class World:
         self.disk.overseer, self.overseer.raw = self.overseer, self.disk.raw
         run = self.disk.raw.executemany
         run("INSERT INTO users (username, password) VALUES (?, '')", [(user,) for user in self._users])
-        run("INSERT INTO tokens VALUES (?, ?, ?)", [(device.token_hash, device.user, FOREVER) for device in self.devices])
+        run(
+            "INSERT INTO tokens VALUES (?, ?, ?)",
+            [(device.token_hash, device.user, FOREVER) for device in self.devices],
+        )
         run("INSERT INTO friends VALUES (?, ?)", [(self._users[0], self._users[1])])
         run("INSERT INTO chat_groups VALUES (?, ?)", [(group, self._users[0]) for group in GROUPS])
         members = [
@@ -145,7 +155,7 @@ class World:
         rng = self.rng
         self._prepare()
         self.server = SimulatedServer(self)
-        steps = rng.choice((40, 100, 200))
+        steps = rng.choice((60, 150, 300))
         if rng.random() < 0.7:
             self._come_to_rest()  # everybody is there before it begins
         self.faults.on = True
@@ -234,7 +244,9 @@ class World:
     def _change_group(self) -> None:
         """A group's creator takes somebody in or out, or ends it, or founds it again; or a member leaves."""
         device, group = self.devices[0] if self.rng.random() < 0.7 else self._device(), self.rng.choice(GROUPS)
-        kind = self.rng.choice((Type.ADD_MEMBER,) * 3 + (Type.REMOVE_MEMBER,) * 3 + (Type.DISBAND_GROUP, Type.CREATE_GROUP))
+        kind = self.rng.choice(
+            (Type.ADD_MEMBER,) * 3 + (Type.REMOVE_MEMBER,) * 3 + (Type.DISBAND_GROUP, Type.CREATE_GROUP)
+        )
         values = {"groupName": group}
         if kind in (Type.ADD_MEMBER, Type.REMOVE_MEMBER):
             values["member"] = self.rng.choice(self._users)
@@ -506,13 +518,13 @@ def listening() -> Iterator[Ears]:
 def limits_of(world: World) -> Iterator[None]:
     """The real code with the limits of a world."""
     usual = {key: getattr(*key) for key in world.limits}
-    for key, value in world.limits.items():
-        setattr(*key, value)
+    for (module, name), value in world.limits.items():
+        setattr(module, name, value)
     try:
         yield
     finally:
-        for key, value in usual.items():
-            setattr(*key, value)
+        for (module, name), value in usual.items():
+            setattr(module, name, value)
 
 
 def simulate(seed: int, disk: Disk, trace: Callable[[str], None] | None = None) -> str:

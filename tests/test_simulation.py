@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulation import Disk, first_failure, simulate
+from simulated import Disk
+from simulation import first_failure, simulate
 
 from jelly.client.inbox import Inbox
 from jelly.dao import Dao
