@@ -220,7 +220,7 @@ class Overseer:
             self.check(sent.other is None or self._is_forgotten(sent.other), f"{sent} takes the id of {sent.other}")
             sent.is_acknowledged = True
         elif status == Status.REQUEST_ERROR:
-            self.check(sent.id is None, f"{sent} is stored, and refused with {code}")
+            self.check(self._is_forgotten(sent), f"{sent} is stored, and refused with {code}")
             sent.was_refused = True
             if code == "request_id_reused":
                 self.check(sent.other is not None, f"{sent} is new, and refused with {code}")
