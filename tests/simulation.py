@@ -117,7 +117,7 @@ class World:
         rng = self.rng
         events = [(event, rng.uniform(0.5, 5.0)) for event in often]
         events += [(event, rng.choice((0.0, 0.0, 0.3, 1.5))) for event in seldom]
-        events += [(event, rng.choice((0.0, 3.0))) for event in (self._change_group, self._ask_for_history)]
+        events += [(self._change_group, rng.choice((0.0, 3.0))), (self._ask_for_history, rng.choice((0.0, 2.0, 5.0)))]
         possible = [(event, weight) for event, weight in events if weight]
         faults = self.faults
         faults.statement_fails = rng.choice((0.0, 0.0, 0.01))
