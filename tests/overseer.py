@@ -1,0 +1,459 @@
+"""The overseer of a simulation: it sees everything that happens, and says when something must not.
+
+It learns what is in the database from triggers, what the server says from the outlets, and what reaches an application
+from the devices. From that it keeps its own, simple picture of what has to be true, which shares no code with the
+server, and raises `Violation` where the two differ.
+"""
+
+import itertools
+import json
+import sqlite3
+from bisect import bisect_right
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from jelly.codec import HEADER, Frame, Status, Type
+from jelly.messages import MESSAGES
+
+DAY = 86400.0
+REPEAT_DAYS = 7
+"""For so long the protocol promises that a requestId is remembered."""
+
+# Temporary triggers: they live in the connection, not in the schema.
+TRIGGERS = """
+CREATE TEMP TRIGGER sim1 AFTER INSERT ON main.messages
+    BEGIN SELECT saw('stored', new.id, new.sender, new.receiver, new.content); END;
+CREATE TEMP TRIGGER sim2 AFTER DELETE ON main.messages BEGIN SELECT saw('dropped', old.id, '', '', ''); END;
+CREATE TEMP TRIGGER sim3 AFTER INSERT ON main.inbox
+    BEGIN SELECT saw('put', new.message_id, new.receiver, '', ''); END;
+CREATE TEMP TRIGGER sim4 AFTER DELETE ON main.inbox
+    BEGIN SELECT saw('taken', old.message_id, old.receiver, '', ''); END;
+CREATE TEMP TRIGGER sim5 AFTER INSERT ON main.members
+    BEGIN SELECT saw('joined', new.since, new.group_name, new.username, ''); END;
+CREATE TEMP TRIGGER sim6 AFTER DELETE ON main.members
+    BEGIN SELECT saw('left', 0, old.group_name, old.username, ''); END;
+"""
+
+
+class Violation(BaseException):
+    """Something happened that must not. Not an Exception: the server would catch it, log it and go on."""
+
+
+@dataclass(eq=False)
+class Sent:
+    """A message that some client has written, and what became of it."""
+
+    content: str
+    sender: str
+    receiver: str
+    is_group: bool
+    request_id: str | None
+    body: bytes
+    number: int
+    """The place among the sender's messages."""
+    device: Any
+    other: "Sent | None" = None
+    """The one whose requestId it takes, although its content is another one."""
+    read_at: int | None = None
+    """The tick at which the server read it first."""
+    read_count: int = 0
+    open_count: int = 0
+    """So many copies of it the server has read and not answered."""
+    is_shaken: bool = False
+    """It was answered at least once with something else than SUCCESS, or given up: later ones may overtake it."""
+    is_acknowledged: bool = False
+    was_refused: bool = False
+    id: int | None = None
+    """Its id while it is stored (or was, until it was dropped in good order)."""
+    receivers: set[str] = field(default_factory=set)
+    stored_at: float = 0.0
+    is_there: bool = False
+    """Its row is in the table now."""
+
+    @property
+    def is_refused(self) -> bool:
+        """It was refused for good: no other copy of it is on its way through the server."""
+        return self.was_refused and not self.open_count
+
+    def __str__(self) -> str:
+        return (
+            f"{self.content.split()[0]} ({self.sender} to {self.receiver}, requestId {self.request_id}, id {self.id})"
+        )
+
+
+class Overseer:
+    """What has to be true. `wall` gives the simulated time of day, in seconds."""
+
+    def __init__(
+        self,
+        wall: Callable[[], float],
+        history_days: float,
+        classic: Iterable[str],
+        page_characters: int,
+        may_be_busy: bool,
+    ) -> None:
+        self._wall = wall
+        self._may_be_busy = may_be_busy
+        self._history_days = history_days
+        self._classic = set(classic)
+        self._page_characters = page_characters
+        self._ticks = itertools.count(1)
+        self.tick = 0
+        self.raw: sqlite3.Connection
+        # What was written by clients.
+        self.sent: list[Sent] = []
+        self._by_content: dict[str, Sent] = {}
+        self._by_body: dict[bytes, Sent] = {}
+        # What the database holds: as of the last commit, and what the open transaction has changed.
+        self._pending: list[tuple[str, int, str, str, str]] = []
+        self._by_id: dict[int, Sent] = {}
+        self._keys: dict[tuple[str, str], Sent] = {}
+        self.inbox: defaultdict[str, set[int]] = defaultdict(set)
+        self._last_id = 0
+        self.members: defaultdict[str, dict[str, int]] = defaultdict(dict)  # and since which id
+        self._changes: defaultdict[tuple[str, str], list[list[int]]] = defaultdict(list)  # [begin, end, is a member]
+        self._open_changes: list[list[int]] = []
+        self._in_doubt: set[int] = set()
+        self._last_commit: set[int] = set()
+        # What happened on connections, and at the clients.
+        self._asked: defaultdict[object, deque[tuple[Frame, Sent | None]]] = defaultdict(deque)
+        self._given: defaultdict[object, int] = defaultdict(int)  # the last id sent on a connection
+        self._settled: defaultdict[str, int] = defaultdict(int)  # what the server has read an ACK for
+        self._begins_after: defaultdict[object, int] = defaultdict(int)  # the same, when a connection asked to log in
+        self._unacknowledged: defaultdict[object, list[int]] = defaultdict(list)
+        self.had: set[tuple[str, int]] = set()  # (user, id): it has reached the application, or a classic's machine
+        self.read: set[tuple[str, Sent]] = set()  # it has reached the application
+        self.excused: set[tuple[str, Sent]] = set()  # a classic client that died between its machine and itself
+
+    def fail(self, what: str) -> None:
+        raise Violation(what)
+
+    def check(self, condition: object, what: str) -> None:
+        if not condition:
+            self.fail(what)
+
+    def passes(self) -> int:
+        self.tick = next(self._ticks)
+        return self.tick
+
+    # --- clients ----------------------------------------------------------------------------------------
+
+    def writes(self, sent: Sent) -> None:
+        """A client is about to write a new message."""
+        self.sent.append(sent)
+        self._by_content[sent.content] = sent
+        self._by_body[sent.body] = sent
+
+    def handed_over(self, device: Any, content: str, id: int) -> None:
+        """A message has reached an application that acknowledges."""
+        sent = self._known(content)
+        self.check(id not in device.log, f"{sent} was handed to {device} twice")
+        self.check(not device.log or id > device.last_id, f"{sent} was handed to {device} after {device.last_id}")
+        device.log.add(id)
+        device.last_id = id
+        self.had.add((device.user, id))
+        self.read.add((device.user, sent))
+
+    def arrived(self, user: str, content: str, id: int) -> None:
+        """A message has reached the machine of a classic client."""
+        sent = self._known(content)
+        self.check(sent.id is not None, f"{sent} reached {user} and is not stored")
+        self.had.add((user, id))
+
+    def was_read(self, user: str, content: str) -> None:
+        """A classic client has read a message."""
+        self.read.add((user, self._known(content)))
+
+    def died_unread(self, user: str, content: str) -> None:
+        """A classic client has ended before it read a message that its machine had."""
+        self.excused.add((user, self._known(content)))
+
+    def _known(self, content: str) -> Sent:
+        self.check(content in self._by_content, f"nobody has ever written {content!r}")
+        return self._by_content[content]
+
+    # --- the server's ears ------------------------------------------------------------------------------
+
+    def asks(self, connection: object, user: str, frame: Frame) -> None:
+        """The server has read a request."""
+        if frame.type == Type.RECONNECT:
+            self._begins_after[connection] = self._settled[user]
+        sent = self._by_body.get(frame.body) if frame.type in MESSAGES else None
+        if sent is not None:
+            sent.read_at = sent.read_at or self.passes()
+            sent.read_count += 1
+            sent.open_count += 1
+        self._asked[connection].append((frame, sent))
+
+    def acknowledges(self, connection: object, user: str, id: int) -> None:
+        """The server has read an ACK."""
+        unacknowledged = self._unacknowledged[connection]
+        if id in unacknowledged:
+            self._settled[user] = max(id, self._settled[user])
+            del unacknowledged[: bisect_right(unacknowledged, id)]
+
+    # --- the server's mouth -----------------------------------------------------------------------------
+
+    def answers(self, connection: object, user: str, frame: bytes) -> None:
+        """The server sends a response."""
+        self.passes()
+        self.check(self._asked[connection], f"{user} is answered and has not asked")
+        asked, sent = self._asked[connection].popleft()
+        type, status = frame[3], frame[4]
+        self.check(type == asked.type, f"{user} asked 0x{asked.type:02x} and is answered 0x{type:02x}")
+        self.check(not self.raw.in_transaction, f"{user} is answered before the commit")
+        if sent is not None:
+            values = json.loads(frame[HEADER.size :] or b"{}")
+            self._answers_message(sent, status, str(values.get("error", "")))
+        elif type == Type.HISTORY:
+            self._answers_history(connection, user, json.loads(asked.body), status, json.loads(frame[HEADER.size :]))
+
+    def _answers_message(self, sent: Sent, status: int, code: str) -> None:
+        sent.open_count -= 1
+        sent.was_refused = False
+        sent.is_shaken = sent.is_shaken or status != Status.SUCCESS
+        if status == Status.SUCCESS:
+            self.check(sent.id is not None, f"{sent} got SUCCESS and is not stored")
+            self.check(sent.id not in self._in_doubt, f"{sent} got SUCCESS and is in doubt")
+            self.check(sent.other is None or self._is_forgotten(sent.other), f"{sent} takes the id of {sent.other}")
+            sent.is_acknowledged = True
+        elif status == Status.REQUEST_ERROR:
+            self.check(self._is_forgotten(sent), f"{sent} is stored, and refused with {code}")
+            sent.was_refused = True
+            if code == "request_id_reused":
+                self.check(sent.other is not None, f"{sent} is new, and refused with {code}")
+            else:
+                self.check(sent.is_group and code in ("no_such_group", "not_a_member"), f"{sent}: refused with {code}")
+                was_member = self._membership(sent.receiver, sent.sender, sent.read_at or 0, self.tick)
+                self.check(was_member is not True, f"{sent} is refused with {code}, but its sender is a member")
+        elif status == Status.SERVER_BUSY and sent.read_count == 1:
+            self.check(sent.id is None, f"{sent} is stored, and got SERVER_BUSY at the first time")
+
+    def notifies(self, connection: object, user: str, notices: Iterable[tuple[int, bytes]], limit: int | None) -> None:
+        """The server sends notices of messages. `limit`: how many may be unacknowledged."""
+        self.passes()
+        count = 0
+        for id, frame in notices:
+            if frame[3] == Type.SYSTEM:
+                continue
+            count += 1
+            values = json.loads(frame[HEADER.size :])
+            sent = self._known(values["content"])
+            own = id if limit is None else values["id"]
+            self.check(not self.raw.in_transaction, f"{user} gets {sent} before the commit")
+            self.check(own in self.inbox[user], f"{user} gets {sent} as {own}, which is not in the inbox")
+            self.check(self._by_id[own] is sent, f"{user} gets {sent} as {own}")
+            self.check(own not in self._in_doubt, f"{user} gets {sent}, which is in doubt")
+            self.check(not sent.is_refused, f"{user} gets {sent}, which was refused")
+            is_same = (values["sender"], values["receiver"], frame[3] == Type.GROUP_MESSAGE) == (
+                sent.sender, sent.receiver, sent.is_group,
+            )  # fmt: skip
+            self.check(is_same, f"{user} gets {sent} as {values}")
+            self.check(own > self._begins_after[connection], f"{user} gets {sent}, which it has acknowledged")
+            self.check(own > self._given[connection], f"{user} gets {sent} after {self._given[connection]}")
+            self._given[connection] = own
+            self._unacknowledged[connection].append(own)
+        if limit is not None and count:
+            most = limit + count
+            now = len(self._unacknowledged[connection])
+            self.check(now <= most, f"{user} has not acknowledged {now}, the limit is {limit}")
+
+    def _answers_history(
+        self, connection: object, user: str, asked: dict[str, Any], status: int, answer: dict[str, Any]
+    ) -> None:
+        if status in (Status.SERVER_BUSY, Status.SERVER_ERROR):
+            return
+        group = asked.get("groupName")
+        if group is not None and user not in self.members[group]:
+            self.check(
+                answer.get("error") == ("not_a_member" if self.members[group] else "no_such_group"),
+                f"{user} may not read {group}: {answer}",
+            )
+            return
+        self.check(status == Status.SUCCESS, f"{user} is refused a page: {answer}")
+        wanted, more = self._page(connection, user, asked) if self._history_days else ([], False)
+        got = [(message["id"], message["content"]) for message in answer["messages"]]
+        expected = [(id, self._by_id[id].content) for id in wanted]
+        self.check(got == expected, f"{user} asks {asked} and gets {got} instead of {expected}")
+        self.check(answer["more"] == more, f"{user} asks {asked} and is told more: {answer['more']}")
+
+    def _page(self, connection: object, user: str, asked: dict[str, Any]) -> tuple[list[int], bool]:
+        """The ids of the page that somebody has to get, and whether there is more."""
+        group, person = asked.get("groupName"), asked.get("person")
+        before = asked.get("before", 2**53)
+        since = self.members[group][user] if group is not None else 0
+        given = self._given[connection]
+        page: list[int] = []
+        size = 0
+        for id in sorted(self._by_id, reverse=True):
+            sent = self._by_id[id]
+            belongs = (
+                sent.receiver == group
+                if group is not None
+                else {(sent.sender, sent.receiver)} & {(user, person), (person, user)}
+            )
+            if sent.is_group != (group is not None) or not belongs or not since <= id < before:
+                continue
+            if id in self.inbox[user] and id > given:
+                continue
+            size += len(sent.content)
+            if len(page) == asked.get("limit", 50) or (page and size > self._page_characters):
+                return page[::-1], True
+            page.append(id)
+        return page[::-1], False
+
+    # --- the database -----------------------------------------------------------------------------------
+
+    def saw(self, what: str, id: int, one: str, two: str, three: str) -> None:
+        """A trigger was fired."""
+        self._pending.append((what, id, one, two, three))
+
+    def rolled_back(self) -> None:
+        self._pending.clear()
+
+    def committed(self) -> None:
+        """A transaction is on the disk."""
+        tick = self.passes()
+        doubt, self._in_doubt = self._in_doubt, set()
+        changes, self._pending = self._pending, []
+        self._last_commit = set()
+        receivers: defaultdict[int, set[str]] = defaultdict(set)
+        for what, id, one, two, three in changes:
+            if what == "dropped":
+                self._dropped(id, id in doubt)
+                doubt.discard(id)
+            elif what == "taken":
+                self.inbox[one].discard(id)
+                self.check(
+                    id in doubt or (one, id) in self.had, f"{self._by_id[id]} was taken away before {one} had it"
+                )
+            elif what == "stored":
+                self._stored(id, self._known(three), one, two)
+            elif what == "put":
+                self.inbox[one].add(id)
+                self._by_id[id].receivers.add(one)
+                receivers[id].add(one)
+            else:
+                self._changed_membership(tick, what, id, one, two)
+        self.check(not doubt, f"messages {doubt} were answered with an error, and stay")
+        for id in self._last_commit:
+            if id in self._by_id:
+                self._check_receivers(self._by_id[id], receivers[id], tick)
+
+    def _stored(self, id: int, sent: Sent, sender: str, receiver: str) -> None:
+        self.check((sender, receiver) == (sent.sender, sent.receiver), f"{sent} is stored as {sender} to {receiver}")
+        self.check(sent.id is None or self._is_forgotten(sent), f"{sent} is stored again as {id}")
+        self.check(id > self._last_id, f"{sent} gets the id {id} after {self._last_id}")
+        self.check(not sent.is_refused, f"{sent} is stored and was refused")
+        if sent.request_id is not None:
+            key = (sent.sender, sent.request_id)
+            first = self._keys.get(key)
+            self.check(
+                first is None or first is sent or first.id is None or self._is_forgotten(first),
+                f"{sent} is stored with the id of {first}",
+            )
+            self._keys[key] = sent
+        for user, since in self.members[receiver].items() if sent.is_group else ():
+            joined_now = self._changes[receiver, user][-1][0] == self.tick
+            self.check(since <= id or joined_now, f"{user}, a member of {receiver} since {since}, may not read {id}")
+        self._last_id = id
+        sent.id, sent.stored_at, sent.is_there = id, self._wall(), True
+        self._by_id[id] = sent
+        self._last_commit.add(id)
+
+    def _dropped(self, id: int, is_taken_back: bool) -> None:
+        sent = self._by_id.pop(id)
+        sent.is_there = False
+        if is_taken_back:
+            sent.id = None
+            sent.receivers.clear()
+            return
+        waits = [user for user, ids in self.inbox.items() if id in ids]
+        self.check(not waits, f"{sent} is dropped while {waits} wait for it")
+        age = self._wall() - sent.stored_at
+        self.check(age >= self._history_days * DAY, f"{sent} is dropped after {age / DAY:.2f} days")
+
+    def _check_receivers(self, sent: Sent, receivers: set[str], tick: int) -> None:
+        if not sent.is_group:
+            self.check(receivers == {sent.receiver}, f"{sent} is to reach {receivers}")
+            return
+        for user in {user for group, user in self._changes if group == sent.receiver} - {sent.sender}:
+            member = self._membership(sent.receiver, user, sent.read_at or 0, tick)
+            is_right = member is None or (user in receivers) == member
+            self.check(is_right, f"{sent} is to reach {receivers}; is {user} a member? {member}")
+        self.check(sent.sender not in receivers, f"{sent} is to reach its sender")
+
+    def _changed_membership(self, tick: int, what: str, since: int, group: str, user: str) -> None:
+        change = [tick, tick, what == "joined"]
+        self._changes[group, user].append(change)
+        self._open_changes.append(change)
+        if what == "joined":
+            self.check(since > self._last_id, f"{user} may read what {group} had before: from {since} on")
+            self.members[group][user] = since
+        else:
+            del self.members[group][user]
+
+    def turn_has_ended(self) -> None:
+        """The store's turn is over: what it changed is known to all that is served from now on."""
+        tick = self.passes()
+        for change in self._open_changes:
+            change[1] = tick
+        self._open_changes.clear()
+
+    def _membership(self, group: str, user: str, start: int, end: int) -> bool | None:
+        """Whether a user was a member between two ticks; None if that changed, or was about to."""
+        is_member = False
+        for begin, until, member in self._changes[group, user]:
+            if begin <= end and (until >= start or [begin, until, member] in self._open_changes):
+                return None
+            if until < start:
+                is_member = bool(member)
+        return is_member
+
+    def commit_is_doubted(self) -> None:
+        """The server is told that the last commit failed, and it did not."""
+        self._in_doubt = set(self._last_commit)
+
+    def crashed(self) -> None:
+        """The server is gone, with all that it knew."""
+        self.rolled_back()
+        self._in_doubt.clear()
+        for asked in self._asked.values():
+            for _, sent in asked:
+                if sent is not None:
+                    sent.open_count = 0
+                    # It may have been refused, or turned away, without anybody hearing of it.
+                    sent.is_shaken = sent.is_shaken or sent.is_group or self._may_be_busy
+        self._asked.clear()
+        self._settled.clear()
+        self.turn_has_ended()
+
+    def _is_forgotten(self, sent: Sent) -> bool:
+        return sent.id is None or self._wall() - sent.stored_at > REPEAT_DAYS * DAY
+
+    # --- the end ----------------------------------------------------------------------------------------
+
+    def final_check(self) -> None:
+        """Everything has come to rest: what was promised has happened."""
+        for sent in self.sent:
+            self.check(not sent.is_acknowledged or sent.id is not None, f"{sent} is lost")
+            for user in sent.receivers if sent.is_acknowledged else ():
+                has_it = (user, sent) in self.read or (user in self._classic and (user, sent) in self.excused)
+                self.check(has_it, f"{sent} is lost on its way to {user}")
+        for user, sent in self.read:
+            self.check(user in sent.receivers, f"{user} has {sent}, which is not for it")
+        self._check_order()
+
+    def _check_order(self) -> None:
+        """What one device wrote one after the other is stored in that order, unless it was told to try again."""
+        last: dict[Any, Sent] = {}
+        for sent in self.sent:
+            if sent.id is None or sent.is_shaken or sent.other is not None:
+                continue
+            before = last.get(sent.device)
+            self.check(
+                before is None or (before.id or 0) < sent.id, f"{sent} has overtaken {before}, which was written before"
+            )
+            last[sent.device] = sent

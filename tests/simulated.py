@@ -1,0 +1,555 @@
+"""What is simulated around the server's real code: its database, its network, and the clients at the other end.
+
+No threads, no sockets, no clock. Whatever happens by chance is drawn from the one generator of the world.
+"""
+
+import contextlib
+import random
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, cast
+
+from overseer import TRIGGERS, Overseer, Sent
+
+from jelly.client.inbox import Inbox
+from jelly.codec import HEADER, Decoder, Frame, Sign, Status, Type, encode
+from jelly.connection import Connection
+from jelly.dao import Dao
+from jelly.database import Link, SqliteDatabase, _schema, _statements
+from jelly.delivery import Delivery
+from jelly.filing import Filing
+from jelly.groups import GroupCache
+from jelly.messages import MESSAGES, encode_request, parse_object
+from jelly.passwords import LoginGuard, hash_token
+from jelly.presence import Presence
+from jelly.queue_dispatch import Dispatcher, Lane
+from jelly.services import Policy, Services
+from jelly.sessions import Session, Sessions
+from jelly.store import Store
+
+FOREVER = 2**60
+
+
+class Crash(BaseException):
+    """The server's process dies here. Not an Exception: nothing in the server can do anything about it."""
+
+
+@dataclass
+class Faults:
+    """How often things go wrong, as probabilities; `on` turns all of it on and off."""
+
+    rng: random.Random
+    statement_fails: float = 0.0
+    commit_fails: float = 0.0
+    commit_is_doubted: float = 0.0
+    crashes: float = 0.0
+    """At each of the points between two effects that can be seen from outside."""
+    happens_meanwhile: float = 0.0
+    """At such a point, something that another thread does."""
+    database_is_down: bool = False
+    is_dead: bool = False
+    """The server has crashed: what Python still runs of it, to clean up, has no effect any more."""
+    on: bool = True
+
+    def strikes(self, probability: float) -> bool:
+        return self.on and probability > 0 and self.rng.random() < probability
+
+    def may_crash(self) -> None:
+        if self.strikes(self.crashes):
+            self.is_dead = True
+            raise Crash
+
+    def may_fail(self, probability: float) -> None:
+        if self.on and (self.database_is_down or self.strikes(probability)):
+            raise sqlite3.OperationalError("simulated")
+
+
+# --- the database -------------------------------------------------------------------------------------------
+
+
+class Disk:
+    """An SQLite database in memory, with triggers that tell the overseer. One for all seeds: emptied for each."""
+
+    TABLES = (
+        "meta", "users", "tokens", "friends", "chat_groups", "members",
+        "messages", "inbox", "history", "requests", "calendar",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self.overseer: Overseer | None = None
+        database = SqliteDatabase("")
+        for statement in _statements(_schema()):
+            if statement.startswith("CREATE TABLE"):
+                statement = database.finish_table(statement, self.raw)
+            self.raw.execute(statement)
+        self.raw.create_function("saw", 5, self._saw)
+        self.raw.executescript(TRIGGERS)
+
+    def empty(self) -> None:
+        if self.raw.in_transaction:
+            self.raw.rollback()
+        self.overseer = None
+        self.raw.execute("BEGIN")
+        for table in self.TABLES:
+            self.raw.execute(f"DELETE FROM {table}")
+        self.raw.executemany("INSERT INTO meta VALUES (?, ?)", [("next_id", 1), ("filed", 0), ("schema_version", 2)])
+        self.raw.execute("COMMIT")
+
+    def count(self, table: str) -> int:
+        return int(self.raw.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
+
+    def _saw(self, what: str, id: int, one: str, two: str, three: str) -> None:
+        if self.overseer is not None:
+            self.overseer.saw(what, id, one, two, three)
+
+
+class FaultyDatabase(SqliteDatabase):
+    """The way to a disk, which can fail at each step. `meanwhile` is called where other threads may act."""
+
+    def __init__(self, disk: Disk, faults: Faults, overseer: Overseer, meanwhile: Callable[[], None]) -> None:
+        super().__init__("")
+        self.disk, self.faults, self.overseer, self.meanwhile = disk, faults, overseer, meanwhile
+
+    def connect(self) -> Any:
+        self.faults.may_fail(self.faults.statement_fails)
+        return FaultyConnection(self)
+
+
+class FaultyConnection:
+    """What `Link` needs of a DB-API connection."""
+
+    def __init__(self, database: FaultyDatabase) -> None:
+        self._database = database
+        self._raw, self._faults = database.disk.raw, database.faults
+
+    def cursor(self) -> sqlite3.Cursor:
+        if self._raw.in_transaction:
+            self._faults.may_crash()
+        self._faults.may_fail(self._faults.statement_fails)
+        return self._raw.cursor()
+
+    def execute(self, sql: str) -> None:
+        self._database.meanwhile()
+        self._faults.may_fail(self._faults.statement_fails)
+        self._raw.execute(sql)
+
+    def commit(self) -> None:
+        faults = self._faults
+        faults.may_crash()
+        faults.may_fail(faults.commit_fails)
+        self._raw.commit()
+        self._database.overseer.committed()
+        faults.may_crash()
+        is_doubted = faults.strikes(faults.commit_is_doubted)
+        if is_doubted:
+            self._database.overseer.commit_is_doubted()
+        self._database.meanwhile()
+        if is_doubted:
+            raise sqlite3.OperationalError("simulated, after the commit")
+
+    def rollback(self) -> None:
+        if self._raw.in_transaction:
+            self._raw.rollback()
+        self._database.overseer.rolled_back()
+
+    close = rollback
+
+
+# --- the network --------------------------------------------------------------------------------------------
+
+
+class Wire:
+    """A TCP connection: what is under way in both directions, and who has ended it.
+
+    It is the outlet of the server's session, too: what it cannot take at once waits there.
+    """
+
+    def __init__(self, world: Any, device: "Device", capacity: int, high: int) -> None:
+        self._world = world
+        self.device = device
+        self._capacity, self._high = capacity, high
+        self.to_server = bytearray()
+        self.to_client: deque[tuple[int, bytes]] = deque()
+        self._responses: deque[bytes] = deque()
+        self._notices: deque[tuple[int, bytes]] = deque()
+        self.is_cut = False  # nothing comes from the client any more but what is under way
+        self.has_ended = False  # nothing more is going to come from the server but what is under way
+        self.finishing = False
+        self.on_room: Callable[[], None] = lambda: None
+        self.connection: SimulatedConnection
+        # What Connection and Session look at.
+        self.read_bytes = self.written = self.confirmed = 0
+        self.is_closed = False
+        self.is_full = False
+        self._has_room = True
+        self.last_words_at: float | None = None
+
+    @property
+    def has_room(self) -> bool:
+        has_room = self._has_room
+        if not has_room:
+            self._world.may_take_meanwhile(self)  # there may be room before the one who asked does anything about it
+        return has_room
+
+    def when_room(self, function: Callable[[], None]) -> None:
+        function()
+
+    def wait_for_room(self, seconds: float) -> bool:
+        return True
+
+    def stop_spacing(self) -> None:
+        """There is no spacing here."""
+
+    @property
+    def _is_mute(self) -> bool:
+        return self.is_closed or self.has_ended or self._world.faults.is_dead
+
+    def send_responses(self, responses: Sequence[tuple[bytes, float]]) -> None:
+        for frame, _ in responses:
+            self._world.may_be_interrupted()
+            if self._world.faults.is_dead:
+                return
+            self._world.say(
+                "{} is answered 0x{:02x} 0x{:02x} {}", self.device, frame[3], frame[4], frame[HEADER.size :]
+            )
+            self._world.overseer.answers(self, self.device.user, frame)
+            if not self._is_mute:
+                self._responses.append(frame)
+        self.pump()
+
+    def send_notices(self, notices: Sequence[tuple[int, bytes]]) -> None:
+        if self._is_mute or self.finishing:
+            return
+        self._world.overseer.notifies(
+            self, self.device.user, notices, self._world.limit if self.device.is_modern else None
+        )
+        for id, frame in notices:
+            self._world.say("{} is sent {} {}", self.device, id, frame[HEADER.size :])
+            self._notices.append((id, frame))
+        self.pump()
+        if len(self._notices) > self._high:
+            self._has_room = False
+        else:
+            self._tell()
+        self._world.may_be_interrupted()
+
+    def pump(self) -> None:
+        """Let go what the network takes."""
+        while (self._responses or self._notices) and len(self.to_client) < self._capacity:
+            id, frame = (0, self._responses.popleft()) if self._responses else self._notices.popleft()
+            self.written = max(self.written, id)
+            if not self.is_cut:
+                self.to_client.append((id, frame))
+        if self.finishing and not self._responses:
+            self.has_ended = True
+
+    def took(self) -> None:
+        """The client has taken something."""
+        self.pump()
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._has_room and len(self._notices) <= self._high // 2:
+            self._has_room = True
+            self.on_room()
+
+    def look(self) -> None:
+        """See whether TCP has acknowledged everything, and nothing has come since."""
+        if not (self._notices or self._responses or self.to_client or self.to_server or self.is_cut):
+            self.confirmed = self.written
+
+    def finish(self, last_words: bytes = b"") -> None:
+        if last_words and not self.finishing and not self.is_closed:
+            self.last_words_at = 0.0
+            self._responses.append(last_words)
+        self.finishing = True
+        self._notices.clear()
+        if not self.is_closed:
+            self.pump()
+
+    def close(self) -> None:
+        if not self.is_closed:
+            self.is_closed = self.has_ended = True
+            self._responses.clear()
+            self._notices.clear()
+
+    def cut(self, kept: int) -> None:
+        """The client's end is gone; of what it wrote the server still gets so many bytes."""
+        self.is_cut = True
+        del self.to_server[kept:]
+        self.to_client.clear()
+        self.pump()
+
+
+class SimulatedConnection(Connection):
+    """The real reader, without a socket and a thread: it is called with what came."""
+
+    def __init__(self, server: "SimulatedServer", wire: Wire, overseer: Overseer) -> None:
+        self.server = cast(Any, server)
+        self.request = cast(Any, None)
+        self.address = "simulated"
+        self.tls = None
+        self.outbox = cast(Any, wire)
+        self.session = Session(cast(Any, wire), self.address)
+        self.lane = Lane(self.session)
+        self.decoder = Decoder()
+        self.part_since = None
+        self._overseer = overseer
+        wire.on_room = self._wants_more
+        wire.connection = self
+
+    def reads(self, data: bytes) -> None:
+        self._read(data)
+
+    def _acknowledge(self, frame: Frame) -> bool:
+        if self.session.user is not None:
+            self._overseer.acknowledges(self.outbox, self.session.user, int(parse_object(frame.body)["id"]))
+        return super()._acknowledge(frame)
+
+
+class WatchedDispatcher(Dispatcher):
+    """The real dispatcher. There are no workers: its lanes are served when the world says so."""
+
+    overseer: Overseer
+
+    def submit(self, lane: Lane, frames: Sequence[Frame], asked_at: float) -> None:
+        wire = cast(Wire, lane.session.outlet)
+        for frame in frames:
+            self.overseer.asks(wire, wire.device.user, frame)
+        super().submit(lane, frames, asked_at)
+
+    @property
+    def has_work(self) -> bool:
+        return not self._queue.empty()
+
+    @property
+    def queue_size(self) -> int:
+        return self._queue.maxsize
+
+    @queue_size.setter
+    def queue_size(self, size: int) -> None:
+        self._queue.maxsize = size
+
+    def serve_next(self) -> None:
+        """What a worker does with one lane."""
+        job = self._serve(self._queue.get_nowait())
+        if job is not None:
+            self._store.submit([job])
+
+
+class OrderedSessions(Sessions):
+    """The real register; but those who are told of something stand in a set, which has another order each time."""
+
+    def tell(self, users: Iterable[str], frame: bytes) -> None:
+        super().tell(sorted(users), frame)
+
+
+class SimulatedServer:
+    """The server's real parts, put together as `JellyServer` does, on a simulated clock and database."""
+
+    def __init__(self, world: Any) -> None:
+        clock = world.clock
+        database = FaultyDatabase(world.disk, world.faults, world.overseer, world.may_act_meanwhile)
+        self.settings = SimpleNamespace(classic_gap=0, max_body=64 * 1024)
+        self.is_stopping = False
+        self.connections: set[Any] = set()
+        self.flusher = SimpleNamespace(forget=lambda _: None)
+        self.sessions = OrderedSessions()
+        self.groups = GroupCache(300.0, 600.0, clock)
+        self.delivery = Delivery(self.sessions)
+        self.presence = Presence(self.sessions)
+        self.filing = Filing(world.history_days, clock, world.wall)
+        self.store = Store(Dao(Link(database)), self.delivery, self.filing, self.groups.forget_all, clock)
+        reader = Dao(Link(database))
+
+        @contextlib.contextmanager
+        def reading() -> Iterator[Dao]:
+            yield reader
+
+        policy = Policy(password_cost=1, keeps_history=self.filing.keeps_history)
+        services = Services(policy, self.sessions, self.presence, self.groups, self.delivery, reading, LoginGuard())
+        self.dispatcher = WatchedDispatcher(services, self.store, 1, world.queue_size, lambda *_: None)
+        self.dispatcher.overseer = world.overseer
+
+    def is_starved(self, session: Session) -> bool:
+        """Whether a session could be given more, and nobody is going to do so."""
+        is_known = session.caught_up or session in self.delivery._hungry or session in self.store._wanting
+        return not is_known and session.has_room
+
+    def leftovers(self) -> dict[str, int]:
+        """How much is left in memory where nothing is to be left when nobody is there."""
+        sizes: dict[str, Any] = {
+            "sessions": self.sessions._by_user,
+            "hungry": self.delivery._hungry,
+            "outgoing": self.delivery._outgoing,
+            "unfiled": self.filing._unfiled,
+            "jobs": self.store._jobs,
+            "delivered": self.store._delivered,
+            "wanting": self.store._wanting,
+            "calls": self.store._calls,
+            "lists of friends": self.presence._lists,
+            "watchers": self.presence._watchers,
+            "online": self.presence._online,
+        }
+        return {name: len(value) for name, value in sizes.items() if value}
+
+
+# --- the clients --------------------------------------------------------------------------------------------
+
+
+class Device:
+    """One client of one user: the real inbox, and around it what a client does, as the protocol advises."""
+
+    def __init__(self, world: Any, user: str, name: str, is_modern: bool, token: int, window: int) -> None:
+        self._world = world
+        self.user, self.name, self.is_modern, self._token, self.window = user, name, is_modern, token, window
+        self.wire: Wire | None = None
+        self.is_online = False
+        self.is_deaf = False
+        self.was_taken_over = False
+        self.starts()
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @property
+    def token_hash(self) -> str:
+        return hash_token(self._token)
+
+    def starts(self) -> None:
+        """The program begins, with an empty memory."""
+        self.inbox = Inbox()
+        self.log: set[int] = set()
+        self.last_id = 0
+        self.callbacks: deque[tuple[int, str]] = deque()
+        self.kernel: deque[str] = deque()  # a classic client's: what its machine has, and it has not read
+        self._outgoing: list[Sent] = []  # not answered yet, in the order in which they are to be written
+        self._asked: deque[tuple[int, Sent | None]] = deque()  # written on this connection and not answered
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self._outgoing or self._asked or self.callbacks or self.kernel)
+
+    def connects(self, wire: Wire) -> None:
+        self.wire = wire
+        self.was_taken_over = self.is_deaf = False
+        values: dict[str, Any] = {"username": self.user, "token": self._token}
+        if self.is_modern:
+            values["features"] = ["ack"]
+        self._asks(Type.RECONNECT, values)
+
+    def writes(self, sent: Sent) -> None:
+        """The application sends a message."""
+        self._outgoing.append(sent)
+        self.pump()
+
+    def asks(self, type: Type, values: dict[str, Any]) -> None:
+        """The application asks for something else."""
+        if self.is_online:
+            self._asks(type, {"username": self.user, **values})
+
+    def _asks(self, type: Type, values: dict[str, Any]) -> None:
+        assert self.wire is not None
+        self._world.say("{} asks 0x{:02x} {}", self, type, values)
+        self._asked.append((type, None))
+        self.wire.to_server += encode_request(type, values)
+
+    def pump(self) -> None:
+        """Write the messages that are to be written, in their order."""
+        if not self.is_online or self.wire is None:
+            return
+        under_way = [sent for _, sent in self._asked]
+        for sent in self._outgoing:
+            if len(self._asked) >= self.window:
+                return
+            if sent not in under_way:
+                self._puts_on(self.wire, sent)
+
+    def _puts_on(self, wire: Wire, sent: Sent) -> None:
+        self._world.say("{} writes {}", self, sent)
+        type = Type.GROUP_MESSAGE if sent.is_group else Type.PERSON_MESSAGE
+        self._asked.append((type, sent))
+        wire.to_server += encode(Sign.REQUEST, type, 0, sent.body)
+
+    def repeats(self) -> None:
+        """Write again what has no answer yet."""
+        unanswered = [sent for _, sent in self._asked if sent is not None and sent.request_id is not None]
+        if unanswered and self.wire is not None:
+            self._puts_on(self.wire, unanswered[0])
+
+    def heartbeat(self) -> None:
+        if self.is_online and self.wire is not None:
+            self.wire.to_server += encode_request(Type.HEARTBEAT, {})
+
+    def takes(self, frames: Iterable[tuple[int, bytes]]) -> None:
+        """Something has come."""
+        for id, data in frames:
+            _, sign, type, status, _ = HEADER.unpack_from(data)
+            frame = Frame(sign, type, status, data[HEADER.size :])
+            if frame.sign == Sign.RESPONSE:
+                self._settles(frame)
+            else:
+                self._notes(frame, id)
+        self.acknowledges(self.inbox.repeated())
+        self.pump()
+
+    def _settles(self, frame: Frame) -> None:
+        type, sent = self._asked.popleft()
+        assert type == frame.type
+        if type == Type.RECONNECT:
+            self.is_online = frame.status == Status.SUCCESS
+            if self.is_online:
+                self.inbox.begin()
+        elif sent in self._outgoing and (
+            sent.request_id is None or frame.status in (Status.SUCCESS, Status.REQUEST_ERROR)
+        ):
+            self._outgoing.remove(sent)
+
+    def _notes(self, frame: Frame, id: int) -> None:
+        values = parse_object(frame.body)
+        if frame.type == Type.SYSTEM:
+            self.was_taken_over = self.was_taken_over or values["event"] == "taken_over"
+        elif not self.is_modern:
+            self._world.overseer.arrived(self.user, values["content"], id)
+            self.kernel.append(values["content"])
+        elif frame.type in MESSAGES and self.inbox.is_new(values["id"], hash(frame.body)):
+            self.callbacks.append((values["id"], values["content"]))
+
+    def hands_over(self) -> None:
+        """The application gets the next message."""
+        if self.kernel:
+            self._world.overseer.was_read(self.user, self.kernel.popleft())
+        if self.callbacks:
+            id, content = self.callbacks.popleft()
+            self._world.say("{} hands over {} {}", self, id, content)
+            self._world.overseer.handed_over(self, content, id)
+            self.acknowledges(self.inbox.handed_over(id, self._world.clock()))
+
+    def acknowledges(self, upto: int | None) -> None:
+        if upto is not None and self.wire is not None and self.is_online:
+            self._world.say("{} acknowledges {}", self, upto)
+            self.wire.to_server += encode_request(Type.ACK, {"id": upto})
+
+    def is_cut(self, reads_on: bool) -> None:
+        """The connection has ended. What its machine has, a classic client reads, or not."""
+        self.wire, self.is_online = None, False
+        self._asked.clear()
+        for sent in [sent for sent in self._outgoing if sent.request_id is None]:
+            sent.is_shaken = True  # nobody knows what becomes of it
+            self._outgoing.remove(sent)
+        while self.kernel:
+            if reads_on:
+                self.hands_over()
+            else:
+                self._world.overseer.died_unread(self.user, self.kernel.popleft())
+
+    def dies(self) -> None:
+        """The program ends, with all that it knew."""
+        for sent in self._outgoing:
+            sent.is_shaken = True
+        self.is_cut(reads_on=False)
+        self.starts()

@@ -1,0 +1,583 @@
+"""The server's logic in a simulated world, where everything that can go wrong does, and every run can be repeated.
+
+    python tests/simulation.py --seeds 5000              # many worlds, until one violates a promise
+    python tests/simulation.py --seed 1234 --trace       # one of them, step by step
+
+The real code: `Connection` (what it does with what it reads), `Dispatcher`, `Services`, `Sessions`, `Delivery`,
+`Store`, `Filing` and `Dao` over SQLite in memory, and the client's `Inbox`. Simulated (`simulated.py`): the clock, the
+network, the disk's failures, crashes, and clients. The overseer (`overseer.py`) says what must be true at each moment.
+
+From its seed a world draws first how often each kind of event happens in it, and how large each limit is: so some
+worlds have crashes and nothing else, some have receivers that read nothing, some have all at once. Then it draws one
+event after the other. At last the world heals, and everything has to come to rest.
+"""
+
+import argparse
+import contextlib
+import logging
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # called by its name: as pytest does, look for the program in the directory above
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from overseer import DAY, Overseer, Sent, Violation
+from simulated import FOREVER, Crash, Device, Disk, Faults, SimulatedConnection, SimulatedServer, Wire
+
+from jelly import dao, delivery, filing, services, sessions, store
+from jelly.codec import Type
+from jelly.messages import encode_request
+
+GROUPS = ("g0", "u1")
+"""The second one has the name of a user, too."""
+MAX_ROUNDS = 400
+"""In so many rounds a healed world has to come to rest."""
+EPOCH = 1_800_000_000.0
+
+Event = Callable[[], None]
+
+
+class World:
+    """One simulated world. `run` plays it from its beginning to its end; raises Violation."""
+
+    def __init__(self, seed: int, disk: Disk, trace: Callable[[str], None] | None = None) -> None:
+        self.seed, self.disk, self._trace = seed, disk, trace
+        self.rng = rng = random.Random(seed)
+        self._now = 1000.0
+        self._interrupted = False
+        self.history_days = rng.choice((0.0, 30.0, 30.0))
+        self.queue_size = rng.choice((2, 5, 1000, 1000))
+        self.limits = self._draw_limits()
+        self.limit: int = self.limits[sessions, "MAX_UNACKNOWLEDGED"]
+        self.faults = Faults(rng, on=False)
+        self._users = [f"u{number}" for number in range(rng.randint(2, 4))]
+        classic = [user for user in self._users[1:] if rng.random() < 0.3]
+        self.overseer = Overseer(
+            self.wall,
+            self.history_days,
+            classic,
+            page_characters=self.limits[services, "PAGE_CHARACTERS"],
+            may_be_busy=self.queue_size < 1000,
+        )
+        window = rng.choice((1, 4, 16))
+        self.devices = [
+            Device(self, user, f"{user}.{number}", user not in classic, rng.getrandbits(62), window)
+            for user in self._users
+            for number in range(1 if rng.random() < 0.7 else 2)
+        ]
+        self.wires: list[Wire] = []
+        self._count = 0
+        self._events, self._weights = self._draw_events()
+        self.server: SimulatedServer
+
+    def clock(self) -> float:
+        """The monotonic clock of this world."""
+        return self._now
+
+    def wall(self) -> float:
+        """The time of day."""
+        return EPOCH + self._now
+
+    def say(self, text: str, *values: object) -> None:
+        """One line of the trace."""
+        if self._trace is not None:
+            self._trace(f"{self._now:12.3f}  {text.format(*values)}")
+
+    # --- the beginning ----------------------------------------------------------------------------------
+
+    def _draw_limits(self) -> dict[Any, int]:
+        """The limits of the real code, much smaller than they are, so that each is reached."""
+        draw = self.rng.choice
+        return {
+            (sessions, "MAX_UNACKNOWLEDGED"): draw((1, 4, 10, 1000)),
+            (delivery, "PAGE"): draw((2, 3, 10, 100)),
+            (filing, "FILE_COUNT"): draw((1, 3, 2000)),
+            (filing, "SWEEP_COUNT"): draw((2, 10, 500)),
+            (services, "READ_AT_A_TIME"): draw((1, 2, 20)),
+            (services, "PAGE_CHARACTERS"): draw((40, 128 * 1024)),
+            (store, "BATCH_REQUESTS"): draw((1, 3, 2000)),
+            (dao, "ID_BLOCK"): draw((1, 3, 10, 1_000_000)),
+        }
+
+    def _draw_events(self) -> tuple[list[Event], list[float]]:
+        """What can happen in this world, and how often. Half of what is rare never happens."""
+        often: list[Event] = [
+            self._write, self._reach_server, self._reach_client, self._serve, self._turn, self._hand_over,
+            self._connect,
+        ]  # fmt: skip
+        seldom: list[Event] = [
+            self._cut, self._die, self._crash, self._fall_silent,
+            self._reuse_request_id, self._confirm, self._wait_long, self._sweep_groups, self._fail_database,
+            self._repeat, self._acknowledge_wrongly, self._let_flow,
+        ]  # fmt: skip
+        rng = self.rng
+        events = [(event, rng.uniform(0.5, 5.0)) for event in often]
+        events += [(event, rng.choice((0.0, 0.0, 0.3, 1.5))) for event in seldom]
+        events += [(self._change_group, rng.choice((0.0, 3.0))), (self._ask_for_history, rng.choice((0.0, 2.0, 5.0)))]
+        possible = [(event, weight) for event, weight in events if weight]
+        faults = self.faults
+        faults.statement_fails = rng.choice((0.0, 0.0, 0.01))
+        faults.commit_fails = rng.choice((0.0, 0.1, 0.3))
+        faults.commit_is_doubted = rng.choice((0.0, 0.2, 0.5))
+        faults.crashes = rng.choice((0.0, 0.0, 0.01))
+        faults.happens_meanwhile = rng.choice((0.0, 0.1, 0.5))
+        return [event for event, _ in possible], [weight for _, weight in possible]
+
+    def _prepare(self) -> None:
+        """Users, their tokens and friends, and two groups."""
+        self.disk.empty()
+        self.disk.overseer, self.overseer.raw = self.overseer, self.disk.raw
+        run = self.disk.raw.executemany
+        run("INSERT INTO users (username, password) VALUES (?, '')", [(user,) for user in self._users])
+        run(
+            "INSERT INTO tokens VALUES (?, ?, ?)",
+            [(device.token_hash, device.user, FOREVER) for device in self.devices],
+        )
+        run("INSERT INTO friends VALUES (?, ?)", [(self._users[0], self._users[1])])
+        run("INSERT INTO chat_groups VALUES (?, ?)", [(group, self._users[0]) for group in GROUPS])
+        members = [
+            (group, user, position, 1)
+            for group in GROUPS
+            for position, user in enumerate(self._users)
+            if position == 0 or self.rng.random() < 0.4
+        ]
+        run("INSERT INTO members VALUES (?, ?, ?, ?)", members)
+        self.overseer.committed()
+        self.overseer.turn_has_ended()
+
+    # --- the course -------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        rng = self.rng
+        self._prepare()
+        self.server = SimulatedServer(self)
+        steps = rng.choice((60, 150, 300))
+        if rng.random() < 0.7:
+            self._come_to_rest()  # everybody is there before it begins
+        self.faults.on = True
+        for event in rng.choices(self._events, self._weights, k=steps):
+            self._now += rng.choice((0.0, 0.001, 0.03, 0.1))
+            self._guarded(event)
+        self._heal()
+        self._come_to_rest()
+        self.overseer.final_check()
+        self._leave()
+
+    def _guarded(self, event: Event) -> None:
+        """Something happens; the server may die of it, and is then started again."""
+        try:
+            event()
+        except Crash:
+            self._restart()
+
+    def _restart(self) -> None:
+        self.say("the server crashes, and is started again")
+        self.disk.raw.rollback()
+        self.faults.is_dead = False
+        self.overseer.crashed()
+        wires, self.wires = self.wires, []
+        for wire in wires:
+            if wire.device.wire is wire:
+                if self.rng.random() < 0.5:  # what was under way arrives, or not
+                    wire.device.takes(wire.to_client)
+                wire.device.is_cut(reads_on=self.rng.random() < 0.5)
+        self.server = SimulatedServer(self)
+
+    def may_be_interrupted(self) -> None:
+        """The store, or a worker, is about to do something that can be seen from outside."""
+        self.faults.may_crash()
+        self.may_act_meanwhile()
+
+    def may_act_meanwhile(self) -> None:
+        """Another thread acts while the store is at work (but not within its transaction)."""
+        if not self._interrupted and self.faults.strikes(self.faults.happens_meanwhile):
+            self._interrupted = True
+            self.say("meanwhile:")
+            try:
+                self.rng.choice((self._reach_server, self._reach_client, self._serve, self._hand_over))()
+            finally:
+                self._interrupted = False
+
+    def may_take_meanwhile(self, wire: Wire) -> None:
+        """A client takes what it has been sent while the store is at work."""
+        if self.faults.strikes(self.faults.happens_meanwhile) and wire.device.wire is wire and not wire.device.is_deaf:
+            while wire.to_client:
+                wire.device.takes([wire.to_client.popleft()])
+                wire.took()
+
+    # --- events -----------------------------------------------------------------------------------------
+
+    def _device(self) -> Device:
+        return self.rng.choice(self.devices)
+
+    def _write(self) -> None:
+        """Somebody writes one message, or a few."""
+        device = self._device()
+        for _ in range(self.rng.choice((1, 1, 1, 3, 8))):
+            is_group = self.rng.random() < 0.4
+            receiver = self.rng.choice(GROUPS if is_group else self._users)
+            request_id = f"r{self._count}" if device.is_modern and self.rng.random() < 0.8 else None
+            self._send(device, receiver, is_group, request_id)
+
+    def _send(
+        self, device: Device, receiver: str, is_group: bool, request_id: str | None, other: Sent | None = None
+    ) -> None:
+        self._count += 1
+        content = f"m{self._count} " + "x" * self.rng.choice((0, 0, 30))
+        values = {"sender": device.user, "receiver": receiver, "content": content, "time": 1, "requestId": request_id}
+        body = encode_request(Type.PERSON_MESSAGE, values)[9:]
+        sent = Sent(content, device.user, receiver, is_group, request_id, body, self._count, device, other)
+        self.overseer.writes(sent)
+        device.writes(sent)
+
+    def _reuse_request_id(self) -> None:
+        """Somebody takes the id of a message that was acknowledged for another one: a bug in a client."""
+        taken = [s for s in self.overseer.sent if s.is_acknowledged and s.request_id and not s.other]
+        if taken:
+            other = self.rng.choice(taken)
+            self._send(other.device, other.receiver, other.is_group, other.request_id, other)
+
+    def _change_group(self) -> None:
+        """A group's creator takes somebody in or out, or ends it, or founds it again; or a member leaves."""
+        device, group = self.devices[0] if self.rng.random() < 0.7 else self._device(), self.rng.choice(GROUPS)
+        kinds = (Type.ADD_MEMBER, Type.REMOVE_MEMBER, Type.DISBAND_GROUP, Type.CREATE_GROUP)
+        [kind] = self.rng.choices(kinds, (6.0, 4.0, 0.2, 0.5))
+        values = {"groupName": group}
+        if kind in (Type.ADD_MEMBER, Type.REMOVE_MEMBER):
+            values["member"] = self.rng.choice(self._users)
+        device.asks(kind, values)
+
+    def _ask_for_history(self) -> None:
+        device, rng = self._device(), self.rng
+        if not device.is_modern:
+            return
+        own = [group for group in GROUPS if device.user in self.overseer.members[group]]
+        values: dict[str, Any] = {"person": rng.choice(self._users)}
+        if rng.random() < 0.6:
+            values = {"groupName": rng.choice(own if own and rng.random() < 0.9 else GROUPS)}
+        if rng.random() < 0.5:
+            values["limit"] = rng.randint(1, 5)
+        if rng.random() < 0.3:
+            values["before"] = rng.randint(1, 30)
+        device.asks(Type.HISTORY, values)
+
+    def _reach_server(self) -> None:
+        """Something that a client wrote arrives, cut anywhere; or the end of its connection."""
+        if not self.wires:
+            return
+        wire = self.rng.choice(self.wires)
+        if wire.to_server and not wire.is_closed:
+            count = len(wire.to_server) if self.rng.random() < 0.8 else self.rng.randint(1, len(wire.to_server))
+            data = bytes(wire.to_server[:count])
+            del wire.to_server[:count]
+            self.say("the server reads {} bytes of {}", count, wire.device)
+            wire.connection.reads(data)
+        elif wire.is_cut or wire.is_closed:
+            self.say("the server notices the end of {}", wire.device)
+            self.wires.remove(wire)
+            wire.connection.finish()
+
+    def _reach_client(self) -> None:
+        """Something that the server wrote arrives; or the end of the connection."""
+        device = self._device()
+        wire = device.wire
+        if wire is None or device.is_deaf:
+            return
+        if wire.to_client:
+            count = len(wire.to_client) if self.rng.random() < 0.8 else self.rng.randint(1, len(wire.to_client))
+            device.takes([wire.to_client.popleft() for _ in range(count)])
+            if device.wire is wire:
+                wire.took()
+        elif wire.has_ended:
+            self.say("{} notices the end", device)
+            self._end(device, reads_on=True)
+
+    def _serve(self) -> None:
+        """A worker serves a lane."""
+        if self.server.dispatcher.has_work:
+            self.server.dispatcher.serve_next()
+
+    def _turn(self) -> None:
+        """The store thread does what is due."""
+        self.server.store.step()
+        self.overseer.turn_has_ended()
+        for user in self._users:
+            session = self.server.sessions.get(user)
+            if session is not None:
+                is_there = session.outlet in self.wires
+                self.overseer.check(is_there, f"{user} is taken to be online, and its connection has ended")
+                self.overseer.check(not self.server.is_starved(session), f"{user} has room, and nobody gives it more")
+
+    def _hand_over(self) -> None:
+        """An application gets its next message, or all that wait."""
+        device = self._device()
+        for _ in range(self.rng.choice((1, 1, 1, 100))):
+            if not (device.callbacks or device.kernel):
+                return
+            device.hands_over()
+
+    def _connect(self) -> None:
+        """A client comes (back), perhaps taking over from another one of its user."""
+        device = self._device()
+        rivals = [other for other in self.devices if other.user == device.user and other.is_online]
+        if device.wire is not None or ((rivals or device.was_taken_over) and self.rng.random() < 0.8):
+            return
+        wire = Wire(self, device, self.rng.choice((1, 3, 1000)), self.rng.choice((1, 5, 100)))
+        SimulatedConnection(self.server, wire, self.overseer)
+        self.wires.append(wire)
+        device.connects(wire)
+
+    def _cut(self) -> None:
+        """A connection breaks; the server has not noticed yet."""
+        device = self._device()
+        if device.wire is not None:
+            self.say("{} is cut off", device)
+            self._end(device, reads_on=self.rng.random() < 0.5)
+
+    def _die(self) -> None:
+        """A client's program ends, and its memory is gone."""
+        device = self._device()
+        self.say("{} dies", device)
+        wire = device.wire
+        device.dies()
+        if wire is not None:
+            wire.cut(self.rng.randint(0, len(wire.to_server)))
+
+    def _end(self, device: Device, reads_on: bool) -> None:
+        wire = device.wire
+        assert wire is not None
+        if wire.to_client and self.rng.random() < 0.5:
+            device.takes(wire.to_client)
+        device.is_cut(reads_on)
+        wire.cut(self.rng.randint(0, len(wire.to_server)))
+
+    def _crash(self) -> None:
+        raise Crash
+
+    def _repeat(self) -> None:
+        """An impatient client sends a message again that has no answer yet."""
+        self._device().repeats()
+
+    def _acknowledge_wrongly(self) -> None:
+        """A client acknowledges a message that it was not sent: a bug, of no consequence."""
+        device = self._device()
+        others = [sent.id for sent in self.overseer.sent if sent.id is not None and device.user not in sent.receivers]
+        if others and device.is_modern:
+            device.acknowledges(self.rng.choice(others))
+
+    def _fall_silent(self) -> None:
+        """A client stops reading, or begins again."""
+        device = self._device()
+        device.is_deaf = not device.is_deaf
+
+    def _confirm(self) -> None:
+        """Somebody's TCP has acknowledged what it was sent; a client gives a sign of life."""
+        for wire in self.wires:
+            wire.look()
+        self._device().heartbeat()
+
+    def _wait_long(self) -> None:
+        """Time passes: enough for filing, or for housekeeping."""
+        self._now += self.rng.choice((0.2, 1.5, 700.0, 3 * DAY))
+
+    def _sweep_groups(self) -> None:
+        self.server.groups.sweep()
+
+    def _fail_database(self) -> None:
+        """The database goes away, or comes back."""
+        self.faults.database_is_down = not self.faults.database_is_down
+
+    # --- the end ----------------------------------------------------------------------------------------
+
+    def _heal(self) -> None:
+        self.say("the world heals")
+        self.faults.on = False
+        self.queue_size = self.server.dispatcher.queue_size = 1000
+        for device in self.devices:
+            device.is_deaf = False
+            device.window = 100
+            if device.wire is not None and self.rng.random() < 0.5:  # a last cut, of what it has acknowledged, too
+                while device.callbacks:
+                    device.hands_over()
+                self._end(device, reads_on=False)
+
+    def _come_to_rest(self) -> None:
+        """Everybody comes back, and who has something to do takes over, until nothing is left to do."""
+        for _ in range(MAX_ROUNDS):
+            if self._is_at_rest():
+                return
+            for user in self._users:
+                own = [device for device in self.devices if device.user == user]
+                next_one = next((device for device in own if not device.is_idle), own[0])
+                if next_one.wire is None and (not next_one.is_idle or all(device.wire is None for device in own)):
+                    self._bring_back(next_one)
+            self._let_flow()
+            self._now += 0.3
+        self.overseer.fail(f"the world does not come to rest: {self._unrest()}")
+
+    def _bring_back(self, device: Device) -> None:
+        wire = Wire(self, device, 1000, 100)
+        SimulatedConnection(self.server, wire, self.overseer)
+        self.wires.append(wire)
+        device.connects(wire)
+
+    def _let_flow(self) -> None:
+        """All that is under way arrives and is served."""
+        for wire in list(self.wires):
+            if wire.to_server and not wire.is_closed:
+                data = bytes(wire.to_server)
+                wire.to_server.clear()
+                wire.connection.reads(data)
+            if ((wire.is_cut and not wire.to_server) or wire.is_closed) and wire in self.wires:
+                self.wires.remove(wire)
+                wire.connection.finish()
+        while self.server.dispatcher.has_work:
+            self._serve()
+        self._turn()
+        while self.server.store._jobs and not self.faults.on:
+            self._turn()
+        for device in self.devices:
+            wire_of = device.wire
+            if wire_of is not None:
+                device.takes([wire_of.to_client.popleft() for _ in range(len(wire_of.to_client))])
+                wire_of.took()
+                if wire_of.has_ended and not wire_of.to_client:
+                    self._end(device, reads_on=True)
+            while device.callbacks or device.kernel:
+                device.hands_over()
+        for wire in self.wires:
+            wire.look()
+        for device in self.devices:
+            if not device.is_modern:
+                device.heartbeat()
+
+    def _unrest(self) -> dict[str, Any]:
+        return {
+            "inbox": {user: ids for user, ids in self.overseer.inbox.items() if ids},
+            "devices": [device for device in self.devices if not device.is_idle],
+            "under way": [wire.device for wire in self.wires if wire.to_server and not wire.device.is_online]
+            + list(self.server.store._jobs),
+            "offline": [user for user in self._users if not any(d.is_online for d in self.devices if d.user == user)],
+        }
+
+    def _is_at_rest(self) -> bool:
+        return not any(self._unrest().values()) and not self.server.dispatcher.has_work
+
+    def _leave(self) -> None:
+        """Everybody goes; then nothing is left in memory, and in the end (in some worlds) nothing in the tables."""
+        for device in self.devices:
+            if device.wire is not None:
+                self._end(device, reads_on=True)
+        # Twice 31 days, because how old an id is, is known from one sweep to the next.
+        for days in (0.0, 31.0, 31.0) if self.rng.random() < 0.2 else (0.0,):
+            self._now += days * DAY
+            for _ in range(500):
+                self._let_flow()
+                self._now += 1.1 if days == 0 else 0.1
+                if self.server.filing.due_at > self._now + 2.0 and not self.wires:
+                    break
+            left = self.server.leftovers()
+            self.overseer.check(not left, f"left in memory: {left}")
+        names = ("inbox",) if not days else ("inbox", "messages", "history", "requests")
+        tables = {name: self.disk.count(name) for name in names}
+        self.overseer.check(not any(tables.values()), f"left in the tables: {tables}")
+
+
+# --- many worlds --------------------------------------------------------------------------------------------
+
+
+class Ears(logging.Handler):
+    """Hears of errors that the server did not expect: it catches and logs them, and goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.heard: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if ".py:" in record.getMessage():
+            self.heard.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[Ears]:
+    """The server's log goes to us alone."""
+    ears, log = Ears(), logging.getLogger("jelly")
+    before = log.level, log.propagate
+    log.addHandler(ears)
+    log.setLevel(logging.ERROR)
+    log.propagate = False
+    try:
+        yield ears
+    finally:
+        log.removeHandler(ears)
+        log.level, log.propagate = before
+
+
+@contextlib.contextmanager
+def limits_of(world: World) -> Iterator[None]:
+    """The real code with the limits of a world."""
+    usual = {key: getattr(*key) for key in world.limits}
+    for (module, name), value in world.limits.items():
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for (module, name), value in usual.items():
+            setattr(module, name, value)
+
+
+def simulate(seed: int, disk: Disk, trace: Callable[[str], None] | None = None) -> str:
+    """Play the world of a seed; what it violated, in one sentence, or nothing."""
+    world = World(seed, disk, trace)
+    with listening() as ears, limits_of(world):
+        try:
+            world.run()
+        except Violation as violation:
+            return " ".join([f"{violation}.", *ears.heard])
+        except Exception as error:
+            if trace is not None:
+                raise
+            return f"{type(error).__name__}: {error}."
+        finally:
+            disk.overseer = None
+        return f"in the server's log: {ears.heard[0]}." if ears.heard else ""
+
+
+def first_failure(seeds: range) -> tuple[int, str] | None:
+    """The first of some seeds whose world violates a promise, and what it says."""
+    disk = Disk()
+    try:
+        for seed in seeds:
+            if what := simulate(seed, disk):
+                return seed, f"{what} Seed {seed}: python tests/simulation.py --seed {seed} --trace"
+        return None
+    finally:
+        disk.raw.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Play simulated worlds.")
+    parser.add_argument("--seed", type=int, help="play this one")
+    parser.add_argument("--trace", action="store_true", help="print what happens")
+    parser.add_argument("--seeds", type=int, default=1000, help="play so many (default: 1000)")
+    arguments = parser.parse_args()
+    if arguments.seed is not None:
+        disk = Disk()
+        what = simulate(arguments.seed, disk, print if arguments.trace else None)
+        print(what or "Nothing was violated.")
+        return 1 if what else 0
+    started = time.perf_counter()
+    failure = first_failure(range(arguments.seeds))
+    if failure is not None:
+        print(failure[1])
+        return 1
+    print(f"{arguments.seeds} worlds, {arguments.seeds / (time.perf_counter() - started):.0f} a second.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

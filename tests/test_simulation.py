@@ -1,0 +1,132 @@
+"""The server's logic in simulated worlds: none of them violates a promise, and bugs that we put in are found."""
+
+import inspect
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simulated import Disk
+from simulation import first_failure, simulate
+
+from jelly.client.inbox import Inbox
+from jelly.dao import Dao
+from jelly.delivery import Delivery
+from jelly.filing import Filing
+from jelly.groups import GroupCache
+from jelly.services import Services
+from jelly.sessions import Sessions, Window
+from jelly.store import Store
+
+SEEDS = 1000
+FEW_SEEDS = 400
+"""In so many worlds each bug is to be found."""
+PROGRAM = Path(__file__).parent / "simulation.py"
+
+
+def test_no_world_violates_a_promise() -> None:
+    """A failure names the seed, and how to play that world again."""
+    failure = first_failure(range(SEEDS))
+    assert failure is None, failure[1]
+
+
+def test_a_seed_gives_the_same_world_again() -> None:
+    """Step by step, in this process and in others, whatever order their sets have."""
+    traces = [
+        subprocess.run(
+            [sys.executable, str(PROGRAM), "--seed", "12", "--trace"],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            cwd=PROGRAM.parent.parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    ]
+    lines: list[str] = []
+    disk = Disk()
+    assert simulate(11, disk) == ""  # a world leaves nothing to the next one
+    assert simulate(12, disk, lines.append) == ""
+    disk.raw.close()
+    assert len(lines) > 20
+    assert traces == ["\n".join([*lines, "Nothing was violated.\n"])] * 2
+
+
+# What is wrong; then where, what is there, and what is put in its place.
+BUGS: dict[str, list[tuple[type, str, str, str]]] = {
+    "answers before the commit": [
+        (Store, "_write", "messages], inbox)", "messages], inbox)\n        self._on_success(jobs, messages)"),
+        (Store, "_turn", "self._on_success(jobs, messages)", "pass"),
+    ],
+    "does not take back what is in doubt": [(Store, "_on_failure", "if messages:", "if False:")],
+    "takes back only the last of what is in doubt": [
+        (Store, "_on_failure", "self._doubtful[0] if self._doubtful else ", ""),
+    ],
+    "delivers what is in doubt": [(Store, "_turn", "if self._doubtful:", "if False:")],
+    "uses ids again": [(Dao, "forget_ids", "self._next_id, self._last_id = 1, 0", "pass")],
+    "a session begins as if it had everything": [
+        (Delivery, "begin", "session.caught_up = False", "session.caught_up = True"),
+    ],
+    "a page skips one": [(Delivery, "feed", "session.given = notices[-1][0]", "session.given = notices[-1][0] + 1")],
+    "caught up too early": [(Delivery, "feed", "len(waiting) < limit", "len(waiting) <= limit")],
+    "pushes to those who are behind": [(Delivery, "push", "if not session.caught_up:", "if False:")],
+    "never falls behind": [(Delivery, "flush", "if not session.has_room:", "if False:")],
+    "gives what it has an acknowledgement for": [(Store, "_gather", " or _has_change(jobs)", "")],
+    "forgets acknowledgements when it fails": [(Store, "_on_failure", "self.delivered(user, upto)", "pass")],
+    "deletes one too many": [(Dao, "remove_delivered", "message_id <= ?", "message_id - 1 <= ?")],
+    "drops what somebody waits for": [(Dao, "remove_old_messages", " AND {NOBODY_WAITS}", "")],
+    "takes an acknowledgement of anything": [
+        (Window, "acknowledge", " or self._sent[position][0] != upto", ""),
+    ],
+    "knows no limit": [(Window, "add", "self.has_room = False", "pass")],
+    "forgets requestIds at a restart": [(Dao, "unfiled_requests", "return self", "return [] and self")],
+    "forgets requestIds that are filed": [(Dao, "filed_requests", "return found", "return {}")],
+    "forgets requestIds when it files": [(Filing, "_file_some", "if value[0] > last", "if False")],
+    "stores a repeat in the same batch": [(Store, "_accept", "known[key] = digest", "pass")],
+    "does not compare what a requestId is for": [
+        (Store, "_accept", "if known[key] != digest:", "if False:"),
+    ],
+    "keeps old members": [(GroupCache, "set_members", "group.members = members", "pass")],
+    "keeps members in doubt": [(GroupCache, "forget_all", "self._groups.clear()", "pass")],
+    "shows what is still to be delivered": [
+        (Dao, "read_back", "page.before, reader, page.given", "page.before, '', page.given"),
+    ],
+    "shows what is not filed to nobody": [(Dao, "read_back", "(unfiled + rows)", "rows")],
+    "keeps a session whose connection has ended": [(Services, "_enter", "if session.outlet.is_closed:", "if False:")],
+    "an old connection throws out its successor": [(Sessions, "detach", "is not session", "is None")],
+    "the client acknowledges what it has not handed over": [
+        (Inbox, "handed_over", "self._handed_over = id", "self._handed_over = self._seen"),
+    ],
+    "the client takes repeats for new": [(Inbox, "is_new", "self._recent.get(id) == fingerprint", "False")],
+    "the client does not acknowledge repeats": [(Inbox, "repeated", "self._acknowledge(id)", "None")],
+}
+
+
+@pytest.mark.parametrize("changes", BUGS.values(), ids=BUGS)
+def test_a_bug_is_found(changes: list[tuple[type, str, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulation can fail: each of these, put into the real code, violates something in one of the first worlds."""
+    for owner, name, there, instead in changes:
+        monkeypatch.setattr(owner, name, changed(getattr(owner, name), there, instead))
+    failure = first_failure(range(FEW_SEEDS))
+    assert failure is not None
+    assert failure[1].endswith(f"python tests/simulation.py --seed {failure[0]} --trace")
+
+
+SOURCES: dict[Callable[..., Any], str] = {}
+"""The source of methods that were changed, for those that are changed twice."""
+
+
+def changed(method: Callable[..., Any], there: str, instead: str) -> Callable[..., Any]:
+    """A method with something else in its source."""
+    source = SOURCES.get(method) or textwrap.dedent(inspect.getsource(method))
+    assert there in source, f"{method.__qualname__} has changed: put the bug somewhere else"
+    source = source.replace(there, instead)
+    names: dict[str, Any] = {}
+    exec(source, method.__globals__, names)
+    new: Callable[..., Any] = names[method.__name__]
+    SOURCES[new] = source
+    return new
