@@ -312,7 +312,7 @@ def test_history() -> None:
         assert chat.said()[-1] == "usage: /history [20]"
     assert chat.client.calls == []
     submit(chat.session, "/history 7")
-    assert chat.client.calls == [("history", "bob", {"before": None, "limit": 7})]
+    assert chat.client.calls == [("history", "bob", {"before": None, "limit": 50})]
     submit(chat.session, "/history")
     assert chat.said()[-1] == "reading what was said before"
     chat.client.answer(History((), False))

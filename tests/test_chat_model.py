@@ -1,5 +1,7 @@
 """Conversations, lines, what is unread."""
 
+from datetime import timedelta
+
 import pytest
 from fake_client import NOW
 
@@ -120,12 +122,60 @@ def test_older_lines() -> None:
     talk = Conversation(Peer("bob"))
     talk.add(Line(Kind.OURS, NOW, "mine", "alice", sent_at=5))
     talk.add(Line(Kind.THEIRS, NOW, "seven", "bob", id=7))
-    assert talk.oldest_id == 7
     page = [past(7, "seven"), past(6, "mine", sent_at=5), past(4, "mine", sent_at=3), past(3)]
-    assert [line.id for line in talk.add_older(page)] == [4, 3]
+    assert [line.id for line in talk.add_older(page, 9)] == [3, 4]
     assert [(line.id, line.text) for line in talk.lines] == [(3, "3"), (4, "mine"), (6, "mine"), (7, "seven")]
-    assert talk.oldest_id == 3
-    assert talk.add_older(page) == []
+    assert talk.before == 3
+    assert talk.add_older(page, 9) == []
+
+
+def test_only_as_many_older_lines_as_are_wanted() -> None:
+    """What is here does not count; the next page begins where it stopped, and there is more."""
+    talk = Conversation(Peer("bob"), older=Older.NOTHING)
+    talk.add(past(9))
+    assert [line.id for line in talk.add_older([past(9), past(8), past(7), past(6)], 2)] == [7, 8]
+    assert (talk.before, talk.older) == (7, Older.PERHAPS)
+
+
+def test_a_message_of_ours_that_nobody_knew_about() -> None:
+    """If it turns up, it was stored: its mark goes. What surely failed is another one."""
+    talk = Conversation(Peer("bob"))
+    marks = (Mark.UNKNOWN, Mark.FAILED, Mark.PENDING)
+    for mark in marks:
+        talk.add(Line(Kind.OURS, NOW + timedelta(milliseconds=300), f"mine {mark.name}", "alice", mark, "because"))
+    page = [past(3 + number, f"mine {mark.name}", 5) for number, mark in enumerate(marks)]
+    assert [line.text for line in talk.add_older(page, 9)] == ["mine FAILED"]
+    assert [line.mark for line in talk.lines if line.id and line.reason == ""] == [Mark.NONE] * 3
+    assert [line.mark for line in talk.undelivered()] == [Mark.FAILED]
+    old = Line(Kind.OURS, NOW - timedelta(hours=1), "mine UNKNOWN", "alice", sent_at=4)
+    old.id = 1
+    talk.add(Line(Kind.OURS, NOW, "mine UNKNOWN", "alice", Mark.UNKNOWN))
+    assert talk.add_older([old], 9) == [old]
+
+
+def test_after_another_login() -> None:
+    """What was told elsewhere is put between, page by page; then it goes on above what had been read."""
+    talk = Conversation(Peer("bob"))
+    talk.add_older([past(9), past(8)], 9)
+    talk.add(Line(Kind.NOTE, NOW, "connected"))
+    talk.read_anew()
+    talk.read_anew()
+    assert (talk.before, talk.hole, talk.was_read_back) == (None, (10, 8), False)
+    assert len(talk.add_older([past(14), past(13)], 1)) == 2
+    assert (talk.before, talk.hole) == (13, (10, 8))
+    talk.older = Older.NOTHING
+    assert len(talk.add_older([past(12), past(9), past(8)], 9)) == 1
+    assert (talk.before, talk.hole, talk.older) == (8, None, Older.PERHAPS)
+    assert [line.text for line in talk.lines] == ["8", "9", "connected", "12", "13", "14"]
+
+
+def test_a_number_between() -> None:
+    """A message of ours that was sent while others waited stands among them."""
+    talk = Conversation(Peer("bob"))
+    for id in (5, 7):
+        talk.add(past(id))
+    talk.add_older([past(7), past(6, "ours", 5), past(5), past(4)], 9)
+    assert [line.id for line in talk.lines] == [4, 5, 6, 7]
 
 
 def test_older_lines_do_not_drop_newer_ones() -> None:
@@ -133,7 +183,7 @@ def test_older_lines_do_not_drop_newer_ones() -> None:
     talk = Conversation(Peer("bob"))
     for number in range(MAX_LINES - 2):
         talk.add(Line(Kind.THEIRS, NOW, "x", "bob", id=1000 + number))
-    assert [line.id for line in talk.add_older(past(id) for id in (9, 8, 7))] == [9, 8]
+    assert [line.id for line in talk.add_older((past(id) for id in (9, 8, 7)), 9)] == [8, 9]
     assert talk.older is Older.NOT_KEPT
     assert len(talk.lines) == MAX_LINES
     talk.older = Older.NOTHING
@@ -145,14 +195,14 @@ def test_older_lines_that_are_long() -> None:
     """The characters are counted, too."""
     talk = Conversation(Peer("bob"))
     talk.add(Line(Kind.THEIRS, NOW, "x" * (MAX_CHARACTERS - 10), "bob"))
-    assert [line.id for line in talk.add_older([past(2, "y" * 10), past(1)])] == [2]
+    assert [line.id for line in talk.add_older([past(2, "y" * 10), past(1)], 9)] == [2]
 
 
 def test_a_message_that_was_read_back_before_it_arrived() -> None:
     """It is there once, and counts as read; another one with a smaller number than the last is new."""
     model = Model()
     talk = model[Peer("bob")]
-    talk.add_older([past(10, "mine", sent_at=5), past(8)])
+    talk.add_older([past(10, "mine", sent_at=5), past(8)], 9)
     assert not model.received(talk, past(8))
     assert model.received(talk, past(9))
     assert [line.id for line in talk.lines] == [8, 10, 9]

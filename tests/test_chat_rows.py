@@ -176,11 +176,13 @@ def test_what_is_above() -> None:
     chat = Chat()
     assert above(chat.session) == ""
     chat.session.show(Peer("bob"))
+    chat.model.current.why_failed = "not a member of this group"
     said = {}
     for older in Older:
         chat.model.current.older = older
         said[older] = above(chat.session)
     assert said == {
-        Older.PERHAPS: "", Older.UNAVAILABLE: "", Older.LOADING: "reading what was said before",
+        Older.PERHAPS: "", Older.UNAVAILABLE: "this server cannot say what was said before",
+        Older.FAILED: "earlier messages: not a member of this group", Older.LOADING: "reading what was said before",
         Older.NOTHING: "nothing was said before this", Older.NOT_KEPT: "more than is kept here",
     }  # fmt: skip

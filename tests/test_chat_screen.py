@@ -4,12 +4,14 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 from harness import StartServer
 from terminal import Terminal
 from wire import ADD_MEMBER, CREATE_GROUP, DISBAND_GROUP, GROUP_MESSAGE, Wire, logged_in, register
 
+from faults.process import Server
 from faults.proxy import Proxy
 from jelly.chat.cells import width
 
@@ -531,4 +533,53 @@ def test_history_of_a_group(port: int, open_chat: Open) -> None:
         alice.enter("/history 3")
         alice.wait_for("nothing was said before this")
         for text in ("bob │ before", "alice │ mine", "bob │ after"):
+            assert alice.screen.count(text) == 1
+
+
+def test_a_page_that_cannot_be_read(port: int, open_chat: Open) -> None:
+    """The first row says why; PageUp tries again."""
+    register(port, "alice")
+    alice = open_chat("alice")
+    alice.enter("/to nobody")
+    alice.wait_for("earlier messages: no such user")
+    register(port, "nobody")
+    alice.press("pageup")
+    alice.wait_for("nothing was said before this")
+
+
+def test_a_slow_page(open_chat: Open, tmp_path: Path) -> None:
+    """While it is read the first row says so, wherever one was; then the rows below are where they were."""
+    with Server(f"sqlite:///{tmp_path}/slow.db", "--classic-gap=0") as server:
+        register(server.port, "alice", "bob")
+        with logged_in(server.port, "alice") as wire:
+            for number in range(60):
+                wire.message("bob", f"number {number}.")
+        alice = open_chat("alice", port=server.port)
+        alice.enter("/to bob")
+        alice.wait_for("number 59.")
+        server.process.send_signal(signal.SIGSTOP)
+        alice.press("ctrl-home")
+        alice.wait_for("reading what was said before", "number 10.")
+        shown = alice.rows[2:20]
+        server.process.send_signal(signal.SIGCONT)
+        alice.wait_for("number 9.")
+        assert alice.rows[2:20] == shown
+
+
+def test_what_was_told_elsewhere(port: int, open_chat: Open) -> None:
+    """After somebody else had the account for a while, /connect brings what was said meanwhile, once."""
+    register(port, "alice", "bob")
+    with logged_in(port, "bob") as bob:
+        alice = open_chat("alice")
+        alice.enter("/to bob")
+        alice.enter("hello")
+        bob.receive_notice()
+        with logged_in(port, "alice", features=["ack"]) as elsewhere:
+            bob.message("alice", "missed")
+            elsewhere.ack(elsewhere.receive_notice().values["id"])
+            elsewhere.message("bob", "from elsewhere")
+            alice.wait_for("logged in as alice elsewhere")
+        alice.enter("/connect")
+        alice.wait_for("bob │ missed", "alice │ from elsewhere", "nothing was said before this")
+        for text in ("alice │ hello", "bob │ missed", "alice │ from elsewhere"):
             assert alice.screen.count(text) == 1

@@ -296,15 +296,15 @@ def test_reading_back() -> None:
     chat.session.show(Peer("bob"))
     talk = chat.model.current
     chat.receive("bob", "now", id=9)
-    chat.session.read_back(talk)
+    chat.session.read_back(talk, 2)
     chat.session.read_back(talk)  # it is under way
-    assert chat.client.calls == [("history", "bob", {"before": 9, "limit": 50})]
-    chat.client.answer(page((7, "alice", "hi"), (8, "bob", "hello"), more=True))
+    assert chat.client.calls == [("history", "bob", {"before": None, "limit": 50})]
+    chat.client.answer(page((7, "alice", "hi"), (8, "bob", "hello"), (9, "bob", "now"), more=True))
     assert chat.said() == ["hi", "hello", "now"]
     assert [line.kind for line in talk.lines] == [Kind.OURS, Kind.THEIRS, Kind.THEIRS]
     assert (talk.lines[0].at, talk.unread, talk.older) == (NOW, 0, Older.PERHAPS)
     chat.session.read_back(talk, 10)
-    assert chat.client.calls[-1] == ("history", "bob", {"before": 7, "limit": 10})
+    assert chat.client.calls[-1] == ("history", "bob", {"before": 7, "limit": 50})
     chat.client.answer(page())
     assert talk.older is Older.NOTHING
     chat.session.read_back(talk)
@@ -337,7 +337,7 @@ def test_reading_back_in_vain() -> None:
     talk = chat.model.current
     chat.session.read_back(talk)
     chat.client.refuse(ConnectionLost("", sent=False))
-    assert (chat.said(), talk.was_read_back) == ([], False)
+    assert (chat.said(), talk.was_read_back, talk.why_failed) == ([], False, "not connected")
     chat.session.read_back(talk, was_asked=True)
     chat.client.refuse(ConnectionLost("", sent=False))
     assert chat.said() == ["/history: not connected"]
@@ -345,3 +345,49 @@ def test_reading_back_in_vain() -> None:
     chat.client.refuse("unknown_type")
     assert chat.said()[1:] == ["this server cannot say what was said before"]
     assert talk.older is Older.UNAVAILABLE
+
+
+def test_reading_back_an_empty_page() -> None:
+    """It is the end, whatever the server says of more."""
+    chat = Chat()
+    chat.session.show(Peer("bob"))
+    chat.session.read_back(chat.model.current)
+    chat.client.answer(page(more=True))
+    assert (chat.model.current.older, len(chat.client.calls)) == (Older.NOTHING, 1)
+
+
+def test_a_failure_after_the_message_was_read_back() -> None:
+    """It is stored, whatever became of the answer."""
+    chat = Chat()
+    chat.session.show(Peer("bob"))
+    talk = chat.model.current
+    chat.session.send(talk, "mine")
+    talk.add_older([chat.session._past(PastMessage("alice", "bob", "mine", MS, 5))], 9)
+    chat.client.refuse(RequestTimeout())
+    assert [(line.id, line.mark) for line in talk.lines] == [(5, Mark.NONE)]
+
+
+def test_what_was_told_elsewhere() -> None:
+    """After another login the conversation that is shown is read anew at once, the others when one comes to them."""
+    chat = Chat()
+    chat.session.begin("alice", "pw")
+    chat.client.answer({})
+    chat.client.answer({})
+    for name in ("carol", "bob"):
+        chat.session.show(Peer(name))
+        chat.session.read_back(chat.model.current)
+        chat.client.answer(page((1, name, "first")))
+    chat.connection(State.OFFLINE, Reason.TAKEN_OVER)
+    chat.session.connect()
+    chat.client.state = State.ONLINE
+    chat.client.answer()
+    chat.client.answer({})
+    chat.client.answer({})
+    assert chat.client.calls[-1] == ("history", "bob", {"before": None, "limit": 50})
+    chat.client.answer(page((3, "bob", "missed"), (4, "alice", "from elsewhere"), more=True))
+    assert chat.client.calls[-1] == ("history", "bob", {"before": 3, "limit": 50})
+    chat.client.answer(page((1, "bob", "first"), (2, "bob", "missed too")))
+    chat.client.answer(page())
+    said = [text for text in chat.said() if "connect" not in text]
+    assert said == ["first", "missed too", "missed", "from elsewhere"]
+    assert [each.was_read_back for each in chat.model][1:] == [False, True]

@@ -7,7 +7,7 @@ uses it, that of the user interface.
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import NamedTuple
 
@@ -68,6 +68,11 @@ class Older(Enum):
     NOTHING = "nothing"
     NOT_KEPT = "more than is kept here"
     UNAVAILABLE = "this server does not tell"
+    FAILED = "perhaps more: it was asked for in vain"
+
+
+CAN_BE_READ = (Older.PERHAPS, Older.FAILED)
+"""What there is to ask for."""
 
 
 @dataclass(eq=False)
@@ -85,6 +90,21 @@ class Line:
     """The message's number at the server, where it is known: of what arrives, and of what was read back."""
     sent_at: int = 0
     """Of a message of ours: its `time` at the server, once it is stored."""
+
+    @property
+    def may_be_stored(self) -> bool:
+        """Whether it is a message of ours that the server has, or may have."""
+        return self.kind is Kind.OURS and self.mark is not Mark.FAILED
+
+
+def _is_same(line: Line, past: Line) -> bool:
+    """Whether a message of ours, as it was read back, is a line that was written here.
+
+    Where no answer told when it was sent, it was at the time of the line, or in the same second.
+    """
+    if past.kind is not Kind.OURS or line.text != past.text:
+        return False
+    return line.sent_at == past.sent_at if line.sent_at else abs(line.at - past.at) < timedelta(seconds=1)
 
 
 @dataclass(eq=False)
@@ -104,6 +124,12 @@ class Conversation:
     older: Older = Older.PERHAPS
     was_read_back: bool = False
     """Whether older lines were asked for, since one can see it."""
+    why_failed: str = ""
+    """Why older lines could not be read, for a person."""
+    before: int | None = None
+    """The next page has messages with numbers smaller than this; None: the newest ones."""
+    hole: tuple[int, int] | None = None
+    """Since another login: the number below which everything is here, and the one before which to go on then."""
 
     @property
     def title(self) -> str:
@@ -114,43 +140,73 @@ class Conversation:
         """Put a line at the end; the oldest ones make room for it."""
         self.lines.append(line)
         self._count(line)
+        self._make_room()
+        return line
+
+    def _make_room(self) -> None:
         while self.is_full and len(self.lines) > 1:
             self.characters -= len(self.lines.popleft().text)
             self.older = Older.NOT_KEPT
-        return line
 
-    def add_older(self, lines: Iterable[Line]) -> list[Line]:
-        """Put lines above the oldest one, those that are there already left out; return those that were put there.
+    def add_older(self, lines: Iterable[Line], wanted: int) -> list[Line]:
+        """Put the lines of a page where their numbers belong, mostly on top, until so many are new; return those.
 
-        They come newest first. When the conversation is full there is no room for more: the new ones count.
+        They come newest first. When the conversation is full there is no room on top of it: the new ones count.
         """
-        known = {line.id for line in self.lines if line.id is not None}
-        ours = {(line.sent_at, line.text): line for line in self.lines if line.sent_at and line.id is None}
-        added = []
+        known = {line.id for line in self.lines}
+        ours = [line for line in self.lines if line.may_be_stored and line.id is None]
+        added: list[Line] = []
         for line in lines:
-            if line.id in known:
-                continue
-            if line.kind is Kind.OURS and (same := ours.pop((line.sent_at, line.text), None)):
-                same.id = line.id  # written since the chat began: now it has its number
-                continue
-            if len(self.lines) == MAX_LINES or self.characters + len(line.text) > MAX_CHARACTERS:
-                self.older = Older.NOT_KEPT
+            if len(added) >= wanted and not self.hole:
+                self.older = Older.PERHAPS
                 break
-            self.lines.appendleft(line)
-            self._count(line)
-            added.append(line)
-        return added
+            if line.id in known:
+                pass
+            elif same := next((each for each in ours if _is_same(each, line)), None):
+                ours.remove(same)  # written since the chat began: now it has its number, and is known to be stored
+                same.id, same.mark, same.reason = line.id, Mark.NONE, ""
+            else:
+                place = self._place_of(line)
+                if not place and (len(self.lines) >= MAX_LINES or self.characters + len(line.text) > MAX_CHARACTERS):
+                    self.older = Older.NOT_KEPT
+                    break
+                self.lines.insert(place, line)
+                self._count(line)
+                added.append(line)
+            self.before = line.id
+            if self._closes_hole(line):
+                break
+        self._make_room()
+        return added[::-1]
+
+    def _closes_hole(self, line: Line) -> bool:
+        """Whether pages have come to what was here before another login; then they go on where they had ended."""
+        assert line.id is not None
+        if self.hole is None or line.id >= self.hole[0]:
+            return False
+        self.before, self.hole, self.older = min(line.id, self.hole[1]), None, Older.PERHAPS
+        return True
+
+    def _place_of(self, line: Line) -> int:
+        """Before the first line with a greater number; if there is none, after those with smaller ones, else on top."""
+        assert line.id is not None
+        numbered = [(place, each.id) for place, each in enumerate(self.lines) if each.id is not None]
+        return next((place for place, id in numbered if id > line.id), len(self.lines) if numbered else 0)
+
+    def read_anew(self) -> None:
+        """There was another login: what went on meanwhile was told elsewhere, so pages begin with the newest again."""
+        newest = max((line.id for line in self.lines if line.id is not None), default=None)
+        if self.hole is None and newest is not None:
+            self.hole = newest + 1, self.before or newest + 1
+        self.before, self.was_read_back = None, False
+        if self.older is not Older.UNAVAILABLE:
+            self.older = Older.PERHAPS
 
     def has(self, id: int | None) -> bool:
         """Whether a message of this number is here. (Numbers grow from line to line, so the last few tell.)"""
         if id is None:
             return False
         return id == next((each.id for each in reversed(self.lines) if each.id is not None and each.id <= id), None)
-
-    @property
-    def oldest_id(self) -> int | None:
-        """The number of the oldest message that has one."""
-        return next((line.id for line in self.lines if line.id is not None), None)
 
     @property
     def is_full(self) -> bool:

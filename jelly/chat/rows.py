@@ -143,16 +143,24 @@ def view(
             upwards.append(_dividing(day.isoformat(), width))
     else:
         if top:
-            upwards.append(_dividing(top, width))
+            upwards.append(_dividing(cut(top, max(2, width - 2)), width))
     offset = min(offset, max(0, len(upwards) - height))
     return upwards[offset : offset + height][::-1], offset
 
 
 def above(session: Session) -> str:
     """What stands above the oldest line of the conversation that is shown: what there is to know about older ones."""
-    texts_of = {Older.LOADING: texts.LOADING, Older.NOTHING: texts.BEGINNING, Older.NOT_KEPT: texts.NOT_KEPT}
-    text = texts_of.get(session.model.current.older)
-    return session.words(text) if text and session.model.current.peer else ""
+    conversation = session.model.current
+    if conversation.peer is None or conversation.older is Older.PERHAPS:
+        return ""
+    texts_of = {
+        Older.LOADING: texts.LOADING,
+        Older.NOTHING: texts.BEGINNING,
+        Older.NOT_KEPT: texts.NOT_KEPT,
+        Older.UNAVAILABLE: texts.NO_HISTORY,
+        Older.FAILED: texts.CANNOT_READ_BACK,
+    }
+    return session.words(texts_of[conversation.older], reason=conversation.why_failed)
 
 
 # --- the status bar -----------------------------------------------------------------------------------------

@@ -254,6 +254,7 @@ class Screen(Front):
         """Scroll; whoever wants to go beyond the oldest line gets older ones above it, and stays where he is."""
         if self._lines.scroll(count) and count > 0:
             self._session.read_back(self._shown)
+            self._lines.scroll(1)  # to the row that says what is being done about it
 
     def _enter(self) -> None:
         if self._asking:

@@ -29,7 +29,7 @@ from client_api import (
     SystemEvent,
 )
 from jelly.chat import texts
-from jelly.chat.model import Conversation, Kind, Line, Mark, Model, Older, Peer
+from jelly.chat.model import CAN_BE_READ, Conversation, Kind, Line, Mark, Model, Older, Peer
 from jelly.chat.texts import Text, Words, is_known
 
 T = TypeVar("T")
@@ -196,6 +196,8 @@ class Session:
             line.mark, line.sent_at = Mark.NONE, sent.time
 
         def failed(error: BaseException) -> None:
+            if line.id is not None:
+                return  # it was read back meanwhile, so it is stored
             known = is_known(error)
             line.mark = Mark.FAILED if known else Mark.UNKNOWN
             text = texts.NOT_DELIVERED if known else texts.PERHAPS_DELIVERED
@@ -205,30 +207,40 @@ class Session:
         self.request(send(name, line.text), stored, failed)
 
     def read_back(self, conversation: Conversation, count: int = PAGE, was_asked: bool = False) -> None:
-        """Ask for what was said before the oldest line of a conversation; nothing if that is under way."""
-        peer = conversation.peer
-        if peer is None or conversation.older is not Older.PERHAPS:
-            return
-        read = self.client.group_history if peer.is_group else self.client.history
-        conversation.older, conversation.was_read_back = Older.LOADING, True
+        """Read so many older messages of a conversation; nothing if that is under way, or there are none."""
+        if conversation.peer and conversation.older in CAN_BE_READ:
+            conversation.was_read_back = True
+            self._read_page(conversation, conversation.peer, count, was_asked, [])
+
+    def _read_page(
+        self, conversation: Conversation, peer: Peer, count: int, was_asked: bool, found: list[Line]
+    ) -> None:
+        """Ask for one page, and for the next one until `count` lines are found that were not here already."""
+        conversation.older = Older.LOADING
 
         def done(page: History) -> None:
-            conversation.older = Older.PERHAPS if page.more else Older.NOTHING
-            lines = conversation.add_older(self._past(message) for message in reversed(page.messages))[::-1]
-            if lines or conversation.older is not Older.PERHAPS:
-                self.front.history_added(conversation, lines, was_asked)
-            else:  # all of it was here already
-                self.read_back(conversation, count, was_asked)
+            if conversation.older is Older.LOADING:  # else it is full by now
+                conversation.older = Older.PERHAPS if page.more and page.messages else Older.NOTHING
+            past = (self._past(message) for message in reversed(page.messages))
+            found[:0] = conversation.add_older(past, count - len(found))
+            if conversation.older is Older.PERHAPS and (conversation.hole or len(found) < count):
+                self._read_page(conversation, peer, count, was_asked, found)
+            else:
+                self.front.history_added(conversation, found, was_asked)
 
         def failed(error: BaseException) -> None:
             is_unknown = isinstance(error, RequestError) and error.code == ErrorCode.UNKNOWN_TYPE
-            conversation.older, conversation.was_read_back = Older.UNAVAILABLE if is_unknown else Older.PERHAPS, False
+            conversation.older, conversation.was_read_back = Older.UNAVAILABLE if is_unknown else Older.FAILED, False
+            conversation.why_failed = self.words.error(error)
+            if found:
+                self.front.history_added(conversation, found, was_asked)
             if was_asked and is_unknown:
                 self.note(self.words(texts.NO_HISTORY), conversation)
             elif was_asked:
                 self.fail(self.words.failed("/history", error), conversation)
 
-        self.request(read(peer.name, before=conversation.oldest_id, limit=count), done, failed)
+        read = self.client.group_history if peer.is_group else self.client.history
+        self.request(read(peer.name, before=conversation.before, limit=max(count, PAGE)), done, failed)
 
     def _past(self, message: PastMessage) -> Line:
         is_ours = message.sender == self.name
@@ -269,7 +281,11 @@ class Session:
             self.note(self.words(texts.ALREADY_CONNECTED if is_online else texts.ALREADY_TRYING))
 
     def _is_back(self) -> None:
+        for conversation in self.model:
+            conversation.read_anew()
         self._came_back(self.words(texts.CONNECTED))
+        if self.front.has_keys:  # else it is read when it is asked for
+            self.read_back(self.model.current)
 
     def _is_not_back(self, error: BaseException) -> None:
         reason = self.words(texts.UNREACHABLE) if isinstance(error, ConnectionLost) else self.words.error(error)

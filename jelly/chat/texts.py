@@ -166,6 +166,7 @@ BAR_TAKEN_OVER = Text("ended: logged in elsewhere; /connect", "已结束：在�
 BAR_MORE_BELOW = Text("more below", "下方还有")
 LOADING = Text("reading what was said before", "正在读取更早的消息")
 BEGINNING = Text("nothing was said before this", "这是最早的消息")
+CANNOT_READ_BACK = Text("earlier messages: {reason}", "更早的消息：{reason}")
 NOT_KEPT = Text("more than is kept here", "更早的消息不再显示")
 NEW_FROM_HERE = Text("new", "新消息")
 
