@@ -96,6 +96,7 @@ class Overseer:
     ) -> None:
         self._wall = wall
         self._may_be_busy = may_be_busy
+        self._first = ""
         self._history_days = history_days
         self._classic = set(classic)
         self._page_characters = page_characters
@@ -128,7 +129,8 @@ class Overseer:
         self.excused: set[tuple[str, Sent]] = set()  # a classic client that died between its machine and itself
 
     def fail(self, what: str) -> None:
-        raise Violation(what)
+        self._first = self._first or what  # what the server does while it is torn down is of no interest
+        raise Violation(self._first)
 
     def check(self, condition: object, what: str) -> None:
         if not condition:

@@ -209,6 +209,8 @@ class Wire:
         return self.is_closed or self.has_ended or self._world.faults.is_dead
 
     def send_responses(self, responses: Sequence[tuple[bytes, float]]) -> None:
+        if self._is_mute and self.connection.session.leaving:
+            return  # what it asked is not served any more, so these need not be the answers to what it asked first
         for frame, _ in responses:
             self._world.may_be_interrupted()
             if self._world.faults.is_dead:
