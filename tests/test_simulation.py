@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from simulated import Disk
-from simulation import first_failure, simulate
+from simulation import first_failure, first_failure_on_all_cores, simulate
 
 from jelly.client.inbox import Inbox
 from jelly.dao import Dao
@@ -22,7 +22,7 @@ from jelly.services import Services
 from jelly.sessions import Sessions, Window
 from jelly.store import Store
 
-SEEDS = 1000
+SEEDS = 600
 FEW_SEEDS = 400
 """In so many worlds each bug is to be found."""
 PROGRAM = Path(__file__).parent / "simulation.py"
@@ -30,7 +30,7 @@ PROGRAM = Path(__file__).parent / "simulation.py"
 
 def test_no_world_violates_a_promise() -> None:
     """A failure names the seed, and how to play that world again."""
-    failure = first_failure(range(SEEDS))
+    failure = first_failure_on_all_cores(SEEDS)
     assert failure is None, failure[1]
 
 
