@@ -24,7 +24,7 @@ from jelly.sessions import Session, Sessions
 from jelly.store import Job, NewMessage, Store
 
 TESTED = {
-    "sqlite": [1, 2, 4, 5, 6, 11, 16, 20],
+    "sqlite": [1, 2, 4, 5, 6, 11, 20],
     "mariadb": [1, 8, 9, 10],
 }
 """The rows of the harness that are tested, each on the database that says more; the rest is for long runs."""

@@ -81,13 +81,14 @@ def hang(bench: Bench, finding: Finding) -> None:
             # In the short form the fault is over when it has shown, or when it is too late.
             if not (bench.is_short and load.ledger.wait_for_more(Answer.FAILED, 50, seconds)):
                 time.sleep(max(0.0, started + seconds - time.monotonic()))
+            held = time.monotonic() - started
         heals(load, finding)
         load.finish()
         verdict, slowest = load.ledger.verdict(), load.ledger.slowest_answer(started - 1)
         finding.expect(slowest < limit, "late", f"an answer took {slowest:.1f} s")
         finding.expect(load.ledger.counts[Answer.FAILED] > 0, "no_error", "no SERVER_ERROR while it hung")
         finding.expect(not load.cuts, "cut", f"{load.cuts} lines were cut meanwhile")
-        finding.notes.insert(0, f"{seconds:g} s; slowest answer {slowest:.1f} s")
+        finding.notes.insert(0, f"held for {held:.0f} s; slowest answer {slowest:.1f} s")
         finding.judge(verdict)
 
 

@@ -166,8 +166,9 @@ class Chopper(Proxy):
         if self.held is not None and sock in list(self._pairs)[::2]:
             self.held[sock] = self.held.get(sock, b"") + data
             return
-        for start in range(0, len(data), 1 if self.one_by_one else len(data)):
-            super()._deliver(sock, data[start : start + 1] if self.one_by_one else data)
+        size = 1 if self.one_by_one else len(data)
+        for start in range(0, len(data), size):
+            super()._deliver(sock, data[start : start + size])
 
     def release(self) -> None:
         """Pass on what was held back."""
