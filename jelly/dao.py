@@ -322,7 +322,8 @@ class Dao:
     def note_time(self, now: int) -> None:
         """Note that up to this time (in milliseconds) no id from the next one on was used."""
         first_id = self.next_id()
-        if not self.link.query("SELECT 1 FROM calendar WHERE first_id = ?", (first_id,)):
+        # A clock that has gone back says nothing: its time would make all messages so far look old.
+        if not self.link.query("SELECT 1 FROM calendar WHERE first_id = ? OR time > ?", (first_id, now)):
             self.link.change("INSERT INTO calendar (first_id, time) VALUES (?, ?)", (first_id, now))
 
     def first_id_after(self, time: int) -> int:

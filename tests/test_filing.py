@@ -235,3 +235,19 @@ def test_a_server_that_sweeps(start_server: StartServer, monkeypatch: pytest.Mon
         with server._reading() as dao:
             wait_until(lambda: dao.link.query("SELECT COUNT(*) FROM messages") == [(0,)])
         assert alice.ok(HISTORY, person="bob") == {"username": "alice", "messages": [], "more": False}
+
+
+def test_a_start_with_a_clock_that_is_behind(world: World) -> None:
+    """A machine that starts in 1970 and is told the time later keeps what it stored before."""
+    world.clock.now += 50 * DAY
+    world.settle()
+    world.store(3)
+    world.settle()
+    stored = world.counts()
+    restarted = Filing(30, world.clock, lambda: 0.0)
+    world.filing = restarted
+    world.settle()
+    restarted._wall = world.clock
+    world.clock.now += 3600
+    world.settle()
+    assert world.counts() == stored
