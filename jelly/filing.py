@@ -10,6 +10,7 @@ thread, inside its transaction, but for `noted`, `forget` and `due_at`.
 """
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
 from jelly.dao import Dao, StoredMessage
@@ -42,7 +43,7 @@ class Filing:
         self._clock, self._wall = clock, wall
         self._interval = min(SWEEP_INTERVAL, max(1.0, history_days * DAY / 24)) if history_days else SWEEP_INTERVAL
         self._filed: int | None = None  # the last message that is filed; None: look it up
-        self._unfiled: dict[RequestKey, tuple[int, int]] = {}  # id and digest, oldest first
+        self._unfiled: OrderedDict[RequestKey, tuple[int, int]] = OrderedDict()  # id and digest, oldest first
         self._count = 0  # how many messages wait to be filed, with or without a requestId
         self._file_at: float | None = clock()
         self._sweep_at = clock()
@@ -99,17 +100,18 @@ class Filing:
     def _look_up(self, dao: Dao) -> int:
         if self._filed is None:
             self._filed = dao.filed()
-            self._unfiled = {
-                (sender, request_id): (id, digest)
+            self._unfiled = OrderedDict(
+                ((sender, request_id), (id, digest))
                 for id, sender, request_id, digest in dao.unfiled_requests(self._filed)
-            }
+            )
         return self._filed
 
     def _file_some(self, dao: Dao) -> None:
         last, count = dao.file_messages(self._look_up(dao), FILE_COUNT, self.keeps_history)
         if last is not None:
             self._filed = last
-            self._unfiled = {key: value for key, value in self._unfiled.items() if value[0] > last}
+            while self._unfiled and next(iter(self._unfiled.values()))[0] <= last:
+                self._unfiled.popitem(last=False)
         if count < FILE_COUNT:
             self._count, self._file_at = 0, None
 
