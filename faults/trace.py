@@ -10,6 +10,7 @@ from pathlib import Path
 from faults.bench import wait_until
 
 SYNCS = "fdatasync,fsync"
+DETACH_SECONDS = 2.0
 FAIL = f"{SYNCS}:error=EIO"
 
 
@@ -40,4 +41,8 @@ def injected(pid: int, fault: str) -> Iterator[None]:
             yield
         finally:
             strace.terminate()
-            strace.wait()
+            try:
+                strace.wait(DETACH_SECONDS)
+            except subprocess.TimeoutExpired:  # it may wait for ever for a process that ended itself meanwhile
+                strace.kill()
+                strace.wait()

@@ -129,7 +129,7 @@ def half_open(bench: Bench, finding: Finding) -> None:
 
 def lose_packets(bench: Bench, finding: Finding) -> None:
     """5, 10, 30 and then, for a while, all packets are lost, so that lines are given up on both sides."""
-    rounds = 1 if bench.is_short else 5
+    rounds = 1 if bench.is_short else 3
     finding.trials = rounds * len(LOSSES)
     port = free_port()
     beats = ("--heartbeat-misses=4", "--heartbeat-interval=0.5")
