@@ -85,7 +85,7 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     "knows no limit": [(Window, "add", "self.has_room = False", "pass")],
     "forgets requestIds at a restart": [(Dao, "unfiled_requests", "return self", "return [] and self")],
     "forgets requestIds that are filed": [(Dao, "filed_requests", "return found", "return {}")],
-    "forgets requestIds when it files": [(Filing, "_file_some", "if value[0] > last", "if False")],
+    "forgets requestIds when it files": [(Filing, "_file_some", "[0] <= last", "")],
     "stores a repeat in the same batch": [(Store, "_accept", "known[key] = digest", "pass")],
     "does not compare what a requestId is for": [
         (Store, "_accept", "if known[key] != digest:", "if False:"),
