@@ -18,7 +18,7 @@ from client_api import (
     ServerFailed,
     State,
 )
-from jelly.chat.model import Kind, Mark, Older, Peer
+from jelly.chat.model import MAX_CHARACTERS, Kind, Mark, Older, Peer
 from jelly.chat.session import Mailbox
 
 
@@ -391,3 +391,16 @@ def test_what_was_told_elsewhere() -> None:
     said = [text for text in chat.said() if "connect" not in text]
     assert said == ["first", "missed too", "missed", "from elsewhere"]
     assert [each.was_read_back for each in chat.model][1:] == [False, True]
+
+
+def test_reading_back_while_what_is_here_is_forgotten() -> None:
+    """A page goes on where the oldest line was: when that has made room for a new one, there would be a gap."""
+    chat = Chat()
+    chat.session.show(Peer("bob"))
+    talk = chat.model.current
+    chat.receive("bob", "x" * (MAX_CHARACTERS // 2), id=10)
+    chat.receive("bob", "y", id=11)
+    chat.session.read_back(talk)
+    chat.receive("bob", "z" * (MAX_CHARACTERS // 2), id=12)
+    chat.client.answer(page((9, "bob", "before")))
+    assert ([line.id for line in talk.lines], talk.older) == ([11, 12], Older.NOT_KEPT)

@@ -167,7 +167,7 @@ class Conversation:
                 same.id, same.mark, same.reason = line.id, Mark.NONE, ""
             else:
                 place = self._place_of(line)
-                if not place and (len(self.lines) >= MAX_LINES or self.characters + len(line.text) > MAX_CHARACTERS):
+                if not place and not self._has_room_above(line):
                     self.older = Older.NOT_KEPT
                     break
                 self.lines.insert(place, line)
@@ -178,6 +178,11 @@ class Conversation:
                 break
         self._make_room()
         return added[::-1]
+
+    def _has_room_above(self, line: Line) -> bool:
+        """Not where lines were dropped: not even for a small one, since they would lack between it and the rest."""
+        is_full = len(self.lines) >= MAX_LINES or self.characters + len(line.text) > MAX_CHARACTERS
+        return self.older is not Older.NOT_KEPT and not is_full
 
     def _closes_hole(self, line: Line) -> bool:
         """Whether pages have come to what was here before another login; then they go on where they had ended."""
