@@ -1,5 +1,6 @@
 """The plain mode and --send, as scripts use them: real processes on a real server."""
 
+import io
 import re
 import signal
 import socket
@@ -11,11 +12,16 @@ from collections.abc import Iterator
 from typing import Self
 
 import pytest
+from fake_client import MS, NOW, Chat
 from original import OriginalServer
 from wire import PERSON_MESSAGE, logged_in, register
 
+from client_api import History, PastMessage
 from faults.process import PATIENCE, ROOT, Program, clean_environment
 from faults.proxy import Proxy
+from jelly.chat import plain
+from jelly.chat.model import MAX_LINES, Kind, Line, Peer
+from jelly.chat.session import Mailbox
 
 ENVIRONMENT = {"JELLY_PASSWORD": "pw", "LANG": "C.UTF-8", "LC_ALL": "", "TERM": "dumb"}
 
@@ -86,6 +92,19 @@ def test_history(port: int) -> None:
             "-- nothing was said before this",
         ]
         chat.say("/quit")
+
+
+def test_history_that_is_not_kept() -> None:
+    """A conversation that is full takes no older lines; that does not mean that there are none."""
+    chat, target = Chat(), io.StringIO()
+    plain.Plain(chat.session, Mailbox(), io.StringIO(), target)
+    chat.session.show(Peer("bob"))
+    talk = chat.model.current
+    for number in range(MAX_LINES):
+        talk.add(Line(Kind.THEIRS, NOW, "x", "bob", id=1000 + number))
+    chat.session.read_back(talk, was_asked=True)
+    chat.client.answer(History((PastMessage("bob", "alice", "old", MS, 5),), more=False))
+    assert target.getvalue() == "-- more than is kept here\n"
 
 
 def test_two_chat(port: int) -> None:

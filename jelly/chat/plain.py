@@ -13,7 +13,7 @@ from typing import TextIO
 from jelly.chat import texts
 from jelly.chat.cells import clean, clean_rows, cut
 from jelly.chat.commands import submit
-from jelly.chat.model import Conversation, Kind, Line
+from jelly.chat.model import Conversation, Kind, Line, Older
 from jelly.chat.session import Front, Mailbox, Session
 
 
@@ -93,7 +93,8 @@ class Plain(Front):
         """Print it between two rules, with dates: it stands below what is newer."""
         words = self._session.words
         if not lines:
-            return self._print(f"-- {words(texts.BEGINNING)}")
+            is_more = conversation.older is Older.NOT_KEPT
+            return self._print(f"-- {words(texts.NOT_KEPT if is_more else texts.BEGINNING)}")
         self._print(f"── {words(texts.HISTORY_OF, name=conversation.title)} ──")
         for line in lines:
             self._print(f"{line.at:%Y-%m-%d} {printed(conversation, line, is_elsewhere=False)}")
