@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+import queue
 import signal
 import sys
 import threading
@@ -85,12 +86,13 @@ def serve(settings: Settings, on_listening: Callable[[int], None] = lambda port:
     `on_listening` is called with the port when clients may come.
     """
     _raise_descriptor_limit(settings)
-    stop = threading.Event()
+    # Not an Event: the handler runs on this very thread, perhaps while that holds the Event's lock to wait for it.
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, signal.SIG_DFL)
-        stop.set()
+        signals.put(number)
 
     server = JellyServer(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -111,7 +113,7 @@ def serve(settings: Settings, on_listening: Callable[[int], None] = lambda port:
     if settings.host in ("127.0.0.1", "localhost", "::1"):
         log.info("only this machine can connect; to open it to the network: --host 0.0.0.0")
     on_listening(server.port)
-    stop.wait()
+    signals.get()
     log.info("stopping: finishing what was accepted")
     giving_up = threading.Timer(STOP_AT_LAST, _give_up)
     giving_up.daemon = True
