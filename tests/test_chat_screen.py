@@ -500,11 +500,11 @@ def test_what_was_said_before(port: int, open_chat: Open) -> None:
     chat = open_chat("alice", rows=24)
     chat.enter("/to bob")
     chat.wait_for("bob │ number 59.", "alice │ my last word")
+    top = [f"bob │ number {number}." for number in range(11, 29)]  # the page has 49 of bob's and one of ours
     chat.press("ctrl-home")
-    chat.wait_for("bob │ number 11.")  # 49 of bob's and one of ours
-    shown = chat.rows[2:20]
+    chat.wait_until(lambda: all(map(str.endswith, chat.rows[2:20], top)))
     chat.wait_for("bob │ number 10.")
-    assert chat.rows[2:20] == shown
+    chat.wait_until(lambda: all(map(str.endswith, chat.rows[2:20], top)))
     chat.press("pageup")
     chat.wait_for("bob │ number 5.")
     chat.press("ctrl-home")
