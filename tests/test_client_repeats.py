@@ -1,5 +1,6 @@
 """Messages that a cut left without an answer: written again with the same requestId, in order, until there is one."""
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -182,6 +183,26 @@ def test_no_future_stays_pending(
     assert not any(future.done() for future in futures)
     end(script, client)
     assert [error(future).sent for future in futures] == [True] * WINDOW + [False]
+
+
+class BrokenPolicy(ReconnectPolicy):
+    """One that an application has got wrong."""
+
+    def pauses(self, random: Callable[[], float] = random.random) -> Iterator[float]:
+        yield 0.0
+        raise ValueError("no more pauses")
+
+
+def test_a_policy_that_fails(script: ScriptedServer, new_client: NewClient) -> None:
+    """The client gives up, and tells so: no future waits for a line that nobody makes."""
+    recorder = Recorder()
+    client = new_client(script.port, recorder, reconnect=BrokenPolicy())
+    with script.log_in(client) as peer:
+        future = client.send_message("bob", "x")
+        receive_message(peer)
+        script.close()
+    assert error(future).sent is True
+    recorder.wait_for_state(State.OFFLINE, Reason.GAVE_UP)
 
 
 def test_without_reconnect_nothing_is_repeated(script: ScriptedServer, new_client: NewClient) -> None:

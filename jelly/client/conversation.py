@@ -363,6 +363,8 @@ class Conversation:
                     failure = error
         except Stopped:
             reason, failure = Reason.LOGGED_OUT, None
+        except Exception:  # a bug, perhaps the policy's; but those who wait for an answer must not wait for ever
+            log.exception("%s: cannot come back", self._user)
         with self._lock:
             if not self._is_closing:
                 self._set_state(State.OFFLINE, reason, failure)

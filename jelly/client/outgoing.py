@@ -21,7 +21,9 @@ MAX_TIMEOUTS = 2
 FIRST_PAUSE, LAST_PAUSE = 0.1, 2.0
 """Seconds to wait before a repeat that was refused for now is written again: twice as long each time."""
 MAX_REFUSALS = 10
-"""So often in a row a repeat may be refused for now."""
+"""So often a repeat may be refused for now."""
+
+NOT_SENT = "The connection ended before this was sent."
 
 
 class Outgoing:
@@ -95,7 +97,7 @@ class Outgoing:
             if ask.request_id is not None and comes_back:
                 self._kept.append(ask)
             else:
-                ended.append((ask, _never_again(ask, "The connection ended before this was sent.")))
+                ended.append((ask, _never_again(ask, sentence if ask.writes else NOT_SENT)))
         self.asked.clear()
         self.waiting.clear()
         return ended
