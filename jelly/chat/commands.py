@@ -13,21 +13,13 @@ from typing import Any
 from client_api import ErrorCode, Group, Profile, RequestError
 from jelly.chat import texts
 from jelly.chat.cells import clean
-from jelly.chat.model import Conversation, Older, Peer
-from jelly.chat.session import PAGE, Session
+from jelly.chat.model import CAN_BE_READ, Conversation, Peer
+from jelly.chat.session import ABOVE, PAGE, Session
 
 Complete = Callable[[Session, str], Iterable[str]]
 Members = tuple[str, ...]
 
-
 MAX_PAGE = 100
-ABOVE = {
-    Older.LOADING: texts.LOADING,
-    Older.NOTHING: texts.BEGINNING,
-    Older.NOT_KEPT: texts.NOT_KEPT,
-    Older.UNAVAILABLE: texts.NO_HISTORY,
-}
-"""Why nothing can be asked for."""
 
 
 class Misused(Exception):
@@ -152,10 +144,10 @@ def _history(session: Session, rest: str) -> None:
         return session.fail(session.words(texts.NOBODY_TO_WRITE_TO))
     if rest and not (re.fullmatch(r"[0-9]{1,3}", rest) and 1 <= int(rest) <= MAX_PAGE):
         raise Misused
-    if conversation.older in ABOVE:
-        session.note(session.words(ABOVE[conversation.older]))
-    else:
+    if conversation.older in CAN_BE_READ:
         session.read_back(conversation, int(rest) if rest else PAGE, was_asked=True)
+    else:
+        session.note(session.words(ABOVE[conversation.older]))
     return None
 
 

@@ -17,7 +17,7 @@ from client_api import State
 from jelly.chat import texts
 from jelly.chat.cells import ELLIPSIS, align_right, clean, clean_rows, cut, width, wrap
 from jelly.chat.model import UNDELIVERED, Conversation, Kind, Line, Mark, Older
-from jelly.chat.session import Session
+from jelly.chat.session import ABOVE, Session
 
 Row = list[tuple[str, str]]
 
@@ -153,14 +153,7 @@ def above(session: Session) -> str:
     conversation = session.model.current
     if conversation.peer is None or conversation.older is Older.PERHAPS:
         return ""
-    texts_of = {
-        Older.LOADING: texts.LOADING,
-        Older.NOTHING: texts.BEGINNING,
-        Older.NOT_KEPT: texts.NOT_KEPT,
-        Older.UNAVAILABLE: texts.NO_HISTORY,
-        Older.FAILED: texts.CANNOT_READ_BACK,
-    }
-    return session.words(texts_of[conversation.older], reason=conversation.why_failed)
+    return session.words(ABOVE[conversation.older], reason=conversation.why_failed)
 
 
 # --- the status bar -----------------------------------------------------------------------------------------

@@ -38,6 +38,14 @@ Job = Callable[[], None]
 
 PAGE = 50
 """So many earlier messages are read back at a time."""
+ABOVE = {
+    Older.LOADING: texts.LOADING,
+    Older.NOTHING: texts.BEGINNING,
+    Older.NOT_KEPT: texts.NOT_KEPT,
+    Older.UNAVAILABLE: texts.NO_HISTORY,
+    Older.FAILED: texts.CANNOT_READ_BACK,
+}
+"""What there is to say about older lines, but for Older.PERHAPS."""
 BACKLOG_TIME = timedelta(seconds=60)
 """For so long after a login, messages from before it count as what came while one was away."""
 
