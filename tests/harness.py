@@ -9,6 +9,8 @@ import pytest
 
 from faults.mariadb import PrivateMariaDB
 from jelly.config import Settings
+from jelly.dao import Dao
+from jelly.database import Link, open_database
 from jelly.server import JellyServer
 
 StartServer = Callable[..., JellyServer]
@@ -46,6 +48,17 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/jelly.db"
     mariadb: PrivateMariaDB = request.getfixturevalue("mariadb")
     return mariadb.fresh_database("jelly_test")
+
+
+@pytest.fixture
+def dao(database_url: str) -> Iterator[Dao]:
+    """A Dao that may write, on new tables."""
+    opened = open_database(database_url)
+    link = Link(opened, writes=True)
+    link.create_tables()
+    yield Dao(link)
+    link.close()
+    opened.release()
 
 
 @pytest.fixture(autouse=True)

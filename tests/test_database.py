@@ -45,17 +45,6 @@ def test_names_are_told_apart(collation: str, start_server: StartServer, request
             assert alice.ok(FRIEND_PROFILE, friend=name) == {"username": name, "name": name}
 
 
-@pytest.fixture
-def dao(database_url: str) -> Iterator[Dao]:
-    """A Dao that may write, on new tables."""
-    opened = open_database(database_url)
-    link = Link(opened, writes=True)
-    link.create_tables()
-    yield Dao(link)
-    link.close()
-    opened.release()
-
-
 def test_texts_come_back_as_they_were(dao: Dao) -> None:
     """Emoji, NUL, quotes, long texts, and times to the millisecond, far beyond 2038."""
     for id, content in enumerate(["😀 你好 \0'\"\\%s?\n", "x" * 60_000, ""], 1):

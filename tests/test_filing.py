@@ -1,7 +1,5 @@
 """What is done with messages later: they are filed in bulk, and dropped when nobody may want them any more."""
 
-from collections.abc import Iterator
-
 import pytest
 from clock import Clock
 from harness import StartServer
@@ -9,19 +7,7 @@ from wire import HISTORY, SUCCESS, logged_in, register, wait_until
 
 from jelly import filing
 from jelly.dao import Dao, StoredMessage
-from jelly.database import Link, open_database
 from jelly.filing import DAY, FILE_COUNT, FILE_DELAY, REPEAT_DAYS, SWEEP_COUNT, Filing
-
-
-@pytest.fixture
-def dao(database_url: str) -> Iterator[Dao]:
-    """An empty database of each kind."""
-    opened = open_database(database_url)
-    link = Link(opened, writes=True)
-    link.create_tables()
-    yield Dao(link)
-    link.close()
-    opened.release()
 
 
 class World:
