@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from harness import StartServer
-from test_queue_dispatch import is_with_the_store, lane_of, stuck_store
+from test_queue_dispatch import lane_of, occupy_the_store, stuck_store
 from test_readme import kept_for
 from wire import (
     ACK,
@@ -296,8 +296,7 @@ def test_it_does_not_wait_in_the_queue(start_server: StartServer, tmp_path: Path
     with logged_in(server.port, "alice") as alice, logged_in(server.port, "bob", features=ACKS) as bob:
         [(id, _)] = take(bob, 1)
         with stuck_store(tmp_path / "jelly.db"):
-            alice.send_message("alice", "taken")
-            wait_until(lambda: is_with_the_store(lane_of(server, "alice")))
+            occupy_the_store(server, alice, "alice")
             for _ in range(2):
                 alice.send_message("alice", "waits")
             wait_until(lambda: len(lane_of(server, "alice").items) == 2)

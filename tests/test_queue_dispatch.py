@@ -155,10 +155,8 @@ def narrow(start_server: StartServer) -> JellyServer:
 def test_busy(narrow: JellyServer, tmp_path: Path) -> None:
     """When the queue is full, SERVER_BUSY comes at once, and nothing was done; later it works again."""
     with logged_in(narrow.port, "alice") as alice, logged_in(narrow.port, "bob") as bob:
-        alice.ok(OWN_PROFILE)
         with stuck_store(tmp_path / "jelly.db"):
-            alice.send_message("carol", "taken")
-            wait_until(lambda: is_with_the_store(lane_of(narrow, "alice")))
+            occupy_the_store(narrow, alice, "carol")
             alice.send_message("carol", "waits")
             alice.send_message("carol", "waits, too")
             alice.send_message("carol", "refused")
@@ -176,8 +174,7 @@ def test_a_login_when_the_server_is_busy(narrow: JellyServer, tmp_path: Path) ->
     """It is told so, and closed, as after any login that failed."""
     with logged_in(narrow.port, "alice") as alice:
         with stuck_store(tmp_path / "jelly.db"):
-            alice.send_message("carol", "taken")
-            wait_until(lambda: is_with_the_store(lane_of(narrow, "alice")))
+            occupy_the_store(narrow, alice, "carol")
             alice.send_message("carol", "waits")
             alice.send_message("carol", "waits")
             wait_until(lambda: len(lane_of(narrow, "alice").items) == 2)
@@ -205,9 +202,12 @@ def test_a_full_lane_stops_its_reader(start_server: StartServer, tmp_path: Path)
         assert len(bob.contents(3000)) == 3000
 
 
-def is_with_the_store(lane: Lane) -> bool:
-    """Whether a lane's requests were taken, and are not answered yet."""
-    return lane.busy.locked() and not lane.items
+def occupy_the_store(server: JellyServer, alice: Wire, receiver: str) -> None:
+    """Have alice send a message that the store thread, which is stuck, takes and cannot answer."""
+    lane = lane_of(server, "alice")
+    wait_until(lambda: not lane.busy.locked())  # the login was answered, but its lane may not be open again yet
+    alice.send_message(receiver, "taken")
+    wait_until(lambda: lane.busy.locked() and not lane.items)
 
 
 def lane_of(server: JellyServer, user: str) -> Lane:
