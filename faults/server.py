@@ -24,7 +24,6 @@ from jelly import cli, database, delivery, passwords, tcp
 from jelly.connection import Connection
 from jelly.dao import Dao
 from jelly.database import Link
-from jelly.delivery import Delivery
 from jelly.errors import StoreError
 from jelly.outbox import Outbox
 from jelly.queue_dispatch import Dispatcher, RequestQueue
@@ -170,8 +169,8 @@ def delivered_when_written() -> None:
         stores.append(self)
         init(self, *arguments, **options)
 
-    def send_and_forget(session: Session, notices: Sequence[tuple[int, bytes]]) -> None:
-        send(session, notices)
+    def send_and_forget(session: Session, notices: Sequence[tuple[int, bytes]], *responses: Any) -> None:
+        send(session, notices, *responses)
         if session.user is not None:
             stores[0].delivered(session.user, notices[-1][0])
 
@@ -187,8 +186,8 @@ def leaks_sockets() -> None:
 
 def answers_reversed() -> None:
     """Answers that are ready together leave in the wrong order."""
-    send = Outbox.send_responses
-    Outbox.send_responses = lambda self, responses: send(self, responses[::-1])
+    send = Outbox.send
+    Outbox.send = lambda self, responses=(), notices=(): send(self, responses[::-1], notices)
 
 
 def frame_a_read() -> None:
@@ -289,7 +288,7 @@ def kill_at(point: str, passes: int) -> None:
                 if left[0] == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-    transaction, flush, delivered = Link.transaction, Delivery.flush, Store.delivered
+    transaction, send, delivered = Link.transaction, delivery._send, Store.delivered
 
     @contextlib.contextmanager
     def watched(self: Link) -> Iterator[None]:
@@ -301,15 +300,15 @@ def kill_at(point: str, passes: int) -> None:
         if _has_messages.pop(self, False) or has_messages:
             here("after-commit")
 
-    def flush_and_pass(self: Delivery) -> None:
-        flush(self)
+    def send_and_pass(*arguments: Any) -> None:
+        send(*arguments)
         here("after-push")
 
     def pass_and_note(self: Store, user: str, upto: int) -> None:
         here("at-ack")
         delivered(self, user, upto)
 
-    Link.transaction, Delivery.flush, Store.delivered = watched, flush_and_pass, pass_and_note
+    Link.transaction, delivery._send, Store.delivered = watched, send_and_pass, pass_and_note
     _note_messages()
 
 

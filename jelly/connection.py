@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from jelly import tcp
 from jelly.codec import Decoder, Frame, Sign, Type
 from jelly.errors import ErrorCode, Refused
-from jelly.messages import Ack, parse_request
+from jelly.messages import parse_ack
 from jelly.outbox import Outbox
 from jelly.queue_dispatch import Lane
 from jelly.sessions import Session
@@ -92,31 +92,35 @@ class Connection(socketserver.BaseRequestHandler):
         self.server.connections.discard(self)
 
     def _read(self, data: bytes) -> None:
-        self.outbox.read_bytes += len(data)
+        """Take the next bytes of the stream. (For each message twice: hence the local names, and few calls.)"""
+        session, outbox, decoder = self.session, self.outbox, self.decoder
+        outbox.read_bytes += len(data)
         now = self.last_read_at = time.monotonic()
         self.has_spoken = True
-        if self.session.leaving or self.server.is_stopping or self.decoder.broken is not None:
+        if session.leaving or self.server.is_stopping or decoder.broken is not None:
             return  # nothing is served any more; what still comes is thrown away until the client has closed
-        self._note_sign_of_life()
+        if outbox.confirmed > session.settled:
+            self._note_sign_of_life()
         if self.tls:
             data = self.tls.open(data)
-        frames = self.decoder.feed(data)
-        if not self.decoder.has_part:
+        frames = decoder.feed(data)
+        if not decoder.has_part:
             self.part_since = None
         elif frames or self.part_since is None:
             self.part_since = now
-        requests = [frame for frame in frames if not self._is_done(frame)]
+        requests = [frame for frame in frames if frame.type not in UNANSWERED or not self._is_done(frame)]
         if requests:
             self.server.dispatcher.submit(self.lane, requests, now)
-        if self.decoder.broken is not None:
-            broken = Frame(Sign.REQUEST, self.decoder.broken, 0, b"")
+        if decoder.broken is not None:
+            broken = Frame(Sign.REQUEST, decoder.broken, 0, b"")
             self.server.dispatcher.submit_error(self.lane, broken, now, ErrorCode.MALFORMED_FRAME)
             self.part_since = None
-        self._pause_if_full()
+        if self.lane.is_full or outbox.is_full:
+            self._pause()
 
     def _is_done(self, frame: Frame) -> bool:
-        """Whether a frame needs no answer and is done with. That a heartbeat was read is all that it is for."""
-        if frame.type not in UNANSWERED or frame.sign != Sign.REQUEST:
+        """Whether a heartbeat or an ACK is done with. That it was read is all that a heartbeat is for."""
+        if frame.sign != Sign.REQUEST:
             return False
         if frame.type == Type.HEARTBEAT:
             self.session.has_heartbeat = True
@@ -129,14 +133,14 @@ class Connection(socketserver.BaseRequestHandler):
         if session.user is None:
             return False
         try:
-            request = parse_request(frame.type, frame.body)
+            id = parse_ack(frame.body)
         except Refused:
             return False
         window = session.window
         # Only what was sent on this connection can be acknowledged on it: any other id is nobody's business.
-        if window is not None and isinstance(request, Ack) and window.acknowledge(request.id):
-            self.server.store.delivered(session.user, request.id)
-            if window.has_room:
+        if window is not None and window.acknowledge(id):
+            self.server.store.delivered(session.user, id)
+            if not session.caught_up and window.has_room:
                 self._wants_more()
         return True
 
@@ -146,7 +150,7 @@ class Connection(socketserver.BaseRequestHandler):
         (Nothing that was sent to one that can is ever `confirmed` or `written`: its own word counts.)
         """
         session = self.session
-        if session.user is not None and self.outbox.confirmed > session.settled:
+        if session.user is not None:
             session.settled = self.outbox.confirmed
             self.server.store.delivered(session.user, session.settled)
 
@@ -165,7 +169,7 @@ class Connection(socketserver.BaseRequestHandler):
         while self.outbox.finished_at is None and not self.outbox.is_closed and time.monotonic() < deadline:
             time.sleep(0.01)  # answers that are spaced, or that the client takes slowly
 
-    def _pause_if_full(self) -> None:
+    def _pause(self) -> None:
         """Do not read on while too much waits, in the lane or in the outbox."""
         self.is_paused = True
         while not self.server.is_stopping and not self.outbox.is_closed:

@@ -19,6 +19,9 @@ from jelly.codec import Type
 from jelly.dao import Dao, StoredMessage
 from jelly.sessions import Session, Sessions
 
+Responses = dict[Session, list[tuple[bytes, float]]]
+"""What is to be sent to sessions beside their messages: frames, each with the time at which its request came in."""
+
 PAGE = 100
 """How many messages are read from an inbox at a time, if they are small."""
 PAGE_BYTES = 128 * 1024
@@ -43,19 +46,26 @@ class Delivery:
                 continue  # offline: the message stays in the receiver's inbox, and the next login feeds it from there
             if not session.caught_up:
                 continue  # behind: its pages will come to this message
-            classic = frame = classic or _notice(message)
-            if session.window is not None:
-                modern = frame = modern or messages.with_id(classic, message.id)
-            self._outgoing.setdefault(session, []).append((message.id, frame))
+            if session.window is None:
+                classic = frame = classic or _notice(message, with_id=False)
+            else:
+                modern = frame = modern or _notice(message, with_id=True)
+            outgoing = self._outgoing.get(session)
+            if outgoing is None:
+                outgoing = self._outgoing[session] = []
+            outgoing.append((message.id, frame))
             session.given = message.id
 
-    def flush(self) -> None:
-        """Send what was pushed: everything for one session at once."""
+    def flush(self, responses: Responses | None = None) -> None:
+        """Send what was pushed, and responses: everything for one session at once."""
+        responses = responses or {}
         outgoing, self._outgoing = self._outgoing, {}
         for session, notices in outgoing.items():
-            _send(session, notices)
+            _send(session, notices, responses.pop(session, ()))
             if not session.has_room:
                 self._fall_behind(session)
+        for session, frames in responses.items():
+            session.outlet.send(frames)
 
     def begin(self, session: Session) -> None:
         """Start to deliver to a session that just logged in: behind, from the first message in its inbox."""
@@ -108,18 +118,20 @@ class Delivery:
             self._hungry[session] = None
 
 
-def _send(session: Session, notices: Sequence[tuple[int, bytes]]) -> None:
+def _send(
+    session: Session, notices: Sequence[tuple[int, bytes]], responses: Sequence[tuple[bytes, float]] = ()
+) -> None:
     if session.window is not None:
         session.window.add(notices)  # first: the acknowledgement may be here before we are back
         notices = [(0, frame) for _, frame in notices]
-    session.outlet.send_notices(notices)
+    session.outlet.send(responses, notices)
 
 
 def _page(waiting: list[StoredMessage], with_ids: bool) -> list[tuple[int, bytes]]:
     notices: list[tuple[int, bytes]] = []
     size = 0
     for message in waiting:
-        frame = messages.with_id(_notice(message), message.id) if with_ids else _notice(message)
+        frame = _notice(message, with_ids)
         size += len(frame)
         if notices and size > PAGE_BYTES:
             break
@@ -127,6 +139,7 @@ def _page(waiting: list[StoredMessage], with_ids: bool) -> list[tuple[int, bytes
     return notices
 
 
-def _notice(message: StoredMessage) -> bytes:
+def _notice(message: StoredMessage, with_id: bool) -> bytes:
     type = Type.GROUP_MESSAGE if message.is_group else Type.PERSON_MESSAGE
-    return messages.notice(type, message.sender, message.receiver, message.content, message.time)
+    id = message.id if with_id else None
+    return messages.notice(type, message.sender, message.receiver, message.content, message.time, id)

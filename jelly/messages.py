@@ -14,7 +14,7 @@ from enum import StrEnum
 from json.encoder import encode_basestring as quote
 from typing import Any, NamedTuple, NoReturn
 
-from jelly.codec import HEADER, Sign, Status, Type, encode
+from jelly.codec import Sign, Status, Type, encode
 from jelly.errors import SENTENCES, ErrorCode, Refused
 
 MAX_NAME = 32
@@ -207,6 +207,23 @@ def parse_request(type: int, body: bytes) -> Request:
     return cls(*arguments)
 
 
+def parse_ack(body: bytes) -> int:
+    """The id in the body of an ACK. Raises Refused: `malformed_body`.
+
+    There is one for each message, and nearly all look the same: these are read without a JSON parser, in a sixth of
+    the time.
+    """
+    usual = _USUAL_ACK(body)
+    if usual is not None:
+        return int(usual[1])
+    request = parse_request(Type.ACK, body)
+    assert isinstance(request, Ack)
+    return request.id
+
+
+_USUAL_ACK = re.compile(rb'\{"id":([1-9][0-9]{0,17})\}').fullmatch
+
+
 def encode_request(type: int, values: Mapping[str, Any]) -> bytes:
     """The frame of a request; values that are None are left out. Raises UnicodeEncodeError for a lone surrogate."""
     present = {key: value for key, value in values.items() if value is not None}
@@ -276,12 +293,25 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_decode = json.JSONDecoder(
+_decoder = json.JSONDecoder(
     object_pairs_hook=_without_duplicates,
     parse_int=_small_integer,
     parse_float=_finite_float,
     parse_constant=_no_constant,
-).decode
+)
+
+
+def _decode(text: str) -> Any:
+    """The value in a text. (That it begins and ends with its object is worth knowing: `decode` would look for white
+    space with a regular expression on both sides, which takes a quarter of the time.)"""
+    if not (text.startswith("{") and text.endswith("}")):
+        return _decoder.decode(text)
+    value, end = _decoder.raw_decode(text)
+    if end != len(text):
+        raise ValueError("something behind the object")
+    return value
+
+
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -307,20 +337,15 @@ def refusal(type: int, error: Refused) -> bytes:
     return error_response(type, Status.REQUEST_ERROR, error.code, str(error))
 
 
-def notice(type: int, sender: str, receiver: str, content: str, time: int) -> bytes:
-    """The frame that brings a message to one of its receivers.
+def notice(type: int, sender: str, receiver: str, content: str, time: int, id: int | None = None) -> bytes:
+    """The frame that brings a message to one of its receivers, with its id if that client acknowledges.
 
     It is built anew from its four values, in the protocol's order: what else a sender put into its request
     is nobody else's business. (Quoting four strings costs a third of encoding a dict.)
     """
-    body = f'{{"sender":{quote(sender)},"receiver":{quote(receiver)},"content":{quote(content)},"time":{time}}}'
+    end = "}" if id is None else f',"id":{id}}}'
+    body = f'{{"sender":{quote(sender)},"receiver":{quote(receiver)},"content":{quote(content)},"time":{time}{end}'
     return encode(Sign.NOTICE, type, Status.NONE, body.encode())
-
-
-def with_id(notice: bytes, id: int) -> bytes:
-    """The same notice for a client that acknowledges: with the message's id as the last key of its body."""
-    body = notice[HEADER.size : -1] + b',"id":%d}' % id
-    return encode(Sign.NOTICE, notice[3], Status.NONE, body)
 
 
 def past(sender: str, receiver: str, content: str, time: int, id: int) -> dict[str, Any]:

@@ -128,35 +128,27 @@ class Outbox:
         self.last_words_at: float | None = None
         self.is_closed = False
 
-    def send_responses(self, responses: Sequence[tuple[bytes, float]]) -> None:
-        """Send frames, each with the monotonic time at which its request came in."""
-        if not responses:
-            return
+    def send(self, responses: Sequence[tuple[bytes, float]] = (), notices: Sequence[tuple[int, bytes]] = ()) -> None:
+        """Send frames: responses, each with the monotonic time at which its request came in; notices, each with its
+        message's id, or 0 if that one need not be confirmed. The notices go first, where both may go at once.
+
+        Look at `has_room` before sending more notices.
+        """
         with self._lock:
             if self.is_closed or self.finished_at is not None:
                 return
-            if self._responses is None:
-                self._responses = deque()
-            self._responses.extend(responses)
-            self._responses_size += sum(len(frame) for frame, _ in responses)
+            if self.finishing:
+                notices = ()
             had_room = self.has_room
-            self._pump()
-        self._tell(had_room)
-
-    def send_notices(self, notices: Sequence[tuple[int, bytes]]) -> None:
-        """Send notices: each frame with its message's id, 0 if that one need not be confirmed.
-
-        Look at `has_room` before sending more.
-        """
-        with self._lock:
-            if self.is_closed or self.finishing:
-                return
-            had_room = self.has_room
-            if self._notices is None:
-                self._notices = deque()
-            self._notices.extend(notices)
-            self._size += sum(len(frame) for _, frame in notices)
-            self._pump()
+            if self._is_clear(notices):
+                self._rest = b"".join([frame for _, frame in notices] + [frame for frame, _ in responses])
+                if self._write():
+                    return
+            else:
+                if notices:
+                    self._enqueue_notices(notices)
+                if responses and not self.is_closed:
+                    self._enqueue_responses(responses)
             # `or ()`: the line may have turned out to be dead while we wrote, and then nothing waits any more.
             if self._size + len(self._rest) > HIGH_MARK or len(self._notices or ()) > HIGH_COUNT:
                 self.has_room = False
@@ -234,6 +226,30 @@ class Outbox:
         self._tell(had_room)
 
     # --- with the lock held -----------------------------------------------------------------------------
+
+    def _is_clear(self, notices: Sequence[tuple[int, bytes]]) -> bool:
+        """Whether frames can be written without any bookkeeping: nothing waits, no gap is kept, no TLS, and nothing is
+        to be confirmed. It is so for nearly all that modern clients are sent, and saves half of what a send costs.
+        """
+        return (
+            not (self._gap or self._rest or self._responses or self._notices or self._seal or self.finishing)
+            and self.has_room
+            and not any(id for id, _ in notices)
+        )
+
+    def _enqueue_notices(self, notices: Sequence[tuple[int, bytes]]) -> None:
+        if self._notices is None:
+            self._notices = deque()
+        self._notices.extend(notices)
+        self._size += sum(len(frame) for _, frame in notices)
+        self._pump()
+
+    def _enqueue_responses(self, responses: Sequence[tuple[bytes, float]]) -> None:
+        if self._responses is None:
+            self._responses = deque()
+        self._responses.extend(responses)
+        self._responses_size += sum(len(frame) for frame, _ in responses)
+        self._pump()
 
     def _pump(self, is_writable: bool = False) -> None:
         """Write what may be written now, and see to it that somebody comes back for the rest."""

@@ -71,6 +71,11 @@ class Lane:
         # The reader's, while it waits for room in a full lane.
         self.room: threading.Event | None = None
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the connection's reader should not read on."""
+        return len(self.items) >= LANE_LIMIT
+
 
 class RequestQueue(queue.Queue[Lane]):
     """A queue of lanes, bounded by the requests that wait in them: `maxsize` is how many.
@@ -83,38 +88,53 @@ class RequestQueue(queue.Queue[Lane]):
         super().__init__(maxsize)
         self._waiting = 0
         self._running = 0
+        self._is_one_woken = False
         self._closed = False
 
-    def fill(self, lane: Lane, frames: Sequence[Frame], asked_at: float) -> None:
-        """Put requests into a lane; those for which there is no room get an error in their place."""
-        with self.mutex:
-            room = max(0, self.maxsize - self._waiting)
-            self._waiting += min(room, len(frames))
-            lane.items += [Item(frame, asked_at) for frame in frames[:room]]
-            lane.items += [Item(frame, asked_at, ErrorCode.BUSY) for frame in frames[room:]]
+    def put_requests(self, lane: Lane, frames: Sequence[Frame], asked_at: float) -> list[Item]:
+        """Put requests into a lane, and the lane into the queue, unless it is being served.
 
-    def fill_error(self, lane: Lane, item: Item) -> None:
-        """Put an error into a lane: it costs no work, so it does not count."""
+        Those for which there is no room get an error in their place. See `put_lane` for what is returned.
+        """
+        with self.mutex:
+            room = self.maxsize - self._waiting
+            if len(frames) <= room:
+                self._waiting += len(frames)
+                lane.items += [Item(frame, asked_at) for frame in frames]
+            else:
+                room = max(0, room)
+                self._waiting += room
+                lane.items += [Item(frame, asked_at) for frame in frames[:room]]
+                lane.items += [Item(frame, asked_at, ErrorCode.BUSY) for frame in frames[room:]]
+            return self._open(lane)
+
+    def put_error(self, lane: Lane, item: Item) -> list[Item]:
+        """Put an error into a lane: it costs no work, so it does not count. See `put_lane` for what is returned."""
         with self.mutex:
             lane.items.append(item)
+            return self._open(lane)
+
+    def put_lane(self, lane: Lane) -> list[Item]:
+        """Put a lane into the queue, unless it is being served. Never blocks.
+
+        A lane with nothing but refused requests does not go there, for no worker may be free for long. They are taken
+        out and returned; the caller, who holds the lane now, is to answer them.
+        """
+        with self.mutex:
+            return self._open(lane)
+
+    def put_again(self, lane: Lane) -> None:
+        """Have a lane served later that its worker holds, and cannot serve now."""
+        with self.mutex:
+            self._put(lane)
+            self._wake()
 
     def drain(self, lane: Lane, most: int) -> list[Item]:
         """Take the oldest requests out of a lane."""
         with self.mutex:
-            items = lane.items[:most]
-            del lane.items[:most]
+            items, lane.items = lane.items[:most], lane.items[most:]
             self._waiting -= _count(items)
-            if lane.room is not None and len(lane.items) < LANE_LIMIT:
-                lane.room.set()
-            return items
-
-    def drain_refused(self, lane: Lane) -> list[Item]:
-        """Take everything out of a lane if all of it was refused; else nothing."""
-        with self.mutex:
-            if not all(item.error is ErrorCode.BUSY for item in lane.items):
-                return []
-            items, lane.items = lane.items, []
-            if lane.room is not None:
+            if lane.room is not None and not lane.is_full:
                 lane.room.set()
             return items
 
@@ -127,33 +147,26 @@ class RequestQueue(queue.Queue[Lane]):
     def wait_for_room(self, lane: Lane, seconds: float) -> bool:
         """Wait until a lane is not full any more, at most some seconds; return whether it has room."""
         with self.mutex:
-            if len(lane.items) < LANE_LIMIT:
+            if not lane.is_full:
                 return True
             room = lane.room = threading.Event()
         has_room = room.wait(seconds)
         lane.room = None
         return has_room
 
-    def put_lane(self, lane: Lane) -> None:
-        """Have a lane served. Never blocks: a lane stands here only once, so there are no more than connections."""
-        with self.mutex:
-            self._put(lane)
-            self._wake()
+    def take(self, most: int, is_running: bool = False) -> list[Lane]:
+        """Wait for lanes to serve; then the caller is running. An empty list means that the queue is closed.
 
-    def take(self, most: int) -> list[Lane]:
-        """Wait for lanes to serve; then the caller is running. An empty list means that the queue is closed."""
+        `is_running`: the caller has served what it took before.
+        """
         with self.mutex:
-            while not self._qsize() and not self._closed:
+            self._running -= is_running
+            while not self.queue and not self._closed:
                 self.not_empty.wait()
-            lanes = [self._get() for _ in range(min(most, self._qsize()))]
+            self._is_one_woken = False
+            lanes = [self._get() for _ in range(min(most, len(self.queue)))]
             self._running += bool(lanes)
             return lanes
-
-    def finish_turn(self) -> None:
-        """The caller has served what it took."""
-        with self.mutex:
-            self._running -= 1
-            self._wake()
 
     def leave(self, unserved: list[Lane]) -> None:
         """The caller is about to block: another worker takes over the lanes that it has not served yet."""
@@ -174,13 +187,27 @@ class RequestQueue(queue.Queue[Lane]):
             self._closed = True
             self.not_empty.notify_all()
 
+    def _open(self, lane: Lane) -> list[Item]:
+        if not lane.items or not lane.busy.acquire(blocking=False):
+            return []  # whoever serves it looks again when it closes it
+        if all(item.error is ErrorCode.BUSY for item in lane.items):
+            refused, lane.items = lane.items, []
+            if lane.room is not None:
+                lane.room.set()
+            return refused
+        self._put(lane)
+        self._wake()
+        return []
+
     def _wake(self) -> None:
-        if self._qsize() and not self._running:
+        """Wake a worker, if there is something to do, and nobody to do it: waking is what costs."""
+        if self.queue and not self._running and not self._is_one_woken:
+            self._is_one_woken = True  # until some worker is here; between two others would be woken for nothing
             self.not_empty.notify()
 
 
 def _count(items: Sequence[Item]) -> int:
-    return sum(item.error is None for item in items)
+    return [item.error for item in items].count(None)
 
 
 class _Turn(threading.local):
@@ -219,17 +246,19 @@ class Dispatcher:
 
     def submit(self, lane: Lane, frames: Sequence[Frame], asked_at: float) -> None:
         """Have the requests of a connection served, in order. Never blocks."""
-        self._queue.fill(lane, frames, asked_at)
-        self._open(lane)
+        refused = self._queue.put_requests(lane, frames, asked_at)
+        if refused:
+            self._refuse(lane, refused)
 
     def submit_error(self, lane: Lane, frame: Frame, asked_at: float, error: ErrorCode) -> None:
         """Have a frame answered with an error, in its turn. Never blocks."""
-        self._queue.fill_error(lane, Item(frame, asked_at, error))
-        self._open(lane)
+        refused = self._queue.put_error(lane, Item(frame, asked_at, error))
+        if refused:
+            self._refuse(lane, refused)
 
     def wait_for_room(self, lane: Lane, seconds: float) -> bool:
         """If a lane is full, wait until it is not, at most some seconds; return whether it has room."""
-        if len(lane.items) < LANE_LIMIT:
+        if not lane.is_full:
             return True
         return self._queue.wait_for_room(lane, seconds)
 
@@ -273,10 +302,12 @@ class Dispatcher:
     def _work(self) -> None:
         lanes = self._turn.lanes = []
         jobs = self._turn.jobs = []
+        is_running = False
         while True:
-            lanes += reversed(self._queue.take(LANES_A_TURN))
+            lanes += reversed(self._queue.take(LANES_A_TURN, is_running))
             if not lanes:
                 return
+            is_running = True
             while lanes:
                 lane = lanes.pop()
                 try:
@@ -289,7 +320,6 @@ class Dispatcher:
                 else:
                     jobs += [job] if job else []
             self._submit(jobs)
-            self._queue.finish_turn()
 
     def _submit(self, jobs: list[Job]) -> None:
         if jobs:
@@ -303,23 +333,25 @@ class Dispatcher:
         """
         session = lane.session
         if session.outlet.is_full:  # the client does not take its answers: it gets no more until it does
-            session.outlet.when_room(partial(self._queue.put_lane, lane))
+            session.outlet.when_room(partial(self._queue.put_again, lane))
             return None
         items = self._queue.drain(lane, REQUESTS_A_TURN)
         size = 0
         answers: list[tuple[Answer, float]] = []
-        entries: list[tuple[Entry, float]] = []
+        entries: list[tuple[Entry, Item]] = []
         waits: tuple[Item, Outcome] | None = None
         for position, item in enumerate(items):
-            is_message = item.frame.type in MESSAGES
-            if entries and not is_message and item.error is None:
+            if entries and item.frame.type not in MESSAGES and item.error is None:
                 self._queue.put_back(lane, items[position:])  # it may read what these messages change
                 break
             outcome = self._outcome(session, item)
             if isinstance(outcome, NewMessage):
-                entries.append((outcome, item.asked_at))
+                entries.append((outcome, item))
             elif isinstance(outcome, Answer):
-                (entries or answers).append((outcome, item.asked_at))
+                if entries:
+                    entries.append((outcome, item))
+                else:
+                    answers.append((outcome, item.asked_at))
                 size += len(outcome.frame or b"")
                 if outcome.leave:
                     break  # whatever the client sent after this is not served
@@ -370,7 +402,7 @@ class Dispatcher:
             else:
                 self._carry_on(lane, item, _busy(lane.session, item.frame.type))
         else:
-            self._store.submit([self._job(lane, [(outcome, item.asked_at)])])
+            self._store.submit([self._job(lane, [(outcome, item)])])
 
     def _hash(self, lane: Lane, item: Item, slow: Slow) -> None:
         """On a hasher thread."""
@@ -385,26 +417,27 @@ class Dispatcher:
             self._hash_slots.release()
         self._carry_on(lane, item, outcome)
 
-    def _job(self, lane: Lane, entries: Sequence[tuple[Entry, float]]) -> Job:
-        return Job(lane.session, [entry for entry, _ in entries], [at for _, at in entries], partial(self._close, lane))
+    def _job(self, lane: Lane, entries: Sequence[tuple[Entry, Item]]) -> Job:
+        return Job(
+            lane.session,
+            [entry for entry, _ in entries],
+            [item.asked_at for _, item in entries],
+            sum([len(item.frame.body) for _, item in entries]),
+            partial(self._close, lane),
+        )
 
-    def _open(self, lane: Lane) -> None:
-        """Have a lane served, if it is not being served already."""
-        if not lane.busy.acquire(blocking=False):
-            return  # whoever serves it looks again when it closes it
-        refused = self._queue.drain_refused(lane)
-        if refused:  # nothing but that: they are told at once, for no worker may be free for long
-            answers = [_busy(lane.session, item.frame.type) for item in refused]
-            send_answers(lane.session, answers, [item.asked_at for item in refused])
-            self._close(lane)
-        else:
-            self._queue.put_lane(lane)
+    def _refuse(self, lane: Lane, items: Sequence[Item]) -> None:
+        answers = [_busy(lane.session, item.frame.type) for item in items]
+        send_answers(lane.session, answers, [item.asked_at for item in items])
+        self._close(lane)
 
     def _close(self, lane: Lane) -> None:
         """A lane was served; if more came meanwhile, it is to be served again."""
         lane.busy.release()
         if lane.items:
-            self._open(lane)
+            refused = self._queue.put_lane(lane)
+            if refused:
+                self._refuse(lane, refused)
 
 
 def _busy(session: Session, type: int) -> Answer:

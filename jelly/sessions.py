@@ -40,11 +40,9 @@ class Outlet(Protocol):
     def when_room(self, function: Callable[[], None]) -> None:
         """Call a function, once, when it is not full any more; at once if it is not."""
 
-    def send_responses(self, responses: Sequence[tuple[bytes, float]]) -> None:
-        """Send frames, each with the monotonic time at which its request came in."""
-
-    def send_notices(self, notices: Sequence[tuple[int, bytes]]) -> None:
-        """Send notices: each frame with the id of its message, or 0 if its arrival is not to be confirmed."""
+    def send(self, responses: Sequence[tuple[bytes, float]] = (), notices: Sequence[tuple[int, bytes]] = ()) -> None:
+        """Send frames: responses, each with the monotonic time at which its request came in; notices, each with the id
+        of its message, or 0 if its arrival is not to be confirmed."""
 
     def stop_spacing(self) -> None:
         """From now on frames leave as fast as they come: the client takes any split of the stream."""
@@ -175,7 +173,7 @@ class Sessions:
         for user in users:
             session = self._by_user.get(user)
             if session is not None and session.is_modern and session.outlet.has_room:
-                session.outlet.send_notices([(0, frame)])
+                session.outlet.send(notices=[(0, frame)])
 
     def __len__(self) -> int:
         return len(self._by_user)

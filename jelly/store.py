@@ -32,7 +32,7 @@ log = logging.getLogger("jelly.store")
 
 BATCH_REQUESTS = 2000
 BATCH_BYTES = 2 * 1024 * 1024
-"""A transaction holds at most so much: one that takes long lets everybody wait, and MySQL limits a packet."""
+"""A transaction holds at most so much (bytes of requests): a long one lets everybody wait; MySQL limits a packet."""
 DELIVERED_DELAY = 0.1
 """Seconds for which delivered messages may stay in the inbox. Losing such a note costs a repeat, not a message."""
 RETRY_DELAY = 1.0
@@ -69,8 +69,8 @@ class NewMessage:
     refusal: Refused | None = None
 
     @property
-    def key(self) -> RequestKey | None:
-        return None if self.request_id is None else (self.sender, self.request_id)
+    def key(self) -> RequestKey:
+        return self.sender, self.request_id or ""
 
     def digest(self) -> int:
         """Tells it from another message with the same id. The time does not count: it is when it was sent again."""
@@ -96,13 +96,22 @@ Entry = Answer | NewMessage | Change
 
 @dataclass(slots=True)
 class Job:
-    """Requests of one session that are to be stored and answered in this order; then `done` is called."""
+    """Requests of one session that are to be stored and answered in this order; then `done` is called.
+
+    A Change stands alone in its job. `size`: how many bytes the requests had.
+    """
 
     session: Session
     entries: list[Entry]
     asked_at: list[float]
+    size: int
     done: Callable[[], None]
     outcomes: list[Any] = field(default_factory=list)
+    leaves: bool = False
+
+    @property
+    def is_change(self) -> bool:
+        return isinstance(self.entries[0], Change)
 
 
 class Store:
@@ -212,7 +221,9 @@ class Store:
         with self._condition:
             jobs = _take(self._jobs)
             delivered: dict[str, int] = {}
-            if self._delivered and (self._stopping or self._is_due(self._delivered_due) or _has_change(jobs)):
+            # A login, perhaps, is not to be given what was delivered.
+            has_change = any(job.is_change for job in jobs)
+            if self._delivered and (self._stopping or self._is_due(self._delivered_due) or has_change):
                 delivered, self._delivered = self._delivered, {}
                 self._delivered_due = None
             for session in self._wanting:
@@ -268,7 +279,7 @@ class Store:
             if delivered:  # first, so that a login in this batch is not given them again
                 self._filing.remove_delivered(self._dao, delivered.items())
             self._filing.work(self._dao)
-            keys = [entry.key for entry in entries if isinstance(entry, NewMessage) and entry.key]
+            keys = [entry.key for entry in entries if isinstance(entry, NewMessage) and entry.request_id is not None]
             known = self._filing.digests(self._dao, keys) if keys else {}
             for job in jobs:
                 job.outcomes = [self._outcome(entry, known, messages) for entry in job.entries]
@@ -296,17 +307,17 @@ class Store:
         self, new: NewMessage, known: dict[RequestKey, int], messages: list[tuple[StoredMessage, Sequence[str]]]
     ) -> None:
         """Store a message, unless it was stored before. Raises Refused."""
-        key, digest = new.key, None
-        if key is not None:
+        digest = None
+        if new.request_id is not None:
             digest = new.digest()
-            if key in known:
-                if known[key] != digest:
+            if new.key in known:
+                if known[new.key] != digest:
                     raise Refused(ErrorCode.REQUEST_ID_REUSED)
                 return
         if new.refusal is not None:
             raise new.refusal
-        if key is not None and digest is not None:
-            known[key] = digest
+        if digest is not None:
+            known[new.key] = digest
         is_group = new.type == Type.GROUP_MESSAGE
         message = StoredMessage(
             self._dao.take_id(), is_group, new.sender, new.receiver, new.content, new.time, new.request_id, digest
@@ -314,18 +325,35 @@ class Store:
         messages.append((message, new.receivers()))
 
     def _on_success(self, jobs: list[Job], messages: list[tuple[StoredMessage, Sequence[str]]]) -> None:
+        """Hand over what is committed: messages to their receivers and answers, one send for each session.
+
+        Changes come afterwards and one by one: what one of them has told others is not to overtake the answers before.
+        """
         try:
             for message, receivers in messages:
                 self._delivery.push(message, receivers)
-            self._delivery.flush()
         except Exception as error:  # a bug; but what is committed is to be answered
             log_failure(log, error)
+        self._delivery.flush({job.session: self._responses(job) for job in jobs if not job.is_change})
         for job in jobs:
-            answers = [self._answer(job.session, entry, outcome) for entry, outcome in _pairs(job)]
-            try:
-                send_answers(job.session, answers, job.asked_at)
-            except Exception as error:
-                log_failure(log, error)
+            if job.is_change:
+                job.session.outlet.send(self._responses(job))
+            if job.leaves:
+                leave(job.session)
+
+    def _responses(self, job: Job) -> list[tuple[bytes, float]]:
+        """The frames that answer a job, each with the time at which its request came in."""
+        frames = []
+        outcomes = job.outcomes or [None] * len(job.entries)
+        for entry, outcome, asked_at in zip(job.entries, outcomes, job.asked_at, strict=True):
+            if outcome is None and isinstance(entry, NewMessage):
+                frames.append((SUCCESS[entry.type], asked_at))
+                continue
+            answer = self._answer(job.session, entry, outcome)
+            if answer.frame is not None:
+                frames.append((answer.frame, asked_at))
+            job.leaves = job.leaves or answer.leave
+        return frames
 
     def _answer(self, session: Session, entry: Entry, outcome: Any) -> Answer:
         if isinstance(entry, Answer):
@@ -376,10 +404,15 @@ class Store:
 
 def send_answers(session: Session, answers: Sequence[Answer], asked_at: Sequence[float]) -> None:
     """Send answers in their order; close if one of them says so."""
-    session.outlet.send_responses([(a.frame, at) for a, at in zip(answers, asked_at, strict=True) if a.frame])
+    session.outlet.send([(a.frame, at) for a, at in zip(answers, asked_at, strict=True) if a.frame])
     if any(answer.leave for answer in answers):
-        session.leaving = True
-        session.outlet.finish()
+        leave(session)
+
+
+def leave(session: Session) -> None:
+    """Serve a session no more, and close its connection after what it was sent."""
+    session.leaving = True
+    session.outlet.finish()
 
 
 def failure(session: Session, type: int) -> Answer:
@@ -395,15 +428,6 @@ def log_failure(log: logging.Logger, error: Exception) -> None:
     log.error("%s: %s%s", type(error).__name__, error, place, exc_info=log.isEnabledFor(logging.DEBUG))
 
 
-def _pairs(job: Job) -> list[tuple[Entry, Any]]:
-    return list(zip(job.entries, job.outcomes or [None] * len(job.entries), strict=True))
-
-
-def _has_change(jobs: Sequence[Job]) -> bool:
-    """Whether anything but messages is to be done: a login, perhaps, which is not to be given what was delivered."""
-    return any(isinstance(entry, Change) for job in jobs for entry in job.entries)
-
-
 def _take(jobs: deque[Job]) -> list[Job]:
     """The jobs for one transaction: all of them, unless they are very many or very large."""
     taken: list[Job] = []
@@ -411,6 +435,6 @@ def _take(jobs: deque[Job]) -> list[Job]:
     while jobs and requests < BATCH_REQUESTS and size < BATCH_BYTES:
         job = jobs.popleft()
         requests += len(job.entries)
-        size += sum(4 * len(entry.content) for entry in job.entries if isinstance(entry, NewMessage))
+        size += job.size
         taken.append(job)
     return taken

@@ -208,7 +208,13 @@ class Wire:
     def _is_mute(self) -> bool:
         return self.is_closed or self.has_ended or self._world.faults.is_dead
 
-    def send_responses(self, responses: Sequence[tuple[bytes, float]]) -> None:
+    def send(self, responses: Sequence[tuple[bytes, float]] = (), notices: Sequence[tuple[int, bytes]] = ()) -> None:
+        if responses:
+            self._send_responses(responses)
+        if notices:
+            self._send_notices(notices)
+
+    def _send_responses(self, responses: Sequence[tuple[bytes, float]]) -> None:
         if self._is_mute and self.connection.session.leaving:
             return  # what it asked is not served any more, so these need not be the answers to what it asked first
         for frame, _ in responses:
@@ -223,7 +229,7 @@ class Wire:
                 self._responses.append(frame)
         self.pump()
 
-    def send_notices(self, notices: Sequence[tuple[int, bytes]]) -> None:
+    def _send_notices(self, notices: Sequence[tuple[int, bytes]]) -> None:
         if self._is_mute or self.finishing:
             return
         self._world.overseer.notifies(

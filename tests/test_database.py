@@ -76,7 +76,7 @@ def test_the_largest_batch_fits_into_a_packet(mariadb: PrivateMariaDB) -> None:
     session: Any = None
     content = "😀" * 16_000
     new = store.NewMessage(0x15, "alice", "bob", content, 0, None, receivers=lambda: ["bob"])
-    jobs = deque(store.Job(session, [new] * 64, [0.0] * 64, print) for _ in range(20))
+    jobs = deque(store.Job(session, [new] * 64, [0.0] * 64, 64 * len(content.encode()), print) for _ in range(20))
     count = sum(len(job.entries) for job in store._take(jobs))
     for dao in reopen(mariadb.fresh_database("large")):
         messages = [StoredMessage(id, False, "alice", "bob", content, 0) for id in range(count)]

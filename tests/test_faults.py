@@ -157,13 +157,12 @@ class Notices:
     def __init__(self) -> None:
         self.ids: list[int] = []
 
-    def send_responses(self, responses: Sequence[tuple[bytes, float]]) -> None: ...
     def when_room(self, function: object) -> None: ...
     def stop_spacing(self) -> None: ...
     def finish(self, last_words: object = b"") -> None: ...
     def close(self) -> None: ...
 
-    def send_notices(self, notices: Sequence[tuple[int, bytes]]) -> None:
+    def send(self, responses: Sequence[tuple[bytes, float]] = (), notices: Sequence[tuple[int, bytes]] = ()) -> None:
         self.ids += [id for id, _ in notices]
 
 
@@ -180,7 +179,7 @@ def test_a_commit_in_doubt_is_not_fed(line_breaks: type[LineThatBreaks], tmp_pat
     delivery.begin(bob)
     writer = Store(Dao(link), delivery, Filing(30))
     new = NewMessage(0x15, "alice", "bob", "denied", 0, None, receivers=lambda: ["bob"])
-    writer.submit([Job(Session(Notices(), "127.0.0.1"), [new], [0.0], lambda: None)])
+    writer.submit([Job(Session(Notices(), "127.0.0.1"), [new], [0.0], 0, lambda: None)])
     line_breaks.breaks = True
     writer.start()
     writer.stop()

@@ -530,9 +530,21 @@ def test_a_notice_writes_other_alphabets_as_they_are() -> None:
 def test_a_notice_with_an_id(id: int) -> None:
     """It is the same notice, with the id as the last key of its body and the length that this makes."""
     plain = messages.notice(Type.GROUP_MESSAGE, "alice", "g1", 'a "}', 1)
-    [frame] = Decoder().feed(messages.with_id(plain, id))
+    [frame] = Decoder().feed(messages.notice(Type.GROUP_MESSAGE, "alice", "g1", 'a "}', 1, id))
     assert frame[:3] == (Sign.NOTICE, Type.GROUP_MESSAGE, Status.NONE)
     assert frame.body == body_of(plain)[:-1] + f',"id":{id}}}'.encode()
+
+
+def test_an_acknowledgement_in_its_usual_form_and_in_others() -> None:
+    """The short cut for the usual form and the parser for all others say the same."""
+    for body in (b'{"id":1}', b'{ "id" : 1 }', b'{"more":[],"id":1}', b'{"id":1}\n'):
+        assert messages.parse_ack(body) == 1
+    assert messages.parse_ack(b'{"id":0}') == 0
+    assert messages.parse_ack(b'{"id":-7}') == -7
+    assert messages.parse_ack(b'{"id":%d}' % (2**63 - 1)) == 2**63 - 1
+    for body in (b'{"id":01}', b'{"id":1.0}', b'{"id":"1"}', b'{"id":%d}' % 2**63, b'{"id":1}}', b'{"id":}', b""):
+        with pytest.raises(Refused):
+            messages.parse_ack(body)
 
 
 def test_a_system_notice() -> None:

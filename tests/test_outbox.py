@@ -63,7 +63,7 @@ def arrivals(line: Line, count: int) -> list[tuple[bytes, float]]:
 def test_frames_to_a_classic_client_are_spaced(classic: Line) -> None:
     """Each notice is a read of its own, the gap after the one before; the first goes at once."""
     started = time.monotonic()
-    classic.outbox.send_notices([(1, b"one"), (2, b"two"), (3, b"three")])
+    classic.outbox.send(notices=[(1, b"one"), (2, b"two"), (3, b"three")])
     frames = arrivals(classic, 3)
     assert [data for data, _ in frames] == [b"one", b"two", b"three"]
     assert frames[0][1] - started < 0.09
@@ -74,7 +74,7 @@ def test_frames_to_a_classic_client_are_spaced(classic: Line) -> None:
 def test_a_response_goes_at_once_after_a_response(classic: Line) -> None:
     """If its request came in after the last response was written."""
     for number in range(5):
-        classic.outbox.send_responses([(b"answer", time.monotonic())])
+        classic.outbox.send([(b"answer", time.monotonic())])
         started = time.monotonic()
         assert classic.peer.recv(100) == b"answer"
         assert time.monotonic() - started < 0.09, number
@@ -83,7 +83,7 @@ def test_a_response_goes_at_once_after_a_response(classic: Line) -> None:
 def test_a_response_to_an_earlier_request_keeps_the_gap(classic: Line) -> None:
     """A client that wrote two requests at once may be in the middle of anything."""
     asked_at = time.monotonic()
-    classic.outbox.send_responses([(b"one", asked_at), (b"two", asked_at)])
+    classic.outbox.send([(b"one", asked_at), (b"two", asked_at)])
     (_, first), (data, second) = arrivals(classic, 2)
     assert data == b"two"
     assert second - first >= 0.09
@@ -93,8 +93,8 @@ def test_a_response_whose_request_is_here_already_keeps_the_gap(classic: Line) -
     """A request that lies unread when a response is written did not wait for it, whenever it is read."""
     classic.peer.sendall(b"next request")
     wait_until(lambda: classic.socket.recv(100, socket.MSG_PEEK))
-    classic.outbox.send_responses([(b"one", time.monotonic())])
-    classic.outbox.send_responses([(b"two", time.monotonic())])
+    classic.outbox.send([(b"one", time.monotonic())])
+    classic.outbox.send([(b"two", time.monotonic())])
     (_, first), (data, second) = arrivals(classic, 2)
     assert data == b"two"
     assert second - first >= 0.09
@@ -102,8 +102,8 @@ def test_a_response_whose_request_is_here_already_keeps_the_gap(classic: Line) -
 
 def test_a_response_after_a_notice_keeps_the_gap_and_goes_before_other_notices(classic: Line) -> None:
     """Responses do not wait for a long queue of messages."""
-    classic.outbox.send_notices([(1, b"n1"), (2, b"n2")])
-    classic.outbox.send_responses([(b"answer", time.monotonic())])
+    classic.outbox.send(notices=[(1, b"n1"), (2, b"n2")])
+    classic.outbox.send([(b"answer", time.monotonic())])
     frames = arrivals(classic, 3)
     assert [data for data, _ in frames] == [b"n1", b"answer", b"n2"]
     assert frames[1][1] - frames[0][1] >= 0.09
@@ -111,19 +111,19 @@ def test_a_response_after_a_notice_keeps_the_gap_and_goes_before_other_notices(c
 
 def test_responses_and_notices_take_turns(classic: Line) -> None:
     """A client that asks again as soon as it is answered gets its messages all the same, one for each answer."""
-    classic.outbox.send_responses([(b"answer", time.monotonic())])
+    classic.outbox.send([(b"answer", time.monotonic())])
     assert classic.peer.recv(100) == b"answer"
-    classic.outbox.send_notices([(1, b"n1"), (2, b"n2")])
+    classic.outbox.send(notices=[(1, b"n1"), (2, b"n2")])
     frames = []
     for _ in range(2):
-        classic.outbox.send_responses([(b"answer", time.monotonic())])
+        classic.outbox.send([(b"answer", time.monotonic())])
         frames += [data for data, _ in arrivals(classic, 2)]
     assert frames == [b"n1", b"answer", b"n2", b"answer"]
 
 
 def test_confirmed_when_tcp_has_everything(classic: Line) -> None:
     """What the other side's TCP acknowledged is confirmed a moment later, without anybody's doing."""
-    classic.outbox.send_notices([(7, b"x")])
+    classic.outbox.send(notices=[(7, b"x")])
     wait_until(lambda: classic.outbox.confirmed == 7)
 
 
@@ -131,7 +131,7 @@ def test_not_confirmed_while_something_lies_unread(classic: Line) -> None:
     """A word that was here before the look is no sign of life after it."""
     classic.peer.sendall(b"early")
     wait_until(lambda: classic.socket.recv(100, socket.MSG_PEEK))
-    classic.outbox.send_notices([(7, b"x")])
+    classic.outbox.send(notices=[(7, b"x")])
     classic.outbox.resume()
     assert classic.outbox.confirmed == 0
     assert classic.socket.recv(100) == b"early"
@@ -141,7 +141,7 @@ def test_not_confirmed_while_something_lies_unread(classic: Line) -> None:
 
 def test_without_a_gap_everything_goes_in_one_piece(stream: Line) -> None:
     """Towards a client that takes any split, frames leave together."""
-    stream.outbox.send_notices([(1, b"one"), (2, b"two")])
+    stream.outbox.send(notices=[(1, b"one"), (2, b"two")])
     assert stream.peer.recv(100) == b"onetwo"
 
 
@@ -150,7 +150,7 @@ def test_what_the_socket_does_not_take_is_finished_later(stream: Line) -> None:
     frames = [(number, bytes([number % 251]) * 100_000) for number in range(1, 101)]
     started = time.monotonic()
     for frame in frames:
-        stream.outbox.send_notices([frame])
+        stream.outbox.send(notices=[frame])
     assert time.monotonic() - started < 2
     assert not stream.outbox.has_room
     assert not stream.outbox.is_empty
@@ -163,16 +163,16 @@ def test_what_the_socket_does_not_take_is_finished_later(stream: Line) -> None:
 
 def test_room_is_counted_in_frames_for_a_classic_client(classic: Line) -> None:
     """A hundred small messages are enough: at ten a second they take ten seconds."""
-    classic.outbox.send_notices([(number, b"x") for number in range(1, HIGH_COUNT + 1)])
+    classic.outbox.send(notices=[(number, b"x") for number in range(1, HIGH_COUNT + 1)])
     assert classic.outbox.has_room
-    classic.outbox.send_notices([(1000, b"x"), (1001, b"x")])
+    classic.outbox.send(notices=[(1000, b"x"), (1001, b"x")])
     assert not classic.outbox.has_room
 
 
 def test_finish_writes_responses_and_drops_notices(classic: Line) -> None:
     """What is answered is written before the end; messages stay in their inbox."""
-    classic.outbox.send_notices([(1, b"n1"), (2, b"n2")])
-    classic.outbox.send_responses([(b"bye", time.monotonic())])
+    classic.outbox.send(notices=[(1, b"n1"), (2, b"n2")])
+    classic.outbox.send([(b"bye", time.monotonic())])
     classic.outbox.finish()
     assert [classic.peer.recv(100) for _ in range(3)] == [b"n1", b"bye", b""]
     assert classic.outbox.finished_at is not None
@@ -180,20 +180,20 @@ def test_finish_writes_responses_and_drops_notices(classic: Line) -> None:
 
 def test_no_gap_any_more(classic: Line) -> None:
     """Once the client turns out to be a modern one, even what waited for the gap leaves with the next frame."""
-    classic.outbox.send_responses([(b"one", 0.0), (b"two", 0.0)])
+    classic.outbox.send([(b"one", 0.0), (b"two", 0.0)])
     assert classic.peer.recv(100) == b"one"
     classic.outbox.stop_spacing()
-    classic.outbox.send_responses([(b"three", 0.0)])
-    classic.outbox.send_notices([(1, b"four"), (2, b"five")])
+    classic.outbox.send([(b"three", 0.0)])
+    classic.outbox.send(notices=[(1, b"four"), (2, b"five")])
     assert classic.read(16) == b"twothreefourfive"
 
 
 def test_last_words(stream: Line) -> None:
     """They stand behind the responses, in the place of the notices, and are said once."""
-    stream.outbox.send_responses([(b"x" * 10_000_000, 0.0)])
+    stream.outbox.send([(b"x" * 10_000_000, 0.0)])
     assert stream.outbox.stalled_since is not None
-    stream.outbox.send_notices([(1, b"n1")])
-    stream.outbox.send_responses([(b"answer", 0.0)])
+    stream.outbox.send(notices=[(1, b"n1")])
+    stream.outbox.send([(b"answer", 0.0)])
     stream.outbox.finish(b"last")
     stream.outbox.finish(b"again")
     assert stream.outbox.last_words_at is not None
@@ -203,8 +203,8 @@ def test_last_words(stream: Line) -> None:
 def test_nothing_behind_the_last_words(stream: Line) -> None:
     """An answer that comes after the end was written is dropped, and breaks nothing."""
     stream.outbox.finish(b"last")
-    stream.outbox.send_responses([(b"late", 0.0)])
-    stream.outbox.send_notices([(1, b"n1")])
+    stream.outbox.send([(b"late", 0.0)])
+    stream.outbox.send(notices=[(1, b"n1")])
     assert not stream.outbox.is_closed
     assert read_all(stream) == b"last"
 
@@ -219,7 +219,7 @@ def test_last_words_to_one_who_is_gone(stream: Line) -> None:
 @pytest.mark.parametrize(("ids", "written"), [([0], 0), ([0, 0], 0), ([3, 0], 3), ([0, 3, 4, 0], 4)], ids=str)
 def test_what_need_not_be_confirmed(stream: Line, ids: list[int], written: int) -> None:
     """A notice without an id moves no mark, and hides none of another notice that leaves together with it."""
-    stream.outbox.send_notices([(id, b"n") for id in ids])
+    stream.outbox.send(notices=[(id, b"n") for id in ids])
     assert stream.read(len(ids)) == b"n" * len(ids)
     assert stream.outbox.written == written
     if written:
@@ -229,19 +229,19 @@ def test_what_need_not_be_confirmed(stream: Line, ids: list[int], written: int) 
 def test_close_drops_everything(stream: Line) -> None:
     """After `close` nothing is written, and nothing is raised."""
     stream.outbox.close()
-    stream.outbox.send_notices([(1, b"x" * HIGH_MARK)])
-    stream.outbox.send_responses([(b"x", 0.0)])
+    stream.outbox.send(notices=[(1, b"x" * HIGH_MARK)])
+    stream.outbox.send([(b"x", 0.0)])
     stream.outbox.finish()
     assert stream.peer.recv(10) == b""
     assert stream.outbox.is_empty
 
 
 def send_response(outbox: Outbox) -> None:
-    outbox.send_responses([(b"x", 0.0)])
+    outbox.send([(b"x", 0.0)])
 
 
 def send_notice(outbox: Outbox) -> None:
-    outbox.send_notices([(1, b"x")])
+    outbox.send(notices=[(1, b"x")])
 
 
 def reset_has_come(sock: socket.socket) -> bool:

@@ -42,53 +42,101 @@ FRAME = Frame(1, 0x1F, 0, b"")
 def test_the_bound_counts_requests_in_all_lanes() -> None:
     """What does not fit is in its lane all the same, as an error in its place; taking requests makes room."""
     queue, one, two = RequestQueue(3), lane(), lane()
-    queue.fill(one, [FRAME] * 2, 0.0)
-    queue.fill(two, [FRAME] * 2, 0.0)
+    queue.put_requests(one, [FRAME] * 2, 0.0)
+    queue.put_requests(two, [FRAME] * 2, 0.0)
     assert [item.error for item in two.items] == [None, ErrorCode.BUSY]
     assert len(queue.drain(one, 1)) == 1
-    queue.fill(two, [FRAME] * 2, 0.0)
+    queue.put_requests(two, [FRAME] * 2, 0.0)
     assert [item.error for item in two.items] == [None, ErrorCode.BUSY, None, ErrorCode.BUSY]
 
 
-def test_refusals_are_taken_only_if_there_is_nothing_else() -> None:
+def test_refusals_are_handed_back_only_if_there_is_nothing_else() -> None:
     """A request that came meanwhile is a worker's business, and so are the refusals before it then."""
-    queue, one = RequestQueue(1), lane()
-    queue.fill(one, [FRAME] * 2, 0.0)
-    assert queue.drain_refused(one) == []
+    queue, one, two = RequestQueue(1), lane(), lane()
+    assert queue.put_requests(one, [FRAME] * 2, 0.0) == []
     assert len(one.items) == 2
-    queue.drain(one, 1)
-    assert [item.error for item in queue.drain_refused(one)] == [ErrorCode.BUSY]
-    assert one.items == []
+    refused = queue.put_requests(two, [FRAME] * 2, 0.0)
+    assert [item.error for item in refused] == [ErrorCode.BUSY] * 2
+    assert two.items == []
+    assert two.busy.locked()  # the caller's, until it has answered them
+    assert queue.put_requests(two, [FRAME], 0.0) == []
+    two.busy.release()
+    assert len(queue.put_lane(two)) == 1
+    assert queue.take(16) == [one]
 
 
 def test_put_back_stands_in_front() -> None:
     """Requests that were taken and not served come before those that came meanwhile, and count again."""
     queue, one = RequestQueue(3), lane()
-    queue.fill(one, [FRAME] * 2, 1.0)
+    queue.put_requests(one, [FRAME] * 2, 1.0)
     items = queue.drain(one, 2)
-    queue.fill(one, [FRAME], 2.0)
+    queue.put_requests(one, [FRAME], 2.0)
     queue.put_back(one, items)
     assert [item.asked_at for item in one.items] == [1.0, 1.0, 2.0]
-    queue.fill(one, [FRAME], 3.0)
+    queue.put_requests(one, [FRAME], 3.0)
     assert one.items[-1] == Item(FRAME, 3.0, ErrorCode.BUSY)
+
+
+def test_a_lane_stands_in_the_queue_once() -> None:
+    """However often something is put into it, until whoever serves it has closed it."""
+    queue, one = RequestQueue(100), lane()
+    for _ in range(3):
+        queue.put_requests(one, [FRAME], 0.0)
+    assert queue.take(16) == [one]
+    queue.drain(one, 16)
+    queue.put_requests(one, [FRAME], 0.0)
+    queue.put_again(one)
+    assert queue.take(16) == [one]
 
 
 def test_one_worker_at_a_time_until_it_blocks() -> None:
     """The lanes that a blocked worker has not served go to the next one, before those that came later."""
     queue, lanes = RequestQueue(100), [lane() for _ in range(4)]
     for each in lanes[:3]:
-        queue.put_lane(each)
+        queue.put_requests(each, [FRAME], 0.0)
     mine = list(reversed(queue.take(16)))
     assert mine.pop() is lanes[0]
-    queue.put_lane(lanes[3])
+    queue.put_requests(lanes[3], [FRAME], 0.0)
     queue.leave(mine)
     assert mine == []
     assert queue.take(16) == lanes[1:]
-    queue.finish_turn()
     queue.come_back()
-    queue.finish_turn()
     queue.close()
-    assert queue.take(16) == []
+    assert queue.take(16, is_running=True) == []
+
+
+def test_one_worker_is_woken_at_a_time() -> None:
+    """Lanes that come while a worker is on its way to the queue, or at work, wake no other; all are served."""
+    queue, taken = RequestQueue(100), []
+    one_is_at_work, may_go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        is_running = False
+        while lanes := queue.take(2, is_running):
+            is_running = True
+            taken.append((threading.current_thread(), lanes))
+            one_is_at_work.set()
+            may_go_on.wait()
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    wait_until(lambda: len(queue.not_empty._waiters) == 4)  # type: ignore[attr-defined]
+    with queue.mutex:  # as if nobody who is woken had come to it yet
+        for each in (lane(), lane(), lane()):
+            each.items.append(Item(FRAME, 0.0))
+            queue._open(each)
+        assert len(queue.not_empty._waiters) == 3  # type: ignore[attr-defined]
+    one_is_at_work.wait()
+    for _ in range(4):
+        queue.put_requests(lane(), [FRAME], 0.0)
+    assert len(queue.not_empty._waiters) == 3  # type: ignore[attr-defined]
+    may_go_on.set()
+    wait_until(lambda: sum(len(lanes) for _, lanes in taken) == 7)
+    assert len({worker for worker, _ in taken}) == 1
+    queue.close()
+    for worker in workers:
+        worker.join()
 
 
 def test_answers_keep_their_order_under_many_workers(start_server: StartServer) -> None:

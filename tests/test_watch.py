@@ -136,7 +136,7 @@ def test_a_client_that_does_not_take_the_last_word(server: JellyServer) -> None:
     """It has a moment for that, too, even if it is so slow that the word cannot be written."""
     with logged_in(server.port, "alice"):
         outbox = only(server).outbox
-        outbox.send_responses([(b"x" * 10_000_000, 0.0)])
+        outbox.send([(b"x" * 10_000_000, 0.0)])
         outbox.finish(b"last")
         told_at = outbox.last_words_at or 0.0
         server.watch.check(told_at + 2.9)
