@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 import jelly
+from jelly import scheduling
 from jelly.config import Settings, add_arguments, load_settings
 from jelly.demo import demo_database
 from jelly.errors import ConfigError, StartError
@@ -86,6 +87,7 @@ def serve(settings: Settings, on_listening: Callable[[int], None] = lambda port:
     `on_listening` is called with the port when clients may come.
     """
     _raise_descriptor_limit(settings)
+    place = scheduling.settle(settings.pin)
     # Not an Event: the handler runs on this very thread, perhaps while that holds the Event's lock to wait for it.
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
@@ -100,7 +102,7 @@ def serve(settings: Settings, on_listening: Callable[[int], None] = lambda port:
     server.start()
     log.info(
         "listening on %s port %d%s; database %s; at most %d connections, %d waiting requests, %d bytes a body; "
-        "driver %s",
+        "driver %s; %s",
         settings.host,
         server.port,
         " with TLS" if settings.tls_cert else "",
@@ -109,6 +111,7 @@ def serve(settings: Settings, on_listening: Callable[[int], None] = lambda port:
         settings.queue_size,
         settings.max_body,
         server.database.driver,
+        place,
     )
     if settings.host in ("127.0.0.1", "localhost", "::1"):
         log.info("only this machine can connect; to open it to the network: --host 0.0.0.0")

@@ -14,6 +14,7 @@ from typing import Any
 
 from jelly.database import check_url
 from jelly.errors import ConfigError
+from jelly.scheduling import check_pin
 
 
 def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], Any]:
@@ -77,6 +78,7 @@ class Settings:
     password_cost: int = _setting(14, _number(int, 1, 20), "log2 of scrypt's n; each step doubles the time of a login")
     tls_cert: str = _setting("", _text, "file with the certificate (chain); turns TLS on")
     tls_key: str = _setting("", _text, "file with the certificate's key, if it is not in the same file")
+    pin: str = _setting("auto", check_pin, "core to run on: auto, off (all of them) or its number; only on Linux")
     log_level: str = _setting("info", _choice("debug", "info", "warning", "error"), "what is logged")
     log_format: str = _setting("text", _choice("text", "json"), "how it is logged")
 

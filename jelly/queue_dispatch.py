@@ -20,9 +20,7 @@ for, because clients match responses by their order.
 
 import contextlib
 import logging
-import os
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,6 +31,7 @@ from typing import NamedTuple
 from jelly.codec import Frame, Status
 from jelly.errors import ErrorCode, Refused, StoreError
 from jelly.messages import MESSAGES, error_response, refusal
+from jelly.scheduling import step_aside
 from jelly.services import Later, Outcome, Services, Slow
 from jelly.sessions import Session
 from jelly.store import Answer, Entry, Job, NewMessage, Store, failure, log_failure, send_answers
@@ -237,7 +236,7 @@ class Dispatcher:
         self._queue = RequestQueue(queue_size)
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="jelly-worker")
-        self._hashers = ThreadPoolExecutor(HASHERS, thread_name_prefix="jelly-hasher", initializer=_step_back)
+        self._hashers = ThreadPoolExecutor(HASHERS, thread_name_prefix="jelly-hasher", initializer=step_aside)
         # A ThreadPoolExecutor's own queue has no limit, so the limit stands in front of it.
         self._hash_slots = threading.BoundedSemaphore(queue_size)
         self._turn = _Turn()
@@ -442,11 +441,3 @@ class Dispatcher:
 
 def _busy(session: Session, type: int) -> Answer:
     return Answer(error_response(type, Status.SERVER_BUSY, ErrorCode.BUSY), leave=session.user is None)
-
-
-def _step_back() -> None:
-    """Let a hasher thread run only when no other thread wants the core: messages come first. (Linux gives each
-    thread its own priority; elsewhere this would slow the whole process.)"""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

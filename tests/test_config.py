@@ -35,6 +35,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "password_cost": ("1", 1),
     "tls_cert": ("/etc/ssl/jelly.pem", "/etc/ssl/jelly.pem"),
     "tls_key": ("/etc/ssl/jelly.key", "/etc/ssl/jelly.key"),
+    "pin": ("off", "off"),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
 }

@@ -19,7 +19,7 @@ LAYERS = [
     {"delivery", "presence", "filing"}, {"demo"},
     {"dao", "config"},
     {"database", "sessions", "groups", "passwords", "outbox", "tls"},
-    {"messages", "tcp"},
+    {"messages", "tcp", "scheduling"},
     {"errors"},
     {"codec", "__init__"},
 ]  # fmt: skip

@@ -1,0 +1,55 @@
+"""Where the threads run: on one core, but for those that compute for long."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from wire import logged_in, register
+
+from faults.process import Server
+from jelly.scheduling import check_pin
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a thread choose its cores")
+
+
+def serve(tmp_path: Path, *arguments: str) -> Server:
+    return Server(f"sqlite:///{tmp_path}/j.db", *arguments)
+
+
+def threads(server: Server) -> list[int]:
+    return [int(task.name) for task in Path(f"/proc/{server.process.pid}/task").iterdir()]
+
+
+def test_one_core_for_all_but_the_hashers(tmp_path: Path) -> None:
+    """After a registration and a login there are threads of every kind; those that hash have all cores."""
+    with serve(tmp_path) as server:
+        register(server.port, "alice")
+        with logged_in(server.port, "alice"):
+            cores = [os.sched_getaffinity(thread) for thread in threads(server)]
+            policies = {os.sched_getscheduler(thread) for thread in threads(server)}
+    everywhere = os.sched_getaffinity(0)
+    alone = min(cores, key=len)
+    assert len(alone) == 1
+    assert policies == {os.SCHED_BATCH}
+    assert len(cores) > 8
+    if len(everywhere) > 1:
+        assert 1 <= cores.count(everywhere) <= 2
+        assert cores.count(alone) == len(cores) - cores.count(everywhere)
+
+
+@pytest.mark.parametrize("pin", ["off", str(max(os.sched_getaffinity(0)) if sys.platform == "linux" else 0)])
+def test_another_wish(pin: str, tmp_path: Path) -> None:
+    """`off` leaves everything as it was; a number is that core, and the log says so."""
+    with serve(tmp_path, f"--pin={pin}") as server:
+        wanted = os.sched_getaffinity(0) if pin == "off" else {int(pin)}
+        assert os.sched_getaffinity(server.process.pid) == wanted
+        assert (b"on all cores" if pin == "off" else b"on core %s of" % pin.encode()) in server.log
+
+
+@pytest.mark.parametrize("pin", ["yes", "-1", "4096", "1.0", "\u00b2", ""])
+def test_no_core(pin: str) -> None:
+    """What is none of the process's cores is refused with the list of them."""
+    cores = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
+    with pytest.raises(ValueError, match=f"^auto, off or the number of a core, one of {cores}$"):
+        check_pin(pin)
