@@ -99,6 +99,11 @@ class Decoder:
         """Take the next bytes of the stream; return the frames that they complete, in order."""
         if self._waiting:
             data = self._waiting + data
+        elif len(data) >= HEADER.size and self.broken is None:
+            # Nearly always just one whole frame has come: this way it is cut out in half the time.
+            magic, sign, type, status, length = HEADER.unpack_from(data)
+            if magic == MAGIC and length == len(data) - HEADER.size <= self.max_body:
+                return [Frame(sign, type, status, data[HEADER.size :])]
         frames = []
         start, end = 0, len(data)
         while end - start >= HEADER.size and self.broken is None:

@@ -51,6 +51,9 @@ REST = 1.0
 
 Row = tuple[Any, ...]
 
+ROWS_A_STATEMENT = (16, 4, 1)
+"""In such portions many rows are inserted: few, so that each stays in SQLite's cache of prepared statements."""
+
 
 class Database(ABC):
     """A place to keep everything, named by its URL."""
@@ -85,6 +88,10 @@ class Database(ABC):
     def sql(self, statement: str) -> str:
         """A statement with `?` for its parameters, as this driver wants it written."""
         return statement
+
+    def insert(self, cursor: Any, sql: str, rows: Sequence[Row]) -> None:
+        """Run `INSERT ... VALUES (?, ...)` for many rows. Raises `errors`."""
+        cursor.executemany(self.sql(sql), rows)
 
     def is_there_already(self, error: Exception) -> bool:
         """Whether an error only says that a column or an index was made before."""
@@ -140,6 +147,16 @@ class SqliteDatabase(Database):
         if self._claim is not None:
             self._claim.close()
             self._claim = None
+
+    def insert(self, cursor: sqlite3.Cursor, sql: str, rows: Sequence[Row]) -> None:
+        # The driver lets go of the interpreter for each row that it steps over, so it steps over many at a time.
+        before, _, row = sql.rpartition(" VALUES ")
+        done = 0
+        for count in ROWS_A_STATEMENT:
+            many = f"{before} VALUES {', '.join([row] * count)}"
+            while len(rows) - done >= count:
+                cursor.execute(many, [value for each in rows[done : done + count] for value in each])
+                done += count
 
     def finish_table(self, statement: str, connection: sqlite3.Connection) -> str:
         # Only INTEGER PRIMARY KEY makes the id the row's own number; the other tables live in the tree of
@@ -323,7 +340,7 @@ class Link:
         """Run an INSERT for many rows: on MySQL in one round trip."""
         with self._guarded():
             cursor = self._open().cursor()
-            cursor.executemany(self._database.sql(sql), rows)
+            self._database.insert(cursor, sql, rows)
             cursor.close()
 
     @contextlib.contextmanager

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from json.encoder import encode_basestring as quote
 from typing import Any, NamedTuple, NoReturn
@@ -174,15 +174,10 @@ REQUESTS: dict[int, type[Request]] = {
 MESSAGES = frozenset({Type.PERSON_MESSAGE, Type.GROUP_MESSAGE})
 """The two requests that say something to somebody; they name who asks `sender`, the others `username`."""
 
-# Per request: (field, its JSON type, may it be left out), worked out once instead of for every frame.
 _KINDS: dict[str, type] = {  # all others are strings
     "token": int, "time": int, "id": int, "features": list, "before": int, "limit": int,
 }  # fmt: skip
 _IN_WORDS: dict[type, str] = {str: "a string", int: "an integer", list: "an array of strings"}
-_FIELDS = {
-    type: tuple((name, _KINDS.get(name, str), name in cls._field_defaults) for name in cls._fields)
-    for type, cls in REQUESTS.items()
-}
 
 
 def parse_request(type: int, body: bytes) -> Request:
@@ -192,19 +187,50 @@ def parse_request(type: int, body: bytes) -> Request:
         raise Refused(ErrorCode.UNKNOWN_TYPE)
     values = parse_object(body)
     arguments: list[Any] = []
-    for name, wanted, optional in _FIELDS[type]:
+    for name, wanted, optional, check in _FIELDS[type]:
         value = values.get(name)
         if value.__class__ is not wanted:  # exactly: in Python True is an int, here it is none
             if not (optional and name not in values):
                 raise Refused(ErrorCode.MALFORMED_BODY, f"The body needs {_IN_WORDS[wanted]} as {name!r}.")
-        elif wanted is int and value not in INT64:
-            raise Refused(ErrorCode.MALFORMED_BODY, f"The integer {name!r} does not fit into 64 bits.")
-        elif value.__class__ is list:
-            _check_strings(name, value)
-        elif name == "requestId" and not 1 <= len(str(value)) <= MAX_REQUEST_ID:
-            raise Refused(ErrorCode.MALFORMED_BODY, f"A 'requestId' has 1 to {MAX_REQUEST_ID} characters.")
+        elif check is not None:
+            check(name, value)
         arguments.append(value)
     return cls(*arguments)
+
+
+def _check_integer(name: str, value: int) -> None:
+    if value not in INT64:
+        raise Refused(ErrorCode.MALFORMED_BODY, f"The integer {name!r} does not fit into 64 bits.")
+
+
+def _check_strings(name: str, values: list[Any]) -> None:
+    if not all(value.__class__ is str for value in values):
+        raise Refused(ErrorCode.MALFORMED_BODY, f"The body needs {_IN_WORDS[list]} as {name!r}.")
+    if len(values) > MAX_FEATURES:
+        raise Refused(ErrorCode.MALFORMED_BODY, f"The array {name!r} may have {MAX_FEATURES} elements.")
+
+
+def _check_request_id(name: str, value: str) -> None:
+    if not 1 <= len(value) <= MAX_REQUEST_ID:
+        raise Refused(ErrorCode.MALFORMED_BODY, f"A {name!r} has 1 to {MAX_REQUEST_ID} characters.")
+
+
+_Check = Callable[[str, Any], None]
+_CHECKS: dict[str, _Check] = {"features": _check_strings, "requestId": _check_request_id}
+# Per request: (field, its JSON type, may it be left out, what else is to be checked), worked out once instead of for
+# every frame.
+_FIELDS: dict[int, tuple[tuple[str, type, bool, _Check | None], ...]] = {
+    type: tuple(
+        (
+            name,
+            kind := _KINDS.get(name, str),
+            name in cls._field_defaults,
+            _check_integer if kind is int else _CHECKS.get(name),
+        )
+        for name in cls._fields
+    )
+    for type, cls in REQUESTS.items()
+}
 
 
 def parse_ack(body: bytes) -> int:
@@ -228,13 +254,6 @@ def encode_request(type: int, values: Mapping[str, Any]) -> bytes:
     """The frame of a request; values that are None are left out. Raises UnicodeEncodeError for a lone surrogate."""
     present = {key: value for key, value in values.items() if value is not None}
     return encode(Sign.REQUEST, type, Status.NONE, _encode(present).encode() if present else b"")
-
-
-def _check_strings(name: str, values: list[Any]) -> None:
-    if not all(value.__class__ is str for value in values):
-        raise Refused(ErrorCode.MALFORMED_BODY, f"The body needs {_IN_WORDS[list]} as {name!r}.")
-    if len(values) > MAX_FEATURES:
-        raise Refused(ErrorCode.MALFORMED_BODY, f"The array {name!r} may have {MAX_FEATURES} elements.")
 
 
 # --- strict JSON ------------------------------------------------------------------------------------------
