@@ -51,6 +51,8 @@ REST = 1.0
 
 Row = tuple[Any, ...]
 
+MAX_STATEMENT = 8_000_000
+"""Characters of a statement with its values: MariaDB takes packets of 16 MiB unless it is told otherwise."""
 ROWS_A_STATEMENT = (16, 4, 1)
 """In such portions many rows are inserted: few, so that each stays in SQLite's cache of prepared statements."""
 
@@ -89,9 +91,9 @@ class Database(ABC):
         """A statement with `?` for its parameters, as this driver wants it written."""
         return statement
 
-    def insert(self, cursor: Any, sql: str, rows: Sequence[Row]) -> None:
+    @abstractmethod
+    def insert(self, connection: Any, sql: str, rows: Sequence[Row]) -> None:
         """Run `INSERT ... VALUES (?, ...)` for many rows. Raises `errors`."""
-        cursor.executemany(self.sql(sql), rows)
 
     def is_there_already(self, error: Exception) -> bool:
         """Whether an error only says that a column or an index was made before."""
@@ -148,9 +150,10 @@ class SqliteDatabase(Database):
             self._claim.close()
             self._claim = None
 
-    def insert(self, cursor: sqlite3.Cursor, sql: str, rows: Sequence[Row]) -> None:
+    def insert(self, connection: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> None:
         # The driver lets go of the interpreter for each row that it steps over, so it steps over many at a time.
         before, _, row = sql.rpartition(" VALUES ")
+        cursor = connection.cursor()
         done = 0
         for count in ROWS_A_STATEMENT:
             many = f"{before} VALUES {', '.join([row] * count)}"
@@ -235,6 +238,17 @@ class MysqlDatabase(Database):
     def begin(self, connection: Any) -> None:
         connection.start_transaction()
 
+    def insert(self, connection: Any, sql: str, rows: Sequence[Row]) -> None:
+        # One statement, which is one round trip, and put together here: the driver takes four times as long for it.
+        before, _, _ = sql.rpartition(" VALUES ")
+        statement = f"{before} VALUES " + ",".join([f"({','.join(map(_literal, row))})" for row in rows])
+        if len(statement) <= MAX_STATEMENT:
+            connection.cmd_query(statement)
+            return
+        cursor = connection.cursor()
+        cursor.executemany(self.sql(sql), rows)
+        cursor.close()
+
     def claim(self, connection: Any) -> None:
         # The server gives the lock back by itself when the connection ends, however it ends.
         name = f"jelly.{self.name}"[:64]
@@ -276,6 +290,13 @@ class MysqlDatabase(Database):
 
     def is_there_already(self, error: Exception) -> bool:
         return getattr(error, "errno", None) in (1060, 1061)  # ER_DUP_FIELDNAME, ER_DUP_KEYNAME
+
+
+def _literal(value: str | int | None) -> str:
+    """A value in SQL. Text stands there as its bytes in hexadecimal digits, so there is nothing to escape."""
+    if isinstance(value, str):
+        return f"x'{value.encode().hex()}'"
+    return "NULL" if value is None else str(int(value))
 
 
 def _fetch_one(connection: Any, sql: str, parameters: Sequence[Any] = ()) -> Any:
@@ -339,9 +360,7 @@ class Link:
     def insert(self, sql: str, rows: Sequence[Row]) -> None:
         """Run an INSERT for many rows: on MySQL in one round trip."""
         with self._guarded():
-            cursor = self._open().cursor()
-            self._database.insert(cursor, sql, rows)
-            cursor.close()
+            self._database.insert(self._open(), sql, rows)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:

@@ -83,6 +83,23 @@ def test_the_largest_batch_fits_into_a_packet(mariadb: PrivateMariaDB) -> None:
         dao.add_messages(messages, [("bob", message.id) for message in messages])
 
 
+def test_every_content_comes_back(dao: Dao) -> None:
+    """Whatever stands in it, however many are stored together, and even if it is as large as a whole packet."""
+    contents = ["", "'", "\\", "\\'", '"; --', "\0", "%s ? %(a)s", "x'00'", "NULL", "😀 böb\n\t", "-1", "5" * 5_000_000]
+    messages = [StoredMessage(id, False, "alice", "bob", text, -(2**63)) for id, text in enumerate(contents, 1)]
+    dao.add_messages(messages, [("bob", message.id) for message in messages])
+    more = [
+        StoredMessage(100 + id, True, "alice", "g", text, 2**63 - 1, "r'", -1) for id, text in enumerate(contents[:-1])
+    ]
+    dao.add_messages(more, [("bob", message.id) for message in more])
+    assert dao.waiting("bob", 0, 50) == [
+        *messages,
+        *(message._replace(request_id=None, digest=None) for message in more),
+    ]
+    [row] = dao.link.query("SELECT request_id, digest FROM messages WHERE id = 101")
+    assert row == ("r'", -1)
+
+
 def test_messages_are_taken_back(dao: Dao) -> None:
     """A batch whose commit is in doubt leaves nothing."""
     dao.add_messages(
