@@ -51,8 +51,9 @@ REST = 1.0
 
 Row = tuple[Any, ...]
 
+MAX_ROWS = 5000
 MAX_STATEMENT = 8_000_000
-"""Characters of a statement with its values: MariaDB takes packets of 16 MiB unless it is told otherwise."""
+"""Rows, and characters, of a statement with its values: MariaDB takes 16 MiB at a time unless it is told otherwise."""
 ROWS_A_STATEMENT = (16, 4, 1)
 """In such portions many rows are inserted: few, so that each stays in SQLite's cache of prepared statements."""
 
@@ -239,15 +240,18 @@ class MysqlDatabase(Database):
         connection.start_transaction()
 
     def insert(self, connection: Any, sql: str, rows: Sequence[Row]) -> None:
-        # One statement, which is one round trip, and put together here: the driver takes four times as long for it.
+        # Each statement is a round trip, so they are few; and they are put together here, for which the driver would
+        # take four times as long.
         before, _, _ = sql.rpartition(" VALUES ")
-        statement = f"{before} VALUES " + ",".join([f"({','.join(map(_literal, row))})" for row in rows])
-        if len(statement) <= MAX_STATEMENT:
-            connection.cmd_query(statement)
-            return
-        cursor = connection.cursor()
-        cursor.executemany(self.sql(sql), rows)
-        cursor.close()
+        for start in range(0, len(rows), MAX_ROWS):
+            some = rows[start : start + MAX_ROWS]
+            statement = f"{before} VALUES " + ",".join([f"({','.join(map(_literal, row))})" for row in some])
+            if len(statement) <= MAX_STATEMENT:
+                connection.cmd_query(statement)
+            else:  # there is a very large text in it, and this way its size would double
+                cursor = connection.cursor()
+                cursor.executemany(self.sql(sql), some)
+                cursor.close()
 
     def claim(self, connection: Any) -> None:
         # The server gives the lock back by itself when the connection ends, however it ends.

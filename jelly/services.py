@@ -319,7 +319,7 @@ class Services:
         def receivers() -> Sequence[str]:
             return [member for member in group.members if member != sender]
 
-        return NewMessage(Type.GROUP_MESSAGE, *request, receivers)
+        return NewMessage(Type.GROUP_MESSAGE, *request, receivers, count=len(group.members))
 
     def ack(self, session: Session, request: messages.Ack) -> Outcome:
         """One that was written together with the login: nothing was sent yet that it could be about.
@@ -605,7 +605,7 @@ def _refused_message(
     if request.requestId is None:
         raise refusal
     sender, receiver, content, sent_at, request_id = request
-    return NewMessage(type, sender, receiver, content, sent_at, request_id, tuple, refusal)
+    return NewMessage(type, sender, receiver, content, sent_at, request_id, tuple, refusal=refusal)
 
 
 def _member_since(dao: Dao, group: str, username: str) -> int:

@@ -30,9 +30,9 @@ from jelly.sessions import Session
 
 log = logging.getLogger("jelly.store")
 
-BATCH_REQUESTS = 2000
+BATCH_ROWS = 4000
 BATCH_BYTES = 2 * 1024 * 1024
-"""A transaction holds at most so much (bytes of requests): a long one lets everybody wait; MySQL limits a packet."""
+"""A transaction holds about so much (bytes of requests): a long one lets everybody wait; MySQL limits a packet."""
 DELIVERED_DELAY = 0.1
 """Seconds for which delivered messages may stay in the inbox. Losing such a note costs a repeat, not a message."""
 RETRY_DELAY = 1.0
@@ -53,7 +53,7 @@ class Answer:
 
 @dataclass(slots=True)
 class NewMessage:
-    """A message to be stored and delivered; `receivers` is asked when it is written.
+    """A message to be stored and delivered; `receivers` is asked when it is written, and gives about `count` names.
 
     With a `request_id` it is stored only if this sender has not sent it before; else it is answered as it was then.
     `refusal` is why it cannot be stored now: that is the answer, unless it was stored before.
@@ -66,6 +66,7 @@ class NewMessage:
     time: int
     request_id: str | None
     receivers: Callable[[], Sequence[str]]
+    count: int = 1
     refusal: Refused | None = None
 
     @property
@@ -431,10 +432,10 @@ def log_failure(log: logging.Logger, error: Exception) -> None:
 def _take(jobs: deque[Job]) -> list[Job]:
     """The jobs for one transaction: all of them, unless they are very many or very large."""
     taken: list[Job] = []
-    requests = size = 0
-    while jobs and requests < BATCH_REQUESTS and size < BATCH_BYTES:
+    rows = size = 0
+    while jobs and rows < BATCH_ROWS and size < BATCH_BYTES:
         job = jobs.popleft()
-        requests += len(job.entries)
+        rows += sum([1 + entry.count if isinstance(entry, NewMessage) else 1 for entry in job.entries])
         size += job.size
         taken.append(job)
     return taken

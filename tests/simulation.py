@@ -103,7 +103,7 @@ class World:
             (filing, "SWEEP_COUNT"): draw((2, 10, 500)),
             (services, "READ_AT_A_TIME"): draw((1, 2, 20)),
             (services, "PAGE_CHARACTERS"): draw((40, 128 * 1024)),
-            (store, "BATCH_REQUESTS"): draw((1, 3, 2000)),
+            (store, "BATCH_ROWS"): draw((1, 6, 4000)),
             (dao, "ID_BLOCK"): draw((1, 3, 10, 1_000_000)),
         }
 

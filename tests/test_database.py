@@ -83,6 +83,18 @@ def test_the_largest_batch_fits_into_a_packet(mariadb: PrivateMariaDB) -> None:
         dao.add_messages(messages, [("bob", message.id) for message in messages])
 
 
+def test_a_batch_of_messages_to_large_groups(mariadb: PrivateMariaDB) -> None:
+    """It ends long before its rows take seconds to write; and what is left fits into MariaDB's packets."""
+    session: Any = None
+    new = store.NewMessage(0x16, "alice", "g", "x", 0, None, receivers=list, count=1000)
+    jobs = deque(store.Job(session, [new], [0.0], 1, print) for _ in range(20))
+    assert len(store._take(jobs)) == 4
+    names = [f"a_member_with_a_long_name_{number:06}" for number in range(12_001)]
+    for dao in reopen(mariadb.fresh_database("large")):
+        dao.add_messages([StoredMessage(1, True, "alice", "g", "x", 0)], [(name, 1) for name in names])
+        assert dao.link.query("SELECT COUNT(*) FROM inbox") == [(12_001,)]
+
+
 def test_every_content_comes_back(dao: Dao) -> None:
     """Whatever stands in it, however many are stored together, and even if it is as large as a whole packet."""
     contents = ["", "'", "\\", "\\'", '"; --', "\0", "%s ? %(a)s", "x'00'", "NULL", "😀 böb\n\t", "-1", "5" * 5_000_000]
