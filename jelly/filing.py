@@ -2,7 +2,7 @@
 
 To store a message is to append a row, which is the least that a commit can cost. To find it again by its conversation
 (history) or by its requestId (is this a repeat?) needs indexes, and to keep these with each commit would double what it
-costs, because every conversation has its own place in them. So the rows are filed a second later, thousands together.
+costs, because every conversation has its own place in them. So the rows are filed a second later, many together.
 Until then the few that are not filed are found by looking at all of them.
 
 Filing also drops what is too old, in slices, so that no message waits for it. Everything here is called by the store
@@ -17,8 +17,9 @@ from jelly.dao import Dao, StoredMessage
 
 FILE_DELAY = 1.0
 """Seconds for which a message may wait to be filed."""
-FILE_COUNT = 2000
-"""So many messages are filed at a time; when so many wait, without delay."""
+FILE_COUNT = 500
+"""So many messages are filed at a time; when so many wait, without delay. (2000 would cost a twentieth less CPU in all,
+and let messages wait for up to 9 ms instead of 3.)"""
 REPEAT_DAYS = 7.0
 """For so long a requestId is remembered: as long as a token lasts, with which a client comes back to repeat it."""
 SWEEP_INTERVAL = 3600.0

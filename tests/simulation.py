@@ -99,7 +99,7 @@ class World:
         return {
             (sessions, "MAX_UNACKNOWLEDGED"): draw((1, 4, 10, 1000)),
             (delivery, "PAGE"): draw((2, 3, 10, 100)),
-            (filing, "FILE_COUNT"): draw((1, 3, 2000)),
+            (filing, "FILE_COUNT"): draw((1, 3, 500)),
             (filing, "SWEEP_COUNT"): draw((2, 10, 500)),
             (services, "READ_AT_A_TIME"): draw((1, 2, 20)),
             (services, "PAGE_CHARACTERS"): draw((40, 128 * 1024)),
