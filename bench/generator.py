@@ -1,4 +1,4 @@
-"""The process that loads a server: `python -m bench.generator JOB`, where JOB is JSON (see `Job`). It prints JSON lines.
+"""The process that loads a server: `python -m bench.generator JOB`. JOB is JSON (see `Job`), and so is what it prints.
 
 It is a process of its own so that it does not share an interpreter with whatever starts the server and prints tables.
 """

@@ -56,13 +56,13 @@ class Bench:
                 result.problems = str(error)
         return result
 
-    def serve(self, database: str, *arguments: str, launch: Sequence[str] = ()) -> Server:
+    def serve(self, database: str, *arguments: str, launch: Sequence[str] = (), **environment: str) -> Server:
         """A server on an empty database. `launch`: what to start instead of jelly.py."""
         launch = launch or (str(self.root / "jelly.py"),)
-        return Server(self._url(database), *arguments, cwd=self.root, launch=launch)
+        return Server(self._url(database), *arguments, cwd=self.root, launch=launch, **environment)  # type: ignore[arg-type]
 
     def generate(self, server: Server, database: str, **job: Any) -> Iterator[dict[str, Any]]:
-        """Start a generator; what it prints, piece by piece. Raises RuntimeError if it ends otherwise than it should."""
+        """Start a generator; what it prints, piece by piece. Raises RuntimeError if it ends as it should not."""
         pid = self.mariadb.pid if self.mariadb is not None and database == "mariadb" else None
         whole = {"port": server.port, "server": server.process.pid, "database": pid, "seconds": self.seconds, **job}
         command = [sys.executable, "-m", "bench.generator", json.dumps(whole)]
@@ -70,16 +70,16 @@ class Bench:
             assert process.stdout is not None
             try:
                 yield from map(json.loads, process.stdout)
-            finally:
-                if process.poll() is None and sys.exception() is not None:
-                    process.kill()
+            except BaseException:
+                process.kill()
+                raise
         if process.returncode:
             raise RuntimeError(f"the generator ended with {process.returncode}")
 
     def _take(self, result: Result, pieces: Iterator[dict[str, Any]]) -> None:
         for piece in pieces:
             if "name" in piece:
-                result.figures.append(_figure(piece))
+                result.figures.append(figure_of(piece))
             else:
                 result.not_run = piece.get("not_run", "")
                 result.problems = piece.get("problems", "")
@@ -93,7 +93,8 @@ class Bench:
         return f"sqlite:///{tempfile.mkdtemp(dir=self.directory)}/jelly.db"
 
 
-def _figure(piece: dict[str, Any]) -> Figure:
+def figure_of(piece: dict[str, Any]) -> Figure:
+    """A figure that a generator printed."""
     usage = Usage(**piece.pop("usage"))
     usage.threads = {int(number): Thread(**thread) for number, thread in usage.threads.items()}  # type: ignore[arg-type]
     return Figure(**piece, usage=usage)

@@ -128,7 +128,8 @@ def pairs(at: Field, count: int, under_way: int) -> Iterator[Figure]:
     inboxes = [Inbox(channel, at.problems) for channel in channels]
     receivers = [Receiver(at.loop, o, inbox) for o, inbox in zip(at.log_in(partners), inboxes, strict=True)]
     senders = [Sender(at.loop, o, [channel]) for o, channel in zip(at.log_in(names), channels, strict=True)]
-    yield at.measure(f"{count} pairs, {under_way} under way", senders, receivers, under_way)
+    title = f"{count} pair{'s' if count > 1 else ''}, {under_way} under way"
+    yield at.measure(title, senders, receivers, under_way)
     at.drain(senders, inboxes)
 
 
@@ -164,7 +165,7 @@ def offline(at: Field, users: int, messages: int) -> Iterator[Figure]:
     usage = at.meter.end()
     total = users * messages
     answers = [delay for sender in senders for delay in sender.answer_times]
-    title = f"{total:,} messages for {users} users who are away"
+    title = f"{total:,} messages for {users} user{'s' if users > 1 else ''} away"
     yield Figure(f"{title}: stored", total, answers, usage=usage, note="latency: until SUCCESS")
     inboxes = [Inbox(channel, at.problems) for channel in channels]
     at.meter.begin()
@@ -302,6 +303,18 @@ STANDARD = tuple(
         ],
     )
 )  # fmt: skip
+GROWTH = tuple(
+    map(
+        parse,
+        [
+            *(f"pairs-{count}-1" for count in (1, 10, 50, 100, 200, 400)),
+            *(f"group-{size}-1" for size in (2, 10, 50, 100, 250, 500)),
+            *(f"offline-1-{messages}" for messages in (1_000, 10_000, 100_000)),
+        ],
+    )
+)
+"""How the cost of a message grows with the number of connections, the size of a group, and what waits."""
+PROFILED = (parse("pairs-50-16"),)
 QUICK = tuple(
     map(
         parse, ["pairs-10-1", "pairs-10-16", "group-50-1", "offline-20-50", "logins-1-20", "reconnects-100", "idle-100"]
