@@ -61,7 +61,11 @@ class Settings:
 
     host: str = _setting("127.0.0.1", _host, "address to listen on; 0.0.0.0 or :: opens it to the network")
     port: int = _setting(20000, _number(int, 0, 65535), "port to listen on; 0 picks a free one")
-    database: str = _setting("sqlite:///jelly.db", check_url, "sqlite:///file or mysql://user:password@host:port/name")
+    database: str = _setting(
+        "sqlite:///jelly.db",
+        check_url,
+        "sqlite:///file, mysql://user:password@host:port/name, or memory: to keep nothing",
+    )
     workers: int = _setting(4, _number(int, 1, 64), "threads that serve requests")
     queue_size: int = _setting(1024, _number(int, 1, 1_000_000), "requests that may wait before SERVER_BUSY")
     max_connections: int = _setting(10_000, _number(int, 1, 1_000_000), "connections at the same time")

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sqlite3
+import tempfile
 import time
 import urllib.parse
 from abc import ABC, abstractmethod
@@ -170,6 +171,34 @@ class SqliteDatabase(Database):
         return f"{statement} WITHOUT ROWID"
 
 
+class MemoryDatabase(SqliteDatabase):
+    """For measuring and for trying out: a new, empty database, of which nothing is kept.
+
+    It is a file in a temporary directory, never synced, which `release` removes. (SQLite's `memdb` needs no file, but
+    has no WAL: its readers wait for its writer, which under load lets them starve until they give up.)
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._directory = tempfile.TemporaryDirectory(prefix="jelly-memory-")
+        except OSError as error:
+            raise StartError(f"There is no temporary directory for the database: {error.strerror}.") from error
+        super().__init__(f"{self._directory.name}/jelly.db")
+        log.warning("the database memory: keeps nothing; all that is in it is gone when the server stops")
+
+    def connect(self) -> sqlite3.Connection:
+        connection = super().connect()
+        connection.execute("PRAGMA synchronous = OFF")
+        return connection
+
+    def describe(self) -> str:
+        return "memory:"
+
+    def release(self) -> None:
+        super().release()
+        self._directory.cleanup()
+
+
 def _for_the_owner(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
@@ -323,17 +352,19 @@ def check_url(url: str) -> str:
                 "The port in the database's URL is wrong: it must be a number from 0 to 65535. "
                 "(In a password, characters like / # : @ are written as %2F %23 %3A %40.)"
             ) from None
-    elif not re.fullmatch(r"sqlite:///.+", url) or "\0" in urllib.parse.unquote(url):
+    elif not re.fullmatch(r"memory:|sqlite:///.+", url) or "\0" in urllib.parse.unquote(url):
         raise ConfigError(
-            "A database is named as sqlite:///relative/file.db, sqlite:////absolute/file.db or "
-            "mysql://user:password@host:3306/database."
+            "A database is named as sqlite:///relative/file.db, sqlite:////absolute/file.db, "
+            "mysql://user:password@host:3306/database, or memory: if nothing is to be kept."
         )
     return url
 
 
 def open_database(url: str) -> Database:
-    """The database that a URL names. Raises ConfigError; does not connect yet."""
+    """The database that a URL names. Raises ConfigError or StartError; does not connect yet."""
     check_url(url)
+    if url == "memory:":
+        return MemoryDatabase()
     if url.startswith("mysql:"):
         return MysqlDatabase(url)
     return SqliteDatabase(urllib.parse.unquote(url.removeprefix("sqlite:///")))

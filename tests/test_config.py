@@ -295,7 +295,7 @@ def test_the_url_of_an_sqlite_file(url: str, path: str) -> None:
     [
         "", "jelly.db", "sqlite:", "sqlite://jelly.db", "sqlite:///", "mysql://host", "mysql://host/", "mysql:///jelly",
         "mysql://user:secret@host/a/b", "mariadb://user:secret@host/jelly", "MYSQL://host/jelly",
-        "sqlite:///a%00b",
+        "sqlite:///a%00b", "memory", "memory:x", "memory:///",
     ],
 )  # fmt: skip
 def test_a_database_url_of_no_known_form(url: str) -> None:

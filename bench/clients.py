@@ -1,0 +1,301 @@
+"""Clients by the hundred in one thread: an epoll loop, frames encoded beforehand, no JSON on the way of a message.
+
+All are modern clients with `ack`. They do what a good client does: they acknowledge once a read what they have read.
+"""
+
+import json
+import select
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from bench.verify import Channel, Inbox
+from jelly.codec import HEADER, Decoder, Frame, Sign, Status, Type, encode
+
+PATIENCE = 30.0
+"""Seconds until something that must come is an error."""
+REST = 0.01
+"""Seconds for which a sender keeps still that was told SERVER_BUSY."""
+AT_ONCE = 64
+"""So many connections wait for their first answer at a time while a scenario is set up."""
+MAX_BODY = 1 << 24
+PASSWORD = "pw"
+
+
+class Loop:
+    """Calls the handler of each socket that has something to read."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._later: list[tuple[float, Callable[[], None]]] = []
+
+    def add(self, sock: socket.socket, handler: Callable[[], None]) -> None:
+        self._handlers[sock.fileno()] = handler
+        self._epoll.register(sock, select.EPOLLIN)
+
+    def remove(self, sock: socket.socket) -> None:
+        del self._handlers[sock.fileno()]
+        self._epoll.unregister(sock)
+
+    def later(self, handler: Callable[[], None]) -> None:
+        """Call a handler after `REST`."""
+        self._later.append((time.monotonic() + REST, handler))
+
+    def run(self, until: Callable[[], bool], seconds: float = PATIENCE) -> bool:
+        """Serve the sockets until something holds, or for some seconds; return whether it does."""
+        deadline = time.monotonic() + seconds
+        poll, handlers = self._epoll.poll, self._handlers
+        while not until():
+            for descriptor, _ in poll(REST):
+                if descriptor in handlers:  # another handler may have removed it
+                    handlers[descriptor]()
+            now = time.monotonic()
+            while self._later and self._later[0][0] <= now:
+                self._later.pop(0)[1]()
+            if now > deadline:
+                return until()
+        return True
+
+    def run_for(self, seconds: float) -> None:
+        """Serve the sockets for some seconds."""
+        self.run(lambda: False, seconds)
+
+    def close(self) -> None:
+        self._epoll.close()
+
+
+def request(type: int, **values: Any) -> bytes:
+    """The frame of a request."""
+    body = json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode() if values else b""
+    return encode(Sign.REQUEST, type, 0, body)
+
+
+def login(name: str) -> bytes:
+    """The frame with which a modern client logs in."""
+    return request(Type.LOGIN, username=name, password=PASSWORD, features=["ack"])
+
+
+class Opening:
+    """A connection, from its first request to the answer."""
+
+    def __init__(self, port: int, frame: bytes) -> None:
+        self.started = time.monotonic()
+        self.seconds = 0.0
+        """From connecting to the answer, once it is there."""
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # The kernel's own timeouts, unlike Python's, cost no call for each read.
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self.socket.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(PATIENCE), 0))
+        self.socket.sendall(frame)
+        self.read = b""
+
+    def is_answered(self) -> bool:
+        """Read; whether the answer is whole. Raises RuntimeError if it is no SUCCESS."""
+        self.read += receive(self.socket)
+        if len(self.read) < HEADER.size or len(self.read) < HEADER.size + HEADER.unpack_from(self.read)[4]:
+            return False
+        self.seconds = time.monotonic() - self.started
+        if self.answer.status != Status.SUCCESS:
+            raise RuntimeError(f"refused: {self.answer}")
+        return True
+
+    @property
+    def answer(self) -> Frame:
+        _, sign, type, status, length = HEADER.unpack_from(self.read)
+        return Frame(sign, type, status, self.read[HEADER.size : HEADER.size + length])
+
+    @property
+    def rest(self) -> bytes:
+        """What came after the answer."""
+        return self.read[HEADER.size + len(self.answer.body) :]
+
+
+def open_all(loop: Loop, port: int, frames: Iterable[bytes], at_once: int = AT_ONCE) -> list[Opening]:
+    """Open a connection for each frame, some at a time, and wait for the answers. In the order of the frames."""
+    left = iter(frames)
+    opened: list[Opening] = []
+    waiting: set[Opening] = set()
+
+    def open_next() -> None:
+        frame = next(left, None)
+        if frame is None:
+            return
+        opening = Opening(port, frame)
+        opened.append(opening)
+        waiting.add(opening)
+
+        def read() -> None:
+            if opening.is_answered():
+                loop.remove(opening.socket)
+                waiting.discard(opening)
+                open_next()
+
+        loop.add(opening.socket, read)
+
+    for _ in range(at_once):
+        open_next()
+    if not loop.run(lambda: not waiting, PATIENCE + 0.02 * len(opened)):
+        raise RuntimeError(f"{len(waiting)} connections got no answer")
+    return opened
+
+
+def register_all(loop: Loop, port: int, names: Sequence[str]) -> None:
+    """Make accounts."""
+    for opening in open_all(loop, port, (request(Type.REGISTER, username=n, password=PASSWORD) for n in names)):
+        opening.socket.close()
+
+
+def log_in_all(loop: Loop, port: int, names: Sequence[str]) -> list[Opening]:
+    """Log in as each, in order."""
+    return open_all(loop, port, map(login, names))
+
+
+def call(sock: socket.socket, frame: bytes) -> None:
+    """Send a request and wait for its SUCCESS. Notices before it are dropped."""
+    sock.sendall(frame)
+    for answer in frames_of(sock):
+        if answer.sign == Sign.RESPONSE:
+            if answer.status != Status.SUCCESS:
+                raise RuntimeError(f"refused: {answer}")
+            return
+
+
+def frames_of(sock: socket.socket) -> Iterator[Frame]:
+    """What comes on a connection, frame by frame."""
+    decoder = Decoder(MAX_BODY)
+    while True:
+        yield from decoder.feed(receive(sock))
+
+
+def receive(sock: socket.socket) -> bytes:
+    """What there is to read. Raises EOFError if the server has closed."""
+    data = sock.recv(1 << 18)
+    if not data:
+        raise EOFError("the server closed a connection")
+    return data
+
+
+class Sender:
+    """Writes to its channels in turn, with some messages under way: sent, and not answered yet."""
+
+    def __init__(self, loop: Loop, opening: Opening, channels: Sequence[Channel], limit: int | None = None) -> None:
+        self._loop = loop
+        self._socket = opening.socket
+        self._channels = channels
+        self._success = encode(Sign.RESPONSE, channels[0].type, Status.SUCCESS)
+        self._unanswered: deque[tuple[Channel, int]] = deque()
+        self._decoder = Decoder(MAX_BODY)
+        self._turn = 0
+        self._left = limit if limit is not None else 1 << 62
+        self.answer_times: list[float] = []
+        """Seconds from sending each message to its answer, if `limit` is given."""
+        self._keeps_times = limit is not None
+        self._has_stopped = False
+        self.busy = 0
+        """How many were refused with SERVER_BUSY."""
+        loop.add(self._socket, self._read)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._unanswered and not self._left
+
+    def send(self, count: int) -> None:
+        """Send the next messages, in one write."""
+        count = min(count, self._left)
+        if not count:
+            return
+        self._left -= count
+        now = time.monotonic()
+        frames = []
+        for _ in range(count):
+            channel = self._channels[self._turn % len(self._channels)]
+            self._turn += 1
+            self._unanswered.append((channel, len(channel.sent)))
+            frames.append(channel.next_frame(now))
+        self._socket.sendall(b"".join(frames))
+
+    def stop(self) -> None:
+        """Send no more."""
+        self._left = 0
+        self._has_stopped = True
+
+    def _read(self) -> None:
+        data = receive(self._socket)
+        count = len(data) // HEADER.size
+        if data != self._success * count or self._decoder.has_part:
+            self._read_slowly(data)
+            return
+        for _ in range(count):
+            channel, number = self._unanswered.popleft()
+            if self._keeps_times:
+                self.answer_times.append(time.monotonic() - channel.times[number])
+        self.send(count)
+
+    def _read_slowly(self, data: bytes) -> None:
+        for frame in self._decoder.feed(data):
+            if frame.sign != Sign.RESPONSE:
+                continue
+            channel, number = self._unanswered.popleft()
+            if frame.status == Status.SUCCESS:
+                if self._keeps_times:
+                    self.answer_times.append(time.monotonic() - channel.times[number])
+                self.send(1)
+            elif frame.status == Status.SERVER_BUSY:
+                channel.refused.add(number)
+                self.busy += 1
+                if not self._has_stopped:
+                    self._left += 1
+                    self._loop.later(lambda: self.send(1))
+            else:
+                raise RuntimeError(f"refused: {frame}")
+
+
+class Receiver:
+    """Reads a channel, checks each message, acknowledges, and notes how late each was."""
+
+    def __init__(self, loop: Loop, opening: Opening, inbox: Inbox, since: float | None = None) -> None:
+        self._socket = opening.socket
+        self._inbox = inbox
+        self._notice = encode(Sign.NOTICE, inbox.channel.type)[:5]
+        self._rest = b""
+        self._since = since
+        self.delays: list[float] = []
+        """Seconds from sending each message (or from a moment `since`) to its arrival."""
+        loop.add(self._socket, self._read)
+        if opening.rest:
+            self._take(opening.rest)
+
+    def _read(self) -> None:
+        self._take(receive(self._socket))
+
+    def _take(self, data: bytes) -> None:
+        if self._rest:
+            data = self._rest + data
+        now = time.monotonic()
+        inbox, delays, times = self._inbox, self.delays, self._inbox.channel.times
+        before = inbox.received
+        position, end = 0, len(data)
+        while end - position >= 9:
+            body = position + 9
+            stop = body + int.from_bytes(data[position + 5 : body])
+            if stop > end:
+                break
+            if data.startswith(self._notice, position):
+                number = inbox.take(data[body:stop])
+                if number is not None:
+                    delays.append(now - (self._since or times[number]))
+            position = stop
+        self._rest = data[position:]
+        if inbox.received != before:
+            self._socket.sendall(b'\xab\xcd\x01\x24\x00%b{"id":%b}' % (
+                (len(inbox.last_id) + 7).to_bytes(4), inbox.last_id))  # fmt: skip
+
+
+def token_of(opening: Opening) -> int:
+    """The token that a login was answered with."""
+    return int(json.loads(opening.answer.body)["token"])

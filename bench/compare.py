@@ -1,0 +1,80 @@
+"""Is this version faster than another one? Both run in turns, so that whatever else the machine does strikes both."""
+
+import contextlib
+import dataclasses
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench.runs import Bench, Result
+from bench.scenarios import Scenario
+from bench.table import NOTHING, markdown, numbers
+from faults.process import ROOT
+
+COLUMNS = ("a second", "p50 ms", "p99 ms", "CPU µs each", "database µs each", "MiB")
+HEAD = ("scenario", "database", "a second, here", "there", *(f"{column}: ratio" for column in COLUMNS))
+
+
+class NoRevision(Exception):
+    """There is nothing to compare with; the sentence says why."""
+
+
+@contextlib.contextmanager
+def checkout(revision: str) -> Iterator[Path]:
+    """A revision of this project in a temporary directory. Raises NoRevision."""
+    if _git("rev-parse", "--git-dir").returncode:
+        raise NoRevision("--compare needs a git checkout of this project, and this is none.")
+    with tempfile.TemporaryDirectory(prefix="jelly-compare-") as directory:
+        path = Path(directory) / "other"
+        added = _git("worktree", "add", "--detach", str(path), revision)
+        if added.returncode:
+            raise NoRevision(f"{revision} cannot be checked out: {' '.join(added.stderr.split())}")
+        try:
+            yield path
+        finally:
+            _git("worktree", "remove", "--force", str(path))
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+def compare(
+    bench: Bench, root: Path, scenarios: Sequence[Scenario], databases: Sequence[str], rounds: int
+) -> tuple[str, list[Result]]:
+    """Run everything so many times with the server here and the one in `root`; a table of ratios, and all results."""
+    other = dataclasses.replace(bench, root=root)
+    rows: list[tuple[str, ...]] = []
+    everything: list[Result] = []
+    for scenario in scenarios:
+        for database in databases:
+            here: list[Result] = []
+            there: list[Result] = []
+            for number in range(rounds):
+                turns = [(bench, here), (other, there)]
+                for version, results in turns if number % 2 == 0 else turns[::-1]:
+                    results.append(version.run(scenario, database))
+            rows += _rows(here, there)
+            everything += here + there
+    return markdown(HEAD, rows), everything
+
+
+def _rows(here: Sequence[Result], there: Sequence[Result]) -> Iterator[tuple[str, ...]]:
+    scenario, database = here[0].scenario, here[0].database
+    failed = [result for result in (*here, *there) if result.problems or result.not_run]
+    if failed:
+        why = f"FAILED: {failed[0].problems}" if failed[0].problems else f"not run: {failed[0].not_run}"
+        yield scenario, database, *[NOTHING] * (len(HEAD) - 3), why
+        return
+    for place, figure in enumerate(here[0].figures):
+        ours, theirs = _medians(here, place), _medians(there, place)
+        ratios = (f"{ours[column] / theirs[column]:.2f}" if theirs[column] else NOTHING for column in COLUMNS)
+        yield figure.name, database, f"{ours['a second']:,.0f}", f"{theirs['a second']:,.0f}", *ratios
+
+
+def _medians(results: Sequence[Result], place: int) -> dict[str, float]:
+    """Each number of a figure: the median of all rounds."""
+    rounds = [numbers(result.figures[place]) for result in results]
+    return {column: statistics.median(each[column] for each in rounds) for column in COLUMNS}

@@ -1,0 +1,99 @@
+"""What a process has cost, read from /proc: CPU, memory, context switches."""
+
+import operator
+import os
+import time
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass
+class Thread:
+    """What a thread has used: CPU seconds; the same in ticks of 10 ms, by user and system; context switches."""
+
+    cpu: float
+    user: float
+    system: float
+    voluntary: int
+    involuntary: int
+
+    def __add__(self, other: "Thread") -> "Thread":
+        return Thread(*map(operator.add, astuple(self), astuple(other)))
+
+    def __sub__(self, other: "Thread") -> "Thread":
+        return Thread(*map(operator.sub, astuple(self), astuple(other)))
+
+
+@dataclass
+class Usage:
+    """What was used between two moments: seconds of the clock and of CPUs; at the second one, bytes."""
+
+    seconds: float
+    generator: float
+    user: float
+    system: float
+    database: float
+    memory: int
+    threads: dict[int, Thread] = field(default_factory=dict)
+    """Of those that were there at both moments."""
+
+
+class Meter:
+    """Looks at a server, at a process of its database's (if there is one), and at the process that it runs in."""
+
+    def __init__(self, server: int, database: int | None = None, by_thread: bool = False) -> None:
+        self._server = server
+        self._database = database
+        self._by_thread = by_thread
+        self._before = self._look()
+
+    def begin(self) -> None:
+        """Count from now on."""
+        self._before = self._look()
+
+    def end(self) -> Usage:
+        """What was used since `begin`."""
+        now, before = self._look(), self._before
+        shared = {number: thread - before.threads[number] for number, thread in now.threads.items()
+                  if number in before.threads}  # fmt: skip
+        return Usage(
+            now.seconds - before.seconds, now.generator - before.generator, now.user - before.user,
+            now.system - before.system, now.database - before.database, now.memory, shared,
+        )  # fmt: skip
+
+    def memory(self) -> int:
+        """Bytes of the server's memory that are in use: its resident set."""
+        return memory(self._server)
+
+    def _look(self) -> Usage:
+        user, system = _cpu(Path(f"/proc/{self._server}/stat"))
+        database = sum(_cpu(Path(f"/proc/{self._database}/stat"))) if self._database else 0.0
+        threads = _threads(self._server) if self._by_thread else {}
+        return Usage(time.monotonic(), time.process_time(), user, system, database, self.memory(), threads)
+
+
+def memory(pid: int) -> int:
+    """Bytes of memory that a process has in use."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+
+
+def _cpu(stat: Path) -> tuple[float, float]:
+    """Seconds of user and of system time, of a process (with all threads that it ever had) or of a thread."""
+    values = stat.read_text().rpartition(")")[2].split()
+    return int(values[11]) / TICKS, int(values[12]) / TICKS
+
+
+def _threads(pid: int) -> dict[int, Thread]:
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            lines = (task / "status").read_text().splitlines()
+            switches = [int(line.partition(":")[2]) for line in lines if "ctxt_switches" in line]
+            cpu = int((task / "schedstat").read_text().split()[0]) / 1e9  # not in ticks: a reader may need less
+            found[int(task.name)] = Thread(cpu, *_cpu(task / "stat"), *switches)
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended
+            continue
+    return found

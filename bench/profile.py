@@ -1,0 +1,81 @@
+"""Where the time goes: what each kind of thread costs the server for a message, and how often they take turns."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from bench import named
+from bench.meter import Thread
+from bench.runs import Bench, figure_of
+from bench.scenarios import Figure, Scenario
+from bench.table import NOTHING
+
+WIDTH = 40
+"""Characters of the longest bar."""
+BAR = "█"
+
+
+def profile(bench: Bench, scenario: Scenario, database: str) -> str:
+    """Run a scenario on a server that names its threads; a picture in text for each figure. Raises RuntimeError."""
+    with tempfile.TemporaryDirectory(prefix="jelly-profile-") as directory:
+        path = Path(directory) / "threads"
+        with bench.serve(
+            database, *scenario.server_arguments, launch=("-m", "bench.named"), **{named.FILE: str(path)}
+        ) as server:
+            pieces = list(bench.generate(server, database, scenario=scenario.name, by_thread=True))
+            names = {int(number): name for number, name in json.loads(path.read_text()).items()}
+    for piece in pieces:
+        if wrong := piece.get("problems") or piece.get("not_run"):
+            raise RuntimeError(f"{scenario.name} on {database}: {wrong}")
+    return "\n\n".join(picture(figure_of(piece), database, names) for piece in pieces if "name" in piece)
+
+
+def picture(figure: Figure, database: str, names: Mapping[int, str]) -> str:
+    """Bars for what each kind of thread costs a message, the dearest first."""
+    usage = figure.usage
+    assert usage is not None
+    roles = sum_by_role(usage.threads, names)
+    cpu = usage.user + usage.system
+    count, most = max(figure.count, 1), max(thread.cpu for thread in roles.values())
+    lines = [
+        f"{figure.name}, {database}: {figure.count / usage.seconds:,.0f} a second, {cpu / count * 1e6:.1f} µs of CPU "
+        f"each, {usage.system / max(cpu, 1e-9):.0%} of it in the kernel; {cpu / usage.seconds:.0%} of a core",
+        f"{'thread':10} {'µs each':>8} {'in kernel':>10} {'waits each':>11} {'forced each':>12}",
+    ]
+    for role, thread in sorted(roles.items(), key=lambda item: -item[1].cpu):
+        bar = BAR * round(thread.cpu / max(most, 1e-9) * WIDTH)
+        lines.append(
+            f"{role:10} {thread.cpu / count * 1e6:8.1f} {_in_kernel(thread):>10} {thread.voluntary / count:11.2f} "
+            f"{thread.involuntary / count:12.2f}  {bar}"
+        )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _in_kernel(thread: Thread) -> str:
+    """The part of its time that was system time; ticks do not tell that of threads that each ran for a few only."""
+    ticks = thread.user + thread.system
+    return f"{thread.system / ticks:.0%}" if ticks > thread.cpu / 2 and ticks > 0 else NOTHING
+
+
+def sum_by_role(threads: Mapping[int, Thread], names: Mapping[int, str]) -> dict[str, Thread]:
+    """The threads' costs, those of one kind together: `jelly-worker_2` is a worker."""
+    roles: dict[str, Thread] = {}
+    for number, thread in threads.items():
+        role = role_of(names.get(number, "(not named)"))
+        roles[role] = roles[role] + thread if role in roles else thread
+    return roles
+
+
+def role_of(name: str) -> str:
+    """What a thread of this name is for."""
+    if not name.startswith("jelly-"):
+        return "others"
+    return name.removeprefix("jelly-").partition("_")[0].split("-")[0]
+
+
+def pictures(bench: Bench, scenarios: list[Scenario], databases: list[str]) -> Iterator[str]:
+    """One for each scenario on each database. Raises RuntimeError."""
+    for scenario in scenarios:
+        for database in databases:
+            yield profile(bench, scenario, database)

@@ -1,0 +1,116 @@
+"""Starting what a scenario needs, a server on an empty database and a generator, and fetching what came out."""
+
+import contextlib
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.meter import Thread, Usage
+from bench.scenarios import Figure, Scenario
+from faults.mariadb import MariaDBMissing, PrivateMariaDB
+from faults.process import ROOT, Server
+
+DATABASES = ("sqlite", "mariadb", "memory")
+
+
+@dataclass
+class Result:
+    """What came of a scenario on a database: figures, or why there are none, and what was wrong."""
+
+    scenario: str
+    database: str
+    figures: list[Figure] = field(default_factory=list)
+    not_run: str = ""
+    problems: str = ""
+
+
+@dataclass
+class Bench:
+    """Where scenarios run. `root`: the checkout whose server it is."""
+
+    mariadb: PrivateMariaDB | None
+    no_mariadb: str
+    directory: Path
+    seconds: float
+    root: Path = ROOT
+
+    def run(self, scenario: Scenario, database: str) -> Result:
+        """Run a scenario on a server of its own."""
+        result = Result(scenario.name, database)
+        if database == "mariadb" and self.mariadb is None:
+            result.not_run = self.no_mariadb
+            return result
+        try:
+            with self.serve(database, *scenario.server_arguments) as server:
+                self._take(result, self.generate(server, database, scenario=scenario.name))
+        except RuntimeError as error:
+            if database == "memory" and "A database is named" in str(error):
+                result.not_run = "this version has no memory:"
+            else:
+                result.problems = str(error)
+        return result
+
+    def serve(self, database: str, *arguments: str, launch: Sequence[str] = (), **environment: str) -> Server:
+        """A server on an empty database. `launch`: what to start instead of jelly.py."""
+        launch = launch or (str(self.root / "jelly.py"),)
+        return Server(self._url(database), *arguments, cwd=self.root, launch=launch, **environment)  # type: ignore[arg-type]
+
+    def generate(self, server: Server, database: str, **job: Any) -> Iterator[dict[str, Any]]:
+        """Start a generator; what it prints, piece by piece. Raises RuntimeError if it ends as it should not."""
+        pid = self.mariadb.pid if self.mariadb is not None and database == "mariadb" else None
+        whole = {"port": server.port, "server": server.process.pid, "database": pid, "seconds": self.seconds, **job}
+        command = [sys.executable, "-m", "bench.generator", json.dumps(whole)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) as process:
+            assert process.stdout is not None
+            try:
+                yield from map(json.loads, process.stdout)
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode:
+            raise RuntimeError(f"the generator ended with {process.returncode}")
+
+    def _take(self, result: Result, pieces: Iterator[dict[str, Any]]) -> None:
+        for piece in pieces:
+            if "name" in piece:
+                result.figures.append(figure_of(piece))
+            else:
+                result.not_run = piece.get("not_run", "")
+                result.problems = piece.get("problems", "")
+
+    def _url(self, database: str) -> str:
+        if database == "mariadb":
+            assert self.mariadb is not None
+            return self.mariadb.fresh_database("bench")
+        if database == "memory":
+            return "memory:"
+        return f"sqlite:///{tempfile.mkdtemp(dir=self.directory)}/jelly.db"
+
+
+def figure_of(piece: dict[str, Any]) -> Figure:
+    """A figure that a generator printed."""
+    usage = Usage(**piece.pop("usage"))
+    usage.threads = {int(number): Thread(**thread) for number, thread in usage.threads.items()}  # type: ignore[arg-type]
+    return Figure(**piece, usage=usage)
+
+
+@contextlib.contextmanager
+def opened(databases: Sequence[str], seconds: float) -> Iterator[Bench]:
+    """A bench; with a MariaDB server of its own if that is among the databases and can be had."""
+    with contextlib.ExitStack() as stack:
+        mariadb, missing = None, ""
+        if "mariadb" in databases:
+            try:
+                if importlib.util.find_spec("mysql") is None:
+                    raise MariaDBMissing("mysql-connector-python is not installed: pip install '.[mysql]'")
+                mariadb = stack.enter_context(PrivateMariaDB())
+            except MariaDBMissing as error:
+                missing = f"MariaDB is left out: {error}"
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="jelly-bench-"))
+        yield Bench(mariadb, missing, Path(directory), seconds)

@@ -1,0 +1,322 @@
+"""What is done to the server. Each scenario is a function that runs in the generator's process, on a `Field`."""
+
+import contextlib
+import itertools
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+from bench.clients import (
+    Loop,
+    Opening,
+    Receiver,
+    Sender,
+    call,
+    log_in_all,
+    login,
+    open_all,
+    register_all,
+    request,
+    token_of,
+)
+from bench.meter import Meter, Usage
+from bench.verify import Channel, Inbox
+from jelly.codec import Type
+
+DRAIN = 30.0
+"""Seconds in which everything under way must arrive once no more is sent."""
+WARM_UP = 0.2
+"""Of the time that is measured: so long a scenario runs before."""
+GROUP = "team"
+AT_ONCE = 16
+"""Logins under way at a time."""
+SPARE_FILES = 100
+
+
+@dataclass
+class Figure:
+    """What came out of a scenario: how many of what, how late, at what cost."""
+
+    name: str
+    count: int = 0
+    delays: list[float] = field(default_factory=list)
+    """Seconds; the two below are drawn from it."""
+    p50: float = 0.0
+    p99: float = 0.0
+    usage: Usage | None = None
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, but of the delays only the percentiles."""
+        delays = sorted(self.delays)
+        self.p50, self.p99 = (_percentile(delays, part) for part in (0.5, 0.99))
+        return {**asdict(self), "delays": []}
+
+
+def _percentile(ordered: Sequence[float], part: float) -> float:
+    return ordered[min(int(len(ordered) * part), len(ordered) - 1)] if ordered else 0.0
+
+
+class NotRun(Exception):
+    """A scenario cannot run here; the sentence says why."""
+
+
+@dataclass
+class Field:
+    """Where a scenario runs: a server, and a loop with clients."""
+
+    loop: Loop
+    port: int
+    meter: Meter
+    seconds: float
+    problems: list[str]
+    _sockets: list[Opening] = field(default_factory=list)
+
+    def users(self, prefix: str, count: int) -> list[str]:
+        """Make accounts; their names."""
+        names = [f"{prefix}{number}" for number in range(count)]
+        register_all(self.loop, self.port, names)
+        return names
+
+    def log_in(self, names: Sequence[str]) -> list[Opening]:
+        """Log in as each; the connections stay open until the end."""
+        opened = log_in_all(self.loop, self.port, names)
+        self._sockets += opened
+        return opened
+
+    def keep(self, opened: Sequence[Opening]) -> None:
+        """Close these, too, at the end."""
+        self._sockets += opened
+
+    def close(self) -> None:
+        for opening in self._sockets:
+            opening.socket.close()
+        self.loop.close()
+
+    def measure(self, name: str, senders: Sequence[Sender], receivers: Sequence[Receiver], under_way: int) -> Figure:
+        """Have senders write for some time, and count what arrives at the receivers meanwhile."""
+        for sender in senders:
+            sender.send(under_way)
+        self.loop.run_for(self.seconds * WARM_UP)
+        for receiver in receivers:
+            receiver.delays.clear()
+        self.meter.begin()
+        self.loop.run_for(self.seconds)
+        usage = self.meter.end()
+        delays = [delay for receiver in receivers for delay in receiver.delays]
+        for sender in senders:
+            sender.stop()
+        busy = sum(sender.busy for sender in senders)
+        return Figure(name, len(delays), delays, usage=usage, note=f"{busy} times SERVER_BUSY" if busy else "")
+
+    def drain(self, senders: Sequence[Sender], inboxes: Sequence[Inbox]) -> None:
+        """Wait until all is answered and has arrived, and check that it did."""
+        if not self.loop.run(lambda: all(s.is_idle for s in senders), DRAIN):
+            self.problems.append("unanswered: requests got no answer")
+        self.loop.run(lambda: all(inbox.is_complete for inbox in inboxes), DRAIN)
+        self.loop.run_for(0)  # what came twice might come last
+        for inbox in inboxes:
+            inbox.finish()
+
+
+def pairs(at: Field, count: int, under_way: int) -> Iterator[Figure]:
+    """`count` users write to one other each, with so many messages under way."""
+    names, partners = at.users("from", count), at.users("to", count)
+    channels = [Channel(*pair) for pair in zip(names, partners, strict=True)]
+    inboxes = [Inbox(channel, at.problems) for channel in channels]
+    receivers = [Receiver(at.loop, o, inbox) for o, inbox in zip(at.log_in(partners), inboxes, strict=True)]
+    senders = [Sender(at.loop, o, [channel]) for o, channel in zip(at.log_in(names), channels, strict=True)]
+    title = f"{count} pair{'s' if count > 1 else ''}, {under_way} under way"
+    yield at.measure(title, senders, receivers, under_way)
+    at.drain(senders, inboxes)
+
+
+def group(at: Field, size: int, under_way: int) -> Iterator[Figure]:
+    """One of a group writes to it, and all others are online."""
+    creator, *members = at.users("member", size)
+    [opening] = at.log_in([creator])
+    call(opening.socket, request(Type.CREATE_GROUP, username=creator, groupName=GROUP))
+    for member in members:
+        call(opening.socket, request(Type.ADD_MEMBER, username=creator, groupName=GROUP, member=member))
+    channel = Channel(creator, GROUP, Type.GROUP_MESSAGE)
+    inboxes = [Inbox(channel, at.problems) for _ in members]
+    receivers = [Receiver(at.loop, o, inbox) for o, inbox in zip(at.log_in(members), inboxes, strict=True)]
+    sender = Sender(at.loop, opening, [channel])
+    yield at.measure(f"group of {size}, {under_way} under way", [sender], receivers, under_way)
+    at.drain([sender], inboxes)
+
+
+def offline(at: Field, users: int, messages: int) -> Iterator[Figure]:
+    """Ten write to users who are away, `messages` to each; then these log in."""
+    receivers = at.users("away", users)
+    names = at.users("from", min(10, users))
+    channels = [Channel(names[number % len(names)], receiver) for number, receiver in enumerate(receivers)]
+    senders = []
+    for number, opening in enumerate(at.log_in(names)):
+        own = channels[number :: len(names)]
+        senders.append(Sender(at.loop, opening, own, limit=len(own) * messages))
+    at.meter.begin()
+    for sender in senders:
+        sender.send(16)
+    if not at.loop.run(lambda: all(sender.is_idle for sender in senders), DRAIN + users * messages / 500):
+        at.problems.append("unanswered: requests got no answer")
+    usage = at.meter.end()
+    total = users * messages
+    answers = [delay for sender in senders for delay in sender.answer_times]
+    title = f"{total:,} messages for {users} user{'s' if users > 1 else ''} away"
+    yield Figure(f"{title}: stored", total, answers, usage=usage, note="latency: until SUCCESS")
+    inboxes = [Inbox(channel, at.problems) for channel in channels]
+    at.meter.begin()
+    started = time.monotonic()
+    logged_in = at.log_in(receivers)
+    readers = [Receiver(at.loop, o, i, since=started) for o, i in zip(logged_in, inboxes, strict=True)]
+    at.loop.run(lambda: all(inbox.is_complete for inbox in inboxes), DRAIN + total / 500)
+    usage = at.meter.end()
+    delays = [delay for reader in readers for delay in reader.delays]
+    yield Figure(f"{title}: delivered", len(delays), delays, usage=usage, note="latency: from the first login")
+    at.drain(senders, inboxes)
+
+
+def logins(at: Field, cost: int, users: int) -> Iterator[Figure]:
+    """Users log in with their passwords, 16 at a time, and leave."""
+    names = at.users("user", users)
+    at.meter.begin()
+    end = time.monotonic() + at.seconds
+    frames = itertools.takewhile(lambda _: time.monotonic() < end, map(login, itertools.cycle(names)))
+    opened = open_all(at.loop, at.port, frames, min(AT_ONCE, users))
+    usage = at.meter.end()
+    at.keep(opened)
+    note = f"scrypt at cost {cost}; latency: until the answer"
+    yield Figure(
+        f"logins with password (cost {cost})", len(opened), [o.seconds for o in opened], usage=usage, note=note
+    )
+
+
+def reconnects(at: Field, count: int) -> Iterator[Figure]:
+    """All are cut at once, and come back with their tokens, all at once."""
+    need_files(count)
+    names = at.users("user", count)
+    logged_in = log_in_all(at.loop, at.port, names)
+    frames = [
+        request(Type.RECONNECT, username=name, token=token_of(opening), features=["ack"])
+        for name, opening in zip(names, logged_in, strict=True)
+    ]
+    at.meter.begin()
+    for opening in logged_in:
+        opening.socket.close()
+    opened = open_all(at.loop, at.port, frames, count)
+    usage = at.meter.end()
+    at.keep(opened)
+    note = f"all back after {usage.seconds:.2f} s; latency: until the answer"
+    yield Figure(f"{count} reconnects at once", count, [o.seconds for o in opened], usage=usage, note=note)
+
+
+def idle(at: Field, count: int) -> Iterator[Figure]:
+    """Connections on which nothing happens but a heartbeat every five seconds."""
+    need_files(count)
+    names = at.users("user", count)
+    before = at.meter.memory()
+    opened = at.log_in(names)
+    heartbeat = request(Type.HEARTBEAT)
+    at.meter.begin()
+    sent = 0
+    started = time.monotonic()
+    while (passed := time.monotonic() - started) < at.seconds:
+        while sent < passed * count / 5:
+            opened[sent % count].socket.sendall(heartbeat)
+            sent += 1
+        at.loop.run_for(0.001)
+    usage = at.meter.end()
+    [probe] = open_all(at.loop, at.port, [login(names[0])])  # it still serves
+    at.keep([probe])
+    each = (usage.memory - before) / count / 1024
+    busy = (usage.user + usage.system) / usage.seconds
+    yield Figure(
+        f"{count} idle connections", sent, usage=usage, note=f"heartbeats; {each:.0f} KiB each, {busy:.1%} of a core"
+    )
+
+
+def need_files(count: int) -> None:
+    """Raise NotRun if this process may not have so many connections open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count + SPARE_FILES:
+        raise NotRun(f"only {soft:,} open files are allowed here")
+
+
+def raise_file_limit() -> None:
+    """Allow this process, and those that it starts, as many open files as the system lets it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+KINDS: dict[str, Callable[..., Iterator[Figure]]] = {
+    function.__name__: function for function in (pairs, group, offline, logins, reconnects, idle)
+}
+PARAMETERS = {
+    "pairs": ("COUNT", "UNDER_WAY"), "group": ("SIZE", "UNDER_WAY"), "offline": ("USERS", "MESSAGES"),
+    "logins": ("COST", "USERS"), "reconnects": ("COUNT",), "idle": ("COUNT",),
+}  # fmt: skip
+
+
+class Scenario(NamedTuple):
+    """A kind of scenario with its numbers, named as `pairs-50-16`."""
+
+    kind: str
+    numbers: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return "-".join([self.kind, *map(str, self.numbers)])
+
+    @property
+    def server_arguments(self) -> list[str]:
+        """What the server is told besides."""
+        return [f"--password-cost={self.numbers[0]}"] if self.kind == "logins" else []
+
+    def run(self, at: Field) -> Iterator[Figure]:
+        """Run it, in the generator."""
+        return KINDS[self.kind](at, *self.numbers)
+
+
+def parse(name: str) -> Scenario:
+    """The scenario of a name. Raises ValueError with a sentence."""
+    kind, *texts = name.split("-")
+    if kind not in KINDS:
+        raise ValueError(f"there is no scenario {kind!r}, only {', '.join(KINDS)}")
+    wanted = PARAMETERS[kind]
+    if len(texts) != len(wanted) or not all(text.isdecimal() and int(text) > 0 for text in texts):
+        raise ValueError(f"{name!r} must be {'-'.join([kind, *wanted])}, with numbers above 0")
+    return Scenario(kind, tuple(map(int, texts)))
+
+
+STANDARD = tuple(
+    map(
+        parse,
+        [
+            "pairs-1-1", "pairs-10-1", "pairs-50-1", "pairs-200-1",
+            "pairs-1-16", "pairs-10-16", "pairs-50-16", "pairs-200-16",
+            "group-50-1", "group-500-1", "offline-100-200",
+            "logins-1-200", "logins-14-16", "reconnects-1000", "idle-1000", "idle-5000",
+        ],
+    )
+)  # fmt: skip
+GROWTH = tuple(
+    map(
+        parse,
+        [
+            *(f"pairs-{count}-1" for count in (1, 10, 50, 100, 200, 400)),
+            *(f"group-{size}-1" for size in (2, 10, 50, 100, 250, 500)),
+            *(f"offline-1-{messages}" for messages in (1_000, 10_000, 100_000)),
+        ],
+    )
+)
+"""How the cost of a message grows with the number of connections, the size of a group, and what waits."""
+PROFILED = (parse("pairs-50-16"),)
+QUICK = tuple(
+    map(
+        parse, ["pairs-10-1", "pairs-10-16", "group-50-1", "offline-20-50", "logins-1-20", "reconnects-100", "idle-100"]
+    )
+)

@@ -1,0 +1,103 @@
+"""Whether what arrives is what was sent: each message once, in order, unchanged, and at the right receiver."""
+
+from collections.abc import Sequence
+
+from jelly.codec import Sign, Type, encode
+
+DIGITS = 8
+"""The content of a message begins with its number, in so many digits."""
+TEXT = " the quick brown fox jumps over it"
+ID = b',"id":'
+
+
+class Channel:
+    """All that one sender says to one receiver, or to one group: message 0, 1, 2, ..."""
+
+    def __init__(self, sender: str, receiver: str, type: int = Type.PERSON_MESSAGE) -> None:
+        self.type = type
+        self.sent: list[bytes] = []
+        """The body of each message without its last brace: so the notice begins, too."""
+        self.times: list[float] = []
+        """When each was sent (monotonic)."""
+        self.refused: set[int] = set()
+        """Which of them are not to arrive."""
+        self.start = f'{{"sender":"{sender}","receiver":"{receiver}","content":"'.encode()
+        self._end = f'{TEXT}","time":1700000000000'.encode()
+        length = len(self.start) + DIGITS + len(self._end) + 1
+        self._header = encode(Sign.REQUEST, type, 0, bytes(length))[:-length]
+
+    def next_frame(self, now: float) -> bytes:
+        """The frame of the next message, which is noted as sent now."""
+        body = b"%b%08d%b" % (self.start, len(self.sent), self._end)
+        self.sent.append(body)
+        self.times.append(now)
+        return b"%b%b}" % (self._header, body)
+
+
+class Inbox:
+    """What has arrived of a channel at one receiver. What is wrong goes into `problems`, a sentence each."""
+
+    def __init__(self, channel: Channel, problems: list[str]) -> None:
+        self.channel = channel
+        self.last_id = b""
+        """The id of the newest message, in digits."""
+        self.received = 0
+        self._next = 0
+        self._skipped: set[int] = set()
+        self._problems = problems
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing that was sent is still to come."""
+        return self.received + len(self.channel.refused) >= len(self.channel.sent)
+
+    def take(self, body: bytes) -> int | None:
+        """Note the body of a notice; return the number of the message, None if it is none of this channel's."""
+        start, _, end = body.rpartition(ID)
+        number = self._next
+        sent = self.channel.sent
+        if number < len(sent) and start == sent[number] and end[-1:] == b"}" and end[:-1].isdigit():
+            self._next = number + 1
+            self.received += 1
+            self.last_id = end[:-1]
+            return number
+        return self._take_another(body)
+
+    def _take_another(self, body: bytes) -> int | None:
+        """Note one that is not what should come next."""
+        start, _, end = body.rpartition(ID)
+        if not start.startswith(self.channel.start):
+            self._problems.append(f"misrouted: {body!r}")
+            return None
+        digits = start[len(self.channel.start) :][:DIGITS]
+        number = int(digits) if digits.isdigit() else -1
+        if not 0 <= number < len(self.channel.sent) or start != self.channel.sent[number] or not end[:-1].isdigit():
+            self._problems.append(f"damaged: {body!r}")
+            return None
+        self.last_id = end[:-1]
+        if number in self._skipped:
+            self._skipped.discard(number)
+            self._problems.append(f"out of order: {body!r}")
+        elif number < self._next:
+            self._problems.append(f"doubled: {body!r}")
+            return None
+        else:
+            self._skipped.update(range(self._next, number))  # refused, as will turn out; or lost, or late
+            self._next = number + 1
+        self.received += 1
+        return number
+
+    def finish(self) -> None:
+        """Nothing is going to come any more: note what is missing, and what came although it was refused."""
+        refused = self.channel.refused
+        missing = self._skipped | set(range(self._next, len(self.channel.sent)))
+        self._problems += [f"lost: {self.channel.sent[number]!r}" for number in sorted(missing - refused)]
+        came = sorted(number for number in refused if number < self._next and number not in self._skipped)
+        self._problems += [f"refused, but it arrived: {self.channel.sent[number]!r}" for number in came]
+
+
+def summary(problems: Sequence[str]) -> str:
+    """How many problems of which kind, in a line; empty if there are none."""
+    kinds = [problem.partition(":")[0] for problem in problems]
+    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    return f"{counts} (the first: {problems[0]})" if problems else ""

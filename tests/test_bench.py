@@ -1,0 +1,203 @@
+"""The benchmark: every scenario runs and is checked, the check finds what it is for, and the tables are whole."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from bench import soak
+from bench.__main__ import main
+from bench.profile import role_of
+from bench.runs import Bench, Result, opened
+from bench.scenarios import STANDARD, Figure, Scenario, parse
+from bench.table import HEAD, table
+from bench.verify import Channel, Inbox, summary
+from faults.mariadb import PrivateMariaDB
+from faults.process import ROOT
+
+TINY = [
+    "pairs-2-1", "pairs-2-16", "group-3-1", "offline-3-5", "logins-1-4", "reconnects-5", "idle-5",
+]  # fmt: skip
+SECONDS = 0.1
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    with opened(["sqlite", "memory"], SECONDS) as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_scenario(name: str, bench: Bench) -> None:
+    """In a tiny form it runs, everything arrives, and the row has all its columns."""
+    result = bench.run(parse(name), "memory" if name.startswith("pairs") else "sqlite")
+    assert result.problems == result.not_run == ""
+    assert result.figures
+    for figure in result.figures:
+        assert figure.count > 0
+        assert figure.usage is not None
+        assert figure.usage.memory > 1 << 20
+    for line in table([result]).splitlines():
+        assert line.count("|") == len(HEAD) + 1
+
+
+def test_the_tiny_forms_are_of_every_kind() -> None:
+    """No scenario of the table is left out above."""
+    assert {parse(name).kind for name in TINY} == {scenario.kind for scenario in STANDARD}
+
+
+def test_on_mariadb(bench: Bench, mariadb: PrivateMariaDB) -> None:
+    """The database has a cost of its own there."""
+    on_mariadb = Bench(mariadb, "", bench.directory, SECONDS)
+    result = on_mariadb.run(parse("pairs-2-1"), "mariadb")
+    assert (result.problems, result.not_run) == ("", "")
+    [figure] = result.figures
+    assert figure.usage is not None
+    assert figure.usage.database >= 0
+
+
+def test_without_mariadb(bench: Bench) -> None:
+    """It is left out with a sentence, and that is no failure."""
+    without = Bench(None, "MariaDB is left out: mariadbd is not installed", bench.directory, SECONDS)
+    result = without.run(parse("pairs-1-1"), "mariadb")
+    assert "not run: MariaDB is left out" in table([result])
+    assert not result.problems
+
+
+# --- the check ----------------------------------------------------------------------------------------------
+
+
+def after(*numbers: int, sent: int = 5, damage: bytes = b"", refused: tuple[int, ...] = ()) -> list[str]:
+    """The kinds of problems when of so many messages these arrive, in this order."""
+    problems: list[str] = []
+    channel = Channel("alice", "bob")
+    inbox = Inbox(channel, problems)
+    for _ in range(sent):
+        channel.next_frame(0.0)
+    channel.refused.update(refused)
+    for number in numbers:
+        body = channel.sent[number] + b',"id":%d}' % (number + 1)
+        inbox.take(body.replace(b"fox", damage) if damage and number == 2 else body)
+    inbox.finish()
+    return [problem.partition(":")[0] for problem in problems]
+
+
+def test_the_check_lets_pass_what_is_right() -> None:
+    """All in order, and what was refused is not missed."""
+    assert after(0, 1, 2, 3, 4) == []
+    assert after(0, 1, 4, refused=(2, 3)) == []
+
+
+def test_the_check_finds_each_defect() -> None:
+    """Control: a message that is lost, comes twice, is overtaken, is changed, or came although it was refused."""
+    assert after(0, 1, 3, 4) == ["lost"]
+    assert after(0, 1, 2, 3) == ["lost"]
+    assert after(0, 1, 1, 2, 3, 4) == ["doubled"]
+    assert after(0, 2, 1, 3, 4) == ["out of order"]
+    assert "damaged" in after(0, 1, 2, 3, 4, damage=b"fix")
+    assert after(0, 1, 2, 3, 4, refused=(2,)) == ["refused, but it arrived"]
+
+
+def test_the_check_finds_what_is_for_somebody_else() -> None:
+    """Control: the right words at the wrong receiver."""
+    problems: list[str] = []
+    other = Channel("alice", "carol")
+    other.next_frame(0.0)
+    Inbox(Channel("alice", "bob"), problems).take(other.sent[0] + b',"id":1}')
+    assert summary(problems).startswith("1 misrouted (the first: ")
+
+
+def test_a_failure_is_in_the_table_and_in_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run in which a message is lost does not pass."""
+    monkeypatch.setattr(
+        Bench, "run", lambda self, scenario, database: Result(scenario.name, database, [], "", "1 lost")
+    )
+    assert main(["--scenarios=pairs-1-1", "--databases=memory"]) == 1
+    assert "FAILED: 1 lost" in capsys.readouterr().out
+
+
+def test_a_busy_generator_is_marked(bench: Bench) -> None:
+    """A row that may tell more of the generator than of the server says so."""
+    result = bench.run(parse("pairs-1-1"), "memory")
+    assert "(!)" not in table([result])
+    [figure] = result.figures
+    assert figure.usage is not None
+    figure.usage.generator = figure.usage.seconds * 0.95
+    assert "95% (!)" in table([result])
+
+
+# --- the command line ---------------------------------------------------------------------------------------
+
+
+def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main([*arguments, "--seconds=0.1"]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """Above it stands on what it was measured."""
+    about, _, head, _, row = run("--scenarios=pairs-1-1", "--databases=memory", capsys=capsys).splitlines()
+    assert all(word in about for word in ("cores", "Linux", "Python", "SQLite", "UTC", "synchronous=FULL"))
+    assert head == f"| {' | '.join(HEAD)} |"
+    assert row.startswith("| 1 pair, 1 under way | memory |")
+
+
+def test_compare(capsys: pytest.CaptureFixture[str]) -> None:
+    """It runs both versions, and leaves no worktree behind; outside of a checkout it says that it needs one."""
+    arguments = ["--compare=HEAD", "--scenarios=pairs-1-1", "--databases=sqlite", "--rounds=1"]
+    if subprocess.run(["git", "rev-parse"], cwd=ROOT, capture_output=True).returncode:
+        assert main(arguments) == 1
+        assert "needs a git checkout" in capsys.readouterr().err
+        return
+    before = subprocess.check_output(["git", "worktree", "list"], cwd=ROOT)
+    text = run(*arguments, capsys=capsys)
+    assert "| 1 pair, 1 under way | sqlite |" in text
+    assert subprocess.check_output(["git", "worktree", "list"], cwd=ROOT) == before
+
+
+def test_compare_with_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """A revision that there is not is a sentence."""
+    assert main(["--compare=no-such-revision", "--scenarios=pairs-1-1", "--databases=sqlite"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_profile(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each kind of thread that serves messages has a line."""
+    text = run("--profile", "--scenarios=pairs-4-16", capsys=capsys)
+    assert {"store", "reader", "worker"} <= {line.partition(" ")[0] for line in text.splitlines()}
+    assert role_of("jelly-worker_3") == "worker"
+    assert role_of("jelly-reader-127.0.0.1:5000") == "reader"
+
+
+def test_soak(capsys: pytest.CaptureFixture[str]) -> None:
+    """It does what it was asked for, of every kind, and looks ten times."""
+    text = run("--soak=300", capsys=capsys)
+    assert text.count("| sqlite |") == soak.STEPS
+    operations = [int(line.split("|")[2]) for line in text.splitlines() if line.startswith("| sqlite")]
+    assert operations == sorted(operations)
+    assert 300 <= operations[-1] < 310
+
+
+def test_what_is_flat() -> None:
+    """Memory may grow while the server gets warm, and not after that."""
+    mib = 1 << 20
+    assert soak.is_flat([20 * mib, 30 * mib, *[31 * mib] * 8])
+    assert not soak.is_flat([20 * mib, *(30 * mib + n * mib for n in range(9))])
+
+
+@pytest.mark.parametrize("name", ["nothing", "pairs-1", "pairs-1-0", "pairs-a-b", "idle-1-2"])
+def test_a_scenario_that_there_is_not(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sentence on what would be right."""
+    with contextlib.suppress(SystemExit):
+        main([f"--scenarios={name}"])
+    assert "scenarios" in capsys.readouterr().err
+
+
+def test_names() -> None:
+    """A scenario is called what it is parsed from."""
+    assert parse("pairs-50-16") == Scenario("pairs", (50, 16))
+    assert [parse(scenario.name) for scenario in STANDARD] == list(STANDARD)
+    assert Figure("x").to_json()["p50"] == 0.0
