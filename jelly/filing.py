@@ -5,8 +5,8 @@ To store a message is to append a row, which is the least that a commit can cost
 costs, because every conversation has its own place in them. So the rows are filed a second later, thousands together.
 Until then the few that are not filed are found by looking at all of them.
 
-Filing also drops what is too old, in slices, so that no message waits for it. Everything here is called by the store
-thread, inside its transaction, but for `noted`, `forget` and `due_at`.
+Filing also drops what is too old, expired tokens too, in slices, so that no message waits for it. Everything here is
+called by the store thread, inside its transaction, but for `noted`, `forget` and `due_at`.
 """
 
 import time
@@ -17,14 +17,15 @@ from jelly.dao import Dao, StoredMessage
 
 FILE_DELAY = 1.0
 """Seconds for which a message may wait to be filed."""
-FILE_COUNT = 2000
-"""So many messages are filed at a time; when so many wait, without delay."""
+FILE_COUNT = 2500
+"""So many messages are filed at a time; when so many wait, without delay. That is more than one transaction of the
+store can add, so there are never more than two transactions' messages that are not filed."""
 REPEAT_DAYS = 7.0
 """For so long a requestId is remembered: as long as a token lasts, with which a client comes back to repeat it."""
 SWEEP_INTERVAL = 3600.0
 """Seconds between looking for what is too old."""
 SWEEP_COUNT, SWEEP_PAUSE = 500, 0.02
-"""So many messages are looked at a time, with so many seconds in between."""
+"""So many messages, and so many tokens, are looked at a time, with so many seconds in between."""
 RETRY_DELAY = 1.0
 DAY = 86400.0
 
@@ -49,6 +50,7 @@ class Filing:
         self._sweep_at = clock()
         self._swept: int | None = None  # while a sweep is under way: how far it has come, and where each part ends
         self._history_end = self._request_end = 0
+        self._swept_token = ""  # and how far it has come in the tokens, by their hashes
 
     @property
     def keeps_history(self) -> bool:
@@ -116,19 +118,22 @@ class Filing:
             self._count, self._file_at = 0, None
 
     def _sweep(self, dao: Dao) -> None:
-        """Drop the next few messages and requestIds that are too old."""
+        """Drop the next few messages, requestIds and tokens that are too old."""
         if self._swept is None:
             now = int(self._wall() * 1000)
             dao.note_time(now)
-            self._swept = 0
+            self._swept, self._swept_token = 0, ""
             self._request_end = dao.first_id_after(now - int(REPEAT_DAYS * DAY * 1000))
             self._history_end = self._look_up(dao) + 1  # what is not filed stays
             if self.keeps_history:
                 old = dao.first_id_after(now - int(self._days * DAY * 1000))
                 self._history_end = min(old, self._history_end)
-        last = dao.remove_old_messages(self._swept, self._history_end, SWEEP_COUNT)
-        if dao.remove_old_requests(self._request_end, SWEEP_COUNT) or last is not None:
-            self._swept = self._swept if last is None else last
+        message = dao.remove_old_messages(self._swept, self._history_end, SWEEP_COUNT)
+        has_requests = dao.remove_old_requests(self._request_end, SWEEP_COUNT)
+        token = dao.remove_old_tokens(self._swept_token, int(self._wall() * 1000), SWEEP_COUNT)
+        if message is not None or has_requests or token is not None:
+            self._swept = self._swept if message is None else message
+            self._swept_token = token or self._swept_token
             self._sweep_at = self._clock() + SWEEP_PAUSE
         else:
             dao.forget_times(min(self._request_end, self._history_end))
