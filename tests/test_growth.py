@@ -26,6 +26,7 @@ from wire import (
     OWN_PROFILE,
     REMOVE_FRIEND,
     REMOVE_MEMBER,
+    SYSTEM,
     UPDATE_PROFILE,
     Wire,
     logged_in,
@@ -180,8 +181,8 @@ class World:
                 assert session is not None
                 wait_until(lambda session=session: session.caught_up)
                 wire.ok(OWN_PROFILE)
-                if wire.notices:
-                    wire.ack(wire.notices[-1].values["id"])
+                for id in [notice.values["id"] for notice in wire.notices if notice.type != SYSTEM][-1:]:
+                    wire.ack(id)
 
     def changes(self) -> None:
         """Groups, members, friends and profiles, made and unmade."""
