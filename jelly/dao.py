@@ -105,6 +105,23 @@ class Dao:
     def remove_tokens(self, username: str) -> None:
         self.link.change("DELETE FROM tokens WHERE username = ?", (username,))
 
+    def remove_old_tokens(self, after: str, now: int, limit: int) -> str | None:
+        """Drop expired tokens, looking at `limit` of them at most, in the order of their hashes from one on.
+
+        Returns the last hash that was looked at, None if there is none behind `after`.
+        """
+        rows = self.link.query(
+            "SELECT MAX(token_hash) FROM "
+            "(SELECT token_hash FROM tokens WHERE token_hash > ? ORDER BY token_hash LIMIT ?) AS few",
+            (after, limit),
+        )
+        last: str | None = rows[0][0]
+        if last is not None:
+            self.link.change(
+                "DELETE FROM tokens WHERE token_hash > ? AND token_hash <= ? AND expires <= ?", (after, last, now)
+            )
+        return last
+
     # --- friends ----------------------------------------------------------------------------------------
 
     def friends(self, username: str) -> list[str]:

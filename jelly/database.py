@@ -50,6 +50,12 @@ and is to be answered within 10 seconds."""
 REST = 1.0
 """Seconds for which a database that did not answer is not asked again."""
 
+WAL_BYTES = 32 * 1024 * 1024
+"""When the log beside a SQLite database (jelly.db-wal) has grown by so much, it is emptied. As a rule it begins anew
+at its front long before; but for that SQLite needs a moment in which nobody reads, and there may be none for hours."""
+WAL_PATIENCE = 0.25
+"""Seconds that a transaction may wait for that: as long as the readers need who are reading just now."""
+
 Row = tuple[Any, ...]
 
 MAX_ROWS = 5000
@@ -114,6 +120,7 @@ class SqliteDatabase(Database):
     def __init__(self, path: str) -> None:
         self.path = Path(path)
         self._claim: IO[bytes] | None = None
+        self._wal_limit = WAL_BYTES
 
     def connect(self) -> sqlite3.Connection:
         with contextlib.suppress(OSError):  # exists already; or cannot be made, as SQLite is going to say
@@ -131,7 +138,18 @@ class SqliteDatabase(Database):
         return f"sqlite:///{self.path}"
 
     def begin(self, connection: sqlite3.Connection) -> None:
+        if self._wal_size() > self._wal_limit:
+            connection.execute(f"PRAGMA busy_timeout = {int(WAL_PATIENCE * 1000)}")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # if a reader takes longer, nothing happens
+            connection.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
+            self._wal_limit = self._wal_size() + WAL_BYTES
         connection.execute("BEGIN IMMEDIATE")
+
+    def _wal_size(self) -> int:
+        try:
+            return os.stat(f"{self.path}-wal").st_size
+        except OSError:  # there is none
+            return 0
 
     def claim(self, connection: sqlite3.Connection) -> None:
         # In a file of its own: closing any descriptor of the database's file would drop SQLite's own locks.

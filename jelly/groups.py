@@ -1,19 +1,25 @@
 """The group cache: the members of the groups that people are talking in, so that a message needs no query.
 
-A `threading.Timer` sweeps it every few minutes and forgets groups that were idle; their next message loads
-them again. A change of membership is entered by the store thread after its commit and before the answer, so
-the very next message sees it.
+A `threading.Timer` sweeps it every few minutes and forgets groups that were idle, and it holds so many members at
+most; the next message to a group that has left loads it again. A change of membership is entered by the store thread
+after its commit and before the answer, so the very next message sees it.
 """
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+MAX_MEMBERS_IN_MEMORY = 500_000
+"""So many members, of all groups together, are kept (less than 50 MB); beyond that the group that was used longest ago
+leaves."""
 
 
 class Group:
     """A group in memory. `members` is replaced as a whole, never changed, so readers need no lock."""
 
-    __slots__ = ("creator", "members", "name", "used")
+    __slots__ = ("__weakref__", "creator", "members", "name", "used")
 
     def __init__(self, name: str, creator: str, members: tuple[str, ...], used: float) -> None:
         self.name = name
@@ -23,17 +29,28 @@ class Group:
 
 
 class GroupCache:
-    """Groups by name, loaded at need and evicted when idle.
+    """Groups by name, loaded at need and evicted when idle, or when there are too many of them.
 
-    `check_interval` and `idle` are seconds. `start()` arms the sweeper, `stop()` disarms it and waits for it.
+    `check_interval` and `idle` are seconds, `most` is a number of members. `start()` arms the sweeper, `stop()`
+    disarms it and waits for it.
     """
 
-    def __init__(self, check_interval: float, idle: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        check_interval: float,
+        idle: float,
+        clock: Callable[[], float] = time.monotonic,
+        most: int = MAX_MEMBERS_IN_MEMORY,
+    ) -> None:
         self._check_interval = check_interval
         self._idle = idle
         self._clock = clock
+        self._most = most
         self._lock = threading.Lock()  # guards everything below; held for dictionary operations only
-        self._groups: dict[str, Group] = {}
+        self._groups: OrderedDict[str, Group] = OrderedDict()  # the one that was used longest ago first
+        self._size = 0  # how many members they have
+        # Those, and the ones that left while a message to them was under way: it is to see every change, too.
+        self._alive: WeakValueDictionary[str, Group] = WeakValueDictionary()
         self._changes = 0
         self._timer: threading.Timer | None = None
         self._stopped = False
@@ -49,6 +66,7 @@ class GroupCache:
                 changes = self._changes
                 if group is not None:
                     group.used = self._clock()
+                    self._groups.move_to_end(name)
                     return group
             loaded = load()
             if loaded is None:
@@ -57,36 +75,60 @@ class GroupCache:
             with self._lock:
                 # Had a membership changed while we read, we might keep the old members for ever: read again.
                 if changes == self._changes:
-                    group = Group(name, creator, tuple(members), self._clock())
-                    return self._groups.setdefault(name, group)
+                    return self._enter(name, creator, tuple(members))
+
+    def _enter(self, name: str, creator: str, members: tuple[str, ...]) -> Group:
+        """With the lock held: put a group into memory that was just loaded, and make room for it."""
+        group = self._alive.get(name) or Group(name, creator, members, 0.0)
+        group.used = self._clock()
+        if name not in self._groups:
+            self._size += len(group.members)
+        self._alive[name] = self._groups[name] = group
+        self._groups.move_to_end(name)
+        self._make_room()
+        return group
+
+    def _make_room(self) -> None:
+        """With the lock held: evict groups while there are too many members. The last one used stays."""
+        while self._size > self._most and len(self._groups) > 1:
+            self._evict_oldest()
+
+    def _evict_oldest(self) -> None:
+        _, group = self._groups.popitem(last=False)
+        self._size -= len(group.members)
 
     def set_members(self, name: str, members: tuple[str, ...]) -> None:
         """Enter a committed change of membership; no members at all means that the group is gone."""
         with self._lock:
             self._changes += 1
-            group = self._groups.get(name)
+            group = self._alive.get(name)
             if group is None:
                 return
+            if name in self._groups:
+                self._size += len(members) - len(group.members)
             group.members = members
-            if not members:
-                del self._groups[name]
+            if members:
+                self._make_room()
+            else:
+                self._groups.pop(name, None)
+                del self._alive[name]
 
     def forget_all(self) -> None:
         """Load every group anew: a change may have been committed without our knowing."""
         with self._lock:
             self._changes += 1
             self._groups.clear()
+            self._alive.clear()
+            self._size = 0
 
     def sweep(self) -> int:
         """Forget the groups that were idle for too long; return how many."""
         with self._lock:
             limit = self._clock() - self._idle
-            idle = [name for name, group in self._groups.items() if group.used <= limit]
-            for name in idle:
-                del self._groups[name]
-            # A worker may hold a Group that leaves the cache here; a load begun before must not bring it back.
-            self._changes += 1
-        return len(idle)
+            before = len(self._groups)
+            while self._groups and next(iter(self._groups.values())).used <= limit:
+                self._evict_oldest()
+            return before - len(self._groups)
 
     def __len__(self) -> int:
         return len(self._groups)

@@ -216,9 +216,11 @@ class Outbox:
         self._room = None
         return has_room
 
-    def resume(self) -> None:
-        """Go on: the socket can take more, or a time has come. Called by the flusher."""
+    def resume(self, due: float | None = None) -> None:
+        """Go on: the socket can take more, or a time has come (which one). Called by the flusher."""
         with self._lock:
+            if due is not None and due != self._scheduled_at:
+                return  # it has asked for another time since
             self._scheduled_at = None
             had_room = self.has_room
             if not self.is_closed:
@@ -454,28 +456,29 @@ class Flusher:
 
     def _run(self) -> None:
         while not self._stopping:
-            for outbox in self._wait():
+            for outbox, due in self._wait():
                 try:
-                    outbox.resume()
+                    outbox.resume(due)
                 except Exception as error:  # a bug; but nobody else would finish what the others have waiting
                     log.error("an outbox failed: %s: %s", type(error).__name__, error)
 
-    def _wait(self) -> list[Outbox]:
+    def _wait(self) -> list[tuple[Outbox, float | None]]:
         """Wait for outboxes to come back to."""
         with self._lock:
             due = self._times[0][0] if self._times else float("inf")
             self._waits_until = due
         timeout = None if due == float("inf") else max(0.0, due - time.monotonic())
-        ready = []
+        ready: list[tuple[Outbox, float | None]] = []
         for key, _ in self._selector.select(timeout):
             if key.data is self._bell_end:
                 with contextlib.suppress(BlockingIOError):
                     self._bell_end.recv(4096)
             else:
                 self.forget(key.fileobj)
-                ready.append(key.data)
+                ready.append((key.data, None))
         now = time.monotonic()
         with self._lock:
             while self._times and self._times[0][0] <= now:
-                ready.append(heapq.heappop(self._times)[2])
+                due, _, outbox = heapq.heappop(self._times)
+                ready.append((outbox, due))
         return ready

@@ -10,7 +10,7 @@ import hmac
 import secrets
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
 BLOCK_SIZE = 8  # scrypt's r
@@ -67,7 +67,8 @@ class LoginGuard:
         self._clock = clock
         self._most = most
         self._lock = threading.Lock()  # guards _failures
-        self._failures: dict[tuple[str, str], deque[float]] = {}
+        # Ordered, because a plain dict finds its oldest key by walking over all that were deleted before it.
+        self._failures: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
 
     def is_locked(self, username: str, address: str) -> bool:
         """Whether this account may not be tried from this address now."""
@@ -79,10 +80,10 @@ class LoginGuard:
         with self._lock:
             failures = self._recent(username, address)
             failures.append(self._clock())
-            self._failures.pop((username, address), None)
-            self._failures[username, address] = failures  # the youngest is last
+            self._failures[username, address] = failures
+            self._failures.move_to_end((username, address))
             if len(self._failures) > self._most:
-                del self._failures[next(iter(self._failures))]
+                self._failures.popitem(last=False)
             surplus = len(failures) - self.FREE
             return 0.0 if surplus <= 0 else 2.0 ** (surplus - 1)
 

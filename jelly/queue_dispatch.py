@@ -45,7 +45,7 @@ LANES_A_TURN = 16
 REQUESTS_A_TURN = 64
 """So many messages of one lane go to the store together."""
 BYTES_A_TURN = 64 * 1024
-"""With more bytes of answers than this a lane's turn ends: lists of friends and groups can be long."""
+"""With more bytes of messages and answers than this a lane's turn ends: lists of friends and groups can be long."""
 
 
 class Item(NamedTuple):
@@ -104,7 +104,8 @@ class RequestQueue(queue.Queue[Lane]):
                 room = max(0, room)
                 self._waiting += room
                 lane.items += [Item(frame, asked_at) for frame in frames[:room]]
-                lane.items += [Item(frame, asked_at, ErrorCode.BUSY) for frame in frames[room:]]
+                for frame in frames[room:]:  # without their bodies, which nobody needs any more
+                    lane.items.append(Item(frame._replace(body=b""), asked_at, ErrorCode.BUSY))
             return self._open(lane)
 
     def put_error(self, lane: Lane, item: Item) -> list[Item]:
@@ -346,6 +347,10 @@ class Dispatcher:
             outcome = self._outcome(session, item)
             if isinstance(outcome, NewMessage):
                 entries.append((outcome, item))
+                size += len(item.frame.body)
+                if size > BYTES_A_TURN:
+                    self._queue.put_back(lane, items[position + 1 :])
+                    break
             elif isinstance(outcome, Answer):
                 if entries:
                     entries.append((outcome, item))

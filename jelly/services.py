@@ -25,6 +25,7 @@ from jelly.errors import ErrorCode, Refused
 from jelly.groups import Group, GroupCache
 from jelly.messages import PROFILE_LIMITS, Event, is_valid_name, response, system
 from jelly.presence import Presence
+from jelly.rate import RateLimit
 from jelly.sessions import Session, Sessions, Window
 from jelly.store import SUCCESS, Answer, Change, NewMessage
 
@@ -34,6 +35,7 @@ MAX_GROUPS_CREATED = 200
 MAX_GROUPS_JOINED = 1000
 MAX_TOKENS = 32
 MAX_KNOWN_USERS = 100_000
+"""So many names are remembered as those of users."""
 DEFAULT_PAGE, MAX_PAGE = 50, 100
 """How many messages a page of history has if nothing is said, and at most."""
 PAGE_CHARACTERS = 128 * 1024
@@ -103,7 +105,7 @@ class Services:
         self._reading = reading
         self._guard = guard
         self._known_users: set[str] = set()
-        self._allowances: dict[str, tuple[float, float]] = {}  # how many messages, as of when
+        self._rate = RateLimit(policy.message_rate)
         # Compared with when there is no such user, so that a wrong name takes as long as a wrong password.
         self._nobody = passwords.hash_password("", policy.password_cost)
         self._table: Mapping[int, Callable[[Session, Any], Outcome]] = {
@@ -350,18 +352,8 @@ class Services:
         return Answer(response(Type.HISTORY, {"username": request.username, "messages": past, "more": more}))
 
     def _check_rate(self, user: str) -> None:
-        """A token bucket for each user: `message_rate` a second, and a second's worth at once."""
-        rate = self._policy.message_rate
-        if not rate:
-            return
-        now = time.monotonic()
-        allowance, at = self._allowances.get(user, (float(rate), now))
-        allowance = min(rate, allowance + (now - at) * rate)
-        if allowance < 1:
+        if self._policy.message_rate and not self._rate.takes(user):
             raise Refused(ErrorCode.RATE_LIMITED)
-        if len(self._allowances) >= MAX_KNOWN_USERS:
-            self._allowances.clear()  # which gives each user a second's worth anew
-        self._allowances[user] = allowance - 1, now
 
     # --- groups -----------------------------------------------------------------------------------------
 
@@ -560,7 +552,7 @@ class Services:
             if not dao.has_user(name):
                 return False
         if len(self._known_users) >= MAX_KNOWN_USERS:
-            self._known_users.clear()
+            self._known_users.pop()  # any one: to forget all at once would have every sender wait for a query
         self._known_users.add(name)
         return True
 

@@ -1,6 +1,6 @@
 """The watch: one thread that closes connections whose time is up, and calls back at a later time.
 
-It looks at all connections a few times a second, compares times, and holds no lock while it does. `check` can
+It looks at all connections once a second, compares times, and holds no lock while it does. `check` can
 be called with any time, so a test needs no clock.
 """
 
@@ -16,6 +16,9 @@ from jelly.connection import Connection
 log = logging.getLogger("jelly.watch")
 
 TICK = 0.25
+"""Seconds between looking at what is to be called later."""
+CHECK = 1.0
+"""Seconds between looking at the connections; a server with a short silence looks more often, up to each tick."""
 FIRST_WORD = 10.0
 """Seconds in which a new connection must say something, and a frame that has begun must be whole."""
 STALLED = 30.0
@@ -30,6 +33,7 @@ class Watch:
     def __init__(self, connections: Iterable[Connection], silence: float) -> None:
         self._connections = connections
         self._silence = silence
+        self._check_at = 0.0
         self._condition = threading.Condition()  # guards the four below
         self._calls: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
@@ -69,8 +73,11 @@ class Watch:
                 log.debug("%s: closed: %s", connection.address, reason)
                 connection.outbox.close()
 
-    def _check_now(self) -> None:
-        self.check(time.monotonic())
+    def _check_if_due(self) -> None:
+        now = time.monotonic()
+        if now >= self._check_at:
+            self._check_at = now + min(CHECK, self._silence / 30)
+            self.check(now)
 
     def _reason_to_close(self, connection: Connection, now: float) -> str:
         outbox, session = connection.outbox, connection.session
@@ -100,7 +107,7 @@ class Watch:
                 due = []
                 while self._calls and self._calls[0][0] <= time.monotonic():
                     due.append(heapq.heappop(self._calls)[2])
-            for function in (*due, self._check_now):
+            for function in (*due, self._check_if_due):
                 try:
                     function()
                 except Exception as error:  # a bug; but without the watch dead connections would stay for ever

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -357,3 +358,44 @@ def test_a_weak_mariadb_is_warned_about(mariadb: PrivateMariaDB, caplog: pytest.
             assert "innodb_flush_log_at_trx_commit is not 1" in caplog.text
     finally:
         mariadb.sql("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
+
+
+class Reading(threading.Thread):
+    """Reads from a SQLite database without a break, overlapping with others who do, until it is left."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._link = Link(open_database(url))
+        self._ends = False
+
+    def run(self) -> None:
+        while not self._ends:
+            self._link.query("SELECT COUNT(*), MAX(content) FROM messages")
+        self._link.close()
+
+    def __enter__(self) -> "Reading":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends = True
+        self.join()
+
+
+def test_the_log_beside_sqlite_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is emptied even if there is no moment in which nobody reads."""
+    monkeypatch.setattr(database, "WAL_BYTES", 2**20)
+    url = f"sqlite:///{tmp_path}/jelly.db"
+    log = tmp_path / "jelly.db-wal"
+    sizes = []
+    for dao in reopen(url):
+        with contextlib.ExitStack() as stack:
+            for _ in range(3):
+                stack.enter_context(Reading(url))
+            for _ in range(60):
+                with dao.link.transaction():
+                    dao.add_messages(
+                        [StoredMessage(dao.take_id(), False, "a", "b", "x" * 4000, 1) for _ in range(50)], []
+                    )
+                sizes.append(log.stat().st_size)
+    assert max(sizes) < 4 * 2**20

@@ -1,5 +1,7 @@
 """What is done with messages later: they are filed in bulk, and dropped when nobody may want them any more."""
 
+import itertools
+
 import pytest
 from clock import Clock
 from harness import StartServer
@@ -237,3 +239,21 @@ def test_a_start_with_a_clock_that_is_behind(world: World) -> None:
     world.clock.now += 3600
     world.settle()
     assert world.counts() == stored
+
+
+def test_expired_tokens_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of users who never come back, too: in slices, and none that is still good."""
+    monkeypatch.setattr(filing, "SWEEP_COUNT", 3)
+    now = int(world.clock.now * 1000)
+    for number in range(20):
+        expires = now + (1 if number % 4 else 10**9)
+        world.dao.add_token(f"{number:064}", f"user{number}", expires, now, keep=32)
+    world.clock.now += filing.SWEEP_INTERVAL
+    left = [world.count("tokens")]
+    while world.filing.due_at <= world.clock.now + 1:
+        world.clock.now = max(world.clock.now, world.filing.due_at)
+        world.turn()
+        left.append(world.count("tokens"))
+    assert left[-1] == 5
+    assert max(before - after for before, after in itertools.pairwise(left)) <= 3
+    assert world.dao.token_owner(f"{4:064}", int(world.clock.now * 1000)) == "user4"

@@ -106,3 +106,36 @@ def test_stop_without_start(cache: GroupCache) -> None:
     cache.stop()
     cache.start()
     cache.stop()
+
+
+def members(count: int) -> tuple[str, list[str]]:
+    return "user0", [f"user{number}" for number in range(count)]
+
+
+def test_so_many_members_at_most(clock: Clock) -> None:
+    """Beyond that the groups that were used longest ago leave; a single one that is too large stays."""
+    cache = GroupCache(300, 600, clock, most=10)
+    for name in ("a", "b", "c"):
+        cache.get(name, lambda: members(3))
+    cache.get("a", must_not_load)
+    cache.get("d", lambda: members(4))
+    assert list(cache._groups) == ["c", "a", "d"]
+    cache.set_members("a", tuple(members(6)[1]))
+    assert list(cache._groups) == ["a", "d"]
+    assert cache.get("huge", lambda: members(11)) is not None
+    assert (list(cache._groups), cache._size) == (["huge"], 11)
+    cache.set_members("huge", ())
+    assert (len(cache), cache._size) == (0, 0)
+
+
+def test_a_group_that_has_left_while_somebody_holds_it(clock: Clock) -> None:
+    """It sees every change, and it is the one that the next message finds."""
+    cache = GroupCache(300, 600, clock, most=2)
+    group = cache.get("team", team)
+    cache.get("other", team)
+    assert list(cache._groups) == ["other"]
+    cache.set_members("team", ("alice",))
+    assert group is not None
+    assert group.members == ("alice",)
+    assert cache.get("team", team) is group
+    assert cache._size == 1

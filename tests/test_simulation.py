@@ -23,7 +23,7 @@ from jelly.sessions import Sessions, Window
 from jelly.store import Store
 
 SEEDS = 300
-FEW_SEEDS = 400
+FEW_SEEDS = 1000
 """In so many worlds each bug is to be found."""
 PROGRAM = Path(__file__).parent / "simulation.py"
 

@@ -5,6 +5,8 @@ acknowledged comes again on the next connection. An id is acknowledged only on a
 server takes no other for true.
 """
 
+from collections import OrderedDict
+
 ACK_COUNT, ACK_SECONDS = 32, 0.1
 """While more waits for the application, it is acknowledged for so many messages together, or after so long."""
 MAX_RECENT = 4096
@@ -17,7 +19,7 @@ class Inbox:
     def __init__(self) -> None:
         # What came lately. An id alone would not do: a server that begins anew, on an empty database, gives the
         # same ids to other messages, and these must not be taken for repeats.
-        self._recent: dict[int, int] = {}
+        self._recent: OrderedDict[int, int] = OrderedDict()
         self._waiting: set[int] = set()  # those that the application has not had yet
         self._handed_over = 0  # the last one that it has had, and that came on this connection
         self._repeated = 0  # the last one that came again although the application has had it
@@ -35,10 +37,10 @@ class Inbox:
             if id not in self._waiting:
                 self._repeated = id
             return False
-        self._recent.pop(id, None)  # so that it is the last one to be forgotten
         self._recent[id] = fingerprint
+        self._recent.move_to_end(id)  # so that it is the last one to be forgotten
         if len(self._recent) > MAX_RECENT:
-            del self._recent[next(iter(self._recent))]
+            self._recent.popitem(last=False)
         self._waiting.add(id)
         return True
 

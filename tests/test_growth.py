@@ -1,0 +1,308 @@
+"""Nothing grows with use: after thousands of operations of every kind each structure is back at its bound."""
+
+import contextlib
+import gc
+import logging
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from client_tools import QUICK, NewClient
+from harness import StartServer
+from wire import (
+    ADD_FRIEND,
+    ADD_MEMBER,
+    ALL_FRIENDS,
+    CREATE_GROUP,
+    DISBAND_GROUP,
+    FRIEND_PROFILE,
+    GROUP_MESSAGE,
+    HISTORY,
+    LOGIN,
+    LOGOUT,
+    OWN_GROUPS,
+    OWN_PROFILE,
+    REMOVE_FRIEND,
+    REMOVE_MEMBER,
+    SYSTEM,
+    UPDATE_PROFILE,
+    Wire,
+    logged_in,
+    register,
+    wait_until,
+)
+
+from client_api import MessageEvent, Receiver
+from jelly import services
+from jelly.client import inbox
+from jelly.server import JellyServer
+
+USERS = [f"user{number}" for number in range(24)]
+GROUPS = [f"group{number}" for number in range(12)]
+KNOWN, FAILED, MEMBERS, TOKENS, RECENT = 16, 50, 20, 3, 64
+"""Bounds for this test: small ones, which it reaches."""
+NOTHING = ("connections", "sessions", "lists of friends", "watched friends", "users told to be online", "jobs")
+"""What is there only while somebody is."""
+BOUNDS = {
+    "known users": KNOWN,
+    "failed logins": FAILED,
+    "members of groups": MEMBERS,
+    "tokens": TOKENS * len(USERS),
+    "messages known again": RECENT,
+    "links to the database": 6,
+    "hashers": 2,
+}
+"""How large these may be, when nobody is online; nothing else may be larger than it was before."""
+ROUNDS = 12
+NOISE = 12_000
+"""So many bytes the memory may differ. One object for each of the hundreds of operations in between would be more."""
+
+
+class World:
+    """A server, those who use it, and how large everything in it is."""
+
+    def __init__(self, server: JellyServer) -> None:
+        self.server = server
+        self.port = server.port
+        self.invented = 0
+        register(self.port, *USERS)
+        with logged_in(self.port, USERS[0]) as founder:
+            for group in GROUPS:
+                founder.ok(CREATE_GROUP, groupName=group)
+                for member in USERS[1:6]:
+                    founder.ok(ADD_MEMBER, groupName=group, member=member)
+        for user in USERS[6:]:
+            with logged_in(self.port, user) as wire:
+                wire.ok(ADD_FRIEND, friend=USERS[6])
+
+    def sizes(self) -> dict[str, int]:
+        """Everything in the server that something is put into."""
+        server, dispatcher, store = self.server, self.server.dispatcher, self.server.store
+        services, presence, groups, filing = dispatcher._services, server.presence, server.groups, store._filing
+        return {
+            "connections": len(server.connections),
+            "threads": sum("hasher" not in thread.name for thread in threading.enumerate()),
+            "hashers": sum("hasher" in thread.name for thread in threading.enumerate()),
+            "links to the database": len(server._all_links),
+            "lanes in the queue": dispatcher._queue.qsize(),
+            "requests that wait": dispatcher._queue._waiting,
+            "sessions": len(server.sessions),
+            "lists of friends": len(presence._lists),
+            "watched friends": len(presence._watchers),
+            "users told to be online": len(presence._online),
+            "known users": len(services._known_users),
+            "allowances": len(services._rate),
+            "failed logins": len(services._guard._failures),
+            "members of groups": groups._size,
+            "groups": len(groups),
+            "groups alive": len(groups._alive),
+            "jobs": len(store._jobs),
+            "delivered": len(store._delivered),
+            "sessions that want more": len(store._wanting) + len(store._delivery._hungry),
+            "calls on the store thread": len(store._calls),
+            "requestIds not filed": len(filing._unfiled),
+            "messages not filed": filing._count,
+            "times of the flusher": len(server.flusher._times),
+            "sockets of the flusher": len(server.flusher._selector.get_map()),
+            "calls of the watch": len(server.watch._calls),
+            **self.rows("tokens", "inbox", "meta", "chat_groups", "members", "friends"),
+        }
+
+    def rows(self, *tables: str) -> dict[str, int]:
+        with self.server._reading() as dao:
+            return {table: int(dao.link.query(f"SELECT COUNT(*) FROM {table}")[0][0]) for table in tables}
+
+    def settle(self) -> None:
+        """Wait until nothing is under way."""
+        with Wire(self.port) as last:
+            last.call(OWN_PROFILE)  # now all those before it are accepted, too
+        wait_until(lambda: not self.server.connections)
+        at_rest = ("jobs", "delivered", "calls on the store thread", "messages not filed", "times of the flusher")
+        wait_until(lambda: not any(self.sizes()[name] for name in (*at_rest, "users told to be online")))
+        wait_until(
+            lambda: not any(thread.name.startswith(("jelly-reader", "Thread-")) for thread in threading.enumerate())
+        )
+
+    # --- what its users do: each of these is one round --------------------------------------------------------
+
+    def strangers(self) -> None:
+        """Connections that come to nothing."""
+        for number in range(150):
+            with Wire(self.port) as wire:
+                if number % 3:
+                    wire.send(b"GET / HTTP/1.1\r\n\r\n" if number % 2 else b"\xab")
+                if number % 5 == 0:
+                    wire.reset()
+
+    def guesses(self) -> None:
+        """Logins with names that nobody has."""
+        with contextlib.ExitStack() as stack:
+            wires = [stack.enter_context(Wire(self.port)) for _ in range(100)]
+            for wire in wires:
+                self.invented += 1
+                wire.send_request(LOGIN, username=f"nobody{self.invented}", password="x")
+            assert {wire.receive().error for wire in wires} == {"wrong_credentials"}
+
+    def visits(self) -> None:
+        """Logins, cuts, reconnects, takeovers and logouts, of classic and of modern clients."""
+        for number, user in enumerate(USERS[6:]):
+            features = (None, [], ["ack"])[number % 3]
+            first = logged_in(self.port, user, features=features)
+            (first.reset if number % 2 else first.close)()
+            with Wire(self.port) as again, logged_in(self.port, USERS[6], features=features):
+                assert not again.reconnect(user, first.token, features).error
+                if number % 4:
+                    again.send_request(LOGOUT, token=first.token)
+                    assert again.is_closed_by_server()
+
+    def messages(self) -> None:
+        """To people and to groups, online and not, with requestIds and without; read, acknowledged, read back."""
+        with logged_in(self.port, USERS[1], features=["ack"]) as bob, logged_in(self.port, USERS[2]) as carol:
+            for number in range(200):
+                more: dict[str, Any] = {"requestId": f"{self.invented}-{number}"} if number % 2 else {}
+                bob.send_message(USERS[number % len(USERS)], "x" * 100, **more)
+                if number % 4 == 0:
+                    bob.send_message(GROUPS[number // 4 % len(GROUPS)], "to all", GROUP_MESSAGE, **more)
+                    carol.heartbeat()
+            answers = [bob.receive_response() for _ in range(250)]
+            assert not any(answer.error for answer in answers)
+            for number in range(20):
+                bob.ok(HISTORY, person=USERS[number])
+            carol.ok(OWN_PROFILE)
+        self.fetch(*USERS)
+
+    def fetch(self, *users: str) -> None:
+        """Have users log in, one after the other, and acknowledge what waited for them."""
+        for user in users:
+            with logged_in(self.port, user, features=["ack"]) as wire:
+                session = self.server.sessions.get(user)
+                assert session is not None
+                wait_until(lambda session=session: session.caught_up)
+                wire.ok(OWN_PROFILE)
+                for id in [notice.values["id"] for notice in wire.notices if notice.type != SYSTEM][-1:]:
+                    wire.ack(id)
+
+    def changes(self) -> None:
+        """Groups, members, friends and profiles, made and unmade."""
+        with contextlib.ExitStack() as stack:
+            wires = [stack.enter_context(logged_in(self.port, user, features=[])) for user in USERS[:12]]
+            for wire in wires:
+                group, other = f"team-{wire.user}", USERS[-1]
+                wire.send_request(CREATE_GROUP, groupName=group)
+                wire.send_request(ADD_MEMBER, groupName=group, member=other)
+                wire.send_message(group, "welcome", GROUP_MESSAGE)
+                wire.send_request(REMOVE_MEMBER, groupName=group, member=other)
+                wire.send_request(DISBAND_GROUP, groupName=group)
+                for friend in (other, USERS[0], "nobody"):
+                    wire.send_request(ADD_FRIEND, friend=friend)
+                    wire.send_request(FRIEND_PROFILE, friend=friend)
+                    wire.send_request(REMOVE_FRIEND, friend=friend)
+                wire.send_request(UPDATE_PROFILE, name="x" * 60)
+                wire.send_request(OWN_GROUPS)
+                wire.send_request(ALL_FRIENDS)
+            for wire in wires:
+                errors = [wire.receive_response().error for _ in range(17)]
+                assert errors.count("") == 14
+        self.fetch(USERS[-1])
+
+
+@pytest.fixture
+def world(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A server with small bounds. (It logs little, because the log of a test is kept.)"""
+    logging.getLogger("jelly").setLevel(logging.WARNING)
+    monkeypatch.setattr(services, "MAX_KNOWN_USERS", KNOWN)
+    monkeypatch.setattr(services, "MAX_TOKENS", TOKENS)
+    server = start_server(classic_gap=0, message_rate=100_000)
+    server.dispatcher._services._guard._most = FAILED
+    server.groups._most = MEMBERS
+    return World(server)
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+def memory() -> int:
+    """How many bytes this process has allocated through Python and not freed."""
+    gc.collect()
+    # The module sqlite3 keeps the last 128 statements of each connection, and a weak reference to 200 cursors.
+    not_sqlite3 = [tracemalloc.Filter(False, module) for module in ("*/dao.py", "*/database.py")]
+    snapshot = tracemalloc.take_snapshot().filter_traces(not_sqlite3)
+    return sum(trace.size for trace in snapshot.traces)
+
+
+def check_growth(a_round: Callable[[], None], settle: Callable[[], None], sizes: Callable[[], dict[str, int]]) -> None:
+    """Fail if something is larger after twice as many rounds than after half of them, or above its bound.
+
+    (Some rounds before that fill what has a bound.)
+    """
+    states = []
+    for _ in range(3):
+        for _ in range(ROUNDS // 3):
+            a_round()
+        settle()
+        states.append((sizes(), memory()))
+    _, (before, bytes_before), (after, bytes_after) = states
+    limits = {**before, **BOUNDS, **dict.fromkeys(NOTHING, 0)}
+    assert {name: (size, after[name]) for name, size in before.items() if after[name] > limits[name]} == {}
+    assert bytes_after - bytes_before < NOISE
+
+
+@pytest.mark.parametrize("what", ["strangers", "guesses", "visits", "messages", "changes"])
+def test_the_server(world: World, traced: None, what: str) -> None:
+    """Nothing is left of what its users did, but for caches, which are within their bounds."""
+    check_growth(getattr(world, what), world.settle, world.sizes)
+
+
+class Counter(Receiver):
+    """Counts messages."""
+
+    count = 0
+
+    def on_message(self, event: MessageEvent) -> None:
+        self.count += 1
+
+
+def test_the_client(world: World, traced: None, new_client: NewClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that is used, cut off, logged out and in again for long is as large as before."""
+    monkeypatch.setattr(inbox, "MAX_RECENT", RECENT)
+    counter = Counter()
+    client = new_client(world.port, receiver=counter, reconnect=QUICK)
+    inside = client._conversation
+    client.login(USERS[0], "pw").result(10)
+
+    def a_round() -> None:
+        expected = counter.count + 100
+        for future in [client.send_message(USERS[0], "x" * 100) for _ in range(100)]:
+            future.result(10)
+        wait_until(lambda: counter.count == expected)
+        for answer in (client.add_friend(USERS[1]), client.list_friends(), client.remove_friend(USERS[1])):
+            answer.result(10)
+        client.history(USERS[0]).result(10)
+        [connection] = world.server.connections
+        connection.outbox.close()
+        wait_until(lambda: connection not in world.server.connections and len(world.server.connections) == 1)
+        assert client.wait_until_online(10)
+        client.logout().result(10)
+        client.login(USERS[0], "pw").result(10)
+
+    def sizes() -> dict[str, int]:
+        return {
+            "calls": len(inside._callbacks._calls),
+            "requests": len(inside._outgoing.waiting) + len(inside._outgoing.asked) + len(inside._outgoing._kept),
+            "messages not handed over": len(inside._inbox._waiting),
+            "messages known again": len(inside._inbox._recent),
+            "threads": len(inside._threads),
+            "unsent": len(inside._line._unsent) if inside._line else 0,
+        }
+
+    def settle() -> None:
+        wait_until(lambda: len(inside._threads) == 1 and len(world.server.connections) == 1)
+        wait_until(lambda: not (world.server.store._delivered or world.server.store._filing._count))
+
+    check_growth(a_round, settle, sizes)
