@@ -276,6 +276,7 @@ def test_a_repeat_that_is_always_refused_for_now(
 ) -> None:
     """In the end nobody knows what became of it, and the application is told just that."""
     monkeypatch.setattr(outgoing, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(outgoing, "LAST_PAUSE", 0.01)
     with script.log_in(alice) as peer:
         future = alice.send_message("bob", "x")
         receive_message(peer)
@@ -291,6 +292,7 @@ def test_refusals_do_not_count_as_cuts(
 ) -> None:
     """A message that was refused for now many times, on one line, survives the next cut."""
     monkeypatch.setattr(outgoing, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(outgoing, "LAST_PAUSE", 0.01)
     with script.log_in(alice) as peer:
         future = alice.send_message("bob", "x")
         receive_message(peer)
@@ -374,7 +376,7 @@ def test_an_answer_that_a_cut_hid(start_server: StartServer, new_client: NewClie
     result(new_client(port, recorder).login("bob", "pw"))
     with Proxy(port) as proxy:
         changes = Recorder()
-        client = new_client(proxy.port, changes)
+        client = new_client(proxy.port, changes, reconnect=ReconnectPolicy(pause=0.01, maximum=0.02))
         result(client.login("alice", "pw"))
         for number in range(20):
             future = client.send_message("bob", str(number))
