@@ -15,8 +15,8 @@ from jelly.server import JellyServer
 
 StartServer = Callable[..., JellyServer]
 
-CHEAP: dict[str, Any] = {"port": 0, "password_cost": 1}
-"""Settings for tests that are about something else than passwords."""
+CHEAP: dict[str, Any] = {"port": 0, "password_cost": 1, "classic_gap": 10}
+"""Settings for tests that are about something else than passwords or the gap between two frames (milliseconds)."""
 
 
 @pytest.fixture

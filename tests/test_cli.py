@@ -206,7 +206,7 @@ class Stopping:
 
 @contextlib.contextmanager
 def stopping(directory: Path, number: int, features: list[str] | None) -> Iterator[Stopping]:
-    """On a bare Python, from another directory: have alice send 3000 messages, and a signal come at the first answer."""
+    """On a bare Python, from another directory: alice sends 3000 messages, and at the first answer a signal comes."""
     url = f"sqlite:///{directory}/j.db"
     with Server(url, bare=True, cwd=directory) as server:
         register(server.port, "alice", "bob")
