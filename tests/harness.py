@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from faults.mariadb import PrivateMariaDB
+from jelly import store
 from jelly.config import Settings
 from jelly.dao import Dao
 from jelly.database import Link, open_database
@@ -20,8 +21,9 @@ CHEAP: dict[str, Any] = {"port": 0, "password_cost": 1, "classic_gap": 10}
 
 
 @pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[StartServer]:
+def start_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartServer]:
     """Starts servers, with the settings given; on one SQLite file for each test unless they say otherwise."""
+    monkeypatch.setattr(store, "DELIVERED_DELAY", 0.01)  # many tests wait until a message has left the inbox
     servers = []
 
     def start(**settings: Any) -> JellyServer:
