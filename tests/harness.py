@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from faults.mariadb import PrivateMariaDB
+from jelly import store
 from jelly.config import Settings
 from jelly.dao import Dao
 from jelly.database import Link, open_database
@@ -15,13 +16,14 @@ from jelly.server import JellyServer
 
 StartServer = Callable[..., JellyServer]
 
-CHEAP: dict[str, Any] = {"port": 0, "password_cost": 1}
-"""Settings for tests that are about something else than passwords."""
+CHEAP: dict[str, Any] = {"port": 0, "password_cost": 1, "classic_gap": 10}
+"""Settings for tests that are about something else than passwords or the gap between two frames (milliseconds)."""
 
 
 @pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[StartServer]:
+def start_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartServer]:
     """Starts servers, with the settings given; on one SQLite file for each test unless they say otherwise."""
+    monkeypatch.setattr(store, "DELIVERED_DELAY", 0.01)  # many tests wait until a message has left the inbox
     servers = []
 
     def start(**settings: Any) -> JellyServer:

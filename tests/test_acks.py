@@ -138,7 +138,7 @@ def test_nothing_else_settles_anything(server: JellyServer) -> None:
         first = take(bob, 2)
         bob.heartbeat()
         bob.ok(OWN_PROFILE)
-        [connection] = [c for c in server.connections if c.session.user == "bob"]
+        [connection] = [c for c in tuple(server.connections) if c.session.user == "bob"]
         assert (connection.outbox.written, connection.outbox.confirmed) == (0, 0)
     wait_until(lambda: not server.connections)
     with logged_in(server.port, "bob", features=ACKS) as bob:

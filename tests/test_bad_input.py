@@ -650,7 +650,7 @@ def test_half_a_frame_for_ten_seconds(start_server: StartServer, part: bytes) ->
         alice.send(ASK + part)
         assert alice.receive().status == SUCCESS
         server.watch.check(sent + 9.9)
-        assert not any(connection.outbox.is_closed for connection in server.connections)
+        assert not any(connection.outbox.is_closed for connection in tuple(server.connections))
         server.watch.check(time.monotonic() + 10.1)
         assert_ended(alice)
 
@@ -660,7 +660,7 @@ def test_a_byte_a_second(start_server: StartServer) -> None:
     server = start_server()
     with Wire(server.port) as wire:
         wire.send(ASK[:5])
-        wait_until(lambda: any(connection.decoder.has_part for connection in server.connections))
+        wait_until(lambda: any(connection.decoder.has_part for connection in tuple(server.connections)))
         (connection,) = server.connections
         begun = time.monotonic()
         wire.send(ASK[5:6])

@@ -185,6 +185,7 @@ def test_what_the_server_says_of_itself(port: int, open_chat: Open) -> None:
     alice.enter("/add bob")
     alice.wait_for("bob is on your list now")
     alice.enter("/to bob")
+    alice.wait_for("bob>")
     with logged_in(port, "bob") as bob:
         alice.wait_for("bob is online")
         bob.ok(CREATE_GROUP, groupName="team")

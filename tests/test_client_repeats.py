@@ -106,8 +106,9 @@ def test_messages_without_an_answer_are_written_again(alice: JellyClient, script
     assert (type(lost), lost.sent) == (ConnectionLost, True)
 
 
-def test_over_several_cuts(alice: JellyClient, script: ScriptedServer) -> None:
+def test_over_several_cuts(new_client: NewClient, script: ScriptedServer) -> None:
     """As often as it takes; but not for ever, if a message's line is cut each time."""
+    alice = new_client(script.port, reconnect=ReconnectPolicy(pause=0.01, maximum=0.02))
     script.log_in(alice).close()
     for number in range(1, outgoing.MAX_CUTS + 1):
         with script.accept_login() as peer:
@@ -253,8 +254,11 @@ def test_a_message_that_is_not_answered_in_time(script: ScriptedServer, new_clie
 
 
 @pytest.mark.parametrize(("status", "code"), [(SERVER_BUSY, "busy"), (REQUEST_ERROR, "rate_limited")])
-def test_a_repeat_that_is_refused_for_now(alice: JellyClient, script: ScriptedServer, status: int, code: str) -> None:
+def test_a_repeat_that_is_refused_for_now(
+    alice: JellyClient, script: ScriptedServer, status: int, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """That says nothing about the first one: it is written again, and newer ones wait behind it."""
+    monkeypatch.setattr(outgoing, "FIRST_PAUSE", 0.02)
     with script.log_in(alice) as peer:
         future = alice.send_message("bob", "x")
         first = receive_message(peer)
@@ -276,6 +280,7 @@ def test_a_repeat_that_is_always_refused_for_now(
 ) -> None:
     """In the end nobody knows what became of it, and the application is told just that."""
     monkeypatch.setattr(outgoing, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(outgoing, "LAST_PAUSE", 0.01)
     with script.log_in(alice) as peer:
         future = alice.send_message("bob", "x")
         receive_message(peer)
@@ -291,6 +296,7 @@ def test_refusals_do_not_count_as_cuts(
 ) -> None:
     """A message that was refused for now many times, on one line, survives the next cut."""
     monkeypatch.setattr(outgoing, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(outgoing, "LAST_PAUSE", 0.01)
     with script.log_in(alice) as peer:
         future = alice.send_message("bob", "x")
         receive_message(peer)
@@ -374,7 +380,7 @@ def test_an_answer_that_a_cut_hid(start_server: StartServer, new_client: NewClie
     result(new_client(port, recorder).login("bob", "pw"))
     with Proxy(port) as proxy:
         changes = Recorder()
-        client = new_client(proxy.port, changes)
+        client = new_client(proxy.port, changes, reconnect=ReconnectPolicy(pause=0.01, maximum=0.02))
         result(client.login("alice", "pw"))
         for number in range(20):
             future = client.send_message("bob", str(number))

@@ -127,8 +127,9 @@ def test_old_messages_go(world: World) -> None:
     days = {0: world.counts()}
     start = world.clock.now
     for day in range(1, 40):
-        for hour in range(24):
-            world.clock.now = start + (day - 1) * DAY + hour * 3600 + 3600
+        is_near_an_end = abs(day - REPEAT_DAYS) <= 1 or abs(day - 30) <= 1
+        for hour in range(1, 25) if is_near_an_end else (24,):
+            world.clock.now = start + (day - 1) * DAY + hour * 3600
             world.settle()
         days[day] = world.counts()
     assert days[0] == (5, 5, 5)
@@ -165,11 +166,14 @@ def test_a_sweep_goes_in_slices(world: World) -> None:
     world.clock.now += 31 * DAY
     world.turn()  # the first sweep after such a long time learns how old the ids are
     world.settle()
-    before = world.counts()[0]
+    world.clock.now += 29 * DAY
+    world.settle()
+    before = world.count("messages")
+    assert before == 5 * SWEEP_COUNT
     while before:
         world.clock.now = world.filing.due_at
         world.turn()
-        after = world.counts()[0]
+        after = world.count("messages")
         assert before - after <= SWEEP_COUNT
         before = after
 

@@ -132,7 +132,7 @@ def test_a_modern_client_after_a_reconnect(server: JellyServer) -> None:
     """It is closed for its silence like anybody: only classic clients cannot help it."""
     with logged_in(server.port, "alice") as alice, Wire(server.port) as again:
         again.reconnect("alice", alice.token, features=[])
-        [connection] = [c for c in server.connections if c.session.is_modern]
+        [connection] = [c for c in tuple(server.connections) if c.session.is_modern]
         server.watch.check(connection.last_read_at + 29.5)
         assert not connection.outbox.is_closed
         server.watch.check(connection.last_read_at + 30)
@@ -148,7 +148,7 @@ def test_without_ack_a_message_counts_as_for_a_classic_client(server: JellyServe
         bob = logged_in(server.port, "bob", features=[])
         alice.message("bob", "hello")
         assert bob.receive() == (NOTICE, PERSON_MESSAGE, 0, HELLO)
-        [connection] = [c for c in server.connections if c.session.user == "bob"]
+        [connection] = [c for c in tuple(server.connections) if c.session.user == "bob"]
         wait_until(lambda: connection.outbox.confirmed)
         bob.heartbeat()
         bob.ok(OWN_PROFILE)  # so the heartbeat was read

@@ -238,7 +238,7 @@ def test_features_are_not_known(server: OriginalServer) -> None:
 
 def test_heartbeats_keep_a_connection(server: OriginalServer) -> None:
     """Heartbeats are not answered, and keep a connection open; a silent one is closed."""
-    server.silence = 1.0
+    server.silence = 0.6
     with logged_in(server.port, "alice") as alice, logged_in(server.port, "bob") as bob:
         connection = server.connections_of("alice")[0]
         while not server.connections_of("bob")[0].has_ended:

@@ -260,7 +260,7 @@ def occupy_the_store(server: JellyServer, alice: Wire, receiver: str) -> None:
 
 def lane_of(server: JellyServer, user: str) -> Lane:
     """The lane of somebody's connection."""
-    [lane] = [c.lane for c in server.connections if c.session.user == user]
+    [lane] = [c.lane for c in tuple(server.connections) if c.session.user == user]
     return lane
 
 
@@ -274,7 +274,7 @@ def test_a_client_that_does_not_take_its_answers(start_server: StartServer) -> N
     with logged_in(server.port, "alice") as alice:
         for _ in range(250):
             alice.send_request(ALL_FRIENDS)
-        [connection] = server.connections
+        [connection] = [c for c in tuple(server.connections) if c.session.user == "alice"]
         wait_until(lambda: connection.outbox.stalled_since is not None)
         wait_until(lambda: connection.outbox.is_full)
         assert connection.outbox._responses_size < 500_000

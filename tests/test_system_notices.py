@@ -113,7 +113,7 @@ def test_a_takeover_of_a_client_that_takes_nothing(server: JellyServer) -> None:
     with logged_in(server.port, "alice") as alice, logged_in(server.port, "bob", features=[]):
         for _ in range(200):
             alice.message("bob", "x" * 60_000)
-        [connection] = [c for c in server.connections if c.session.user == "bob"]
+        [connection] = [c for c in tuple(server.connections) if c.session.user == "bob"]
         wait_until(lambda: connection.outbox.stalled_since is not None)
         with logged_in(server.port, "bob"):
             told_at = connection.outbox.last_words_at
@@ -129,7 +129,7 @@ def test_a_slow_client_still_hears_of_its_takeover(server: JellyServer) -> None:
     with logged_in(server.port, "alice") as alice, logged_in(server.port, "bob", features=[]) as old:
         for _ in range(200):
             alice.message("bob", "x" * 60_000)
-        [connection] = [c for c in server.connections if c.session.user == "bob"]
+        [connection] = [c for c in tuple(server.connections) if c.session.user == "bob"]
         wait_until(lambda: connection.outbox.stalled_since is not None)
         with logged_in(server.port, "bob", features=[]):
             while (reply := old.receive()).type == PERSON_MESSAGE:
