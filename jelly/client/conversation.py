@@ -60,6 +60,7 @@ CONTESTED, MAX_CONTESTS = 60.0, 4
 """A server that grants no features does not say that another login has taken over: it only closes. If it did so for
 so many lines in a row, none of which lived for so many seconds, somebody else wants the account as much as we do."""
 FOREVER = float("inf")
+WAIT_SLICE = 1.0
 
 T = TypeVar("T")
 Values = Mapping[str, Any]
@@ -192,8 +193,15 @@ class Conversation:
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until the client is offline for good."""
+        deadline = FOREVER if timeout is None else time.monotonic() + timeout
         with self._lock:
-            return self._lock.wait_for(lambda: self._state in (State.OFFLINE, State.CLOSED), timeout)
+            while self._state not in (State.OFFLINE, State.CLOSED):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                # In slices: a Ctrl-C that comes just before it falls asleep is noticed when it wakes up.
+                self._lock.wait(min(left, WAIT_SLICE))
+            return True
 
     def wait_until_online(self, timeout: float | None) -> bool:
         """Wait until the client is online, or offline for good; return whether it is online."""
@@ -495,20 +503,23 @@ class Conversation:
             ask = self._outgoing.answer(frame.type)
             if ask is not None:
                 self._is_leaving = self._is_leaving and ask.type != Type.LOGOUT  # answered at all: it was refused
+                # With the same hold of the lock: between the two nothing newer may be written.
+                if ask.is_repeat and is_refused_for_now(frame) and self._waits_again(ask):
+                    return
         if ask is None:
             log.warning("dropped a response of type 0x%02x that nobody asked for", frame.type)
         elif ask.is_repeat and is_refused_for_now(frame):
-            self._try_again(ask)
+            ask.fail(ServerFailed("", "The server was too busy to say what became of this message."))
         else:
             ask.finish(frame)
 
-    def _try_again(self, ask: Request[Any]) -> None:
-        with self._lock:
-            pause = self._outgoing.try_again(ask)
-            if pause is not None:
-                self._hold_until = max(self._hold_until, time.monotonic() + pause)  # an older one may wait longer
-                return
-        ask.fail(ServerFailed("", "The server was too busy to say what became of this message."))
+    def _waits_again(self, ask: Request[Any]) -> bool:
+        """With the lock held: have a repeat written again after a pause; False if that was too often."""
+        pause = self._outgoing.try_again(ask)
+        if pause is None:
+            return False
+        self._hold_until = max(self._hold_until, time.monotonic() + pause)  # an older one may wait longer
+        return True
 
     def _note(self, frame: Frame) -> None:
         try:
