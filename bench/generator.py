@@ -53,10 +53,11 @@ def run(job: Job) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
+    job = Job(**json.loads(sys.argv[1]))
     raise_file_limit()
-    gc.freeze()
-    gc.disable()  # a pause here would be a delay there
-    for piece in run(Job(**json.loads(sys.argv[1]))):
+    if job.scenario != "soak":
+        gc.disable()  # a pause here would be a delay there
+    for piece in run(job):
         print(json.dumps(piece), flush=True)
 
 
