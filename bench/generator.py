@@ -38,7 +38,9 @@ def run(job: Job) -> Iterator[dict[str, Any]]:
     field = Field(Loop(), job.port, Meter(job.server, job.database, job.by_thread), job.seconds, problems)
     try:
         if job.scenario == "soak":
-            yield from ({"operations": done, "memory": memory} for done, memory in soak(field, job.operations))
+            yield from (
+                {"operations": done, "memory": memory} for done, memory in soak(field.port, field.meter, job.operations)
+            )
         else:
             for figure in parse(job.scenario).run(field):
                 yield figure.to_json()
