@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with opened(options.databases, options.seconds) as bench:
         if bench.no_mariadb:
             _say(bench.no_mariadb)
-        print(head(bench, options.seconds) + "\n", flush=True)
+        print(head(bench) + ("" if options.soak else f"; {options.seconds:g} s each") + "\n", flush=True)
         try:
             return _do(bench, options)
         except (NoRevision, RuntimeError) as error:
@@ -42,10 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
 
 
-def head(bench: Bench, seconds: float) -> str:
+def head(bench: Bench) -> str:
     """On what the numbers are measured, in a line."""
     settings = SETTINGS + (MARIADB_SETTINGS if bench.mariadb else "")
-    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {machine.describe(bench.mariadb)}; {settings}; {seconds:g} s each"
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {machine.describe(bench.mariadb)}; {settings}"
 
 
 def _do(bench: Bench, options: argparse.Namespace) -> int:

@@ -38,7 +38,9 @@ def run(job: Job) -> Iterator[dict[str, Any]]:
     field = Field(Loop(), job.port, Meter(job.server, job.database, job.by_thread), job.seconds, problems)
     try:
         if job.scenario == "soak":
-            yield from ({"operations": done, "memory": memory} for done, memory in soak(field, job.operations))
+            yield from (
+                {"operations": done, "memory": memory} for done, memory in soak(field.port, field.meter, job.operations)
+            )
         else:
             for figure in parse(job.scenario).run(field):
                 yield figure.to_json()
@@ -53,10 +55,11 @@ def run(job: Job) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
+    job = Job(**json.loads(sys.argv[1]))
     raise_file_limit()
-    gc.freeze()
-    gc.disable()  # a pause here would be a delay there
-    for piece in run(Job(**json.loads(sys.argv[1]))):
+    if job.scenario != "soak":
+        gc.disable()  # a pause here would be a delay there
+    for piece in run(job):
         print(json.dumps(piece), flush=True)
 
 

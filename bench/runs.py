@@ -59,6 +59,7 @@ class Bench:
     def serve(self, database: str, *arguments: str, launch: Sequence[str] = (), **environment: str) -> Server:
         """A server on an empty database. `launch`: what to start instead of jelly.py."""
         launch = launch or (str(self.root / "jelly.py"),)
+        environment["TMPDIR"] = str(self.directory)  # a server that is killed cannot remove its files
         return Server(self._url(database), *arguments, cwd=self.root, launch=launch, **environment)  # type: ignore[arg-type]
 
     def generate(self, server: Server, database: str, **job: Any) -> Iterator[dict[str, Any]]:

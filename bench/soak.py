@@ -4,17 +4,16 @@ import itertools
 import json
 import random
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from bench.clients import Opening, call, frames_of, login, open_all, register_all, request, token_of
+from bench.clients import PASSWORD, Loop, Opening, call, frames_of, login, open_all, request, token_of
+from bench.meter import Meter
 from jelly.codec import Sign, Status, Type
 
-if TYPE_CHECKING:
-    from bench.scenarios import Field
-
 STEPS = 10
-CREW = 20
-"""Users at a time; each makes room for a new one, with a new name, now and then."""
+CREWS, CREW = 4, 5
+"""Crews, each in a thread, and users in each; now and then one makes room for a new one, with a new name."""
 WARM = 2
 """From this tenth on memory is to stay where it is."""
 GROWTH, SLACK = 1.05, 4 << 20
@@ -27,11 +26,13 @@ def is_flat(memory: list[int]) -> bool:
 
 
 class Crew:
-    """Users who do one thing after the other, drawn from a seed."""
+    """Users who do one thing after the other, drawn from the crew's number. One thread at a time uses it."""
 
-    def __init__(self, at: "Field", seed: int = 1) -> None:
-        self._at = at
-        self._random = random.Random(seed)
+    def __init__(self, number: int, port: int) -> None:
+        self._loop = Loop()
+        self._port = port
+        self._number = number
+        self._random = random.Random(number)
         self._numbers = itertools.count()
         self._users: list[tuple[str, Opening]] = []
         self._kinds = (
@@ -42,16 +43,18 @@ class Crew:
         self.operations = 0
 
     def start(self) -> None:
-        names = [self._new_name() for _ in range(CREW)]
-        register_all(self._at.loop, self._at.port, names)
-        self._users = list(zip(names, self._at.log_in(names), strict=True))
+        """Let the first users come."""
+        self._users = [self._new_user() for _ in range(CREW)]
 
-    def do_something(self) -> None:
-        self._random.choice(self._kinds)()
+    def work(self, operations: float) -> None:
+        """Do one thing after the other until so many operations were done in all."""
+        while self.operations < operations:
+            self._random.choice(self._kinds)()
 
     def close(self) -> None:
         for _, opening in self._users:
             opening.socket.close()
+        self._loop.close()
 
     def write(self) -> None:
         """A message to somebody, who acknowledges it."""
@@ -82,7 +85,7 @@ class Crew:
     def gather(self) -> None:
         """A group from beginning to end, with a message in it."""
         (name, mine), (member, theirs) = self._two()
-        group = f"g{next(self._numbers)}"
+        group = f"group{self._number}-{next(self._numbers)}"
         text = f"{self.operations} to all"
         self._call(mine, Type.CREATE_GROUP, username=name, groupName=group)
         self._call(mine, Type.ADD_MEMBER, username=name, groupName=group, member=member)
@@ -92,44 +95,45 @@ class Crew:
         self._call(mine, Type.DISBAND_GROUP, username=name, groupName=group)
 
     def come_back(self) -> None:
-        """A cut, and a reconnect with the token of a login before it."""
-        place = self._random.randrange(CREW)
-        name, old = self._users[place]
-        frame = login(name)
-        [again] = open_all(self._at.loop, self._at.port, [frame])
-        old.socket.close()
-        frame = request(Type.RECONNECT, username=name, token=token_of(again), features=["ack"])
-        [back] = open_all(self._at.loop, self._at.port, [frame])
+        """A login, a cut, and a reconnect with that login's token."""
+        place, name = self._leave()
+        again = self._open(login(name))
+        back = self._open(request(Type.RECONNECT, username=name, token=token_of(again), features=["ack"]))
         again.socket.close()
         self._users[place] = name, back
-        self.operations += 2
 
     def log_in_again(self) -> None:
         """A login, and a logout that ends in good order; then the next login."""
-        place = self._random.randrange(CREW)
-        name, old = self._users[place]
-        [opening] = open_all(self._at.loop, self._at.port, [login(name)])
-        old.socket.close()
+        place, name = self._leave()
+        opening = self._open(login(name))
         opening.socket.sendall(request(Type.LOGOUT, username=name, token=token_of(opening)))
         while opening.socket.recv(1 << 16):
             pass
         opening.socket.close()
-        [last] = open_all(self._at.loop, self._at.port, [login(name)])
-        self._users[place] = name, last
-        self.operations += 3
+        self.operations += 1
+        self._users[place] = name, self._open(login(name))
 
     def replace(self) -> None:
         """Somebody leaves for good, and a new user comes."""
-        place = self._random.randrange(CREW)
-        self._users[place][1].socket.close()
-        name = self._new_name()
-        register_all(self._at.loop, self._at.port, [name])
-        [opening] = open_all(self._at.loop, self._at.port, [login(name)])
-        self._users[place] = name, opening
-        self.operations += 2
+        place, _ = self._leave()
+        self._users[place] = self._new_user()
 
-    def _new_name(self) -> str:
-        return f"user{next(self._numbers)}"
+    def _leave(self) -> tuple[int, str]:
+        """Cut somebody's connection; the place, and the name."""
+        place = self._random.randrange(CREW)
+        name, opening = self._users[place]
+        opening.socket.close()
+        return place, name
+
+    def _new_user(self) -> tuple[str, Opening]:
+        name = f"user{self._number}-{next(self._numbers)}"
+        self._open(request(Type.REGISTER, username=name, password=PASSWORD)).socket.close()
+        return name, self._open(login(name))
+
+    def _open(self, frame: bytes) -> Opening:
+        self.operations += 1
+        [opening] = open_all(self._loop, self._port, [frame])
+        return opening
 
     def _two(self) -> tuple[tuple[str, Opening], tuple[str, Opening]]:
         first, second = self._random.sample(self._users, 2)
@@ -151,14 +155,13 @@ class Crew:
             assert frame.status in (Status.NONE, Status.SUCCESS)
 
 
-def soak(at: "Field", operations: int) -> Iterator[tuple[int, int]]:
+def soak(port: int, meter: Meter, operations: int) -> Iterator[tuple[int, int]]:
     """Do so many operations; after each tenth, how many were done, and the server's memory in bytes."""
-    crew = Crew(at)
-    crew.start()
-    try:
+    crews = [Crew(number, port) for number in range(CREWS)]
+    with ThreadPoolExecutor(CREWS) as pool:
+        list(pool.map(Crew.start, crews))
         for step in range(1, STEPS + 1):
-            while crew.operations < operations * step / STEPS:
-                crew.do_something()
-            yield crew.operations, at.meter.memory()
-    finally:
+            list(pool.map(lambda crew, share: crew.work(share), crews, [operations * step / STEPS / CREWS] * CREWS))
+            yield sum(crew.operations for crew in crews), meter.memory()
+    for crew in crews:
         crew.close()

@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,17 @@ def test_a_scenario(name: str, bench: Bench) -> None:
         assert figure.usage.memory > 1 << 20
     for line in table([result]).splitlines():
         assert line.count("|") == len(HEAD) + 1
+
+
+def test_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a database nor anything else stays in the directory for temporary files."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with opened(["sqlite", "memory"], SECONDS) as bench:
+        for database in ("sqlite", "memory"):
+            assert not bench.run(parse("pairs-1-1"), database).problems
+        assert list(tmp_path.iterdir()) == [bench.directory]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_tiny_forms_are_of_every_kind() -> None:
@@ -178,7 +190,7 @@ def test_soak(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.count("| sqlite |") == soak.STEPS
     operations = [int(line.split("|")[2]) for line in text.splitlines() if line.startswith("| sqlite")]
     assert operations == sorted(operations)
-    assert 300 <= operations[-1] < 310
+    assert 300 <= operations[-1] < 340
 
 
 def test_what_is_flat() -> None:
