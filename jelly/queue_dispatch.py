@@ -31,7 +31,7 @@ from typing import NamedTuple
 from jelly.codec import Frame, Status
 from jelly.errors import ErrorCode, Refused, StoreError
 from jelly.messages import MESSAGES, error_response, refusal
-from jelly.scheduling import step_aside
+from jelly.scheduling import let_others_run, step_aside
 from jelly.services import Later, Outcome, Services, Slow
 from jelly.sessions import Session
 from jelly.store import Answer, Entry, Job, NewMessage, Store, failure, log_failure, send_answers
@@ -159,14 +159,20 @@ class RequestQueue(queue.Queue[Lane]):
 
         `is_running`: the caller has served what it took before.
         """
-        with self.mutex:
-            self._running -= is_running
-            while not self.queue and not self._closed:
-                self.not_empty.wait()
-            self._is_one_woken = False
-            lanes = [self._get() for _ in range(min(most, len(self.queue)))]
-            self._running += bool(lanes)
-            return lanes
+        while True:
+            with self.mutex:
+                self._running -= is_running
+                is_running = False
+                while not self.queue and not self._closed:
+                    self.not_empty.wait()
+                self._is_one_woken = True  # the caller
+            let_others_run()
+            with self.mutex:
+                self._is_one_woken = False
+                lanes = [self._get() for _ in range(min(most, len(self.queue)))]
+                self._running += bool(lanes)
+                if lanes or self._closed:
+                    return lanes
 
     def leave(self, unserved: list[Lane]) -> None:
         """The caller is about to block: another worker takes over the lanes that it has not served yet."""
