@@ -81,12 +81,18 @@ class Window:
     def acknowledge(self, upto: int) -> bool:
         """Take out everything up to and including an id; False, and nothing is, if that one is not in here."""
         with self._lock:
-            position = bisect_left(self._sent, (upto, 0))
+            # As a rule it is the oldest one, and the search would cost more than all the rest.
+            is_oldest = bool(self._sent) and self._sent[0][0] == upto
+            position = 0 if is_oldest else bisect_left(self._sent, (upto, 0))
             if position == len(self._sent) or self._sent[position][0] != upto:
                 return False
             for _ in range(position + 1):
                 self._size -= self._sent.popleft()[1]
-            if len(self._sent) <= MAX_UNACKNOWLEDGED // 2 and self._size <= MAX_UNACKNOWLEDGED_BYTES // 2:
+            if (
+                not self.has_room
+                and len(self._sent) <= MAX_UNACKNOWLEDGED // 2
+                and self._size <= MAX_UNACKNOWLEDGED_BYTES // 2
+            ):
                 self.has_room = True
             return True
 
