@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from wire import wait_until
 
+from jelly import outbox
 from jelly.outbox import HIGH_COUNT, HIGH_MARK, Flusher, Outbox
+from jelly.tcp import unread
 
 
 class Line:
@@ -224,6 +226,18 @@ def test_what_need_not_be_confirmed(stream: Line, ids: list[int], written: int) 
     assert stream.outbox.written == written
     if written:
         wait_until(lambda: stream.outbox.confirmed == written)
+
+
+def test_one_who_confirms_nothing_is_looked_at_no_more_often(classic: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often something was written meanwhile, the flusher comes back to an outbox for one time only."""
+    monkeypatch.setattr(outbox, "CONFIRM_DELAY_MAX", 0.1)
+    classic.peer.send(b"x")  # nobody reads it, so nothing can be confirmed
+    wait_until(lambda: unread(classic.socket) == 1)
+    for id in range(1, 16, 2):
+        classic.outbox.send(notices=[(id, b"a"), (id + 1, b"b")])
+        assert classic.read(2) == b"ab"
+    wait_until(lambda: len(classic.flusher._times) == 1)
+    assert classic.outbox.confirmed == 0
 
 
 def test_close_drops_everything(stream: Line) -> None:

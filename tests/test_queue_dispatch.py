@@ -65,6 +65,13 @@ def test_refusals_are_handed_back_only_if_there_is_nothing_else() -> None:
     assert queue.take(16) == [one]
 
 
+def test_what_is_refused_keeps_no_body() -> None:
+    """However many large requests a client writes to a server that is busy: nobody will look at them."""
+    queue, one = RequestQueue(1), lane()
+    queue.put_requests(one, [Frame(1, 0x15, 0, b"x" * 1000)] * 3, 0.0)
+    assert [len(item.frame.body) for item in one.items] == [1000, 0, 0]
+
+
 def test_put_back_stands_in_front() -> None:
     """Requests that were taken and not served come before those that came meanwhile, and count again."""
     queue, one = RequestQueue(3), lane()
