@@ -339,7 +339,10 @@ class Store:
                 self._delivery.push(message, receivers)
         except Exception as error:  # a bug; but what is committed is to be answered
             log_failure(log, error)
-        self._delivery.flush({job.session: self._responses(job) for job in jobs if not job.is_change})
+        try:
+            self._delivery.flush({job.session: self._responses(job) for job in jobs if not job.is_change})
+        except Exception as error:
+            log_failure(log, error)
         for job in jobs:
             if job.is_change:
                 job.session.outlet.send(self._responses(job))

@@ -35,7 +35,7 @@ from wire import (
 )
 
 from client_api import MessageEvent, Receiver
-from jelly import services
+from jelly import filing, outbox, services
 from jelly.client import inbox
 from jelly.server import JellyServer
 
@@ -55,7 +55,7 @@ BOUNDS = {
     "hashers": 2,
 }
 """How large these may be, when nobody is online; nothing else may be larger than it was before."""
-ROUNDS = 12
+ROUNDS = 9
 NOISE = 12_000
 """So many bytes the memory may differ. One object for each of the hundreds of operations in between would be more."""
 
@@ -214,6 +214,8 @@ def world(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> World:
     logging.getLogger("jelly").setLevel(logging.WARNING)
     monkeypatch.setattr(services, "MAX_KNOWN_USERS", KNOWN)
     monkeypatch.setattr(services, "MAX_TOKENS", TOKENS)
+    monkeypatch.setattr(filing, "FILE_DELAY", 0.05)
+    monkeypatch.setattr(outbox, "CONFIRM_DELAY_MAX", 0.1)
     server = start_server(classic_gap=0, message_rate=100_000)
     server.dispatcher._services._guard._most = FAILED
     server.groups._most = MEMBERS
