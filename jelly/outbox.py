@@ -78,6 +78,7 @@ class Outbox:
         "_size",
         "_sock",
         "_when_room",
+        "_written",
         "confirmed",
         "finished_at",
         "finishing",
@@ -86,7 +87,6 @@ class Outbox:
         "last_words_at",
         "read_bytes",
         "stalled_since",
-        "written",
     )
 
     def __init__(
@@ -118,7 +118,7 @@ class Outbox:
         self._scheduled_at: float | None = None
         self._room: threading.Event | None = None
         self._when_room: Callable[[], None] | None = None
-        self.written = 0
+        self._written = 0  # the last message of which all is written
         self.confirmed = 0
         self.read_bytes = 0  # the reader's: how many it has read
         self.has_room = True
@@ -198,6 +198,12 @@ class Outbox:
         with self._lock:
             self._when_room = function
         self._tell(had_room=True)
+
+    @property
+    def written(self) -> int:
+        """The id up to which all messages were written to the socket."""
+        with self._lock:  # whoever has just written one may not have noted it yet
+            return self._written
 
     @property
     def is_empty(self) -> bool:
@@ -340,8 +346,8 @@ class Outbox:
         self._rest = b""
         self.stalled_since = None
         self._last_at = time.monotonic()
-        if self._rest_id > self.written:
-            self.written = self._rest_id
+        if self._rest_id > self._written:
+            self._written = self._rest_id
             if self._confirm_at is None:
                 self._confirm_delay = max(self._gap, CONFIRM_DELAY)
                 self._confirm_at = self._last_at + self._confirm_delay
@@ -352,7 +358,7 @@ class Outbox:
         if self._confirm_at is None or now < self._confirm_at:
             return
         if not self._rest and tcp.unacknowledged(self._sock) == 0 and not self._has_unread():
-            self.confirmed = self.written
+            self.confirmed = self._written
             self._confirm_at = None
         else:
             self._confirm_delay = min(2 * self._confirm_delay, CONFIRM_DELAY_MAX)

@@ -306,5 +306,6 @@ def test_the_client(world: World, traced: None, new_client: NewClient, monkeypat
     def settle() -> None:
         wait_until(lambda: len(inside._threads) == 1 and len(world.server.connections) == 1)
         wait_until(lambda: not (world.server.store._delivered or world.server.store._filing._count))
+        wait_until(lambda: not inside._callbacks._calls)
 
     check_growth(a_round, settle, sizes)

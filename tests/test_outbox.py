@@ -1,8 +1,10 @@
 """The outbox by itself, on a pair of real sockets: what goes at once, what waits, and in which order."""
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from wire import wait_until
@@ -226,6 +228,35 @@ def test_what_need_not_be_confirmed(stream: Line, ids: list[int], written: int) 
     assert stream.outbox.written == written
     if written:
         wait_until(lambda: stream.outbox.confirmed == written)
+
+
+class SlowToReturn:
+    """A socket whose `send` comes back only when it may."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.may_return = threading.Event()
+
+    def send(self, data: bytes, flags: int) -> int:
+        sent = self.socket.send(data, flags)
+        self.may_return.wait()
+        return sent
+
+
+def test_what_the_client_has_is_written(stream: Line) -> None:
+    """Even if the client has read a message, and closed, before the thread that wrote it has come back."""
+    slow = SlowToReturn(stream.socket)
+    stream.outbox._sock = slow  # type: ignore[assignment]
+    with ThreadPoolExecutor() as pool:
+        sending = pool.submit(stream.outbox.send, notices=[(7, b"n")])
+        assert stream.read(1) == b"n"
+        written = pool.submit(lambda: stream.outbox.written)
+        with pytest.raises(TimeoutError):
+            written.result(0.05)
+        slow.may_return.set()
+        assert written.result(10) == 7
+        sending.result(10)
+    stream.outbox._sock = stream.socket
 
 
 @pytest.fixture
