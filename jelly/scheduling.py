@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 
 CAN_PIN = sys.platform == "linux"
+_STAT = Path("/proc/self/stat")
 
 _all_cores: set[int] = set()
 """The cores that the process was given, once `settle` has confined it to one of them."""
@@ -35,11 +36,11 @@ def settle(pin: str) -> str:
     if pin == "off" or not CAN_PIN:
         return "on all cores"
     cores = _cores()
-    core = _current_core() if pin == "auto" else int(pin)
     try:
+        core = _current_core() if pin == "auto" else int(pin)
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # first: refused, it leaves all cores as said
         os.sched_setaffinity(0, {core})
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    except OSError as error:  # not allowed in some sandboxes, and no reason not to serve
+    except OSError as error:  # not allowed in some sandboxes, where /proc may be missing too; no reason not to serve
         return f"on all cores ({error.strerror})"
     _all_cores.update(cores)
     return f"on core {core} of {len(cores)}"
@@ -74,4 +75,4 @@ def _cores() -> set[int]:
 def _current_core() -> int:
     """The core this process is on: where the system had least to do when it started."""
     # The 39th field; the second one, the program's name in parentheses, may contain spaces.
-    return int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[36])
+    return int(_STAT.read_text().rpartition(")")[2].split()[36])

@@ -1,6 +1,7 @@
 """Where the threads run: on one core, but for those that compute for long."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from wire import logged_in, register
 
 from faults.process import Server
+from jelly import scheduling
 from jelly.scheduling import check_pin
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a thread choose its cores")
@@ -53,3 +55,31 @@ def test_no_core(pin: str) -> None:
     cores = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
     with pytest.raises(ValueError, match=f"^auto, off or the number of a core, one of {cores}$"):
         check_pin(pin)
+
+
+WITHOUT_LEAVE = """
+import os, sys
+from jelly import scheduling
+
+def refuse(*_):
+    raise PermissionError(1, "Operation not permitted")
+
+os.{call} = refuse
+before = os.sched_getaffinity(0)
+print(scheduling.settle("auto"), os.sched_getaffinity(0) == before, scheduling._all_cores, sep="|")
+"""
+
+
+@pytest.mark.parametrize("call", ["sched_setaffinity", "sched_setscheduler"])
+def test_a_sandbox_that_refuses(call: str) -> None:
+    """Whichever of the two calls is refused, the process stays on all cores, and says so."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT_LEAVE.format(call=call)], capture_output=True, check=True)
+    assert done.stdout == b"on all cores (Operation not permitted)|True|set()\n"
+
+
+def test_no_proc_to_look_into(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where /proc is missing nobody knows the core that this is: no reason not to serve."""
+    before = os.sched_getaffinity(0)
+    monkeypatch.setattr(scheduling, "_STAT", tmp_path / "stat")
+    assert scheduling.settle("auto") == "on all cores (No such file or directory)"
+    assert os.sched_getaffinity(0) == before
