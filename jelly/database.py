@@ -120,6 +120,7 @@ class SqliteDatabase(Database):
     def __init__(self, path: str) -> None:
         self.path = Path(path)
         self._claim: IO[bytes] | None = None
+        self._wal = f"{self.path.resolve()}-wal"  # beside the file that a link leads to, as SQLite has it
         self._wal_limit = WAL_BYTES
 
     def connect(self) -> sqlite3.Connection:
@@ -147,7 +148,7 @@ class SqliteDatabase(Database):
 
     def _wal_size(self) -> int:
         try:
-            return os.stat(f"{self.path}-wal").st_size
+            return os.stat(self._wal).st_size
         except OSError:  # there is none
             return 0
 

@@ -382,10 +382,12 @@ class Reading(threading.Thread):
         self.join()
 
 
-def test_the_log_beside_sqlite_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is emptied even if there is no moment in which nobody reads."""
+@pytest.mark.parametrize("name", ["jelly.db", "link.db"])
+def test_the_log_beside_sqlite_is_bounded(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is emptied even if there is no moment in which nobody reads; it lies where a link to the database leads."""
     monkeypatch.setattr(database, "WAL_BYTES", 2**20)
-    url = f"sqlite:///{tmp_path}/jelly.db"
+    (tmp_path / "link.db").symlink_to(tmp_path / "jelly.db")
+    url = f"sqlite:///{tmp_path}/{name}"
     log = tmp_path / "jelly.db-wal"
     sizes = []
     for dao in reopen(url):
