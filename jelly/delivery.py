@@ -12,12 +12,16 @@ A session begins behind. That one mechanism serves the messages that waited for 
 slow, the classic client whose frames are spaced, and the modern one that is slow to acknowledge.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 
 from jelly import messages
 from jelly.codec import Type
 from jelly.dao import Dao, StoredMessage
+from jelly.errors import log_failure
 from jelly.sessions import Session, Sessions
+
+log = logging.getLogger("jelly.delivery")
 
 Responses = dict[Session, list[tuple[bytes, float]]]
 """What is to be sent to sessions beside their messages: frames, each with the time at which its request came in."""
@@ -65,7 +69,7 @@ class Delivery:
             if not session.has_room:
                 self._fall_behind(session)
         for session, frames in responses.items():
-            session.outlet.send(frames)
+            send_or_close(session, frames)
 
     def begin(self, session: Session) -> None:
         """Start to deliver to a session that just logged in: behind, from the first message in its inbox."""
@@ -124,7 +128,20 @@ def _send(
     if session.window is not None:
         session.window.add(notices)  # first: the acknowledgement may be here before we are back
         notices = [(0, frame) for _, frame in notices]
-    session.outlet.send(responses, notices)
+    send_or_close(session, responses, notices)
+
+
+def send_or_close(
+    session: Session, responses: Sequence[tuple[bytes, float]], notices: Sequence[tuple[int, bytes]] = ()
+) -> None:
+    """Send frames. If that fails, which is a bug, only this connection ends: its client would wait for an answer for
+    ever, and miss a message until it comes again.
+    """
+    try:
+        session.outlet.send(responses, notices)
+    except Exception as error:
+        log_failure(log, error)
+        session.outlet.close()
 
 
 def _page(waiting: list[StoredMessage], with_ids: bool) -> list[tuple[int, bytes]]:

@@ -15,6 +15,8 @@ JellyError                 the root: `except JellyError` catches all of ours
     └── ConnectionLost     the line broke, or there was none: `sent` says what is known
 """
 
+import logging
+import traceback
 from enum import StrEnum
 
 from jelly.codec import Status
@@ -161,3 +163,10 @@ def error_for(status: int, code: str, sentence: str) -> RequestError:
 
 def _sentence(code: str) -> str:
     return SENTENCES[ErrorCode(code)] if code in SENTENCES else ""
+
+
+def log_failure(log: logging.Logger, error: Exception) -> None:
+    """One line for an exception that nobody expected; the traceback only for those who debug."""
+    where = traceback.extract_tb(error.__traceback__)[-1:]
+    place = f" ({where[0].filename.rpartition('/')[2]}:{where[0].lineno})" if where else ""
+    log.error("%s: %s%s", type(error).__name__, error, place, exc_info=log.isEnabledFor(logging.DEBUG))

@@ -29,12 +29,12 @@ from functools import partial
 from typing import NamedTuple
 
 from jelly.codec import Frame, Status
-from jelly.errors import ErrorCode, Refused, StoreError
+from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.messages import MESSAGES, error_response, refusal
 from jelly.scheduling import let_others_run, step_aside
 from jelly.services import Later, Outcome, Services, Slow
 from jelly.sessions import Session
-from jelly.store import Answer, Entry, Job, NewMessage, Store, failure, log_failure, send_answers
+from jelly.store import Answer, Entry, Job, NewMessage, Store, failure, send_answers
 
 log = logging.getLogger("jelly.dispatch")
 

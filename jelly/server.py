@@ -23,7 +23,7 @@ from jelly.connection import Connection
 from jelly.dao import Dao
 from jelly.database import Database, Link, open_database
 from jelly.delivery import Delivery
-from jelly.errors import JellyError, StartError, StoreError
+from jelly.errors import JellyError, StartError, StoreError, log_failure
 from jelly.filing import Filing
 from jelly.groups import GroupCache
 from jelly.messages import Event, system
@@ -33,7 +33,7 @@ from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher
 from jelly.services import Policy, Services
 from jelly.sessions import Sessions
-from jelly.store import Store, log_failure
+from jelly.store import Store
 from jelly.tls import server_context
 from jelly.watch import Watch
 

@@ -13,7 +13,6 @@ import hashlib
 import logging
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +21,8 @@ from typing import Any
 
 from jelly.codec import Status, Type
 from jelly.dao import Dao, StoredMessage
-from jelly.delivery import Delivery
-from jelly.errors import ErrorCode, Refused, StoreError
+from jelly.delivery import Delivery, send_or_close
+from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.filing import Filing, RequestKey
 from jelly.messages import error_response, refusal, response
 from jelly.scheduling import let_others_run
@@ -345,7 +344,7 @@ class Store:
             log_failure(log, error)
         for job in jobs:
             if job.is_change:
-                job.session.outlet.send(self._responses(job))
+                send_or_close(job.session, self._responses(job))
             if job.leaves:
                 leave(job.session)
 
@@ -427,13 +426,6 @@ def failure(session: Session, type: int) -> Answer:
     """The SERVER_ERROR for a request; before a login it is the connection's last word, too."""
     frame = error_response(type, Status.SERVER_ERROR, ErrorCode.INTERNAL)
     return Answer(frame, leave=session.user is None)
-
-
-def log_failure(log: logging.Logger, error: Exception) -> None:
-    """One line for an exception that nobody expected; the traceback only for those who debug."""
-    where = traceback.extract_tb(error.__traceback__)[-1:]
-    place = f" ({where[0].filename.rpartition('/')[2]}:{where[0].lineno})" if where else ""
-    log.error("%s: %s%s", type(error).__name__, error, place, exc_info=log.isEnabledFor(logging.DEBUG))
 
 
 def _take(jobs: deque[Job]) -> list[Job]:

@@ -33,6 +33,7 @@ from wire import (
 
 from jelly import services
 from jelly.messages import PROFILE_LIMITS
+from jelly.outbox import Outbox
 from jelly.store import Change
 
 ROOT = Path(__file__).parent.parent
@@ -149,6 +150,31 @@ def test_a_service_that_raises_at_any_stage(
             replies = [alice.receive() for _ in range(2)]
             assert [(reply.type, reply.error) for reply in replies] == [(ADD_FRIEND, "internal"), (OWN_PROFILE, "")]
     assert logged == ["ZeroDivisionError()"] * 3
+
+
+def test_an_outlet_that_raises(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only its own connection ends: the others of the batch have their answers, and the message comes again."""
+    logged: list[str] = []
+    monkeypatch.setattr("jelly.delivery.log_failure", lambda log, error: logged.append(repr(error)))
+    server = start_server(classic_gap=0)
+    register(server.port, "alice", "bob")
+    with logged_in(server.port, "alice") as alice:
+        with logged_in(server.port, "bob", features=["ack"]) as bob:
+            broken, send = server.sessions.get("bob"), Outbox.send
+            assert broken is not None
+
+            def fail_for_bob(self: Outbox, responses: Any = (), notices: Any = ()) -> None:
+                if self is broken.outlet:
+                    raise MemoryError
+                send(self, responses, notices)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Outbox, "send", fail_for_bob)
+                alice.message("bob", "hello")
+                assert bob.is_closed_by_server()
+        with logged_in(server.port, "bob", features=["ack"]) as bob:
+            assert bob.contents(1) == ["hello"]
+    assert logged == ["MemoryError()"]
 
 
 def test_out_of_threads(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
