@@ -141,7 +141,8 @@ class SqliteDatabase(Database):
     def begin(self, connection: sqlite3.Connection) -> None:
         if self._wal_size() > self._wal_limit:
             connection.execute(f"PRAGMA busy_timeout = {int(WAL_PATIENCE * 1000)}")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # if a reader takes longer, nothing happens
+            with contextlib.suppress(sqlite3.Error):  # the disk is full, say: the next one may succeed
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # if a reader takes longer, nothing happens
             connection.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
             self._wal_limit = self._wal_size() + WAL_BYTES
         connection.execute("BEGIN IMMEDIATE")

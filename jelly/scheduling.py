@@ -62,9 +62,10 @@ def step_aside() -> None:
     """Let the calling thread, which computes for long, run on every core, and there only when no other wants it."""
     if not CAN_PIN:
         return  # only Linux gives each thread its own cores and its own priority
-    with contextlib.suppress(OSError):
-        if _all_cores:
+    if _all_cores:
+        with contextlib.suppress(OSError):
             os.sched_setaffinity(0, _all_cores)
+    with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 

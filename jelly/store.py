@@ -338,10 +338,7 @@ class Store:
                 self._delivery.push(message, receivers)
         except Exception as error:  # a bug; but what is committed is to be answered
             log_failure(log, error)
-        try:
-            self._delivery.flush({job.session: self._responses(job) for job in jobs if not job.is_change})
-        except Exception as error:
-            log_failure(log, error)
+        self._delivery.flush({job.session: self._responses(job) for job in jobs if not job.is_change})
         for job in jobs:
             if job.is_change:
                 send_or_close(job.session, self._responses(job))
@@ -411,7 +408,7 @@ class Store:
 
 def send_answers(session: Session, answers: Sequence[Answer], asked_at: Sequence[float]) -> None:
     """Send answers in their order; close if one of them says so."""
-    session.outlet.send([(a.frame, at) for a, at in zip(answers, asked_at, strict=True) if a.frame])
+    send_or_close(session, [(a.frame, at) for a, at in zip(answers, asked_at, strict=True) if a.frame])
     if any(answer.leave for answer in answers):
         leave(session)
 
