@@ -77,7 +77,12 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     "deletes one too many": [(Dao, "remove_delivered", "message_id <= ?", "message_id - 1 <= ?")],
     "drops what somebody waits for": [(Dao, "remove_old_messages", " AND {NOBODY_WAITS}", "")],
     "takes an acknowledgement of anything": [
-        (Window, "acknowledge", " or self._sent[position][0] != upto", ""),
+        (
+            Window,
+            "acknowledge",
+            "if position == len(self._sent) or self._sent[position][0] != upto:\n            return False",
+            "position = min(position, len(self._sent) - 1)",
+        ),
     ],
     "knows no limit": [(Window, "add", "self.has_room = False", "pass")],
     "forgets requestIds at a restart": [(Dao, "unfiled_requests", "return self", "return [] and self")],
