@@ -560,7 +560,7 @@ def test_a_slow_page(open_chat: Open, tmp_path: Path) -> None:
         alice.wait_for("number 59.")
         server.process.send_signal(signal.SIGSTOP)
         alice.press("ctrl-home")
-        alice.wait_for("reading what was said before", "number 10.")
+        alice.wait_for("reading what was said before", "number 10.", "number 27.")  # the whole screen is drawn
         shown = alice.rows[2:20]
         server.process.send_signal(signal.SIGCONT)
         alice.wait_for("number 9.")
