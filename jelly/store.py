@@ -350,9 +350,6 @@ class Store:
         frames = []
         outcomes = job.outcomes or [None] * len(job.entries)
         for entry, outcome, asked_at in zip(job.entries, outcomes, job.asked_at, strict=True):
-            if outcome is None and isinstance(entry, NewMessage):
-                frames.append((SUCCESS[entry.type], asked_at))
-                continue
             answer = self._answer(job.session, entry, outcome)
             if answer.frame is not None:
                 frames.append((answer.frame, asked_at))
