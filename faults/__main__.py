@@ -88,7 +88,7 @@ def _attempt(run: Run, bench: Bench, finding: Finding) -> None:
     """Run, and take whatever breaks for a problem: of a kind that no control asks for."""
     try:
         run(bench, finding)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other rows run
         where = traceback.extract_tb(error.__traceback__)[-1]
         finding.problems["broken"] = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
 

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -125,7 +126,7 @@ def synchronous_normal() -> None:
 
 def drops_queue() -> None:
     """A stop does not wait for what was accepted."""
-    Dispatcher.wait_until_idle = lambda self, lanes, deadline: True
+    Dispatcher.wait_until_idle = lambda *_: True
 
 
 def ignores_signals() -> None:
@@ -141,12 +142,12 @@ def ignores_signals() -> None:
 def unbounded_queue() -> None:
     """Any number of requests may wait."""
     init = RequestQueue.__init__
-    RequestQueue.__init__ = lambda self, maxsize: init(self, 1 << 30)
+    RequestQueue.__init__ = lambda self, _maxsize: init(self, 1 << 30)
 
 
 def unbounded_outbox() -> None:
     """A receiver that takes nothing is given ever more."""
-    Session.has_room = property(lambda self: True)
+    Session.has_room = property(lambda _: True)
 
 
 def blocking_send() -> None:
@@ -156,8 +157,8 @@ def blocking_send() -> None:
 
 def no_watch() -> None:
     """Nobody watches for lines that are dead, neither the server nor TCP."""
-    Watch.check = lambda self, now: None
-    tcp.prepare = lambda sock: None
+    Watch.check = lambda *_: None
+    tcp.prepare = lambda _: None
 
 
 def delivered_when_written() -> None:
@@ -181,7 +182,7 @@ def delivered_when_written() -> None:
 def leaks_sockets() -> None:
     """A connection that ended keeps its descriptor."""
     kept: list[Any] = []
-    JellyServer.shutdown_request = lambda self, request: kept.append(request)
+    JellyServer.shutdown_request = lambda _, request: kept.append(request)
 
 
 def answers_reversed() -> None:
@@ -234,7 +235,7 @@ def clock() -> None:
     """No defect: SIGUSR1 moves the clock on the wall an hour forward, SIGUSR2 an hour back."""
     real, offset = time.time, [0.0]
 
-    def move(number: int, frame: FrameType | None) -> None:
+    def move(number: int, _frame: FrameType | None) -> None:
         offset[0] += HOUR if number == signal.SIGUSR1 else -HOUR
 
     time.time = lambda: real() + offset[0]
@@ -247,7 +248,7 @@ def count_hashes() -> None:
     scrypt = passwords._scrypt
 
     def noted(*arguments: Any) -> bytes:
-        with open(os.environ[HASH_LOG], "ab") as log:
+        with Path(os.environ[HASH_LOG]).open("ab") as log:
             log.write(b".")
         return scrypt(*arguments)
 

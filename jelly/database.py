@@ -103,7 +103,7 @@ class Database(ABC):
     def insert(self, connection: Any, sql: str, rows: Sequence[Row]) -> None:
         """Run `INSERT ... VALUES (?, ...)` for many rows. Raises `errors`."""
 
-    def is_there_already(self, error: Exception) -> bool:
+    def is_there_already(self, error: Exception) -> bool:  # noqa: ARG002 - the engines' own need it
         """Whether an error only says that a column or an index was made before."""
         return False
 
@@ -120,7 +120,7 @@ class SqliteDatabase(Database):
     def __init__(self, path: str) -> None:
         self.path = Path(path)
         self._claim: IO[bytes] | None = None
-        self._wal = f"{self.path.resolve()}-wal"  # beside the file that a link leads to, as SQLite has it
+        self._wal = Path(f"{self.path.resolve()}-wal")  # beside the file that a link leads to, as SQLite has it
         self._wal_limit = WAL_BYTES
 
     def connect(self) -> sqlite3.Connection:
@@ -149,11 +149,11 @@ class SqliteDatabase(Database):
 
     def _wal_size(self) -> int:
         try:
-            return os.stat(self._wal).st_size
+            return self._wal.stat().st_size
         except OSError:  # there is none
             return 0
 
-    def claim(self, connection: sqlite3.Connection) -> None:
+    def claim(self, connection: sqlite3.Connection) -> None:  # noqa: ARG002 - other engines need it
         # In a file of its own: closing any descriptor of the database's file would drop SQLite's own locks.
         if self._claim is not None:
             return
@@ -183,7 +183,7 @@ class SqliteDatabase(Database):
                 cursor.execute(many, [value for each in rows[done : done + count] for value in each])
                 done += count
 
-    def finish_table(self, statement: str, connection: sqlite3.Connection) -> str:
+    def finish_table(self, statement: str, connection: sqlite3.Connection) -> str:  # noqa: ARG002 - other engines need it
         # Only INTEGER PRIMARY KEY makes the id the row's own number; the other tables live in the tree of
         # their primary key, which saves a second tree for each.
         if "BIGINT NOT NULL PRIMARY KEY" in statement:

@@ -139,7 +139,7 @@ def send_or_close(
     """
     try:
         session.outlet.send(responses, notices)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a bug ends this connection only
         log_failure(log, error)
         session.outlet.close()
 

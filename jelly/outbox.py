@@ -466,7 +466,7 @@ class Flusher:
             for outbox, due in self._wait():
                 try:
                     outbox.resume(due)
-                except Exception as error:  # a bug; but nobody else would finish what the others have waiting
+                except Exception as error:  # noqa: BLE001 - a bug; the flusher lives on for the others
                     log.error("an outbox failed: %s: %s", type(error).__name__, error)
 
     def _wait(self) -> list[tuple[Outbox, float | None]]:

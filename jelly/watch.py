@@ -110,5 +110,5 @@ class Watch:
             for function in (*due, self._check_if_due):
                 try:
                     function()
-                except Exception as error:  # a bug; but without the watch dead connections would stay for ever
+                except Exception as error:  # noqa: BLE001 - a bug; dead connections need a watch that lives on
                     log.error("the watch failed: %s: %s", type(error).__name__, error)

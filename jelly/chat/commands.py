@@ -31,7 +31,7 @@ class Command:
     """One command: what it does with the rest of its line, and what that rest may be."""
 
     run: Callable[[Session, str], None]
-    complete: Complete = lambda session, rest: ()
+    complete: Complete = lambda *_: ()
     """Given what stands after the command, what may stand there in full."""
 
 
@@ -497,7 +497,7 @@ COMMANDS: dict[str, Command] = {
     "remove": Command(_remove, _known),
     "group": Command(_group, _of_groups),
     "profile": Command(_profile),
-    "set": Command(_set, lambda session, rest: [f"{field} " for field in texts.FIELDS]),
+    "set": Command(_set, lambda *_: [f"{field} " for field in texts.FIELDS]),
     "whois": Command(_whois, _known),
     "passwd": Command(_passwd),
     "resend": Command(_resend),
@@ -505,5 +505,5 @@ COMMANDS: dict[str, Command] = {
     "connect": Command(_connect),
     "logout": Command(_logout),
     "quit": Command(_quit),
-    "help": Command(_help, lambda session, rest: COMMANDS),
+    "help": Command(_help, lambda *_: COMMANDS),
 }

@@ -89,7 +89,7 @@ class Plain(Front):
             self._day = day
             self._print(f"── {day.isoformat()} ──")
 
-    def history_added(self, conversation: Conversation, lines: list[Line], was_asked: bool) -> None:
+    def history_added(self, conversation: Conversation, lines: list[Line], was_asked: bool) -> None:  # noqa: ARG002
         """Print it between two rules, with dates: it stands below what is newer."""
         words = self._session.words
         if not lines:

@@ -76,7 +76,7 @@ class Names(Completer):
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:  # noqa: ARG002 - prompt_toolkit's
         typed = document.text_before_cursor
         start, offered = complete(self._session, typed)
         for text in offered:
@@ -170,11 +170,11 @@ class Screen(Front):
 
     # --- what the session asks for ------------------------------------------------------------------------
 
-    def line_added(self, conversation: Conversation, line: Any) -> None:
+    def line_added(self, conversation: Conversation, line: Any) -> None:  # noqa: ARG002 - every front's
         if conversation is self._shown:
             self._lines.stay(conversation)
 
-    def history_added(self, conversation: Conversation, lines: list[Any], was_asked: bool) -> None:
+    def history_added(self, conversation: Conversation, lines: list[Any], was_asked: bool) -> None:  # noqa: ARG002
         if was_asked and conversation is self._shown:
             self._lines.scroll(10**9)  # rows are counted from the end, so else nothing moves
 
@@ -224,7 +224,7 @@ class Screen(Front):
 
         def bind(action: Callable[[], None], *sequence: str) -> None:
             @keys.add(*sequence)
-            def _(event: KeyPressEvent) -> None:
+            def _(_event: KeyPressEvent) -> None:
                 action()
                 self._follow()
 
