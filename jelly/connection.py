@@ -69,6 +69,8 @@ class Connection(socketserver.BaseRequestHandler):
         self.has_spoken = False
         self.is_paused = False
         self.server.connections.add(self)
+        if self.server.is_stopping:  # `stop` may have looked at the connections just before this one was there
+            self.outbox.close()
 
     def handle(self) -> None:
         try:
