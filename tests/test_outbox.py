@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from wire import wait_until
 
-from jelly import outbox
+from jelly import outbox, tcp
 from jelly.outbox import HIGH_COUNT, HIGH_MARK, Flusher, Outbox
 from jelly.tcp import unread
 
@@ -328,3 +328,54 @@ def test_a_dead_line_is_noticed_by_writing(stream: Line, send: Callable[[Outbox]
     send(stream.outbox)
     assert stream.outbox.is_closed
     send(stream.outbox)
+
+
+def test_a_reader_that_waits_for_room(stream: Line) -> None:
+    """It goes on when the client has taken enough, or when the outbox is closed; else it waits as long as it says."""
+    assert stream.outbox.wait_for_room(0)
+    while not stream.outbox.is_full:
+        stream.outbox.send([(b"x" * 1_000_000, 0.0)])
+    assert not stream.outbox.wait_for_room(0.01)
+    with ThreadPoolExecutor() as threads:
+        has_room = threads.submit(stream.outbox.wait_for_room, 10)
+        while not has_room.done():
+            assert stream.peer.recv(1 << 20)
+        assert has_room.result()
+        while not stream.outbox.is_full:
+            stream.outbox.send([(b"x" * 1_000_000, 0.0)])
+        is_over = threads.submit(stream.outbox.wait_for_room, 10)
+        wait_until(lambda: stream.outbox._room is not None)
+        stream.outbox.close()
+        assert is_over.result()
+
+
+def test_an_outbox_with_a_bug(classic: Line, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The log tells it, and the flusher serves all others."""
+    with monkeypatch.context() as patched:
+        patched.setattr(Outbox, "resume", lambda *_: [].pop())
+        classic.outbox.send(notices=[(1, b"one"), (2, b"two")])
+        wait_until(lambda: "an outbox failed: IndexError: pop from empty list" in caplog.text)
+    other = Line(gap=0.01)
+    other.outbox.send(notices=[(1, b"one"), (2, b"two")])
+    assert other.read(6) == b"onetwo"
+    other.close()
+
+
+def test_encryption_that_fails_later(classic: Line) -> None:
+    """What cannot be encrypted any more cannot be sent: the outbox closes."""
+    classic.outbox.send(notices=[(1, b"one")])
+
+    def fail(_: bytes) -> bytes:
+        raise OSError("TLS has failed")
+
+    classic.outbox._seal = fail
+    classic.outbox.send(notices=[(2, b"two")])
+    wait_until(lambda: classic.outbox.is_closed)
+    assert read_all(classic) == b"one"
+
+
+def test_a_closed_socket_has_nothing_to_tell() -> None:
+    """The kernel is asked by several threads, of which one may have closed it."""
+    sock = socket.socket()
+    sock.close()
+    assert [ask(sock) for ask in (tcp.unread, tcp.unacknowledged, tcp.received)] == [0, 0, None]
