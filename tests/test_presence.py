@@ -4,7 +4,7 @@ import json
 import random
 
 import pytest
-from test_sessions import NoOutlet
+from harness import NoOutlet
 
 from jelly.presence import Presence
 from jelly.sessions import Session, Sessions

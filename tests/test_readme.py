@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from harness import kept_for
 from wire import HEADER, Wire, logged_in, register, wait_until
 
 from faults.process import ROOT, Program, Server
@@ -129,13 +130,6 @@ class Talker(Program):
 
     def __init__(self, port: int, me: str, password: str, friend: str) -> None:
         super().__init__("examples/raw_client.py", me, password, friend, str(port))
-
-
-def kept_for(user: str, database: Path) -> list[str]:
-    """What the messages say that wait for a user."""
-    query = "SELECT content FROM inbox JOIN messages ON id = message_id WHERE inbox.receiver = ? ORDER BY id"
-    with contextlib.closing(sqlite3.connect(database)) as connection:
-        return [content for (content,) in connection.execute(query, (user,))]
 
 
 def test_the_first_conversation(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """A message that is sent again with its requestId: stored once, answered again, and never mistaken for another one."""
 
 import pytest
-from harness import StartServer
-from test_faults import LineThatBreaks, line_breaks  # noqa: F401 - a fixture
+from harness import LineThatBreaks, StartServer
 from wire import (
     CREATE_GROUP,
     DISBAND_GROUP,
@@ -171,7 +170,7 @@ def test_a_repeat_after_a_crash(database_url: str, filed: bool) -> None:
 
 
 def test_a_commit_in_doubt_leaves_its_id_free(
-    line_breaks: type[LineThatBreaks],  # noqa: F811
+    line_breaks: type[LineThatBreaks],
     start_server: StartServer,
 ) -> None:
     """What was answered with an error is stored when it is sent again, once."""
