@@ -371,6 +371,6 @@ def test_a_bug_in_a_worker(start_server: StartServer, monkeypatch: pytest.Monkey
         patched.setattr(server.dispatcher, "_serve", lambda _: [].pop())
         wire.send_request(OWN_PROFILE)
         assert wire.is_closed_by_server()
-    assert logged == ["pop from empty list"]
+    assert set(logged) == {"pop from empty list"}  # for each try to serve what waits there
     with Wire(server.port) as wire:
         wire.wait_until_served()
