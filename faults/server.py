@@ -25,8 +25,8 @@ from jelly.connection import Connection
 from jelly.dao import Dao
 from jelly.database import Link
 from jelly.errors import StoreError
-from jelly.outbox import Outbox
 from jelly.queue_dispatch import Dispatcher, RequestQueue
+from jelly.send_queue import SendQueue
 from jelly.server import JellyServer
 from jelly.services import Services
 from jelly.sessions import Session
@@ -144,14 +144,14 @@ def unbounded_queue() -> None:
     RequestQueue.__init__ = lambda self, maxsize: init(self, 1 << 30)
 
 
-def unbounded_outbox() -> None:
+def unbounded_send_queue() -> None:
     """A receiver that takes nothing is given ever more."""
     Session.has_room = property(lambda self: True)
 
 
 def blocking_send() -> None:
     """Whoever writes to a receiver waits until its socket takes everything."""
-    tcp.DO_NOT_WAIT = 0  # outbox.py asks for it at each send
+    tcp.DO_NOT_WAIT = 0  # send_queue.py asks for it at each send
 
 
 def no_watch() -> None:
@@ -186,8 +186,8 @@ def leaks_sockets() -> None:
 
 def answers_reversed() -> None:
     """Answers that are ready together leave in the wrong order."""
-    send = Outbox.send
-    Outbox.send = lambda self, responses=(), notices=(): send(self, responses[::-1], notices)
+    send = SendQueue.send
+    SendQueue.send = lambda self, responses=(), notices=(): send(self, responses[::-1], notices)
 
 
 def frame_a_read() -> None:
@@ -197,7 +197,7 @@ def frame_a_read() -> None:
     def read_whole(self: Connection, data: bytes) -> None:
         read(self, data)
         if self.decoder.has_part:
-            self.outbox.close()
+            self.send_queue.close()
 
     Connection._read = read_whole
 
@@ -263,7 +263,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
     function.__name__.replace("_", "-"): function
     for function in (
         answers_early, ignores_failures, waits_for_ever, tries_once, synchronous_normal, drops_queue, ignores_signals,
-        unbounded_queue, unbounded_outbox, blocking_send, no_watch, delivered_when_written, leaks_sockets,
+        unbounded_queue, unbounded_send_queue, blocking_send, no_watch, delivered_when_written, leaks_sockets,
         answers_reversed, frame_a_read, wall_clock, order_by_time, hashes_at_reconnect, clock, count_hashes, impatient,
     )
 }  # fmt: skip

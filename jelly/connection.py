@@ -18,8 +18,8 @@ from jelly import tcp
 from jelly.codec import HEADER, Decoder, Frame, Sign, Type
 from jelly.errors import ErrorCode, Refused
 from jelly.messages import parse_ack
-from jelly.outbox import Outbox
 from jelly.queue_dispatch import Lane
+from jelly.send_queue import SendQueue
 from jelly.sessions import Session
 from jelly.tls import TlsFilter
 
@@ -53,14 +53,14 @@ class Connection(socketserver.BaseRequestHandler):
         tcp.prepare(self.request)
         self.tls = TlsFilter(self.server.tls_context) if self.server.tls_context else None
         settings = self.server.settings
-        self.outbox = Outbox(
+        self.send_queue = SendQueue(
             self.request,
             self.server.flusher,
             settings.classic_gap / 1000,
             on_room=self._wants_more,
             seal=self.tls.seal if self.tls else None,
         )
-        self.session = Session(self.outbox, self.address)
+        self.session = Session(self.send_queue, self.address)
         self.lane = Lane(self.session)
         self.decoder = Decoder(settings.max_body)
         # What the watch looks at, all in monotonic seconds.
@@ -73,7 +73,7 @@ class Connection(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         try:
             if self.tls:
-                self.tls.shake_hands(self._receive_handshake, self.outbox.send_raw)
+                self.tls.shake_hands(self._receive_handshake, self.send_queue.send_raw)
                 self._read(b"")  # the first request may have come together with the end of the handshake
             size = READ_SIZE
             while data := self.request.recv(size):
@@ -87,11 +87,11 @@ class Connection(socketserver.BaseRequestHandler):
 
     def _receive_handshake(self) -> bytes:
         data = self.request.recv(READ_SIZE)
-        self.outbox.read_bytes += len(data)
+        self.send_queue.read_bytes += len(data)
         return data
 
     def finish(self) -> None:
-        self.outbox.close()
+        self.send_queue.close()
         user = self.session.user
         if self.server.sessions.detach(self.session) and user is not None:  # after the close: see Services._enter
             self.server.store.soon(partial(self.server.presence.look_at, user))
@@ -100,13 +100,13 @@ class Connection(socketserver.BaseRequestHandler):
 
     def _read(self, data: bytes) -> None:
         """Take the next bytes of the stream. (For each message twice: hence the local names, and few calls.)"""
-        session, outbox, decoder = self.session, self.outbox, self.decoder
-        outbox.read_bytes += len(data)
+        session, send_queue, decoder = self.session, self.send_queue, self.decoder
+        send_queue.read_bytes += len(data)
         now = self.last_read_at = time.monotonic()
         self.has_spoken = True
         if session.leaving or self.server.is_stopping or decoder.broken is not None:
             return  # nothing is served any more; what still comes is thrown away until the client has closed
-        if outbox.confirmed > session.settled:
+        if send_queue.confirmed > session.settled:
             self._note_sign_of_life()
         if self.tls:
             data = self.tls.open(data)
@@ -122,7 +122,7 @@ class Connection(socketserver.BaseRequestHandler):
             broken = Frame(Sign.REQUEST, decoder.broken, 0, b"")
             self.server.dispatcher.submit_error(self.lane, broken, now, ErrorCode.MALFORMED_FRAME)
             self.part_since = None
-        if self.lane.is_full or outbox.is_full:
+        if self.lane.is_full or send_queue.is_full:
             self._pause()
 
     def _is_done(self, frame: Frame) -> bool:
@@ -158,29 +158,29 @@ class Connection(socketserver.BaseRequestHandler):
         """
         session = self.session
         if session.user is not None:
-            session.settled = self.outbox.confirmed
+            session.settled = self.send_queue.confirmed
             self.server.store.delivered(session.user, session.settled)
 
     def _on_end(self) -> None:
         """The client has closed in good order. (With unread data in its hands, TCP would have sent a reset.)"""
-        if self.outbox.is_closed or self.outbox.last_words_at is not None:
+        if self.send_queue.is_closed or self.send_queue.last_words_at is not None:
             return  # the end is ours: it says nothing about what the client has read
-        user, written = self.session.user, self.outbox.written
+        user, written = self.session.user, self.send_queue.written
         if user is not None and written > self.session.settled and tcp.unacknowledged(self.request) == 0:
             self.session.settled = written
             self.server.store.delivered(user, written)
         # It may have closed its half only, and still wait for what it asked.
         deadline = time.monotonic() + LAST_ANSWERS
         self.server.dispatcher.wait_until_idle([self.lane], deadline)
-        self.outbox.finish()
-        while self.outbox.finished_at is None and not self.outbox.is_closed and time.monotonic() < deadline:
+        self.send_queue.finish()
+        while self.send_queue.finished_at is None and not self.send_queue.is_closed and time.monotonic() < deadline:
             time.sleep(0.01)  # answers that are spaced, or that the client takes slowly
 
     def _pause(self) -> None:
-        """Do not read on while too much waits, in the lane or in the outbox."""
+        """Do not read on while too much waits, in the lane or in the send_queue."""
         self.is_paused = True
-        while not self.server.is_stopping and not self.outbox.is_closed:
-            if self.server.dispatcher.wait_for_room(self.lane, 1.0) and self.outbox.wait_for_room(1.0):
+        while not self.server.is_stopping and not self.send_queue.is_closed:
+            if self.server.dispatcher.wait_for_room(self.lane, 1.0) and self.send_queue.wait_for_room(1.0):
                 break
             self.last_read_at = time.monotonic()
         self.is_paused = False

@@ -5,7 +5,7 @@ skipped, doubled or overtaken. Each session is in one of two states:
 
 - behind: its inbox holds messages that it was not given yet. They are fed from the inbox in pages, oldest
   first, whenever it has room. New messages for it are only stored.
-- caught up: it was given everything. A new message is pushed to it right after its commit. When its outlet is
+- caught up: it was given everything. A new message is pushed to it right after its commit. When its transport is
   full, or too much of what it was sent is not acknowledged, it falls behind.
 
 A session begins behind. That one mechanism serves the messages that waited for a login, the receiver that is
@@ -29,7 +29,7 @@ Responses = dict[Session, list[tuple[bytes, float]]]
 PAGE = 100
 """How many messages are read from an inbox at a time, if they are small."""
 PAGE_BYTES = 128 * 1024
-"""How many bytes of frames a page hands to an outlet at most (but always one frame)."""
+"""How many bytes of frames a page hands to a transport at most (but always one frame)."""
 
 
 class Delivery:
@@ -90,11 +90,11 @@ class Delivery:
     def feed(self, dao: Dao) -> None:
         """Give each session that is behind and has room its next page. Raises StoreError; then it is as before."""
         for session in list(self._hungry):
-            if session.user is None or session.outlet.is_closed or self._sessions.get(session.user) is not session:
+            if session.user is None or session.transport.is_closed or self._sessions.get(session.user) is not session:
                 del self._hungry[session]  # it ended meanwhile: what it was not given stays in the inbox
                 continue
             if not session.has_room:
-                del self._hungry[session]  # its outlet, or its reader with the next acknowledgement, asks again
+                del self._hungry[session]  # its transport, or its reader with the next acknowledgement, asks again
                 continue
             limit = self._limit
             waiting = dao.waiting(session.user, session.given, limit)
@@ -116,7 +116,7 @@ class Delivery:
 
     def _fall_behind(self, session: Session) -> None:
         session.caught_up = False
-        # The reader and the outlet ask for more when there is room, but only for a session that is behind: had
+        # The reader and the transport ask for more when there is room, but only for a session that is behind: had
         # it come about between our look and the line above, nobody would ask.
         if session.has_room:
             self._hungry[session] = None
@@ -138,10 +138,10 @@ def send_or_close(
     ever, and miss a message until it comes again.
     """
     try:
-        session.outlet.send(responses, notices)
+        session.transport.send(responses, notices)
     except Exception as error:
         log_failure(log, error)
-        session.outlet.close()
+        session.transport.close()
 
 
 def _page(waiting: list[StoredMessage], with_ids: bool) -> list[tuple[int, bytes]]:

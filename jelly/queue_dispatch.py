@@ -320,7 +320,7 @@ class Dispatcher:
                     job = self._serve(lane)
                 except Exception as error:  # a bug; the worker lives, and the lane does not stay shut
                     log_failure(log, error)
-                    lane.session.outlet.close()
+                    lane.session.transport.close()
                     if lane.busy.locked():
                         self._close(lane)
                 else:
@@ -338,8 +338,8 @@ class Dispatcher:
         Returns messages for the store, whose answers open the lane again.
         """
         session = lane.session
-        if session.outlet.is_full:  # the client does not take its answers: it gets no more until it does
-            session.outlet.when_room(partial(self._queue.put_again, lane))
+        if session.transport.is_full:  # the client does not take its answers: it gets no more until it does
+            session.transport.when_room(partial(self._queue.put_again, lane))
             return None
         items = self._queue.drain(lane, REQUESTS_A_TURN)
         size = 0

@@ -1,7 +1,7 @@
 """The server: it builds the parts, accepts connections, and takes everything down again in order.
 
     accept -> reader (connection.py) -> lane and queue -> worker (queue_dispatch.py) -> service (services.py)
-           -> store thread (store.py) -> delivery (delivery.py) -> outbox (outbox.py) -> socket
+           -> store thread (store.py) -> delivery (delivery.py) -> send_queue (send_queue.py) -> socket
 
 `docs/architecture.md` tells the same with the threads and locks.
 """
@@ -27,10 +27,10 @@ from jelly.errors import JellyError, StartError, StoreError, log_failure
 from jelly.filing import Filing
 from jelly.groups import GroupCache
 from jelly.messages import Event, system
-from jelly.outbox import Flusher
 from jelly.passwords import LoginGuard
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher
+from jelly.send_queue import Flusher
 from jelly.services import Policy, Services
 from jelly.sessions import Sessions
 from jelly.store import Store
@@ -184,9 +184,9 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.watch.hurry()
         if not self.dispatcher.wait_until_idle([c.lane for c in connections], deadline):
             log.warning("stopped with requests that were not answered")
-        self._wait_for_outboxes(connections, min(deadline, time.monotonic() + 2.0))
+        self._wait_for_send_queues(connections, min(deadline, time.monotonic() + 2.0))
         for connection in connections:
-            connection.outbox.close()
+            connection.send_queue.close()
         for connection in connections:
             connection.thread.join(max(0.0, deadline + 1 - time.monotonic()))
         self.dispatcher.stop()
@@ -197,10 +197,10 @@ class JellyServer(socketserver.ThreadingTCPServer):
             link.close()
         self.database.release()
 
-    def _wait_for_outboxes(self, connections: tuple[Connection, ...], deadline: float) -> None:
+    def _wait_for_send_queues(self, connections: tuple[Connection, ...], deadline: float) -> None:
         for connection in connections:
-            connection.outbox.finish(SHUTDOWN if connection.session.is_modern else b"")
-        while time.monotonic() < deadline and not all(c.outbox.is_empty for c in connections):
+            connection.send_queue.finish(SHUTDOWN if connection.session.is_modern else b"")
+        while time.monotonic() < deadline and not all(c.send_queue.is_empty for c in connections):
             time.sleep(0.01)
 
     # --- reading from the database ----------------------------------------------------------------------

@@ -270,10 +270,10 @@ class Services:
         if old is not None:
             old.leaving = True
             if old.is_modern:
-                old.outlet.finish(TAKEN_OVER)
+                old.transport.finish(TAKEN_OVER)
             else:
-                old.outlet.close()
-        if session.outlet.is_closed:
+                old.transport.close()
+        if session.transport.is_closed:
             self._sessions.detach(session)  # the client has left meanwhile, and its reader found nobody to detach
         self._presence.entered(request.username, friends)
         self._delivery.begin(session)
@@ -569,7 +569,7 @@ def _grant(session: Session, asked: Sequence[str] | None) -> list[str] | None:
     if asked is None:
         return None
     session.is_modern = True
-    session.outlet.stop_spacing()
+    session.transport.stop_spacing()
     if "ack" not in asked:
         return []
     session.window = Window()

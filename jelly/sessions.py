@@ -1,8 +1,8 @@
 """Who is online: one session a user.
 
 A `Session` is what the server knows about one connection above the socket: who has logged in on it, and how
-far that user's messages have been handed over. It writes through an `Outlet`, which the server gives it
-(`outbox.py`); nothing in here or above the outlet knows a socket.
+far that user's messages have been handed over. It writes through a `Transport`, which the server gives it
+(`send_queue.py`); nothing in here or above the transport knows a socket.
 
 A client is *modern* if it sent `features` when it logged in, else *classic*. If it was granted "ack", its session has
 a `Window`: what it was sent and has not acknowledged yet.
@@ -20,7 +20,7 @@ MAX_UNACKNOWLEDGED_BYTES = 1024 * 1024
 is. All of that may come again after a cut; and who acknowledges nothing is not to get the whole inbox."""
 
 
-class Outlet(Protocol):
+class Transport(Protocol):
     """Where a session's frames go. Every method may be called by any thread and none of them waits."""
 
     confirmed: int
@@ -107,16 +107,16 @@ class Session:
         "has_heartbeat",
         "is_modern",
         "leaving",
-        "outlet",
         "resumed",
         "settled",
         "token_hash",
+        "transport",
         "user",
         "window",
     )
 
-    def __init__(self, outlet: Outlet, address: str) -> None:
-        self.outlet = outlet
+    def __init__(self, transport: Transport, address: str) -> None:
+        self.transport = transport
         self.address = address
         # Set by the store thread when a login succeeds, and never changed again.
         self.user: str | None = None
@@ -136,7 +136,7 @@ class Session:
     @property
     def has_room(self) -> bool:
         """Whether it may be given more messages now."""
-        return self.outlet.has_room and (self.window is None or self.window.has_room)
+        return self.transport.has_room and (self.window is None or self.window.has_room)
 
 
 class Sessions:
@@ -178,8 +178,8 @@ class Sessions:
         """
         for user in users:
             session = self._by_user.get(user)
-            if session is not None and session.is_modern and session.outlet.has_room:
-                session.outlet.send(notices=[(0, frame)])
+            if session is not None and session.is_modern and session.transport.has_room:
+                session.transport.send(notices=[(0, frame)])
 
     def __len__(self) -> int:
         return len(self._by_user)

@@ -413,7 +413,7 @@ def send_answers(session: Session, answers: Sequence[Answer], asked_at: Sequence
 def leave(session: Session) -> None:
     """Serve a session no more, and close its connection after what it was sent."""
     session.leaving = True
-    session.outlet.finish()
+    session.transport.finish()
 
 
 def failure(session: Session, type: int) -> Answer:

@@ -71,7 +71,7 @@ class Watch:
             reason = self._reason_to_close(connection, now)
             if reason:
                 log.debug("%s: closed: %s", connection.address, reason)
-                connection.outbox.close()
+                connection.send_queue.close()
 
     def _check_if_due(self) -> None:
         now = time.monotonic()
@@ -80,16 +80,16 @@ class Watch:
             self.check(now)
 
     def _reason_to_close(self, connection: Connection, now: float) -> str:
-        outbox, session = connection.outbox, connection.session
-        if outbox.finished_at is not None and now - outbox.finished_at >= LINGER:
+        send_queue, session = connection.send_queue, connection.session
+        if send_queue.finished_at is not None and now - send_queue.finished_at >= LINGER:
             return "the client did not close after the last answer"
-        if outbox.last_words_at is not None and now - outbox.last_words_at >= LINGER:
+        if send_queue.last_words_at is not None and now - send_queue.last_words_at >= LINGER:
             return "the client did not take the last word"
         if not connection.has_spoken and now - connection.opened_at >= FIRST_WORD:
             return "not a word after connecting"
         if connection.part_since is not None and now - connection.part_since >= FIRST_WORD:
             return "a frame that does not end"
-        if outbox.stalled_since is not None and now - outbox.stalled_since >= STALLED:
+        if send_queue.stalled_since is not None and now - send_queue.stalled_since >= STALLED:
             return "the client takes nothing"
         # The original client sends no heartbeats after a RECONNECT: then TCP's keepalive watches it.
         is_exempt = session.resumed and not session.is_modern and not session.has_heartbeat

@@ -165,7 +165,7 @@ class FaultyConnection:
 class Wire:
     """A TCP connection: what is under way in both directions, and who has ended it.
 
-    It is the outlet of the server's session, too: what it cannot take at once waits there.
+    It is the transport of the server's session, too: what it cannot take at once waits there.
     """
 
     def __init__(self, world: Any, device: "Device", capacity: int, high: int) -> None:
@@ -301,7 +301,7 @@ class SimulatedConnection(Connection):
         self.request = cast(Any, None)
         self.address = "simulated"
         self.tls = None
-        self.outbox = cast(Any, wire)
+        self.send_queue = cast(Any, wire)
         self.session = Session(cast(Any, wire), self.address)
         self.lane = Lane(self.session)
         self.decoder = Decoder()
@@ -315,7 +315,7 @@ class SimulatedConnection(Connection):
 
     def _acknowledge(self, frame: Frame) -> bool:
         if self.session.user is not None:
-            self._overseer.acknowledges(self.outbox, self.session.user, int(parse_object(frame.body)["id"]))
+            self._overseer.acknowledges(self.send_queue, self.session.user, int(parse_object(frame.body)["id"]))
         return super()._acknowledge(frame)
 
 
@@ -325,7 +325,7 @@ class WatchedDispatcher(Dispatcher):
     overseer: Overseer
 
     def submit(self, lane: Lane, frames: Sequence[Frame], asked_at: float) -> None:
-        wire = cast(Wire, lane.session.outlet)
+        wire = cast(Wire, lane.session.transport)
         for frame in frames:
             self.overseer.asks(wire, wire.device.user, frame)
         super().submit(lane, frames, asked_at)

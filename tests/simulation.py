@@ -312,7 +312,7 @@ class World:
         for user in self._users:
             session = self.server.sessions.get(user)
             if session is not None:
-                is_there = session.outlet in self.wires
+                is_there = session.transport in self.wires
                 self.overseer.check(is_there, f"{user} is taken to be online, and its connection has ended")
                 self.overseer.check(not self.server.is_starved(session), f"{user} has room, and nobody gives it more")
 

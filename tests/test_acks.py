@@ -139,7 +139,7 @@ def test_nothing_else_settles_anything(server: JellyServer) -> None:
         bob.heartbeat()
         bob.ok(OWN_PROFILE)
         [connection] = [c for c in tuple(server.connections) if c.session.user == "bob"]
-        assert (connection.outbox.written, connection.outbox.confirmed) == (0, 0)
+        assert (connection.send_queue.written, connection.send_queue.confirmed) == (0, 0)
     wait_until(lambda: not server.connections)
     with logged_in(server.port, "bob", features=ACKS) as bob:
         assert take(bob, 2) == first
@@ -325,7 +325,7 @@ def test_who_acknowledges_nothing_is_given_no_more(sqlite: JellyServer) -> None:
     with logged_in(sqlite.port, "bob", features=ACKS) as bob:
         first = given_without_acknowledging(sqlite, bob)
         assert MAX_UNACKNOWLEDGED < len(first) <= MAX_UNACKNOWLEDGED + PAGE
-        sqlite.store.wants_more(session_of(sqlite, "bob"))  # as the outbox does when it has room, and knows no more
+        sqlite.store.wants_more(session_of(sqlite, "bob"))  # as the send queue does when it has room, and knows no more
         for _ in range(2):
             bob.ok(ALL_FRIENDS)  # which goes through the store thread
         assert unacknowledged(sqlite) == len(first)

@@ -650,7 +650,7 @@ def test_half_a_frame_for_ten_seconds(start_server: StartServer, part: bytes) ->
         alice.send(ASK + part)
         assert alice.receive().status == SUCCESS
         server.watch.check(sent + 9.9)
-        assert not any(connection.outbox.is_closed for connection in tuple(server.connections))
+        assert not any(connection.send_queue.is_closed for connection in tuple(server.connections))
         server.watch.check(time.monotonic() + 10.1)
         assert_ended(alice)
 

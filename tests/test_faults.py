@@ -164,7 +164,7 @@ def test_a_commit_in_doubt_is_taken_back(line_breaks: type[LineThatBreaks], star
 
 
 class Notices:
-    """An outlet that notes which messages it was given."""
+    """A transport that notes which messages it was given."""
 
     confirmed = 0
     is_closed = False
@@ -184,7 +184,7 @@ class Notices:
 
 
 def test_a_commit_in_doubt_is_not_fed(line_breaks: type[LineThatBreaks], tmp_path: Path) -> None:
-    """Nor does it arrive at a receiver who is behind, and whose outbox has room just then."""
+    """Nor does it arrive at a receiver who is behind, and whose send queue has room just then."""
     opened = SqliteDatabase(f"{tmp_path}/jelly.db")
     link = Link(opened, writes=True)
     link.create_tables()

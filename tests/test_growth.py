@@ -35,7 +35,7 @@ from wire import (
 )
 
 from client_api import MessageEvent, Receiver
-from jelly import filing, outbox, services
+from jelly import filing, send_queue, services
 from jelly.client import inbox
 from jelly.server import JellyServer
 
@@ -215,7 +215,7 @@ def world(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(services, "MAX_KNOWN_USERS", KNOWN)
     monkeypatch.setattr(services, "MAX_TOKENS", TOKENS)
     monkeypatch.setattr(filing, "FILE_DELAY", 0.05)
-    monkeypatch.setattr(outbox, "CONFIRM_DELAY_MAX", 0.1)
+    monkeypatch.setattr(send_queue, "CONFIRM_DELAY_MAX", 0.1)
     server = start_server(classic_gap=0, message_rate=100_000)
     server.dispatcher._services._guard._most = FAILED
     server.groups._most = MEMBERS
@@ -287,7 +287,7 @@ def test_the_client(world: World, traced: None, new_client: NewClient, monkeypat
             answer.result(10)
         client.history(USERS[0]).result(10)
         [connection] = world.server.connections
-        connection.outbox.close()
+        connection.send_queue.close()
         wait_until(lambda: connection not in world.server.connections and len(world.server.connections) == 1)
         assert client.wait_until_online(10)
         client.logout().result(10)

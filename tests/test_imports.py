@@ -18,7 +18,7 @@ LAYERS = [
     {"server"}, {"watch"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"},
     {"delivery", "presence", "filing"}, {"demo"},
     {"dao", "config"},
-    {"database", "sessions", "groups", "passwords", "rate", "outbox", "tls"},
+    {"database", "sessions", "groups", "passwords", "rate", "send_queue", "tls"},
     {"messages", "tcp", "scheduling"},
     {"errors"},
     {"codec", "__init__"},

@@ -33,7 +33,7 @@ from wire import (
 
 from jelly import services
 from jelly.messages import PROFILE_LIMITS
-from jelly.outbox import Outbox
+from jelly.send_queue import SendQueue
 from jelly.store import Change
 
 ROOT = Path(__file__).parent.parent
@@ -152,7 +152,7 @@ def test_a_service_that_raises_at_any_stage(
     assert logged == ["ZeroDivisionError()"] * 3
 
 
-def test_an_outlet_that_raises(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transport_that_raises(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only its own connection ends: the others of the batch have their answers, and the message comes again."""
     logged: list[str] = []
     monkeypatch.setattr("jelly.delivery.log_failure", lambda log, error: logged.append(repr(error)))
@@ -160,16 +160,16 @@ def test_an_outlet_that_raises(start_server: StartServer, monkeypatch: pytest.Mo
     register(server.port, "alice", "bob")
     with logged_in(server.port, "alice") as alice:
         with logged_in(server.port, "bob", features=["ack"]) as bob:
-            broken, send = server.sessions.get("bob"), Outbox.send
+            broken, send = server.sessions.get("bob"), SendQueue.send
             assert broken is not None
 
-            def fail_for_bob(self: Outbox, responses: Any = (), notices: Any = ()) -> None:
-                if self is broken.outlet:
+            def fail_for_bob(self: SendQueue, responses: Any = (), notices: Any = ()) -> None:
+                if self is broken.transport:
                     raise MemoryError
                 send(self, responses, notices)
 
             with monkeypatch.context() as patch:
-                patch.setattr(Outbox, "send", fail_for_bob)
+                patch.setattr(SendQueue, "send", fail_for_bob)
                 alice.message("bob", "hello")
                 assert bob.is_closed_by_server()
         with logged_in(server.port, "bob", features=["ack"]) as bob:

@@ -4,14 +4,14 @@ import json
 import random
 
 import pytest
-from test_sessions import NoOutlet
+from test_sessions import NullTransport
 
 from jelly.presence import Presence
 from jelly.sessions import Session, Sessions
 
 
-class Ear(NoOutlet):
-    """An outlet that keeps what was told, as (friend, online)."""
+class Ear(NullTransport):
+    """A transport that keeps what was told, as (friend, online)."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, bool]] = []

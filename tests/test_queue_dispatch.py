@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from harness import StartServer
-from test_sessions import NoOutlet
+from test_sessions import NullTransport
 from wire import (
     ADD_FRIEND,
     ALL_FRIENDS,
@@ -33,7 +33,7 @@ from jelly.sessions import Session
 
 
 def lane() -> Lane:
-    return Lane(Session(NoOutlet(), ""))
+    return Lane(Session(NullTransport(), ""))
 
 
 FRAME = Frame(1, 0x1F, 0, b"")
@@ -282,8 +282,8 @@ def test_a_client_that_does_not_take_its_answers(start_server: StartServer) -> N
         for _ in range(250):
             alice.send_request(ALL_FRIENDS)
         [connection] = [c for c in tuple(server.connections) if c.session.user == "alice"]
-        wait_until(lambda: connection.outbox.stalled_since is not None)
-        wait_until(lambda: connection.outbox.is_full)
-        assert connection.outbox._responses_size < 500_000
+        wait_until(lambda: connection.send_queue.stalled_since is not None)
+        wait_until(lambda: connection.send_queue.is_full)
+        assert connection.send_queue._responses_size < 500_000
         assert [len(alice.receive().values["friends"]) for _ in range(250)] == [300] * 250
         alice.ok(OWN_PROFILE)

@@ -98,7 +98,9 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
         (Dao, "read_back", "page.before, reader, page.given", "page.before, '', page.given"),
     ],
     "shows what is not filed to nobody": [(Dao, "read_back", "(unfiled + rows)", "rows")],
-    "keeps a session whose connection has ended": [(Services, "_enter", "if session.outlet.is_closed:", "if False:")],
+    "keeps a session whose connection has ended": [
+        (Services, "_enter", "if session.transport.is_closed:", "if False:")
+    ],
     "an old connection throws out its successor": [(Sessions, "detach", "is not session", "is None")],
     "the client acknowledges what it has not handed over": [
         (Inbox, "handed_over", "self._handed_over = id", "self._handed_over = self._seen"),

@@ -163,7 +163,7 @@ def test_a_handshake_that_does_not_end(server: JellyServer, part: int) -> None:
         wire.send(outgoing.read()[:part])
         wait_until(lambda: server.connections)
         server.watch.check(time.monotonic() + 9)
-        assert not any(connection.outbox.is_closed for connection in tuple(server.connections))
+        assert not any(connection.send_queue.is_closed for connection in tuple(server.connections))
         server.watch.check(time.monotonic() + 10.1)
         assert wire.is_closed_by_server()
 

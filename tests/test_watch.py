@@ -30,10 +30,10 @@ def closes_after(server: JellyServer, seconds: float) -> bool:
     """Whether the only connection is closed when it was silent for so long, and not half a second before."""
     connection = only(server)
     server.watch.check(connection.last_read_at + seconds - 0.5)
-    if connection.outbox.is_closed:
+    if connection.send_queue.is_closed:
         return False
     server.watch.check(connection.last_read_at + seconds)
-    return connection.outbox.is_closed
+    return connection.send_queue.is_closed
 
 
 def test_silence_after_login(server: JellyServer) -> None:
@@ -54,7 +54,7 @@ def test_any_frame_clears_the_count(server: JellyServer, data: bytes) -> None:
         alice.send(data)
         wait_until(lambda: connection.last_read_at > before)
         server.watch.check(before + 30)
-        assert not connection.outbox.is_closed
+        assert not connection.send_queue.is_closed
         assert alice.call(OWN_PROFILE).type == (0x77 if data == pack(0x77) else OWN_PROFILE)
 
 
@@ -76,7 +76,7 @@ def test_a_classic_client_after_a_reconnect(server: JellyServer) -> None:
         alice.ok(RECONNECT, username="alice", token=token)
         connection = only(server)
         server.watch.check(time.monotonic() + 86400)
-        assert not connection.outbox.is_closed
+        assert not connection.send_queue.is_closed
         alice.heartbeat()
         wait_until(lambda: connection.session.has_heartbeat)
         assert closes_after(server, 30)
@@ -100,9 +100,9 @@ def test_half_a_frame(server: JellyServer) -> None:
         alice.send(frame[5:8])
         wait_until(lambda: connection.last_read_at > begun)
         server.watch.check(begun + 9.9)
-        assert not connection.outbox.is_closed
+        assert not connection.send_queue.is_closed
         server.watch.check(begun + 10.001)  # (begun + 10) - begun may be a little less than 10
-        assert connection.outbox.is_closed
+        assert connection.send_queue.is_closed
 
 
 def test_a_whole_frame_ends_the_wait(server: JellyServer) -> None:
@@ -127,22 +127,22 @@ def test_a_client_that_does_not_close_after_the_last_word(server: JellyServer) -
         connection = only(server)
         wire.send(b"GET / HTTP/1.1\r\n\r\n")
         assert wire.receive().error == "malformed_frame"
-        wait_until(lambda: connection.outbox.finished_at is not None)
-        server.watch.check((connection.outbox.finished_at or 0.0) + 3)
+        wait_until(lambda: connection.send_queue.finished_at is not None)
+        server.watch.check((connection.send_queue.finished_at or 0.0) + 3)
         wait_until(lambda: not server.connections)
 
 
 def test_a_client_that_does_not_take_the_last_word(server: JellyServer) -> None:
     """It has a moment for that, too, even if it is so slow that the word cannot be written."""
     with logged_in(server.port, "alice"):
-        outbox = only(server).outbox
-        outbox.send([(b"x" * 10_000_000, 0.0)])
-        outbox.finish(b"last")
-        told_at = outbox.last_words_at or 0.0
+        send_queue = only(server).send_queue
+        send_queue.send([(b"x" * 10_000_000, 0.0)])
+        send_queue.finish(b"last")
+        told_at = send_queue.last_words_at or 0.0
         server.watch.check(told_at + 2.9)
-        assert not outbox.is_closed
+        assert not send_queue.is_closed
         server.watch.check(told_at + 3)
-        assert outbox.is_closed
+        assert send_queue.is_closed
 
 
 def test_hurry(server: JellyServer) -> None:

@@ -274,7 +274,7 @@ ROWS = [
         12,
         "receivers that never read (SO_RCVBUF 4096)",
         slow_receivers,
-        (Control("unbounded-outbox", "memory"), Control("blocking-send", "latency")),
+        (Control("unbounded-send-queue", "memory"), Control("blocking-send", "latency")),
     ),
     Row(15, "reset in mid-frame (SO_LINGER 0)", resets, (Control("leaks-sockets", "leak"),)),
     Row(
