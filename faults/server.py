@@ -31,7 +31,7 @@ from jelly.server import JellyServer
 from jelly.services import Services
 from jelly.sessions import Session
 from jelly.store import Store
-from jelly.watch import Watch
+from jelly.watchdog import Watchdog
 
 # The patches are as short as they can be, and what they replace has types of its own.
 # mypy: disable-error-code="method-assign,assignment,return-value"
@@ -154,9 +154,9 @@ def blocking_send() -> None:
     tcp.DO_NOT_WAIT = 0  # send_queue.py asks for it at each send
 
 
-def no_watch() -> None:
+def no_watchdog() -> None:
     """Nobody watches for lines that are dead, neither the server nor TCP."""
-    Watch.check = lambda self, now: None
+    Watchdog.check = lambda self, now: None
     tcp.prepare = lambda sock: None
 
 
@@ -263,7 +263,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
     function.__name__.replace("_", "-"): function
     for function in (
         answers_early, ignores_failures, waits_for_ever, tries_once, synchronous_normal, drops_queue, ignores_signals,
-        unbounded_queue, unbounded_send_queue, blocking_send, no_watch, delivered_when_written, leaks_sockets,
+        unbounded_queue, unbounded_send_queue, blocking_send, no_watchdog, delivered_when_written, leaks_sockets,
         answers_reversed, frame_a_read, wall_clock, order_by_time, hashes_at_reconnect, clock, count_hashes, impatient,
     )
 }  # fmt: skip

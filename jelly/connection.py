@@ -63,7 +63,7 @@ class Connection(socketserver.BaseRequestHandler):
         self.session = Session(self.send_queue, self.address)
         self.lane = Lane(self.session)
         self.decoder = Decoder(settings.max_body)
-        # What the watch looks at, all in monotonic seconds.
+        # What the watchdog looks at, all in monotonic seconds.
         self.opened_at = self.last_read_at = time.monotonic()
         self.part_since: float | None = self.opened_at if self.tls else None
         self.has_spoken = False
@@ -94,7 +94,7 @@ class Connection(socketserver.BaseRequestHandler):
         self.send_queue.close()
         user = self.session.user
         if self.server.sessions.detach(self.session) and user is not None:  # after the close: see Services._enter
-            self.server.store.soon(partial(self.server.presence.look_at, user))
+            self.server.store.call_soon(partial(self.server.presence.refresh, user))
         self.server.flusher.forget(self.request)
         self.server.connections.discard(self)
 

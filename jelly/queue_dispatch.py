@@ -226,7 +226,7 @@ class _Turn(threading.local):
 class Dispatcher:
     """The workers and the hashers, and the way of a request from its lane to its answer.
 
-    `later(seconds, function)` calls a function after some seconds, in any thread.
+    `call_later(seconds, function)` calls a function after some seconds, in any thread.
     """
 
     def __init__(
@@ -235,11 +235,11 @@ class Dispatcher:
         store: Store,
         workers: int,
         queue_size: int,
-        later: Callable[[float, Callable[[], None]], None],
+        call_later: Callable[[float, Callable[[], None]], None],
     ) -> None:
         self._services = services
         self._store = store
-        self._later = later
+        self._call_later = call_later
         self._queue = RequestQueue(queue_size)
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="jelly-worker")
@@ -405,7 +405,7 @@ class Dispatcher:
             send_answers(lane.session, [outcome], [item.asked_at])
             self._close(lane)
         elif isinstance(outcome, Later):
-            self._later(outcome.seconds, partial(self._carry_on, lane, item, outcome.answer))
+            self._call_later(outcome.seconds, partial(self._carry_on, lane, item, outcome.answer))
         elif isinstance(outcome, Slow):
             if self._hash_slots.acquire(blocking=False):
                 self._hashers.submit(self._hash, lane, item, outcome)

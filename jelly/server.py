@@ -35,7 +35,7 @@ from jelly.services import Policy, Services
 from jelly.sessions import Sessions
 from jelly.store import Store
 from jelly.tls import server_context
-from jelly.watch import Watch
+from jelly.watchdog import Watchdog
 
 log = logging.getLogger("jelly.server")
 
@@ -84,12 +84,14 @@ class JellyServer(socketserver.ThreadingTCPServer):
         filing = Filing(settings.history_days)
         self.store = Store(Dao(store_link), delivery, filing, on_doubt=self.groups.forget_all)
         self.flusher = Flusher()
-        self.watch = Watch(self.connections, settings.heartbeat_interval * settings.heartbeat_misses)
+        self.watchdog = Watchdog(self.connections, settings.heartbeat_interval * settings.heartbeat_misses)
         policy = Policy(
             settings.password_cost, settings.token_days * 86400, settings.message_rate, filing.keeps_history
         )
         services = Services(policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard())
-        self.dispatcher = Dispatcher(services, self.store, settings.workers, settings.queue_size, self.watch.later)
+        self.dispatcher = Dispatcher(
+            services, self.store, settings.workers, settings.queue_size, self.watchdog.call_later
+        )
         try:
             self._bind()
         except BaseException:
@@ -121,7 +123,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
     def start(self) -> None:
         """Start the threads and serve."""
-        for part in (self.store, self.flusher, self.watch, self.groups, self.dispatcher, self._acceptor):
+        for part in (self.store, self.flusher, self.watchdog, self.groups, self.dispatcher, self._acceptor):
             part.start()
 
     def get_request(self) -> tuple[socket.socket, Any]:
@@ -181,7 +183,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self._acceptor.join()
         self.server_close()
         connections = tuple(self.connections)
-        self.watch.hurry()
+        self.watchdog.run_calls_now()
         if not self.dispatcher.wait_until_idle([c.lane for c in connections], deadline):
             log.warning("stopped with requests that were not answered")
         self._wait_for_send_queues(connections, min(deadline, time.monotonic() + 2.0))
@@ -191,7 +193,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             connection.thread.join(max(0.0, deadline + 1 - time.monotonic()))
         self.dispatcher.stop()
         self.store.stop()
-        for part in (self.watch, self.flusher, self.groups):
+        for part in (self.watchdog, self.flusher, self.groups):
             part.stop()
         for link in self._all_links:
             link.close()

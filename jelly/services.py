@@ -289,7 +289,7 @@ class Services:
 
         def after(_: None) -> Answer:
             self._sessions.detach(session)  # offline now, however long the client takes to close
-            self._presence.look_at(request.username)
+            self._presence.refresh(request.username)
             return Answer(None, leave=True)
 
         return Change(Type.LOGOUT, write, after)

@@ -172,7 +172,7 @@ class Store:
             self._wanting.append(session)
             self._condition.notify()
 
-    def soon(self, function: Callable[[], None]) -> None:
+    def call_soon(self, function: Callable[[], None]) -> None:
         """Have a function called on the store thread, between two transactions."""
         with self._lock:
             self._calls.append(function)

@@ -160,7 +160,7 @@ def test_no_tls_on_a_port_with_it(server: JellyServer) -> None:
     with JellyClient("localhost", server.port) as client:
         login = client.login("alice", "pw")
         wait_until(lambda: any(connection.send_queue.read_bytes for connection in tuple(server.connections)))
-        server.watch.check(time.monotonic() + 10.1)
+        server.watchdog.check(time.monotonic() + 10.1)
         failure = error(login)
     assert (type(failure), failure.sent) == (ConnectionLost, True)
     assert str(failure).endswith("(If it speaks TLS, its URL begins with jellys://.)")

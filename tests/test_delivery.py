@@ -159,9 +159,9 @@ def test_a_receiver_that_takes_nothing_is_closed_after_half_a_minute(start_serve
         [connection] = [c for c in tuple(server.connections) if c.session.user == "bob"]
         wait_until(lambda: connection.send_queue.stalled_since is not None)
         connection.last_read_at = time.monotonic() + 100  # it sends heartbeats all the time
-        server.watch.check(time.monotonic() + 29)
+        server.watchdog.check(time.monotonic() + 29)
         assert server.sessions.get("bob") is not None
-        server.watch.check(time.monotonic() + 31)
+        server.watchdog.check(time.monotonic() + 31)
         wait_until(lambda: server.sessions.get("bob") is None)
         assert bob.is_closed_by_server()
     assert waits_for_bob(server) == 200

@@ -106,7 +106,7 @@ class World:
             "messages not filed": filing._count,
             "times of the flusher": len(server.flusher._times),
             "sockets of the flusher": len(server.flusher._selector.get_map()),
-            "calls of the watch": len(server.watch._calls),
+            "calls of the watchdog": len(server.watchdog._calls),
             **self.rows("tokens", "inbox", "meta", "chat_groups", "members", "friends"),
         }
 

@@ -15,7 +15,7 @@ LAYERS = [
     {"chat.model", "chat.texts"}, {"chat.cells", "chat"},
     {"client_api"}, {"client.conversation"}, {"client.opening", "client.inbox", "client.outgoing"},
     {"client.line", "client.requests"}, {"client.callbacks", "client.states", "client"},
-    {"server"}, {"watch"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"},
+    {"server"}, {"watchdog"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"},
     {"delivery", "presence", "filing"}, {"demo"},
     {"dao", "config"},
     {"database", "sessions", "groups", "passwords", "rate", "send_queue", "tls"},

@@ -118,9 +118,9 @@ def test_a_takeover_of_a_client_that_takes_nothing(server: JellyServer) -> None:
         with logged_in(server.port, "bob"):
             told_at = connection.send_queue.last_words_at
             assert told_at is not None
-            server.watch.check(told_at + 2.9)
+            server.watchdog.check(told_at + 2.9)
             assert not connection.send_queue.is_closed
-            server.watch.check(told_at + 3)
+            server.watchdog.check(told_at + 3)
             assert connection.send_queue.is_closed
 
 

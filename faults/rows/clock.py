@@ -15,7 +15,7 @@ from faults.server import HOUR
 
 MOVES = (HOUR, -HOUR, -HOUR, HOUR)
 LOOK = 0.6
-"""Seconds in which the server's watch has looked at every connection."""
+"""Seconds in which the server's watchdog has looked at every connection."""
 
 
 @contextlib.contextmanager

@@ -29,10 +29,10 @@ def only(server: JellyServer) -> Connection:
 def closes_after(server: JellyServer, seconds: float) -> bool:
     """Whether the only connection is closed when it was silent for so long, and not half a second before."""
     connection = only(server)
-    server.watch.check(connection.last_read_at + seconds - 0.5)
+    server.watchdog.check(connection.last_read_at + seconds - 0.5)
     if connection.send_queue.is_closed:
         return False
-    server.watch.check(connection.last_read_at + seconds)
+    server.watchdog.check(connection.last_read_at + seconds)
     return connection.send_queue.is_closed
 
 
@@ -53,7 +53,7 @@ def test_any_frame_clears_the_count(server: JellyServer, data: bytes) -> None:
         before = connection.last_read_at
         alice.send(data)
         wait_until(lambda: connection.last_read_at > before)
-        server.watch.check(before + 30)
+        server.watchdog.check(before + 30)
         assert not connection.send_queue.is_closed
         assert alice.call(OWN_PROFILE).type == (0x77 if data == pack(0x77) else OWN_PROFILE)
 
@@ -75,7 +75,7 @@ def test_a_classic_client_after_a_reconnect(server: JellyServer) -> None:
     with Wire(server.port) as alice:
         alice.ok(RECONNECT, username="alice", token=token)
         connection = only(server)
-        server.watch.check(time.monotonic() + 86400)
+        server.watchdog.check(time.monotonic() + 86400)
         assert not connection.send_queue.is_closed
         alice.heartbeat()
         wait_until(lambda: connection.session.has_heartbeat)
@@ -99,9 +99,9 @@ def test_half_a_frame(server: JellyServer) -> None:
         begun = connection.part_since or 0.0
         alice.send(frame[5:8])
         wait_until(lambda: connection.last_read_at > begun)
-        server.watch.check(begun + 9.9)
+        server.watchdog.check(begun + 9.9)
         assert not connection.send_queue.is_closed
-        server.watch.check(begun + 10.001)  # (begun + 10) - begun may be a little less than 10
+        server.watchdog.check(begun + 10.001)  # (begun + 10) - begun may be a little less than 10
         assert connection.send_queue.is_closed
 
 
@@ -128,7 +128,7 @@ def test_a_client_that_does_not_close_after_the_last_word(server: JellyServer) -
         wire.send(b"GET / HTTP/1.1\r\n\r\n")
         assert wire.receive().error == "malformed_frame"
         wait_until(lambda: connection.send_queue.finished_at is not None)
-        server.watch.check((connection.send_queue.finished_at or 0.0) + 3)
+        server.watchdog.check((connection.send_queue.finished_at or 0.0) + 3)
         wait_until(lambda: not server.connections)
 
 
@@ -139,24 +139,24 @@ def test_a_client_that_does_not_take_the_last_word(server: JellyServer) -> None:
         send_queue.send([(b"x" * 10_000_000, 0.0)])
         send_queue.finish(b"last")
         told_at = send_queue.last_words_at or 0.0
-        server.watch.check(told_at + 2.9)
+        server.watchdog.check(told_at + 2.9)
         assert not send_queue.is_closed
-        server.watch.check(told_at + 3)
+        server.watchdog.check(told_at + 3)
         assert send_queue.is_closed
 
 
 def test_hurry(server: JellyServer) -> None:
     """When the server stops, nobody waits for what was to happen later."""
     calls: list[str] = []
-    server.watch.later(1000, lambda: calls.append("second"))
-    server.watch.later(500, lambda: calls.append("first"))
-    server.watch.hurry()
+    server.watchdog.call_later(1000, lambda: calls.append("second"))
+    server.watchdog.call_later(500, lambda: calls.append("first"))
+    server.watchdog.run_calls_now()
     wait_until(lambda: calls == ["first", "second"])
 
 
 def test_calls_back_later(server: JellyServer) -> None:
-    """`later` calls on the watch's thread, in the order of the times."""
+    """`call_later` calls on the watchdog's thread, in the order of the times."""
     calls: list[int] = []
     for number, seconds in ((2, 0.02), (1, 0.01), (0, 0.0)):
-        server.watch.later(seconds, lambda number=number: calls.append(number))  # type: ignore[misc]
+        server.watchdog.call_later(seconds, lambda number=number: calls.append(number))  # type: ignore[misc]
     wait_until(lambda: calls == [0, 1, 2])
