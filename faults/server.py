@@ -196,7 +196,7 @@ def frame_a_read() -> None:
 
     def read_whole(self: Connection, data: bytes) -> None:
         read(self, data)
-        if self.decoder.has_part:
+        if self.decoder.has_incomplete_frame:
             self.send_queue.close()
 
     Connection._read = read_whole

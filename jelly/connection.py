@@ -65,7 +65,7 @@ class Connection(socketserver.BaseRequestHandler):
         self.decoder = Decoder(settings.max_body)
         # What the watchdog looks at, all in monotonic seconds.
         self.opened_at = self.last_read_at = time.monotonic()
-        self.part_since: float | None = self.opened_at if self.tls else None
+        self.incomplete_since: float | None = self.opened_at if self.tls else None
         self.has_spoken = False
         self.is_paused = False
         self.server.connections.add(self)
@@ -104,24 +104,24 @@ class Connection(socketserver.BaseRequestHandler):
         send_queue.read_bytes += len(data)
         now = self.last_read_at = time.monotonic()
         self.has_spoken = True
-        if session.leaving or self.server.is_stopping or decoder.broken is not None:
+        if session.leaving or self.server.is_stopping or decoder.error_type is not None:
             return  # nothing is served any more; what still comes is thrown away until the client has closed
         if send_queue.confirmed > session.settled:
             self._note_sign_of_life()
         if self.tls:
             data = self.tls.open(data)
         frames = decoder.feed(data)
-        if not decoder.has_part:
-            self.part_since = None
-        elif frames or self.part_since is None:
-            self.part_since = now
+        if not decoder.has_incomplete_frame:
+            self.incomplete_since = None
+        elif frames or self.incomplete_since is None:
+            self.incomplete_since = now
         requests = [frame for frame in frames if frame.type not in UNANSWERED or not self._is_done(frame)]
         if requests:
             self.server.dispatcher.submit(self.lane, requests, now)
-        if decoder.broken is not None:
-            broken = Frame(Sign.REQUEST, decoder.broken, 0, b"")
+        if decoder.error_type is not None:
+            broken = Frame(Sign.REQUEST, decoder.error_type, 0, b"")
             self.server.dispatcher.submit_error(self.lane, broken, now, ErrorCode.MALFORMED_FRAME)
-            self.part_since = None
+            self.incomplete_since = None
         if self.lane.is_full or send_queue.is_full:
             self._pause()
 

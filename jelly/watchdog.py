@@ -87,7 +87,7 @@ class Watchdog:
             return "the client did not take the last word"
         if not connection.has_spoken and now >= connection.opened_at + FIRST_WORD:
             return "not a word after connecting"
-        if connection.part_since is not None and now >= connection.part_since + FIRST_WORD:
+        if connection.incomplete_since is not None and now >= connection.incomplete_since + FIRST_WORD:
             return "a frame that does not end"
         if send_queue.stalled_since is not None and now >= send_queue.stalled_since + STALLED:
             return "the client takes nothing"

@@ -305,7 +305,7 @@ class SimulatedConnection(Connection):
         self.session = Session(cast(Any, wire), self.address)
         self.lane = Lane(self.session)
         self.decoder = Decoder()
-        self.part_since = None
+        self.incomplete_since = None
         self._overseer = overseer
         wire.on_room = self._wants_more
         wire.connection = self

@@ -660,7 +660,7 @@ def test_a_byte_a_second(start_server: StartServer) -> None:
     server = start_server()
     with Wire(server.port) as wire:
         wire.send(ASK[:5])
-        wait_until(lambda: any(connection.decoder.has_part for connection in tuple(server.connections)))
+        wait_until(lambda: any(connection.decoder.has_incomplete_frame for connection in tuple(server.connections)))
         (connection,) = server.connections
         begun = time.monotonic()
         wire.send(ASK[5:6])

@@ -78,8 +78,8 @@ def test_every_example_is_exactly_one_frame(line: str) -> None:
     data = to_bytes(line)
     (frame,) = decoder.feed(data)
     assert codec.encode(*frame) == data
-    assert decoder.broken is None
-    assert not decoder.has_part
+    assert decoder.error_type is None
+    assert not decoder.has_incomplete_frame
 
 
 @pytest.mark.parametrize("line", EXAMPLES)
@@ -152,14 +152,14 @@ def test_a_stream_may_be_cut_anywhere() -> None:
 
 
 def test_broken_frames_are_answered_with_the_type_that_is_known() -> None:
-    """The bytes of a `broken` example break the stream, and the answer below them has the type that did it."""
+    """The bytes of a `error_type` example break the stream, and the answer below them has the type that did it."""
     broken = [position for position, (kind, _) in enumerate(BLOCKS) if kind == "broken"]
     assert len(broken) == 2
     for position in broken:
         decoder = Decoder()
         assert decoder.feed(bytes.fromhex("".join(BLOCKS[position][1]))) == []
         answer = to_frame(BLOCKS[position + 1][1][0])
-        assert answer.type == decoder.broken
+        assert answer.type == decoder.error_type
         assert json.loads(answer.body)["error"] == ErrorCode.MALFORMED_FRAME
 
 

@@ -95,8 +95,8 @@ def test_half_a_frame(server: JellyServer) -> None:
         connection = only(server)
         frame = pack(OWN_PROFILE, b'{"username":"alice"}')
         alice.send(frame[:5])
-        wait_until(lambda: connection.part_since is not None)
-        begun = connection.part_since or 0.0
+        wait_until(lambda: connection.incomplete_since is not None)
+        begun = connection.incomplete_since or 0.0
         alice.send(frame[5:8])
         wait_until(lambda: connection.last_read_at > begun)
         server.watchdog.check(begun + 9.9)
@@ -111,14 +111,14 @@ def test_a_whole_frame_ends_the_wait(server: JellyServer) -> None:
         connection = only(server)
         frame = pack(OWN_PROFILE, b'{"username":"alice"}')
         alice.send(frame[:5])
-        wait_until(lambda: connection.part_since is not None)
-        begun = connection.part_since or 0.0
+        wait_until(lambda: connection.incomplete_since is not None)
+        begun = connection.incomplete_since or 0.0
         alice.send(frame[5:] + frame[:3])
         assert alice.receive().type == OWN_PROFILE
-        assert (connection.part_since or 0.0) > begun
+        assert (connection.incomplete_since or 0.0) > begun
         alice.send(frame[3:])
         assert alice.receive().type == OWN_PROFILE
-        assert connection.part_since is None
+        assert connection.incomplete_since is None
 
 
 def test_a_client_that_does_not_close_after_the_last_word(server: JellyServer) -> None:
