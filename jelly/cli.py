@@ -87,7 +87,7 @@ def serve(settings: Settings, on_listening: Callable[[int], None] = lambda port:
     `on_listening` is called with the port when clients may come.
     """
     _raise_descriptor_limit(settings)
-    place = scheduling.settle(settings.pin)
+    place = scheduling.pin_process(settings.pin)
     # Not an Event: the handler runs on this very thread, perhaps while that holds the Event's lock to wait for it.
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 

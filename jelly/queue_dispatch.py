@@ -31,7 +31,7 @@ from typing import NamedTuple
 from jelly.codec import Frame, Status
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.messages import MESSAGES, error_response, refusal
-from jelly.scheduling import let_others_run, step_aside
+from jelly.scheduling import lower_priority, yield_cpu
 from jelly.services import Later, Outcome, Services, Slow
 from jelly.sessions import Session
 from jelly.store import Answer, Entry, Job, NewMessage, Store, failure, send_answers
@@ -166,7 +166,7 @@ class RequestQueue(queue.Queue[Lane]):
                 while not self.queue and not self._closed:
                     self.not_empty.wait()
                 self._is_one_woken = True  # the caller
-            let_others_run()
+            yield_cpu()
             with self.mutex:
                 self._is_one_woken = False
                 lanes = [self._get() for _ in range(min(most, len(self.queue)))]
@@ -243,7 +243,7 @@ class Dispatcher:
         self._queue = RequestQueue(queue_size)
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="jelly-worker")
-        self._hashers = ThreadPoolExecutor(HASHERS, thread_name_prefix="jelly-hasher", initializer=step_aside)
+        self._hashers = ThreadPoolExecutor(HASHERS, thread_name_prefix="jelly-hasher", initializer=lower_priority)
         # A ThreadPoolExecutor's own queue has no limit, so the limit stands in front of it.
         self._hash_slots = threading.BoundedSemaphore(queue_size)
         self._turn = _Turn()

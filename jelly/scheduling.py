@@ -18,7 +18,7 @@ CAN_PIN = sys.platform == "linux"
 _STAT = Path("/proc/self/stat")
 
 _all_cores: set[int] = set()
-"""The cores that the process was given, once `settle` has confined it to one of them."""
+"""The cores that the process was given, once `pin_process` has confined it to one of them."""
 
 
 def check_pin(text: str) -> str:
@@ -28,7 +28,7 @@ def check_pin(text: str) -> str:
     return text
 
 
-def settle(pin: str) -> str:
+def pin_process(pin: str) -> str:
     """Confine this process to a core; to be called before it starts threads, which inherit that.
 
     `pin`: a core's number, `auto` for the one that it is on, `off` for none. Returns what was done, in words.
@@ -46,7 +46,7 @@ def settle(pin: str) -> str:
     return f"on core {core} of {len(cores)}"
 
 
-def let_others_run() -> None:
+def yield_cpu() -> None:
     """Give up the core once to whoever is ready to run on it; if nobody is, it goes on at once.
 
     Called by a thread that is about to take what has gathered. Those who are ready then, on the one core that all
@@ -58,7 +58,7 @@ def let_others_run() -> None:
         os.sched_yield()
 
 
-def step_aside() -> None:
+def lower_priority() -> None:
     """Let the calling thread, which computes for long, run on every core, and there only when no other wants it."""
     if not CAN_PIN:
         return  # only Linux gives each thread its own cores and its own priority

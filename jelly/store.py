@@ -25,7 +25,7 @@ from jelly.delivery import Delivery, send_or_close
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.filing import Filing, RequestKey
 from jelly.messages import error_response, refusal, response
-from jelly.scheduling import let_others_run
+from jelly.scheduling import yield_cpu
 from jelly.sessions import Session
 
 log = logging.getLogger("jelly.store")
@@ -211,7 +211,7 @@ class Store:
 
         The store thread calls it again and again. (A simulation, which has no threads, calls it itself.)
         """
-        let_others_run()
+        yield_cpu()
         jobs, delivered, calls = self._gather()
         acts: list[Callable[[], None]] = [*calls, partial(self._turn, jobs, delivered)]
         for act in acts:
