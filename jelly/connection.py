@@ -104,7 +104,7 @@ class Connection(socketserver.BaseRequestHandler):
         send_queue.read_bytes += len(data)
         now = self.last_read_at = time.monotonic()
         self.has_spoken = True
-        if session.leaving or self.server.is_stopping or decoder.error_type is not None:
+        if session.closing or self.server.is_stopping or decoder.error_type is not None:
             return  # nothing is served any more; what still comes is thrown away until the client has closed
         if send_queue.confirmed > session.settled:
             self._note_sign_of_life()

@@ -363,7 +363,7 @@ class Dispatcher:
                 else:
                     answers.append((outcome, item.asked_at))
                 size += len(outcome.frame or b"")
-                if outcome.leave:
+                if outcome.close:
                     break  # whatever the client sent after this is not served
                 if size > BYTES_A_TURN:
                     self._queue.put_back(lane, items[position + 1 :])
@@ -385,12 +385,12 @@ class Dispatcher:
     def _outcome(self, session: Session, item: Item) -> Outcome:
         """What is to happen for one request, whatever it is."""
         type = item.frame.type
-        if session.leaving:
+        if session.closing:
             return Answer(None)
         if item.error is ErrorCode.BUSY:
             return _busy(session, type)
         if item.error is not None:
-            return Answer(refusal(type, Refused(item.error)), leave=True)
+            return Answer(refusal(type, Refused(item.error)), close=True)
         try:
             return self._services.serve(session, item.frame)
         except StoreError as error:
@@ -451,4 +451,4 @@ class Dispatcher:
 
 
 def _busy(session: Session, type: int) -> Answer:
-    return Answer(error_response(type, Status.SERVER_BUSY, ErrorCode.BUSY), leave=session.user is None)
+    return Answer(error_response(type, Status.SERVER_BUSY, ErrorCode.BUSY), close=session.user is None)

@@ -82,7 +82,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         delivery = Delivery(self.sessions)
         self.presence = Presence(self.sessions)
         filing = Filing(settings.history_days)
-        self.store = Store(Dao(store_link), delivery, filing, on_doubt=self.groups.forget_all)
+        self.store = Store(Dao(store_link), delivery, filing, on_commit_in_doubt=self.groups.forget_all)
         self.flusher = Flusher()
         self.watchdog = Watchdog(self.connections, settings.heartbeat_interval * settings.heartbeat_misses)
         policy = Policy(

@@ -144,7 +144,7 @@ class Services:
         that we do not know, or that is no request at all, is only answered (as by the original).
         """
         stays = session.user is not None or error.code in (ErrorCode.UNKNOWN_TYPE, ErrorCode.MALFORMED_FRAME)
-        return Answer(messages.refusal(type, error), leave=not stays)
+        return Answer(messages.refusal(type, error), close=not stays)
 
     def _serve(self, session: Session, frame: Frame) -> Outcome:
         if frame.sign != Sign.REQUEST:
@@ -180,7 +180,7 @@ class Services:
         def slow() -> Change:
             nonlocal password_hash
             password_hash = passwords.hash_password(request.password, self._policy.password_cost)
-            return _change(Type.REGISTER, write, {"username": request.username}, leave=True)
+            return _change(Type.REGISTER, write, {"username": request.username}, close=True)
 
         with self._reading() as dao:
             if dao.has_user(request.username):  # asked again when it is written; this spares the hash
@@ -268,7 +268,7 @@ class Services:
         session.user = request.username
         old = self._sessions.attach(session)
         if old is not None:
-            old.leaving = True
+            old.closing = True
             if old.is_modern:
                 old.transport.finish(TAKEN_OVER)
             else:
@@ -290,7 +290,7 @@ class Services:
         def after(_: None) -> Answer:
             self._sessions.detach(session)  # offline now, however long the client takes to close
             self._presence.refresh(request.username)
-            return Answer(None, leave=True)
+            return Answer(None, close=True)
 
         return Change(Type.LOGOUT, write, after)
 
@@ -558,10 +558,10 @@ class Services:
 
 
 def _change(
-    type: Type, write: Callable[[Dao], None], values: Mapping[str, Any] | None = None, leave: bool = False
+    type: Type, write: Callable[[Dao], None], values: Mapping[str, Any] | None = None, close: bool = False
 ) -> Change:
     """A change that is answered with SUCCESS and these values."""
-    return Change(type, write, lambda _: Answer(response(type, values), leave))
+    return Change(type, write, lambda _: Answer(response(type, values), close))
 
 
 def _grant(session: Session, asked: Sequence[str] | None) -> list[str] | None:

@@ -103,10 +103,10 @@ class Session:
     __slots__ = (
         "address",
         "caught_up",
+        "closing",
         "given",
         "has_heartbeat",
         "is_modern",
-        "leaving",
         "resumed",
         "settled",
         "token_hash",
@@ -125,7 +125,7 @@ class Session:
         self.is_modern = False
         self.window: Window | None = None  # of one that acknowledges
         # Set by whoever serves the session's lane: no request after this one is served.
-        self.leaving = False
+        self.closing = False
         # The reader's: has it ever sent a heartbeat; and up to which id were its messages reported delivered.
         self.has_heartbeat = False
         self.settled = 0

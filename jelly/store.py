@@ -45,10 +45,10 @@ SUCCESS: dict[int, bytes] = {type: response(type) for type in Type}
 
 @dataclass(slots=True)
 class Answer:
-    """A response that is ready. Without a frame: nothing is sent. `leave`: then the server closes."""
+    """A response that is ready. Without a frame: nothing is sent. `close`: then the server closes."""
 
     frame: bytes | None
-    leave: bool = False
+    close: bool = False
 
 
 @dataclass(slots=True)
@@ -108,7 +108,7 @@ class Job:
     size: int
     done: Callable[[], None]
     outcomes: list[Any] = field(default_factory=list)
-    leaves: bool = False
+    closes: bool = False
 
     @property
     def is_change(self) -> bool:
@@ -123,14 +123,14 @@ class Store:
         dao: Dao,
         delivery: Delivery,
         filing: Filing,
-        on_doubt: Callable[[], None] = lambda: None,
+        on_commit_in_doubt: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_doubt` is called when a transaction failed: what it changed may have been committed or not."""
+        """`on_commit_in_doubt` is called when a transaction failed: what it changed may have been committed or not."""
         self._dao = dao
         self._delivery = delivery
         self._filing = filing
-        self._on_doubt = on_doubt
+        self._on_commit_in_doubt = on_commit_in_doubt
         self._clock = clock
         self._lock = threading.Lock()  # guards the six fields below
         self._condition = threading.Condition(self._lock)
@@ -141,7 +141,7 @@ class Store:
         self._calls: list[Callable[[], None]] = []
         self._stopping = False
         # The store thread's own.
-        self._doubtful: tuple[int, int] | None = None
+        self._in_doubt: tuple[int, int] | None = None
         self._retry_at = 0.0
         self._failing = False
         self._thread = threading.Thread(target=self._run, name="jelly-store", daemon=True)
@@ -260,7 +260,7 @@ class Store:
             for job in jobs:
                 job.done()
         if self._delivery.has_work and self._is_due(self._retry_at):
-            if self._doubtful:  # nobody is to be given a message that is going to be taken back
+            if self._in_doubt:  # nobody is to be given a message that is going to be taken back
                 self._retry_at = self._clock() + RETRY_DELAY
                 return
             try:
@@ -274,12 +274,12 @@ class Store:
     ) -> None:
         """One transaction for everything. Fills `messages` and the jobs' outcomes."""
         entries = [entry for job in jobs for entry in job.entries]
-        has_nothing = all(isinstance(entry, Answer) for entry in entries) and not (delivered or self._doubtful)
+        has_nothing = all(isinstance(entry, Answer) for entry in entries) and not (delivered or self._in_doubt)
         if has_nothing and not self._is_due(self._filing.due_at):
             return
         with self._dao.link.transaction():
-            if self._doubtful:
-                self._dao.remove_messages_between(*self._doubtful)
+            if self._in_doubt:
+                self._dao.remove_messages_between(*self._in_doubt)
             if delivered:  # first, so that a login in this batch is not given them again
                 self._filing.remove_delivered(self._dao, delivered.items())
             self._filing.work(self._dao)
@@ -291,7 +291,7 @@ class Store:
                 inbox = [(receiver, message.id) for message, receivers in messages for receiver in receivers]
                 self._dao.add_messages([message for message, _ in messages], inbox)
         self._filing.noted([message for message, _ in messages])
-        self._doubtful = None
+        self._in_doubt = None
         if self._failing:
             self._failing = False
             log.info("the database works again")
@@ -342,8 +342,8 @@ class Store:
         for job in jobs:
             if job.is_change:
                 send_or_close(job.session, self._responses(job))
-            if job.leaves:
-                leave(job.session)
+            if job.closes:
+                close_after_answers(job.session)
 
     def _responses(self, job: Job) -> list[tuple[bytes, float]]:
         """The frames that answer a job, each with the time at which its request came in."""
@@ -353,14 +353,14 @@ class Store:
             answer = self._answer(job.session, entry, outcome)
             if answer.frame is not None:
                 frames.append((answer.frame, asked_at))
-            job.leaves = job.leaves or answer.leave
+            job.closes = job.closes or answer.close
         return frames
 
     def _answer(self, session: Session, entry: Entry, outcome: Any) -> Answer:
         if isinstance(entry, Answer):
             return entry
         if isinstance(outcome, Refused):
-            return Answer(refusal(entry.type, outcome), leave=session.user is None)
+            return Answer(refusal(entry.type, outcome), close=session.user is None)
         if isinstance(entry, NewMessage):
             return Answer(SUCCESS[entry.type])
         try:
@@ -378,12 +378,12 @@ class Store:
     ) -> None:
         """Nothing of the batch is promised to anybody: all are told, and what was delivered is noted again."""
         self._report(error)
-        self._on_doubt()
+        self._on_commit_in_doubt()
         if messages:
             # When the line to the database breaks during a commit, nobody knows whether it happened. These
             # messages are answered with an error, so they are to be gone before anything else is written.
-            first = self._doubtful[0] if self._doubtful else messages[0][0].id
-            self._doubtful = (min(first, messages[0][0].id), messages[-1][0].id)
+            first = self._in_doubt[0] if self._in_doubt else messages[0][0].id
+            self._in_doubt = (min(first, messages[0][0].id), messages[-1][0].id)
         self._dao.forget_ids()
         self._filing.forget()
         for user, upto in delivered.items():
@@ -406,20 +406,20 @@ class Store:
 def send_answers(session: Session, answers: Sequence[Answer], asked_at: Sequence[float]) -> None:
     """Send answers in their order; close if one of them says so."""
     send_or_close(session, [(a.frame, at) for a, at in zip(answers, asked_at, strict=True) if a.frame])
-    if any(answer.leave for answer in answers):
-        leave(session)
+    if any(answer.close for answer in answers):
+        close_after_answers(session)
 
 
-def leave(session: Session) -> None:
+def close_after_answers(session: Session) -> None:
     """Serve a session no more, and close its connection after what it was sent."""
-    session.leaving = True
+    session.closing = True
     session.transport.finish()
 
 
 def failure(session: Session, type: int) -> Answer:
     """The SERVER_ERROR for a request; before a login it is the connection's last word, too."""
     frame = error_response(type, Status.SERVER_ERROR, ErrorCode.INTERNAL)
-    return Answer(frame, leave=session.user is None)
+    return Answer(frame, close=session.user is None)
 
 
 def _take(jobs: deque[Job]) -> list[Job]:

@@ -215,7 +215,7 @@ class Wire:
             self._send_notices(notices)
 
     def _send_responses(self, responses: Sequence[tuple[bytes, float]]) -> None:
-        if self._is_mute and self.connection.session.leaving:
+        if self._is_mute and self.connection.session.closing:
             return  # what it asked is not served any more, so these need not be the answers to what it asked first
         for frame, _ in responses:
             self._world.may_be_interrupted()

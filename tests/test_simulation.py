@@ -63,7 +63,7 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
         (Store, "_turn", "self._on_success(jobs, messages)", "pass"),
     ],
     "does not take back what is in doubt": [(Store, "_on_failure", "if messages:", "if False:")],
-    "delivers what is in doubt": [(Store, "_turn", "if self._doubtful:", "if False:")],
+    "delivers what is in doubt": [(Store, "_turn", "if self._in_doubt:", "if False:")],
     "uses ids again": [(Dao, "forget_ids", "self._next_id, self._last_id = 1, 0", "pass")],
     "a session begins as if it had everything": [
         (Delivery, "begin", "session.caught_up = False", "session.caught_up = True"),
