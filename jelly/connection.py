@@ -106,7 +106,7 @@ class Connection(socketserver.BaseRequestHandler):
         self.has_spoken = True
         if session.closing or self.server.is_stopping or decoder.error_type is not None:
             return  # nothing is served any more; what still comes is thrown away until the client has closed
-        if send_queue.confirmed > session.settled:
+        if send_queue.tcp_acked_id > session.delivered_id:
             self._note_sign_of_life()
         if self.tls:
             data = self.tls.open(data)
@@ -154,20 +154,20 @@ class Connection(socketserver.BaseRequestHandler):
     def _note_sign_of_life(self) -> None:
         """For a client that cannot acknowledge this counts: its TCP has everything, and it speaks after that.
 
-        (Nothing that was sent to one that can is ever `confirmed` or `written`: its own word counts.)
+        (Nothing that was sent to one that can is ever `tcp_acked_id` or `written_id`: its own word counts.)
         """
         session = self.session
         if session.user is not None:
-            session.settled = self.send_queue.confirmed
-            self.server.store.delivered(session.user, session.settled)
+            session.delivered_id = self.send_queue.tcp_acked_id
+            self.server.store.delivered(session.user, session.delivered_id)
 
     def _on_end(self) -> None:
         """The client has closed in good order. (With unread data in its hands, TCP would have sent a reset.)"""
         if self.send_queue.is_closed or self.send_queue.last_words_at is not None:
             return  # the end is ours: it says nothing about what the client has read
-        user, written = self.session.user, self.send_queue.written
-        if user is not None and written > self.session.settled and tcp.unacknowledged(self.request) == 0:
-            self.session.settled = written
+        user, written = self.session.user, self.send_queue.written_id
+        if user is not None and written > self.session.delivered_id and tcp.unacknowledged(self.request) == 0:
+            self.session.delivered_id = written
             self.server.store.delivered(user, written)
         # It may have closed its half only, and still wait for what it asked.
         deadline = time.monotonic() + LAST_ANSWERS

@@ -43,7 +43,7 @@ MESSAGE = "m.id, m.is_group, m.sender, m.receiver, m.content, m.time"
 class Page(NamedTuple):
     """Which messages of a conversation somebody may read back, and asks for: the newest ones with since <= id < before.
 
-    What is in the reader's inbox and above `given` is left out: that is still to be delivered.
+    What is in the reader's inbox and above `sent_id` is left out: that is still to be delivered.
     """
 
     reader: str
@@ -52,7 +52,7 @@ class Page(NamedTuple):
     """The other person, or the group."""
     since: int
     before: int
-    given: int
+    sent_id: int
 
 
 class Dao:
@@ -320,7 +320,7 @@ class Dao:
                 reader, partner, reader, partner, reader,
             ]  # fmt: skip
             one_side, other_side = min(reader, partner), max(reader, partner)
-        bounds = (page.since, page.before, reader, page.given, limit)
+        bounds = (page.since, page.before, reader, page.sent_id, limit)
         unfiled = self.link.query(
             f"SELECT {MESSAGE} FROM messages AS m WHERE m.id > ? AND m.is_group = ? AND {belongs} "
             f"AND {WITHIN_PAGE} ORDER BY m.id DESC LIMIT ?",

@@ -58,7 +58,7 @@ class Delivery:
             if outgoing is None:
                 outgoing = self._outgoing[session] = []
             outgoing.append((message.id, frame))
-            session.given = message.id
+            session.sent_id = message.id
 
     def flush(self, responses: Responses | None = None) -> None:
         """Send what was pushed, and responses: everything for one session at once."""
@@ -74,7 +74,7 @@ class Delivery:
     def begin(self, session: Session) -> None:
         """Start to deliver to a session that just logged in: behind, from the first message in its inbox."""
         session.caught_up = False
-        session.given = 0
+        session.sent_id = 0
         self._hungry[session] = None
 
     def wants_more(self, session: Session) -> None:
@@ -97,13 +97,13 @@ class Delivery:
                 del self._hungry[session]  # its transport, or its reader with the next acknowledgement, asks again
                 continue
             limit = self._limit
-            waiting = dao.waiting(session.user, session.given, limit)
+            waiting = dao.waiting(session.user, session.sent_id, limit)
             notices = _page(waiting, with_ids=session.window is not None)
             if waiting:  # do not read many large messages to hand over two of them
                 average = sum(len(message.content) for message in waiting) // len(waiting)
                 self._limit = max(2, min(PAGE, PAGE_BYTES // (average + 100)))
             if notices:
-                session.given = notices[-1][0]
+                session.sent_id = notices[-1][0]
                 _send(session, notices)
             if len(waiting) < limit and len(notices) == len(waiting):
                 session.caught_up = True

@@ -13,7 +13,7 @@ a notice waits for it: then they take turns. (The original client, with 20 messa
 machine: 1 arrived with a gap of 50 ms, all with 100 ms.)
 
 A message to a client that cannot acknowledge counts as delivered when it was written, the client's TCP has
-acknowledged it (`confirmed`), and the client has sent something after that (`connection.py`).
+acknowledged it (`tcp_acked_id`), and the client has sent something after that (`connection.py`).
 
 A modern client takes any split of the stream: from its login on there is no gap.
 
@@ -78,8 +78,7 @@ class SendQueue:
         "_size",
         "_sock",
         "_when_room",
-        "_written",
-        "confirmed",
+        "_written_id",
         "finished_at",
         "finishing",
         "has_room",
@@ -87,6 +86,7 @@ class SendQueue:
         "last_words_at",
         "read_bytes",
         "stalled_since",
+        "tcp_acked_id",
     )
 
     def __init__(
@@ -118,8 +118,8 @@ class SendQueue:
         self._scheduled_at: float | None = None
         self._room: threading.Event | None = None
         self._when_room: Callable[[], None] | None = None
-        self._written = 0  # the last message of which all is written
-        self.confirmed = 0
+        self._written_id = 0  # the last message of which all is written
+        self.tcp_acked_id = 0
         self.read_bytes = 0  # the reader's: how many it has read
         self.has_room = True
         self.stalled_since: float | None = None
@@ -200,10 +200,10 @@ class SendQueue:
         self._tell(had_room=True)
 
     @property
-    def written(self) -> int:
+    def written_id(self) -> int:
         """The id up to which all messages were written to the socket."""
         with self._lock:  # whoever has just written one may not have noted it yet
-            return self._written
+            return self._written_id
 
     @property
     def is_empty(self) -> bool:
@@ -347,8 +347,8 @@ class SendQueue:
         self._rest = b""
         self.stalled_since = None
         self._last_at = time.monotonic()
-        if self._rest_id > self._written:
-            self._written = self._rest_id
+        if self._rest_id > self._written_id:
+            self._written_id = self._rest_id
             if self._confirm_at is None:
                 self._confirm_delay = max(self._gap, CONFIRM_DELAY)
                 self._confirm_at = self._last_at + self._confirm_delay
@@ -359,7 +359,7 @@ class SendQueue:
         if self._confirm_at is None or now < self._confirm_at:
             return
         if not self._rest and tcp.unacknowledged(self._sock) == 0 and not self._has_unread():
-            self.confirmed = self._written
+            self.tcp_acked_id = self._written_id
             self._confirm_at = None
         else:
             self._confirm_delay = min(2 * self._confirm_delay, CONFIRM_DELAY_MAX)

@@ -342,8 +342,8 @@ class Services:
         is_group = request.groupName is not None
         if not is_group and not self._is_user(partner):
             raise Refused(ErrorCode.NO_SUCH_USER)
-        # `given` is asked before the database is: what is given meanwhile need not be in the page.
-        page = Page(request.username, is_group, partner, 0, before, session.given)
+        # `sent_id` is asked before the database is: what is given meanwhile need not be in the page.
+        page = Page(request.username, is_group, partner, 0, before, session.sent_id)
         with self._reading() as dao:
             if is_group:
                 page = page._replace(since=_member_since(dao, partner, request.username))

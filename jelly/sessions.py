@@ -23,7 +23,7 @@ is. All of that may come again after a cut; and who acknowledges nothing is not 
 class Transport(Protocol):
     """Where a session's frames go. Every method may be called by any thread and none of them waits."""
 
-    confirmed: int
+    tcp_acked_id: int
     """The id up to which the client's machine has acknowledged the notices (TCP says so, not the client)."""
 
     is_closed: bool
@@ -104,11 +104,11 @@ class Session:
         "address",
         "caught_up",
         "closing",
-        "given",
+        "delivered_id",
         "has_heartbeat",
         "is_modern",
         "resumed",
-        "settled",
+        "sent_id",
         "token_hash",
         "transport",
         "user",
@@ -128,10 +128,10 @@ class Session:
         self.closing = False
         # The reader's: has it ever sent a heartbeat; and up to which id were its messages reported delivered.
         self.has_heartbeat = False
-        self.settled = 0
+        self.delivered_id = 0
         # The store thread's: see delivery.py.
         self.caught_up = False
-        self.given = 0
+        self.sent_id = 0
 
     @property
     def has_room(self) -> bool:

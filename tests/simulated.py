@@ -182,7 +182,7 @@ class Wire:
         self.on_room: Callable[[], None] = lambda: None
         self.connection: SimulatedConnection
         # What Connection and Session look at.
-        self.read_bytes = self.written = self.confirmed = 0
+        self.read_bytes = self.written_id = self.tcp_acked_id = 0
         self.is_closed = False
         self.is_full = False
         self._has_room = True
@@ -249,7 +249,7 @@ class Wire:
         """Let go what the network takes."""
         while (self._responses or self._notices) and len(self.to_client) < self._capacity:
             id, frame = (0, self._responses.popleft()) if self._responses else self._notices.popleft()
-            self.written = max(self.written, id)
+            self.written_id = max(self.written_id, id)
             if not self.is_cut:
                 self.to_client.append((id, frame))
         if self.finishing and not self._responses:
@@ -268,7 +268,7 @@ class Wire:
     def look(self) -> None:
         """See whether TCP has acknowledged everything, and nothing has come since."""
         if not (self._notices or self._responses or self.to_client or self.to_server or self.is_cut):
-            self.confirmed = self.written
+            self.tcp_acked_id = self.written_id
 
     def finish(self, last_words: bytes = b"") -> None:
         if last_words and not self.finishing and not self.is_closed:

@@ -139,7 +139,7 @@ def test_nothing_else_settles_anything(server: JellyServer) -> None:
         bob.heartbeat()
         bob.ok(OWN_PROFILE)
         [connection] = [c for c in tuple(server.connections) if c.session.user == "bob"]
-        assert (connection.send_queue.written, connection.send_queue.confirmed) == (0, 0)
+        assert (connection.send_queue.written_id, connection.send_queue.tcp_acked_id) == (0, 0)
     wait_until(lambda: not server.connections)
     with logged_in(server.port, "bob", features=ACKS) as bob:
         assert take(bob, 2) == first

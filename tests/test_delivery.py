@@ -35,7 +35,7 @@ def waits_for_bob(server: JellyServer) -> int:
 def confirmed(server: JellyServer, upto: int) -> bool:
     """Whether the server knows that bob's TCP has the messages up to an id."""
     session = server.sessions.get("bob")
-    return session is not None and session.transport.confirmed >= upto
+    return session is not None and session.transport.tcp_acked_id >= upto
 
 
 def test_cut_before_another_word(server: JellyServer) -> None:

@@ -149,7 +149,7 @@ def test_without_ack_a_message_counts_as_for_a_classic_client(server: JellyServe
         alice.message("bob", "hello")
         assert bob.receive() == (NOTICE, PERSON_MESSAGE, 0, HELLO)
         [connection] = [c for c in tuple(server.connections) if c.session.user == "bob"]
-        wait_until(lambda: connection.send_queue.confirmed)
+        wait_until(lambda: connection.send_queue.tcp_acked_id)
         bob.heartbeat()
         bob.ok(OWN_PROFILE)  # so the heartbeat was read
         bob.reset()

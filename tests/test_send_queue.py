@@ -72,7 +72,7 @@ def test_frames_to_a_classic_client_are_spaced(classic: Line) -> None:
     assert [data for data, _ in frames] == [b"one", b"two", b"three"]
     assert frames[0][1] - started < 0.09
     assert frames[2][1] - frames[0][1] >= 0.19
-    wait_until(lambda: classic.send_queue.written == 3)
+    wait_until(lambda: classic.send_queue.written_id == 3)
 
 
 def test_a_response_goes_at_once_after_a_response(classic: Line) -> None:
@@ -128,7 +128,7 @@ def test_responses_and_notices_take_turns(classic: Line) -> None:
 def test_confirmed_when_tcp_has_everything(classic: Line) -> None:
     """What the other side's TCP acknowledged is confirmed a moment later, without anybody's doing."""
     classic.send_queue.send(notices=[(7, b"x")])
-    wait_until(lambda: classic.send_queue.confirmed == 7)
+    wait_until(lambda: classic.send_queue.tcp_acked_id == 7)
 
 
 def test_not_confirmed_while_something_lies_unread(classic: Line) -> None:
@@ -137,10 +137,10 @@ def test_not_confirmed_while_something_lies_unread(classic: Line) -> None:
     wait_until(lambda: classic.socket.recv(100, socket.MSG_PEEK))
     classic.send_queue.send(notices=[(7, b"x")])
     classic.send_queue.resume()
-    assert classic.send_queue.confirmed == 0
+    assert classic.send_queue.tcp_acked_id == 0
     assert classic.socket.recv(100) == b"early"
     classic.send_queue.read_bytes += len(b"early")
-    wait_until(lambda: classic.send_queue.confirmed == 7)
+    wait_until(lambda: classic.send_queue.tcp_acked_id == 7)
 
 
 def test_without_a_gap_everything_goes_in_one_piece(stream: Line) -> None:
@@ -161,7 +161,7 @@ def test_what_the_socket_does_not_take_is_finished_later(stream: Line) -> None:
     assert stream.read(10_000_000) == b"".join(data for _, data in frames)
     wait_until(lambda: stream.rooms == [True])
     assert stream.send_queue.has_room
-    wait_until(lambda: stream.send_queue.written == 100)
+    wait_until(lambda: stream.send_queue.written_id == 100)
     assert stream.send_queue.stalled_since is None
 
 
@@ -225,9 +225,9 @@ def test_what_need_not_be_confirmed(stream: Line, ids: list[int], written: int) 
     """A notice without an id moves no mark, and hides none of another notice that leaves together with it."""
     stream.send_queue.send(notices=[(id, b"n") for id in ids])
     assert stream.read(len(ids)) == b"n" * len(ids)
-    assert stream.send_queue.written == written
+    assert stream.send_queue.written_id == written
     if written:
-        wait_until(lambda: stream.send_queue.confirmed == written)
+        wait_until(lambda: stream.send_queue.tcp_acked_id == written)
 
 
 class SlowToReturn:
@@ -250,7 +250,7 @@ def test_what_the_client_has_is_written(stream: Line) -> None:
     with ThreadPoolExecutor() as pool:
         sending = pool.submit(stream.send_queue.send, notices=[(7, b"n")])
         assert stream.read(1) == b"n"
-        written = pool.submit(lambda: stream.send_queue.written)
+        written = pool.submit(lambda: stream.send_queue.written_id)
         with pytest.raises(TimeoutError):
             written.result(0.05)
         slow.may_return.set()
@@ -278,7 +278,7 @@ def test_one_who_confirms_nothing_is_looked_at_no_more_often(quick: Line) -> Non
         assert quick.read(2) == b"ab"
         wait_until(lambda: time.monotonic() > quick.send_queue._last_at + 0.04)
     wait_until(lambda: len(quick.flusher._times) == 1)
-    assert quick.send_queue.confirmed == 0
+    assert quick.send_queue.tcp_acked_id == 0
 
 
 def test_close_drops_everything(stream: Line) -> None:

@@ -123,7 +123,7 @@ def test_each_login_has_its_own_token(server: JellyServer) -> None:
 class NullTransport:
     """A transport for sessions of which nothing is sent."""
 
-    confirmed = 0
+    tcp_acked_id = 0
     has_room = True
     is_closed = False
     is_full = False

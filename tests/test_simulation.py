@@ -68,7 +68,9 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     "a session begins as if it had everything": [
         (Delivery, "begin", "session.caught_up = False", "session.caught_up = True"),
     ],
-    "a page skips one": [(Delivery, "feed", "session.given = notices[-1][0]", "session.given = notices[-1][0] + 1")],
+    "a page skips one": [
+        (Delivery, "feed", "session.sent_id = notices[-1][0]", "session.sent_id = notices[-1][0] + 1")
+    ],
     "caught up too early": [(Delivery, "feed", "len(waiting) < limit", "len(waiting) <= limit")],
     "pushes to those who are behind": [(Delivery, "push", "if not session.caught_up:", "if False:")],
     "never falls behind": [(Delivery, "flush", "if not session.has_room:", "if False:")],
@@ -95,7 +97,7 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     "keeps old members": [(GroupCache, "set_members", "group.members = members", "pass")],
     "keeps members in doubt": [(GroupCache, "forget_all", "self._groups.clear()", "pass")],
     "shows what is still to be delivered": [
-        (Dao, "read_back", "page.before, reader, page.given", "page.before, '', page.given"),
+        (Dao, "read_back", "page.before, reader, page.sent_id", "page.before, '', page.sent_id"),
     ],
     "shows what is not filed to nobody": [(Dao, "read_back", "(unfiled + rows)", "rows")],
     "keeps a session whose connection has ended": [
