@@ -18,7 +18,7 @@ from jelly import tcp
 from jelly.codec import HEADER, Decoder, Frame, Sign, Type
 from jelly.errors import ErrorCode, Refused
 from jelly.messages import parse_ack
-from jelly.queue_dispatch import Lane
+from jelly.queue_dispatch import Lane, PendingRequest
 from jelly.send_queue import SendQueue
 from jelly.sessions import Session
 from jelly.tls import TlsFilter
@@ -115,13 +115,15 @@ class Connection(socketserver.BaseRequestHandler):
             self.incomplete_since = None
         elif frames or self.incomplete_since is None:
             self.incomplete_since = now
-        requests = [frame for frame in frames if frame.type not in UNANSWERED or not self._is_done(frame)]
-        if requests:
-            self.server.dispatcher.submit(self.lane, requests, now)
+        requests = [
+            PendingRequest(frame, now) for frame in frames if frame.type not in UNANSWERED or not self._is_done(frame)
+        ]
         if decoder.error_type is not None:
-            broken = Frame(Sign.REQUEST, decoder.error_type, 0, b"")
-            self.server.dispatcher.submit_error(self.lane, broken, now, ErrorCode.MALFORMED_FRAME)
+            malformed = Frame(Sign.REQUEST, decoder.error_type, 0, b"")
+            requests.append(PendingRequest(malformed, now, ErrorCode.MALFORMED_FRAME))
             self.incomplete_since = None
+        if requests:
+            self.server.dispatcher.submit(self.lane, requests)
         if self.lane.is_full or send_queue.is_full:
             self._pause()
 

@@ -19,12 +19,9 @@ from jelly import messages
 from jelly.codec import Type
 from jelly.dao import Dao, StoredMessage
 from jelly.errors import log_failure
-from jelly.sessions import Session, Sessions
+from jelly.sessions import Notice, Response, Session, Sessions
 
 log = logging.getLogger("jelly.delivery")
-
-Responses = dict[Session, list[tuple[bytes, float]]]
-"""What is to be sent to sessions beside their messages: frames, each with the time at which its request came in."""
 
 PAGE = 100
 """How many messages are read from an inbox at a time, if they are small."""
@@ -37,7 +34,7 @@ class Delivery:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._outgoing: dict[Session, list[tuple[int, bytes]]] = {}
+        self._outgoing: dict[Session, list[Notice]] = {}
         self._limit = PAGE
         self._hungry: dict[Session, None] = {}  # behind, and with room: an ordered set
 
@@ -57,10 +54,10 @@ class Delivery:
             outgoing = self._outgoing.get(session)
             if outgoing is None:
                 outgoing = self._outgoing[session] = []
-            outgoing.append((message.id, frame))
+            outgoing.append(Notice(message.id, frame))
             session.sent_id = message.id
 
-    def flush(self, responses: Responses | None = None) -> None:
+    def flush(self, responses: dict[Session, list[Response]] | None = None) -> None:
         """Send what was pushed, and responses: everything for one session at once."""
         responses = responses or {}
         outgoing, self._outgoing = self._outgoing, {}
@@ -103,7 +100,7 @@ class Delivery:
                 average = sum(len(message.content) for message in waiting) // len(waiting)
                 self._limit = max(2, min(PAGE, PAGE_BYTES // (average + 100)))
             if notices:
-                session.sent_id = notices[-1][0]
+                session.sent_id = notices[-1].id
                 _send(session, notices)
             if len(waiting) < limit and len(notices) == len(waiting):
                 session.caught_up = True
@@ -122,18 +119,14 @@ class Delivery:
             self._hungry[session] = None
 
 
-def _send(
-    session: Session, notices: Sequence[tuple[int, bytes]], responses: Sequence[tuple[bytes, float]] = ()
-) -> None:
+def _send(session: Session, notices: Sequence[Notice], responses: Sequence[Response] = ()) -> None:
     if session.window is not None:
         session.window.add(notices)  # first: the acknowledgement may be here before we are back
-        notices = [(0, frame) for _, frame in notices]
+        notices = [Notice(0, frame) for _, frame in notices]
     send_or_close(session, responses, notices)
 
 
-def send_or_close(
-    session: Session, responses: Sequence[tuple[bytes, float]], notices: Sequence[tuple[int, bytes]] = ()
-) -> None:
+def send_or_close(session: Session, responses: Sequence[Response], notices: Sequence[Notice] = ()) -> None:
     """Send frames. If that fails, which is a bug, only this connection ends: its client would wait for an answer for
     ever, and miss a message until it comes again.
     """
@@ -144,15 +137,15 @@ def send_or_close(
         session.transport.close()
 
 
-def _page(waiting: list[StoredMessage], with_ids: bool) -> list[tuple[int, bytes]]:
-    notices: list[tuple[int, bytes]] = []
+def _page(waiting: list[StoredMessage], with_ids: bool) -> list[Notice]:
+    notices: list[Notice] = []
     size = 0
     for message in waiting:
         frame = _notice(message, with_ids)
         size += len(frame)
         if notices and size > PAGE_BYTES:
             break
-        notices.append((message.id, frame))
+        notices.append(Notice(message.id, frame))
     return notices
 
 

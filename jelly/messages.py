@@ -345,6 +345,10 @@ def response(type: int, values: Mapping[str, Any] | None = None) -> bytes:
     return encode(Sign.RESPONSE, type, Status.SUCCESS, body.encode())
 
 
+SUCCESS: dict[int, bytes] = {type: response(type) for type in Type}
+"""The responses to requests that went well and have nothing to say."""
+
+
 def error_response(type: int, status: Status, code: ErrorCode, sentence: str = "") -> bytes:
     """A frame that says what went wrong: the code for programs, the sentence for people."""
     body = _encode({"error": code, "message": sentence or SENTENCES[code]})

@@ -215,7 +215,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             link = Link(self.database)
             dao = self._links.dao = Dao(link)
             self._all_links.append(link)
-        with self.dispatcher.away():
+        with self.dispatcher.blocking():
             yield dao
 
 

@@ -12,12 +12,28 @@ import threading
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 MAX_UNACKNOWLEDGED = 1000
 MAX_UNACKNOWLEDGED_BYTES = 1024 * 1024
 """With more messages, or bytes of frames, that it has not acknowledged a session is given no more until half of it
 is. All of that may come again after a cut; and who acknowledges nothing is not to get the whole inbox."""
+
+
+class Response(NamedTuple):
+    """A frame that answers a request."""
+
+    frame: bytes
+    received_at: float
+    """When the request came in, in monotonic seconds: towards a classic client it decides when this may leave."""
+
+
+class Notice(NamedTuple):
+    """A frame that the client did not ask for."""
+
+    id: int
+    """The message that it brings, or 0 if TCP need not confirm its arrival."""
+    frame: bytes
 
 
 class Transport(Protocol):

@@ -25,7 +25,7 @@ from jelly.groups import GroupCache
 from jelly.messages import MESSAGES, encode_request, parse_object
 from jelly.passwords import LoginGuard, hash_token
 from jelly.presence import Presence
-from jelly.queue_dispatch import Dispatcher, Lane
+from jelly.queue_dispatch import Dispatcher, Lane, PendingRequest
 from jelly.services import Policy, Services
 from jelly.sessions import Session, Sessions
 from jelly.store import Store
@@ -324,15 +324,16 @@ class WatchedDispatcher(Dispatcher):
 
     overseer: Overseer
 
-    def submit(self, lane: Lane, frames: Sequence[Frame], asked_at: float) -> None:
+    def submit(self, lane: Lane, requests: list[PendingRequest]) -> None:
         wire = cast(Wire, lane.session.transport)
-        for frame in frames:
-            self.overseer.asks(wire, wire.device.user, frame)
-        super().submit(lane, frames, asked_at)
+        for request in requests:
+            if request.error is None:
+                self.overseer.asks(wire, wire.device.user, request.frame)
+        super().submit(lane, requests)
 
     @property
     def has_work(self) -> bool:
-        return not self._queue.empty()
+        return bool(self._queue.queue)
 
     @property
     def queue_size(self) -> int:
@@ -344,7 +345,7 @@ class WatchedDispatcher(Dispatcher):
 
     def serve_next(self) -> None:
         """What a worker does with one lane."""
-        job = self._serve(self._queue.get_nowait())
+        job = self._serve(self._queue.queue.popleft())
         if job is not None:
             self._store.submit([job])
 

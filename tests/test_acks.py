@@ -299,7 +299,7 @@ def test_it_does_not_wait_in_the_queue(start_server: StartServer, tmp_path: Path
             occupy_the_store(server, alice, "alice")
             for _ in range(2):
                 alice.send_message("alice", "waits")
-            wait_until(lambda: len(lane_of(server, "alice").items) == 2)
+            wait_until(lambda: len(lane_of(server, "alice").waiting) == 2)
             bob.ack(id)
             wait_until(lambda: unacknowledged(server) == 0)
         assert [alice.receive_response().status for _ in range(3)] == [SUCCESS] * 3

@@ -18,6 +18,8 @@ from jelly import database, passwords, store
 from jelly.dao import Dao, StoredMessage
 from jelly.database import Link, open_database
 from jelly.errors import StartError, StoreError
+from jelly.groups import Group
+from jelly.outcomes import NewMessage
 
 COLLATIONS = ["utf8mb4_general_ci", "utf8mb4_unicode_ci", "latin1_swedish_ci", "utf8mb3_bin"]
 
@@ -76,9 +78,9 @@ def test_the_largest_batch_fits_into_a_packet(mariadb: PrivateMariaDB) -> None:
     """Whatever its characters, what the store takes at once is not too much for MariaDB's max_allowed_packet."""
     session: Any = None
     content = "😀" * 16_000
-    new = store.NewMessage(0x15, "alice", "bob", content, 0, None, receivers=lambda: ["bob"])
+    new = NewMessage(0x15, "alice", "bob", content, 0, None)
     jobs = deque(store.Job(session, [new] * 64, [0.0] * 64, 64 * len(content.encode()), print) for _ in range(20))
-    count = sum(len(job.entries) for job in store._take(jobs))
+    count = sum(len(job.entries) for job in store._take_jobs(jobs))
     for dao in reopen(mariadb.fresh_database("large")):
         messages = [StoredMessage(id, False, "alice", "bob", content, 0) for id in range(count)]
         dao.add_messages(messages, [("bob", message.id) for message in messages])
@@ -87,9 +89,9 @@ def test_the_largest_batch_fits_into_a_packet(mariadb: PrivateMariaDB) -> None:
 def test_a_batch_of_messages_to_large_groups(mariadb: PrivateMariaDB) -> None:
     """It ends long before its rows take seconds to write; and what is left fits into MariaDB's packets."""
     session: Any = None
-    new = store.NewMessage(0x16, "alice", "g", "x", 0, None, receivers=list, count=1000)
+    new = NewMessage(0x16, "alice", "g", "x", 0, None, Group("g", "alice", ("alice",) * 1000, 0.0))
     jobs = deque(store.Job(session, [new], [0.0], 1, print) for _ in range(20))
-    assert len(store._take(jobs)) == 4
+    assert len(store._take_jobs(jobs)) == 4
     names = [f"a_member_with_a_long_name_{number:06}" for number in range(12_001)]
     for dao in reopen(mariadb.fresh_database("large")):
         dao.add_messages([StoredMessage(1, True, "alice", "g", "x", 0)], [(name, 1) for name in names])

@@ -21,8 +21,9 @@ from jelly.dao import Dao
 from jelly.database import Link, SqliteDatabase
 from jelly.delivery import Delivery
 from jelly.filing import Filing
+from jelly.outcomes import NewMessage
 from jelly.sessions import Session, Sessions
-from jelly.store import Job, NewMessage, Store
+from jelly.store import Job, Store
 
 TESTED = {
     "sqlite": [1, 2, 4, 5, 6],
@@ -166,7 +167,7 @@ def test_a_commit_in_doubt_is_taken_back(line_breaks: type[LineThatBreaks], star
 class Notices:
     """A transport that notes which messages it was given."""
 
-    confirmed = 0
+    tcp_acked_id = 0
     is_closed = False
     is_full = False
     has_room = True
@@ -195,7 +196,7 @@ def test_a_commit_in_doubt_is_not_fed(line_breaks: type[LineThatBreaks], tmp_pat
     sessions.attach(bob)
     delivery.begin(bob)
     writer = Store(Dao(link), delivery, Filing(30))
-    new = NewMessage(0x15, "alice", "bob", "denied", 0, None, receivers=lambda: ["bob"])
+    new = NewMessage(0x15, "alice", "bob", "denied", 0, None)
     writer.submit([Job(Session(Notices(), "127.0.0.1"), [new], [0.0], 0, lambda: None)])
     line_breaks.breaks = True
     writer.start()

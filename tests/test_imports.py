@@ -16,7 +16,7 @@ LAYERS = [
     {"client_api"}, {"client.conversation"}, {"client.opening", "client.inbox", "client.outgoing"},
     {"client.line", "client.requests"}, {"client.callbacks", "client.states", "client"},
     {"server"}, {"watchdog"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"},
-    {"delivery", "presence", "filing"}, {"demo"},
+    {"outcomes", "delivery", "presence", "filing"}, {"demo"},
     {"dao", "config"},
     {"database", "sessions", "groups", "passwords", "rate", "send_queue", "tls"},
     {"messages", "tcp", "scheduling"},

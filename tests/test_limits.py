@@ -33,8 +33,8 @@ from wire import (
 
 from jelly import services
 from jelly.messages import PROFILE_LIMITS
+from jelly.outcomes import CpuTask, Write
 from jelly.send_queue import SendQueue
-from jelly.store import Change
 
 ROOT = Path(__file__).parent.parent
 
@@ -133,9 +133,9 @@ def test_a_service_that_raises_at_any_stage(
 
     outcomes: dict[str, Any] = {
         "at once": lambda session, request: fail(),
-        "while hashing": lambda session, request: services.Slow(fail),
-        "while writing": lambda session, request: Change(ADD_FRIEND, fail, fail),
-        "after the commit": lambda session, request: Change(ADD_FRIEND, lambda dao: None, fail),
+        "while hashing": lambda session, request: CpuTask(fail),
+        "while writing": lambda session, request: Write(ADD_FRIEND, fail, fail),
+        "after the commit": lambda session, request: Write(ADD_FRIEND, lambda dao: None, fail),
     }
     logged: list[str] = []
     for module in ("queue_dispatch", "store"):
