@@ -29,7 +29,7 @@ from jelly.queue_dispatch import Dispatcher, RequestQueue
 from jelly.send_queue import SendQueue
 from jelly.server import JellyServer
 from jelly.services import Services
-from jelly.sessions import Notice, Session
+from jelly.sessions import Notice, Response, Session
 from jelly.store import Store
 from jelly.watchdog import Watchdog
 
@@ -169,8 +169,8 @@ def delivered_when_written() -> None:
         stores.append(self)
         init(self, *arguments, **options)
 
-    def send_and_forget(session: Session, notices: Sequence[Notice], *responses: Any) -> None:
-        send(session, notices, *responses)
+    def send_and_forget(session: Session, responses: Sequence[Response], notices: Sequence[Notice]) -> None:
+        send(session, responses, notices)
         if session.user is not None:
             stores[0].delivered(session.user, notices[-1][0])
 

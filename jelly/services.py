@@ -114,11 +114,27 @@ class Services:
         }
 
     def serve(self, session: Session, frame: Frame) -> Outcome:
-        """What is to happen for one frame. Raises nothing but StoreError and bugs."""
+        """What becomes of one frame. Raises nothing but StoreError, unless there is a bug."""
         try:
-            return self._serve(session, frame)
+            service = self._service(session, frame)
+            request = messages.parse_request(frame.type, frame.body)
+            actor = request.actor
+            if actor != session.user and session.user is not None and actor is not None:
+                raise Refused(ErrorCode.NOT_YOURSELF)
+            return service(session, request)
         except Refused as error:
             return self.refused(session, frame.type, error)
+
+    def _service(self, session: Session, frame: Frame) -> Callable[[Session, Any], Outcome]:
+        """The method for a frame. Raises Refused if the session may not ask for that now."""
+        if frame.sign != Sign.REQUEST:
+            raise Refused(ErrorCode.MALFORMED_FRAME, "Clients may send requests only: the sign must be 0x01.")
+        service = self._table.get(frame.type)
+        if service is None or (frame.type == Type.HISTORY and session.user is not None and session.window is None):
+            raise Refused(ErrorCode.UNKNOWN_TYPE)  # HISTORY exists only for sessions that were granted "ack"
+        if (session.user is None) != (frame.type in BEFORE_LOGIN):
+            raise Refused(ErrorCode.NOT_LOGGED_IN if session.user is None else ErrorCode.ALREADY_LOGGED_IN)
+        return service
 
     def refused(self, session: Session, type: int, error: Refused) -> Answer:
         """The answer to a request that was refused.
@@ -128,23 +144,6 @@ class Services:
         """
         stays = session.user is not None or error.code in (ErrorCode.UNKNOWN_TYPE, ErrorCode.MALFORMED_FRAME)
         return Answer(messages.refusal(type, error), close=not stays)
-
-    def _serve(self, session: Session, frame: Frame) -> Outcome:
-        if frame.sign != Sign.REQUEST:
-            raise Refused(ErrorCode.MALFORMED_FRAME, "Only requests go to the server: the sign must be 0x01.")
-        service = self._table.get(frame.type)
-        if service is None or (frame.type == Type.HISTORY and session.user is not None and session.window is None):
-            raise Refused(ErrorCode.UNKNOWN_TYPE)  # what came with "ack" exists only for those who were granted it
-        if session.user is None:
-            if frame.type not in BEFORE_LOGIN:
-                raise Refused(ErrorCode.NOT_LOGGED_IN)
-        elif frame.type in BEFORE_LOGIN:
-            raise Refused(ErrorCode.ALREADY_LOGGED_IN)
-        request = messages.parse_request(frame.type, frame.body)
-        # The name of the one who asks stands first in every body but an ACK's.
-        if request[0] != session.user and session.user is not None and frame.type != Type.ACK:
-            raise Refused(ErrorCode.NOT_YOURSELF)
-        return service(session, request)
 
     # --- coming and going -------------------------------------------------------------------------------
 
@@ -283,8 +282,9 @@ class Services:
         """A message to one user, online or not."""
         receiver = request.receiver
         try:
-            self._check_rate(request.sender)
-            if not self._is_user(receiver):
+            if self._policy.message_rate:
+                self._check_rate(request.sender)
+            if receiver not in self._known_users and not self._is_user(receiver):
                 raise Refused(ErrorCode.NO_SUCH_USER)
         except Refused as error:
             return _refused_message(Type.PERSON_MESSAGE, request, error)
@@ -294,7 +294,8 @@ class Services:
         """A message to all other members of a group."""
         sender = request.sender
         try:
-            self._check_rate(sender)
+            if self._policy.message_rate:
+                self._check_rate(sender)
             group = self._group(request.receiver)
             if sender not in group.members:
                 raise Refused(ErrorCode.NOT_A_MEMBER, "Only members may write to the group.")
@@ -332,7 +333,7 @@ class Services:
         return Answer(response(Type.HISTORY, {"username": request.username, "messages": past, "more": more}))
 
     def _check_rate(self, user: str) -> None:
-        if self._policy.message_rate and not self._rate.takes(user):
+        if not self._rate.takes(user):
             raise Refused(ErrorCode.RATE_LIMITED)
 
     # --- groups -----------------------------------------------------------------------------------------

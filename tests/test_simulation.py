@@ -69,7 +69,7 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
         (Delivery, "begin", "session.caught_up = False", "session.caught_up = True"),
     ],
     "a page skips one": [
-        (Delivery, "feed", "session.sent_id = notices[-1][0]", "session.sent_id = notices[-1][0] + 1")
+        (Delivery, "feed", "session.sent_id = notices[-1].id", "session.sent_id = notices[-1].id + 1")
     ],
     "caught up too early": [(Delivery, "feed", "len(waiting) < limit", "len(waiting) <= limit")],
     "pushes to those who are behind": [(Delivery, "push", "if not session.caught_up:", "if False:")],
