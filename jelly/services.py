@@ -421,9 +421,10 @@ class Services:
         return Write(type, write, after)
 
     def _group(self, name: str) -> Group:
-        def load() -> tuple[str, list[str]] | None:
+        def load() -> list[str] | None:
             with self._reading() as dao:
-                return dao.group(name)
+                group = dao.group(name)
+            return None if group is None else group[1]
 
         group = self._groups.get(name, load) if is_valid_name(name) else None
         if group is None:

@@ -394,7 +394,7 @@ class SimulatedServer:
         sizes: dict[str, Any] = {
             "sessions": self.sessions._by_user,
             "hungry": self.delivery._hungry,
-            "outgoing": self.delivery._outgoing,
+            "pushed": self.delivery._pushed,
             "unfiled": self.filing._unfiled,
             "jobs": self.store._jobs,
             "delivered": self.store._delivered,

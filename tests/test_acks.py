@@ -405,7 +405,7 @@ def test_who_comes_and_goes_misses_nothing(sqlite: JellyServer) -> None:
 
 def window(*ids: int) -> Window:
     made = Window()
-    made.add([(id, b"x" * 100) for id in ids])
+    made.add([Notice(id, b"x" * 100) for id in ids])
     return made
 
 
@@ -423,9 +423,9 @@ def test_only_what_is_open_can_be_acknowledged() -> None:
 def test_full_until_half_of_it_is_acknowledged(size: int, most: int) -> None:
     """Both in messages and in bytes."""
     open = Window()
-    open.add([(id, b"x" * size) for id in range(1, most + 1)])
+    open.add([Notice(id, b"x" * size) for id in range(1, most + 1)])
     assert open.has_room
-    open.add([(most + 1, b"x" * size)])
+    open.add([Notice(most + 1, b"x" * size)])
     assert not open.has_room
     open.acknowledge(most // 2)
     assert not open.has_room

@@ -89,7 +89,7 @@ def test_the_largest_batch_fits_into_a_packet(mariadb: PrivateMariaDB) -> None:
 def test_a_batch_of_messages_to_large_groups(mariadb: PrivateMariaDB) -> None:
     """It ends long before its rows take seconds to write; and what is left fits into MariaDB's packets."""
     session: Any = None
-    new = NewMessage(0x16, "alice", "g", "x", 0, None, Group("g", "alice", ("alice",) * 1000, 0.0))
+    new = NewMessage(0x16, "alice", "g", "x", 0, None, Group(("alice",) * 1000))
     jobs = deque(store.Job(session, [new], [0.0], 1, print) for _ in range(20))
     assert len(store._take_jobs(jobs)) == 4
     names = [f"a_member_with_a_long_name_{number:06}" for number in range(12_001)]
