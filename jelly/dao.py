@@ -1,14 +1,14 @@
 """Everything that Jelly asks of its database: one method a question, all SQL in this file.
 
-A `Dao` works over one `Link`, so it belongs to one thread at a time. Reads may run anywhere; what writes is
-called by the store thread alone (`store.py`), inside its transaction. That is why a method may look first and
-write then: nobody writes in between. All methods raise StoreError when the database fails.
+A `Dao` works over one `DatabaseConnection`, so it belongs to one thread at a time. Reads may run on
+any thread. Only the store thread (`store.py`) calls methods that write, inside its transaction. That is
+why a method may look first and write then. All methods raise StoreError when the database fails.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-from jelly.database import Link
+from jelly.database import DatabaseConnection
 
 CHUNK = 100
 """How many values one statement of varying length takes."""
@@ -56,68 +56,72 @@ class Page(NamedTuple):
 
 
 class Dao:
-    """The queries, over one link."""
+    """The queries, over one connection."""
 
-    def __init__(self, link: Link) -> None:
-        self.link = link
+    def __init__(self, connection: DatabaseConnection) -> None:
+        self.connection = connection
         self._next_id, self._last_id = 1, 0  # none left: the first one to be asked for sets a block aside
 
     # --- users and tokens -------------------------------------------------------------------------------
 
     def has_user(self, username: str) -> bool:
-        return bool(self.link.query("SELECT 1 FROM users WHERE username = ?", (username,)))
+        return bool(self.connection.query("SELECT 1 FROM users WHERE username = ?", (username,)))
 
     def password_hash(self, username: str) -> str | None:
-        rows = self.link.query("SELECT password FROM users WHERE username = ?", (username,))
+        rows = self.connection.query("SELECT password FROM users WHERE username = ?", (username,))
         return rows[0][0] if rows else None
 
     def add_user(self, username: str, password_hash: str) -> None:
-        self.link.change("INSERT INTO users (username, password) VALUES (?, ?)", (username, password_hash))
+        self.connection.change("INSERT INTO users (username, password) VALUES (?, ?)", (username, password_hash))
 
     def profile(self, username: str) -> dict[str, str | None]:
         """The profile's fields in the protocol's order, None where nothing was ever said."""
         fields = ("name", "sex", "age", "phone", "address", "introduction")
-        rows = self.link.query(f"SELECT {', '.join(fields)} FROM users WHERE username = ?", (username,))
+        rows = self.connection.query(f"SELECT {', '.join(fields)} FROM users WHERE username = ?", (username,))
         return dict(zip(fields, rows[0], strict=True))
 
     def update_user(self, username: str, values: dict[str, str]) -> None:
         """Set columns of a user; the keys come from the program, never from a client."""
         columns = ", ".join(f"{column} = ?" for column in values)
-        self.link.change(f"UPDATE users SET {columns} WHERE username = ?", (*values.values(), username))
+        self.connection.change(f"UPDATE users SET {columns} WHERE username = ?", (*values.values(), username))
 
     def add_token(self, token_hash: str, username: str, expires: int, now: int, keep: int) -> None:
         """Store a token; drop the user's expired ones, and the oldest beyond `keep`."""
-        self.link.change("DELETE FROM tokens WHERE username = ? AND expires <= ?", (username, now))
-        older = self.link.query("SELECT token_hash FROM tokens WHERE username = ? ORDER BY expires DESC", (username,))
+        self.connection.change("DELETE FROM tokens WHERE username = ? AND expires <= ?", (username, now))
+        older = self.connection.query(
+            "SELECT token_hash FROM tokens WHERE username = ? ORDER BY expires DESC", (username,)
+        )
         for (surplus,) in older[keep - 1 :]:
-            self.link.change("DELETE FROM tokens WHERE token_hash = ?", (surplus,))
-        self.link.change(
+            self.connection.change("DELETE FROM tokens WHERE token_hash = ?", (surplus,))
+        self.connection.change(
             "INSERT INTO tokens (token_hash, username, expires) VALUES (?, ?, ?)", (token_hash, username, expires)
         )
 
     def token_owner(self, token_hash: str, now: int) -> str | None:
-        rows = self.link.query("SELECT username FROM tokens WHERE token_hash = ? AND expires > ?", (token_hash, now))
+        rows = self.connection.query(
+            "SELECT username FROM tokens WHERE token_hash = ? AND expires > ?", (token_hash, now)
+        )
         return rows[0][0] if rows else None
 
     def remove_token(self, token_hash: str, username: str) -> None:
-        self.link.change("DELETE FROM tokens WHERE token_hash = ? AND username = ?", (token_hash, username))
+        self.connection.change("DELETE FROM tokens WHERE token_hash = ? AND username = ?", (token_hash, username))
 
     def remove_tokens(self, username: str) -> None:
-        self.link.change("DELETE FROM tokens WHERE username = ?", (username,))
+        self.connection.change("DELETE FROM tokens WHERE username = ?", (username,))
 
     def remove_old_tokens(self, after: str, now: int, limit: int) -> str | None:
         """Drop expired tokens, looking at `limit` of them at most, in the order of their hashes from one on.
 
         Returns the last hash that was looked at, None if there is none behind `after`.
         """
-        rows = self.link.query(
+        rows = self.connection.query(
             "SELECT MAX(token_hash) FROM "
             "(SELECT token_hash FROM tokens WHERE token_hash > ? ORDER BY token_hash LIMIT ?) AS few",
             (after, limit),
         )
         last: str | None = rows[0][0]
         if last is not None:
-            self.link.change(
+            self.connection.change(
                 "DELETE FROM tokens WHERE token_hash > ? AND token_hash <= ? AND expires <= ?", (after, last, now)
             )
         return last
@@ -125,34 +129,36 @@ class Dao:
     # --- friends ----------------------------------------------------------------------------------------
 
     def friends(self, username: str) -> list[str]:
-        rows = self.link.query("SELECT friend FROM friends WHERE username = ? ORDER BY friend", (username,))
+        rows = self.connection.query("SELECT friend FROM friends WHERE username = ? ORDER BY friend", (username,))
         return [friend for (friend,) in rows]
 
     def is_friend(self, username: str, friend: str) -> bool:
-        return bool(self.link.query("SELECT 1 FROM friends WHERE username = ? AND friend = ?", (username, friend)))
+        return bool(
+            self.connection.query("SELECT 1 FROM friends WHERE username = ? AND friend = ?", (username, friend))
+        )
 
     def count_friends(self, username: str) -> int:
-        return int(self.link.query("SELECT COUNT(*) FROM friends WHERE username = ?", (username,))[0][0])
+        return int(self.connection.query("SELECT COUNT(*) FROM friends WHERE username = ?", (username,))[0][0])
 
     def add_friend(self, username: str, friend: str) -> None:
-        self.link.change("INSERT INTO friends (username, friend) VALUES (?, ?)", (username, friend))
+        self.connection.change("INSERT INTO friends (username, friend) VALUES (?, ?)", (username, friend))
 
     def remove_friend(self, username: str, friend: str) -> None:
-        self.link.change("DELETE FROM friends WHERE username = ? AND friend = ?", (username, friend))
+        self.connection.change("DELETE FROM friends WHERE username = ? AND friend = ?", (username, friend))
 
     # --- groups -----------------------------------------------------------------------------------------
 
     def group(self, name: str) -> tuple[str, list[str]] | None:
         """A group's creator and its members, the creator first; None if there is no such group."""
-        rows = self.link.query("SELECT creator FROM chat_groups WHERE name = ?", (name,))
+        rows = self.connection.query("SELECT creator FROM chat_groups WHERE name = ?", (name,))
         if not rows:
             return None
-        members = self.link.query("SELECT username FROM members WHERE group_name = ? ORDER BY position", (name,))
+        members = self.connection.query("SELECT username FROM members WHERE group_name = ? ORDER BY position", (name,))
         return rows[0][0], [member for (member,) in members]
 
     def groups_of(self, username: str) -> dict[str, list[str]]:
         """The groups a user is in, each with its members, the creator first."""
-        rows = self.link.query(
+        rows = self.connection.query(
             "SELECT m.group_name, m.username FROM members AS mine JOIN members AS m ON m.group_name = mine.group_name "
             "WHERE mine.username = ? ORDER BY m.group_name, m.position",
             (username,),
@@ -163,35 +169,37 @@ class Dao:
         return groups
 
     def count_created_groups(self, username: str) -> int:
-        return int(self.link.query("SELECT COUNT(*) FROM chat_groups WHERE creator = ?", (username,))[0][0])
+        return int(self.connection.query("SELECT COUNT(*) FROM chat_groups WHERE creator = ?", (username,))[0][0])
 
     def count_groups_of(self, username: str) -> int:
-        return int(self.link.query("SELECT COUNT(*) FROM members WHERE username = ?", (username,))[0][0])
+        return int(self.connection.query("SELECT COUNT(*) FROM members WHERE username = ?", (username,))[0][0])
 
     def add_group(self, name: str, creator: str) -> None:
-        self.link.change("INSERT INTO chat_groups (name, creator) VALUES (?, ?)", (name, creator))
+        self.connection.change("INSERT INTO chat_groups (name, creator) VALUES (?, ?)", (name, creator))
         self._insert_member(name, creator, 0)
 
     def remove_group(self, name: str) -> None:
-        self.link.change("DELETE FROM members WHERE group_name = ?", (name,))
-        self.link.change("DELETE FROM chat_groups WHERE name = ?", (name,))
+        self.connection.change("DELETE FROM members WHERE group_name = ?", (name,))
+        self.connection.change("DELETE FROM chat_groups WHERE name = ?", (name,))
 
     def add_member(self, group: str, username: str) -> None:
-        last = self.link.query("SELECT MAX(position) FROM members WHERE group_name = ?", (group,))[0][0]
+        last = self.connection.query("SELECT MAX(position) FROM members WHERE group_name = ?", (group,))[0][0]
         self._insert_member(group, username, last + 1)
 
     def _insert_member(self, group: str, username: str, position: int) -> None:
-        self.link.change(
+        self.connection.change(
             "INSERT INTO members (group_name, username, position, since) VALUES (?, ?, ?, ?)",
             (group, username, position, self.next_id()),
         )
 
     def remove_member(self, group: str, username: str) -> None:
-        self.link.change("DELETE FROM members WHERE group_name = ? AND username = ?", (group, username))
+        self.connection.change("DELETE FROM members WHERE group_name = ? AND username = ?", (group, username))
 
     def member_since(self, group: str, username: str) -> int | None:
         """The first id that a message could have to which a user was a member; None if it is none."""
-        rows = self.link.query("SELECT since FROM members WHERE group_name = ? AND username = ?", (group, username))
+        rows = self.connection.query(
+            "SELECT since FROM members WHERE group_name = ? AND username = ?", (group, username)
+        )
         return int(rows[0][0]) if rows else None
 
     # --- messages ---------------------------------------------------------------------------------------
@@ -202,9 +210,9 @@ class Dao:
         Ids are set aside in blocks, so that none is used twice, whatever happens to the process or its clock.
         """
         if self._next_id > self._last_id:
-            self._next_id = int(self.link.query("SELECT value FROM meta WHERE name = 'next_id'")[0][0])
+            self._next_id = int(self.connection.query("SELECT value FROM meta WHERE name = 'next_id'")[0][0])
             self._last_id = self._next_id + ID_BLOCK - 1
-            self.link.change("UPDATE meta SET value = ? WHERE name = 'next_id'", (self._last_id + 1,))
+            self.connection.change("UPDATE meta SET value = ? WHERE name = 'next_id'", (self._last_id + 1,))
         return self._next_id
 
     def take_id(self) -> int:
@@ -219,17 +227,17 @@ class Dao:
 
     def add_messages(self, messages: Sequence[StoredMessage], inbox: Sequence[tuple[str, int]]) -> None:
         """Store messages, and a row (receiver, id) for each who is to get one."""
-        self.link.insert(
+        self.connection.insert(
             "INSERT INTO messages (id, is_group, sender, receiver, content, time, request_id, digest) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             messages,
         )
         if inbox:
-            self.link.insert("INSERT INTO inbox (receiver, message_id) VALUES (?, ?)", inbox)
+            self.connection.insert("INSERT INTO inbox (receiver, message_id) VALUES (?, ?)", inbox)
 
     def waiting(self, receiver: str, after: int, limit: int) -> list[StoredMessage]:
         """The oldest messages in somebody's inbox whose id is above `after`, at most `limit`."""
-        rows = self.link.query(
+        rows = self.connection.query(
             f"SELECT {MESSAGE} FROM inbox AS i "
             "JOIN messages AS m ON m.id = i.message_id "
             "WHERE i.receiver = ? AND i.message_id > ? ORDER BY i.message_id LIMIT ?",
@@ -247,25 +255,25 @@ class Dao:
             which = " OR ".join(["(receiver = ? AND message_id <= ?)"] * len(chunk))
             parameters = [value for pair in chunk for value in pair]
             if keep:
-                self.link.change(f"DELETE FROM inbox WHERE {which}", parameters)
+                self.connection.change(f"DELETE FROM inbox WHERE {which}", parameters)
                 continue
-            rows = self.link.query(f"SELECT DISTINCT message_id FROM inbox WHERE {which}", parameters)
-            self.link.change(f"DELETE FROM inbox WHERE {which}", parameters)
+            rows = self.connection.query(f"SELECT DISTINCT message_id FROM inbox WHERE {which}", parameters)
+            self.connection.change(f"DELETE FROM inbox WHERE {which}", parameters)
             for ids in _chunks([id for (id,) in rows]):
-                self.link.change(
+                self.connection.change(
                     f"DELETE FROM messages WHERE id IN ({', '.join('?' * len(ids))}) AND {NOBODY_WAITS}", ids
                 )
 
     def remove_messages_between(self, first: int, last: int) -> None:
         """Take back messages whose commit failed in a way that leaves open whether it happened."""
-        self.link.change("DELETE FROM inbox WHERE message_id BETWEEN ? AND ?", (first, last))
-        self.link.change("DELETE FROM messages WHERE id BETWEEN ? AND ?", (first, last))
+        self.connection.change("DELETE FROM inbox WHERE message_id BETWEEN ? AND ?", (first, last))
+        self.connection.change("DELETE FROM messages WHERE id BETWEEN ? AND ?", (first, last))
 
     # --- messages, filed --------------------------------------------------------------------------------
 
     def filed(self) -> int:
         """Messages up to and including this id are filed."""
-        return int(self.link.query("SELECT value FROM meta WHERE name = 'filed'")[0][0])
+        return int(self.connection.query("SELECT value FROM meta WHERE name = 'filed'")[0][0])
 
     def file_messages(self, after: int, limit: int, with_history: bool) -> tuple[int | None, int]:
         """File the messages behind an id, at most `limit`; the last one's id (None if there is none), and how many."""
@@ -273,24 +281,24 @@ class Dao:
         if upto is None:
             return None, 0
         if with_history:
-            self.link.change(
+            self.connection.change(
                 "INSERT INTO history (message_id, is_group, one_side, other_side) SELECT id, is_group, "
                 "CASE WHEN is_group = 1 OR receiver < sender THEN receiver ELSE sender END, "
                 "CASE WHEN is_group = 1 THEN '' WHEN receiver < sender THEN sender ELSE receiver END "
                 "FROM messages WHERE id > ? AND id <= ?",
                 (after, upto),
             )
-        self.link.change(
+        self.connection.change(
             "INSERT INTO requests (message_id, sender, request_id, digest) SELECT id, sender, request_id, digest "
             "FROM messages WHERE id > ? AND id <= ? AND request_id IS NOT NULL",
             (after, upto),
         )
-        self.link.change("UPDATE meta SET value = ? WHERE name = 'filed'", (upto,))
+        self.connection.change("UPDATE meta SET value = ? WHERE name = 'filed'", (upto,))
         return upto, count
 
     def unfiled_requests(self, after: int) -> list[tuple[int, str, str, int]]:
         """The messages with a requestId behind an id: (id, sender, requestId, digest)."""
-        return self.link.query(
+        return self.connection.query(
             "SELECT id, sender, request_id, digest FROM messages WHERE id > ? AND request_id IS NOT NULL ORDER BY id",
             (after,),
         )
@@ -300,7 +308,7 @@ class Dao:
         found = {}
         for chunk in _chunks(list(wanted)):
             which = " OR ".join(["(sender = ? AND request_id = ?)"] * len(chunk))
-            rows = self.link.query(
+            rows = self.connection.query(
                 f"SELECT sender, request_id, digest FROM requests WHERE {which}",
                 [value for pair in chunk for value in pair],
             )
@@ -321,12 +329,12 @@ class Dao:
             ]  # fmt: skip
             one_side, other_side = min(reader, partner), max(reader, partner)
         bounds = (page.since, page.before, reader, page.given, limit)
-        unfiled = self.link.query(
+        unfiled = self.connection.query(
             f"SELECT {MESSAGE} FROM messages AS m WHERE m.id > ? AND m.is_group = ? AND {belongs} "
             f"AND {WITHIN_PAGE} ORDER BY m.id DESC LIMIT ?",
             (filed, page.is_group, *sides, *bounds),
         )
-        rows = self.link.query(
+        rows = self.connection.query(
             f"SELECT {MESSAGE} FROM history AS h JOIN messages AS m ON m.id = h.message_id "
             "WHERE h.message_id <= ? AND h.is_group = ? AND h.one_side = ? AND h.other_side = ? "
             f"AND {WITHIN_PAGE} ORDER BY h.message_id DESC LIMIT ?",
@@ -340,16 +348,16 @@ class Dao:
         """Note that up to this time (in milliseconds) no id from the next one on was used."""
         first_id = self.next_id()
         # A clock that has gone back says nothing: its time would make all messages so far look old.
-        if not self.link.query("SELECT 1 FROM calendar WHERE first_id = ? OR time > ?", (first_id, now)):
-            self.link.change("INSERT INTO calendar (first_id, time) VALUES (?, ?)", (first_id, now))
+        if not self.connection.query("SELECT 1 FROM calendar WHERE first_id = ? OR time > ?", (first_id, now)):
+            self.connection.change("INSERT INTO calendar (first_id, time) VALUES (?, ?)", (first_id, now))
 
     def first_id_after(self, time: int) -> int:
         """An id, as large as is known, so that all messages with smaller ones were stored before this time."""
-        return int(self.link.query("SELECT MAX(first_id) FROM calendar WHERE time <= ?", (time,))[0][0] or 0)
+        return int(self.connection.query("SELECT MAX(first_id) FROM calendar WHERE time <= ?", (time,))[0][0] or 0)
 
     def forget_times(self, before: int) -> None:
         """Forget how old ids below this one are."""
-        self.link.change("DELETE FROM calendar WHERE first_id < ?", (before,))
+        self.connection.change("DELETE FROM calendar WHERE first_id < ?", (before,))
 
     def remove_old_messages(self, after: int, before: int, limit: int) -> int | None:
         """Drop messages with after < id < before that nobody waits for, looking at `limit` of them at most.
@@ -358,20 +366,20 @@ class Dao:
         """
         upto, _ = self._first_few("messages", "id", after, before, limit)
         if upto is not None:
-            self.link.change(f"DELETE FROM messages WHERE id > ? AND id <= ? AND {NOBODY_WAITS}", (after, upto))
-            self.link.change("DELETE FROM history WHERE message_id <= ?", (upto,))
+            self.connection.change(f"DELETE FROM messages WHERE id > ? AND id <= ? AND {NOBODY_WAITS}", (after, upto))
+            self.connection.change("DELETE FROM history WHERE message_id <= ?", (upto,))
         return upto
 
     def remove_old_requests(self, before: int, limit: int) -> bool:
         """Forget the requestIds of messages below an id, at most `limit`; whether there were any."""
         upto, _ = self._first_few("requests", "message_id", 0, before, limit)
         if upto is not None:
-            self.link.change("DELETE FROM requests WHERE message_id <= ?", (upto,))
+            self.connection.change("DELETE FROM requests WHERE message_id <= ?", (upto,))
         return upto is not None
 
     def _first_few(self, table: str, id: str, after: int, before: int, limit: int) -> tuple[int | None, int]:
         """Of the rows between two ids, at most `limit`: the last one's id (None if there is none), and how many."""
-        [(last, count)] = self.link.query(
+        [(last, count)] = self.connection.query(
             f"SELECT MAX({id}), COUNT(*) FROM "
             f"(SELECT {id} FROM {table} WHERE {id} > ? AND {id} < ? ORDER BY {id} LIMIT ?) AS few",
             (after, before, limit),

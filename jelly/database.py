@@ -2,7 +2,7 @@
 
 `dao.py` holds the queries and never asks which database it has. Here is how to connect, what to add to the
 shared schema, how to see to it that a commit is on the disk, and what to do when the database goes away: a
-`Link` drops its connection after any failure, raises StoreError, and opens a new one at its next use.
+`DatabaseConnection` drops its connection after any failure, raises StoreError, and opens a new one at its next use.
 """
 
 import contextlib
@@ -390,7 +390,7 @@ def open_database(url: str) -> Database:
     return SqliteDatabase(urllib.parse.unquote(url.removeprefix("sqlite:///")))
 
 
-class Link:
+class DatabaseConnection:
     """One connection, for one thread at a time; opened at its first use, and again after a failure.
 
     Every method raises StoreError when the database fails.
@@ -399,7 +399,7 @@ class Link:
     def __init__(self, database: Database, writes: bool = False) -> None:
         self._database = database
         self._writes = writes
-        self._connection: Any = None
+        self._raw: Any = None
         self._in_transaction = False
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
@@ -425,7 +425,7 @@ class Link:
         try:
             yield
             with self._guarded():
-                self._connection.commit()
+                self._raw.commit()
         except BaseException:
             self._roll_back()
             raise
@@ -456,10 +456,10 @@ class Link:
 
     def close(self) -> None:
         """Close the connection; a later use opens a new one."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        raw, self._raw = self._raw, None
+        if raw is not None:
             with contextlib.suppress(Exception):  # it may be dead, which is as good as closed
-                connection.close()
+                raw.close()
 
     def _run(self, sql: str, parameters: Sequence[Any], result: Callable[[Any], Any]) -> Any:
         def run() -> Any:
@@ -498,14 +498,14 @@ class Link:
             return action()
 
     def _roll_back(self) -> None:
-        if self._connection is not None:
+        if self._raw is not None:
             try:
-                self._connection.rollback()
+                self._raw.rollback()
             except self._database.errors:
                 self.close()
 
     def _open(self) -> Any:
-        if self._connection is None:
+        if self._raw is None:
             connection = self._database.connect()
             try:
                 if self._writes:
@@ -513,8 +513,8 @@ class Link:
             except BaseException:
                 connection.close()
                 raise
-            self._connection = connection
-        return self._connection
+            self._raw = connection
+        return self._raw
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -539,9 +539,9 @@ class Link:
         On MySQL a part of it may be there from a start that was cut off between two statements.
         """
         if statement.startswith("CREATE TABLE"):
-            statement = self._database.finish_table(statement, self._connection)
+            statement = self._database.finish_table(statement, self._raw)
         try:
-            self._connection.cursor().execute(statement)
+            self._raw.cursor().execute(statement)
         except self._database.errors as error:
             if not self._database.is_there_already(error):
                 raise StoreError(str(error)) from error

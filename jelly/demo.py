@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jelly.dao import Dao
-from jelly.database import Link, open_database
+from jelly.database import DatabaseConnection, open_database
 from jelly.errors import StartError, StoreError
 from jelly.passwords import hash_password
 
@@ -44,11 +44,11 @@ def demo_database(password_cost: int) -> Iterator[Demo]:
 
 def _fill(url: str, passwords: dict[str, str], cost: int) -> None:
     database = open_database(url)
-    link = Link(database, writes=True)
+    connection = DatabaseConnection(database, writes=True)
     try:
-        link.create_tables()
-        dao = Dao(link)
-        with link.transaction():
+        connection.create_tables()
+        dao = Dao(connection)
+        with connection.transaction():
             for name, password in passwords.items():
                 dao.add_user(name, hash_password(password, cost))
             for name in NAMES:
@@ -58,5 +58,5 @@ def _fill(url: str, passwords: dict[str, str], cost: int) -> None:
             for member in NAMES[1:]:
                 dao.add_member(GROUP, member)
     finally:
-        link.close()
+        connection.close()
         database.release()

@@ -21,7 +21,7 @@ from typing import Any
 from jelly.config import Settings
 from jelly.connection import Connection
 from jelly.dao import Dao
-from jelly.database import Database, Link, open_database
+from jelly.database import Database, DatabaseConnection, open_database
 from jelly.delivery import Delivery
 from jelly.errors import JellyError, StartError, StoreError, log_failure
 from jelly.filing import Filing
@@ -72,17 +72,17 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.tls_context = server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
 
         self.database = open_database(settings.database)
-        store_link = Link(self.database, writes=True)
-        _prepare_database(self.database, store_link)
-        self._links = threading.local()
-        self._all_links = [store_link]
+        store_connection = DatabaseConnection(self.database, writes=True)
+        _prepare_database(self.database, store_connection)
+        self._thread_local = threading.local()
+        self._database_connections = [store_connection]
 
         self.sessions = Sessions()
         self.groups = GroupCache(settings.group_check_interval, settings.group_idle)
         delivery = Delivery(self.sessions)
         self.presence = Presence(self.sessions)
         filing = Filing(settings.history_days)
-        self.store = Store(Dao(store_link), delivery, filing, on_doubt=self.groups.forget_all)
+        self.store = Store(Dao(store_connection), delivery, filing, on_doubt=self.groups.forget_all)
         self.flusher = Flusher()
         self.watch = Watch(self.connections, settings.heartbeat_interval * settings.heartbeat_misses)
         policy = Policy(
@@ -94,7 +94,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self._bind()
         except BaseException:
             self.flusher.stop()
-            store_link.close()
+            store_connection.close()
             self.database.release()
             raise
 
@@ -193,8 +193,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.store.stop()
         for part in (self.watch, self.flusher, self.groups):
             part.stop()
-        for link in self._all_links:
-            link.close()
+        for database_connection in self._database_connections:
+            database_connection.close()
         self.database.release()
 
     def _wait_for_outboxes(self, connections: tuple[Connection, ...], deadline: float) -> None:
@@ -208,11 +208,11 @@ class JellyServer(socketserver.ThreadingTCPServer):
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Dao]:
         """A Dao of the calling thread's own; a worker lets another one run meanwhile."""
-        dao = getattr(self._links, "dao", None)
+        dao = getattr(self._thread_local, "dao", None)
         if dao is None:
-            link = Link(self.database)
-            dao = self._links.dao = Dao(link)
-            self._all_links.append(link)
+            connection = DatabaseConnection(self.database)
+            dao = self._thread_local.dao = Dao(connection)
+            self._database_connections.append(connection)
         with self.dispatcher.away():
             yield dao
 
@@ -226,11 +226,11 @@ def _descriptor_limit() -> float:
     return float("inf") if soft == resource.RLIM_INFINITY else soft
 
 
-def _prepare_database(database: Database, link: Link) -> None:
+def _prepare_database(database: Database, connection: DatabaseConnection) -> None:
     try:
-        link.create_tables()
+        connection.create_tables()
     except JellyError as error:
-        link.close()
+        connection.close()
         database.release()
         if isinstance(error, StoreError):
             raise StartError(f"The database {database.describe()} cannot be used: {error}.") from error

@@ -192,7 +192,7 @@ class Store:
         while not self._is_done():
             self._wait_for_work()
             self.step()
-        self._dao.link.close()
+        self._dao.connection.close()
 
     def _is_done(self) -> bool:
         with self._condition:
@@ -277,7 +277,7 @@ class Store:
         has_nothing = all(isinstance(entry, Answer) for entry in entries) and not (delivered or self._doubtful)
         if has_nothing and not self._is_due(self._filing.due_at):
             return
-        with self._dao.link.transaction():
+        with self._dao.connection.transaction():
             if self._doubtful:
                 self._dao.remove_messages_between(*self._doubtful)
             if delivered:  # first, so that a login in this batch is not given them again

@@ -11,7 +11,7 @@ from faults.mariadb import PrivateMariaDB
 from jelly import store
 from jelly.config import Settings
 from jelly.dao import Dao
-from jelly.database import Link, open_database
+from jelly.database import DatabaseConnection, open_database
 from jelly.server import JellyServer
 
 StartServer = Callable[..., JellyServer]
@@ -56,10 +56,10 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def dao(database_url: str) -> Iterator[Dao]:
     """A Dao that may write, on new tables."""
     opened = open_database(database_url)
-    link = Link(opened, writes=True)
-    link.create_tables()
-    yield Dao(link)
-    link.close()
+    connection = DatabaseConnection(opened, writes=True)
+    connection.create_tables()
+    yield Dao(connection)
+    connection.close()
     opened.release()
 
 

@@ -18,7 +18,7 @@ from jelly.client.inbox import Inbox
 from jelly.codec import HEADER, Decoder, Frame, Sign, Status, Type, encode
 from jelly.connection import Connection
 from jelly.dao import Dao
-from jelly.database import Link, SqliteDatabase, _schema, _statements
+from jelly.database import DatabaseConnection, SqliteDatabase, _schema, _statements
 from jelly.delivery import Delivery
 from jelly.filing import Filing
 from jelly.groups import GroupCache
@@ -120,7 +120,7 @@ class FaultyDatabase(SqliteDatabase):
 
 
 class FaultyConnection:
-    """What `Link` needs of a DB-API connection."""
+    """What `DatabaseConnection` needs of a DB-API connection."""
 
     def __init__(self, database: FaultyDatabase) -> None:
         self._database = database
@@ -371,8 +371,8 @@ class SimulatedServer:
         self.delivery = Delivery(self.sessions)
         self.presence = Presence(self.sessions)
         self.filing = Filing(world.history_days, clock, world.wall)
-        self.store = Store(Dao(Link(database)), self.delivery, self.filing, self.groups.forget_all, clock)
-        reader = Dao(Link(database))
+        self.store = Store(Dao(DatabaseConnection(database)), self.delivery, self.filing, self.groups.forget_all, clock)
+        reader = Dao(DatabaseConnection(database))
 
         @contextlib.contextmanager
         def reading() -> Iterator[Dao]:

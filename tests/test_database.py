@@ -16,7 +16,7 @@ from faults.mariadb import PrivateMariaDB
 from faults.process import Server
 from jelly import database, passwords, store
 from jelly.dao import Dao, StoredMessage
-from jelly.database import Link, open_database
+from jelly.database import DatabaseConnection, open_database
 from jelly.errors import StartError, StoreError
 
 COLLATIONS = ["utf8mb4_general_ci", "utf8mb4_unicode_ci", "latin1_swedish_ci", "utf8mb3_bin"]
@@ -66,10 +66,10 @@ def test_the_inbox(dao: Dao) -> None:
     assert [message.id for message in dao.waiting("bob", 0, 1)] == [201]
     assert len(dao.waiting("carol", 0, 1000)) == 250
     dao.remove_delivered([("carol", 100)], keep=False)
-    assert dao.link.query("SELECT MIN(id), COUNT(*) FROM messages") == [(101, 150)]
+    assert dao.connection.query("SELECT MIN(id), COUNT(*) FROM messages") == [(101, 150)]
     dao.remove_delivered([("bob", 250), ("carol", 250)], keep=True)
-    assert dao.link.query("SELECT COUNT(*) FROM inbox") == [(0,)]
-    assert dao.link.query("SELECT MIN(id), COUNT(*) FROM messages") == [(101, 150)]
+    assert dao.connection.query("SELECT COUNT(*) FROM inbox") == [(0,)]
+    assert dao.connection.query("SELECT MIN(id), COUNT(*) FROM messages") == [(101, 150)]
 
 
 def test_the_largest_batch_fits_into_a_packet(mariadb: PrivateMariaDB) -> None:
@@ -93,7 +93,7 @@ def test_a_batch_of_messages_to_large_groups(mariadb: PrivateMariaDB) -> None:
     names = [f"a_member_with_a_long_name_{number:06}" for number in range(12_001)]
     for dao in reopen(mariadb.fresh_database("large")):
         dao.add_messages([StoredMessage(1, True, "alice", "g", "x", 0)], [(name, 1) for name in names])
-        assert dao.link.query("SELECT COUNT(*) FROM inbox") == [(12_001,)]
+        assert dao.connection.query("SELECT COUNT(*) FROM inbox") == [(12_001,)]
 
 
 def test_every_content_comes_back(dao: Dao) -> None:
@@ -109,7 +109,7 @@ def test_every_content_comes_back(dao: Dao) -> None:
         *messages,
         *(message._replace(request_id=None, digest=None) for message in more),
     ]
-    [row] = dao.link.query("SELECT request_id, digest FROM messages WHERE id = 101")
+    [row] = dao.connection.query("SELECT request_id, digest FROM messages WHERE id = 101")
     assert row == ("r'", -1)
 
 
@@ -127,7 +127,7 @@ def test_ids_are_never_given_twice(dao: Dao) -> None:
     assert [dao.next_id(), dao.take_id(), dao.take_id(), dao.next_id()] == [1, 1, 2, 3]
     dao.forget_ids()
     assert dao.take_id() == 1_000_001
-    assert Dao(dao.link).take_id() == 2_000_001
+    assert Dao(dao.connection).take_id() == 2_000_001
 
 
 def test_tokens(dao: Dao) -> None:
@@ -145,11 +145,11 @@ def test_tokens(dao: Dao) -> None:
 
 
 def test_a_transaction_is_all_or_nothing(dao: Dao) -> None:
-    """What was written before an error inside is not there afterwards, and the link works on."""
+    """What was written before an error inside is not there afterwards, and the connection works on."""
     dao.add_user("alice", "hash")
 
     def add_both() -> None:
-        with dao.link.transaction():
+        with dao.connection.transaction():
             dao.add_user("bob", "hash")
             dao.add_user("alice", "hash")
 
@@ -168,27 +168,27 @@ def test_a_value_that_does_not_fit_is_an_error(database_url: str, dao: Dao) -> N
 
 def reopen(url: str) -> Iterator[Dao]:
     opened = open_database(url)
-    link = Link(opened, writes=True)
+    connection = DatabaseConnection(opened, writes=True)
     try:
-        link.create_tables()
-        yield Dao(link)
+        connection.create_tables()
+        yield Dao(connection)
     finally:
-        link.close()
+        connection.close()
         opened.release()
 
 
 def test_a_link_to_the_database_is_the_same_database(tmp_path: Path) -> None:
     """A second server is refused by whatever name it calls the file."""
-    (tmp_path / "link.db").symlink_to(tmp_path / "jelly.db")
+    (tmp_path / "symlink.db").symlink_to(tmp_path / "jelly.db")
     for _ in reopen(f"sqlite:///{tmp_path}/jelly.db"):
         with pytest.raises(StoreError, match="another server is using this database"):
-            list(reopen(f"sqlite:///{tmp_path}/link.db"))
+            list(reopen(f"sqlite:///{tmp_path}/symlink.db"))
 
 
 def test_a_newer_schema_is_refused(database_url: str) -> None:
     """An older program does not touch what it does not know."""
     for dao in reopen(database_url):
-        dao.link.change("UPDATE meta SET value = 99 WHERE name = 'schema_version'")
+        dao.connection.change("UPDATE meta SET value = 99 WHERE name = 'schema_version'")
     with pytest.raises(StartError, match="schema version 99, this program knows 2: use a newer Jelly"):
         next(reopen(database_url))
 
@@ -203,8 +203,8 @@ def test_an_older_schema_is_migrated(database_url: str, monkeypatch: pytest.Monk
     for _ in range(2):
         for dao in reopen(database_url):
             assert [message.content for message in dao.waiting("bob", 0, 10)] == ["kept"]
-            assert dao.link.query("SELECT one, two FROM users") == []
-            assert dao.link.query("SELECT value FROM meta WHERE name = 'schema_version'") == [(4,)]
+            assert dao.connection.query("SELECT one, two FROM users") == []
+            assert dao.connection.query("SELECT value FROM meta WHERE name = 'schema_version'") == [(4,)]
 
 
 def definitions(dao: Dao, url: str) -> list[tuple[Any, ...]]:
@@ -218,7 +218,7 @@ def definitions(dao: Dao, url: str) -> list[tuple[Any, ...]]:
             "SELECT m.tbl_name, m.name, c.seqno, c.name FROM sqlite_master AS m JOIN pragma_index_info(m.name) AS c "
             "WHERE m.type = 'index' ORDER BY m.name, c.seqno"
         )
-        return dao.link.query(columns) + dao.link.query(indexes)
+        return dao.connection.query(columns) + dao.connection.query(indexes)
     columns = (
         "SELECT table_name, column_name, column_type, is_nullable, collation_name FROM information_schema.columns "
         "WHERE table_schema = DATABASE() ORDER BY table_name, column_name"
@@ -227,7 +227,7 @@ def definitions(dao: Dao, url: str) -> list[tuple[Any, ...]]:
         "SELECT table_name, index_name, seq_in_index, column_name FROM information_schema.statistics "
         "WHERE table_schema = DATABASE() ORDER BY table_name, index_name, seq_in_index"
     )
-    return dao.link.query(columns) + dao.link.query(indexes)
+    return dao.connection.query(columns) + dao.connection.query(indexes)
 
 
 def test_a_database_of_version_1(database_url: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_migration_cut_off_after_any_statement(
     database_url: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever it ends, the next start completes it, and no message is lost."""
-    define = Link._define
+    define = DatabaseConnection._define
     for most in range(len(database.MIGRATIONS[1]) + 1):
         url = f"sqlite:///{tmp_path}/{most}.db"
         if database_url.startswith("mysql"):
@@ -259,45 +259,47 @@ def test_a_migration_cut_off_after_any_statement(
         old = make_version_1(url)
         left = iter(range(most))
 
-        def cut_off(link: Link, statement: str, left: Iterator[int] = left) -> None:
+        def cut_off(connection: DatabaseConnection, statement: str, left: Iterator[int] = left) -> None:
             if next(left, None) is None:
                 raise KeyboardInterrupt
-            define(link, statement)
+            define(connection, statement)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Link, "_define", cut_off)
+            patch.setattr(DatabaseConnection, "_define", cut_off)
             with pytest.raises(KeyboardInterrupt) if most < len(database.MIGRATIONS[1]) else contextlib.nullcontext():
                 list(reopen(url))
         for dao in reopen(url):
             assert [message.content for message in dao.waiting("bob", 0, 100)] == old
             assert dao.filed() == 0
-            assert dao.link.query("SELECT value FROM meta WHERE name = 'schema_version'") == [(2,)]
+            assert dao.connection.query("SELECT value FROM meta WHERE name = 'schema_version'") == [(2,)]
 
 
 def make_version_1(url: str) -> list[str]:
     """Make a database as the first version of the schema had it, with messages for bob; return what they say."""
     opened = open_database(url)
-    link = Link(opened, writes=True)
+    connection = DatabaseConnection(opened, writes=True)
     script = (Path(__file__).parent / "schema_1.sql").read_text()
-    with link.transaction():
+    with connection.transaction():
         for statement in database._statements(script):
-            link._define(statement)
+            connection._define(statement)
     password = passwords.hash_password("pw", 1)
     for user in ("alice", "bob"):
-        link.change("INSERT INTO users (username, password) VALUES (?, ?)", (user, password))
-        link.change("INSERT INTO members (group_name, username, position) VALUES ('team', ?, ?)", (user, user > "b"))
-    link.change("INSERT INTO chat_groups (name, creator) VALUES ('team', 'alice')")
+        connection.change("INSERT INTO users (username, password) VALUES (?, ?)", (user, password))
+        connection.change(
+            "INSERT INTO members (group_name, username, position) VALUES ('team', ?, ?)", (user, user > "b")
+        )
+    connection.change("INSERT INTO chat_groups (name, creator) VALUES ('team', 'alice')")
     contents = [f"{number} Grüße 👋" for number in range(10)]
     for id, content in enumerate(contents, 1_000_001):
         is_group = id % 2 == 0
-        link.change(
+        connection.change(
             "INSERT INTO messages (id, is_group, sender, receiver, content, time) VALUES (?, ?, 'alice', ?, ?, 1)",
             (id, is_group, "team" if is_group else "bob", content),
         )
-        link.change("INSERT INTO inbox (receiver, message_id) VALUES ('bob', ?)", (id,))
-    link.change("INSERT INTO meta (name, value) VALUES ('next_id', 2000001)")
-    link.change("INSERT INTO meta (name, value) VALUES ('schema_version', 1)")
-    link.close()
+        connection.change("INSERT INTO inbox (receiver, message_id) VALUES ('bob', ?)", (id,))
+    connection.change("INSERT INTO meta (name, value) VALUES ('next_id', 2000001)")
+    connection.change("INSERT INTO meta (name, value) VALUES ('schema_version', 1)")
+    connection.close()
     opened.release()
     return contents
 
@@ -306,8 +308,8 @@ def test_a_first_start_that_was_cut_off(mariadb: PrivateMariaDB) -> None:
     """MySQL commits each table by itself: the next start makes what is missing."""
     url = mariadb.fresh_database("half")
     for dao in reopen(url):
-        dao.link.change("DROP TABLE inbox")
-        dao.link.change("DELETE FROM meta")
+        dao.connection.change("DROP TABLE inbox")
+        dao.connection.change("DELETE FROM meta")
     for dao in reopen(url):
         assert dao.waiting("bob", 0, 10) == []
         assert dao.take_id() == 1
@@ -315,7 +317,7 @@ def test_a_first_start_that_was_cut_off(mariadb: PrivateMariaDB) -> None:
 
 def test_a_first_start_cut_off_after_any_statement(mariadb: PrivateMariaDB, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever the first start ends, even between the last two rows, the second one completes it."""
-    define, change = Link._define, Link.change
+    define, change = DatabaseConnection._define, DatabaseConnection.change
     for most in itertools.count():
         url = mariadb.fresh_database("cut")
         left = iter(range(most))
@@ -329,8 +331,8 @@ def test_a_first_start_cut_off_after_any_statement(mariadb: PrivateMariaDB, monk
             return run
 
         with monkeypatch.context() as patch:
-            patch.setattr(Link, "change", cut_off(change))
-            patch.setattr(Link, "_define", cut_off(define))
+            patch.setattr(DatabaseConnection, "change", cut_off(change))
+            patch.setattr(DatabaseConnection, "_define", cut_off(define))
             try:
                 list(reopen(url))
             except KeyboardInterrupt:
@@ -365,13 +367,13 @@ class Reading(threading.Thread):
 
     def __init__(self, url: str) -> None:
         super().__init__()
-        self._link = Link(open_database(url))
+        self._connection = DatabaseConnection(open_database(url))
         self._ends = False
 
     def run(self) -> None:
         while not self._ends:
-            self._link.query("SELECT COUNT(*), MAX(content) FROM messages")
-        self._link.close()
+            self._connection.query("SELECT COUNT(*), MAX(content) FROM messages")
+        self._connection.close()
 
     def __enter__(self) -> "Reading":
         self.start()
@@ -382,11 +384,11 @@ class Reading(threading.Thread):
         self.join()
 
 
-@pytest.mark.parametrize("name", ["jelly.db", "link.db"])
+@pytest.mark.parametrize("name", ["jelly.db", "symlink.db"])
 def test_the_log_beside_sqlite_is_bounded(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is emptied even if there is no moment in which nobody reads; it lies where a link to the database leads."""
+    """It is emptied even if there is no moment in which nobody reads; it lies where a symlink to the database leads."""
     monkeypatch.setattr(database, "WAL_BYTES", 2**20)
-    (tmp_path / "link.db").symlink_to(tmp_path / "jelly.db")
+    (tmp_path / "symlink.db").symlink_to(tmp_path / "jelly.db")
     url = f"sqlite:///{tmp_path}/{name}"
     log = tmp_path / "jelly.db-wal"
     sizes = []
@@ -395,7 +397,7 @@ def test_the_log_beside_sqlite_is_bounded(name: str, tmp_path: Path, monkeypatch
             for _ in range(3):
                 stack.enter_context(Reading(url))
             for _ in range(60):
-                with dao.link.transaction():
+                with dao.connection.transaction():
                     dao.add_messages(
                         [StoredMessage(dao.take_id(), False, "a", "b", "x" * 4000, 1) for _ in range(50)], []
                     )

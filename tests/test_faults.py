@@ -18,7 +18,7 @@ from faults.process import Server
 from faults.report import Line, table
 from faults.rows import ROWS
 from jelly.dao import Dao
-from jelly.database import Link, SqliteDatabase
+from jelly.database import DatabaseConnection, SqliteDatabase
 from jelly.delivery import Delivery
 from jelly.filing import Filing
 from jelly.sessions import Session, Sessions
@@ -186,15 +186,15 @@ class Notices:
 def test_a_commit_in_doubt_is_not_fed(line_breaks: type[LineThatBreaks], tmp_path: Path) -> None:
     """Nor does it arrive at a receiver who is behind, and whose outbox has room just then."""
     opened = SqliteDatabase(f"{tmp_path}/jelly.db")
-    link = Link(opened, writes=True)
-    link.create_tables()
+    connection = DatabaseConnection(opened, writes=True)
+    connection.create_tables()
     sessions, notices = Sessions(), Notices()
     delivery = Delivery(sessions)
     bob = Session(notices, "127.0.0.1")
     bob.user = "bob"
     sessions.attach(bob)
     delivery.begin(bob)
-    writer = Store(Dao(link), delivery, Filing(30))
+    writer = Store(Dao(connection), delivery, Filing(30))
     new = NewMessage(0x15, "alice", "bob", "denied", 0, None, receivers=lambda: ["bob"])
     writer.submit([Job(Session(Notices(), "127.0.0.1"), [new], [0.0], 0, lambda: None)])
     line_breaks.breaks = True

@@ -26,14 +26,14 @@ class World:
             StoredMessage(id, False, "ann", "bob", "x", 1, f"r{id}", id)
             for id in (self.dao.take_id() for _ in range(count))
         ]
-        with self.dao.link.transaction():
+        with self.dao.connection.transaction():
             self.dao.add_messages(messages, [(name, message.id) for name in receivers for message in messages])
         self.filing.noted(messages)
         return [message.id for message in messages]
 
     def turn(self) -> None:
         """What the store thread does in each transaction."""
-        with self.dao.link.transaction():
+        with self.dao.connection.transaction():
             self.filing.work(self.dao)
 
     def settle(self) -> int:
@@ -48,7 +48,7 @@ class World:
         return turns
 
     def count(self, table: str) -> int:
-        return int(self.dao.link.query(f"SELECT COUNT(*) FROM {table}")[0][0])
+        return int(self.dao.connection.query(f"SELECT COUNT(*) FROM {table}")[0][0])
 
     def counts(self) -> tuple[int, int, int]:
         return self.count("messages"), self.count("history"), self.count("requests")
@@ -106,7 +106,7 @@ def test_a_transaction_that_failed_after_filing(world: World) -> None:
     world.clock.now += FILE_DELAY
 
     def fail() -> None:
-        with world.dao.link.transaction():
+        with world.dao.connection.transaction():
             world.filing.work(world.dao)
             raise KeyError
 
@@ -184,7 +184,7 @@ def test_without_history(dao: Dao) -> None:
     world.settle()
     [id] = world.store(1, receivers=("bob", "cid"))
     for user, left in (("bob", 1), ("cid", 0)):
-        with dao.link.transaction():
+        with dao.connection.transaction():
             world.filing.remove_delivered(dao, [(user, id)])
         assert world.counts() == (left, 0, 1)
     world.store(1)  # to nobody: a group of one
@@ -225,7 +225,7 @@ def test_a_server_that_sweeps(start_server: StartServer, monkeypatch: pytest.Mon
         assert alice.ok(HISTORY, person="bob")["messages"]
         bob.ack(ids[-1])
         with server._reading() as dao:
-            wait_until(lambda: dao.link.query("SELECT COUNT(*) FROM messages") == [(0,)])
+            wait_until(lambda: dao.connection.query("SELECT COUNT(*) FROM messages") == [(0,)])
         assert alice.ok(HISTORY, person="bob") == {"username": "alice", "messages": [], "more": False}
 
 

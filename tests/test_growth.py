@@ -51,7 +51,7 @@ BOUNDS = {
     "members of groups": MEMBERS,
     "tokens": TOKENS * len(USERS),
     "messages known again": RECENT,
-    "links to the database": 6,
+    "connections to the database": 6,
     "hashers": 2,
 }
 """How large these may be, when nobody is online; nothing else may be larger than it was before."""
@@ -85,7 +85,7 @@ class World:
             "connections": len(server.connections),
             "threads": sum("hasher" not in thread.name for thread in threading.enumerate()),
             "hashers": sum("hasher" in thread.name for thread in threading.enumerate()),
-            "links to the database": len(server._all_links),
+            "connections to the database": len(server._database_connections),
             "lanes in the queue": dispatcher._queue.qsize(),
             "requests that wait": dispatcher._queue._waiting,
             "sessions": len(server.sessions),
@@ -112,7 +112,7 @@ class World:
 
     def rows(self, *tables: str) -> dict[str, int]:
         with self.server._reading() as dao:
-            return {table: int(dao.link.query(f"SELECT COUNT(*) FROM {table}")[0][0]) for table in tables}
+            return {table: int(dao.connection.query(f"SELECT COUNT(*) FROM {table}")[0][0]) for table in tables}
 
     def settle(self) -> None:
         """Wait until nothing is under way."""

@@ -13,7 +13,7 @@ from wire import ADD_FRIEND, ALL_FRIENDS, HISTORY, logged_in, register
 from faults.process import Server
 from jelly.config import Settings
 from jelly.dao import Dao, StoredMessage
-from jelly.database import Link, MemoryDatabase, open_database
+from jelly.database import DatabaseConnection, MemoryDatabase, open_database
 from jelly.errors import StartError
 from jelly.server import JellyServer
 
@@ -81,8 +81,8 @@ def test_no_room_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_reading_while_writing() -> None:
     """Under load no reader waits for the writer or fails, and each sees whole transactions only."""
     database = MemoryDatabase()
-    writer = Dao(Link(database, writes=True))
-    writer.link.create_tables()
+    writer = Dao(DatabaseConnection(database, writes=True))
+    writer.connection.create_tables()
     end = time.monotonic() + SECONDS
     problems: list[str] = []
     slowest = [0.0] * 4
@@ -90,17 +90,17 @@ def test_reading_while_writing() -> None:
 
     def write() -> None:
         while time.monotonic() < end:
-            with writer.link.transaction():
+            with writer.connection.transaction():
                 ids = [writer.take_id() for _ in range(16)]
                 messages = [StoredMessage(id, False, "alice", "bob", "hello", 0) for id in ids]
                 writer.add_messages(messages, [("bob", id) for id in ids])
 
     def read(number: int) -> None:
-        link = Link(database)
+        connection = DatabaseConnection(database)
         try:
             while time.monotonic() < end:
                 started = time.monotonic()
-                [both] = link.query("SELECT (SELECT COUNT(*) FROM messages), (SELECT COUNT(*) FROM inbox)")
+                [both] = connection.query("SELECT (SELECT COUNT(*) FROM messages), (SELECT COUNT(*) FROM inbox)")
                 slowest[number] = max(slowest[number], time.monotonic() - started)
                 reads[number] += 1
                 if both[0] != both[1] or both[0] % 16:
@@ -108,15 +108,15 @@ def test_reading_while_writing() -> None:
         except Exception as error:
             problems.append(repr(error))
         finally:
-            link.close()
+            connection.close()
 
     threads = [threading.Thread(target=write), *(threading.Thread(target=read, args=(n,)) for n in range(4))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    [[stored]] = writer.link.query("SELECT COUNT(*) FROM messages")
-    writer.link.close()
+    [[stored]] = writer.connection.query("SELECT COUNT(*) FROM messages")
+    writer.connection.close()
     database.release()
     assert problems == []
     assert stored > 0

@@ -48,9 +48,9 @@ def stored(server: JellyServer) -> list[str]:
     """What the messages say that are stored, oldest first; when those that are to be filed are."""
     with server._reading() as dao:
         if filing.FILE_DELAY == 0:
-            [(newest,)] = dao.link.query("SELECT MAX(id) FROM messages")
+            [(newest,)] = dao.connection.query("SELECT MAX(id) FROM messages")
             wait_until(lambda: dao.filed() >= (newest or 0))
-        return [content for (content,) in dao.link.query("SELECT content FROM messages ORDER BY id")]
+        return [content for (content,) in dao.connection.query("SELECT content FROM messages ORDER BY id")]
 
 
 def test_a_repeat_is_answered_and_not_stored(server: JellyServer) -> None:
@@ -141,7 +141,7 @@ def test_a_message_delivered_and_dropped_is_not_stored_again(start_server: Start
         assert send(alice, "x", "r1") == "ok"
         bob.ack(bob.receive_notice().values["id"])
         with server._reading() as dao:
-            wait_until(lambda: dao.link.query("SELECT COUNT(*) FROM messages") == [(0,)])
+            wait_until(lambda: dao.connection.query("SELECT COUNT(*) FROM messages") == [(0,)])
         assert send(alice, "x", "r1") == "ok"
         assert send(alice, "y", "r1") == "request_id_reused"
         assert send(alice, "z", "r2") == "ok"
