@@ -189,7 +189,7 @@ class Dao:
     def _insert_member(self, group: str, username: str, position: int) -> None:
         self.connection.change(
             "INSERT INTO members (group_name, username, position, since) VALUES (?, ?, ?, ?)",
-            (group, username, position, self.next_id()),
+            (group, username, position, self.peek_id()),
         )
 
     def remove_member(self, group: str, username: str) -> None:
@@ -204,7 +204,7 @@ class Dao:
 
     # --- messages ---------------------------------------------------------------------------------------
 
-    def next_id(self) -> int:
+    def peek_id(self) -> int:
         """The id that the next message is going to have.
 
         Ids are set aside in blocks, so that none is used twice, whatever happens to the process or its clock.
@@ -215,9 +215,9 @@ class Dao:
             self.connection.change("UPDATE meta SET value = ? WHERE name = 'next_id'", (self._last_id + 1,))
         return self._next_id
 
-    def take_id(self) -> int:
+    def allocate_id(self) -> int:
         """An id for a new message."""
-        id = self.next_id()
+        id = self.peek_id()
         self._next_id += 1
         return id
 
@@ -346,7 +346,7 @@ class Dao:
 
     def note_time(self, now: int) -> None:
         """Note that up to this time (in milliseconds) no id from the next one on was used."""
-        first_id = self.next_id()
+        first_id = self.peek_id()
         # A clock that has gone back says nothing: its time would make all messages so far look old.
         if not self.connection.query("SELECT 1 FROM calendar WHERE first_id = ? OR time > ?", (first_id, now)):
             self.connection.change("INSERT INTO calendar (first_id, time) VALUES (?, ?)", (first_id, now))

@@ -324,7 +324,7 @@ class Store:
             known[new.key] = digest
         is_group = new.type == Type.GROUP_MESSAGE
         message = StoredMessage(
-            self._dao.take_id(), is_group, new.sender, new.receiver, new.content, new.time, new.request_id, digest
+            self._dao.allocate_id(), is_group, new.sender, new.receiver, new.content, new.time, new.request_id, digest
         )
         messages.append((message, new.receivers()))
 

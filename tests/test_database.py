@@ -124,10 +124,10 @@ def test_messages_are_taken_back(dao: Dao) -> None:
 
 def test_ids_are_never_given_twice(dao: Dao) -> None:
     """They grow by one; what may have been set aside in a transaction that failed is not used."""
-    assert [dao.next_id(), dao.take_id(), dao.take_id(), dao.next_id()] == [1, 1, 2, 3]
+    assert [dao.peek_id(), dao.allocate_id(), dao.allocate_id(), dao.peek_id()] == [1, 1, 2, 3]
     dao.forget_ids()
-    assert dao.take_id() == 1_000_001
-    assert Dao(dao.connection).take_id() == 2_000_001
+    assert dao.allocate_id() == 1_000_001
+    assert Dao(dao.connection).allocate_id() == 2_000_001
 
 
 def test_tokens(dao: Dao) -> None:
@@ -312,7 +312,7 @@ def test_a_first_start_that_was_cut_off(mariadb: PrivateMariaDB) -> None:
         dao.connection.change("DELETE FROM meta")
     for dao in reopen(url):
         assert dao.waiting("bob", 0, 10) == []
-        assert dao.take_id() == 1
+        assert dao.allocate_id() == 1
 
 
 def test_a_first_start_cut_off_after_any_statement(mariadb: PrivateMariaDB, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,7 +340,7 @@ def test_a_first_start_cut_off_after_any_statement(mariadb: PrivateMariaDB, monk
             else:
                 break
         for dao in reopen(url):
-            assert dao.take_id() == 1
+            assert dao.allocate_id() == 1
     assert most > 8
 
 
@@ -399,7 +399,7 @@ def test_the_log_beside_sqlite_is_bounded(name: str, tmp_path: Path, monkeypatch
             for _ in range(60):
                 with dao.connection.transaction():
                     dao.add_messages(
-                        [StoredMessage(dao.take_id(), False, "a", "b", "x" * 4000, 1) for _ in range(50)], []
+                        [StoredMessage(dao.allocate_id(), False, "a", "b", "x" * 4000, 1) for _ in range(50)], []
                     )
                 sizes.append(log.stat().st_size)
     assert max(sizes) < 4 * 2**20

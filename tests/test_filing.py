@@ -24,7 +24,7 @@ class World:
         """Messages from ann to bob, each with a requestId; their ids."""
         messages = [
             StoredMessage(id, False, "ann", "bob", "x", 1, f"r{id}", id)
-            for id in (self.dao.take_id() for _ in range(count))
+            for id in (self.dao.allocate_id() for _ in range(count))
         ]
         with self.dao.connection.transaction():
             self.dao.add_messages(messages, [(name, message.id) for name in receivers for message in messages])

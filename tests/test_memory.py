@@ -91,7 +91,7 @@ def test_reading_while_writing() -> None:
     def write() -> None:
         while time.monotonic() < end:
             with writer.connection.transaction():
-                ids = [writer.take_id() for _ in range(16)]
+                ids = [writer.allocate_id() for _ in range(16)]
                 messages = [StoredMessage(id, False, "alice", "bob", "hello", 0) for id in ids]
                 writer.add_messages(messages, [("bob", id) for id in ids])
 
