@@ -113,14 +113,14 @@ def tries_once() -> None:
 
 def synchronous_normal() -> None:
     """SQLite does not sync each commit."""
-    connect = database.SqliteDatabase.connect
+    connect = database.SqliteEngine.connect
 
-    def connect_normal(self: database.SqliteDatabase) -> Any:
+    def connect_normal(self: database.SqliteEngine) -> Any:
         connection = connect(self)
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
-    database.SqliteDatabase.connect = connect_normal
+    database.SqliteEngine.connect = connect_normal
 
 
 def drops_queue() -> None:

@@ -65,7 +65,7 @@ ROWS_A_STATEMENT = (16, 4, 1)
 """In such portions many rows are inserted: few, so that each stays in SQLite's cache of prepared statements."""
 
 
-class Database(ABC):
+class Engine(ABC):
     """A place to keep everything, named by its URL."""
 
     errors: tuple[type[Exception], ...]
@@ -111,7 +111,7 @@ class Database(ABC):
         """Give up what `claim` took."""
 
 
-class SqliteDatabase(Database):
+class SqliteEngine(Engine):
     """A file of the embedded SQLite. Each commit is synced to the disk before it returns (WAL, FULL)."""
 
     errors = (sqlite3.Error,)
@@ -191,7 +191,7 @@ class SqliteDatabase(Database):
         return f"{statement} WITHOUT ROWID"
 
 
-class MemoryDatabase(SqliteDatabase):
+class MemoryEngine(SqliteEngine):
     """For measuring and for trying out: a new, empty database, of which nothing is kept.
 
     It is a file in a temporary directory, never synced, which `release` removes. (SQLite's `memdb` needs no file, but
@@ -223,7 +223,7 @@ def _for_the_owner(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-class MysqlDatabase(Database):
+class MysqlEngine(Engine):
     """A database on a MySQL or MariaDB server, through mysql-connector-python."""
 
     def __init__(self, url: str) -> None:
@@ -363,7 +363,7 @@ def _fetch_one(connection: Any, sql: str, parameters: Sequence[Any] = ()) -> Any
 
 
 def check_url(url: str) -> str:
-    """The URL itself, if it is one that `open_database` knows. Raises ConfigError, which never shows a password."""
+    """The URL itself, if it is one that `open_engine` knows. Raises ConfigError, which never shows a password."""
     if re.fullmatch(r"mysql://[^/]+/[^/]+", url):
         try:
             _ = urllib.parse.urlsplit(url).port
@@ -380,14 +380,14 @@ def check_url(url: str) -> str:
     return url
 
 
-def open_database(url: str) -> Database:
+def open_engine(url: str) -> Engine:
     """The database that a URL names. Raises ConfigError or StartError; does not connect yet."""
     check_url(url)
     if url == "memory:":
-        return MemoryDatabase()
+        return MemoryEngine()
     if url.startswith("mysql:"):
-        return MysqlDatabase(url)
-    return SqliteDatabase(urllib.parse.unquote(url.removeprefix("sqlite:///")))
+        return MysqlEngine(url)
+    return SqliteEngine(urllib.parse.unquote(url.removeprefix("sqlite:///")))
 
 
 class DatabaseConnection:
@@ -396,8 +396,8 @@ class DatabaseConnection:
     Every method raises StoreError when the database fails.
     """
 
-    def __init__(self, database: Database, writes: bool = False) -> None:
-        self._database = database
+    def __init__(self, engine: Engine, writes: bool = False) -> None:
+        self._engine = engine
         self._writes = writes
         self._raw: Any = None
         self._in_transaction = False
@@ -415,7 +415,7 @@ class DatabaseConnection:
     def insert(self, sql: str, rows: Sequence[Row]) -> None:
         """Run an INSERT for many rows: on MySQL in one round trip."""
         with self._guarded():
-            self._database.insert(self._open(), sql, rows)
+            self._engine.insert(self._open(), sql, rows)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -464,7 +464,7 @@ class DatabaseConnection:
     def _run(self, sql: str, parameters: Sequence[Any], result: Callable[[Any], Any]) -> Any:
         def run() -> Any:
             cursor = self._open().cursor()
-            cursor.execute(self._database.sql(sql), parameters)
+            cursor.execute(self._engine.sql(sql), parameters)
             answer = result(cursor)
             cursor.close()
             return answer
@@ -475,7 +475,7 @@ class DatabaseConnection:
             return run()
 
     def _begin(self) -> None:
-        self._try_twice(lambda: self._database.begin(self._open()))
+        self._try_twice(lambda: self._engine.begin(self._open()))
 
     def _try_twice(self, action: Callable[[], Any]) -> Any:
         """Do something that may be repeated.
@@ -484,7 +484,7 @@ class DatabaseConnection:
         tried again on a new one. A database that hangs has cost its time already; for a moment all others
         are spared that, or those who wait behind them would wait for too long.
         """
-        if time.monotonic() < self._database.rested_until:
+        if time.monotonic() < self._engine.rested_until:
             raise StoreError("the database does not answer")
         started = time.monotonic()
         try:
@@ -492,7 +492,7 @@ class DatabaseConnection:
                 return action()
         except StoreError:
             if time.monotonic() - started > PATIENCE / 2:
-                self._database.rested_until = time.monotonic() + REST
+                self._engine.rested_until = time.monotonic() + REST
                 raise
         with self._guarded():
             return action()
@@ -501,15 +501,15 @@ class DatabaseConnection:
         if self._raw is not None:
             try:
                 self._raw.rollback()
-            except self._database.errors:
+            except self._engine.errors:
                 self.close()
 
     def _open(self) -> Any:
         if self._raw is None:
-            connection = self._database.connect()
+            connection = self._engine.connect()
             try:
                 if self._writes:
-                    self._database.claim(connection)
+                    self._engine.claim(connection)
             except BaseException:
                 connection.close()
                 raise
@@ -521,7 +521,7 @@ class DatabaseConnection:
         """Turn what the driver raises into StoreError, and drop the connection: the next one may be sound."""
         try:
             yield
-        except self._database.errors as error:
+        except self._engine.errors as error:
             self.close()
             raise StoreError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error  # in one line
 
@@ -539,11 +539,11 @@ class DatabaseConnection:
         On MySQL a part of it may be there from a start that was cut off between two statements.
         """
         if statement.startswith("CREATE TABLE"):
-            statement = self._database.finish_table(statement, self._raw)
+            statement = self._engine.finish_table(statement, self._raw)
         try:
             self._raw.cursor().execute(statement)
-        except self._database.errors as error:
-            if not self._database.is_there_already(error):
+        except self._engine.errors as error:
+            if not self._engine.is_there_already(error):
                 raise StoreError(str(error)) from error
 
 

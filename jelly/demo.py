@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jelly.dao import Dao
-from jelly.database import DatabaseConnection, open_database
+from jelly.database import DatabaseConnection, open_engine
 from jelly.errors import StartError, StoreError
 from jelly.passwords import hash_password
 
@@ -43,8 +43,8 @@ def demo_database(password_cost: int) -> Iterator[Demo]:
 
 
 def _fill(url: str, passwords: dict[str, str], cost: int) -> None:
-    database = open_database(url)
-    connection = DatabaseConnection(database, writes=True)
+    engine = open_engine(url)
+    connection = DatabaseConnection(engine, writes=True)
     try:
         connection.create_tables()
         dao = Dao(connection)
@@ -59,4 +59,4 @@ def _fill(url: str, passwords: dict[str, str], cost: int) -> None:
                 dao.add_member(GROUP, member)
     finally:
         connection.close()
-        database.release()
+        engine.release()

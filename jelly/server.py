@@ -21,7 +21,7 @@ from typing import Any
 from jelly.config import Settings
 from jelly.connection import Connection
 from jelly.dao import Dao
-from jelly.database import Database, DatabaseConnection, open_database
+from jelly.database import DatabaseConnection, Engine, open_engine
 from jelly.delivery import Delivery
 from jelly.errors import JellyError, StartError, StoreError, log_failure
 from jelly.filing import Filing
@@ -71,9 +71,9 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self._acceptor = threading.Thread(target=self.serve_forever, args=(0.1,), name="jelly-acceptor", daemon=True)
         self.tls_context = server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
 
-        self.database = open_database(settings.database)
-        store_connection = DatabaseConnection(self.database, writes=True)
-        _prepare_database(self.database, store_connection)
+        self.engine = open_engine(settings.database)
+        store_connection = DatabaseConnection(self.engine, writes=True)
+        _prepare_database(self.engine, store_connection)
         self._thread_local = threading.local()
         self._database_connections = [store_connection]
 
@@ -95,7 +95,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         except BaseException:
             self.flusher.stop()
             store_connection.close()
-            self.database.release()
+            self.engine.release()
             raise
 
     def _bind(self) -> None:
@@ -195,7 +195,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             part.stop()
         for database_connection in self._database_connections:
             database_connection.close()
-        self.database.release()
+        self.engine.release()
 
     def _wait_for_outboxes(self, connections: tuple[Connection, ...], deadline: float) -> None:
         for connection in connections:
@@ -210,7 +210,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         """A Dao of the calling thread's own; a worker lets another one run meanwhile."""
         dao = getattr(self._thread_local, "dao", None)
         if dao is None:
-            connection = DatabaseConnection(self.database)
+            connection = DatabaseConnection(self.engine)
             dao = self._thread_local.dao = Dao(connection)
             self._database_connections.append(connection)
         with self.dispatcher.away():
@@ -226,12 +226,12 @@ def _descriptor_limit() -> float:
     return float("inf") if soft == resource.RLIM_INFINITY else soft
 
 
-def _prepare_database(database: Database, connection: DatabaseConnection) -> None:
+def _prepare_database(engine: Engine, connection: DatabaseConnection) -> None:
     try:
         connection.create_tables()
     except JellyError as error:
         connection.close()
-        database.release()
+        engine.release()
         if isinstance(error, StoreError):
-            raise StartError(f"The database {database.describe()} cannot be used: {error}.") from error
+            raise StartError(f"The database {engine.describe()} cannot be used: {error}.") from error
         raise

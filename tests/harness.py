@@ -11,7 +11,7 @@ from faults.mariadb import PrivateMariaDB
 from jelly import store
 from jelly.config import Settings
 from jelly.dao import Dao
-from jelly.database import DatabaseConnection, open_database
+from jelly.database import DatabaseConnection, open_engine
 from jelly.server import JellyServer
 
 StartServer = Callable[..., JellyServer]
@@ -55,12 +55,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def dao(database_url: str) -> Iterator[Dao]:
     """A Dao that may write, on new tables."""
-    opened = open_database(database_url)
-    connection = DatabaseConnection(opened, writes=True)
+    engine = open_engine(database_url)
+    connection = DatabaseConnection(engine, writes=True)
     connection.create_tables()
     yield Dao(connection)
     connection.close()
-    opened.release()
+    engine.release()
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from jelly.client.inbox import Inbox
 from jelly.codec import HEADER, Decoder, Frame, Sign, Status, Type, encode
 from jelly.connection import Connection
 from jelly.dao import Dao
-from jelly.database import DatabaseConnection, SqliteDatabase, _schema, _statements
+from jelly.database import DatabaseConnection, SqliteEngine, _schema, _statements
 from jelly.delivery import Delivery
 from jelly.filing import Filing
 from jelly.groups import GroupCache
@@ -81,10 +81,10 @@ class Disk:
     def __init__(self) -> None:
         self.raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self.overseer: Overseer | None = None
-        database = SqliteDatabase("")
+        engine = SqliteEngine("")
         for statement in _statements(_schema()):
             if statement.startswith("CREATE TABLE"):
-                statement = database.finish_table(statement, self.raw)
+                statement = engine.finish_table(statement, self.raw)
             self.raw.execute(statement)
         self.raw.create_function("saw", 5, self._saw)
         self.raw.executescript(TRIGGERS)
@@ -107,7 +107,7 @@ class Disk:
             self.overseer.saw(what, id, one, two, three)
 
 
-class FaultyDatabase(SqliteDatabase):
+class FaultyEngine(SqliteEngine):
     """The way to a disk, which can fail at each step. `meanwhile` is called where other threads may act."""
 
     def __init__(self, disk: Disk, faults: Faults, overseer: Overseer, meanwhile: Callable[[], None]) -> None:
@@ -122,9 +122,9 @@ class FaultyDatabase(SqliteDatabase):
 class FaultyConnection:
     """What `DatabaseConnection` needs of a DB-API connection."""
 
-    def __init__(self, database: FaultyDatabase) -> None:
-        self._database = database
-        self._raw, self._faults = database.disk.raw, database.faults
+    def __init__(self, engine: FaultyEngine) -> None:
+        self._engine = engine
+        self._raw, self._faults = engine.disk.raw, engine.faults
 
     def cursor(self) -> sqlite3.Cursor:
         if self._raw.in_transaction:
@@ -133,7 +133,7 @@ class FaultyConnection:
         return self._raw.cursor()
 
     def execute(self, sql: str) -> None:
-        self._database.meanwhile()
+        self._engine.meanwhile()
         self._faults.may_fail(self._faults.statement_fails)
         self._raw.execute(sql)
 
@@ -142,19 +142,19 @@ class FaultyConnection:
         faults.may_crash()
         faults.may_fail(faults.commit_fails)
         self._raw.commit()
-        self._database.overseer.committed()
+        self._engine.overseer.committed()
         faults.may_crash()
         is_doubted = faults.strikes(faults.commit_is_doubted)
         if is_doubted:
-            self._database.overseer.commit_is_doubted()
-        self._database.meanwhile()
+            self._engine.overseer.commit_is_doubted()
+        self._engine.meanwhile()
         if is_doubted:
             raise sqlite3.OperationalError("simulated, after the commit")
 
     def rollback(self) -> None:
         if self._raw.in_transaction:
             self._raw.rollback()
-        self._database.overseer.rolled_back()
+        self._engine.overseer.rolled_back()
 
     close = rollback
 
@@ -361,7 +361,7 @@ class SimulatedServer:
 
     def __init__(self, world: Any) -> None:
         clock = world.clock
-        database = FaultyDatabase(world.disk, world.faults, world.overseer, world.may_act_meanwhile)
+        engine = FaultyEngine(world.disk, world.faults, world.overseer, world.may_act_meanwhile)
         self.settings = SimpleNamespace(classic_gap=0, max_body=64 * 1024)
         self.is_stopping = False
         self.connections: set[Any] = set()
@@ -371,8 +371,8 @@ class SimulatedServer:
         self.delivery = Delivery(self.sessions)
         self.presence = Presence(self.sessions)
         self.filing = Filing(world.history_days, clock, world.wall)
-        self.store = Store(Dao(DatabaseConnection(database)), self.delivery, self.filing, self.groups.forget_all, clock)
-        reader = Dao(DatabaseConnection(database))
+        self.store = Store(Dao(DatabaseConnection(engine)), self.delivery, self.filing, self.groups.forget_all, clock)
+        reader = Dao(DatabaseConnection(engine))
 
         @contextlib.contextmanager
         def reading() -> Iterator[Dao]:

@@ -16,7 +16,7 @@ from faults.mariadb import PrivateMariaDB
 from faults.process import Server
 from jelly import database, passwords, store
 from jelly.dao import Dao, StoredMessage
-from jelly.database import DatabaseConnection, open_database
+from jelly.database import DatabaseConnection, open_engine
 from jelly.errors import StartError, StoreError
 
 COLLATIONS = ["utf8mb4_general_ci", "utf8mb4_unicode_ci", "latin1_swedish_ci", "utf8mb3_bin"]
@@ -167,14 +167,14 @@ def test_a_value_that_does_not_fit_is_an_error(database_url: str, dao: Dao) -> N
 
 
 def reopen(url: str) -> Iterator[Dao]:
-    opened = open_database(url)
-    connection = DatabaseConnection(opened, writes=True)
+    engine = open_engine(url)
+    connection = DatabaseConnection(engine, writes=True)
     try:
         connection.create_tables()
         yield Dao(connection)
     finally:
         connection.close()
-        opened.release()
+        engine.release()
 
 
 def test_a_link_to_the_database_is_the_same_database(tmp_path: Path) -> None:
@@ -276,8 +276,8 @@ def test_a_migration_cut_off_after_any_statement(
 
 def make_version_1(url: str) -> list[str]:
     """Make a database as the first version of the schema had it, with messages for bob; return what they say."""
-    opened = open_database(url)
-    connection = DatabaseConnection(opened, writes=True)
+    engine = open_engine(url)
+    connection = DatabaseConnection(engine, writes=True)
     script = (Path(__file__).parent / "schema_1.sql").read_text()
     with connection.transaction():
         for statement in database._statements(script):
@@ -300,7 +300,7 @@ def make_version_1(url: str) -> list[str]:
     connection.change("INSERT INTO meta (name, value) VALUES ('next_id', 2000001)")
     connection.change("INSERT INTO meta (name, value) VALUES ('schema_version', 1)")
     connection.close()
-    opened.release()
+    engine.release()
     return contents
 
 
@@ -367,7 +367,7 @@ class Reading(threading.Thread):
 
     def __init__(self, url: str) -> None:
         super().__init__()
-        self._connection = DatabaseConnection(open_database(url))
+        self._connection = DatabaseConnection(open_engine(url))
         self._ends = False
 
     def run(self) -> None:

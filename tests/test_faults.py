@@ -18,7 +18,7 @@ from faults.process import Server
 from faults.report import Line, table
 from faults.rows import ROWS
 from jelly.dao import Dao
-from jelly.database import DatabaseConnection, SqliteDatabase
+from jelly.database import DatabaseConnection, SqliteEngine
 from jelly.delivery import Delivery
 from jelly.filing import Filing
 from jelly.sessions import Session, Sessions
@@ -185,8 +185,8 @@ class Notices:
 
 def test_a_commit_in_doubt_is_not_fed(line_breaks: type[LineThatBreaks], tmp_path: Path) -> None:
     """Nor does it arrive at a receiver who is behind, and whose outbox has room just then."""
-    opened = SqliteDatabase(f"{tmp_path}/jelly.db")
-    connection = DatabaseConnection(opened, writes=True)
+    engine = SqliteEngine(f"{tmp_path}/jelly.db")
+    connection = DatabaseConnection(engine, writes=True)
     connection.create_tables()
     sessions, notices = Sessions(), Notices()
     delivery = Delivery(sessions)
@@ -200,6 +200,6 @@ def test_a_commit_in_doubt_is_not_fed(line_breaks: type[LineThatBreaks], tmp_pat
     line_breaks.breaks = True
     writer.start()
     writer.stop()
-    opened.release()
+    engine.release()
     assert not line_breaks.breaks
     assert notices.ids == []

@@ -13,7 +13,7 @@ from wire import ADD_FRIEND, ALL_FRIENDS, HISTORY, logged_in, register
 from faults.process import Server
 from jelly.config import Settings
 from jelly.dao import Dao, StoredMessage
-from jelly.database import DatabaseConnection, MemoryDatabase, open_database
+from jelly.database import DatabaseConnection, MemoryEngine, open_engine
 from jelly.errors import StartError
 from jelly.server import JellyServer
 
@@ -46,7 +46,7 @@ def test_it_says_that_it_keeps_nothing(start_server: StartServer, caplog: pytest
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [warning for warning in warnings if KEEPS_NOTHING in warning] == warnings
     assert len(warnings) == 1
-    assert server.database.describe() == "memory:"
+    assert server.engine.describe() == "memory:"
 
 
 def test_a_restart_begins_with_nothing(tmp_path: Path) -> None:
@@ -75,13 +75,13 @@ def test_no_room_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """Where no directory can be made, it is one sentence."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
     with pytest.raises(StartError, match="no temporary directory for the database: No such file"):
-        open_database("memory:")
+        open_engine("memory:")
 
 
 def test_reading_while_writing() -> None:
     """Under load no reader waits for the writer or fails, and each sees whole transactions only."""
-    database = MemoryDatabase()
-    writer = Dao(DatabaseConnection(database, writes=True))
+    engine = MemoryEngine()
+    writer = Dao(DatabaseConnection(engine, writes=True))
     writer.connection.create_tables()
     end = time.monotonic() + SECONDS
     problems: list[str] = []
@@ -96,7 +96,7 @@ def test_reading_while_writing() -> None:
                 writer.add_messages(messages, [("bob", id) for id in ids])
 
     def read(number: int) -> None:
-        connection = DatabaseConnection(database)
+        connection = DatabaseConnection(engine)
         try:
             while time.monotonic() < end:
                 started = time.monotonic()
@@ -117,7 +117,7 @@ def test_reading_while_writing() -> None:
         thread.join()
     [[stored]] = writer.connection.query("SELECT COUNT(*) FROM messages")
     writer.connection.close()
-    database.release()
+    engine.release()
     assert problems == []
     assert stored > 0
     assert min(reads) > 0
