@@ -72,7 +72,7 @@ class Dao:
         return rows[0][0] if rows else None
 
     def add_user(self, username: str, password_hash: str) -> None:
-        self.connection.change("INSERT INTO users (username, password) VALUES (?, ?)", (username, password_hash))
+        self.connection.execute("INSERT INTO users (username, password) VALUES (?, ?)", (username, password_hash))
 
     def profile(self, username: str) -> dict[str, str | None]:
         """The profile's fields in the protocol's order, None where nothing was ever said."""
@@ -83,17 +83,17 @@ class Dao:
     def update_user(self, username: str, values: dict[str, str]) -> None:
         """Set columns of a user; the keys come from the program, never from a client."""
         columns = ", ".join(f"{column} = ?" for column in values)
-        self.connection.change(f"UPDATE users SET {columns} WHERE username = ?", (*values.values(), username))
+        self.connection.execute(f"UPDATE users SET {columns} WHERE username = ?", (*values.values(), username))
 
     def add_token(self, token_hash: str, username: str, expires: int, now: int, keep: int) -> None:
         """Store a token; drop the user's expired ones, and the oldest beyond `keep`."""
-        self.connection.change("DELETE FROM tokens WHERE username = ? AND expires <= ?", (username, now))
+        self.connection.execute("DELETE FROM tokens WHERE username = ? AND expires <= ?", (username, now))
         older = self.connection.query(
             "SELECT token_hash FROM tokens WHERE username = ? ORDER BY expires DESC", (username,)
         )
         for (surplus,) in older[keep - 1 :]:
-            self.connection.change("DELETE FROM tokens WHERE token_hash = ?", (surplus,))
-        self.connection.change(
+            self.connection.execute("DELETE FROM tokens WHERE token_hash = ?", (surplus,))
+        self.connection.execute(
             "INSERT INTO tokens (token_hash, username, expires) VALUES (?, ?, ?)", (token_hash, username, expires)
         )
 
@@ -104,10 +104,10 @@ class Dao:
         return rows[0][0] if rows else None
 
     def remove_token(self, token_hash: str, username: str) -> None:
-        self.connection.change("DELETE FROM tokens WHERE token_hash = ? AND username = ?", (token_hash, username))
+        self.connection.execute("DELETE FROM tokens WHERE token_hash = ? AND username = ?", (token_hash, username))
 
     def remove_tokens(self, username: str) -> None:
-        self.connection.change("DELETE FROM tokens WHERE username = ?", (username,))
+        self.connection.execute("DELETE FROM tokens WHERE username = ?", (username,))
 
     def remove_old_tokens(self, after: str, now: int, limit: int) -> str | None:
         """Drop expired tokens, looking at `limit` of them at most, in the order of their hashes from one on.
@@ -121,7 +121,7 @@ class Dao:
         )
         last: str | None = rows[0][0]
         if last is not None:
-            self.connection.change(
+            self.connection.execute(
                 "DELETE FROM tokens WHERE token_hash > ? AND token_hash <= ? AND expires <= ?", (after, last, now)
             )
         return last
@@ -141,10 +141,10 @@ class Dao:
         return int(self.connection.query("SELECT COUNT(*) FROM friends WHERE username = ?", (username,))[0][0])
 
     def add_friend(self, username: str, friend: str) -> None:
-        self.connection.change("INSERT INTO friends (username, friend) VALUES (?, ?)", (username, friend))
+        self.connection.execute("INSERT INTO friends (username, friend) VALUES (?, ?)", (username, friend))
 
     def remove_friend(self, username: str, friend: str) -> None:
-        self.connection.change("DELETE FROM friends WHERE username = ? AND friend = ?", (username, friend))
+        self.connection.execute("DELETE FROM friends WHERE username = ? AND friend = ?", (username, friend))
 
     # --- groups -----------------------------------------------------------------------------------------
 
@@ -175,25 +175,25 @@ class Dao:
         return int(self.connection.query("SELECT COUNT(*) FROM members WHERE username = ?", (username,))[0][0])
 
     def add_group(self, name: str, creator: str) -> None:
-        self.connection.change("INSERT INTO chat_groups (name, creator) VALUES (?, ?)", (name, creator))
+        self.connection.execute("INSERT INTO chat_groups (name, creator) VALUES (?, ?)", (name, creator))
         self._insert_member(name, creator, 0)
 
     def remove_group(self, name: str) -> None:
-        self.connection.change("DELETE FROM members WHERE group_name = ?", (name,))
-        self.connection.change("DELETE FROM chat_groups WHERE name = ?", (name,))
+        self.connection.execute("DELETE FROM members WHERE group_name = ?", (name,))
+        self.connection.execute("DELETE FROM chat_groups WHERE name = ?", (name,))
 
     def add_member(self, group: str, username: str) -> None:
         last = self.connection.query("SELECT MAX(position) FROM members WHERE group_name = ?", (group,))[0][0]
         self._insert_member(group, username, last + 1)
 
     def _insert_member(self, group: str, username: str, position: int) -> None:
-        self.connection.change(
+        self.connection.execute(
             "INSERT INTO members (group_name, username, position, since) VALUES (?, ?, ?, ?)",
             (group, username, position, self.peek_id()),
         )
 
     def remove_member(self, group: str, username: str) -> None:
-        self.connection.change("DELETE FROM members WHERE group_name = ? AND username = ?", (group, username))
+        self.connection.execute("DELETE FROM members WHERE group_name = ? AND username = ?", (group, username))
 
     def member_since(self, group: str, username: str) -> int | None:
         """The first id that a message could have to which a user was a member; None if it is none."""
@@ -212,7 +212,7 @@ class Dao:
         if self._next_id > self._last_id:
             self._next_id = int(self.connection.query("SELECT value FROM meta WHERE name = 'next_id'")[0][0])
             self._last_id = self._next_id + ID_BLOCK - 1
-            self.connection.change("UPDATE meta SET value = ? WHERE name = 'next_id'", (self._last_id + 1,))
+            self.connection.execute("UPDATE meta SET value = ? WHERE name = 'next_id'", (self._last_id + 1,))
         return self._next_id
 
     def allocate_id(self) -> int:
@@ -255,19 +255,19 @@ class Dao:
             which = " OR ".join(["(receiver = ? AND message_id <= ?)"] * len(chunk))
             parameters = [value for pair in chunk for value in pair]
             if keep:
-                self.connection.change(f"DELETE FROM inbox WHERE {which}", parameters)
+                self.connection.execute(f"DELETE FROM inbox WHERE {which}", parameters)
                 continue
             rows = self.connection.query(f"SELECT DISTINCT message_id FROM inbox WHERE {which}", parameters)
-            self.connection.change(f"DELETE FROM inbox WHERE {which}", parameters)
+            self.connection.execute(f"DELETE FROM inbox WHERE {which}", parameters)
             for ids in _chunks([id for (id,) in rows]):
-                self.connection.change(
+                self.connection.execute(
                     f"DELETE FROM messages WHERE id IN ({', '.join('?' * len(ids))}) AND {NOBODY_WAITS}", ids
                 )
 
     def remove_messages_between(self, first: int, last: int) -> None:
         """Take back messages whose commit failed in a way that leaves open whether it happened."""
-        self.connection.change("DELETE FROM inbox WHERE message_id BETWEEN ? AND ?", (first, last))
-        self.connection.change("DELETE FROM messages WHERE id BETWEEN ? AND ?", (first, last))
+        self.connection.execute("DELETE FROM inbox WHERE message_id BETWEEN ? AND ?", (first, last))
+        self.connection.execute("DELETE FROM messages WHERE id BETWEEN ? AND ?", (first, last))
 
     # --- messages, filed --------------------------------------------------------------------------------
 
@@ -281,19 +281,19 @@ class Dao:
         if upto is None:
             return None, 0
         if with_history:
-            self.connection.change(
+            self.connection.execute(
                 "INSERT INTO history (message_id, is_group, one_side, other_side) SELECT id, is_group, "
                 "CASE WHEN is_group = 1 OR receiver < sender THEN receiver ELSE sender END, "
                 "CASE WHEN is_group = 1 THEN '' WHEN receiver < sender THEN sender ELSE receiver END "
                 "FROM messages WHERE id > ? AND id <= ?",
                 (after, upto),
             )
-        self.connection.change(
+        self.connection.execute(
             "INSERT INTO requests (message_id, sender, request_id, digest) SELECT id, sender, request_id, digest "
             "FROM messages WHERE id > ? AND id <= ? AND request_id IS NOT NULL",
             (after, upto),
         )
-        self.connection.change("UPDATE meta SET value = ? WHERE name = 'filed'", (upto,))
+        self.connection.execute("UPDATE meta SET value = ? WHERE name = 'filed'", (upto,))
         return upto, count
 
     def unfiled_requests(self, after: int) -> list[tuple[int, str, str, int]]:
@@ -349,7 +349,7 @@ class Dao:
         first_id = self.peek_id()
         # A clock that has gone back says nothing: its time would make all messages so far look old.
         if not self.connection.query("SELECT 1 FROM calendar WHERE first_id = ? OR time > ?", (first_id, now)):
-            self.connection.change("INSERT INTO calendar (first_id, time) VALUES (?, ?)", (first_id, now))
+            self.connection.execute("INSERT INTO calendar (first_id, time) VALUES (?, ?)", (first_id, now))
 
     def first_id_after(self, time: int) -> int:
         """An id, as large as is known, so that all messages with smaller ones were stored before this time."""
@@ -357,7 +357,7 @@ class Dao:
 
     def forget_times(self, before: int) -> None:
         """Forget how old ids below this one are."""
-        self.connection.change("DELETE FROM calendar WHERE first_id < ?", (before,))
+        self.connection.execute("DELETE FROM calendar WHERE first_id < ?", (before,))
 
     def remove_old_messages(self, after: int, before: int, limit: int) -> int | None:
         """Drop messages with after < id < before that nobody waits for, looking at `limit` of them at most.
@@ -366,15 +366,15 @@ class Dao:
         """
         upto, _ = self._first_few("messages", "id", after, before, limit)
         if upto is not None:
-            self.connection.change(f"DELETE FROM messages WHERE id > ? AND id <= ? AND {NOBODY_WAITS}", (after, upto))
-            self.connection.change("DELETE FROM history WHERE message_id <= ?", (upto,))
+            self.connection.execute(f"DELETE FROM messages WHERE id > ? AND id <= ? AND {NOBODY_WAITS}", (after, upto))
+            self.connection.execute("DELETE FROM history WHERE message_id <= ?", (upto,))
         return upto
 
     def remove_old_requests(self, before: int, limit: int) -> bool:
         """Forget the requestIds of messages below an id, at most `limit`; whether there were any."""
         upto, _ = self._first_few("requests", "message_id", 0, before, limit)
         if upto is not None:
-            self.connection.change("DELETE FROM requests WHERE message_id <= ?", (upto,))
+            self.connection.execute("DELETE FROM requests WHERE message_id <= ?", (upto,))
         return upto is not None
 
     def _first_few(self, table: str, id: str, after: int, before: int, limit: int) -> tuple[int | None, int]:

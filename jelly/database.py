@@ -407,7 +407,7 @@ class DatabaseConnection:
         rows: list[Row] = self._run(sql, parameters, lambda cursor: cursor.fetchall())
         return rows
 
-    def change(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run an INSERT, UPDATE or DELETE; how many rows it touched."""
         count: int = self._run(sql, parameters, lambda cursor: cursor.rowcount)
         return count
@@ -445,14 +445,14 @@ class DatabaseConnection:
             if version == 0:
                 for statement in _statements(_schema()):
                     self._define(statement)
-                self.change("DELETE FROM meta")  # what a first start left that was cut off here
+                self.execute("DELETE FROM meta")  # what a first start left that was cut off here
                 for name, value in (("next_id", 1), ("filed", 0), ("schema_version", SCHEMA_VERSION)):
-                    self.change("INSERT INTO meta (name, value) VALUES (?, ?)", (name, value))
+                    self.execute("INSERT INTO meta (name, value) VALUES (?, ?)", (name, value))
             for older in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
                 log.info("migrating the database from schema version %d to %d", older, older + 1)
                 for statement in MIGRATIONS[older]:
                     self._define(statement)
-                self.change("UPDATE meta SET value = ? WHERE name = 'schema_version'", (older + 1,))
+                self.execute("UPDATE meta SET value = ? WHERE name = 'schema_version'", (older + 1,))
 
     def close(self) -> None:
         """Close the connection; a later use opens a new one."""

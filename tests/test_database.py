@@ -188,7 +188,7 @@ def test_a_link_to_the_database_is_the_same_database(tmp_path: Path) -> None:
 def test_a_newer_schema_is_refused(database_url: str) -> None:
     """An older program does not touch what it does not know."""
     for dao in reopen(database_url):
-        dao.connection.change("UPDATE meta SET value = 99 WHERE name = 'schema_version'")
+        dao.connection.execute("UPDATE meta SET value = 99 WHERE name = 'schema_version'")
     with pytest.raises(StartError, match="schema version 99, this program knows 2: use a newer Jelly"):
         next(reopen(database_url))
 
@@ -284,21 +284,21 @@ def make_version_1(url: str) -> list[str]:
             connection._define(statement)
     password = passwords.hash_password("pw", 1)
     for user in ("alice", "bob"):
-        connection.change("INSERT INTO users (username, password) VALUES (?, ?)", (user, password))
-        connection.change(
+        connection.execute("INSERT INTO users (username, password) VALUES (?, ?)", (user, password))
+        connection.execute(
             "INSERT INTO members (group_name, username, position) VALUES ('team', ?, ?)", (user, user > "b")
         )
-    connection.change("INSERT INTO chat_groups (name, creator) VALUES ('team', 'alice')")
+    connection.execute("INSERT INTO chat_groups (name, creator) VALUES ('team', 'alice')")
     contents = [f"{number} Grüße 👋" for number in range(10)]
     for id, content in enumerate(contents, 1_000_001):
         is_group = id % 2 == 0
-        connection.change(
+        connection.execute(
             "INSERT INTO messages (id, is_group, sender, receiver, content, time) VALUES (?, ?, 'alice', ?, ?, 1)",
             (id, is_group, "team" if is_group else "bob", content),
         )
-        connection.change("INSERT INTO inbox (receiver, message_id) VALUES ('bob', ?)", (id,))
-    connection.change("INSERT INTO meta (name, value) VALUES ('next_id', 2000001)")
-    connection.change("INSERT INTO meta (name, value) VALUES ('schema_version', 1)")
+        connection.execute("INSERT INTO inbox (receiver, message_id) VALUES ('bob', ?)", (id,))
+    connection.execute("INSERT INTO meta (name, value) VALUES ('next_id', 2000001)")
+    connection.execute("INSERT INTO meta (name, value) VALUES ('schema_version', 1)")
     connection.close()
     engine.release()
     return contents
@@ -308,8 +308,8 @@ def test_a_first_start_that_was_cut_off(mariadb: PrivateMariaDB) -> None:
     """MySQL commits each table by itself: the next start makes what is missing."""
     url = mariadb.fresh_database("half")
     for dao in reopen(url):
-        dao.connection.change("DROP TABLE inbox")
-        dao.connection.change("DELETE FROM meta")
+        dao.connection.execute("DROP TABLE inbox")
+        dao.connection.execute("DELETE FROM meta")
     for dao in reopen(url):
         assert dao.waiting("bob", 0, 10) == []
         assert dao.allocate_id() == 1
@@ -317,7 +317,7 @@ def test_a_first_start_that_was_cut_off(mariadb: PrivateMariaDB) -> None:
 
 def test_a_first_start_cut_off_after_any_statement(mariadb: PrivateMariaDB, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever the first start ends, even between the last two rows, the second one completes it."""
-    define, change = DatabaseConnection._define, DatabaseConnection.change
+    define, execute = DatabaseConnection._define, DatabaseConnection.execute
     for most in itertools.count():
         url = mariadb.fresh_database("cut")
         left = iter(range(most))
@@ -331,7 +331,7 @@ def test_a_first_start_cut_off_after_any_statement(mariadb: PrivateMariaDB, monk
             return run
 
         with monkeypatch.context() as patch:
-            patch.setattr(DatabaseConnection, "change", cut_off(change))
+            patch.setattr(DatabaseConnection, "execute", cut_off(execute))
             patch.setattr(DatabaseConnection, "_define", cut_off(define))
             try:
                 list(reopen(url))
