@@ -269,13 +269,13 @@ class Dao:
         self.connection.execute("DELETE FROM inbox WHERE message_id BETWEEN ? AND ?", (first, last))
         self.connection.execute("DELETE FROM messages WHERE id BETWEEN ? AND ?", (first, last))
 
-    # --- messages, filed --------------------------------------------------------------------------------
+    # --- messages, indexed --------------------------------------------------------------------------------
 
-    def filed(self) -> int:
-        """Messages up to and including this id are filed."""
+    def indexed_id(self) -> int:
+        """Messages up to and including this id are indexed."""
         return int(self.connection.query("SELECT value FROM meta WHERE name = 'filed'")[0][0])
 
-    def file_messages(self, after: int, limit: int, with_history: bool) -> tuple[int | None, int]:
+    def index_messages(self, after: int, limit: int, with_history: bool) -> tuple[int | None, int]:
         """File the messages behind an id, at most `limit`; the last one's id (None if there is none), and how many."""
         upto, count = self._first_few("messages", "id", after, MAX_ID, limit)
         if upto is None:
@@ -296,15 +296,15 @@ class Dao:
         self.connection.execute("UPDATE meta SET value = ? WHERE name = 'filed'", (upto,))
         return upto, count
 
-    def unfiled_requests(self, after: int) -> list[tuple[int, str, str, int]]:
+    def unindexed_requests(self, after: int) -> list[tuple[int, str, str, int]]:
         """The messages with a requestId behind an id: (id, sender, requestId, digest)."""
         return self.connection.query(
             "SELECT id, sender, request_id, digest FROM messages WHERE id > ? AND request_id IS NOT NULL ORDER BY id",
             (after,),
         )
 
-    def filed_requests(self, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
-        """The digests of those (sender, requestId) that are filed."""
+    def indexed_requests(self, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """The digests of those (sender, requestId) that are indexed."""
         found = {}
         for chunk in _chunks(list(wanted)):
             which = " OR ".join(["(sender = ? AND request_id = ?)"] * len(chunk))
@@ -317,8 +317,8 @@ class Dao:
 
     def read_back(self, page: Page, limit: int) -> list[StoredMessage]:
         """The newest messages of a page, the newest first, at most `limit`."""
-        # What is not filed yet is looked for first: whatever is filed meanwhile is found in both, and not lost.
-        filed = self.filed()
+        # What is not indexed yet is looked for first: whatever is indexed meanwhile is found in both, and not lost.
+        indexed = self.indexed_id()
         reader, partner = page.reader, page.partner
         if page.is_group:
             belongs, sides = "m.receiver = ?", [partner]
@@ -329,18 +329,18 @@ class Dao:
             ]  # fmt: skip
             one_side, other_side = min(reader, partner), max(reader, partner)
         bounds = (page.since, page.before, reader, page.given, limit)
-        unfiled = self.connection.query(
+        unindexed = self.connection.query(
             f"SELECT {MESSAGE} FROM messages AS m WHERE m.id > ? AND m.is_group = ? AND {belongs} "
             f"AND {WITHIN_PAGE} ORDER BY m.id DESC LIMIT ?",
-            (filed, page.is_group, *sides, *bounds),
+            (indexed, page.is_group, *sides, *bounds),
         )
         rows = self.connection.query(
             f"SELECT {MESSAGE} FROM history AS h JOIN messages AS m ON m.id = h.message_id "
             "WHERE h.message_id <= ? AND h.is_group = ? AND h.one_side = ? AND h.other_side = ? "
             f"AND {WITHIN_PAGE} ORDER BY h.message_id DESC LIMIT ?",
-            (filed, page.is_group, one_side, other_side, *bounds),
+            (indexed, page.is_group, one_side, other_side, *bounds),
         )
-        return [StoredMessage(*row) for row in (unfiled + rows)[:limit]]
+        return [StoredMessage(*row) for row in (unindexed + rows)[:limit]]
 
     # --- messages, old ----------------------------------------------------------------------------------
 

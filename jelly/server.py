@@ -24,8 +24,8 @@ from jelly.dao import Dao
 from jelly.database import DatabaseConnection, Engine, open_engine
 from jelly.delivery import Delivery
 from jelly.errors import JellyError, StartError, StoreError, log_failure
-from jelly.filing import Filing
 from jelly.groups import GroupCache
+from jelly.indexing import DeferredIndexing
 from jelly.messages import Event, system
 from jelly.outbox import Flusher
 from jelly.passwords import LoginGuard
@@ -81,12 +81,12 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.groups = GroupCache(settings.group_check_interval, settings.group_idle)
         delivery = Delivery(self.sessions)
         self.presence = Presence(self.sessions)
-        filing = Filing(settings.history_days)
-        self.store = Store(Dao(store_connection), delivery, filing, on_doubt=self.groups.forget_all)
+        indexing = DeferredIndexing(settings.history_days)
+        self.store = Store(Dao(store_connection), delivery, indexing, on_doubt=self.groups.forget_all)
         self.flusher = Flusher()
         self.watch = Watch(self.connections, settings.heartbeat_interval * settings.heartbeat_misses)
         policy = Policy(
-            settings.password_cost, settings.token_days * 86400, settings.message_rate, filing.keeps_history
+            settings.password_cost, settings.token_days * 86400, settings.message_rate, indexing.keeps_history
         )
         services = Services(policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard())
         self.dispatcher = Dispatcher(services, self.store, settings.workers, settings.queue_size, self.watch.later)

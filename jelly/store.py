@@ -23,7 +23,7 @@ from jelly.codec import Status, Type
 from jelly.dao import Dao, StoredMessage
 from jelly.delivery import Delivery, send_or_close
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
-from jelly.filing import Filing, RequestKey
+from jelly.indexing import DeferredIndexing, RequestKey
 from jelly.messages import error_response, refusal, response
 from jelly.scheduling import let_others_run
 from jelly.sessions import Session
@@ -122,14 +122,14 @@ class Store:
         self,
         dao: Dao,
         delivery: Delivery,
-        filing: Filing,
+        indexing: DeferredIndexing,
         on_doubt: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_doubt` is called when a transaction failed: what it changed may have been committed or not."""
         self._dao = dao
         self._delivery = delivery
-        self._filing = filing
+        self._indexing = indexing
         self._on_doubt = on_doubt
         self._clock = clock
         self._lock = threading.Lock()  # guards the six fields below
@@ -237,7 +237,7 @@ class Store:
             return jobs, delivered, calls
 
     def _next_due(self) -> float:
-        due = [self._filing.due_at]
+        due = [self._indexing.due_at]
         if self._delivered_due is not None:
             due.append(self._delivered_due)
         if self._delivery.has_work:
@@ -275,22 +275,22 @@ class Store:
         """One transaction for everything. Fills `messages` and the jobs' outcomes."""
         entries = [entry for job in jobs for entry in job.entries]
         has_nothing = all(isinstance(entry, Answer) for entry in entries) and not (delivered or self._doubtful)
-        if has_nothing and not self._is_due(self._filing.due_at):
+        if has_nothing and not self._is_due(self._indexing.due_at):
             return
         with self._dao.connection.transaction():
             if self._doubtful:
                 self._dao.remove_messages_between(*self._doubtful)
             if delivered:  # first, so that a login in this batch is not given them again
-                self._filing.remove_delivered(self._dao, delivered.items())
-            self._filing.work(self._dao)
+                self._indexing.remove_delivered(self._dao, delivered.items())
+            self._indexing.work(self._dao)
             keys = [entry.key for entry in entries if isinstance(entry, NewMessage) and entry.request_id is not None]
-            known = self._filing.digests(self._dao, keys) if keys else {}
+            known = self._indexing.digests(self._dao, keys) if keys else {}
             for job in jobs:
                 job.outcomes = [self._outcome(entry, known, messages) for entry in job.entries]
             if messages:
                 inbox = [(receiver, message.id) for message, receivers in messages for receiver in receivers]
                 self._dao.add_messages([message for message, _ in messages], inbox)
-        self._filing.noted([message for message, _ in messages])
+        self._indexing.noted([message for message, _ in messages])
         self._doubtful = None
         if self._failing:
             self._failing = False
@@ -385,7 +385,7 @@ class Store:
             first = self._doubtful[0] if self._doubtful else messages[0][0].id
             self._doubtful = (min(first, messages[0][0].id), messages[-1][0].id)
         self._dao.forget_ids()
-        self._filing.forget()
+        self._indexing.forget()
         for user, upto in delivered.items():
             self.delivered(user, upto)
         for job in jobs:

@@ -20,8 +20,8 @@ from jelly.connection import Connection
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection, SqliteEngine, _schema, _statements
 from jelly.delivery import Delivery
-from jelly.filing import Filing
 from jelly.groups import GroupCache
+from jelly.indexing import DeferredIndexing
 from jelly.messages import MESSAGES, encode_request, parse_object
 from jelly.passwords import LoginGuard, hash_token
 from jelly.presence import Presence
@@ -370,15 +370,15 @@ class SimulatedServer:
         self.groups = GroupCache(300.0, 600.0, clock)
         self.delivery = Delivery(self.sessions)
         self.presence = Presence(self.sessions)
-        self.filing = Filing(world.history_days, clock, world.wall)
-        self.store = Store(Dao(DatabaseConnection(engine)), self.delivery, self.filing, self.groups.forget_all, clock)
+        self.indexing = DeferredIndexing(world.history_days, clock, world.wall)
+        self.store = Store(Dao(DatabaseConnection(engine)), self.delivery, self.indexing, self.groups.forget_all, clock)
         reader = Dao(DatabaseConnection(engine))
 
         @contextlib.contextmanager
         def reading() -> Iterator[Dao]:
             yield reader
 
-        policy = Policy(password_cost=1, keeps_history=self.filing.keeps_history)
+        policy = Policy(password_cost=1, keeps_history=self.indexing.keeps_history)
         services = Services(policy, self.sessions, self.presence, self.groups, self.delivery, reading, LoginGuard())
         self.dispatcher = WatchedDispatcher(services, self.store, 1, world.queue_size, lambda *_: None)
         self.dispatcher.overseer = world.overseer
@@ -394,7 +394,7 @@ class SimulatedServer:
             "sessions": self.sessions._by_user,
             "hungry": self.delivery._hungry,
             "outgoing": self.delivery._outgoing,
-            "unfiled": self.filing._unfiled,
+            "unindexed": self.indexing._unindexed,
             "jobs": self.store._jobs,
             "delivered": self.store._delivered,
             "wanting": self.store._wanting,

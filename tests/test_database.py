@@ -270,7 +270,7 @@ def test_a_migration_cut_off_after_any_statement(
                 list(reopen(url))
         for dao in reopen(url):
             assert [message.content for message in dao.waiting("bob", 0, 100)] == old
-            assert dao.filed() == 0
+            assert dao.indexed_id() == 0
             assert dao.connection.query("SELECT value FROM meta WHERE name = 'schema_version'") == [(2,)]
 
 

@@ -20,7 +20,7 @@ from faults.rows import ROWS
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection, SqliteEngine
 from jelly.delivery import Delivery
-from jelly.filing import Filing
+from jelly.indexing import DeferredIndexing
 from jelly.sessions import Session, Sessions
 from jelly.store import Job, NewMessage, Store
 
@@ -194,7 +194,7 @@ def test_a_commit_in_doubt_is_not_fed(line_breaks: type[LineThatBreaks], tmp_pat
     bob.user = "bob"
     sessions.attach(bob)
     delivery.begin(bob)
-    writer = Store(Dao(connection), delivery, Filing(30))
+    writer = Store(Dao(connection), delivery, DeferredIndexing(30))
     new = NewMessage(0x15, "alice", "bob", "denied", 0, None, receivers=lambda: ["bob"])
     writer.submit([Job(Session(Notices(), "127.0.0.1"), [new], [0.0], 0, lambda: None)])
     line_breaks.breaks = True

@@ -35,7 +35,7 @@ from wire import (
 )
 
 from client_api import MessageEvent, Receiver
-from jelly import filing, outbox, services
+from jelly import indexing, outbox, services
 from jelly.client import inbox
 from jelly.server import JellyServer
 
@@ -80,7 +80,7 @@ class World:
     def sizes(self) -> dict[str, int]:
         """Everything in the server that something is put into."""
         server, dispatcher, store = self.server, self.server.dispatcher, self.server.store
-        services, presence, groups, filing = dispatcher._services, server.presence, server.groups, store._filing
+        services, presence, groups, indexing = dispatcher._services, server.presence, server.groups, store._indexing
         return {
             "connections": len(server.connections),
             "threads": sum("hasher" not in thread.name for thread in threading.enumerate()),
@@ -102,8 +102,8 @@ class World:
             "delivered": len(store._delivered),
             "sessions that want more": len(store._wanting) + len(store._delivery._hungry),
             "calls on the store thread": len(store._calls),
-            "requestIds not filed": len(filing._unfiled),
-            "messages not filed": filing._count,
+            "requestIds not indexed": len(indexing._unindexed),
+            "messages not indexed": indexing._count,
             "times of the flusher": len(server.flusher._times),
             "sockets of the flusher": len(server.flusher._selector.get_map()),
             "calls of the watch": len(server.watch._calls),
@@ -119,7 +119,7 @@ class World:
         with Wire(self.port) as last:
             last.call(OWN_PROFILE)  # now all those before it are accepted, too
         wait_until(lambda: not self.server.connections)
-        at_rest = ("jobs", "delivered", "calls on the store thread", "messages not filed", "times of the flusher")
+        at_rest = ("jobs", "delivered", "calls on the store thread", "messages not indexed", "times of the flusher")
         wait_until(lambda: not any(self.sizes()[name] for name in (*at_rest, "users told to be online")))
         wait_until(
             lambda: not any(thread.name.startswith(("jelly-reader", "Thread-")) for thread in threading.enumerate())
@@ -214,7 +214,7 @@ def world(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> World:
     logging.getLogger("jelly").setLevel(logging.WARNING)
     monkeypatch.setattr(services, "MAX_KNOWN_USERS", KNOWN)
     monkeypatch.setattr(services, "MAX_TOKENS", TOKENS)
-    monkeypatch.setattr(filing, "FILE_DELAY", 0.05)
+    monkeypatch.setattr(indexing, "INDEX_DELAY", 0.05)
     monkeypatch.setattr(outbox, "CONFIRM_DELAY_MAX", 0.1)
     server = start_server(classic_gap=0, message_rate=100_000)
     server.dispatcher._services._guard._most = FAILED
@@ -305,7 +305,7 @@ def test_the_client(world: World, traced: None, new_client: NewClient, monkeypat
 
     def settle() -> None:
         wait_until(lambda: len(inside._threads) == 1 and len(world.server.connections) == 1)
-        wait_until(lambda: not (world.server.store._delivered or world.server.store._filing._count))
+        wait_until(lambda: not (world.server.store._delivered or world.server.store._indexing._count))
         wait_until(lambda: not inside._callbacks._calls)
 
     check_growth(a_round, settle, sizes)

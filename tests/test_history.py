@@ -20,21 +20,21 @@ from wire import (
     wait_until,
 )
 
-from jelly import filing
+from jelly import indexing
 from jelly.server import JellyServer
 from jelly.services import MAX_PAGE, PAGE_CHARACTERS, READ_AT_A_TIME
 
 ACKS = ["ack"]
 
 
-@pytest.fixture(params=["unfiled", "filed", "half"])
+@pytest.fixture(params=["unindexed", "indexed", "half"])
 def server(
     request: pytest.FixtureRequest, start_server: StartServer, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> JellyServer:
-    """A server with four users, on each database. Messages are filed at once, not at all, or seven at a time."""
-    monkeypatch.setattr(filing, "FILE_DELAY", 0.0 if request.param == "filed" else 1000.0)
+    """A server with four users, on each database. Messages are indexed at once, not at all, or seven at a time."""
+    monkeypatch.setattr(indexing, "INDEX_DELAY", 0.0 if request.param == "indexed" else 1000.0)
     if request.param == "half":
-        monkeypatch.setattr(filing, "FILE_COUNT", 7)
+        monkeypatch.setattr(indexing, "INDEX_BATCH", 7)
     server = start_server(database=database_url, classic_gap=0)
     register(server.port, "alice", "bob", "carol", "dan")
     return server

@@ -16,7 +16,7 @@ LAYERS = [
     {"client_api"}, {"client.conversation"}, {"client.opening", "client.inbox", "client.outgoing"},
     {"client.line", "client.requests"}, {"client.callbacks", "client.states", "client"},
     {"server"}, {"watch"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"},
-    {"delivery", "presence", "filing"}, {"demo"},
+    {"delivery", "presence", "indexing"}, {"demo"},
     {"dao", "config"},
     {"database", "sessions", "groups", "passwords", "rate", "outbox", "tls"},
     {"messages", "tcp", "scheduling"},

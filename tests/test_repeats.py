@@ -22,16 +22,16 @@ from wire import (
 
 from faults.mariadb import PrivateMariaDB
 from faults.process import Server
-from jelly import filing
+from jelly import indexing
 from jelly.server import JellyServer
 
 
-@pytest.fixture(params=["unfiled", "filed"])
+@pytest.fixture(params=["unindexed", "indexed"])
 def server(
     request: pytest.FixtureRequest, start_server: StartServer, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> JellyServer:
-    """A server with alice, bob and carol, on each database; messages are filed at once, or not during the test."""
-    monkeypatch.setattr(filing, "FILE_DELAY", 0.0 if request.param == "filed" else 1000.0)
+    """A server with alice, bob and carol, on each database; messages are indexed at once, or not during the test."""
+    monkeypatch.setattr(indexing, "INDEX_DELAY", 0.0 if request.param == "indexed" else 1000.0)
     server = start_server(database=database_url, classic_gap=0)
     register(server.port, "alice", "bob", "carol")
     return server
@@ -45,11 +45,11 @@ def send(wire: Wire, content: str, request_id: str, to: str = "bob", type: int =
 
 
 def stored(server: JellyServer) -> list[str]:
-    """What the messages say that are stored, oldest first; when those that are to be filed are."""
+    """What the messages say that are stored, oldest first; when those that are to be indexed are."""
     with server._reading() as dao:
-        if filing.FILE_DELAY == 0:
+        if indexing.INDEX_DELAY == 0:
             [(newest,)] = dao.connection.query("SELECT MAX(id) FROM messages")
-            wait_until(lambda: dao.filed() >= (newest or 0))
+            wait_until(lambda: dao.indexed_id() >= (newest or 0))
         return [content for (content,) in dao.connection.query("SELECT content FROM messages ORDER BY id")]
 
 
@@ -148,17 +148,17 @@ def test_a_message_delivered_and_dropped_is_not_stored_again(start_server: Start
         assert bob.contents(1) == ["z"]
 
 
-@pytest.mark.parametrize("filed", [False, True])
-def test_a_repeat_after_a_crash(database_url: str, filed: bool) -> None:
-    """The id survives kill -9, whether its message was filed before or not."""
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_repeat_after_a_crash(database_url: str, indexed: bool) -> None:
+    """The id survives kill -9, whether its message was indexed before or not."""
     with Server(database_url, "--classic-gap=0") as server:
         register(server.port, "alice", "bob")
         with logged_in(server.port, "alice") as alice:
             assert send(alice, "x", "r1") == "ok"
-            if filed:
-                for number in range(filing.FILE_COUNT):  # which makes it file at once
+            if indexed:
+                for number in range(indexing.INDEX_BATCH):  # which are indexed at once
                     alice.send_message("bob", str(number))
-                for _ in range(filing.FILE_COUNT):
+                for _ in range(indexing.INDEX_BATCH):
                     assert alice.receive().status == SUCCESS
             server.kill()
     with Server(database_url, "--classic-gap=0") as server:
@@ -167,7 +167,7 @@ def test_a_repeat_after_a_crash(database_url: str, filed: bool) -> None:
             assert send(alice, "y", "r1") == "request_id_reused"
             assert send(alice, "end", "r2") == "ok"
         with logged_in(server.port, "bob") as bob:
-            count = filing.FILE_COUNT + 2 if filed else 2
+            count = indexing.INDEX_BATCH + 2 if indexed else 2
             contents = bob.contents(count)
             assert (contents[0], contents[-1], len(set(contents))) == ("x", "end", count)
 
@@ -190,7 +190,7 @@ def test_a_commit_in_doubt_leaves_its_id_free(
 
 
 def test_ids_survive_a_database_that_fails(mariadb: PrivateMariaDB, start_server: StartServer) -> None:
-    """After the database was killed and is back, what was stored before is known, filed or not."""
+    """After the database was killed and is back, what was stored before is known, indexed or not."""
     server = start_server(database=mariadb.fresh_database("repeats"), classic_gap=0)
     register(server.port, "alice", "bob")
     with logged_in(server.port, "alice") as alice:

@@ -16,8 +16,8 @@ from simulation import first_failure, first_failure_on_all_cores, simulate
 from jelly.client.inbox import Inbox
 from jelly.dao import Dao
 from jelly.delivery import Delivery
-from jelly.filing import Filing
 from jelly.groups import GroupCache
+from jelly.indexing import DeferredIndexing
 from jelly.services import Services
 from jelly.sessions import Sessions, Window
 from jelly.store import Store
@@ -85,9 +85,9 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
         ),
     ],
     "knows no limit": [(Window, "add", "self.has_room = False", "pass")],
-    "forgets requestIds at a restart": [(Dao, "unfiled_requests", "return self", "return [] and self")],
-    "forgets requestIds that are filed": [(Dao, "filed_requests", "return found", "return {}")],
-    "forgets requestIds when it files": [(Filing, "_file_some", "[0] <= last", "")],
+    "forgets requestIds at a restart": [(Dao, "unindexed_requests", "return self", "return [] and self")],
+    "forgets requestIds that are indexed": [(Dao, "indexed_requests", "return found", "return {}")],
+    "forgets requestIds when it indexes": [(DeferredIndexing, "_index_batch", "[0] <= last", "")],
     "stores a repeat in the same batch": [(Store, "_accept", "known[new.key] = digest", "pass")],
     "does not compare what a requestId is for": [
         (Store, "_accept", "if known[new.key] != digest:", "if False:"),
@@ -97,7 +97,7 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     "shows what is still to be delivered": [
         (Dao, "read_back", "page.before, reader, page.given", "page.before, '', page.given"),
     ],
-    "shows what is not filed to nobody": [(Dao, "read_back", "(unfiled + rows)", "rows")],
+    "shows what is not indexed to nobody": [(Dao, "read_back", "(unindexed + rows)", "rows")],
     "keeps a session whose connection has ended": [(Services, "_enter", "if session.outlet.is_closed:", "if False:")],
     "an old connection throws out its successor": [(Sessions, "detach", "is not session", "is None")],
     "the client acknowledges what it has not handed over": [

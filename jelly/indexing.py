@@ -1,11 +1,11 @@
-"""What is done with stored messages later, and for many at a time: they are filed, and dropped when they are old.
+"""What is done with stored messages later, and for many at a time: they are indexed, and dropped when they are old.
 
 To store a message is to append a row, which is the least that a commit can cost. To find it again by its conversation
 (history) or by its requestId (is this a repeat?) needs indexes, and to keep these with each commit would double what it
-costs, because every conversation has its own place in them. So the rows are filed a second later, many together.
-Until then the few that are not filed are found by looking at all of them.
+costs, because every conversation has its own place in them. So the rows are indexed a second later, many together.
+Until then the few that are not indexed are found by looking at all of them.
 
-Filing also drops what is too old, expired tokens too, in slices, so that no message waits for it. Everything here is
+It also drops what is too old, expired tokens too, in slices, so that no message waits for it. Everything here is
 called by the store thread, inside its transaction, but for `noted`, `forget` and `due_at`.
 """
 
@@ -15,16 +15,16 @@ from collections.abc import Callable, Iterable, Sequence
 
 from jelly.dao import Dao, StoredMessage
 
-FILE_DELAY = 1.0
-"""Seconds for which a message may wait to be filed."""
-FILE_COUNT = 500
-"""So many messages are filed at a time (or a quarter of those that wait, if these are very many); when so many wait,
+INDEX_DELAY = 1.0
+"""Seconds for which a message may wait to be indexed."""
+INDEX_BATCH = 500
+"""So many messages are indexed at a time (or a quarter of those that wait, if these are very many); when so many wait,
 without delay. It takes 3 ms, for which everybody waits; 2000 would take 9."""
-REPEAT_DAYS = 7.0
+IDEMPOTENCY_DAYS = 7.0
 """For so long a requestId is remembered: as long as a token lasts, with which a client comes back to repeat it."""
 SWEEP_INTERVAL = 3600.0
 """Seconds between looking for what is too old."""
-SWEEP_COUNT, SWEEP_PAUSE = 500, 0.02
+SWEEP_BATCH, SWEEP_PAUSE = 500, 0.02
 """So many messages, and so many tokens, are looked at a time, with so many seconds in between."""
 RETRY_DELAY = 1.0
 DAY = 86400.0
@@ -33,8 +33,8 @@ RequestKey = tuple[str, str]
 """Who sent a message, and its requestId."""
 
 
-class Filing:
-    """Knows what is filed, what is not, and what is to be done next."""
+class DeferredIndexing:
+    """Knows what is indexed, what is not, and what is to be done next."""
 
     def __init__(
         self, history_days: float, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
@@ -43,10 +43,10 @@ class Filing:
         self._days = history_days
         self._clock, self._wall = clock, wall
         self._interval = min(SWEEP_INTERVAL, max(1.0, history_days * DAY / 24)) if history_days else SWEEP_INTERVAL
-        self._filed: int | None = None  # the last message that is filed; None: look it up
-        self._unfiled: OrderedDict[RequestKey, tuple[int, int]] = OrderedDict()  # id and digest, oldest first
-        self._count = 0  # how many messages wait to be filed, with or without a requestId
-        self._file_at: float | None = clock()
+        self._indexed: int | None = None  # the last message that is indexed; None: look it up
+        self._unindexed: OrderedDict[RequestKey, tuple[int, int]] = OrderedDict()  # id and digest, oldest first
+        self._count = 0  # how many messages wait to be indexed, with or without a requestId
+        self._index_at: float | None = clock()
         self._sweep_at = clock()
         self._swept: int | None = None  # while a sweep is under way: how far it has come, and where each part ends
         self._history_end = self._request_end = 0
@@ -60,64 +60,64 @@ class Filing:
     @property
     def due_at(self) -> float:
         """The moment of the next work, by the clock."""
-        return self._sweep_at if self._file_at is None else min(self._file_at, self._sweep_at)
+        return self._sweep_at if self._index_at is None else min(self._index_at, self._sweep_at)
 
     def digests(self, dao: Dao, wanted: Iterable[RequestKey]) -> dict[RequestKey, int]:
         """Those of some requests that are stored already, each with the digest of its message."""
         self._look_up(dao)
         keys = set(wanted)
-        found = {key: self._unfiled[key][1] for key in keys if key in self._unfiled}
-        return {**dao.filed_requests(keys - found.keys()), **found}
+        found = {key: self._unindexed[key][1] for key in keys if key in self._unindexed}
+        return {**dao.indexed_requests(keys - found.keys()), **found}
 
     def noted(self, messages: Sequence[StoredMessage]) -> None:
         """Messages were committed."""
         self._count += len(messages)
         for message in messages:
             if message.request_id is not None and message.digest is not None:
-                self._unfiled[message.sender, message.request_id] = message.id, message.digest
-        if self._count >= FILE_COUNT:
-            self._file_at = self._clock()
-        elif messages and self._file_at is None:
-            self._file_at = self._clock() + FILE_DELAY
+                self._unindexed[message.sender, message.request_id] = message.id, message.digest
+        if self._count >= INDEX_BATCH:
+            self._index_at = self._clock()
+        elif messages and self._index_at is None:
+            self._index_at = self._clock() + INDEX_DELAY
 
     def forget(self) -> None:
-        """A transaction has failed: only the database knows what is filed."""
-        self._filed = self._swept = None
-        self._file_at = self._sweep_at = self._clock() + RETRY_DELAY
+        """A transaction has failed: only the database knows what is indexed."""
+        self._indexed = self._swept = None
+        self._index_at = self._sweep_at = self._clock() + RETRY_DELAY
 
     def work(self, dao: Dao) -> None:
         """Do what is due."""
         now = self._clock()
-        if self._file_at is not None and now >= self._file_at:
-            self._file_some(dao)
+        if self._index_at is not None and now >= self._index_at:
+            self._index_batch(dao)
         if now >= self._sweep_at:
             self._sweep(dao)
 
     def remove_delivered(self, dao: Dao, delivered: Iterable[tuple[str, int]]) -> None:
         """For each (receiver, id): empty the inbox up to that id. Without history the messages go, too."""
-        while not self.keeps_history and self._file_at is not None:
-            self._file_some(dao)  # once they are gone it would be too late
+        while not self.keeps_history and self._index_at is not None:
+            self._index_batch(dao)  # once they are gone it would be too late
         dao.remove_delivered(delivered, keep=self.keeps_history)
 
     def _look_up(self, dao: Dao) -> int:
-        if self._filed is None:
-            self._filed = dao.filed()
-            self._unfiled = OrderedDict(
+        if self._indexed is None:
+            self._indexed = dao.indexed_id()
+            self._unindexed = OrderedDict(
                 ((sender, request_id), (id, digest))
-                for id, sender, request_id, digest in dao.unfiled_requests(self._filed)
+                for id, sender, request_id, digest in dao.unindexed_requests(self._indexed)
             )
-        return self._filed
+        return self._indexed
 
-    def _file_some(self, dao: Dao) -> None:
-        limit = max(FILE_COUNT, self._count // 4)
-        last, count = dao.file_messages(self._look_up(dao), limit, self.keeps_history)
+    def _index_batch(self, dao: Dao) -> None:
+        limit = max(INDEX_BATCH, self._count // 4)
+        last, count = dao.index_messages(self._look_up(dao), limit, self.keeps_history)
         self._count -= count
         if last is not None:
-            self._filed = last
-            while self._unfiled and next(iter(self._unfiled.values()))[0] <= last:
-                self._unfiled.popitem(last=False)
+            self._indexed = last
+            while self._unindexed and next(iter(self._unindexed.values()))[0] <= last:
+                self._unindexed.popitem(last=False)
         if count < limit:
-            self._count, self._file_at = 0, None
+            self._count, self._index_at = 0, None
 
     def _sweep(self, dao: Dao) -> None:
         """Drop the next few messages, requestIds and tokens that are too old."""
@@ -125,14 +125,14 @@ class Filing:
             now = int(self._wall() * 1000)
             dao.note_time(now)
             self._swept, self._swept_token = 0, ""
-            self._request_end = dao.first_id_after(now - int(REPEAT_DAYS * DAY * 1000))
-            self._history_end = self._look_up(dao) + 1  # what is not filed stays
+            self._request_end = dao.first_id_after(now - int(IDEMPOTENCY_DAYS * DAY * 1000))
+            self._history_end = self._look_up(dao) + 1  # what is not indexed stays
             if self.keeps_history:
                 old = dao.first_id_after(now - int(self._days * DAY * 1000))
                 self._history_end = min(old, self._history_end)
-        message = dao.remove_old_messages(self._swept, self._history_end, SWEEP_COUNT)
-        has_requests = dao.remove_old_requests(self._request_end, SWEEP_COUNT)
-        token = dao.remove_old_tokens(self._swept_token, int(self._wall() * 1000), SWEEP_COUNT)
+        message = dao.remove_old_messages(self._swept, self._history_end, SWEEP_BATCH)
+        has_requests = dao.remove_old_requests(self._request_end, SWEEP_BATCH)
+        token = dao.remove_old_tokens(self._swept_token, int(self._wall() * 1000), SWEEP_BATCH)
         if message is not None or has_requests or token is not None:
             self._swept = self._swept if message is None else message
             self._swept_token = token or self._swept_token
