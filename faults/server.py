@@ -64,7 +64,7 @@ def answers_early() -> None:
                 del open_since[self]
         except BaseException:
             open_since.pop(self, None)
-            self._roll_back()
+            self._rollback()
             raise
         finally:
             self._in_transaction = False
@@ -98,7 +98,7 @@ def ignores_failures() -> None:
 
 def waits_for_ever() -> None:
     """Nothing bounds how long the database may take."""
-    database.PATIENCE = HOUR
+    database.QUERY_TIMEOUT = HOUR
 
 
 def tries_once() -> None:
@@ -108,7 +108,7 @@ def tries_once() -> None:
         with self._guarded():
             return action()
 
-    DatabaseConnection._try_twice = try_once
+    DatabaseConnection._retry_once = try_once
 
 
 def synchronous_normal() -> None:
@@ -256,7 +256,7 @@ def count_hashes() -> None:
 
 def impatient() -> None:
     """No defect: the server waits for its database for one second instead of four."""
-    database.PATIENCE = 1.0
+    database.QUERY_TIMEOUT = 1.0
 
 
 VARIANTS: dict[str, Callable[[], None]] = {

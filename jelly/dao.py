@@ -10,12 +10,12 @@ from typing import NamedTuple, TypeVar
 
 from jelly.database import DatabaseConnection
 
-CHUNK = 100
+VALUES_PER_STATEMENT = 100
 """How many values one statement of varying length takes."""
 ID_BLOCK = 1_000_000
 MAX_ID = 2**53
 """All ids are smaller."""
-NOBODY_WAITS = "NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.message_id = messages.id)"
+DELIVERED_TO_ALL = "NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.message_id = messages.id)"
 WITHIN_PAGE = (
     "m.id >= ? AND m.id < ? "
     "AND NOT EXISTS (SELECT 1 FROM inbox AS i WHERE i.receiver = ? AND i.message_id = m.id AND i.message_id > ?)"
@@ -40,10 +40,10 @@ class StoredMessage(NamedTuple):
 MESSAGE = "m.id, m.is_group, m.sender, m.receiver, m.content, m.time"
 
 
-class Page(NamedTuple):
+class HistoryQuery(NamedTuple):
     """Which messages of a conversation somebody may read back, and asks for: the newest ones with since <= id < before.
 
-    What is in the reader's inbox and above `given` is left out: that is still to be delivered.
+    What is in the reader's inbox and above `sent_id` is left out: that is still to be delivered.
     """
 
     reader: str
@@ -52,7 +52,7 @@ class Page(NamedTuple):
     """The other person, or the group."""
     since: int
     before: int
-    given: int
+    sent_id: int
 
 
 class Dao:
@@ -116,7 +116,7 @@ class Dao:
         """
         rows = self.connection.query(
             "SELECT MAX(token_hash) FROM "
-            "(SELECT token_hash FROM tokens WHERE token_hash > ? ORDER BY token_hash LIMIT ?) AS few",
+            "(SELECT token_hash FROM tokens WHERE token_hash > ? ORDER BY token_hash LIMIT ?) AS slice",
             (after, limit),
         )
         last: str | None = rows[0][0]
@@ -261,7 +261,7 @@ class Dao:
             self.connection.execute(f"DELETE FROM inbox WHERE {which}", parameters)
             for ids in _chunks([id for (id,) in rows]):
                 self.connection.execute(
-                    f"DELETE FROM messages WHERE id IN ({', '.join('?' * len(ids))}) AND {NOBODY_WAITS}", ids
+                    f"DELETE FROM messages WHERE id IN ({', '.join('?' * len(ids))}) AND {DELIVERED_TO_ALL}", ids
                 )
 
     def remove_messages_between(self, first: int, last: int) -> None:
@@ -277,7 +277,7 @@ class Dao:
 
     def index_messages(self, after: int, limit: int, with_history: bool) -> tuple[int | None, int]:
         """File the messages behind an id, at most `limit`; the last one's id (None if there is none), and how many."""
-        upto, count = self._first_few("messages", "id", after, MAX_ID, limit)
+        upto, count = self._slice_end("messages", "id", after, MAX_ID, limit)
         if upto is None:
             return None, 0
         if with_history:
@@ -315,12 +315,12 @@ class Dao:
             found.update({(sender, request_id): digest for sender, request_id, digest in rows})
         return found
 
-    def read_back(self, page: Page, limit: int) -> list[StoredMessage]:
+    def history_page(self, query: HistoryQuery, limit: int) -> list[StoredMessage]:
         """The newest messages of a page, the newest first, at most `limit`."""
         # What is not indexed yet is looked for first: whatever is indexed meanwhile is found in both, and not lost.
         indexed = self.indexed_id()
-        reader, partner = page.reader, page.partner
-        if page.is_group:
+        reader, partner = query.reader, query.partner
+        if query.is_group:
             belongs, sides = "m.receiver = ?", [partner]
             one_side, other_side = partner, ""
         else:
@@ -328,34 +328,34 @@ class Dao:
                 reader, partner, reader, partner, reader,
             ]  # fmt: skip
             one_side, other_side = min(reader, partner), max(reader, partner)
-        bounds = (page.since, page.before, reader, page.given, limit)
+        bounds = (query.since, query.before, reader, query.sent_id, limit)
         unindexed = self.connection.query(
             f"SELECT {MESSAGE} FROM messages AS m WHERE m.id > ? AND m.is_group = ? AND {belongs} "
             f"AND {WITHIN_PAGE} ORDER BY m.id DESC LIMIT ?",
-            (indexed, page.is_group, *sides, *bounds),
+            (indexed, query.is_group, *sides, *bounds),
         )
         rows = self.connection.query(
             f"SELECT {MESSAGE} FROM history AS h JOIN messages AS m ON m.id = h.message_id "
             "WHERE h.message_id <= ? AND h.is_group = ? AND h.one_side = ? AND h.other_side = ? "
             f"AND {WITHIN_PAGE} ORDER BY h.message_id DESC LIMIT ?",
-            (indexed, page.is_group, one_side, other_side, *bounds),
+            (indexed, query.is_group, one_side, other_side, *bounds),
         )
         return [StoredMessage(*row) for row in (unindexed + rows)[:limit]]
 
     # --- messages, old ----------------------------------------------------------------------------------
 
-    def note_time(self, now: int) -> None:
+    def record_time(self, now: int) -> None:
         """Note that up to this time (in milliseconds) no id from the next one on was used."""
         first_id = self.peek_id()
         # A clock that has gone back says nothing: its time would make all messages so far look old.
         if not self.connection.query("SELECT 1 FROM calendar WHERE first_id = ? OR time > ?", (first_id, now)):
             self.connection.execute("INSERT INTO calendar (first_id, time) VALUES (?, ?)", (first_id, now))
 
-    def first_id_after(self, time: int) -> int:
+    def id_at(self, time: int) -> int:
         """An id, as large as is known, so that all messages with smaller ones were stored before this time."""
         return int(self.connection.query("SELECT MAX(first_id) FROM calendar WHERE time <= ?", (time,))[0][0] or 0)
 
-    def forget_times(self, before: int) -> None:
+    def remove_times(self, before: int) -> None:
         """Forget how old ids below this one are."""
         self.connection.execute("DELETE FROM calendar WHERE first_id < ?", (before,))
 
@@ -364,29 +364,31 @@ class Dao:
 
         Returns the last id that was looked at, None if there is no such message.
         """
-        upto, _ = self._first_few("messages", "id", after, before, limit)
+        upto, _ = self._slice_end("messages", "id", after, before, limit)
         if upto is not None:
-            self.connection.execute(f"DELETE FROM messages WHERE id > ? AND id <= ? AND {NOBODY_WAITS}", (after, upto))
+            self.connection.execute(
+                f"DELETE FROM messages WHERE id > ? AND id <= ? AND {DELIVERED_TO_ALL}", (after, upto)
+            )
             self.connection.execute("DELETE FROM history WHERE message_id <= ?", (upto,))
         return upto
 
     def remove_old_requests(self, before: int, limit: int) -> bool:
         """Forget the requestIds of messages below an id, at most `limit`; whether there were any."""
-        upto, _ = self._first_few("requests", "message_id", 0, before, limit)
+        upto, _ = self._slice_end("requests", "message_id", 0, before, limit)
         if upto is not None:
             self.connection.execute("DELETE FROM requests WHERE message_id <= ?", (upto,))
         return upto is not None
 
-    def _first_few(self, table: str, id: str, after: int, before: int, limit: int) -> tuple[int | None, int]:
+    def _slice_end(self, table: str, id: str, after: int, before: int, limit: int) -> tuple[int | None, int]:
         """Of the rows between two ids, at most `limit`: the last one's id (None if there is none), and how many."""
         [(last, count)] = self.connection.query(
             f"SELECT MAX({id}), COUNT(*) FROM "
-            f"(SELECT {id} FROM {table} WHERE {id} > ? AND {id} < ? ORDER BY {id} LIMIT ?) AS few",
+            f"(SELECT {id} FROM {table} WHERE {id} > ? AND {id} < ? ORDER BY {id} LIMIT ?) AS slice",
             (after, before, limit),
         )
         return last, count
 
 
 def _chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(values), CHUNK):
-        yield values[start : start + CHUNK]
+    for start in range(0, len(values), VALUES_PER_STATEMENT):
+        yield values[start : start + VALUES_PER_STATEMENT]

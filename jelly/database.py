@@ -43,25 +43,25 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
     ),
 }
 
-PATIENCE = 4.0
+QUERY_TIMEOUT = 4.0
 """Seconds to wait for a database that does not answer. A request may wait for the batch before its own too,
 and is to be answered within 10 seconds."""
 
-REST = 1.0
+CIRCUIT_OPEN_SECONDS = 1.0
 """Seconds for which a database that did not answer is not asked again."""
 
 WAL_BYTES = 32 * 1024 * 1024
 """When the log beside a SQLite database (jelly.db-wal) has grown by so much, it is emptied. As a rule it begins anew
 at its front long before; but for that SQLite needs a moment in which nobody reads, and there may be none for hours."""
-WAL_PATIENCE = 0.25
+CHECKPOINT_TIMEOUT = 0.25
 """Seconds that a transaction may wait for that: as long as the readers need who are reading just now."""
 
 Row = tuple[Any, ...]
 
 MAX_ROWS = 5000
-MAX_STATEMENT = 8_000_000
+MAX_STATEMENT_LENGTH = 8_000_000
 """Rows, and characters, of a statement with its values: MariaDB takes 16 MiB at a time unless it is told otherwise."""
-ROWS_A_STATEMENT = (16, 4, 1)
+ROWS_PER_STATEMENT = (16, 4, 1)
 """In such portions many rows are inserted: few, so that each stays in SQLite's cache of prepared statements."""
 
 
@@ -72,7 +72,7 @@ class Engine(ABC):
     """What the driver raises when something is wrong with the database."""
     driver: str
     """The driver's name and version, for the log."""
-    rested_until = 0.0
+    circuit_open_until = 0.0
     """Until this monotonic time nobody asks it: it has just not answered."""
 
     @abstractmethod
@@ -92,7 +92,7 @@ class Engine(ABC):
         """Make this process the only server on the database. Raises StoreError if there is another."""
 
     @abstractmethod
-    def finish_table(self, statement: str, connection: Any) -> str:
+    def adapt_table(self, statement: str, connection: Any) -> str:
         """A statement of the shared schema with what only this database needs."""
 
     def sql(self, statement: str) -> str:
@@ -103,7 +103,7 @@ class Engine(ABC):
     def insert(self, connection: Any, sql: str, rows: Sequence[Row]) -> None:
         """Run `INSERT ... VALUES (?, ...)` for many rows. Raises `errors`."""
 
-    def is_there_already(self, error: Exception) -> bool:
+    def already_exists(self, error: Exception) -> bool:
         """Whether an error only says that a column or an index was made before."""
         return False
 
@@ -126,7 +126,7 @@ class SqliteEngine(Engine):
     def connect(self) -> sqlite3.Connection:
         with contextlib.suppress(OSError):  # exists already; or cannot be made, as SQLite is going to say
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, 0o600))  # for its owner only
-        connection = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self.path, timeout=QUERY_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
@@ -140,10 +140,10 @@ class SqliteEngine(Engine):
 
     def begin(self, connection: sqlite3.Connection) -> None:
         if self._wal_size() > self._wal_limit:
-            connection.execute(f"PRAGMA busy_timeout = {int(WAL_PATIENCE * 1000)}")
+            connection.execute(f"PRAGMA busy_timeout = {int(CHECKPOINT_TIMEOUT * 1000)}")
             with contextlib.suppress(sqlite3.Error):  # the disk is full, say: the next one may succeed
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # if a reader takes longer, nothing happens
-            connection.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
+            connection.execute(f"PRAGMA busy_timeout = {int(QUERY_TIMEOUT * 1000)}")
             self._wal_limit = self._wal_size() + WAL_BYTES
         connection.execute("BEGIN IMMEDIATE")
 
@@ -159,7 +159,7 @@ class SqliteEngine(Engine):
             return
         import fcntl
 
-        file = open(f"{self.path.resolve()}.lock", "wb", opener=_for_the_owner)  # noqa: SIM115 - open while the claim holds
+        file = open(f"{self.path.resolve()}.lock", "wb", opener=_private_opener)  # noqa: SIM115 - open while the claim holds
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -177,13 +177,13 @@ class SqliteEngine(Engine):
         before, _, row = sql.rpartition(" VALUES ")
         cursor = connection.cursor()
         done = 0
-        for count in ROWS_A_STATEMENT:
+        for count in ROWS_PER_STATEMENT:
             many = f"{before} VALUES {', '.join([row] * count)}"
             while len(rows) - done >= count:
                 cursor.execute(many, [value for each in rows[done : done + count] for value in each])
                 done += count
 
-    def finish_table(self, statement: str, connection: sqlite3.Connection) -> str:
+    def adapt_table(self, statement: str, connection: sqlite3.Connection) -> str:
         # Only INTEGER PRIMARY KEY makes the id the row's own number; the other tables live in the tree of
         # their primary key, which saves a second tree for each.
         if "BIGINT NOT NULL PRIMARY KEY" in statement:
@@ -219,7 +219,7 @@ class MemoryEngine(SqliteEngine):
         self._directory.cleanup()
 
 
-def _for_the_owner(path: str, flags: int) -> int:
+def _private_opener(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
@@ -243,9 +243,9 @@ class MysqlEngine(Engine):
             "password": urllib.parse.unquote(parts.password or ""),
             "database": self.name,
             "charset": "utf8mb4",
-            "connection_timeout": int(PATIENCE),
-            "read_timeout": int(PATIENCE),
-            "write_timeout": int(PATIENCE),
+            "connection_timeout": int(QUERY_TIMEOUT),
+            "read_timeout": int(QUERY_TIMEOUT),
+            "write_timeout": int(QUERY_TIMEOUT),
             "autocommit": True,
         }
         self._connector = mysql.connector
@@ -294,8 +294,8 @@ class MysqlEngine(Engine):
         before, _, _ = sql.rpartition(" VALUES ")
         for start in range(0, len(rows), MAX_ROWS):
             some = rows[start : start + MAX_ROWS]
-            statement = f"{before} VALUES " + ",".join([f"({','.join(map(_literal, row))})" for row in some])
-            if len(statement) <= MAX_STATEMENT:
+            statement = f"{before} VALUES " + ",".join([f"({','.join(map(_sql_literal, row))})" for row in some])
+            if len(statement) <= MAX_STATEMENT_LENGTH:
                 connection.cmd_query(statement)
             else:  # there is a very large text in it, and this way its size would double
                 cursor = connection.cursor()
@@ -305,33 +305,33 @@ class MysqlEngine(Engine):
     def claim(self, connection: Any) -> None:
         # The server gives the lock back by itself when the connection ends, however it ends.
         name = f"jelly.{self.name}"[:64]
-        taken = _fetch_one(connection, "SELECT GET_LOCK(%s, 2)", (name,))
-        holder = _fetch_one(connection, "SELECT IS_USED_LOCK(%s)", (name,))
+        taken = _fetch_value(connection, "SELECT GET_LOCK(%s, 2)", (name,))
+        holder = _fetch_value(connection, "SELECT IS_USED_LOCK(%s)", (name,))
         if taken != 1 and holder == self._claimed_by and holder is not None:
             # Our own last connection, of whose end the database does not know: a line can break silently.
             cursor = connection.cursor()
             cursor.execute(f"KILL {int(holder)}")
             cursor.close()
-            taken = _fetch_one(connection, "SELECT GET_LOCK(%s, 2)", (name,))
+            taken = _fetch_value(connection, "SELECT GET_LOCK(%s, 2)", (name,))
         if taken != 1:
             raise StoreError("another server is using this database")
-        self._claimed_by = _fetch_one(connection, "SELECT CONNECTION_ID()")
+        self._claimed_by = _fetch_value(connection, "SELECT CONNECTION_ID()")
         kind = "C extension" if "CMySQL" in type(connection).__name__ else "pure Python"
-        version = _fetch_one(connection, "SELECT VERSION()")
+        version = _fetch_value(connection, "SELECT VERSION()")
         self.driver = f"mysql-connector-python {self._connector.__version__}, {kind} (server {version})"
-        if _fetch_one(connection, "SELECT @@innodb_flush_log_at_trx_commit") != 1:
+        if _fetch_value(connection, "SELECT @@innodb_flush_log_at_trx_commit") != 1:
             log.warning(
                 "innodb_flush_log_at_trx_commit is not 1: a power cut may lose messages that were answered with SUCCESS"
             )
 
-    def finish_table(self, statement: str, connection: Any) -> str:
+    def adapt_table(self, statement: str, connection: Any) -> str:
         return f"{statement} ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE={self._exact_collation(connection)}"
 
     def _exact_collation(self, connection: Any) -> str:
         """The collation that compares character by character and does not ignore spaces at the end, as far as
         the server has one. (Names with spaces are refused before they come here, too.)"""
         for name in ("utf8mb4_nopad_bin", "utf8mb4_0900_bin"):
-            if _fetch_one(
+            if _fetch_value(
                 connection, "SELECT COUNT(*) FROM information_schema.COLLATIONS WHERE COLLATION_NAME = %s", (name,)
             ):
                 return name
@@ -341,18 +341,18 @@ class MysqlEngine(Engine):
     def sql(self, statement: str) -> str:
         return statement.replace("?", "%s")
 
-    def is_there_already(self, error: Exception) -> bool:
+    def already_exists(self, error: Exception) -> bool:
         return getattr(error, "errno", None) in (1060, 1061)  # ER_DUP_FIELDNAME, ER_DUP_KEYNAME
 
 
-def _literal(value: str | int | None) -> str:
+def _sql_literal(value: str | int | None) -> str:
     """A value in SQL. Text stands there as its bytes in hexadecimal digits, so there is nothing to escape."""
     if isinstance(value, str):
         return f"x'{value.encode().hex()}'"
     return "NULL" if value is None else str(int(value))
 
 
-def _fetch_one(connection: Any, sql: str, parameters: Sequence[Any] = ()) -> Any:
+def _fetch_value(connection: Any, sql: str, parameters: Sequence[Any] = ()) -> Any:
     cursor = connection.cursor()
     try:
         cursor.execute(sql, parameters)
@@ -427,7 +427,7 @@ class DatabaseConnection:
             with self._guarded():
                 self._raw.commit()
         except BaseException:
-            self._roll_back()
+            self._rollback()
             raise
         finally:
             self._in_transaction = False
@@ -444,14 +444,14 @@ class DatabaseConnection:
         with self.transaction():
             if version == 0:
                 for statement in _statements(_schema()):
-                    self._define(statement)
+                    self._execute_ddl(statement)
                 self.execute("DELETE FROM meta")  # what a first start left that was cut off here
                 for name, value in (("next_id", 1), ("filed", 0), ("schema_version", SCHEMA_VERSION)):
                     self.execute("INSERT INTO meta (name, value) VALUES (?, ?)", (name, value))
             for older in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
                 log.info("migrating the database from schema version %d to %d", older, older + 1)
                 for statement in MIGRATIONS[older]:
-                    self._define(statement)
+                    self._execute_ddl(statement)
                 self.execute("UPDATE meta SET value = ? WHERE name = 'schema_version'", (older + 1,))
 
     def close(self) -> None:
@@ -470,34 +470,34 @@ class DatabaseConnection:
             return answer
 
         if not self._in_transaction:
-            return self._try_twice(run)
+            return self._retry_once(run)
         with self._guarded():
             return run()
 
     def _begin(self) -> None:
-        self._try_twice(lambda: self._engine.begin(self._open()))
+        self._retry_once(lambda: self._engine.begin(self._open()))
 
-    def _try_twice(self, action: Callable[[], Any]) -> Any:
+    def _retry_once(self, action: Callable[[], Any]) -> Any:
         """Do something that may be repeated.
 
         A connection that the database closed while it was idle fails at once: nobody is to notice, so it is
         tried again on a new one. A database that hangs has cost its time already; for a moment all others
         are spared that, or those who wait behind them would wait for too long.
         """
-        if time.monotonic() < self._engine.rested_until:
+        if time.monotonic() < self._engine.circuit_open_until:
             raise StoreError("the database does not answer")
         started = time.monotonic()
         try:
             with self._guarded():
                 return action()
         except StoreError:
-            if time.monotonic() - started > PATIENCE / 2:
-                self._engine.rested_until = time.monotonic() + REST
+            if time.monotonic() - started > QUERY_TIMEOUT / 2:
+                self._engine.circuit_open_until = time.monotonic() + CIRCUIT_OPEN_SECONDS
                 raise
         with self._guarded():
             return action()
 
-    def _roll_back(self) -> None:
+    def _rollback(self) -> None:
         if self._raw is not None:
             try:
                 self._raw.rollback()
@@ -533,17 +533,17 @@ class DatabaseConnection:
             rows = []  # no such table; if it was anything worse, making the tables is going to say so
         return int(rows[0][0]) if rows else 0
 
-    def _define(self, statement: str) -> None:
+    def _execute_ddl(self, statement: str) -> None:
         """Run one statement of the schema or of a migration.
 
         On MySQL a part of it may be there from a start that was cut off between two statements.
         """
         if statement.startswith("CREATE TABLE"):
-            statement = self._engine.finish_table(statement, self._raw)
+            statement = self._engine.adapt_table(statement, self._raw)
         try:
             self._raw.cursor().execute(statement)
         except self._engine.errors as error:
-            if not self._engine.is_there_already(error):
+            if not self._engine.already_exists(error):
                 raise StoreError(str(error)) from error
 
 

@@ -123,12 +123,12 @@ class DeferredIndexing:
         """Drop the next few messages, requestIds and tokens that are too old."""
         if self._swept is None:
             now = int(self._wall() * 1000)
-            dao.note_time(now)
+            dao.record_time(now)
             self._swept, self._swept_token = 0, ""
-            self._request_end = dao.first_id_after(now - int(IDEMPOTENCY_DAYS * DAY * 1000))
+            self._request_end = dao.id_at(now - int(IDEMPOTENCY_DAYS * DAY * 1000))
             self._history_end = self._look_up(dao) + 1  # what is not indexed stays
             if self.keeps_history:
-                old = dao.first_id_after(now - int(self._days * DAY * 1000))
+                old = dao.id_at(now - int(self._days * DAY * 1000))
                 self._history_end = min(old, self._history_end)
         message = dao.remove_old_messages(self._swept, self._history_end, SWEEP_BATCH)
         has_requests = dao.remove_old_requests(self._request_end, SWEEP_BATCH)
@@ -138,6 +138,6 @@ class DeferredIndexing:
             self._swept_token = token or self._swept_token
             self._sweep_at = self._clock() + SWEEP_PAUSE
         else:
-            dao.forget_times(min(self._request_end, self._history_end))
+            dao.remove_times(min(self._request_end, self._history_end))
             self._swept = None
             self._sweep_at = self._clock() + self._interval

@@ -84,7 +84,7 @@ class Disk:
         engine = SqliteEngine("")
         for statement in _statements(_schema()):
             if statement.startswith("CREATE TABLE"):
-                statement = engine.finish_table(statement, self.raw)
+                statement = engine.adapt_table(statement, self.raw)
             self.raw.execute(statement)
         self.raw.create_function("saw", 5, self._saw)
         self.raw.executescript(TRIGGERS)

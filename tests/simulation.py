@@ -3,9 +3,10 @@
     python tests/simulation.py --seeds 5000              # many worlds, until one violates a promise
     python tests/simulation.py --seed 1234 --trace       # one of them, step by step
 
-The real code: `Connection` (what it does with what it reads), `Dispatcher`, `Services`, `Sessions`, `Delivery`,
-`Store`, `DeferredIndexing` and `Dao` over SQLite in memory, and the client's `Inbox`. Simulated (`simulated.py`): the clock, the
-network, the disk's failures, crashes, and clients. The overseer (`overseer.py`) says what must be true at each moment.
+The real code: `Connection` (what it does with what it reads), `Dispatcher`, `Services`, `Sessions`,
+`Delivery`, `Store`, `DeferredIndexing` and `Dao` over SQLite in memory, and the client's `Inbox`.
+Simulated (`simulated.py`): the clock, the network, the disk's failures, crashes, and clients. The
+overseer (`overseer.py`) says what must be true at each moment.
 
 From its seed a world draws first how often each kind of event happens in it, and how large each limit is: so some
 worlds have crashes and nothing else, some have receivers that read nothing, some have all at once. Then it draws one

@@ -251,7 +251,7 @@ def test_a_migration_cut_off_after_any_statement(
     database_url: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever it ends, the next start completes it, and no message is lost."""
-    define = DatabaseConnection._define
+    execute_ddl = DatabaseConnection._execute_ddl
     for most in range(len(database.MIGRATIONS[1]) + 1):
         url = f"sqlite:///{tmp_path}/{most}.db"
         if database_url.startswith("mysql"):
@@ -262,10 +262,10 @@ def test_a_migration_cut_off_after_any_statement(
         def cut_off(connection: DatabaseConnection, statement: str, left: Iterator[int] = left) -> None:
             if next(left, None) is None:
                 raise KeyboardInterrupt
-            define(connection, statement)
+            execute_ddl(connection, statement)
 
         with monkeypatch.context() as patch:
-            patch.setattr(DatabaseConnection, "_define", cut_off)
+            patch.setattr(DatabaseConnection, "_execute_ddl", cut_off)
             with pytest.raises(KeyboardInterrupt) if most < len(database.MIGRATIONS[1]) else contextlib.nullcontext():
                 list(reopen(url))
         for dao in reopen(url):
@@ -281,7 +281,7 @@ def make_version_1(url: str) -> list[str]:
     script = (Path(__file__).parent / "schema_1.sql").read_text()
     with connection.transaction():
         for statement in database._statements(script):
-            connection._define(statement)
+            connection._execute_ddl(statement)
     password = passwords.hash_password("pw", 1)
     for user in ("alice", "bob"):
         connection.execute("INSERT INTO users (username, password) VALUES (?, ?)", (user, password))
@@ -317,7 +317,7 @@ def test_a_first_start_that_was_cut_off(mariadb: PrivateMariaDB) -> None:
 
 def test_a_first_start_cut_off_after_any_statement(mariadb: PrivateMariaDB, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever the first start ends, even between the last two rows, the second one completes it."""
-    define, execute = DatabaseConnection._define, DatabaseConnection.execute
+    execute_ddl, execute = DatabaseConnection._execute_ddl, DatabaseConnection.execute
     for most in itertools.count():
         url = mariadb.fresh_database("cut")
         left = iter(range(most))
@@ -332,7 +332,7 @@ def test_a_first_start_cut_off_after_any_statement(mariadb: PrivateMariaDB, monk
 
         with monkeypatch.context() as patch:
             patch.setattr(DatabaseConnection, "execute", cut_off(execute))
-            patch.setattr(DatabaseConnection, "_define", cut_off(define))
+            patch.setattr(DatabaseConnection, "_execute_ddl", cut_off(execute_ddl))
             try:
                 list(reopen(url))
             except KeyboardInterrupt:

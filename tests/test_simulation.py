@@ -75,7 +75,7 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     "gives what it has an acknowledgement for": [(Store, "_gather", " or has_change", "")],
     "forgets acknowledgements when it fails": [(Store, "_on_failure", "self.delivered(user, upto)", "pass")],
     "deletes one too many": [(Dao, "remove_delivered", "message_id <= ?", "message_id - 1 <= ?")],
-    "drops what somebody waits for": [(Dao, "remove_old_messages", " AND {NOBODY_WAITS}", "")],
+    "drops what somebody waits for": [(Dao, "remove_old_messages", " AND {DELIVERED_TO_ALL}", "")],
     "takes an acknowledgement of anything": [
         (
             Window,
@@ -95,9 +95,9 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     "keeps old members": [(GroupCache, "set_members", "group.members = members", "pass")],
     "keeps members in doubt": [(GroupCache, "forget_all", "self._groups.clear()", "pass")],
     "shows what is still to be delivered": [
-        (Dao, "read_back", "page.before, reader, page.given", "page.before, '', page.given"),
+        (Dao, "history_page", "query.before, reader, query.sent_id", "query.before, '', query.sent_id"),
     ],
-    "shows what is not indexed to nobody": [(Dao, "read_back", "(unindexed + rows)", "rows")],
+    "shows what is not indexed to nobody": [(Dao, "history_page", "(unindexed + rows)", "rows")],
     "keeps a session whose connection has ended": [(Services, "_enter", "if session.outlet.is_closed:", "if False:")],
     "an old connection throws out its successor": [(Sessions, "detach", "is not session", "is None")],
     "the client acknowledges what it has not handed over": [
