@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
-from jelly import cli, database, delivery, passwords, tcp
+from jelly import cli, delivery, engines, passwords, tcp
 from jelly.connection import Connection
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
@@ -48,13 +48,12 @@ HASH_LOG = "FAULTS_HASH_LOG"
 
 def answers_early() -> None:
     """The store answers messages before it commits them, up to 50 ms before."""
-    begin = DatabaseConnection._begin
     open_since: dict[DatabaseConnection, float] = {}
 
     @contextlib.contextmanager
     def transaction(self: DatabaseConnection) -> Iterator[None]:
         if self not in open_since:
-            begin(self)
+            self._with_retry(self._engine.begin)
             open_since[self] = time.monotonic()
         self._in_transaction = True
         try:
@@ -98,29 +97,32 @@ def ignores_failures() -> None:
 
 def waits_for_ever() -> None:
     """Nothing bounds how long the database may take."""
-    database.QUERY_TIMEOUT = HOUR
+    engines.QUERY_TIMEOUT = HOUR
 
 
 def tries_once() -> None:
     """A query on a connection that the database has dropped is not tried again."""
 
-    def try_once(self: DatabaseConnection, action: Callable[[], Any]) -> Any:
-        with self._guarded():
-            return action()
+    def try_once(self: DatabaseConnection, action: Callable[..., Any], *arguments: Any) -> Any:
+        self.open()
+        try:
+            return action(self._raw, *arguments)
+        except self._engine.errors as error:
+            raise self._failed(error) from error
 
-    DatabaseConnection._retry_once = try_once
+    DatabaseConnection._with_retry = try_once
 
 
 def synchronous_normal() -> None:
     """SQLite does not sync each commit."""
-    connect = database.SqliteEngine.connect
+    connect = engines.SqliteEngine.connect
 
-    def connect_normal(self: database.SqliteEngine) -> Any:
+    def connect_normal(self: engines.SqliteEngine) -> Any:
         connection = connect(self)
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
-    database.SqliteEngine.connect = connect_normal
+    engines.SqliteEngine.connect = connect_normal
 
 
 def drops_queue() -> None:
@@ -256,7 +258,7 @@ def count_hashes() -> None:
 
 def impatient() -> None:
     """No defect: the server waits for its database for one second instead of four."""
-    database.QUERY_TIMEOUT = 1.0
+    engines.QUERY_TIMEOUT = 1.0
 
 
 VARIANTS: dict[str, Callable[[], None]] = {

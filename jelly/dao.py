@@ -1,4 +1,4 @@
-"""Everything that Jelly asks of its database: one method a question, all SQL in this file.
+"""All SQL of the server: one method for each question and each change.
 
 A `Dao` works over one `DatabaseConnection`, so it belongs to one thread at a time. Reads may run on
 any thread. Only the store thread (`store.py`) calls methods that write, inside its transaction. That is
@@ -11,10 +11,17 @@ from typing import NamedTuple, TypeVar
 from jelly.database import DatabaseConnection
 
 VALUES_PER_STATEMENT = 100
-"""How many values one statement of varying length takes."""
+"""At most this many values are in one statement of varying length."""
 ID_BLOCK = 1_000_000
+"""How many ids are reserved at a time."""
 MAX_ID = 2**53
 """All ids are smaller."""
+
+INSERT_MESSAGE = (
+    "INSERT INTO messages (id, is_group, sender, receiver, content, time, request_id, digest) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+INSERT_INBOX = "INSERT INTO inbox (receiver, message_id) VALUES (?, ?)"
 DELIVERED_TO_ALL = "NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.message_id = messages.id)"
 WITHIN_PAGE = (
     "m.id >= ? AND m.id < ? "
@@ -41,9 +48,9 @@ MESSAGE = "m.id, m.is_group, m.sender, m.receiver, m.content, m.time"
 
 
 class HistoryQuery(NamedTuple):
-    """Which messages of a conversation somebody may read back, and asks for: the newest ones with since <= id < before.
+    """What a reader asks of a conversation's history: the newest messages with since <= id < before.
 
-    What is in the reader's inbox and above `sent_id` is left out: that is still to be delivered.
+    Messages in the reader's inbox with ids above `sent_id` are left out: they are still to be delivered.
     """
 
     reader: str
@@ -51,8 +58,11 @@ class HistoryQuery(NamedTuple):
     partner: str
     """The other person, or the group."""
     since: int
+    """The first id that the reader may see."""
     before: int
+    """All ids are smaller."""
     sent_id: int
+    """The last id that was sent to the reader's session."""
 
 
 class Dao:
@@ -60,7 +70,7 @@ class Dao:
 
     def __init__(self, connection: DatabaseConnection) -> None:
         self.connection = connection
-        self._next_id, self._last_id = 1, 0  # none left: the first one to be asked for sets a block aside
+        self._next_id, self._last_id = 1, 0  # the reserved ids: none yet
 
     # --- users and tokens -------------------------------------------------------------------------------
 
@@ -75,7 +85,7 @@ class Dao:
         self.connection.execute("INSERT INTO users (username, password) VALUES (?, ?)", (username, password_hash))
 
     def profile(self, username: str) -> dict[str, str | None]:
-        """The profile's fields in the protocol's order, None where nothing was ever said."""
+        """The profile's fields in the protocol's order, None for those that were never set."""
         fields = ("name", "sex", "age", "phone", "address", "introduction")
         rows = self.connection.query(f"SELECT {', '.join(fields)} FROM users WHERE username = ?", (username,))
         return dict(zip(fields, rows[0], strict=True))
@@ -110,7 +120,7 @@ class Dao:
         self.connection.execute("DELETE FROM tokens WHERE username = ?", (username,))
 
     def remove_old_tokens(self, after: str, now: int, limit: int) -> str | None:
-        """Drop expired tokens, looking at `limit` of them at most, in the order of their hashes from one on.
+        """Look at the next `limit` tokens in the order of their hashes, behind `after`; drop the expired ones.
 
         Returns the last hash that was looked at, None if there is none behind `after`.
         """
@@ -196,7 +206,7 @@ class Dao:
         self.connection.execute("DELETE FROM members WHERE group_name = ? AND username = ?", (group, username))
 
     def member_since(self, group: str, username: str) -> int | None:
-        """The first id that a message could have to which a user was a member; None if it is none."""
+        """The id from which on a member may read a group's messages; None if the user is not a member."""
         rows = self.connection.query(
             "SELECT since FROM members WHERE group_name = ? AND username = ?", (group, username)
         )
@@ -205,38 +215,35 @@ class Dao:
     # --- messages ---------------------------------------------------------------------------------------
 
     def peek_id(self) -> int:
-        """The id that the next message is going to have.
-
-        Ids are set aside in blocks, so that none is used twice, whatever happens to the process or its clock.
-        """
+        """The id that the next message is going to have; it is not allocated."""
         if self._next_id > self._last_id:
-            self._next_id = int(self.connection.query("SELECT value FROM meta WHERE name = 'next_id'")[0][0])
-            self._last_id = self._next_id + ID_BLOCK - 1
-            self.connection.execute("UPDATE meta SET value = ? WHERE name = 'next_id'", (self._last_id + 1,))
+            self._reserve_ids()
         return self._next_id
 
     def allocate_id(self) -> int:
         """An id for a new message."""
-        id = self.peek_id()
-        self._next_id += 1
+        if self._next_id > self._last_id:
+            self._reserve_ids()
+        id = self._next_id
+        self._next_id = id + 1
         return id
 
+    def _reserve_ids(self) -> None:
+        """Reserve the next block of ids: so none is used twice, whatever happens to the process or its clock."""
+        self._next_id = int(self.connection.query("SELECT value FROM meta WHERE name = 'next_id'")[0][0])
+        self._last_id = self._next_id + ID_BLOCK - 1
+        self.connection.execute("UPDATE meta SET value = ? WHERE name = 'next_id'", (self._last_id + 1,))
+
     def forget_ids(self) -> None:
-        """A transaction has failed: the block may have been set aside in it."""
+        """Forget the reserved ids: after a transaction failed in which they may have been reserved."""
         self._next_id, self._last_id = 1, 0
 
     def add_messages(self, messages: Sequence[StoredMessage], inbox: Sequence[tuple[str, int]]) -> None:
-        """Store messages, and a row (receiver, id) for each who is to get one."""
-        self.connection.insert(
-            "INSERT INTO messages (id, is_group, sender, receiver, content, time, request_id, digest) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            messages,
-        )
-        if inbox:
-            self.connection.insert("INSERT INTO inbox (receiver, message_id) VALUES (?, ?)", inbox)
+        """Store messages, and for each receiver of one a row (receiver, id) in the inbox."""
+        self.connection.insert((INSERT_MESSAGE, messages), (INSERT_INBOX, inbox))
 
     def waiting(self, receiver: str, after: int, limit: int) -> list[StoredMessage]:
-        """The oldest messages in somebody's inbox whose id is above `after`, at most `limit`."""
+        """The oldest messages in a user's inbox with ids above `after`, at most `limit`."""
         rows = self.connection.query(
             f"SELECT {MESSAGE} FROM inbox AS i "
             "JOIN messages AS m ON m.id = i.message_id "
@@ -248,7 +255,7 @@ class Dao:
     def remove_delivered(self, delivered: Iterable[tuple[str, int]], keep: bool) -> None:
         """For each (receiver, id): empty the inbox up to and including that id.
 
-        Unless they are to be kept, drop the messages that nobody waits for any more.
+        Without `keep`, also drop the messages that are in no inbox any more.
         """
         for chunk in _chunks(list(delivered)):
             # Joined by OR, because on MySQL each statement is a round trip.
@@ -265,18 +272,24 @@ class Dao:
                 )
 
     def remove_messages_between(self, first: int, last: int) -> None:
-        """Take back messages whose commit failed in a way that leaves open whether it happened."""
+        """Take back messages whose commit is in doubt: it failed, and may have happened all the same."""
         self.connection.execute("DELETE FROM inbox WHERE message_id BETWEEN ? AND ?", (first, last))
         self.connection.execute("DELETE FROM messages WHERE id BETWEEN ? AND ?", (first, last))
 
-    # --- messages, indexed --------------------------------------------------------------------------------
+    # --- deferred indexing and history ------------------------------------------------------------------
+
+    # The tables are called history (by conversation) and requests (by idempotency key). The row of meta is
+    # called 'filed', an older word for indexed, until the next schema version.
 
     def indexed_id(self) -> int:
         """Messages up to and including this id are indexed."""
         return int(self.connection.query("SELECT value FROM meta WHERE name = 'filed'")[0][0])
 
     def index_messages(self, after: int, limit: int, with_history: bool) -> tuple[int | None, int]:
-        """File the messages behind an id, at most `limit`; the last one's id (None if there is none), and how many."""
+        """Index the messages with ids above `after`, at most `limit`.
+
+        Returns the id of the last one (None if there is none), and how many they are.
+        """
         upto, count = self._slice_end("messages", "id", after, MAX_ID, limit)
         if upto is None:
             return None, 0
@@ -297,14 +310,14 @@ class Dao:
         return upto, count
 
     def unindexed_requests(self, after: int) -> list[tuple[int, str, str, int]]:
-        """The messages with a requestId behind an id: (id, sender, requestId, digest)."""
+        """The messages above an id that have a requestId: (id, sender, requestId, digest)."""
         return self.connection.query(
             "SELECT id, sender, request_id, digest FROM messages WHERE id > ? AND request_id IS NOT NULL ORDER BY id",
             (after,),
         )
 
     def indexed_requests(self, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
-        """The digests of those (sender, requestId) that are indexed."""
+        """Those of some idempotency keys (sender, requestId) that are indexed, with the digests of their messages."""
         found = {}
         for chunk in _chunks(list(wanted)):
             which = " OR ".join(["(sender = ? AND request_id = ?)"] * len(chunk))
@@ -316,8 +329,8 @@ class Dao:
         return found
 
     def history_page(self, query: HistoryQuery, limit: int) -> list[StoredMessage]:
-        """The newest messages of a page, the newest first, at most `limit`."""
-        # What is not indexed yet is looked for first: whatever is indexed meanwhile is found in both, and not lost.
+        """The newest messages that a query asks for, the newest first, at most `limit`."""
+        # A message that is indexed between the two queries is above this id, so the first one has found it.
         indexed = self.indexed_id()
         reader, partner = query.reader, query.partner
         if query.is_group:
@@ -342,25 +355,25 @@ class Dao:
         )
         return [StoredMessage(*row) for row in (unindexed + rows)[:limit]]
 
-    # --- messages, old ----------------------------------------------------------------------------------
+    # --- retention --------------------------------------------------------------------------------------
 
     def record_time(self, now: int) -> None:
-        """Note that up to this time (in milliseconds) no id from the next one on was used."""
+        """Record that up to now (in milliseconds) only ids below the next one were used."""
         first_id = self.peek_id()
-        # A clock that has gone back says nothing: its time would make all messages so far look old.
+        # The time of a clock that has gone back would make all messages so far look old.
         if not self.connection.query("SELECT 1 FROM calendar WHERE first_id = ? OR time > ?", (first_id, now)):
             self.connection.execute("INSERT INTO calendar (first_id, time) VALUES (?, ?)", (first_id, now))
 
     def id_at(self, time: int) -> int:
-        """An id, as large as is known, so that all messages with smaller ones were stored before this time."""
+        """The largest recorded id so that all messages with smaller ids were stored before this time."""
         return int(self.connection.query("SELECT MAX(first_id) FROM calendar WHERE time <= ?", (time,))[0][0] or 0)
 
     def remove_times(self, before: int) -> None:
-        """Forget how old ids below this one are."""
+        """Forget the times that were recorded for ids below this one."""
         self.connection.execute("DELETE FROM calendar WHERE first_id < ?", (before,))
 
     def remove_old_messages(self, after: int, before: int, limit: int) -> int | None:
-        """Drop messages with after < id < before that nobody waits for, looking at `limit` of them at most.
+        """Look at the first `limit` messages with after < id < before; drop those that are in no inbox.
 
         Returns the last id that was looked at, None if there is no such message.
         """
@@ -380,7 +393,7 @@ class Dao:
         return upto is not None
 
     def _slice_end(self, table: str, id: str, after: int, before: int, limit: int) -> tuple[int | None, int]:
-        """Of the rows between two ids, at most `limit`: the last one's id (None if there is none), and how many."""
+        """Of the first `limit` rows between two ids: the id of the last one (None if there is none), and how many."""
         [(last, count)] = self.connection.query(
             f"SELECT MAX({id}), COUNT(*) FROM "
             f"(SELECT {id} FROM {table} WHERE {id} > ? AND {id} < ? ORDER BY {id} LIMIT ?) AS slice",

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jelly.dao import Dao
-from jelly.database import DatabaseConnection, open_engine
+from jelly.database import DatabaseConnection
+from jelly.engines import open_engine
 from jelly.errors import StartError, StoreError
+from jelly.migrations import migrate
 from jelly.passwords import hash_password
 
 NAMES = ("alice", "bob")
@@ -46,7 +48,7 @@ def _fill(url: str, passwords: dict[str, str], cost: int) -> None:
     engine = open_engine(url)
     connection = DatabaseConnection(engine, writes=True)
     try:
-        connection.create_tables()
+        migrate(connection)
         dao = Dao(connection)
         with connection.transaction():
             for name, password in passwords.items():

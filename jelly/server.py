@@ -21,16 +21,19 @@ from typing import Any
 from jelly.config import Settings
 from jelly.connection import Connection
 from jelly.dao import Dao
-from jelly.database import DatabaseConnection, Engine, open_engine
+from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
+from jelly.engines import Engine, open_engine
 from jelly.errors import JellyError, StartError, StoreError, log_failure
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
 from jelly.messages import Event, system
+from jelly.migrations import migrate
 from jelly.outbox import Flusher
 from jelly.passwords import LoginGuard
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher
+from jelly.retention import Retention
 from jelly.services import Policy, Services
 from jelly.sessions import Sessions
 from jelly.store import Store
@@ -81,12 +84,13 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.groups = GroupCache(settings.group_check_interval, settings.group_idle)
         delivery = Delivery(self.sessions)
         self.presence = Presence(self.sessions)
-        indexing = DeferredIndexing(settings.history_days)
-        self.store = Store(Dao(store_connection), delivery, indexing, on_doubt=self.groups.forget_all)
+        retention = Retention(settings.history_days)
+        indexing = DeferredIndexing(retention.keeps_history)
+        self.store = Store(Dao(store_connection), delivery, indexing, retention, on_doubt=self.groups.forget_all)
         self.flusher = Flusher()
         self.watch = Watch(self.connections, settings.heartbeat_interval * settings.heartbeat_misses)
         policy = Policy(
-            settings.password_cost, settings.token_days * 86400, settings.message_rate, indexing.keeps_history
+            settings.password_cost, settings.token_days * 86400, settings.message_rate, retention.keeps_history
         )
         services = Services(policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard())
         self.dispatcher = Dispatcher(services, self.store, settings.workers, settings.queue_size, self.watch.later)
@@ -228,7 +232,7 @@ def _descriptor_limit() -> float:
 
 def _prepare_database(engine: Engine, connection: DatabaseConnection) -> None:
     try:
-        connection.create_tables()
+        migrate(connection)
     except JellyError as error:
         connection.close()
         engine.release()

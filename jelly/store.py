@@ -25,6 +25,7 @@ from jelly.delivery import Delivery, send_or_close
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.indexing import DeferredIndexing, RequestKey
 from jelly.messages import error_response, refusal, response
+from jelly.retention import Retention
 from jelly.scheduling import let_others_run
 from jelly.sessions import Session
 
@@ -123,6 +124,7 @@ class Store:
         dao: Dao,
         delivery: Delivery,
         indexing: DeferredIndexing,
+        retention: Retention,
         on_doubt: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -130,6 +132,7 @@ class Store:
         self._dao = dao
         self._delivery = delivery
         self._indexing = indexing
+        self._retention = retention
         self._on_doubt = on_doubt
         self._clock = clock
         self._lock = threading.Lock()  # guards the six fields below
@@ -237,7 +240,7 @@ class Store:
             return jobs, delivered, calls
 
     def _next_due(self) -> float:
-        due = [self._indexing.due_at]
+        due = [self._indexing.due_at, self._retention.due_at]
         if self._delivered_due is not None:
             due.append(self._delivered_due)
         if self._delivery.has_work:
@@ -275,22 +278,23 @@ class Store:
         """One transaction for everything. Fills `messages` and the jobs' outcomes."""
         entries = [entry for job in jobs for entry in job.entries]
         has_nothing = all(isinstance(entry, Answer) for entry in entries) and not (delivered or self._doubtful)
-        if has_nothing and not self._is_due(self._indexing.due_at):
+        if has_nothing and not self._is_due(min(self._indexing.due_at, self._retention.due_at)):
             return
         with self._dao.connection.transaction():
             if self._doubtful:
                 self._dao.remove_messages_between(*self._doubtful)
             if delivered:  # first, so that a login in this batch is not given them again
                 self._indexing.remove_delivered(self._dao, delivered.items())
-            self._indexing.work(self._dao)
+            self._indexing.run_due(self._dao)
+            self._retention.run_due(self._dao)
             keys = [entry.key for entry in entries if isinstance(entry, NewMessage) and entry.request_id is not None]
-            known = self._indexing.digests(self._dao, keys) if keys else {}
+            known = self._indexing.stored_digests(self._dao, keys) if keys else {}
             for job in jobs:
                 job.outcomes = [self._outcome(entry, known, messages) for entry in job.entries]
             if messages:
                 inbox = [(receiver, message.id) for message, receivers in messages for receiver in receivers]
                 self._dao.add_messages([message for message, _ in messages], inbox)
-        self._indexing.noted([message for message, _ in messages])
+        self._indexing.on_commit([message for message, _ in messages])
         self._doubtful = None
         if self._failing:
             self._failing = False
@@ -385,7 +389,8 @@ class Store:
             first = self._doubtful[0] if self._doubtful else messages[0][0].id
             self._doubtful = (min(first, messages[0][0].id), messages[-1][0].id)
         self._dao.forget_ids()
-        self._indexing.forget()
+        self._indexing.on_failure()
+        self._retention.on_failure()
         for user, upto in delivered.items():
             self.delivered(user, upto)
         for job in jobs:

@@ -11,7 +11,9 @@ from faults.mariadb import PrivateMariaDB
 from jelly import store
 from jelly.config import Settings
 from jelly.dao import Dao
-from jelly.database import DatabaseConnection, open_engine
+from jelly.database import DatabaseConnection
+from jelly.engines import open_engine
+from jelly.migrations import migrate
 from jelly.server import JellyServer
 
 StartServer = Callable[..., JellyServer]
@@ -57,7 +59,7 @@ def dao(database_url: str) -> Iterator[Dao]:
     """A Dao that may write, on new tables."""
     engine = open_engine(database_url)
     connection = DatabaseConnection(engine, writes=True)
-    connection.create_tables()
+    migrate(connection)
     yield Dao(connection)
     connection.close()
     engine.release()

@@ -18,14 +18,17 @@ from jelly.client.inbox import Inbox
 from jelly.codec import HEADER, Decoder, Frame, Sign, Status, Type, encode
 from jelly.connection import Connection
 from jelly.dao import Dao
-from jelly.database import DatabaseConnection, SqliteEngine, _schema, _statements
+from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
+from jelly.engines import SqliteEngine
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
 from jelly.messages import MESSAGES, encode_request, parse_object
+from jelly.migrations import schema, split_statements
 from jelly.passwords import LoginGuard, hash_token
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher, Lane
+from jelly.retention import Retention
 from jelly.services import Policy, Services
 from jelly.sessions import Session, Sessions
 from jelly.store import Store
@@ -82,7 +85,7 @@ class Disk:
         self.raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self.overseer: Overseer | None = None
         engine = SqliteEngine("")
-        for statement in _statements(_schema()):
+        for statement in split_statements(schema()):
             if statement.startswith("CREATE TABLE"):
                 statement = engine.adapt_table(statement, self.raw)
             self.raw.execute(statement)
@@ -132,10 +135,10 @@ class FaultyConnection:
         self._faults.may_fail(self._faults.statement_fails)
         return self._raw.cursor()
 
-    def execute(self, sql: str) -> None:
-        self._engine.meanwhile()
-        self._faults.may_fail(self._faults.statement_fails)
-        self._raw.execute(sql)
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+        if sql.startswith("BEGIN"):
+            self._engine.meanwhile()
+        return self.cursor().execute(sql, parameters)
 
     def commit(self) -> None:
         faults = self._faults
@@ -370,15 +373,17 @@ class SimulatedServer:
         self.groups = GroupCache(300.0, 600.0, clock)
         self.delivery = Delivery(self.sessions)
         self.presence = Presence(self.sessions)
-        self.indexing = DeferredIndexing(world.history_days, clock, world.wall)
-        self.store = Store(Dao(DatabaseConnection(engine)), self.delivery, self.indexing, self.groups.forget_all, clock)
+        self.retention = Retention(world.history_days, clock, world.wall)
+        self.indexing = DeferredIndexing(self.retention.keeps_history, clock)
+        writer = Dao(DatabaseConnection(engine))
+        self.store = Store(writer, self.delivery, self.indexing, self.retention, self.groups.forget_all, clock)
         reader = Dao(DatabaseConnection(engine))
 
         @contextlib.contextmanager
         def reading() -> Iterator[Dao]:
             yield reader
 
-        policy = Policy(password_cost=1, keeps_history=self.indexing.keeps_history)
+        policy = Policy(password_cost=1, keeps_history=self.retention.keeps_history)
         services = Services(policy, self.sessions, self.presence, self.groups, self.delivery, reading, LoginGuard())
         self.dispatcher = WatchedDispatcher(services, self.store, 1, world.queue_size, lambda *_: None)
         self.dispatcher.overseer = world.overseer

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jelly.config import Settings, add_arguments, load_settings
-from jelly.database import SqliteEngine, open_engine
+from jelly.engines import SqliteEngine, open_engine
 from jelly.errors import ConfigError
 from jelly.tls import server_context
 

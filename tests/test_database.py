@@ -14,10 +14,12 @@ from wire import ADD_FRIEND, CREATE_GROUP, FRIEND_PROFILE, HISTORY, OWN_GROUPS, 
 
 from faults.mariadb import PrivateMariaDB
 from faults.process import Server
-from jelly import database, passwords, store
+from jelly import engines, migrations, passwords, store
 from jelly.dao import Dao, StoredMessage
-from jelly.database import DatabaseConnection, open_engine
+from jelly.database import DatabaseConnection
+from jelly.engines import open_engine
 from jelly.errors import StartError, StoreError
+from jelly.migrations import migrate
 
 COLLATIONS = ["utf8mb4_general_ci", "utf8mb4_unicode_ci", "latin1_swedish_ci", "utf8mb3_bin"]
 
@@ -170,7 +172,7 @@ def reopen(url: str) -> Iterator[Dao]:
     engine = open_engine(url)
     connection = DatabaseConnection(engine, writes=True)
     try:
-        connection.create_tables()
+        migrate(connection)
         yield Dao(connection)
     finally:
         connection.close()
@@ -197,9 +199,9 @@ def test_an_older_schema_is_migrated(database_url: str, monkeypatch: pytest.Monk
     """Each step runs once, in order, and nothing is lost."""
     for dao in reopen(database_url):
         dao.add_messages([StoredMessage(1, False, "a", "bob", "kept", 0)], [("bob", 1)])
-    steps = {2: ("ALTER TABLE users ADD COLUMN one INT",), 3: ("ALTER TABLE users ADD COLUMN two INT",)}
-    monkeypatch.setattr(database, "SCHEMA_VERSION", 4)
-    monkeypatch.setattr(database, "MIGRATIONS", steps)
+    steps = {3: ("ALTER TABLE users ADD COLUMN one INT",), 4: ("ALTER TABLE users ADD COLUMN two INT",)}
+    monkeypatch.setattr(migrations, "SCHEMA_VERSION", 4)
+    monkeypatch.setattr(migrations, "STEPS", steps)
     for _ in range(2):
         for dao in reopen(database_url):
             assert [message.content for message in dao.waiting("bob", 0, 10)] == ["kept"]
@@ -251,8 +253,8 @@ def test_a_migration_cut_off_after_any_statement(
     database_url: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever it ends, the next start completes it, and no message is lost."""
-    execute_ddl = DatabaseConnection._execute_ddl
-    for most in range(len(database.MIGRATIONS[1]) + 1):
+    define = DatabaseConnection.define
+    for most in range(len(migrations.STEPS[2]) + 1):
         url = f"sqlite:///{tmp_path}/{most}.db"
         if database_url.startswith("mysql"):
             url = request.getfixturevalue("mariadb").fresh_database("cut")
@@ -262,11 +264,11 @@ def test_a_migration_cut_off_after_any_statement(
         def cut_off(connection: DatabaseConnection, statement: str, left: Iterator[int] = left) -> None:
             if next(left, None) is None:
                 raise KeyboardInterrupt
-            execute_ddl(connection, statement)
+            define(connection, statement)
 
         with monkeypatch.context() as patch:
-            patch.setattr(DatabaseConnection, "_execute_ddl", cut_off)
-            with pytest.raises(KeyboardInterrupt) if most < len(database.MIGRATIONS[1]) else contextlib.nullcontext():
+            patch.setattr(DatabaseConnection, "define", cut_off)
+            with pytest.raises(KeyboardInterrupt) if most < len(migrations.STEPS[2]) else contextlib.nullcontext():
                 list(reopen(url))
         for dao in reopen(url):
             assert [message.content for message in dao.waiting("bob", 0, 100)] == old
@@ -280,8 +282,8 @@ def make_version_1(url: str) -> list[str]:
     connection = DatabaseConnection(engine, writes=True)
     script = (Path(__file__).parent / "schema_1.sql").read_text()
     with connection.transaction():
-        for statement in database._statements(script):
-            connection._execute_ddl(statement)
+        for statement in migrations.split_statements(script):
+            connection.define(statement)
     password = passwords.hash_password("pw", 1)
     for user in ("alice", "bob"):
         connection.execute("INSERT INTO users (username, password) VALUES (?, ?)", (user, password))
@@ -317,7 +319,7 @@ def test_a_first_start_that_was_cut_off(mariadb: PrivateMariaDB) -> None:
 
 def test_a_first_start_cut_off_after_any_statement(mariadb: PrivateMariaDB, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever the first start ends, even between the last two rows, the second one completes it."""
-    execute_ddl, execute = DatabaseConnection._execute_ddl, DatabaseConnection.execute
+    define, execute = DatabaseConnection.define, DatabaseConnection.execute
     for most in itertools.count():
         url = mariadb.fresh_database("cut")
         left = iter(range(most))
@@ -332,7 +334,7 @@ def test_a_first_start_cut_off_after_any_statement(mariadb: PrivateMariaDB, monk
 
         with monkeypatch.context() as patch:
             patch.setattr(DatabaseConnection, "execute", cut_off(execute))
-            patch.setattr(DatabaseConnection, "_execute_ddl", cut_off(execute_ddl))
+            patch.setattr(DatabaseConnection, "define", cut_off(define))
             try:
                 list(reopen(url))
             except KeyboardInterrupt:
@@ -387,7 +389,7 @@ class Reading(threading.Thread):
 @pytest.mark.parametrize("name", ["jelly.db", "symlink.db"])
 def test_the_log_beside_sqlite_is_bounded(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is emptied even if there is no moment in which nobody reads; it lies where a symlink to the database leads."""
-    monkeypatch.setattr(database, "WAL_BYTES", 2**20)
+    monkeypatch.setattr(engines, "WAL_BYTES", 2**20)
     (tmp_path / "symlink.db").symlink_to(tmp_path / "jelly.db")
     url = f"sqlite:///{tmp_path}/{name}"
     log = tmp_path / "jelly.db-wal"

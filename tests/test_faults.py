@@ -18,9 +18,12 @@ from faults.process import Server
 from faults.report import Line, table
 from faults.rows import ROWS
 from jelly.dao import Dao
-from jelly.database import DatabaseConnection, SqliteEngine
+from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
+from jelly.engines import SqliteEngine
 from jelly.indexing import DeferredIndexing
+from jelly.migrations import migrate
+from jelly.retention import Retention
 from jelly.sessions import Session, Sessions
 from jelly.store import Job, NewMessage, Store
 
@@ -187,14 +190,14 @@ def test_a_commit_in_doubt_is_not_fed(line_breaks: type[LineThatBreaks], tmp_pat
     """Nor does it arrive at a receiver who is behind, and whose outbox has room just then."""
     engine = SqliteEngine(f"{tmp_path}/jelly.db")
     connection = DatabaseConnection(engine, writes=True)
-    connection.create_tables()
+    migrate(connection)
     sessions, notices = Sessions(), Notices()
     delivery = Delivery(sessions)
     bob = Session(notices, "127.0.0.1")
     bob.user = "bob"
     sessions.attach(bob)
     delivery.begin(bob)
-    writer = Store(Dao(connection), delivery, DeferredIndexing(30))
+    writer = Store(Dao(connection), delivery, DeferredIndexing(keeps_history=True), Retention(30))
     new = NewMessage(0x15, "alice", "bob", "denied", 0, None, receivers=lambda: ["bob"])
     writer.submit([Job(Session(Notices(), "127.0.0.1"), [new], [0.0], 0, lambda: None)])
     line_breaks.breaks = True

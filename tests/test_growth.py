@@ -103,7 +103,7 @@ class World:
             "sessions that want more": len(store._wanting) + len(store._delivery._hungry),
             "calls on the store thread": len(store._calls),
             "requestIds not indexed": len(indexing._unindexed),
-            "messages not indexed": indexing._count,
+            "messages not indexed": indexing._unindexed_count,
             "times of the flusher": len(server.flusher._times),
             "sockets of the flusher": len(server.flusher._selector.get_map()),
             "calls of the watch": len(server.watch._calls),
@@ -233,7 +233,7 @@ def memory() -> int:
     """How many bytes this process has allocated through Python and not freed."""
     gc.collect()
     # The module sqlite3 keeps the last 128 statements of each connection, and a weak reference to 200 cursors.
-    not_sqlite3 = [tracemalloc.Filter(False, module) for module in ("*/dao.py", "*/database.py")]
+    not_sqlite3 = [tracemalloc.Filter(False, module) for module in ("*/dao.py", "*/database.py", "*/engines.py")]
     snapshot = tracemalloc.take_snapshot().filter_traces(not_sqlite3)
     return sum(trace.size for trace in snapshot.traces)
 
@@ -305,7 +305,7 @@ def test_the_client(world: World, traced: None, new_client: NewClient, monkeypat
 
     def settle() -> None:
         wait_until(lambda: len(inside._threads) == 1 and len(world.server.connections) == 1)
-        wait_until(lambda: not (world.server.store._delivered or world.server.store._indexing._count))
+        wait_until(lambda: not (world.server.store._delivered or world.server.store._indexing._unindexed_count))
         wait_until(lambda: not inside._callbacks._calls)
 
     check_growth(a_round, settle, sizes)

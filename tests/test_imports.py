@@ -16,10 +16,10 @@ LAYERS = [
     {"client_api"}, {"client.conversation"}, {"client.opening", "client.inbox", "client.outgoing"},
     {"client.line", "client.requests"}, {"client.callbacks", "client.states", "client"},
     {"server"}, {"watch"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"},
-    {"delivery", "presence", "indexing"}, {"demo"},
-    {"dao", "config"},
+    {"delivery", "presence", "indexing", "retention"}, {"demo"},
+    {"dao", "config", "migrations"},
     {"database", "sessions", "groups", "passwords", "rate", "outbox", "tls"},
-    {"messages", "tcp", "scheduling"},
+    {"engines", "messages", "tcp", "scheduling", "migrations.to_2"},
     {"errors"},
     {"codec", "__init__"},
 ]  # fmt: skip

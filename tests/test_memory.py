@@ -13,8 +13,10 @@ from wire import ADD_FRIEND, ALL_FRIENDS, HISTORY, logged_in, register
 from faults.process import Server
 from jelly.config import Settings
 from jelly.dao import Dao, StoredMessage
-from jelly.database import DatabaseConnection, MemoryEngine, open_engine
+from jelly.database import DatabaseConnection
+from jelly.engines import MemoryEngine, open_engine
 from jelly.errors import StartError
+from jelly.migrations import migrate
 from jelly.server import JellyServer
 
 KEEPS_NOTHING = "the database memory: keeps nothing"
@@ -82,7 +84,7 @@ def test_reading_while_writing() -> None:
     """Under load no reader waits for the writer or fails, and each sees whole transactions only."""
     engine = MemoryEngine()
     writer = Dao(DatabaseConnection(engine, writes=True))
-    writer.connection.create_tables()
+    migrate(writer.connection)
     end = time.monotonic() + SECONDS
     problems: list[str] = []
     slowest = [0.0] * 4

@@ -12,8 +12,8 @@ from jelly import codec, messages
 from jelly.codec import Decoder, Frame, Sign, Status, Type
 from jelly.config import Settings
 from jelly.errors import ErrorCode
-from jelly.indexing import IDEMPOTENCY_DAYS
 from jelly.messages import Event
+from jelly.retention import IDEMPOTENCY_DAYS
 from jelly.services import DEFAULT_PAGE, MAX_PAGE
 from jelly.sessions import MAX_UNACKNOWLEDGED, MAX_UNACKNOWLEDGED_BYTES
 

@@ -278,7 +278,7 @@ def test_a_client_that_does_not_take_its_answers(start_server: StartServer) -> N
     with server._reading() as dao:
         register(server.port, "alice")
         dao.connection.insert(
-            "INSERT INTO friends (username, friend) VALUES (?, ?)", [("alice", name) for name in friends]
+            ("INSERT INTO friends (username, friend) VALUES (?, ?)", [("alice", name) for name in friends])
         )
     with logged_in(server.port, "alice") as alice:
         for _ in range(250):

@@ -11,7 +11,7 @@ from wire import LOGIN, LOGOUT, PERSON_MESSAGE, UPDATE_PROFILE, Wire, logged_in,
 
 from faults.mariadb import PrivateMariaDB
 from jelly.config import Settings
-from jelly.database import open_engine
+from jelly.engines import open_engine
 from jelly.errors import StartError
 from jelly.server import JellyServer
 
