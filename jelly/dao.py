@@ -1,8 +1,9 @@
 """All SQL of the server: one method for each question and each change.
 
 A `Dao` works over one `DatabaseConnection`, so it belongs to one thread at a time. Reads may run on
-any thread. Only the store thread (`store.py`) calls methods that write, inside its transaction. That is
-why a method may look first and write then. All methods raise StoreError when the database fails.
+any thread. Only the store thread (`store.py`) calls methods that write, inside its transaction.
+That is why a method may read first and then write. All methods raise StoreError when the database
+fails.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +33,7 @@ T = TypeVar("T")
 
 
 class StoredMessage(NamedTuple):
-    """A message as the table holds it. `receiver` is a group's name if `is_group`, else a person's."""
+    """A message as the table holds it. `receiver` is a group if `is_group`, else a person."""
 
     id: int
     is_group: bool
@@ -48,9 +49,10 @@ MESSAGE = "m.id, m.is_group, m.sender, m.receiver, m.content, m.time"
 
 
 class HistoryQuery(NamedTuple):
-    """What a reader asks of a conversation's history: the newest messages with since <= id < before.
+    """What a reader asks of a history: the newest messages of a conversation, since <= id < before.
 
-    Messages in the reader's inbox with ids above `sent_id` are left out: they are still to be delivered.
+    Messages in the reader's inbox with ids above `sent_id` are left out: they come as notices
+    later.
     """
 
     reader: str
@@ -72,7 +74,7 @@ class Dao:
         self.connection = connection
         self._next_id, self._last_id = 1, 0  # the reserved ids: none yet
 
-    # --- users and tokens -------------------------------------------------------------------------------
+    # --- users and tokens -------------------------------------------------------------------------
 
     def has_user(self, username: str) -> bool:
         return bool(self.connection.query("SELECT 1 FROM users WHERE username = ?", (username,)))
@@ -120,7 +122,7 @@ class Dao:
         self.connection.execute("DELETE FROM tokens WHERE username = ?", (username,))
 
     def remove_old_tokens(self, after: str, now: int, limit: int) -> str | None:
-        """Look at the next `limit` tokens in the order of their hashes, behind `after`; drop the expired ones.
+        """Look at the next `limit` tokens, in the order of their hashes; drop the expired ones.
 
         Returns the last hash that was looked at, None if there is none behind `after`.
         """
@@ -136,7 +138,7 @@ class Dao:
             )
         return last
 
-    # --- friends ----------------------------------------------------------------------------------------
+    # --- friends ----------------------------------------------------------------------------------
 
     def friends(self, username: str) -> list[str]:
         rows = self.connection.query("SELECT friend FROM friends WHERE username = ? ORDER BY friend", (username,))
@@ -156,7 +158,7 @@ class Dao:
     def remove_friend(self, username: str, friend: str) -> None:
         self.connection.execute("DELETE FROM friends WHERE username = ? AND friend = ?", (username, friend))
 
-    # --- groups -----------------------------------------------------------------------------------------
+    # --- groups -----------------------------------------------------------------------------------
 
     def group(self, name: str) -> tuple[str, list[str]] | None:
         """A group's creator and its members, the creator first; None if there is no such group."""
@@ -206,13 +208,13 @@ class Dao:
         self.connection.execute("DELETE FROM members WHERE group_name = ? AND username = ?", (group, username))
 
     def member_since(self, group: str, username: str) -> int | None:
-        """The id from which on a member may read a group's messages; None if the user is not a member."""
+        """The first id that a member may read of a group; None if the user is not a member."""
         rows = self.connection.query(
             "SELECT since FROM members WHERE group_name = ? AND username = ?", (group, username)
         )
         return int(rows[0][0]) if rows else None
 
-    # --- messages ---------------------------------------------------------------------------------------
+    # --- messages ---------------------------------------------------------------------------------
 
     def peek_id(self) -> int:
         """The id that the next message is going to have; it is not allocated."""
@@ -229,13 +231,16 @@ class Dao:
         return id
 
     def _reserve_ids(self) -> None:
-        """Reserve the next block of ids: so none is used twice, whatever happens to the process or its clock."""
+        """Reserve the next block of ids.
+
+        So none is used twice, whatever happens to the process or its clock.
+        """
         self._next_id = int(self.connection.query("SELECT value FROM meta WHERE name = 'next_id'")[0][0])
         self._last_id = self._next_id + ID_BLOCK - 1
         self.connection.execute("UPDATE meta SET value = ? WHERE name = 'next_id'", (self._last_id + 1,))
 
     def forget_ids(self) -> None:
-        """Forget the reserved ids: after a transaction failed in which they may have been reserved."""
+        """Forget the reserved ids, because the transaction that reserved them may have failed."""
         self._next_id, self._last_id = 1, 0
 
     def add_messages(self, messages: Sequence[StoredMessage], inbox: Sequence[tuple[str, int]]) -> None:
@@ -272,14 +277,14 @@ class Dao:
                 )
 
     def remove_messages_between(self, first: int, last: int) -> None:
-        """Take back messages whose commit is in doubt: it failed, and may have happened all the same."""
+        """Take back messages whose commit is in doubt: it failed, but may have happened."""
         self.connection.execute("DELETE FROM inbox WHERE message_id BETWEEN ? AND ?", (first, last))
         self.connection.execute("DELETE FROM messages WHERE id BETWEEN ? AND ?", (first, last))
 
-    # --- deferred indexing and history ------------------------------------------------------------------
+    # --- deferred indexing and history ------------------------------------------------------------
 
-    # The tables are called history (by conversation) and requests (by idempotency key). The row of meta is
-    # called 'filed', an older word for indexed, until the next schema version.
+    # The table history finds messages by conversation, requests by idempotency key. The row of meta
+    # keeps its name, 'filed' (an older word for indexed), until the next schema version.
 
     def indexed_id(self) -> int:
         """Messages up to and including this id are indexed."""
@@ -317,7 +322,7 @@ class Dao:
         )
 
     def indexed_requests(self, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
-        """Those of some idempotency keys (sender, requestId) that are indexed, with the digests of their messages."""
+        """Those of some keys (sender, requestId) that are indexed, each with its digest."""
         found = {}
         for chunk in _chunks(list(wanted)):
             which = " OR ".join(["(sender = ? AND request_id = ?)"] * len(chunk))
@@ -330,7 +335,8 @@ class Dao:
 
     def history_page(self, query: HistoryQuery, limit: int) -> list[StoredMessage]:
         """The newest messages that a query asks for, the newest first, at most `limit`."""
-        # A message that is indexed between the two queries is above this id, so the first one has found it.
+        # If a message is indexed between the two queries, its id is above this one: the first has
+        # found it.
         indexed = self.indexed_id()
         reader, partner = query.reader, query.partner
         if query.is_group:
@@ -355,7 +361,7 @@ class Dao:
         )
         return [StoredMessage(*row) for row in (unindexed + rows)[:limit]]
 
-    # --- retention --------------------------------------------------------------------------------------
+    # --- retention --------------------------------------------------------------------------------
 
     def record_time(self, now: int) -> None:
         """Record that up to now (in milliseconds) only ids below the next one were used."""
@@ -365,7 +371,7 @@ class Dao:
             self.connection.execute("INSERT INTO calendar (first_id, time) VALUES (?, ?)", (first_id, now))
 
     def id_at(self, time: int) -> int:
-        """The largest recorded id so that all messages with smaller ids were stored before this time."""
+        """The largest recorded id below which all messages were stored before this time."""
         return int(self.connection.query("SELECT MAX(first_id) FROM calendar WHERE time <= ?", (time,))[0][0] or 0)
 
     def remove_times(self, before: int) -> None:
@@ -373,7 +379,7 @@ class Dao:
         self.connection.execute("DELETE FROM calendar WHERE first_id < ?", (before,))
 
     def remove_old_messages(self, after: int, before: int, limit: int) -> int | None:
-        """Look at the first `limit` messages with after < id < before; drop those that are in no inbox.
+        """Look at the first `limit` messages with after < id < before; drop those in no inbox.
 
         Returns the last id that was looked at, None if there is no such message.
         """
@@ -386,14 +392,14 @@ class Dao:
         return upto
 
     def remove_old_requests(self, before: int, limit: int) -> bool:
-        """Forget the requestIds of messages below an id, at most `limit`; whether there were any."""
+        """Forget at most `limit` requestIds of messages below an id; whether there were any."""
         upto, _ = self._slice_end("requests", "message_id", 0, before, limit)
         if upto is not None:
             self.connection.execute("DELETE FROM requests WHERE message_id <= ?", (upto,))
         return upto is not None
 
     def _slice_end(self, table: str, id: str, after: int, before: int, limit: int) -> tuple[int | None, int]:
-        """Of the first `limit` rows between two ids: the id of the last one (None if there is none), and how many."""
+        """Of the first `limit` rows between two ids: the last id (None if none), and how many."""
         [(last, count)] = self.connection.query(
             f"SELECT MAX({id}), COUNT(*) FROM "
             f"(SELECT {id} FROM {table} WHERE {id} > ? AND {id} < ? ORDER BY {id} LIMIT ?) AS slice",

@@ -46,13 +46,16 @@ class DatabaseConnection:
             with contextlib.suppress(Exception):  # it may be dead, which is as good as closed
                 raw.close()
 
-    # --- statements -------------------------------------------------------------------------------------
+    # --- statements -------------------------------------------------------------------------------
 
-    # Each method has its own `try`, which costs nothing until something is raised. A helper would cost every
-    # message a call more.
+    # Each method has its own `try`, which costs nothing until something is raised. A helper would
+    # cost every message one call more.
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        """The rows that a SELECT finds. Outside of a transaction it is repeated if the connection was dead."""
+        """The rows that a SELECT finds. `?` stands for a parameter.
+
+        Outside of a transaction the SELECT is repeated if the connection was dead.
+        """
         if not self._in_transaction:
             return self._with_retry(self._engine.query, sql, parameters)
         try:
@@ -61,7 +64,10 @@ class DatabaseConnection:
             raise self._failed(error) from error
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
-        """Run an INSERT, UPDATE or DELETE, in a transaction of its own if there is none; how many rows it changed."""
+        """Run an INSERT, UPDATE or DELETE; how many rows it changed. `?` stands for a parameter.
+
+        Outside of a transaction it makes its own.
+        """
         if not self._in_transaction:
             with self.transaction():
                 return self.execute(sql, parameters)
@@ -71,9 +77,9 @@ class DatabaseConnection:
             raise self._failed(error) from error
 
     def insert(self, *inserts: Insert) -> None:
-        """Insert rows into one table or several, in a transaction of its own if there is none.
+        """Insert rows into one table or several. Each `Insert` is a statement and its rows.
 
-        Each `Insert` is a statement and its rows. On MySQL it is one round trip.
+        Outside of a transaction it makes its own. On MySQL each `Insert` is one round trip.
         """
         if not self._in_transaction:
             with self.transaction():
@@ -84,7 +90,10 @@ class DatabaseConnection:
             raise self._failed(error) from error
 
     def define(self, statement: str) -> None:
-        """Run a statement of the schema or of a migration, within a transaction. What is there already stays."""
+        """Run a statement of the schema or of a migration, within a transaction.
+
+        If it fails because a column or an index exists already, that is no error.
+        """
         if statement.startswith("CREATE TABLE"):
             statement = self._engine.adapt_table(statement, self._raw)
         try:
@@ -93,12 +102,12 @@ class DatabaseConnection:
             if not self._engine.already_exists(error):
                 raise self._failed(error) from error
 
-    # --- transactions -----------------------------------------------------------------------------------
+    # --- transactions -----------------------------------------------------------------------------
 
     def transaction(self) -> AbstractContextManager[None]:
         """For `with`: everything inside is committed together, and synced, or not at all.
 
-        After an error of the commit itself nobody knows whether it happened.
+        If the commit itself fails, it is in doubt: it may have happened or not.
         """
         return self
 
@@ -128,15 +137,15 @@ class DatabaseConnection:
             except self._engine.errors:
                 self.close()
 
-    # --- failures ---------------------------------------------------------------------------------------
+    # --- failures ---------------------------------------------------------------------------------
 
     def _with_retry(self, action: Callable[..., T], *arguments: Any) -> T:
         """Have the engine do something that may be repeated: a read, or the begin of a transaction.
 
-        A connection that the database closed while it was idle fails at once. Then the action is repeated
-        on a new one, so that no user sees it. A database that hangs has cost its time already: the action
-        is not repeated, and for a moment all other connections fail at once. Otherwise the requests behind
-        them would wait too long.
+        A connection that the database closed while it was idle fails at once. Then the action is
+        repeated on a new one, so that no user sees the failure. If the database hangs, the action
+        has cost its time already. Then it is not repeated, and for a moment (while the circuit is
+        open) all connections fail at once. Otherwise the requests behind would wait too long.
         """
         started = time.monotonic()
         if started < self._engine.circuit_open_until:
@@ -164,6 +173,6 @@ class DatabaseConnection:
         return raw
 
     def _failed(self, error: Exception) -> StoreError:
-        """Drop the connection, since the next one may work; what to raise instead of the driver's error."""
+        """Drop the connection, as the next one may work; what to raise for the driver's error."""
         self.close()
         return StoreError(f"{type(error).__name__}: {' '.join(str(error).split())}")  # in one line

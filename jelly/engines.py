@@ -24,24 +24,25 @@ from jelly.errors import ConfigError, StartError, StoreError
 log = logging.getLogger("jelly.database")
 
 QUERY_TIMEOUT = 4.0
-"""Seconds to wait for a database that does not answer. A request may wait for the batch before its own, too,
-and must be answered within 10 seconds."""
+"""Seconds to wait for a database that does not answer. A request may also wait for the batch before
+its own, and must be answered within 10 seconds."""
 CIRCUIT_OPEN_SECONDS = 1.0
 """Seconds until a database that did not answer is asked again (a *circuit breaker*)."""
 
 WAL_BYTES = 32 * 1024 * 1024
-"""Bytes by which the log beside a SQLite database (jelly.db-wal) grows until it is emptied. SQLite usually
-starts again at the log's front long before. But for that it needs a moment without readers, and there may be
-none for hours."""
+"""Bytes by which the log beside a SQLite database (jelly.db-wal) grows until it is emptied. SQLite
+usually starts again at the log's front long before. But for that it needs a moment without readers,
+and there may be none for hours."""
 CHECKPOINT_TIMEOUT = 0.25
 """Seconds that a transaction may wait for that: the time that the present readers need."""
 
 MAX_ROWS = 5000
 """At most this many rows are in one INSERT for MySQL."""
 MAX_STATEMENT_LENGTH = 8_000_000
-"""At most this many characters, values included, are in one INSERT for MySQL: MariaDB takes 16 MiB by default."""
+"""At most this many characters, values included, are in one INSERT for MySQL. (MariaDB takes 16 MiB
+by default.)"""
 ROWS_PER_STATEMENT = (16, 4, 1)
-"""How many rows one INSERT for SQLite has: few sizes, so that each statement stays in SQLite's cache."""
+"""How many rows one INSERT for SQLite has: few sizes, so that each statement stays in the cache."""
 
 Row = tuple[Any, ...]
 Insert = tuple[str, Sequence[Row]]
@@ -49,7 +50,10 @@ Insert = tuple[str, Sequence[Row]]
 
 
 class Engine(ABC):
-    """A place to keep everything, named by its URL. The methods raise `errors` unless they say otherwise."""
+    """How to use one database, which a URL names.
+
+    The methods raise `errors` unless they say otherwise.
+    """
 
     errors: tuple[type[Exception], ...]
     """What the driver raises when the database fails."""
@@ -60,7 +64,7 @@ class Engine(ABC):
 
     @abstractmethod
     def connect(self) -> Any:
-        """Open a DB-API connection that commits each statement, except between `begin` and its commit()."""
+        """Open a DB-API connection. Outside of `begin` and commit() it commits each statement."""
 
     @abstractmethod
     def describe(self) -> str:
@@ -84,7 +88,7 @@ class Engine(ABC):
 
     @abstractmethod
     def claim(self, raw: Any) -> None:
-        """Make this process the only server on the database. Raises StoreError if there is another."""
+        """Make this process the database's only server. Raises StoreError if there is another."""
 
     def release(self) -> None:  # noqa: B027 - not every engine has something to give up
         """Give up what `claim` took."""
@@ -98,7 +102,10 @@ class Engine(ABC):
         return False
 
     def hangs(self, seconds: float) -> bool:
-        """Whether a failure that took this long means that the database hangs. If so, the circuit opens."""
+        """Whether a failure after so many seconds means that the database hangs.
+
+        If it does, the circuit opens.
+        """
         is_long = seconds > QUERY_TIMEOUT / 2
         if is_long:
             self.circuit_open_until = time.monotonic() + CIRCUIT_OPEN_SECONDS
@@ -106,7 +113,7 @@ class Engine(ABC):
 
 
 class SqliteEngine(Engine):
-    """A file of the embedded SQLite. Each commit is synced to the disk before it returns (WAL, FULL)."""
+    """A file of the embedded SQLite. A commit returns when it is synced to the disk (WAL, FULL)."""
 
     errors = (sqlite3.Error,)
     driver = f"sqlite3 (SQLite {sqlite3.sqlite_version})"
@@ -174,7 +181,8 @@ class SqliteEngine(Engine):
                 start += count
 
     def claim(self, raw: sqlite3.Connection) -> None:
-        # The lock is on a file of its own: closing any descriptor of the database's file drops SQLite's locks.
+        # The lock is on a file of its own, because closing any descriptor of the database's file
+        # drops SQLite's own locks.
         if self._claim is not None:
             return
         import fcntl
@@ -193,8 +201,8 @@ class SqliteEngine(Engine):
             self._claim = None
 
     def adapt_table(self, statement: str, raw: sqlite3.Connection) -> str:
-        # Only INTEGER PRIMARY KEY makes the id the row's own number. WITHOUT ROWID keeps the other tables in
-        # the tree of their primary key, which saves a second tree for each.
+        # Only INTEGER PRIMARY KEY makes the id the row's own number. WITHOUT ROWID keeps the other
+        # tables in the tree of their primary key, which saves a second tree for each.
         if "BIGINT NOT NULL PRIMARY KEY" in statement:
             return statement.replace("BIGINT NOT NULL PRIMARY KEY", "INTEGER PRIMARY KEY")
         return f"{statement} WITHOUT ROWID"
@@ -203,8 +211,9 @@ class SqliteEngine(Engine):
 class MemoryEngine(SqliteEngine):
     """A new, empty database that is gone when the server stops: for measuring and for trying out.
 
-    It is a file in a temporary directory, never synced; `release` removes it. (SQLite's `memdb` needs no
-    file, but has no WAL: its readers wait for its writer, and under load they wait until they give up.)
+    It is a file in a temporary directory, never synced; `release` removes it. (SQLite's `memdb`
+    needs no file, but has no WAL: its readers wait for its writer, and under load until they give
+    up.)
     """
 
     def __init__(self) -> None:
@@ -260,14 +269,16 @@ class MysqlEngine(Engine):
         self._connector = mysql.connector
         self._use_pure = False
         self._claimed_by: int | None = None
-        # The driver's pure Python part lets the last three through when a connection breaks within an answer.
+        # When a connection breaks within an answer, the driver's pure Python part raises the last
+        # three.
         self.errors = (mysql.connector.Error, OSError, AttributeError, IndexError)
         self.driver = f"mysql-connector-python {mysql.connector.__version__}"
 
     def connect(self) -> Any:
         raw = self._open()
         try:
-            # Readers see what was committed last. A value that is too long is an error, not a shorter value.
+            # Readers see what was committed last. A value that is too long is an error; without the
+            # mode it would be cut.
             self.execute(raw, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", ())
             self.execute(raw, "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'", ())
         except self._connector.Error:
@@ -318,8 +329,8 @@ class MysqlEngine(Engine):
                 self._insert_some(raw, sql, rows[start : start + MAX_ROWS])
 
     def _insert_some(self, raw: Any, sql: str, rows: Sequence[Row]) -> None:
-        # Each statement is a round trip, so one statement takes all rows. It is put together here: the
-        # driver would take four times as long.
+        # Each statement is a round trip, so one statement takes all rows. It is put together here,
+        # because the driver would take four times as long.
         before, _, _ = sql.rpartition(" VALUES ")
         statement = f"{before} VALUES " + ",".join([f"({','.join(map(_sql_literal, row))})" for row in rows])
         if len(statement) <= MAX_STATEMENT_LENGTH:
@@ -335,7 +346,7 @@ class MysqlEngine(Engine):
         taken = self._value(raw, "SELECT GET_LOCK(?, 2)", name)
         holder = self._value(raw, "SELECT IS_USED_LOCK(?)", name)
         if taken != 1 and holder == self._claimed_by and holder is not None:
-            # The holder is our own last connection: the network broke, and the database does not know yet.
+            # The holder is our own last connection: it broke, and the database does not know yet.
             self.execute(raw, f"KILL {int(holder)}", ())
             taken = self._value(raw, "SELECT GET_LOCK(?, 2)", name)
         if taken != 1:
@@ -353,9 +364,10 @@ class MysqlEngine(Engine):
         return f"{statement} ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE={self._exact_collation(raw)}"
 
     def _exact_collation(self, raw: Any) -> str:
-        """The server's collation that compares character by character and respects spaces at the end.
+        """The collation that compares character by character, spaces at the end included.
 
-        Without one, spaces at the end are ignored. (The program refuses names with spaces anyway.)
+        If the server has none, spaces at the end are ignored. (The program refuses names with
+        spaces.)
         """
         for name in ("utf8mb4_nopad_bin", "utf8mb4_0900_bin"):
             if self._value(raw, "SELECT COUNT(*) FROM information_schema.COLLATIONS WHERE COLLATION_NAME = ?", name):
@@ -377,14 +389,17 @@ def _with_percent(sql: str) -> str:
 
 
 def _sql_literal(value: str | int | None) -> str:
-    """A value in SQL. Text becomes hexadecimal digits of its bytes, so there is nothing to escape."""
+    """A value in SQL. Text becomes hexadecimal digits, so there is nothing to escape."""
     if isinstance(value, str):
         return f"x'{value.encode().hex()}'"
     return "NULL" if value is None else str(int(value))
 
 
 def check_url(url: str) -> str:
-    """The URL itself, if `open_engine` knows its kind. Raises ConfigError, which never shows a password."""
+    """The URL itself, if `open_engine` knows its kind.
+
+    Raises ConfigError, which never shows a password.
+    """
     if re.fullmatch(r"mysql://[^/]+/[^/]+", url):
         try:
             _ = urllib.parse.urlsplit(url).port
@@ -402,7 +417,10 @@ def check_url(url: str) -> str:
 
 
 def open_engine(url: str) -> Engine:
-    """The engine for the database that a URL names; it does not connect. Raises ConfigError or StartError."""
+    """The engine for the database that a URL names; it does not connect yet.
+
+    Raises ConfigError or StartError.
+    """
     check_url(url)
     if url == "memory:":
         return MemoryEngine()

@@ -1,10 +1,10 @@
-"""Deferred indexing: secondary indexes for stored messages, kept a second later and for many at a time.
+"""Deferred indexing: messages enter the secondary indexes a second later, many at a time.
 
-To store a message is to append a row, which is the least that a commit can cost. Finding the message by
-its conversation (history) or by its idempotency key (is this a repeat?) needs indexes. Keeping these with
-each commit would double its cost, because every conversation has its own place in them. So the store
-thread indexes the messages of a whole second together, in the tables `history` and `requests`. Until
-then, queries look at all messages that are not indexed yet, which are few.
+To store a message is to append a row, which is the least that a commit can cost. Finding the
+message by its conversation (history) or by its idempotency key (is this a repeat?) needs indexes.
+Updating these in each commit would double its cost, because every conversation has its own place in
+them. So the store thread indexes the messages of a whole second together, in the tables `history`
+and `requests`. Until then, queries look at all messages that are not indexed yet, which are few.
 
 The store thread calls everything here; what takes a `Dao` runs inside its transaction.
 """
@@ -19,17 +19,18 @@ from jelly.dao import Dao, StoredMessage
 INDEX_DELAY = 1.0
 """Seconds until a stored message is indexed."""
 INDEX_BATCH = 500
-"""At most this many messages are indexed in one transaction (or a quarter of the waiting ones, if these are very
-many). When this many wait, they are indexed without delay. All others wait 3 ms for it; for 2000, they would wait 9."""
+"""At most this many messages are indexed in one transaction, or a quarter of those that wait, if
+that is more. When this many wait, they are indexed without delay. All requests wait 3 ms for that;
+with 2000 they would wait 9 ms."""
 RETRY_DELAY = 1.0
 """Seconds until messages are indexed again after a transaction failed."""
 
 RequestKey = tuple[str, str]
-"""An idempotency key: who sent a message, and its requestId, which that client uses for this message only."""
+"""An idempotency key: the sender of a message, and its requestId. A repeat has the same key."""
 
 
 class DeferredIndexing:
-    """Knows which messages are indexed and which are not, and indexes the next ones when they are due."""
+    """Knows which messages are indexed, and indexes the next ones when they are due."""
 
     def __init__(self, keeps_history: bool, clock: Callable[[], float] = time.monotonic) -> None:
         """`keeps_history`: messages stay when they are delivered, so that they can be read back."""
@@ -42,7 +43,7 @@ class DeferredIndexing:
         """When the next messages are to be indexed, by the clock; infinity if none wait."""
 
     def stored_digests(self, dao: Dao, keys: Iterable[RequestKey]) -> dict[RequestKey, int]:
-        """Those of some keys under which a message is stored already, each with that message's digest."""
+        """Those of some keys under which a message is stored already, each with its digest."""
         self._load(dao)
         wanted = set(keys)
         found = {key: self._unindexed[key][1] for key in wanted if key in self._unindexed}
@@ -70,7 +71,10 @@ class DeferredIndexing:
             self._index_batch(dao)
 
     def remove_delivered(self, dao: Dao, delivered: Iterable[tuple[str, int]]) -> None:
-        """For each (receiver, id): empty the inbox up to that id. Without history, drop the messages, too."""
+        """For each (receiver, id): empty the inbox up to that id.
+
+        Without history, also drop the messages that are in no inbox any more.
+        """
         while not self._keeps_history and self.due_at != math.inf:
             self._index_batch(dao)  # the idempotency keys of dropped messages must stay
         dao.remove_delivered(delivered, keep=self._keeps_history)

@@ -1,8 +1,9 @@
 """Retention: messages, idempotency keys and tokens are dropped when they are too old.
 
-A sweep does this in slices, each within a transaction of the store thread, so that no message waits long
-for it. Messages carry no time of the server's. Instead each sweep records which ids were used so far
-(the table `calendar`), and later sweeps read there which ids are old.
+A sweep does this in slices, each within a transaction of the store thread, so that no message waits
+long for it. The time of a message is the sender's, so it says nothing here. Instead each sweep
+records which ids were used so far (the table `calendar`), and later sweeps read there which ids are
+old.
 
 The store thread calls everything here; what takes a `Dao` runs inside its transaction.
 """
@@ -13,8 +14,8 @@ from collections.abc import Callable
 from jelly.dao import Dao
 
 IDEMPOTENCY_DAYS = 7.0
-"""Days for which a requestId is remembered: as long as the token is valid with which a client comes back to repeat
-a message."""
+"""Days for which a requestId is remembered. A client that repeats a message comes back with a
+token, and a token is valid for as long."""
 SWEEP_INTERVAL = 3600.0
 """Seconds from the end of a sweep until the next one."""
 SWEEP_BATCH = 500
@@ -32,7 +33,7 @@ class Retention:
     def __init__(
         self, history_days: float, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
     ) -> None:
-        """`history_days`: how long messages can be read back; 0 drops each when all receivers have it."""
+        """`history_days`: how long messages can be read back; 0 keeps none after delivery."""
         self._days = history_days
         self._clock, self._wall = clock, wall
         self._interval = min(SWEEP_INTERVAL, max(1.0, history_days * DAY / 24)) if history_days else SWEEP_INTERVAL

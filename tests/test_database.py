@@ -1,11 +1,13 @@
-"""The databases: names, texts and times come back as they were, and tables are made, found and migrated."""
+"""The databases: values come back as they were; tables are made, found and migrated."""
 
 import contextlib
 import itertools
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -26,7 +28,7 @@ COLLATIONS = ["utf8mb4_general_ci", "utf8mb4_unicode_ci", "latin1_swedish_ci", "
 
 @pytest.mark.parametrize("collation", ["sqlite", *COLLATIONS])
 def test_names_are_told_apart(collation: str, start_server: StartServer, request: pytest.FixtureRequest) -> None:
-    """bob, Bob, böb and full-width bob are four users, whatever the database compares by default."""
+    """bob, Bob, böb and full-width bob are four users, whatever the default collation is."""
     settings = {}
     if collation != "sqlite":
         mariadb: PrivateMariaDB = request.getfixturevalue("mariadb")
@@ -57,7 +59,7 @@ def test_texts_come_back_as_they_were(dao: Dao) -> None:
 
 
 def test_the_inbox(dao: Dao) -> None:
-    """Pages come oldest first; what was delivered goes, and a message with the last row that refers to it."""
+    """Pages come oldest first. A delivered row goes, and the message with its last row."""
     dao.add_messages(
         [StoredMessage(id, True, "a", "team", "x", 0) for id in range(1, 251)],
         [(name, id) for id in range(1, 251) for name in ("bob", "carol")],
@@ -75,7 +77,7 @@ def test_the_inbox(dao: Dao) -> None:
 
 
 def test_the_largest_batch_fits_into_a_packet(mariadb: PrivateMariaDB) -> None:
-    """Whatever its characters, what the store takes at once is not too much for MariaDB's max_allowed_packet."""
+    """Even with large characters, a batch of the store fits into max_allowed_packet of MariaDB."""
     session: Any = None
     content = "😀" * 16_000
     new = store.NewMessage(0x15, "alice", "bob", content, 0, None, receivers=lambda: ["bob"])
@@ -87,7 +89,7 @@ def test_the_largest_batch_fits_into_a_packet(mariadb: PrivateMariaDB) -> None:
 
 
 def test_a_batch_of_messages_to_large_groups(mariadb: PrivateMariaDB) -> None:
-    """It ends long before its rows take seconds to write; and what is left fits into MariaDB's packets."""
+    """It ends long before its rows take seconds to write, and fits into MariaDB's packets."""
     session: Any = None
     new = store.NewMessage(0x16, "alice", "g", "x", 0, None, receivers=list, count=1000)
     jobs = deque(store.Job(session, [new], [0.0], 1, print) for _ in range(20))
@@ -99,7 +101,7 @@ def test_a_batch_of_messages_to_large_groups(mariadb: PrivateMariaDB) -> None:
 
 
 def test_every_content_comes_back(dao: Dao) -> None:
-    """Whatever stands in it, however many are stored together, and even if it is as large as a whole packet."""
+    """Whatever characters it has, alone or among many, and even if it is as large as a packet."""
     contents = ["", "'", "\\", "\\'", '"; --', "\0", "%s ? %(a)s", "x'00'", "NULL", "😀 böb\n\t", "-1", "5" * 5_000_000]
     messages = [StoredMessage(id, False, "alice", "bob", text, -(2**63)) for id, text in enumerate(contents, 1)]
     dao.add_messages(messages, [("bob", message.id) for message in messages])
@@ -125,7 +127,7 @@ def test_messages_are_taken_back(dao: Dao) -> None:
 
 
 def test_ids_are_never_given_twice(dao: Dao) -> None:
-    """They grow by one; what may have been set aside in a transaction that failed is not used."""
+    """They grow by one. Ids that a failed transaction may have reserved are not used."""
     assert [dao.peek_id(), dao.allocate_id(), dao.allocate_id(), dao.peek_id()] == [1, 1, 2, 3]
     dao.forget_ids()
     assert dao.allocate_id() == 1_000_001
@@ -133,7 +135,7 @@ def test_ids_are_never_given_twice(dao: Dao) -> None:
 
 
 def test_tokens(dao: Dao) -> None:
-    """They belong to one user, expire, and only so many are kept, the youngest."""
+    """They belong to one user and expire, and only the youngest ones are kept."""
     for number in range(5):
         dao.add_token(f"hash{number}", "alice", expires=100 + number, now=0, keep=3)
     assert [dao.token_owner(f"hash{number}", 0) for number in range(5)] == [None, None, "alice", "alice", "alice"]
@@ -147,7 +149,7 @@ def test_tokens(dao: Dao) -> None:
 
 
 def test_a_transaction_is_all_or_nothing(dao: Dao) -> None:
-    """What was written before an error inside is not there afterwards, and the connection works on."""
+    """After an error inside, nothing of it is stored, and the connection works on."""
     dao.add_user("alice", "hash")
 
     def add_both() -> None:
@@ -159,6 +161,43 @@ def test_a_transaction_is_all_or_nothing(dao: Dao) -> None:
         add_both()
     assert not dao.has_user("bob")
     assert dao.has_user("alice")
+
+
+def test_a_bug_in_a_transaction_is_not_the_database_s(dao: Dao) -> None:
+    """It is raised as it is, rolls back what was written, and the connection stays."""
+    before = dao.connection._raw
+
+    def fail() -> None:
+        with dao.connection.transaction():
+            dao.add_user("alice", "hash")
+            raise AttributeError  # the driver for MySQL raises it when a connection breaks
+
+    with pytest.raises(AttributeError):
+        fail()
+    assert not dao.has_user("alice")
+    assert dao.connection._raw is before
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_message_takes_few_calls(dao: Dao) -> None:
+    """One message in one transaction on SQLite: calls of our own functions, and two INSERTs."""
+    messages = [StoredMessage(dao.allocate_id(), False, "alice", "bob", str(number), 0) for number in range(2)]
+    calls: list[str] = []
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            calls.append(frame.f_code.co_qualname)
+
+    for message in messages:  # the first one opens the connection
+        calls.clear()
+        sys.setprofile(note)
+        try:
+            with dao.connection.transaction():
+                dao.add_messages([message], [("bob", message.id)])
+        finally:
+            sys.setprofile(None)
+    assert len(calls) <= 9, calls
+    assert dao.waiting("bob", 0, 10) == messages
 
 
 def test_a_value_that_does_not_fit_is_an_error(database_url: str, dao: Dao) -> None:
@@ -188,7 +227,7 @@ def test_a_link_to_the_database_is_the_same_database(tmp_path: Path) -> None:
 
 
 def test_a_newer_schema_is_refused(database_url: str) -> None:
-    """An older program does not touch what it does not know."""
+    """An older program does not touch tables that it does not know."""
     for dao in reopen(database_url):
         dao.connection.execute("UPDATE meta SET value = 99 WHERE name = 'schema_version'")
     with pytest.raises(StartError, match="schema version 99, this program knows 2: use a newer Jelly"):
@@ -210,7 +249,7 @@ def test_an_older_schema_is_migrated(database_url: str, monkeypatch: pytest.Monk
 
 
 def definitions(dao: Dao, url: str) -> list[tuple[Any, ...]]:
-    """The tables and indexes of a database, as it tells them, but for the order of the columns."""
+    """The tables and indexes of a database, in its own words, without the order of the columns."""
     if url.startswith("sqlite"):
         columns = (
             'SELECT m.name, c.name, c.type, c."notnull", c.pk FROM sqlite_master AS m '
@@ -233,7 +272,7 @@ def definitions(dao: Dao, url: str) -> list[tuple[Any, ...]]:
 
 
 def test_a_database_of_version_1(database_url: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """It becomes what a new one is, and keeps its users, groups and messages, those that wait and those to come."""
+    """It becomes like a new one, and keeps its users, groups and messages."""
     fresh = f"sqlite:///{tmp_path}/fresh.db"
     if database_url.startswith("mysql"):
         fresh = request.getfixturevalue("mariadb").fresh_database("fresh")
@@ -277,7 +316,7 @@ def test_a_migration_cut_off_after_any_statement(
 
 
 def make_version_1(url: str) -> list[str]:
-    """Make a database as the first version of the schema had it, with messages for bob; return what they say."""
+    """Make a database with the first version of the schema; the contents of bob's messages."""
     engine = open_engine(url)
     connection = DatabaseConnection(engine, writes=True)
     script = (Path(__file__).parent / "schema_1.sql").read_text()
@@ -318,7 +357,7 @@ def test_a_first_start_that_was_cut_off(mariadb: PrivateMariaDB) -> None:
 
 
 def test_a_first_start_cut_off_after_any_statement(mariadb: PrivateMariaDB, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever the first start ends, even between the last two rows, the second one completes it."""
+    """Wherever the first start ends, even between the last two rows, the second completes it."""
     define, execute = DatabaseConnection.define, DatabaseConnection.execute
     for most in itertools.count():
         url = mariadb.fresh_database("cut")
@@ -354,7 +393,7 @@ def test_a_first_start_on_sqlite_that_was_cut_off(tmp_path: Path) -> None:
 
 
 def test_a_weak_mariadb_is_warned_about(mariadb: PrivateMariaDB, caplog: pytest.LogCaptureFixture) -> None:
-    """If a commit does not mean that it is on the disk, the log says so at the start."""
+    """If a commit is not synced to the disk, the log says so at the start."""
     url = mariadb.fresh_database("weak")
     mariadb.sql("SET GLOBAL innodb_flush_log_at_trx_commit = 2")
     try:
@@ -365,7 +404,7 @@ def test_a_weak_mariadb_is_warned_about(mariadb: PrivateMariaDB, caplog: pytest.
 
 
 class Reading(threading.Thread):
-    """Reads from a SQLite database without a break, overlapping with others who do, until it is left."""
+    """Reads from a SQLite database without a break until it is left, overlapping with others."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
@@ -388,7 +427,7 @@ class Reading(threading.Thread):
 
 @pytest.mark.parametrize("name", ["jelly.db", "symlink.db"])
 def test_the_log_beside_sqlite_is_bounded(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is emptied even if there is no moment in which nobody reads; it lies where a symlink to the database leads."""
+    """It is emptied even if there is always a reader, and found behind a symlink, too."""
     monkeypatch.setattr(engines, "WAL_BYTES", 2**20)
     (tmp_path / "symlink.db").symlink_to(tmp_path / "jelly.db")
     url = f"sqlite:///{tmp_path}/{name}"

@@ -17,7 +17,7 @@ def upkeep(dao: Dao) -> Upkeep:
 
 
 def test_messages_are_indexed_together_a_second_later(upkeep: Upkeep) -> None:
-    """Not with each commit; and what waits is known all the same."""
+    """Not with each commit; and messages that wait are known, too."""
     ids = upkeep.store(3)
     upkeep.clock.now += INDEX_DELAY / 2
     upkeep.run_due()
@@ -37,7 +37,7 @@ def test_messages_are_indexed_together_a_second_later(upkeep: Upkeep) -> None:
 
 
 def test_many_messages_are_indexed_at_once_in_slices(upkeep: Upkeep) -> None:
-    """When there are enough of them nobody waits for a second, and none of them is left behind."""
+    """When there are enough of them, they are indexed without delay, and none is left behind."""
     upkeep.store(2 * INDEX_BATCH + 1)
     for indexed in (INDEX_BATCH, 2 * INDEX_BATCH, 2 * INDEX_BATCH + 1):
         assert upkeep.indexing.due_at <= upkeep.clock.now
@@ -76,7 +76,7 @@ def test_a_transaction_that_failed_after_indexing(upkeep: Upkeep) -> None:
 
 
 def test_without_history(dao: Dao) -> None:
-    """A message goes when the last one has it; its requestId stays for a week."""
+    """A message goes when the last receiver has it; its requestId stays for a week."""
     upkeep = Upkeep(dao, 0)
     upkeep.run_all()
     [id] = upkeep.store(1, receivers=("bob", "cid"))

@@ -21,7 +21,7 @@ def upkeep(dao: Dao) -> Upkeep:
 
 
 def test_old_messages_go(upkeep: Upkeep) -> None:
-    """After 30 days a message goes, at the latest an hour later; requestIds after a week. What waits stays."""
+    """A message goes after 30 days, a requestId after a week; what is in an inbox stays."""
     upkeep.store(3)
     waiting = upkeep.store(2, receivers=("bob",))
     upkeep.run_all()
@@ -47,7 +47,7 @@ def test_old_messages_go(upkeep: Upkeep) -> None:
 
 
 def test_young_messages_stay_while_old_ones_go(upkeep: Upkeep) -> None:
-    """Each goes in its own time, though ids are all there is to tell their age."""
+    """Each goes in its own time, though only its id tells its age."""
     for _ in range(40):
         upkeep.store(10)
         upkeep.run_all()
@@ -61,7 +61,7 @@ def test_young_messages_stay_while_old_ones_go(upkeep: Upkeep) -> None:
 
 
 def test_a_sweep_goes_in_slices(upkeep: Upkeep) -> None:
-    """However much is old, no turn deletes more than a few hundred."""
+    """However much is old, no transaction deletes more than a few hundred."""
     upkeep.store(5 * SWEEP_BATCH)
     upkeep.run_all()
     upkeep.clock.now += 31 * DAY
@@ -80,7 +80,7 @@ def test_a_sweep_goes_in_slices(upkeep: Upkeep) -> None:
 
 
 def test_a_clock_that_goes_back(upkeep: Upkeep) -> None:
-    """Nothing young is dropped for it, and what is old goes when its time has come."""
+    """It makes nothing go early."""
     upkeep.store(3)
     upkeep.run_all()
     upkeep.retention._wall = lambda: 0.0
@@ -90,7 +90,7 @@ def test_a_clock_that_goes_back(upkeep: Upkeep) -> None:
 
 
 def test_a_server_that_sweeps(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """--history-days is kept by the running server: what is older goes, also while nothing else happens."""
+    """The running server drops what is older than --history-days, even if nothing else happens."""
     monkeypatch.setattr(indexing, "INDEX_DELAY", 0.0)
     server = start_server(classic_gap=0, history_days=1 / DAY)
     register(server.port, "alice", "bob")
@@ -110,7 +110,7 @@ def test_a_server_that_sweeps(start_server: StartServer, monkeypatch: pytest.Mon
 
 
 def test_a_start_with_a_clock_that_is_behind(upkeep: Upkeep) -> None:
-    """A machine that starts in 1970 and is told the time later keeps what it stored before."""
+    """A machine that starts in 1970 and learns the time later keeps what it stored before."""
     upkeep.clock.now += 50 * DAY
     upkeep.run_all()
     upkeep.store(3)
@@ -126,7 +126,7 @@ def test_a_start_with_a_clock_that_is_behind(upkeep: Upkeep) -> None:
 
 
 def test_expired_tokens_go(upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of users who never come back, too: in slices, and none that is still good."""
+    """They go in slices, even if their users never come back. Valid ones stay."""
     monkeypatch.setattr(retention, "SWEEP_BATCH", 3)
     now = int(upkeep.clock.now * 1000)
     for number in range(20):

@@ -1,4 +1,4 @@
-"""Deferred indexing and retention over one database, with clocks that stand still until a test moves them."""
+"""Deferred indexing and retention over one database, with clocks that only the tests move."""
 
 from clock import Clock
 
@@ -51,5 +51,5 @@ class Upkeep:
         return int(self.dao.connection.query(f"SELECT COUNT(*) FROM {table}")[0][0])
 
     def counts(self) -> tuple[int, int, int]:
-        """How many messages are stored, how many are in the history, and how many requestIds are indexed."""
+        """How many messages are stored, are in the history, and have an indexed requestId."""
         return self.count("messages"), self.count("history"), self.count("requests")

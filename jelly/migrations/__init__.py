@@ -23,8 +23,8 @@ STEPS: dict[int, tuple[str, ...]] = {2: to_2.STATEMENTS}
 def migrate(connection: DatabaseConnection) -> None:
     """Make or migrate the tables, and claim the database for this process.
 
-    Raises StartError if a newer program made the tables, StoreError if the database fails or another
-    server is using it.
+    Raises StartError if a newer program made the tables; StoreError if the database fails, or if
+    another server is using it.
     """
     connection.open()
     version = _version(connection)
@@ -61,7 +61,7 @@ def _version(connection: DatabaseConnection) -> int:
 
 
 def schema() -> str:
-    """The text of schema.sql: inside the package when installed, beside the package in a checkout."""
+    """The text of schema.sql: inside the package when installed, beside it in a checkout."""
     package = Path(__file__).parent.parent
     for path in (package / "schema.sql", package.parent / "schema.sql"):
         if path.exists():
@@ -70,6 +70,6 @@ def schema() -> str:
 
 
 def split_statements(script: str) -> list[str]:
-    """The statements of an SQL script without its comments. (executescript() would commit first.)"""
+    """The statements of an SQL script, without comments. (executescript() would commit first.)"""
     lines = [line for line in script.splitlines() if not line.lstrip().startswith("--")]
     return [statement.strip() for statement in "\n".join(lines).split(";") if statement.strip()]
