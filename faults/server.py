@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
-from jelly import cli, database, delivery, passwords, tcp
+from jelly import cli, delivery, engines, passwords, tcp
 from jelly.connection import Connection
 from jelly.dao import Dao
-from jelly.database import Link
+from jelly.database import DatabaseConnection
 from jelly.errors import StoreError
 from jelly.queue_dispatch import Dispatcher, RequestQueue
 from jelly.send_queue import SendQueue
@@ -48,38 +48,37 @@ HASH_LOG = "FAULTS_HASH_LOG"
 
 def answers_early() -> None:
     """The store answers messages before it commits them, up to 50 ms before."""
-    begin = Link._begin
-    open_since: dict[Link, float] = {}
+    open_since: dict[DatabaseConnection, float] = {}
 
     @contextlib.contextmanager
-    def transaction(self: Link) -> Iterator[None]:
+    def transaction(self: DatabaseConnection) -> Iterator[None]:
         if self not in open_since:
-            begin(self)
+            self._with_retry(self._engine.begin)
             open_since[self] = time.monotonic()
         self._in_transaction = True
         try:
             yield
             if time.monotonic() - open_since[self] > LATE_COMMIT or not _has_messages.pop(self, False):
-                self._connection.commit()
+                self._raw.commit()
                 del open_since[self]
         except BaseException:
             open_since.pop(self, None)
-            self._roll_back()
+            self._rollback()
             raise
         finally:
             self._in_transaction = False
 
-    Link.transaction = transaction
+    DatabaseConnection.transaction = transaction
     _note_messages()
 
 
 def ignores_failures() -> None:
     """The store takes a transaction that failed for one that was committed."""
-    transaction = Link.transaction
+    transaction = DatabaseConnection.transaction
 
     class Blind(contextlib.AbstractContextManager[None]):
-        def __init__(self, link: Link) -> None:
-            self._real = transaction(link)
+        def __init__(self, connection: DatabaseConnection) -> None:
+            self._real = transaction(connection)
             self._has_begun = False
 
         def __enter__(self) -> None:
@@ -93,34 +92,37 @@ def ignores_failures() -> None:
                     self._real.__exit__(kind, error, trace)
             return kind is not None and issubclass(kind, StoreError)
 
-    Link.transaction = lambda self: Blind(self)
+    DatabaseConnection.transaction = lambda self: Blind(self)
 
 
 def waits_for_ever() -> None:
     """Nothing bounds how long the database may take."""
-    database.PATIENCE = HOUR
+    engines.QUERY_TIMEOUT = HOUR
 
 
 def tries_once() -> None:
     """A query on a connection that the database has dropped is not tried again."""
 
-    def try_once(self: Link, action: Callable[[], Any]) -> Any:
-        with self._guarded():
-            return action()
+    def try_once(self: DatabaseConnection, action: Callable[..., Any], *arguments: Any) -> Any:
+        self.open()
+        try:
+            return action(self._raw, *arguments)
+        except self._engine.errors as error:
+            raise self._failed(error) from error
 
-    Link._try_twice = try_once
+    DatabaseConnection._with_retry = try_once
 
 
 def synchronous_normal() -> None:
     """SQLite does not sync each commit."""
-    connect = database.SqliteDatabase.connect
+    connect = engines.SqliteEngine.connect
 
-    def connect_normal(self: database.SqliteDatabase) -> Any:
+    def connect_normal(self: engines.SqliteEngine) -> Any:
         connection = connect(self)
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
-    database.SqliteDatabase.connect = connect_normal
+    engines.SqliteEngine.connect = connect_normal
 
 
 def drops_queue() -> None:
@@ -210,8 +212,8 @@ def wall_clock() -> None:
 
 def order_by_time() -> None:
     """What waits is delivered in the order of the senders' clocks."""
-    query = Link.query
-    Link.query = lambda self, sql, parameters=(): query(
+    query = DatabaseConnection.query
+    DatabaseConnection.query = lambda self, sql, parameters=(): query(
         self, sql.replace("ORDER BY i.message_id", "ORDER BY m.time"), parameters
     )
 
@@ -256,7 +258,7 @@ def count_hashes() -> None:
 
 def impatient() -> None:
     """No defect: the server waits for its database for one second instead of four."""
-    database.PATIENCE = 1.0
+    engines.QUERY_TIMEOUT = 1.0
 
 
 VARIANTS: dict[str, Callable[[], None]] = {
@@ -288,10 +290,10 @@ def kill_at(point: str, passes: int) -> None:
                 if left[0] == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-    transaction, send, delivered = Link.transaction, delivery._send, Store.delivered
+    transaction, send, delivered = DatabaseConnection.transaction, delivery._send, Store.delivered
 
     @contextlib.contextmanager
-    def watched(self: Link) -> Iterator[None]:
+    def watched(self: DatabaseConnection) -> Iterator[None]:
         with transaction(self):
             yield
             has_messages = _has_messages.get(self, False)
@@ -308,19 +310,19 @@ def kill_at(point: str, passes: int) -> None:
         here("at-ack")
         delivered(self, user, upto)
 
-    Link.transaction, delivery._send, Store.delivered = watched, send_and_pass, pass_and_note
+    DatabaseConnection.transaction, delivery._send, Store.delivered = watched, send_and_pass, pass_and_note
     _note_messages()
 
 
-_has_messages: dict[Link, bool] = {}
-"""The links in whose transaction a message was stored."""
+_has_messages: dict[DatabaseConnection, bool] = {}
+"""The connections in whose transaction a message was stored."""
 
 
 def _note_messages() -> None:
     add = Dao.add_messages
 
     def add_and_note(self: Dao, *arguments: Any) -> None:
-        _has_messages[self.link] = True
+        _has_messages[self.connection] = True
         add(self, *arguments)
 
     Dao.add_messages = add_and_note

@@ -106,11 +106,11 @@ def serve(settings: Settings, on_listening: Callable[[int], None] = lambda port:
         settings.host,
         server.port,
         " with TLS" if settings.tls_cert else "",
-        server.database.describe(),
+        server.engine.describe(),
         settings.max_connections,
         settings.queue_size,
         settings.max_body,
-        server.database.driver,
+        server.engine.driver,
         place,
     )
     if settings.host in ("127.0.0.1", "localhost", "::1"):

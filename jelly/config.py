@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from jelly.database import check_url
+from jelly.engines import check_url
 from jelly.errors import ConfigError
 from jelly.scheduling import check_pin
 

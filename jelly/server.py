@@ -21,15 +21,18 @@ from typing import Any
 from jelly.config import Settings
 from jelly.connection import Connection
 from jelly.dao import Dao
-from jelly.database import Database, Link, open_database
+from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
+from jelly.engines import Engine, open_engine
 from jelly.errors import JellyError, StartError, StoreError, log_failure
-from jelly.filing import Filing
 from jelly.groups import GroupCache
+from jelly.indexing import DeferredIndexing
 from jelly.messages import Event, system
+from jelly.migrations import migrate
 from jelly.passwords import LoginGuard
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher
+from jelly.retention import Retention
 from jelly.send_queue import Flusher
 from jelly.services import Policy, Services
 from jelly.sessions import Sessions
@@ -71,22 +74,25 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self._acceptor = threading.Thread(target=self.serve_forever, args=(0.1,), name="jelly-acceptor", daemon=True)
         self.tls_context = server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
 
-        self.database = open_database(settings.database)
-        store_link = Link(self.database, writes=True)
-        _prepare_database(self.database, store_link)
-        self._links = threading.local()
-        self._all_links = [store_link]
+        self.engine = open_engine(settings.database)
+        store_connection = DatabaseConnection(self.engine, writes=True)
+        _prepare_database(self.engine, store_connection)
+        self._thread_local = threading.local()
+        self._database_connections = [store_connection]
 
         self.sessions = Sessions()
         self.groups = GroupCache(settings.group_check_interval, settings.group_idle)
         delivery = Delivery(self.sessions)
         self.presence = Presence(self.sessions)
-        filing = Filing(settings.history_days)
-        self.store = Store(Dao(store_link), delivery, filing, on_commit_in_doubt=self.groups.forget_all)
+        retention = Retention(settings.history_days)
+        indexing = DeferredIndexing(retention.keeps_history)
+        self.store = Store(
+            Dao(store_connection), delivery, indexing, retention, on_commit_in_doubt=self.groups.forget_all
+        )
         self.flusher = Flusher()
         self.watchdog = Watchdog(self.connections, settings.heartbeat_interval * settings.heartbeat_misses)
         policy = Policy(
-            settings.password_cost, settings.token_days * 86400, settings.message_rate, filing.keeps_history
+            settings.password_cost, settings.token_days * 86400, settings.message_rate, retention.keeps_history
         )
         services = Services(policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard())
         self.dispatcher = Dispatcher(
@@ -96,8 +102,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self._bind()
         except BaseException:
             self.flusher.stop()
-            store_link.close()
-            self.database.release()
+            store_connection.close()
+            self.engine.release()
             raise
 
     def _bind(self) -> None:
@@ -195,9 +201,9 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.store.stop()
         for part in (self.watchdog, self.flusher, self.groups):
             part.stop()
-        for link in self._all_links:
-            link.close()
-        self.database.release()
+        for database_connection in self._database_connections:
+            database_connection.close()
+        self.engine.release()
 
     def _wait_for_send_queues(self, connections: tuple[Connection, ...], deadline: float) -> None:
         for connection in connections:
@@ -210,11 +216,11 @@ class JellyServer(socketserver.ThreadingTCPServer):
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Dao]:
         """A Dao of the calling thread's own; a worker lets another one run meanwhile."""
-        dao = getattr(self._links, "dao", None)
+        dao = getattr(self._thread_local, "dao", None)
         if dao is None:
-            link = Link(self.database)
-            dao = self._links.dao = Dao(link)
-            self._all_links.append(link)
+            connection = DatabaseConnection(self.engine)
+            dao = self._thread_local.dao = Dao(connection)
+            self._database_connections.append(connection)
         with self.dispatcher.blocking():
             yield dao
 
@@ -228,12 +234,12 @@ def _descriptor_limit() -> float:
     return float("inf") if soft == resource.RLIM_INFINITY else soft
 
 
-def _prepare_database(database: Database, link: Link) -> None:
+def _prepare_database(engine: Engine, connection: DatabaseConnection) -> None:
     try:
-        link.create_tables()
+        migrate(connection)
     except JellyError as error:
-        link.close()
-        database.release()
+        connection.close()
+        engine.release()
         if isinstance(error, StoreError):
-            raise StartError(f"The database {database.describe()} cannot be used: {error}.") from error
+            raise StartError(f"The database {engine.describe()} cannot be used: {error}.") from error
         raise

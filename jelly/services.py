@@ -19,7 +19,7 @@ from typing import Any
 
 from jelly import messages, passwords
 from jelly.codec import Frame, Sign, Type
-from jelly.dao import MAX_ID, Dao, Page, StoredMessage
+from jelly.dao import MAX_ID, Dao, HistoryQuery, StoredMessage
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
 from jelly.groups import Group, GroupCache
@@ -323,8 +323,8 @@ class Services:
         is_group = request.groupName is not None
         if not is_group and not self._is_user(partner):
             raise Refused(ErrorCode.NO_SUCH_USER)
-        # `sent_id` is asked before the database is: what is given meanwhile need not be in the page.
-        page = Page(request.username, is_group, partner, 0, before, session.sent_id)
+        # `sent_id` is read before the database is: what is sent meanwhile need not be in the page.
+        page = HistoryQuery(request.username, is_group, partner, 0, before, session.sent_id)
         with self._reading() as dao:
             if is_group:
                 page = page._replace(since=_member_since(dao, partner, request.username))
@@ -590,12 +590,12 @@ def _member_since(dao: Dao, group: str, username: str) -> int:
     return since
 
 
-def _read_back(dao: Dao, page: Page, limit: int) -> tuple[list[StoredMessage], bool]:
+def _read_back(dao: Dao, page: HistoryQuery, limit: int) -> tuple[list[StoredMessage], bool]:
     """The messages of a page, oldest first, and whether there are older ones."""
     found: list[StoredMessage] = []
     size = 0
     while True:
-        some = dao.read_back(page, READ_AT_A_TIME)
+        some = dao.history_page(page, READ_AT_A_TIME)
         for message in some:
             size += len(message.content)
             if len(found) == limit or (found and size > PAGE_CHARACTERS):

@@ -23,9 +23,10 @@ from jelly.codec import Status
 from jelly.dao import Dao, StoredMessage
 from jelly.delivery import Delivery, send_or_close
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
-from jelly.filing import Filing, RequestKey
+from jelly.indexing import DeferredIndexing, RequestKey
 from jelly.messages import SUCCESS, error_response, refusal
 from jelly.outcomes import Answer, NewMessage, Write
+from jelly.retention import Retention
 from jelly.scheduling import yield_cpu
 from jelly.sessions import Response, Session
 
@@ -87,14 +88,16 @@ class Store:
         self,
         dao: Dao,
         delivery: Delivery,
-        filing: Filing,
+        indexing: DeferredIndexing,
+        retention: Retention,
         on_commit_in_doubt: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_commit_in_doubt` is called when a transaction failed: what it changed may have been committed or not."""
         self._dao = dao
         self._delivery = delivery
-        self._filing = filing
+        self._indexing = indexing
+        self._retention = retention
         self._on_commit_in_doubt = on_commit_in_doubt
         self._clock = clock
         self._lock = threading.Lock()  # guards the six fields below
@@ -105,7 +108,7 @@ class Store:
         self._wanting: list[Session] = []
         self._calls: list[Callable[[], None]] = []
         self._stopping = False
-        # Only read and written during a turn, as is what `delivery` and `filing` know.
+        # Only read and written during a turn, as is what `delivery`, `indexing` and `retention` know.
         self._in_doubt: tuple[int, int] | None = None
         self._retry_at = 0.0
         self._failing = False
@@ -160,7 +163,7 @@ class Store:
                 self.step()
             except Exception as error:  # a bug; but this thread must not die of it
                 log_failure(log, error)
-        self._dao.link.close()
+        self._dao.connection.close()
 
     def _is_done(self) -> bool:
         with self._lock:
@@ -216,7 +219,7 @@ class Store:
         return Batch(jobs, delivered)
 
     def _next_due(self) -> float:
-        due = [self._filing.due_at]
+        due = [self._indexing.due_at, self._retention.due_at]
         if self._delivered_due is not None:
             due.append(self._delivered_due)
         if self._delivery.has_work:
@@ -230,14 +233,20 @@ class Store:
 
     def _write(self, batch: Batch) -> None:
         """Write a batch in one transaction. Fills its `messages`, and the results of its jobs."""
-        if not (batch.jobs or batch.delivered or self._in_doubt or self._is_due(self._filing.due_at)):
+        if not (
+            batch.jobs
+            or batch.delivered
+            or self._in_doubt
+            or self._is_due(min(self._indexing.due_at, self._retention.due_at))
+        ):
             return
-        with self._dao.link.transaction():
+        with self._dao.connection.transaction():
             if self._in_doubt:
                 self._dao.remove_messages_between(*self._in_doubt)
             if batch.delivered:  # first, so that a login in this batch does not get them again
-                self._filing.remove_delivered(self._dao, batch.delivered.items())
-            self._filing.work(self._dao)
+                self._indexing.remove_delivered(self._dao, batch.delivered.items())
+            self._indexing.run_due(self._dao)
+            self._retention.run_due(self._dao)
             known = self._known_requests(batch.jobs)
             for job in batch.jobs:
                 for entry in job.entries:
@@ -248,7 +257,7 @@ class Store:
             if batch.messages:
                 inbox = [(receiver, message.id) for message, receivers in batch.messages for receiver in receivers]
                 self._dao.add_messages([message for message, _ in batch.messages], inbox)
-        self._filing.noted([message for message, _ in batch.messages])
+        self._indexing.on_commit([message for message, _ in batch.messages])
         self._in_doubt = None
         if self._failing:
             self._failing = False
@@ -262,7 +271,7 @@ class Store:
             for entry in job.entries
             if isinstance(entry, NewMessage) and entry.request_id is not None
         ]
-        return self._filing.digests(self._dao, keys) if keys else {}
+        return self._indexing.stored_digests(self._dao, keys) if keys else {}
 
     def _accept(self, new: NewMessage, known: dict[RequestKey, int], batch: Batch) -> Refused | None:
         """Add a message to those that are to be stored, unless it was stored before."""
@@ -281,7 +290,7 @@ class Store:
         else:
             receivers = [member for member in new.group.members if member != new.sender]
         message = StoredMessage(
-            self._dao.take_id(),
+            self._dao.allocate_id(),
             new.group is not None,
             new.sender,
             new.receiver,
@@ -355,7 +364,8 @@ class Store:
             first = self._in_doubt[0] if self._in_doubt else batch.messages[0].message.id
             self._in_doubt = (min(first, batch.messages[0].message.id), batch.messages[-1].message.id)
         self._dao.forget_ids()
-        self._filing.forget()
+        self._indexing.on_failure()
+        self._retention.on_failure()
         for user, upto in batch.delivered.items():
             self.delivered(user, upto)
         for job in batch.jobs:

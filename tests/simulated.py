@@ -18,14 +18,17 @@ from jelly.client.inbox import Inbox
 from jelly.codec import HEADER, Decoder, Frame, Sign, Status, Type, encode
 from jelly.connection import Connection
 from jelly.dao import Dao
-from jelly.database import Link, SqliteDatabase, _schema, _statements
+from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
-from jelly.filing import Filing
+from jelly.engines import SqliteEngine
 from jelly.groups import GroupCache
+from jelly.indexing import DeferredIndexing
 from jelly.messages import MESSAGES, encode_request, parse_object
+from jelly.migrations import schema, split_statements
 from jelly.passwords import LoginGuard, hash_token
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher, Lane, PendingRequest
+from jelly.retention import Retention
 from jelly.services import Policy, Services
 from jelly.sessions import Session, Sessions
 from jelly.store import Store
@@ -81,10 +84,10 @@ class Disk:
     def __init__(self) -> None:
         self.raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self.overseer: Overseer | None = None
-        database = SqliteDatabase("")
-        for statement in _statements(_schema()):
+        engine = SqliteEngine("")
+        for statement in split_statements(schema()):
             if statement.startswith("CREATE TABLE"):
-                statement = database.finish_table(statement, self.raw)
+                statement = engine.adapt_table(statement, self.raw)
             self.raw.execute(statement)
         self.raw.create_function("saw", 5, self._saw)
         self.raw.executescript(TRIGGERS)
@@ -107,7 +110,7 @@ class Disk:
             self.overseer.saw(what, id, one, two, three)
 
 
-class FaultyDatabase(SqliteDatabase):
+class FaultyEngine(SqliteEngine):
     """The way to a disk, which can fail at each step. `meanwhile` is called where other threads may act."""
 
     def __init__(self, disk: Disk, faults: Faults, overseer: Overseer, meanwhile: Callable[[], None]) -> None:
@@ -120,11 +123,11 @@ class FaultyDatabase(SqliteDatabase):
 
 
 class FaultyConnection:
-    """What `Link` needs of a DB-API connection."""
+    """What `DatabaseConnection` needs of a DB-API connection."""
 
-    def __init__(self, database: FaultyDatabase) -> None:
-        self._database = database
-        self._raw, self._faults = database.disk.raw, database.faults
+    def __init__(self, engine: FaultyEngine) -> None:
+        self._engine = engine
+        self._raw, self._faults = engine.disk.raw, engine.faults
 
     def cursor(self) -> sqlite3.Cursor:
         if self._raw.in_transaction:
@@ -132,29 +135,29 @@ class FaultyConnection:
         self._faults.may_fail(self._faults.statement_fails)
         return self._raw.cursor()
 
-    def execute(self, sql: str) -> None:
-        self._database.meanwhile()
-        self._faults.may_fail(self._faults.statement_fails)
-        self._raw.execute(sql)
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+        if sql.startswith("BEGIN"):
+            self._engine.meanwhile()
+        return self.cursor().execute(sql, parameters)
 
     def commit(self) -> None:
         faults = self._faults
         faults.may_crash()
         faults.may_fail(faults.commit_fails)
         self._raw.commit()
-        self._database.overseer.committed()
+        self._engine.overseer.committed()
         faults.may_crash()
         is_doubted = faults.strikes(faults.commit_is_doubted)
         if is_doubted:
-            self._database.overseer.commit_is_doubted()
-        self._database.meanwhile()
+            self._engine.overseer.commit_is_doubted()
+        self._engine.meanwhile()
         if is_doubted:
             raise sqlite3.OperationalError("simulated, after the commit")
 
     def rollback(self) -> None:
         if self._raw.in_transaction:
             self._raw.rollback()
-        self._database.overseer.rolled_back()
+        self._engine.overseer.rolled_back()
 
     close = rollback
 
@@ -362,7 +365,7 @@ class SimulatedServer:
 
     def __init__(self, world: Any) -> None:
         clock = world.clock
-        database = FaultyDatabase(world.disk, world.faults, world.overseer, world.may_act_meanwhile)
+        engine = FaultyEngine(world.disk, world.faults, world.overseer, world.may_act_meanwhile)
         self.settings = SimpleNamespace(classic_gap=0, max_body=64 * 1024)
         self.is_stopping = False
         self.connections: set[Any] = set()
@@ -371,15 +374,17 @@ class SimulatedServer:
         self.groups = GroupCache(300.0, 600.0, clock)
         self.delivery = Delivery(self.sessions)
         self.presence = Presence(self.sessions)
-        self.filing = Filing(world.history_days, clock, world.wall)
-        self.store = Store(Dao(Link(database)), self.delivery, self.filing, self.groups.forget_all, clock)
-        reader = Dao(Link(database))
+        self.retention = Retention(world.history_days, clock, world.wall)
+        self.indexing = DeferredIndexing(self.retention.keeps_history, clock)
+        writer = Dao(DatabaseConnection(engine))
+        self.store = Store(writer, self.delivery, self.indexing, self.retention, self.groups.forget_all, clock)
+        reader = Dao(DatabaseConnection(engine))
 
         @contextlib.contextmanager
         def reading() -> Iterator[Dao]:
             yield reader
 
-        policy = Policy(password_cost=1, keeps_history=self.filing.keeps_history)
+        policy = Policy(password_cost=1, keeps_history=self.retention.keeps_history)
         services = Services(policy, self.sessions, self.presence, self.groups, self.delivery, reading, LoginGuard())
         self.dispatcher = WatchedDispatcher(services, self.store, 1, world.queue_size, lambda *_: None)
         self.dispatcher.overseer = world.overseer
@@ -395,7 +400,7 @@ class SimulatedServer:
             "sessions": self.sessions._by_user,
             "hungry": self.delivery._hungry,
             "pushed": self.delivery._pushed,
-            "unfiled": self.filing._unfiled,
+            "unindexed": self.indexing._unindexed,
             "jobs": self.store._jobs,
             "delivered": self.store._delivered,
             "wanting": self.store._wanting,

@@ -26,7 +26,7 @@ from wire import (
 from faults.process import Server
 from jelly.delivery import PAGE, PAGE_BYTES
 from jelly.server import JellyServer
-from jelly.sessions import MAX_UNACKNOWLEDGED, MAX_UNACKNOWLEDGED_BYTES, Session, Window
+from jelly.sessions import MAX_UNACKNOWLEDGED, MAX_UNACKNOWLEDGED_BYTES, Notice, Session, Window
 
 ACKS = ["ack"]
 

@@ -101,7 +101,7 @@ def test_delivered_messages_leave_no_trace(start_server: StartServer) -> None:
         bob.ack(bob.receive_notice().values["id"])
         wait_until(lambda: waits_for_bob(server) == 0)
     with server._reading() as dao:
-        assert dao.link.query("SELECT COUNT(*) FROM messages") == [(0,)]
+        assert dao.connection.query("SELECT COUNT(*) FROM messages") == [(0,)]
 
 
 def test_live_messages_do_not_overtake_stored_ones(start_server: StartServer) -> None:

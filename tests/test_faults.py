@@ -18,10 +18,13 @@ from faults.process import Server
 from faults.report import Line, table
 from faults.rows import ROWS
 from jelly.dao import Dao
-from jelly.database import Link, SqliteDatabase
+from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
-from jelly.filing import Filing
+from jelly.engines import SqliteEngine
+from jelly.indexing import DeferredIndexing
+from jelly.migrations import migrate
 from jelly.outcomes import NewMessage
+from jelly.retention import Retention
 from jelly.sessions import Session, Sessions
 from jelly.store import Job, Store
 
@@ -186,21 +189,21 @@ class Notices:
 
 def test_a_commit_in_doubt_is_not_fed(line_breaks: type[LineThatBreaks], tmp_path: Path) -> None:
     """Nor does it arrive at a receiver who is behind, and whose send queue has room just then."""
-    opened = SqliteDatabase(f"{tmp_path}/jelly.db")
-    link = Link(opened, writes=True)
-    link.create_tables()
+    engine = SqliteEngine(f"{tmp_path}/jelly.db")
+    connection = DatabaseConnection(engine, writes=True)
+    migrate(connection)
     sessions, notices = Sessions(), Notices()
     delivery = Delivery(sessions)
     bob = Session(notices, "127.0.0.1")
     bob.user = "bob"
     sessions.attach(bob)
     delivery.begin(bob)
-    writer = Store(Dao(link), delivery, Filing(30))
+    writer = Store(Dao(connection), delivery, DeferredIndexing(keeps_history=True), Retention(30))
     new = NewMessage(0x15, "alice", "bob", "denied", 0, None)
     writer.submit([Job(Session(Notices(), "127.0.0.1"), [new], [0.0], 0, lambda: None)])
     line_breaks.breaks = True
     writer.start()
     writer.stop()
-    opened.release()
+    engine.release()
     assert not line_breaks.breaks
     assert notices.ids == []

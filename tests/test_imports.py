@@ -16,10 +16,10 @@ LAYERS = [
     {"client_api"}, {"client.conversation"}, {"client.opening", "client.inbox", "client.outgoing"},
     {"client.line", "client.requests"}, {"client.callbacks", "client.states", "client"},
     {"server"}, {"watchdog"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"},
-    {"outcomes", "delivery", "presence", "filing"}, {"demo"},
-    {"dao", "config"},
+    {"outcomes", "delivery", "presence", "indexing", "retention"}, {"demo"},
+    {"dao", "config", "migrations"},
     {"database", "sessions", "groups", "passwords", "rate", "send_queue", "tls"},
-    {"messages", "tcp", "scheduling"},
+    {"engines", "messages", "tcp", "scheduling", "migrations.to_2"},
     {"errors"},
     {"codec", "__init__"},
 ]  # fmt: skip

@@ -12,8 +12,8 @@ from jelly import codec, messages
 from jelly.codec import Decoder, Frame, Sign, Status, Type
 from jelly.config import Settings
 from jelly.errors import ErrorCode
-from jelly.filing import REPEAT_DAYS
 from jelly.messages import Event
+from jelly.retention import IDEMPOTENCY_DAYS
 from jelly.services import DEFAULT_PAGE, MAX_PAGE
 from jelly.sessions import MAX_UNACKNOWLEDGED, MAX_UNACKNOWLEDGED_BYTES
 
@@ -220,7 +220,7 @@ def test_the_page_has_every_limit() -> None:
     assert f"at most {messages.MAX_FEATURES} of them" in PAGE
     assert f"1 to {messages.MAX_REQUEST_ID} characters" in PAGE
     assert f"1 or more, {DEFAULT_PAGE} if it is left out. You never get more than {MAX_PAGE}" in PAGE
-    assert (REPEAT_DAYS, Settings().history_days) == (7, 30)  # a week, as the page says
+    assert (IDEMPOTENCY_DAYS, Settings().history_days) == (7, 30)  # a week, as the page says
     assert "a `requestId` for a week" in PAGE
     assert "keeps messages for 30 days" in PAGE
     assert f"more than {MAX_UNACKNOWLEDGED} messages, or more than {MAX_UNACKNOWLEDGED_BYTES} bytes" in PAGE

@@ -313,7 +313,9 @@ def test_a_client_that_does_not_take_its_answers(start_server: StartServer) -> N
     friends = [f"{'界' * 28}{number}" for number in range(300)]
     with server._reading() as dao:
         register(server.port, "alice")
-        dao.link.insert("INSERT INTO friends (username, friend) VALUES (?, ?)", [("alice", name) for name in friends])
+        dao.connection.insert(
+            ("INSERT INTO friends (username, friend) VALUES (?, ?)", [("alice", name) for name in friends])
+        )
     with logged_in(server.port, "alice") as alice:
         for _ in range(250):
             alice.send_request(ALL_FRIENDS)

@@ -189,7 +189,7 @@ def test_a_client_that_leaves_during_its_login(start_server: StartServer) -> Non
 def count_tokens(server: JellyServer, username: str) -> int:
     """How many logins of a user were completed."""
     with server._reading() as dao:
-        return int(dao.link.query("SELECT COUNT(*) FROM tokens WHERE username = ?", (username,))[0][0])
+        return int(dao.connection.query("SELECT COUNT(*) FROM tokens WHERE username = ?", (username,))[0][0])
 
 
 def test_a_client_that_closes_its_half_gets_its_answers(server: JellyServer) -> None:

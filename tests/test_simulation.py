@@ -16,8 +16,8 @@ from simulation import first_failure, first_failure_on_all_cores, simulate
 from jelly.client.inbox import Inbox
 from jelly.dao import Dao
 from jelly.delivery import Delivery
-from jelly.filing import Filing
 from jelly.groups import GroupCache
+from jelly.indexing import DeferredIndexing
 from jelly.services import Services
 from jelly.sessions import Sessions, Window
 from jelly.store import Store
@@ -77,7 +77,7 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     "gives what it has an acknowledgement for": [(Store, "_gather", " or any(job.is_write for job in jobs)", "")],
     "forgets acknowledgements when it fails": [(Store, "_fail", "self.delivered(user, upto)", "pass")],
     "deletes one too many": [(Dao, "remove_delivered", "message_id <= ?", "message_id - 1 <= ?")],
-    "drops what somebody waits for": [(Dao, "remove_old_messages", " AND {NOBODY_WAITS}", "")],
+    "drops what somebody waits for": [(Dao, "remove_old_messages", " AND {DELIVERED_TO_ALL}", "")],
     "takes an acknowledgement of anything": [
         (
             Window,
@@ -87,9 +87,9 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
         ),
     ],
     "knows no limit": [(Window, "add", "self.has_room = False", "pass")],
-    "forgets requestIds at a restart": [(Dao, "unfiled_requests", "return self", "return [] and self")],
-    "forgets requestIds that are filed": [(Dao, "filed_requests", "return found", "return {}")],
-    "forgets requestIds when it files": [(Filing, "_file_some", "[0] <= last", "")],
+    "forgets requestIds at a restart": [(Dao, "unindexed_requests", "return self", "return [] and self")],
+    "forgets requestIds that are indexed": [(Dao, "indexed_requests", "return found", "return {}")],
+    "forgets requestIds when it indexes": [(DeferredIndexing, "_index_batch", "[0] <= last", "")],
     "stores a repeat in the same batch": [(Store, "_accept", "known[new.sender, new.request_id] = digest", "pass")],
     "does not compare what a requestId is for": [
         (Store, "_accept", "None if stored == digest else", "None and"),
@@ -97,9 +97,9 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     "keeps old members": [(GroupCache, "set_members", "group.members = members", "pass")],
     "keeps members in doubt": [(GroupCache, "forget_all", "self._groups.clear()", "pass")],
     "shows what is still to be delivered": [
-        (Dao, "read_back", "page.before, reader, page.sent_id", "page.before, '', page.sent_id"),
+        (Dao, "history_page", "query.before, reader, query.sent_id", "query.before, '', query.sent_id"),
     ],
-    "shows what is not filed to nobody": [(Dao, "read_back", "(unfiled + rows)", "rows")],
+    "shows what is not indexed to nobody": [(Dao, "history_page", "(unindexed + rows)", "rows")],
     "keeps a session whose connection has ended": [
         (Services, "_enter", "if session.transport.is_closed:", "if False:")
     ],
