@@ -55,7 +55,7 @@ class Client(socketserver.StreamRequestHandler):  # one for each connection
                 return {"username": user}, []
             case 0x11 | 0x14:  # LOGIN has a password, RECONNECT a token
                 token = body.get("token") or secrets.randbits(63)
-                check(users.get(user) == body.get("password", "") or tokens.get(token) == user, "wrong_credentials")
+                check(users.get(user, ...) == body.get("password") or tokens.get(token) == user, "wrong_credentials")
                 self.user, online[user], tokens[token] = user, self, user
                 return {"username": user, "token": token}, [user]  # to whom its messages go, as below
             case 0x13:  # LOGOUT
@@ -115,6 +115,6 @@ if __name__ == "__main__":
     with socketserver.ThreadingTCPServer(("127.0.0.1", int([*sys.argv, "20000"][1])), Client) as server:
         ThreadPoolExecutor(WORKERS).map(work, range(WORKERS))  # `submit` of each request would bound nothing
         sweep()
-        print(f"listening on 127.0.0.1 port {server.server_address[1]}", flush=True)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # BREAKS: Ctrl-C drops what was accepted. server.py: JellyServer
+        print(f"listening on 127.0.0.1 port {server.server_address[1]}", flush=True)
         server.serve_forever()

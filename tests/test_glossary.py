@@ -28,7 +28,7 @@ class Row(NamedTuple):
     @property
     def path(self) -> str:
         """The file that it points to."""
-        return re.findall(r"`([^`]+)`", self.code)[0]
+        return str(re.findall(r"`([^`]+)`", self.code)[0])
 
     @property
     def names(self) -> list[str]:

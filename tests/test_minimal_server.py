@@ -141,6 +141,8 @@ def test_the_wire(minimal: int) -> None:
     with Wire(minimal) as wire:
         assert wire.refused(PERSON_MESSAGE, sender="alice", receiver="alice", content="x", time=1) == "not_yourself"
     with Wire(minimal) as wire:
+        assert wire.refused(LOGIN, username="nobody", password=None) == "wrong_credentials"
+    with Wire(minimal) as wire:
         assert wire.refused(REGISTER, username="alice", password="other") == "username_taken"
     with logged_in(minimal, "alice") as alice:
         alice.heartbeat()
