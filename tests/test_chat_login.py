@@ -7,7 +7,7 @@ import pytest
 from fake_client import FakeClient
 
 from client_api import ConnectionLost, RequestRejected, RequestTimeout
-from jelly.chat.login import LOGIN_REFUSED, NO_CONNECTION, USAGE, Door, Failed, Terminal
+from jelly.chat.login import LOGIN_REFUSED, NO_CONNECTION, USAGE, Failed, LoginDialog, Terminal
 from jelly.chat.texts import Words
 
 
@@ -60,15 +60,15 @@ class Replies(FakeClient):
 WRONG, TAKEN = RequestRejected("wrong_credentials"), RequestRejected("username_taken")
 
 
-def enter(client: Any, terminal: Terminal, name: str = "alice", password: str = "", may_register: bool = True) -> Any:
-    return Door(client, "jelly://example.org", Words("en"), terminal).enter(name, password, may_register)
+def log_in(client: Any, terminal: Terminal, name: str = "alice", password: str = "", may_register: bool = True) -> Any:
+    return LoginDialog(client, "jelly://example.org", Words("en"), terminal).run(name, password, may_register)
 
 
 def test_a_right_password() -> None:
     """It is asked for, and that is all."""
     terminal = Answers("pw")
     client = Replies(None)
-    assert enter(client, terminal) == ("alice", "pw")
+    assert log_in(client, terminal) == ("alice", "pw")
     assert client.calls == [("login", "alice", "pw")]
     assert terminal.seen == ["Password for alice:"]
 
@@ -77,7 +77,7 @@ def test_no_password() -> None:
     """Enter alone is none: it is asked for again, and the server is not bothered."""
     terminal = Answers("", "", "pw")
     client = Replies(None)
-    assert enter(client, terminal) == ("alice", "pw")
+    assert log_in(client, terminal) == ("alice", "pw")
     assert client.calls == [("login", "alice", "pw")]
     assert terminal.seen == ["Password for alice:"] * 3
 
@@ -85,7 +85,7 @@ def test_no_password() -> None:
 def test_a_password_instead_of_yes_or_no() -> None:
     """Whoever types the password again at the offer to register does not see it on the screen."""
     terminal = Answers("wrong", "pw", "pw")
-    assert enter(Replies(WRONG, None), terminal) == ("alice", "pw")
+    assert log_in(Replies(WRONG, None), terminal) == ("alice", "pw")
     assert terminal.hidden == terminal.seen
 
 
@@ -93,7 +93,7 @@ def test_a_new_name() -> None:
     """It is registered once the password was typed twice."""
     terminal = Answers("alice", "pw", "y", "pwd", "pw", "y", "pw")
     client = Replies(WRONG, WRONG, None, None)
-    assert enter(client, terminal, name="") == ("alice", "pw")
+    assert log_in(client, terminal, name="") == ("alice", "pw")
     assert [name for name, *_ in client.calls] == ["login", "login", "register", "login"]
     assert "The two were not the same. Try again." in terminal.seen
     assert terminal.seen[-1] == "Welcome: alice is registered."
@@ -102,21 +102,21 @@ def test_a_new_name() -> None:
 def test_a_new_name_with_the_password_from_the_environment() -> None:
     """Nothing is typed, so nothing is typed twice."""
     client = Replies(WRONG, None, None)
-    assert enter(client, Answers("y"), password="pw") == ("alice", "pw")
+    assert log_in(client, Answers("y"), password="pw") == ("alice", "pw")
 
 
 @pytest.mark.parametrize("refusal", [TAKEN, RequestRejected()])
 def test_a_name_that_exists(refusal: RequestRejected) -> None:
     """So the password was wrong: it is asked for again. The original server gives no reasons, and that is the same."""
     client = Replies(WRONG if refusal.code else RequestRejected(), refusal, None)
-    assert enter(client, Answers("wrong", "y", "wrong", "pw")) == ("alice", "pw")
+    assert log_in(client, Answers("wrong", "y", "wrong", "pw")) == ("alice", "pw")
 
 
 def test_three_wrong_passwords() -> None:
     """That is enough; nothing is registered that nobody asked for."""
     client = Replies(WRONG, WRONG, WRONG)
     with pytest.raises(Failed, match="Cannot log in as alice: the name or the password is wrong") as caught:
-        enter(client, Answers("a", "n", "b", "", "c", "no"))
+        log_in(client, Answers("a", "n", "b", "", "c", "no"))
     assert caught.value.code == LOGIN_REFUSED
     assert [name for name, *_ in client.calls] == ["login"] * 3
 
@@ -147,7 +147,7 @@ def untrusted() -> ssl.SSLCertVerificationError:
 def test_other_failures(reply: Exception, code: int, said: str) -> None:
     """Each has its exit code, and one sentence."""
     with pytest.raises(Failed, match=said) as caught:
-        enter(Replies(reply), Answers("pw"))
+        log_in(Replies(reply), Answers("pw"))
     assert caught.value.code == code
 
 
@@ -155,14 +155,14 @@ def test_a_name_that_may_not_be() -> None:
     """The server refuses to register it: it says why."""
     client = Replies(WRONG, RequestRejected("invalid_username"))
     with pytest.raises(Failed, match="Cannot register a b: a name has 1 to 32 characters"):
-        enter(client, Answers("pw", "y", "pw"), name="a b")
+        log_in(client, Answers("pw", "y", "pw"), name="a b")
 
 
 def test_nobody_there() -> None:
     """A script is told what it has to set; it is offered nothing."""
     for name, password, said in (("", "pw", "Say who you are"), ("alice", "", "set JELLY_PASSWORD")):
         with pytest.raises(Failed, match=said) as caught:
-            enter(Replies(), Answers(is_there=False), name, password)
+            log_in(Replies(), Answers(is_there=False), name, password)
         assert caught.value.code == USAGE
     with pytest.raises(Failed, match="Cannot log in as alice"):
-        enter(Replies(WRONG), Answers(is_there=False), password="pw")
+        log_in(Replies(WRONG), Answers(is_there=False), password="pw")

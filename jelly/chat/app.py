@@ -21,7 +21,7 @@ from client_api import (
 )
 from jelly.chat import texts
 from jelly.chat.cells import clean
-from jelly.chat.login import NO_CONNECTION, NOT_KNOWN, REJECTED, USAGE, Door, Failed, Terminal
+from jelly.chat.login import NO_CONNECTION, NOT_KNOWN, REJECTED, USAGE, Failed, LoginDialog, Terminal
 from jelly.chat.model import Conversation, Kind, Line, Peer
 from jelly.chat.plain import Plain, printed
 from jelly.chat.session import Mailbox, Session
@@ -140,8 +140,8 @@ def _send_one(options: argparse.Namespace, words: Words, terminal: Terminal) -> 
     receiver = Unseen()
     client = _client(options, words, receiver=receiver, reconnect=False)
     try:
-        door = Door(client, options.server, words, terminal)
-        door.enter(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=False)
+        dialog = LoginDialog(client, options.server, words, terminal)
+        dialog.run(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=False)
         send = client.send_group_message if peer.is_group else client.send_message
         send(peer.name, text).result()
         return 0
@@ -187,8 +187,8 @@ def _run(options: argparse.Namespace, words: Words) -> int:
     mailbox = Mailbox()
     session = Session(client, words, mailbox.post)
     try:
-        door = Door(client, options.server, words, terminal)
-        known = door.enter(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=True)
+        dialog = LoginDialog(client, options.server, words, terminal)
+        known = dialog.run(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=True)
         front = _front(options, words, session, mailbox)
         session.begin(*known)
         front.run()

@@ -63,13 +63,13 @@ class Terminal:
         print(text, flush=True)
 
 
-class Door:
+class LoginDialog:
     """Logs one person in. Raises Failed where that cannot be."""
 
     def __init__(self, client: JellyClient, server: str, words: Words, terminal: Terminal) -> None:
         self._client, self._server, self._words, self._terminal = client, server, words, terminal
 
-    def enter(self, name: str, password: str, may_register: bool) -> tuple[str, str]:
+    def run(self, name: str, password: str, may_register: bool) -> tuple[str, str]:
         """Log in; ask for what is not known. Returns the name and the password that were right."""
         name = name or self._ask_name()
         error: RequestError
