@@ -7,7 +7,7 @@ import pytest
 from fake_client import FakeClient
 
 from client_api import ConnectionLost, RequestRejected, RequestTimeout
-from jelly.chat.login import LOGIN_REFUSED, NO_CONNECTION, USAGE, Failed, LoginDialog, Terminal
+from jelly.chat.login import LOGIN_REFUSED, NO_CONNECTION, USAGE, FatalError, LoginDialog, Terminal
 from jelly.chat.texts import Words
 
 
@@ -115,9 +115,9 @@ def test_a_name_that_exists(refusal: RequestRejected) -> None:
 def test_three_wrong_passwords() -> None:
     """That is enough; nothing is registered that nobody asked for."""
     client = Replies(WRONG, WRONG, WRONG)
-    with pytest.raises(Failed, match="Cannot log in as alice: the name or the password is wrong") as caught:
+    with pytest.raises(FatalError, match="Cannot log in as alice: the name or the password is wrong") as caught:
         log_in(client, Answers("a", "n", "b", "", "c", "no"))
-    assert caught.value.code == LOGIN_REFUSED
+    assert caught.value.exit_code == LOGIN_REFUSED
     assert [name for name, *_ in client.calls] == ["login"] * 3
 
 
@@ -146,23 +146,23 @@ def untrusted() -> ssl.SSLCertVerificationError:
 )
 def test_other_failures(reply: Exception, code: int, said: str) -> None:
     """Each has its exit code, and one sentence."""
-    with pytest.raises(Failed, match=said) as caught:
+    with pytest.raises(FatalError, match=said) as caught:
         log_in(Replies(reply), Answers("pw"))
-    assert caught.value.code == code
+    assert caught.value.exit_code == code
 
 
 def test_a_name_that_may_not_be() -> None:
     """The server refuses to register it: it says why."""
     client = Replies(WRONG, RequestRejected("invalid_username"))
-    with pytest.raises(Failed, match="Cannot register a b: a name has 1 to 32 characters"):
+    with pytest.raises(FatalError, match="Cannot register a b: a name has 1 to 32 characters"):
         log_in(client, Answers("pw", "y", "pw"), name="a b")
 
 
 def test_nobody_there() -> None:
     """A script is told what it has to set; it is offered nothing."""
     for name, password, said in (("", "pw", "Say who you are"), ("alice", "", "set JELLY_PASSWORD")):
-        with pytest.raises(Failed, match=said) as caught:
+        with pytest.raises(FatalError, match=said) as caught:
             log_in(Replies(), Answers(is_there=False), name, password)
-        assert caught.value.code == USAGE
-    with pytest.raises(Failed, match="Cannot log in as alice"):
+        assert caught.value.exit_code == USAGE
+    with pytest.raises(FatalError, match="Cannot log in as alice"):
         log_in(Replies(WRONG), Answers(is_there=False), password="pw")

@@ -21,7 +21,7 @@ from client_api import (
 )
 from jelly.chat import texts
 from jelly.chat.cells import clean
-from jelly.chat.login import NO_CONNECTION, NOT_KNOWN, REJECTED, USAGE, Failed, LoginDialog, Terminal
+from jelly.chat.login import NO_CONNECTION, NOT_KNOWN, REJECTED, USAGE, FatalError, LoginDialog, Terminal
 from jelly.chat.model import Conversation, Kind, Line, Peer
 from jelly.chat.plain import Plain, printed
 from jelly.chat.session import Mailbox, Session
@@ -43,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = Words(options.lang)
     try:
         return _run(options, words)
-    except Failed as failure:
+    except FatalError as failure:
         print(f"jelly: {failure}", file=sys.stderr)
-        return failure.code
+        return failure.exit_code
     except (KeyboardInterrupt, EOFError):  # at a question before the chat begins
         print(file=sys.stderr)
         return INTERRUPTED
@@ -94,18 +94,18 @@ def _client(options: argparse.Namespace, words: Words, **more: Any) -> JellyClie
     try:
         return JellyClient.from_url(options.server, **more)
     except ValueError as error:
-        raise Failed(USAGE, clean(words(texts.BAD_SERVER, server=options.server))) from error
+        raise FatalError(USAGE, clean(words(texts.BAD_SERVER, server=options.server))) from error
 
 
 def _tls(options: argparse.Namespace, words: Words) -> ssl.SSLContext:
     if not options.server.startswith("jellys://"):
-        raise Failed(USAGE, words(texts.CA_WITHOUT_TLS))
+        raise FatalError(USAGE, words(texts.CA_WITHOUT_TLS))
     try:
         return ssl.create_default_context(cafile=options.tls_ca)
     except OSError as error:
         is_there = isinstance(error, ssl.SSLError)
         reason = words(texts.NO_CERTIFICATE) if is_there else error.strerror or str(error)
-        raise Failed(USAGE, clean(words(texts.BAD_CA, file=options.tls_ca, reason=reason))) from error
+        raise FatalError(USAGE, clean(words(texts.BAD_CA, file=options.tls_ca, reason=reason))) from error
 
 
 # --- one message --------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def _send_one(options: argparse.Namespace, words: Words, terminal: Terminal) -> 
         return 0
     except RequestError as error:
         sentence, code = _what_happened(error)
-        raise Failed(code, clean(words(sentence, name=peer, reason=words.error(error)))) from error
+        raise FatalError(code, clean(words(sentence, name=peer, reason=words.error(error)))) from error
     finally:
         client.close(timeout=0)
         receiver.is_over.set()
@@ -158,15 +158,15 @@ def _what_to_send(options: argparse.Namespace, words: Words) -> tuple[Peer, str]
     to, text = options.send
     peer = Peer.parse(to)
     if not peer.name:
-        raise Failed(USAGE, words(texts.BAD_TO))
+        raise FatalError(USAGE, words(texts.BAD_TO))
     try:
         if text == "-":
             text = sys.stdin.buffer.read().decode().removesuffix("\n")
         text.encode()
     except UnicodeError as error:
-        raise Failed(USAGE, words(texts.NOT_UTF8)) from error
+        raise FatalError(USAGE, words(texts.NOT_UTF8)) from error
     if not text.strip():
-        raise Failed(USAGE, words(texts.BAD_TEXT))
+        raise FatalError(USAGE, words(texts.BAD_TEXT))
     return peer, text
 
 

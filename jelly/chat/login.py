@@ -26,12 +26,12 @@ TAKEN = (ErrorCode.USERNAME_TAKEN, "")
 """How a wrong password or an unknown name is refused, and a name that exists. The original server gives no code."""
 
 
-class Failed(Exception):
+class FatalError(Exception):
     """The program ends, with one sentence and this exit code."""
 
     def __init__(self, code: int, sentence: str) -> None:
         super().__init__(sentence)
-        self.code = code
+        self.exit_code = code
 
 
 class Terminal:
@@ -64,7 +64,7 @@ class Terminal:
 
 
 class LoginDialog:
-    """Logs one person in. Raises Failed where that cannot be."""
+    """Logs one person in. Raises FatalError where that cannot be."""
 
     def __init__(self, client: JellyClient, server: str, words: Words, terminal: Terminal) -> None:
         self._client, self._server, self._words, self._terminal = client, server, words, terminal
@@ -85,7 +85,7 @@ class LoginDialog:
                 break
             is_new = self._wants_to_register(name) and self._register(name, secret, is_typed)
             password = secret if is_new else ""  # so the next turn logs in, or asks again
-        raise Failed(LOGIN_REFUSED, self._say(texts.LOGIN_REFUSED, name=name, reason=self._words.error(error)))
+        raise FatalError(LOGIN_REFUSED, self._say(texts.LOGIN_REFUSED, name=name, reason=self._words.error(error)))
 
     def _say(self, text: Text, **values: object) -> str:
         return clean(self._words(text, **values))
@@ -93,12 +93,12 @@ class LoginDialog:
     def _ask_name(self) -> str:
         name = self._terminal.ask(self._words(texts.ASK_NAME)).strip() if self._terminal.is_there else ""
         if not name:
-            raise Failed(USAGE, self._say(texts.NEED_NAME))
+            raise FatalError(USAGE, self._say(texts.NEED_NAME))
         return name
 
     def _ask_password(self, name: str) -> str:
         if not self._terminal.can_hide():
-            raise Failed(USAGE, self._say(texts.NEED_PASSWORD))
+            raise FatalError(USAGE, self._say(texts.NEED_PASSWORD))
         secret = ""
         while not secret:
             secret = self._terminal.secret(self._say(texts.ASK_PASSWORD, name=name))
@@ -113,11 +113,11 @@ class LoginDialog:
         except RequestError as error:
             raise self._no_connection(error) from error
 
-    def _no_connection(self, error: RequestError) -> Failed:
+    def _no_connection(self, error: RequestError) -> FatalError:
         sentence = self._say(texts.CANNOT_CONNECT, server=self._server, reason=self._why(error))
         if isinstance(error.__cause__, ConnectionRefusedError):
             sentence += self._words(texts.IS_IT_RUNNING)
-        return Failed(NO_CONNECTION, sentence)
+        return FatalError(NO_CONNECTION, sentence)
 
     def _why(self, error: RequestError) -> str:
         """Why there is no connection; the system's own words where it has some."""
@@ -149,7 +149,7 @@ class LoginDialog:
                 self._terminal.say(self._say(texts.PASSWORD_WAS_WRONG, name=name))
                 return False
             reason = self._words.error(error)
-            raise Failed(LOGIN_REFUSED, self._say(texts.CANNOT_REGISTER, name=name, reason=reason)) from error
+            raise FatalError(LOGIN_REFUSED, self._say(texts.CANNOT_REGISTER, name=name, reason=reason)) from error
         except RequestError as error:
             raise self._no_connection(error) from error
         self._terminal.say(self._say(texts.REGISTERED, name=name))
