@@ -22,7 +22,7 @@ Members = tuple[str, ...]
 MAX_PAGE = 100
 
 
-class Misused(Exception):
+class UsageError(Exception):
     """A command was used in another way than it can be."""
 
 
@@ -60,9 +60,9 @@ def _run(session: Session, text: str) -> None:
     if command := COMMANDS.get(name):
         try:
             if rest and texts.HELP[name].arguments == texts.NOTHING:
-                raise Misused
+                raise UsageError
             command.run(session, rest)
-        except Misused:
+        except UsageError:
             session.fail(session.words(texts.USAGE, usage=_usage(session, name, rest)))
     elif close := difflib.get_close_matches(name, COMMANDS, n=1):
         session.fail(session.words(texts.DID_YOU_MEAN, name=word, close=close[0]))
@@ -85,9 +85,9 @@ def _usage(session: Session, name: str, rest: str = "") -> str:
     return f"/{name} {session.words(help.arguments)}".rstrip()
 
 
-def _needed(text: str) -> str:
+def _required(text: str) -> str:
     if not text:
-        raise Misused
+        raise UsageError
     return text
 
 
@@ -109,7 +109,7 @@ def _to(session: Session, rest: str) -> None:
         return _list_conversations(session)
     peer, text = _peer_and_text(session, rest)
     if not peer.name:
-        raise Misused
+        raise UsageError
     session.show(peer)
     if text:
         session.send(session.model.current, text)
@@ -143,7 +143,7 @@ def _history(session: Session, rest: str) -> None:
     if conversation.peer is None:
         return session.fail(session.words(texts.NOBODY_TO_WRITE_TO))
     if rest and not (re.fullmatch(r"[0-9]{1,3}", rest) and 1 <= int(rest) <= MAX_PAGE):
-        raise Misused
+        raise UsageError
     if conversation.older in CAN_BE_READ:
         session.read_back(conversation, int(rest) if rest else PAGE, was_asked=True)
     else:
@@ -168,9 +168,9 @@ def _friends(session: Session, rest: str) -> None:
 
 def _person(text: str) -> str:
     """The name of a person, who may be written as in /to."""
-    peer = Peer.parse(_needed(text))
+    peer = Peer.parse(_required(text))
     if peer.is_group or not peer.name:
-        raise Misused
+        raise UsageError
     return peer.name
 
 
@@ -231,7 +231,7 @@ def _fields(session: Session, profile: Profile) -> list[str]:
 def _set(session: Session, rest: str) -> None:
     field, value = _split(rest)
     if not field or (field in texts.FIELDS and not value):
-        raise Misused
+        raise UsageError
     if field not in texts.FIELDS:
         return session.fail(session.words(texts.NO_SUCH_FIELD, fields=", ".join(texts.FIELDS)))
 
@@ -267,7 +267,7 @@ def _passwd(session: Session, rest: str) -> None:
 def _group(session: Session, rest: str) -> None:
     word, rest = _split(rest)
     if word.lower() not in GROUP_COMMANDS:
-        raise Misused
+        raise UsageError
     GROUP_COMMANDS[word.lower()](session, rest)
 
 
@@ -285,25 +285,25 @@ def _group_here(session: Session) -> str:
     """The group whose conversation is shown."""
     peer = session.model.current.peer
     if peer is None or not peer.is_group:
-        raise Misused
+        raise UsageError
     return peer.name
 
 
 def _group_alone(session: Session, rest: str) -> str:
     """A group with nothing after it, or the one that is shown."""
-    return _needed(rest.removeprefix("#")) if rest else _group_here(session)
+    return _required(rest.removeprefix("#")) if rest else _group_here(session)
 
 
 def _group_and_member(session: Session, rest: str) -> tuple[str, str]:
     """A group and somebody; or somebody only, for the group that is shown."""
-    group, member = _group_and_rest(session, _needed(rest))
+    group, member = _group_and_rest(session, _required(rest))
     if not member:
         group, member = _group_here(session), rest
     return group, _person(member)
 
 
 def _group_create(session: Session, rest: str) -> None:
-    name = _needed(rest.removeprefix("#"))
+    name = _required(rest.removeprefix("#"))
 
     def done(_: None, where: Conversation) -> None:
         session.model.groups.setdefault(name, (session.name,))
