@@ -17,7 +17,7 @@ from client_api import (
     SystemEvent,
 )
 from jelly.chat.session import Front, Mailbox, Session
-from jelly.chat.texts import Words
+from jelly.chat.texts import Translator
 
 NOW = datetime(2025, 11, 24, 14, 3, tzinfo=UTC)
 MS = int(NOW.timestamp() * 1000)
@@ -76,7 +76,7 @@ class Chat:
         mailbox = Mailbox()
         mailbox.attach(mailbox.run)
         client: Any = self.client
-        self.session = Session(client, Words(language), mailbox.post, now=lambda: NOW)
+        self.session = Session(client, Translator(language), mailbox.post, now=lambda: NOW)
         self.front = self.session.front = QuietFront()
         self.model = self.session.model
         self.session.name, self.session.state = "alice", State.ONLINE

@@ -8,7 +8,7 @@ from fake_client import FakeClient
 
 from client_api import ConnectionLost, RequestRejected, RequestTimeout
 from jelly.chat.login import LOGIN_REFUSED, NO_CONNECTION, USAGE, FatalError, LoginDialog, Terminal
-from jelly.chat.texts import Words
+from jelly.chat.texts import Translator
 
 
 class Answers(Terminal):
@@ -61,7 +61,7 @@ WRONG, TAKEN = RequestRejected("wrong_credentials"), RequestRejected("username_t
 
 
 def log_in(client: Any, terminal: Terminal, name: str = "alice", password: str = "", may_register: bool = True) -> Any:
-    return LoginDialog(client, "jelly://example.org", Words("en"), terminal).run(name, password, may_register)
+    return LoginDialog(client, "jelly://example.org", Translator("en"), terminal).run(name, password, may_register)
 
 
 def test_a_right_password() -> None:

@@ -94,7 +94,7 @@ def test_moving_a_line() -> None:
 
 
 def test_undelivered() -> None:
-    """FatalError and not known; not what is on its way."""
+    """Failed and not known; not what is on its way."""
     model = Model()
     for mark in Mark:
         model[Peer("bob")].add(line(mark=mark))

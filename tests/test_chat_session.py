@@ -57,7 +57,7 @@ def test_a_message_to_a_group() -> None:
     ],
 )
 def test_what_became_of_a_message(error: RequestError, mark: Mark, reason: str) -> None:
-    """FatalError is what surely was not stored; the rest is not known."""
+    """Failed is what surely was not stored; the rest is not known."""
     chat = Chat()
     chat.session.show(Peer("bob"))
     chat.session.send(chat.model.current, "hello")

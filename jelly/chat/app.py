@@ -25,7 +25,7 @@ from jelly.chat.login import NO_CONNECTION, NOT_KNOWN, REJECTED, USAGE, FatalErr
 from jelly.chat.model import Conversation, Kind, Line, Peer
 from jelly.chat.plain import Plain, printed
 from jelly.chat.session import Mailbox, Session
-from jelly.chat.texts import LANGUAGES, Words, is_known, language_of
+from jelly.chat.texts import LANGUAGES, Translator, is_known, language_of
 
 DEFAULT_SERVER = "jelly://127.0.0.1:20000"
 INTERRUPTED = 130
@@ -40,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     logging.getLogger("jelly").addHandler(logging.NullHandler())  # or warnings would be written over the screen
     options = _parse(sys.argv[1:] if arguments is None else arguments, os.environ)
-    words = Words(options.lang)
+    translate = Translator(options.lang)
     try:
-        return _run(options, words)
+        return _run(options, translate)
     except FatalError as failure:
         print(f"jelly: {failure}", file=sys.stderr)
         return failure.exit_code
@@ -57,55 +57,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:
     first = argparse.ArgumentParser(add_help=False)  # in which language should the second one speak?
     first.add_argument("--lang", choices=LANGUAGES, default=language_of(environment))
-    words = Words(first.parse_known_args(arguments)[0].lang)
+    translate = Translator(first.parse_known_args(arguments)[0].lang)
     parser = argparse.ArgumentParser(
         prog="jelly chat",
-        description=words(texts.ABOUT),
-        epilog=words(texts.ABOUT_EXIT),
-        formatter_class=_formatter(words),
+        description=translate(texts.ABOUT),
+        epilog=translate(texts.ABOUT_EXIT),
+        formatter_class=_formatter(translate),
         add_help=False,
     )
-    about = parser.add_argument_group(words(texts.ARGUMENTS))
-    add = parser.add_argument_group(words(texts.OPTIONS)).add_argument
+    about = parser.add_argument_group(translate(texts.ARGUMENTS))
+    add = parser.add_argument_group(translate(texts.OPTIONS)).add_argument
     server = environment.get("JELLY_SERVER") or DEFAULT_SERVER
-    about.add_argument("name", nargs="?", default="", metavar="NAME", help=words(texts.ARG_NAME))
-    add("--server", default=server, metavar="URL", help=words(texts.ARG_SERVER))
-    add("--tls-ca", default="", metavar="FILE", help=words(texts.ARG_CA))
-    add("--plain", action="store_true", help=words(texts.ARG_PLAIN))
-    add("--send", nargs=2, metavar=("TO", "TEXT"), help=words(texts.ARG_SEND))
-    add("--lang", choices=LANGUAGES, default=language_of(environment), help=words(texts.ARG_LANG))
-    add("-h", "--help", action="help", help=words(texts.ARG_HELP))
+    about.add_argument("name", nargs="?", default="", metavar="NAME", help=translate(texts.ARG_NAME))
+    add("--server", default=server, metavar="URL", help=translate(texts.ARG_SERVER))
+    add("--tls-ca", default="", metavar="FILE", help=translate(texts.ARG_CA))
+    add("--plain", action="store_true", help=translate(texts.ARG_PLAIN))
+    add("--send", nargs=2, metavar=("TO", "TEXT"), help=translate(texts.ARG_SEND))
+    add("--lang", choices=LANGUAGES, default=language_of(environment), help=translate(texts.ARG_LANG))
+    add("-h", "--help", action="help", help=translate(texts.ARG_HELP))
     return parser.parse_args(arguments)
 
 
-def _formatter(words: Words) -> type[argparse.HelpFormatter]:
+def _formatter(translate: Translator) -> type[argparse.HelpFormatter]:
     """The usual one says "usage:" in English."""
 
     class Formatter(argparse.RawDescriptionHelpFormatter):
         def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
-            super().add_usage(usage, actions, groups, words(texts.USAGE_PREFIX) if prefix is None else prefix)
+            super().add_usage(usage, actions, groups, translate(texts.USAGE_PREFIX) if prefix is None else prefix)
 
     return Formatter
 
 
-def _client(options: argparse.Namespace, words: Words, **more: Any) -> JellyClient:
+def _client(options: argparse.Namespace, translate: Translator, **more: Any) -> JellyClient:
     if options.tls_ca:
-        more["tls"] = _tls(options, words)
+        more["tls"] = _tls(options, translate)
     try:
         return JellyClient.from_url(options.server, **more)
     except ValueError as error:
-        raise FatalError(USAGE, clean(words(texts.BAD_SERVER, server=options.server))) from error
+        raise FatalError(USAGE, clean(translate(texts.BAD_SERVER, server=options.server))) from error
 
 
-def _tls(options: argparse.Namespace, words: Words) -> ssl.SSLContext:
+def _tls(options: argparse.Namespace, translate: Translator) -> ssl.SSLContext:
     if not options.server.startswith("jellys://"):
-        raise FatalError(USAGE, words(texts.CA_WITHOUT_TLS))
+        raise FatalError(USAGE, translate(texts.CA_WITHOUT_TLS))
     try:
         return ssl.create_default_context(cafile=options.tls_ca)
     except OSError as error:
         is_there = isinstance(error, ssl.SSLError)
-        reason = words(texts.NO_CERTIFICATE) if is_there else error.strerror or str(error)
-        raise FatalError(USAGE, clean(words(texts.BAD_CA, file=options.tls_ca, reason=reason))) from error
+        reason = translate(texts.NO_CERTIFICATE) if is_there else error.strerror or str(error)
+        raise FatalError(USAGE, clean(translate(texts.BAD_CA, file=options.tls_ca, reason=reason))) from error
 
 
 # --- one message --------------------------------------------------------------------------------------------
@@ -135,38 +135,38 @@ class Unseen(Receiver):
             self.is_over.wait()
 
 
-def _send_one(options: argparse.Namespace, words: Words, terminal: Terminal) -> int:
-    peer, text = _what_to_send(options, words)
+def _send_one(options: argparse.Namespace, translate: Translator, terminal: Terminal) -> int:
+    peer, text = _what_to_send(options, translate)
     receiver = Unseen()
-    client = _client(options, words, receiver=receiver, reconnect=False)
+    client = _client(options, translate, receiver=receiver, reconnect=False)
     try:
-        dialog = LoginDialog(client, options.server, words, terminal)
+        dialog = LoginDialog(client, options.server, translate, terminal)
         dialog.run(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=False)
         send = client.send_group_message if peer.is_group else client.send_message
         send(peer.name, text).result()
         return 0
     except RequestError as error:
         sentence, code = _what_happened(error)
-        raise FatalError(code, clean(words(sentence, name=peer, reason=words.error(error)))) from error
+        raise FatalError(code, clean(translate(sentence, name=peer, reason=translate.describe_error(error)))) from error
     finally:
         client.close(timeout=0)
         receiver.is_over.set()
         client.close()
 
 
-def _what_to_send(options: argparse.Namespace, words: Words) -> tuple[Peer, str]:
+def _what_to_send(options: argparse.Namespace, translate: Translator) -> tuple[Peer, str]:
     to, text = options.send
     peer = Peer.parse(to)
     if not peer.name:
-        raise FatalError(USAGE, words(texts.BAD_TO))
+        raise FatalError(USAGE, translate(texts.BAD_TO))
     try:
         if text == "-":
             text = sys.stdin.buffer.read().decode().removesuffix("\n")
         text.encode()
     except UnicodeError as error:
-        raise FatalError(USAGE, words(texts.NOT_UTF8)) from error
+        raise FatalError(USAGE, translate(texts.NOT_UTF8)) from error
     if not text.strip():
-        raise FatalError(USAGE, words(texts.BAD_TEXT))
+        raise FatalError(USAGE, translate(texts.BAD_TEXT))
     return peer, text
 
 
@@ -179,34 +179,34 @@ def _what_happened(error: RequestError) -> tuple[texts.Text, int]:
 # --- the chat -----------------------------------------------------------------------------------------------
 
 
-def _run(options: argparse.Namespace, words: Words) -> int:
+def _run(options: argparse.Namespace, translate: Translator) -> int:
     terminal = Terminal()
     if options.send:
-        return _send_one(options, words, terminal)
-    client = _client(options, words, reconnect=PATIENT)
+        return _send_one(options, translate, terminal)
+    client = _client(options, translate, reconnect=PATIENT)
     mailbox = Mailbox()
-    session = Session(client, words, mailbox.post)
+    session = Session(client, translate, mailbox.post)
     try:
-        dialog = LoginDialog(client, options.server, words, terminal)
+        dialog = LoginDialog(client, options.server, translate, terminal)
         known = dialog.run(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=True)
-        front = _front(options, words, session, mailbox)
+        front = _front(options, translate, session, mailbox)
         session.begin(*known)
         front.run()
     finally:
         client.close()
     mailbox.run()  # what the last answers said
     if count := session.model.undelivered():
-        print(words(texts.STILL_UNDELIVERED, count=count), file=sys.stderr)
+        print(translate(texts.STILL_UNDELIVERED, count=count), file=sys.stderr)
     return 0
 
 
-def _front(options: argparse.Namespace, words: Words, session: Session, mailbox: Mailbox) -> Any:
+def _front(options: argparse.Namespace, translate: Translator, session: Session, mailbox: Mailbox) -> Any:
     has_screen = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     if has_screen and not options.plain:
         if importlib.util.find_spec("prompt_toolkit"):
             from jelly.chat.screen import Screen
 
             return Screen(session, mailbox)
-        print(words(texts.PLAIN_HINT))
+        print(translate(texts.PLAIN_HINT))
     sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
     return Plain(session, mailbox, sys.stdin, sys.stdout)

@@ -49,7 +49,7 @@ def submit(session: Session, typed: str) -> bool:
     elif session.model.current.peer:
         session.send(session.model.current, text[1:] if text.startswith("//") else text)
     else:
-        session.fail(session.words(texts.NOBODY_TO_WRITE_TO))
+        session.fail(session.translate(texts.NOBODY_TO_WRITE_TO))
         return False
     return True
 
@@ -63,11 +63,11 @@ def _run(session: Session, text: str) -> None:
                 raise UsageError
             command.run(session, rest)
         except UsageError:
-            session.fail(session.words(texts.USAGE, usage=_usage(session, name, rest)))
+            session.fail(session.translate(texts.USAGE, usage=_usage(session, name, rest)))
     elif close := difflib.get_close_matches(name, COMMANDS, n=1):
-        session.fail(session.words(texts.DID_YOU_MEAN, name=word, close=close[0]))
+        session.fail(session.translate(texts.DID_YOU_MEAN, name=word, close=close[0]))
     else:
-        session.fail(session.words(texts.UNKNOWN_COMMAND, name=word))
+        session.fail(session.translate(texts.UNKNOWN_COMMAND, name=word))
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -79,10 +79,10 @@ def _split(text: str) -> tuple[str, str]:
 def _usage(session: Session, name: str, rest: str = "") -> str:
     """How a command is used; one that has others below it, as /group, says it of the one that was meant."""
     help, meant = texts.HELP[name], f"/{name} {_split(rest)[0].lower()} "
-    for line in session.words(help.more).split("\n"):
+    for line in session.translate(help.more).split("\n"):
         if line.startswith(meant):
             return line
-    return f"/{name} {session.words(help.arguments)}".rstrip()
+    return f"/{name} {session.translate(help.arguments)}".rstrip()
 
 
 def _required(text: str) -> str:
@@ -96,7 +96,7 @@ def _request(session: Session, what: str, future: "Future[Any]", done: Callable[
     where = session.model.current
 
     def failed(error: BaseException) -> None:
-        session.fail(session.words.failed(what, error), where)
+        session.fail(session.translate.describe_failure(what, error), where)
 
     session.request(future, lambda result: done(result, where), failed)
 
@@ -130,24 +130,24 @@ def _list_conversations(session: Session) -> None:
         for number, conversation in enumerate(session.model)
         if conversation.peer
     ]
-    session.note("\n".join(shown) or session.words(texts.NO_CONVERSATIONS))
+    session.note("\n".join(shown) or session.translate(texts.NO_CONVERSATIONS))
 
 
 def _resend(session: Session, rest: str) -> None:
     if not session.resend(session.model.current):
-        session.note(session.words(texts.NOTHING_TO_RESEND))
+        session.note(session.translate(texts.NOTHING_TO_RESEND))
 
 
 def _history(session: Session, rest: str) -> None:
     conversation = session.model.current
     if conversation.peer is None:
-        return session.fail(session.words(texts.NOBODY_TO_WRITE_TO))
+        return session.fail(session.translate(texts.NOBODY_TO_WRITE_TO))
     if rest and not (re.fullmatch(r"[0-9]{1,3}", rest) and 1 <= int(rest) <= MAX_PAGE):
         raise UsageError
     if conversation.older in CAN_BE_READ:
         session.read_back(conversation, int(rest) if rest else PAGE, was_asked=True)
     else:
-        session.note(session.words(ABOVE[conversation.older]))
+        session.note(session.translate(ABOVE[conversation.older]))
     return None
 
 
@@ -160,8 +160,8 @@ def _friends(session: Session, rest: str) -> None:
         lines = []
         for text, wanted in ((texts.FRIENDS_ONLINE, True), (texts.FRIENDS_OFFLINE, False)):
             if names := sorted(str(Peer(name)) for name, online in friends.items() if online == wanted):
-                lines.append(session.words(text, names=session.words.names(names)))
-        session.note("\n".join(lines) or session.words(texts.NO_FRIENDS), where)
+                lines.append(session.translate(text, names=session.translate.join_names(names)))
+        session.note("\n".join(lines) or session.translate(texts.NO_FRIENDS), where)
 
     _request(session, "/friends", session.client.list_friends(), done)
 
@@ -178,7 +178,7 @@ def _add(session: Session, rest: str) -> None:
     name = _person(rest)
 
     def done(_: None, where: Conversation) -> None:
-        session.note(session.words(texts.ADDED_FRIEND, name=Peer(name)), where)
+        session.note(session.translate(texts.ADDED_FRIEND, name=Peer(name)), where)
         session.refresh()
 
     _request(session, f"/add {rest}", session.client.add_friend(name), done)
@@ -189,7 +189,7 @@ def _remove(session: Session, rest: str) -> None:
 
     def done(_: None, where: Conversation) -> None:
         session.model.friends.pop(name, None)
-        session.note(session.words(texts.REMOVED_FRIEND, name=Peer(name)), where)
+        session.note(session.translate(texts.REMOVED_FRIEND, name=Peer(name)), where)
 
     _request(session, f"/remove {rest}", session.client.remove_friend(name), done)
 
@@ -197,8 +197,8 @@ def _remove(session: Session, rest: str) -> None:
 def _profile(session: Session, rest: str) -> None:
     def done(profile: Profile, where: Conversation) -> None:
         lines = _fields(session, profile)
-        title = session.words(texts.PROFILE_OF, name=Peer(session.name))
-        session.note("\n".join([title, *lines]) if lines else session.words(texts.OWN_PROFILE_EMPTY), where)
+        title = session.translate(texts.PROFILE_OF, name=Peer(session.name))
+        session.note("\n".join([title, *lines]) if lines else session.translate(texts.OWN_PROFILE_EMPTY), where)
 
     _request(session, "/profile", session.client.own_profile(), done)
 
@@ -208,15 +208,17 @@ def _whois(session: Session, rest: str) -> None:
     where = session.model.current
 
     def done(profile: Profile) -> None:
-        lines = _fields(session, profile) or [session.words(texts.PROFILE_EMPTY)]
-        session.note("\n".join([session.words(texts.PROFILE_OF, name=Peer(name)), *lines]), where)
+        lines = _fields(session, profile) or [session.translate(texts.PROFILE_EMPTY)]
+        session.note("\n".join([session.translate(texts.PROFILE_OF, name=Peer(name)), *lines]), where)
 
     def failed(error: BaseException) -> None:
         is_stranger = isinstance(error, RequestError) and error.code == ErrorCode.NOT_FRIENDS
-        needs = session.words(texts.WHOIS_NEEDS_FRIEND, name=rest)
+        needs = session.translate(texts.WHOIS_NEEDS_FRIEND, name=rest)
         what = f"/whois {rest}"
         text = (
-            session.words(texts.FAILED, what=what, reason=needs) if is_stranger else session.words.failed(what, error)
+            session.translate(texts.FAILED, what=what, reason=needs)
+            if is_stranger
+            else session.translate.describe_failure(what, error)
         )
         session.fail(text, where)
 
@@ -225,7 +227,11 @@ def _whois(session: Session, rest: str) -> None:
 
 def _fields(session: Session, profile: Profile) -> list[str]:
     said = [(text, getattr(profile, field)) for field, text in texts.FIELDS.items()]
-    return [session.words(texts.PROFILE_LINE, field=session.words(text), value=value) for text, value in said if value]
+    return [
+        session.translate(texts.PROFILE_LINE, field=session.translate(text), value=value)
+        for text, value in said
+        if value
+    ]
 
 
 def _set(session: Session, rest: str) -> None:
@@ -233,11 +239,11 @@ def _set(session: Session, rest: str) -> None:
     if not field or (field in texts.FIELDS and not value):
         raise UsageError
     if field not in texts.FIELDS:
-        return session.fail(session.words(texts.NO_SUCH_FIELD, fields=", ".join(texts.FIELDS)))
+        return session.fail(session.translate(texts.NO_SUCH_FIELD, fields=", ".join(texts.FIELDS)))
 
     def done(_: None, where: Conversation) -> None:
-        shown = session.words(texts.FIELDS[field])
-        session.note(session.words(texts.FIELD_SET, field=shown, value=value), where)
+        shown = session.translate(texts.FIELDS[field])
+        session.note(session.translate(texts.FIELD_SET, field=shown, value=value), where)
 
     _request(session, f"/set {field}", session.client.update_profile(**{field: value}), done)
     return None
@@ -248,17 +254,17 @@ def _passwd(session: Session, rest: str) -> None:
 
     def first(password: str) -> None:
         if password:
-            session.front.ask_secret(session.words(texts.ONCE_MORE), lambda again: second(password, again))
+            session.front.ask_secret(session.translate(texts.ONCE_MORE), lambda again: second(password, again))
         else:
-            session.note(session.words(texts.PASSWORD_EMPTY), where)
+            session.note(session.translate(texts.PASSWORD_EMPTY), where)
 
     def second(password: str, again: str) -> None:
         if password == again:
             session.change_password(password, where)
         else:
-            session.fail(session.words(texts.PASSWORDS_DIFFER), where)
+            session.fail(session.translate(texts.PASSWORDS_DIFFER), where)
 
-    session.front.ask_secret(session.words(texts.NEW_PASSWORD), first)
+    session.front.ask_secret(session.translate(texts.NEW_PASSWORD), first)
 
 
 # --- groups -------------------------------------------------------------------------------------------------
@@ -307,26 +313,26 @@ def _group_create(session: Session, rest: str) -> None:
 
     def done(_: None, where: Conversation) -> None:
         session.model.groups.setdefault(name, (session.name,))
-        session.note(session.words(texts.GROUP_CREATED, group=Peer(name, True)), where)
+        session.note(session.translate(texts.GROUP_CREATED, group=Peer(name, True)), where)
 
     _request(session, f"/group create {rest}", session.client.create_group(name), done)
 
 
 def _group_disband(session: Session, rest: str) -> None:
     name = _group_alone(session, rest)
-    text = session.words(texts.GROUP_DISBANDED, group=Peer(name, True))
+    text = session.translate(texts.GROUP_DISBANDED, group=Peer(name, True))
     _change_group(session, "disband", name, session.client.disband_group(name), text, lambda _: ())
 
 
 def _group_leave(session: Session, rest: str) -> None:
     name = _group_alone(session, rest)
-    text = session.words(texts.GROUP_LEFT, group=Peer(name, True))
+    text = session.translate(texts.GROUP_LEFT, group=Peer(name, True))
     _change_group(session, "leave", name, session.client.leave_group(name), text, lambda _: ())
 
 
 def _group_add(session: Session, rest: str) -> None:
     group, member = _group_and_member(session, rest)
-    text = session.words(texts.MEMBER_ADDED, name=Peer(member), group=Peer(group, True))
+    text = session.translate(texts.MEMBER_ADDED, name=Peer(member), group=Peer(group, True))
 
     def with_member(members: Members) -> Members:
         return members if member in members else (*(members or (session.name,)), member)
@@ -336,7 +342,7 @@ def _group_add(session: Session, rest: str) -> None:
 
 def _group_remove(session: Session, rest: str) -> None:
     group, member = _group_and_member(session, rest)
-    text = session.words(texts.MEMBER_REMOVED, name=Peer(member), group=Peer(group, True))
+    text = session.translate(texts.MEMBER_REMOVED, name=Peer(member), group=Peer(group, True))
 
     def without(members: Members) -> Members:
         return tuple(name for name in members if name != member)
@@ -371,17 +377,17 @@ def _group_list(session: Session, rest: str) -> None:
     def done(groups: dict[str, Group], where: Conversation) -> None:
         session.model.groups = {name: group.members for name, group in groups.items()}
         lines = [
-            session.words(texts.GROUP_LINE, group=Peer(name, True), names=_members(session, group.members))
+            session.translate(texts.GROUP_LINE, group=Peer(name, True), names=_members(session, group.members))
             for name, group in sorted(groups.items())
         ]
-        session.note("\n".join(lines) or session.words(texts.NO_GROUPS), where)
+        session.note("\n".join(lines) or session.translate(texts.NO_GROUPS), where)
 
     _request(session, "/group list", session.client.list_groups(), done)
 
 
 def _members(session: Session, members: tuple[str, ...]) -> str:
     creator, *others = [str(Peer(name)) for name in members]
-    return session.words.names([session.words(texts.CREATOR, name=creator), *others])
+    return session.translate.join_names([session.translate(texts.CREATOR, name=creator), *others])
 
 
 # --- the rest -----------------------------------------------------------------------------------------------
@@ -404,18 +410,18 @@ def _help(session: Session, rest: str) -> None:
     if not name:
         return _help_about_all(session)
     if name not in texts.HELP:
-        return session.fail(session.words(texts.UNKNOWN_COMMAND, name=name))
+        return session.fail(session.translate(texts.UNKNOWN_COMMAND, name=name))
     help = texts.HELP[name]
-    parts = [f"{_usage(session, name)}", session.words(help.summary), session.words(help.more)]
+    parts = [f"{_usage(session, name)}", session.translate(help.summary), session.translate(help.more)]
     session.note("\n".join(part for part in parts if part))
     return None
 
 
 def _help_about_all(session: Session) -> None:
     # The first word of the arguments will do here: the list must fit on a small screen.
-    lines = [f"{'/' + name:<10}{session.words(help.summary)}" for name, help in texts.HELP.items()]
+    lines = [f"{'/' + name:<10}{session.translate(help.summary)}" for name, help in texts.HELP.items()]
     keys = texts.HELP_KEYS if session.front.has_keys else texts.HELP_PLAIN
-    session.note("\n".join([*lines, session.words(keys)]))
+    session.note("\n".join([*lines, session.translate(keys)]))
 
 
 # --- completion ---------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import sys
 from client_api import ConnectionLost, ErrorCode, JellyClient, RequestError, RequestRejected
 from jelly.chat import texts
 from jelly.chat.cells import clean
-from jelly.chat.texts import Text, Words
+from jelly.chat.texts import Text, Translator
 
 REJECTED, USAGE, NO_CONNECTION, LOGIN_REFUSED, NOT_KNOWN = 1, 2, 3, 4, 5
 """Exit codes; 0 is success."""
@@ -66,8 +66,8 @@ class Terminal:
 class LoginDialog:
     """Logs one person in. Raises FatalError where that cannot be."""
 
-    def __init__(self, client: JellyClient, server: str, words: Words, terminal: Terminal) -> None:
-        self._client, self._server, self._words, self._terminal = client, server, words, terminal
+    def __init__(self, client: JellyClient, server: str, translate: Translator, terminal: Terminal) -> None:
+        self._client, self._server, self._translate, self._terminal = client, server, translate, terminal
 
     def run(self, name: str, password: str, may_register: bool) -> tuple[str, str]:
         """Log in; ask for what is not known. Returns the name and the password that were right."""
@@ -85,13 +85,15 @@ class LoginDialog:
                 break
             is_new = self._wants_to_register(name) and self._register(name, secret, is_typed)
             password = secret if is_new else ""  # so the next turn logs in, or asks again
-        raise FatalError(LOGIN_REFUSED, self._say(texts.LOGIN_REFUSED, name=name, reason=self._words.error(error)))
+        raise FatalError(
+            LOGIN_REFUSED, self._say(texts.LOGIN_REFUSED, name=name, reason=self._translate.describe_error(error))
+        )
 
     def _say(self, text: Text, **values: object) -> str:
-        return clean(self._words(text, **values))
+        return clean(self._translate(text, **values))
 
     def _ask_name(self) -> str:
-        name = self._terminal.ask(self._words(texts.ASK_NAME)).strip() if self._terminal.is_there else ""
+        name = self._terminal.ask(self._translate(texts.ASK_NAME)).strip() if self._terminal.is_there else ""
         if not name:
             raise FatalError(USAGE, self._say(texts.NEED_NAME))
         return name
@@ -116,21 +118,21 @@ class LoginDialog:
     def _no_connection(self, error: RequestError) -> FatalError:
         sentence = self._say(texts.CANNOT_CONNECT, server=self._server, reason=self._why(error))
         if isinstance(error.__cause__, ConnectionRefusedError):
-            sentence += self._words(texts.IS_IT_RUNNING)
+            sentence += self._translate(texts.IS_IT_RUNNING)
         return FatalError(NO_CONNECTION, sentence)
 
     def _why(self, error: RequestError) -> str:
         """Why there is no connection; the system's own words where it has some."""
         cause = error.__cause__
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return self._words(texts.NOT_TRUSTED, reason=cause.verify_message.rstrip("."))
+            return self._translate(texts.NOT_TRUSTED, reason=cause.verify_message.rstrip("."))
         if isinstance(cause, ssl.SSLError):
-            return self._words(texts.NO_TLS)
+            return self._translate(texts.NO_TLS)
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         if isinstance(error, ConnectionLost):
-            return self._words(texts.CLOSED_AT_ONCE if error.sent else texts.UNREACHABLE)
-        return self._words.error(error)
+            return self._translate(texts.CLOSED_AT_ONCE if error.sent else texts.UNREACHABLE)
+        return self._translate.describe_error(error)
 
     def _wants_to_register(self, name: str) -> bool:
         # Not shown: whoever mistyped a password is quick to type it again here.
@@ -139,7 +141,7 @@ class LoginDialog:
 
     def _register(self, name: str, password: str, is_typed: bool) -> bool:
         """Register; whether it was done. If it was not, it has been said why, and the password is asked for again."""
-        if is_typed and self._terminal.secret(self._words(texts.ONCE_MORE)) != password:
+        if is_typed and self._terminal.secret(self._translate(texts.ONCE_MORE)) != password:
             self._terminal.say(self._say(texts.DIFFERENT))
             return False
         try:
@@ -148,7 +150,7 @@ class LoginDialog:
             if error.code in TAKEN:
                 self._terminal.say(self._say(texts.PASSWORD_WAS_WRONG, name=name))
                 return False
-            reason = self._words.error(error)
+            reason = self._translate.describe_error(error)
             raise FatalError(LOGIN_REFUSED, self._say(texts.CANNOT_REGISTER, name=name, reason=reason)) from error
         except RequestError as error:
             raise self._no_connection(error) from error

@@ -59,7 +59,7 @@ class Plain(Front):
             submit(self._session, typed)
             current = self._session.model.current
             if current is not before:
-                self._print(f"-- {self._session.words(texts.CONVERSATION_WITH, name=current.title)}")
+                self._print(f"-- {self._session.translate(texts.CONVERSATION_WITH, name=current.title)}")
         self._wait_for_answers()
 
     def _wait_for_answers(self) -> None:
@@ -91,14 +91,14 @@ class Plain(Front):
 
     def history_added(self, conversation: Conversation, lines: list[Line], was_asked: bool) -> None:
         """Print it between two rules, with dates: it stands below what is newer."""
-        words = self._session.words
+        translate = self._session.translate
         if not lines:
             is_more = conversation.older is Older.NOT_KEPT
-            return self._print(f"-- {words(texts.NOT_KEPT if is_more else texts.BEGINNING)}")
-        self._print(f"── {words(texts.HISTORY_OF, name=conversation.title)} ──")
+            return self._print(f"-- {translate(texts.NOT_KEPT if is_more else texts.BEGINNING)}")
+        self._print(f"── {translate(texts.HISTORY_OF, name=conversation.title)} ──")
         for line in lines:
             self._print(f"{line.at:%Y-%m-%d} {printed(conversation, line, is_elsewhere=False)}")
-        return self._print(f"── {words(texts.END_OF_HISTORY)} ──")
+        return self._print(f"── {translate(texts.END_OF_HISTORY)} ──")
 
     def line_marked(self, conversation: Conversation, line: Line) -> None:
         text = cut(clean_rows(line.text)[0], 40)

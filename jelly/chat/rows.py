@@ -153,7 +153,7 @@ def above(session: Session) -> str:
     conversation = session.model.current
     if conversation.peer is None or conversation.older is Older.PERHAPS:
         return ""
-    return session.words(ABOVE[conversation.older], reason=conversation.why_failed)
+    return session.translate(ABOVE[conversation.older], reason=conversation.why_failed)
 
 
 # --- the status bar -----------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def bar(session: Session, width: int, offset: int) -> Row:
     """Who one is, how things stand, the conversations with what is unread: in one row."""
     style = "class:bar" if session.state is State.ONLINE else "class:bar-off"
     left: Row = [("class:bar", f" {cut(clean(session.name), WIDEST_NAME)} │ "), (style, session.standing())]
-    right: Row = [("class:bar", f" ↓ {session.words(texts.BAR_MORE_BELOW)} ")] if offset else []
+    right: Row = [("class:bar", f" ↓ {session.translate(texts.BAR_MORE_BELOW)} ")] if offset else []
     room = width - _width(left) - _width(right) - 3
     entries = list(_entries(session, everything=True))
     if _width(entries) > room:

@@ -102,7 +102,7 @@ class Lines(UIControl):
 
     def _view(self) -> list[rows.Row]:
         session = self._session
-        today, new = session.now().date(), session.words(texts.NEW_FROM_HERE)
+        today, new = session.now().date(), session.translate(texts.NEW_FROM_HERE)
         shown, self.offset = rows.view(
             session.model.current, self._width, self.height, self.offset, today, new, rows.above(session)
         )

@@ -30,7 +30,7 @@ from client_api import (
 )
 from jelly.chat import texts
 from jelly.chat.model import CAN_BE_READ, Conversation, Kind, Line, Mark, Model, Older, Peer
-from jelly.chat.texts import Text, Words, is_known
+from jelly.chat.texts import Text, Translator, is_known
 
 T = TypeVar("T")
 
@@ -124,11 +124,11 @@ class Session:
     def __init__(
         self,
         client: JellyClient,
-        words: Words,
+        translate: Translator,
         post: Callable[[Job], None],
         now: Callable[[], datetime] = lambda: datetime.now().astimezone(),
     ) -> None:
-        self.client, self.words, self.post, self.now = client, words, post, now
+        self.client, self.translate, self.post, self.now = client, translate, post, now
         self.model = Model()
         self.front = Front()
         self.name = ""
@@ -145,7 +145,7 @@ class Session:
         """The first words, right after the login. The password is kept in memory for /connect."""
         self.name, self._password = name, password
         self._logged_in_at = self.now()
-        self.note(self.words(texts.WELCOME, name=name))
+        self.note(self.translate(texts.WELCOME, name=name))
         self.refresh(self._say_who_is_online)
 
     # --- lines --------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ class Session:
             known = is_known(error)
             line.mark = Mark.FAILED if known else Mark.UNKNOWN
             text = texts.NOT_DELIVERED if known else texts.PERHAPS_DELIVERED
-            line.reason = self.words(text, reason=self.words.error(error))
+            line.reason = self.translate(text, reason=self.translate.describe_error(error))
             self.front.line_marked(conversation, line)
 
         self.request(send(name, line.text), stored, failed)
@@ -239,13 +239,13 @@ class Session:
         def failed(error: BaseException) -> None:
             is_unknown = isinstance(error, RequestError) and error.code == ErrorCode.UNKNOWN_TYPE
             conversation.older, conversation.was_read_back = Older.UNAVAILABLE if is_unknown else Older.FAILED, False
-            conversation.why_failed = self.words.error(error)
+            conversation.why_failed = self.translate.describe_error(error)
             if found:
                 self.front.history_added(conversation, found, was_asked)
             if was_asked and is_unknown:
-                self.note(self.words(texts.NO_HISTORY), conversation)
+                self.note(self.translate(texts.NO_HISTORY), conversation)
             elif was_asked:
-                self.fail(self.words.failed("/history", error), conversation)
+                self.fail(self.translate.describe_failure("/history", error), conversation)
 
         read = self.client.group_history if peer.is_group else self.client.history
         self.request(read(peer.name, before=conversation.before, limit=max(count, PAGE)), done, failed)
@@ -272,36 +272,40 @@ class Session:
         friends = self.model.friends
         online = sorted(name for name, is_online in friends.items() if is_online)
         if online:
-            self.note(self.words(texts.ONLINE_NOW, names=self.words.names(online)), self.model.home)
+            self.note(self.translate(texts.ONLINE_NOW, names=self.translate.join_names(online)), self.model.home)
         else:
-            self.note(self.words(texts.NOBODY_ONLINE if friends else texts.NO_FRIENDS), self.model.home)
+            self.note(self.translate(texts.NOBODY_ONLINE if friends else texts.NO_FRIENDS), self.model.home)
 
     # --- coming back --------------------------------------------------------------------------------------
 
     def connect(self) -> None:
         """Log in again, with the password that is remembered."""
         if self.client.state is State.OFFLINE and not self._password:
-            self.front.ask_secret(self.words(texts.ASK_PASSWORD, name=Peer(self.name)), self._connect_with)
+            self.front.ask_secret(self.translate(texts.ASK_PASSWORD, name=Peer(self.name)), self._connect_with)
         elif self.client.state is State.OFFLINE:
             self.request(self.client.login(self.name, self._password), lambda _: self._is_back(), self._is_not_back)
         else:
             is_online = self.client.state is State.ONLINE
-            self.note(self.words(texts.ALREADY_CONNECTED if is_online else texts.ALREADY_TRYING))
+            self.note(self.translate(texts.ALREADY_CONNECTED if is_online else texts.ALREADY_TRYING))
 
     def _is_back(self) -> None:
         for conversation in self.model:
             conversation.read_anew()
-        self._came_back(self.words(texts.CONNECTED))
+        self._came_back(self.translate(texts.CONNECTED))
         if self.front.has_keys:  # else it is read when it is asked for
             self.read_back(self.model.current)
 
     def _is_not_back(self, error: BaseException) -> None:
-        reason = self.words(texts.UNREACHABLE) if isinstance(error, ConnectionLost) else self.words.error(error)
-        self.fail(self.words(texts.CANNOT_CONNECT_NOW, reason=reason))
+        reason = (
+            self.translate(texts.UNREACHABLE)
+            if isinstance(error, ConnectionLost)
+            else self.translate.describe_error(error)
+        )
+        self.fail(self.translate(texts.CANNOT_CONNECT_NOW, reason=reason))
         if isinstance(error, RequestError) and error.code == ErrorCode.WRONG_CREDENTIALS:
             # The next /connect asks. To ask now would take the keys from whoever is typing something else.
             self._password = ""
-            self.note(self.words(texts.PASSWORD_NEEDED))
+            self.note(self.translate(texts.PASSWORD_NEEDED))
 
     def _connect_with(self, password: str) -> None:
         self._password = password
@@ -314,20 +318,20 @@ class Session:
         self.note(text)
         self.refresh()
         if marked := [each for each in self.model if each.undelivered()]:
-            counts = self.words(texts.LIST_SEPARATOR).join(
-                self.words(texts.TO_SOMEBODY, count=len(each.undelivered()), name=each.peer) for each in marked
+            counts = self.translate(texts.LIST_SEPARATOR).join(
+                self.translate(texts.TO_SOMEBODY, count=len(each.undelivered()), name=each.peer) for each in marked
             )
-            self.note(self.words(texts.SOME_UNDELIVERED, counts=counts))
+            self.note(self.translate(texts.SOME_UNDELIVERED, counts=counts))
 
     def change_password(self, password: str, where: Conversation) -> None:
         """Give oneself a new password."""
 
         def done(_: None) -> None:
             self._password = password
-            self.note(self.words(texts.PASSWORD_CHANGED), where)
+            self.note(self.translate(texts.PASSWORD_CHANGED), where)
 
         def failed(error: BaseException) -> None:
-            self.fail(self.words.failed("/passwd", error), where)
+            self.fail(self.translate.describe_failure("/passwd", error), where)
 
         self.request(self.client.update_profile(password=password), done, failed)
 
@@ -340,14 +344,14 @@ class Session:
         since = self.since.strftime("%H:%M")
         match self.state, self.reason:
             case State.ONLINE, _:
-                return self.words(texts.BAR_CONNECTED)
+                return self.translate(texts.BAR_CONNECTED)
             case State.CONNECTING, _:
-                return self.words(texts.BAR_CONNECTING)
+                return self.translate(texts.BAR_CONNECTING)
             case State.RECONNECTING, _:
-                return self.words(texts.BAR_RECONNECTING, since=since)
+                return self.translate(texts.BAR_RECONNECTING, since=since)
             case _, Reason.TAKEN_OVER:
-                return self.words(texts.BAR_TAKEN_OVER)
-        return self.words(texts.BAR_OFFLINE, since=since)
+                return self.translate(texts.BAR_TAKEN_OVER)
+        return self.translate(texts.BAR_OFFLINE, since=since)
 
     # --- what arrives -------------------------------------------------------------------------------------
 
@@ -366,7 +370,7 @@ class Session:
                 self._count_away(peer)
         elif is_new:
             number = list(self.model).index(conversation)
-            self.note(self.words(texts.WRITES_FIRST, name=peer, number=number), self.model.home)
+            self.note(self.translate(texts.WRITES_FIRST, name=peer, number=number), self.model.home)
 
     def _is_from_before(self, time: int) -> bool:
         is_fresh = self.now() - self._logged_in_at < BACKLOG_TIME
@@ -376,10 +380,10 @@ class Session:
         """One line for all that came while one was away; it grows while they come in."""
         self._away[peer] += 1
         counts = [
-            self.words(texts.IN_GROUP if peer.is_group else texts.FROM_PERSON, count=count, name=peer)
+            self.translate(texts.IN_GROUP if peer.is_group else texts.FROM_PERSON, count=count, name=peer)
             for peer, count in self._away.items()
         ]
-        text = self.words(texts.WHILE_AWAY, counts=self.words(texts.LIST_SEPARATOR).join(counts))
+        text = self.translate(texts.WHILE_AWAY, counts=self.translate(texts.LIST_SEPARATOR).join(counts))
         if self._away_line:
             self._away_line.text = text
         else:
@@ -392,13 +396,13 @@ class Session:
         self.state, self.reason = event.state, event.reason
         match event.state, event.reason:
             case State.ONLINE, Reason.RECONNECTED:
-                self._came_back(self.words(texts.CONNECTED_AGAIN, since=self.since.strftime("%H:%M")))
+                self._came_back(self.translate(texts.CONNECTED_AGAIN, since=self.since.strftime("%H:%M")))
             case State.OFFLINE, Reason.TAKEN_OVER:
-                self.fail(self.words(texts.TAKEN_OVER, name=self.name))
+                self.fail(self.translate(texts.TAKEN_OVER, name=self.name))
             case State.OFFLINE, Reason.TOKEN_REFUSED:
                 self.connect()  # once: a login that fails ends with another reason
             case State.OFFLINE, Reason.LINE_CUT | Reason.GAVE_UP:
-                self.fail(self.words(texts.LINE_ENDED))
+                self.fail(self.translate(texts.LINE_ENDED))
 
     def system(self, event: SystemEvent) -> None:
         """The server says something of its own accord; the original one never does."""
@@ -410,25 +414,25 @@ class Session:
             case "group_disbanded":
                 self.model.groups.pop(event.group, None)
                 peer = Peer(event.group, True)
-                self._note_if_talking(peer, self.words(texts.GROUP_ENDED, group=peer))
+                self._note_if_talking(peer, self.translate(texts.GROUP_ENDED, group=peer))
             case "shutdown":
-                self.note(self.words(texts.SERVER_STOPS))
+                self.note(self.translate(texts.SERVER_STOPS))
 
     def _presence(self, friend: str, online: bool) -> None:
         if self.model.friends.get(friend) == online:
             return
         self.model.friends[friend] = online
         peer = Peer(friend)
-        self._note_if_talking(peer, self.words(texts.CAME_ONLINE if online else texts.WENT_OFFLINE, name=peer))
+        self._note_if_talking(peer, self.translate(texts.CAME_ONLINE if online else texts.WENT_OFFLINE, name=peer))
 
     def _group_changed(self, group: str, members: tuple[str, ...]) -> None:
         peer, before = Peer(group, True), self.model.groups.pop(group, None)
         if self.name not in members:
-            return self._note_if_talking(peer, self.words(texts.YOU_ARE_OUT, group=peer))
+            return self._note_if_talking(peer, self.translate(texts.YOU_ARE_OUT, group=peer))
         self.model.groups[group] = members
         if before is None:  # one has been taken in: a conversation begins, so that one sees it
             names = self._names_of(name for name in members if name != self.name)
-            line = self.note(self.words(texts.YOU_ARE_IN, group=peer, names=names), self.model[peer])
+            line = self.note(self.translate(texts.YOU_ARE_IN, group=peer, names=names), self.model[peer])
             if self.front.has_keys:  # else it was printed
                 self.model.count(self.model[peer], line)
             return None
@@ -438,10 +442,10 @@ class Session:
 
     def _note_about_some(self, peer: Peer, text: Text, names: Iterable[str]) -> None:
         if shown := self._names_of(sorted(names)):
-            self._note_if_talking(peer, self.words(text, names=shown))
+            self._note_if_talking(peer, self.translate(text, names=shown))
 
     def _names_of(self, names: Iterable[str]) -> str:
-        return self.words.names([str(Peer(name)) for name in names])
+        return self.translate.join_names([str(Peer(name)) for name in names])
 
     def _note_if_talking(self, peer: Peer, text: str) -> None:
         if peer in self.model.conversations:

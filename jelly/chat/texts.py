@@ -49,20 +49,20 @@ def is_known(error: BaseException) -> bool:
     return not isinstance(error, RequestTimeout | ServerFailed)
 
 
-class Words:
+class Translator:
     """Says sentences in one language."""
 
     def __init__(self, language: str) -> None:
-        self._place = LANGUAGES.index(language)
+        self._language_index = LANGUAGES.index(language)
 
     def __call__(self, text: Text, **values: object) -> str:
-        return text[self._place].format(**values)
+        return text[self._language_index].format(**values)
 
-    def names(self, names: list[str]) -> str:
+    def join_names(self, names: list[str]) -> str:
         """Names in a row."""
-        return ("、" if self._place else ", ").join(names)
+        return ("、" if self._language_index else ", ").join(names)
 
-    def error(self, error: BaseException) -> str:
+    def describe_error(self, error: BaseException) -> str:
         """What went wrong, for a person."""
         if isinstance(error, ConnectionLost):
             return self(CONNECTION_BROKE if error.sent else NOT_CONNECTED)
@@ -74,9 +74,9 @@ class Words:
         # The original server gives no reason; a later one may know reasons that we do not.
         return str(error) if isinstance(error, RequestError) and error.code else self(REFUSED)
 
-    def failed(self, what: str, error: BaseException) -> str:
+    def describe_failure(self, what: str, error: BaseException) -> str:
         """What somebody asked for, and why it was not done, or that nobody knows."""
-        return self(FAILED if is_known(error) else PERHAPS_DONE, what=what, reason=self.error(error))
+        return self(FAILED if is_known(error) else PERHAPS_DONE, what=what, reason=self.describe_error(error))
 
 
 # --- how a request ends that has no result -------------------------------------------------------------------
