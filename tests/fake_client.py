@@ -16,7 +16,7 @@ from client_api import (
     State,
     SystemEvent,
 )
-from jelly.chat.session import Front, Mailbox, Session
+from jelly.chat.session import Mailbox, Session, UserInterface
 from jelly.chat.texts import Translator
 
 NOW = datetime(2025, 11, 24, 14, 3, tzinfo=UTC)
@@ -52,20 +52,20 @@ class FakeClient:
         future.set_exception(RequestRejected(error) if isinstance(error, str) else error)
 
 
-class QuietFront(Front):
+class FakeInterface(UserInterface):
     """A user interface that answers questions for passwords as it is told."""
 
-    has_keys = True
+    has_shortcuts = True
 
     def __init__(self) -> None:
         self.secrets: list[str] = []
-        self.has_left = False
+        self.has_exited = False
 
     def ask_secret(self, label: str, then: Any) -> None:
         then(self.secrets.pop(0))
 
-    def leave(self) -> None:
-        self.has_left = True
+    def exit(self) -> None:
+        self.has_exited = True
 
 
 class Chat:
@@ -77,7 +77,7 @@ class Chat:
         mailbox.attach(mailbox.run)
         client: Any = self.client
         self.session = Session(client, Translator(language), mailbox.post, now=lambda: NOW)
-        self.front = self.session.front = QuietFront()
+        self.ui = self.session.ui = FakeInterface()
         self.model = self.session.model
         self.session.name, self.session.state = "alice", State.ONLINE
 

@@ -115,7 +115,7 @@ def test_misuse_of_one_of_several() -> None:
 def test_too_many_words(name: str) -> None:
     """What takes nothing does nothing if it is given something."""
     chat = run(f"/{name} bob")
-    assert (chat.client.calls, chat.front.has_left) == ([], False)
+    assert (chat.client.calls, chat.ui.has_exited) == ([], False)
     assert chat.said() == [f"usage: /{name}"]
 
 
@@ -215,7 +215,7 @@ def test_help(language: str) -> None:
 def test_passwd() -> None:
     """It asks twice; the new password is remembered for /connect, once it holds."""
     chat = Chat()
-    chat.front.secrets = ["new", "new"]
+    chat.ui.secrets = ["new", "new"]
     submit(chat.session, "/passwd")
     assert chat.client.calls == [("update_profile", {"password": "new"})]
     chat.client.answer()
@@ -229,7 +229,7 @@ def test_passwd() -> None:
 def test_passwd_with_a_slip(secrets: list[str], said: str) -> None:
     """Nothing is changed."""
     chat = Chat()
-    chat.front.secrets = secrets
+    chat.ui.secrets = secrets
     submit(chat.session, "/passwd")
     assert chat.client.calls == []
     assert chat.said() == [said]
@@ -237,10 +237,10 @@ def test_passwd_with_a_slip(secrets: list[str], said: str) -> None:
 
 def test_leaving() -> None:
     """/quit at once; /logout when the session has ended, however that turned out."""
-    assert run("/quit").front.has_left
-    assert not run("/logout").front.has_left
-    assert run("/logout", None).front.has_left
-    assert run("/logout", RequestRejected("not_logged_in")).front.has_left
+    assert run("/quit").ui.has_exited
+    assert not run("/logout").ui.has_exited
+    assert run("/logout", None).ui.has_exited
+    assert run("/logout", RequestRejected("not_logged_in")).ui.has_exited
 
 
 # --- completion ---------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from jelly.chat.session import Mailbox
 ENVIRONMENT = {"JELLY_PASSWORD": "pw", "LANG": "C.UTF-8", "LC_ALL": "", "TERM": "dumb"}
 
 
-class Plain(Program):
+class PlainChat(Program):
     """`jelly chat --plain` with pipes.
 
     `is_alone`: nothing comes at the beginning but the first words; they are read.
@@ -76,7 +76,7 @@ def test_history(port: int) -> None:
     with logged_in(port, "alice") as alice:
         for text in ("one", "two\nlines", "three"):
             alice.message("bob", text, time=1_000_000_000_000)
-    with Plain("alice", port) as chat:
+    with PlainChat("alice", port) as chat:
         chat.say("/to bob", "/history 2", "/history 2", "/history")
         assert chat.line() == "-- you are writing to bob"
         assert chat.line() == "── what was said before, with bob ──"
@@ -97,7 +97,7 @@ def test_history(port: int) -> None:
 def test_history_that_is_not_kept() -> None:
     """A conversation that is full takes no older lines; that does not mean that there are none."""
     chat, target = Chat(), io.StringIO()
-    plain.Plain(chat.session, Mailbox(), io.StringIO(), target)
+    plain.PlainInterface(chat.session, Mailbox(), io.StringIO(), target)
     chat.session.show(Peer("bob"))
     talk = chat.model.current
     for number in range(MAX_LINES):
@@ -110,7 +110,7 @@ def test_history_that_is_not_kept() -> None:
 def test_two_chat(port: int) -> None:
     """What arrives is printed as whole lines; the commands are those of the full screen."""
     register(port, "alice", "bob")
-    with Plain("alice", port) as alice, Plain("bob", port) as bob:
+    with PlainChat("alice", port) as alice, PlainChat("bob", port) as bob:
         alice.say("/to bob", "hello", "//slash")
         assert alice.line() == "-- you are writing to bob"
         assert [bob.line(), bob.line()] == ["alice: hello", "alice: /slash"]
@@ -126,7 +126,7 @@ def test_two_chat(port: int) -> None:
 def test_a_script(port: int) -> None:
     """It reads to the end of its input, has all answers in order, and ends with 0."""
     register(port, "alice", "bob")
-    with Plain("alice", port) as alice:
+    with PlainChat("alice", port) as alice:
         alice.say(
             "/add bob", "/friends", "/group create team", "/group add team bob", "/to #team", "hello", "/group list"
         )
@@ -157,7 +157,7 @@ def test_a_script(port: int) -> None:
 def test_where_it_comes_from(port: int) -> None:
     """A message of a group has the group's name; rows after the first are indented; nothing is obeyed."""
     register(port, "alice", "bob")
-    with Plain("alice", port) as alice, logged_in(port, "bob") as bob:
+    with PlainChat("alice", port) as alice, logged_in(port, "bob") as bob:
         alice.say("/group create team", "/group add team bob")
         assert [alice.line()[:8], alice.line()] == ["-- #team", "-- bob is in #team now"]
         bob.message("team", "one\n\x1b[2Jtwo", 0x16)
@@ -168,7 +168,7 @@ def test_where_it_comes_from(port: int) -> None:
 def test_logout(port: int) -> None:
     """It ends the session, and the chat."""
     register(port, "alice")
-    with Plain("alice", port) as alice:
+    with PlainChat("alice", port) as alice:
         alice.say("/logout")
         assert alice.process.wait(PATIENCE) == 0
 
@@ -176,7 +176,7 @@ def test_logout(port: int) -> None:
 def test_a_cut(port: int) -> None:
     """It says when it is connected again, and what was not delivered is sent with /resend."""
     register(port, "alice", "bob")
-    with Proxy(port) as proxy, Plain("alice", proxy.port) as alice:
+    with Proxy(port) as proxy, PlainChat("alice", proxy.port) as alice:
         alice.say("/to bob")
         assert alice.line() == "-- you are writing to bob"
         proxy.block()
@@ -198,7 +198,7 @@ def test_a_cut(port: int) -> None:
 def test_ctrl_c(port: int) -> None:
     """It leaves in good order."""
     register(port, "alice")
-    with Plain("alice", port) as alice:
+    with PlainChat("alice", port) as alice:
         alice.process.send_signal(signal.SIGINT)
         assert alice.process.wait(PATIENCE) == 0
 
@@ -207,7 +207,7 @@ def test_the_original_server() -> None:
     """Everything but what only ours can works there too."""
     with OriginalServer() as server:
         register(server.port, "alice", "bob")
-        with Plain("alice", server.port) as alice:
+        with PlainChat("alice", server.port) as alice:
             alice.say("/to bob", "hello", "/add bob", "/friends", "/whois carol", "/add nobody")
             assert [alice.line() for _ in range(3)] == [
                 "-- you are writing to bob",
@@ -236,7 +236,7 @@ def test_send_takes_no_messages(port: int) -> None:
         bob.message("alice", "are you there?", time=int(time.time() * 1000))
         for _ in range(3):
             assert send("alice", "--send", "bob", "x", port=port) == (0, "")
-    with Plain("alice", port, is_alone=False) as alice:
+    with PlainChat("alice", port, is_alone=False) as alice:
         assert "bob: are you there?" in (alice.line(), alice.line())
 
 

@@ -204,7 +204,7 @@ def test_a_refused_token() -> None:
         "cannot connect: the name or the password is wrong",
         "/connect asks for the password",
     ]
-    chat.front.secrets = ["secret2"]
+    chat.ui.secrets = ["secret2"]
     chat.session.connect()
     assert chat.client.calls[-1] == ("login", "alice", "secret2")
 

@@ -23,7 +23,7 @@ from jelly.chat import texts
 from jelly.chat.cells import clean
 from jelly.chat.login import NO_CONNECTION, NOT_KNOWN, REJECTED, USAGE, FatalError, LoginDialog, Terminal
 from jelly.chat.model import Conversation, Kind, Line, Peer
-from jelly.chat.plain import Plain, printed
+from jelly.chat.plain import PlainInterface, printed
 from jelly.chat.session import Mailbox, Session
 from jelly.chat.texts import LANGUAGES, Translator, is_known, language_of
 
@@ -189,9 +189,9 @@ def _run(options: argparse.Namespace, translate: Translator) -> int:
     try:
         dialog = LoginDialog(client, options.server, translate, terminal)
         known = dialog.run(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=True)
-        front = _front(options, translate, session, mailbox)
+        ui = _create_interface(options, translate, session, mailbox)
         session.begin(*known)
-        front.run()
+        ui.run()
     finally:
         client.close()
     mailbox.run()  # what the last answers said
@@ -200,13 +200,13 @@ def _run(options: argparse.Namespace, translate: Translator) -> int:
     return 0
 
 
-def _front(options: argparse.Namespace, translate: Translator, session: Session, mailbox: Mailbox) -> Any:
+def _create_interface(options: argparse.Namespace, translate: Translator, session: Session, mailbox: Mailbox) -> Any:
     has_screen = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     if has_screen and not options.plain:
         if importlib.util.find_spec("prompt_toolkit"):
-            from jelly.chat.screen import Screen
+            from jelly.chat.screen import ScreenInterface
 
-            return Screen(session, mailbox)
+            return ScreenInterface(session, mailbox)
         print(translate(texts.PLAIN_HINT))
     sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
-    return Plain(session, mailbox, sys.stdin, sys.stdout)
+    return PlainInterface(session, mailbox, sys.stdin, sys.stdout)

@@ -254,7 +254,7 @@ def _passwd(session: Session, rest: str) -> None:
 
     def first(password: str) -> None:
         if password:
-            session.front.ask_secret(session.translate(texts.ONCE_MORE), lambda again: second(password, again))
+            session.ui.ask_secret(session.translate(texts.ONCE_MORE), lambda again: second(password, again))
         else:
             session.note(session.translate(texts.PASSWORD_EMPTY), where)
 
@@ -264,7 +264,7 @@ def _passwd(session: Session, rest: str) -> None:
         else:
             session.fail(session.translate(texts.PASSWORDS_DIFFER), where)
 
-    session.front.ask_secret(session.translate(texts.NEW_PASSWORD), first)
+    session.ui.ask_secret(session.translate(texts.NEW_PASSWORD), first)
 
 
 # --- groups -------------------------------------------------------------------------------------------------
@@ -402,7 +402,7 @@ def _logout(session: Session, rest: str) -> None:
 
 
 def _quit(session: Session, rest: str) -> None:
-    session.front.leave()
+    session.ui.exit()
 
 
 def _help(session: Session, rest: str) -> None:
@@ -420,7 +420,7 @@ def _help(session: Session, rest: str) -> None:
 def _help_about_all(session: Session) -> None:
     # The first word of the arguments will do here: the list must fit on a small screen.
     lines = [f"{'/' + name:<10}{session.translate(help.summary)}" for name, help in texts.HELP.items()]
-    keys = texts.HELP_KEYS if session.front.has_keys else texts.HELP_PLAIN
+    keys = texts.HELP_KEYS if session.ui.has_shortcuts else texts.HELP_PLAIN
     session.note("\n".join([*lines, session.translate(keys)]))
 
 

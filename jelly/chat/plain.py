@@ -14,7 +14,7 @@ from jelly.chat import texts
 from jelly.chat.cells import clean, clean_rows, cut
 from jelly.chat.commands import submit
 from jelly.chat.model import Conversation, Kind, Line, Older
-from jelly.chat.session import Front, Mailbox, Session
+from jelly.chat.session import Mailbox, Session, UserInterface
 
 
 def printed(conversation: Conversation, line: Line, is_elsewhere: bool) -> str:
@@ -29,22 +29,22 @@ def printed(conversation: Conversation, line: Line, is_elsewhere: bool) -> str:
     return "\n".join([first, *(f"   {row}" for row in others)])
 
 
-class Plain(Front):
+class PlainInterface(UserInterface):
     """The chat line by line."""
 
     def __init__(self, session: Session, mailbox: Mailbox, source: TextIO, target: TextIO) -> None:
         self._session, self._mailbox, self._source, self._target = session, mailbox, source, target
         self._condition = threading.Condition(threading.RLock())
-        self._has_left = False
+        self._is_exiting = False
         self._day = session.now().date()
-        session.front = self
+        session.ui = self
 
     def run(self) -> None:
         """Read until the end of the input or /quit; wait for the answers."""
         try:
             self._mailbox.attach(self._take_jobs)
             self._take_jobs()
-            while not self._has_left and (typed := self._source.readline()):
+            while not self._is_exiting and (typed := self._source.readline()):
                 self._submit(typed)
             self._wait_for_answers()
         except KeyboardInterrupt:
@@ -100,7 +100,7 @@ class Plain(Front):
             self._print(f"{line.at:%Y-%m-%d} {printed(conversation, line, is_elsewhere=False)}")
         return self._print(f"── {translate(texts.END_OF_HISTORY)} ──")
 
-    def line_marked(self, conversation: Conversation, line: Line) -> None:
+    def line_undelivered(self, conversation: Conversation, line: Line) -> None:
         text = cut(clean_rows(line.text)[0], 40)
         self._print(f"{line.mark.value} {conversation.title} < {text}\n   {clean(line.reason)}")
 
@@ -115,5 +115,5 @@ class Plain(Front):
         else:
             then(self._source.readline().rstrip("\n"))
 
-    def leave(self) -> None:
-        self._has_left = True
+    def exit(self) -> None:
+        self._is_exiting = True

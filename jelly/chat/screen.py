@@ -41,7 +41,7 @@ from jelly.chat import rows, texts
 from jelly.chat.cells import clean
 from jelly.chat.commands import complete, submit
 from jelly.chat.model import Conversation
-from jelly.chat.session import Front, Mailbox, Session
+from jelly.chat.session import Mailbox, Session, UserInterface
 
 MAX_INPUT_ROWS = 5
 DIM = "dim" if "dim" in Attrs._fields else "ansibrightblack"  # prompt_toolkit knows dim from 3.0.52 on
@@ -120,10 +120,10 @@ class Lines(UIControl):
             self.offset += len(rows.rows_of(conversation.lines[-1], columns))
 
 
-class Screen(Front):
+class ScreenInterface(UserInterface):
     """The chat on the whole terminal."""
 
-    has_keys = True
+    has_shortcuts = True
 
     def __init__(self, session: Session, mailbox: Mailbox) -> None:
         self._session, self._mailbox = session, mailbox
@@ -132,8 +132,8 @@ class Screen(Front):
         self._asking: tuple[str, Callable[[str], None]] | None = None
         self._input = Buffer(completer=Names(session), history=InMemoryHistory(), multiline=True)
         self._secret = Buffer(multiline=False)
-        self._has_left = False
-        session.front = self
+        self._is_exiting = False
+        session.ui = self
         self._app: Application[None] = Application(
             layout=self._layout(),
             key_bindings=self._keys(),
@@ -150,7 +150,7 @@ class Screen(Front):
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):  # so that the terminal is given back as it was
-            loop.add_signal_handler(number, self.leave)
+            loop.add_signal_handler(number, self.exit)
 
         def wake() -> None:
             loop.call_soon_threadsafe(self._take_jobs)
@@ -183,9 +183,9 @@ class Screen(Front):
         self._secret.reset()
         self._app.layout.focus(self._secret)
 
-    def leave(self) -> None:
-        if not self._has_left:
-            self._has_left = True
+    def exit(self) -> None:
+        if not self._is_exiting:
+            self._is_exiting = True
             self._app.exit()
 
     # --- the layout ---------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ class Screen(Front):
             self._input.append_to_history()
             self._input.reset()
         else:
-            self.leave()
+            self.exit()
 
     def _end(self) -> None:
         """Ctrl-D: delete a character; if there is nothing, leave."""

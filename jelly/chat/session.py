@@ -77,16 +77,16 @@ class Mailbox:
             self._jobs.popleft()()
 
 
-class Front:
+class UserInterface:
     """What a session needs of the user interface. Each mode has its own."""
 
-    has_keys = False
+    has_shortcuts = False
     """Whether there are keys to go to a conversation."""
 
     def line_added(self, conversation: Conversation, line: Line) -> None:
         """There is a new line."""
 
-    def line_marked(self, conversation: Conversation, line: Line) -> None:
+    def line_undelivered(self, conversation: Conversation, line: Line) -> None:
         """It is known what became of a message of ours, and it is nothing good."""
 
     def history_added(self, conversation: Conversation, lines: list[Line], was_asked: bool) -> None:
@@ -95,7 +95,7 @@ class Front:
     def ask_secret(self, label: str, then: Callable[[str], None]) -> None:
         """Ask for a password without showing it; `then` gets it. Whoever gives up is asked no more."""
 
-    def leave(self) -> None:
+    def exit(self) -> None:
         """End the chat."""
 
 
@@ -130,7 +130,7 @@ class Session:
     ) -> None:
         self.client, self.translate, self.post, self.now = client, translate, post, now
         self.model = Model()
-        self.front = Front()
+        self.ui = UserInterface()
         self.name = ""
         self.state, self.reason, self.since = State.OFFLINE, Reason.LOGIN, now()
         self.pending = 0
@@ -154,7 +154,7 @@ class Session:
         """The chat says something, in a conversation or else in the one that is shown."""
         conversation = where or self.model.current
         line = conversation.add(Line(kind, self.now(), text))
-        self.front.line_added(conversation, line)
+        self.ui.line_added(conversation, line)
         return line
 
     def fail(self, text: str, where: Conversation | None = None) -> None:
@@ -183,7 +183,7 @@ class Session:
     def send(self, conversation: Conversation, text: str) -> None:
         """Write to a conversation; the line is there at once, and marked until the message is stored."""
         line = conversation.add(Line(Kind.OURS, self.now(), text, self.name, Mark.PENDING))
-        self.front.line_added(conversation, line)
+        self.ui.line_added(conversation, line)
         self._transmit(conversation, line)
 
     def resend(self, conversation: Conversation) -> int:
@@ -210,7 +210,7 @@ class Session:
             line.mark = Mark.FAILED if known else Mark.UNKNOWN
             text = texts.NOT_DELIVERED if known else texts.PERHAPS_DELIVERED
             line.reason = self.translate(text, reason=self.translate.describe_error(error))
-            self.front.line_marked(conversation, line)
+            self.ui.line_undelivered(conversation, line)
 
         self.request(send(name, line.text), stored, failed)
 
@@ -234,14 +234,14 @@ class Session:
             if conversation.older is Older.PERHAPS and (conversation.hole or len(found) < count):
                 self._read_page(conversation, peer, count, was_asked, found)
             else:
-                self.front.history_added(conversation, found, was_asked)
+                self.ui.history_added(conversation, found, was_asked)
 
         def failed(error: BaseException) -> None:
             is_unknown = isinstance(error, RequestError) and error.code == ErrorCode.UNKNOWN_TYPE
             conversation.older, conversation.was_read_back = Older.UNAVAILABLE if is_unknown else Older.FAILED, False
             conversation.why_failed = self.translate.describe_error(error)
             if found:
-                self.front.history_added(conversation, found, was_asked)
+                self.ui.history_added(conversation, found, was_asked)
             if was_asked and is_unknown:
                 self.note(self.translate(texts.NO_HISTORY), conversation)
             elif was_asked:
@@ -281,7 +281,7 @@ class Session:
     def connect(self) -> None:
         """Log in again, with the password that is remembered."""
         if self.client.state is State.OFFLINE and not self._password:
-            self.front.ask_secret(self.translate(texts.ASK_PASSWORD, name=Peer(self.name)), self._connect_with)
+            self.ui.ask_secret(self.translate(texts.ASK_PASSWORD, name=Peer(self.name)), self._connect_with)
         elif self.client.state is State.OFFLINE:
             self.request(self.client.login(self.name, self._password), lambda _: self._is_back(), self._is_not_back)
         else:
@@ -292,7 +292,7 @@ class Session:
         for conversation in self.model:
             conversation.read_anew()
         self._came_back(self.translate(texts.CONNECTED))
-        if self.front.has_keys:  # else it is read when it is asked for
+        if self.ui.has_shortcuts:  # else it is read when it is asked for
             self.read_back(self.model.current)
 
     def _is_not_back(self, error: BaseException) -> None:
@@ -337,7 +337,7 @@ class Session:
 
     def logout(self) -> None:
         """End the session, and the chat, however it turns out."""
-        self.request(self.client.logout(), lambda _: self.front.leave(), lambda _: self.front.leave())
+        self.request(self.client.logout(), lambda _: self.ui.exit(), lambda _: self.ui.exit())
 
     def standing(self) -> str:
         """How things stand with the server, for the status bar."""
@@ -362,8 +362,8 @@ class Session:
         line = Line(Kind.THEIRS, event.written_at, event.content, event.sender, id=event.id)
         if not self.model.received(conversation, line):
             return
-        self.front.line_added(conversation, line)
-        if not self.front.has_keys:
+        self.ui.line_added(conversation, line)
+        if not self.ui.has_shortcuts:
             return  # it was printed itself; there is nothing to lead to
         if self._is_from_before(event.time):
             if conversation is not self.model.current:
@@ -433,7 +433,7 @@ class Session:
         if before is None:  # one has been taken in: a conversation begins, so that one sees it
             names = self._names_of(name for name in members if name != self.name)
             line = self.note(self.translate(texts.YOU_ARE_IN, group=peer, names=names), self.model[peer])
-            if self.front.has_keys:  # else it was printed
+            if self.ui.has_shortcuts:  # else it was printed
                 self.model.count(self.model[peer], line)
             return None
         self._note_about_some(peer, texts.JOINED, set(members) - set(before))
