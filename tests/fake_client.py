@@ -61,8 +61,8 @@ class FakeInterface(UserInterface):
         self.secrets: list[str] = []
         self.has_exited = False
 
-    def ask_secret(self, label: str, then: Any) -> None:
-        then(self.secrets.pop(0))
+    def ask_password(self, prompt: str, on_answer: Any) -> None:
+        on_answer(self.secrets.pop(0))
 
     def exit(self) -> None:
         self.has_exited = True

@@ -7,31 +7,31 @@ import pytest
 from fake_client import FakeClient
 
 from client_api import ConnectionLost, RequestRejected, RequestTimeout
-from jelly.chat.login import LOGIN_REFUSED, NO_CONNECTION, USAGE, FatalError, LoginDialog, Terminal
+from jelly.chat.login import LOGIN_REFUSED, NO_CONNECTION, USAGE, Console, FatalError, LoginDialog
 from jelly.chat.texts import Translator
 
 
-class Answers(Terminal):
+class Answers(Console):
     """Somebody who answers from a list, or nobody."""
 
-    def __init__(self, *answers: str, is_there: bool = True) -> None:
-        self.is_there = is_there
+    def __init__(self, *answers: str, is_interactive: bool = True) -> None:
+        self.is_interactive = is_interactive
         self.answers = list(answers)
         self.seen: list[str] = []
         self.hidden: list[str] = []
 
-    def can_hide(self) -> bool:
-        return self.is_there
+    def can_ask_password(self) -> bool:
+        return self.is_interactive
 
     def ask(self, prompt: str) -> str:
         self.seen.append(prompt.strip())
         return self.answers.pop(0)
 
-    def secret(self, prompt: str) -> str:
+    def ask_password(self, prompt: str) -> str:
         self.hidden.append(prompt.strip())
         return self.ask(prompt)
 
-    def say(self, text: str) -> None:
+    def show(self, text: str) -> None:
         self.seen.append(text)
 
 
@@ -60,43 +60,43 @@ class Replies(FakeClient):
 WRONG, TAKEN = RequestRejected("wrong_credentials"), RequestRejected("username_taken")
 
 
-def log_in(client: Any, terminal: Terminal, name: str = "alice", password: str = "", may_register: bool = True) -> Any:
-    return LoginDialog(client, "jelly://example.org", Translator("en"), terminal).run(name, password, may_register)
+def log_in(client: Any, console: Console, name: str = "alice", password: str = "", may_register: bool = True) -> Any:
+    return LoginDialog(client, "jelly://example.org", Translator("en"), console).run(name, password, may_register)
 
 
 def test_a_right_password() -> None:
     """It is asked for, and that is all."""
-    terminal = Answers("pw")
+    console = Answers("pw")
     client = Replies(None)
-    assert log_in(client, terminal) == ("alice", "pw")
+    assert log_in(client, console) == ("alice", "pw")
     assert client.calls == [("login", "alice", "pw")]
-    assert terminal.seen == ["Password for alice:"]
+    assert console.seen == ["Password for alice:"]
 
 
 def test_no_password() -> None:
     """Enter alone is none: it is asked for again, and the server is not bothered."""
-    terminal = Answers("", "", "pw")
+    console = Answers("", "", "pw")
     client = Replies(None)
-    assert log_in(client, terminal) == ("alice", "pw")
+    assert log_in(client, console) == ("alice", "pw")
     assert client.calls == [("login", "alice", "pw")]
-    assert terminal.seen == ["Password for alice:"] * 3
+    assert console.seen == ["Password for alice:"] * 3
 
 
 def test_a_password_instead_of_yes_or_no() -> None:
     """Whoever types the password again at the offer to register does not see it on the screen."""
-    terminal = Answers("wrong", "pw", "pw")
-    assert log_in(Replies(WRONG, None), terminal) == ("alice", "pw")
-    assert terminal.hidden == terminal.seen
+    console = Answers("wrong", "pw", "pw")
+    assert log_in(Replies(WRONG, None), console) == ("alice", "pw")
+    assert console.hidden == console.seen
 
 
 def test_a_new_name() -> None:
     """It is registered once the password was typed twice."""
-    terminal = Answers("alice", "pw", "y", "pwd", "pw", "y", "pw")
+    console = Answers("alice", "pw", "y", "pwd", "pw", "y", "pw")
     client = Replies(WRONG, WRONG, None, None)
-    assert log_in(client, terminal, name="") == ("alice", "pw")
+    assert log_in(client, console, name="") == ("alice", "pw")
     assert [name for name, *_ in client.calls] == ["login", "login", "register", "login"]
-    assert "The two were not the same. Try again." in terminal.seen
-    assert terminal.seen[-1] == "Welcome: alice is registered."
+    assert "The two were not the same. Try again." in console.seen
+    assert console.seen[-1] == "Welcome: alice is registered."
 
 
 def test_a_new_name_with_the_password_from_the_environment() -> None:
@@ -162,7 +162,7 @@ def test_nobody_there() -> None:
     """A script is told what it has to set; it is offered nothing."""
     for name, password, said in (("", "pw", "Say who you are"), ("alice", "", "set JELLY_PASSWORD")):
         with pytest.raises(FatalError, match=said) as caught:
-            log_in(Replies(), Answers(is_there=False), name, password)
+            log_in(Replies(), Answers(is_interactive=False), name, password)
         assert caught.value.exit_code == USAGE
     with pytest.raises(FatalError, match="Cannot log in as alice"):
-        log_in(Replies(WRONG), Answers(is_there=False), password="pw")
+        log_in(Replies(WRONG), Answers(is_interactive=False), password="pw")

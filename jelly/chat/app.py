@@ -21,7 +21,7 @@ from client_api import (
 )
 from jelly.chat import texts
 from jelly.chat.cells import clean
-from jelly.chat.login import NO_CONNECTION, NOT_KNOWN, REJECTED, USAGE, FatalError, LoginDialog, Terminal
+from jelly.chat.login import NO_CONNECTION, NOT_KNOWN, REJECTED, USAGE, Console, FatalError, LoginDialog
 from jelly.chat.model import Conversation, Kind, Line, Peer
 from jelly.chat.plain import PlainInterface, printed
 from jelly.chat.session import Mailbox, Session
@@ -135,12 +135,12 @@ class Unseen(Receiver):
             self.is_over.wait()
 
 
-def _send_one(options: argparse.Namespace, translate: Translator, terminal: Terminal) -> int:
+def _send_one(options: argparse.Namespace, translate: Translator, console: Console) -> int:
     peer, text = _what_to_send(options, translate)
     receiver = Unseen()
     client = _client(options, translate, receiver=receiver, reconnect=False)
     try:
-        dialog = LoginDialog(client, options.server, translate, terminal)
+        dialog = LoginDialog(client, options.server, translate, console)
         dialog.run(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=False)
         send = client.send_group_message if peer.is_group else client.send_message
         send(peer.name, text).result()
@@ -180,14 +180,14 @@ def _what_happened(error: RequestError) -> tuple[texts.Text, int]:
 
 
 def _run(options: argparse.Namespace, translate: Translator) -> int:
-    terminal = Terminal()
+    console = Console()
     if options.send:
-        return _send_one(options, translate, terminal)
+        return _send_one(options, translate, console)
     client = _client(options, translate, reconnect=PATIENT)
     mailbox = Mailbox()
     session = Session(client, translate, mailbox.post)
     try:
-        dialog = LoginDialog(client, options.server, translate, terminal)
+        dialog = LoginDialog(client, options.server, translate, console)
         known = dialog.run(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=True)
         ui = _create_interface(options, translate, session, mailbox)
         session.begin(*known)

@@ -254,7 +254,7 @@ def _passwd(session: Session, rest: str) -> None:
 
     def first(password: str) -> None:
         if password:
-            session.ui.ask_secret(session.translate(texts.ONCE_MORE), lambda again: second(password, again))
+            session.ui.ask_password(session.translate(texts.ONCE_MORE), lambda again: second(password, again))
         else:
             session.note(session.translate(texts.PASSWORD_EMPTY), where)
 
@@ -264,7 +264,7 @@ def _passwd(session: Session, rest: str) -> None:
         else:
             session.fail(session.translate(texts.PASSWORDS_DIFFER), where)
 
-    session.ui.ask_secret(session.translate(texts.NEW_PASSWORD), first)
+    session.ui.ask_password(session.translate(texts.NEW_PASSWORD), first)
 
 
 # --- groups -------------------------------------------------------------------------------------------------

@@ -34,15 +34,15 @@ class FatalError(Exception):
         self.exit_code = code
 
 
-class Terminal:
+class Console:
     """Asks somebody who sits there, if somebody does."""
 
     def __init__(self) -> None:
-        self.is_there = sys.stdin.isatty()
+        self.is_interactive = sys.stdin.isatty()
 
-    def can_hide(self) -> bool:
+    def can_ask_password(self) -> bool:
         """Whether a password can be asked for without showing it: also when the input is a pipe."""
-        if self.is_there:
+        if self.is_interactive:
             return True
         try:
             os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
@@ -50,7 +50,7 @@ class Terminal:
             return False
         return True
 
-    def secret(self, prompt: str) -> str:
+    def ask_password(self, prompt: str) -> str:
         """What is typed, without showing it. Raises EOFError."""
         return getpass.getpass(prompt)
 
@@ -58,7 +58,7 @@ class Terminal:
         """What is typed. Raises EOFError."""
         return input(prompt)
 
-    def say(self, text: str) -> None:
+    def show(self, text: str) -> None:
         """Tell something."""
         print(text, flush=True)
 
@@ -66,8 +66,8 @@ class Terminal:
 class LoginDialog:
     """Logs one person in. Raises FatalError where that cannot be."""
 
-    def __init__(self, client: JellyClient, server: str, translate: Translator, terminal: Terminal) -> None:
-        self._client, self._server, self._translate, self._terminal = client, server, translate, terminal
+    def __init__(self, client: JellyClient, server: str, translate: Translator, console: Console) -> None:
+        self._client, self._server, self._translate, self._console = client, server, translate, console
 
     def run(self, name: str, password: str, may_register: bool) -> tuple[str, str]:
         """Log in; ask for what is not known. Returns the name and the password that were right."""
@@ -75,36 +75,36 @@ class LoginDialog:
         error: RequestError
         for _ in range(MAX_TRIES):
             is_typed = not password
-            secret = password or self._ask_password(name)
+            attempt = password or self._ask_password(name)
             try:
-                self._log_in(name, secret)
-                return name, secret
+                self._log_in(name, attempt)
+                return name, attempt
             except RequestRejected as refusal:
                 error = refusal
-            if error.code not in WRONG or not (may_register and self._terminal.is_there):
+            if error.code not in WRONG or not (may_register and self._console.is_interactive):
                 break
-            is_new = self._wants_to_register(name) and self._register(name, secret, is_typed)
-            password = secret if is_new else ""  # so the next turn logs in, or asks again
+            is_new = self._wants_to_register(name) and self._register(name, attempt, is_typed)
+            password = attempt if is_new else ""  # so the next turn logs in, or asks again
         raise FatalError(
-            LOGIN_REFUSED, self._say(texts.LOGIN_REFUSED, name=name, reason=self._translate.describe_error(error))
+            LOGIN_REFUSED, self._text(texts.LOGIN_REFUSED, name=name, reason=self._translate.describe_error(error))
         )
 
-    def _say(self, text: Text, **values: object) -> str:
+    def _text(self, text: Text, **values: object) -> str:
         return clean(self._translate(text, **values))
 
     def _ask_name(self) -> str:
-        name = self._terminal.ask(self._translate(texts.ASK_NAME)).strip() if self._terminal.is_there else ""
+        name = self._console.ask(self._translate(texts.ASK_NAME)).strip() if self._console.is_interactive else ""
         if not name:
-            raise FatalError(USAGE, self._say(texts.NEED_NAME))
+            raise FatalError(USAGE, self._text(texts.NEED_NAME))
         return name
 
     def _ask_password(self, name: str) -> str:
-        if not self._terminal.can_hide():
-            raise FatalError(USAGE, self._say(texts.NEED_PASSWORD))
-        secret = ""
-        while not secret:
-            secret = self._terminal.secret(self._say(texts.ASK_PASSWORD, name=name))
-        return secret
+        if not self._console.can_ask_password():
+            raise FatalError(USAGE, self._text(texts.NEED_PASSWORD))
+        attempt = ""
+        while not attempt:
+            attempt = self._console.ask_password(self._text(texts.ASK_PASSWORD, name=name))
+        return attempt
 
     def _log_in(self, name: str, password: str) -> None:
         """Raises RequestRejected if the server says no."""
@@ -116,7 +116,7 @@ class LoginDialog:
             raise self._no_connection(error) from error
 
     def _no_connection(self, error: RequestError) -> FatalError:
-        sentence = self._say(texts.CANNOT_CONNECT, server=self._server, reason=self._why(error))
+        sentence = self._text(texts.CANNOT_CONNECT, server=self._server, reason=self._why(error))
         if isinstance(error.__cause__, ConnectionRefusedError):
             sentence += self._translate(texts.IS_IT_RUNNING)
         return FatalError(NO_CONNECTION, sentence)
@@ -136,23 +136,23 @@ class LoginDialog:
 
     def _wants_to_register(self, name: str) -> bool:
         # Not shown: whoever mistyped a password is quick to type it again here.
-        answer = self._terminal.secret(self._say(texts.ASK_REGISTER, name=name))
+        answer = self._console.ask_password(self._text(texts.ASK_REGISTER, name=name))
         return answer.strip().lower() in ("y", "yes", "是", "好")
 
     def _register(self, name: str, password: str, is_typed: bool) -> bool:
         """Register; whether it was done. If it was not, it has been said why, and the password is asked for again."""
-        if is_typed and self._terminal.secret(self._translate(texts.ONCE_MORE)) != password:
-            self._terminal.say(self._say(texts.DIFFERENT))
+        if is_typed and self._console.ask_password(self._translate(texts.ONCE_MORE)) != password:
+            self._console.show(self._text(texts.DIFFERENT))
             return False
         try:
             self._client.register(name, password).result()
         except RequestRejected as error:
             if error.code in TAKEN:
-                self._terminal.say(self._say(texts.PASSWORD_WAS_WRONG, name=name))
+                self._console.show(self._text(texts.PASSWORD_WAS_WRONG, name=name))
                 return False
             reason = self._translate.describe_error(error)
-            raise FatalError(LOGIN_REFUSED, self._say(texts.CANNOT_REGISTER, name=name, reason=reason)) from error
+            raise FatalError(LOGIN_REFUSED, self._text(texts.CANNOT_REGISTER, name=name, reason=reason)) from error
         except RequestError as error:
             raise self._no_connection(error) from error
-        self._terminal.say(self._say(texts.REGISTERED, name=name))
+        self._console.show(self._text(texts.REGISTERED, name=name))
         return True

@@ -104,16 +104,16 @@ class PlainInterface(UserInterface):
         text = cut(clean_rows(line.text)[0], 40)
         self._print(f"{line.mark.value} {conversation.title} < {text}\n   {clean(line.reason)}")
 
-    def ask_secret(self, label: str, then: Callable[[str], None]) -> None:
+    def ask_password(self, prompt: str, on_answer: Callable[[str], None]) -> None:
         if self._source.isatty():
             try:
-                secret = getpass.getpass(clean(label))
+                password = getpass.getpass(clean(prompt))
             except (EOFError, KeyboardInterrupt):  # given up: the question, not the chat
                 self._print("")
-                secret = ""
-            then(secret)
+                password = ""
+            on_answer(password)
         else:
-            then(self._source.readline().rstrip("\n"))
+            on_answer(self._source.readline().rstrip("\n"))
 
     def exit(self) -> None:
         self._is_exiting = True

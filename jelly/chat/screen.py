@@ -129,9 +129,9 @@ class ScreenInterface(UserInterface):
         self._session, self._mailbox = session, mailbox
         self._shown = session.model.current
         self._lines = Lines(session)
-        self._asking: tuple[str, Callable[[str], None]] | None = None
+        self._question: tuple[str, Callable[[str], None]] | None = None
         self._input = Buffer(completer=Names(session), history=InMemoryHistory(), multiline=True)
-        self._secret = Buffer(multiline=False)
+        self._password_input = Buffer(multiline=False)
         self._is_exiting = False
         session.ui = self
         self._app: Application[None] = Application(
@@ -178,10 +178,10 @@ class ScreenInterface(UserInterface):
         if was_asked and conversation is self._shown:
             self._lines.scroll(10**9)  # rows are counted from the end, so else nothing moves
 
-    def ask_secret(self, label: str, then: Callable[[str], None]) -> None:
-        self._asking = (clean(label), then)
-        self._secret.reset()
-        self._app.layout.focus(self._secret)
+    def ask_password(self, prompt: str, on_answer: Callable[[str], None]) -> None:
+        self._question = (clean(prompt), on_answer)
+        self._password_input.reset()
+        self._app.layout.focus(self._password_input)
 
     def exit(self) -> None:
         if not self._is_exiting:
@@ -191,14 +191,14 @@ class ScreenInterface(UserInterface):
     # --- the layout ---------------------------------------------------------------------------------------
 
     def _layout(self) -> Layout:
-        is_asking = Condition(lambda: self._asking is not None)
+        is_question_open = Condition(lambda: self._question is not None)
         bar = FormattedTextControl(lambda: [*rows.bar(self._session, self._columns(), self._lines.offset)])
         root = HSplit(
             [
                 Window(self._lines, height=Dimension(min=0)),
                 Window(bar, height=1, style="class:bar"),
-                ConditionalContainer(self._input_window(), ~is_asking),
-                ConditionalContainer(self._secret_window(), is_asking),
+                ConditionalContainer(self._input_window(), ~is_question_open),
+                ConditionalContainer(self._password_window(), is_question_open),
             ]
         )
         menu = Float(CompletionsMenu(max_height=8, extra_filter=~is_done), xcursor=True, ycursor=True)
@@ -213,9 +213,9 @@ class ScreenInterface(UserInterface):
         height = Dimension(min=1, max=MAX_INPUT_ROWS)
         return Window(control, height=height, wrap_lines=True, dont_extend_height=True)
 
-    def _secret_window(self) -> Window:
-        before = BeforeInput(lambda: self._asking[0] if self._asking else "", "class:prompt")
-        return Window(BufferControl(self._secret, input_processors=[PasswordProcessor(), before]), height=1)
+    def _password_window(self) -> Window:
+        before = BeforeInput(lambda: self._question[0] if self._question else "", "class:prompt")
+        return Window(BufferControl(self._password_input, input_processors=[PasswordProcessor(), before]), height=1)
 
     # --- the keys -----------------------------------------------------------------------------------------
 
@@ -257,11 +257,11 @@ class ScreenInterface(UserInterface):
             self._lines.scroll(1)  # to the row that says what is being done about it
 
     def _enter(self) -> None:
-        if self._asking:
-            _, then = self._asking
-            secret = self._secret.text
-            self._ask_no_more()
-            then(secret)
+        if self._question:
+            _, on_answer = self._question
+            password = self._password_input.text
+            self._close_question()
+            on_answer(password)
             return
         text = self._input.text
         self._input.append_to_history()
@@ -270,15 +270,15 @@ class ScreenInterface(UserInterface):
         if not submit(self._session, text):
             self._input.insert_text(text)
 
-    def _ask_no_more(self) -> None:
-        self._asking = None
-        self._secret.reset()
+    def _close_question(self) -> None:
+        self._question = None
+        self._password_input.reset()
         self._app.layout.focus(self._input)
 
     def _complete(self) -> None:
         """As a shell does: what is certain at once, else a menu."""
         buffer = self._input
-        if self._asking:
+        if self._question:
             return None
         if buffer.complete_state:
             return buffer.complete_next()
@@ -294,8 +294,8 @@ class ScreenInterface(UserInterface):
 
     def _interrupt(self) -> None:
         """Ctrl-C: give up what is being typed; if there is nothing, leave."""
-        if self._asking:
-            self._ask_no_more()
+        if self._question:
+            self._close_question()
         elif self._input.text:
             self._input.append_to_history()
             self._input.reset()
@@ -304,7 +304,7 @@ class ScreenInterface(UserInterface):
 
     def _end(self) -> None:
         """Ctrl-D: delete a character; if there is nothing, leave."""
-        buffer = self._secret if self._asking else self._input
+        buffer = self._password_input if self._question else self._input
         if buffer.text:
             buffer.delete()
         else:

@@ -92,7 +92,7 @@ class UserInterface:
     def history_added(self, conversation: Conversation, lines: list[Line], was_asked: bool) -> None:
         """There are new lines above the others, oldest first; `was_asked`: by a command."""
 
-    def ask_secret(self, label: str, then: Callable[[str], None]) -> None:
+    def ask_password(self, prompt: str, on_answer: Callable[[str], None]) -> None:
         """Ask for a password without showing it; `then` gets it. Whoever gives up is asked no more."""
 
     def exit(self) -> None:
@@ -281,7 +281,7 @@ class Session:
     def connect(self) -> None:
         """Log in again, with the password that is remembered."""
         if self.client.state is State.OFFLINE and not self._password:
-            self.ui.ask_secret(self.translate(texts.ASK_PASSWORD, name=Peer(self.name)), self._connect_with)
+            self.ui.ask_password(self.translate(texts.ASK_PASSWORD, name=Peer(self.name)), self._connect_with)
         elif self.client.state is State.OFFLINE:
             self.request(self.client.login(self.name, self._password), lambda _: self._is_back(), self._is_not_back)
         else:
