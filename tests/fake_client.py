@@ -16,7 +16,7 @@ from client_api import (
     State,
     SystemEvent,
 )
-from jelly.chat.session import Mailbox, Session, UserInterface
+from jelly.chat.session import JobQueue, Session, UserInterface
 from jelly.chat.texts import Translator
 
 NOW = datetime(2025, 11, 24, 14, 3, tzinfo=UTC)
@@ -73,10 +73,10 @@ class Chat:
 
     def __init__(self, language: str = "en") -> None:
         self.client = FakeClient()
-        mailbox = Mailbox()
-        mailbox.attach(mailbox.run)
+        jobs = JobQueue()
+        jobs.set_wakeup(jobs.run_pending)
         client: Any = self.client
-        self.session = Session(client, Translator(language), mailbox.post, now=lambda: NOW)
+        self.session = Session(client, Translator(language), jobs.post, now=lambda: NOW)
         self.ui = self.session.ui = FakeInterface()
         self.model = self.session.model
         self.session.name, self.session.state = "alice", State.ONLINE

@@ -21,7 +21,7 @@ from faults.process import PATIENCE, ROOT, Program, clean_environment
 from faults.proxy import Proxy
 from jelly.chat import plain
 from jelly.chat.model import MAX_LINES, Kind, Line, Peer
-from jelly.chat.session import Mailbox
+from jelly.chat.session import JobQueue
 
 ENVIRONMENT = {"JELLY_PASSWORD": "pw", "LANG": "C.UTF-8", "LC_ALL": "", "TERM": "dumb"}
 
@@ -97,7 +97,7 @@ def test_history(port: int) -> None:
 def test_history_that_is_not_kept() -> None:
     """A conversation that is full takes no older lines; that does not mean that there are none."""
     chat, target = Chat(), io.StringIO()
-    plain.PlainInterface(chat.session, Mailbox(), io.StringIO(), target)
+    plain.PlainInterface(chat.session, JobQueue(), io.StringIO(), target)
     chat.session.show(Peer("bob"))
     talk = chat.model.current
     for number in range(MAX_LINES):

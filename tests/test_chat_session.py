@@ -19,7 +19,7 @@ from client_api import (
     State,
 )
 from jelly.chat.model import MAX_CHARACTERS, Kind, Mark, Older, Peer
-from jelly.chat.session import Mailbox
+from jelly.chat.session import JobQueue
 
 
 def test_a_message_is_there_at_once() -> None:
@@ -266,19 +266,19 @@ def test_events_of_a_later_server() -> None:
     assert chat.said() == ["the server is going down"]
 
 
-def test_the_mailbox_keeps_the_order() -> None:
+def test_the_job_queue_keeps_the_order() -> None:
     """Jobs from another thread wait until somebody is there, and are done in their order."""
-    mailbox, done = Mailbox(), list[int]()
+    jobs, done = JobQueue(), list[int]()
 
     def post_all() -> None:
         for number in range(100):
-            mailbox.post(partial(done.append, number))
+            jobs.post(partial(done.append, number))
 
     thread = threading.Thread(target=post_all)
     thread.start()
     thread.join()
     assert done == []
-    mailbox.run()
+    jobs.run_pending()
     assert done == list(range(100))
 
 

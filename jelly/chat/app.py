@@ -24,7 +24,7 @@ from jelly.chat.cells import clean
 from jelly.chat.login import NO_CONNECTION, NOT_KNOWN, REJECTED, USAGE, Console, FatalError, LoginDialog
 from jelly.chat.model import Conversation, Kind, Line, Peer
 from jelly.chat.plain import PlainInterface, printed
-from jelly.chat.session import Mailbox, Session
+from jelly.chat.session import JobQueue, Session
 from jelly.chat.texts import LANGUAGES, Translator, is_known, language_of
 
 DEFAULT_SERVER = "jelly://127.0.0.1:20000"
@@ -184,29 +184,29 @@ def _run(options: argparse.Namespace, translate: Translator) -> int:
     if options.send:
         return _send_one(options, translate, console)
     client = _client(options, translate, reconnect=PATIENT)
-    mailbox = Mailbox()
-    session = Session(client, translate, mailbox.post)
+    jobs = JobQueue()
+    session = Session(client, translate, jobs.post)
     try:
         dialog = LoginDialog(client, options.server, translate, console)
         known = dialog.run(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=True)
-        ui = _create_interface(options, translate, session, mailbox)
+        ui = _create_interface(options, translate, session, jobs)
         session.begin(*known)
         ui.run()
     finally:
         client.close()
-    mailbox.run()  # what the last answers said
+    jobs.run_pending()  # what the last answers said
     if count := session.model.undelivered():
         print(translate(texts.STILL_UNDELIVERED, count=count), file=sys.stderr)
     return 0
 
 
-def _create_interface(options: argparse.Namespace, translate: Translator, session: Session, mailbox: Mailbox) -> Any:
+def _create_interface(options: argparse.Namespace, translate: Translator, session: Session, jobs: JobQueue) -> Any:
     has_screen = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     if has_screen and not options.plain:
         if importlib.util.find_spec("prompt_toolkit"):
             from jelly.chat.screen import ScreenInterface
 
-            return ScreenInterface(session, mailbox)
+            return ScreenInterface(session, jobs)
         print(translate(texts.PLAIN_HINT))
     sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
-    return PlainInterface(session, mailbox, sys.stdin, sys.stdout)
+    return PlainInterface(session, jobs, sys.stdin, sys.stdout)

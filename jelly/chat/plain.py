@@ -14,7 +14,7 @@ from jelly.chat import texts
 from jelly.chat.cells import clean, clean_rows, cut
 from jelly.chat.commands import submit
 from jelly.chat.model import Conversation, Kind, Line, Older
-from jelly.chat.session import Mailbox, Session, UserInterface
+from jelly.chat.session import JobQueue, Session, UserInterface
 
 
 def printed(conversation: Conversation, line: Line, is_elsewhere: bool) -> str:
@@ -32,8 +32,8 @@ def printed(conversation: Conversation, line: Line, is_elsewhere: bool) -> str:
 class PlainInterface(UserInterface):
     """The chat line by line."""
 
-    def __init__(self, session: Session, mailbox: Mailbox, source: TextIO, target: TextIO) -> None:
-        self._session, self._mailbox, self._source, self._target = session, mailbox, source, target
+    def __init__(self, session: Session, jobs: JobQueue, source: TextIO, target: TextIO) -> None:
+        self._session, self._jobs, self._source, self._target = session, jobs, source, target
         self._condition = threading.Condition(threading.RLock())
         self._is_exiting = False
         self._day = session.now().date()
@@ -42,15 +42,15 @@ class PlainInterface(UserInterface):
     def run(self) -> None:
         """Read until the end of the input or /quit; wait for the answers."""
         try:
-            self._mailbox.attach(self._take_jobs)
-            self._take_jobs()
+            self._jobs.set_wakeup(self._run_jobs)
+            self._run_jobs()
             while not self._is_exiting and (typed := self._source.readline()):
                 self._submit(typed)
             self._wait_for_answers()
         except KeyboardInterrupt:
             print(file=self._target)
         finally:
-            self._mailbox.attach(None)
+            self._jobs.set_wakeup(None)
 
     def _submit(self, typed: str) -> None:
         """One line at a time, its answer before the next: the output of a script is in its order then."""
@@ -66,9 +66,9 @@ class PlainInterface(UserInterface):
         with self._condition:
             self._condition.wait_for(lambda: not self._session.pending)
 
-    def _take_jobs(self) -> None:
+    def _run_jobs(self) -> None:
         with self._condition:
-            self._mailbox.run()
+            self._jobs.run_pending()
             self._condition.notify_all()
 
     def _print(self, text: str) -> None:

@@ -41,7 +41,7 @@ from jelly.chat import rows, texts
 from jelly.chat.cells import clean
 from jelly.chat.commands import complete, submit
 from jelly.chat.model import Conversation
-from jelly.chat.session import Mailbox, Session, UserInterface
+from jelly.chat.session import JobQueue, Session, UserInterface
 
 MAX_INPUT_ROWS = 5
 DIM = "dim" if "dim" in Attrs._fields else "ansibrightblack"  # prompt_toolkit knows dim from 3.0.52 on
@@ -125,8 +125,8 @@ class ScreenInterface(UserInterface):
 
     has_shortcuts = True
 
-    def __init__(self, session: Session, mailbox: Mailbox) -> None:
-        self._session, self._mailbox = session, mailbox
+    def __init__(self, session: Session, jobs: JobQueue) -> None:
+        self._session, self._jobs = session, jobs
         self._shown = session.model.current
         self._lines = Lines(session)
         self._question: tuple[str, Callable[[str], None]] | None = None
@@ -152,19 +152,19 @@ class ScreenInterface(UserInterface):
         for number in (signal.SIGTERM, signal.SIGHUP):  # so that the terminal is given back as it was
             loop.add_signal_handler(number, self.exit)
 
-        def wake() -> None:
-            loop.call_soon_threadsafe(self._take_jobs)
+        def wakeup() -> None:
+            loop.call_soon_threadsafe(self._run_jobs)
 
-        self._mailbox.attach(wake)
+        self._jobs.set_wakeup(wakeup)
         try:
-            await self._app.run_async(pre_run=self._take_jobs)
+            await self._app.run_async(pre_run=self._run_jobs)
         except EOFError:
             pass  # the terminal is gone
         finally:
-            self._mailbox.attach(None)
+            self._jobs.set_wakeup(None)
 
-    def _take_jobs(self) -> None:
-        self._mailbox.run()
+    def _run_jobs(self) -> None:
+        self._jobs.run_pending()
         self._follow()
         self._app.invalidate()
 

@@ -50,28 +50,28 @@ BACKLOG_TIME = timedelta(seconds=60)
 """For so long after a login, messages from before it count as what came while one was away."""
 
 
-class Mailbox:
+class JobQueue:
     """Jobs for the thread of the user interface, in order. `post` may be called on any thread."""
 
     def __init__(self) -> None:
         self._jobs: deque[Job] = deque()
         self._lock = threading.Lock()
-        self._wake: Job | None = None
+        self._wakeup: Job | None = None
 
     def post(self, job: Job) -> None:
         """Have a job done soon; before `attach`, as soon as there is somebody to do it."""
         with self._lock:
             self._jobs.append(job)
-            wake = self._wake
-        if wake:
-            wake()
+            wakeup = self._wakeup
+        if wakeup:
+            wakeup()
 
-    def attach(self, wake: Job | None) -> None:
+    def set_wakeup(self, wakeup: Job | None) -> None:
         """Say how to wake the user interface, so that it calls `run`; None: it has ended, leave it alone."""
         with self._lock:
-            self._wake = wake
+            self._wakeup = wakeup
 
-    def run(self) -> None:
+    def run_pending(self) -> None:
         """Do what is there."""
         while self._jobs:
             self._jobs.popleft()()
@@ -99,7 +99,7 @@ class UserInterface:
         """End the chat."""
 
 
-class Events(Receiver):
+class EventForwarder(Receiver):
     """Takes what arrives from the client's thread to the session's."""
 
     def __init__(self, session: "Session") -> None:
@@ -139,7 +139,7 @@ class Session:
         self._logged_in_at = now()
         self._away: Counter[Peer] = Counter()
         self._away_line: Line | None = None
-        client.receiver = Events(self)
+        client.receiver = EventForwarder(self)
 
     def begin(self, name: str, password: str) -> None:
         """The first words, right after the login. The password is kept in memory for /connect."""
