@@ -5,11 +5,11 @@ from datetime import timedelta
 import pytest
 from fake_client import NOW
 
-from jelly.chat.model import MAX_CHARACTERS, MAX_LINES, Conversation, Kind, Line, Mark, Model, Older, Peer
+from jelly.chat.model import MAX_CHARACTERS, MAX_LINES, Conversation, DeliveryStatus, Line, LineKind, Model, Older, Peer
 
 
-def line(text: str = "hello", sender: str = "bob", mark: Mark = Mark.NONE) -> Line:
-    return Line(Kind.THEIRS, NOW, text, sender, mark)
+def line(text: str = "hello", sender: str = "bob", status: DeliveryStatus = DeliveryStatus.NONE) -> Line:
+    return Line(LineKind.INCOMING, NOW, text, sender, status)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +96,9 @@ def test_moving_a_line() -> None:
 def test_undelivered() -> None:
     """Failed and not known; not what is on its way."""
     model = Model()
-    for mark in Mark:
-        model[Peer("bob")].add(line(mark=mark))
-    assert [each.mark for each in model[Peer("bob")].undelivered()] == [Mark.FAILED, Mark.UNKNOWN]
+    for status in DeliveryStatus:
+        model[Peer("bob")].add(line(status=status))
+    assert [each.status for each in model[Peer("bob")].undelivered()] == [DeliveryStatus.FAILED, DeliveryStatus.UNKNOWN]
     assert model.undelivered() == 2
 
 
@@ -113,15 +113,15 @@ def test_people() -> None:
 
 def past(id: int, text: str = "", sent_at: int = 0) -> Line:
     """A message that was read back; ours if it says when it was sent."""
-    kind = Kind.OURS if sent_at else Kind.THEIRS
+    kind = LineKind.OUTGOING if sent_at else LineKind.INCOMING
     return Line(kind, NOW, text or str(id), "alice" if sent_at else "bob", id=id, sent_at=sent_at)
 
 
 def test_older_lines() -> None:
     """They stand above the others in their order; what is there already stays where it is, and gets its number."""
     talk = Conversation(Peer("bob"))
-    talk.add(Line(Kind.OURS, NOW, "mine", "alice", sent_at=5))
-    talk.add(Line(Kind.THEIRS, NOW, "seven", "bob", id=7))
+    talk.add(Line(LineKind.OUTGOING, NOW, "mine", "alice", sent_at=5))
+    talk.add(Line(LineKind.INCOMING, NOW, "seven", "bob", id=7))
     page = [past(7, "seven"), past(6, "mine", sent_at=5), past(4, "mine", sent_at=3), past(3)]
     assert [line.id for line in talk.add_older(page, 9)] == [3, 4]
     assert [(line.id, line.text) for line in talk.lines] == [(3, "3"), (4, "mine"), (6, "mine"), (7, "seven")]
@@ -140,16 +140,20 @@ def test_only_as_many_older_lines_as_are_wanted() -> None:
 def test_a_message_of_ours_that_nobody_knew_about() -> None:
     """If it turns up, it was stored: its mark goes. What surely failed is another one."""
     talk = Conversation(Peer("bob"))
-    marks = (Mark.UNKNOWN, Mark.FAILED, Mark.PENDING)
-    for mark in marks:
-        talk.add(Line(Kind.OURS, NOW + timedelta(milliseconds=300), f"mine {mark.name}", "alice", mark, "because"))
-    page = [past(3 + number, f"mine {mark.name}", 5) for number, mark in enumerate(marks)]
+    statuses = (DeliveryStatus.UNKNOWN, DeliveryStatus.FAILED, DeliveryStatus.PENDING)
+    for status in statuses:
+        talk.add(
+            Line(
+                LineKind.OUTGOING, NOW + timedelta(milliseconds=300), f"mine {status.name}", "alice", status, "because"
+            )
+        )
+    page = [past(3 + number, f"mine {status.name}", 5) for number, status in enumerate(statuses)]
     assert [line.text for line in talk.add_older(page, 9)] == ["mine FAILED"]
-    assert [line.mark for line in talk.lines if line.id and line.reason == ""] == [Mark.NONE] * 3
-    assert [line.mark for line in talk.undelivered()] == [Mark.FAILED]
-    old = Line(Kind.OURS, NOW - timedelta(hours=1), "mine UNKNOWN", "alice", sent_at=4)
+    assert [line.status for line in talk.lines if line.id and line.reason == ""] == [DeliveryStatus.NONE] * 3
+    assert [line.status for line in talk.undelivered()] == [DeliveryStatus.FAILED]
+    old = Line(LineKind.OUTGOING, NOW - timedelta(hours=1), "mine UNKNOWN", "alice", sent_at=4)
     old.id = 1
-    talk.add(Line(Kind.OURS, NOW, "mine UNKNOWN", "alice", Mark.UNKNOWN))
+    talk.add(Line(LineKind.OUTGOING, NOW, "mine UNKNOWN", "alice", DeliveryStatus.UNKNOWN))
     assert talk.add_older([old], 9) == [old]
 
 
@@ -157,7 +161,7 @@ def test_after_another_login() -> None:
     """What was told elsewhere is put between, page by page; then it goes on above what had been read."""
     talk = Conversation(Peer("bob"))
     talk.add_older([past(9), past(8)], 9)
-    talk.add(Line(Kind.NOTE, NOW, "connected"))
+    talk.add(Line(LineKind.INFO, NOW, "connected"))
     talk.read_anew()
     talk.read_anew()
     assert (talk.before, talk.hole, talk.was_read_back) == (None, (10, 8), False)
@@ -182,19 +186,19 @@ def test_older_lines_do_not_drop_newer_ones() -> None:
     """When a conversation is full, what is newer counts; and new lines go on dropping the oldest."""
     talk = Conversation(Peer("bob"))
     for number in range(MAX_LINES - 2):
-        talk.add(Line(Kind.THEIRS, NOW, "x", "bob", id=1000 + number))
+        talk.add(Line(LineKind.INCOMING, NOW, "x", "bob", id=1000 + number))
     assert [line.id for line in talk.add_older((past(id) for id in (9, 8, 7)), 9)] == [8, 9]
     assert talk.older is Older.NOT_KEPT
     assert len(talk.lines) == MAX_LINES
     talk.older = Older.NOTHING
-    talk.add(Line(Kind.THEIRS, NOW, "new", "bob"))
+    talk.add(Line(LineKind.INCOMING, NOW, "new", "bob"))
     assert (talk.lines[0].id, talk.lines[-1].text, talk.older) == (9, "new", Older.NOT_KEPT)
 
 
 def test_older_lines_that_are_long() -> None:
     """The characters are counted, too."""
     talk = Conversation(Peer("bob"))
-    talk.add(Line(Kind.THEIRS, NOW, "x" * (MAX_CHARACTERS - 10), "bob"))
+    talk.add(Line(LineKind.INCOMING, NOW, "x" * (MAX_CHARACTERS - 10), "bob"))
     assert [line.id for line in talk.add_older([past(2, "y" * 10), past(1)], 9)] == [2]
 
 

@@ -20,7 +20,7 @@ from client_api import History, PastMessage
 from faults.process import PATIENCE, ROOT, Program, clean_environment
 from faults.proxy import Proxy
 from jelly.chat import plain
-from jelly.chat.model import MAX_LINES, Kind, Line, Peer
+from jelly.chat.model import MAX_LINES, Line, LineKind, Peer
 from jelly.chat.session import JobQueue
 
 ENVIRONMENT = {"JELLY_PASSWORD": "pw", "LANG": "C.UTF-8", "LC_ALL": "", "TERM": "dumb"}
@@ -101,7 +101,7 @@ def test_history_that_is_not_kept() -> None:
     chat.session.show(Peer("bob"))
     talk = chat.model.current
     for number in range(MAX_LINES):
-        talk.add(Line(Kind.THEIRS, NOW, "x", "bob", id=1000 + number))
+        talk.add(Line(LineKind.INCOMING, NOW, "x", "bob", id=1000 + number))
     chat.session.read_back(talk, was_asked=True)
     chat.client.answer(History((PastMessage("bob", "alice", "old", MS, 5),), more=False))
     assert target.getvalue() == "-- more than is kept here\n"

@@ -7,7 +7,7 @@ from fake_client import NOW, Chat
 
 from client_api import Reason, State
 from jelly.chat.cells import width
-from jelly.chat.model import Conversation, Kind, Line, Mark, Older, Peer
+from jelly.chat.model import Conversation, DeliveryStatus, Line, LineKind, Older, Peer
 from jelly.chat.rows import Columns, Row, above, bar, columns_of, prompt, rows_of, view
 
 TODAY = NOW.date()
@@ -25,7 +25,7 @@ def conversation(*lines: Line) -> Conversation:
 
 
 def theirs(text: str, sender: str = "bob") -> Line:
-    return Line(Kind.THEIRS, NOW, text, sender)
+    return Line(LineKind.INCOMING, NOW, text, sender)
 
 
 def test_columns() -> None:
@@ -33,8 +33,8 @@ def test_columns() -> None:
     shown = conversation(
         theirs("hi"),
         theirs("one two three four five six", "王小明"),
-        Line(Kind.OURS, NOW, "well\nyes", "alice", Mark.PENDING),
-        Line(Kind.NOTE, NOW, "bob is online"),
+        Line(LineKind.OUTGOING, NOW, "well\nyes", "alice", DeliveryStatus.PENDING),
+        Line(LineKind.INFO, NOW, "bob is online"),
     )
     rows, _ = view(shown, 40, 20, 0, TODAY)
     assert texts_of(rows) == [
@@ -49,7 +49,9 @@ def test_columns() -> None:
 
 def test_a_message_that_failed() -> None:
     """It has a mark, and the reason below it."""
-    line = Line(Kind.OURS, NOW, "hi", "alice", Mark.FAILED, "not delivered: no such user. /resend tries again")
+    line = Line(
+        LineKind.OUTGOING, NOW, "hi", "alice", DeliveryStatus.FAILED, "not delivered: no such user. /resend tries again"
+    )
     assert texts_of(rows_of(line, Columns(50, 5))) == [
         "14:03 ✗ alice │ hi",
         "              │ not delivered: no such user.",
@@ -59,15 +61,15 @@ def test_a_message_that_failed() -> None:
 
 def test_a_line_changes() -> None:
     """What was drawn before is not shown again when the mark has changed."""
-    line = Line(Kind.OURS, NOW, "hi", "alice", Mark.PENDING)
+    line = Line(LineKind.OUTGOING, NOW, "hi", "alice", DeliveryStatus.PENDING)
     assert "…" in texts_of(rows_of(line, Columns(50, 5)))[0]
-    line.mark = Mark.NONE
+    line.status = DeliveryStatus.NONE
     assert texts_of(rows_of(line, Columns(50, 5))) == ["14:03   alice │ hi"]
 
 
 def test_days() -> None:
     """A row says when the day changes; of today it says nothing."""
-    yesterday = Line(Kind.THEIRS, NOW - timedelta(days=1), "old", "bob")
+    yesterday = Line(LineKind.INCOMING, NOW - timedelta(days=1), "old", "bob")
     rows, _ = view(conversation(yesterday, theirs("new")), 40, 20, 0, TODAY)
     assert [text.strip("─ ") for text in texts_of(rows)] == [
         "2025-11-23",
@@ -99,8 +101,8 @@ def test_no_row_is_wider_than_the_screen(cells: int) -> None:
     shown = conversation(
         theirs("你好 hello\nworld", "王" * 30),
         theirs("word " * 30, "x"),
-        Line(Kind.OURS, NOW, "hi", "alice", Mark.UNKNOWN, "not known " * 5),
-        Line(Kind.ERROR, NOW, "wrong " * 9),
+        Line(LineKind.OUTGOING, NOW, "hi", "alice", DeliveryStatus.UNKNOWN, "not known " * 5),
+        Line(LineKind.ERROR, NOW, "wrong " * 9),
     )
     rows, _ = view(shown, cells, 1000, 0, TODAY)
     room = max(cells, 4)  # two cells of text beside an indent of two: the terminal cuts what is over

@@ -18,7 +18,7 @@ from client_api import (
     ServerFailed,
     State,
 )
-from jelly.chat.model import MAX_CHARACTERS, Kind, Mark, Older, Peer
+from jelly.chat.model import MAX_CHARACTERS, DeliveryStatus, LineKind, Older, Peer
 from jelly.chat.session import JobQueue
 
 
@@ -28,10 +28,10 @@ def test_a_message_is_there_at_once() -> None:
     chat.session.show(Peer("bob"))
     chat.session.send(chat.model.current, "hello")
     (line,) = chat.model.current.lines
-    assert (line.kind, line.sender, line.mark) == (Kind.OURS, "alice", Mark.PENDING)
+    assert (line.kind, line.sender, line.status) == (LineKind.OUTGOING, "alice", DeliveryStatus.PENDING)
     assert chat.session.pending == 1
     chat.client.answer()
-    assert (line.mark, chat.session.pending) == (Mark.NONE, 0)
+    assert (line.status, chat.session.pending) == (DeliveryStatus.NONE, 0)
 
 
 def test_a_message_to_a_group() -> None:
@@ -43,27 +43,27 @@ def test_a_message_to_a_group() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "mark", "reason"),
+    ("error", "status", "reason"),
     [
-        (RequestRejected("no_such_user"), Mark.FAILED, "not delivered: no such user. /resend tries again"),
-        (ConnectionLost("", sent=False), Mark.FAILED, "not delivered: not connected. /resend tries again"),
+        (RequestRejected("no_such_user"), DeliveryStatus.FAILED, "not delivered: no such user. /resend tries again"),
+        (ConnectionLost("", sent=False), DeliveryStatus.FAILED, "not delivered: not connected. /resend tries again"),
         (
             ConnectionLost("", sent=True),
-            Mark.UNKNOWN,
+            DeliveryStatus.UNKNOWN,
             "perhaps delivered: the connection broke. /resend sends it again",
         ),
-        (RequestTimeout(), Mark.UNKNOWN, "perhaps delivered: no answer in time. /resend sends it again"),
-        (ServerFailed(), Mark.UNKNOWN, "perhaps delivered: the server failed. /resend sends it again"),
+        (RequestTimeout(), DeliveryStatus.UNKNOWN, "perhaps delivered: no answer in time. /resend sends it again"),
+        (ServerFailed(), DeliveryStatus.UNKNOWN, "perhaps delivered: the server failed. /resend sends it again"),
     ],
 )
-def test_what_became_of_a_message(error: RequestError, mark: Mark, reason: str) -> None:
+def test_what_became_of_a_message(error: RequestError, status: DeliveryStatus, reason: str) -> None:
     """Failed is what surely was not stored; the rest is not known."""
     chat = Chat()
     chat.session.show(Peer("bob"))
     chat.session.send(chat.model.current, "hello")
     chat.client.refuse(error)
     (line,) = chat.model.current.lines
-    assert (line.mark, line.reason) == (mark, reason)
+    assert (line.status, line.reason) == (status, reason)
 
 
 def test_sending_again() -> None:
@@ -301,7 +301,7 @@ def test_reading_back() -> None:
     assert chat.client.calls == [("history", "bob", {"before": None, "limit": 50})]
     chat.client.answer(page((7, "alice", "hi"), (8, "bob", "hello"), (9, "bob", "now"), more=True))
     assert chat.said() == ["hi", "hello", "now"]
-    assert [line.kind for line in talk.lines] == [Kind.OURS, Kind.THEIRS, Kind.THEIRS]
+    assert [line.kind for line in talk.lines] == [LineKind.OUTGOING, LineKind.INCOMING, LineKind.INCOMING]
     assert (talk.lines[0].at, talk.unread, talk.older) == (NOW, 0, Older.PERHAPS)
     chat.session.read_back(talk, 10)
     assert chat.client.calls[-1] == ("history", "bob", {"before": 7, "limit": 50})
@@ -364,7 +364,7 @@ def test_a_failure_after_the_message_was_read_back() -> None:
     chat.session.send(talk, "mine")
     talk.add_older([chat.session._past(PastMessage("alice", "bob", "mine", MS, 5))], 9)
     chat.client.refuse(RequestTimeout())
-    assert [(line.id, line.mark) for line in talk.lines] == [(5, Mark.NONE)]
+    assert [(line.id, line.status) for line in talk.lines] == [(5, DeliveryStatus.NONE)]
 
 
 def test_what_was_told_elsewhere() -> None:

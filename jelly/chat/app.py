@@ -22,7 +22,7 @@ from client_api import (
 from jelly.chat import texts
 from jelly.chat.cells import clean
 from jelly.chat.login import NO_CONNECTION, NOT_KNOWN, REJECTED, USAGE, Console, FatalError, LoginDialog
-from jelly.chat.model import Conversation, Kind, Line, Peer
+from jelly.chat.model import Conversation, Line, LineKind, Peer
 from jelly.chat.plain import PlainInterface, printed
 from jelly.chat.session import JobQueue, Session
 from jelly.chat.texts import LANGUAGES, Translator, is_known, language_of
@@ -129,7 +129,7 @@ class Unseen(Receiver):
 
     def _take(self, peer: Peer, event: MessageEvent | GroupMessageEvent) -> None:
         if event.id is None:
-            line = Line(Kind.THEIRS, event.written_at, event.content, event.sender)
+            line = Line(LineKind.INCOMING, event.written_at, event.content, event.sender)
             print(printed(Conversation(peer), line, False), flush=True)
         else:
             self.is_over.wait()

@@ -39,16 +39,16 @@ class Peer(NamedTuple):
         return cls(text.removeprefix("@")) if not text.startswith("#") else cls(text[1:], True)
 
 
-class Kind(Enum):
+class LineKind(Enum):
     """Whose words a line is."""
 
-    OURS = "ours"
-    THEIRS = "theirs"
-    NOTE = "note"
+    OUTGOING = "outgoing"
+    INCOMING = "incoming"
+    INFO = "info"
     ERROR = "error"
 
 
-class Mark(Enum):
+class DeliveryStatus(Enum):
     """What became of a message of ours."""
 
     NONE = ""
@@ -57,7 +57,7 @@ class Mark(Enum):
     UNKNOWN = "?"
 
 
-UNDELIVERED = (Mark.FAILED, Mark.UNKNOWN)
+UNDELIVERED = (DeliveryStatus.FAILED, DeliveryStatus.UNKNOWN)
 
 
 class Older(Enum):
@@ -79,11 +79,11 @@ CAN_BE_READ = (Older.PERHAPS, Older.FAILED)
 class Line:
     """One message, or something that the chat says. `text` is as it was written: whoever shows it cleans it."""
 
-    kind: Kind
+    kind: LineKind
     at: datetime
     text: str
     sender: str = ""
-    mark: Mark = Mark.NONE
+    status: DeliveryStatus = DeliveryStatus.NONE
     reason: str = ""
     """Why it is marked, for a person."""
     id: int | None = None
@@ -94,7 +94,7 @@ class Line:
     @property
     def may_be_stored(self) -> bool:
         """Whether it is a message of ours that the server has, or may have."""
-        return self.kind is Kind.OURS and self.mark is not Mark.FAILED
+        return self.kind is LineKind.OUTGOING and self.status is not DeliveryStatus.FAILED
 
 
 def _is_same(line: Line, past: Line) -> bool:
@@ -102,7 +102,7 @@ def _is_same(line: Line, past: Line) -> bool:
 
     Where no answer told when it was sent, it was at the time of the line, or in the same second.
     """
-    if past.kind is not Kind.OURS or line.text != past.text:
+    if past.kind is not LineKind.OUTGOING or line.text != past.text:
         return False
     return line.sent_at == past.sent_at if line.sent_at else abs(line.at - past.at) < timedelta(seconds=1)
 
@@ -164,7 +164,7 @@ class Conversation:
                 pass
             elif same := next((each for each in ours if _is_same(each, line)), None):
                 ours.remove(same)  # written since the chat began: now it has its number, and is known to be stored
-                same.id, same.mark, same.reason = line.id, Mark.NONE, ""
+                same.id, same.status, same.reason = line.id, DeliveryStatus.NONE, ""
             else:
                 place = self._place_of(line)
                 if not place and not self._has_room_above(line):
@@ -231,7 +231,7 @@ class Conversation:
 
     def undelivered(self) -> list[Line]:
         """Our messages that failed, or that nobody knows about."""
-        return [line for line in self.lines if line.mark in UNDELIVERED]
+        return [line for line in self.lines if line.status in UNDELIVERED]
 
 
 class Model:

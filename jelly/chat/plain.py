@@ -13,19 +13,19 @@ from typing import TextIO
 from jelly.chat import texts
 from jelly.chat.cells import clean, clean_rows, cut
 from jelly.chat.commands import submit
-from jelly.chat.model import Conversation, Kind, Line, Older
+from jelly.chat.model import Conversation, Line, LineKind, Older
 from jelly.chat.session import JobQueue, Session, UserInterface
 
 
 def printed(conversation: Conversation, line: Line, is_elsewhere: bool) -> str:
     """A line as it is printed: when, where, who, what; rows after the first are indented."""
     first, *others = clean_rows(line.text)
-    if line.kind in (Kind.OURS, Kind.THEIRS):
+    if line.kind in (LineKind.OUTGOING, LineKind.INCOMING):
         where = f"{conversation.title} " if conversation.peer and conversation.peer.is_group else ""
         first = f"{line.at:%H:%M} {where}{clean(line.sender)}: {first}"
     else:
         where = f"{conversation.title}: " if is_elsewhere and conversation.peer else ""
-        first = f"{'--' if line.kind is Kind.NOTE else '!!'} {where}{first}"
+        first = f"{'--' if line.kind is LineKind.INFO else '!!'} {where}{first}"
     return "\n".join([first, *(f"   {row}" for row in others)])
 
 
@@ -79,7 +79,7 @@ class PlainInterface(UserInterface):
     def line_added(self, conversation: Conversation, line: Line) -> None:
         """Print it. What one has typed oneself stands there already."""
         conversation.unread = 0
-        if line.kind is Kind.OURS:
+        if line.kind is LineKind.OUTGOING:
             return
         self._print_day(line.at.date())
         self._print(printed(conversation, line, conversation is not self._session.model.current))
@@ -102,7 +102,7 @@ class PlainInterface(UserInterface):
 
     def line_undelivered(self, conversation: Conversation, line: Line) -> None:
         text = cut(clean_rows(line.text)[0], 40)
-        self._print(f"{line.mark.value} {conversation.title} < {text}\n   {clean(line.reason)}")
+        self._print(f"{line.status.value} {conversation.title} < {text}\n   {clean(line.reason)}")
 
     def ask_password(self, prompt: str, on_answer: Callable[[str], None]) -> None:
         if self._source.isatty():

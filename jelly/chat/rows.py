@@ -16,7 +16,7 @@ from zlib import crc32
 from client_api import State
 from jelly.chat import texts
 from jelly.chat.cells import ELLIPSIS, align_right, clean, clean_rows, cut, width, wrap
-from jelly.chat.model import UNDELIVERED, Conversation, Kind, Line, Mark, Older
+from jelly.chat.model import UNDELIVERED, Conversation, DeliveryStatus, Line, LineKind, Older
 from jelly.chat.session import ABOVE, Session
 
 Row = list[tuple[str, str]]
@@ -54,7 +54,7 @@ _cache: WeakKeyDictionary[Line, tuple[object, list[Row]]] = WeakKeyDictionary()
 
 def rows_of(line: Line, columns: Columns) -> list[Row]:
     """The rows of one line."""
-    key = (columns, line.at, line.text, line.mark, line.reason)
+    key = (columns, line.at, line.text, line.status, line.reason)
     cached = _cache.get(line)
     if cached is None or cached[0] != key:
         make = _rows_in_columns if columns.names else _rows_without_columns
@@ -64,23 +64,23 @@ def rows_of(line: Line, columns: Columns) -> list[Row]:
 
 
 def _name(line: Line) -> str:
-    return clean(line.sender) if line.kind in (Kind.OURS, Kind.THEIRS) else "--"
+    return clean(line.sender) if line.kind in (LineKind.OUTGOING, LineKind.INCOMING) else "--"
 
 
 def _name_style(line: Line) -> str:
-    if line.kind in (Kind.NOTE, Kind.ERROR):
+    if line.kind in (LineKind.INFO, LineKind.ERROR):
         return "class:dim"
-    return "class:me" if line.kind is Kind.OURS else colour_of(line.sender)
+    return "class:me" if line.kind is LineKind.OUTGOING else colour_of(line.sender)
 
 
 def _text_style(line: Line) -> str:
-    if line.kind is Kind.ERROR:
+    if line.kind is LineKind.ERROR:
         return "class:error"
-    return "class:dim" if line.mark is Mark.PENDING else ""
+    return "class:dim" if line.status is DeliveryStatus.PENDING else ""
 
 
-def _mark_style(mark: Mark) -> str:
-    return "class:error" if mark in UNDELIVERED else "class:dim"
+def _status_style(status: DeliveryStatus) -> str:
+    return "class:error" if status in UNDELIVERED else "class:dim"
 
 
 def _wrapped(text: str, cells: int) -> list[str]:
@@ -90,7 +90,7 @@ def _wrapped(text: str, cells: int) -> list[str]:
 def _rows_in_columns(line: Line, columns: Columns) -> Iterator[Row]:
     head: Row = [
         ("class:dim", line.at.strftime("%H:%M ")),
-        (_mark_style(line.mark), f"{line.mark.value:1} "),
+        (_status_style(line.status), f"{line.status.value:1} "),
         (_name_style(line), align_right(_name(line), columns.names)),
     ]
     beside: Row = [("", " " * (columns.names + 8))]
@@ -100,19 +100,19 @@ def _rows_in_columns(line: Line, columns: Columns) -> Iterator[Row]:
         yield [*(beside if number else head), bar, (style, text)]
     if line.reason:
         for text in _wrapped(line.reason, columns.text):
-            yield [*beside, bar, (_mark_style(line.mark), text)]
+            yield [*beside, bar, (_status_style(line.status), text)]
 
 
 def _rows_without_columns(line: Line, columns: Columns) -> Iterator[Row]:
     name = cut(_name(line), max(2, columns.width // 3))
-    head = f"{line.mark.value}{name}: " if line.kind in (Kind.OURS, Kind.THEIRS) else f"{name} "
+    head = f"{line.status.value}{name}: " if line.kind in (LineKind.OUTGOING, LineKind.INCOMING) else f"{name} "
     first, *others = _wrapped(" " * max(0, width(head) - 2) + line.text, columns.text)
     yield [(_name_style(line), head), (_text_style(line), first[max(0, width(head) - 2) :])]
     for text in others:
         yield [("", "  "), (_text_style(line), text)]
     if line.reason:
         for text in _wrapped(line.reason, columns.text):
-            yield [("", "  "), (_mark_style(line.mark), text)]
+            yield [("", "  "), (_status_style(line.status), text)]
 
 
 def _dividing(text: str, cells: int) -> Row:

@@ -29,7 +29,7 @@ from client_api import (
     SystemEvent,
 )
 from jelly.chat import texts
-from jelly.chat.model import CAN_BE_READ, Conversation, Kind, Line, Mark, Model, Older, Peer
+from jelly.chat.model import CAN_BE_READ, Conversation, DeliveryStatus, Line, LineKind, Model, Older, Peer
 from jelly.chat.texts import Text, Translator, is_known
 
 T = TypeVar("T")
@@ -150,7 +150,7 @@ class Session:
 
     # --- lines --------------------------------------------------------------------------------------------
 
-    def note(self, text: str, where: Conversation | None = None, kind: Kind = Kind.NOTE) -> Line:
+    def note(self, text: str, where: Conversation | None = None, kind: LineKind = LineKind.INFO) -> Line:
         """The chat says something, in a conversation or else in the one that is shown."""
         conversation = where or self.model.current
         line = conversation.add(Line(kind, self.now(), text))
@@ -159,7 +159,7 @@ class Session:
 
     def fail(self, text: str, where: Conversation | None = None) -> None:
         """The chat says what went wrong."""
-        self.note(text, where, Kind.ERROR)
+        self.note(text, where, LineKind.ERROR)
 
     def show(self, peer: Peer) -> None:
         """Turn to somebody."""
@@ -182,7 +182,7 @@ class Session:
 
     def send(self, conversation: Conversation, text: str) -> None:
         """Write to a conversation; the line is there at once, and marked until the message is stored."""
-        line = conversation.add(Line(Kind.OURS, self.now(), text, self.name, Mark.PENDING))
+        line = conversation.add(Line(LineKind.OUTGOING, self.now(), text, self.name, DeliveryStatus.PENDING))
         self.ui.line_added(conversation, line)
         self._transmit(conversation, line)
 
@@ -190,7 +190,7 @@ class Session:
         """Send again what is marked, in its order; return how many there were."""
         lines = conversation.undelivered()
         for line in lines:
-            line.at, line.mark, line.reason = self.now(), Mark.PENDING, ""
+            line.at, line.status, line.reason = self.now(), DeliveryStatus.PENDING, ""
             conversation.move_to_end(line)
             self._transmit(conversation, line)
         return len(lines)
@@ -201,13 +201,13 @@ class Session:
         send = self.client.send_group_message if is_group else self.client.send_message
 
         def stored(sent: Sent) -> None:
-            line.mark, line.sent_at = Mark.NONE, sent.time
+            line.status, line.sent_at = DeliveryStatus.NONE, sent.time
 
         def failed(error: BaseException) -> None:
             if line.id is not None:
                 return  # it was read back meanwhile, so it is stored
             known = is_known(error)
-            line.mark = Mark.FAILED if known else Mark.UNKNOWN
+            line.status = DeliveryStatus.FAILED if known else DeliveryStatus.UNKNOWN
             text = texts.NOT_DELIVERED if known else texts.PERHAPS_DELIVERED
             line.reason = self.translate(text, reason=self.translate.describe_error(error))
             self.ui.line_undelivered(conversation, line)
@@ -252,7 +252,9 @@ class Session:
 
     def _past(self, message: PastMessage) -> Line:
         is_ours = message.sender == self.name
-        line = Line(Kind.OURS if is_ours else Kind.THEIRS, message.written_at, message.content, message.sender)
+        line = Line(
+            LineKind.OUTGOING if is_ours else LineKind.INCOMING, message.written_at, message.content, message.sender
+        )
         line.id, line.sent_at = message.id, message.time if is_ours else 0
         return line
 
@@ -359,7 +361,7 @@ class Session:
         """Somebody wrote."""
         is_new = peer not in self.model.conversations
         conversation = self.model[peer]
-        line = Line(Kind.THEIRS, event.written_at, event.content, event.sender, id=event.id)
+        line = Line(LineKind.INCOMING, event.written_at, event.content, event.sender, id=event.id)
         if not self.model.received(conversation, line):
             return
         self.ui.line_added(conversation, line)
