@@ -102,7 +102,7 @@ def test_history_that_is_not_kept() -> None:
     talk = chat.model.current
     for number in range(MAX_LINES):
         talk.add(Line(LineKind.INCOMING, NOW, "x", "bob", id=1000 + number))
-    chat.session.read_back(talk, was_asked=True)
+    chat.session.load_history(talk, by_command=True)
     chat.client.answer(History((PastMessage("bob", "alice", "old", MS, 5),), more=False))
     assert target.getvalue() == "-- more than is kept here\n"
 

@@ -7,7 +7,7 @@ from fake_client import NOW, Chat
 
 from client_api import Reason, State
 from jelly.chat.cells import width
-from jelly.chat.model import Conversation, DeliveryStatus, Line, LineKind, Older, Peer
+from jelly.chat.model import Conversation, DeliveryStatus, HistoryState, Line, LineKind, Peer
 from jelly.chat.rows import Columns, Row, above, bar, columns_of, prompt, rows_of, view
 
 TODAY = NOW.date()
@@ -82,7 +82,7 @@ def test_days() -> None:
 def test_where_the_new_ones_begin() -> None:
     """A row says it, unless there is nothing above; it is as wide as the screen."""
     shown = conversation(theirs("old"), theirs("one"), theirs("two"))
-    shown.first_new = shown.lines[1]
+    shown.first_unread = shown.lines[1]
     rows, _ = view(shown, 40, 20, 0, TODAY, "新消息")
     assert [text.strip("─ ") for text in texts_of(rows)] == [
         "14:03   bob │ old",
@@ -91,7 +91,7 @@ def test_where_the_new_ones_begin() -> None:
         "14:03   bob │ two",
     ]
     assert width(texts_of(rows)[1]) == 40
-    shown.first_new = shown.lines[0]
+    shown.first_unread = shown.lines[0]
     assert len(view(shown, 40, 20, 0, TODAY)[0]) == 3
 
 
@@ -123,8 +123,8 @@ def test_scrolling() -> None:
 def test_names_do_not_take_the_screen() -> None:
     """A long name is cut; on a narrow screen there are no columns at all."""
     shown = conversation(theirs("hi", "a" * 32))
-    assert columns_of(shown, 80).names == 16
-    assert columns_of(shown, 39).names == 0
+    assert columns_of(shown, 80).name_width == 16
+    assert columns_of(shown, 39).name_width == 0
     assert texts_of(view(shown, 30, 5, 0, TODAY)[0]) == ["aaaaaaaaa…: hi"]
 
 
@@ -178,13 +178,16 @@ def test_what_is_above() -> None:
     chat = Chat()
     assert above(chat.session) == ""
     chat.session.show(Peer("bob"))
-    chat.model.current.why_failed = "not a member of this group"
+    chat.model.current.history_error = "not a member of this group"
     said = {}
-    for older in Older:
-        chat.model.current.older = older
-        said[older] = above(chat.session)
+    for state in HistoryState:
+        chat.model.current.history_state = state
+        said[state] = above(chat.session)
     assert said == {
-        Older.PERHAPS: "", Older.UNAVAILABLE: "this server cannot say what was said before",
-        Older.FAILED: "earlier messages: not a member of this group", Older.LOADING: "reading what was said before",
-        Older.NOTHING: "nothing was said before this", Older.NOT_KEPT: "more than is kept here",
-    }  # fmt: skip
+        HistoryState.MAYBE_MORE: "",
+        HistoryState.UNSUPPORTED: "this server cannot say what was said before",
+        HistoryState.FAILED: "earlier messages: not a member of this group",
+        HistoryState.LOADING: "reading what was said before",
+        HistoryState.COMPLETE: "nothing was said before this",
+        HistoryState.TRUNCATED: "more than is kept here",
+    }

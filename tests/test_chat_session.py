@@ -18,7 +18,7 @@ from client_api import (
     ServerFailed,
     State,
 )
-from jelly.chat.model import MAX_CHARACTERS, DeliveryStatus, LineKind, Older, Peer
+from jelly.chat.model import MAX_CHARACTERS, DeliveryStatus, HistoryState, LineKind, Peer
 from jelly.chat.session import JobQueue
 
 
@@ -296,18 +296,18 @@ def test_reading_back() -> None:
     chat.session.show(Peer("bob"))
     talk = chat.model.current
     chat.receive("bob", "now", id=9)
-    chat.session.read_back(talk, 2)
-    chat.session.read_back(talk)  # it is under way
+    chat.session.load_history(talk, 2)
+    chat.session.load_history(talk)  # it is under way
     assert chat.client.calls == [("history", "bob", {"before": None, "limit": 50})]
     chat.client.answer(page((7, "alice", "hi"), (8, "bob", "hello"), (9, "bob", "now"), more=True))
     assert chat.said() == ["hi", "hello", "now"]
     assert [line.kind for line in talk.lines] == [LineKind.OUTGOING, LineKind.INCOMING, LineKind.INCOMING]
-    assert (talk.lines[0].at, talk.unread, talk.older) == (NOW, 0, Older.PERHAPS)
-    chat.session.read_back(talk, 10)
+    assert (talk.lines[0].at, talk.unread, talk.history_state) == (NOW, 0, HistoryState.MAYBE_MORE)
+    chat.session.load_history(talk, 10)
     assert chat.client.calls[-1] == ("history", "bob", {"before": 7, "limit": 50})
     chat.client.answer(page())
-    assert talk.older is Older.NOTHING
-    chat.session.read_back(talk)
+    assert talk.history_state is HistoryState.COMPLETE
+    chat.session.load_history(talk)
     assert len(chat.client.calls) == 2
 
 
@@ -318,7 +318,7 @@ def test_reading_back_what_is_here_already() -> None:
     talk = chat.model.current
     chat.session.send(talk, "one")
     chat.client.answer()
-    chat.session.read_back(talk)
+    chat.session.load_history(talk)
     chat.client.answer(page((5, "alice", "one"), more=True))
     assert chat.client.calls[1:] == [
         ("group_history", "team", {"before": None, "limit": 50}),
@@ -335,25 +335,25 @@ def test_reading_back_in_vain() -> None:
     chat = Chat()
     chat.session.show(Peer("bob"))
     talk = chat.model.current
-    chat.session.read_back(talk)
+    chat.session.load_history(talk)
     chat.client.refuse(ConnectionLost("", sent=False))
-    assert (chat.said(), talk.was_read_back, talk.why_failed) == ([], False, "not connected")
-    chat.session.read_back(talk, was_asked=True)
+    assert (chat.said(), talk.is_history_requested, talk.history_error) == ([], False, "not connected")
+    chat.session.load_history(talk, by_command=True)
     chat.client.refuse(ConnectionLost("", sent=False))
     assert chat.said() == ["/history: not connected"]
-    chat.session.read_back(talk, was_asked=True)
+    chat.session.load_history(talk, by_command=True)
     chat.client.refuse("unknown_type")
     assert chat.said()[1:] == ["this server cannot say what was said before"]
-    assert talk.older is Older.UNAVAILABLE
+    assert talk.history_state is HistoryState.UNSUPPORTED
 
 
 def test_reading_back_an_empty_page() -> None:
     """It is the end, whatever the server says of more."""
     chat = Chat()
     chat.session.show(Peer("bob"))
-    chat.session.read_back(chat.model.current)
+    chat.session.load_history(chat.model.current)
     chat.client.answer(page(more=True))
-    assert (chat.model.current.older, len(chat.client.calls)) == (Older.NOTHING, 1)
+    assert (chat.model.current.history_state, len(chat.client.calls)) == (HistoryState.COMPLETE, 1)
 
 
 def test_a_failure_after_the_message_was_read_back() -> None:
@@ -362,7 +362,7 @@ def test_a_failure_after_the_message_was_read_back() -> None:
     chat.session.show(Peer("bob"))
     talk = chat.model.current
     chat.session.send(talk, "mine")
-    talk.add_older([chat.session._past(PastMessage("alice", "bob", "mine", MS, 5))], 9)
+    talk.add_history([chat.session._line_from_history(PastMessage("alice", "bob", "mine", MS, 5))], 9)
     chat.client.refuse(RequestTimeout())
     assert [(line.id, line.status) for line in talk.lines] == [(5, DeliveryStatus.NONE)]
 
@@ -375,7 +375,7 @@ def test_what_was_told_elsewhere() -> None:
     chat.client.answer({})
     for name in ("carol", "bob"):
         chat.session.show(Peer(name))
-        chat.session.read_back(chat.model.current)
+        chat.session.load_history(chat.model.current)
         chat.client.answer(page((1, name, "first")))
     chat.connection(State.OFFLINE, Reason.TAKEN_OVER)
     chat.session.connect()
@@ -390,7 +390,7 @@ def test_what_was_told_elsewhere() -> None:
     chat.client.answer(page())
     said = [text for text in chat.said() if "connect" not in text]
     assert said == ["first", "missed too", "missed", "from elsewhere"]
-    assert [each.was_read_back for each in chat.model][1:] == [False, True]
+    assert [each.is_history_requested for each in chat.model][1:] == [False, True]
 
 
 def test_reading_back_while_what_is_here_is_forgotten() -> None:
@@ -400,7 +400,7 @@ def test_reading_back_while_what_is_here_is_forgotten() -> None:
     talk = chat.model.current
     chat.receive("bob", "x" * (MAX_CHARACTERS // 2), id=10)
     chat.receive("bob", "y", id=11)
-    chat.session.read_back(talk)
+    chat.session.load_history(talk)
     chat.receive("bob", "z" * (MAX_CHARACTERS // 2), id=12)
     chat.client.answer(page((9, "bob", "before")))
-    assert ([line.id for line in talk.lines], talk.older) == ([11, 12], Older.NOT_KEPT)
+    assert ([line.id for line in talk.lines], talk.history_state) == ([11, 12], HistoryState.TRUNCATED)

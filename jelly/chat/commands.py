@@ -13,8 +13,8 @@ from typing import Any
 from client_api import ErrorCode, Group, Profile, RequestError
 from jelly.chat import texts
 from jelly.chat.cells import clean
-from jelly.chat.model import CAN_BE_READ, Conversation, Peer
-from jelly.chat.session import ABOVE, PAGE, Session
+from jelly.chat.model import LOADABLE, Conversation, Peer
+from jelly.chat.session import HISTORY_TEXTS, PAGE, Session
 
 Complete = Callable[[Session, str], Iterable[str]]
 Members = tuple[str, ...]
@@ -144,10 +144,10 @@ def _history(session: Session, rest: str) -> None:
         return session.fail(session.translate(texts.NOBODY_TO_WRITE_TO))
     if rest and not (re.fullmatch(r"[0-9]{1,3}", rest) and 1 <= int(rest) <= MAX_PAGE):
         raise UsageError
-    if conversation.older in CAN_BE_READ:
-        session.read_back(conversation, int(rest) if rest else PAGE, was_asked=True)
+    if conversation.history_state in LOADABLE:
+        session.load_history(conversation, int(rest) if rest else PAGE, by_command=True)
     else:
-        session.note(session.translate(ABOVE[conversation.older]))
+        session.note(session.translate(HISTORY_TEXTS[conversation.history_state]))
     return None
 
 

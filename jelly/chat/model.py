@@ -60,18 +60,18 @@ class DeliveryStatus(Enum):
 UNDELIVERED = (DeliveryStatus.FAILED, DeliveryStatus.UNKNOWN)
 
 
-class Older(Enum):
+class HistoryState(Enum):
     """What is above the oldest line of a conversation."""
 
-    PERHAPS = "perhaps more"
+    MAYBE_MORE = "perhaps more"
     LOADING = "being asked for"
-    NOTHING = "nothing"
-    NOT_KEPT = "more than is kept here"
-    UNAVAILABLE = "this server does not tell"
+    COMPLETE = "nothing"
+    TRUNCATED = "more than is kept here"
+    UNSUPPORTED = "this server does not tell"
     FAILED = "perhaps more: it was asked for in vain"
 
 
-CAN_BE_READ = (Older.PERHAPS, Older.FAILED)
+LOADABLE = (HistoryState.MAYBE_MORE, HistoryState.FAILED)
 """What there is to ask for."""
 
 
@@ -114,21 +114,21 @@ class Conversation:
     peer: Peer | None
     lines: deque[Line] = field(default_factory=deque)
     unread: int = 0
-    first_new: Line | None = None
+    first_unread: Line | None = None
     """The first line that was unread, until one turns away from it again."""
     draft: str = ""
     """What was typed here and not sent, while another conversation is shown."""
-    names: int = 2
+    name_width: int = 2
     """Cells that the widest name in it takes."""
-    characters: int = 0
-    older: Older = Older.PERHAPS
-    was_read_back: bool = False
+    character_count: int = 0
+    history_state: HistoryState = HistoryState.MAYBE_MORE
+    is_history_requested: bool = False
     """Whether older lines were asked for, since one can see it."""
-    why_failed: str = ""
+    history_error: str = ""
     """Why older lines could not be read, for a person."""
-    before: int | None = None
+    history_cursor: int | None = None
     """The next page has messages with numbers smaller than this; None: the newest ones."""
-    hole: tuple[int, int] | None = None
+    gap: tuple[int, int] | None = None
     """Since another login: the number below which everything is here, and the one before which to go on then."""
 
     @property
@@ -139,16 +139,16 @@ class Conversation:
     def add(self, line: Line) -> Line:
         """Put a line at the end; the oldest ones make room for it."""
         self.lines.append(line)
-        self._count(line)
-        self._make_room()
+        self._measure(line)
+        self._drop_oldest()
         return line
 
-    def _make_room(self) -> None:
+    def _drop_oldest(self) -> None:
         while self.is_full and len(self.lines) > 1:
-            self.characters -= len(self.lines.popleft().text)
-            self.older = Older.NOT_KEPT
+            self.character_count -= len(self.lines.popleft().text)
+            self.history_state = HistoryState.TRUNCATED
 
-    def add_older(self, lines: Iterable[Line], wanted: int) -> list[Line]:
+    def add_history(self, lines: Iterable[Line], wanted: int) -> list[Line]:
         """Put the lines of a page where their numbers belong, mostly on top, until so many are new; return those.
 
         They come newest first. When the conversation is full there is no room on top of it: the new ones count.
@@ -157,8 +157,8 @@ class Conversation:
         ours = [line for line in self.lines if line.may_be_stored and line.id is None]
         added: list[Line] = []
         for line in lines:
-            if len(added) >= wanted and not self.hole:
-                self.older = Older.PERHAPS
+            if len(added) >= wanted and not self.gap:
+                self.history_state = HistoryState.MAYBE_MORE
                 break
             if line.id in known:
                 pass
@@ -166,48 +166,48 @@ class Conversation:
                 ours.remove(same)  # written since the chat began: now it has its number, and is known to be stored
                 same.id, same.status, same.reason = line.id, DeliveryStatus.NONE, ""
             else:
-                place = self._place_of(line)
-                if not place and not self._has_room_above(line):
-                    self.older = Older.NOT_KEPT
+                position = self._insert_position(line)
+                if not position and not self._has_room_above(line):
+                    self.history_state = HistoryState.TRUNCATED
                     break
-                self.lines.insert(place, line)
-                self._count(line)
+                self.lines.insert(position, line)
+                self._measure(line)
                 added.append(line)
-            self.before = line.id
-            if self._closes_hole(line):
+            self.history_cursor = line.id
+            if self._closes_gap(line):
                 break
-        self._make_room()
+        self._drop_oldest()
         return added[::-1]
 
     def _has_room_above(self, line: Line) -> bool:
         """Not where lines were dropped: not even for a small one, since they would lack between it and the rest."""
-        is_full = len(self.lines) >= MAX_LINES or self.characters + len(line.text) > MAX_CHARACTERS
-        return self.older is not Older.NOT_KEPT and not is_full
+        is_full = len(self.lines) >= MAX_LINES or self.character_count + len(line.text) > MAX_CHARACTERS
+        return self.history_state is not HistoryState.TRUNCATED and not is_full
 
-    def _closes_hole(self, line: Line) -> bool:
+    def _closes_gap(self, line: Line) -> bool:
         """Whether pages have come to what was here before another login; then they go on where they had ended."""
         assert line.id is not None
-        if self.hole is None or line.id >= self.hole[0]:
+        if self.gap is None or line.id >= self.gap[0]:
             return False
-        self.before, self.hole, self.older = min(line.id, self.hole[1]), None, Older.PERHAPS
+        self.history_cursor, self.gap, self.history_state = min(line.id, self.gap[1]), None, HistoryState.MAYBE_MORE
         return True
 
-    def _place_of(self, line: Line) -> int:
+    def _insert_position(self, line: Line) -> int:
         """Before the first line with a greater number; if there is none, after those with smaller ones, else on top."""
         assert line.id is not None
-        numbered = [(place, each.id) for place, each in enumerate(self.lines) if each.id is not None]
-        return next((place for place, id in numbered if id > line.id), len(self.lines) if numbered else 0)
+        numbered = [(position, each.id) for position, each in enumerate(self.lines) if each.id is not None]
+        return next((position for position, id in numbered if id > line.id), len(self.lines) if numbered else 0)
 
-    def read_anew(self) -> None:
+    def restart_history(self) -> None:
         """There was another login: what went on meanwhile was told elsewhere, so pages begin with the newest again."""
         newest = max((line.id for line in self.lines if line.id is not None), default=None)
-        if self.hole is None and newest is not None:
-            self.hole = newest + 1, self.before or newest + 1
-        self.before, self.was_read_back = None, False
-        if self.older is not Older.UNAVAILABLE:
-            self.older = Older.PERHAPS
+        if self.gap is None and newest is not None:
+            self.gap = newest + 1, self.history_cursor or newest + 1
+        self.history_cursor, self.is_history_requested = None, False
+        if self.history_state is not HistoryState.UNSUPPORTED:
+            self.history_state = HistoryState.MAYBE_MORE
 
-    def has(self, id: int | None) -> bool:
+    def has_message(self, id: int | None) -> bool:
         """Whether a message of this number is here. (Numbers grow from line to line, so the last few tell.)"""
         if id is None:
             return False
@@ -216,17 +216,17 @@ class Conversation:
     @property
     def is_full(self) -> bool:
         """Whether there is more than is kept."""
-        return len(self.lines) > MAX_LINES or self.characters > MAX_CHARACTERS
+        return len(self.lines) > MAX_LINES or self.character_count > MAX_CHARACTERS
 
-    def _count(self, line: Line) -> None:
-        self.names = max(self.names, width(clean(line.sender)))
-        self.characters += len(line.text)
+    def _measure(self, line: Line) -> None:
+        self.name_width = max(self.name_width, width(clean(line.sender)))
+        self.character_count += len(line.text)
 
     def move_to_end(self, line: Line) -> None:
         """Put a line at the end that may already stand somewhere."""
         if line in self.lines:
             self.lines.remove(line)
-            self.characters -= len(line.text)
+            self.character_count -= len(line.text)
         self.add(line)
 
     def undelivered(self) -> list[Line]:
@@ -258,7 +258,7 @@ class Model:
     def show(self, conversation: Conversation) -> None:
         """Turn to a conversation: what it holds is read."""
         if conversation is not self.current:
-            self.current.first_new = None
+            self.current.first_unread = None
         self.current = conversation
         conversation.unread = 0
 
@@ -277,7 +277,7 @@ class Model:
 
         False if it is there already: it was read back before it arrived.
         """
-        if conversation.has(line.id):
+        if conversation.has_message(line.id):
             return False
         conversation.add(line)
         self.count(conversation, line)
@@ -288,7 +288,7 @@ class Model:
         if conversation is self.current:
             return
         if not conversation.unread:
-            conversation.first_new = line
+            conversation.first_unread = line
         conversation.unread += 1
 
     def undelivered(self) -> int:

@@ -13,7 +13,7 @@ from typing import TextIO
 from jelly.chat import texts
 from jelly.chat.cells import clean, clean_rows, cut
 from jelly.chat.commands import submit
-from jelly.chat.model import Conversation, Line, LineKind, Older
+from jelly.chat.model import Conversation, HistoryState, Line, LineKind
 from jelly.chat.session import JobQueue, Session, UserInterface
 
 
@@ -89,11 +89,11 @@ class PlainInterface(UserInterface):
             self._day = day
             self._print(f"── {day.isoformat()} ──")
 
-    def history_added(self, conversation: Conversation, lines: list[Line], was_asked: bool) -> None:
+    def history_added(self, conversation: Conversation, lines: list[Line], by_command: bool) -> None:
         """Print it between two rules, with dates: it stands below what is newer."""
         translate = self._session.translate
         if not lines:
-            is_more = conversation.older is Older.NOT_KEPT
+            is_more = conversation.history_state is HistoryState.TRUNCATED
             return self._print(f"-- {translate(texts.NOT_KEPT if is_more else texts.BEGINNING)}")
         self._print(f"── {translate(texts.HISTORY_OF, name=conversation.title)} ──")
         for line in lines:

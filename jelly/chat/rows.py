@@ -16,8 +16,8 @@ from zlib import crc32
 from client_api import State
 from jelly.chat import texts
 from jelly.chat.cells import ELLIPSIS, align_right, clean, clean_rows, cut, width, wrap
-from jelly.chat.model import UNDELIVERED, Conversation, DeliveryStatus, Line, LineKind, Older
-from jelly.chat.session import ABOVE, Session
+from jelly.chat.model import UNDELIVERED, Conversation, DeliveryStatus, HistoryState, Line, LineKind
+from jelly.chat.session import HISTORY_TEXTS, Session
 
 Row = list[tuple[str, str]]
 
@@ -31,17 +31,17 @@ class Columns(NamedTuple):
     """How many cells a row has, and how many of them are for the name (0: there are no columns)."""
 
     width: int
-    names: int
+    name_width: int
 
     @property
     def text(self) -> int:
         """Cells for the text."""
-        return self.width - (self.names + 11 if self.names else 2)
+        return self.width - (self.name_width + 11 if self.name_width else 2)
 
 
 def columns_of(conversation: Conversation, width: int) -> Columns:
     """How a conversation is laid out."""
-    return Columns(width, min(conversation.names, WIDEST_NAME, width // 4) if width >= NARROW else 0)
+    return Columns(width, min(conversation.name_width, WIDEST_NAME, width // 4) if width >= NARROW else 0)
 
 
 def colour_of(name: str) -> str:
@@ -57,7 +57,7 @@ def rows_of(line: Line, columns: Columns) -> list[Row]:
     key = (columns, line.at, line.text, line.status, line.reason)
     cached = _cache.get(line)
     if cached is None or cached[0] != key:
-        make = _rows_in_columns if columns.names else _rows_without_columns
+        make = _rows_in_columns if columns.name_width else _rows_without_columns
         cached = (key, list(make(line, columns)))
         _cache[line] = cached
     return cached[1]
@@ -91,9 +91,9 @@ def _rows_in_columns(line: Line, columns: Columns) -> Iterator[Row]:
     head: Row = [
         ("class:dim", line.at.strftime("%H:%M ")),
         (_status_style(line.status), f"{line.status.value:1} "),
-        (_name_style(line), align_right(_name(line), columns.names)),
+        (_name_style(line), align_right(_name(line), columns.name_width)),
     ]
-    beside: Row = [("", " " * (columns.names + 8))]
+    beside: Row = [("", " " * (columns.name_width + 8))]
     bar = ("class:dim", " │ ")
     style = _text_style(line)
     for number, text in enumerate(_wrapped(line.text, columns.text)):
@@ -136,7 +136,7 @@ def view(
         if len(upwards) >= height + offset:
             break
         upwards.extend(reversed(rows_of(lines[place], columns)))
-        if place and lines[place] is conversation.first_new:
+        if place and lines[place] is conversation.first_unread:
             upwards.append(_dividing(new, width))
         day = lines[place].at.date()
         if day != (lines[place - 1].at.date() if place else today):
@@ -151,9 +151,9 @@ def view(
 def above(session: Session) -> str:
     """What stands above the oldest line of the conversation that is shown: what there is to know about older ones."""
     conversation = session.model.current
-    if conversation.peer is None or conversation.older is Older.PERHAPS:
+    if conversation.peer is None or conversation.history_state is HistoryState.MAYBE_MORE:
         return ""
-    return session.translate(ABOVE[conversation.older], reason=conversation.why_failed)
+    return session.translate(HISTORY_TEXTS[conversation.history_state], reason=conversation.history_error)
 
 
 # --- the status bar -----------------------------------------------------------------------------------------

@@ -174,8 +174,8 @@ class ScreenInterface(UserInterface):
         if conversation is self._shown:
             self._lines.stay(conversation)
 
-    def history_added(self, conversation: Conversation, lines: list[Any], was_asked: bool) -> None:
-        if was_asked and conversation is self._shown:
+    def history_added(self, conversation: Conversation, lines: list[Any], by_command: bool) -> None:
+        if by_command and conversation is self._shown:
             self._lines.scroll(10**9)  # rows are counted from the end, so else nothing moves
 
     def ask_password(self, prompt: str, on_answer: Callable[[str], None]) -> None:
@@ -253,7 +253,7 @@ class ScreenInterface(UserInterface):
     def _scroll(self, count: int) -> None:
         """Scroll; whoever wants to go beyond the oldest line gets older ones above it, and stays where he is."""
         if self._lines.scroll(count) and count > 0:
-            self._session.read_back(self._shown)
+            self._session.load_history(self._shown)
             self._lines.scroll(1)  # to the row that says what is being done about it
 
     def _enter(self) -> None:
@@ -330,5 +330,5 @@ class ScreenInterface(UserInterface):
                 current.draft = ""
             self._shown = current
             self._lines.offset = 0
-            if not current.was_read_back:
-                self._session.read_back(current)
+            if not current.is_history_requested:
+                self._session.load_history(current)

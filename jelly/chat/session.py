@@ -29,7 +29,7 @@ from client_api import (
     SystemEvent,
 )
 from jelly.chat import texts
-from jelly.chat.model import CAN_BE_READ, Conversation, DeliveryStatus, Line, LineKind, Model, Older, Peer
+from jelly.chat.model import LOADABLE, Conversation, DeliveryStatus, HistoryState, Line, LineKind, Model, Peer
 from jelly.chat.texts import Text, Translator, is_known
 
 T = TypeVar("T")
@@ -38,12 +38,12 @@ Job = Callable[[], None]
 
 PAGE = 50
 """So many earlier messages are read back at a time."""
-ABOVE = {
-    Older.LOADING: texts.LOADING,
-    Older.NOTHING: texts.BEGINNING,
-    Older.NOT_KEPT: texts.NOT_KEPT,
-    Older.UNAVAILABLE: texts.NO_HISTORY,
-    Older.FAILED: texts.CANNOT_READ_BACK,
+HISTORY_TEXTS = {
+    HistoryState.LOADING: texts.LOADING,
+    HistoryState.COMPLETE: texts.BEGINNING,
+    HistoryState.TRUNCATED: texts.NOT_KEPT,
+    HistoryState.UNSUPPORTED: texts.NO_HISTORY,
+    HistoryState.FAILED: texts.CANNOT_READ_BACK,
 }
 """What there is to say about older lines, but for Older.PERHAPS."""
 BACKLOG_TIME = timedelta(seconds=60)
@@ -89,7 +89,7 @@ class UserInterface:
     def line_undelivered(self, conversation: Conversation, line: Line) -> None:
         """It is known what became of a message of ours, and it is nothing good."""
 
-    def history_added(self, conversation: Conversation, lines: list[Line], was_asked: bool) -> None:
+    def history_added(self, conversation: Conversation, lines: list[Line], by_command: bool) -> None:
         """There are new lines above the others, oldest first; `was_asked`: by a command."""
 
     def ask_password(self, prompt: str, on_answer: Callable[[str], None]) -> None:
@@ -214,43 +214,48 @@ class Session:
 
         self.request(send(name, line.text), stored, failed)
 
-    def read_back(self, conversation: Conversation, count: int = PAGE, was_asked: bool = False) -> None:
+    def load_history(self, conversation: Conversation, count: int = PAGE, by_command: bool = False) -> None:
         """Read so many older messages of a conversation; nothing if that is under way, or there are none."""
-        if conversation.peer and conversation.older in CAN_BE_READ:
-            conversation.was_read_back = True
-            self._read_page(conversation, conversation.peer, count, was_asked, [])
+        if conversation.peer and conversation.history_state in LOADABLE:
+            conversation.is_history_requested = True
+            self._load_page(conversation, conversation.peer, count, by_command, [])
 
-    def _read_page(
-        self, conversation: Conversation, peer: Peer, count: int, was_asked: bool, found: list[Line]
+    def _load_page(
+        self, conversation: Conversation, peer: Peer, count: int, by_command: bool, found: list[Line]
     ) -> None:
         """Ask for one page, and for the next one until `count` lines are found that were not here already."""
-        conversation.older = Older.LOADING
+        conversation.history_state = HistoryState.LOADING
 
         def done(page: History) -> None:
-            if conversation.older is Older.LOADING:  # else it is full by now
-                conversation.older = Older.PERHAPS if page.more and page.messages else Older.NOTHING
-            past = (self._past(message) for message in reversed(page.messages))
-            found[:0] = conversation.add_older(past, count - len(found))
-            if conversation.older is Older.PERHAPS and (conversation.hole or len(found) < count):
-                self._read_page(conversation, peer, count, was_asked, found)
+            if conversation.history_state is HistoryState.LOADING:  # else it is full by now
+                conversation.history_state = (
+                    HistoryState.MAYBE_MORE if page.more and page.messages else HistoryState.COMPLETE
+                )
+            past = (self._line_from_history(message) for message in reversed(page.messages))
+            found[:0] = conversation.add_history(past, count - len(found))
+            if conversation.history_state is HistoryState.MAYBE_MORE and (conversation.gap or len(found) < count):
+                self._load_page(conversation, peer, count, by_command, found)
             else:
-                self.ui.history_added(conversation, found, was_asked)
+                self.ui.history_added(conversation, found, by_command)
 
         def failed(error: BaseException) -> None:
             is_unknown = isinstance(error, RequestError) and error.code == ErrorCode.UNKNOWN_TYPE
-            conversation.older, conversation.was_read_back = Older.UNAVAILABLE if is_unknown else Older.FAILED, False
-            conversation.why_failed = self.translate.describe_error(error)
+            conversation.history_state, conversation.is_history_requested = (
+                HistoryState.UNSUPPORTED if is_unknown else HistoryState.FAILED,
+                False,
+            )
+            conversation.history_error = self.translate.describe_error(error)
             if found:
-                self.ui.history_added(conversation, found, was_asked)
-            if was_asked and is_unknown:
+                self.ui.history_added(conversation, found, by_command)
+            if by_command and is_unknown:
                 self.note(self.translate(texts.NO_HISTORY), conversation)
-            elif was_asked:
+            elif by_command:
                 self.fail(self.translate.describe_failure("/history", error), conversation)
 
         read = self.client.group_history if peer.is_group else self.client.history
-        self.request(read(peer.name, before=conversation.before, limit=max(count, PAGE)), done, failed)
+        self.request(read(peer.name, before=conversation.history_cursor, limit=max(count, PAGE)), done, failed)
 
-    def _past(self, message: PastMessage) -> Line:
+    def _line_from_history(self, message: PastMessage) -> Line:
         is_ours = message.sender == self.name
         line = Line(
             LineKind.OUTGOING if is_ours else LineKind.INCOMING, message.written_at, message.content, message.sender
@@ -292,10 +297,10 @@ class Session:
 
     def _is_back(self) -> None:
         for conversation in self.model:
-            conversation.read_anew()
+            conversation.restart_history()
         self._came_back(self.translate(texts.CONNECTED))
         if self.ui.has_shortcuts:  # else it is read when it is asked for
-            self.read_back(self.model.current)
+            self.load_history(self.model.current)
 
     def _is_not_back(self, error: BaseException) -> None:
         reason = (
