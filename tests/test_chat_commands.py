@@ -13,7 +13,7 @@ def run(typed: str, *answers: object, where: str = "") -> Chat:
     chat = Chat()
     chat.model.groups = {"team": ("alice", "bob"), "my team": ("alice",)}
     if where:
-        chat.session.show(Peer.parse(where))
+        chat.session.open(Peer.parse(where))
     submit(chat.session, typed)
     for answer in answers:
         if isinstance(answer, Exception):
@@ -155,7 +155,7 @@ def test_the_answer_in_words(typed: str, answer: object, said: str) -> None:
 def test_the_answer_stands_where_it_was_asked_for() -> None:
     """Whatever is shown by then."""
     chat = run("/add bob", where="carol")
-    chat.session.show(Peer("dave"))
+    chat.session.open(Peer("dave"))
     chat.client.answer()
     assert chat.said() == []
     assert chat.said(chat.model[Peer("carol")]) == ["bob is on your list now"]
@@ -297,7 +297,7 @@ def test_names_in_a_group_come_first() -> None:
     """In a group its members are offered, whether they are friends or not."""
     chat = Chat()
     chat.model.groups = {"team": ("alice", "carol")}
-    chat.session.show(Peer("team", True))
+    chat.session.open(Peer("team", True))
     assert complete(chat.session, "what about ca") == (11, ["carol"])
 
 

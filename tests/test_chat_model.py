@@ -43,11 +43,11 @@ def test_unread() -> None:
     """Messages to a conversation that is not shown count until it is shown."""
     model = Model()
     bob, team = model[Peer("bob")], model[Peer("team", True)]
-    model.show(bob)
+    model.open(bob)
     for conversation in (bob, team, team):
-        model.received(conversation, line())
+        model.add_received(conversation, line())
     assert (bob.unread, team.unread) == (0, 2)
-    model.show(team)
+    model.open(team)
     assert team.unread == 0
 
 
@@ -56,14 +56,14 @@ def test_where_the_unread_ones_begin() -> None:
     model = Model()
     bob = model[Peer("bob")]
     for text in ("one", "two"):
-        model.received(bob, line(text))
+        model.add_received(bob, line(text))
     first = bob.lines[0]
-    model.show(bob)
-    model.received(bob, line("three"))
+    model.open(bob)
+    model.add_received(bob, line("three"))
     assert bob.first_unread is first
-    model.show(bob)
+    model.open(bob)
     assert bob.first_unread is first
-    model.show(model.home)
+    model.open(model.home)
     assert bob.first_unread is None
 
 
@@ -71,12 +71,12 @@ def test_numbers_and_the_next_unread() -> None:
     """Conversations keep their numbers; Alt-a goes round."""
     model = Model()
     bob, carol, dave = (model[Peer(name)] for name in ("bob", "carol", "dave"))
-    assert [model.numbered(number) for number in range(5)] == [model.home, bob, carol, dave, None]
+    assert [model.by_number(number) for number in range(5)] == [model.home, bob, carol, dave, None]
     assert model.next_unread() is None
-    model.show(carol)
-    model.received(bob, line())
+    model.open(carol)
+    model.add_received(bob, line())
     assert model.next_unread() is bob
-    model.received(dave, line())
+    model.add_received(dave, line())
     assert model.next_unread() is dave
 
 
@@ -109,7 +109,7 @@ def test_undelivered() -> None:
     for status in DeliveryStatus:
         model[Peer("bob")].add(line(status=status))
     assert [each.status for each in model[Peer("bob")].undelivered()] == [DeliveryStatus.FAILED, DeliveryStatus.UNKNOWN]
-    assert model.undelivered() == 2
+    assert model.undelivered_count() == 2
 
 
 def test_people() -> None:
@@ -118,7 +118,7 @@ def test_people() -> None:
     model.friends, model.groups = {"bob": True}, {"team": ("carol", "bob")}
     assert model[Peer("dave")]
     assert model[Peer("team", True)]
-    assert model.people() == ["bob", "carol", "dave"]
+    assert model.known_people() == ["bob", "carol", "dave"]
 
 
 def past(id: int, text: str = "", sent_at: int = 0) -> Line:
@@ -217,7 +217,7 @@ def test_a_message_that_was_read_back_before_it_arrived() -> None:
     model = Model()
     talk = model[Peer("bob")]
     talk.add_history([past(10, "mine", sent_at=5), past(8)], 9)
-    assert not model.received(talk, past(8))
-    assert model.received(talk, past(9))
+    assert not model.add_received(talk, past(8))
+    assert model.add_received(talk, past(9))
     assert [line.id for line in talk.lines] == [8, 10, 9]
     assert talk.unread == 1

@@ -98,7 +98,7 @@ def test_history_that_is_not_kept() -> None:
     """A conversation that is full takes no older lines; that does not mean that there are none."""
     chat, target = Chat(), io.StringIO()
     plain.PlainInterface(chat.session, JobQueue(), io.StringIO(), target)
-    chat.session.show(Peer("bob"))
+    chat.session.open(Peer("bob"))
     talk = chat.model.current
     for number in range(MAX_LINES):
         talk.add(Line(LineKind.INCOMING, NOW, "x", "bob", id=1000 + number))

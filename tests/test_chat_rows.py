@@ -132,7 +132,7 @@ def test_the_bar() -> None:
     """Who, how things stand, the conversations, what is unread; the current one in brackets."""
     chat = Chat()
     chat.receive("carol", "hello", "team")
-    chat.session.show(Peer("bob"))
+    chat.session.open(Peer("bob"))
     chat.model[Peer("dave")].draft = "dear"
     assert texts_of([bar(chat.session, 80, 0)]) == [" alice │ connected │ 1:#team(1) [2:bob] 3:dave✎"]
     assert texts_of([bar(chat.session, 80, 7)])[0].endswith("↓ more below")
@@ -159,9 +159,9 @@ def test_the_prompt() -> None:
     """It says where the text goes."""
     chat = Chat()
     assert prompt(chat.session, 80) == "> "
-    chat.session.show(Peer("team", True))
+    chat.session.open(Peer("team", True))
     assert prompt(chat.session, 80) == "#team> "
-    chat.session.show(Peer("x\x1b" * 40))
+    chat.session.open(Peer("x\x1b" * 40))
     assert prompt(chat.session, 40) == "x␛x␛x␛x␛x…> "
 
 
@@ -177,7 +177,7 @@ def test_what_is_above() -> None:
     """It is being read, it is the beginning, or more is not kept; else there is nothing to say."""
     chat = Chat()
     assert above(chat.session) == ""
-    chat.session.show(Peer("bob"))
+    chat.session.open(Peer("bob"))
     chat.model.current.history_error = "not a member of this group"
     said = {}
     for state in HistoryState:

@@ -25,19 +25,19 @@ from jelly.chat.session import JobQueue
 def test_a_message_is_there_at_once() -> None:
     """Marked until the server has stored it."""
     chat = Chat()
-    chat.session.show(Peer("bob"))
+    chat.session.open(Peer("bob"))
     chat.session.send(chat.model.current, "hello")
     (line,) = chat.model.current.lines
     assert (line.kind, line.sender, line.status) == (LineKind.OUTGOING, "alice", DeliveryStatus.PENDING)
-    assert chat.session.pending == 1
+    assert chat.session.pending_requests == 1
     chat.client.answer()
-    assert (line.status, chat.session.pending) == (DeliveryStatus.NONE, 0)
+    assert (line.status, chat.session.pending_requests) == (DeliveryStatus.NONE, 0)
 
 
 def test_a_message_to_a_group() -> None:
     """It goes to the group, by its name."""
     chat = Chat()
-    chat.session.show(Peer("team", True))
+    chat.session.open(Peer("team", True))
     chat.session.send(chat.model.current, "hello")
     assert chat.client.calls == [("send_group_message", "team", "hello")]
 
@@ -59,7 +59,7 @@ def test_a_message_to_a_group() -> None:
 def test_what_became_of_a_message(error: RequestError, status: DeliveryStatus, reason: str) -> None:
     """Failed is what surely was not stored; the rest is not known."""
     chat = Chat()
-    chat.session.show(Peer("bob"))
+    chat.session.open(Peer("bob"))
     chat.session.send(chat.model.current, "hello")
     chat.client.refuse(error)
     (line,) = chat.model.current.lines
@@ -69,7 +69,7 @@ def test_what_became_of_a_message(error: RequestError, status: DeliveryStatus, r
 def test_sending_again() -> None:
     """What is marked goes out again in its order, at the end of the conversation."""
     chat = Chat()
-    chat.session.show(Peer("bob"))
+    chat.session.open(Peer("bob"))
     for text in ("one", "two", "three"):
         chat.session.send(chat.model.current, text)
     chat.client.refuse("no_such_user")
@@ -80,13 +80,13 @@ def test_sending_again() -> None:
     assert chat.client.calls[3:] == [("send_message", "bob", "one"), ("send_message", "bob", "three")]
     chat.client.answer()
     chat.client.answer()
-    assert chat.model.undelivered() == 0
+    assert chat.model.undelivered_count() == 0
 
 
 def test_the_beginning() -> None:
     """A welcome, and who is online; groups and friends are known from then on."""
     chat = Chat()
-    chat.session.begin("alice", "pw")
+    chat.session.start("alice", "pw")
     chat.client.answer({"team": Group("team", ("alice", "bob"))})
     chat.client.answer({"bob": True, "carol": False})
     assert chat.said()[1:] == ["online: bob"]
@@ -101,7 +101,7 @@ def test_the_beginning() -> None:
 def test_nobody_online(friends: dict[str, bool], said: str) -> None:
     """It says so, and how to begin."""
     chat = Chat()
-    chat.session.begin("alice", "pw")
+    chat.session.start("alice", "pw")
     chat.client.answer({})
     chat.client.answer(friends)
     assert chat.said()[-1] == said
@@ -110,7 +110,7 @@ def test_nobody_online(friends: dict[str, bool], said: str) -> None:
 def test_what_came_while_one_was_away() -> None:
     """One line that grows, and what is unread is counted; what is written later is not meant."""
     chat = Chat()
-    chat.session.begin("alice", "pw")
+    chat.session.start("alice", "pw")
     for sender, group in (("bob", ""), ("carol", "team"), ("bob", "")):
         chat.receive(sender, "hello", group, time=MS - 60_000)
     chat.receive("dave", "live", time=MS + 1000)
@@ -124,8 +124,8 @@ def test_what_came_while_one_was_away() -> None:
 def test_what_came_meanwhile_to_the_conversation_that_is_shown() -> None:
     """It stands there: nobody has to be led to it."""
     chat = Chat()
-    chat.session.begin("alice", "pw")
-    chat.session.show(Peer("bob"))
+    chat.session.start("alice", "pw")
+    chat.session.open(Peer("bob"))
     chat.receive("bob", "hello", time=MS - 60_000)
     assert chat.said() == ["hello"]
 
@@ -149,21 +149,21 @@ def test_a_nonsensical_time(time: int) -> None:
 def test_how_things_stand() -> None:
     """The bar says it in words, and since when."""
     chat = Chat()
-    assert chat.session.standing() == "connected"
+    assert chat.session.connection_status() == "connected"
     chat.connection(State.RECONNECTING, Reason.LINE_CUT)
-    assert chat.session.standing() == "not connected since 14:03, trying again"
+    assert chat.session.connection_status() == "not connected since 14:03, trying again"
     chat.connection(State.OFFLINE, Reason.TAKEN_OVER)
-    assert chat.session.standing() == "ended: logged in elsewhere; /connect"
+    assert chat.session.connection_status() == "ended: logged in elsewhere; /connect"
     chat.connection(State.CONNECTING, Reason.LOGIN)
-    assert chat.session.standing() == "connecting"
+    assert chat.session.connection_status() == "connecting"
     chat.connection(State.OFFLINE, Reason.LOGIN_FAILED)
-    assert chat.session.standing() == "not connected since 14:03; /connect"
+    assert chat.session.connection_status() == "not connected since 14:03; /connect"
 
 
 def test_a_reconnect() -> None:
     """One line says so, and how much was not delivered."""
     chat = Chat()
-    chat.session.show(Peer("bob"))
+    chat.session.open(Peer("bob"))
     chat.connection(State.RECONNECTING, Reason.LINE_CUT)
     chat.session.send(chat.model.current, "hello")
     chat.client.refuse(ConnectionLost("", sent=False))
@@ -177,7 +177,7 @@ def test_a_reconnect() -> None:
 def test_a_takeover() -> None:
     """It is said, nothing is tried, and /connect comes back with the password that is remembered."""
     chat = Chat()
-    chat.session.begin("alice", "secret1")
+    chat.session.start("alice", "secret1")
     chat.client.answer({})
     chat.client.answer({})
     chat.connection(State.OFFLINE, Reason.TAKEN_OVER)
@@ -193,7 +193,7 @@ def test_a_takeover() -> None:
 def test_a_refused_token() -> None:
     """One login with the password that is remembered; if that is wrong, the next /connect asks for another."""
     chat = Chat()
-    chat.session.begin("alice", "secret1")
+    chat.session.start("alice", "secret1")
     chat.client.answer({})
     chat.client.answer({})
     chat.connection(State.OFFLINE, Reason.TOKEN_REFUSED)
@@ -293,7 +293,7 @@ def page(*messages: tuple[int, str, str], more: bool = False) -> History:
 def test_reading_back() -> None:
     """The page before the oldest line that has a number; one's own lines as one's own; until there is nothing."""
     chat = Chat()
-    chat.session.show(Peer("bob"))
+    chat.session.open(Peer("bob"))
     talk = chat.model.current
     chat.receive("bob", "now", id=9)
     chat.session.load_history(talk, 2)
@@ -314,7 +314,7 @@ def test_reading_back() -> None:
 def test_reading_back_what_is_here_already() -> None:
     """A page of nothing but one's own lines is not the end: the one before it is asked for."""
     chat = Chat()
-    chat.session.show(Peer("team", True))
+    chat.session.open(Peer("team", True))
     talk = chat.model.current
     chat.session.send(talk, "one")
     chat.client.answer()
@@ -333,7 +333,7 @@ def test_reading_back_what_is_here_already() -> None:
 def test_reading_back_in_vain() -> None:
     """Without a connection it can be tried again; a server without history is not asked twice."""
     chat = Chat()
-    chat.session.show(Peer("bob"))
+    chat.session.open(Peer("bob"))
     talk = chat.model.current
     chat.session.load_history(talk)
     chat.client.refuse(ConnectionLost("", sent=False))
@@ -350,7 +350,7 @@ def test_reading_back_in_vain() -> None:
 def test_reading_back_an_empty_page() -> None:
     """It is the end, whatever the server says of more."""
     chat = Chat()
-    chat.session.show(Peer("bob"))
+    chat.session.open(Peer("bob"))
     chat.session.load_history(chat.model.current)
     chat.client.answer(page(more=True))
     assert (chat.model.current.history_state, len(chat.client.calls)) == (HistoryState.COMPLETE, 1)
@@ -359,7 +359,7 @@ def test_reading_back_an_empty_page() -> None:
 def test_a_failure_after_the_message_was_read_back() -> None:
     """It is stored, whatever became of the answer."""
     chat = Chat()
-    chat.session.show(Peer("bob"))
+    chat.session.open(Peer("bob"))
     talk = chat.model.current
     chat.session.send(talk, "mine")
     talk.add_history([chat.session._line_from_history(PastMessage("alice", "bob", "mine", MS, 5))], 9)
@@ -370,11 +370,11 @@ def test_a_failure_after_the_message_was_read_back() -> None:
 def test_what_was_told_elsewhere() -> None:
     """After another login the conversation that is shown is read anew at once, the others when one comes to them."""
     chat = Chat()
-    chat.session.begin("alice", "pw")
+    chat.session.start("alice", "pw")
     chat.client.answer({})
     chat.client.answer({})
     for name in ("carol", "bob"):
-        chat.session.show(Peer(name))
+        chat.session.open(Peer(name))
         chat.session.load_history(chat.model.current)
         chat.client.answer(page((1, name, "first")))
     chat.connection(State.OFFLINE, Reason.TAKEN_OVER)
@@ -396,7 +396,7 @@ def test_what_was_told_elsewhere() -> None:
 def test_reading_back_while_what_is_here_is_forgotten() -> None:
     """A page goes on where the oldest line was: when that has made room for a new one, there would be a gap."""
     chat = Chat()
-    chat.session.show(Peer("bob"))
+    chat.session.open(Peer("bob"))
     talk = chat.model.current
     chat.receive("bob", "x" * (MAX_CHARACTERS // 2), id=10)
     chat.receive("bob", "y", id=11)

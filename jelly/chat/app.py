@@ -25,7 +25,7 @@ from jelly.chat.login import NO_CONNECTION, NOT_KNOWN, REJECTED, USAGE, Console,
 from jelly.chat.model import Conversation, Line, LineKind, Peer
 from jelly.chat.plain import PlainInterface, printed
 from jelly.chat.session import JobQueue, Session
-from jelly.chat.texts import LANGUAGES, Translator, is_known, language_of
+from jelly.chat.texts import LANGUAGES, Translator, is_definite_failure, language_of
 
 DEFAULT_SERVER = "jelly://127.0.0.1:20000"
 INTERRUPTED = 130
@@ -171,7 +171,7 @@ def _what_to_send(options: argparse.Namespace, translate: Translator) -> tuple[P
 
 
 def _what_happened(error: RequestError) -> tuple[texts.Text, int]:
-    if not is_known(error):
+    if not is_definite_failure(error):
         return texts.SEND_UNKNOWN, NOT_KNOWN
     return texts.SEND_FAILED, NO_CONNECTION if isinstance(error, ConnectionLost) else REJECTED
 
@@ -190,12 +190,12 @@ def _run(options: argparse.Namespace, translate: Translator) -> int:
         dialog = LoginDialog(client, options.server, translate, console)
         known = dialog.run(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=True)
         ui = _create_interface(options, translate, session, jobs)
-        session.begin(*known)
+        session.start(*known)
         ui.run()
     finally:
         client.close()
     jobs.run_pending()  # what the last answers said
-    if count := session.model.undelivered():
+    if count := session.model.undelivered_count():
         print(translate(texts.STILL_UNDELIVERED, count=count), file=sys.stderr)
     return 0
 

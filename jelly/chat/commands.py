@@ -49,7 +49,7 @@ def submit(session: Session, typed: str) -> bool:
     elif session.model.current.peer:
         session.send(session.model.current, text[1:] if text.startswith("//") else text)
     else:
-        session.fail(session.translate(texts.NOBODY_TO_WRITE_TO))
+        session.show_error(session.translate(texts.NOBODY_TO_WRITE_TO))
         return False
     return True
 
@@ -63,11 +63,11 @@ def _run(session: Session, text: str) -> None:
                 raise UsageError
             command.run(session, rest)
         except UsageError:
-            session.fail(session.translate(texts.USAGE, usage=_usage(session, name, rest)))
+            session.show_error(session.translate(texts.USAGE, usage=_usage(session, name, rest)))
     elif close := difflib.get_close_matches(name, COMMANDS, n=1):
-        session.fail(session.translate(texts.DID_YOU_MEAN, name=word, close=close[0]))
+        session.show_error(session.translate(texts.DID_YOU_MEAN, name=word, close=close[0]))
     else:
-        session.fail(session.translate(texts.UNKNOWN_COMMAND, name=word))
+        session.show_error(session.translate(texts.UNKNOWN_COMMAND, name=word))
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -96,7 +96,7 @@ def _request(session: Session, what: str, future: "Future[Any]", done: Callable[
     where = session.model.current
 
     def failed(error: BaseException) -> None:
-        session.fail(session.translate.describe_failure(what, error), where)
+        session.show_error(session.translate.describe_failure(what, error), where)
 
     session.request(future, lambda result: done(result, where), failed)
 
@@ -110,7 +110,7 @@ def _to(session: Session, rest: str) -> None:
     peer, text = _peer_and_text(session, rest)
     if not peer.name:
         raise UsageError
-    session.show(peer)
+    session.open(peer)
     if text:
         session.send(session.model.current, text)
     return None
@@ -130,24 +130,24 @@ def _list_conversations(session: Session) -> None:
         for number, conversation in enumerate(session.model)
         if conversation.peer
     ]
-    session.note("\n".join(shown) or session.translate(texts.NO_CONVERSATIONS))
+    session.show_info("\n".join(shown) or session.translate(texts.NO_CONVERSATIONS))
 
 
 def _resend(session: Session, rest: str) -> None:
     if not session.resend(session.model.current):
-        session.note(session.translate(texts.NOTHING_TO_RESEND))
+        session.show_info(session.translate(texts.NOTHING_TO_RESEND))
 
 
 def _history(session: Session, rest: str) -> None:
     conversation = session.model.current
     if conversation.peer is None:
-        return session.fail(session.translate(texts.NOBODY_TO_WRITE_TO))
+        return session.show_error(session.translate(texts.NOBODY_TO_WRITE_TO))
     if rest and not (re.fullmatch(r"[0-9]{1,3}", rest) and 1 <= int(rest) <= MAX_PAGE):
         raise UsageError
     if conversation.history_state in LOADABLE:
         session.load_history(conversation, int(rest) if rest else PAGE, by_command=True)
     else:
-        session.note(session.translate(HISTORY_TEXTS[conversation.history_state]))
+        session.show_info(session.translate(HISTORY_TEXTS[conversation.history_state]))
     return None
 
 
@@ -161,7 +161,7 @@ def _friends(session: Session, rest: str) -> None:
         for text, wanted in ((texts.FRIENDS_ONLINE, True), (texts.FRIENDS_OFFLINE, False)):
             if names := sorted(str(Peer(name)) for name, online in friends.items() if online == wanted):
                 lines.append(session.translate(text, names=session.translate.join_names(names)))
-        session.note("\n".join(lines) or session.translate(texts.NO_FRIENDS), where)
+        session.show_info("\n".join(lines) or session.translate(texts.NO_FRIENDS), where)
 
     _request(session, "/friends", session.client.list_friends(), done)
 
@@ -178,7 +178,7 @@ def _add(session: Session, rest: str) -> None:
     name = _person(rest)
 
     def done(_: None, where: Conversation) -> None:
-        session.note(session.translate(texts.ADDED_FRIEND, name=Peer(name)), where)
+        session.show_info(session.translate(texts.ADDED_FRIEND, name=Peer(name)), where)
         session.refresh()
 
     _request(session, f"/add {rest}", session.client.add_friend(name), done)
@@ -189,7 +189,7 @@ def _remove(session: Session, rest: str) -> None:
 
     def done(_: None, where: Conversation) -> None:
         session.model.friends.pop(name, None)
-        session.note(session.translate(texts.REMOVED_FRIEND, name=Peer(name)), where)
+        session.show_info(session.translate(texts.REMOVED_FRIEND, name=Peer(name)), where)
 
     _request(session, f"/remove {rest}", session.client.remove_friend(name), done)
 
@@ -198,7 +198,7 @@ def _profile(session: Session, rest: str) -> None:
     def done(profile: Profile, where: Conversation) -> None:
         lines = _fields(session, profile)
         title = session.translate(texts.PROFILE_OF, name=Peer(session.name))
-        session.note("\n".join([title, *lines]) if lines else session.translate(texts.OWN_PROFILE_EMPTY), where)
+        session.show_info("\n".join([title, *lines]) if lines else session.translate(texts.OWN_PROFILE_EMPTY), where)
 
     _request(session, "/profile", session.client.own_profile(), done)
 
@@ -209,7 +209,7 @@ def _whois(session: Session, rest: str) -> None:
 
     def done(profile: Profile) -> None:
         lines = _fields(session, profile) or [session.translate(texts.PROFILE_EMPTY)]
-        session.note("\n".join([session.translate(texts.PROFILE_OF, name=Peer(name)), *lines]), where)
+        session.show_info("\n".join([session.translate(texts.PROFILE_OF, name=Peer(name)), *lines]), where)
 
     def failed(error: BaseException) -> None:
         is_stranger = isinstance(error, RequestError) and error.code == ErrorCode.NOT_FRIENDS
@@ -220,7 +220,7 @@ def _whois(session: Session, rest: str) -> None:
             if is_stranger
             else session.translate.describe_failure(what, error)
         )
-        session.fail(text, where)
+        session.show_error(text, where)
 
     session.request(session.client.friend_profile(name), done, failed)
 
@@ -239,11 +239,11 @@ def _set(session: Session, rest: str) -> None:
     if not field or (field in texts.FIELDS and not value):
         raise UsageError
     if field not in texts.FIELDS:
-        return session.fail(session.translate(texts.NO_SUCH_FIELD, fields=", ".join(texts.FIELDS)))
+        return session.show_error(session.translate(texts.NO_SUCH_FIELD, fields=", ".join(texts.FIELDS)))
 
     def done(_: None, where: Conversation) -> None:
         shown = session.translate(texts.FIELDS[field])
-        session.note(session.translate(texts.FIELD_SET, field=shown, value=value), where)
+        session.show_info(session.translate(texts.FIELD_SET, field=shown, value=value), where)
 
     _request(session, f"/set {field}", session.client.update_profile(**{field: value}), done)
     return None
@@ -256,13 +256,13 @@ def _passwd(session: Session, rest: str) -> None:
         if password:
             session.ui.ask_password(session.translate(texts.ONCE_MORE), lambda again: second(password, again))
         else:
-            session.note(session.translate(texts.PASSWORD_EMPTY), where)
+            session.show_info(session.translate(texts.PASSWORD_EMPTY), where)
 
     def second(password: str, again: str) -> None:
         if password == again:
             session.change_password(password, where)
         else:
-            session.fail(session.translate(texts.PASSWORDS_DIFFER), where)
+            session.show_error(session.translate(texts.PASSWORDS_DIFFER), where)
 
     session.ui.ask_password(session.translate(texts.NEW_PASSWORD), first)
 
@@ -313,7 +313,7 @@ def _group_create(session: Session, rest: str) -> None:
 
     def done(_: None, where: Conversation) -> None:
         session.model.groups.setdefault(name, (session.name,))
-        session.note(session.translate(texts.GROUP_CREATED, group=Peer(name, True)), where)
+        session.show_info(session.translate(texts.GROUP_CREATED, group=Peer(name, True)), where)
 
     _request(session, f"/group create {rest}", session.client.create_group(name), done)
 
@@ -367,7 +367,7 @@ def _change_group(
         if after := change(members or ()):
             session.model.groups[group] = after
         if where.peer != peer or members == before:
-            session.note(text, where)
+            session.show_info(text, where)
 
     what = f"/group {word} {peer} {Peer(member) if member else ''}".rstrip()
     _request(session, what, future, done)
@@ -380,7 +380,7 @@ def _group_list(session: Session, rest: str) -> None:
             session.translate(texts.GROUP_LINE, group=Peer(name, True), names=_members(session, group.members))
             for name, group in sorted(groups.items())
         ]
-        session.note("\n".join(lines) or session.translate(texts.NO_GROUPS), where)
+        session.show_info("\n".join(lines) or session.translate(texts.NO_GROUPS), where)
 
     _request(session, "/group list", session.client.list_groups(), done)
 
@@ -410,10 +410,10 @@ def _help(session: Session, rest: str) -> None:
     if not name:
         return _help_about_all(session)
     if name not in texts.HELP:
-        return session.fail(session.translate(texts.UNKNOWN_COMMAND, name=name))
+        return session.show_error(session.translate(texts.UNKNOWN_COMMAND, name=name))
     help = texts.HELP[name]
     parts = [f"{_usage(session, name)}", session.translate(help.summary), session.translate(help.more)]
-    session.note("\n".join(part for part in parts if part))
+    session.show_info("\n".join(part for part in parts if part))
     return None
 
 
@@ -421,7 +421,7 @@ def _help_about_all(session: Session) -> None:
     # The first word of the arguments will do here: the list must fit on a small screen.
     lines = [f"{'/' + name:<10}{session.translate(help.summary)}" for name, help in texts.HELP.items()]
     keys = texts.HELP_KEYS if session.ui.has_shortcuts else texts.HELP_PLAIN
-    session.note("\n".join([*lines, session.translate(keys)]))
+    session.show_info("\n".join([*lines, session.translate(keys)]))
 
 
 # --- completion ---------------------------------------------------------------------------------------------
@@ -452,13 +452,13 @@ def _matching(begun: str, candidates: Iterable[str]) -> list[str]:
 def _names_here(session: Session) -> list[str]:
     peer = session.model.current.peer
     names = session.model.groups.get(peer.name, ()) if peer and peer.is_group else ()
-    return [str(Peer(name)) for name in (*names, *session.model.people())]
+    return [str(Peer(name)) for name in (*names, *session.model.known_people())]
 
 
 def _peers(session: Session, rest: str) -> list[str]:
     talking = [str(peer) for peer in session.model.conversations]
     groups = [str(Peer(name, True)) for name in session.model.groups]
-    return [*talking, *groups, *(str(Peer(name)) for name in session.model.people())]
+    return [*talking, *groups, *(str(Peer(name)) for name in session.model.known_people())]
 
 
 def _known(session: Session, rest: str) -> list[str]:
@@ -467,7 +467,7 @@ def _known(session: Session, rest: str) -> list[str]:
 
 def _strangers(session: Session, rest: str) -> list[str]:
     known = {session.name, *session.model.friends}
-    return [str(Peer(name)) for name in session.model.people() if name not in known]
+    return [str(Peer(name)) for name in session.model.known_people() if name not in known]
 
 
 def _of_groups(session: Session, rest: str) -> list[str]:
@@ -480,7 +480,7 @@ def _of_groups(session: Session, rest: str) -> list[str]:
     if word in ("add", "remove"):
         group, _ = _group_and_rest(session, more)
         members = session.model.groups.get(group, ())
-        outside = [name for name in session.model.people() if name not in members]
+        outside = [name for name in session.model.known_people() if name not in members]
         people = members[1:] if word == "remove" else outside
         begun = f"{word} {Peer(group, True)} "
         return [f"{begun}{Peer(name)}" for name in people] if " " in more else [f"{word} {each} " for each in written]

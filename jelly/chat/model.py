@@ -195,8 +195,8 @@ class Conversation:
     def _insert_position(self, line: Line) -> int:
         """Before the first line with a greater number; if there is none, after those with smaller ones, else on top."""
         assert line.id is not None
-        numbered = [(position, each.id) for position, each in enumerate(self.lines) if each.id is not None]
-        return next((position for position, id in numbered if id > line.id), len(self.lines) if numbered else 0)
+        by_number = [(position, each.id) for position, each in enumerate(self.lines) if each.id is not None]
+        return next((position for position, id in by_number if id > line.id), len(self.lines) if by_number else 0)
 
     def restart_history(self) -> None:
         """There was another login: what went on meanwhile was told elsewhere, so pages begin with the newest again."""
@@ -255,14 +255,14 @@ class Model:
         """The conversation with somebody; it begins here if there was none."""
         return self.conversations.setdefault(peer, Conversation(peer))
 
-    def show(self, conversation: Conversation) -> None:
+    def open(self, conversation: Conversation) -> None:
         """Turn to a conversation: what it holds is read."""
         if conversation is not self.current:
             self.current.first_unread = None
         self.current = conversation
         conversation.unread = 0
 
-    def numbered(self, number: int) -> Conversation | None:
+    def by_number(self, number: int) -> Conversation | None:
         """The conversation of a number, None if there is none."""
         return dict(enumerate(self)).get(number)
 
@@ -272,7 +272,7 @@ class Model:
         at = everything.index(self.current)
         return next((each for each in everything[at + 1 :] + everything[:at] if each.unread), None)
 
-    def received(self, conversation: Conversation, line: Line) -> bool:
+    def add_received(self, conversation: Conversation, line: Line) -> bool:
         """Put a message into its conversation; it is unread unless that is the one shown.
 
         False if it is there already: it was read back before it arrived.
@@ -280,10 +280,10 @@ class Model:
         if conversation.has_message(line.id):
             return False
         conversation.add(line)
-        self.count(conversation, line)
+        self.count_unread(conversation, line)
         return True
 
-    def count(self, conversation: Conversation, line: Line) -> None:
+    def count_unread(self, conversation: Conversation, line: Line) -> None:
         """Count a line of a conversation as unread, unless that is the one shown."""
         if conversation is self.current:
             return
@@ -291,11 +291,11 @@ class Model:
             conversation.first_unread = line
         conversation.unread += 1
 
-    def undelivered(self) -> int:
+    def undelivered_count(self) -> int:
         """How many messages of ours are marked, in all conversations."""
         return sum(len(conversation.undelivered()) for conversation in self)
 
-    def people(self) -> list[str]:
+    def known_people(self) -> list[str]:
         """Everybody whose name is known: friends, members of groups, those one talks with."""
         names = [*self.friends, *(name for members in self.groups.values() for name in members)]
         return list(dict.fromkeys([*names, *(peer.name for peer in self.conversations if not peer.is_group)]))

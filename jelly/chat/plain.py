@@ -64,7 +64,7 @@ class PlainInterface(UserInterface):
 
     def _wait_for_answers(self) -> None:
         with self._condition:
-            self._condition.wait_for(lambda: not self._session.pending)
+            self._condition.wait_for(lambda: not self._session.pending_requests)
 
     def _run_jobs(self) -> None:
         with self._condition:

@@ -162,7 +162,7 @@ def above(session: Session) -> str:
 def bar(session: Session, width: int, offset: int) -> Row:
     """Who one is, how things stand, the conversations with what is unread: in one row."""
     style = "class:bar" if session.state is State.ONLINE else "class:bar-off"
-    left: Row = [("class:bar", f" {cut(clean(session.name), WIDEST_NAME)} │ "), (style, session.standing())]
+    left: Row = [("class:bar", f" {cut(clean(session.name), WIDEST_NAME)} │ "), (style, session.connection_status())]
     right: Row = [("class:bar", f" ↓ {session.translate(texts.BAR_MORE_BELOW)} ")] if offset else []
     room = width - _width(left) - _width(right) - 3
     entries = list(_entries(session, everything=True))

@@ -314,11 +314,11 @@ class ScreenInterface(UserInterface):
 
     def _next_unread(self) -> None:
         if conversation := self._session.model.next_unread():
-            self._session.model.show(conversation)
+            self._session.model.open(conversation)
 
     def _turn_to(self, number: int) -> None:
-        if conversation := self._session.model.numbered(number):
-            self._session.model.show(conversation)
+        if conversation := self._session.model.by_number(number):
+            self._session.model.open(conversation)
 
     def _follow(self) -> None:
         """What was typed stays with the conversation that it was meant for; what was meant for none comes along."""

@@ -30,7 +30,7 @@ from client_api import (
 )
 from jelly.chat import texts
 from jelly.chat.model import LOADABLE, Conversation, DeliveryStatus, HistoryState, Line, LineKind, Model, Peer
-from jelly.chat.texts import Text, Translator, is_known
+from jelly.chat.texts import Text, Translator, is_definite_failure
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ HISTORY_TEXTS = {
     HistoryState.FAILED: texts.CANNOT_READ_BACK,
 }
 """What there is to say about older lines, but for Older.PERHAPS."""
-BACKLOG_TIME = timedelta(seconds=60)
+BACKLOG_WINDOW = timedelta(seconds=60)
 """For so long after a login, messages from before it count as what came while one was away."""
 
 
@@ -106,16 +106,16 @@ class EventForwarder(Receiver):
         self._session = session
 
     def on_message(self, event: MessageEvent) -> None:
-        self._session.post(lambda: self._session.message(Peer(event.sender), event))
+        self._session.post(lambda: self._session.on_message(Peer(event.sender), event))
 
     def on_group_message(self, event: GroupMessageEvent) -> None:
-        self._session.post(lambda: self._session.message(Peer(event.group, True), event))
+        self._session.post(lambda: self._session.on_message(Peer(event.group, True), event))
 
     def on_system(self, event: SystemEvent) -> None:
-        self._session.post(lambda: self._session.system(event))
+        self._session.post(lambda: self._session.on_system(event))
 
     def on_connection(self, event: ConnectionEvent) -> None:
-        self._session.post(lambda: self._session.connection(event))
+        self._session.post(lambda: self._session.on_connection(event))
 
 
 class Session:
@@ -133,52 +133,52 @@ class Session:
         self.ui = UserInterface()
         self.name = ""
         self.state, self.reason, self.since = State.OFFLINE, Reason.LOGIN, now()
-        self.pending = 0
+        self.pending_requests = 0
         """Requests whose answers have not come yet."""
         self._password = ""
         self._logged_in_at = now()
-        self._away: Counter[Peer] = Counter()
-        self._away_line: Line | None = None
+        self._backlog_counts: Counter[Peer] = Counter()
+        self._backlog_line: Line | None = None
         client.receiver = EventForwarder(self)
 
-    def begin(self, name: str, password: str) -> None:
+    def start(self, name: str, password: str) -> None:
         """The first words, right after the login. The password is kept in memory for /connect."""
         self.name, self._password = name, password
         self._logged_in_at = self.now()
-        self.note(self.translate(texts.WELCOME, name=name))
-        self.refresh(self._say_who_is_online)
+        self.show_info(self.translate(texts.WELCOME, name=name))
+        self.refresh(self._show_online_friends)
 
     # --- lines --------------------------------------------------------------------------------------------
 
-    def note(self, text: str, where: Conversation | None = None, kind: LineKind = LineKind.INFO) -> Line:
+    def show_info(self, text: str, where: Conversation | None = None, kind: LineKind = LineKind.INFO) -> Line:
         """The chat says something, in a conversation or else in the one that is shown."""
         conversation = where or self.model.current
         line = conversation.add(Line(kind, self.now(), text))
         self.ui.line_added(conversation, line)
         return line
 
-    def fail(self, text: str, where: Conversation | None = None) -> None:
+    def show_error(self, text: str, where: Conversation | None = None) -> None:
         """The chat says what went wrong."""
-        self.note(text, where, LineKind.ERROR)
+        self.show_info(text, where, LineKind.ERROR)
 
-    def show(self, peer: Peer) -> None:
+    def open(self, peer: Peer) -> None:
         """Turn to somebody."""
-        self.model.show(self.model[peer])
+        self.model.open(self.model[peer])
 
     # --- requests -----------------------------------------------------------------------------------------
 
     def request(self, future: "Future[T]", done: Callable[[T], None], failed: Callable[[BaseException], None]) -> None:
         """Have one of two functions called when a request has ended."""
 
-        def settle() -> None:
-            self.pending -= 1
+        def on_done() -> None:
+            self.pending_requests -= 1
             if error := future.exception():
                 failed(error)
             else:
                 done(future.result())
 
-        self.pending += 1
-        future.add_done_callback(lambda _: self.post(settle))
+        self.pending_requests += 1
+        future.add_done_callback(lambda _: self.post(on_done))
 
     def send(self, conversation: Conversation, text: str) -> None:
         """Write to a conversation; the line is there at once, and marked until the message is stored."""
@@ -206,9 +206,9 @@ class Session:
         def failed(error: BaseException) -> None:
             if line.id is not None:
                 return  # it was read back meanwhile, so it is stored
-            known = is_known(error)
-            line.status = DeliveryStatus.FAILED if known else DeliveryStatus.UNKNOWN
-            text = texts.NOT_DELIVERED if known else texts.PERHAPS_DELIVERED
+            is_definite = is_definite_failure(error)
+            line.status = DeliveryStatus.FAILED if is_definite else DeliveryStatus.UNKNOWN
+            text = texts.NOT_DELIVERED if is_definite else texts.PERHAPS_DELIVERED
             line.reason = self.translate(text, reason=self.translate.describe_error(error))
             self.ui.line_undelivered(conversation, line)
 
@@ -248,9 +248,9 @@ class Session:
             if found:
                 self.ui.history_added(conversation, found, by_command)
             if by_command and is_unknown:
-                self.note(self.translate(texts.NO_HISTORY), conversation)
+                self.show_info(self.translate(texts.NO_HISTORY), conversation)
             elif by_command:
-                self.fail(self.translate.describe_failure("/history", error), conversation)
+                self.show_error(self.translate.describe_failure("/history", error), conversation)
 
         read = self.client.group_history if peer.is_group else self.client.history
         self.request(read(peer.name, before=conversation.history_cursor, limit=max(count, PAGE)), done, failed)
@@ -263,82 +263,84 @@ class Session:
         line.id, line.sent_at = message.id, message.time if is_ours else 0
         return line
 
-    def refresh(self, then: Callable[[], None] = lambda: None) -> None:
+    def refresh(self, on_friends: Callable[[], None] = lambda: None) -> None:
         """Learn who is on the list and which groups there are."""
-        self.request(self.client.list_groups(), self._take_groups, lambda _: None)
-        self.request(self.client.list_friends(), lambda friends: self._take_friends(friends, then), lambda _: None)
+        self.request(self.client.list_groups(), self._set_groups, lambda _: None)
+        self.request(self.client.list_friends(), lambda friends: self._set_friends(friends, on_friends), lambda _: None)
 
-    def _take_groups(self, groups: dict[str, Group]) -> None:
+    def _set_groups(self, groups: dict[str, Group]) -> None:
         self.model.groups = {name: group.members for name, group in groups.items()}
 
-    def _take_friends(self, friends: dict[str, bool], then: Callable[[], None]) -> None:
+    def _set_friends(self, friends: dict[str, bool], on_friends: Callable[[], None]) -> None:
         self.model.friends = friends
-        then()
+        on_friends()
 
-    def _say_who_is_online(self) -> None:
+    def _show_online_friends(self) -> None:
         friends = self.model.friends
         online = sorted(name for name, is_online in friends.items() if is_online)
         if online:
-            self.note(self.translate(texts.ONLINE_NOW, names=self.translate.join_names(online)), self.model.home)
+            self.show_info(self.translate(texts.ONLINE_NOW, names=self.translate.join_names(online)), self.model.home)
         else:
-            self.note(self.translate(texts.NOBODY_ONLINE if friends else texts.NO_FRIENDS), self.model.home)
+            self.show_info(self.translate(texts.NOBODY_ONLINE if friends else texts.NO_FRIENDS), self.model.home)
 
     # --- coming back --------------------------------------------------------------------------------------
 
     def connect(self) -> None:
         """Log in again, with the password that is remembered."""
         if self.client.state is State.OFFLINE and not self._password:
-            self.ui.ask_password(self.translate(texts.ASK_PASSWORD, name=Peer(self.name)), self._connect_with)
+            self.ui.ask_password(self.translate(texts.ASK_PASSWORD, name=Peer(self.name)), self._connect_with_password)
         elif self.client.state is State.OFFLINE:
-            self.request(self.client.login(self.name, self._password), lambda _: self._is_back(), self._is_not_back)
+            self.request(
+                self.client.login(self.name, self._password), lambda _: self._logged_in_again(), self._login_failed
+            )
         else:
             is_online = self.client.state is State.ONLINE
-            self.note(self.translate(texts.ALREADY_CONNECTED if is_online else texts.ALREADY_TRYING))
+            self.show_info(self.translate(texts.ALREADY_CONNECTED if is_online else texts.ALREADY_TRYING))
 
-    def _is_back(self) -> None:
+    def _logged_in_again(self) -> None:
         for conversation in self.model:
             conversation.restart_history()
-        self._came_back(self.translate(texts.CONNECTED))
+        self._back_online(self.translate(texts.CONNECTED))
         if self.ui.has_shortcuts:  # else it is read when it is asked for
             self.load_history(self.model.current)
 
-    def _is_not_back(self, error: BaseException) -> None:
+    def _login_failed(self, error: BaseException) -> None:
         reason = (
             self.translate(texts.UNREACHABLE)
             if isinstance(error, ConnectionLost)
             else self.translate.describe_error(error)
         )
-        self.fail(self.translate(texts.CANNOT_CONNECT_NOW, reason=reason))
+        self.show_error(self.translate(texts.CANNOT_CONNECT_NOW, reason=reason))
         if isinstance(error, RequestError) and error.code == ErrorCode.WRONG_CREDENTIALS:
             # The next /connect asks. To ask now would take the keys from whoever is typing something else.
             self._password = ""
-            self.note(self.translate(texts.PASSWORD_NEEDED))
+            self.show_info(self.translate(texts.PASSWORD_NEEDED))
 
-    def _connect_with(self, password: str) -> None:
+    def _connect_with_password(self, password: str) -> None:
         self._password = password
         if password:
             self.connect()
 
-    def _came_back(self, text: str) -> None:
-        self._logged_in_at, self._away_line = self.now(), None
-        self._away.clear()
-        self.note(text)
+    def _back_online(self, text: str) -> None:
+        self._logged_in_at, self._backlog_line = self.now(), None
+        self._backlog_counts.clear()
+        self.show_info(text)
         self.refresh()
         if marked := [each for each in self.model if each.undelivered()]:
             counts = self.translate(texts.LIST_SEPARATOR).join(
                 self.translate(texts.TO_SOMEBODY, count=len(each.undelivered()), name=each.peer) for each in marked
             )
-            self.note(self.translate(texts.SOME_UNDELIVERED, counts=counts))
+            self.show_info(self.translate(texts.SOME_UNDELIVERED, counts=counts))
 
     def change_password(self, password: str, where: Conversation) -> None:
         """Give oneself a new password."""
 
         def done(_: None) -> None:
             self._password = password
-            self.note(self.translate(texts.PASSWORD_CHANGED), where)
+            self.show_info(self.translate(texts.PASSWORD_CHANGED), where)
 
         def failed(error: BaseException) -> None:
-            self.fail(self.translate.describe_failure("/passwd", error), where)
+            self.show_error(self.translate.describe_failure("/passwd", error), where)
 
         self.request(self.client.update_profile(password=password), done, failed)
 
@@ -346,7 +348,7 @@ class Session:
         """End the session, and the chat, however it turns out."""
         self.request(self.client.logout(), lambda _: self.ui.exit(), lambda _: self.ui.exit())
 
-    def standing(self) -> str:
+    def connection_status(self) -> str:
         """How things stand with the server, for the status bar."""
         since = self.since.strftime("%H:%M")
         match self.state, self.reason:
@@ -362,56 +364,56 @@ class Session:
 
     # --- what arrives -------------------------------------------------------------------------------------
 
-    def message(self, peer: Peer, event: MessageEvent | GroupMessageEvent) -> None:
+    def on_message(self, peer: Peer, event: MessageEvent | GroupMessageEvent) -> None:
         """Somebody wrote."""
         is_new = peer not in self.model.conversations
         conversation = self.model[peer]
         line = Line(LineKind.INCOMING, event.written_at, event.content, event.sender, id=event.id)
-        if not self.model.received(conversation, line):
+        if not self.model.add_received(conversation, line):
             return
         self.ui.line_added(conversation, line)
         if not self.ui.has_shortcuts:
             return  # it was printed itself; there is nothing to lead to
-        if self._is_from_before(event.time):
+        if self._is_backlog(event.time):
             if conversation is not self.model.current:
-                self._count_away(peer)
+                self._count_backlog(peer)
         elif is_new:
             number = list(self.model).index(conversation)
-            self.note(self.translate(texts.WRITES_FIRST, name=peer, number=number), self.model.home)
+            self.show_info(self.translate(texts.WRITES_FIRST, name=peer, number=number), self.model.home)
 
-    def _is_from_before(self, time: int) -> bool:
-        is_fresh = self.now() - self._logged_in_at < BACKLOG_TIME
+    def _is_backlog(self, time: int) -> bool:
+        is_fresh = self.now() - self._logged_in_at < BACKLOG_WINDOW
         return is_fresh and time < self._logged_in_at.timestamp() * 1000
 
-    def _count_away(self, peer: Peer) -> None:
+    def _count_backlog(self, peer: Peer) -> None:
         """One line for all that came while one was away; it grows while they come in."""
-        self._away[peer] += 1
+        self._backlog_counts[peer] += 1
         counts = [
             self.translate(texts.IN_GROUP if peer.is_group else texts.FROM_PERSON, count=count, name=peer)
-            for peer, count in self._away.items()
+            for peer, count in self._backlog_counts.items()
         ]
         text = self.translate(texts.WHILE_AWAY, counts=self.translate(texts.LIST_SEPARATOR).join(counts))
-        if self._away_line:
-            self._away_line.text = text
+        if self._backlog_line:
+            self._backlog_line.text = text
         else:
-            self._away_line = self.note(text)
+            self._backlog_line = self.show_info(text)
 
-    def connection(self, event: ConnectionEvent) -> None:
+    def on_connection(self, event: ConnectionEvent) -> None:
         """The connection has changed."""
         if self.state is State.ONLINE:
             self.since = self.now()
         self.state, self.reason = event.state, event.reason
         match event.state, event.reason:
             case State.ONLINE, Reason.RECONNECTED:
-                self._came_back(self.translate(texts.CONNECTED_AGAIN, since=self.since.strftime("%H:%M")))
+                self._back_online(self.translate(texts.CONNECTED_AGAIN, since=self.since.strftime("%H:%M")))
             case State.OFFLINE, Reason.TAKEN_OVER:
-                self.fail(self.translate(texts.TAKEN_OVER, name=self.name))
+                self.show_error(self.translate(texts.TAKEN_OVER, name=self.name))
             case State.OFFLINE, Reason.TOKEN_REFUSED:
                 self.connect()  # once: a login that fails ends with another reason
             case State.OFFLINE, Reason.LINE_CUT | Reason.GAVE_UP:
-                self.fail(self.translate(texts.LINE_ENDED))
+                self.show_error(self.translate(texts.LINE_ENDED))
 
-    def system(self, event: SystemEvent) -> None:
+    def on_system(self, event: SystemEvent) -> None:
         """The server says something of its own accord; the original one never does."""
         match event.event:
             case "presence":
@@ -421,39 +423,39 @@ class Session:
             case "group_disbanded":
                 self.model.groups.pop(event.group, None)
                 peer = Peer(event.group, True)
-                self._note_if_talking(peer, self.translate(texts.GROUP_ENDED, group=peer))
+                self._show_info_in(peer, self.translate(texts.GROUP_ENDED, group=peer))
             case "shutdown":
-                self.note(self.translate(texts.SERVER_STOPS))
+                self.show_info(self.translate(texts.SERVER_STOPS))
 
     def _presence(self, friend: str, online: bool) -> None:
         if self.model.friends.get(friend) == online:
             return
         self.model.friends[friend] = online
         peer = Peer(friend)
-        self._note_if_talking(peer, self.translate(texts.CAME_ONLINE if online else texts.WENT_OFFLINE, name=peer))
+        self._show_info_in(peer, self.translate(texts.CAME_ONLINE if online else texts.WENT_OFFLINE, name=peer))
 
     def _group_changed(self, group: str, members: tuple[str, ...]) -> None:
         peer, before = Peer(group, True), self.model.groups.pop(group, None)
         if self.name not in members:
-            return self._note_if_talking(peer, self.translate(texts.YOU_ARE_OUT, group=peer))
+            return self._show_info_in(peer, self.translate(texts.YOU_ARE_OUT, group=peer))
         self.model.groups[group] = members
         if before is None:  # one has been taken in: a conversation begins, so that one sees it
-            names = self._names_of(name for name in members if name != self.name)
-            line = self.note(self.translate(texts.YOU_ARE_IN, group=peer, names=names), self.model[peer])
+            names = self._join_people(name for name in members if name != self.name)
+            line = self.show_info(self.translate(texts.YOU_ARE_IN, group=peer, names=names), self.model[peer])
             if self.ui.has_shortcuts:  # else it was printed
-                self.model.count(self.model[peer], line)
+                self.model.count_unread(self.model[peer], line)
             return None
-        self._note_about_some(peer, texts.JOINED, set(members) - set(before))
-        self._note_about_some(peer, texts.LEFT, set(before) - set(members))
+        self._show_member_changes(peer, texts.JOINED, set(members) - set(before))
+        self._show_member_changes(peer, texts.LEFT, set(before) - set(members))
         return None
 
-    def _note_about_some(self, peer: Peer, text: Text, names: Iterable[str]) -> None:
-        if shown := self._names_of(sorted(names)):
-            self._note_if_talking(peer, self.translate(text, names=shown))
+    def _show_member_changes(self, peer: Peer, text: Text, names: Iterable[str]) -> None:
+        if shown := self._join_people(sorted(names)):
+            self._show_info_in(peer, self.translate(text, names=shown))
 
-    def _names_of(self, names: Iterable[str]) -> str:
+    def _join_people(self, names: Iterable[str]) -> str:
         return self.translate.join_names([str(Peer(name)) for name in names])
 
-    def _note_if_talking(self, peer: Peer, text: str) -> None:
+    def _show_info_in(self, peer: Peer, text: str) -> None:
         if peer in self.model.conversations:
-            self.note(text, self.model[peer])
+            self.show_info(text, self.model[peer])

@@ -42,7 +42,7 @@ def language_of(environment: Mapping[str, str]) -> str:
     return "en"
 
 
-def is_known(error: BaseException) -> bool:
+def is_definite_failure(error: BaseException) -> bool:
     """Whether it is known that nothing was done."""
     if isinstance(error, ConnectionLost):
         return not error.sent
@@ -76,7 +76,9 @@ class Translator:
 
     def describe_failure(self, what: str, error: BaseException) -> str:
         """What somebody asked for, and why it was not done, or that nobody knows."""
-        return self(FAILED if is_known(error) else PERHAPS_DONE, what=what, reason=self.describe_error(error))
+        return self(
+            FAILED if is_definite_failure(error) else PERHAPS_DONE, what=what, reason=self.describe_error(error)
+        )
 
 
 # --- how a request ends that has no result -------------------------------------------------------------------
