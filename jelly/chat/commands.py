@@ -16,7 +16,7 @@ from jelly.chat.cells import clean
 from jelly.chat.model import LOADABLE, Conversation, Peer
 from jelly.chat.session import HISTORY_TEXTS, PAGE, Session
 
-Complete = Callable[[Session, str], Iterable[str]]
+CompletionFunction = Callable[[Session, str], Iterable[str]]
 Members = tuple[str, ...]
 
 MAX_PAGE = 100
@@ -31,7 +31,7 @@ class Command:
     """One command: what it does with the rest of its line, and what that rest may be."""
 
     run: Callable[[Session, str], None]
-    complete: Complete = lambda session, rest: ()
+    complete: CompletionFunction = lambda session, rest: ()
     """Given what stands after the command, what may stand there in full."""
 
 
@@ -45,7 +45,7 @@ def submit(session: Session, typed: str) -> bool:
     if not text.strip():
         return True
     if text.startswith("/") and not text.startswith("//"):
-        _run(session, text[1:])
+        _run_command(session, text[1:])
     elif session.model.current.peer:
         session.send(session.model.current, text[1:] if text.startswith("//") else text)
     else:
@@ -54,8 +54,8 @@ def submit(session: Session, typed: str) -> bool:
     return True
 
 
-def _run(session: Session, text: str) -> None:
-    word, rest = _split(text)
+def _run_command(session: Session, text: str) -> None:
+    word, rest = _split_word(text)
     name = word.lower()
     if command := COMMANDS.get(name):
         try:
@@ -70,7 +70,7 @@ def _run(session: Session, text: str) -> None:
         session.show_error(session.translate(texts.UNKNOWN_COMMAND, name=word))
 
 
-def _split(text: str) -> tuple[str, str]:
+def _split_word(text: str) -> tuple[str, str]:
     """The first word, and what comes after it."""
     word, *rest = re.split(r"\s+", text, maxsplit=1)
     return word, rest[0].rstrip() if rest else ""
@@ -78,7 +78,7 @@ def _split(text: str) -> tuple[str, str]:
 
 def _usage(session: Session, name: str, rest: str = "") -> str:
     """How a command is used; one that has others below it, as /group, says it of the one that was meant."""
-    help, meant = texts.HELP[name], f"/{name} {_split(rest)[0].lower()} "
+    help, meant = texts.HELP[name], f"/{name} {_split_word(rest)[0].lower()} "
     for line in session.translate(help.more).split("\n"):
         if line.startswith(meant):
             return line
@@ -118,9 +118,9 @@ def _to(session: Session, rest: str) -> None:
 
 def _peer_and_text(session: Session, rest: str) -> tuple[Peer, str]:
     """Who is meant. A name with spaces (other servers allow them) is found if it is a known one."""
-    if rest in set(_peers(session, "")):
+    if rest in set(_peer_names(session, "")):
         return Peer.parse(rest), ""
-    name, text = _split(rest)
+    name, text = _split_word(rest)
     return Peer.parse(name), text
 
 
@@ -166,7 +166,7 @@ def _friends(session: Session, rest: str) -> None:
     _request(session, "/friends", session.client.list_friends(), done)
 
 
-def _person(text: str) -> str:
+def _person_name(text: str) -> str:
     """The name of a person, who may be written as in /to."""
     peer = Peer.parse(_required(text))
     if peer.is_group or not peer.name:
@@ -175,7 +175,7 @@ def _person(text: str) -> str:
 
 
 def _add(session: Session, rest: str) -> None:
-    name = _person(rest)
+    name = _person_name(rest)
 
     def done(_: None, where: Conversation) -> None:
         session.show_info(session.translate(texts.ADDED_FRIEND, name=Peer(name)), where)
@@ -185,7 +185,7 @@ def _add(session: Session, rest: str) -> None:
 
 
 def _remove(session: Session, rest: str) -> None:
-    name = _person(rest)
+    name = _person_name(rest)
 
     def done(_: None, where: Conversation) -> None:
         session.model.friends.pop(name, None)
@@ -196,7 +196,7 @@ def _remove(session: Session, rest: str) -> None:
 
 def _profile(session: Session, rest: str) -> None:
     def done(profile: Profile, where: Conversation) -> None:
-        lines = _fields(session, profile)
+        lines = _profile_lines(session, profile)
         title = session.translate(texts.PROFILE_OF, name=Peer(session.name))
         session.show_info("\n".join([title, *lines]) if lines else session.translate(texts.OWN_PROFILE_EMPTY), where)
 
@@ -204,11 +204,11 @@ def _profile(session: Session, rest: str) -> None:
 
 
 def _whois(session: Session, rest: str) -> None:
-    name = _person(rest)
+    name = _person_name(rest)
     where = session.model.current
 
     def done(profile: Profile) -> None:
-        lines = _fields(session, profile) or [session.translate(texts.PROFILE_EMPTY)]
+        lines = _profile_lines(session, profile) or [session.translate(texts.PROFILE_EMPTY)]
         session.show_info("\n".join([session.translate(texts.PROFILE_OF, name=Peer(name)), *lines]), where)
 
     def failed(error: BaseException) -> None:
@@ -225,7 +225,7 @@ def _whois(session: Session, rest: str) -> None:
     session.request(session.client.friend_profile(name), done, failed)
 
 
-def _fields(session: Session, profile: Profile) -> list[str]:
+def _profile_lines(session: Session, profile: Profile) -> list[str]:
     said = [(text, getattr(profile, field)) for field, text in texts.FIELDS.items()]
     return [
         session.translate(texts.PROFILE_LINE, field=session.translate(text), value=value)
@@ -235,7 +235,7 @@ def _fields(session: Session, profile: Profile) -> list[str]:
 
 
 def _set(session: Session, rest: str) -> None:
-    field, value = _split(rest)
+    field, value = _split_word(rest)
     if not field or (field in texts.FIELDS and not value):
         raise UsageError
     if field not in texts.FIELDS:
@@ -271,23 +271,23 @@ def _passwd(session: Session, rest: str) -> None:
 
 
 def _group(session: Session, rest: str) -> None:
-    word, rest = _split(rest)
+    word, rest = _split_word(rest)
     if word.lower() not in GROUP_COMMANDS:
         raise UsageError
     GROUP_COMMANDS[word.lower()](session, rest)
 
 
-def _group_and_rest(session: Session, rest: str) -> tuple[str, str]:
+def _split_group(session: Session, rest: str) -> tuple[str, str]:
     """The group that is meant, and what comes after it. Its # may be left out."""
     for name in sorted(session.model.groups, key=len, reverse=True):
         for written in (f"#{name}", name):
             if rest == written or rest.startswith(f"{written} "):
                 return name, rest[len(written) :].strip()
-    word, more = _split(rest)
+    word, more = _split_word(rest)
     return word.removeprefix("#"), more
 
 
-def _group_here(session: Session) -> str:
+def _current_group(session: Session) -> str:
     """The group whose conversation is shown."""
     peer = session.model.current.peer
     if peer is None or not peer.is_group:
@@ -295,17 +295,17 @@ def _group_here(session: Session) -> str:
     return peer.name
 
 
-def _group_alone(session: Session, rest: str) -> str:
+def _group_or_current(session: Session, rest: str) -> str:
     """A group with nothing after it, or the one that is shown."""
-    return _required(rest.removeprefix("#")) if rest else _group_here(session)
+    return _required(rest.removeprefix("#")) if rest else _current_group(session)
 
 
 def _group_and_member(session: Session, rest: str) -> tuple[str, str]:
     """A group and somebody; or somebody only, for the group that is shown."""
-    group, member = _group_and_rest(session, _required(rest))
+    group, member = _split_group(session, _required(rest))
     if not member:
-        group, member = _group_here(session), rest
-    return group, _person(member)
+        group, member = _current_group(session), rest
+    return group, _person_name(member)
 
 
 def _group_create(session: Session, rest: str) -> None:
@@ -319,13 +319,13 @@ def _group_create(session: Session, rest: str) -> None:
 
 
 def _group_disband(session: Session, rest: str) -> None:
-    name = _group_alone(session, rest)
+    name = _group_or_current(session, rest)
     text = session.translate(texts.GROUP_DISBANDED, group=Peer(name, True))
     _change_group(session, "disband", name, session.client.disband_group(name), text, lambda _: ())
 
 
 def _group_leave(session: Session, rest: str) -> None:
-    name = _group_alone(session, rest)
+    name = _group_or_current(session, rest)
     text = session.translate(texts.GROUP_LEFT, group=Peer(name, True))
     _change_group(session, "leave", name, session.client.leave_group(name), text, lambda _: ())
 
@@ -435,42 +435,42 @@ def complete(session: Session, typed: str) -> tuple[int, list[str]]:
     if not typed.startswith("/") or typed.startswith("//"):
         start = max(typed.rfind(" "), typed.rfind("\n")) + 1
         word = typed[start:]
-        return start, _matching(word, _names_here(session)) if word else []
+        return start, _with_prefix(word, _names_in_conversation(session)) if word else []
     name, space, rest = typed[1:].partition(" ")
     if not space:
-        return 1, [f"{each} " for each in _matching(name, COMMANDS)]
+        return 1, [f"{each} " for each in _with_prefix(name, COMMANDS)]
     command = COMMANDS.get(name.lower())
     rest = rest.lstrip()
-    return len(typed) - len(rest), _matching(rest, command.complete(session, rest)) if command else []
+    return len(typed) - len(rest), _with_prefix(rest, command.complete(session, rest)) if command else []
 
 
-def _matching(begun: str, candidates: Iterable[str]) -> list[str]:
+def _with_prefix(prefix: str, candidates: Iterable[str]) -> list[str]:
     shown = dict.fromkeys(each for each in candidates if clean(each) == each)
-    return sorted(each for each in shown if each.lower().startswith(begun.lower()))
+    return sorted(each for each in shown if each.lower().startswith(prefix.lower()))
 
 
-def _names_here(session: Session) -> list[str]:
+def _names_in_conversation(session: Session) -> list[str]:
     peer = session.model.current.peer
     names = session.model.groups.get(peer.name, ()) if peer and peer.is_group else ()
     return [str(Peer(name)) for name in (*names, *session.model.known_people())]
 
 
-def _peers(session: Session, rest: str) -> list[str]:
+def _peer_names(session: Session, rest: str) -> list[str]:
     talking = [str(peer) for peer in session.model.conversations]
     groups = [str(Peer(name, True)) for name in session.model.groups]
     return [*talking, *groups, *(str(Peer(name)) for name in session.model.known_people())]
 
 
-def _known(session: Session, rest: str) -> list[str]:
+def _friend_names(session: Session, rest: str) -> list[str]:
     return [str(Peer(name)) for name in session.model.friends]
 
 
-def _strangers(session: Session, rest: str) -> list[str]:
+def _people_without_friends(session: Session, rest: str) -> list[str]:
     known = {session.name, *session.model.friends}
     return [str(Peer(name)) for name in session.model.known_people() if name not in known]
 
 
-def _of_groups(session: Session, rest: str) -> list[str]:
+def _complete_group(session: Session, rest: str) -> list[str]:
     """The word after /group, then a group, then somebody."""
     word, _, more = rest.partition(" ")
     if word.lower() not in GROUP_COMMANDS or rest == word:
@@ -478,12 +478,12 @@ def _of_groups(session: Session, rest: str) -> list[str]:
     more = more.lstrip()
     written = [str(Peer(name, True)) for name in session.model.groups]
     if word in ("add", "remove"):
-        group, _ = _group_and_rest(session, more)
+        group, _ = _split_group(session, more)
         members = session.model.groups.get(group, ())
         outside = [name for name in session.model.known_people() if name not in members]
         people = members[1:] if word == "remove" else outside
-        begun = f"{word} {Peer(group, True)} "
-        return [f"{begun}{Peer(name)}" for name in people] if " " in more else [f"{word} {each} " for each in written]
+        prefix = f"{word} {Peer(group, True)} "
+        return [f"{prefix}{Peer(name)}" for name in people] if " " in more else [f"{word} {each} " for each in written]
     return [f"{word} {each}" for each in written] if word in ("disband", "leave") else []
 
 
@@ -497,14 +497,14 @@ GROUP_COMMANDS: dict[str, Callable[[Session, str], None]] = {
 }
 
 COMMANDS: dict[str, Command] = {
-    "to": Command(_to, _peers),
+    "to": Command(_to, _peer_names),
     "friends": Command(_friends),
-    "add": Command(_add, _strangers),
-    "remove": Command(_remove, _known),
-    "group": Command(_group, _of_groups),
+    "add": Command(_add, _people_without_friends),
+    "remove": Command(_remove, _friend_names),
+    "group": Command(_group, _complete_group),
     "profile": Command(_profile),
     "set": Command(_set, lambda session, rest: [f"{field} " for field in texts.FIELDS]),
-    "whois": Command(_whois, _known),
+    "whois": Command(_whois, _friend_names),
     "passwd": Command(_passwd),
     "resend": Command(_resend),
     "history": Command(_history),
