@@ -6,7 +6,7 @@ import pytest
 from fake_client import NOW, Chat
 
 from client_api import Reason, State
-from jelly.chat.cells import width
+from jelly.chat.cells import text_width
 from jelly.chat.model import Conversation, DeliveryStatus, HistoryState, Line, LineKind, Peer
 from jelly.chat.rows import Columns, Row, above, bar, columns_of, prompt, rows_of, view
 
@@ -90,7 +90,7 @@ def test_where_the_new_ones_begin() -> None:
         "14:03   bob │ one",
         "14:03   bob │ two",
     ]
-    assert width(texts_of(rows)[1]) == 40
+    assert text_width(texts_of(rows)[1]) == 40
     shown.first_unread = shown.lines[0]
     assert len(view(shown, 40, 20, 0, TODAY)[0]) == 3
 
@@ -106,7 +106,7 @@ def test_no_row_is_wider_than_the_screen(cells: int) -> None:
     )
     rows, _ = view(shown, cells, 1000, 0, TODAY)
     room = max(cells, 4)  # two cells of text beside an indent of two: the terminal cuts what is over
-    assert all(width(text) <= room for text in texts_of(rows))
+    assert all(text_width(text) <= room for text in texts_of(rows))
 
 
 def test_scrolling() -> None:
@@ -150,7 +150,7 @@ def test_the_bar_fits(cells: int) -> None:
         if number != 7:
             chat.model[Peer(f"王小明{number}")].unread = 0
     row = bar(chat.session, cells, 0)
-    assert sum(width(text) for _, text in row) == cells
+    assert sum(text_width(text) for _, text in row) == cells
     if cells >= 60:
         assert "8:王小明7(1)" in texts_of([row])[0]
 

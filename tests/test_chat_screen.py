@@ -13,7 +13,7 @@ from wire import ADD_MEMBER, CREATE_GROUP, DISBAND_GROUP, GROUP_MESSAGE, Wire, l
 
 from faults.process import Server
 from faults.proxy import Proxy
-from jelly.chat.cells import width
+from jelly.chat.cells import text_width
 
 Open = Callable[..., Terminal]
 
@@ -348,7 +348,7 @@ def test_columns_of_wide_characters(port: int, open_chat: Open) -> None:
     screen.wait_for("alice │ hello")
     bars = {screen.cells(row).index("│") for row, text in enumerate(screen.rows[:-2]) if "│" in text}
     assert len(bars) == 1
-    assert max(width(row) for row in screen.rows) <= 60
+    assert max(text_width(row) for row in screen.rows) <= 60
     assert "".join(re.findall("[你好]", screen.screen)) == "你好" * 40
 
 

@@ -20,7 +20,7 @@ from client_api import (
     RequestError,
 )
 from jelly.chat import texts
-from jelly.chat.cells import clean
+from jelly.chat.cells import sanitize
 from jelly.chat.login import NO_CONNECTION, NOT_KNOWN, REJECTED, USAGE, Console, FatalError, LoginDialog
 from jelly.chat.model import Conversation, Line, LineKind, Peer
 from jelly.chat.plain import PlainInterface, printed
@@ -94,7 +94,7 @@ def _client(options: argparse.Namespace, translate: Translator, **more: Any) -> 
     try:
         return JellyClient.from_url(options.server, **more)
     except ValueError as error:
-        raise FatalError(USAGE, clean(translate(texts.BAD_SERVER, server=options.server))) from error
+        raise FatalError(USAGE, sanitize(translate(texts.BAD_SERVER, server=options.server))) from error
 
 
 def _tls(options: argparse.Namespace, translate: Translator) -> ssl.SSLContext:
@@ -105,7 +105,7 @@ def _tls(options: argparse.Namespace, translate: Translator) -> ssl.SSLContext:
     except OSError as error:
         is_there = isinstance(error, ssl.SSLError)
         reason = translate(texts.NO_CERTIFICATE) if is_there else error.strerror or str(error)
-        raise FatalError(USAGE, clean(translate(texts.BAD_CA, file=options.tls_ca, reason=reason))) from error
+        raise FatalError(USAGE, sanitize(translate(texts.BAD_CA, file=options.tls_ca, reason=reason))) from error
 
 
 # --- one message --------------------------------------------------------------------------------------------
@@ -147,7 +147,9 @@ def _send_one(options: argparse.Namespace, translate: Translator, console: Conso
         return 0
     except RequestError as error:
         sentence, code = _what_happened(error)
-        raise FatalError(code, clean(translate(sentence, name=peer, reason=translate.describe_error(error)))) from error
+        raise FatalError(
+            code, sanitize(translate(sentence, name=peer, reason=translate.describe_error(error)))
+        ) from error
     finally:
         client.close(timeout=0)
         receiver.is_over.set()

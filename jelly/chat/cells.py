@@ -13,23 +13,23 @@ except ImportError:
     wcwidth = None  # type: ignore[assignment]
 
 
-MAX_MARKS = 4
+MAX_COMBINING = 4
 """Zero-width characters in a row that are kept: more of them pile up over the rows above, and cost time."""
 
 ELLIPSIS = "…"
 
 
-class _Visible(dict[int, str]):
+class _SanitizeTable(dict[int, str]):
     """A table for `str.translate`: what each character is shown as."""
 
     def __missing__(self, code: int) -> str:
-        shown = _shown(chr(code))
+        shown = _visible_form(chr(code))
         if code < 0x10000:  # a stranger must not fill the memory by using each character once
             self[code] = shown
         return shown
 
 
-def _shown(char: str) -> str:
+def _visible_form(char: str) -> str:
     code, category = ord(char), unicodedata.category(char)
     if char == "\t":
         return "    "
@@ -45,24 +45,24 @@ def _shown(char: str) -> str:
     return "�" if category in ("Cc", "Cf", "Cs", "Zl", "Zp") and char != "\u200c" else char
 
 
-_VISIBLE = _Visible()
+_SANITIZE_TABLE = _SanitizeTable()
 
 
-def clean(text: str) -> str:
+def sanitize(text: str) -> str:
     """A text on one line, with nothing in it that a terminal would obey; what is replaced is seen to be."""
     if text.isascii() and text.isprintable():
         return text
-    kept, marks = [], 0
-    for char in text.translate(_VISIBLE):
-        marks = marks + 1 if char_width(char) == 0 else 0
-        if marks <= MAX_MARKS:
+    kept, combining = [], 0
+    for char in text.translate(_SANITIZE_TABLE):
+        combining = combining + 1 if char_width(char) == 0 else 0
+        if combining <= MAX_COMBINING:
             kept.append(char)
     return "".join(kept)
 
 
-def clean_rows(text: str) -> list[str]:
+def sanitize_lines(text: str) -> list[str]:
     """A text of several lines, each one clean."""
-    return [clean(row) for row in text.replace("\r\n", "\n").split("\n")]
+    return [sanitize(row) for row in text.replace("\r\n", "\n").split("\n")]
 
 
 def char_width(char: str) -> int:
@@ -76,14 +76,14 @@ def char_width(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
-def width(text: str) -> int:
+def text_width(text: str) -> int:
     """The cells that a clean text takes."""
     return len(text) if text.isascii() else sum(map(char_width, text))
 
 
-def cut(text: str, cells: int) -> str:
+def truncate(text: str, cells: int) -> str:
     """A clean text in at most so many cells, with an ellipsis where something is missing."""
-    if width(text) <= cells:
+    if text_width(text) <= cells:
         return text
     kept, used = [], 0
     for char in text:
@@ -96,8 +96,8 @@ def cut(text: str, cells: int) -> str:
 
 def align_right(text: str, cells: int) -> str:
     """A clean text in exactly so many cells, at their right end."""
-    shown = cut(text, cells)
-    return " " * (cells - width(shown)) + shown
+    shown = truncate(text, cells)
+    return " " * (cells - text_width(shown)) + shown
 
 
 def wrap(text: str, cells: int) -> list[str]:
@@ -110,7 +110,7 @@ def wrap(text: str, cells: int) -> list[str]:
             end = place if wide == 2 or char == " " or may_break <= start else may_break
             rows.append(text[start:end].rstrip(" "))
             start = end + (text[end] == " ")
-            used = width(text[start:place]) if start <= place else -1  # the space that is skipped takes no cell
+            used = text_width(text[start:place]) if start <= place else -1  # the space that is skipped takes no cell
         used += wide
         if char == " " or wide == 2:
             may_break = place + 1

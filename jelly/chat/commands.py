@@ -12,7 +12,7 @@ from typing import Any
 
 from client_api import ErrorCode, Group, Profile, RequestError
 from jelly.chat import texts
-from jelly.chat.cells import clean
+from jelly.chat.cells import sanitize
 from jelly.chat.model import LOADABLE, Conversation, Peer
 from jelly.chat.session import HISTORY_TEXTS, PAGE, Session
 
@@ -445,7 +445,7 @@ def complete(session: Session, typed: str) -> tuple[int, list[str]]:
 
 
 def _with_prefix(prefix: str, candidates: Iterable[str]) -> list[str]:
-    shown = dict.fromkeys(each for each in candidates if clean(each) == each)
+    shown = dict.fromkeys(each for each in candidates if sanitize(each) == each)
     return sorted(each for each in shown if each.lower().startswith(prefix.lower()))
 
 

@@ -11,7 +11,7 @@ import sys
 
 from client_api import ConnectionLost, ErrorCode, JellyClient, RequestError, RequestRejected
 from jelly.chat import texts
-from jelly.chat.cells import clean
+from jelly.chat.cells import sanitize
 from jelly.chat.texts import Text, Translator
 
 REJECTED, USAGE, NO_CONNECTION, LOGIN_REFUSED, NOT_KNOWN = 1, 2, 3, 4, 5
@@ -90,7 +90,7 @@ class LoginDialog:
         )
 
     def _text(self, text: Text, **values: object) -> str:
-        return clean(self._translate(text, **values))
+        return sanitize(self._translate(text, **values))
 
     def _ask_name(self) -> str:
         name = self._console.ask(self._translate(texts.ASK_NAME)).strip() if self._console.is_interactive else ""

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import NamedTuple
 
-from jelly.chat.cells import clean, width
+from jelly.chat.cells import sanitize, text_width
 
 MAX_LINES = 2000
 MAX_CHARACTERS = 2_000_000
@@ -134,7 +134,7 @@ class Conversation:
     @property
     def title(self) -> str:
         """Its name, as it may be shown."""
-        return clean(str(self.peer)) if self.peer else "*"
+        return sanitize(str(self.peer)) if self.peer else "*"
 
     def add(self, line: Line) -> Line:
         """Put a line at the end; the oldest ones make room for it."""
@@ -195,8 +195,8 @@ class Conversation:
     def _insert_position(self, line: Line) -> int:
         """Before the first line with a greater number; if there is none, after those with smaller ones, else on top."""
         assert line.id is not None
-        by_number = [(position, each.id) for position, each in enumerate(self.lines) if each.id is not None]
-        return next((position for position, id in by_number if id > line.id), len(self.lines) if by_number else 0)
+        numbered = [(position, each.id) for position, each in enumerate(self.lines) if each.id is not None]
+        return next((position for position, id in numbered if id > line.id), len(self.lines) if numbered else 0)
 
     def restart_history(self) -> None:
         """There was another login: what went on meanwhile was told elsewhere, so pages begin with the newest again."""
@@ -219,7 +219,7 @@ class Conversation:
         return len(self.lines) > MAX_LINES or self.character_count > MAX_CHARACTERS
 
     def _measure(self, line: Line) -> None:
-        self.name_width = max(self.name_width, width(clean(line.sender)))
+        self.name_width = max(self.name_width, text_width(sanitize(line.sender)))
         self.character_count += len(line.text)
 
     def move_to_end(self, line: Line) -> None:

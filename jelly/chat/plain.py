@@ -11,7 +11,7 @@ from datetime import date
 from typing import TextIO
 
 from jelly.chat import texts
-from jelly.chat.cells import clean, clean_rows, cut
+from jelly.chat.cells import sanitize, sanitize_lines, truncate
 from jelly.chat.commands import submit
 from jelly.chat.model import Conversation, HistoryState, Line, LineKind
 from jelly.chat.session import JobQueue, Session, UserInterface
@@ -19,10 +19,10 @@ from jelly.chat.session import JobQueue, Session, UserInterface
 
 def printed(conversation: Conversation, line: Line, is_elsewhere: bool) -> str:
     """A line as it is printed: when, where, who, what; rows after the first are indented."""
-    first, *others = clean_rows(line.text)
+    first, *others = sanitize_lines(line.text)
     if line.kind in (LineKind.OUTGOING, LineKind.INCOMING):
         where = f"{conversation.title} " if conversation.peer and conversation.peer.is_group else ""
-        first = f"{line.at:%H:%M} {where}{clean(line.sender)}: {first}"
+        first = f"{line.at:%H:%M} {where}{sanitize(line.sender)}: {first}"
     else:
         where = f"{conversation.title}: " if is_elsewhere and conversation.peer else ""
         first = f"{'--' if line.kind is LineKind.INFO else '!!'} {where}{first}"
@@ -101,13 +101,13 @@ class PlainInterface(UserInterface):
         return self._print(f"── {translate(texts.END_OF_HISTORY)} ──")
 
     def line_undelivered(self, conversation: Conversation, line: Line) -> None:
-        text = cut(clean_rows(line.text)[0], 40)
-        self._print(f"{line.status.value} {conversation.title} < {text}\n   {clean(line.reason)}")
+        text = truncate(sanitize_lines(line.text)[0], 40)
+        self._print(f"{line.status.value} {conversation.title} < {text}\n   {sanitize(line.reason)}")
 
     def ask_password(self, prompt: str, on_answer: Callable[[str], None]) -> None:
         if self._source.isatty():
             try:
-                password = getpass.getpass(clean(prompt))
+                password = getpass.getpass(sanitize(prompt))
             except (EOFError, KeyboardInterrupt):  # given up: the question, not the chat
                 self._print("")
                 password = ""

@@ -15,7 +15,7 @@ from zlib import crc32
 
 from client_api import State
 from jelly.chat import texts
-from jelly.chat.cells import ELLIPSIS, align_right, clean, clean_rows, cut, width, wrap
+from jelly.chat.cells import ELLIPSIS, align_right, sanitize, sanitize_lines, text_width, truncate, wrap
 from jelly.chat.model import UNDELIVERED, Conversation, DeliveryStatus, HistoryState, Line, LineKind
 from jelly.chat.session import HISTORY_TEXTS, Session
 
@@ -64,7 +64,7 @@ def rows_of(line: Line, columns: Columns) -> list[Row]:
 
 
 def _name(line: Line) -> str:
-    return clean(line.sender) if line.kind in (LineKind.OUTGOING, LineKind.INCOMING) else "--"
+    return sanitize(line.sender) if line.kind in (LineKind.OUTGOING, LineKind.INCOMING) else "--"
 
 
 def _name_style(line: Line) -> str:
@@ -84,7 +84,7 @@ def _status_style(status: DeliveryStatus) -> str:
 
 
 def _wrapped(text: str, cells: int) -> list[str]:
-    return [row for part in clean_rows(text) for row in wrap(part, cells)]
+    return [row for part in sanitize_lines(text) for row in wrap(part, cells)]
 
 
 def _rows_in_columns(line: Line, columns: Columns) -> Iterator[Row]:
@@ -104,10 +104,10 @@ def _rows_in_columns(line: Line, columns: Columns) -> Iterator[Row]:
 
 
 def _rows_without_columns(line: Line, columns: Columns) -> Iterator[Row]:
-    name = cut(_name(line), max(2, columns.width // 3))
+    name = truncate(_name(line), max(2, columns.width // 3))
     head = f"{line.status.value}{name}: " if line.kind in (LineKind.OUTGOING, LineKind.INCOMING) else f"{name} "
-    first, *others = _wrapped(" " * max(0, width(head) - 2) + line.text, columns.text)
-    yield [(_name_style(line), head), (_text_style(line), first[max(0, width(head) - 2) :])]
+    first, *others = _wrapped(" " * max(0, text_width(head) - 2) + line.text, columns.text)
+    yield [(_name_style(line), head), (_text_style(line), first[max(0, text_width(head) - 2) :])]
     for text in others:
         yield [("", "  "), (_text_style(line), text)]
     if line.reason:
@@ -118,7 +118,7 @@ def _rows_without_columns(line: Line, columns: Columns) -> Iterator[Row]:
 def _dividing(text: str, cells: int) -> Row:
     """A row that says something in its middle."""
     shown = f" {text} "
-    before, after = divmod(max(0, cells - width(shown)), 2)
+    before, after = divmod(max(0, cells - text_width(shown)), 2)
     return [("class:dim", "─" * before + shown + "─" * (before + after))]
 
 
@@ -143,7 +143,7 @@ def view(
             upwards.append(_dividing(day.isoformat(), width))
     else:
         if top:
-            upwards.append(_dividing(cut(top, max(2, width - 2)), width))
+            upwards.append(_dividing(truncate(top, max(2, width - 2)), width))
     offset = min(offset, max(0, len(upwards) - height))
     return upwards[offset : offset + height][::-1], offset
 
@@ -162,7 +162,10 @@ def above(session: Session) -> str:
 def bar(session: Session, width: int, offset: int) -> Row:
     """Who one is, how things stand, the conversations with what is unread: in one row."""
     style = "class:bar" if session.state is State.ONLINE else "class:bar-off"
-    left: Row = [("class:bar", f" {cut(clean(session.name), WIDEST_NAME)} │ "), (style, session.connection_status())]
+    left: Row = [
+        ("class:bar", f" {truncate(sanitize(session.name), WIDEST_NAME)} │ "),
+        (style, session.connection_status()),
+    ]
     right: Row = [("class:bar", f" ↓ {session.translate(texts.BAR_MORE_BELOW)} ")] if offset else []
     room = width - _width(left) - _width(right) - 3
     entries = list(_entries(session, everything=True))
@@ -177,7 +180,7 @@ def _entries(session: Session, everything: bool) -> Iterator[tuple[str, str]]:
         is_here = each is session.model.current
         if not (is_here or each.unread or each.draft or (everything and each.peer)):
             continue
-        text = f"{number}:{cut(each.title, WIDEST_NAME)}" + ("✎" if each.draft else "")
+        text = f"{number}:{truncate(each.title, WIDEST_NAME)}" + ("✎" if each.draft else "")
         if is_here:
             yield "class:bar-here", f" [{text}]"
         else:
@@ -185,15 +188,15 @@ def _entries(session: Session, everything: bool) -> Iterator[tuple[str, str]]:
 
 
 def _width(row: Row) -> int:
-    return sum(width(text) for _, text in row)
+    return sum(text_width(text) for _, text in row)
 
 
 def _fitted(row: Row, cells: int) -> Row:
     """A row in exactly so many cells."""
     fitted: Row = []
     for style, text in row:
-        shown = cut(text, cells)
-        cells -= width(shown)
+        shown = truncate(text, cells)
+        cells -= text_width(shown)
         fitted.append((style, shown))
     return [*fitted, ("class:bar", " " * cells)]
 
@@ -201,4 +204,4 @@ def _fitted(row: Row, cells: int) -> Row:
 def prompt(session: Session, width: int) -> str:
     """What stands before the input: where it goes."""
     current = session.model.current
-    return f"{cut(current.title, max(4, width // 4))}> " if current.peer else "> "
+    return f"{truncate(current.title, max(4, width // 4))}> " if current.peer else "> "

@@ -38,7 +38,7 @@ from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.styles import Attrs, Style
 
 from jelly.chat import rows, texts
-from jelly.chat.cells import clean
+from jelly.chat.cells import sanitize
 from jelly.chat.commands import complete, submit
 from jelly.chat.model import Conversation
 from jelly.chat.session import JobQueue, Session, UserInterface
@@ -179,7 +179,7 @@ class ScreenInterface(UserInterface):
             self._lines.scroll(10**9)  # rows are counted from the end, so else nothing moves
 
     def ask_password(self, prompt: str, on_answer: Callable[[str], None]) -> None:
-        self._question = (clean(prompt), on_answer)
+        self._question = (sanitize(prompt), on_answer)
         self._password_input.reset()
         self._app.layout.focus(self._password_input)
 
