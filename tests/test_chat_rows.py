@@ -8,7 +8,7 @@ from fake_client import NOW, Chat
 from client_api import Reason, State
 from jelly.chat.cells import text_width
 from jelly.chat.model import Conversation, DeliveryStatus, HistoryState, Line, LineKind, Peer
-from jelly.chat.rows import Columns, Row, above, bar, columns_of, prompt, rows_of, view
+from jelly.chat.rows import Columns, Row, columns_of, history_status, prompt, rows_of, status_bar, visible_rows
 
 TODAY = NOW.date()
 
@@ -36,7 +36,7 @@ def test_columns() -> None:
         Line(LineKind.OUTGOING, NOW, "well\nyes", "alice", DeliveryStatus.PENDING),
         Line(LineKind.INFO, NOW, "bob is online"),
     )
-    rows, _ = view(shown, 40, 20, 0, TODAY)
+    rows, _ = visible_rows(shown, 40, 20, 0, TODAY)
     assert texts_of(rows) == [
         "14:03      bob │ hi",
         "14:03   王小明 │ one two three four five",
@@ -70,7 +70,7 @@ def test_a_line_changes() -> None:
 def test_days() -> None:
     """A row says when the day changes; of today it says nothing."""
     yesterday = Line(LineKind.INCOMING, NOW - timedelta(days=1), "old", "bob")
-    rows, _ = view(conversation(yesterday, theirs("new")), 40, 20, 0, TODAY)
+    rows, _ = visible_rows(conversation(yesterday, theirs("new")), 40, 20, 0, TODAY)
     assert [text.strip("─ ") for text in texts_of(rows)] == [
         "2025-11-23",
         "14:03   bob │ old",
@@ -83,7 +83,7 @@ def test_where_the_new_ones_begin() -> None:
     """A row says it, unless there is nothing above; it is as wide as the screen."""
     shown = conversation(theirs("old"), theirs("one"), theirs("two"))
     shown.first_unread = shown.lines[1]
-    rows, _ = view(shown, 40, 20, 0, TODAY, "新消息")
+    rows, _ = visible_rows(shown, 40, 20, 0, TODAY, "新消息")
     assert [text.strip("─ ") for text in texts_of(rows)] == [
         "14:03   bob │ old",
         "新消息",
@@ -92,7 +92,7 @@ def test_where_the_new_ones_begin() -> None:
     ]
     assert text_width(texts_of(rows)[1]) == 40
     shown.first_unread = shown.lines[0]
-    assert len(view(shown, 40, 20, 0, TODAY)[0]) == 3
+    assert len(visible_rows(shown, 40, 20, 0, TODAY)[0]) == 3
 
 
 @pytest.mark.parametrize("cells", [*range(1, 45), 80, 200])
@@ -104,7 +104,7 @@ def test_no_row_is_wider_than_the_screen(cells: int) -> None:
         Line(LineKind.OUTGOING, NOW, "hi", "alice", DeliveryStatus.UNKNOWN, "not known " * 5),
         Line(LineKind.ERROR, NOW, "wrong " * 9),
     )
-    rows, _ = view(shown, cells, 1000, 0, TODAY)
+    rows, _ = visible_rows(shown, cells, 1000, 0, TODAY)
     room = max(cells, 4)  # two cells of text beside an indent of two: the terminal cuts what is over
     assert all(text_width(text) <= room for text in texts_of(rows))
 
@@ -113,11 +113,11 @@ def test_scrolling() -> None:
     """So many rows from the end, and never past the first one."""
     shown = conversation(*(theirs(str(number)) for number in range(100)))
     for offset, last, possible in ((0, "99", 0), (10, "89", 10), (1000, "9", 90)):
-        rows, allowed = view(shown, 80, 10, offset, TODAY)
+        rows, allowed = visible_rows(shown, 80, 10, offset, TODAY)
         assert len(rows) == 10
         assert texts_of(rows)[-1].endswith(f"│ {last}")
         assert allowed == possible
-    assert view(conversation(theirs("x")), 80, 10, 5, TODAY)[1] == 0
+    assert visible_rows(conversation(theirs("x")), 80, 10, 5, TODAY)[1] == 0
 
 
 def test_names_do_not_take_the_screen() -> None:
@@ -125,7 +125,7 @@ def test_names_do_not_take_the_screen() -> None:
     shown = conversation(theirs("hi", "a" * 32))
     assert columns_of(shown, 80).name_width == 16
     assert columns_of(shown, 39).name_width == 0
-    assert texts_of(view(shown, 30, 5, 0, TODAY)[0]) == ["aaaaaaaaa…: hi"]
+    assert texts_of(visible_rows(shown, 30, 5, 0, TODAY)[0]) == ["aaaaaaaaa…: hi"]
 
 
 def test_the_bar() -> None:
@@ -134,10 +134,10 @@ def test_the_bar() -> None:
     chat.receive("carol", "hello", "team")
     chat.session.open(Peer("bob"))
     chat.model[Peer("dave")].draft = "dear"
-    assert texts_of([bar(chat.session, 80, 0)]) == [" alice │ connected │ 1:#team(1) [2:bob] 3:dave✎"]
-    assert texts_of([bar(chat.session, 80, 7)])[0].endswith("↓ more below")
+    assert texts_of([status_bar(chat.session, 80, 0)]) == [" alice │ connected │ 1:#team(1) [2:bob] 3:dave✎"]
+    assert texts_of([status_bar(chat.session, 80, 7)])[0].endswith("↓ more below")
     chat.connection(State.RECONNECTING, Reason.LINE_CUT)
-    (text,) = texts_of([bar(chat.session, 80, 0)])
+    (text,) = texts_of([status_bar(chat.session, 80, 0)])
     assert text.startswith(" alice │ not connected since 14:03, trying again │ 1:#team(1)")
 
 
@@ -149,7 +149,7 @@ def test_the_bar_fits(cells: int) -> None:
         chat.receive(f"王小明{number}", "hello")
         if number != 7:
             chat.model[Peer(f"王小明{number}")].unread = 0
-    row = bar(chat.session, cells, 0)
+    row = status_bar(chat.session, cells, 0)
     assert sum(text_width(text) for _, text in row) == cells
     if cells >= 60:
         assert "8:王小明7(1)" in texts_of([row])[0]
@@ -168,21 +168,21 @@ def test_the_prompt() -> None:
 def test_the_top() -> None:
     """What is known about older lines stands above the oldest one, and only there."""
     shown = conversation(*(theirs(str(number)) for number in range(5)))
-    rows, offset = view(shown, 40, 3, 10, TODAY, top="the beginning")
+    rows, offset = visible_rows(shown, 40, 3, 10, TODAY, top_title="the beginning")
     assert (offset, texts_of(rows)[0].strip("─ ")) == (3, "the beginning")
-    assert "the beginning" not in "".join(texts_of(view(shown, 40, 3, 2, TODAY, top="the beginning")[0]))
+    assert "the beginning" not in "".join(texts_of(visible_rows(shown, 40, 3, 2, TODAY, top_title="the beginning")[0]))
 
 
 def test_what_is_above() -> None:
     """It is being read, it is the beginning, or more is not kept; else there is nothing to say."""
     chat = Chat()
-    assert above(chat.session) == ""
+    assert history_status(chat.session) == ""
     chat.session.open(Peer("bob"))
     chat.model.current.history_error = "not a member of this group"
     said = {}
     for state in HistoryState:
         chat.model.current.history_state = state
-        said[state] = above(chat.session)
+        said[state] = history_status(chat.session)
     assert said == {
         HistoryState.MAYBE_MORE: "",
         HistoryState.UNSUPPORTED: "this server cannot say what was said before",

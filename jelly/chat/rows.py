@@ -34,7 +34,7 @@ class Columns(NamedTuple):
     name_width: int
 
     @property
-    def text(self) -> int:
+    def text_width(self) -> int:
         """Cells for the text."""
         return self.width - (self.name_width + 11 if self.name_width else 2)
 
@@ -93,37 +93,43 @@ def _rows_in_columns(line: Line, columns: Columns) -> Iterator[Row]:
         (_status_style(line.status), f"{line.status.value:1} "),
         (_name_style(line), align_right(_name(line), columns.name_width)),
     ]
-    beside: Row = [("", " " * (columns.name_width + 8))]
-    bar = ("class:dim", " │ ")
+    indent: Row = [("", " " * (columns.name_width + 8))]
+    separator = ("class:dim", " │ ")
     style = _text_style(line)
-    for number, text in enumerate(_wrapped(line.text, columns.text)):
-        yield [*(beside if number else head), bar, (style, text)]
+    for number, text in enumerate(_wrapped(line.text, columns.text_width)):
+        yield [*(indent if number else head), separator, (style, text)]
     if line.reason:
-        for text in _wrapped(line.reason, columns.text):
-            yield [*beside, bar, (_status_style(line.status), text)]
+        for text in _wrapped(line.reason, columns.text_width):
+            yield [*indent, separator, (_status_style(line.status), text)]
 
 
 def _rows_without_columns(line: Line, columns: Columns) -> Iterator[Row]:
     name = truncate(_name(line), max(2, columns.width // 3))
     head = f"{line.status.value}{name}: " if line.kind in (LineKind.OUTGOING, LineKind.INCOMING) else f"{name} "
-    first, *others = _wrapped(" " * max(0, text_width(head) - 2) + line.text, columns.text)
+    first, *others = _wrapped(" " * max(0, text_width(head) - 2) + line.text, columns.text_width)
     yield [(_name_style(line), head), (_text_style(line), first[max(0, text_width(head) - 2) :])]
     for text in others:
         yield [("", "  "), (_text_style(line), text)]
     if line.reason:
-        for text in _wrapped(line.reason, columns.text):
+        for text in _wrapped(line.reason, columns.text_width):
             yield [("", "  "), (_status_style(line.status), text)]
 
 
-def _dividing(text: str, cells: int) -> Row:
+def _divider(text: str, cells: int) -> Row:
     """A row that says something in its middle."""
     shown = f" {text} "
     before, after = divmod(max(0, cells - text_width(shown)), 2)
     return [("class:dim", "─" * before + shown + "─" * (before + after))]
 
 
-def view(
-    conversation: Conversation, width: int, height: int, offset: int, today: date, new: str = "new", top: str = ""
+def visible_rows(
+    conversation: Conversation,
+    width: int,
+    height: int,
+    offset: int,
+    today: date,
+    new_title: str = "new",
+    top_title: str = "",
 ) -> tuple[list[Row], int]:
     """The rows to be shown: so many, and so many from the end; and the offset that was possible.
 
@@ -137,18 +143,18 @@ def view(
             break
         upwards.extend(reversed(rows_of(lines[place], columns)))
         if place and lines[place] is conversation.first_unread:
-            upwards.append(_dividing(new, width))
+            upwards.append(_divider(new_title, width))
         day = lines[place].at.date()
         if day != (lines[place - 1].at.date() if place else today):
-            upwards.append(_dividing(day.isoformat(), width))
+            upwards.append(_divider(day.isoformat(), width))
     else:
-        if top:
-            upwards.append(_dividing(truncate(top, max(2, width - 2)), width))
+        if top_title:
+            upwards.append(_divider(truncate(top_title, max(2, width - 2)), width))
     offset = min(offset, max(0, len(upwards) - height))
     return upwards[offset : offset + height][::-1], offset
 
 
-def above(session: Session) -> str:
+def history_status(session: Session) -> str:
     """What stands above the oldest line of the conversation that is shown: what there is to know about older ones."""
     conversation = session.model.current
     if conversation.peer is None or conversation.history_state is HistoryState.MAYBE_MORE:
@@ -159,7 +165,7 @@ def above(session: Session) -> str:
 # --- the status bar -----------------------------------------------------------------------------------------
 
 
-def bar(session: Session, width: int, offset: int) -> Row:
+def status_bar(session: Session, width: int, offset: int) -> Row:
     """Who one is, how things stand, the conversations with what is unread: in one row."""
     style = "class:bar" if session.state is State.ONLINE else "class:bar-off"
     left: Row = [
@@ -168,13 +174,13 @@ def bar(session: Session, width: int, offset: int) -> Row:
     ]
     right: Row = [("class:bar", f" ↓ {session.translate(texts.BAR_MORE_BELOW)} ")] if offset else []
     room = width - _width(left) - _width(right) - 3
-    entries = list(_entries(session, everything=True))
+    entries = list(_conversation_entries(session, everything=True))
     if _width(entries) > room:
-        entries = [*_entries(session, everything=False), ("class:bar", f" {ELLIPSIS}")]
-    return _fitted([*left, ("class:bar", " │"), *entries], width - _width(right)) + right
+        entries = [*_conversation_entries(session, everything=False), ("class:bar", f" {ELLIPSIS}")]
+    return _pad_row([*left, ("class:bar", " │"), *entries], width - _width(right)) + right
 
 
-def _entries(session: Session, everything: bool) -> Iterator[tuple[str, str]]:
+def _conversation_entries(session: Session, everything: bool) -> Iterator[tuple[str, str]]:
     """` [1:bob] 2:#team(3)`; those with nothing to say only if there is room for everything."""
     for number, each in enumerate(session.model):
         is_here = each is session.model.current
@@ -191,7 +197,7 @@ def _width(row: Row) -> int:
     return sum(text_width(text) for _, text in row)
 
 
-def _fitted(row: Row, cells: int) -> Row:
+def _pad_row(row: Row, cells: int) -> Row:
     """A row in exactly so many cells."""
     fitted: Row = []
     for style, text in row:

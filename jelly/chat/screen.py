@@ -103,8 +103,8 @@ class Lines(UIControl):
     def _view(self) -> list[rows.Row]:
         session = self._session
         today, new = session.now().date(), session.translate(texts.NEW_FROM_HERE)
-        shown, self.offset = rows.view(
-            session.model.current, self._width, self.height, self.offset, today, new, rows.above(session)
+        shown, self.offset = rows.visible_rows(
+            session.model.current, self._width, self.height, self.offset, today, new, rows.history_status(session)
         )
         return shown
 
@@ -192,7 +192,7 @@ class ScreenInterface(UserInterface):
 
     def _layout(self) -> Layout:
         is_question_open = Condition(lambda: self._question is not None)
-        bar = FormattedTextControl(lambda: [*rows.bar(self._session, self._columns(), self._lines.offset)])
+        bar = FormattedTextControl(lambda: [*rows.status_bar(self._session, self._columns(), self._lines.offset)])
         root = HSplit(
             [
                 Window(self._lines, height=Dimension(min=0)),
