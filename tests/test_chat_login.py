@@ -7,7 +7,7 @@ import pytest
 from fake_client import FakeClient
 
 from client_api import ConnectionLost, RequestRejected, RequestTimeout
-from jelly.chat.login import LOGIN_REFUSED, NO_CONNECTION, USAGE, Console, FatalError, LoginDialog
+from jelly.chat.login import Console, ExitCode, FatalError, LoginDialog
 from jelly.chat.texts import Translator
 
 
@@ -117,7 +117,7 @@ def test_three_wrong_passwords() -> None:
     client = Replies(WRONG, WRONG, WRONG)
     with pytest.raises(FatalError, match="Cannot log in as alice: the name or the password is wrong") as caught:
         log_in(client, Answers("a", "n", "b", "", "c", "no"))
-    assert caught.value.exit_code == LOGIN_REFUSED
+    assert caught.value.exit_code == ExitCode.LOGIN_REFUSED
     assert [name for name, *_ in client.calls] == ["login"] * 3
 
 
@@ -136,15 +136,23 @@ def untrusted() -> ssl.SSLCertVerificationError:
 @pytest.mark.parametrize(
     ("reply", "code", "said"),
     [
-        (RequestRejected("too_many_attempts"), LOGIN_REFUSED, "Cannot log in as alice: too many failed logins"),
-        (ConnectionLost("", sent=False), NO_CONNECTION, "Cannot connect to jelly://example.org: nobody answers there"),
-        (ConnectionLost("", sent=True), NO_CONNECTION, "it closes the connection"),
-        (caused_by(ssl.SSLError()), NO_CONNECTION, "if it speaks none, its address begins with jelly://"),
-        (caused_by(untrusted()), NO_CONNECTION, r"self-signed certificate \(--tls-ca FILE trusts"),
-        (RequestTimeout(), NO_CONNECTION, "no answer in time"),
+        (
+            RequestRejected("too_many_attempts"),
+            ExitCode.LOGIN_REFUSED,
+            "Cannot log in as alice: too many failed logins",
+        ),
+        (
+            ConnectionLost("", sent=False),
+            ExitCode.NO_CONNECTION,
+            "Cannot connect to jelly://example.org: nobody answers there",
+        ),
+        (ConnectionLost("", sent=True), ExitCode.NO_CONNECTION, "it closes the connection"),
+        (caused_by(ssl.SSLError()), ExitCode.NO_CONNECTION, "if it speaks none, its address begins with jelly://"),
+        (caused_by(untrusted()), ExitCode.NO_CONNECTION, r"self-signed certificate \(--tls-ca FILE trusts"),
+        (RequestTimeout(), ExitCode.NO_CONNECTION, "no answer in time"),
     ],
 )
-def test_other_failures(reply: Exception, code: int, said: str) -> None:
+def test_other_failures(reply: Exception, code: ExitCode, said: str) -> None:
     """Each has its exit code, and one sentence."""
     with pytest.raises(FatalError, match=said) as caught:
         log_in(Replies(reply), Answers("pw"))
@@ -163,6 +171,6 @@ def test_nobody_there() -> None:
     for name, password, said in (("", "pw", "Say who you are"), ("alice", "", "set JELLY_PASSWORD")):
         with pytest.raises(FatalError, match=said) as caught:
             log_in(Replies(), Answers(is_interactive=False), name, password)
-        assert caught.value.exit_code == USAGE
+        assert caught.value.exit_code == ExitCode.USAGE
     with pytest.raises(FatalError, match="Cannot log in as alice"):
         log_in(Replies(WRONG), Answers(is_interactive=False), password="pw")

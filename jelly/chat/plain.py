@@ -17,14 +17,14 @@ from jelly.chat.model import Conversation, HistoryState, Line, LineKind
 from jelly.chat.session import JobQueue, Session, UserInterface
 
 
-def printed(conversation: Conversation, line: Line, is_elsewhere: bool) -> str:
+def format_line(conversation: Conversation, line: Line, with_title: bool) -> str:
     """A line as it is printed: when, where, who, what; rows after the first are indented."""
     first, *others = sanitize_lines(line.text)
     if line.kind in (LineKind.OUTGOING, LineKind.INCOMING):
         where = f"{conversation.title} " if conversation.peer and conversation.peer.is_group else ""
         first = f"{line.at:%H:%M} {where}{sanitize(line.sender)}: {first}"
     else:
-        where = f"{conversation.title}: " if is_elsewhere and conversation.peer else ""
+        where = f"{conversation.title}: " if with_title and conversation.peer else ""
         first = f"{'--' if line.kind is LineKind.INFO else '!!'} {where}{first}"
     return "\n".join([first, *(f"   {row}" for row in others)])
 
@@ -32,8 +32,8 @@ def printed(conversation: Conversation, line: Line, is_elsewhere: bool) -> str:
 class PlainInterface(UserInterface):
     """The chat line by line."""
 
-    def __init__(self, session: Session, jobs: JobQueue, source: TextIO, target: TextIO) -> None:
-        self._session, self._jobs, self._source, self._target = session, jobs, source, target
+    def __init__(self, session: Session, jobs: JobQueue, input_stream: TextIO, output_stream: TextIO) -> None:
+        self._session, self._jobs, self._input, self._output = session, jobs, input_stream, output_stream
         self._condition = threading.Condition(threading.RLock())
         self._is_exiting = False
         self._day = session.now().date()
@@ -44,11 +44,11 @@ class PlainInterface(UserInterface):
         try:
             self._jobs.set_wakeup(self._run_jobs)
             self._run_jobs()
-            while not self._is_exiting and (typed := self._source.readline()):
+            while not self._is_exiting and (typed := self._input.readline()):
                 self._submit(typed)
             self._wait_for_answers()
         except KeyboardInterrupt:
-            print(file=self._target)
+            print(file=self._output)
         finally:
             self._jobs.set_wakeup(None)
 
@@ -72,7 +72,7 @@ class PlainInterface(UserInterface):
             self._condition.notify_all()
 
     def _print(self, text: str) -> None:
-        print(text, file=self._target, flush=True)
+        print(text, file=self._output, flush=True)
 
     # --- what the session asks for ------------------------------------------------------------------------
 
@@ -82,7 +82,7 @@ class PlainInterface(UserInterface):
         if line.kind is LineKind.OUTGOING:
             return
         self._print_day(line.at.date())
-        self._print(printed(conversation, line, conversation is not self._session.model.current))
+        self._print(format_line(conversation, line, conversation is not self._session.model.current))
 
     def _print_day(self, day: date) -> None:
         if day != self._day:
@@ -97,7 +97,7 @@ class PlainInterface(UserInterface):
             return self._print(f"-- {translate(texts.NOT_KEPT if is_more else texts.BEGINNING)}")
         self._print(f"── {translate(texts.HISTORY_OF, name=conversation.title)} ──")
         for line in lines:
-            self._print(f"{line.at:%Y-%m-%d} {printed(conversation, line, is_elsewhere=False)}")
+            self._print(f"{line.at:%Y-%m-%d} {format_line(conversation, line, with_title=False)}")
         return self._print(f"── {translate(texts.END_OF_HISTORY)} ──")
 
     def line_undelivered(self, conversation: Conversation, line: Line) -> None:
@@ -105,7 +105,7 @@ class PlainInterface(UserInterface):
         self._print(f"{line.status.value} {conversation.title} < {text}\n   {sanitize(line.reason)}")
 
     def ask_password(self, prompt: str, on_answer: Callable[[str], None]) -> None:
-        if self._source.isatty():
+        if self._input.isatty():
             try:
                 password = getpass.getpass(sanitize(prompt))
             except (EOFError, KeyboardInterrupt):  # given up: the question, not the chat
@@ -113,7 +113,7 @@ class PlainInterface(UserInterface):
                 password = ""
             on_answer(password)
         else:
-            on_answer(self._source.readline().rstrip("\n"))
+            on_answer(self._input.readline().rstrip("\n"))
 
     def exit(self) -> None:
         self._is_exiting = True

@@ -83,6 +83,9 @@ class UserInterface:
     has_shortcuts = False
     """Whether there are keys to go to a conversation."""
 
+    def run(self) -> None:
+        """Show the chat until the user leaves."""
+
     def line_added(self, conversation: Conversation, line: Line) -> None:
         """There is a new line."""
 
