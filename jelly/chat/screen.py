@@ -64,13 +64,12 @@ STYLE = {
 }
 
 
-def _common(texts: list[str]) -> str:
-    """What all of them begin with."""
+def _common_prefix(texts: list[str]) -> str:
     same = takewhile(lambda chars: len(set(chars)) == 1, zip(*texts, strict=False))
     return "".join(chars[0] for chars in same)
 
 
-class Names(Completer):
+class CommandCompleter(Completer):
     """Offers what commands.complete offers, in the menu."""
 
     def __init__(self, session: Session) -> None:
@@ -83,7 +82,7 @@ class Names(Completer):
             yield Completion(text, start_position=start - len(typed), display=text.split()[-1])
 
 
-class Lines(UIControl):
+class ConversationControl(UIControl):
     """Shows the end of a conversation, or what is above it."""
 
     def __init__(self, session: Session) -> None:
@@ -95,12 +94,12 @@ class Lines(UIControl):
 
     def create_content(self, width: int, height: int) -> UIContent:
         self._width, self.height = width, height
-        shown = self._view()
+        shown = self._visible_rows()
         padded: list[StyleAndTextTuples] = [[] for _ in range(height - len(shown))]
         padded.extend([*row] for row in shown)
         return UIContent(get_line=lambda number: padded[number], line_count=len(padded), show_cursor=False)
 
-    def _view(self) -> list[rows.Row]:
+    def _visible_rows(self) -> list[rows.Row]:
         session = self._session
         today, new = session.now().date(), session.translate(texts.NEW_FROM_HERE)
         shown, self.offset = rows.visible_rows(
@@ -110,10 +109,10 @@ class Lines(UIControl):
 
     def scroll(self, count: int) -> bool:
         """Go so many rows up, or down if it is negative; whether that would lead beyond the oldest line."""
-        self.offset = asked = max(0, self.offset + count)
-        return len(self._view()) < self.height or self.offset < asked
+        self.offset = wanted = max(0, self.offset + count)
+        return len(self._visible_rows()) < self.height or self.offset < wanted
 
-    def stay(self, conversation: Conversation) -> None:
+    def keep_position(self, conversation: Conversation) -> None:
         """After a new line: whoever reads further up goes on reading the same rows."""
         if self.offset:
             columns = rows.columns_of(conversation, self._width)
@@ -127,10 +126,10 @@ class ScreenInterface(UserInterface):
 
     def __init__(self, session: Session, jobs: JobQueue) -> None:
         self._session, self._jobs = session, jobs
-        self._shown = session.model.current
-        self._lines = Lines(session)
+        self._conversation = session.model.current
+        self._view = ConversationControl(session)
         self._question: tuple[str, Callable[[str], None]] | None = None
-        self._input = Buffer(completer=Names(session), history=InMemoryHistory(), multiline=True)
+        self._input = Buffer(completer=CommandCompleter(session), history=InMemoryHistory(), multiline=True)
         self._password_input = Buffer(multiline=False)
         self._is_exiting = False
         session.ui = self
@@ -165,18 +164,18 @@ class ScreenInterface(UserInterface):
 
     def _run_jobs(self) -> None:
         self._jobs.run_pending()
-        self._follow()
+        self._sync_with_model()
         self._app.invalidate()
 
     # --- what the session asks for ------------------------------------------------------------------------
 
     def line_added(self, conversation: Conversation, line: Any) -> None:
-        if conversation is self._shown:
-            self._lines.stay(conversation)
+        if conversation is self._conversation:
+            self._view.keep_position(conversation)
 
     def history_added(self, conversation: Conversation, lines: list[Any], by_command: bool) -> None:
-        if by_command and conversation is self._shown:
-            self._lines.scroll(10**9)  # rows are counted from the end, so else nothing moves
+        if by_command and conversation is self._conversation:
+            self._view.scroll(10**9)  # rows are counted from the end, so else nothing moves
 
     def ask_password(self, prompt: str, on_answer: Callable[[str], None]) -> None:
         self._question = (sanitize(prompt), on_answer)
@@ -192,10 +191,10 @@ class ScreenInterface(UserInterface):
 
     def _layout(self) -> Layout:
         is_question_open = Condition(lambda: self._question is not None)
-        bar = FormattedTextControl(lambda: [*rows.status_bar(self._session, self._columns(), self._lines.offset)])
+        bar = FormattedTextControl(lambda: [*rows.status_bar(self._session, self._columns(), self._view.offset)])
         root = HSplit(
             [
-                Window(self._lines, height=Dimension(min=0)),
+                Window(self._view, height=Dimension(min=0)),
                 Window(bar, height=1, style="class:bar"),
                 ConditionalContainer(self._input_window(), ~is_question_open),
                 ConditionalContainer(self._password_window(), is_question_open),
@@ -226,37 +225,37 @@ class ScreenInterface(UserInterface):
             @keys.add(*sequence)
             def _(event: KeyPressEvent) -> None:
                 action()
-                self._follow()
+                self._sync_with_model()
 
         for action, *sequence in (
-            (self._enter, "enter"),
+            (self._submit, "enter"),
             (lambda: self._input.insert_text("\n"), "escape", "enter"),
             (self._complete, "tab"),
             (self._input.complete_previous, "s-tab"),
-            (self._interrupt, "c-c"),
-            (self._end, "c-d"),
+            (self._clear_or_exit, "c-c"),
+            (self._delete_or_exit, "c-d"),
             (lambda: self._app.renderer.clear(), "c-l"),
             (lambda: self._scroll(self._page()), "pageup"),
             (lambda: self._scroll(-self._page()), "pagedown"),
             (lambda: self._scroll(10**9), "c-home"),
             (lambda: self._scroll(-(10**9)), "c-end"),
-            (self._next_unread, "escape", "a"),
+            (self._open_next_unread, "escape", "a"),
         ):
             bind(action, *sequence)
         for number in range(10):
-            bind(lambda number=number: self._turn_to(number), "escape", str(number))  # type: ignore[misc]
+            bind(lambda number=number: self._open_number(number), "escape", str(number))  # type: ignore[misc]
         return keys
 
     def _page(self) -> int:
-        return max(1, self._lines.height - 2)
+        return max(1, self._view.height - 2)
 
     def _scroll(self, count: int) -> None:
         """Scroll; whoever wants to go beyond the oldest line gets older ones above it, and stays where he is."""
-        if self._lines.scroll(count) and count > 0:
-            self._session.load_history(self._shown)
-            self._lines.scroll(1)  # to the row that says what is being done about it
+        if self._view.scroll(count) and count > 0:
+            self._session.load_history(self._conversation)
+            self._view.scroll(1)  # to the row that says what is being done about it
 
-    def _enter(self) -> None:
+    def _submit(self) -> None:
         if self._question:
             _, on_answer = self._question
             password = self._password_input.text
@@ -266,7 +265,7 @@ class ScreenInterface(UserInterface):
         text = self._input.text
         self._input.append_to_history()
         self._input.reset()
-        self._lines.offset = 0
+        self._view.offset = 0
         if not submit(self._session, text):
             self._input.insert_text(text)
 
@@ -284,15 +283,15 @@ class ScreenInterface(UserInterface):
             return buffer.complete_next()
         typed = buffer.document.text_before_cursor
         start, offered = complete(self._session, typed)
-        certain = offered[0] if len(offered) == 1 else _common(offered)
-        if len(offered) == 1 or len(certain) > len(typed) - start:
+        completed = offered[0] if len(offered) == 1 else _common_prefix(offered)
+        if len(offered) == 1 or len(completed) > len(typed) - start:
             buffer.delete_before_cursor(len(typed) - start)
-            buffer.insert_text(certain)
+            buffer.insert_text(completed)
         elif offered:
             buffer.start_completion()
         return None
 
-    def _interrupt(self) -> None:
+    def _clear_or_exit(self) -> None:
         """Ctrl-C: give up what is being typed; if there is nothing, leave."""
         if self._question:
             self._close_question()
@@ -302,33 +301,33 @@ class ScreenInterface(UserInterface):
         else:
             self.exit()
 
-    def _end(self) -> None:
+    def _delete_or_exit(self) -> None:
         """Ctrl-D: delete a character; if there is nothing, leave."""
         buffer = self._password_input if self._question else self._input
         if buffer.text:
             buffer.delete()
         else:
-            self._interrupt()
+            self._clear_or_exit()
 
     # --- from one conversation to another -----------------------------------------------------------------
 
-    def _next_unread(self) -> None:
+    def _open_next_unread(self) -> None:
         if conversation := self._session.model.next_unread():
             self._session.model.open(conversation)
 
-    def _turn_to(self, number: int) -> None:
+    def _open_number(self, number: int) -> None:
         if conversation := self._session.model.by_number(number):
             self._session.model.open(conversation)
 
-    def _follow(self) -> None:
+    def _sync_with_model(self) -> None:
         """What was typed stays with the conversation that it was meant for; what was meant for none comes along."""
         current = self._session.model.current
-        if current is not self._shown:
-            if self._shown.peer or current.draft:
-                self._shown.draft = self._input.text
+        if current is not self._conversation:
+            if self._conversation.peer or current.draft:
+                self._conversation.draft = self._input.text
                 self._input.reset(Document(current.draft))
                 current.draft = ""
-            self._shown = current
-            self._lines.offset = 0
+            self._conversation = current
+            self._view.offset = 0
             if not current.is_history_requested:
                 self._session.load_history(current)
