@@ -116,8 +116,8 @@ class NoAckReceiver(Receiver):
     """Acknowledges no message: --send shows no messages, so the server must keep them.
 
     The client acknowledges a message when its callback returns. These callbacks return only after
-    the connection is closed. A server without acknowledgements counts a message as delivered once it
-    is sent: such a message has no id, and is printed.
+    the connection is closed. A server without acknowledgements counts a message as delivered once
+    it is sent: such a message has no id, and is printed.
     """
 
     def __init__(self) -> None:

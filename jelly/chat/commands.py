@@ -1,6 +1,6 @@
-"""What begins with a slash: one table of commands, how each is completed, and what it does.
+"""The slash commands: one table that says what each command does and how it is completed.
 
-Words with spaces need no quoting: where a name or a text comes last, it goes to the end of the line.
+Names and texts with spaces need no quotes: the last argument extends to the end of the line.
 """
 
 import difflib
@@ -23,24 +23,24 @@ MAX_PAGE = 100
 
 
 class UsageError(Exception):
-    """A command was used in another way than it can be."""
+    """A command was used with wrong arguments."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command: what it does with the rest of its line, and what that rest may be."""
+    """One command: the function that runs it, and the one that completes its arguments."""
 
     run: Callable[[Session, str], None]
     complete: CompletionFunction = lambda session, rest: ()
-    """Given what stands after the command, what may stand there in full."""
+    """Gets the text after the command, and returns what that text may become."""
 
 
 def submit(session: Session, typed: str) -> bool:
-    """Do what somebody typed: a command, or a text for the conversation that is shown.
+    """Run a command, or send a text to the current conversation.
 
-    Returns False for a text that goes to nobody, which is better left where it was typed.
+    Return False for a text without a receiver: it should stay in the input.
     """
-    # What cannot be encoded (half a character pasted into a terminal) cannot be sent either.
+    # A text that cannot be encoded (half a pasted character, say) cannot be sent either.
     text = typed.encode("utf-8", "replace").decode().strip("\n")
     if not text.strip():
         return True
@@ -71,13 +71,13 @@ def _run_command(session: Session, text: str) -> None:
 
 
 def _split_word(text: str) -> tuple[str, str]:
-    """The first word, and what comes after it."""
+    """Return the first word, and the text after it."""
     word, *rest = re.split(r"\s+", text, maxsplit=1)
     return word, rest[0].rstrip() if rest else ""
 
 
 def _usage(session: Session, name: str, rest: str = "") -> str:
-    """How a command is used; one that has others below it, as /group, says it of the one that was meant."""
+    """Return how a command is used. With subcommands, like /group: how that subcommand is used."""
     help, meant = texts.HELP[name], f"/{name} {_split_word(rest)[0].lower()} "
     for line in session.translate(help.more).split("\n"):
         if line.startswith(meant):
@@ -92,7 +92,7 @@ def _required(text: str) -> str:
 
 
 def _request(session: Session, what: str, future: "Future[Any]", done: Callable[[Any, Conversation], None]) -> None:
-    """Ask the server. The answer is said where the question was asked, whatever is shown by then."""
+    """Send a request. Its answer appears in the conversation in which the command was typed."""
     where = session.model.current
 
     def failed(error: BaseException) -> None:
@@ -117,7 +117,7 @@ def _to(session: Session, rest: str) -> None:
 
 
 def _peer_and_text(session: Session, rest: str) -> tuple[Peer, str]:
-    """Who is meant. A name with spaces (other servers allow them) is found if it is a known one."""
+    """Split the arguments of /to. A known name may have spaces (other servers allow them)."""
     if rest in set(_peer_names(session, "")):
         return Peer.parse(rest), ""
     name, text = _split_word(rest)
@@ -167,7 +167,7 @@ def _friends(session: Session, rest: str) -> None:
 
 
 def _person_name(text: str) -> str:
-    """The name of a person, who may be written as in /to."""
+    """Return the name of a person, written as in /to. Raises UsageError."""
     peer = Peer.parse(_required(text))
     if peer.is_group or not peer.name:
         raise UsageError
@@ -278,7 +278,7 @@ def _group(session: Session, rest: str) -> None:
 
 
 def _split_group(session: Session, rest: str) -> tuple[str, str]:
-    """The group that is meant, and what comes after it. Its # may be left out."""
+    """Return the name of a group, and the text after it. The # is optional."""
     for name in sorted(session.model.groups, key=len, reverse=True):
         for written in (f"#{name}", name):
             if rest == written or rest.startswith(f"{written} "):
@@ -288,7 +288,7 @@ def _split_group(session: Session, rest: str) -> tuple[str, str]:
 
 
 def _current_group(session: Session) -> str:
-    """The group whose conversation is shown."""
+    """Return the group of the current conversation. Raises UsageError if there is none."""
     peer = session.model.current.peer
     if peer is None or not peer.is_group:
         raise UsageError
@@ -296,12 +296,12 @@ def _current_group(session: Session) -> str:
 
 
 def _group_or_current(session: Session, rest: str) -> str:
-    """A group with nothing after it, or the one that is shown."""
+    """Return the group that is named, or else the group of the current conversation."""
     return _required(rest.removeprefix("#")) if rest else _current_group(session)
 
 
 def _group_and_member(session: Session, rest: str) -> tuple[str, str]:
-    """A group and somebody; or somebody only, for the group that is shown."""
+    """Return a group and a member. Without a group: the group of the current conversation."""
     group, member = _split_group(session, _required(rest))
     if not member:
         group, member = _current_group(session), rest
@@ -359,7 +359,10 @@ def _change_group(
     change: Callable[[Members], Members],
     member: str = "",
 ) -> None:
-    """Ask for a change of a group; say that it is done, unless a notice has said so in the same place already."""
+    """Request a change of a group, and say when it is done.
+
+    Say nothing if a notice of the server has already said it in the same conversation.
+    """
     peer, before = Peer(group, True), session.model.groups.get(group)
 
     def done(_: None, where: Conversation) -> None:
@@ -418,7 +421,7 @@ def _help(session: Session, rest: str) -> None:
 
 
 def _help_about_all(session: Session) -> None:
-    # The first word of the arguments will do here: the list must fit on a small screen.
+    # No arguments and no details: the list must fit on a small screen.
     lines = [f"{'/' + name:<10}{session.translate(help.summary)}" for name, help in texts.HELP.items()]
     keys = texts.HELP_KEYS if session.ui.has_shortcuts else texts.HELP_PLAIN
     session.show_info("\n".join([*lines, session.translate(keys)]))
@@ -428,9 +431,10 @@ def _help_about_all(session: Session) -> None:
 
 
 def complete(session: Session, typed: str) -> tuple[int, list[str]]:
-    """What may stand at the end of what was typed: from which place on, and what.
+    """Return the candidates for the last word of `typed`, and the index where that word begins.
 
-    Only names that may be shown as they are: nobody can type the others, and the menu must not show them raw.
+    Leave out names that `sanitize` would change: users cannot type them, and the menu must not show
+    them raw.
     """
     if not typed.startswith("/") or typed.startswith("//"):
         start = max(typed.rfind(" "), typed.rfind("\n")) + 1
@@ -471,7 +475,7 @@ def _people_without_friends(session: Session, rest: str) -> list[str]:
 
 
 def _complete_group(session: Session, rest: str) -> list[str]:
-    """The word after /group, then a group, then somebody."""
+    """Complete the subcommand of /group, then the group, then the member."""
     word, _, more = rest.partition(" ")
     if word.lower() not in GROUP_COMMANDS or rest == word:
         return [f"{each} " for each in GROUP_COMMANDS]

@@ -120,7 +120,10 @@ class LoginDialog:
         return password
 
     def _log_in(self, name: str, password: str) -> None:
-        """Log in. Raises RequestRejected if the server refuses, FatalError for any other failure."""
+        """Log in.
+
+        Raises RequestRejected if the server refuses, FatalError for any other failure.
+        """
         try:
             self._client.login(name, password).result()
         except RequestRejected:

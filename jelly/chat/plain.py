@@ -1,7 +1,7 @@
-"""The plain mode: it reads lines, and prints what arrives as whole lines. No terminal is needed.
+"""The plain user interface: reads lines, and prints what arrives as whole lines, without a terminal.
 
-The main thread reads; what arrives is printed by the client's thread. The condition's lock is held by whoever touches
-the session: so the session runs on one thread at a time, as it needs.
+The main thread reads; the client's thread prints what arrives. Each holds the condition's lock while
+it uses the session, because a session may run on one thread at a time only.
 """
 
 import getpass
@@ -18,7 +18,10 @@ from jelly.chat.session import JobQueue, Session, UserInterface
 
 
 def format_line(conversation: Conversation, line: Line, with_title: bool) -> str:
-    """A line as it is printed: when, where, who, what; rows after the first are indented."""
+    """Return a line as it is printed: time, group, sender, text. Further rows are indented.
+
+    `with_title`: begin a text of the chat with the name of its conversation.
+    """
     first, *others = sanitize_lines(line.text)
     if line.kind in (LineKind.OUTGOING, LineKind.INCOMING):
         where = f"{conversation.title} " if conversation.peer and conversation.peer.is_group else ""
@@ -40,7 +43,7 @@ class PlainInterface(UserInterface):
         session.ui = self
 
     def run(self) -> None:
-        """Read until the end of the input or /quit; wait for the answers."""
+        """Read until the end of the input or /quit, then wait for all answers."""
         try:
             self._jobs.set_wakeup(self._run_jobs)
             self._run_jobs()
@@ -53,7 +56,7 @@ class PlainInterface(UserInterface):
             self._jobs.set_wakeup(None)
 
     def _submit(self, typed: str) -> None:
-        """One line at a time, its answer before the next: the output of a script is in its order then."""
+        """Run one line and wait for its answer, so that the output of a script keeps its order."""
         with self._condition:
             before = self._session.model.current
             submit(self._session, typed)
@@ -74,10 +77,10 @@ class PlainInterface(UserInterface):
     def _print(self, text: str) -> None:
         print(text, file=self._output, flush=True)
 
-    # --- what the session asks for ------------------------------------------------------------------------
+    # --- called by the session ----------------------------------------------------------------------------
 
     def line_added(self, conversation: Conversation, line: Line) -> None:
-        """Print it. What one has typed oneself stands there already."""
+        """Print a line. What the user has typed is on the terminal already."""
         conversation.unread = 0
         if line.kind is LineKind.OUTGOING:
             return
@@ -90,7 +93,7 @@ class PlainInterface(UserInterface):
             self._print(f"── {day.isoformat()} ──")
 
     def history_added(self, conversation: Conversation, lines: list[Line], by_command: bool) -> None:
-        """Print it between two rules, with dates: it stands below what is newer."""
+        """Print older lines between two rules, with dates: newer lines are printed above them."""
         translate = self._session.translate
         if not lines:
             is_more = conversation.history_state is HistoryState.TRUNCATED
@@ -108,7 +111,7 @@ class PlainInterface(UserInterface):
         if self._input.isatty():
             try:
                 password = getpass.getpass(sanitize(prompt))
-            except (EOFError, KeyboardInterrupt):  # given up: the question, not the chat
+            except (EOFError, KeyboardInterrupt):  # this cancels the question, not the chat
                 self._print("")
                 password = ""
             on_answer(password)

@@ -1,6 +1,8 @@
-"""Lines as the rows of a screen: columns, wrapping, scrolling, and the status bar. It knows no toolkit and no terminal.
+"""Lay out the lines of a conversation as rows of a screen: columns, wrapping, scrolling, status bar.
 
-A row is a list of pieces, each a style and a text. Everything that is shown is cleaned here.
+A *line* is one message or one text of the chat; it takes one or more *rows* of the screen. A row is a
+list of fragments, each a style and a text. This module sanitizes every text, and knows neither the
+toolkit nor the terminal.
 
     14:03   alice │ are you there?
     14:03 ✗   bob │ no
@@ -22,30 +24,30 @@ from jelly.chat.session import HISTORY_TEXTS, Session
 Row = list[tuple[str, str]]
 
 NARROW = 40
-"""Cells under which a screen has no columns."""
+"""At least this many cells are needed for columns."""
 WIDEST_NAME = 16
 COLOURS = 5
 
 
 class Columns(NamedTuple):
-    """How many cells a row has, and how many of them are for the name (0: there are no columns)."""
+    """How many cells a row has, and how many of them the name takes (0: no columns)."""
 
     width: int
     name_width: int
 
     @property
     def text_width(self) -> int:
-        """Cells for the text."""
+        """How many cells the text takes."""
         return self.width - (self.name_width + 11 if self.name_width else 2)
 
 
 def columns_of(conversation: Conversation, width: int) -> Columns:
-    """How a conversation is laid out."""
+    """Return the layout of a conversation for a screen of `width` cells."""
     return Columns(width, min(conversation.name_width, WIDEST_NAME, width // 4) if width >= NARROW else 0)
 
 
 def colour_of(name: str) -> str:
-    """The style of a name: the same one each time, on every machine."""
+    """Return the style of a name: always the same one, on every machine."""
     return f"class:name{crc32(name.encode('utf-8', 'replace')) % COLOURS}"
 
 
@@ -53,7 +55,7 @@ _cache: WeakKeyDictionary[Line, tuple[object, list[Row]]] = WeakKeyDictionary()
 
 
 def rows_of(line: Line, columns: Columns) -> list[Row]:
-    """The rows of one line."""
+    """Return the rows of one line."""
     key = (columns, line.at, line.text, line.status, line.reason)
     cached = _cache.get(line)
     if cached is None or cached[0] != key:
@@ -116,7 +118,7 @@ def _rows_without_columns(line: Line, columns: Columns) -> Iterator[Row]:
 
 
 def _divider(text: str, cells: int) -> Row:
-    """A row that says something in its middle."""
+    """Return a horizontal rule with a text in its middle."""
     shown = f" {text} "
     before, after = divmod(max(0, cells - text_width(shown)), 2)
     return [("class:dim", "─" * before + shown + "─" * (before + after))]
@@ -131,13 +133,13 @@ def visible_rows(
     new_title: str = "new",
     top_title: str = "",
 ) -> tuple[list[Row], int]:
-    """The rows to be shown: so many, and so many from the end; and the offset that was possible.
+    """Return `height` rows that end `offset` rows above the last one, and the possible offset.
 
-    `new` stands above the first line that was unread, `top` above all.
+    `new_title` stands above the first unread line, `top_title` above the oldest line.
     """
     columns = columns_of(conversation, width)
     lines = list(conversation.lines)
-    upwards: list[Row] = []
+    upwards: list[Row] = []  # from the last row to the first
     for place in range(len(lines) - 1, -1, -1):
         if len(upwards) >= height + offset:
             break
@@ -155,7 +157,7 @@ def visible_rows(
 
 
 def history_status(session: Session) -> str:
-    """What stands above the oldest line of the conversation that is shown: what there is to know about older ones."""
+    """Return what is known about the messages above the oldest line of the current conversation."""
     conversation = session.model.current
     if conversation.peer is None or conversation.history_state is HistoryState.MAYBE_MORE:
         return ""
@@ -166,7 +168,7 @@ def history_status(session: Session) -> str:
 
 
 def status_bar(session: Session, width: int, offset: int) -> Row:
-    """Who one is, how things stand, the conversations with what is unread: in one row."""
+    """Return the status bar: the user, the connection, and the conversations with unread counts."""
     style = "class:bar" if session.state is State.ONLINE else "class:bar-off"
     left: Row = [
         ("class:bar", f" {truncate(sanitize(session.name), WIDEST_NAME)} │ "),
@@ -181,7 +183,10 @@ def status_bar(session: Session, width: int, offset: int) -> Row:
 
 
 def _conversation_entries(session: Session, everything: bool) -> Iterator[tuple[str, str]]:
-    """` [1:bob] 2:#team(3)`; those with nothing to say only if there is room for everything."""
+    """Yield the conversations like ` [1:bob] 2:#team(3)`.
+
+    Without `everything`: only the current one, and those with unread lines or a draft.
+    """
     for number, each in enumerate(session.model):
         is_here = each is session.model.current
         if not (is_here or each.unread or each.draft or (everything and each.peer)):
@@ -198,7 +203,7 @@ def _width(row: Row) -> int:
 
 
 def _pad_row(row: Row, cells: int) -> Row:
-    """A row in exactly so many cells."""
+    """Shorten or pad a row to exactly `cells` cells."""
     fitted: Row = []
     for style, text in row:
         shown = truncate(text, cells)
@@ -208,6 +213,6 @@ def _pad_row(row: Row, cells: int) -> Row:
 
 
 def prompt(session: Session, width: int) -> str:
-    """What stands before the input: where it goes."""
+    """Return the prompt before the input: the receiver of the text."""
     current = session.model.current
     return f"{truncate(current.title, max(4, width // 4))}> " if current.peer else "> "

@@ -1,7 +1,8 @@
-"""The full screen, on prompt_toolkit: the lines of the conversation, a status bar, the input.
+"""The full-screen user interface, on prompt_toolkit: a conversation, a status bar, the input.
 
-Everything here runs on the thread of the event loop, and nothing here waits: what the client's thread has to say comes
-through the mailbox. So what is being typed is never touched by what arrives.
+Everything here runs on the thread of the event loop, and nothing here blocks: calls from the
+client's thread come through the JobQueue. Arriving messages therefore never disturb what the user
+is typing.
 """
 
 import asyncio
@@ -44,7 +45,7 @@ from jelly.chat.model import Conversation
 from jelly.chat.session import JobQueue, Session, UserInterface
 
 MAX_INPUT_ROWS = 5
-DIM = "dim" if "dim" in Attrs._fields else "ansibrightblack"  # prompt_toolkit knows dim from 3.0.52 on
+DIM = "dim" if "dim" in Attrs._fields else "ansibrightblack"  # prompt_toolkit has "dim" since 3.0.52
 
 STYLE = {
     "dim": DIM,
@@ -55,7 +56,7 @@ STYLE = {
     "bar-here": "reverse bold",
     "bar-unread": "reverse bold",
     "prompt": "bold",
-    # No yellow: on a light background nobody could read it.
+    # No yellow: it is unreadable on a light background.
     "name0": "ansigreen",
     "name1": "ansicyan",
     "name2": "ansimagenta",
@@ -70,7 +71,7 @@ def _common_prefix(texts: list[str]) -> str:
 
 
 class CommandCompleter(Completer):
-    """Offers what commands.complete offers, in the menu."""
+    """Offers the candidates of commands.complete in a menu."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -83,12 +84,12 @@ class CommandCompleter(Completer):
 
 
 class ConversationControl(UIControl):
-    """Shows the end of a conversation, or what is above it."""
+    """Shows the rows of the current conversation, with scrolling."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self.offset = 0
-        """Rows from the end."""
+        """How many rows are below the last visible one."""
         self.height = 1
         self._width = 80
 
@@ -108,19 +109,22 @@ class ConversationControl(UIControl):
         return shown
 
     def scroll(self, count: int) -> bool:
-        """Go so many rows up, or down if it is negative; whether that would lead beyond the oldest line."""
+        """Scroll up by `count` rows (down if negative).
+
+        Return whether that goes beyond the oldest line.
+        """
         self.offset = wanted = max(0, self.offset + count)
         return len(self._visible_rows()) < self.height or self.offset < wanted
 
     def keep_position(self, conversation: Conversation) -> None:
-        """After a new line: whoever reads further up goes on reading the same rows."""
+        """Keep the same rows visible after a line was added, if the user has scrolled up."""
         if self.offset:
             columns = rows.columns_of(conversation, self._width)
             self.offset += len(rows.rows_of(conversation.lines[-1], columns))
 
 
 class ScreenInterface(UserInterface):
-    """The chat on the whole terminal."""
+    """The chat on the full screen of the terminal."""
 
     has_shortcuts = True
 
@@ -140,15 +144,15 @@ class ScreenInterface(UserInterface):
             color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
             full_screen=True,
         )
-        self._app.ttimeoutlen = 0.1  # Escape alone means nothing here: wait no longer for what belongs to it
+        self._app.ttimeoutlen = 0.1  # Escape alone has no meaning here: do not wait long for the rest of a sequence
 
     def run(self) -> None:
-        """Show it until the person leaves."""
+        """Show the chat until the user leaves."""
         asyncio.run(self._run())
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP):  # so that the terminal is given back as it was
+        for number in (signal.SIGTERM, signal.SIGHUP):  # restore the terminal, then exit
             loop.add_signal_handler(number, self.exit)
 
         def wakeup() -> None:
@@ -158,7 +162,7 @@ class ScreenInterface(UserInterface):
         try:
             await self._app.run_async(pre_run=self._run_jobs)
         except EOFError:
-            pass  # the terminal is gone
+            pass  # the terminal was closed
         finally:
             self._jobs.set_wakeup(None)
 
@@ -167,7 +171,7 @@ class ScreenInterface(UserInterface):
         self._sync_with_model()
         self._app.invalidate()
 
-    # --- what the session asks for ------------------------------------------------------------------------
+    # --- called by the session --------------------------------------------------------------------------
 
     def line_added(self, conversation: Conversation, line: Any) -> None:
         if conversation is self._conversation:
@@ -175,7 +179,7 @@ class ScreenInterface(UserInterface):
 
     def history_added(self, conversation: Conversation, lines: list[Any], by_command: bool) -> None:
         if by_command and conversation is self._conversation:
-            self._view.scroll(10**9)  # rows are counted from the end, so else nothing moves
+            self._view.scroll(10**9)  # the offset counts from the end: without this the view would not move
 
     def ask_password(self, prompt: str, on_answer: Callable[[str], None]) -> None:
         self._question = (sanitize(prompt), on_answer)
@@ -250,10 +254,13 @@ class ScreenInterface(UserInterface):
         return max(1, self._view.height - 2)
 
     def _scroll(self, count: int) -> None:
-        """Scroll; whoever wants to go beyond the oldest line gets older ones above it, and stays where he is."""
+        """Scroll by `count` rows.
+
+        At the oldest line, load older ones; the visible rows stay where they are.
+        """
         if self._view.scroll(count) and count > 0:
             self._session.load_history(self._conversation)
-            self._view.scroll(1)  # to the row that says what is being done about it
+            self._view.scroll(1)  # show the row with the history status
 
     def _submit(self) -> None:
         if self._question:
@@ -275,7 +282,7 @@ class ScreenInterface(UserInterface):
         self._app.layout.focus(self._input)
 
     def _complete(self) -> None:
-        """As a shell does: what is certain at once, else a menu."""
+        """Complete like a shell: insert what all candidates have in common, else open the menu."""
         buffer = self._input
         if self._question:
             return None
@@ -292,7 +299,7 @@ class ScreenInterface(UserInterface):
         return None
 
     def _clear_or_exit(self) -> None:
-        """Ctrl-C: give up what is being typed; if there is nothing, leave."""
+        """Ctrl-C: clear the input; if it is empty, exit."""
         if self._question:
             self._close_question()
         elif self._input.text:
@@ -302,14 +309,14 @@ class ScreenInterface(UserInterface):
             self.exit()
 
     def _delete_or_exit(self) -> None:
-        """Ctrl-D: delete a character; if there is nothing, leave."""
+        """Ctrl-D: delete a character; if there is none, exit."""
         buffer = self._password_input if self._question else self._input
         if buffer.text:
             buffer.delete()
         else:
             self._clear_or_exit()
 
-    # --- from one conversation to another -----------------------------------------------------------------
+    # --- switching between conversations ------------------------------------------------------------------
 
     def _open_next_unread(self) -> None:
         if conversation := self._session.model.next_unread():
@@ -320,7 +327,11 @@ class ScreenInterface(UserInterface):
             self._session.model.open(conversation)
 
     def _sync_with_model(self) -> None:
-        """What was typed stays with the conversation that it was meant for; what was meant for none comes along."""
+        """Show the model's current conversation.
+
+        What the user has typed stays with its conversation as a draft. A text typed on the first
+        screen belongs to no conversation, so it moves along.
+        """
         current = self._session.model.current
         if current is not self._conversation:
             if self._conversation.peer or current.draft:

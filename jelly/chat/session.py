@@ -1,7 +1,8 @@
-"""Between the client and the model: what is sent, what arrives, what became of it.
+"""The controller between the client and the model: sends requests, and records what comes back.
 
-The client calls back on a thread of its own; everything here runs on one thread, that of the user interface. Between
-the two stands the `Mailbox`: whatever comes from the client becomes a job in it. Nothing here waits for an answer.
+The client calls back on a thread of its own. Everything here runs on the thread of the user
+interface. The `JobQueue` connects the two: each callback of the client becomes a job in it. Nothing
+here blocks.
 """
 
 import threading
@@ -37,7 +38,7 @@ T = TypeVar("T")
 Job = Callable[[], None]
 
 PAGE = 50
-"""So many earlier messages are read back at a time."""
+"""How many earlier messages are loaded at a time."""
 HISTORY_TEXTS = {
     HistoryState.LOADING: texts.LOADING,
     HistoryState.COMPLETE: texts.BEGINNING,
@@ -45,13 +46,13 @@ HISTORY_TEXTS = {
     HistoryState.UNSUPPORTED: texts.NO_HISTORY,
     HistoryState.FAILED: texts.CANNOT_READ_BACK,
 }
-"""What there is to say about older lines, but for Older.PERHAPS."""
+"""What the user reads about older messages. There is nothing to say about MAYBE_MORE."""
 BACKLOG_WINDOW = timedelta(seconds=60)
-"""For so long after a login, messages from before it count as what came while one was away."""
+"""How long after a login messages from before it are counted in "while you were away"."""
 
 
 class JobQueue:
-    """Jobs for the thread of the user interface, in order. `post` may be called on any thread."""
+    """A FIFO queue of calls that the thread of the user interface runs. Any thread may `post`."""
 
     def __init__(self) -> None:
         self._jobs: deque[Job] = deque()
@@ -59,7 +60,7 @@ class JobQueue:
         self._wakeup: Job | None = None
 
     def post(self, job: Job) -> None:
-        """Have a job done soon; before `attach`, as soon as there is somebody to do it."""
+        """Queue a job, and wake the user interface. Before `set_wakeup`, the job waits."""
         with self._lock:
             self._jobs.append(job)
             wakeup = self._wakeup
@@ -67,43 +68,49 @@ class JobQueue:
             wakeup()
 
     def set_wakeup(self, wakeup: Job | None) -> None:
-        """Say how to wake the user interface, so that it calls `run`; None: it has ended, leave it alone."""
+        """Set the function that makes the user interface call `run_pending`. None: it has ended."""
         with self._lock:
             self._wakeup = wakeup
 
     def run_pending(self) -> None:
-        """Do what is there."""
+        """Run all queued jobs."""
         while self._jobs:
             self._jobs.popleft()()
 
 
 class UserInterface:
-    """What a session needs of the user interface. Each mode has its own."""
+    """What a session calls on the user interface.
+
+    The full screen and the plain mode implement it.
+    """
 
     has_shortcuts = False
-    """Whether there are keys to go to a conversation."""
+    """Whether keyboard shortcuts switch between conversations: true of the full screen only."""
 
     def run(self) -> None:
         """Show the chat until the user leaves."""
 
     def line_added(self, conversation: Conversation, line: Line) -> None:
-        """There is a new line."""
+        """Show a new line."""
 
     def line_undelivered(self, conversation: Conversation, line: Line) -> None:
-        """It is known what became of a message of ours, and it is nothing good."""
+        """Show that an outgoing message failed, or that its outcome is unknown."""
 
     def history_added(self, conversation: Conversation, lines: list[Line], by_command: bool) -> None:
-        """There are new lines above the others, oldest first; `was_asked`: by a command."""
+        """Show older lines, oldest first. `by_command`: the user asked for them with /history."""
 
     def ask_password(self, prompt: str, on_answer: Callable[[str], None]) -> None:
-        """Ask for a password without showing it; `then` gets it. Whoever gives up is asked no more."""
+        """Ask for a password without showing it, and call `on_answer` with it.
+
+        If the user cancels, `on_answer` gets an empty string or is not called.
+        """
 
     def exit(self) -> None:
         """End the chat."""
 
 
 class EventForwarder(Receiver):
-    """Takes what arrives from the client's thread to the session's."""
+    """Forwards the client's events from the client's thread to the session's."""
 
     def __init__(self, session: "Session") -> None:
         self._session = session
@@ -122,7 +129,7 @@ class EventForwarder(Receiver):
 
 
 class Session:
-    """One person's chat. `post` hands jobs to the thread on which everything here runs."""
+    """The chat of one user. `post` queues a job for the thread on which everything here runs."""
 
     def __init__(
         self,
@@ -137,7 +144,7 @@ class Session:
         self.name = ""
         self.state, self.reason, self.since = State.OFFLINE, Reason.LOGIN, now()
         self.pending_requests = 0
-        """Requests whose answers have not come yet."""
+        """How many requests have no answer yet."""
         self._password = ""
         self._logged_in_at = now()
         self._backlog_counts: Counter[Peer] = Counter()
@@ -145,7 +152,10 @@ class Session:
         client.receiver = EventForwarder(self)
 
     def start(self, name: str, password: str) -> None:
-        """The first words, right after the login. The password is kept in memory for /connect."""
+        """Start the chat after the login: greet, and show who is online.
+
+        The password is kept in memory for /connect.
+        """
         self.name, self._password = name, password
         self._logged_in_at = self.now()
         self.show_info(self.translate(texts.WELCOME, name=name))
@@ -154,24 +164,24 @@ class Session:
     # --- lines --------------------------------------------------------------------------------------------
 
     def show_info(self, text: str, where: Conversation | None = None, kind: LineKind = LineKind.INFO) -> Line:
-        """The chat says something, in a conversation or else in the one that is shown."""
+        """Show a text of the chat in a conversation, by default in the current one."""
         conversation = where or self.model.current
         line = conversation.add(Line(kind, self.now(), text))
         self.ui.line_added(conversation, line)
         return line
 
     def show_error(self, text: str, where: Conversation | None = None) -> None:
-        """The chat says what went wrong."""
+        """Show an error in a conversation, by default in the current one."""
         self.show_info(text, where, LineKind.ERROR)
 
     def open(self, peer: Peer) -> None:
-        """Turn to somebody."""
+        """Make the conversation with a peer the current one."""
         self.model.open(self.model[peer])
 
     # --- requests -----------------------------------------------------------------------------------------
 
     def request(self, future: "Future[T]", done: Callable[[T], None], failed: Callable[[BaseException], None]) -> None:
-        """Have one of two functions called when a request has ended."""
+        """When a request ends, call `done` with its result or `failed` with its error."""
 
         def on_done() -> None:
             self.pending_requests -= 1
@@ -184,13 +194,16 @@ class Session:
         future.add_done_callback(lambda _: self.post(on_done))
 
     def send(self, conversation: Conversation, text: str) -> None:
-        """Write to a conversation; the line is there at once, and marked until the message is stored."""
+        """Send a message.
+
+        Its line appears at once, and is marked until the server has stored it.
+        """
         line = conversation.add(Line(LineKind.OUTGOING, self.now(), text, self.name, DeliveryStatus.PENDING))
         self.ui.line_added(conversation, line)
         self._transmit(conversation, line)
 
     def resend(self, conversation: Conversation) -> int:
-        """Send again what is marked, in its order; return how many there were."""
+        """Send the undelivered messages of a conversation again, in order; return how many."""
         lines = conversation.undelivered()
         for line in lines:
             line.at, line.status, line.reason = self.now(), DeliveryStatus.PENDING, ""
@@ -208,7 +221,7 @@ class Session:
 
         def failed(error: BaseException) -> None:
             if line.id is not None:
-                return  # it was read back meanwhile, so it is stored
+                return  # the history had the message meanwhile, so it is stored
             is_definite = is_definite_failure(error)
             line.status = DeliveryStatus.FAILED if is_definite else DeliveryStatus.UNKNOWN
             text = texts.NOT_DELIVERED if is_definite else texts.PERHAPS_DELIVERED
@@ -218,7 +231,7 @@ class Session:
         self.request(send(name, line.text), stored, failed)
 
     def load_history(self, conversation: Conversation, count: int = PAGE, by_command: bool = False) -> None:
-        """Read so many older messages of a conversation; nothing if that is under way, or there are none."""
+        """Load `count` older messages, unless a page is on its way or there are none."""
         if conversation.peer and conversation.history_state in LOADABLE:
             conversation.is_history_requested = True
             self._load_page(conversation, conversation.peer, count, by_command, [])
@@ -226,11 +239,11 @@ class Session:
     def _load_page(
         self, conversation: Conversation, peer: Peer, count: int, by_command: bool, found: list[Line]
     ) -> None:
-        """Ask for one page, and for the next one until `count` lines are found that were not here already."""
+        """Request one page, and then the next one, until `count` new lines are found."""
         conversation.history_state = HistoryState.LOADING
 
         def done(page: History) -> None:
-            if conversation.history_state is HistoryState.LOADING:  # else it is full by now
+            if conversation.history_state is HistoryState.LOADING:  # it may have become full meanwhile
                 conversation.history_state = (
                     HistoryState.MAYBE_MORE if page.more and page.messages else HistoryState.COMPLETE
                 )
@@ -267,7 +280,7 @@ class Session:
         return line
 
     def refresh(self, on_friends: Callable[[], None] = lambda: None) -> None:
-        """Learn who is on the list and which groups there are."""
+        """Fetch the friend list and the groups; call `on_friends` when the friend list is there."""
         self.request(self.client.list_groups(), self._set_groups, lambda _: None)
         self.request(self.client.list_friends(), lambda friends: self._set_friends(friends, on_friends), lambda _: None)
 
@@ -286,10 +299,10 @@ class Session:
         else:
             self.show_info(self.translate(texts.NOBODY_ONLINE if friends else texts.NO_FRIENDS), self.model.home)
 
-    # --- coming back --------------------------------------------------------------------------------------
+    # --- reconnecting -------------------------------------------------------------------------------------
 
     def connect(self) -> None:
-        """Log in again, with the password that is remembered."""
+        """Log in again with the remembered password. Ask for it if the server refused it."""
         if self.client.state is State.OFFLINE and not self._password:
             self.ui.ask_password(self.translate(texts.ASK_PASSWORD, name=Peer(self.name)), self._connect_with_password)
         elif self.client.state is State.OFFLINE:
@@ -304,7 +317,7 @@ class Session:
         for conversation in self.model:
             conversation.restart_history()
         self._back_online(self.translate(texts.CONNECTED))
-        if self.ui.has_shortcuts:  # else it is read when it is asked for
+        if self.ui.has_shortcuts:  # the plain mode loads it with /history only
             self.load_history(self.model.current)
 
     def _login_failed(self, error: BaseException) -> None:
@@ -315,7 +328,7 @@ class Session:
         )
         self.show_error(self.translate(texts.CANNOT_CONNECT_NOW, reason=reason))
         if isinstance(error, RequestError) and error.code == ErrorCode.WRONG_CREDENTIALS:
-            # The next /connect asks. To ask now would take the keys from whoever is typing something else.
+            # The next /connect asks. A question now would take the keys while the user is typing.
             self._password = ""
             self.show_info(self.translate(texts.PASSWORD_NEEDED))
 
@@ -336,7 +349,7 @@ class Session:
             self.show_info(self.translate(texts.SOME_UNDELIVERED, counts=counts))
 
     def change_password(self, password: str, where: Conversation) -> None:
-        """Give oneself a new password."""
+        """Change the user's password."""
 
         def done(_: None) -> None:
             self._password = password
@@ -348,11 +361,11 @@ class Session:
         self.request(self.client.update_profile(password=password), done, failed)
 
     def logout(self) -> None:
-        """End the session, and the chat, however it turns out."""
+        """Log out, and then end the chat even if the request fails."""
         self.request(self.client.logout(), lambda _: self.ui.exit(), lambda _: self.ui.exit())
 
     def connection_status(self) -> str:
-        """How things stand with the server, for the status bar."""
+        """Return the state of the connection, for the status bar."""
         since = self.since.strftime("%H:%M")
         match self.state, self.reason:
             case State.ONLINE, _:
@@ -365,10 +378,10 @@ class Session:
                 return self.translate(texts.BAR_TAKEN_OVER)
         return self.translate(texts.BAR_OFFLINE, since=since)
 
-    # --- what arrives -------------------------------------------------------------------------------------
+    # --- events -------------------------------------------------------------------------------------------
 
     def on_message(self, peer: Peer, event: MessageEvent | GroupMessageEvent) -> None:
-        """Somebody wrote."""
+        """Show a message that has arrived."""
         is_new = peer not in self.model.conversations
         conversation = self.model[peer]
         line = Line(LineKind.INCOMING, event.written_at, event.content, event.sender, id=event.id)
@@ -376,7 +389,7 @@ class Session:
             return
         self.ui.line_added(conversation, line)
         if not self.ui.has_shortcuts:
-            return  # it was printed itself; there is nothing to lead to
+            return  # the plain mode has printed the message: there is no conversation to switch to
         if self._is_backlog(event.time):
             if conversation is not self.model.current:
                 self._count_backlog(peer)
@@ -389,7 +402,7 @@ class Session:
         return is_fresh and time < self._logged_in_at.timestamp() * 1000
 
     def _count_backlog(self, peer: Peer) -> None:
-        """One line for all that came while one was away; it grows while they come in."""
+        """Count a message that arrived while the user was away. One line shows all counts."""
         self._backlog_counts[peer] += 1
         counts = [
             self.translate(texts.IN_GROUP if peer.is_group else texts.FROM_PERSON, count=count, name=peer)
@@ -402,7 +415,7 @@ class Session:
             self._backlog_line = self.show_info(text)
 
     def on_connection(self, event: ConnectionEvent) -> None:
-        """The connection has changed."""
+        """Note that the connection has changed, and tell the user."""
         if self.state is State.ONLINE:
             self.since = self.now()
         self.state, self.reason = event.state, event.reason
@@ -412,12 +425,12 @@ class Session:
             case State.OFFLINE, Reason.TAKEN_OVER:
                 self.show_error(self.translate(texts.TAKEN_OVER, name=self.name))
             case State.OFFLINE, Reason.TOKEN_REFUSED:
-                self.connect()  # once: a login that fails ends with another reason
+                self.connect()  # only once: a failed login has another reason
             case State.OFFLINE, Reason.LINE_CUT | Reason.GAVE_UP:
                 self.show_error(self.translate(texts.LINE_ENDED))
 
     def on_system(self, event: SystemEvent) -> None:
-        """The server says something of its own accord; the original one never does."""
+        """Show an event of the server. (The original server sends none.)"""
         match event.event:
             case "presence":
                 self._presence(event.friend, event.online)
@@ -442,10 +455,10 @@ class Session:
         if self.name not in members:
             return self._show_info_in(peer, self.translate(texts.YOU_ARE_OUT, group=peer))
         self.model.groups[group] = members
-        if before is None:  # one has been taken in: a conversation begins, so that one sees it
+        if before is None:  # the user was added: open a conversation, so that this is seen
             names = self._join_people(name for name in members if name != self.name)
             line = self.show_info(self.translate(texts.YOU_ARE_IN, group=peer, names=names), self.model[peer])
-            if self.ui.has_shortcuts:  # else it was printed
+            if self.ui.has_shortcuts:  # the plain mode has printed it
                 self.model.count_unread(self.model[peer], line)
             return None
         self._show_member_changes(peer, texts.JOINED, set(members) - set(before))

@@ -1,7 +1,7 @@
 """Every sentence of the chat, in English and in Chinese, side by side.
 
-A name in braces is filled in by whoever says the sentence. What is filled in may come from a stranger: sentences are
-cleaned where they are shown, as everything is.
+A name in braces is filled in by whoever says the sentence. What is filled in may come from a
+stranger: sentences are cleaned where they are shown, as everything is.
 """
 
 from collections.abc import Mapping
