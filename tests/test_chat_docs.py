@@ -31,7 +31,7 @@ def test_the_screen(start_server: StartServer) -> None:
         logged_in(port, "carol") as carol,
     ):
         for one, other in ((alice, "bob"), (bob, "alice")):
-            one.wait_for("nobody is on your list yet")
+            one.wait_for("your friend list is empty")
             one.enter(f"/to {other}")
             one.wait_for(f"{other}>")
         for writer, reader, text in (

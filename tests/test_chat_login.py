@@ -95,7 +95,7 @@ def test_a_new_name() -> None:
     client = Replies(WRONG, WRONG, None, None)
     assert log_in(client, console, name="") == ("alice", "pw")
     assert [name for name, *_ in client.calls] == ["login", "login", "register", "login"]
-    assert "The two were not the same. Try again." in console.seen
+    assert "The passwords differ. Try again." in console.seen
     assert console.seen[-1] == "Welcome: alice is registered."
 
 
@@ -144,12 +144,12 @@ def untrusted() -> ssl.SSLCertVerificationError:
         (
             ConnectionLost("", sent=False),
             ExitCode.NO_CONNECTION,
-            "Cannot connect to jelly://example.org: nobody answers there",
+            "Cannot connect to jelly://example.org: no server answers there",
         ),
-        (ConnectionLost("", sent=True), ExitCode.NO_CONNECTION, "it closes the connection"),
-        (caused_by(ssl.SSLError()), ExitCode.NO_CONNECTION, "if it speaks none, its address begins with jelly://"),
+        (ConnectionLost("", sent=True), ExitCode.NO_CONNECTION, "the server closed the connection"),
+        (caused_by(ssl.SSLError()), ExitCode.NO_CONNECTION, "write jelly:// in its address"),
         (caused_by(untrusted()), ExitCode.NO_CONNECTION, r"self-signed certificate \(--tls-ca FILE trusts"),
-        (RequestTimeout(), ExitCode.NO_CONNECTION, "no answer in time"),
+        (RequestTimeout(), ExitCode.NO_CONNECTION, "the server did not answer in time"),
     ],
 )
 def test_other_failures(reply: Exception, code: ExitCode, said: str) -> None:
@@ -162,13 +162,13 @@ def test_other_failures(reply: Exception, code: ExitCode, said: str) -> None:
 def test_a_name_that_may_not_be() -> None:
     """The server refuses to register it: it says why."""
     client = Replies(WRONG, RequestRejected("invalid_username"))
-    with pytest.raises(FatalError, match="Cannot register a b: a name has 1 to 32 characters"):
+    with pytest.raises(FatalError, match="Cannot register a b: a name must have 1 to 32 characters"):
         log_in(client, Answers("pw", "y", "pw"), name="a b")
 
 
 def test_nobody_there() -> None:
     """A script is told what it has to set; it is offered nothing."""
-    for name, password, said in (("", "pw", "Say who you are"), ("alice", "", "set JELLY_PASSWORD")):
+    for name, password, said in (("", "pw", "No name is given"), ("alice", "", "set JELLY_PASSWORD")):
         with pytest.raises(FatalError, match=said) as caught:
             log_in(Replies(), Answers(is_interactive=False), name, password)
         assert caught.value.exit_code == ExitCode.USAGE

@@ -40,7 +40,7 @@ class PlainChat(Program):
         try:
             assert self.line().startswith("-- Welcome, ")
             if self._is_alone:
-                assert self.line() == "-- nobody is on your list yet: /add NAME"
+                assert self.line() == "-- your friend list is empty: /add NAME adds a friend"
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -79,17 +79,17 @@ def test_history(port: int) -> None:
     with PlainChat("alice", port) as chat:
         chat.say("/to bob", "/history 2", "/history 2", "/history")
         assert chat.line() == "-- you are writing to bob"
-        assert chat.line() == "── what was said before, with bob ──"
+        assert chat.line() == "── earlier messages with bob ──"
         lines = [re.sub(r"\d\d:\d\d", "12:00", chat.line()) for _ in range(8)]
         assert lines == [
             "2001-09-09 12:00 alice: two",
             "   lines",
             "2001-09-09 12:00 alice: three",
-            "── so far ──",
-            "── what was said before, with bob ──",
+            "── end of earlier messages ──",
+            "── earlier messages with bob ──",
             "2001-09-09 12:00 alice: one",
-            "── so far ──",
-            "-- nothing was said before this",
+            "── end of earlier messages ──",
+            "-- there are no earlier messages",
         ]
         chat.say("/quit")
 
@@ -104,7 +104,7 @@ def test_history_that_is_not_kept() -> None:
         talk.add(Line(LineKind.INCOMING, NOW, "x", "bob", id=1000 + number))
     chat.session.load_history(talk, by_command=True)
     chat.client.answer(History((PastMessage("bob", "alice", "old", MS, 5),), more=False))
-    assert target.getvalue() == "-- more than is kept here\n"
+    assert target.getvalue() == "-- earlier messages are no longer in memory\n"
 
 
 def test_two_chat(port: int) -> None:
@@ -117,7 +117,7 @@ def test_two_chat(port: int) -> None:
         bob.say("/to alice 你好", "/whois alice", "/frends")
         assert alice.line() == "bob: 你好"
         assert bob.line() == "-- you are writing to alice"
-        assert bob.line() == "!! /whois alice: not on your list: /add alice first"
+        assert bob.line() == "!! /whois alice: not on your friend list: /add alice first"
         assert bob.line() == "!! there is no /frends: did you mean /friends?"
         bob.say("/quit")
         assert bob.process.wait(PATIENCE) == 0
@@ -134,9 +134,9 @@ def test_a_script(port: int) -> None:
         code, output = alice.end()
     assert code == 0
     assert output.splitlines() == [
-        "-- bob is on your list now",
-        "-- not online: bob",
-        "-- #team is yours: /to #team goes there, /group add #team NAME takes people in",
+        "-- bob is on your friend list now",
+        "-- offline: bob",
+        "-- #team is created: /to #team opens it, /group add #team NAME adds members",
         "-- bob is in #team now",
         "-- you are writing to #team",
         "-- #team: alice (creator), bob",
@@ -146,8 +146,8 @@ def test_a_script(port: int) -> None:
         "-- you are writing to nobody",
         "✗ nobody < hello?",
         "   not delivered: no such user. /resend tries again",
-        "-- your password is changed",
-        "Not confirmed: 1.",
+        "-- your password was changed",
+        "Messages not confirmed: 1.",
     ]
     with logged_in(port, "bob") as bob:
         assert bob.contents(1) == ["hello"]
@@ -211,8 +211,8 @@ def test_the_original_server() -> None:
             alice.say("/to bob", "hello", "/add bob", "/friends", "/whois carol", "/add nobody")
             assert [alice.line() for _ in range(3)] == [
                 "-- you are writing to bob",
-                "-- bob is on your list now",
-                "-- not online: bob",
+                "-- bob is on your friend list now",
+                "-- offline: bob",
             ]
             assert alice.end()[0] == 0
 
@@ -245,7 +245,7 @@ def test_send_takes_no_messages(port: int) -> None:
     [
         (["--send", "nobody", "x"], "pw", 1, "Not sent to nobody: no such user."),
         (["--send", "#team", "x"], "pw", 1, "Not sent to #team: no such group."),
-        (["--send", "#", "x"], "pw", 2, "--send needs somebody to send to: bob or #team."),
+        (["--send", "#", "x"], "pw", 2, "--send needs a receiver: bob or #team."),
         (["--send", "bob", " "], "pw", 2, "There is no text to send."),
         (["--send", "bob", "-"], "pw", 2, "There is no text to send."),
         (["--send", "bob"], "pw", 2, "expected 2 arguments"),
@@ -269,7 +269,7 @@ def test_bytes_that_are_no_text(port: int) -> None:
     """They are refused before anything is sent, from the input and from the command line."""
     register(port, "alice")
     code, output = send("alice", "--send", "alice", "-", port=port, input=b"\xff\xfe")
-    assert (code, output) == (2, "jelly: The text is not UTF-8.\n")
+    assert (code, output) == (2, "jelly: The text is not valid UTF-8: convert it first.\n")
     assert send("alice", "--send", "alice", "\udcff", port=port)[0] == 2
 
 
@@ -278,7 +278,7 @@ def test_wrong_places() -> None:
     for arguments, said in (
         (["--server=http://x"], "http://x is not of the form jelly://host:port"),
         (["--server=jellys://x", "--tls-ca=/missing.pem"], "/missing.pem cannot be used: No such file"),
-        (["--server=jellys://x", "--tls-ca=/etc/passwd"], "/etc/passwd cannot be used: there is no certificate in it"),
+        (["--server=jellys://x", "--tls-ca=/etc/passwd"], "/etc/passwd cannot be used: it contains no certificate"),
     ):
         code, output = send("alice", *arguments, port=1)
         assert code == 2
@@ -289,7 +289,7 @@ def test_a_server_without_tls(port: int) -> None:
     """3, in other words than those of the TLS library."""
     code, output = send("alice", "--send", "bob", "x", f"--server=jellys://127.0.0.1:{port}", port=port)
     assert code == 3
-    assert "if it speaks none, its address begins with jelly://" in output
+    assert "write jelly:// in its address" in output
 
 
 def test_nobody_listens() -> None:
@@ -324,7 +324,10 @@ def test_not_known_whether_it_arrived(port: int, port_without_answers: int) -> N
     """5."""
     register(port, "alice")
     code, output = send("alice", "--send", "alice", "x", port=port_without_answers)
-    assert (code, output) == (5, "jelly: Perhaps sent to alice, perhaps not: the connection broke.\n")
+    assert (code, output) == (
+        5,
+        "jelly: The message to alice may or may not have been sent: the connection was lost.\n",
+    )
 
 
 def test_help() -> None:

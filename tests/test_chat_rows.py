@@ -185,9 +185,9 @@ def test_what_is_above() -> None:
         said[state] = history_status(chat.session)
     assert said == {
         HistoryState.MAYBE_MORE: "",
-        HistoryState.UNSUPPORTED: "this server cannot say what was said before",
-        HistoryState.FAILED: "earlier messages: not a member of this group",
-        HistoryState.LOADING: "reading what was said before",
-        HistoryState.COMPLETE: "nothing was said before this",
-        HistoryState.TRUNCATED: "more than is kept here",
+        HistoryState.UNSUPPORTED: "this server has no message history",
+        HistoryState.FAILED: "cannot load earlier messages: not a member of this group",
+        HistoryState.LOADING: "loading earlier messages",
+        HistoryState.COMPLETE: "there are no earlier messages",
+        HistoryState.TRUNCATED: "earlier messages are no longer in memory",
     }

@@ -50,10 +50,18 @@ def test_a_message_to_a_group() -> None:
         (
             ConnectionLost("", sent=True),
             DeliveryStatus.UNKNOWN,
-            "perhaps delivered: the connection broke. /resend sends it again",
+            "perhaps delivered: the connection was lost. /resend sends it again",
         ),
-        (RequestTimeout(), DeliveryStatus.UNKNOWN, "perhaps delivered: no answer in time. /resend sends it again"),
-        (ServerFailed(), DeliveryStatus.UNKNOWN, "perhaps delivered: the server failed. /resend sends it again"),
+        (
+            RequestTimeout(),
+            DeliveryStatus.UNKNOWN,
+            "perhaps delivered: the server did not answer in time. /resend sends it again",
+        ),
+        (
+            ServerFailed(),
+            DeliveryStatus.UNKNOWN,
+            "perhaps delivered: the server had an internal error. /resend sends it again",
+        ),
     ],
 )
 def test_what_became_of_a_message(error: RequestError, status: DeliveryStatus, reason: str) -> None:
@@ -96,7 +104,7 @@ def test_the_beginning() -> None:
 
 @pytest.mark.parametrize(
     ("friends", "said"),
-    [({}, "nobody is on your list yet: /add NAME"), ({"bob": False}, "none of your friends is online")],
+    [({}, "your friend list is empty: /add NAME adds a friend"), ({"bob": False}, "none of your friends is online")],
 )
 def test_nobody_online(friends: dict[str, bool], said: str) -> None:
     """It says so, and how to begin."""
@@ -170,7 +178,7 @@ def test_a_reconnect() -> None:
     chat.connection(State.ONLINE, Reason.RECONNECTED)
     assert chat.said()[1:] == [
         "connected again (not connected since 14:03)",
-        "not confirmed: 1 to bob; /resend there sends them again",
+        "not confirmed: 1 to bob. Use /resend in that conversation",
     ]
 
 
@@ -181,7 +189,7 @@ def test_a_takeover() -> None:
     chat.client.answer({})
     chat.client.answer({})
     chat.connection(State.OFFLINE, Reason.TAKEN_OVER)
-    assert chat.said()[-1] == "ended: someone logged in as alice elsewhere; /connect comes back"
+    assert chat.said()[-1] == "someone logged in as alice elsewhere. /connect logs in again"
     assert [name for name, *_ in chat.client.calls] == ["list_groups", "list_friends"]
     chat.session.connect()
     assert chat.client.calls[-1] == ("login", "alice", "secret1")
@@ -215,7 +223,7 @@ def test_connecting_when_there_is_no_need() -> None:
     chat.session.connect()
     chat.client.state = State.RECONNECTING
     chat.session.connect()
-    assert chat.said() == ["you are connected", "still trying to connect"]
+    assert chat.said() == ["you are already connected", "still trying to connect"]
     assert chat.client.calls == []
 
 
@@ -263,7 +271,7 @@ def test_events_of_a_later_server() -> None:
     chat = Chat()
     chat.system("typing", friend="bob")
     chat.system("shutdown")
-    assert chat.said() == ["the server is going down"]
+    assert chat.said() == ["the server is shutting down"]
 
 
 def test_the_job_queue_keeps_the_order() -> None:
@@ -343,7 +351,7 @@ def test_reading_back_in_vain() -> None:
     assert chat.said() == ["/history: not connected"]
     chat.session.load_history(talk, by_command=True)
     chat.client.refuse("unknown_type")
-    assert chat.said()[1:] == ["this server cannot say what was said before"]
+    assert chat.said()[1:] == ["this server has no message history"]
     assert talk.history_state is HistoryState.UNSUPPORTED
 
 

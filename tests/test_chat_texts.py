@@ -74,13 +74,13 @@ def test_language_of_the_environment(environment: dict[str, str], language: str)
     ("error", "said"),
     [
         (RequestRejected("no_such_user"), "no such user"),
-        (RequestRejected(), "the server refuses this, and gives no reason"),
+        (RequestRejected(), "the server refused this without a reason"),
         (RequestRejected("of_a_later_server", "Not on Sundays."), "Not on Sundays."),
-        (ServerBusy(), "the server is busy, nothing was done: try again in a moment"),
-        (ServerFailed(), "the server failed"),
-        (RequestTimeout(), "no answer in time"),
+        (ServerBusy(), "the server is busy and did nothing; try again in a moment"),
+        (ServerFailed(), "the server had an internal error"),
+        (RequestTimeout(), "the server did not answer in time"),
         (ConnectionLost("", sent=False), "not connected"),
-        (ConnectionLost("", sent=True), "the connection broke"),
+        (ConnectionLost("", sent=True), "the connection was lost"),
     ],
 )
 def test_each_failure_in_words(error: Exception, said: str) -> None:

@@ -1,4 +1,4 @@
-"""The command `jelly chat`: parse the arguments, log in, then start the chat or send one message."""
+"""The command `jelly chat`: parse the arguments, log in, then chat or send one message."""
 
 import argparse
 import importlib.util

@@ -49,7 +49,7 @@ def submit(session: Session, typed: str) -> bool:
     elif session.model.current.peer:
         session.send(session.model.current, text[1:] if text.startswith("//") else text)
     else:
-        session.show_error(session.translate(texts.NOBODY_TO_WRITE_TO))
+        session.show_error(session.translate(texts.NO_RECEIVER))
         return False
     return True
 
@@ -79,7 +79,7 @@ def _split_word(text: str) -> tuple[str, str]:
 def _usage(session: Session, name: str, rest: str = "") -> str:
     """Return how a command is used. With subcommands, like /group: how that subcommand is used."""
     help, meant = texts.HELP[name], f"/{name} {_split_word(rest)[0].lower()} "
-    for line in session.translate(help.more).split("\n"):
+    for line in session.translate(help.details).split("\n"):
         if line.startswith(meant):
             return line
     return f"/{name} {session.translate(help.arguments)}".rstrip()
@@ -141,7 +141,7 @@ def _resend(session: Session, rest: str) -> None:
 def _history(session: Session, rest: str) -> None:
     conversation = session.model.current
     if conversation.peer is None:
-        return session.show_error(session.translate(texts.NOBODY_TO_WRITE_TO))
+        return session.show_error(session.translate(texts.NO_RECEIVER))
     if rest and not (re.fullmatch(r"[0-9]{1,3}", rest) and 1 <= int(rest) <= MAX_PAGE):
         raise UsageError
     if conversation.history_state in LOADABLE:
@@ -415,7 +415,7 @@ def _help(session: Session, rest: str) -> None:
     if name not in texts.HELP:
         return session.show_error(session.translate(texts.UNKNOWN_COMMAND, name=name))
     help = texts.HELP[name]
-    parts = [f"{_usage(session, name)}", session.translate(help.summary), session.translate(help.more)]
+    parts = [f"{_usage(session, name)}", session.translate(help.summary), session.translate(help.details)]
     session.show_info("\n".join(part for part in parts if part))
     return None
 

@@ -50,7 +50,7 @@ class Console:
         self.is_interactive = sys.stdin.isatty()
 
     def can_ask_password(self) -> bool:
-        """Return whether there is a terminal to read a password from, even if the input is a pipe."""
+        """Return whether a terminal can ask for a password, even if the input is a pipe."""
         if self.is_interactive:
             return True
         try:
@@ -147,7 +147,7 @@ class LoginDialog:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         if isinstance(error, ConnectionLost):
-            return self._translate(texts.CLOSED_AT_ONCE if error.sent else texts.UNREACHABLE)
+            return self._translate(texts.CLOSED_BY_SERVER if error.sent else texts.UNREACHABLE)
         return self._translate.describe_error(error)
 
     def _wants_to_register(self, name: str) -> bool:
@@ -156,12 +156,12 @@ class LoginDialog:
         return answer.strip().lower() in ("y", "yes", "是", "好")
 
     def _register(self, name: str, password: str, is_typed: bool) -> bool:
-        """Register the name and return True. Return False if the user has to type the password again.
+        """Register the name. Return whether it is registered.
 
-        In that case the reason has been shown already.
+        If not, the reason has been shown, and the user has to type the password again.
         """
         if is_typed and self._console.ask_password(self._translate(texts.ONCE_MORE)) != password:
-            self._console.show(self._text(texts.DIFFERENT))
+            self._console.show(self._text(texts.PASSWORDS_DIFFER_TRY_AGAIN))
             return False
         try:
             self._client.register(name, password).result()

@@ -1,7 +1,7 @@
-"""The plain user interface: reads lines, and prints what arrives as whole lines, without a terminal.
+"""The plain user interface: reads lines and prints whole lines, without a terminal.
 
-The main thread reads; the client's thread prints what arrives. Each holds the condition's lock while
-it uses the session, because a session may run on one thread at a time only.
+The main thread reads; the client's thread prints what arrives. Each holds the condition's lock
+while it uses the session, because a session may run on one thread at a time only.
 """
 
 import getpass
@@ -97,11 +97,11 @@ class PlainInterface(UserInterface):
         translate = self._session.translate
         if not lines:
             is_more = conversation.history_state is HistoryState.TRUNCATED
-            return self._print(f"-- {translate(texts.NOT_KEPT if is_more else texts.BEGINNING)}")
-        self._print(f"── {translate(texts.HISTORY_OF, name=conversation.title)} ──")
+            return self._print(f"-- {translate(texts.TRUNCATED if is_more else texts.NO_EARLIER_MESSAGES)}")
+        self._print(f"── {translate(texts.HISTORY_BEGIN, name=conversation.title)} ──")
         for line in lines:
             self._print(f"{line.at:%Y-%m-%d} {format_line(conversation, line, with_title=False)}")
-        return self._print(f"── {translate(texts.END_OF_HISTORY)} ──")
+        return self._print(f"── {translate(texts.HISTORY_END)} ──")
 
     def line_undelivered(self, conversation: Conversation, line: Line) -> None:
         text = truncate(sanitize_lines(line.text)[0], 40)

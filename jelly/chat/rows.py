@@ -1,8 +1,8 @@
-"""Lay out the lines of a conversation as rows of a screen: columns, wrapping, scrolling, status bar.
+"""Lay out the lines of a conversation as rows of a screen; scrolling; the status bar.
 
-A *line* is one message or one text of the chat; it takes one or more *rows* of the screen. A row is a
-list of fragments, each a style and a text. This module sanitizes every text, and knows neither the
-toolkit nor the terminal.
+A *line* is one message or one text of the chat; it takes one or more *rows* of the screen. A row is
+a list of fragments, each a style and a text. This module sanitizes every text, and knows neither
+the toolkit nor the terminal.
 
     14:03   alice │ are you there?
     14:03 ✗   bob │ no

@@ -102,7 +102,7 @@ class ConversationControl(UIControl):
 
     def _visible_rows(self) -> list[rows.Row]:
         session = self._session
-        today, new = session.now().date(), session.translate(texts.NEW_FROM_HERE)
+        today, new = session.now().date(), session.translate(texts.NEW)
         shown, self.offset = rows.visible_rows(
             session.model.current, self._width, self.height, self.offset, today, new, rows.history_status(session)
         )

@@ -41,10 +41,10 @@ PAGE = 50
 """How many earlier messages are loaded at a time."""
 HISTORY_TEXTS = {
     HistoryState.LOADING: texts.LOADING,
-    HistoryState.COMPLETE: texts.BEGINNING,
-    HistoryState.TRUNCATED: texts.NOT_KEPT,
+    HistoryState.COMPLETE: texts.NO_EARLIER_MESSAGES,
+    HistoryState.TRUNCATED: texts.TRUNCATED,
     HistoryState.UNSUPPORTED: texts.NO_HISTORY,
-    HistoryState.FAILED: texts.CANNOT_READ_BACK,
+    HistoryState.FAILED: texts.CANNOT_LOAD_HISTORY,
 }
 """What the user reads about older messages. There is nothing to say about MAYBE_MORE."""
 BACKLOG_WINDOW = timedelta(seconds=60)
@@ -344,7 +344,7 @@ class Session:
         self.refresh()
         if marked := [each for each in self.model if each.undelivered()]:
             counts = self.translate(texts.LIST_SEPARATOR).join(
-                self.translate(texts.TO_SOMEBODY, count=len(each.undelivered()), name=each.peer) for each in marked
+                self.translate(texts.COUNT_TO, count=len(each.undelivered()), name=each.peer) for each in marked
             )
             self.show_info(self.translate(texts.SOME_UNDELIVERED, counts=counts))
 
@@ -405,7 +405,7 @@ class Session:
         """Count a message that arrived while the user was away. One line shows all counts."""
         self._backlog_counts[peer] += 1
         counts = [
-            self.translate(texts.IN_GROUP if peer.is_group else texts.FROM_PERSON, count=count, name=peer)
+            self.translate(texts.COUNT_IN if peer.is_group else texts.COUNT_FROM, count=count, name=peer)
             for peer, count in self._backlog_counts.items()
         ]
         text = self.translate(texts.WHILE_AWAY, counts=self.translate(texts.LIST_SEPARATOR).join(counts))
@@ -427,7 +427,7 @@ class Session:
             case State.OFFLINE, Reason.TOKEN_REFUSED:
                 self.connect()  # only once: a failed login has another reason
             case State.OFFLINE, Reason.LINE_CUT | Reason.GAVE_UP:
-                self.show_error(self.translate(texts.LINE_ENDED))
+                self.show_error(self.translate(texts.CONNECTION_CLOSED))
 
     def on_system(self, event: SystemEvent) -> None:
         """Show an event of the server. (The original server sends none.)"""
