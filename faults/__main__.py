@@ -18,13 +18,14 @@ from faults.mariadb import MariaDBMissing, PrivateMariaDB
 from faults.report import Line, table
 from faults.rows import ROWS
 
-DESCRIPTION = """Bring about faults under load, on SQLite and on a private MariaDB server; check that nothing that was
-acknowledged is lost, repeated or reordered; and show for each fault that the check finds a server (or a client) in
-which the defect is real. Prints a table in Markdown. Exit code 1 if a row fails or a control is not caught."""
+DESCRIPTION = """Cause faults under load, on SQLite and on a private MariaDB server, and check that
+no acknowledged message is lost, repeated or reordered. For each fault, also run controls: a server
+(or a client) with a real defect, which the check must find. Print a table in Markdown. The exit
+code is 1 if a row fails or a control is not caught."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the command line asks for; return the exit code."""
+    """Run the faults that the command line asks for, and return the exit code."""
     options = _parse(arguments)
     if options.list:
         for row in ROWS:
@@ -66,7 +67,7 @@ def run(row: Row, bench: Bench) -> Line:
     started = time.monotonic()
     line = Line(row, bench.database)
     _attempt(row.run, bench, line.finding)
-    # A control has nothing to prove but that the defect is found, so it is always as short as can be.
+    # A control only has to find its defect, so it always runs in the short form.
     short = dataclasses.replace(bench, is_short=True)
     for control in row.controls:
         line.caught[control.variant] = is_caught(row, control, short)
@@ -75,7 +76,7 @@ def run(row: Row, bench: Bench) -> Line:
 
 
 def is_caught(row: Row, control: Control, bench: Bench) -> bool:
-    """Whether the defect of a control shows, as the kind of problem that it has to be."""
+    """Return whether the run finds the defect of a control, as the expected kind of problem."""
     finding = Finding()
     if control.run is None:
         bench = dataclasses.replace(bench, variants=[*bench.variants, control.variant])
@@ -85,7 +86,7 @@ def is_caught(row: Row, control: Control, bench: Bench) -> bool:
 
 
 def _attempt(run: Run, bench: Bench, finding: Finding) -> None:
-    """Run, and take whatever breaks for a problem: of a kind that no control asks for."""
+    """Run a fault. An exception becomes a problem of a kind that no control expects."""
     try:
         run(bench, finding)
     except Exception as error:
@@ -96,11 +97,13 @@ def _attempt(run: Run, bench: Bench, finding: Finding) -> None:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m faults", description=DESCRIPTION)
     parser.add_argument("--database", choices=["sqlite", "mariadb", "both"], default="both")
-    parser.add_argument("--rows", type=_numbers, help="only these, such as 1,2,8")
-    parser.add_argument("--list", action="store_true", help="list the rows, and end")
-    parser.add_argument("--kills", type=int, default=200, help="of row 1, on each database (default: 200)")
-    parser.add_argument("--short", action="store_true", help="a few trials of each, as in the tests")
-    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="of all that is random")
+    parser.add_argument("--rows", type=_numbers, help="run only these rows, such as 1,2,8")
+    parser.add_argument("--list", action="store_true", help="list the rows and exit")
+    parser.add_argument(
+        "--kills", type=int, default=200, help="how often row 1 kills the server, on each database (default: 200)"
+    )
+    parser.add_argument("--short", action="store_true", help="only a few trials of each row, as in the tests")
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="seed of the random numbers")
     return parser.parse_args(arguments)
 
 

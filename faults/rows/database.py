@@ -1,4 +1,4 @@
-"""Rows 8 to 11: the database is killed, hangs, drops connections, is locked."""
+"""Rows 8 to 11: the database is killed, hangs, drops connections or is locked."""
 
 import contextlib
 import sqlite3
@@ -12,18 +12,21 @@ from faults.checker import Answer
 from faults.load import AWAY, GROUP, ONLINE, PATIENCE, Load
 
 HEAL_LIMIT = 5.0
-"""Seconds from when the database is back until messages are stored again."""
+"""At most this many seconds after the database is back until messages are stored again."""
 ANSWER_LIMIT = 10.0
-"""Seconds in which a request is answered, whatever the database does."""
+"""At most this many seconds until a request is answered, whatever the database does."""
 HANG_SECONDS = 30.0
 SHORT = 0.25
-"""In the short form everything about a database that hangs goes four times as fast, the server's patience too."""
+"""The factor by which the short form shortens all times of a hanging database, the server's too."""
 CONNECTIONS = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'jelly'"
 
 
 @contextlib.contextmanager
 def database_held(bench: Bench, url: str) -> Iterator[None]:
-    """The database takes no commit until the end: MariaDB is stopped (SIGSTOP), SQLite's file is locked by us."""
+    """Within the block, the database takes no commit:
+
+    MariaDB is stopped, the SQLite file is locked.
+    """
     if bench.database == "mariadb":
         bench.db.pause()
         try:
@@ -40,7 +43,7 @@ def database_held(bench: Bench, url: str) -> Iterator[None]:
 
 
 def heals(load: Load, finding: Finding) -> None:
-    """Measure how long it takes from now until messages are stored again."""
+    """Measure how long it takes until messages are stored again."""
     started = time.monotonic()
     load.ledger.wait_for_more(Answer.STORED, 20, 2 * HEAL_LIMIT)
     took = time.monotonic() - started
@@ -49,7 +52,7 @@ def heals(load: Load, finding: Finding) -> None:
 
 
 def kill_database(bench: Bench, finding: Finding) -> None:
-    """Kill mariadbd again and again under load, and start it again once requests have failed."""
+    """Kill mariadbd repeatedly under load, and restart it once requests have failed."""
     finding.trials = 1 if bench.is_short else 10
     url, port = bench.url(), free_port()
     with bench.serve(url, port), Load(port) as load:
@@ -67,7 +70,10 @@ def kill_database(bench: Bench, finding: Finding) -> None:
 
 
 def hang(bench: Bench, finding: Finding) -> None:
-    """The database takes nothing for a while: whoever asks meanwhile is answered in time, and keeps his line."""
+    """The database hangs for a while.
+
+    Requests are still answered in time, and connections stay open.
+    """
     finding.trials = 1
     limit = ANSWER_LIMIT * (SHORT if bench.is_short else 1)
     seconds = limit + 0.5 if bench.is_short else HANG_SECONDS
@@ -78,7 +84,7 @@ def hang(bench: Bench, finding: Finding) -> None:
         load.ledger.wait_for_more(Answer.STORED, 200, 30)
         started = time.monotonic()
         with database_held(bench, url):
-            # In the short form the fault is over when it has shown, or when it is too late.
+            # The short form ends the fault as soon as requests have failed.
             if not (bench.is_short and load.ledger.wait_for_more(Answer.FAILED, 50, seconds)):
                 time.sleep(max(0.0, started + seconds - time.monotonic()))
             held = time.monotonic() - started
@@ -93,7 +99,10 @@ def hang(bench: Bench, finding: Finding) -> None:
 
 
 def drop_idle(bench: Bench, finding: Finding) -> None:
-    """MariaDB drops the connections of the server whenever it was idle for a second: no request fails for that."""
+    """MariaDB drops the server's connections after one idle second.
+
+    No request fails because of that.
+    """
     finding.trials = 1 if bench.is_short else 5
     url, port = bench.url(), free_port()
     bench.db.sql("SET GLOBAL wait_timeout = 1")
@@ -111,7 +120,7 @@ def drop_idle(bench: Bench, finding: Finding) -> None:
 
 
 def _ask(load: Load, finding: Finding) -> None:
-    """Everybody reads and writes once."""
+    """Let every user read and write once, and note a problem if a request fails."""
     futures: list[Future[Any]] = [user.client.own_profile() for user in load.present]
     futures += [sender.write(target) for sender in load.senders for target in (*ONLINE, AWAY, GROUP)]
     failed = [error for future in futures if (error := future.exception(PATIENCE)) is not None]

@@ -1,4 +1,4 @@
-"""Rows 4 to 7: the power goes, a sync fails, the disk is full, the disk is slow."""
+"""Rows 4 to 7: the power fails, a sync fails, the disk is full, the disk is slow."""
 
 import contextlib
 import dataclasses
@@ -18,16 +18,20 @@ from faults.rows.database import heals
 
 SHADOW = Path(__file__).parent.parent / "shadow.c"
 DISK = 8
-"""Megabytes on the small disk, of which a ballast takes half until it is removed."""
+"""Megabytes on the small disk. A ballast file takes half of them until it is deleted."""
 SLOW_SYNC = 0.3
 QUEUE = 64
 HEARTBEATS = ("--heartbeat-interval=0.5", "--heartbeat-misses=4")
 GROWTH = 16.0
-"""Megabytes by which a server may grow while its queue is full."""
+"""At most this many megabytes may a server grow while its queue is full."""
 
 
 def no_compiler() -> str:
-    return "" if shutil.which("gcc") else "gcc is not installed, which compiles what keeps the synced state of a file."
+    return (
+        ""
+        if shutil.which("gcc")
+        else "gcc is not installed: it compiles the library that keeps the synced state of a file."
+    )
 
 
 def no_mount() -> str:
@@ -40,7 +44,7 @@ def no_mount() -> str:
 
 
 def lose_power(bench: Bench, finding: Finding) -> None:
-    """The server is killed, and started again on its files as they were at their last sync."""
+    """Kill the server, and restart it on its files as they were at their last sync."""
     finding.trials = 3 if bench.is_short else 30
     directory = Path(tempfile.mkdtemp(dir=bench.directory))
     shim = directory / "shadow.so"
@@ -48,13 +52,16 @@ def lose_power(bench: Bench, finding: Finding) -> None:
     files, port = Path(tempfile.mkdtemp(dir=directory)), free_port()
 
     def serve() -> tuple[Server, Path]:
-        """A server on `files`, and where their synced state is kept; what it finds in them is synced already."""
+        """Start a server on `files`; return it and the directory with their synced state.
+
+        What the files contain at the start counts as synced.
+        """
         synced = Path(tempfile.mkdtemp(dir=directory))
         shutil.copytree(files, synced, dirs_exist_ok=True)
         environment = {"LD_PRELOAD": str(shim), "SHADOW_FROM": str(files), "SHADOW_TO": str(synced)}
         return bench.serve(f"sqlite:///{files}/jelly.db", port, **environment), synced
 
-    # The accounts are made on a server without a defect, which is stopped in good order.
+    # The accounts are created on a server without a defect, which is stopped cleanly.
     server = dataclasses.replace(bench, variants=()).serve(f"sqlite:///{files}/jelly.db", port)
     try:
         with Load(port) as load:
@@ -78,7 +85,7 @@ def lose_power(bench: Bench, finding: Finding) -> None:
 
 
 def fail_syncs(bench: Bench, finding: Finding) -> None:
-    """Every sync fails from a moment on, until the process is killed and started again."""
+    """Let every sync fail until the process is killed and restarted."""
     finding.trials = 1 if bench.is_short else 10
     url, port = bench.url(), free_port()
     server = bench.serve(url, port)
@@ -98,7 +105,7 @@ def fail_syncs(bench: Bench, finding: Finding) -> None:
                     server = bench.serve(url, port)
                     finding.restarted(server)
                 else:
-                    bench.db.kill()  # InnoDB has ended itself, or should
+                    bench.db.kill()  # InnoDB has shut itself down, or should have
                     bench.db.start()
                 heals(load, finding)
             load.finish()
@@ -108,13 +115,13 @@ def fail_syncs(bench: Bench, finding: Finding) -> None:
 
 
 def _syncing(bench: Bench, server: Server) -> int:
-    """The process that syncs the files."""
+    """Return the id of the process that syncs the files."""
     return bench.db.pid if bench.database == "mariadb" else server.process.pid
 
 
 @contextlib.contextmanager
 def small_disk(bench: Bench) -> Iterator[Path]:
-    """A file system with room for a few megabytes."""
+    """Mount a file system with room for a few megabytes."""
     directory = tempfile.mkdtemp(dir=bench.directory)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}m", "tmpfs", directory], check=True)
     try:
@@ -124,7 +131,7 @@ def small_disk(bench: Bench) -> Iterator[Path]:
 
 
 def fill_disk(bench: Bench, finding: Finding) -> None:
-    """The messages fill the disk; then there is room again."""
+    """Let the messages fill the disk; then make room again."""
     finding.trials = 1
     with small_disk(bench) as disk:
         url, port = bench.url(disk), free_port()
@@ -137,14 +144,14 @@ def fill_disk(bench: Bench, finding: Finding) -> None:
             time.sleep(0 if bench.is_short else 5)
             ballast.unlink()
             load.ledger.wait_for_more(Answer.STORED, 20, 5)
-            # The disk is so small that it would soon be full again.
+            # Stop now: the disk is so small that it would soon be full again.
             load.finish()
             finding.expect(not load.cuts, "cut", f"{load.cuts} lines were cut meanwhile")
             finding.judge(load.ledger.verdict())
 
 
 def slow_disk(bench: Bench, finding: Finding) -> None:
-    """Each sync takes 300 ms longer: the queue fills, what comes beyond it gets SERVER_BUSY, everybody stays online."""
+    """Delay each sync by 300 ms: the queue fills, the rest gets SERVER_BUSY, nobody is dropped."""
     finding.trials = 1
     url, port = bench.url(), free_port()
     with (

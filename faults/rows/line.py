@@ -1,4 +1,4 @@
-"""Rows 12, 15, 16 and 20: receivers that do not read, resets, odd pieces of the stream, a thousand cuts at once."""
+"""Rows 12, 15, 16 and 20: receivers that do not read, resets, odd chunks, mass disconnects."""
 
 import contextlib
 import os
@@ -20,26 +20,29 @@ from jelly.codec import HEADER, Decoder, Frame, Type
 from jelly.messages import encode_request
 
 SLOW: dict[str, list[str] | None] = {"uma": ["ack"], "vic": [], "wes": None}
-"""The receivers that never read, with the features that they announce: modern with and without "ack", and classic."""
+"""The receivers that never read, and their features: modern with and without "ack", and classic."""
 PIECE = 8000
 BYTES = {True: 20e6, False: 60e6}
-"""How much is written to them in all, in the short form and else."""
+"""Bytes that are sent to them in all, in the short form and in the long one."""
 GROWTH = {True: 10e6, False: 40 * 2**20}
-"""Bytes by which the server may grow meanwhile."""
+"""At most this many bytes may the server grow meanwhile, in the short form and in the long one."""
 SLOW_SECONDS = 60.0
 HARM = 0.5
-"""Seconds that a message between others may take, or three times what it took while everybody read."""
+"""At most this many seconds for a message between other users, or three times the usual time."""
 SETTLED = 0.5
-"""Seconds after which a server has the threads and descriptors that it needs."""
+"""Seconds until a server has all the threads and descriptors that it needs."""
 LEAK_LIMIT = 3.0
-"""Seconds in which what belonged to broken connections is to be gone."""
+"""At most this many seconds until the resources of broken connections are released."""
 NOBODY = "nobody"
 CLIENTS = {True: 100, False: 1000}
 BACK_LIMIT = 10.0
 
 
 def slow_receivers(bench: Bench, finding: Finding) -> None:
-    """Three sockets never read what is sent to them; afterwards they get everything."""
+    """Three receivers never read from their sockets.
+
+    When they log in again, they get everything.
+    """
     finding.trials = len(SLOW)
     port = free_port()
     with contextlib.ExitStack() as stack:
@@ -80,7 +83,7 @@ def slow_receivers(bench: Bench, finding: Finding) -> None:
 
 
 def _flood(flooder: Sender, receivers: Sequence[str], count: int) -> bool:
-    """Write large messages, some at a time; return whether each was answered in time."""
+    """Send large messages in batches; return whether all were answered in time."""
     under_way: list[Future[Any]] = []
     for number in range(count):
         under_way.append(flooder.write(receivers[number % len(receivers)]))
@@ -95,27 +98,27 @@ def _flood(flooder: Sender, receivers: Sequence[str], count: int) -> bool:
 
 
 def _percentile(ledger: Ledger, since: float) -> float:
-    """In which time 99 of 100 messages of the load were answered, of those that were sent since."""
+    """Return the 99th percentile of the answer times of the load, in seconds, since a time."""
     latencies = sorted(ledger.latencies("ann", since) + ledger.latencies("ben", since))
     return latencies[int(0.99 * len(latencies))] if latencies else float("inf")
 
 
 def _never_reads(port: int, name: str, features: list[str] | None) -> socket.socket:
-    """A connection on which a user is logged in, with the least of buffers."""
+    """Log a user in on a connection with the smallest receive buffer, and do not read from it."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.settimeout(PATIENCE)
     sock.connect(("127.0.0.1", port))
     sock.sendall(encode_request(Type.LOGIN, {"username": name, "password": PASSWORD, "features": features}))
-    sock.recv(1, socket.MSG_PEEK)  # the answer is here, and stays unread
+    sock.recv(1, socket.MSG_PEEK)  # the answer has arrived, and stays unread
     return sock
 
 
 def resets(bench: Bench, finding: Finding) -> None:
-    """Connections break in the middle of a frame, before and after a login: nothing of them stays."""
+    """Reset connections in the middle of a frame, before and after a login: no resource leaks."""
     finding.trials = 60 if bench.is_short else 2000
     port = free_port()
-    # With one worker the number of its descriptors for the database is settled after the first requests.
+    # With one worker, the number of database descriptors is constant after the first requests.
     with bench.serve(bench.url(), port, "--workers=1") as server, Load(port) as load:
         register(port, ["ida"])
         load.start()
@@ -149,18 +152,18 @@ def _reset(port: int, is_logged_in: bool) -> None:
 
 
 def _resources(pid: int) -> tuple[int, int]:
-    """How many threads and descriptors a process has."""
+    """Return how many threads and file descriptors a process has."""
     return len(os.listdir(f"/proc/{pid}/task")), len(os.listdir(f"/proc/{pid}/fd"))
 
 
 class Chopper(Proxy):
-    """A proxy that can pass on each byte by itself, or hold back what clients send and pass it on in one piece."""
+    """A proxy that can forward single bytes, or hold the clients' data and forward it at once."""
 
     def __init__(self, target: int) -> None:
         super().__init__(target)
         self.one_by_one = False
         self.held: dict[socket.socket, bytes] | None = None
-        """What each client has sent, while it is held back."""
+        """The data of each client that is held back. None: nothing is held back."""
 
     def _deliver(self, sock: socket.socket, data: bytes) -> None:
         if self.held is not None and sock in list(self._pairs)[::2]:
@@ -171,7 +174,7 @@ class Chopper(Proxy):
             super()._deliver(sock, data[start : start + size])
 
     def release(self) -> None:
-        """Pass on what was held back."""
+        """Forward the data that was held back."""
 
         def release() -> bool:
             held, self.held = self.held or {}, None
@@ -179,11 +182,11 @@ class Chopper(Proxy):
                 super(Chopper, self)._deliver(sock, data)
             return True
 
-        self._tell(release)
+        self._run_on_thread(release)
 
 
 def odd_pieces(bench: Bench, finding: Finding) -> None:
-    """The stream comes one byte at a time, then fifty frames and more in one write."""
+    """Send the stream byte by byte, and then fifty frames or more in one write."""
     pieces = 100 if bench.is_short else 2000
     rounds = 3 if bench.is_short else 50
     finding.trials = 1 + rounds
@@ -209,7 +212,7 @@ def odd_pieces(bench: Bench, finding: Finding) -> None:
 
 
 def _frames(proxy: Chopper) -> int:
-    """How many whole requests a proxy holds back."""
+    """Return how many complete requests a proxy holds back."""
     frames: list[Frame] = [
         frame for data in list((proxy.held or {}).values()) for frame in Decoder().feed(data) if len(data) > HEADER.size
     ]
@@ -217,7 +220,7 @@ def _frames(proxy: Chopper) -> int:
 
 
 class Comeback(User):
-    """A user who notes when it was back."""
+    """A user who records when the client has reconnected."""
 
     back_at = float("inf")
 
@@ -228,7 +231,7 @@ class Comeback(User):
 
 
 def many_cuts(bench: Bench, finding: Finding) -> None:
-    """All lines are cut at once: the clients come back by their tokens, with the library's usual pauses."""
+    """Cut all connections at once: the clients reconnect with their tokens and the usual pauses."""
     count = CLIENTS[bench.is_short]
     finding.trials = count
     _allow_descriptors(10 * count)

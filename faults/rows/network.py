@@ -1,4 +1,4 @@
-"""Rows 13 and 14: a line that is half open, and one that loses packets. The server runs in a network of its own."""
+"""Rows 13 and 14: half-open connections and packet loss. The server runs in a network namespace."""
 
 import contextlib
 import os
@@ -13,31 +13,31 @@ from faults.checker import Answer
 from faults.load import PATIENCE, Load, User, register
 
 LINES = ("10.213.1", "10.213.2")
-"""The networks of the two lines between here and the server: .1 is our end, .2 the server's."""
+"""The subnets of the two links to the server: .1 is our end, .2 is the server's."""
 SILENCE = {True: 2.0, False: 30.0}
-"""Seconds after which a silent line is closed, in the short form and else."""
+"""Seconds until a silent connection is closed, in the short form and in the long one."""
 TOLERANCE = 1.5
 LOSSES = (5, 10, 30)
 BLACKOUT = 3.0
 
 
 class Network:
-    """A network namespace with two lines to it."""
+    """A network namespace with two links to it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.within = ("ip", "netns", "exec", name)
 
     def host(self, line: int) -> str:
-        """The server's address on a line."""
+        """Return the server's address on a link."""
         return f"{LINES[line]}.2"
 
     def set_up(self, line: int, is_up: bool) -> None:
-        """Pull the plug of a line at the server's end, or put it in again."""
+        """Take a link down at the server's end, or bring it up again."""
         _run("ip", "-n", self.name, "link", "set", f"jf{line}", "up" if is_up else "down")
 
     def lose(self, percent: int) -> None:
-        """From now on so many of 100 packets are lost, in each direction."""
+        """Drop this percentage of packets from now on, in each direction."""
         rules = ["add table inet faults; delete table inet faults; add table inet faults"]
         some = f"numgen random mod 100 < {percent}" if percent < 100 else ""
         if percent:
@@ -55,7 +55,7 @@ def _run(*command: str) -> None:
 
 @contextlib.contextmanager
 def network() -> Iterator[Network]:
-    """A namespace with its lines, until the end."""
+    """Within the block, a network namespace with two links exists."""
     made = Network(f"jelly-faults-{os.getpid()}")
     with contextlib.ExitStack() as stack:
         _run("ip", "netns", "add", made.name)
@@ -66,7 +66,7 @@ def network() -> Iterator[Network]:
             _run("ip", "link", "add", ours, "type", "veth", "peer", "name", f"jf{number}", "netns", made.name)
             stack.callback(
                 _run, "ip", "link", "delete", ours
-            )  # a namespace takes its time to go, and its lines with it
+            )  # the namespace is deleted asynchronously, and its links with it
             _run("ip", "address", "add", f"{line}.1/24", "dev", ours)
             _run("ip", "link", "set", ours, "up")
             _run("ip", "-n", made.name, "address", "add", f"{line}.2/24", "dev", f"jf{number}")
@@ -93,7 +93,10 @@ def no_filter() -> str:
 
 
 def half_open(bench: Bench, finding: Finding) -> None:
-    """A receiver's line dies without a word: it is closed in time, and what was sent to it comes later."""
+    """A receiver's link dies silently.
+
+    The server closes the connection in time and delivers later.
+    """
     finding.trials = 1 if bench.is_short else 3
     silence, port = SILENCE[bench.is_short], free_port()
     beats = ("--heartbeat-misses=4", f"--heartbeat-interval={silence / 4}")
@@ -110,7 +113,7 @@ def half_open(bench: Bench, finding: Finding) -> None:
             for _ in range(finding.trials):
                 net.set_up(1, False)
                 started = time.monotonic()
-                gus.client.own_profile()  # it is not answered, so the client gives up the line, too
+                gus.client.own_profile()  # without an answer, the client gives up the connection, too
                 futures = [watcher.write("gus") for _ in range(50)]
                 gone = wait_until(lambda: watcher.presence.get("gus") is False, silence + TOLERANCE)
                 took = time.monotonic() - started
@@ -128,7 +131,7 @@ def half_open(bench: Bench, finding: Finding) -> None:
 
 
 def lose_packets(bench: Bench, finding: Finding) -> None:
-    """5, 10, 30 and then, for a while, all packets are lost, so that lines are given up on both sides."""
+    """Lose 5, 10, 30 % and then all packets for a while, so that both sides give up connections."""
     rounds = 1 if bench.is_short else 3
     finding.trials = rounds * len(LOSSES)
     port = free_port()

@@ -1,4 +1,4 @@
-"""Rows 1 to 3: the server's process is ended, at random, at chosen points, and in good order."""
+"""Rows 1 to 3: the server is killed at random times or at chosen points, or stopped cleanly."""
 
 import signal
 import time
@@ -14,17 +14,17 @@ from faults.server import POINTS
 from jelly.client.inbox import Inbox
 
 PER_KILL = (50, 1050)
-"""So many messages, at least and at most, are acknowledged between a start and the next kill."""
+"""How many messages, at least and at most, are acknowledged between a start and the next kill."""
 READ_SECONDS = 0.3
-"""Nothing tells from outside when the server has read what was sent; it is idle, and this is ample."""
+"""Seconds for the idle server to read requests: nothing outside shows when it has done so."""
 ANSWERS_SECONDS = 1.0
-"""For answers that have been written to reach those who asked."""
+"""Seconds for written answers to reach the clients."""
 STOP_LIMIT = 10.0
 SECOND_SIGNAL_LIMIT = 1.0
 
 
 def kill_at_random(bench: Bench, finding: Finding) -> None:
-    """Kill the server again and again while all write; nothing acknowledged may be missing in the end."""
+    """Kill the server repeatedly under load. No acknowledged message may be missing in the end."""
     finding.trials = 3 if bench.is_short else bench.kills
     url, port = bench.url(), free_port()
     server = bench.serve(url, port)
@@ -44,7 +44,7 @@ def kill_at_random(bench: Bench, finding: Finding) -> None:
 
 
 def kill_at_points(bench: Bench, finding: Finding) -> None:
-    """The server kills itself at each of the points, after it passed there a random number of times."""
+    """Let the server kill itself at each point, after a random number of passes."""
     points = [point for point in POINTS for _ in range(1 if bench.is_short else 10)]
     finding.trials = len(points)
     url, port = bench.url(), free_port()
@@ -68,15 +68,17 @@ def kill_at_points(bench: Bench, finding: Finding) -> None:
 
 
 def without_dedupe(bench: Bench, finding: Finding) -> None:
-    """The same with receivers that hand over whatever comes."""
+    """Do the same with receivers that do not drop duplicates."""
     is_new = Inbox.is_new
     with mock.patch.object(Inbox, "is_new", lambda self, *message: is_new(self, *message) or True):
         kill_at_points(bench, finding)
 
 
 def terminate(bench: Bench, finding: Finding) -> None:
-    """SIGTERM, first under load; then while accepted requests wait for the database, which comes back in time; then a
-    second one, while it does not come back."""
+    """Send SIGTERM under load; then while accepted requests wait for the database; then twice.
+
+    In the second case the database comes back in time, in the third it does not.
+    """
     finding.trials = 3
     url, port = bench.url(), free_port()
     server = bench.serve(url, port)
@@ -120,7 +122,7 @@ def _stop_with_waiting_requests(bench: Bench, server: Server, url: str, load: Lo
         time.sleep(READ_SECONDS)
     code = server.process.wait(STOP_LIMIT)
     finding.expect(code == 0, "exit_code", f"the server ended with {code}")
-    answered, _ = wait(futures, timeout=ANSWERS_SECONDS)  # the others wait for a server that knows nothing of them
+    answered, _ = wait(futures, timeout=ANSWERS_SECONDS)  # the other requests were never accepted
     unanswered = len(futures) - sum(future.exception() is None for future in answered)
     finding.expect(not unanswered, "dropped", f"{unanswered} of {len(futures)} requests were accepted and not answered")
     server.kill()
