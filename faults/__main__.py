@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from faults import machine
-from faults.bench import Bench, Control, Finding, Row, Run
+from faults.context import Control, Finding, Row, Run, RunContext
 from faults.mariadb import MariaDBMissing, PrivateMariaDB
 from faults.report import Line, table
 from faults.rows import ROWS
@@ -48,9 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for database in databases:
                 if database not in row.databases:
                     continue
-                bench = Bench(database, directory, mariadb, random.Random(options.seed), options.kills, options.short)
+                context = RunContext(
+                    database, directory, mariadb, random.Random(options.seed), options.kills, options.short
+                )
                 missing = row.missing() or (no_mariadb if database == "mariadb" else "")
-                lines.append(Line(row, database, not_run=missing) if missing else run(row, bench))
+                lines.append(Line(row, database, not_run=missing) if missing else run(row, context))
                 _say(f"| {' | '.join(lines[-1].cells())} | {lines[-1].seconds:.1f} s")
         about = machine.describe(mariadb)
     command = " ".join(sys.argv[1:] if arguments is None else arguments)
@@ -62,33 +64,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(line.is_good for line in lines) else 1
 
 
-def run(row: Row, bench: Bench) -> Line:
+def run(row: Row, context: RunContext) -> Line:
     """Run a row and its controls on one database."""
     started = time.monotonic()
-    line = Line(row, bench.database)
-    _attempt(row.run, bench, line.finding)
+    line = Line(row, context.database)
+    _attempt(row.run, context, line.finding)
     # A control only has to find its defect, so it always runs in the short form.
-    short = dataclasses.replace(bench, is_short=True)
+    short = dataclasses.replace(context, is_short=True)
     for control in row.controls:
         line.caught[control.variant] = is_caught(row, control, short)
     line.seconds = time.monotonic() - started
     return line
 
 
-def is_caught(row: Row, control: Control, bench: Bench) -> bool:
+def is_caught(row: Row, control: Control, context: RunContext) -> bool:
     """Return whether the run finds the defect of a control, as the expected kind of problem."""
     finding = Finding()
     if control.run is None:
-        bench = dataclasses.replace(bench, variants=[*bench.variants, control.variant])
-    _attempt(control.run or row.run, bench, finding)
+        context = dataclasses.replace(context, variants=[*context.variants, control.variant])
+    _attempt(control.run or row.run, context, finding)
     _say(f"  control {control.variant}: {'; '.join(finding.problems.values()) or 'nothing found'}")
     return control.kind in finding.problems
 
 
-def _attempt(run: Run, bench: Bench, finding: Finding) -> None:
+def _attempt(run: Run, context: RunContext, finding: Finding) -> None:
     """Run a fault. An exception becomes a problem of a kind that no control expects."""
     try:
-        run(bench, finding)
+        run(context, finding)
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         finding.problems["broken"] = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from faults.bench import Finding, Row
+from faults.context import Finding, Row
 
 HEAD = (
     "row", "fault", "database", "trials", "acknowledged", "lost", "twice", "out of order", "never sent",

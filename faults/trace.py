@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from faults.bench import wait_until
+from faults.context import wait_until
 
 SYNCS = "fdatasync,fsync"
 DETACH_SECONDS = 2.0

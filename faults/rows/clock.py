@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from unittest import mock
 
-from faults.bench import Bench, Control, Finding, Row, free_port
 from faults.checker import Answer
+from faults.context import Control, Finding, Row, RunContext, free_port
 from faults.load import Load, User, register
 from faults.proxy import Proxy
 from faults.server import HOUR
@@ -26,16 +26,16 @@ def senders_clock(offset: float) -> Iterator[None]:
         yield
 
 
-def move_clock(bench: Bench, finding: Finding) -> None:
+def move_clock(context: RunContext, finding: Finding) -> None:
     """Move the clock forward, back, back and forward.
 
     No connection ends, and all tokens stay valid.
     """
-    moves = MOVES * (1 if bench.is_short else 5)
+    moves = MOVES * (1 if context.is_short else 5)
     finding.trials = len(moves)
     port, offset = free_port(), 0.0
     with (
-        bench.serve(bench.url(), port, launch=["--variant=clock"]) as server,
+        context.serve(context.url(), port, launch=["--variant=clock"]) as server,
         Proxy(port) as proxy,
         Load(proxy.port, under_way=2) as load,
         contextlib.ExitStack() as stack,

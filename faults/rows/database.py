@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
-from faults.bench import Bench, Control, Finding, Row, free_port, wait_until
 from faults.checker import Answer
+from faults.context import Control, Finding, Row, RunContext, free_port, wait_until
 from faults.load import AWAY, GROUP, ONLINE, PATIENCE, Load
 
 HEAL_LIMIT = 5.0
@@ -22,17 +22,17 @@ CONNECTIONS = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 
 
 
 @contextlib.contextmanager
-def database_held(bench: Bench, url: str) -> Iterator[None]:
+def database_held(context: RunContext, url: str) -> Iterator[None]:
     """Within the block, the database takes no commit:
 
     MariaDB is stopped, the SQLite file is locked.
     """
-    if bench.database == "mariadb":
-        bench.db.pause()
+    if context.database == "mariadb":
+        context.db.pause()
         try:
             yield
         finally:
-            bench.db.resume()
+            context.db.resume()
     else:
         other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
         try:
@@ -51,41 +51,41 @@ def heals(load: Load, finding: Finding) -> None:
     finding.healed.append(took)
 
 
-def kill_database(bench: Bench, finding: Finding) -> None:
+def kill_database(context: RunContext, finding: Finding) -> None:
     """Kill mariadbd repeatedly under load, and restart it once requests have failed."""
-    finding.trials = 1 if bench.is_short else 10
-    url, port = bench.url(), free_port()
-    with bench.serve(url, port), Load(port) as load:
+    finding.trials = 1 if context.is_short else 10
+    url, port = context.url(), free_port()
+    with context.serve(url, port), Load(port) as load:
         load.start()
         for _ in range(finding.trials):
-            load.ledger.wait_for_more(Answer.STORED, bench.random.randint(50, 1000), 30)
-            bench.db.kill()
-            failed = load.ledger.wait_for_more(Answer.FAILED, 10, 1 if bench.is_short else ANSWER_LIMIT)
+            load.ledger.wait_for_more(Answer.STORED, context.random.randint(50, 1000), 30)
+            context.db.kill()
+            failed = load.ledger.wait_for_more(Answer.FAILED, 10, 1 if context.is_short else ANSWER_LIMIT)
             finding.expect(failed, "no_error", "no SERVER_ERROR while the database was dead")
-            bench.db.start()
+            context.db.start()
             heals(load, finding)
         load.finish()
         finding.expect(not load.cuts, "cut", f"{load.cuts} lines were cut meanwhile")
         finding.judge(load.ledger.verdict())
 
 
-def hang(bench: Bench, finding: Finding) -> None:
+def hang(context: RunContext, finding: Finding) -> None:
     """The database hangs for a while.
 
     Requests are still answered in time, and connections stay open.
     """
     finding.trials = 1
-    limit = ANSWER_LIMIT * (SHORT if bench.is_short else 1)
-    seconds = limit + 0.5 if bench.is_short else HANG_SECONDS
-    url, port = bench.url(), free_port()
-    launch = ["--variant=impatient"] if bench.is_short else []
-    with bench.serve(url, port, launch=launch) as _, Load(port) as load:
+    limit = ANSWER_LIMIT * (SHORT if context.is_short else 1)
+    seconds = limit + 0.5 if context.is_short else HANG_SECONDS
+    url, port = context.url(), free_port()
+    launch = ["--variant=impatient"] if context.is_short else []
+    with context.serve(url, port, launch=launch) as _, Load(port) as load:
         load.start()
         load.ledger.wait_for_more(Answer.STORED, 200, 30)
         started = time.monotonic()
-        with database_held(bench, url):
+        with database_held(context, url):
             # The short form ends the fault as soon as requests have failed.
-            if not (bench.is_short and load.ledger.wait_for_more(Answer.FAILED, 50, seconds)):
+            if not (context.is_short and load.ledger.wait_for_more(Answer.FAILED, 50, seconds)):
                 time.sleep(max(0.0, started + seconds - time.monotonic()))
             held = time.monotonic() - started
         heals(load, finding)
@@ -98,25 +98,25 @@ def hang(bench: Bench, finding: Finding) -> None:
         finding.judge(verdict)
 
 
-def drop_idle(bench: Bench, finding: Finding) -> None:
+def drop_idle(context: RunContext, finding: Finding) -> None:
     """MariaDB drops the server's connections after one idle second.
 
     No request fails because of that.
     """
-    finding.trials = 1 if bench.is_short else 5
-    url, port = bench.url(), free_port()
-    bench.db.sql("SET GLOBAL wait_timeout = 1")
+    finding.trials = 1 if context.is_short else 5
+    url, port = context.url(), free_port()
+    context.db.sql("SET GLOBAL wait_timeout = 1")
     try:
-        with bench.serve(url, port), Load(port) as load:
+        with context.serve(url, port), Load(port) as load:
             _ask(load, finding)
             for _ in range(finding.trials):
-                dropped = wait_until(lambda: bench.db.sql(CONNECTIONS) == [["0"]], 10)
+                dropped = wait_until(lambda: context.db.sql(CONNECTIONS) == [["0"]], 10)
                 finding.expect(dropped, "not_dropped", "the database dropped no connection")
                 _ask(load, finding)
             load.finish()
             finding.judge(load.ledger.verdict())
     finally:
-        bench.db.sql("SET GLOBAL wait_timeout = 28800")
+        context.db.sql("SET GLOBAL wait_timeout = 28800")
 
 
 def _ask(load: Load, finding: Finding) -> None:

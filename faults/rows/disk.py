@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from faults import trace
-from faults.bench import Bench, Control, Finding, Row, free_port
 from faults.checker import Answer
+from faults.context import Control, Finding, Row, RunContext, free_port
 from faults.load import Load
 from faults.process import Server, memory
 from faults.rows.database import heals
@@ -43,10 +43,10 @@ def no_mount() -> str:
     return "" if may else "mounting a small disk needs root."
 
 
-def lose_power(bench: Bench, finding: Finding) -> None:
+def lose_power(context: RunContext, finding: Finding) -> None:
     """Kill the server, and restart it on its files as they were at their last sync."""
-    finding.trials = 3 if bench.is_short else 30
-    directory = Path(tempfile.mkdtemp(dir=bench.directory))
+    finding.trials = 3 if context.is_short else 30
+    directory = Path(tempfile.mkdtemp(dir=context.directory))
     shim = directory / "shadow.so"
     subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", shim, SHADOW, "-ldl"], check=True)
     files, port = Path(tempfile.mkdtemp(dir=directory)), free_port()
@@ -59,10 +59,10 @@ def lose_power(bench: Bench, finding: Finding) -> None:
         synced = Path(tempfile.mkdtemp(dir=directory))
         shutil.copytree(files, synced, dirs_exist_ok=True)
         environment = {"LD_PRELOAD": str(shim), "SHADOW_FROM": str(files), "SHADOW_TO": str(synced)}
-        return bench.serve(f"sqlite:///{files}/jelly.db", port, **environment), synced
+        return context.serve(f"sqlite:///{files}/jelly.db", port, **environment), synced
 
     # The accounts are created on a server without a defect, which is stopped cleanly.
-    server = dataclasses.replace(bench, variants=()).serve(f"sqlite:///{files}/jelly.db", port)
+    server = dataclasses.replace(context, variants=()).serve(f"sqlite:///{files}/jelly.db", port)
     try:
         with Load(port) as load:
             server.stop()
@@ -70,7 +70,7 @@ def lose_power(bench: Bench, finding: Finding) -> None:
             server, synced = serve()
             load.start()
             for _ in range(finding.trials):
-                load.ledger.wait_for_more(Answer.STORED, bench.random.randint(50, 1000), 30)
+                load.ledger.wait_for_more(Answer.STORED, context.random.randint(50, 1000), 30)
                 server.kill()
                 for part in synced.glob("*.part"):  # the copy of a sync that was under way
                     part.unlink()
@@ -84,29 +84,29 @@ def lose_power(bench: Bench, finding: Finding) -> None:
         server.kill()
 
 
-def fail_syncs(bench: Bench, finding: Finding) -> None:
+def fail_syncs(context: RunContext, finding: Finding) -> None:
     """Let every sync fail until the process is killed and restarted."""
-    finding.trials = 1 if bench.is_short else 10
-    url, port = bench.url(), free_port()
-    server = bench.serve(url, port)
+    finding.trials = 1 if context.is_short else 10
+    url, port = context.url(), free_port()
+    server = context.serve(url, port)
     try:
         with Load(port) as load:
             load.start()
             for _ in range(finding.trials):
-                load.ledger.wait_for_more(Answer.STORED, bench.random.randint(50, 500), 30)
-                with trace.injected(_syncing(bench, server), trace.FAIL):
+                load.ledger.wait_for_more(Answer.STORED, context.random.randint(50, 500), 30)
+                with trace.injected(_syncing(context, server), trace.FAIL):
                     since = time.monotonic()
-                    load.ledger.wait_for_more(Answer.FAILED, 20, 0.5 if bench.is_short else 5)
+                    load.ledger.wait_for_more(Answer.FAILED, 20, 0.5 if context.is_short else 5)
                     stored = load.ledger.stored_between(since, time.monotonic())
-                    if bench.database == "sqlite":
+                    if context.database == "sqlite":
                         server.kill()
                 finding.expect(not stored, "success", f"{stored} messages got SUCCESS, though no sync succeeded")
-                if bench.database == "sqlite":
-                    server = bench.serve(url, port)
+                if context.database == "sqlite":
+                    server = context.serve(url, port)
                     finding.restarted(server)
                 else:
-                    bench.db.kill()  # InnoDB has shut itself down, or should have
-                    bench.db.start()
+                    context.db.kill()  # InnoDB has shut itself down, or should have
+                    context.db.start()
                 heals(load, finding)
             load.finish()
             finding.judge(load.ledger.verdict())
@@ -114,15 +114,15 @@ def fail_syncs(bench: Bench, finding: Finding) -> None:
         server.kill()
 
 
-def _syncing(bench: Bench, server: Server) -> int:
+def _syncing(context: RunContext, server: Server) -> int:
     """Return the id of the process that syncs the files."""
-    return bench.db.pid if bench.database == "mariadb" else server.process.pid
+    return context.db.pid if context.database == "mariadb" else server.process.pid
 
 
 @contextlib.contextmanager
-def small_disk(bench: Bench) -> Iterator[Path]:
+def small_disk(context: RunContext) -> Iterator[Path]:
     """Mount a file system with room for a few megabytes."""
-    directory = tempfile.mkdtemp(dir=bench.directory)
+    directory = tempfile.mkdtemp(dir=context.directory)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}m", "tmpfs", directory], check=True)
     try:
         yield Path(directory)
@@ -130,18 +130,18 @@ def small_disk(bench: Bench) -> Iterator[Path]:
         subprocess.run(["umount", "-l", directory], check=True)
 
 
-def fill_disk(bench: Bench, finding: Finding) -> None:
+def fill_disk(context: RunContext, finding: Finding) -> None:
     """Let the messages fill the disk; then make room again."""
     finding.trials = 1
-    with small_disk(bench) as disk:
-        url, port = bench.url(disk), free_port()
+    with small_disk(context) as disk:
+        url, port = context.url(disk), free_port()
         ballast = disk / "ballast"
         ballast.write_bytes(b"x" * (DISK * 500_000))
-        with bench.serve(url, port, *HEARTBEATS) as _, Load(port, padding=4000, heartbeat=0.3) as load:
+        with context.serve(url, port, *HEARTBEATS) as _, Load(port, padding=4000, heartbeat=0.3) as load:
             load.start()
-            failed = load.ledger.wait_for_more(Answer.FAILED, 10, 1 if bench.is_short else 30)
+            failed = load.ledger.wait_for_more(Answer.FAILED, 10, 1 if context.is_short else 30)
             finding.expect(failed, "no_error", "no SERVER_ERROR though the disk is full")
-            time.sleep(0 if bench.is_short else 5)
+            time.sleep(0 if context.is_short else 5)
             ballast.unlink()
             load.ledger.wait_for_more(Answer.STORED, 20, 5)
             # Stop now: the disk is so small that it would soon be full again.
@@ -150,20 +150,20 @@ def fill_disk(bench: Bench, finding: Finding) -> None:
             finding.judge(load.ledger.verdict())
 
 
-def slow_disk(bench: Bench, finding: Finding) -> None:
+def slow_disk(context: RunContext, finding: Finding) -> None:
     """Delay each sync by 300 ms: the queue fills, the rest gets SERVER_BUSY, nobody is dropped."""
     finding.trials = 1
-    url, port = bench.url(), free_port()
+    url, port = context.url(), free_port()
     with (
-        bench.serve(url, port, f"--queue-size={QUEUE}", *HEARTBEATS) as server,
+        context.serve(url, port, f"--queue-size={QUEUE}", *HEARTBEATS) as server,
         Load(port, under_way=60, padding=2000, heartbeat=0.3) as load,
     ):
         load.start()
         load.ledger.wait_for_more(Answer.STORED, 500, 30)
-        with trace.injected(_syncing(bench, server), trace.delay(SLOW_SYNC)):
+        with trace.injected(_syncing(context, server), trace.delay(SLOW_SYNC)):
             load.ledger.wait_for_more(Answer.REFUSED, 20, 3)
             before = memory(server.process.pid)
-            time.sleep(2 if bench.is_short else 30)
+            time.sleep(2 if context.is_short else 30)
             growth = memory(server.process.pid) - before
         finding.expect(load.ledger.counts[Answer.REFUSED] > 0, "no_busy", "no SERVER_BUSY though the queue is full")
         finding.expect(growth < GROWTH, "memory", f"the server grew by {growth:.0f} MB")

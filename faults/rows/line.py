@@ -11,8 +11,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from client_api import ConnectionEvent, Reason, ReconnectPolicy
-from faults.bench import Bench, Control, Finding, Row, free_port, wait_until
 from faults.checker import Answer, Ledger
+from faults.context import Control, Finding, Row, RunContext, free_port, wait_until
 from faults.load import AWAY, GROUP, ONLINE, PASSWORD, PATIENCE, Load, Sender, User, register
 from faults.process import memory
 from faults.proxy import Proxy
@@ -38,7 +38,7 @@ CLIENTS = {True: 100, False: 1000}
 BACK_LIMIT = 10.0
 
 
-def slow_receivers(bench: Bench, finding: Finding) -> None:
+def slow_receivers(context: RunContext, finding: Finding) -> None:
     """Three receivers never read from their sockets.
 
     When they log in again, they get everything.
@@ -46,26 +46,26 @@ def slow_receivers(bench: Bench, finding: Finding) -> None:
     finding.trials = len(SLOW)
     port = free_port()
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(bench.serve(bench.url(), port, "--classic-gap=0"))
+        server = stack.enter_context(context.serve(context.url(), port, "--classic-gap=0"))
         load = stack.enter_context(Load(port, under_way=1))
         flooder = Sender("eva", load.ledger, port, padding=PIECE, under_way=0)
         stack.callback(flooder.client.close)
         register(port, (flooder.name, *SLOW))
         flooder.log_in()
         load.start()
-        count = int(BYTES[bench.is_short] / PIECE)
+        count = int(BYTES[context.is_short] / PIECE)
         before, since = memory(server.process.pid), time.monotonic()
         _flood(flooder, ["sue"], count // 4)
         usual = _percentile(load.ledger, since)
         sockets = [stack.enter_context(_never_reads(port, name, features)) for name, features in SLOW.items()]
         since = time.monotonic()
         is_done = _flood(flooder, list(SLOW), count)
-        if not bench.is_short:
+        if not context.is_short:
             time.sleep(max(0.0, since + SLOW_SECONDS - time.monotonic()))
         growth = 1e6 * (memory(server.process.pid) - before)
         harmed = _percentile(load.ledger, since)
         finding.expect(is_done, "latency", "messages to those who do not read were not answered in time")
-        finding.expect(growth < GROWTH[bench.is_short], "memory", f"the server grew by {growth / 1e6:.0f} MB")
+        finding.expect(growth < GROWTH[context.is_short], "memory", f"the server grew by {growth / 1e6:.0f} MB")
         finding.expect(harmed < max(HARM, 3 * usual), "latency", f"for others 1 of 100 messages took {harmed:.1f} s")
         for sock in sockets:
             sock.close()
@@ -114,12 +114,12 @@ def _never_reads(port: int, name: str, features: list[str] | None) -> socket.soc
     return sock
 
 
-def resets(bench: Bench, finding: Finding) -> None:
+def resets(context: RunContext, finding: Finding) -> None:
     """Reset connections in the middle of a frame, before and after a login: no resource leaks."""
-    finding.trials = 60 if bench.is_short else 2000
+    finding.trials = 60 if context.is_short else 2000
     port = free_port()
     # With one worker, the number of database descriptors is constant after the first requests.
-    with bench.serve(bench.url(), port, "--workers=1") as server, Load(port) as load:
+    with context.serve(context.url(), port, "--workers=1") as server, Load(port) as load:
         register(port, ["ida"])
         load.start()
         for number in range(10):
@@ -185,16 +185,16 @@ class Chopper(Proxy):
         self._run_on_thread(release)
 
 
-def odd_pieces(bench: Bench, finding: Finding) -> None:
+def odd_pieces(context: RunContext, finding: Finding) -> None:
     """Send the stream byte by byte, and then fifty frames or more in one write."""
-    pieces = 100 if bench.is_short else 2000
-    rounds = 3 if bench.is_short else 50
+    pieces = 100 if context.is_short else 2000
+    rounds = 3 if context.is_short else 50
     finding.trials = 1 + rounds
     port = free_port()
-    with bench.serve(bench.url(), port), Chopper(port) as proxy, Load(proxy.port) as load:
+    with context.serve(context.url(), port), Chopper(port) as proxy, Load(proxy.port) as load:
         proxy.one_by_one = True
         load.start()
-        load.ledger.wait_for_more(Answer.STORED, pieces, 2 if bench.is_short else 60)
+        load.ledger.wait_for_more(Answer.STORED, pieces, 2 if context.is_short else 60)
         finding.expect(not load.cuts, "cut", f"{load.cuts} lines were cut by the server")
         proxy.one_by_one = False
         load.stop()
@@ -230,15 +230,15 @@ class Comeback(User):
             self.back_at = time.monotonic()
 
 
-def many_cuts(bench: Bench, finding: Finding) -> None:
+def many_cuts(context: RunContext, finding: Finding) -> None:
     """Cut all connections at once: the clients reconnect with their tokens and the usual pauses."""
-    count = CLIENTS[bench.is_short]
+    count = CLIENTS[context.is_short]
     finding.trials = count
     _allow_descriptors(10 * count)
     port, ledger = free_port(), Ledger()
-    hashes = bench.directory / f"hashes-{port}"
+    hashes = context.directory / f"hashes-{port}"
     with contextlib.ExitStack() as stack:
-        server = bench.serve(bench.url(), port, launch=["--variant=count-hashes"], FAULTS_HASH_LOG=str(hashes))
+        server = context.serve(context.url(), port, launch=["--variant=count-hashes"], FAULTS_HASH_LOG=str(hashes))
         stack.enter_context(server)
         proxy = stack.enter_context(Proxy(port))
         users = [Comeback(f"u{number}", ledger, proxy.port, reconnect=ReconnectPolicy()) for number in range(count)]

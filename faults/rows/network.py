@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from faults.bench import Bench, Control, Finding, Row, free_port, wait_until
 from faults.checker import Answer
+from faults.context import Control, Finding, Row, RunContext, free_port, wait_until
 from faults.load import PATIENCE, Load, User, register
 
 LINES = ("10.213.1", "10.213.2")
@@ -92,15 +92,15 @@ def no_filter() -> str:
     return "nft does not work in this kernel." if probe.returncode else ""
 
 
-def half_open(bench: Bench, finding: Finding) -> None:
+def half_open(context: RunContext, finding: Finding) -> None:
     """A receiver's link dies silently.
 
     The server closes the connection in time and delivers later.
     """
-    finding.trials = 1 if bench.is_short else 3
-    silence, port = SILENCE[bench.is_short], free_port()
+    finding.trials = 1 if context.is_short else 3
+    silence, port = SILENCE[context.is_short], free_port()
     beats = ("--heartbeat-misses=4", f"--heartbeat-interval={silence / 4}")
-    with network() as net, bench.serve(bench.url(), port, "--host=0.0.0.0", *beats, within=net.within):
+    with network() as net, context.serve(context.url(), port, "--host=0.0.0.0", *beats, within=net.within):
         options = {"heartbeat": silence / 6, "request_timeout": silence / 2, "connect_timeout": 1.0}
         with Load(port, host=net.host(0), heartbeat=silence / 6) as load, contextlib.ExitStack() as stack:
             gus = User("gus", load.ledger, port, host=net.host(1), **options)
@@ -130,22 +130,22 @@ def half_open(bench: Bench, finding: Finding) -> None:
             finding.judge(load.ledger.verdict())
 
 
-def lose_packets(bench: Bench, finding: Finding) -> None:
+def lose_packets(context: RunContext, finding: Finding) -> None:
     """Lose 5, 10, 30 % and then all packets for a while, so that both sides give up connections."""
-    rounds = 1 if bench.is_short else 3
+    rounds = 1 if context.is_short else 3
     finding.trials = rounds * len(LOSSES)
     port = free_port()
     beats = ("--heartbeat-misses=4", "--heartbeat-interval=0.5")
     options: dict[str, Any] = {"heartbeat": 0.3, "request_timeout": 1.0, "connect_timeout": 1.0}
     with (
         network() as net,
-        bench.serve(bench.url(), port, "--host=0.0.0.0", *beats, within=net.within),
+        context.serve(context.url(), port, "--host=0.0.0.0", *beats, within=net.within),
         Load(port, host=net.host(0), **options) as load,
     ):
         load.start()
         for percent in LOSSES * rounds:
             net.lose(percent)
-            load.ledger.wait_for_more(Answer.STORED, 300, 2 if bench.is_short else 10)
+            load.ledger.wait_for_more(Answer.STORED, 300, 2 if context.is_short else 10)
             net.lose(100)
             time.sleep(BLACKOUT)
         net.lose(0)

@@ -1,4 +1,4 @@
-"""What a row of the table is, and the test bed in which it runs."""
+"""What a row of the table is, and the context in which it runs."""
 
 import random
 import tempfile
@@ -48,8 +48,8 @@ class Finding:
 
 
 @dataclass
-class Bench:
-    """The test bed in which a row runs.
+class RunContext:
+    """The context in which a row runs.
 
     `is_short`: few trials. `variants`: defects of the server.
     """
@@ -77,13 +77,13 @@ class Bench:
     def serve(
         self, url: str, port: int, *arguments: str, launch: Sequence[str] = (), within: Sequence[str] = (), **env: str
     ) -> Server:
-        """Start a server with this bench's variants, or `python jelly.py` if there are none."""
+        """Start a server with the variants of this context, or `python jelly.py` if there are none."""
         patches = [*launch, *(f"--variant={name}" for name in self.variants)]
         options = {"launch": ("-m", "faults.server", *patches, "--")} if patches else {}
         return Server(url, f"--port={port}", *arguments, within=within, **options, **env)  # type: ignore[arg-type]
 
 
-Run = Callable[[Bench, Finding], None]
+Run = Callable[[RunContext, Finding], None]
 """A function that causes a fault and notes the results in the Finding."""
 
 
@@ -121,4 +121,4 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-__all__ = ["Bench", "Control", "Finding", "Row", "free_port", "wait_until"]
+__all__ = ["Control", "Finding", "Row", "RunContext", "free_port", "wait_until"]
