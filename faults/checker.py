@@ -25,7 +25,7 @@ class Answer(enum.Enum):
 
 
 @dataclass(slots=True)
-class Sending:
+class SentMessage:
     """A message that was sent. Times are monotonic seconds; `answered_at` is infinite at first."""
 
     conversation: str
@@ -66,7 +66,7 @@ class Verdict:
 class Ledger:
     """The messages of all senders and receivers. Thread-safe."""
 
-    sendings: dict[Key, Sending] = field(default_factory=dict)
+    sent_messages: dict[Key, SentMessage] = field(default_factory=dict)
     deliveries: dict[str, list[Key]] = field(default_factory=dict)
     """The messages that each receiver's application got, in order."""
     counts: dict[Answer, int] = field(default_factory=lambda: dict.fromkeys(Answer, 0))
@@ -76,16 +76,16 @@ class Ledger:
     def sent(self, key: Key, conversation: str, receivers: Collection[str]) -> None:
         """Note that a message is about to be sent."""
         with self._changed:
-            self.sendings[key] = Sending(conversation, receivers, time.monotonic())
+            self.sent_messages[key] = SentMessage(conversation, receivers, time.monotonic())
             self.counts[Answer.UNKNOWN] += 1
 
     def answered(self, key: Key, answer: Answer) -> None:
         """Note the answer to a message."""
         with self._changed:
-            sending = self.sendings[key]
-            sending.answer = answer
+            message = self.sent_messages[key]
+            message.answer = answer
             if answer is not Answer.UNKNOWN:
-                sending.answered_at = time.monotonic()
+                message.answered_at = time.monotonic()
             self.counts[Answer.UNKNOWN] -= 1
             self.counts[answer] += 1
             self._changed.notify_all()
@@ -104,8 +104,8 @@ class Ledger:
     def slowest_answer(self, since: float = float("-inf")) -> float:
         """Return the longest answer time, in seconds, of messages sent after a monotonic time."""
         with self._changed:
-            answered = [s for s in self.sendings.values() if s.sent_at >= since and s.answered_at < float("inf")]
-            return max((sending.answered_at - sending.sent_at for sending in answered), default=0.0)
+            answered = [s for s in self.sent_messages.values() if s.sent_at >= since and s.answered_at < float("inf")]
+            return max((message.answered_at - message.sent_at for message in answered), default=0.0)
 
     def latencies(self, sender: str, since: float) -> list[float]:
         """Return the answer times of a sender's messages sent after a monotonic time, in seconds.
@@ -116,7 +116,7 @@ class Ledger:
         with self._changed:
             return [
                 min(each.answered_at, now) - each.sent_at
-                for key, each in self.sendings.items()
+                for key, each in self.sent_messages.items()
                 if key[0] == sender and each.sent_at >= since
             ]
 
@@ -125,7 +125,7 @@ class Ledger:
         with self._changed:
             return sum(
                 s.answer is Answer.STORED and s.sent_at >= start and s.answered_at <= end
-                for s in self.sendings.values()
+                for s in self.sent_messages.values()
             )
 
     def verdict(self) -> Verdict:
@@ -137,11 +137,11 @@ class Ledger:
                 refused=self.counts[Answer.REFUSED],
             )
             seen = {receiver: set(keys) for receiver, keys in self.deliveries.items()}
-            for key, sending in self.sendings.items():
-                arrived = sum(key in seen.get(receiver, ()) for receiver in sending.receivers)
-                if sending.answer is Answer.STORED:
-                    verdict.lost += len(sending.receivers) - arrived
-                elif sending.answer is Answer.REFUSED:
+            for key, message in self.sent_messages.items():
+                arrived = sum(key in seen.get(receiver, ()) for receiver in message.receivers)
+                if message.answer is Answer.STORED:
+                    verdict.lost += len(message.receivers) - arrived
+                elif message.answer is Answer.REFUSED:
                     verdict.refused_but_arrived += arrived
             for receiver, keys in self.deliveries.items():
                 verdict.twice += len(keys) - len(seen[receiver])
@@ -153,10 +153,10 @@ class Ledger:
         newest: dict[tuple[str, str], int] = {}
         for key in dict.fromkeys(keys):  # duplicates are counted already
             sender, number = key
-            sending = self.sendings.get(key)
-            if sending is None or receiver not in sending.receivers:
+            message = self.sent_messages.get(key)
+            if message is None or receiver not in message.receivers:
                 verdict.never_sent += 1
                 continue
-            conversation = sender, sending.conversation
+            conversation = sender, message.conversation
             verdict.out_of_order += number < newest.get(conversation, -1)
             newest[conversation] = max(number, newest.get(conversation, -1))

@@ -23,7 +23,7 @@ class Finding:
     verdict: Verdict = field(default_factory=Verdict)
     restarts: list[float] = field(default_factory=list)
     """Seconds from each start of the server until it listened."""
-    healed: list[float] = field(default_factory=list)
+    recoveries: list[float] = field(default_factory=list)
     """Seconds from the end of each fault until messages were stored again."""
     problems: dict[str, str] = field(default_factory=dict)
     """For each kind of defect a sentence about its first occurrence."""
@@ -35,13 +35,13 @@ class Finding:
         if not holds:
             self.problems.setdefault(kind, sentence)
 
-    def judge(self, verdict: Verdict) -> None:
+    def add_verdict(self, verdict: Verdict) -> None:
         """Add the checker's numbers, and note each defect as a problem."""
         self.verdict += verdict
         for name, count in verdict.defects.items():
             self.problems.setdefault(name, f"{count} {name.replace('_', ' ')}")
 
-    def restarted(self, server: Server) -> None:
+    def note_restart(self, server: Server) -> None:
         """Note how long a start of the server took."""
         self.restarts.append(server.start_seconds)
         self.expect(server.start_seconds < RESTART_LIMIT, "slow_restart", f"a start took {server.start_seconds:.1f} s")

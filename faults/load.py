@@ -39,7 +39,7 @@ PATIENCE = 60.0
 """Seconds until a missing answer is an error of the harness."""
 AFTER_ERROR = 0.02
 """Seconds that a sender waits after an error."""
-MARK = "mark"
+MARKER = "mark"
 
 
 class User(Receiver):
@@ -47,16 +47,16 @@ class User(Receiver):
 
     def __init__(self, name: str, ledger: Ledger, port: int, host: str = "127.0.0.1", **options: Any) -> None:
         self.name = name
-        self.cuts = 0
+        self.disconnects = 0
         self.presence: dict[str, bool] = {}
         """The latest presence of each friend."""
         self._ledger = ledger
-        self._has_mark = threading.Event()
+        self._marker_arrived = threading.Event()
         self.client = JellyClient(host, port, receiver=self, **{"reconnect": QUICK, **options})
 
     def on_message(self, event: MessageEvent) -> None:
-        if event.content == MARK:
-            self._has_mark.set()
+        if event.content == MARKER:
+            self._marker_arrived.set()
         else:
             self._ledger.delivered(self.name, _key(event.content))
 
@@ -68,7 +68,7 @@ class User(Receiver):
             self.presence[event.friend] = event.online
 
     def on_connection(self, event: ConnectionEvent) -> None:
-        self.cuts += event.reason is Reason.LINE_CUT
+        self.disconnects += event.reason is Reason.LINE_CUT
 
     def log_in(self) -> None:
         self.client.login(self.name, PASSWORD).result(PATIENCE)
@@ -78,11 +78,11 @@ class User(Receiver):
 
         Messages arrive in order, so a message of the user to themselves arrives last.
         """
-        while not self._has_mark.is_set():
+        while not self._marker_arrived.is_set():
             if not self.client.wait_until_online(PATIENCE):
                 raise RuntimeError(f"{self.name} does not come back: {self.client.state}")
-            is_stored = self.client.send_message(self.name, MARK).exception(PATIENCE) is None
-            if is_stored and not self._has_mark.wait(PATIENCE):
+            is_stored = self.client.send_message(self.name, MARKER).exception(PATIENCE) is None
+            if is_stored and not self._marker_arrived.wait(PATIENCE):
                 raise RuntimeError(f"the mark never came to {self.name}")
 
 
@@ -164,10 +164,10 @@ class Load:
             register(self._port, (*SENDERS, *ONLINE, AWAY), self._host)
             for user in self.present:
                 user.log_in()
-            founder = self.senders[0].client
-            founder.create_group(GROUP).result(PATIENCE)
+            creator = self.senders[0].client
+            creator.create_group(GROUP).result(PATIENCE)
             for member in MEMBERS[1:]:
-                founder.add_member(GROUP, member).result(PATIENCE)
+                creator.add_member(GROUP, member).result(PATIENCE)
         except BaseException:
             self.close()
             raise
@@ -184,9 +184,9 @@ class Load:
         return [*self.senders, *self.online]
 
     @property
-    def cuts(self) -> int:
+    def disconnects(self) -> int:
         """How many connections were lost."""
-        return sum(user.cuts for user in self.present)
+        return sum(user.disconnects for user in self.present)
 
     def wait_until_online(self) -> None:
         """Wait until all users are connected again."""

@@ -55,7 +55,7 @@ class Line:
     def _outcome(self) -> str:
         if self.finding.problems:
             return f"FAILED: {'; '.join(self.finding.problems.values())}"
-        healed = [f"healed within {max(self.finding.healed):.2f} s"] if self.finding.healed else []
+        healed = [f"healed within {max(self.finding.recoveries):.2f} s"] if self.finding.recoveries else []
         return "; ".join(["passed", *self.finding.notes, *healed])
 
 

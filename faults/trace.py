@@ -28,7 +28,7 @@ def delay(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def injected(pid: int, fault: str) -> Iterator[None]:
+def inject_fault(pid: int, fault: str) -> Iterator[None]:
     """Within the block, inject a fault into the calls of a process that sync a file."""
     with tempfile.TemporaryDirectory(prefix="jelly-faults-strace-") as directory:
         said = Path(directory) / "said"

@@ -14,7 +14,7 @@ from faults.proxy import Proxy
 from faults.server import HOUR
 
 MOVES = (HOUR, -HOUR, -HOUR, HOUR)
-LOOK = 0.6
+CHECK_SECONDS = 0.6
 """Seconds in which the server checks every connection at least once."""
 
 
@@ -48,19 +48,19 @@ def move_clock(context: RunContext, finding: Finding) -> None:
         idle.log_in()
         load.start()
         for move in moves:
-            before = load.cuts + idle.cuts
+            before = load.disconnects + idle.disconnects
             server.process.send_signal(signal.SIGUSR1 if move > 0 else signal.SIGUSR2)
             offset -= move  # the senders' clocks move the other way, so that no two clocks agree
             with senders_clock(offset):
                 load.ledger.wait_for_more(Answer.STORED, 100, 2)
-                time.sleep(LOOK)
-                dropped = load.cuts + idle.cuts - before
+                time.sleep(CHECK_SECONDS)
+                dropped = load.disconnects + idle.disconnects - before
                 finding.expect(not dropped, "cut", f"{dropped} lines were cut when the clock was moved")
                 proxy.cut()
                 load.wait_until_online()
                 finding.expect(load.ledger.wait_for_more(Answer.STORED, 20, 5), "not_back", "the tokens were refused")
         load.finish()
-        finding.judge(load.ledger.verdict())
+        finding.add_verdict(load.ledger.verdict())
 
 
 ROWS = [

@@ -22,7 +22,7 @@ CONNECTIONS = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 
 
 
 @contextlib.contextmanager
-def database_held(context: RunContext, url: str) -> Iterator[None]:
+def blocked_database(context: RunContext, url: str) -> Iterator[None]:
     """Within the block, the database takes no commit:
 
     MariaDB is stopped, the SQLite file is locked.
@@ -42,13 +42,13 @@ def database_held(context: RunContext, url: str) -> Iterator[None]:
             other.close()
 
 
-def heals(load: Load, finding: Finding) -> None:
+def measure_recovery(load: Load, finding: Finding) -> None:
     """Measure how long it takes until messages are stored again."""
     started = time.monotonic()
     load.ledger.wait_for_more(Answer.STORED, 20, 2 * HEAL_LIMIT)
     took = time.monotonic() - started
     finding.expect(took < HEAL_LIMIT, "not_healed", f"{took:.1f} s after the fault no message was stored")
-    finding.healed.append(took)
+    finding.recoveries.append(took)
 
 
 def kill_database(context: RunContext, finding: Finding) -> None:
@@ -63,10 +63,10 @@ def kill_database(context: RunContext, finding: Finding) -> None:
             failed = load.ledger.wait_for_more(Answer.FAILED, 10, 1 if context.is_short else ANSWER_LIMIT)
             finding.expect(failed, "no_error", "no SERVER_ERROR while the database was dead")
             context.db.start()
-            heals(load, finding)
+            measure_recovery(load, finding)
         load.finish()
-        finding.expect(not load.cuts, "cut", f"{load.cuts} lines were cut meanwhile")
-        finding.judge(load.ledger.verdict())
+        finding.expect(not load.disconnects, "cut", f"{load.disconnects} lines were cut meanwhile")
+        finding.add_verdict(load.ledger.verdict())
 
 
 def hang(context: RunContext, finding: Finding) -> None:
@@ -83,19 +83,19 @@ def hang(context: RunContext, finding: Finding) -> None:
         load.start()
         load.ledger.wait_for_more(Answer.STORED, 200, 30)
         started = time.monotonic()
-        with database_held(context, url):
+        with blocked_database(context, url):
             # The short form ends the fault as soon as requests have failed.
             if not (context.is_short and load.ledger.wait_for_more(Answer.FAILED, 50, seconds)):
                 time.sleep(max(0.0, started + seconds - time.monotonic()))
             held = time.monotonic() - started
-        heals(load, finding)
+        measure_recovery(load, finding)
         load.finish()
         verdict, slowest = load.ledger.verdict(), load.ledger.slowest_answer(started - 1)
         finding.expect(slowest < limit, "late", f"an answer took {slowest:.1f} s")
         finding.expect(load.ledger.counts[Answer.FAILED] > 0, "no_error", "no SERVER_ERROR while it hung")
-        finding.expect(not load.cuts, "cut", f"{load.cuts} lines were cut meanwhile")
+        finding.expect(not load.disconnects, "cut", f"{load.disconnects} lines were cut meanwhile")
         finding.notes.insert(0, f"held for {held:.0f} s; slowest answer {slowest:.1f} s")
-        finding.judge(verdict)
+        finding.add_verdict(verdict)
 
 
 def drop_idle(context: RunContext, finding: Finding) -> None:
@@ -108,18 +108,18 @@ def drop_idle(context: RunContext, finding: Finding) -> None:
     context.db.sql("SET GLOBAL wait_timeout = 1")
     try:
         with context.serve(url, port), Load(port) as load:
-            _ask(load, finding)
+            _use_everything(load, finding)
             for _ in range(finding.trials):
                 dropped = wait_until(lambda: context.db.sql(CONNECTIONS) == [["0"]], 10)
                 finding.expect(dropped, "not_dropped", "the database dropped no connection")
-                _ask(load, finding)
+                _use_everything(load, finding)
             load.finish()
-            finding.judge(load.ledger.verdict())
+            finding.add_verdict(load.ledger.verdict())
     finally:
         context.db.sql("SET GLOBAL wait_timeout = 28800")
 
 
-def _ask(load: Load, finding: Finding) -> None:
+def _use_everything(load: Load, finding: Finding) -> None:
     """Let every user read and write once, and note a problem if a request fails."""
     futures: list[Future[Any]] = [user.client.own_profile() for user in load.present]
     futures += [sender.write(target) for sender in load.senders for target in (*ONLINE, AWAY, GROUP)]

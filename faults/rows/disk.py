@@ -14,7 +14,7 @@ from faults.checker import Answer
 from faults.context import Control, Finding, Row, RunContext, free_port
 from faults.load import Load
 from faults.process import Server, memory
-from faults.rows.database import heals
+from faults.rows.database import measure_recovery
 
 SHADOW = Path(__file__).parent.parent / "shadow.c"
 DISK = 8
@@ -77,9 +77,9 @@ def lose_power(context: RunContext, finding: Finding) -> None:
                 shutil.rmtree(files)
                 files = synced
                 server, synced = serve()
-                finding.restarted(server)
+                finding.note_restart(server)
             load.finish()
-            finding.judge(load.ledger.verdict())
+            finding.add_verdict(load.ledger.verdict())
     finally:
         server.kill()
 
@@ -94,7 +94,7 @@ def fail_syncs(context: RunContext, finding: Finding) -> None:
             load.start()
             for _ in range(finding.trials):
                 load.ledger.wait_for_more(Answer.STORED, context.random.randint(50, 500), 30)
-                with trace.injected(_syncing(context, server), trace.FAIL):
+                with trace.inject_fault(_syncing(context, server), trace.FAIL):
                     since = time.monotonic()
                     load.ledger.wait_for_more(Answer.FAILED, 20, 0.5 if context.is_short else 5)
                     stored = load.ledger.stored_between(since, time.monotonic())
@@ -103,13 +103,13 @@ def fail_syncs(context: RunContext, finding: Finding) -> None:
                 finding.expect(not stored, "success", f"{stored} messages got SUCCESS, though no sync succeeded")
                 if context.database == "sqlite":
                     server = context.serve(url, port)
-                    finding.restarted(server)
+                    finding.note_restart(server)
                 else:
                     context.db.kill()  # InnoDB has shut itself down, or should have
                     context.db.start()
-                heals(load, finding)
+                measure_recovery(load, finding)
             load.finish()
-            finding.judge(load.ledger.verdict())
+            finding.add_verdict(load.ledger.verdict())
     finally:
         server.kill()
 
@@ -146,8 +146,8 @@ def fill_disk(context: RunContext, finding: Finding) -> None:
             load.ledger.wait_for_more(Answer.STORED, 20, 5)
             # Stop now: the disk is so small that it would soon be full again.
             load.finish()
-            finding.expect(not load.cuts, "cut", f"{load.cuts} lines were cut meanwhile")
-            finding.judge(load.ledger.verdict())
+            finding.expect(not load.disconnects, "cut", f"{load.disconnects} lines were cut meanwhile")
+            finding.add_verdict(load.ledger.verdict())
 
 
 def slow_disk(context: RunContext, finding: Finding) -> None:
@@ -160,18 +160,18 @@ def slow_disk(context: RunContext, finding: Finding) -> None:
     ):
         load.start()
         load.ledger.wait_for_more(Answer.STORED, 500, 30)
-        with trace.injected(_syncing(context, server), trace.delay(SLOW_SYNC)):
+        with trace.inject_fault(_syncing(context, server), trace.delay(SLOW_SYNC)):
             load.ledger.wait_for_more(Answer.REFUSED, 20, 3)
             before = memory(server.process.pid)
             time.sleep(2 if context.is_short else 30)
             growth = memory(server.process.pid) - before
         finding.expect(load.ledger.counts[Answer.REFUSED] > 0, "no_busy", "no SERVER_BUSY though the queue is full")
         finding.expect(growth < GROWTH, "memory", f"the server grew by {growth:.0f} MB")
-        heals(load, finding)
-        finding.expect(not load.cuts, "cut", f"{load.cuts} lines were cut meanwhile")
+        measure_recovery(load, finding)
+        finding.expect(not load.disconnects, "cut", f"{load.disconnects} lines were cut meanwhile")
         load.finish()
         finding.notes.append(f"{load.ledger.counts[Answer.REFUSED]:,} busy; server grew by {growth:.1f} MB")
-        finding.judge(load.ledger.verdict())
+        finding.add_verdict(load.ledger.verdict())
 
 
 ROWS = [

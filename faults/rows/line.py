@@ -27,13 +27,13 @@ BYTES = {True: 20e6, False: 60e6}
 GROWTH = {True: 10e6, False: 40 * 2**20}
 """At most this many bytes may the server grow meanwhile, in the short form and in the long one."""
 SLOW_SECONDS = 60.0
-HARM = 0.5
+MAX_LATENCY = 0.5
 """At most this many seconds for a message between other users, or three times the usual time."""
-SETTLED = 0.5
+WARM_UP = 0.5
 """Seconds until a server has all the threads and descriptors that it needs."""
 LEAK_LIMIT = 3.0
 """At most this many seconds until the resources of broken connections are released."""
-NOBODY = "nobody"
+UNKNOWN_USER = "nobody"
 CLIENTS = {True: 100, False: 1000}
 BACK_LIMIT = 10.0
 
@@ -66,7 +66,9 @@ def slow_receivers(context: RunContext, finding: Finding) -> None:
         harmed = _percentile(load.ledger, since)
         finding.expect(is_done, "latency", "messages to those who do not read were not answered in time")
         finding.expect(growth < GROWTH[context.is_short], "memory", f"the server grew by {growth / 1e6:.0f} MB")
-        finding.expect(harmed < max(HARM, 3 * usual), "latency", f"for others 1 of 100 messages took {harmed:.1f} s")
+        finding.expect(
+            harmed < max(MAX_LATENCY, 3 * usual), "latency", f"for others 1 of 100 messages took {harmed:.1f} s"
+        )
         for sock in sockets:
             sock.close()
         readers = [User(name, load.ledger, port) for name in SLOW]
@@ -79,7 +81,7 @@ def slow_receivers(context: RunContext, finding: Finding) -> None:
             f"{count * PIECE / 1e6:.0f} MB; server grew by {growth / 2**20:.1f} MiB; p99 of others "
             f"{harmed * 1000:.0f} ms (all reading: {usual * 1000:.0f} ms)"
         )
-        finding.judge(load.ledger.verdict())
+        finding.add_verdict(load.ledger.verdict())
 
 
 def _flood(flooder: Sender, receivers: Sequence[str], count: int) -> bool:
@@ -125,7 +127,7 @@ def resets(context: RunContext, finding: Finding) -> None:
         for number in range(10):
             _reset(port, is_logged_in=number % 2 == 0)
         pid = server.process.pid
-        time.sleep(SETTLED)
+        time.sleep(WARM_UP)
         before = _resources(pid)
         for number in range(finding.trials):
             _reset(port, is_logged_in=number % 2 == 0)
@@ -137,8 +139,8 @@ def resets(context: RunContext, finding: Finding) -> None:
         finding.expect(is_back, "leak", sentence)
         finding.notes.append(sentence)
         load.finish()
-        finding.expect(not load.cuts, "cut", f"{load.cuts} other lines were cut")
-        finding.judge(load.ledger.verdict())
+        finding.expect(not load.disconnects, "cut", f"{load.disconnects} other lines were cut")
+        finding.add_verdict(load.ledger.verdict())
 
 
 def _reset(port: int, is_logged_in: bool) -> None:
@@ -156,7 +158,7 @@ def _resources(pid: int) -> tuple[int, int]:
     return len(os.listdir(f"/proc/{pid}/task")), len(os.listdir(f"/proc/{pid}/fd"))
 
 
-class Chopper(Proxy):
+class ChunkingProxy(Proxy):
     """A proxy that can forward single bytes, or hold the clients' data and forward it at once."""
 
     def __init__(self, target: int) -> None:
@@ -179,7 +181,7 @@ class Chopper(Proxy):
         def release() -> bool:
             held, self.held = self.held or {}, None
             for sock, data in held.items():
-                super(Chopper, self)._deliver(sock, data)
+                super(ChunkingProxy, self)._deliver(sock, data)
             return True
 
         self._run_on_thread(release)
@@ -191,15 +193,15 @@ def odd_pieces(context: RunContext, finding: Finding) -> None:
     rounds = 3 if context.is_short else 50
     finding.trials = 1 + rounds
     port = free_port()
-    with context.serve(context.url(), port), Chopper(port) as proxy, Load(proxy.port) as load:
+    with context.serve(context.url(), port), ChunkingProxy(port) as proxy, Load(proxy.port) as load:
         proxy.one_by_one = True
         load.start()
         load.ledger.wait_for_more(Answer.STORED, pieces, 2 if context.is_short else 60)
-        finding.expect(not load.cuts, "cut", f"{load.cuts} lines were cut by the server")
+        finding.expect(not load.disconnects, "cut", f"{load.disconnects} lines were cut by the server")
         proxy.one_by_one = False
         load.stop()
         load.wait_until_online()
-        targets = [*ONLINE, NOBODY, AWAY, GROUP] * 10
+        targets = [*ONLINE, UNKNOWN_USER, AWAY, GROUP] * 10
         for _ in range(rounds):
             proxy.held = {}
             futures = [sender.write(target) for sender in load.senders for target in targets]
@@ -208,10 +210,10 @@ def odd_pieces(context: RunContext, finding: Finding) -> None:
             for future in futures:
                 future.exception(PATIENCE)
         load.finish()
-        finding.judge(load.ledger.verdict())
+        finding.add_verdict(load.ledger.verdict())
 
 
-def _frames(proxy: Chopper) -> int:
+def _frames(proxy: ChunkingProxy) -> int:
     """Return how many complete requests a proxy holds back."""
     frames: list[Frame] = [
         frame for data in list((proxy.held or {}).values()) for frame in Decoder().feed(data) if len(data) > HEADER.size
@@ -219,18 +221,18 @@ def _frames(proxy: Chopper) -> int:
     return sum(frame.type in (Type.PERSON_MESSAGE, Type.GROUP_MESSAGE) for frame in frames)
 
 
-class Comeback(User):
+class ReconnectingUser(User):
     """A user who records when the client has reconnected."""
 
-    back_at = float("inf")
+    reconnected_at = float("inf")
 
     def on_connection(self, event: ConnectionEvent) -> None:
         super().on_connection(event)
         if event.reason is Reason.RECONNECTED:
-            self.back_at = time.monotonic()
+            self.reconnected_at = time.monotonic()
 
 
-def many_cuts(context: RunContext, finding: Finding) -> None:
+def mass_disconnect(context: RunContext, finding: Finding) -> None:
     """Cut all connections at once: the clients reconnect with their tokens and the usual pauses."""
     count = CLIENTS[context.is_short]
     finding.trials = count
@@ -241,7 +243,9 @@ def many_cuts(context: RunContext, finding: Finding) -> None:
         server = context.serve(context.url(), port, launch=["--variant=count-hashes"], FAULTS_HASH_LOG=str(hashes))
         stack.enter_context(server)
         proxy = stack.enter_context(Proxy(port))
-        users = [Comeback(f"u{number}", ledger, proxy.port, reconnect=ReconnectPolicy()) for number in range(count)]
+        users = [
+            ReconnectingUser(f"u{number}", ledger, proxy.port, reconnect=ReconnectPolicy()) for number in range(count)
+        ]
         writer = Sender("eva", ledger, port, padding=0, under_way=0)
         for user in (*users, writer):
             stack.callback(user.client.close)
@@ -251,8 +255,8 @@ def many_cuts(context: RunContext, finding: Finding) -> None:
         before, cut_at = hashes.stat().st_size, time.monotonic()
         proxy.cut()
         futures = [writer.write(user.name) for user in users]
-        wait_until(lambda: all(user.back_at < float("inf") for user in users), 3 * BACK_LIMIT)
-        took = max(user.back_at for user in users) - cut_at
+        wait_until(lambda: all(user.reconnected_at < float("inf") for user in users), 3 * BACK_LIMIT)
+        took = max(user.reconnected_at for user in users) - cut_at
         hashed = hashes.stat().st_size - before
         finding.expect(took < BACK_LIMIT, "late", f"after {took:.1f} s not all were back")
         finding.expect(not hashed, "hashing", f"{hashed} passwords were hashed")
@@ -261,7 +265,7 @@ def many_cuts(context: RunContext, finding: Finding) -> None:
         for user in users:
             user.catch_up()
         finding.notes.append(f"all back after {took:.1f} s, {hashed} passwords hashed")
-        finding.judge(ledger.verdict())
+        finding.add_verdict(ledger.verdict())
 
 
 def _allow_descriptors(wanted: int) -> None:
@@ -286,5 +290,5 @@ ROWS = [
         odd_pieces,
         (Control("frame-a-read", "cut"), Control("answers-reversed", "refused_but_arrived")),
     ),
-    Row(20, "all clients cut at once", many_cuts, (Control("hashes-at-reconnect", "hashing"),)),
+    Row(20, "all clients cut at once", mass_disconnect, (Control("hashes-at-reconnect", "hashing"),)),
 ]

@@ -12,7 +12,7 @@ from faults.checker import Answer
 from faults.context import Control, Finding, Row, RunContext, free_port, wait_until
 from faults.load import PATIENCE, Load, User, register
 
-LINES = ("10.213.1", "10.213.2")
+LINKS = ("10.213.1", "10.213.2")
 """The subnets of the two links to the server: .1 is our end, .2 is the server's."""
 SILENCE = {True: 2.0, False: 30.0}
 """Seconds until a silent connection is closed, in the short form and in the long one."""
@@ -28,13 +28,13 @@ class Network:
         self.name = name
         self.within = ("ip", "netns", "exec", name)
 
-    def host(self, line: int) -> str:
+    def host(self, link: int) -> str:
         """Return the server's address on a link."""
-        return f"{LINES[line]}.2"
+        return f"{LINKS[link]}.2"
 
-    def set_up(self, line: int, is_up: bool) -> None:
+    def set_link(self, link: int, is_up: bool) -> None:
         """Take a link down at the server's end, or bring it up again."""
-        _run("ip", "-n", self.name, "link", "set", f"jf{line}", "up" if is_up else "down")
+        _run("ip", "-n", self.name, "link", "set", f"jf{link}", "up" if is_up else "down")
 
     def lose(self, percent: int) -> None:
         """Drop this percentage of packets from now on, in each direction."""
@@ -61,16 +61,16 @@ def network() -> Iterator[Network]:
         _run("ip", "netns", "add", made.name)
         stack.callback(_run, "ip", "netns", "delete", made.name)
         _run("ip", "-n", made.name, "link", "set", "lo", "up")
-        for number, line in enumerate(LINES):
+        for number, link in enumerate(LINKS):
             ours = f"jf{number}-{os.getpid()}"
             _run("ip", "link", "add", ours, "type", "veth", "peer", "name", f"jf{number}", "netns", made.name)
             stack.callback(
                 _run, "ip", "link", "delete", ours
             )  # the namespace is deleted asynchronously, and its links with it
-            _run("ip", "address", "add", f"{line}.1/24", "dev", ours)
+            _run("ip", "address", "add", f"{link}.1/24", "dev", ours)
             _run("ip", "link", "set", ours, "up")
-            _run("ip", "-n", made.name, "address", "add", f"{line}.2/24", "dev", f"jf{number}")
-            made.set_up(number, True)
+            _run("ip", "-n", made.name, "address", "add", f"{link}.2/24", "dev", f"jf{number}")
+            made.set_link(number, True)
         yield made
 
 
@@ -111,7 +111,7 @@ def half_open(context: RunContext, finding: Finding) -> None:
             watcher = load.senders[0]
             watcher.client.add_friend("gus").result(PATIENCE)
             for _ in range(finding.trials):
-                net.set_up(1, False)
+                net.set_link(1, False)
                 started = time.monotonic()
                 gus.client.own_profile()  # without an answer, the client gives up the connection, too
                 futures = [watcher.write("gus") for _ in range(50)]
@@ -120,14 +120,14 @@ def half_open(context: RunContext, finding: Finding) -> None:
                 finding.expect(gone, "not_closed", f"the line was not closed within {took:.1f} s")
                 failed = sum(future.exception(PATIENCE) is not None for future in futures)
                 finding.expect(not failed, "refused", f"{failed} messages to the lost receiver were refused")
-                net.set_up(1, True)
+                net.set_link(1, True)
                 gus.client.wait_until_online(PATIENCE)
                 wait_until(lambda: watcher.presence.get("gus") is True, 10)
                 finding.notes = [f"closed after {took:.1f} s"]
             gus.catch_up()
             load.finish()
-            finding.expect(not load.cuts, "cut", f"{load.cuts} other lines were cut")
-            finding.judge(load.ledger.verdict())
+            finding.expect(not load.disconnects, "cut", f"{load.disconnects} other lines were cut")
+            finding.add_verdict(load.ledger.verdict())
 
 
 def lose_packets(context: RunContext, finding: Finding) -> None:
@@ -149,10 +149,10 @@ def lose_packets(context: RunContext, finding: Finding) -> None:
             net.lose(100)
             time.sleep(BLACKOUT)
         net.lose(0)
-        cuts = load.cuts
+        disconnects = load.disconnects
         load.finish()
-        finding.notes.append(f"{cuts} lines given up")
-        finding.judge(load.ledger.verdict())
+        finding.notes.append(f"{disconnects} lines given up")
+        finding.add_verdict(load.ledger.verdict())
 
 
 ROWS = [

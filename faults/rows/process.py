@@ -9,7 +9,7 @@ from faults.checker import Answer
 from faults.context import Control, Finding, Row, RunContext, free_port
 from faults.load import AWAY, Load
 from faults.process import Server
-from faults.rows.database import database_held
+from faults.rows.database import blocked_database
 from faults.server import POINTS
 from jelly.client.inbox import Inbox
 
@@ -36,9 +36,9 @@ def kill_at_random(context: RunContext, finding: Finding) -> None:
                 time.sleep(context.random.uniform(0, 0.01))
                 server.kill()
                 server = context.serve(url, port)
-                finding.restarted(server)
+                finding.note_restart(server)
             load.finish()
-            finding.judge(load.ledger.verdict())
+            finding.add_verdict(load.ledger.verdict())
     finally:
         server.kill()
 
@@ -56,13 +56,13 @@ def kill_at_points(context: RunContext, finding: Finding) -> None:
                 server.kill()
                 passes = context.random.randint(10, 60)
                 server = context.serve(url, port, launch=[f"--kill-at={point}", f"--passes={passes}"])
-                finding.restarted(server)
+                finding.note_restart(server)
                 died = server.ends_within(30)
                 finding.expect(died, "not_reached", f"the server never came to the point {point}")
             server.kill()
             server = context.serve(url, port)
             load.finish()
-            finding.judge(load.ledger.verdict())
+            finding.add_verdict(load.ledger.verdict())
     finally:
         server.kill()
 
@@ -88,18 +88,18 @@ def terminate(context: RunContext, finding: Finding) -> None:
             load.ledger.wait_for_more(Answer.STORED, context.random.randint(*PER_KILL), 30)
             _stop(server, finding)
             server = context.serve(url, port)
-            finding.restarted(server)
+            finding.note_restart(server)
             load.ledger.wait_for_more(Answer.STORED, 100, 30)
             load.stop()
             load.wait_until_online()
             _stop_with_waiting_requests(context, server, url, load, finding)
             server = context.serve(url, port)
-            finding.restarted(server)
+            finding.note_restart(server)
             _signal_twice(context, server, url, load, finding)
             server = context.serve(url, port)
-            finding.restarted(server)
+            finding.note_restart(server)
             load.finish()
-            finding.judge(load.ledger.verdict())
+            finding.add_verdict(load.ledger.verdict())
     finally:
         server.kill()
 
@@ -114,7 +114,7 @@ def _stop(server: Server, finding: Finding) -> None:
 
 
 def _stop_with_waiting_requests(context: RunContext, server: Server, url: str, load: Load, finding: Finding) -> None:
-    with database_held(context, url):
+    with blocked_database(context, url):
         futures = [sender.write(AWAY) for sender in load.senders for _ in range(50)]
         time.sleep(READ_SECONDS)
         server.process.send_signal(signal.SIGTERM)
@@ -130,7 +130,7 @@ def _stop_with_waiting_requests(context: RunContext, server: Server, url: str, l
 
 def _signal_twice(context: RunContext, server: Server, url: str, load: Load, finding: Finding) -> None:
     load.wait_until_online()
-    with database_held(context, url):
+    with blocked_database(context, url):
         for sender in load.senders:
             sender.write(AWAY)
         server.process.send_signal(signal.SIGTERM)
