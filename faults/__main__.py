@@ -15,7 +15,7 @@ from pathlib import Path
 from faults import machine
 from faults.context import Control, Finding, Row, Run, RunContext
 from faults.mariadb import MariaDBMissing, PrivateMariaDB
-from faults.report import Line, table
+from faults.report import RowResult, table
 from faults.rows import ROWS
 
 DESCRIPTION = """Cause faults under load, on SQLite and on a private MariaDB server, and check that
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     wanted = [row for row in ROWS if options.rows is None or row.number in options.rows]
     databases = ["sqlite", "mariadb"] if options.database == "both" else [options.database]
-    lines = []
+    results = []
     with contextlib.ExitStack() as stack:
         mariadb, no_mariadb = None, ""
         if "mariadb" in databases and any("mariadb" in row.databases for row in wanted):
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except MariaDBMissing as error:
                 no_mariadb = str(error)
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jelly-faults-")))
-        _say(f"seed {options.seed}")
+        _log(f"seed {options.seed}")
         for row in wanted:
             for database in databases:
                 if database not in row.databases:
@@ -52,29 +52,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     database, directory, mariadb, random.Random(options.seed), options.kills, options.short
                 )
                 missing = row.missing() or (no_mariadb if database == "mariadb" else "")
-                lines.append(Line(row, database, not_run=missing) if missing else run(row, context))
-                _say(f"| {' | '.join(lines[-1].cells())} | {lines[-1].seconds:.1f} s")
+                results.append(RowResult(row, database, not_run=missing) if missing else run(row, context))
+                _log(f"| {' | '.join(results[-1].cells())} | {results[-1].seconds:.1f} s")
         about = machine.describe(mariadb)
     command = " ".join(sys.argv[1:] if arguments is None else arguments)
     print(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {about}; `python -m faults {command}` (seed {options.seed})\n")
-    print(table(lines))
-    not_run = sum(bool(line.not_run) for line in lines)
+    print(table(results))
+    not_run = sum(bool(result.not_run) for result in results)
     if not_run:
-        print(f"\n{not_run} of {len(lines)} did not run.")
-    return 0 if all(line.is_good for line in lines) else 1
+        print(f"\n{not_run} of {len(results)} did not run.")
+    return 0 if all(result.is_good for result in results) else 1
 
 
-def run(row: Row, context: RunContext) -> Line:
+def run(row: Row, context: RunContext) -> RowResult:
     """Run a row and its controls on one database."""
     started = time.monotonic()
-    line = Line(row, context.database)
-    _attempt(row.run, context, line.finding)
+    result = RowResult(row, context.database)
+    _attempt(row.run, context, result.finding)
     # A control only has to find its defect, so it always runs in the short form.
     short = dataclasses.replace(context, is_short=True)
     for control in row.controls:
-        line.caught[control.variant] = is_caught(row, control, short)
-    line.seconds = time.monotonic() - started
-    return line
+        result.caught[control.variant] = is_caught(row, control, short)
+    result.seconds = time.monotonic() - started
+    return result
 
 
 def is_caught(row: Row, control: Control, context: RunContext) -> bool:
@@ -83,7 +83,7 @@ def is_caught(row: Row, control: Control, context: RunContext) -> bool:
     if control.run is None:
         context = dataclasses.replace(context, variants=[*context.variants, control.variant])
     _attempt(control.run or row.run, context, finding)
-    _say(f"  control {control.variant}: {'; '.join(finding.problems.values()) or 'nothing found'}")
+    _log(f"  control {control.variant}: {'; '.join(finding.problems.values()) or 'nothing found'}")
     return control.kind in finding.problems
 
 
@@ -117,8 +117,8 @@ def _numbers(text: str) -> set[int]:
     return numbers
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ HEAD = (
 
 
 @dataclass
-class Line:
+class RowResult:
     """The result of a row on one database. `not_run` says why the row did not run."""
 
     row: Row
@@ -59,7 +59,7 @@ class Line:
         return "; ".join(["passed", *self.finding.notes, *healed])
 
 
-def table(lines: list[Line]) -> str:
+def table(lines: list[RowResult]) -> str:
     """Return the table with its head."""
     rows = [HEAD, ("--",) * len(HEAD), *(line.cells() for line in lines)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)

@@ -15,7 +15,7 @@ from faults.checker import Answer, Ledger, Verdict
 from faults.context import Control, Row, RunContext
 from faults.mariadb import PrivateMariaDB
 from faults.process import Server
-from faults.report import Line, table
+from faults.report import RowResult, table
 from faults.rows import ROWS
 from jelly.dao import Dao
 from jelly.database import Link, SqliteDatabase
@@ -33,7 +33,7 @@ HANGS = {"sqlite": 11, "mariadb": 9}
 """Those in which a database hangs. They mostly wait, so they are tested at the same time."""
 
 
-def run_short(number: int, database: str, directory: Path, mariadb: PrivateMariaDB | None) -> Line:
+def run_short(number: int, database: str, directory: Path, mariadb: PrivateMariaDB | None) -> RowResult:
     """A row and its controls, in their short form."""
     [row] = [row for row in ROWS if row.number == number]
     return run(row, RunContext(database, directory, mariadb, random.Random(1), kills=0, is_short=True))
@@ -97,7 +97,7 @@ def test_a_control_that_is_not_caught_fails_the_row(tmp_path: Path) -> None:
 
 def test_what_does_not_run_has_not_passed() -> None:
     """The table says why."""
-    cells = Line(ROWS[0], "sqlite", not_run="there is no root here").cells()
+    cells = RowResult(ROWS[0], "sqlite", not_run="there is no root here").cells()
     assert cells[-1] == "not run: there is no root here"
     assert not any("passed" in cell for cell in cells)
 

@@ -55,7 +55,7 @@ def move_clock(context: RunContext, finding: Finding) -> None:
                 load.ledger.wait_for_more(Answer.STORED, 100, 2)
                 time.sleep(CHECK_SECONDS)
                 dropped = load.disconnects + idle.disconnects - before
-                finding.expect(not dropped, "cut", f"{dropped} lines were cut when the clock was moved")
+                finding.expect(not dropped, "cut", f"{dropped} connections were lost when the clock was moved")
                 proxy.cut()
                 load.wait_until_online()
                 finding.expect(load.ledger.wait_for_more(Answer.STORED, 20, 5), "not_back", "the tokens were refused")

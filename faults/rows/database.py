@@ -65,7 +65,7 @@ def kill_database(context: RunContext, finding: Finding) -> None:
             context.db.start()
             measure_recovery(load, finding)
         load.finish()
-        finding.expect(not load.disconnects, "cut", f"{load.disconnects} lines were cut meanwhile")
+        finding.expect(not load.disconnects, "cut", f"{load.disconnects} connections were lost meanwhile")
         finding.add_verdict(load.ledger.verdict())
 
 
@@ -93,7 +93,7 @@ def hang(context: RunContext, finding: Finding) -> None:
         verdict, slowest = load.ledger.verdict(), load.ledger.slowest_answer(started - 1)
         finding.expect(slowest < limit, "late", f"an answer took {slowest:.1f} s")
         finding.expect(load.ledger.counts[Answer.FAILED] > 0, "no_error", "no SERVER_ERROR while it hung")
-        finding.expect(not load.disconnects, "cut", f"{load.disconnects} lines were cut meanwhile")
+        finding.expect(not load.disconnects, "cut", f"{load.disconnects} connections were lost meanwhile")
         finding.notes.insert(0, f"held for {held:.0f} s; slowest answer {slowest:.1f} s")
         finding.add_verdict(verdict)
 

@@ -117,7 +117,7 @@ def half_open(context: RunContext, finding: Finding) -> None:
                 futures = [watcher.write("gus") for _ in range(50)]
                 gone = wait_until(lambda: watcher.presence.get("gus") is False, silence + TOLERANCE)
                 took = time.monotonic() - started
-                finding.expect(gone, "not_closed", f"the line was not closed within {took:.1f} s")
+                finding.expect(gone, "not_closed", f"the connection was not closed within {took:.1f} s")
                 failed = sum(future.exception(PATIENCE) is not None for future in futures)
                 finding.expect(not failed, "refused", f"{failed} messages to the lost receiver were refused")
                 net.set_link(1, True)
@@ -126,7 +126,7 @@ def half_open(context: RunContext, finding: Finding) -> None:
                 finding.notes = [f"closed after {took:.1f} s"]
             gus.catch_up()
             load.finish()
-            finding.expect(not load.disconnects, "cut", f"{load.disconnects} other lines were cut")
+            finding.expect(not load.disconnects, "cut", f"{load.disconnects} other connections were lost")
             finding.add_verdict(load.ledger.verdict())
 
 
@@ -151,7 +151,7 @@ def lose_packets(context: RunContext, finding: Finding) -> None:
         net.lose(0)
         disconnects = load.disconnects
         load.finish()
-        finding.notes.append(f"{disconnects} lines given up")
+        finding.notes.append(f"{disconnects} connections given up")
         finding.add_verdict(load.ledger.verdict())
 
 

@@ -139,7 +139,7 @@ def resets(context: RunContext, finding: Finding) -> None:
         finding.expect(is_back, "leak", sentence)
         finding.notes.append(sentence)
         load.finish()
-        finding.expect(not load.disconnects, "cut", f"{load.disconnects} other lines were cut")
+        finding.expect(not load.disconnects, "cut", f"{load.disconnects} other connections were lost")
         finding.add_verdict(load.ledger.verdict())
 
 
@@ -197,7 +197,7 @@ def odd_pieces(context: RunContext, finding: Finding) -> None:
         proxy.one_by_one = True
         load.start()
         load.ledger.wait_for_more(Answer.STORED, pieces, 2 if context.is_short else 60)
-        finding.expect(not load.disconnects, "cut", f"{load.disconnects} lines were cut by the server")
+        finding.expect(not load.disconnects, "cut", f"{load.disconnects} connections were lost by the server")
         proxy.one_by_one = False
         load.stop()
         load.wait_until_online()
