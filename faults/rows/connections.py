@@ -197,7 +197,7 @@ def odd_pieces(context: RunContext, finding: Finding) -> None:
         proxy.one_by_one = True
         load.start()
         load.ledger.wait_for_more(Answer.STORED, pieces, 2 if context.is_short else 60)
-        finding.expect(not load.disconnects, "cut", f"{load.disconnects} connections were lost by the server")
+        finding.expect(not load.disconnects, "cut", f"the server closed {load.disconnects} connections")
         proxy.one_by_one = False
         load.stop()
         load.wait_until_online()
