@@ -14,13 +14,14 @@ from bench.soak import is_flat
 from bench.table import markdown, table
 from faults import machine
 
-DESCRIPTION = """Measure the server: start it on an empty database, load it from another process with modern clients,
-check every message, and print a table in Markdown. Exit code 1 if a message was lost, doubled, swapped, damaged or
-misrouted. docs/performance.md says how to read it."""
+DESCRIPTION = """Measure the server: start it on an empty database, load it with modern clients from
+another process, check every message, and print a table in Markdown. The exit code is 1 if a message
+was lost, duplicated, reordered, damaged or misrouted. docs/performance.md says how to read the
+table."""
 EPILOG = (
     "Scenarios: "
     + ", ".join("-".join([kind, *names]) for kind, names in PARAMETERS.items())
-    + "; a kind alone stands for its usual ones. By default: "
+    + "; a kind without numbers stands for its default scenarios. Default: "
     + ", ".join(each.name for each in STANDARD)
     + "."
 )
@@ -29,7 +30,7 @@ MARIADB_SETTINGS = "; MariaDB: innodb_flush_log_at_trx_commit=1, innodb_buffer_p
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line asks for; return the exit code."""
+    """Run what the command line asks for, and return the exit code."""
     options = _parse(arguments)
     with opened(options.databases, options.seconds) as bench:
         if bench.no_mariadb:
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def head(bench: Bench) -> str:
-    """On what the numbers are measured, in a line."""
+    """Return the date, the machine and the settings as one line."""
     settings = SETTINGS + (MARIADB_SETTINGS if bench.mariadb else "")
     return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {machine.describe(bench.mariadb)}; {settings}"
 
@@ -64,13 +65,13 @@ def _do(bench: Bench, options: argparse.Namespace) -> int:
 
 
 def run(bench: Bench, scenario: Scenario, database: str) -> Result:
-    """Run a scenario, and say so."""
+    """Run a scenario, and report its start on stderr."""
     _say(f"{scenario.name} on {database}")
     return bench.run(scenario, database)
 
 
 def compare_with(bench: Bench, root: Path, options: argparse.Namespace) -> int:
-    """Print how this version compares with the one in `root`."""
+    """Compare this version with the one in `root`, and print the table."""
     text, results = compare(bench, root, options.scenarios, options.databases, options.rounds)
     print(f"This version and {options.compare}, medians of {options.rounds} rounds; ratio: this / {options.compare}.\n")
     print(text)
@@ -78,7 +79,10 @@ def compare_with(bench: Bench, root: Path, options: argparse.Namespace) -> int:
 
 
 def soak(bench: Bench, databases: Sequence[str], operations: int) -> int:
-    """Print the server's memory at each tenth; whether it stays the same is the exit code."""
+    """Print the server's memory after each tenth of the operations.
+
+    Return 1 if it grows, else 0.
+    """
     rows, growing = [], []
     for database in databases:
         if database == "mariadb" and bench.mariadb is None:
@@ -105,20 +109,24 @@ def exit_code(results: Sequence[Result]) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m bench", description=DESCRIPTION, epilog=EPILOG)
-    parser.add_argument("--scenarios", type=_scenarios, metavar="NAME,...", help="only these, such as pairs-50-16,idle")
+    parser.add_argument(
+        "--scenarios", type=_scenarios, metavar="NAME,...", help="run only these, such as pairs-50-16,idle"
+    )
     parser.add_argument(
         "--databases", type=_databases, metavar="NAME,...",
         help="any of sqlite, mariadb, memory (default: all; with --soak and --profile sqlite)",
     )  # fmt: skip
-    parser.add_argument("--seconds", type=float, help="how long each is measured (default: 5; with --quick 0.5)")
-    parser.add_argument("--quick", action="store_true", help="a few small scenarios, each for half a second")
-    parser.add_argument("--rounds", type=int, default=5, help="of --compare (default: 5)")
+    parser.add_argument("--seconds", type=float, help="duration of each measurement (default: 5; with --quick 0.5)")
+    parser.add_argument("--quick", action="store_true", help="run a few small scenarios, each for half a second")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds of --compare (default: 5)")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--compare", metavar="REVISION", help="run that version of the server, too, and print ratios")
-    what.add_argument("--growth", action="store_true", help="more and more connections, members, waiting messages")
+    what.add_argument("--compare", metavar="REVISION", help="also run that version of the server, and print ratios")
+    what.add_argument(
+        "--growth", action="store_true", help="run with more and more connections, group members and waiting messages"
+    )
     what.add_argument("--soak", type=int, nargs="?", const=1_000_000, metavar="N",
-                      help="N operations of every kind (default: a million): memory must not grow")  # fmt: skip
-    what.add_argument("--profile", action="store_true", help="what each kind of thread costs, as bars")
+                      help="run N operations of every kind (default: a million): memory must not grow")  # fmt: skip
+    what.add_argument("--profile", action="store_true", help="show what each kind of thread costs, as bars")
     options = parser.parse_args(arguments)
     if options.seconds is None:
         options.seconds = 0.5 if options.quick else 5.0

@@ -1,4 +1,7 @@
-"""Is this version faster than another one? Both run in turns, so that whatever else the machine does strikes both."""
+"""Compare the speed of two versions.
+
+They run in turns, so that other load on the machine hits both.
+"""
 
 import contextlib
 import dataclasses
@@ -18,14 +21,14 @@ HEAD = ("scenario", "database", "a second, here", "there", *(f"{column}: ratio" 
 
 
 class NoRevision(Exception):
-    """There is nothing to compare with; the sentence says why."""
+    """The revision to compare with is not available; the sentence says why."""
 
 
 @contextlib.contextmanager
 def checkout(revision: str) -> Iterator[Path]:
-    """A revision of this project in a temporary directory. Raises NoRevision."""
+    """Check a revision of this project out into a temporary directory. Raises NoRevision."""
     if _git("rev-parse", "--git-dir").returncode:
-        raise NoRevision("--compare needs a git checkout of this project, and this is none.")
+        raise NoRevision("This is not a git checkout: --compare needs one to get the other revision.")
     with tempfile.TemporaryDirectory(prefix="jelly-compare-") as directory:
         path = Path(directory) / "other"
         added = _git("worktree", "add", "--detach", str(path), revision)
@@ -44,7 +47,10 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
 def compare(
     bench: Bench, root: Path, scenarios: Sequence[Scenario], databases: Sequence[str], rounds: int
 ) -> tuple[str, list[Result]]:
-    """Run everything so many times with the server here and the one in `root`; a table of ratios, and all results."""
+    """Run all scenarios `rounds` times with this server and with the one in `root`.
+
+    Return a table of ratios, and all results.
+    """
     other = dataclasses.replace(bench, root=root)
     rows: list[tuple[str, ...]] = []
     everything: list[Result] = []
@@ -75,6 +81,6 @@ def _rows(here: Sequence[Result], there: Sequence[Result]) -> Iterator[tuple[str
 
 
 def _medians(results: Sequence[Result], place: int) -> dict[str, float]:
-    """Each number of a figure: the median of all rounds."""
+    """Return the median of each number over all rounds."""
     rounds = [numbers(result.figures[place]) for result in results]
     return {column: statistics.median(each[column] for each in rounds) for column in COLUMNS}

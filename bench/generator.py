@@ -1,6 +1,6 @@
-"""The process that loads a server: `python -m bench.generator JOB`. JOB is JSON (see `Job`), and so is what it prints.
+"""The load generator: `python -m bench.generator JOB`. JOB (see `Job`) and the output are JSON.
 
-It is a process of its own so that it does not share an interpreter with whatever starts the server and prints tables.
+It is a separate process, so that it has an interpreter of its own.
 """
 
 import gc
@@ -19,21 +19,24 @@ from bench.verify import summary
 
 @dataclass(frozen=True)
 class Job:
-    """What to do to which server: a scenario's name, or `soak` with a number of operations."""
+    """What to do: the name of a scenario, or `soak` with a number of operations."""
 
     scenario: str
     port: int
     server: int
-    """Its process id."""
+    """The process id of the server."""
     database: int | None
-    """That of its database's, if there is one."""
+    """The process id of the database server, if there is one."""
     seconds: float
     by_thread: bool = False
     operations: int = 0
 
 
 def run(job: Job) -> Iterator[dict[str, Any]]:
-    """Do it; what came out, piece by piece, and in the end `problems` (empty: none)."""
+    """Run a job.
+
+    Yield its results one by one, and at the end `problems` (empty if there are none).
+    """
     problems: list[str] = []
     field = Field(Loop(), job.port, Meter(job.server, job.database, job.by_thread), job.seconds, problems)
     try:
@@ -58,7 +61,7 @@ def main() -> None:
     job = Job(**json.loads(sys.argv[1]))
     raise_file_limit()
     if job.scenario != "soak":
-        gc.disable()  # a pause here would be a delay there
+        gc.disable()  # a pause of the generator would count as latency of the server
     for piece in run(job):
         print(json.dumps(piece), flush=True)
 

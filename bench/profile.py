@@ -1,27 +1,30 @@
-"""Where the time goes: what each kind of thread costs the server for a message, and how often they take turns."""
+"""Where the time goes: the CPU time and context switches of each kind of thread, per message."""
 
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from bench import named
+from bench import thread_names
 from bench.meter import Thread
 from bench.runs import Bench, figure_of
 from bench.scenarios import Figure, Scenario
 from bench.table import NOTHING
 
 WIDTH = 40
-"""Characters of the longest bar."""
+"""How many characters the longest bar has."""
 BAR = "█"
 
 
 def profile(bench: Bench, scenario: Scenario, database: str) -> str:
-    """Run a scenario on a server that names its threads; a picture in text for each figure. Raises RuntimeError."""
+    """Run a scenario on a server that names its threads; return a text chart for each figure.
+
+    Raises RuntimeError.
+    """
     with tempfile.TemporaryDirectory(prefix="jelly-profile-") as directory:
         path = Path(directory) / "threads"
         with bench.serve(
-            database, *scenario.server_arguments, launch=("-m", "bench.named"), **{named.FILE: str(path)}
+            database, *scenario.server_arguments, launch=("-m", "bench.thread_names"), **{thread_names.FILE: str(path)}
         ) as server:
             pieces = list(bench.generate(server, database, scenario=scenario.name, by_thread=True))
             names = {int(number): name for number, name in json.loads(path.read_text()).items()}
@@ -32,7 +35,7 @@ def profile(bench: Bench, scenario: Scenario, database: str) -> str:
 
 
 def picture(figure: Figure, database: str, names: Mapping[int, str]) -> str:
-    """Bars for what each kind of thread costs a message, the dearest first."""
+    """Return a bar chart: the cost of each kind of thread per message, most expensive first."""
     usage = figure.usage
     assert usage is not None
     roles = sum_by_role(usage.threads, names)
@@ -53,13 +56,13 @@ def picture(figure: Figure, database: str, names: Mapping[int, str]) -> str:
 
 
 def _in_kernel(thread: Thread) -> str:
-    """The part of its time that was system time; ticks do not tell that of threads that each ran for a few only."""
+    """Return the share of system time. Ticks are too coarse for threads that ran only briefly."""
     ticks = thread.user + thread.system
     return f"{thread.system / ticks:.0%}" if ticks > thread.cpu / 2 and ticks > 0 else NOTHING
 
 
 def sum_by_role(threads: Mapping[int, Thread], names: Mapping[int, str]) -> dict[str, Thread]:
-    """The threads' costs, those of one kind together: `jelly-worker_2` is a worker."""
+    """Add up the costs of all threads of a kind: `jelly-worker_2` is a worker."""
     roles: dict[str, Thread] = {}
     for number, thread in threads.items():
         role = role_of(names.get(number, "(not named)"))
@@ -68,14 +71,14 @@ def sum_by_role(threads: Mapping[int, Thread], names: Mapping[int, str]) -> dict
 
 
 def role_of(name: str) -> str:
-    """What a thread of this name is for."""
+    """Return the kind of a thread from its name."""
     if not name.startswith("jelly-"):
         return "others"
     return name.removeprefix("jelly-").partition("_")[0].split("-")[0]
 
 
 def pictures(bench: Bench, scenarios: list[Scenario], databases: list[str]) -> Iterator[str]:
-    """One for each scenario on each database. Raises RuntimeError."""
+    """Yield a chart for each scenario on each database. Raises RuntimeError."""
     for scenario in scenarios:
         for database in databases:
             yield profile(bench, scenario, database)

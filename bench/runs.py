@@ -1,4 +1,4 @@
-"""Starting what a scenario needs, a server on an empty database and a generator, and fetching what came out."""
+"""Run scenarios: start a server on an empty database and a generator, and collect the results."""
 
 import contextlib
 import importlib.util
@@ -21,7 +21,7 @@ DATABASES = ("sqlite", "mariadb", "memory")
 
 @dataclass
 class Result:
-    """What came of a scenario on a database: figures, or why there are none, and what was wrong."""
+    """The result of a scenario on a database: figures, or why it did not run, and problems."""
 
     scenario: str
     database: str
@@ -32,7 +32,7 @@ class Result:
 
 @dataclass
 class Bench:
-    """Where scenarios run. `root`: the checkout whose server it is."""
+    """The setting in which scenarios run. `root`: the checkout of the server."""
 
     mariadb: PrivateMariaDB | None
     no_mariadb: str
@@ -41,7 +41,7 @@ class Bench:
     root: Path = ROOT
 
     def run(self, scenario: Scenario, database: str) -> Result:
-        """Run a scenario on a server of its own."""
+        """Run a scenario on a new server."""
         result = Result(scenario.name, database)
         if database == "mariadb" and self.mariadb is None:
             result.not_run = self.no_mariadb
@@ -57,13 +57,13 @@ class Bench:
         return result
 
     def serve(self, database: str, *arguments: str, launch: Sequence[str] = (), **environment: str) -> Server:
-        """A server on an empty database. `launch`: what to start instead of jelly.py."""
+        """Start a server on an empty database. `launch`: what to start instead of jelly.py."""
         launch = launch or (str(self.root / "jelly.py"),)
         environment["TMPDIR"] = str(self.directory)  # a server that is killed cannot remove its files
         return Server(self._url(database), *arguments, cwd=self.root, launch=launch, **environment)  # type: ignore[arg-type]
 
     def generate(self, server: Server, database: str, **job: Any) -> Iterator[dict[str, Any]]:
-        """Start a generator; what it prints, piece by piece. Raises RuntimeError if it ends as it should not."""
+        """Start a generator and yield its results. Raises RuntimeError if it fails."""
         pid = self.mariadb.pid if self.mariadb is not None and database == "mariadb" else None
         whole = {"port": server.port, "server": server.process.pid, "database": pid, "seconds": self.seconds, **job}
         command = [sys.executable, "-m", "bench.generator", json.dumps(whole)]
@@ -95,7 +95,7 @@ class Bench:
 
 
 def figure_of(piece: dict[str, Any]) -> Figure:
-    """A figure that a generator printed."""
+    """Return a figure from the JSON of a generator."""
     usage = Usage(**piece.pop("usage"))
     usage.threads = {int(number): Thread(**thread) for number, thread in usage.threads.items()}  # type: ignore[arg-type]
     return Figure(**piece, usage=usage)
@@ -103,7 +103,7 @@ def figure_of(piece: dict[str, Any]) -> Figure:
 
 @contextlib.contextmanager
 def opened(databases: Sequence[str], seconds: float) -> Iterator[Bench]:
-    """A bench; with a MariaDB server of its own if that is among the databases and can be had."""
+    """Yield a Bench, with a private MariaDB server if it is wanted and installed."""
     with contextlib.ExitStack() as stack:
         mariadb, missing = None, ""
         if "mariadb" in databases:

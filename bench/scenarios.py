@@ -1,4 +1,7 @@
-"""What is done to the server. Each scenario is a function that runs in the generator's process, on a `Field`."""
+"""The scenarios: what is done to the server.
+
+Each is a function that runs in the generator process.
+"""
 
 import contextlib
 import itertools
@@ -26,30 +29,30 @@ from bench.verify import Channel, Inbox
 from jelly.codec import Type
 
 DRAIN = 30.0
-"""Seconds in which everything under way must arrive once no more is sent."""
+"""At most this many seconds until all messages have arrived after the last one is sent."""
 WARM_UP = 0.2
-"""Of the time that is measured: so long a scenario runs before."""
+"""The fraction of the measured time for which a scenario runs before the measurement."""
 GROUP = "team"
 AT_ONCE = 16
-"""Logins under way at a time."""
+"""How many logins run at the same time."""
 SPARE_FILES = 100
 
 
 @dataclass
 class Figure:
-    """What came out of a scenario: how many of what, how late, at what cost."""
+    """A measurement: the number of operations, their latency and their cost."""
 
     name: str
     count: int = 0
     delays: list[float] = field(default_factory=list)
-    """Seconds; the two below are drawn from it."""
+    """Latencies in seconds, from which the percentiles below are computed."""
     p50: float = 0.0
     p99: float = 0.0
     usage: Usage | None = None
     note: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, but of the delays only the percentiles."""
+        """Return all fields; of the latencies only the percentiles."""
         delays = sorted(self.delays)
         self.p50, self.p99 = (_percentile(delays, part) for part in (0.5, 0.99))
         return {**asdict(self), "delays": []}
@@ -60,12 +63,12 @@ def _percentile(ordered: Sequence[float], part: float) -> float:
 
 
 class NotRun(Exception):
-    """A scenario cannot run here; the sentence says why."""
+    """A scenario cannot run on this machine; the sentence says why."""
 
 
 @dataclass
 class Field:
-    """Where a scenario runs: a server, and a loop with clients."""
+    """The context in which a scenario runs: a server, and an event loop with clients."""
 
     loop: Loop
     port: int
@@ -75,19 +78,19 @@ class Field:
     _sockets: list[Opening] = field(default_factory=list)
 
     def users(self, prefix: str, count: int) -> list[str]:
-        """Make accounts; their names."""
+        """Register accounts and return their names."""
         names = [f"{prefix}{number}" for number in range(count)]
         register_all(self.loop, self.port, names)
         return names
 
     def log_in(self, names: Sequence[str]) -> list[Opening]:
-        """Log in as each; the connections stay open until the end."""
+        """Log in as each user. The connections stay open until the end of the scenario."""
         opened = log_in_all(self.loop, self.port, names)
         self._sockets += opened
         return opened
 
     def keep(self, opened: Sequence[Opening]) -> None:
-        """Close these, too, at the end."""
+        """Close these connections at the end of the scenario."""
         self._sockets += opened
 
     def close(self) -> None:
@@ -96,7 +99,7 @@ class Field:
         self.loop.close()
 
     def measure(self, name: str, senders: Sequence[Sender], receivers: Sequence[Receiver], under_way: int) -> Figure:
-        """Have senders write for some time, and count what arrives at the receivers meanwhile."""
+        """Let senders send for some time, and count what arrives at the receivers meanwhile."""
         for sender in senders:
             sender.send(under_way)
         self.loop.run_for(self.seconds * WARM_UP)
@@ -112,17 +115,17 @@ class Field:
         return Figure(name, len(delays), delays, usage=usage, note=f"{busy} times SERVER_BUSY" if busy else "")
 
     def drain(self, senders: Sequence[Sender], inboxes: Sequence[Inbox]) -> None:
-        """Wait until all is answered and has arrived, and check that it did."""
+        """Wait until all messages are answered and have arrived, and check that none is missing."""
         if not self.loop.run(lambda: all(s.is_idle for s in senders), DRAIN):
             self.problems.append("unanswered: requests got no answer")
         self.loop.run(lambda: all(inbox.is_complete for inbox in inboxes), DRAIN)
-        self.loop.run_for(0)  # what came twice might come last
+        self.loop.run_for(0)  # a duplicate may arrive last
         for inbox in inboxes:
             inbox.finish()
 
 
 def pairs(at: Field, count: int, under_way: int) -> Iterator[Figure]:
-    """`count` users write to one other each, with so many messages under way."""
+    """`count` users each send to one other user, with `under_way` unanswered messages."""
     names, partners = at.users("from", count), at.users("to", count)
     channels = [Channel(*pair) for pair in zip(names, partners, strict=True)]
     inboxes = [Inbox(channel, at.problems) for channel in channels]
@@ -134,7 +137,7 @@ def pairs(at: Field, count: int, under_way: int) -> Iterator[Figure]:
 
 
 def group(at: Field, size: int, under_way: int) -> Iterator[Figure]:
-    """One of a group writes to it, and all others are online."""
+    """One member sends to a group in which all members are online."""
     creator, *members = at.users("member", size)
     [opening] = at.log_in([creator])
     call(opening.socket, request(Type.CREATE_GROUP, username=creator, groupName=GROUP))
@@ -149,7 +152,7 @@ def group(at: Field, size: int, under_way: int) -> Iterator[Figure]:
 
 
 def offline(at: Field, users: int, messages: int) -> Iterator[Figure]:
-    """Ten write to users who are away, `messages` to each; then these log in."""
+    """Ten users send `messages` messages to each offline user; then those log in."""
     receivers = at.users("away", users)
     names = at.users("from", min(10, users))
     channels = [Channel(names[number % len(names)], receiver) for number, receiver in enumerate(receivers)]
@@ -180,7 +183,7 @@ def offline(at: Field, users: int, messages: int) -> Iterator[Figure]:
 
 
 def logins(at: Field, cost: int, users: int) -> Iterator[Figure]:
-    """Users log in with their passwords, 16 at a time, and leave."""
+    """Users log in with their passwords, 16 at a time."""
     names = at.users("user", users)
     at.meter.begin()
     end = time.monotonic() + at.seconds
@@ -195,7 +198,7 @@ def logins(at: Field, cost: int, users: int) -> Iterator[Figure]:
 
 
 def reconnects(at: Field, count: int) -> Iterator[Figure]:
-    """All are cut at once, and come back with their tokens, all at once."""
+    """All connections are cut at once, and all users reconnect with their tokens at once."""
     need_files(count)
     names = at.users("user", count)
     logged_in = log_in_all(at.loop, at.port, names)
@@ -214,7 +217,7 @@ def reconnects(at: Field, count: int) -> Iterator[Figure]:
 
 
 def idle(at: Field, count: int) -> Iterator[Figure]:
-    """Connections on which nothing happens but a heartbeat every five seconds."""
+    """Connections that only send a heartbeat every five seconds."""
     need_files(count)
     before = at.meter.memory()
     opened = at.log_in(at.users("user", count))
@@ -228,7 +231,7 @@ def idle(at: Field, count: int) -> Iterator[Figure]:
             sent += 1
         at.loop.run_for(0.001)
     usage = at.meter.end()
-    at.log_in(["user0"])  # it still serves
+    at.log_in(["user0"])  # check that the server still works
     each = (usage.memory - before) / count / 1024
     busy = (usage.user + usage.system) / usage.seconds
     yield Figure(
@@ -237,14 +240,14 @@ def idle(at: Field, count: int) -> Iterator[Figure]:
 
 
 def need_files(count: int) -> None:
-    """Raise NotRun if this process may not have so many connections open."""
+    """Raise NotRun if this process may not open `count` connections."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count + SPARE_FILES:
         raise NotRun(f"only {soft:,} open files are allowed here")
 
 
 def raise_file_limit() -> None:
-    """Allow this process, and those that it starts, as many open files as the system lets it."""
+    """Raise the limit of open files of this process and its children to the allowed maximum."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -260,7 +263,7 @@ PARAMETERS = {
 
 
 class Scenario(NamedTuple):
-    """A kind of scenario with its numbers, named as `pairs-50-16`."""
+    """A kind of scenario with its numbers. Its name is like `pairs-50-16`."""
 
     kind: str
     numbers: tuple[int, ...]
@@ -271,16 +274,16 @@ class Scenario(NamedTuple):
 
     @property
     def server_arguments(self) -> list[str]:
-        """What the server is told besides."""
+        """Additional arguments of the server."""
         return [f"--password-cost={self.numbers[0]}"] if self.kind == "logins" else []
 
     def run(self, at: Field) -> Iterator[Figure]:
-        """Run it, in the generator."""
+        """Run the scenario in the generator process."""
         return KINDS[self.kind](at, *self.numbers)
 
 
 def parse(name: str) -> Scenario:
-    """The scenario of a name. Raises ValueError with a sentence."""
+    """Return the scenario with this name. Raises ValueError."""
     kind, *texts = name.split("-")
     if kind not in KINDS:
         raise ValueError(f"there is no scenario {kind!r}, only {', '.join(KINDS)}")
@@ -311,7 +314,7 @@ GROWTH = tuple(
         ],
     )
 )
-"""How the cost of a message grows with the number of connections, the size of a group, and what waits."""
+"""Shows how the cost of a message grows with connections, group members and waiting messages."""
 PROFILED = (parse("pairs-50-16"),)
 QUICK = tuple(
     map(

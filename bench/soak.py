@@ -1,4 +1,4 @@
-"""Does memory grow? Operations of every kind for a long time, on one server, with its memory read at every tenth."""
+"""The soak test: run operations of every kind on one server for a long time; watch its memory."""
 
 import itertools
 import json
@@ -13,20 +13,23 @@ from jelly.codec import Sign, Status, Type
 
 STEPS = 10
 CREWS, CREW = 4, 5
-"""Crews, each in a thread, and users in each; now and then one makes room for a new one, with a new name."""
+"""How many threads there are, and how many users each has. New users replace some over time."""
 WARM = 2
-"""From this tenth on memory is to stay where it is."""
+"""The memory must not grow after this tenth of the operations."""
 GROWTH, SLACK = 1.05, 4 << 20
-"""So much more it may be in the end: a factor, and bytes."""
+"""At most this much may the memory grow: a factor, plus bytes."""
 
 
 def is_flat(memory: list[int]) -> bool:
-    """Whether the memory at the end of each tenth stays the same once the server is warm."""
+    """Return whether the memory, measured after each tenth, stays the same after the warm-up."""
     return memory[-1] <= memory[min(WARM, len(memory) - 1)] * GROWTH + SLACK
 
 
 class Crew:
-    """Users who do one thing after the other, drawn from the crew's number. One thread at a time uses it."""
+    """Users who run random operations, one after the other.
+
+    The number is the seed. Not thread-safe.
+    """
 
     def __init__(self, number: int, port: int) -> None:
         self._loop = Loop()
@@ -43,11 +46,11 @@ class Crew:
         self.operations = 0
 
     def start(self) -> None:
-        """Let the first users come."""
+        """Register and log in the first users."""
         self._users = [self._new_user() for _ in range(CREW)]
 
     def work(self, operations: float) -> None:
-        """Do one thing after the other until so many operations were done in all."""
+        """Run operations until their total number reaches `operations`."""
         while self.operations < operations:
             self._random.choice(self._kinds)()
 
@@ -57,7 +60,7 @@ class Crew:
         self._loop.close()
 
     def write(self) -> None:
-        """A message to somebody, who acknowledges it."""
+        """Send a message to another user, who acknowledges it."""
         (sender, mine), (receiver, theirs) = self._two()
         text = f"{self.operations} " + "x" * self._random.randrange(200)
         self._call(mine, Type.PERSON_MESSAGE, sender=sender, receiver=receiver, content=text, time=1,
@@ -65,7 +68,7 @@ class Crew:
         self._acknowledge(theirs, text)
 
     def look(self) -> None:
-        """One of the lists, a profile, or what was said."""
+        """Request a list, a profile or the history."""
         (name, mine), (other, _) = self._two()
         type, more = self._random.choice(
             [(Type.ALL_FRIENDS, {}), (Type.OWN_GROUPS, {}), (Type.OWN_PROFILE, {}), (Type.HISTORY, {"person": other})]
@@ -77,13 +80,13 @@ class Crew:
         self._call(mine, Type.UPDATE_PROFILE, username=name, name=f"{name} {self.operations}", age="30")
 
     def befriend(self) -> None:
-        """Become a friend, and no more."""
+        """Add a friend, and remove the friend again."""
         (name, mine), (friend, _) = self._two()
         for type in (Type.ADD_FRIEND, Type.REMOVE_FRIEND):
             self._call(mine, type, username=name, friend=friend)
 
     def gather(self) -> None:
-        """A group from beginning to end, with a message in it."""
+        """Create a group, send a message to it, and disband it."""
         (name, mine), (member, theirs) = self._two()
         group = f"group{self._number}-{next(self._numbers)}"
         text = f"{self.operations} to all"
@@ -95,7 +98,7 @@ class Crew:
         self._call(mine, Type.DISBAND_GROUP, username=name, groupName=group)
 
     def come_back(self) -> None:
-        """A login, a cut, and a reconnect with that login's token."""
+        """Log in, lose the connection, and reconnect with the token."""
         place, name = self._leave()
         again = self._open(login(name))
         back = self._open(request(Type.RECONNECT, username=name, token=token_of(again), features=["ack"]))
@@ -103,7 +106,7 @@ class Crew:
         self._users[place] = name, back
 
     def log_in_again(self) -> None:
-        """A login, and a logout that ends in good order; then the next login."""
+        """Log in, log out, and log in again."""
         place, name = self._leave()
         opening = self._open(login(name))
         opening.socket.sendall(request(Type.LOGOUT, username=name, token=token_of(opening)))
@@ -114,12 +117,12 @@ class Crew:
         self._users[place] = name, self._open(login(name))
 
     def replace(self) -> None:
-        """Somebody leaves for good, and a new user comes."""
+        """Replace a user by a new one."""
         place, _ = self._leave()
         self._users[place] = self._new_user()
 
     def _leave(self) -> tuple[int, str]:
-        """Cut somebody's connection; the place, and the name."""
+        """Cut the connection of a random user; return the user's index and name."""
         place = self._random.randrange(CREW)
         name, opening = self._users[place]
         opening.socket.close()
@@ -156,7 +159,7 @@ class Crew:
 
 
 def soak(port: int, meter: Meter, operations: int) -> Iterator[tuple[int, int]]:
-    """Do so many operations; after each tenth, how many were done, and the server's memory in bytes."""
+    """Run `operations` operations. After each tenth, yield their number and the memory in bytes."""
     crews = [Crew(number, port) for number in range(CREWS)]
     with ThreadPoolExecutor(CREWS) as pool:
         list(pool.map(Crew.start, crews))

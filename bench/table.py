@@ -1,4 +1,4 @@
-"""The tables, in Markdown."""
+"""Print tables in Markdown."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,21 +10,21 @@ HEAD = (
     "note",
 )  # fmt: skip
 BUSY = 0.9
-"""A generator that was busier than that may be what was measured."""
+"""A generator that is busier than this may be the bottleneck itself."""
 NOTHING = "–"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
+    """Return a table."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["--"] * len(head), *rows))
 
 
 def table(results: Sequence[Result]) -> str:
-    """What came of all scenarios, and what the marks in it mean."""
+    """Return the results of all scenarios as a table, with an explanation of its marks."""
     rows = [row for result in results for row in _rows(result)]
     text = markdown(HEAD, rows)
     if any("(!)" in cell for row in rows for cell in row):
-        text += f"\n\n(!) The generator was busy for more than {BUSY:.0%} of the time: it may be what was measured."
+        text += f"\n\n(!) The generator was busy for more than {BUSY:.0%} of the time: it may be the bottleneck."
     return text
 
 
@@ -59,7 +59,7 @@ def _cells(figure: Figure, database: str) -> tuple[str, ...]:
 
 
 def numbers(figure: Figure) -> dict[str, float]:
-    """The numbers of a row, by the names of its columns."""
+    """Return the numbers of a row, by column."""
     usage, count = figure.usage, max(figure.count, 1)
     assert usage is not None
     return {

@@ -1,12 +1,12 @@
-"""The server with something done to it: `python -m faults.server --variant NAME -- JELLY'S ARGUMENTS`.
+"""A patched server: `python -m faults.server --variant NAME -- ARGUMENTS OF jelly.py`.
 
-It patches the real server in its own process, and then runs its command line: so the server itself needs no hooks for
-tests. There are three kinds of things to do:
+It patches the real server in its own process and then runs the usual command line, so the server
+itself needs no hooks for tests. There are three kinds of patches:
 
-- a *variant* is a defect, for the controls: the harness must find it;
-- `--kill-at POINT --passes N` ends the process with SIGKILL when it comes to a point for the Nth time;
-- a *seam* is no defect: `clock` lets SIGUSR1 and SIGUSR2 move the clock, `count-hashes` notes each hash of a password,
-  `impatient` has the server wait for its database for one second instead of four.
+- A *variant* is a defect, for the controls: the harness must find it.
+- `--kill-at POINT --passes N` kills the process (SIGKILL) when it reaches a point for the Nth time.
+- A *seam* is not a defect. `clock` lets SIGUSR1 and SIGUSR2 move the clock. `count-hashes` records
+  each password hash. With `impatient`, the server waits one second for its database, not four.
 """
 
 import argparse
@@ -38,16 +38,16 @@ from jelly.watchdog import Watchdog
 
 HOUR = 3600.0
 LATE_COMMIT = 0.05
-"""Seconds for which the variant `answers-early` leaves open what it has answered."""
+"""Seconds until the variant `answers-early` commits the messages that it has answered."""
 HASH_LOG = "FAULTS_HASH_LOG"
-"""The variable of the environment with the file to which `count-hashes` adds a byte for each hash."""
+"""The environment variable with the path of the file to which `count-hashes` appends bytes."""
 
 
 # --- defects ------------------------------------------------------------------------------------------------
 
 
 def answers_early() -> None:
-    """The store answers messages before it commits them, up to 50 ms before."""
+    """The store answers messages up to 50 ms before it commits them."""
     open_since: dict[DatabaseConnection, float] = {}
 
     @contextlib.contextmanager
@@ -73,7 +73,7 @@ def answers_early() -> None:
 
 
 def ignores_failures() -> None:
-    """The store takes a transaction that failed for one that was committed."""
+    """The store treats a failed transaction as committed."""
     transaction = DatabaseConnection.transaction
 
     class Blind(contextlib.AbstractContextManager[None]):
@@ -96,12 +96,12 @@ def ignores_failures() -> None:
 
 
 def waits_for_ever() -> None:
-    """Nothing bounds how long the database may take."""
+    """The server waits for the database without a time limit."""
     engines.QUERY_TIMEOUT = HOUR
 
 
 def tries_once() -> None:
-    """A query on a connection that the database has dropped is not tried again."""
+    """The server does not retry a query after the database has dropped the connection."""
 
     def try_once(self: DatabaseConnection, action: Callable[..., Any], *arguments: Any) -> Any:
         self.open()
@@ -126,7 +126,7 @@ def synchronous_normal() -> None:
 
 
 def drops_queue() -> None:
-    """A stop does not wait for what was accepted."""
+    """A stop does not wait for accepted requests."""
     Dispatcher.wait_until_idle = lambda self, lanes, deadline: True
 
 
@@ -141,18 +141,18 @@ def ignores_signals() -> None:
 
 
 def unbounded_queue() -> None:
-    """Any number of requests may wait."""
+    """The request queue has no limit."""
     init = RequestQueue.__init__
     RequestQueue.__init__ = lambda self, maxsize: init(self, 1 << 30)
 
 
 def unbounded_send_queue() -> None:
-    """A receiver that takes nothing is given ever more."""
+    """The server queues more and more data for a receiver that does not read."""
     Session.has_room = property(lambda self: True)
 
 
 def blocking_send() -> None:
-    """Whoever writes to a receiver waits until its socket takes everything."""
+    """A write to a receiver blocks until the socket has taken all the data."""
     tcp.DO_NOT_WAIT = 0  # send_queue.py asks for it at each send
 
 
@@ -163,7 +163,7 @@ def no_watchdog() -> None:
 
 
 def delivered_when_written() -> None:
-    """A message counts as delivered once it was written, as if TCP's word were the application's."""
+    """A message counts as delivered when it is written, not when the receiver acknowledges it."""
     stores: list[Store] = []
     init, send = Store.__init__, delivery._send
 
@@ -181,19 +181,19 @@ def delivered_when_written() -> None:
 
 
 def leaks_sockets() -> None:
-    """A connection that ended keeps its descriptor."""
+    """A closed connection keeps its file descriptor."""
     kept: list[Any] = []
     JellyServer.shutdown_request = lambda self, request: kept.append(request)
 
 
 def answers_reversed() -> None:
-    """Answers that are ready together leave in the wrong order."""
+    """Answers that are ready at the same time are sent in the wrong order."""
     send = SendQueue.send
     SendQueue.send = lambda self, responses=(), notices=(): send(self, responses[::-1], notices)
 
 
 def frame_a_read() -> None:
-    """A read that does not end where a frame ends is taken for a broken stream."""
+    """The server closes a connection if a read ends in the middle of a frame."""
     read = Connection._read
 
     def read_whole(self: Connection, data: bytes) -> None:
@@ -205,13 +205,13 @@ def frame_a_read() -> None:
 
 
 def wall_clock() -> None:
-    """Silence is measured with the clock on the wall."""
+    """Idle time is measured with the wall clock."""
     clock()
     time.monotonic = lambda: time.time()
 
 
 def order_by_time() -> None:
-    """What waits is delivered in the order of the senders' clocks."""
+    """Waiting messages are delivered in the order of the senders' clocks."""
     query = DatabaseConnection.query
     DatabaseConnection.query = lambda self, sql, parameters=(): query(
         self, sql.replace("ORDER BY i.message_id", "ORDER BY m.time"), parameters
@@ -219,7 +219,7 @@ def order_by_time() -> None:
 
 
 def hashes_at_reconnect() -> None:
-    """A token is looked up by way of a slow hash, like a password."""
+    """A token is checked with a slow hash, like a password."""
     reconnect = Services.reconnect
 
     def reconnect_slowly(self: Services, *arguments: Any) -> Any:
@@ -233,7 +233,7 @@ def hashes_at_reconnect() -> None:
 
 
 def clock() -> None:
-    """No defect: SIGUSR1 moves the clock on the wall an hour forward, SIGUSR2 an hour back."""
+    """Not a defect: SIGUSR1 moves the wall clock one hour forward, SIGUSR2 one hour back."""
     real, offset = time.time, [0.0]
 
     def move(number: int, frame: FrameType | None) -> None:
@@ -245,7 +245,7 @@ def clock() -> None:
 
 
 def count_hashes() -> None:
-    """No defect: each hash of a password is noted."""
+    """Not a defect: records each password hash."""
     scrypt = passwords._scrypt
 
     def noted(*arguments: Any) -> bytes:
@@ -257,7 +257,7 @@ def count_hashes() -> None:
 
 
 def impatient() -> None:
-    """No defect: the server waits for its database for one second instead of four."""
+    """Not a defect: the server waits one second for its database instead of four."""
     engines.QUERY_TIMEOUT = 1.0
 
 
@@ -274,12 +274,12 @@ VARIANTS: dict[str, Callable[[], None]] = {
 # --- points at which to die ---------------------------------------------------------------------------------
 
 POINTS = ("before-commit", "after-commit", "after-push", "at-ack")
-"""Before messages are committed; before they are pushed and answered; before they are answered; and when the receiver
-has them, but its acknowledgement is not noted."""
+"""Before messages are committed; before they are pushed and answered; before they are answered; and
+when the receiver has them, but its acknowledgement is not noted."""
 
 
 def kill_at(point: str, passes: int) -> None:
-    """Die when it comes to a point for the nth time."""
+    """Kill the process when it reaches a point for the nth time."""
     left = [passes]
     lock = threading.Lock()
 
@@ -315,7 +315,7 @@ def kill_at(point: str, passes: int) -> None:
 
 
 _has_messages: dict[DatabaseConnection, bool] = {}
-"""The connections in whose transaction a message was stored."""
+"""The database connections whose current transaction stores a message."""
 
 
 def _note_messages() -> None:
@@ -329,7 +329,7 @@ def _note_messages() -> None:
 
 
 def main() -> int:
-    """Patch, then run the server's command line; its exit code."""
+    """Apply the patches, run the server's command line, and return its exit code."""
     epilog = "Variants:\n" + "\n".join(f"  {name:24}{made.__doc__}" for name, made in VARIANTS.items())
     parser = argparse.ArgumentParser(
         "faults.server", description=__doc__, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter

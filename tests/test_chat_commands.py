@@ -13,7 +13,7 @@ def run(typed: str, *answers: object, where: str = "") -> Chat:
     chat = Chat()
     chat.model.groups = {"team": ("alice", "bob"), "my team": ("alice",)}
     if where:
-        chat.session.show(Peer.parse(where))
+        chat.session.open(Peer.parse(where))
     submit(chat.session, typed)
     for answer in answers:
         if isinstance(answer, Exception):
@@ -88,7 +88,7 @@ def test_misuse(typed: str) -> None:
     ("typed", "event", "members", "here", "elsewhere"),
     [
         ("/group add #team carol", "group_changed", ("alice", "bob", "carol"), "carol joined", "carol is in #team now"),
-        ("/group remove #team bob", "group_changed", ("alice",), "bob left", "bob is out of #team"),
+        ("/group remove #team bob", "group_changed", ("alice",), "bob left", "bob is no longer in #team"),
         ("/group leave #team", "group_changed", ("bob",), "you are no longer in #team", "you have left #team"),
         ("/group disband #team", "group_disbanded", (), "#team was disbanded", "#team is disbanded"),
     ],
@@ -107,7 +107,7 @@ def test_a_change_of_a_group_is_said_once(
 
 def test_misuse_of_one_of_several() -> None:
     """Of /group add it says how /group add is used; of /group alone, what there is."""
-    assert run("/group add").said() == ["usage: /group add [#team] bob      take somebody into it"]
+    assert run("/group add").said() == ["usage: /group add [#team] bob      add a member"]
     assert run("/group fly").said() == ["usage: /group create|disband|add|remove|leave|list"]
 
 
@@ -115,34 +115,35 @@ def test_misuse_of_one_of_several() -> None:
 def test_too_many_words(name: str) -> None:
     """What takes nothing does nothing if it is given something."""
     chat = run(f"/{name} bob")
-    assert (chat.client.calls, chat.front.has_left) == ([], False)
+    assert (chat.client.calls, chat.ui.has_exited) == ([], False)
     assert chat.said() == [f"usage: /{name}"]
 
 
 @pytest.mark.parametrize(
     ("typed", "answer", "said"),
     [
-        ("/add bob", None, "bob is on your list now"),
+        ("/add bob", None, "bob is on your friend list now"),
         ("/add bob", RequestRejected("no_such_user"), "/add bob: no such user"),
-        ("/add bob", RequestTimeout(), "/add bob: no answer in time; perhaps it was done, perhaps not"),
-        ("/remove bob", None, "bob is off your list"),
-        ("/friends", {}, "nobody is on your list yet: /add NAME"),
-        ("/friends", {"dave": False, "carol": True, "bob": True}, "online: bob, carol\nnot online: dave"),
-        ("/profile", Profile("alice"), "your profile is empty: /set name YOUR NAME"),
+        ("/add bob", RequestTimeout(), "/add bob: the server did not answer in time; it may or may not have been done"),
+        ("/remove bob", None, "bob is no longer on your friend list"),
+        ("/friends", {}, "your friend list is empty: /add NAME adds a friend"),
+        ("/friends", {"dave": False, "carol": True, "bob": True}, "online: bob, carol\noffline: dave"),
+        ("/profile", Profile("alice"), "your profile is empty: begin with /set name YOUR NAME"),
         ("/profile", Profile("alice", name="A", age="7"), "the profile of alice\nname: A\nage: 7"),
-        ("/whois bob", Profile("bob"), "the profile of bob\nsays nothing about himself or herself"),
-        ("/whois bob", RequestRejected("not_friends"), "/whois bob: not on your list: /add bob first"),
+        ("/whois bob", Profile("bob"), "the profile of bob\nthe profile is empty"),
+        ("/whois bob", RequestRejected("not_friends"), "/whois bob: not on your friend list: /add bob first"),
         ("/set age 30", None, "age is now: 30"),
-        ("/set age 30", RequestRejected("too_long"), "/set age: this is too long"),
-        ("/group create x", None, "#x is yours: /to #x goes there, /group add #x NAME takes people in"),
-        ("/group create x", RequestRejected("group_exists"), "/group create x: there is a group of this name already"),
+        ("/set age 30", RequestRejected("too_long"), "/set age: this is too long; shorten it"),
+        ("/group create x", None, "#x is created: /to #x opens it, /group add #x NAME adds members"),
+        ("/group create x", RequestRejected("group_exists"),
+         "/group create x: a group of this name exists already; choose another name"),
         ("/group disband team", None, "#team is disbanded"),
         ("/group leave team", RequestRejected("creator_cannot_leave"),
-         "/group leave #team: its creator cannot leave it, only disband it"),
+         "/group leave #team: the creator cannot leave the group, only disband it"),
         ("/group leave team", None, "you have left #team"),
         ("/group add team carol", None, "carol is in #team now"),
-        ("/group remove team bob", None, "bob is out of #team"),
-        ("/group list", {}, "you are in no group: /group create NAME"),
+        ("/group remove team bob", None, "bob is no longer in #team"),
+        ("/group list", {}, "you are in no group: /group create NAME creates one"),
         ("/group list", {"b": Group("b", ("x", "y")), "a": Group("a", ("z",))},
          "#a: z (creator)\n#b: x (creator), y"),
     ],
@@ -155,10 +156,10 @@ def test_the_answer_in_words(typed: str, answer: object, said: str) -> None:
 def test_the_answer_stands_where_it_was_asked_for() -> None:
     """Whatever is shown by then."""
     chat = run("/add bob", where="carol")
-    chat.session.show(Peer("dave"))
+    chat.session.open(Peer("dave"))
     chat.client.answer()
     assert chat.said() == []
-    assert chat.said(chat.model[Peer("carol")]) == ["bob is on your list now"]
+    assert chat.said(chat.model[Peer("carol")]) == ["bob is on your friend list now"]
 
 
 def test_to() -> None:
@@ -176,12 +177,12 @@ def test_to_alone() -> None:
     chat.receive("carol", "hello")
     submit(chat.session, "/to")
     assert chat.said() == ["1 bob", "1 bob\n2 carol (1)"]
-    assert run("/to").said() == ["no conversations yet"]
+    assert run("/to").said() == ["no conversations yet: /to NAME starts one"]
 
 
 def test_text_for_nobody() -> None:
     """On the first screen there is nobody to write to; nothing at all is just that."""
-    assert run("hello").said() == ["this goes to nobody yet: /to NAME first"]
+    assert run("hello").said() == ["no receiver yet: choose one with /to NAME"]
     assert run(" \n ").said() == []
 
 
@@ -194,7 +195,7 @@ def test_unknown_commands() -> None:
 
 def test_resend() -> None:
     """Without anything to send again it says so."""
-    assert run("/resend", where="bob").said() == ["nothing here is marked"]
+    assert run("/resend", where="bob").said() == ["there is nothing to resend here"]
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -215,21 +216,21 @@ def test_help(language: str) -> None:
 def test_passwd() -> None:
     """It asks twice; the new password is remembered for /connect, once it holds."""
     chat = Chat()
-    chat.front.secrets = ["new", "new"]
+    chat.ui.secrets = ["new", "new"]
     submit(chat.session, "/passwd")
     assert chat.client.calls == [("update_profile", {"password": "new"})]
     chat.client.answer()
-    assert chat.said() == ["your password is changed"]
+    assert chat.said() == ["your password was changed"]
 
 
 @pytest.mark.parametrize(
     ("secrets", "said"),
-    [(["new", "nwe"], "the two were not the same: nothing is changed"), ([""], "nothing is changed")],
+    [(["new", "nwe"], "the passwords differ: nothing was changed"), ([""], "nothing was changed")],
 )
 def test_passwd_with_a_slip(secrets: list[str], said: str) -> None:
     """Nothing is changed."""
     chat = Chat()
-    chat.front.secrets = secrets
+    chat.ui.secrets = secrets
     submit(chat.session, "/passwd")
     assert chat.client.calls == []
     assert chat.said() == [said]
@@ -237,10 +238,10 @@ def test_passwd_with_a_slip(secrets: list[str], said: str) -> None:
 
 def test_leaving() -> None:
     """/quit at once; /logout when the session has ended, however that turned out."""
-    assert run("/quit").front.has_left
-    assert not run("/logout").front.has_left
-    assert run("/logout", None).front.has_left
-    assert run("/logout", RequestRejected("not_logged_in")).front.has_left
+    assert run("/quit").ui.has_exited
+    assert not run("/logout").ui.has_exited
+    assert run("/logout", None).ui.has_exited
+    assert run("/logout", RequestRejected("not_logged_in")).ui.has_exited
 
 
 # --- completion ---------------------------------------------------------------------------------------------
@@ -297,7 +298,7 @@ def test_names_in_a_group_come_first() -> None:
     """In a group its members are offered, whether they are friends or not."""
     chat = Chat()
     chat.model.groups = {"team": ("alice", "carol")}
-    chat.session.show(Peer("team", True))
+    chat.session.open(Peer("team", True))
     assert complete(chat.session, "what about ca") == (11, ["carol"])
 
 
@@ -305,7 +306,7 @@ def test_history() -> None:
     """It asks for the page before; how many is a number from 1 to 100; and what can be said without asking is said."""
     chat = Chat()
     submit(chat.session, "/history")
-    assert chat.said()[-1] == "this goes to nobody yet: /to NAME first"
+    assert chat.said()[-1] == "no receiver yet: choose one with /to NAME"
     submit(chat.session, "/to bob")
     for wrong in ("0", "101", "-1", "x", "5 5", "٣"):
         submit(chat.session, f"/history {wrong}")
@@ -314,8 +315,8 @@ def test_history() -> None:
     submit(chat.session, "/history 7")
     assert chat.client.calls == [("history", "bob", {"before": None, "limit": 50})]
     submit(chat.session, "/history")
-    assert chat.said()[-1] == "reading what was said before"
+    assert chat.said()[-1] == "loading earlier messages"
     chat.client.answer(History((), False))
     submit(chat.session, "/history")
-    assert chat.said()[-1] == "nothing was said before this"
+    assert chat.said()[-1] == "there are no earlier messages"
     assert len(chat.client.calls) == 1

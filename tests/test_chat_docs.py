@@ -9,7 +9,7 @@ from wire import ADD_MEMBER, CREATE_GROUP, logged_in, register
 from faults.process import ROOT
 from jelly.chat import texts
 from jelly.chat.commands import COMMANDS
-from jelly.chat.model import MAX_LINES, Mark
+from jelly.chat.model import MAX_LINES, DeliveryStatus
 
 PAGE = (ROOT / "docs" / "chat.md").read_text(encoding="utf-8")
 
@@ -31,7 +31,7 @@ def test_the_screen(start_server: StartServer) -> None:
         logged_in(port, "carol") as carol,
     ):
         for one, other in ((alice, "bob"), (bob, "alice")):
-            one.wait_for("nobody is on your list yet")
+            one.wait_for("your friend list is empty")
             one.enter(f"/to {other}")
             one.wait_for(f"{other}>")
         for writer, reader, text in (
@@ -69,5 +69,5 @@ def test_the_exit_codes() -> None:
 
 def test_the_marks_and_the_numbers() -> None:
     """Each mark has its row, and the limit is that of the code."""
-    assert {row[0] for row in table("mark")} == {mark.value for mark in Mark}
+    assert {row[0] for row in table("mark")} == {status.value for status in DeliveryStatus}
     assert f"last {MAX_LINES:,} lines" in PAGE

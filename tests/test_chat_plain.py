@@ -20,13 +20,13 @@ from client_api import History, PastMessage
 from faults.process import PATIENCE, ROOT, Program, clean_environment
 from faults.proxy import Proxy
 from jelly.chat import plain
-from jelly.chat.model import MAX_LINES, Kind, Line, Peer
-from jelly.chat.session import Mailbox
+from jelly.chat.model import MAX_LINES, Line, LineKind, Peer
+from jelly.chat.session import JobQueue
 
 ENVIRONMENT = {"JELLY_PASSWORD": "pw", "LANG": "C.UTF-8", "LC_ALL": "", "TERM": "dumb"}
 
 
-class Plain(Program):
+class PlainChat(Program):
     """`jelly chat --plain` with pipes.
 
     `is_alone`: nothing comes at the beginning but the first words; they are read.
@@ -40,7 +40,7 @@ class Plain(Program):
         try:
             assert self.line().startswith("-- Welcome, ")
             if self._is_alone:
-                assert self.line() == "-- nobody is on your list yet: /add NAME"
+                assert self.line() == "-- your friend list is empty: /add NAME adds a friend"
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -76,20 +76,20 @@ def test_history(port: int) -> None:
     with logged_in(port, "alice") as alice:
         for text in ("one", "two\nlines", "three"):
             alice.message("bob", text, time=1_000_000_000_000)
-    with Plain("alice", port) as chat:
+    with PlainChat("alice", port) as chat:
         chat.say("/to bob", "/history 2", "/history 2", "/history")
         assert chat.line() == "-- you are writing to bob"
-        assert chat.line() == "── what was said before, with bob ──"
+        assert chat.line() == "── earlier messages with bob ──"
         lines = [re.sub(r"\d\d:\d\d", "12:00", chat.line()) for _ in range(8)]
         assert lines == [
             "2001-09-09 12:00 alice: two",
             "   lines",
             "2001-09-09 12:00 alice: three",
-            "── so far ──",
-            "── what was said before, with bob ──",
+            "── end of earlier messages ──",
+            "── earlier messages with bob ──",
             "2001-09-09 12:00 alice: one",
-            "── so far ──",
-            "-- nothing was said before this",
+            "── end of earlier messages ──",
+            "-- there are no earlier messages",
         ]
         chat.say("/quit")
 
@@ -97,27 +97,27 @@ def test_history(port: int) -> None:
 def test_history_that_is_not_kept() -> None:
     """A conversation that is full takes no older lines; that does not mean that there are none."""
     chat, target = Chat(), io.StringIO()
-    plain.Plain(chat.session, Mailbox(), io.StringIO(), target)
-    chat.session.show(Peer("bob"))
+    plain.PlainInterface(chat.session, JobQueue(), io.StringIO(), target)
+    chat.session.open(Peer("bob"))
     talk = chat.model.current
     for number in range(MAX_LINES):
-        talk.add(Line(Kind.THEIRS, NOW, "x", "bob", id=1000 + number))
-    chat.session.read_back(talk, was_asked=True)
+        talk.add(Line(LineKind.INCOMING, NOW, "x", "bob", id=1000 + number))
+    chat.session.load_history(talk, by_command=True)
     chat.client.answer(History((PastMessage("bob", "alice", "old", MS, 5),), more=False))
-    assert target.getvalue() == "-- more than is kept here\n"
+    assert target.getvalue() == "-- earlier messages are no longer in memory\n"
 
 
 def test_two_chat(port: int) -> None:
     """What arrives is printed as whole lines; the commands are those of the full screen."""
     register(port, "alice", "bob")
-    with Plain("alice", port) as alice, Plain("bob", port) as bob:
+    with PlainChat("alice", port) as alice, PlainChat("bob", port) as bob:
         alice.say("/to bob", "hello", "//slash")
         assert alice.line() == "-- you are writing to bob"
         assert [bob.line(), bob.line()] == ["alice: hello", "alice: /slash"]
         bob.say("/to alice 你好", "/whois alice", "/frends")
         assert alice.line() == "bob: 你好"
         assert bob.line() == "-- you are writing to alice"
-        assert bob.line() == "!! /whois alice: not on your list: /add alice first"
+        assert bob.line() == "!! /whois alice: not on your friend list: /add alice first"
         assert bob.line() == "!! there is no /frends: did you mean /friends?"
         bob.say("/quit")
         assert bob.process.wait(PATIENCE) == 0
@@ -126,7 +126,7 @@ def test_two_chat(port: int) -> None:
 def test_a_script(port: int) -> None:
     """It reads to the end of its input, has all answers in order, and ends with 0."""
     register(port, "alice", "bob")
-    with Plain("alice", port) as alice:
+    with PlainChat("alice", port) as alice:
         alice.say(
             "/add bob", "/friends", "/group create team", "/group add team bob", "/to #team", "hello", "/group list"
         )
@@ -134,9 +134,9 @@ def test_a_script(port: int) -> None:
         code, output = alice.end()
     assert code == 0
     assert output.splitlines() == [
-        "-- bob is on your list now",
-        "-- not online: bob",
-        "-- #team is yours: /to #team goes there, /group add #team NAME takes people in",
+        "-- bob is on your friend list now",
+        "-- offline: bob",
+        "-- #team is created: /to #team opens it, /group add #team NAME adds members",
         "-- bob is in #team now",
         "-- you are writing to #team",
         "-- #team: alice (creator), bob",
@@ -146,8 +146,8 @@ def test_a_script(port: int) -> None:
         "-- you are writing to nobody",
         "✗ nobody < hello?",
         "   not delivered: no such user. /resend tries again",
-        "-- your password is changed",
-        "Not confirmed: 1.",
+        "-- your password was changed",
+        "Messages not confirmed: 1.",
     ]
     with logged_in(port, "bob") as bob:
         assert bob.contents(1) == ["hello"]
@@ -157,7 +157,7 @@ def test_a_script(port: int) -> None:
 def test_where_it_comes_from(port: int) -> None:
     """A message of a group has the group's name; rows after the first are indented; nothing is obeyed."""
     register(port, "alice", "bob")
-    with Plain("alice", port) as alice, logged_in(port, "bob") as bob:
+    with PlainChat("alice", port) as alice, logged_in(port, "bob") as bob:
         alice.say("/group create team", "/group add team bob")
         assert [alice.line()[:8], alice.line()] == ["-- #team", "-- bob is in #team now"]
         bob.message("team", "one\n\x1b[2Jtwo", 0x16)
@@ -168,7 +168,7 @@ def test_where_it_comes_from(port: int) -> None:
 def test_logout(port: int) -> None:
     """It ends the session, and the chat."""
     register(port, "alice")
-    with Plain("alice", port) as alice:
+    with PlainChat("alice", port) as alice:
         alice.say("/logout")
         assert alice.process.wait(PATIENCE) == 0
 
@@ -176,7 +176,7 @@ def test_logout(port: int) -> None:
 def test_a_cut(port: int) -> None:
     """It says when it is connected again, and what was not delivered is sent with /resend."""
     register(port, "alice", "bob")
-    with Proxy(port) as proxy, Plain("alice", proxy.port) as alice:
+    with Proxy(port) as proxy, PlainChat("alice", proxy.port) as alice:
         alice.say("/to bob")
         assert alice.line() == "-- you are writing to bob"
         proxy.block()
@@ -198,7 +198,7 @@ def test_a_cut(port: int) -> None:
 def test_ctrl_c(port: int) -> None:
     """It leaves in good order."""
     register(port, "alice")
-    with Plain("alice", port) as alice:
+    with PlainChat("alice", port) as alice:
         alice.process.send_signal(signal.SIGINT)
         assert alice.process.wait(PATIENCE) == 0
 
@@ -207,12 +207,12 @@ def test_the_original_server() -> None:
     """Everything but what only ours can works there too."""
     with OriginalServer() as server:
         register(server.port, "alice", "bob")
-        with Plain("alice", server.port) as alice:
+        with PlainChat("alice", server.port) as alice:
             alice.say("/to bob", "hello", "/add bob", "/friends", "/whois carol", "/add nobody")
             assert [alice.line() for _ in range(3)] == [
                 "-- you are writing to bob",
-                "-- bob is on your list now",
-                "-- not online: bob",
+                "-- bob is on your friend list now",
+                "-- offline: bob",
             ]
             assert alice.end()[0] == 0
 
@@ -236,7 +236,7 @@ def test_send_takes_no_messages(port: int) -> None:
         bob.message("alice", "are you there?", time=int(time.time() * 1000))
         for _ in range(3):
             assert send("alice", "--send", "bob", "x", port=port) == (0, "")
-    with Plain("alice", port, is_alone=False) as alice:
+    with PlainChat("alice", port, is_alone=False) as alice:
         assert "bob: are you there?" in (alice.line(), alice.line())
 
 
@@ -245,7 +245,7 @@ def test_send_takes_no_messages(port: int) -> None:
     [
         (["--send", "nobody", "x"], "pw", 1, "Not sent to nobody: no such user."),
         (["--send", "#team", "x"], "pw", 1, "Not sent to #team: no such group."),
-        (["--send", "#", "x"], "pw", 2, "--send needs somebody to send to: bob or #team."),
+        (["--send", "#", "x"], "pw", 2, "--send needs a receiver: bob or #team."),
         (["--send", "bob", " "], "pw", 2, "There is no text to send."),
         (["--send", "bob", "-"], "pw", 2, "There is no text to send."),
         (["--send", "bob"], "pw", 2, "expected 2 arguments"),
@@ -269,7 +269,7 @@ def test_bytes_that_are_no_text(port: int) -> None:
     """They are refused before anything is sent, from the input and from the command line."""
     register(port, "alice")
     code, output = send("alice", "--send", "alice", "-", port=port, input=b"\xff\xfe")
-    assert (code, output) == (2, "jelly: The text is not UTF-8.\n")
+    assert (code, output) == (2, "jelly: The text is not valid UTF-8: convert it first.\n")
     assert send("alice", "--send", "alice", "\udcff", port=port)[0] == 2
 
 
@@ -278,7 +278,7 @@ def test_wrong_places() -> None:
     for arguments, said in (
         (["--server=http://x"], "http://x is not of the form jelly://host:port"),
         (["--server=jellys://x", "--tls-ca=/missing.pem"], "/missing.pem cannot be used: No such file"),
-        (["--server=jellys://x", "--tls-ca=/etc/passwd"], "/etc/passwd cannot be used: there is no certificate in it"),
+        (["--server=jellys://x", "--tls-ca=/etc/passwd"], "/etc/passwd cannot be used: it contains no certificate"),
     ):
         code, output = send("alice", *arguments, port=1)
         assert code == 2
@@ -289,7 +289,7 @@ def test_a_server_without_tls(port: int) -> None:
     """3, in other words than those of the TLS library."""
     code, output = send("alice", "--send", "bob", "x", f"--server=jellys://127.0.0.1:{port}", port=port)
     assert code == 3
-    assert "if it speaks none, its address begins with jelly://" in output
+    assert "write jelly:// in its address" in output
 
 
 def test_nobody_listens() -> None:
@@ -324,7 +324,10 @@ def test_not_known_whether_it_arrived(port: int, port_without_answers: int) -> N
     """5."""
     register(port, "alice")
     code, output = send("alice", "--send", "alice", "x", port=port_without_answers)
-    assert (code, output) == (5, "jelly: Perhaps sent to alice, perhaps not: the connection broke.\n")
+    assert (code, output) == (
+        5,
+        "jelly: The message to alice may or may not have been sent: the connection was lost.\n",
+    )
 
 
 def test_help() -> None:

@@ -13,7 +13,7 @@ from wire import ADD_MEMBER, CREATE_GROUP, DISBAND_GROUP, GROUP_MESSAGE, Wire, l
 
 from faults.process import Server
 from faults.proxy import Proxy
-from jelly.chat.cells import width
+from jelly.chat.cells import text_width
 
 Open = Callable[..., Terminal]
 
@@ -56,11 +56,11 @@ def test_registering(port: int) -> None:
     with Terminal("alice", port=port) as alice:
         alice.wait_for("Password for alice:")
         alice.enter("secret1")
-        alice.wait_for("Register alice as a new name? [y/N]")
+        alice.wait_for("Register alice as a new user? [y/N]")
         alice.enter("y")
         alice.wait_for("Once more:")
         alice.enter("secret1")
-        alice.wait_for("Welcome, alice.", "nobody is on your list yet", "alice │ connected")
+        alice.wait_for("Welcome, alice.", "your friend list is empty", "alice │ connected")
         alice.enter("/quit")
         assert alice.wait_for_end() == 0
         assert b"secret1" not in alice.output
@@ -126,7 +126,7 @@ def test_a_group_of_three(port: int, open_chat: Open) -> None:
     register(port, "alice", "bob", "carol")
     alice, bob, carol = open_chat("alice"), open_chat("bob"), open_chat("carol")
     alice.enter("/group create #team")
-    alice.wait_for("#team is yours")
+    alice.wait_for("#team is created")
     alice.enter("/to #team")
     for name in ("bob", "carol"):
         alice.enter(f"/group add {name}")
@@ -170,11 +170,11 @@ def test_a_takeover(port: int, open_chat: Open) -> None:
     first = open_chat("alice")
     first.type("half a sen")
     second = open_chat("alice")
-    first.wait_for("ended: someone logged in as alice elsewhere; /connect comes back", "> half a sen")
+    first.wait_for("someone logged in as alice elsewhere. /connect logs in again", "> half a sen")
     assert first.bar.startswith(" alice │ ended: logged in elsewhere; /connect │")
     first.press("ctrl-c")
     first.enter("/connect")
-    second.wait_for("ended: someone logged in as alice elsewhere")
+    second.wait_for("someone logged in as alice elsewhere")
     first.wait_for("-- │ connected", "alice │ connected")
 
 
@@ -183,7 +183,7 @@ def test_what_the_server_says_of_itself(port: int, open_chat: Open) -> None:
     register(port, "alice", "bob", "carol")
     alice = open_chat("alice")
     alice.enter("/add bob")
-    alice.wait_for("bob is on your list now")
+    alice.wait_for("bob is on your friend list now")
     alice.enter("/to bob")
     alice.wait_for("bob>")
     with logged_in(port, "bob") as bob:
@@ -228,7 +228,7 @@ def test_an_unknown_receiver(port: int, open_chat: Open) -> None:
     assert alice.colour_of("✗") == "red"
     alice.enter("/quit")
     assert alice.wait_for_end() == 0
-    assert b"Not confirmed: 1." in alice.output
+    assert b"Messages not confirmed: 1." in alice.output
 
 
 def test_what_was_typed_is_recalled(port: int, open_chat: Open) -> None:
@@ -240,7 +240,7 @@ def test_what_was_typed_is_recalled(port: int, open_chat: Open) -> None:
     alice.enter("/passwd")
     alice.wait_for("New password:")
     alice.enter("")
-    alice.wait_for("nothing is changed")
+    alice.wait_for("nothing was changed")
     alice.press("up")
     alice.wait_for("bob> /passwd")
     alice.press("up")
@@ -257,7 +257,7 @@ def test_a_new_password(port: int, open_chat: Open) -> None:
     for question in ("New password:", "Once more:"):
         alice.wait_until(lambda question=question: alice.input.startswith(question))  # type: ignore[misc]
         alice.enter("secret2")
-    alice.wait_for("your password is changed")
+    alice.wait_for("your password was changed")
     assert b"secret2" not in alice.output
     with Wire(port) as wire:
         wire.login("alice", "secret2")
@@ -273,7 +273,7 @@ def test_a_cut_after_a_new_password(port: int, open_chat: Open) -> None:
         for question in ("New password:", "Once more:"):
             alice.wait_until(lambda question=question: alice.input.startswith(question))  # type: ignore[misc]
             alice.enter("secret2")
-        alice.wait_for("your password is changed")
+        alice.wait_for("your password was changed")
         proxy.block()
         alice.wait_for("not connected since")
         alice.type("half a sen")
@@ -301,7 +301,7 @@ def test_a_text_for_nobody_stays_in_the_line(port: int, open_chat: Open) -> None
     register(port, "alice", "bob")
     alice = open_chat("alice", port=port)
     alice.enter("good morning")
-    alice.wait_for("this goes to nobody yet", "> good morning")
+    alice.wait_for("no receiver yet", "> good morning")
     alice.enter("\x01/to bob ")  # Ctrl-A: to the beginning of the line
     alice.wait_for("alice │ good morning", "[1:bob]")
 
@@ -348,7 +348,7 @@ def test_columns_of_wide_characters(port: int, open_chat: Open) -> None:
     screen.wait_for("alice │ hello")
     bars = {screen.cells(row).index("│") for row, text in enumerate(screen.rows[:-2]) if "│" in text}
     assert len(bars) == 1
-    assert max(width(row) for row in screen.rows) <= 60
+    assert max(text_width(row) for row in screen.rows) <= 60
     assert "".join(re.findall("[你好]", screen.screen)) == "你好" * 40
 
 
@@ -472,7 +472,7 @@ def test_ctrl_c_at_a_question(port: int) -> None:
         alice.enter("/passwd")
         alice.wait_for("New password:")
         alice.press("ctrl-c")
-        alice.wait_for("-- nothing is changed")
+        alice.wait_for("-- nothing was changed")
         alice.enter("/quit")
         assert alice.wait_for_end() == 0
 
@@ -509,11 +509,11 @@ def test_what_was_said_before(port: int, open_chat: Open) -> None:
     chat.press("pageup")
     chat.wait_for("bob │ number 5.")
     chat.press("ctrl-home")
-    chat.wait_for("nothing was said before this", "bob │ number 0.")
+    chat.wait_for("there are no earlier messages", "bob │ number 0.")
     chat.press("ctrl-end")
     chat.wait_for("alice │ my last word")
     chat.enter("/history")
-    chat.wait_for("-- │ nothing was said before this")
+    chat.wait_for("-- │ there are no earlier messages")
 
 
 def test_history_of_a_group(port: int, open_chat: Open) -> None:
@@ -532,7 +532,7 @@ def test_history_of_a_group(port: int, open_chat: Open) -> None:
         bob.message("team", "after", GROUP_MESSAGE)
         alice.wait_for("bob │ after")
         alice.enter("/history 3")
-        alice.wait_for("nothing was said before this")
+        alice.wait_for("there are no earlier messages")
         for text in ("bob │ before", "alice │ mine", "bob │ after"):
             assert alice.screen.count(text) == 1
 
@@ -542,10 +542,10 @@ def test_a_page_that_cannot_be_read(port: int, open_chat: Open) -> None:
     register(port, "alice")
     alice = open_chat("alice")
     alice.enter("/to nobody")
-    alice.wait_for("earlier messages: no such user")
+    alice.wait_for("cannot load earlier messages: no such user")
     register(port, "nobody")
     alice.press("pageup")
-    alice.wait_for("nothing was said before this")
+    alice.wait_for("there are no earlier messages")
 
 
 def test_a_slow_page(open_chat: Open, tmp_path: Path) -> None:
@@ -560,7 +560,7 @@ def test_a_slow_page(open_chat: Open, tmp_path: Path) -> None:
         alice.wait_for("number 59.")
         server.process.send_signal(signal.SIGSTOP)
         alice.press("ctrl-home")
-        alice.wait_for("reading what was said before", "number 10.", "number 27.")  # the whole screen is drawn
+        alice.wait_for("loading earlier messages", "number 10.", "number 27.")  # the whole screen is drawn
         shown = alice.rows[2:20]
         server.process.send_signal(signal.SIGCONT)
         alice.wait_for("number 9.")
@@ -581,6 +581,6 @@ def test_what_was_told_elsewhere(port: int, open_chat: Open) -> None:
             elsewhere.message("bob", "from elsewhere")
             alice.wait_for("logged in as alice elsewhere")
         alice.enter("/connect")
-        alice.wait_for("bob │ missed", "alice │ from elsewhere", "nothing was said before this")
+        alice.wait_for("bob │ missed", "alice │ from elsewhere", "there are no earlier messages")
         for text in ("alice │ hello", "bob │ missed", "alice │ from elsewhere"):
             assert alice.screen.count(text) == 1

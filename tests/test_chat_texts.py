@@ -8,7 +8,7 @@ import pytest
 from faults.process import ROOT
 from jelly.chat import texts
 from jelly.chat.commands import COMMANDS
-from jelly.chat.texts import Help, Text, Words, language_of
+from jelly.chat.texts import Help, Text, Translator, language_of
 from jelly.errors import ConnectionLost, ErrorCode, RequestRejected, RequestTimeout, ServerBusy, ServerFailed
 
 TABLES: list[object] = [vars(texts), texts.ERRORS, texts.FIELDS]
@@ -74,20 +74,20 @@ def test_language_of_the_environment(environment: dict[str, str], language: str)
     ("error", "said"),
     [
         (RequestRejected("no_such_user"), "no such user"),
-        (RequestRejected(), "the server refuses this, and gives no reason"),
+        (RequestRejected(), "the server refused this without a reason"),
         (RequestRejected("of_a_later_server", "Not on Sundays."), "Not on Sundays."),
-        (ServerBusy(), "the server is busy, nothing was done: try again in a moment"),
-        (ServerFailed(), "the server failed"),
-        (RequestTimeout(), "no answer in time"),
+        (ServerBusy(), "the server is busy and did nothing; try again in a moment"),
+        (ServerFailed(), "the server had an internal error"),
+        (RequestTimeout(), "the server did not answer in time"),
         (ConnectionLost("", sent=False), "not connected"),
-        (ConnectionLost("", sent=True), "the connection broke"),
+        (ConnectionLost("", sent=True), "the connection was lost"),
     ],
 )
 def test_each_failure_in_words(error: Exception, said: str) -> None:
     """Also those of the original server, which gives no reasons, and of later ones."""
-    assert Words("en").error(error) == said
+    assert Translator("en").describe_error(error) == said
 
 
 def test_a_brace_in_a_name() -> None:
     """What strangers fill in is not taken for a place to fill."""
-    assert Words("en")(texts.CAME_ONLINE, name="{x}") == "{x} is online"
+    assert Translator("en")(texts.CAME_ONLINE, name="{x}") == "{x} is online"

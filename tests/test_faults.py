@@ -11,11 +11,11 @@ from harness import StartServer
 from wire import OWN_PROFILE, SERVER_ERROR, SUCCESS, Wire, logged_in, register
 
 from faults.__main__ import run
-from faults.bench import Bench, Control, Row
 from faults.checker import Answer, Ledger, Verdict
+from faults.context import Control, Row, RunContext
 from faults.mariadb import PrivateMariaDB
 from faults.process import Server
-from faults.report import Line, table
+from faults.report import RowResult, table
 from faults.rows import ROWS
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
@@ -37,10 +37,10 @@ HANGS = {"sqlite": 11, "mariadb": 9}
 """Those in which a database hangs. They mostly wait, so they are tested at the same time."""
 
 
-def run_short(number: int, database: str, directory: Path, mariadb: PrivateMariaDB | None) -> Line:
+def run_short(number: int, database: str, directory: Path, mariadb: PrivateMariaDB | None) -> RowResult:
     """A row and its controls, in their short form."""
     [row] = [row for row in ROWS if row.number == number]
-    return run(row, Bench(database, directory, mariadb, random.Random(1), kills=0, is_short=True))
+    return run(row, RunContext(database, directory, mariadb, random.Random(1), kills=0, is_short=True))
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,9 @@ def test_the_checker_finds_every_defect() -> None:
 
 def test_a_control_that_is_not_caught_fails_the_row(tmp_path: Path) -> None:
     """The harness does not believe in a control that finds nothing, or something else than it should."""
-    control = Control("nothing", "lost", lambda bench, finding: finding.expect(False, "late", "it was late"))
-    row = Row(0, "nothing at all", lambda bench, finding: None, (control,))
-    line = run(row, Bench("sqlite", tmp_path, None, random.Random(1), kills=0, is_short=True))
+    control = Control("nothing", "lost", lambda context, finding: finding.expect(False, "late", "it was late"))
+    row = Row(0, "nothing at all", lambda context, finding: None, (control,))
+    line = run(row, RunContext("sqlite", tmp_path, None, random.Random(1), kills=0, is_short=True))
     assert not line.finding.problems
     assert line.caught == {"nothing": False}
     assert not line.is_good
@@ -101,7 +101,7 @@ def test_a_control_that_is_not_caught_fails_the_row(tmp_path: Path) -> None:
 
 def test_what_does_not_run_has_not_passed() -> None:
     """The table says why."""
-    cells = Line(ROWS[0], "sqlite", not_run="there is no root here").cells()
+    cells = RowResult(ROWS[0], "sqlite", not_run="there is no root here").cells()
     assert cells[-1] == "not run: there is no root here"
     assert not any("passed" in cell for cell in cells)
 
