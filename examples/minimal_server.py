@@ -102,7 +102,7 @@ def work(_: int) -> None:
         try:
             with lock:
                 status, (answer, receivers) = SUCCESS, client.serve(type, json.loads(data))
-        except Exception as error:  # refused, or it makes no sense
+        except Exception as error:  # noqa: BLE001 - refused, or it makes no sense
             status, answer, receivers = REQUEST_ERROR, {"error": str(error), "message": f"Refused: {error}."}, []
         client.send(RESPONSE, type, status, answer)
         for user in receivers:

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -127,7 +128,7 @@ def synchronous_normal() -> None:
 
 def drops_queue() -> None:
     """A stop does not wait for accepted requests."""
-    Dispatcher.wait_until_idle = lambda self, lanes, deadline: True
+    Dispatcher.wait_until_idle = lambda *_: True
 
 
 def ignores_signals() -> None:
@@ -143,12 +144,12 @@ def ignores_signals() -> None:
 def unbounded_queue() -> None:
     """The request queue has no limit."""
     init = RequestQueue.__init__
-    RequestQueue.__init__ = lambda self, maxsize: init(self, 1 << 30)
+    RequestQueue.__init__ = lambda self, _maxsize: init(self, 1 << 30)
 
 
 def unbounded_send_queue() -> None:
     """The server queues more and more data for a receiver that does not read."""
-    Session.has_room = property(lambda self: True)
+    Session.has_room = property(lambda _: True)
 
 
 def blocking_send() -> None:
@@ -158,8 +159,8 @@ def blocking_send() -> None:
 
 def no_watchdog() -> None:
     """Nobody watches for lines that are dead, neither the server nor TCP."""
-    Watchdog.check = lambda self, now: None
-    tcp.prepare = lambda sock: None
+    Watchdog.check = lambda *_: None
+    tcp.prepare = lambda _: None
 
 
 def delivered_when_written() -> None:
@@ -183,7 +184,7 @@ def delivered_when_written() -> None:
 def leaks_sockets() -> None:
     """A closed connection keeps its file descriptor."""
     kept: list[Any] = []
-    JellyServer.shutdown_request = lambda self, request: kept.append(request)
+    JellyServer.shutdown_request = lambda _, request: kept.append(request)
 
 
 def answers_reversed() -> None:
@@ -236,7 +237,7 @@ def clock() -> None:
     """Not a defect: SIGUSR1 moves the wall clock one hour forward, SIGUSR2 one hour back."""
     real, offset = time.time, [0.0]
 
-    def move(number: int, frame: FrameType | None) -> None:
+    def move(number: int, _frame: FrameType | None) -> None:
         offset[0] += HOUR if number == signal.SIGUSR1 else -HOUR
 
     time.time = lambda: real() + offset[0]
@@ -249,7 +250,7 @@ def count_hashes() -> None:
     scrypt = passwords._scrypt
 
     def noted(*arguments: Any) -> bytes:
-        with open(os.environ[HASH_LOG], "ab") as log:
+        with Path(os.environ[HASH_LOG]).open("ab") as log:
             log.write(b".")
         return scrypt(*arguments)
 

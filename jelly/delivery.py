@@ -133,7 +133,7 @@ def send_or_close(session: Session, responses: Sequence[Response], notices: Sequ
     """
     try:
         session.transport.send(responses, notices)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
         log_failure(log, error)
         session.transport.close()
 

@@ -97,7 +97,7 @@ class Engine(ABC):
     def adapt_table(self, statement: str, raw: Any) -> str:
         """A CREATE TABLE of the shared schema, with what only this engine needs."""
 
-    def already_exists(self, error: Exception) -> bool:
+    def already_exists(self, error: Exception) -> bool:  # noqa: ARG002 - for other engines
         """Whether an error only says that a column or an index was made before."""
         return False
 
@@ -141,7 +141,8 @@ class SqliteEngine(Engine):
 
     def begin(self, raw: sqlite3.Connection) -> None:
         try:
-            is_long = os.stat(self._wal).st_size > self._wal_limit
+            # (Path.stat would be one more call in each transaction.)
+            is_long = os.stat(self._wal).st_size > self._wal_limit  # noqa: PTH116
         except OSError:  # there is no log
             is_long = False
         if is_long:
@@ -154,7 +155,7 @@ class SqliteEngine(Engine):
             raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # if a reader takes longer, nothing happens
         raw.execute(f"PRAGMA busy_timeout = {int(QUERY_TIMEOUT * 1000)}")
         with contextlib.suppress(OSError):
-            self._wal_limit = os.stat(self._wal).st_size + WAL_BYTES
+            self._wal_limit = os.stat(self._wal).st_size + WAL_BYTES  # noqa: PTH116
 
     def query(self, raw: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> list[Row]:
         return raw.execute(sql, parameters).fetchall()
@@ -180,7 +181,7 @@ class SqliteEngine(Engine):
                 cursor.execute(statement, [value for row in rows[start : start + count] for value in row])
                 start += count
 
-    def claim(self, raw: sqlite3.Connection) -> None:
+    def claim(self, raw: sqlite3.Connection) -> None:  # noqa: ARG002 - for other engines
         # The lock is on a file of its own, because closing any descriptor of the database's file
         # drops SQLite's own locks.
         if self._claim is not None:
@@ -200,7 +201,7 @@ class SqliteEngine(Engine):
             self._claim.close()
             self._claim = None
 
-    def adapt_table(self, statement: str, raw: sqlite3.Connection) -> str:
+    def adapt_table(self, statement: str, raw: sqlite3.Connection) -> str:  # noqa: ARG002 - for other engines
         # Only INTEGER PRIMARY KEY makes the id the row's own number. WITHOUT ROWID keeps the other
         # tables in the tree of their primary key, which saves a second tree for each.
         if "BIGINT NOT NULL PRIMARY KEY" in statement:

@@ -101,7 +101,7 @@ class RequestQueue(queue.Queue[Lane]):
         self._is_waking = False  # a worker was woken and has not come to the queue yet
         self._closed = False
 
-    def put(self, item: Lane, block: bool = False, timeout: float | None = None) -> None:
+    def put(self, item: Lane, block: bool = False, timeout: float | None = None) -> None:  # noqa: ARG002 - never blocks
         """Count what arrived in a lane, and put the lane into the queue unless a worker has it.
 
         Never blocks. Requests beyond `maxsize` are marked with the error `busy`. Raises queue.Full if
@@ -339,7 +339,7 @@ class Dispatcher:
                 lane = lanes.pop()
                 try:
                     job = self._serve(lane)
-                except Exception as error:  # a bug; the worker lives, and the lane does not stay closed
+                except Exception as error:  # noqa: BLE001 - a bug; the worker lives, and the lane does not stay closed
                     log_failure(log, error)
                     lane.session.transport.close()
                     if lane.busy.locked():
@@ -419,7 +419,7 @@ class Dispatcher:
             return self._services.serve(session, request.frame)
         except StoreError as error:
             log.warning("a query failed: %s", error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
             log_failure(log, error)
         return failure(session, type)
 
@@ -453,7 +453,7 @@ class Dispatcher:
             outcome: Outcome = task.run()
         except Refused as error:
             outcome = self._services.refused(lane.session, request.frame.type, error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
             log_failure(log, error)
             outcome = failure(lane.session, request.frame.type)
         finally:

@@ -466,7 +466,7 @@ class Flusher:
             for send_queue, due in self._wait():
                 try:
                     send_queue.resume(due)
-                except Exception as error:  # a bug; but nobody else would finish what the others have waiting
+                except Exception as error:  # noqa: BLE001 - a bug; but nobody else would finish what the others have waiting
                     log.error("a send queue failed: %s: %s", type(error).__name__, error)
 
     def _wait(self) -> list[tuple[SendQueue, float | None]]:

@@ -148,7 +148,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self._out_of_resources = False
         return request
 
-    def verify_request(self, request: Any, client_address: Any) -> bool:
+    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 - socketserver's
         """Whether there is room for one more connection, in all and from this address."""
         if len(self.connections) >= self.settings.max_connections:
             return False
@@ -168,7 +168,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         finally:
             threading.stack_size(usual)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - socketserver's
         error = sys.exception()
         if isinstance(error, Exception):
             log_failure(log, error)

@@ -161,7 +161,7 @@ class Store:
             self._wait_for_work()
             try:
                 self.step()
-            except Exception as error:  # a bug; but this thread must not die of it
+            except Exception as error:  # noqa: BLE001 - a bug; but this thread must not die of it
                 log_failure(log, error)
         self._dao.connection.close()
 
@@ -186,7 +186,7 @@ class Store:
         batch = self._gather()
         try:
             self._write(batch)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
             self._fail(batch, error)
         else:
             self._answer(batch)
@@ -214,7 +214,7 @@ class Store:
         for call in calls:
             try:
                 call()
-            except Exception as error:  # a bug; but nobody else would do the rest
+            except Exception as error:  # noqa: BLE001 - a bug; but nobody else would do the rest
                 log_failure(log, error)
         return Batch(jobs, delivered)
 
@@ -319,7 +319,7 @@ class Store:
         try:
             for message, receivers in batch.messages:
                 self._delivery.push(message, receivers)
-        except Exception as error:  # a bug; but what is committed must be answered
+        except Exception as error:  # noqa: BLE001 - a bug; but what is committed must be answered
             log_failure(log, error)
         self._delivery.flush({job.session: self._responses(job) for job in batch.jobs if not job.is_write})
         for job in batch.jobs:
@@ -349,7 +349,7 @@ class Store:
         assert isinstance(entry, Write)  # a message is answered above
         try:
             return entry.answer(result)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
             log_failure(log, error)
             return failure(session, entry.type)
 

@@ -110,5 +110,5 @@ class Watchdog:
             for function in (*due, self._check_if_due):
                 try:
                     function()
-                except Exception as error:  # a bug; but without the watchdog dead connections would stay for ever
+                except Exception as error:  # noqa: BLE001 - a bug; but without the watchdog dead connections would stay for ever
                     log.error("the watchdog failed: %s: %s", type(error).__name__, error)

@@ -432,6 +432,22 @@ class World:
 
     def _let_flow(self) -> None:
         """All that is under way arrives and is served."""
+        self._reads_all()
+        while self.server.dispatcher.has_work:
+            self._serve()
+        self._turn()
+        while self.server.store._jobs and not self.faults.on:
+            self._turn()
+        for device in self.devices:
+            self._receives_all(device)
+        for wire in self.wires:
+            wire.look()
+        for device in self.devices:
+            if not device.is_modern:
+                device.heartbeat()
+
+    def _reads_all(self) -> None:
+        """The server reads what the devices have written, and learns which connections have ended."""
         for wire in list(self.wires):
             if wire.to_server and not wire.is_closed:
                 data = bytes(wire.to_server)
@@ -440,25 +456,16 @@ class World:
             if ((wire.is_cut and not wire.to_server) or wire.is_closed) and wire in self.wires:
                 self.wires.remove(wire)
                 wire.connection.finish()
-        while self.server.dispatcher.has_work:
-            self._serve()
-        self._turn()
-        while self.server.store._jobs and not self.faults.on:
-            self._turn()
-        for device in self.devices:
-            wire_of = device.wire
-            if wire_of is not None:
-                device.takes([wire_of.to_client.popleft() for _ in range(len(wire_of.to_client))])
-                wire_of.took()
-                if wire_of.has_ended and not wire_of.to_client:
-                    self._end(device, reads_on=True)
-            while device.callbacks or device.kernel:
-                device.hands_over()
-        for wire in self.wires:
-            wire.look()
-        for device in self.devices:
-            if not device.is_modern:
-                device.heartbeat()
+
+    def _receives_all(self, device: Device) -> None:
+        """A device reads what the server has written to it, and its application gets all of that."""
+        if (wire := device.wire) is not None:
+            device.takes([wire.to_client.popleft() for _ in range(len(wire.to_client))])
+            wire.took()
+            if wire.has_ended and not wire.to_client:
+                self._end(device, reads_on=True)
+        while device.callbacks or device.kernel:
+            device.hands_over()
 
     def _unrest(self) -> dict[str, Any]:
         return {

@@ -187,12 +187,12 @@ def test_a_classic_client_gets_what_a_modern_one_left(sqlite: JellyServer) -> No
 # --- acknowledgements of what one was not sent --------------------------------------------------------------
 
 WRONG: dict[str, Callable[[int, int], int]] = {
-    "zero": lambda mine, other: 0,
-    "minus one": lambda mine, other: -1,
-    "minus mine": lambda mine, other: -mine,
-    "the next": lambda mine, other: mine + 2,
-    "the largest": lambda mine, other: 2**63 - 1,
-    "another's": lambda mine, other: other,
+    "zero": lambda *_: 0,
+    "minus one": lambda *_: -1,
+    "minus mine": lambda mine, _: -mine,
+    "the next": lambda mine, _: mine + 2,
+    "the largest": lambda *_: 2**63 - 1,
+    "another's": lambda _, other: other,
 }
 
 

@@ -6,13 +6,13 @@ One server serves all rows of the tables; a test about time or about the end of 
 import contextlib
 import json
 import logging
-import os
 import random
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -604,9 +604,9 @@ def readers() -> list[str]:
 def sockets() -> int:
     """How many descriptors of this process are sockets."""
     count = 0
-    for descriptor in os.listdir("/proc/self/fd"):
+    for descriptor in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # the one with which the directory was read
-            count += os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
+            count += str(descriptor.readlink()).startswith("socket:")
     return count
 
 

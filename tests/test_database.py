@@ -186,7 +186,7 @@ def test_a_message_takes_few_calls(dao: Dao) -> None:
     messages = [StoredMessage(dao.allocate_id(), False, "alice", "bob", str(number), 0) for number in range(2)]
     calls: list[str] = []
 
-    def note(frame: FrameType, event: str, argument: object) -> None:
+    def note(frame: FrameType, event: str, _argument: object) -> None:
         if event == "call":
             calls.append(frame.f_code.co_qualname)
 

@@ -91,8 +91,8 @@ def test_the_checker_finds_every_defect() -> None:
 
 def test_a_control_that_is_not_caught_fails_the_row(tmp_path: Path) -> None:
     """The harness does not believe in a control that finds nothing, or something else than it should."""
-    control = Control("nothing", "lost", lambda context, finding: finding.expect(False, "late", "it was late"))
-    row = Row(0, "nothing at all", lambda context, finding: None, (control,))
+    control = Control("nothing", "lost", lambda _, finding: finding.expect(False, "late", "it was late"))
+    row = Row(0, "nothing at all", lambda *_: None, (control,))
     line = run(row, RunContext("sqlite", tmp_path, None, random.Random(1), kills=0, is_short=True))
     assert not line.finding.problems
     assert line.caught == {"nothing": False}

@@ -39,6 +39,8 @@ from jelly import indexing, send_queue, services
 from jelly.client import inbox
 from jelly.server import JellyServer
 
+Memory = Callable[[], int]
+
 USERS = [f"user{number}" for number in range(24)]
 GROUPS = [f"group{number}" for number in range(12)]
 KNOWN, FAILED, MEMBERS, TOKENS, RECENT = 16, 50, 20, 3, 64
@@ -223,14 +225,14 @@ def world(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 @pytest.fixture
-def traced() -> Iterator[None]:
+def memory() -> Iterator[Memory]:
+    """Says how many bytes this process has allocated through Python and not freed, since the test began."""
     tracemalloc.start()
-    yield
+    yield allocated
     tracemalloc.stop()
 
 
-def memory() -> int:
-    """How many bytes this process has allocated through Python and not freed."""
+def allocated() -> int:
     gc.collect()
     # The module sqlite3 keeps the last 128 statements of each connection, and a weak reference to 200 cursors.
     not_sqlite3 = [tracemalloc.Filter(False, module) for module in ("*/dao.py", "*/database.py", "*/engines.py")]
@@ -238,7 +240,9 @@ def memory() -> int:
     return sum(trace.size for trace in snapshot.traces)
 
 
-def check_growth(a_round: Callable[[], None], settle: Callable[[], None], sizes: Callable[[], dict[str, int]]) -> None:
+def check_growth(
+    a_round: Callable[[], None], settle: Callable[[], None], sizes: Callable[[], dict[str, int]], memory: Memory
+) -> None:
     """Fail if something is larger after twice as many rounds than after half of them, or above its bound.
 
     (Some rounds before that fill what has a bound.)
@@ -256,9 +260,9 @@ def check_growth(a_round: Callable[[], None], settle: Callable[[], None], sizes:
 
 
 @pytest.mark.parametrize("what", ["strangers", "guesses", "visits", "messages", "changes"])
-def test_the_server(world: World, traced: None, what: str) -> None:
+def test_the_server(world: World, memory: Memory, what: str) -> None:
     """Nothing is left of what its users did, but for caches, which are within their bounds."""
-    check_growth(getattr(world, what), world.settle, world.sizes)
+    check_growth(getattr(world, what), world.settle, world.sizes, memory)
 
 
 class Counter(Receiver):
@@ -270,7 +274,7 @@ class Counter(Receiver):
         self.count += 1
 
 
-def test_the_client(world: World, traced: None, new_client: NewClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_client(world: World, memory: Memory, new_client: NewClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that is used, cut off, logged out and in again for long is as large as before."""
     monkeypatch.setattr(inbox, "MAX_RECENT", RECENT)
     counter = Counter()
@@ -308,4 +312,4 @@ def test_the_client(world: World, traced: None, new_client: NewClient, monkeypat
         wait_until(lambda: not (world.server.store._delivered or world.server.store._indexing._unindexed_count))
         wait_until(lambda: not inside._callbacks._calls)
 
-    check_growth(a_round, settle, sizes)
+    check_growth(a_round, settle, sizes, memory)

@@ -112,9 +112,9 @@ def test_a_service_that_raises(start_server: StartServer, monkeypatch: pytest.Mo
     register(server.port, "alice")
     table: Any = server.dispatcher._services._table
     logged: list[str] = []
-    monkeypatch.setattr("jelly.queue_dispatch.log_failure", lambda log, error: logged.append(repr(error)))
+    monkeypatch.setattr("jelly.queue_dispatch.log_failure", lambda _, error: logged.append(repr(error)))
     with logged_in(server.port, "alice") as alice:
-        works, table[OWN_PROFILE] = table[OWN_PROFILE], lambda session, request: 1 // 0
+        works, table[OWN_PROFILE] = table[OWN_PROFILE], lambda *_: 1 // 0
         reply = alice.call(OWN_PROFILE)
         assert (reply.status, reply.error) == (SERVER_ERROR, "internal")
         table[OWN_PROFILE] = works
@@ -132,14 +132,14 @@ def test_a_service_that_raises_at_any_stage(
         raise ZeroDivisionError
 
     outcomes: dict[str, Any] = {
-        "at once": lambda session, request: fail(),
-        "while hashing": lambda session, request: CpuTask(fail),
-        "while writing": lambda session, request: Write(ADD_FRIEND, fail, fail),
-        "after the commit": lambda session, request: Write(ADD_FRIEND, lambda dao: None, fail),
+        "at once": lambda *_: fail(),
+        "while hashing": lambda *_: CpuTask(fail),
+        "while writing": lambda *_: Write(ADD_FRIEND, fail, fail),
+        "after the commit": lambda *_: Write(ADD_FRIEND, lambda _: None, fail),
     }
     logged: list[str] = []
     for module in ("queue_dispatch", "store"):
-        monkeypatch.setattr(f"jelly.{module}.log_failure", lambda log, error: logged.append(repr(error)))
+        monkeypatch.setattr(f"jelly.{module}.log_failure", lambda _, error: logged.append(repr(error)))
     server = start_server(workers=1, classic_gap=0)
     register(server.port, "alice")
     monkeypatch.setitem(server.dispatcher._services._table, ADD_FRIEND, outcomes[stage])
@@ -155,7 +155,7 @@ def test_a_service_that_raises_at_any_stage(
 def test_a_transport_that_raises(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only its own connection ends: the others of the batch have their answers, and the message comes again."""
     logged: list[str] = []
-    monkeypatch.setattr("jelly.delivery.log_failure", lambda log, error: logged.append(repr(error)))
+    monkeypatch.setattr("jelly.delivery.log_failure", lambda _, error: logged.append(repr(error)))
     server = start_server(classic_gap=0)
     register(server.port, "alice", "bob")
     with logged_in(server.port, "alice") as alice:

@@ -71,6 +71,6 @@ def test_a_fresh_database_heals_the_server(mariadb: PrivateMariaDB, fault: Calla
 
 def test_a_machine_without_mariadb_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the programs the error says which package brings them."""
-    monkeypatch.setattr(shutil, "which", lambda name, path: None)
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     with pytest.raises(MariaDBMissing, match="apt-get install mariadb-server"):
         PrivateMariaDB()

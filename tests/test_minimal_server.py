@@ -230,7 +230,7 @@ def test_answers_overtake_each_other(inside: Inside, monkeypatch: pytest.MonkeyP
     """While a worker is held up before the first answer, another one gives the second."""
     register(inside.port, "alice")
     with logged_in(inside.port, "alice") as alice:
-        hold = inside.hold(lambda client, type: type == CREATE_GROUP, monkeypatch)
+        hold = inside.hold(lambda _, type: type == CREATE_GROUP, monkeypatch)
         alice.send_request(CREATE_GROUP, groupName="team")
         alice.send_request(ADD_MEMBER, groupName="team", member="alice")
         hold.wait_for(1)
@@ -243,7 +243,7 @@ def test_a_receiver_that_does_not_read_stops_all_users(inside: Inside, monkeypat
     """Four messages to one receiver hold all workers; then the queue fills up, and carol is not served."""
     register(inside.port, "alice", "bob", "carol")
     with logged_in(inside.port, "alice") as alice, logged_in(inside.port, "bob") as bob:
-        hold = inside.hold(lambda client, type: client.user == "bob", monkeypatch)
+        hold = inside.hold(lambda client, _: client.user == "bob", monkeypatch)
         with logged_in(inside.port, "carol") as carol:
             for number in range(inside.module.WORKERS):
                 alice.send_message("bob", f"message {number}")
@@ -258,7 +258,7 @@ def test_a_receiver_that_does_not_read_stops_all_users(inside: Inside, monkeypat
             assert carol.receive().status == SUCCESS
             for _ in range(inside.module.WORKERS + inside.module.QUEUE_SIZE):
                 assert alice.receive().status == SUCCESS
-            assert sorted(bob.contents(inside.module.WORKERS + inside.module.QUEUE_SIZE))[-1] == "one more"
+            assert max(bob.contents(inside.module.WORKERS + inside.module.QUEUE_SIZE)) == "one more"
 
 
 def test_what_dies_on_the_way_is_gone(inside: Inside) -> None:

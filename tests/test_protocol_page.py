@@ -18,7 +18,9 @@ from jelly.services import DEFAULT_PAGE, MAX_PAGE
 from jelly.sessions import MAX_UNACKNOWLEDGED, MAX_UNACKNOWLEDGED_BYTES
 
 PAGE = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text(encoding="utf-8")
-BLOCKS = [(kind, text.splitlines()) for kind, text in re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.M | re.S)]
+BLOCKS = [
+    (kind, text.splitlines()) for kind, text in re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+]
 EXAMPLES = [line for kind, lines in BLOCKS if kind == "frame" for line in lines]
 
 FIELDS_OF_A_MESSAGE = ["sender", "receiver", "content", "time"]
@@ -53,7 +55,7 @@ def cells(row: str) -> list[str]:
 def table(heading: str) -> list[list[str]]:
     """The rows of the first table under a heading, without its head."""
     section = PAGE.split(f"# {heading}\n")[1]
-    rows = re.search(r"(?:^\|.*\n)+", section, re.M)
+    rows = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)
     assert rows is not None
     return [cells(row) for row in rows[0].splitlines()[2:]]
 
@@ -237,7 +239,7 @@ def test_the_page_names_nothing_that_the_code_does_not_have() -> None:
 
 def test_every_link_leads_somewhere() -> None:
     """The links within the page are to headings that it has."""
-    headings = re.findall(r"^#+ (.+)$", PAGE, re.M)
+    headings = re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
     assert set(re.findall(r"\]\(#([^)]+)\)", PAGE)) <= anchors
     assert len(anchors) == len(headings)

@@ -1,7 +1,5 @@
 """A message that is sent again with its requestId is stored once and answered again."""
 
-from pathlib import Path
-
 import pytest
 from harness import StartServer
 from test_faults import LineThatBreaks, line_breaks  # noqa: F401 - a fixture
@@ -206,7 +204,7 @@ def test_ids_survive_a_database_that_fails(mariadb: PrivateMariaDB, start_server
         assert stored(server) == ["x", "y"]
 
 
-def test_classic_receivers_see_no_id_of_a_request(tmp_path: Path, start_server: StartServer) -> None:
+def test_classic_receivers_see_no_id_of_a_request(start_server: StartServer) -> None:
     """A notice has the four keys that it always had."""
     port = start_server(classic_gap=0).port
     register(port, "alice", "bob")

@@ -14,13 +14,8 @@ from faults.proxy import Proxy
 from faults.server import HOUR
 
 MOVES = (HOUR, -HOUR, -HOUR, HOUR)
-<<<<<<< HEAD
-LOOK = 0.6
-"""Seconds in which the server's watchdog has looked at every connection."""
-=======
 CHECK_SECONDS = 0.6
 """Seconds in which the server checks every connection at least once."""
->>>>>>> w-chat
 
 
 @contextlib.contextmanager
