@@ -16,21 +16,21 @@ class RateLimit:
     def __init__(self, rate: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = float(rate)
         self._clock = clock
-        self._lock = threading.Lock()  # guards _allowances
-        self._allowances: OrderedDict[str, tuple[float, float]] = OrderedDict()  # how many messages, as of when
+        self._lock = threading.Lock()  # guards _buckets
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # how many messages, as of when
 
-    def takes(self, user: str) -> bool:
+    def try_acquire(self, user: str) -> bool:
         """Whether this user may send one more message now; if so, it counts."""
         with self._lock:
             now = self._clock()
-            while self._allowances and next(iter(self._allowances.values()))[1] <= now - 1.0:
-                self._allowances.popitem(last=False)
-            allowance, at = self._allowances.get(user, (self._rate, now))
+            while self._buckets and next(iter(self._buckets.values()))[1] <= now - 1.0:
+                self._buckets.popitem(last=False)
+            allowance, at = self._buckets.get(user, (self._rate, now))
             allowance = min(self._rate, allowance + (now - at) * self._rate)
             is_taken = allowance >= 1
-            self._allowances[user] = allowance - is_taken, now
-            self._allowances.move_to_end(user)  # the one who tried longest ago stands first
+            self._buckets[user] = allowance - is_taken, now
+            self._buckets.move_to_end(user)  # the one who tried longest ago stands first
             return is_taken
 
     def __len__(self) -> int:
-        return len(self._allowances)
+        return len(self._buckets)

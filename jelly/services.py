@@ -333,7 +333,7 @@ class Services:
         return Answer(response(Type.HISTORY, {"username": request.username, "messages": past, "more": more}))
 
     def _check_rate(self, user: str) -> None:
-        if not self._rate.takes(user):
+        if not self._rate.try_acquire(user):
             raise Refused(ErrorCode.RATE_LIMITED)
 
     # --- groups -----------------------------------------------------------------------------------------

@@ -636,7 +636,7 @@ def test_the_allowance_comes_back(slow: JellyServer) -> None:
     """After a while as many messages are taken as belong to it, and never more than a second's worth."""
     with logged_in(slow.port, "alice") as alice:
         for seconds, count in ((0, 5), (1, 5), (100, 5), (0.45, 2)):
-            allowances = slow.dispatcher._services._rate._allowances
+            allowances = slow.dispatcher._services._rate._buckets
             if "alice" in allowances:
                 allowance, at = allowances["alice"]
                 allowances["alice"] = allowance, at - seconds
