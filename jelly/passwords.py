@@ -59,13 +59,13 @@ class LoginGuard:
     oldest pair is forgotten, so that a flood of invented names costs no memory.
     """
 
-    WINDOW = 15 * 60.0
-    FREE = 5
-    MOST = 10
+    WINDOW_SECONDS = 15 * 60.0
+    FREE_FAILURES = 5
+    MAX_FAILURES = 10
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, most: int = 10_000) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, max_pairs: int = 10_000) -> None:
         self._clock = clock
-        self._most = most
+        self._max_pairs = max_pairs
         self._lock = threading.Lock()  # guards _failures
         # Ordered, because a plain dict finds its oldest key by walking over all that were deleted before it.
         self._failures: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
@@ -73,27 +73,27 @@ class LoginGuard:
     def is_locked(self, username: str, address: str) -> bool:
         """Whether this account may not be tried from this address now."""
         with self._lock:
-            return len(self._recent(username, address)) >= self.MOST
+            return len(self._recent_failures(username, address)) >= self.MAX_FAILURES
 
-    def failed(self, username: str, address: str) -> float:
+    def record_failure(self, username: str, address: str) -> float:
         """Note a failed login; return after how many seconds it is to be answered."""
         with self._lock:
-            failures = self._recent(username, address)
+            failures = self._recent_failures(username, address)
             failures.append(self._clock())
             self._failures[username, address] = failures
             self._failures.move_to_end((username, address))
-            if len(self._failures) > self._most:
+            if len(self._failures) > self._max_pairs:
                 self._failures.popitem(last=False)
-            surplus = len(failures) - self.FREE
+            surplus = len(failures) - self.FREE_FAILURES
             return 0.0 if surplus <= 0 else 2.0 ** (surplus - 1)
 
-    def succeeded(self, username: str, address: str) -> None:
+    def record_success(self, username: str, address: str) -> None:
         """Forget the failures: the account's owner is here."""
         with self._lock:
             self._failures.pop((username, address), None)
 
-    def _recent(self, username: str, address: str) -> deque[float]:
+    def _recent_failures(self, username: str, address: str) -> deque[float]:
         failures = self._failures.get((username, address)) or deque()
-        while failures and failures[0] <= self._clock() - self.WINDOW:
+        while failures and failures[0] <= self._clock() - self.WINDOW_SECONDS:
             failures.popleft()
         return failures

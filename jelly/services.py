@@ -185,9 +185,9 @@ class Services:
             right = passwords.verify_password(request.password, stored or self._nobody)
             if stored is None or not right:
                 answer = self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
-                seconds = self._guard.failed(username, address)
+                seconds = self._guard.record_failure(username, address)
                 return DelayedAnswer(answer, seconds) if seconds else answer
-            self._guard.succeeded(username, address)
+            self._guard.record_success(username, address)
             return self._enter_with_new_token(session, request, stored)
 
         return CpuTask(slow)

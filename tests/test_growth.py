@@ -219,7 +219,7 @@ def world(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(indexing, "INDEX_DELAY", 0.05)
     monkeypatch.setattr(send_queue, "CONFIRM_DELAY_MAX", 0.1)
     server = start_server(classic_gap=0, message_rate=100_000)
-    server.dispatcher._services._guard._most = FAILED
+    server.dispatcher._services._guard._max_pairs = FAILED
     server.groups._most = MEMBERS
     return World(server)
 

@@ -594,7 +594,7 @@ def test_another_address_is_not_locked_out(start_server: StartServer) -> None:
     server = start_server()
     register(server.port, "alice")
     for _ in range(10):
-        guard_of(server).failed("alice", "127.0.0.1")
+        guard_of(server).record_failure("alice", "127.0.0.1")
     assert first_answer(server.port, LOGIN, username="alice", password=PASSWORD).error == "too_many_attempts"
     with Wire(server.port, source="127.0.0.2") as alice:
         assert alice.login("alice").status == SUCCESS
