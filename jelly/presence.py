@@ -21,52 +21,52 @@ class Presence:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._lists: dict[str, set[str]] = {}  # of each modern user who is online
+        self._friend_lists: dict[str, set[str]] = {}  # of each modern user who is online
         self._watchers: dict[str, set[str]] = {}  # the same, from the friend to those who have it on their list
-        self._online: set[str] = set()  # as it was told last
+        self._announced_online: set[str] = set()  # as it was told last
 
-    def entered(self, user: str, friends: Iterable[str] | None) -> None:
+    def user_logged_in(self, user: str, friends: Iterable[str] | None) -> None:
         """A user has logged in, with this list; None for a classic client, which is told nothing."""
-        self._forget(user)
+        self._drop_friend_list(user)
         if friends is not None:
-            self._lists[user] = set()
+            self._friend_lists[user] = set()
             for friend in friends:
                 self.add_friend(user, friend)
         self.refresh(user)
 
     def add_friend(self, user: str, friend: str) -> None:
         """A user has put another one on the own list."""
-        if user in self._lists:
-            self._lists[user].add(friend)
+        if user in self._friend_lists:
+            self._friend_lists[user].add(friend)
             self._watchers.setdefault(friend, set()).add(user)
 
     def remove_friend(self, user: str, friend: str) -> None:
         """A user has taken another one off the own list."""
-        if user in self._lists:
-            self._lists[user].discard(friend)
-            self._unwatch(user, friend)
+        if user in self._friend_lists:
+            self._friend_lists[user].discard(friend)
+            self._remove_watcher(user, friend)
 
-    def was_told_online(self, user: str) -> bool:
+    def is_announced_online(self, user: str) -> bool:
         """Whether a user is online as far as anybody was told."""
-        return user in self._online
+        return user in self._announced_online
 
     def refresh(self, user: str) -> None:
         """See whether a user is online, and tell who wants to know if that is news."""
         is_online = self._sessions.get(user) is not None
         if not is_online:
-            self._forget(user)
-        if is_online == (user in self._online):
+            self._drop_friend_list(user)
+        if is_online == (user in self._announced_online):
             return
-        (self._online.add if is_online else self._online.discard)(user)
+        (self._announced_online.add if is_online else self._announced_online.discard)(user)
         watchers = self._watchers.get(user, set()) - {user}
         if watchers:
             self._sessions.tell(watchers, system(Event.PRESENCE, friend=user, online=is_online))
 
-    def _forget(self, user: str) -> None:
-        for friend in self._lists.pop(user, ()):
-            self._unwatch(user, friend)
+    def _drop_friend_list(self, user: str) -> None:
+        for friend in self._friend_lists.pop(user, ()):
+            self._remove_watcher(user, friend)
 
-    def _unwatch(self, user: str, friend: str) -> None:
+    def _remove_watcher(self, user: str, friend: str) -> None:
         watchers = self._watchers.get(friend, set())
         watchers.discard(user)
         if not watchers:

@@ -257,7 +257,7 @@ class Services:
                 old.transport.close()
         if session.transport.is_closed:
             self._sessions.detach(session)  # the client has left meanwhile, and its reader found nobody to detach
-        self._presence.entered(request.username, friends)
+        self._presence.user_logged_in(request.username, friends)
         self._delivery.begin(session)
         return features
 
@@ -480,7 +480,7 @@ class Services:
             return answer(lambda friend: self._sessions.get(friend) is not None)
         # Presence notices go on where this list ends. So it is made where they are, on the store thread, and of
         # what they told: else it might be older than a notice before it, or so new that no notice takes it back.
-        return Write(Type.ALL_FRIENDS, lambda _: None, lambda _: answer(self._presence.was_told_online))
+        return Write(Type.ALL_FRIENDS, lambda _: None, lambda _: answer(self._presence.is_announced_online))
 
     def update_profile(self, session: Session, request: messages.UpdateProfile) -> Outcome:
         """Change what one says about oneself, or the password, which revokes every token."""
