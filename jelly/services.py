@@ -91,7 +91,7 @@ class Services:
         self._rate = RateLimit(policy.message_rate)
         # Compared with when there is no such user, so that a wrong name takes as long as a wrong password.
         self._nobody = passwords.hash_password("", policy.password_cost)
-        self._table: Mapping[int, Callable[[Session, Any], Outcome]] = {
+        self._handlers: Mapping[int, Callable[[Session, Any], Outcome]] = {
             Type.LOGIN: self.login,
             Type.REGISTER: self.register,
             Type.LOGOUT: self.logout,
@@ -116,25 +116,25 @@ class Services:
     def serve(self, session: Session, frame: Frame) -> Outcome:
         """What becomes of one frame. Raises nothing but StoreError, unless there is a bug."""
         try:
-            service = self._service(session, frame)
+            handler = self._handler(session, frame)
             request = messages.parse_request(frame.type, frame.body)
             actor = request.actor
             if actor != session.user and session.user is not None and actor is not None:
                 raise Refused(ErrorCode.NOT_YOURSELF)
-            return service(session, request)
+            return handler(session, request)
         except Refused as error:
             return self.refused(session, frame.type, error)
 
-    def _service(self, session: Session, frame: Frame) -> Callable[[Session, Any], Outcome]:
+    def _handler(self, session: Session, frame: Frame) -> Callable[[Session, Any], Outcome]:
         """The method for a frame. Raises Refused if the session may not ask for that now."""
         if frame.sign != Sign.REQUEST:
             raise Refused(ErrorCode.MALFORMED_FRAME, "Clients may send requests only: the sign must be 0x01.")
-        service = self._table.get(frame.type)
-        if service is None or (frame.type == Type.HISTORY and session.user is not None and session.window is None):
+        handler = self._handlers.get(frame.type)
+        if handler is None or (frame.type == Type.HISTORY and session.user is not None and session.window is None):
             raise Refused(ErrorCode.UNKNOWN_TYPE)  # HISTORY exists only for sessions that were granted "ack"
         if (session.user is None) != (frame.type in BEFORE_LOGIN):
             raise Refused(ErrorCode.NOT_LOGGED_IN if session.user is None else ErrorCode.ALREADY_LOGGED_IN)
-        return service
+        return handler
 
     def refused(self, session: Session, type: int, error: Refused) -> Answer:
         """The answer to a request that was refused.
