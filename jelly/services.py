@@ -90,7 +90,7 @@ class Services:
         self._known_users: set[str] = set()
         self._rate = RateLimit(policy.message_rate)
         # Compared with when there is no such user, so that a wrong name takes as long as a wrong password.
-        self._nobody = passwords.hash_password("", policy.password_cost)
+        self._dummy_hash = passwords.hash_password("", policy.password_cost)
         self._handlers: Mapping[int, Callable[[Session, Any], Outcome]] = {
             Type.LOGIN: self.login,
             Type.REGISTER: self.register,
@@ -182,7 +182,7 @@ class Services:
         def slow() -> Outcome:
             if self._guard.is_locked(username, address):  # those who waited with us may have filled the measure
                 raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
-            right = passwords.verify_password(request.password, stored or self._nobody)
+            right = passwords.verify_password(request.password, stored or self._dummy_hash)
             if stored is None or not right:
                 answer = self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
                 seconds = self._guard.record_failure(username, address)
@@ -194,7 +194,7 @@ class Services:
 
     def _wrong_credentials(self, session: Session) -> Answer:
         """The answer for a name that nobody can have, in the time that any other takes."""
-        passwords.verify_password("", self._nobody)
+        passwords.verify_password("", self._dummy_hash)
         return self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
 
     def _enter_with_new_token(self, session: Session, request: messages.Login, password_hash: str) -> Write:
