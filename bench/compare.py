@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.runs import Bench, Result
+from bench.runs import Result, Runner
 from bench.scenarios import Scenario
 from bench.table import NOTHING, markdown, numbers
 from faults.process import ROOT
@@ -45,13 +45,13 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def compare(
-    bench: Bench, root: Path, scenarios: Sequence[Scenario], databases: Sequence[str], rounds: int
+    runner: Runner, root: Path, scenarios: Sequence[Scenario], databases: Sequence[str], rounds: int
 ) -> tuple[str, list[Result]]:
     """Run all scenarios `rounds` times with this server and with the one in `root`.
 
     Return a table of ratios, and all results.
     """
-    other = dataclasses.replace(bench, root=root)
+    other = dataclasses.replace(runner, root=root)
     rows: list[tuple[str, ...]] = []
     everything: list[Result] = []
     for scenario in scenarios:
@@ -59,7 +59,7 @@ def compare(
             here: list[Result] = []
             there: list[Result] = []
             for number in range(rounds):
-                turns = [(bench, here), (other, there)]
+                turns = [(runner, here), (other, there)]
                 for version, results in turns if number % 2 == 0 else turns[::-1]:
                     results.append(version.run(scenario, database))
             rows += _rows(here, there)

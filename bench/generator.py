@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bench.clients import Loop
+from bench.clients import EventLoop
 from bench.meter import Meter
 from bench.scenarios import Field, NotRun, parse, raise_file_limit
 from bench.soak import soak
@@ -38,7 +38,7 @@ def run(job: Job) -> Iterator[dict[str, Any]]:
     Yield its results one by one, and at the end `problems` (empty if there are none).
     """
     problems: list[str] = []
-    field = Field(Loop(), job.port, Meter(job.server, job.database, job.by_thread), job.seconds, problems)
+    field = Field(EventLoop(), job.port, Meter(job.server, job.database, job.by_thread), job.seconds, problems)
     try:
         if job.scenario == "soak":
             yield from (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench import thread_names
 from bench.meter import Thread
-from bench.runs import Bench, figure_of
+from bench.runs import Runner, figure_of
 from bench.scenarios import Figure, Scenario
 from bench.table import NOTHING
 
@@ -16,17 +16,17 @@ WIDTH = 40
 BAR = "█"
 
 
-def profile(bench: Bench, scenario: Scenario, database: str) -> str:
+def profile(runner: Runner, scenario: Scenario, database: str) -> str:
     """Run a scenario on a server that names its threads; return a text chart for each figure.
 
     Raises RuntimeError.
     """
     with tempfile.TemporaryDirectory(prefix="jelly-profile-") as directory:
         path = Path(directory) / "threads"
-        with bench.serve(
+        with runner.serve(
             database, *scenario.server_arguments, launch=("-m", "bench.thread_names"), **{thread_names.FILE: str(path)}
         ) as server:
-            pieces = list(bench.generate(server, database, scenario=scenario.name, by_thread=True))
+            pieces = list(runner.generate(server, database, scenario=scenario.name, by_thread=True))
             names = {int(number): name for number, name in json.loads(path.read_text()).items()}
     for piece in pieces:
         if wrong := piece.get("problems") or piece.get("not_run"):
@@ -77,8 +77,8 @@ def role_of(name: str) -> str:
     return name.removeprefix("jelly-").partition("_")[0].split("-")[0]
 
 
-def pictures(bench: Bench, scenarios: list[Scenario], databases: list[str]) -> Iterator[str]:
+def pictures(runner: Runner, scenarios: list[Scenario], databases: list[str]) -> Iterator[str]:
     """Yield a chart for each scenario on each database. Raises RuntimeError."""
     for scenario in scenarios:
         for database in databases:
-            yield profile(bench, scenario, database)
+            yield profile(runner, scenario, database)

@@ -31,7 +31,7 @@ class Result:
 
 
 @dataclass
-class Bench:
+class Runner:
     """The setting in which scenarios run. `root`: the checkout of the server."""
 
     mariadb: PrivateMariaDB | None
@@ -102,7 +102,7 @@ def figure_of(piece: dict[str, Any]) -> Figure:
 
 
 @contextlib.contextmanager
-def opened(databases: Sequence[str], seconds: float) -> Iterator[Bench]:
+def open_runner(databases: Sequence[str], seconds: float) -> Iterator[Runner]:
     """Yield a Bench, with a private MariaDB server if it is wanted and installed."""
     with contextlib.ExitStack() as stack:
         mariadb, missing = None, ""
@@ -114,4 +114,4 @@ def opened(databases: Sequence[str], seconds: float) -> Iterator[Bench]:
             except MariaDBMissing as error:
                 missing = f"MariaDB is left out: {error}"
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="jelly-bench-"))
-        yield Bench(mariadb, missing, Path(directory), seconds)
+        yield Runner(mariadb, missing, Path(directory), seconds)

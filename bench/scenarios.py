@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from bench.clients import (
-    Loop,
-    Opening,
+    Connection,
+    EventLoop,
     Receiver,
     Sender,
     call,
@@ -25,7 +25,7 @@ from bench.clients import (
     token_of,
 )
 from bench.meter import Meter, Usage
-from bench.verify import Channel, Inbox
+from bench.verify import Channel, DeliveryChecker
 from jelly.codec import Type
 
 DRAIN = 30.0
@@ -33,7 +33,7 @@ DRAIN = 30.0
 WARM_UP = 0.2
 """The fraction of the measured time for which a scenario runs before the measurement."""
 GROUP = "team"
-AT_ONCE = 16
+CONCURRENT_LOGINS = 16
 """How many logins run at the same time."""
 SPARE_FILES = 100
 
@@ -70,12 +70,12 @@ class NotRun(Exception):
 class Field:
     """The context in which a scenario runs: a server, and an event loop with clients."""
 
-    loop: Loop
+    loop: EventLoop
     port: int
     meter: Meter
     seconds: float
     problems: list[str]
-    _sockets: list[Opening] = field(default_factory=list)
+    _sockets: list[Connection] = field(default_factory=list)
 
     def users(self, prefix: str, count: int) -> list[str]:
         """Register accounts and return their names."""
@@ -83,19 +83,19 @@ class Field:
         register_all(self.loop, self.port, names)
         return names
 
-    def log_in(self, names: Sequence[str]) -> list[Opening]:
+    def log_in(self, names: Sequence[str]) -> list[Connection]:
         """Log in as each user. The connections stay open until the end of the scenario."""
         opened = log_in_all(self.loop, self.port, names)
         self._sockets += opened
         return opened
 
-    def keep(self, opened: Sequence[Opening]) -> None:
+    def keep(self, opened: Sequence[Connection]) -> None:
         """Close these connections at the end of the scenario."""
         self._sockets += opened
 
     def close(self) -> None:
-        for opening in self._sockets:
-            opening.socket.close()
+        for connection in self._sockets:
+            connection.socket.close()
         self.loop.close()
 
     def measure(self, name: str, senders: Sequence[Sender], receivers: Sequence[Receiver], under_way: int) -> Figure:
@@ -114,41 +114,41 @@ class Field:
         busy = sum(sender.busy for sender in senders)
         return Figure(name, len(delays), delays, usage=usage, note=f"{busy} times SERVER_BUSY" if busy else "")
 
-    def drain(self, senders: Sequence[Sender], inboxes: Sequence[Inbox]) -> None:
+    def drain(self, senders: Sequence[Sender], checkers: Sequence[DeliveryChecker]) -> None:
         """Wait until all messages are answered and have arrived, and check that none is missing."""
         if not self.loop.run(lambda: all(s.is_idle for s in senders), DRAIN):
             self.problems.append("unanswered: requests got no answer")
-        self.loop.run(lambda: all(inbox.is_complete for inbox in inboxes), DRAIN)
+        self.loop.run(lambda: all(checker.is_complete for checker in checkers), DRAIN)
         self.loop.run_for(0)  # a duplicate may arrive last
-        for inbox in inboxes:
-            inbox.finish()
+        for checker in checkers:
+            checker.finish()
 
 
 def pairs(at: Field, count: int, under_way: int) -> Iterator[Figure]:
     """`count` users each send to one other user, with `under_way` unanswered messages."""
     names, partners = at.users("from", count), at.users("to", count)
     channels = [Channel(*pair) for pair in zip(names, partners, strict=True)]
-    inboxes = [Inbox(channel, at.problems) for channel in channels]
-    receivers = [Receiver(at.loop, o, inbox) for o, inbox in zip(at.log_in(partners), inboxes, strict=True)]
+    checkers = [DeliveryChecker(channel, at.problems) for channel in channels]
+    receivers = [Receiver(at.loop, o, checker) for o, checker in zip(at.log_in(partners), checkers, strict=True)]
     senders = [Sender(at.loop, o, [channel]) for o, channel in zip(at.log_in(names), channels, strict=True)]
     title = f"{count} pair{'s' if count > 1 else ''}, {under_way} under way"
     yield at.measure(title, senders, receivers, under_way)
-    at.drain(senders, inboxes)
+    at.drain(senders, checkers)
 
 
 def group(at: Field, size: int, under_way: int) -> Iterator[Figure]:
     """One member sends to a group in which all members are online."""
     creator, *members = at.users("member", size)
-    [opening] = at.log_in([creator])
-    call(opening.socket, request(Type.CREATE_GROUP, username=creator, groupName=GROUP))
+    [connection] = at.log_in([creator])
+    call(connection.socket, request(Type.CREATE_GROUP, username=creator, groupName=GROUP))
     for member in members:
-        call(opening.socket, request(Type.ADD_MEMBER, username=creator, groupName=GROUP, member=member))
+        call(connection.socket, request(Type.ADD_MEMBER, username=creator, groupName=GROUP, member=member))
     channel = Channel(creator, GROUP, Type.GROUP_MESSAGE)
-    inboxes = [Inbox(channel, at.problems) for _ in members]
-    receivers = [Receiver(at.loop, o, inbox) for o, inbox in zip(at.log_in(members), inboxes, strict=True)]
-    sender = Sender(at.loop, opening, [channel])
+    checkers = [DeliveryChecker(channel, at.problems) for _ in members]
+    receivers = [Receiver(at.loop, o, checker) for o, checker in zip(at.log_in(members), checkers, strict=True)]
+    sender = Sender(at.loop, connection, [channel])
     yield at.measure(f"group of {size}, {under_way} under way", [sender], receivers, under_way)
-    at.drain([sender], inboxes)
+    at.drain([sender], checkers)
 
 
 def offline(at: Field, users: int, messages: int) -> Iterator[Figure]:
@@ -157,9 +157,9 @@ def offline(at: Field, users: int, messages: int) -> Iterator[Figure]:
     names = at.users("from", min(10, users))
     channels = [Channel(names[number % len(names)], receiver) for number, receiver in enumerate(receivers)]
     senders = []
-    for number, opening in enumerate(at.log_in(names)):
+    for number, connection in enumerate(at.log_in(names)):
         own = channels[number :: len(names)]
-        senders.append(Sender(at.loop, opening, own, limit=len(own) * messages))
+        senders.append(Sender(at.loop, connection, own, limit=len(own) * messages))
     at.meter.begin()
     for sender in senders:
         sender.send(16)
@@ -170,16 +170,16 @@ def offline(at: Field, users: int, messages: int) -> Iterator[Figure]:
     answers = [delay for sender in senders for delay in sender.answer_times]
     title = f"{total:,} messages for {users} user{'s' if users > 1 else ''} away"
     yield Figure(f"{title}: stored", total, answers, usage=usage, note="latency: until SUCCESS")
-    inboxes = [Inbox(channel, at.problems) for channel in channels]
+    checkers = [DeliveryChecker(channel, at.problems) for channel in channels]
     at.meter.begin()
     started = time.monotonic()
     logged_in = at.log_in(receivers)
-    readers = [Receiver(at.loop, o, i, since=started) for o, i in zip(logged_in, inboxes, strict=True)]
-    at.loop.run(lambda: all(inbox.is_complete for inbox in inboxes), DRAIN + total / 500)
+    readers = [Receiver(at.loop, o, i, since=started) for o, i in zip(logged_in, checkers, strict=True)]
+    at.loop.run(lambda: all(checker.is_complete for checker in checkers), DRAIN + total / 500)
     usage = at.meter.end()
     delays = [delay for reader in readers for delay in reader.delays]
     yield Figure(f"{title}: delivered", len(delays), delays, usage=usage, note="latency: from the first login")
-    at.drain(senders, inboxes)
+    at.drain(senders, checkers)
 
 
 def logins(at: Field, cost: int, users: int) -> Iterator[Figure]:
@@ -188,7 +188,7 @@ def logins(at: Field, cost: int, users: int) -> Iterator[Figure]:
     at.meter.begin()
     end = time.monotonic() + at.seconds
     frames = itertools.takewhile(lambda _: time.monotonic() < end, map(login, itertools.cycle(names)))
-    opened = open_all(at.loop, at.port, frames, min(AT_ONCE, users))
+    opened = open_all(at.loop, at.port, frames, min(CONCURRENT_LOGINS, users))
     usage = at.meter.end()
     at.keep(opened)
     note = f"scrypt at cost {cost}; latency: until the answer"
@@ -203,12 +203,12 @@ def reconnects(at: Field, count: int) -> Iterator[Figure]:
     names = at.users("user", count)
     logged_in = log_in_all(at.loop, at.port, names)
     frames = [
-        request(Type.RECONNECT, username=name, token=token_of(opening), features=["ack"])
-        for name, opening in zip(names, logged_in, strict=True)
+        request(Type.RECONNECT, username=name, token=token_of(connection), features=["ack"])
+        for name, connection in zip(names, logged_in, strict=True)
     ]
     at.meter.begin()
-    for opening in logged_in:
-        opening.socket.close()
+    for connection in logged_in:
+        connection.socket.close()
     opened = open_all(at.loop, at.port, frames, count)
     usage = at.meter.end()
     at.keep(opened)

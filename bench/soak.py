@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from bench.clients import PASSWORD, Loop, Opening, call, frames_of, login, open_all, request, token_of
+from bench.clients import PASSWORD, Connection, EventLoop, call, frames_of, login, open_all, request, token_of
 from bench.meter import Meter
 from jelly.codec import Sign, Status, Type
 
@@ -32,12 +32,12 @@ class Crew:
     """
 
     def __init__(self, number: int, port: int) -> None:
-        self._loop = Loop()
+        self._loop = EventLoop()
         self._port = port
         self._number = number
         self._random = random.Random(number)
         self._numbers = itertools.count()
-        self._users: list[tuple[str, Opening]] = []
+        self._users: list[tuple[str, Connection]] = []
         self._kinds = (
             [self.write] * 10
             + [self.look] * 4
@@ -55,8 +55,8 @@ class Crew:
             self._random.choice(self._kinds)()
 
     def close(self) -> None:
-        for _, opening in self._users:
-            opening.socket.close()
+        for _, connection in self._users:
+            connection.socket.close()
         self._loop.close()
 
     def write(self) -> None:
@@ -108,11 +108,11 @@ class Crew:
     def log_in_again(self) -> None:
         """Log in, log out, and log in again."""
         place, name = self._leave()
-        opening = self._open(login(name))
-        opening.socket.sendall(request(Type.LOGOUT, username=name, token=token_of(opening)))
-        while opening.socket.recv(1 << 16):
+        connection = self._open(login(name))
+        connection.socket.sendall(request(Type.LOGOUT, username=name, token=token_of(connection)))
+        while connection.socket.recv(1 << 16):
             pass
-        opening.socket.close()
+        connection.socket.close()
         self.operations += 1
         self._users[place] = name, self._open(login(name))
 
@@ -124,36 +124,36 @@ class Crew:
     def _leave(self) -> tuple[int, str]:
         """Cut the connection of a random user; return the user's index and name."""
         place = self._random.randrange(CREW)
-        name, opening = self._users[place]
-        opening.socket.close()
+        name, connection = self._users[place]
+        connection.socket.close()
         return place, name
 
-    def _new_user(self) -> tuple[str, Opening]:
+    def _new_user(self) -> tuple[str, Connection]:
         name = f"user{self._number}-{next(self._numbers)}"
         self._open(request(Type.REGISTER, username=name, password=PASSWORD)).socket.close()
         return name, self._open(login(name))
 
-    def _open(self, frame: bytes) -> Opening:
+    def _open(self, frame: bytes) -> Connection:
         self.operations += 1
-        [opening] = open_all(self._loop, self._port, [frame])
-        return opening
+        [connection] = open_all(self._loop, self._port, [frame])
+        return connection
 
-    def _two(self) -> tuple[tuple[str, Opening], tuple[str, Opening]]:
+    def _two(self) -> tuple[tuple[str, Connection], tuple[str, Connection]]:
         first, second = self._random.sample(self._users, 2)
         return first, second
 
-    def _call(self, opening: Opening, type: int, **values: Any) -> None:
-        call(opening.socket, request(type, **values))
+    def _call(self, connection: Connection, type: int, **values: Any) -> None:
+        call(connection.socket, request(type, **values))
         self.operations += 1
 
-    def _acknowledge(self, opening: Opening, text: str) -> None:
+    def _acknowledge(self, connection: Connection, text: str) -> None:
         """Wait for the notice of a message, and acknowledge it."""
-        for frame in frames_of(opening.socket):
+        for frame in frames_of(connection.socket):
             if frame.sign == Sign.NOTICE and frame.type in (Type.PERSON_MESSAGE, Type.GROUP_MESSAGE):
                 notice = json.loads(frame.body)
                 if notice["content"] != text:
                     raise RuntimeError(f"{text!r} was sent, {notice['content']!r} arrived")
-                opening.socket.sendall(request(Type.ACK, id=notice["id"]))
+                connection.socket.sendall(request(Type.ACK, id=notice["id"]))
                 return
             assert frame.status in (Status.NONE, Status.SUCCESS)
 
