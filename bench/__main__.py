@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.compare import NoRevision, checkout, compare
-from bench.profile import pictures
+from bench.profile import charts
 from bench.runs import DATABASES, Result, Runner, open_runner
 from bench.scenarios import GROWTH, PARAMETERS, PROFILED, QUICK, STANDARD, Scenario, parse
 from bench.soak import is_flat
@@ -34,12 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     with open_runner(options.databases, options.seconds) as runner:
         if runner.no_mariadb:
-            _say(runner.no_mariadb)
+            _log(runner.no_mariadb)
         print(head(runner) + ("" if options.soak else f"; {options.seconds:g} s each") + "\n", flush=True)
         try:
-            return _do(runner, options)
+            return _dispatch(runner, options)
         except (NoRevision, RuntimeError) as error:
-            _say(str(error))
+            _log(str(error))
             return 1
 
 
@@ -49,11 +49,11 @@ def head(runner: Runner) -> str:
     return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {machine.describe(runner.mariadb)}; {settings}"
 
 
-def _do(runner: Runner, options: argparse.Namespace) -> int:
+def _dispatch(runner: Runner, options: argparse.Namespace) -> int:
     if options.soak:
         return soak(runner, options.databases, options.soak)
     if options.profile:
-        for text in pictures(runner, options.scenarios, options.databases):
+        for text in charts(runner, options.scenarios, options.databases):
             print(text + "\n", flush=True)
         return 0
     if options.compare:
@@ -66,7 +66,7 @@ def _do(runner: Runner, options: argparse.Namespace) -> int:
 
 def run(runner: Runner, scenario: Scenario, database: str) -> Result:
     """Run a scenario, and report its start on stderr."""
-    _say(f"{scenario.name} on {database}")
+    _log(f"{scenario.name} on {database}")
     return runner.run(scenario, database)
 
 
@@ -95,7 +95,7 @@ def soak(runner: Runner, databases: Sequence[str], operations: int) -> int:
                 if "operations" in piece:
                     memory.append(piece["memory"])
                     rows.append((database, f"{piece['operations']:,}", f"{piece['memory'] / (1 << 20):.1f}"))
-                    _say(" | ".join(rows[-1]))
+                    _log(" | ".join(rows[-1]))
         if not is_flat(memory):
             growing.append(database)
     print(markdown(("database", "operations", "MiB"), rows))
@@ -156,8 +156,8 @@ def _databases(text: str) -> list[str]:
     return names
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.runs import Result, Runner
 from bench.scenarios import Scenario
-from bench.table import NOTHING, markdown, numbers
+from bench.table import NO_VALUE, markdown, numbers
 from faults.process import ROOT
 
 COLUMNS = ("a second", "p50 ms", "p99 ms", "CPU µs each", "database µs each", "MiB")
@@ -72,15 +72,15 @@ def _rows(here: Sequence[Result], there: Sequence[Result]) -> Iterator[tuple[str
     failed = [result for result in (*here, *there) if result.problems or result.not_run]
     if failed:
         why = f"FAILED: {failed[0].problems}" if failed[0].problems else f"not run: {failed[0].not_run}"
-        yield scenario, database, *[NOTHING] * (len(HEAD) - 3), why
+        yield scenario, database, *[NO_VALUE] * (len(HEAD) - 3), why
         return
-    for place, figure in enumerate(here[0].figures):
+    for place, measurement in enumerate(here[0].measurements):
         ours, theirs = _medians(here, place), _medians(there, place)
-        ratios = (f"{ours[column] / theirs[column]:.2f}" if theirs[column] else NOTHING for column in COLUMNS)
-        yield figure.name, database, f"{ours['a second']:,.0f}", f"{theirs['a second']:,.0f}", *ratios
+        ratios = (f"{ours[column] / theirs[column]:.2f}" if theirs[column] else NO_VALUE for column in COLUMNS)
+        yield measurement.name, database, f"{ours['a second']:,.0f}", f"{theirs['a second']:,.0f}", *ratios
 
 
 def _medians(results: Sequence[Result], place: int) -> dict[str, float]:
     """Return the median of each number over all rounds."""
-    rounds = [numbers(result.figures[place]) for result in results]
+    rounds = [numbers(result.measurements[place]) for result in results]
     return {column: statistics.median(each[column] for each in rounds) for column in COLUMNS}

@@ -11,7 +11,7 @@ from bench import soak
 from bench.__main__ import main
 from bench.profile import role_of
 from bench.runs import Result, Runner, open_runner
-from bench.scenarios import STANDARD, Figure, Scenario, parse
+from bench.scenarios import STANDARD, Measurement, Scenario, parse
 from bench.table import HEAD, table
 from bench.verify import Channel, DeliveryChecker, summary
 from faults.mariadb import PrivateMariaDB
@@ -34,11 +34,11 @@ def test_a_scenario(name: str, runner: Runner) -> None:
     """In a tiny form it runs, everything arrives, and the row has all its columns."""
     result = runner.run(parse(name), "memory" if name.startswith("pairs") else "sqlite")
     assert result.problems == result.not_run == ""
-    assert result.figures
-    for figure in result.figures:
-        assert figure.count > 0
-        assert figure.usage is not None
-        assert figure.usage.memory > 1 << 20
+    assert result.measurements
+    for measurement in result.measurements:
+        assert measurement.count > 0
+        assert measurement.usage is not None
+        assert measurement.usage.memory > 1 << 20
     for line in table([result]).splitlines():
         assert line.count("|") == len(HEAD) + 1
 
@@ -64,9 +64,9 @@ def test_on_mariadb(runner: Runner, mariadb: PrivateMariaDB) -> None:
     on_mariadb = Runner(mariadb, "", runner.directory, SECONDS)
     result = on_mariadb.run(parse("pairs-2-1"), "mariadb")
     assert (result.problems, result.not_run) == ("", "")
-    [figure] = result.figures
-    assert figure.usage is not None
-    assert figure.usage.database >= 0
+    [measurement] = result.measurements
+    assert measurement.usage is not None
+    assert measurement.usage.database >= 0
 
 
 def test_without_mariadb(runner: Runner) -> None:
@@ -135,9 +135,9 @@ def test_a_busy_generator_is_marked(runner: Runner) -> None:
     """A row that may tell more of the generator than of the server says so."""
     result = runner.run(parse("pairs-1-1"), "memory")
     assert "(!)" not in table([result])
-    [figure] = result.figures
-    assert figure.usage is not None
-    figure.usage.generator = figure.usage.seconds * 0.95
+    [measurement] = result.measurements
+    assert measurement.usage is not None
+    measurement.usage.generator = measurement.usage.seconds * 0.95
     assert "95% (!)" in table([result])
 
 
@@ -212,4 +212,4 @@ def test_names() -> None:
     """A scenario is called what it is parsed from."""
     assert parse("pairs-50-16") == Scenario("pairs", (50, 16))
     assert [parse(scenario.name) for scenario in STANDARD] == list(STANDARD)
-    assert Figure("x").to_json()["p50"] == 0.0
+    assert Measurement("x").to_json()["p50"] == 0.0
