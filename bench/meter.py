@@ -58,7 +58,7 @@ class Meter:
         self._before = self._sample()
 
     def stop(self) -> Usage:
-        """Return the usage since `begin`."""
+        """Return the usage since `start`."""
         now, before = self._sample(), self._before
         shared = {number: thread - before.threads[number] for number, thread in now.threads.items()
                   if number in before.threads}  # fmt: skip

@@ -38,7 +38,7 @@ class VirtualUsers:
         self._random = random.Random(number)
         self._numbers = itertools.count()
         self._users: list[tuple[str, Connection]] = []
-        self._operations = (
+        self._choices = (
             [self.send_message] * 10
             + [self.query] * 4
             + [
@@ -50,7 +50,7 @@ class VirtualUsers:
                 self.replace_user,
             ]
         )
-        self.operations = 0
+        self.operation_count = 0
 
     def start(self) -> None:
         """Register and log in the first users."""
@@ -58,8 +58,8 @@ class VirtualUsers:
 
     def work(self, operations: float) -> None:
         """Run operations until their total number reaches `operations`."""
-        while self.operations < operations:
-            self._random.choice(self._operations)()
+        while self.operation_count < operations:
+            self._random.choice(self._choices)()
 
     def close(self) -> None:
         for _, connection in self._users:
@@ -69,9 +69,9 @@ class VirtualUsers:
     def send_message(self) -> None:
         """Send a message to another user, who acknowledges it."""
         (sender, own_connection), (receiver, other_connection) = self._choose_two()
-        text = f"{self.operations} " + "x" * self._random.randrange(200)
+        text = f"{self.operation_count} " + "x" * self._random.randrange(200)
         self._call(own_connection, Type.PERSON_MESSAGE, sender=sender, receiver=receiver, content=text, time=1,
-                   requestId=f"{self.operations}")  # fmt: skip
+                   requestId=f"{self.operation_count}")  # fmt: skip
         self._acknowledge(other_connection, text)
 
     def query(self) -> None:
@@ -84,7 +84,7 @@ class VirtualUsers:
 
     def change_profile(self) -> None:
         (name, own_connection), _ = self._choose_two()
-        self._call(own_connection, Type.UPDATE_PROFILE, username=name, name=f"{name} {self.operations}", age="30")
+        self._call(own_connection, Type.UPDATE_PROFILE, username=name, name=f"{name} {self.operation_count}", age="30")
 
     def add_and_remove_friend(self) -> None:
         """Add a friend, and remove the friend again."""
@@ -96,7 +96,7 @@ class VirtualUsers:
         """Create a group, send a message to it, and disband it."""
         (name, own_connection), (member, other_connection) = self._choose_two()
         group = f"group{self._number}-{next(self._numbers)}"
-        text = f"{self.operations} to all"
+        text = f"{self.operation_count} to all"
         self._call(own_connection, Type.CREATE_GROUP, username=name, groupName=group)
         self._call(own_connection, Type.ADD_MEMBER, username=name, groupName=group, member=member)
         self._call(own_connection, Type.GROUP_MESSAGE, sender=name, receiver=group, content=text, time=1)
@@ -120,7 +120,7 @@ class VirtualUsers:
         while connection.socket.recv(1 << 16):
             pass
         connection.socket.close()
-        self.operations += 1
+        self.operation_count += 1
         self._users[place] = name, self._open(login(name))
 
     def replace_user(self) -> None:
@@ -141,7 +141,7 @@ class VirtualUsers:
         return name, self._open(login(name))
 
     def _open(self, frame: bytes) -> Connection:
-        self.operations += 1
+        self.operation_count += 1
         [connection] = open_all(self._loop, self._port, [frame])
         return connection
 
@@ -151,7 +151,7 @@ class VirtualUsers:
 
     def _call(self, connection: Connection, type: int, **values: Any) -> None:
         call(connection.socket, request(type, **values))
-        self.operations += 1
+        self.operation_count += 1
 
     def _acknowledge(self, connection: Connection, text: str) -> None:
         """Wait for the notice of a message, and acknowledge it."""
@@ -167,15 +167,15 @@ class VirtualUsers:
 
 def soak(port: int, meter: Meter, operations: int) -> Iterator[tuple[int, int]]:
     """Run `operations` operations. After each tenth, yield their number and the memory in bytes."""
-    threads = [VirtualUsers(number, port) for number in range(THREADS)]
+    user_groups = [VirtualUsers(number, port) for number in range(THREADS)]
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(VirtualUsers.start, threads))
+        list(pool.map(VirtualUsers.start, user_groups))
         for step in range(1, STEPS + 1):
             list(
                 pool.map(
-                    lambda users, share: users.work(share), threads, [operations * step / STEPS / THREADS] * THREADS
+                    lambda users, share: users.work(share), user_groups, [operations * step / STEPS / THREADS] * THREADS
                 )
             )
-            yield sum(users.operations for users in threads), meter.memory()
-    for users in threads:
+            yield sum(users.operation_count for users in user_groups), meter.memory()
+    for users in user_groups:
         users.close()
