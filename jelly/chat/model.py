@@ -202,7 +202,7 @@ class Conversation:
         return added[::-1]
 
     def _has_room_above(self, line: Line) -> bool:
-        """Return False if lines were dropped, even if `line` would fit: it would leave a hole."""
+        """Return False if lines were dropped, even if `line` would fit: it would leave a gap."""
         is_full = len(self.lines) >= MAX_LINES or self.character_count + len(line.text) > MAX_CHARACTERS
         return self.history_state is not HistoryState.TRUNCATED and not is_full
 
