@@ -238,7 +238,7 @@ class Sender:
     def _read(self) -> None:
         data = receive(self._socket)
         count = len(data) // HEADER.size
-        if data != self._success * count or self._decoder.has_part:
+        if data != self._success * count or self._decoder.has_incomplete_frame:
             self._read_slowly(data)
             return
         for _ in range(count):

@@ -17,21 +17,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jelly import cli, database, delivery, passwords, tcp
+from jelly import cli, delivery, engines, passwords, tcp
 from jelly.connection import Connection
 from jelly.dao import Dao
-from jelly.database import Link
+from jelly.database import DatabaseConnection
 from jelly.errors import StoreError
-from jelly.outbox import Outbox
 from jelly.queue_dispatch import Dispatcher, RequestQueue
+from jelly.send_queue import SendQueue
 from jelly.server import JellyServer
 from jelly.services import Services
-from jelly.sessions import Session
+from jelly.sessions import Notice, Response, Session
 from jelly.store import Store
-from jelly.watch import Watch
+from jelly.watchdog import Watchdog
 
 # The patches are as short as they can be, and what they replace has types of its own.
 # mypy: disable-error-code="method-assign,assignment,return-value"
@@ -48,38 +49,37 @@ HASH_LOG = "FAULTS_HASH_LOG"
 
 def answers_early() -> None:
     """The store answers messages up to 50 ms before it commits them."""
-    begin = Link._begin
-    open_since: dict[Link, float] = {}
+    open_since: dict[DatabaseConnection, float] = {}
 
     @contextlib.contextmanager
-    def transaction(self: Link) -> Iterator[None]:
+    def transaction(self: DatabaseConnection) -> Iterator[None]:
         if self not in open_since:
-            begin(self)
+            self._with_retry(self._engine.begin)
             open_since[self] = time.monotonic()
         self._in_transaction = True
         try:
             yield
             if time.monotonic() - open_since[self] > LATE_COMMIT or not _has_messages.pop(self, False):
-                self._connection.commit()
+                self._raw.commit()
                 del open_since[self]
         except BaseException:
             open_since.pop(self, None)
-            self._roll_back()
+            self._rollback()
             raise
         finally:
             self._in_transaction = False
 
-    Link.transaction = transaction
+    DatabaseConnection.transaction = transaction
     _note_messages()
 
 
 def ignores_failures() -> None:
     """The store treats a failed transaction as committed."""
-    transaction = Link.transaction
+    transaction = DatabaseConnection.transaction
 
     class Blind(contextlib.AbstractContextManager[None]):
-        def __init__(self, link: Link) -> None:
-            self._real = transaction(link)
+        def __init__(self, connection: DatabaseConnection) -> None:
+            self._real = transaction(connection)
             self._has_begun = False
 
         def __enter__(self) -> None:
@@ -93,39 +93,42 @@ def ignores_failures() -> None:
                     self._real.__exit__(kind, error, trace)
             return kind is not None and issubclass(kind, StoreError)
 
-    Link.transaction = lambda self: Blind(self)
+    DatabaseConnection.transaction = lambda self: Blind(self)
 
 
 def waits_for_ever() -> None:
     """The server waits for the database without a time limit."""
-    database.PATIENCE = HOUR
+    engines.QUERY_TIMEOUT = HOUR
 
 
 def tries_once() -> None:
     """The server does not retry a query after the database has dropped the connection."""
 
-    def try_once(self: Link, action: Callable[[], Any]) -> Any:
-        with self._guarded():
-            return action()
+    def try_once(self: DatabaseConnection, action: Callable[..., Any], *arguments: Any) -> Any:
+        self.open()
+        try:
+            return action(self._raw, *arguments)
+        except self._engine.errors as error:
+            raise self._failed(error) from error
 
-    Link._try_twice = try_once
+    DatabaseConnection._with_retry = try_once
 
 
 def synchronous_normal() -> None:
     """SQLite does not sync each commit."""
-    connect = database.SqliteDatabase.connect
+    connect = engines.SqliteEngine.connect
 
-    def connect_normal(self: database.SqliteDatabase) -> Any:
+    def connect_normal(self: engines.SqliteEngine) -> Any:
         connection = connect(self)
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
-    database.SqliteDatabase.connect = connect_normal
+    engines.SqliteEngine.connect = connect_normal
 
 
 def drops_queue() -> None:
     """A stop does not wait for accepted requests."""
-    Dispatcher.wait_until_idle = lambda self, lanes, deadline: True
+    Dispatcher.wait_until_idle = lambda *_: True
 
 
 def ignores_signals() -> None:
@@ -141,53 +144,53 @@ def ignores_signals() -> None:
 def unbounded_queue() -> None:
     """The request queue has no limit."""
     init = RequestQueue.__init__
-    RequestQueue.__init__ = lambda self, maxsize: init(self, 1 << 30)
+    RequestQueue.__init__ = lambda self, _maxsize: init(self, 1 << 30)
 
 
-def unbounded_outbox() -> None:
+def unbounded_send_queue() -> None:
     """The server queues more and more data for a receiver that does not read."""
-    Session.has_room = property(lambda self: True)
+    Session.has_room = property(lambda _: True)
 
 
 def blocking_send() -> None:
     """A write to a receiver blocks until the socket has taken all the data."""
-    tcp.DO_NOT_WAIT = 0  # outbox.py asks for it at each send
+    tcp.DO_NOT_WAIT = 0  # send_queue.py asks for it at each send
 
 
-def no_watch() -> None:
-    """Neither the server nor TCP looks for dead connections."""
-    Watch.check = lambda self, now: None
-    tcp.prepare = lambda sock: None
+def no_watchdog() -> None:
+    """Nobody watches for lines that are dead, neither the server nor TCP."""
+    Watchdog.check = lambda *_: None
+    tcp.prepare = lambda _: None
 
 
 def delivered_when_written() -> None:
     """A message counts as delivered when it is written, not when the receiver acknowledges it."""
     stores: list[Store] = []
-    init, send = Store.__init__, delivery._send
+    init, send = Store.__init__, delivery.send_or_close
 
     def note(self: Store, *arguments: Any, **options: Any) -> None:
         stores.append(self)
         init(self, *arguments, **options)
 
-    def send_and_forget(session: Session, notices: Sequence[tuple[int, bytes]], *responses: Any) -> None:
-        send(session, notices, *responses)
-        if session.user is not None:
-            stores[0].delivered(session.user, notices[-1][0])
+    def send_and_forget(session: Session, responses: Sequence[Response], notices: Sequence[Notice] = ()) -> None:
+        send(session, responses, notices)
+        if session.user is not None and notices:
+            stores[0].delivered(session.user, notices[-1].id)
 
     Store.__init__ = note
-    delivery._send = send_and_forget
+    delivery.send_or_close = send_and_forget
 
 
 def leaks_sockets() -> None:
     """A closed connection keeps its file descriptor."""
     kept: list[Any] = []
-    JellyServer.shutdown_request = lambda self, request: kept.append(request)
+    JellyServer.shutdown_request = lambda _, request: kept.append(request)
 
 
 def answers_reversed() -> None:
     """Answers that are ready at the same time are sent in the wrong order."""
-    send = Outbox.send
-    Outbox.send = lambda self, responses=(), notices=(): send(self, responses[::-1], notices)
+    send = SendQueue.send
+    SendQueue.send = lambda self, responses=(), notices=(): send(self, responses[::-1], notices)
 
 
 def frame_a_read() -> None:
@@ -196,8 +199,8 @@ def frame_a_read() -> None:
 
     def read_whole(self: Connection, data: bytes) -> None:
         read(self, data)
-        if self.decoder.has_part:
-            self.outbox.close()
+        if self.decoder.has_incomplete_frame:
+            self.send_queue.close()
 
     Connection._read = read_whole
 
@@ -210,8 +213,8 @@ def wall_clock() -> None:
 
 def order_by_time() -> None:
     """Waiting messages are delivered in the order of the senders' clocks."""
-    query = Link.query
-    Link.query = lambda self, sql, parameters=(): query(
+    query = DatabaseConnection.query
+    DatabaseConnection.query = lambda self, sql, parameters=(): query(
         self, sql.replace("ORDER BY i.message_id", "ORDER BY m.time"), parameters
     )
 
@@ -234,7 +237,7 @@ def clock() -> None:
     """Not a defect: SIGUSR1 moves the wall clock one hour forward, SIGUSR2 one hour back."""
     real, offset = time.time, [0.0]
 
-    def move(number: int, frame: FrameType | None) -> None:
+    def move(number: int, _frame: FrameType | None) -> None:
         offset[0] += HOUR if number == signal.SIGUSR1 else -HOUR
 
     time.time = lambda: real() + offset[0]
@@ -247,7 +250,7 @@ def count_hashes() -> None:
     scrypt = passwords._scrypt
 
     def noted(*arguments: Any) -> bytes:
-        with open(os.environ[HASH_LOG], "ab") as log:
+        with Path(os.environ[HASH_LOG]).open("ab") as log:
             log.write(b".")
         return scrypt(*arguments)
 
@@ -256,14 +259,14 @@ def count_hashes() -> None:
 
 def impatient() -> None:
     """Not a defect: the server waits one second for its database instead of four."""
-    database.PATIENCE = 1.0
+    engines.QUERY_TIMEOUT = 1.0
 
 
 VARIANTS: dict[str, Callable[[], None]] = {
     function.__name__.replace("_", "-"): function
     for function in (
         answers_early, ignores_failures, waits_for_ever, tries_once, synchronous_normal, drops_queue, ignores_signals,
-        unbounded_queue, unbounded_outbox, blocking_send, no_watch, delivered_when_written, leaks_sockets,
+        unbounded_queue, unbounded_send_queue, blocking_send, no_watchdog, delivered_when_written, leaks_sockets,
         answers_reversed, frame_a_read, wall_clock, order_by_time, hashes_at_reconnect, clock, count_hashes, impatient,
     )
 }  # fmt: skip
@@ -288,10 +291,10 @@ def kill_at(point: str, passes: int) -> None:
                 if left[0] == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-    transaction, send, delivered = Link.transaction, delivery._send, Store.delivered
+    transaction, send, delivered = DatabaseConnection.transaction, delivery.send_or_close, Store.delivered
 
     @contextlib.contextmanager
-    def watched(self: Link) -> Iterator[None]:
+    def watched(self: DatabaseConnection) -> Iterator[None]:
         with transaction(self):
             yield
             has_messages = _has_messages.get(self, False)
@@ -300,19 +303,20 @@ def kill_at(point: str, passes: int) -> None:
         if _has_messages.pop(self, False) or has_messages:
             here("after-commit")
 
-    def send_and_pass(*arguments: Any) -> None:
-        send(*arguments)
-        here("after-push")
+    def send_and_pass(session: Session, responses: Sequence[Response], notices: Sequence[Notice] = ()) -> None:
+        send(session, responses, notices)
+        if notices:
+            here("after-push")
 
     def pass_and_note(self: Store, user: str, upto: int) -> None:
         here("at-ack")
         delivered(self, user, upto)
 
-    Link.transaction, delivery._send, Store.delivered = watched, send_and_pass, pass_and_note
+    DatabaseConnection.transaction, delivery.send_or_close, Store.delivered = watched, send_and_pass, pass_and_note
     _note_messages()
 
 
-_has_messages: dict[Link, bool] = {}
+_has_messages: dict[DatabaseConnection, bool] = {}
 """The database connections whose current transaction stores a message."""
 
 
@@ -320,7 +324,7 @@ def _note_messages() -> None:
     add = Dao.add_messages
 
     def add_and_note(self: Dao, *arguments: Any) -> None:
-        _has_messages[self.link] = True
+        _has_messages[self.connection] = True
         add(self, *arguments)
 
     Dao.add_messages = add_and_note

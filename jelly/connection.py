@@ -18,8 +18,8 @@ from jelly import tcp
 from jelly.codec import HEADER, Decoder, Frame, Sign, Type
 from jelly.errors import ErrorCode, Refused
 from jelly.messages import parse_ack
-from jelly.outbox import Outbox
-from jelly.queue_dispatch import Lane
+from jelly.queue_dispatch import Lane, PendingRequest
+from jelly.send_queue import SendQueue
 from jelly.sessions import Session
 from jelly.tls import TlsFilter
 
@@ -53,19 +53,19 @@ class Connection(socketserver.BaseRequestHandler):
         tcp.prepare(self.request)
         self.tls = TlsFilter(self.server.tls_context) if self.server.tls_context else None
         settings = self.server.settings
-        self.outbox = Outbox(
+        self.send_queue = SendQueue(
             self.request,
             self.server.flusher,
             settings.classic_gap / 1000,
             on_room=self._wants_more,
             seal=self.tls.seal if self.tls else None,
         )
-        self.session = Session(self.outbox, self.address)
+        self.session = Session(self.send_queue, self.address)
         self.lane = Lane(self.session)
         self.decoder = Decoder(settings.max_body)
-        # What the watch looks at, all in monotonic seconds.
+        # What the watchdog looks at, all in monotonic seconds.
         self.opened_at = self.last_read_at = time.monotonic()
-        self.part_since: float | None = self.opened_at if self.tls else None
+        self.incomplete_since: float | None = self.opened_at if self.tls else None
         self.has_spoken = False
         self.is_paused = False
         self.server.connections.add(self)
@@ -73,7 +73,7 @@ class Connection(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         try:
             if self.tls:
-                self.tls.shake_hands(self._receive_handshake, self.outbox.send_raw)
+                self.tls.shake_hands(self._receive_handshake, self.send_queue.send_raw)
                 self._read(b"")  # the first request may have come together with the end of the handshake
             size = READ_SIZE
             while data := self.request.recv(size):
@@ -87,42 +87,44 @@ class Connection(socketserver.BaseRequestHandler):
 
     def _receive_handshake(self) -> bytes:
         data = self.request.recv(READ_SIZE)
-        self.outbox.read_bytes += len(data)
+        self.send_queue.read_bytes += len(data)
         return data
 
     def finish(self) -> None:
-        self.outbox.close()
+        self.send_queue.close()
         user = self.session.user
         if self.server.sessions.detach(self.session) and user is not None:  # after the close: see Services._enter
-            self.server.store.soon(partial(self.server.presence.look_at, user))
+            self.server.store.call_soon(partial(self.server.presence.refresh, user))
         self.server.flusher.forget(self.request)
         self.server.connections.discard(self)
 
     def _read(self, data: bytes) -> None:
         """Take the next bytes of the stream. (For each message twice: hence the local names, and few calls.)"""
-        session, outbox, decoder = self.session, self.outbox, self.decoder
-        outbox.read_bytes += len(data)
+        session, send_queue, decoder = self.session, self.send_queue, self.decoder
+        send_queue.read_bytes += len(data)
         now = self.last_read_at = time.monotonic()
         self.has_spoken = True
-        if session.leaving or self.server.is_stopping or decoder.broken is not None:
+        if session.closing or self.server.is_stopping or decoder.error_type is not None:
             return  # nothing is served any more; what still comes is thrown away until the client has closed
-        if outbox.confirmed > session.settled:
+        if send_queue.tcp_acked_id > session.delivered_id:
             self._note_sign_of_life()
         if self.tls:
             data = self.tls.open(data)
         frames = decoder.feed(data)
-        if not decoder.has_part:
-            self.part_since = None
-        elif frames or self.part_since is None:
-            self.part_since = now
-        requests = [frame for frame in frames if frame.type not in UNANSWERED or not self._is_done(frame)]
+        if not decoder.has_incomplete_frame:
+            self.incomplete_since = None
+        elif frames or self.incomplete_since is None:
+            self.incomplete_since = now
+        requests = [
+            PendingRequest(frame, now) for frame in frames if frame.type not in UNANSWERED or not self._is_done(frame)
+        ]
+        if decoder.error_type is not None:
+            malformed = Frame(Sign.REQUEST, decoder.error_type, 0, b"")
+            requests.append(PendingRequest(malformed, now, ErrorCode.MALFORMED_FRAME))
+            self.incomplete_since = None
         if requests:
-            self.server.dispatcher.submit(self.lane, requests, now)
-        if decoder.broken is not None:
-            broken = Frame(Sign.REQUEST, decoder.broken, 0, b"")
-            self.server.dispatcher.submit_error(self.lane, broken, now, ErrorCode.MALFORMED_FRAME)
-            self.part_since = None
-        if self.lane.is_full or outbox.is_full:
+            self.server.dispatcher.submit(self.lane, requests)
+        if self.lane.is_full or send_queue.is_full:
             self._pause()
 
     def _is_done(self, frame: Frame) -> bool:
@@ -154,33 +156,33 @@ class Connection(socketserver.BaseRequestHandler):
     def _note_sign_of_life(self) -> None:
         """For a client that cannot acknowledge this counts: its TCP has everything, and it speaks after that.
 
-        (Nothing that was sent to one that can is ever `confirmed` or `written`: its own word counts.)
+        (Nothing that was sent to one that can is ever `tcp_acked_id` or `written_id`: its own word counts.)
         """
         session = self.session
         if session.user is not None:
-            session.settled = self.outbox.confirmed
-            self.server.store.delivered(session.user, session.settled)
+            session.delivered_id = self.send_queue.tcp_acked_id
+            self.server.store.delivered(session.user, session.delivered_id)
 
     def _on_end(self) -> None:
         """The client has closed in good order. (With unread data in its hands, TCP would have sent a reset.)"""
-        if self.outbox.is_closed or self.outbox.last_words_at is not None:
+        if self.send_queue.is_closed or self.send_queue.last_words_at is not None:
             return  # the end is ours: it says nothing about what the client has read
-        user, written = self.session.user, self.outbox.written
-        if user is not None and written > self.session.settled and tcp.unacknowledged(self.request) == 0:
-            self.session.settled = written
+        user, written = self.session.user, self.send_queue.written_id
+        if user is not None and written > self.session.delivered_id and tcp.unacknowledged(self.request) == 0:
+            self.session.delivered_id = written
             self.server.store.delivered(user, written)
         # It may have closed its half only, and still wait for what it asked.
         deadline = time.monotonic() + LAST_ANSWERS
         self.server.dispatcher.wait_until_idle([self.lane], deadline)
-        self.outbox.finish()
-        while self.outbox.finished_at is None and not self.outbox.is_closed and time.monotonic() < deadline:
+        self.send_queue.finish()
+        while self.send_queue.finished_at is None and not self.send_queue.is_closed and time.monotonic() < deadline:
             time.sleep(0.01)  # answers that are spaced, or that the client takes slowly
 
     def _pause(self) -> None:
-        """Do not read on while too much waits, in the lane or in the outbox."""
+        """Do not read on while too much waits, in the lane or in the send_queue."""
         self.is_paused = True
-        while not self.server.is_stopping and not self.outbox.is_closed:
-            if self.server.dispatcher.wait_for_room(self.lane, 1.0) and self.outbox.wait_for_room(1.0):
+        while not self.server.is_stopping and not self.send_queue.is_closed:
+            if self.server.dispatcher.wait_for_room(self.lane, 1.0) and self.send_queue.wait_for_room(1.0):
                 break
             self.last_read_at = time.monotonic()
         self.is_paused = False

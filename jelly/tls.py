@@ -1,4 +1,4 @@
-"""TLS as a filter: bytes in, bytes out, so that the reader and the outbox stay what they are.
+"""TLS as a filter: bytes in, bytes out, so that the reader and the send queue stay what they are.
 
 An ssl.SSLSocket would not do here: a reader blocks in it for as long as its client is silent, while other
 threads write, and OpenSSL allows one thread at a time on a connection. So the socket stays a plain one, and

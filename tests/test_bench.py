@@ -124,9 +124,7 @@ def test_a_failure_is_in_the_table_and_in_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run in which a message is lost does not pass."""
-    monkeypatch.setattr(
-        Runner, "run", lambda self, scenario, database: Result(scenario.name, database, [], "", "1 lost")
-    )
+    monkeypatch.setattr(Runner, "run", lambda _, scenario, database: Result(scenario.name, database, [], "", "1 lost"))
     assert main(["--scenarios=pairs-1-1", "--databases=memory"]) == 1
     assert "FAILED: 1 lost" in capsys.readouterr().out
 

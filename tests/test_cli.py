@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -108,7 +107,7 @@ def is_connected(process: subprocess.Popen[bytes]) -> bool:
     """Whether a process has a socket."""
     for file in Path(f"/proc/{process.pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            if "socket:" in os.readlink(file):
+            if "socket:" in str(file.readlink()):
                 return True
     return False
 

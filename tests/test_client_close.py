@@ -445,7 +445,7 @@ def test_a_close_without_threads(new_client: NewClient, monkeypatch: pytest.Monk
     recorder, called = Recorder(), threading.Event()
     alice = new_client(1, recorder)
 
-    def fail(thread: threading.Thread) -> None:
+    def fail(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", fail)

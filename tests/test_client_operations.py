@@ -59,7 +59,7 @@ def test_register(service: Service, new_client: NewClient) -> None:
     assert result(client.login("dora", "pw")).username == "dora"
 
 
-def test_register_while_online(service: Service, join: Join) -> None:
+def test_register_while_online(join: Join) -> None:
     """Whoever is logged in may register others: that has a connection of its own."""
     alice = join("alice")
     assert result(alice.register("dora", "pw")) == "dora"
@@ -121,7 +121,7 @@ def test_logout(service: Service, new_client: NewClient) -> None:
 # --- messages -----------------------------------------------------------------------------------------------
 
 
-def test_send_message(service: Service, join: Join) -> None:
+def test_send_message(join: Join) -> None:
     """A message reaches a person who is online, as one event with all that is known; she can reply to it."""
     receiver, sender = Recorder(), Recorder()
     bob, alice = join("bob", receiver), join("alice", sender)
@@ -153,7 +153,7 @@ def test_send_message_to_nobody(service: Service, join: Join) -> None:
     assert result(alice.own_profile()).username == "alice"
 
 
-def test_send_group_message(service: Service, join: Join) -> None:
+def test_send_group_message(join: Join) -> None:
     """A message to a group reaches its other members, and a reply to it goes to the group."""
     of_alice, of_bob = Recorder(), Recorder()
     alice = join("alice", of_alice)
@@ -170,7 +170,7 @@ def test_send_group_message(service: Service, join: Join) -> None:
 # --- friends and profiles -----------------------------------------------------------------------------------
 
 
-def test_friends(service: Service, join: Join) -> None:
+def test_friends(join: Join) -> None:
     """Friends are put on a list, told with whether they are online, and taken off again."""
     alice = join("alice")
     assert result(alice.list_friends()) == {}
@@ -182,7 +182,7 @@ def test_friends(service: Service, join: Join) -> None:
     assert result(alice.list_friends()) == {"bob": True}
 
 
-def test_profiles(service: Service, join: Join) -> None:
+def test_profiles(join: Join) -> None:
     """What is given changes, the rest stays, what was never said is None; friends may read it."""
     alice, bob = join("alice"), join("bob")
     assert result(alice.update_profile()) is None
@@ -207,7 +207,7 @@ def test_new_password(service: Service, join: Join) -> None:
 # --- groups -------------------------------------------------------------------------------------------------
 
 
-def test_groups(service: Service, join: Join) -> None:
+def test_groups(join: Join) -> None:
     """A group has its creator first; members come and go; it is gone when it is disbanded."""
     alice, bob = join("alice"), join("bob")
     found(alice, "bob", "carol")
@@ -270,7 +270,7 @@ def test_refusals(service: Service, join: Join) -> None:
     assert result(alice.own_profile()).username == "alice"
 
 
-def test_what_cannot_be_sent(service: Service, join: Join) -> None:
+def test_what_cannot_be_sent(join: Join) -> None:
     """What is too large, on which the server would close, and what has no bytes is refused before it is sent."""
     bob, alice = Recorder(), join("alice", max_body=1000)
     join("bob", bob)
@@ -314,7 +314,7 @@ def test_what_was_written_during_a_cut(service: Service, join: Join, new_client:
 
 
 @pytest.mark.parametrize("service", ["original"], indirect=True)
-def test_silence_of_the_original(service: Service, join: Join) -> None:
+def test_silence_of_the_original(join: Join) -> None:
     """Where it never answers, the request times out, the line is made anew, and the client can be used again."""
     recorder = Recorder()
     alice = join("alice", recorder, request_timeout=0.4)

@@ -35,7 +35,7 @@ def waits_for_bob(server: JellyServer) -> int:
 def confirmed(server: JellyServer, upto: int) -> bool:
     """Whether the server knows that bob's TCP has the messages up to an id."""
     session = server.sessions.get("bob")
-    return session is not None and session.outlet.confirmed >= upto
+    return session is not None and session.transport.tcp_acked_id >= upto
 
 
 def test_cut_before_another_word(server: JellyServer) -> None:
@@ -101,7 +101,7 @@ def test_delivered_messages_leave_no_trace(start_server: StartServer) -> None:
         bob.ack(bob.receive_notice().values["id"])
         wait_until(lambda: waits_for_bob(server) == 0)
     with server._reading() as dao:
-        assert dao.link.query("SELECT COUNT(*) FROM messages") == [(0,)]
+        assert dao.connection.query("SELECT COUNT(*) FROM messages") == [(0,)]
 
 
 def test_live_messages_do_not_overtake_stored_ones(start_server: StartServer) -> None:
@@ -142,7 +142,7 @@ def test_a_receiver_that_reads_nothing(start_server: StartServer) -> None:
         assert session is not None
         assert not session.caught_up
         [connection] = [c for c in tuple(server.connections) if c.session is session]
-        assert connection.outbox._size + len(connection.outbox._rest) < 1_000_000
+        assert connection.send_queue._size + len(connection.send_queue._rest) < 1_000_000
         assert [int(content.split()[0]) for content in bob.contents(300)] == list(range(300))
         alice.message("bob", "and live again")
         assert bob.contents(1) == ["and live again"]
@@ -157,11 +157,11 @@ def test_a_receiver_that_takes_nothing_is_closed_after_half_a_minute(start_serve
         for _ in range(200):
             alice.message("bob", "x" * 60_000)
         [connection] = [c for c in tuple(server.connections) if c.session.user == "bob"]
-        wait_until(lambda: connection.outbox.stalled_since is not None)
+        wait_until(lambda: connection.send_queue.stalled_since is not None)
         connection.last_read_at = time.monotonic() + 100  # it sends heartbeats all the time
-        server.watch.check(time.monotonic() + 29)
+        server.watchdog.check(time.monotonic() + 29)
         assert server.sessions.get("bob") is not None
-        server.watch.check(time.monotonic() + 31)
+        server.watchdog.check(time.monotonic() + 31)
         wait_until(lambda: server.sessions.get("bob") is None)
         assert bob.is_closed_by_server()
     assert waits_for_bob(server) == 200

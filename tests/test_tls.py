@@ -85,7 +85,7 @@ def test_silent_connections_do_not_hold_up_others(server: JellyServer, certifica
     with TlsWire(server, certificate[0]) as alice:
         assert alice.call(LOGIN, username="nobody", password="pw").error == "wrong_credentials"
     wait_until(lambda: len(server.connections) == 50)
-    server.watch.check(time.monotonic() + 10.1)
+    server.watchdog.check(time.monotonic() + 10.1)
     wait_until(lambda: not server.connections)
     for each in silent:
         assert each.recv(1) == b""
@@ -162,9 +162,9 @@ def test_a_handshake_that_does_not_end(server: JellyServer, part: int) -> None:
     with Wire(server.port) as wire:
         wire.send(outgoing.read()[:part])
         wait_until(lambda: server.connections)
-        server.watch.check(time.monotonic() + 9)
-        assert not any(connection.outbox.is_closed for connection in tuple(server.connections))
-        server.watch.check(time.monotonic() + 10.1)
+        server.watchdog.check(time.monotonic() + 9)
+        assert not any(connection.send_queue.is_closed for connection in tuple(server.connections))
+        server.watchdog.check(time.monotonic() + 10.1)
         assert wire.is_closed_by_server()
 
 

@@ -1,13 +1,13 @@
 """Rows 12, 15, 16 and 20: receivers that do not read, resets, odd chunks, mass disconnects."""
 
 import contextlib
-import os
 import resource
 import socket
 import struct
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 from client_api import ConnectionEvent, Reason, ReconnectPolicy
@@ -155,7 +155,7 @@ def _reset(port: int, is_logged_in: bool) -> None:
 
 def _resources(pid: int) -> tuple[int, int]:
     """Return how many threads and file descriptors a process has."""
-    return len(os.listdir(f"/proc/{pid}/task")), len(os.listdir(f"/proc/{pid}/fd"))
+    return len(list(Path(f"/proc/{pid}/task").iterdir())), len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 class ChunkingProxy(Proxy):
@@ -281,7 +281,7 @@ ROWS = [
         12,
         "receivers that never read (SO_RCVBUF 4096)",
         slow_receivers,
-        (Control("unbounded-outbox", "memory"), Control("blocking-send", "latency")),
+        (Control("unbounded-send-queue", "memory"), Control("blocking-send", "latency")),
     ),
     Row(15, "reset in mid-frame (SO_LINGER 0)", resets, (Control("leaks-sockets", "leak"),)),
     Row(

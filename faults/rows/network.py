@@ -160,7 +160,7 @@ ROWS = [
         13,
         "half-open line",
         half_open,
-        (Control("no-watch", "not_closed"), Control("delivered-when-written", "lost")),
+        (Control("no-watchdog", "not_closed"), Control("delivered-when-written", "lost")),
         ("sqlite",),
         no_network,
     ),

@@ -31,7 +31,7 @@ class Command:
     """One command: the function that runs it, and the one that completes its arguments."""
 
     run: Callable[[Session, str], None]
-    complete: CompletionFunction = lambda session, rest: ()
+    complete: CompletionFunction = lambda *_: ()
     """Gets the text after the command, and returns what that text may become."""
 
 
@@ -506,7 +506,7 @@ COMMANDS: dict[str, Command] = {
     "remove": Command(_remove, _friend_names),
     "group": Command(_group, _complete_group),
     "profile": Command(_profile),
-    "set": Command(_set, lambda session, rest: [f"{field} " for field in texts.FIELDS]),
+    "set": Command(_set, lambda *_: [f"{field} " for field in texts.FIELDS]),
     "whois": Command(_whois, _friend_names),
     "passwd": Command(_passwd),
     "resend": Command(_resend),
@@ -514,5 +514,5 @@ COMMANDS: dict[str, Command] = {
     "connect": Command(_connect),
     "logout": Command(_logout),
     "quit": Command(_quit),
-    "help": Command(_help, lambda session, rest: COMMANDS),
+    "help": Command(_help, lambda *_: COMMANDS),
 }

@@ -92,7 +92,7 @@ class PlainInterface(UserInterface):
             self._day = day
             self._print(f"── {day.isoformat()} ──")
 
-    def history_added(self, conversation: Conversation, lines: list[Line], by_command: bool) -> None:
+    def history_added(self, conversation: Conversation, lines: list[Line], by_command: bool) -> None:  # noqa: ARG002
         """Print older lines between two rules, with dates: newer lines are printed above them."""
         translate = self._session.translate
         if not lines:

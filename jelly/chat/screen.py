@@ -76,7 +76,7 @@ class CommandCompleter(Completer):
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:  # noqa: ARG002
         typed = document.text_before_cursor
         start, offered = complete(self._session, typed)
         for text in offered:
@@ -173,11 +173,11 @@ class ScreenInterface(UserInterface):
 
     # --- called by the session --------------------------------------------------------------------------
 
-    def line_added(self, conversation: Conversation, line: Any) -> None:
+    def line_added(self, conversation: Conversation, line: Any) -> None:  # noqa: ARG002 - the interface's signature
         if conversation is self._conversation:
             self._view.keep_position(conversation)
 
-    def history_added(self, conversation: Conversation, lines: list[Any], by_command: bool) -> None:
+    def history_added(self, conversation: Conversation, lines: list[Any], by_command: bool) -> None:  # noqa: ARG002
         if by_command and conversation is self._conversation:
             self._view.scroll(10**9)  # the offset counts from the end: without this the view would not move
 
@@ -227,7 +227,7 @@ class ScreenInterface(UserInterface):
 
         def bind(action: Callable[[], None], *sequence: str) -> None:
             @keys.add(*sequence)
-            def _(event: KeyPressEvent) -> None:
+            def _(_event: KeyPressEvent) -> None:
                 action()
                 self._sync_with_model()
 

@@ -144,7 +144,7 @@ class Conversation:
                 opened = open_with(self._server, ask.type, ask.frame, waiter)
             except Stopped as error:
                 ask.fail(ConnectionLost("The client was closed before there was an answer.", error.was_sent))
-            except Exception as error:  # a RequestError, or a bug
+            except Exception as error:  # noqa: BLE001 - a RequestError or a bug: the future carries both
                 ask.future.set_exception(error)
             else:
                 opened.line.close()

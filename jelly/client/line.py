@@ -123,7 +123,7 @@ class Line:
 
     def receive(self) -> list[Frame]:
         """The frames that have come. Raises EOFError if the server has closed, OSError if the line is broken."""
-        if self._decoder.broken is not None and self.failure is not None:
+        if self._decoder.error_type is not None and self.failure is not None:
             raise self.failure
         with self._lock:
             try:
@@ -138,7 +138,7 @@ class Line:
         if not data:
             raise EOFError("the server has closed the connection")
         frames = self._decoder.feed(data)
-        if self._decoder.broken is not None:
+        if self._decoder.error_type is not None:
             self.failure = ConnectionError("the server does not speak the Jelly protocol")
         return frames
 

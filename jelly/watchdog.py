@@ -1,4 +1,4 @@
-"""The watch: one thread that closes connections whose time is up, and calls back at a later time.
+"""The watchdog: one thread that closes connections whose time is up, and calls back at a later time.
 
 It looks at all connections once a second, compares times, and holds no lock while it does. `check` can
 be called with any time, so a test needs no clock.
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from jelly.connection import Connection
 
-log = logging.getLogger("jelly.watch")
+log = logging.getLogger("jelly.watchdog")
 
 TICK = 0.25
 """Seconds between looking at what is to be called later."""
@@ -27,7 +27,7 @@ LINGER = 3.0
 """Seconds that a client has to close, once the server has said its last word."""
 
 
-class Watch:
+class Watchdog:
     """`silence`: seconds after which a connection from which nothing was read is closed."""
 
     def __init__(self, connections: Iterable[Connection], silence: float) -> None:
@@ -38,8 +38,8 @@ class Watch:
         self._calls: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._stopping = False
-        self._hurrying = False
-        self._thread = threading.Thread(target=self._run, name="jelly-watch", daemon=True)
+        self._is_draining = False
+        self._thread = threading.Thread(target=self._run, name="jelly-watchdog", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -52,16 +52,16 @@ class Watch:
         if self._thread.is_alive():
             self._thread.join()
 
-    def later(self, seconds: float, function: Callable[[], None]) -> None:
-        """Call a function on the watch's thread, in so many seconds or a little later."""
+    def call_later(self, seconds: float, function: Callable[[], None]) -> None:
+        """Call a function on the watchdog's thread, in so many seconds or a little later."""
         with self._condition:
-            due = 0.0 if self._hurrying else time.monotonic() + seconds
+            due = 0.0 if self._is_draining else time.monotonic() + seconds
             heapq.heappush(self._calls, (due, next(self._numbers), function))
 
-    def hurry(self) -> None:
+    def run_calls_now(self) -> None:
         """From now on nothing is called later, but at once."""
         with self._condition:
-            self._hurrying = True
+            self._is_draining = True
             self._calls = [(0.0, number, function) for _, number, function in sorted(self._calls)]
             self._condition.notify()
 
@@ -71,7 +71,7 @@ class Watch:
             reason = self._reason_to_close(connection, now)
             if reason:
                 log.debug("%s: closed: %s", connection.address, reason)
-                connection.outbox.close()
+                connection.send_queue.close()
 
     def _check_if_due(self) -> None:
         now = time.monotonic()
@@ -80,20 +80,20 @@ class Watch:
             self.check(now)
 
     def _reason_to_close(self, connection: Connection, now: float) -> str:
-        outbox, session = connection.outbox, connection.session
-        if outbox.finished_at is not None and now - outbox.finished_at >= LINGER:
+        send_queue, session = connection.send_queue, connection.session
+        if send_queue.finished_at is not None and now >= send_queue.finished_at + LINGER:
             return "the client did not close after the last answer"
-        if outbox.last_words_at is not None and now - outbox.last_words_at >= LINGER:
+        if send_queue.last_words_at is not None and now >= send_queue.last_words_at + LINGER:
             return "the client did not take the last word"
-        if not connection.has_spoken and now - connection.opened_at >= FIRST_WORD:
+        if not connection.has_spoken and now >= connection.opened_at + FIRST_WORD:
             return "not a word after connecting"
-        if connection.part_since is not None and now - connection.part_since >= FIRST_WORD:
+        if connection.incomplete_since is not None and now >= connection.incomplete_since + FIRST_WORD:
             return "a frame that does not end"
-        if outbox.stalled_since is not None and now - outbox.stalled_since >= STALLED:
+        if send_queue.stalled_since is not None and now >= send_queue.stalled_since + STALLED:
             return "the client takes nothing"
         # The original client sends no heartbeats after a RECONNECT: then TCP's keepalive watches it.
         is_exempt = session.resumed and not session.is_modern and not session.has_heartbeat
-        if not is_exempt and not connection.is_paused and now - connection.last_read_at >= self._silence:
+        if not is_exempt and not connection.is_paused and now >= connection.last_read_at + self._silence:
             return "no heartbeat"
         return ""
 
@@ -110,5 +110,5 @@ class Watch:
             for function in (*due, self._check_if_due):
                 try:
                     function()
-                except Exception as error:  # a bug; but without the watch dead connections would stay for ever
-                    log.error("the watch failed: %s: %s", type(error).__name__, error)
+                except Exception as error:  # noqa: BLE001 - a bug; but without the watchdog dead connections would stay for ever
+                    log.error("the watchdog failed: %s: %s", type(error).__name__, error)

@@ -1,8 +1,8 @@
-"""Writing to a connection: the outbox, through which everything leaves, and the thread that finishes the rest.
+"""Writing to a connection: the send queue, through which everything leaves, and the thread that finishes the rest.
 
-An outbox writes at once what may be written at once, and never waits: neither for a slow receiver, whose
+A send queue writes at once what may be written at once, and never waits: neither for a slow receiver, whose
 socket is full, nor for the gap that a classic client needs between two frames. What is left stays in the
-outbox, and the flusher comes back to it when the socket can take more or the gap has passed. So a worker or
+send queue, and the flusher comes back to it when the socket can take more or the gap has passed. So a worker or
 the store thread loses no time with a receiver, whatever its state.
 
 Classic clients decode a frame only when the bytes that they have read end exactly where it ends. Towards them
@@ -13,11 +13,11 @@ a notice waits for it: then they take turns. (The original client, with 20 messa
 machine: 1 arrived with a gap of 50 ms, all with 100 ms.)
 
 A message to a client that cannot acknowledge counts as delivered when it was written, the client's TCP has
-acknowledged it (`confirmed`), and the client has sent something after that (`connection.py`).
+acknowledged it (`tcp_acked_id`), and the client has sent something after that (`connection.py`).
 
 A modern client takes any split of the stream: from its login on there is no gap.
 
-Locks: each outbox has one; it may be held while the flusher's is taken, never the other way round.
+Locks: each send queue has one; it may be held while the flusher's is taken, never the other way round.
 """
 
 import contextlib
@@ -34,14 +34,14 @@ from typing import Any
 
 from jelly import tcp
 
-log = logging.getLogger("jelly.outbox")
+log = logging.getLogger("jelly.send_queue")
 
 HIGH_MARK = 128 * 1024
 LOW_MARK = 32 * 1024
 """Bytes: above the one no more notices are asked for, until less than the other is left."""
 HIGH_COUNT = 100
 LOW_COUNT = 25
-"""The same for the number of notices, which is what fills the outbox of a classic client."""
+"""The same for the number of notices, which is what fills the send queue of a classic client."""
 MAX_RESPONSES = 256
 """With more responses than this waiting, or HIGH_MARK bytes of them, no more of the client's requests are served."""
 CONFIRM_DELAY = 0.05
@@ -49,10 +49,10 @@ CONFIRM_DELAY_MAX = 1.0
 """Seconds after a write until the first and between the later looks at what TCP has acknowledged."""
 
 
-class Outbox:
+class SendQueue:
     """What waits to be written to one connection. Any thread may call any method; none of them waits.
 
-    `gap`: seconds between two frames, 0 for none. `on_room` is called, by whichever thread, when the outbox
+    `gap`: seconds between two frames, 0 for none. `on_room` is called, by whichever thread, when the send queue
     was full of notices and has room again. `seal` encrypts what goes out.
     """
 
@@ -78,8 +78,7 @@ class Outbox:
         "_size",
         "_sock",
         "_when_room",
-        "_written",
-        "confirmed",
+        "_written_id",
         "finished_at",
         "finishing",
         "has_room",
@@ -87,6 +86,7 @@ class Outbox:
         "last_words_at",
         "read_bytes",
         "stalled_since",
+        "tcp_acked_id",
     )
 
     def __init__(
@@ -103,7 +103,7 @@ class Outbox:
         self._on_room = on_room
         self._seal = seal
         self._lock = threading.Lock()  # guards everything below; held while a send that does not wait is tried
-        self._responses: deque[tuple[bytes, float]] | None = None  # made at need: most outboxes are always empty
+        self._responses: deque[tuple[bytes, float]] | None = None  # made at need: most send_queues are always empty
         self._responses_size = 0
         self._notices: deque[tuple[int, bytes]] | None = None
         self._size = 0  # of the notices
@@ -118,8 +118,8 @@ class Outbox:
         self._scheduled_at: float | None = None
         self._room: threading.Event | None = None
         self._when_room: Callable[[], None] | None = None
-        self._written = 0  # the last message of which all is written
-        self.confirmed = 0
+        self._written_id = 0  # the last message of which all is written
+        self.tcp_acked_id = 0
         self.read_bytes = 0  # the reader's: how many it has read
         self.has_room = True
         self.stalled_since: float | None = None
@@ -200,10 +200,10 @@ class Outbox:
         self._tell(had_room=True)
 
     @property
-    def written(self) -> int:
+    def written_id(self) -> int:
         """The id up to which all messages were written to the socket."""
         with self._lock:  # whoever has just written one may not have noted it yet
-            return self._written
+            return self._written_id
 
     @property
     def is_empty(self) -> bool:
@@ -347,8 +347,8 @@ class Outbox:
         self._rest = b""
         self.stalled_since = None
         self._last_at = time.monotonic()
-        if self._rest_id > self._written:
-            self._written = self._rest_id
+        if self._rest_id > self._written_id:
+            self._written_id = self._rest_id
             if self._confirm_at is None:
                 self._confirm_delay = max(self._gap, CONFIRM_DELAY)
                 self._confirm_at = self._last_at + self._confirm_delay
@@ -359,7 +359,7 @@ class Outbox:
         if self._confirm_at is None or now < self._confirm_at:
             return
         if not self._rest and tcp.unacknowledged(self._sock) == 0 and not self._has_unread():
-            self.confirmed = self._written
+            self.tcp_acked_id = self._written_id
             self._confirm_at = None
         else:
             self._confirm_delay = min(2 * self._confirm_delay, CONFIRM_DELAY_MAX)
@@ -408,12 +408,12 @@ class Outbox:
 
 
 class Flusher:
-    """The thread that comes back to outboxes: when a socket is writable again, and when a time has come."""
+    """The thread that comes back to send queues: when a socket is writable again, and when a time has come."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards everything below; held for dictionary and heap operations only
         self._selector = selectors.DefaultSelector()
-        self._times: list[tuple[float, int, Outbox]] = []
+        self._times: list[tuple[float, int, SendQueue]] = []
         self._numbers = itertools.count()
         self._waits_until = float("inf")
         self._stopping = False
@@ -437,20 +437,20 @@ class Flusher:
         self._bell.close()
         self._bell_end.close()
 
-    def at(self, due: float, outbox: Outbox) -> None:
-        """Come back to an outbox at a monotonic time."""
+    def at(self, due: float, send_queue: SendQueue) -> None:
+        """Come back to a send queue at a monotonic time."""
         with self._lock:
-            heapq.heappush(self._times, (due, next(self._numbers), outbox))
+            heapq.heappush(self._times, (due, next(self._numbers), send_queue))
             wake = due < self._waits_until
             if wake:
                 self._waits_until = due
         if wake:
             self._ring()
 
-    def when_writable(self, outbox: Outbox, sock: socket.socket) -> None:
-        """Come back to an outbox when its socket can take more."""
+    def when_writable(self, send_queue: SendQueue, sock: socket.socket) -> None:
+        """Come back to a send queue when its socket can take more."""
         with self._lock, contextlib.suppress(KeyError, ValueError):  # registered already, or closed
-            self._selector.register(sock, selectors.EVENT_WRITE, outbox)
+            self._selector.register(sock, selectors.EVENT_WRITE, send_queue)
 
     def forget(self, sock: Any) -> None:
         """Before a socket is closed: do not wait for it any more."""
@@ -463,19 +463,19 @@ class Flusher:
 
     def _run(self) -> None:
         while not self._stopping:
-            for outbox, due in self._wait():
+            for send_queue, due in self._wait():
                 try:
-                    outbox.resume(due)
-                except Exception as error:  # a bug; but nobody else would finish what the others have waiting
-                    log.error("an outbox failed: %s: %s", type(error).__name__, error)
+                    send_queue.resume(due)
+                except Exception as error:  # noqa: BLE001 - a bug; but nobody else would finish what the others have waiting
+                    log.error("a send queue failed: %s: %s", type(error).__name__, error)
 
-    def _wait(self) -> list[tuple[Outbox, float | None]]:
-        """Wait for outboxes to come back to."""
+    def _wait(self) -> list[tuple[SendQueue, float | None]]:
+        """Wait for send_queues to come back to."""
         with self._lock:
             due = self._times[0][0] if self._times else float("inf")
             self._waits_until = due
         timeout = None if due == float("inf") else max(0.0, due - time.monotonic())
-        ready: list[tuple[Outbox, float | None]] = []
+        ready: list[tuple[SendQueue, float | None]] = []
         for key, _ in self._selector.select(timeout):
             if key.data is self._bell_end:
                 with contextlib.suppress(BlockingIOError):
@@ -486,6 +486,6 @@ class Flusher:
         now = time.monotonic()
         with self._lock:
             while self._times and self._times[0][0] <= now:
-                due, _, outbox = heapq.heappop(self._times)
-                ready.append((outbox, due))
+                due, _, send_queue = heapq.heappop(self._times)
+                ready.append((send_queue, due))
         return ready

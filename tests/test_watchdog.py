@@ -29,11 +29,11 @@ def only(server: JellyServer) -> Connection:
 def closes_after(server: JellyServer, seconds: float) -> bool:
     """Whether the only connection is closed when it was silent for so long, and not half a second before."""
     connection = only(server)
-    server.watch.check(connection.last_read_at + seconds - 0.5)
-    if connection.outbox.is_closed:
+    server.watchdog.check(connection.last_read_at + seconds - 0.5)
+    if connection.send_queue.is_closed:
         return False
-    server.watch.check(connection.last_read_at + seconds)
-    return connection.outbox.is_closed
+    server.watchdog.check(connection.last_read_at + seconds)
+    return connection.send_queue.is_closed
 
 
 def test_silence_after_login(server: JellyServer) -> None:
@@ -53,8 +53,8 @@ def test_any_frame_clears_the_count(server: JellyServer, data: bytes) -> None:
         before = connection.last_read_at
         alice.send(data)
         wait_until(lambda: connection.last_read_at > before)
-        server.watch.check(before + 30)
-        assert not connection.outbox.is_closed
+        server.watchdog.check(before + 30)
+        assert not connection.send_queue.is_closed
         assert alice.call(OWN_PROFILE).type == (0x77 if data == pack(0x77) else OWN_PROFILE)
 
 
@@ -75,8 +75,8 @@ def test_a_classic_client_after_a_reconnect(server: JellyServer) -> None:
     with Wire(server.port) as alice:
         alice.ok(RECONNECT, username="alice", token=token)
         connection = only(server)
-        server.watch.check(time.monotonic() + 86400)
-        assert not connection.outbox.is_closed
+        server.watchdog.check(time.monotonic() + 86400)
+        assert not connection.send_queue.is_closed
         alice.heartbeat()
         wait_until(lambda: connection.session.has_heartbeat)
         assert closes_after(server, 30)
@@ -95,14 +95,14 @@ def test_half_a_frame(server: JellyServer) -> None:
         connection = only(server)
         frame = pack(OWN_PROFILE, b'{"username":"alice"}')
         alice.send(frame[:5])
-        wait_until(lambda: connection.part_since is not None)
-        begun = connection.part_since or 0.0
+        wait_until(lambda: connection.incomplete_since is not None)
+        begun = connection.incomplete_since or 0.0
         alice.send(frame[5:8])
         wait_until(lambda: connection.last_read_at > begun)
-        server.watch.check(begun + 9.9)
-        assert not connection.outbox.is_closed
-        server.watch.check(begun + 10.001)  # (begun + 10) - begun may be a little less than 10
-        assert connection.outbox.is_closed
+        server.watchdog.check(begun + 9.9)
+        assert not connection.send_queue.is_closed
+        server.watchdog.check(begun + 10.001)  # (begun + 10) - begun may be a little less than 10
+        assert connection.send_queue.is_closed
 
 
 def test_a_whole_frame_ends_the_wait(server: JellyServer) -> None:
@@ -111,14 +111,14 @@ def test_a_whole_frame_ends_the_wait(server: JellyServer) -> None:
         connection = only(server)
         frame = pack(OWN_PROFILE, b'{"username":"alice"}')
         alice.send(frame[:5])
-        wait_until(lambda: connection.part_since is not None)
-        begun = connection.part_since or 0.0
+        wait_until(lambda: connection.incomplete_since is not None)
+        begun = connection.incomplete_since or 0.0
         alice.send(frame[5:] + frame[:3])
         assert alice.receive().type == OWN_PROFILE
-        assert (connection.part_since or 0.0) > begun
+        assert (connection.incomplete_since or 0.0) > begun
         alice.send(frame[3:])
         assert alice.receive().type == OWN_PROFILE
-        assert connection.part_since is None
+        assert connection.incomplete_since is None
 
 
 def test_a_client_that_does_not_close_after_the_last_word(server: JellyServer) -> None:
@@ -127,36 +127,36 @@ def test_a_client_that_does_not_close_after_the_last_word(server: JellyServer) -
         connection = only(server)
         wire.send(b"GET / HTTP/1.1\r\n\r\n")
         assert wire.receive().error == "malformed_frame"
-        wait_until(lambda: connection.outbox.finished_at is not None)
-        server.watch.check((connection.outbox.finished_at or 0.0) + 3)
+        wait_until(lambda: connection.send_queue.finished_at is not None)
+        server.watchdog.check((connection.send_queue.finished_at or 0.0) + 3)
         wait_until(lambda: not server.connections)
 
 
 def test_a_client_that_does_not_take_the_last_word(server: JellyServer) -> None:
     """It has a moment for that, too, even if it is so slow that the word cannot be written."""
     with logged_in(server.port, "alice"):
-        outbox = only(server).outbox
-        outbox.send([(b"x" * 10_000_000, 0.0)])
-        outbox.finish(b"last")
-        told_at = outbox.last_words_at or 0.0
-        server.watch.check(told_at + 2.9)
-        assert not outbox.is_closed
-        server.watch.check(told_at + 3)
-        assert outbox.is_closed
+        send_queue = only(server).send_queue
+        send_queue.send([(b"x" * 10_000_000, 0.0)])
+        send_queue.finish(b"last")
+        told_at = send_queue.last_words_at or 0.0
+        server.watchdog.check(told_at + 2.9)
+        assert not send_queue.is_closed
+        server.watchdog.check(told_at + 3)
+        assert send_queue.is_closed
 
 
 def test_hurry(server: JellyServer) -> None:
     """When the server stops, nobody waits for what was to happen later."""
     calls: list[str] = []
-    server.watch.later(1000, lambda: calls.append("second"))
-    server.watch.later(500, lambda: calls.append("first"))
-    server.watch.hurry()
+    server.watchdog.call_later(1000, lambda: calls.append("second"))
+    server.watchdog.call_later(500, lambda: calls.append("first"))
+    server.watchdog.run_calls_now()
     wait_until(lambda: calls == ["first", "second"])
 
 
 def test_calls_back_later(server: JellyServer) -> None:
-    """`later` calls on the watch's thread, in the order of the times."""
+    """`call_later` calls on the watchdog's thread, in the order of the times."""
     calls: list[int] = []
     for number, seconds in ((2, 0.02), (1, 0.01), (0, 0.0)):
-        server.watch.later(seconds, lambda number=number: calls.append(number))  # type: ignore[misc]
+        server.watchdog.call_later(seconds, lambda number=number: calls.append(number))  # type: ignore[misc]
     wait_until(lambda: calls == [0, 1, 2])
