@@ -157,19 +157,19 @@ def no_watchdog() -> None:
 def delivered_when_written() -> None:
     """A message counts as delivered when it is written, not when the receiver acknowledges it."""
     stores: list[Store] = []
-    init, send = Store.__init__, delivery._send
+    init, send = Store.__init__, delivery.send_or_close
 
     def note(self: Store, *arguments: Any, **options: Any) -> None:
         stores.append(self)
         init(self, *arguments, **options)
 
-    def send_and_forget(session: Session, responses: Sequence[Response], notices: Sequence[Notice]) -> None:
+    def send_and_forget(session: Session, responses: Sequence[Response], notices: Sequence[Notice] = ()) -> None:
         send(session, responses, notices)
-        if session.user is not None:
-            stores[0].delivered(session.user, notices[-1][0])
+        if session.user is not None and notices:
+            stores[0].delivered(session.user, notices[-1].id)
 
     Store.__init__ = note
-    delivery._send = send_and_forget
+    delivery.send_or_close = send_and_forget
 
 
 def leaks_sockets() -> None:
@@ -282,7 +282,7 @@ def kill_at(point: str, passes: int) -> None:
                 if left[0] == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-    transaction, send, delivered = DatabaseConnection.transaction, delivery._send, Store.delivered
+    transaction, send, delivered = DatabaseConnection.transaction, delivery.send_or_close, Store.delivered
 
     @contextlib.contextmanager
     def watched(self: DatabaseConnection) -> Iterator[None]:
@@ -294,15 +294,16 @@ def kill_at(point: str, passes: int) -> None:
         if _has_messages.pop(self, False) or has_messages:
             here("after-commit")
 
-    def send_and_pass(*arguments: Any) -> None:
-        send(*arguments)
-        here("after-push")
+    def send_and_pass(session: Session, responses: Sequence[Response], notices: Sequence[Notice] = ()) -> None:
+        send(session, responses, notices)
+        if notices:
+            here("after-push")
 
     def pass_and_note(self: Store, user: str, upto: int) -> None:
         here("at-ack")
         delivered(self, user, upto)
 
-    DatabaseConnection.transaction, delivery._send, Store.delivered = watched, send_and_pass, pass_and_note
+    DatabaseConnection.transaction, delivery.send_or_close, Store.delivered = watched, send_and_pass, pass_and_note
     _note_messages()
 
 

@@ -62,7 +62,7 @@ class Delivery:
         responses = responses or {}
         pushed, self._pushed = self._pushed, {}
         for session, notices in pushed.items():
-            _send(session, responses.pop(session, ()), notices)
+            send_or_close(session, responses.pop(session, ()), notices)
             if not session.has_room:
                 self._fall_behind(session)
         for session, answers in responses.items():
@@ -101,7 +101,7 @@ class Delivery:
                 self._limit = max(2, min(PAGE, PAGE_BYTES // (average + 100)))
             if notices:
                 session.sent_id = notices[-1].id
-                _send(session, (), notices)
+                send_or_close(session, (), notices)
             if len(waiting) < limit and len(notices) == len(waiting):
                 session.caught_up = True
                 del self._hungry[session]
@@ -119,19 +119,15 @@ class Delivery:
             self._hungry[session] = None
 
 
-def _send(session: Session, responses: Sequence[Response], notices: Sequence[Notice]) -> None:
-    if session.window is not None:
-        session.window.add(notices)  # first: the acknowledgement may arrive before we are back
-        notices = [Notice(0, frame) for _, frame in notices]  # the client confirms them itself
-    send_or_close(session, responses, notices)
-
-
 def send_or_close(session: Session, responses: Sequence[Response], notices: Sequence[Notice] = ()) -> None:
     """Send frames; if that fails, which is a bug, close this connection and no other.
 
     (Its client would wait for an answer for ever, and miss a message until it comes again.)
     """
     try:
+        if notices and session.window is not None:
+            session.window.add(notices)  # first: the acknowledgement may arrive before we are back
+            notices = [Notice(0, frame) for _, frame in notices]  # the client confirms them itself
         session.transport.send(responses, notices)
     except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
         log_failure(log, error)

@@ -317,7 +317,9 @@ class Dispatcher:
         if turn.lanes is None or turn.jobs is None:
             yield
             return
-        self._submit(turn.jobs)
+        if turn.jobs:
+            self._store.submit(turn.jobs)
+            turn.jobs.clear()
         self._queue.enter_blocking(turn.lanes)
         try:
             yield
@@ -347,12 +349,9 @@ class Dispatcher:
                 else:
                     if job is not None:
                         jobs.append(job)
-            self._submit(jobs)
-
-    def _submit(self, jobs: list[Job]) -> None:
-        if jobs:
-            self._store.submit(jobs)
-            jobs.clear()
+            if jobs:
+                self._store.submit(jobs)
+                jobs.clear()
 
     def _serve(self, lane: Lane) -> Job | None:
         """Serve the requests of a lane, up to the first one that has to wait for something.

@@ -1,9 +1,20 @@
-"""The server: it builds the parts, accepts connections, and takes everything down again in order.
+"""The server: it builds the stations, accepts connections, and takes everything down again in order.
 
-    accept -> reader (connection.py) -> lane and queue -> worker (queue_dispatch.py) -> service (services.py)
-           -> store thread (store.py) -> delivery (delivery.py) -> send_queue (send_queue.py) -> socket
+                   a thread each                                   a pool of threads
+    client --TCP-> ThreadingTCPServer -> struct -> queue.Queue -> ThreadPoolExecutor
+       ^           server.py             codec.py  queue_dispatch.py     |  services.py
+       |           connection.py                                         v
+       |                                                          + store thread  store.py
+       +-- response, notice <-- send queue, + flusher <---------- one transaction, then the answers
+                                send_queue.py                     delivery.py
+    threading.Timer -> sweeps the group cache  groups.py
 
-`docs/architecture.md` tells the same with the threads and locks.
+The two parts marked + are what the plain design (examples/minimal_server.py) lacks. Why it fails:
+
+- without the store thread each message costs a sync of its own, and SUCCESS comes before it is safe;
+- without the flusher a worker waits in `sendall` for a receiver that does not read, and all others wait.
+
+`docs/architecture.md` is the tour: the same with the threads, the locks and the limits.
 """
 
 import contextlib
@@ -43,13 +54,13 @@ from jelly.watchdog import Watchdog
 log = logging.getLogger("jelly.server")
 
 READER_STACK = 256 * 1024
-"""Bytes of address space for a reader's stack: 5,000 readers with the usual 8 MiB would reserve 40 GiB."""
+"""Bytes of address space for the stack of a reader: with the usual 8 MiB, 5,000 readers reserve 40 GiB."""
 ACCEPT_PAUSE = 0.2
-"""Seconds until accepting is tried again when the system gives no more descriptors or memory."""
+"""Seconds until the server tries to accept again after the system has run out of descriptors or memory."""
 OWN_DESCRIPTORS = 20
-"""So many, and three for each worker's database, are kept from connections, so that those inside are served."""
+"""Descriptors that are kept back from connections, besides three for each worker's database connection."""
 STOP_SECONDS = 8.0
-"""In which a stop must be done with what was accepted before; closing takes a little on top."""
+"""Seconds for which a stop finishes what was accepted before it; closing takes a little longer."""
 SHUTDOWN = system(Event.SHUTDOWN)
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -122,7 +133,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
     @property
     def port(self) -> int:
-        """The port that it listens on."""
+        """The port that the server listens on."""
         return int(self.server_address[1])
 
     # --- accepting --------------------------------------------------------------------------------------
@@ -215,7 +226,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Dao]:
-        """A Dao of the calling thread's own; a worker lets another one run meanwhile."""
+        """The calling thread's own Dao to read with; while a worker reads, another one runs."""
         dao = getattr(self._thread_local, "dao", None)
         if dao is None:
             connection = DatabaseConnection(self.engine)

@@ -233,21 +233,24 @@ class Store:
 
     def _write(self, batch: Batch) -> None:
         """Write a batch in one transaction. Fills its `messages`, and the results of its jobs."""
-        if not (
-            batch.jobs
-            or batch.delivered
-            or self._in_doubt
-            or self._is_due(min(self._indexing.due_at, self._retention.due_at))
-        ):
+        housekeeping_is_due = self._clock() >= min(self._indexing.due_at, self._retention.due_at)
+        if not (batch.jobs or batch.delivered or self._in_doubt or housekeeping_is_due):
             return
         with self._dao.connection.transaction():
             if self._in_doubt:
                 self._dao.remove_messages_between(*self._in_doubt)
             if batch.delivered:  # first, so that a login in this batch does not get them again
                 self._indexing.remove_delivered(self._dao, batch.delivered.items())
-            self._indexing.run_due(self._dao)
-            self._retention.run_due(self._dao)
-            known = self._known_requests(batch.jobs)
+            if housekeeping_is_due:
+                self._indexing.run_due(self._dao)
+                self._retention.run_due(self._dao)
+            keys = [
+                (entry.sender, entry.request_id)
+                for job in batch.jobs
+                for entry in job.entries
+                if isinstance(entry, NewMessage) and entry.request_id is not None
+            ]
+            known = self._indexing.stored_digests(self._dao, keys) if keys else {}
             for job in batch.jobs:
                 for entry in job.entries:
                     if isinstance(entry, NewMessage):
@@ -262,16 +265,6 @@ class Store:
         if self._failing:
             self._failing = False
             log.info("the database works again")
-
-    def _known_requests(self, jobs: Sequence[Job]) -> dict[RequestKey, int]:
-        """Those idempotency keys of a batch that are stored already, each with the digest of its message."""
-        keys = [
-            (entry.sender, entry.request_id)
-            for job in jobs
-            for entry in job.entries
-            if isinstance(entry, NewMessage) and entry.request_id is not None
-        ]
-        return self._indexing.stored_digests(self._dao, keys) if keys else {}
 
     def _accept(self, new: NewMessage, known: dict[RequestKey, int], batch: Batch) -> Refused | None:
         """Add a message to those that are to be stored, unless it was stored before."""
