@@ -21,8 +21,6 @@ Locks: each send queue has one; it may be held while the flusher's is taken, nev
 """
 
 import contextlib
-import heapq
-import itertools
 import logging
 import selectors
 import socket
@@ -30,9 +28,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from jelly import tcp
+from jelly.timers import NEVER, TimerHeap
+from jelly.wakeup import WakeupPipe
 
 log = logging.getLogger("jelly.send_queue")
 
@@ -342,7 +343,7 @@ class SendQueue:
             self._rest = self._rest[sent:]
             if sent or self.stalled_since is None:
                 self.stalled_since = time.monotonic()
-            self._flusher.when_writable(self, self._sock)
+            self._flusher.call_when_writable(self._sock, self.resume)
             return False
         self._rest = b""
         self.stalled_since = None
@@ -376,7 +377,7 @@ class SendQueue:
     def _schedule(self, due: float) -> None:
         if self._scheduled_at is None or due < self._scheduled_at:
             self._scheduled_at = due
-            self._flusher.at(due, self)
+            self._flusher.call_at(due, partial(self.resume, due))
 
     def _close(self) -> None:
         if self.is_closed:
@@ -413,15 +414,11 @@ class Flusher:
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards everything below; held for dictionary and heap operations only
         self._selector = selectors.DefaultSelector()
-        self._times: list[tuple[float, int, SendQueue]] = []
-        self._numbers = itertools.count()
-        self._waits_until = float("inf")
+        self._timers = TimerHeap()
+        self._waits_until = NEVER
         self._stopping = False
-        self._bell, bell = socket.socketpair()
-        self._bell.setblocking(False)
-        bell.setblocking(False)
-        self._selector.register(bell, selectors.EVENT_READ, bell)
-        self._bell_end = bell
+        self._wakeup = WakeupPipe()
+        self._selector.register(self._wakeup, selectors.EVENT_READ, self._wakeup.drain)
         self._thread = threading.Thread(target=self._run, name="jelly-flusher", daemon=True)
 
     def start(self) -> None:
@@ -430,62 +427,49 @@ class Flusher:
     def stop(self) -> None:
         """End the thread; what was not written is dropped."""
         self._stopping = True
-        self._ring()
+        self._wakeup.wake()
         if self._thread.is_alive():
             self._thread.join()
         self._selector.close()
-        self._bell.close()
-        self._bell_end.close()
+        self._wakeup.close()
 
-    def at(self, due: float, send_queue: SendQueue) -> None:
-        """Come back to a send queue at a monotonic time."""
+    def call_at(self, due: float, function: Callable[[], None]) -> None:
+        """Call a function at a monotonic time, on the flusher's thread."""
         with self._lock:
-            heapq.heappush(self._times, (due, next(self._numbers), send_queue))
-            wake = due < self._waits_until
-            if wake:
+            self._timers.call_at(due, function)
+            is_earlier = due < self._waits_until
+            if is_earlier:
                 self._waits_until = due
-        if wake:
-            self._ring()
+        if is_earlier:
+            self._wakeup.wake()
 
-    def when_writable(self, send_queue: SendQueue, sock: socket.socket) -> None:
-        """Come back to a send queue when its socket can take more."""
+    def call_when_writable(self, sock: socket.socket, function: Callable[[], None]) -> None:
+        """Call a function, once, when a socket can take more, on the flusher's thread."""
         with self._lock, contextlib.suppress(KeyError, ValueError):  # registered already, or closed
-            self._selector.register(sock, selectors.EVENT_WRITE, send_queue)
+            self._selector.register(sock, selectors.EVENT_WRITE, function)
 
     def forget(self, sock: Any) -> None:
-        """Before a socket is closed: do not wait for it any more."""
+        """Do not wait for a socket any more. To be called before the socket is closed."""
         with self._lock, contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(sock)
 
-    def _ring(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # the bell is full of rings: it will be heard
-            self._bell.send(b"!")
-
     def _run(self) -> None:
         while not self._stopping:
-            for send_queue, due in self._wait():
+            for function in self._wait():
                 try:
-                    send_queue.resume(due)
+                    function()
                 except Exception as error:  # noqa: BLE001 - a bug; but nobody else would finish what the others have waiting
                     log.error("a send queue failed: %s: %s", type(error).__name__, error)
 
-    def _wait(self) -> list[tuple[SendQueue, float | None]]:
-        """Wait for send_queues to come back to."""
+    def _wait(self) -> list[Callable[[], None]]:
+        """Wait until something is to be called."""
         with self._lock:
-            due = self._times[0][0] if self._times else float("inf")
-            self._waits_until = due
-        timeout = None if due == float("inf") else max(0.0, due - time.monotonic())
-        ready: list[tuple[SendQueue, float | None]] = []
+            due = self._waits_until = self._timers.next_due
+        timeout = None if due == NEVER else max(0.0, due - time.monotonic())
+        functions = []
         for key, _ in self._selector.select(timeout):
-            if key.data is self._bell_end:
-                with contextlib.suppress(BlockingIOError):
-                    self._bell_end.recv(4096)
-            else:
+            if key.fileobj is not self._wakeup:
                 self.forget(key.fileobj)
-                ready.append((key.data, None))
-        now = time.monotonic()
+            functions.append(key.data)
         with self._lock:
-            while self._times and self._times[0][0] <= now:
-                due, _, send_queue = heapq.heappop(self._times)
-                ready.append((send_queue, due))
-        return ready
+            return functions + self._timers.pop_due(time.monotonic())

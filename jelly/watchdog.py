@@ -4,14 +4,13 @@ It looks at all connections once a second, compares times, and holds no lock whi
 be called with any time, so a test needs no clock.
 """
 
-import heapq
-import itertools
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
 
 from jelly.connection import Connection
+from jelly.timers import NEVER, TimerHeap
 
 log = logging.getLogger("jelly.watchdog")
 
@@ -34,9 +33,8 @@ class Watchdog:
         self._connections = connections
         self._silence = silence
         self._check_at = 0.0
-        self._condition = threading.Condition()  # guards the four below
-        self._calls: list[tuple[float, int, Callable[[], None]]] = []
-        self._numbers = itertools.count()
+        self._condition = threading.Condition()  # guards the three below
+        self._timers = TimerHeap()
         self._stopping = False
         self._is_draining = False
         self._thread = threading.Thread(target=self._run, name="jelly-watchdog", daemon=True)
@@ -55,14 +53,12 @@ class Watchdog:
     def call_later(self, seconds: float, function: Callable[[], None]) -> None:
         """Call a function on the watchdog's thread, in so many seconds or a little later."""
         with self._condition:
-            due = 0.0 if self._is_draining else time.monotonic() + seconds
-            heapq.heappush(self._calls, (due, next(self._numbers), function))
+            self._timers.call_at(time.monotonic() + seconds, function)
 
     def run_calls_now(self) -> None:
         """From now on nothing is called later, but at once."""
         with self._condition:
             self._is_draining = True
-            self._calls = [(0.0, number, function) for _, number, function in sorted(self._calls)]
             self._condition.notify()
 
     def check(self, now: float) -> None:
@@ -104,10 +100,8 @@ class Watchdog:
                     self._condition.wait(TICK)
                 if self._stopping:
                     return
-                due = []
-                while self._calls and self._calls[0][0] <= time.monotonic():
-                    due.append(heapq.heappop(self._calls)[2])
-            for function in (*due, self._check_if_due):
+                functions = self._timers.pop_due(NEVER if self._is_draining else time.monotonic())
+            for function in (*functions, self._check_if_due):
                 try:
                     function()
                 except Exception as error:  # noqa: BLE001 - a bug; but without the watchdog dead connections would stay for ever

@@ -106,9 +106,9 @@ class World:
             "calls on the store thread": len(store._calls),
             "requestIds not indexed": len(indexing._unindexed),
             "messages not indexed": indexing._unindexed_count,
-            "times of the flusher": len(server.flusher._times),
+            "times of the flusher": len(server.flusher._timers),
             "sockets of the flusher": len(server.flusher._selector.get_map()),
-            "calls of the watchdog": len(server.watchdog._calls),
+            "calls of the watchdog": len(server.watchdog._timers),
             **self.rows("tokens", "inbox", "meta", "chat_groups", "members", "friends"),
         }
 

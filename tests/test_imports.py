@@ -21,7 +21,7 @@ LAYERS = [
     {"database", "sessions", "groups", "passwords", "rate", "send_queue", "tls"},
     {"engines", "messages", "tcp", "scheduling", "migrations.to_2"},
     {"errors"},
-    {"codec", "wakeup", "__init__"},
+    {"codec", "timers", "wakeup", "__init__"},
 ]  # fmt: skip
 """From top to bottom: a module imports from the layers below its own only."""
 

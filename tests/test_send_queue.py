@@ -277,7 +277,7 @@ def test_one_who_confirms_nothing_is_looked_at_no_more_often(quick: Line) -> Non
         quick.send_queue.send(notices=[(id, b"a"), (id + 1, b"b")])
         assert quick.read(2) == b"ab"
         wait_until(lambda: time.monotonic() > quick.send_queue._last_at + 0.04)
-    wait_until(lambda: len(quick.flusher._times) == 1)
+    wait_until(lambda: len(quick.flusher._timers) == 1)
     assert quick.send_queue.tcp_acked_id == 0
 
 

@@ -145,7 +145,7 @@ def test_a_client_that_does_not_take_the_last_word(server: JellyServer) -> None:
         assert send_queue.is_closed
 
 
-def test_hurry(server: JellyServer) -> None:
+def test_run_calls_now(server: JellyServer) -> None:
     """When the server stops, nobody waits for what was to happen later."""
     calls: list[str] = []
     server.watchdog.call_later(1000, lambda: calls.append("second"))
