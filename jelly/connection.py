@@ -18,9 +18,11 @@ from jelly import tcp
 from jelly.codec import HEADER, Decoder, Frame, Sign, Type
 from jelly.errors import ErrorCode, Refused
 from jelly.messages import parse_ack
+from jelly.pacing import ClassicPacing
 from jelly.queue_dispatch import Lane, PendingRequest
 from jelly.send_queue import SendQueue
 from jelly.sessions import Session
+from jelly.tcp_confirmation import TcpConfirmation
 from jelly.tls import TlsFilter
 
 if TYPE_CHECKING:
@@ -53,12 +55,14 @@ class Connection(socketserver.BaseRequestHandler):
         tcp.prepare(self.request)
         self.tls = TlsFilter(self.server.tls_context) if self.server.tls_context else None
         settings = self.server.settings
+        gap = settings.classic_gap / 1000
         self.send_queue = SendQueue(
             self.request,
             self.server.flusher,
-            settings.classic_gap / 1000,
             on_room=self._wants_more,
-            seal=self.tls.seal if self.tls else None,
+            pacing=ClassicPacing(gap) if gap else None,
+            confirmation=TcpConfirmation(self.request, gap),
+            encrypt=self.tls.seal if self.tls else None,
         )
         self.session = Session(self.send_queue, self.address)
         self.lane = Lane(self.session)
@@ -165,7 +169,7 @@ class Connection(socketserver.BaseRequestHandler):
 
     def _on_end(self) -> None:
         """The client has closed in good order. (With unread data in its hands, TCP would have sent a reset.)"""
-        if self.send_queue.is_closed or self.send_queue.last_words_at is not None:
+        if self.send_queue.is_closed or self.send_queue.closing_frame_at is not None:
             return  # the end is ours: it says nothing about what the client has read
         user, written = self.session.user, self.send_queue.written_id
         if user is not None and written > self.session.delivered_id and tcp.unacknowledged(self.request) == 0:

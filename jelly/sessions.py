@@ -73,10 +73,13 @@ class Transport(Protocol):
         """Send frames: responses, each with the monotonic time at which its request came in; notices, each with the id
         of its message, or 0 if its arrival is not to be confirmed."""
 
-    def stop_spacing(self) -> None:
+    def stop_pacing(self) -> None:
         """From now on frames leave as fast as they come: the client takes any split of the stream."""
 
-    def finish(self, last_words: bytes = b"") -> None:
+    def stop_confirming(self) -> None:
+        """From now on `tcp_acked_id` does not move: the client itself acknowledges its notices."""
+
+    def finish(self, closing_frame: bytes = b"") -> None:
         """Close the connection once every response that was sent is written, and this frame after them."""
 
     def close(self) -> None:

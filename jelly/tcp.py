@@ -46,6 +46,16 @@ def received(sock: socket.socket) -> int | None:
     return int.from_bytes(info[_RECEIVED_AT:], sys.byteorder) if len(info) == _RECEIVED_AT + 8 else None
 
 
+def has_unread(sock: socket.socket, read_bytes: int) -> bool:
+    """Whether something has arrived that the reader, which has read so many bytes, does not know of yet.
+
+    It may wait in the kernel, or in the hands of a reader that has just read it and waits for its turn to run. FIONREAD
+    alone would miss the latter.
+    """
+    arrived = received(sock)
+    return unread(sock) > 0 if arrived is None else arrived != read_bytes
+
+
 def _ask(sock: socket.socket, request: str) -> int:
     if fcntl is None:
         return 0

@@ -79,7 +79,7 @@ class Watchdog:
         send_queue, session = connection.send_queue, connection.session
         if send_queue.finished_at is not None and now >= send_queue.finished_at + LINGER:
             return "the client did not close after the last answer"
-        if send_queue.last_words_at is not None and now >= send_queue.last_words_at + LINGER:
+        if send_queue.closing_frame_at is not None and now >= send_queue.closing_frame_at + LINGER:
             return "the client did not take the last word"
         if not connection.has_spoken and now >= connection.opened_at + FIRST_WORD:
             return "not a word after connecting"

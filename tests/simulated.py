@@ -189,7 +189,7 @@ class Wire:
         self.is_closed = False
         self.is_full = False
         self._has_room = True
-        self.last_words_at: float | None = None
+        self.closing_frame_at: float | None = None
 
     @property
     def has_room(self) -> bool:
@@ -204,8 +204,11 @@ class Wire:
     def wait_for_room(self, seconds: float) -> bool:
         return True
 
-    def stop_spacing(self) -> None:
-        """There is no spacing here."""
+    def stop_pacing(self) -> None:
+        """There is no pacing here."""
+
+    def stop_confirming(self) -> None:
+        """Modern clients are given no message whose arrival TCP would have to confirm."""
 
     @property
     def _is_mute(self) -> bool:
@@ -273,10 +276,10 @@ class Wire:
         if not (self._notices or self._responses or self.to_client or self.to_server or self.is_cut):
             self.tcp_acked_id = self.written_id
 
-    def finish(self, last_words: bytes = b"") -> None:
-        if last_words and not self.finishing and not self.is_closed:
-            self.last_words_at = 0.0
-            self._responses.append(last_words)
+    def finish(self, closing_frame: bytes = b"") -> None:
+        if closing_frame and not self.finishing and not self.is_closed:
+            self.closing_frame_at = 0.0
+            self._responses.append(closing_frame)
         self.finishing = True
         self._notices.clear()
         if not self.is_closed:

@@ -142,7 +142,7 @@ def test_a_receiver_that_reads_nothing(start_server: StartServer) -> None:
         assert session is not None
         assert not session.caught_up
         [connection] = [c for c in tuple(server.connections) if c.session is session]
-        assert connection.send_queue._size + len(connection.send_queue._rest) < 1_000_000
+        assert connection.send_queue._notices_size + len(connection.send_queue._unsent) < 1_000_000
         assert [int(content.split()[0]) for content in bob.contents(300)] == list(range(300))
         alice.message("bob", "and live again")
         assert bob.contents(1) == ["and live again"]

@@ -16,12 +16,12 @@ LAYERS = [
     {"client_api"}, {"client.conversation"}, {"client.opening", "client.inbox", "client.outgoing"},
     {"client.line", "client.requests"}, {"client.callbacks", "client.states", "client"},
     {"server"}, {"watchdog"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"},
-    {"outcomes", "delivery", "presence", "indexing", "retention"}, {"demo"},
+    {"outcomes", "delivery", "presence", "indexing", "retention", "send_queue"}, {"demo"},
     {"dao", "config", "migrations"},
-    {"database", "sessions", "groups", "passwords", "rate", "send_queue", "tls"},
+    {"database", "sessions", "groups", "passwords", "rate", "tcp_confirmation", "tls"},
     {"engines", "messages", "tcp", "scheduling", "migrations.to_2"},
     {"errors"},
-    {"codec", "timers", "wakeup", "__init__"},
+    {"codec", "pacing", "timers", "wakeup", "__init__"},
 ]  # fmt: skip
 """From top to bottom: a module imports from the layers below its own only."""
 

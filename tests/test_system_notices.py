@@ -116,7 +116,7 @@ def test_a_takeover_of_a_client_that_takes_nothing(server: JellyServer) -> None:
         [connection] = [c for c in tuple(server.connections) if c.session.user == "bob"]
         wait_until(lambda: connection.send_queue.stalled_since is not None)
         with logged_in(server.port, "bob"):
-            told_at = connection.send_queue.last_words_at
+            told_at = connection.send_queue.closing_frame_at
             assert told_at is not None
             server.watchdog.check(told_at + 2.9)
             assert not connection.send_queue.is_closed

@@ -138,7 +138,7 @@ def test_a_client_that_does_not_take_the_last_word(server: JellyServer) -> None:
         send_queue = only(server).send_queue
         send_queue.send([(b"x" * 10_000_000, 0.0)])
         send_queue.finish(b"last")
-        told_at = send_queue.last_words_at or 0.0
+        told_at = send_queue.closing_frame_at or 0.0
         server.watchdog.check(told_at + 2.9)
         assert not send_queue.is_closed
         server.watchdog.check(told_at + 3)
