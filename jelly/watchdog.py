@@ -1,7 +1,7 @@
-"""The watchdog: one thread that closes connections whose time is up, and calls back at a later time.
+"""The watchdog: one thread that closes connections whose time is up, and calls functions later.
 
-It looks at all connections once a second, compares times, and holds no lock while it does. `check` can
-be called with any time, so a test needs no clock.
+It looks at all connections once a second, compares times, and holds no lock while it does. `check`
+takes the time from its caller, so a test needs no clock.
 """
 
 import logging
@@ -15,19 +15,19 @@ from jelly.timers import NEVER, TimerHeap
 log = logging.getLogger("jelly.watchdog")
 
 TICK = 0.25
-"""Seconds between looking at what is to be called later."""
-CHECK = 1.0
-"""Seconds between looking at the connections; a server with a short silence looks more often, up to each tick."""
-FIRST_WORD = 10.0
-"""Seconds in which a new connection must say something, and a frame that has begun must be whole."""
-STALLED = 30.0
-"""Seconds for which a client may take nothing of what waits for it."""
-LINGER = 3.0
-"""Seconds that a client has to close, once the server has said its last word."""
+"""Seconds until the watchdog looks again at what is to be called later."""
+CHECK_INTERVAL = 1.0
+"""Seconds until it looks at the connections again. (With a short silence it looks more often, up to each tick.)"""
+FIRST_FRAME_TIMEOUT = 10.0
+"""Seconds until a new connection must have sent something, and until a frame that has begun must be complete."""
+WRITE_TIMEOUT = 30.0
+"""Seconds until a client must have taken something of what waits for it."""
+CLOSE_TIMEOUT = 3.0
+"""Seconds until a client must have closed its end, after the server has finished or sent a closing frame."""
 
 
 class Watchdog:
-    """`silence`: seconds after which a connection from which nothing was read is closed."""
+    """`silence`: seconds until a connection from which nothing was read is closed."""
 
     def __init__(self, connections: Iterable[Connection], silence: float) -> None:
         self._connections = connections
@@ -51,18 +51,18 @@ class Watchdog:
             self._thread.join()
 
     def call_later(self, seconds: float, function: Callable[[], None]) -> None:
-        """Call a function on the watchdog's thread, in so many seconds or a little later."""
+        """Call a function on the watchdog's thread, after some seconds or up to a tick later."""
         with self._condition:
             self._timers.call_at(time.monotonic() + seconds, function)
 
     def run_calls_now(self) -> None:
-        """From now on nothing is called later, but at once."""
+        """From now on call at once what was to be called later."""
         with self._condition:
             self._is_draining = True
             self._condition.notify()
 
     def check(self, now: float) -> None:
-        """Close the connections whose time is up at this monotonic time."""
+        """Close the connections whose time is up at a monotonic time."""
         for connection in tuple(self._connections):
             reason = self._reason_to_close(connection, now)
             if reason:
@@ -72,20 +72,20 @@ class Watchdog:
     def _check_if_due(self) -> None:
         now = time.monotonic()
         if now >= self._check_at:
-            self._check_at = now + min(CHECK, self._silence / 30)
+            self._check_at = now + min(CHECK_INTERVAL, self._silence / 30)
             self.check(now)
 
     def _reason_to_close(self, connection: Connection, now: float) -> str:
         send_queue, session = connection.send_queue, connection.session
-        if send_queue.finished_at is not None and now >= send_queue.finished_at + LINGER:
+        if send_queue.finished_at is not None and now >= send_queue.finished_at + CLOSE_TIMEOUT:
             return "the client did not close after the last answer"
-        if send_queue.closing_frame_at is not None and now >= send_queue.closing_frame_at + LINGER:
-            return "the client did not take the last word"
-        if not connection.has_spoken and now >= connection.opened_at + FIRST_WORD:
-            return "not a word after connecting"
-        if connection.incomplete_since is not None and now >= connection.incomplete_since + FIRST_WORD:
-            return "a frame that does not end"
-        if send_queue.stalled_since is not None and now >= send_queue.stalled_since + STALLED:
+        if send_queue.closing_frame_at is not None and now >= send_queue.closing_frame_at + CLOSE_TIMEOUT:
+            return "the client did not take the closing frame"
+        if not connection.has_received_data and now >= connection.opened_at + FIRST_FRAME_TIMEOUT:
+            return "the client sent nothing"
+        if connection.incomplete_since is not None and now >= connection.incomplete_since + FIRST_FRAME_TIMEOUT:
+            return "the client did not complete a frame"
+        if send_queue.stalled_since is not None and now >= send_queue.stalled_since + WRITE_TIMEOUT:
             return "the client takes nothing"
         # The original client sends no heartbeats after a RECONNECT: then TCP's keepalive watches it.
         is_exempt = session.resumed and not session.is_modern and not session.has_heartbeat
@@ -104,5 +104,5 @@ class Watchdog:
             for function in (*functions, self._check_if_due):
                 try:
                     function()
-                except Exception as error:  # noqa: BLE001 - a bug; but without the watchdog dead connections would stay for ever
+                except Exception as error:  # noqa: BLE001 - a bug, but dead connections must not stay for ever
                     log.error("the watchdog failed: %s: %s", type(error).__name__, error)

@@ -303,7 +303,7 @@ class SimulatedConnection(Connection):
     """The real reader, without a socket and a thread: it is called with what came."""
 
     def __init__(self, server: "SimulatedServer", wire: Wire, overseer: Overseer) -> None:
-        self.server = cast(Any, server)
+        self.context = cast(Any, server)
         self.request = cast(Any, None)
         self.address = "simulated"
         self.tls = None
@@ -313,7 +313,7 @@ class SimulatedConnection(Connection):
         self.decoder = Decoder()
         self.incomplete_since = None
         self._overseer = overseer
-        wire.on_room = self._wants_more
+        wire.on_room = self._ask_for_more_messages
         wire.connection = self
 
     def reads(self, data: bytes) -> None:

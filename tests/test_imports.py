@@ -33,11 +33,9 @@ FILES = {
 
 
 def imported(module: str) -> set[str]:
-    """What a module imports, anywhere in it, but for what only the type checker sees."""
-    tree = ast.parse(FILES[module].read_text())
+    """What a module imports, anywhere in it; also what only the type checker sees (under TYPE_CHECKING)."""
     names: set[str] = set()
-    unseen = {node for branch in ast.walk(tree) if is_for_types_only(branch) for node in ast.walk(branch)}
-    for node in set(ast.walk(tree)) - unseen:
+    for node in ast.walk(ast.parse(FILES[module].read_text())):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -54,10 +52,6 @@ def within(name: str) -> str:
     if name == "jelly":
         return "__init__"
     return name.removeprefix("jelly.") if name.startswith("jelly.") or name == "client_api" else f"not ours: {name}"
-
-
-def is_for_types_only(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 GRAPH = {module: {within(name) for name in imported(module)} & set(FILES) for module in FILES}

@@ -109,7 +109,7 @@ def test_a_takeover_behind_messages(server: JellyServer) -> None:
 
 
 def test_a_takeover_of_a_client_that_takes_nothing(server: JellyServer) -> None:
-    """It has three seconds to take the last word, then it is closed."""
+    """It has three seconds to take the closing frame, then it is closed."""
     with logged_in(server.port, "alice") as alice, logged_in(server.port, "bob", features=[]):
         for _ in range(200):
             alice.message("bob", "x" * 60_000)

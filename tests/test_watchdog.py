@@ -82,8 +82,8 @@ def test_a_classic_client_after_a_reconnect(server: JellyServer) -> None:
         assert closes_after(server, 30)
 
 
-def test_not_a_word_after_connecting(server: JellyServer) -> None:
-    """Who connects and says nothing is closed after 10 seconds, without an answer."""
+def test_nothing_after_connecting(server: JellyServer) -> None:
+    """A client that connects and sends nothing is closed after 10 seconds, without an answer."""
     with Wire(server.port) as wire:
         assert closes_after(server, 10)
         assert wire.socket.recv(1) == b""
@@ -121,7 +121,7 @@ def test_a_whole_frame_ends_the_wait(server: JellyServer) -> None:
         assert connection.incomplete_since is None
 
 
-def test_a_client_that_does_not_close_after_the_last_word(server: JellyServer) -> None:
+def test_a_client_that_does_not_close_after_the_last_answer(server: JellyServer) -> None:
     """After the server's last answer the client has a moment to close; then the server does."""
     with Wire(server.port) as wire:
         connection = only(server)
@@ -132,8 +132,8 @@ def test_a_client_that_does_not_close_after_the_last_word(server: JellyServer) -
         wait_until(lambda: not server.connections)
 
 
-def test_a_client_that_does_not_take_the_last_word(server: JellyServer) -> None:
-    """It has a moment for that, too, even if it is so slow that the word cannot be written."""
+def test_a_client_that_does_not_take_the_closing_frame(server: JellyServer) -> None:
+    """It is closed after three seconds, even if the frame could not be written."""
     with logged_in(server.port, "alice"):
         send_queue = only(server).send_queue
         send_queue.send([(b"x" * 10_000_000, 0.0)])
