@@ -201,7 +201,7 @@ class Connection(BaseRequestHandler):
         """Do not read on while too much waits, in the lane or in the send queue."""
         self.is_paused = True
         while not self.context.is_stopping and not self.send_queue.is_closed:
-            if self.context.dispatcher.wait_for_room(self.lane, 1.0) and self.send_queue.wait_for_room(1.0):
+            if self.context.dispatcher.wait_for_room(self.lane, 1.0) and self.send_queue.wait_until_not_full(1.0):
                 break
             self.last_read_at = time.monotonic()
         self.is_paused = False

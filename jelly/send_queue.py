@@ -23,14 +23,14 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any
 
 from jelly import tcp
 from jelly.pacing import ClassicPacing
-from jelly.sessions import Response
+from jelly.sessions import Notice, Response
 from jelly.tcp_confirmation import TcpConfirmation
 from jelly.timers import NEVER, TimerHeap
 from jelly.wakeup import WakeupPipe
@@ -39,24 +39,25 @@ log = logging.getLogger("jelly.send_queue")
 
 HIGH_MARK = 128 * 1024
 LOW_MARK = 32 * 1024
-"""Bytes of notices: with more than HIGH_MARK waiting there is no room for more, until less than LOW_MARK is left."""
+"""Bytes of notices: once more than HIGH_MARK wait, there is no room until less than LOW_MARK is left."""
 HIGH_COUNT = 100
 LOW_COUNT = 25
 """The same as numbers of notices. They matter for classic clients, whose notices leave slowly."""
 MAX_RESPONSES = 256
-"""At most this many responses, or HIGH_MARK bytes of them, may wait before no more requests are served."""
+"""At most this many responses, or HIGH_MARK bytes, may wait while more requests are served."""
 
 _FRAME_OF_NOTICE = itemgetter(1)
 _FRAME_OF_RESPONSE = itemgetter(0)
 
 
 class SendQueue:
-    """What waits to be written to one connection. Any thread may call any method.
+    """What waits to be written to one connection.
 
-    No method waits, except `wait_for_room`.
+    Any thread may call any method, and none of them waits, except `wait_until_not_full`.
 
-    `on_room` is called, by any thread, when there is room for notices again. `encrypt` encrypts what goes out; it
-    raises OSError if it cannot. `pacing` and `confirmation`: None for a client that does not need them.
+    `on_room` is called, by any thread, when there is room for notices again. `encrypt` encrypts what
+    goes out, and raises OSError if it cannot. `pacing` and `confirmation` are None for a client that
+    does not need them.
     """
 
     __slots__ = (
@@ -65,18 +66,18 @@ class SendQueue:
         "_flusher",
         "_goes_at_once",
         "_lock",
+        "_not_full",
         "_notices",
         "_notices_size",
         "_on_room",
         "_pacing",
         "_responses",
         "_responses_size",
-        "_room",
         "_scheduled_at",
         "_sock",
         "_unsent",
         "_unsent_id",
-        "_when_room",
+        "_when_not_full",
         "closing_frame_at",
         "finished_at",
         "finishing",
@@ -103,22 +104,23 @@ class SendQueue:
         self._pacing = pacing
         self._confirmation = confirmation
         self._encrypt = encrypt
-        self._lock = threading.Lock()  # guards everything below; held during a `sock.send`, which does not wait
-        # Lists, not deques: they are short, and an empty deque would take 760 bytes, twice for each connection.
-        self._responses: list[tuple[bytes, float]] = []
+        # Guards everything below. Held during `sock.send`, which does not wait.
+        self._lock = threading.Lock()
+        # Lists, not deques: they are short, and each connection would have two deques of 760 bytes.
+        self._responses: list[Response] = []
         self._responses_size = 0
-        self._notices: list[tuple[int, bytes]] = []
+        self._notices: list[Notice] = []
         self._notices_size = 0
         self._unsent = b""  # begun, and not yet written to its end
         self._unsent_id = 0  # of the last message in it
         self._scheduled_at: float | None = None  # when the flusher comes back
-        self._room: threading.Event | None = None
-        self._when_room: Callable[[], None] | None = None
+        self._not_full: threading.Event | None = None  # the reader's, while it waits
+        self._when_not_full: Callable[[], None] | None = None
         self._goes_at_once = pacing is None and encrypt is None
         """Whether `send` may write what it is given at once and as it is."""
 
         self.tcp_acked_id = 0
-        """The id up to which the client's machine has acknowledged the notices. TCP says so, not the client."""
+        """The id up to which the client's TCP has acknowledged the messages."""
         self.read_bytes = 0
         """How many bytes the reader has read; the reader counts them."""
         self.has_room = True
@@ -134,17 +136,17 @@ class SendQueue:
         """When `finish` was called with a closing frame."""
         self.is_closed = False
 
-    def send(self, responses: Sequence[tuple[bytes, float]] = (), notices: Sequence[tuple[int, bytes]] = ()) -> None:
-        """Send responses and notices (as `Response` and `Notice`). The notices go first, where both may go at once.
+    def send(self, responses: Sequence[Response] = (), notices: Sequence[Notice] = ()) -> None:
+        """Send responses and notices. Where both may go at once, the notices go first.
 
-        Look at `has_room` before sending more notices.
+        Look at `has_room` before you send more notices.
         """
         with self._lock:
             if self._goes_at_once and not (notices and self._confirmation):
                 data = b"".join([*map(_FRAME_OF_NOTICE, notices), *map(_FRAME_OF_RESPONSE, responses)])
                 try:
                     sent = self._sock.send(data, tcp.DO_NOT_WAIT)
-                except OSError:  # full or dead: `_write` meets the same error again, and deals with it
+                except OSError:  # full or dead: `_write` meets the same error and deals with it
                     sent = 0
                 if sent == len(data):
                     return
@@ -158,32 +160,29 @@ class SendQueue:
 
     def send_raw(self, data: bytes) -> None:
         """Send bytes as they are, before anything else: the messages of the TLS handshake."""
-        with self._lock:
+        with self._changing():
             if not self.is_closed:
                 self._unsent += data
                 self._pump()
-            calls = self._update()
-        for call in calls:
-            call()
 
     def stop_pacing(self) -> None:
-        """From now on frames leave as fast as they come: the client takes any split of the stream."""
-        with self._lock:
+        """From now on let frames leave as fast as they come: the client takes any split of the stream."""
+        with self._changing():
             self._pacing = None
             if self._confirmation:
                 self._confirmation.gap = 0.0
-            self._update()
 
     def stop_confirming(self) -> None:
-        """Do not ask TCP any more how far messages got: the client acknowledges them. `written_id` is 0 then."""
-        with self._lock:
+        """Do not ask TCP any more how far messages got: the client itself acknowledges them."""
+        with self._changing():
             self._confirmation = None
 
     def finish(self, closing_frame: bytes = b"") -> None:
-        """Close after what was answered is written, and a closing frame. Notices that wait here are dropped:
-        messages stay in their inbox.
+        """Close the connection after all responses are written, and after them a closing frame.
+
+        Notices that wait here are dropped: messages stay in their inbox.
         """
-        with self._lock:
+        with self._changing():
             if closing_frame and not self.finishing and not self.is_closed:
                 self.closing_frame_at = time.monotonic()
                 self._add_response(Response(closing_frame, self.closing_frame_at))
@@ -192,17 +191,11 @@ class SendQueue:
             self._notices_size = 0
             if not self.is_closed:
                 self._pump()
-            calls = self._update()
-        for call in calls:
-            call()
 
     def close(self) -> None:
         """Close the connection now. Its reader notices, and frees what belongs to it."""
-        with self._lock:
+        with self._changing():
             self._close()
-            calls = self._update()
-        for call in calls:
-            call()
 
     @property
     def is_empty(self) -> bool:
@@ -211,44 +204,44 @@ class SendQueue:
 
     @property
     def written_id(self) -> int:
-        """The id up to which all messages were written to the socket; 0 for a client that acknowledges."""
+        """The id up to which all messages were written to the socket; 0 if TCP is not asked about them."""
         with self._lock:  # a thread that has just written one may not have noted it yet
             return self._confirmation.written_id if self._confirmation else 0
 
-    def when_room(self, function: Callable[[], None]) -> None:
+    def when_not_full(self, function: Callable[[], None]) -> None:
         """Call a function, once, when `is_full` is False; at once if it is now."""
-        with self._lock:
-            self._when_room = function
-            calls = self._update()
-        for call in calls:
-            call()
+        with self._changing():
+            self._when_not_full = function
 
-    def wait_for_room(self, seconds: float) -> bool:
-        """Wait until `is_full` is False, at most some seconds; return whether it is. Only the reader may call this."""
+    def wait_until_not_full(self, seconds: float) -> bool:
+        """Wait at most some seconds until `is_full` is False; return whether it is. For the reader."""
         with self._lock:
             if not self.is_full:
                 return True
-            room = self._room = threading.Event()
-        has_room = room.wait(seconds)
-        self._room = None
-        return has_room
+            not_full = self._not_full = threading.Event()
+        return not_full.wait(seconds)
 
     def resume(self, due: float | None = None) -> None:
-        """Go on writing: the socket can take more, or a time has come (which one). Called by the flusher."""
+        """Go on writing: the socket can take more, or a time has come (which one). For the flusher."""
+        with self._changing():
+            if due is None or due == self._scheduled_at:  # else an earlier time was asked for since
+                self._scheduled_at = None
+                if not self.is_closed:
+                    self._pump(is_writable=True)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold the lock; then tell those who wait for it that there is room."""
         with self._lock:
-            if due is not None and due != self._scheduled_at:
-                return  # an earlier time was asked for since
-            self._scheduled_at = None
-            if not self.is_closed:
-                self._pump(is_writable=True)
+            yield
             calls = self._update()
         for call in calls:
             call()
 
-    # --- with the lock held -----------------------------------------------------------------------------
+    # --- with the lock held -------------------------------------------------------------------------
 
-    def _enqueue(self, responses: Sequence[tuple[bytes, float]], notices: Sequence[tuple[int, bytes]]) -> None:
-        """Put frames behind those that wait, and write what may go now: first of the notices, then of all."""
+    def _enqueue(self, responses: Sequence[Response], notices: Sequence[Notice]) -> None:
+        """Put frames behind those that wait; write what may go now, first of the notices, then of all."""
         if notices and not self.finishing and not self.is_closed:
             self._notices += notices
             self._notices_size += sum([len(frame) for _, frame in notices])
@@ -258,9 +251,9 @@ class SendQueue:
                 self._add_response(response)
             self._pump()
 
-    def _add_response(self, response: tuple[bytes, float]) -> None:
+    def _add_response(self, response: Response) -> None:
         self._responses.append(response)
-        self._responses_size += len(response[0])
+        self._responses_size += len(response.frame)
 
     def _pump(self, is_writable: bool = False) -> None:
         """Write what may be written now, and have the flusher come back for the rest."""
@@ -292,7 +285,7 @@ class SendQueue:
                 self._sock.shutdown(socket.SHUT_WR)
 
     def _begin_next(self) -> None:
-        """Take what is to be written next: one frame towards a classic client, else everything that waits."""
+        """Take what is to be written next: one frame to a classic client, else everything that waits."""
         data = self._take_one(self._pacing) if self._pacing else self._take_all()
         self._unsent = self._encrypt(data) if self._encrypt else data
 
@@ -310,7 +303,7 @@ class SendQueue:
 
     def _take_all(self) -> bytes:
         data = b"".join([*map(_FRAME_OF_RESPONSE, self._responses), *map(_FRAME_OF_NOTICE, self._notices)])
-        self._unsent_id = max([self._unsent_id, *[id for id, _ in self._notices]])
+        self._unsent_id = max([self._unsent_id, *[notice.id for notice in self._notices]])
         self._responses.clear()
         self._notices.clear()
         self._responses_size = self._notices_size = 0
@@ -358,18 +351,19 @@ class SendQueue:
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def _update(self) -> list[Callable[[], None]]:
-        """Set the attributes that say how much waits. Return the functions to call once the lock is free."""
+        """Set the attributes that say how much waits. Return the functions to call without the lock."""
         calls: list[Callable[[], None]] = []
         self._goes_at_once = (
             self.is_empty and not self._pacing and not self._encrypt and not self.finishing and not self.is_closed
         )
         self.is_full = len(self._responses) > MAX_RESPONSES or self._responses_size > HIGH_MARK
         if not self.is_full:
-            if self._room:
-                self._room.set()
-            if self._when_room:
-                calls.append(self._when_room)
-                self._when_room = None
+            if self._not_full:
+                self._not_full.set()
+                self._not_full = None
+            if self._when_not_full:
+                calls.append(self._when_not_full)
+                self._when_not_full = None
         size, count = self._notices_size + len(self._unsent), len(self._notices)
         if size > HIGH_MARK or count > HIGH_COUNT:
             self.has_room = False
@@ -380,10 +374,10 @@ class SendQueue:
 
 
 class Flusher:
-    """The thread that comes back to send queues: when a socket is writable again, and when a time has come."""
+    """The thread that calls functions when a socket is writable again, and when a time has come."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards everything below; held for dictionary and heap operations only
+        self._lock = threading.Lock()  # guards everything below; held for dictionary and heap operations
         self._selector = selectors.DefaultSelector()
         self._timers = TimerHeap()
         self._waits_until = NEVER
@@ -429,7 +423,7 @@ class Flusher:
             for function in self._wait():
                 try:
                     function()
-                except Exception as error:  # noqa: BLE001 - a bug; but nobody else would finish what the others have waiting
+                except Exception as error:  # noqa: BLE001 - a bug, but the thread must live: others wait, too
                     log.error("a send queue failed: %s: %s", type(error).__name__, error)
 
     def _wait(self) -> list[Callable[[], None]]:

@@ -30,7 +30,7 @@ from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher, Lane, PendingRequest
 from jelly.retention import Retention
 from jelly.services import Policy, Services
-from jelly.sessions import Session, Sessions
+from jelly.sessions import Notice, Response, Session, Sessions
 from jelly.store import Store
 
 FOREVER = 2**60
@@ -198,10 +198,10 @@ class Wire:
             self._world.may_take_meanwhile(self)  # there may be room before the one who asked does anything about it
         return has_room
 
-    def when_room(self, function: Callable[[], None]) -> None:
+    def when_not_full(self, function: Callable[[], None]) -> None:
         function()
 
-    def wait_for_room(self, seconds: float) -> bool:
+    def wait_until_not_full(self, seconds: float) -> bool:
         return True
 
     def stop_pacing(self) -> None:
@@ -214,13 +214,13 @@ class Wire:
     def _is_mute(self) -> bool:
         return self.is_closed or self.has_ended or self._world.faults.is_dead
 
-    def send(self, responses: Sequence[tuple[bytes, float]] = (), notices: Sequence[tuple[int, bytes]] = ()) -> None:
+    def send(self, responses: Sequence[Response] = (), notices: Sequence[Notice] = ()) -> None:
         if responses:
             self._send_responses(responses)
         if notices:
             self._send_notices(notices)
 
-    def _send_responses(self, responses: Sequence[tuple[bytes, float]]) -> None:
+    def _send_responses(self, responses: Sequence[Response]) -> None:
         if self._is_mute and self.connection.session.closing:
             return  # what it asked is not served any more, so these need not be the answers to what it asked first
         for frame, _ in responses:
@@ -235,7 +235,7 @@ class Wire:
                 self._responses.append(frame)
         self.pump()
 
-    def _send_notices(self, notices: Sequence[tuple[int, bytes]]) -> None:
+    def _send_notices(self, notices: Sequence[Notice]) -> None:
         if self._is_mute or self.finishing:
             return
         self._world.overseer.notifies(

@@ -8,6 +8,7 @@ from wire import HEARTBEAT, OWN_PROFILE, RECONNECT, Wire, logged_in, pack, regis
 
 from jelly.connection import Connection
 from jelly.server import JellyServer
+from jelly.sessions import Response
 
 
 @pytest.fixture
@@ -136,7 +137,7 @@ def test_a_client_that_does_not_take_the_closing_frame(server: JellyServer) -> N
     """It is closed after three seconds, even if the frame could not be written."""
     with logged_in(server.port, "alice"):
         send_queue = only(server).send_queue
-        send_queue.send([(b"x" * 10_000_000, 0.0)])
+        send_queue.send([Response(b"x" * 10_000_000, 0.0)])
         send_queue.finish(b"last")
         told_at = send_queue.closing_frame_at or 0.0
         server.watchdog.check(told_at + 2.9)
