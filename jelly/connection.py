@@ -36,12 +36,14 @@ log = logging.getLogger("jelly.connection")
 READ_SIZE = 16 * 1024
 """Bytes that a reader asks for."""
 IDLE_READ_SIZE = 448
-"""Bytes that a reader asks for after a heartbeat. A reader that waits holds a buffer of the size that it asks for. Idle
-clients send nothing but heartbeats, and 5,000 of them would hold 80 MB. (Less than 512 bytes with its header, so that
-the buffer costs no more than itself in Python's own allocator.)"""
+"""Bytes that a reader asks for after a heartbeat.
+
+A reader that waits holds a buffer of the size that it asks for. Idle clients send nothing but
+heartbeats, and with READ_SIZE 5,000 of them would hold 80 MB. (With its header the buffer takes less
+than 512 bytes, so that it costs no more than itself in Python's own allocator.)"""
 HEARTBEAT_SIZE = HEADER.size
 HALF_CLOSE_TIMEOUT = 5.0
-"""Seconds until a client that has closed its half of the connection must have taken its last answers."""
+"""Seconds until a client that has closed its half must have taken its last answers."""
 
 
 @dataclass
@@ -101,7 +103,7 @@ class Connection(BaseRequestHandler):
         try:
             if self.tls:
                 self.tls.handshake(self._receive_handshake, self.send_queue.send_raw)
-                self._read(b"")  # the first request may have come together with the end of the handshake
+                self._read(b"")  # the first request may have come with the end of the handshake
             size = READ_SIZE
             while data := self.request.recv(size):
                 size = READ_SIZE if len(data) > HEARTBEAT_SIZE else IDLE_READ_SIZE
@@ -115,7 +117,8 @@ class Connection(BaseRequestHandler):
     def finish(self) -> None:
         context, user = self.context, self.session.user
         self.send_queue.close()
-        if context.sessions.detach(self.session) and user is not None:  # after the close: see Services._enter
+        # After the close: see Services._enter.
+        if context.sessions.detach(self.session) and user is not None:
             context.store.call_soon(partial(context.presence.refresh, user))
         context.flusher.forget(self.request)
         context.connections.discard(self)
@@ -136,8 +139,8 @@ class Connection(BaseRequestHandler):
         send_queue.read_bytes += len(data)
         now = self.last_read_at = time.monotonic()
         self.has_received_data = True
-        # At the end nothing is served any more. What still comes is read and thrown away, because closing a socket with
-        # unread bytes in it sends a reset, which can destroy answers that the client has not read yet.
+        # At the end nothing is served any more. What still comes is read and thrown away: closing a
+        # socket with unread bytes would send a reset, and the client could lose its last answers.
         if session.closing or self.context.is_stopping or decoder.error_type is not None:
             return
         # The client had these messages before it sent what we have just read.
@@ -146,8 +149,8 @@ class Connection(BaseRequestHandler):
         if self.tls:
             data = self.tls.decrypt(data)
         frames = decoder.feed(data)
-        # A frame that has begun has a deadline. It moves when another frame begins, not when more of this one comes:
-        # a client that sends a byte now and then would hold the connection for ever.
+        # A frame that has begun has a deadline. It moves when another frame begins, not when more
+        # of this one comes: else a byte now and then would keep the connection open for ever.
         if not decoder.has_incomplete_frame:
             self.incomplete_since = None
         elif frames or self.incomplete_since is None:
@@ -169,8 +172,9 @@ class Connection(BaseRequestHandler):
             self._pause()
 
     def _acknowledge(self, frame: Frame) -> bool:
-        """Handle an ACK. Return False for one that is malformed, or before the login: those are answered with an error,
-        like other requests.
+        """Handle an ACK, and return True; False if it is to be answered like other requests.
+
+        It is answered, with an error, if it is malformed or comes before the login.
         """
         session = self.session
         if session.user is None or frame.sign != Sign.REQUEST:
@@ -180,7 +184,7 @@ class Connection(BaseRequestHandler):
         except Refused:
             return False
         window = session.window
-        # A client can acknowledge only what it was sent on this connection. Any other id is ignored.
+        # A client can acknowledge what it was sent on this connection. Other ids are ignored.
         if window is not None and window.acknowledge(id):
             self.context.store.delivered(session.user, id)
             if not session.caught_up and window.has_room:
@@ -217,7 +221,7 @@ class Connection(BaseRequestHandler):
         send_queue = self.send_queue
         if send_queue.is_closed or send_queue.closing_frame_at is not None:
             return  # the server ended it, so this says nothing about what the client has read
-        # The client has read everything that its TCP has: with unread data TCP would have sent a reset instead.
+        # The client has read all that its TCP has: with unread data, TCP would have sent a reset.
         written_id = send_queue.written_id
         if written_id > self.session.delivered_id and tcp.unacknowledged(self.request) == 0:
             self._report_delivered(written_id)

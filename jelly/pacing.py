@@ -31,7 +31,7 @@ class ClassicPacing:
         self._begun_at = LONG_AGO
         self._ended_at = LONG_AGO
         self._was_response = False
-        self._has_overlap = False  # another request of the client had come in before this response was written
+        self._has_overlap = False  # when it was written, the next request had come in already
 
     def is_notices_turn(self, has_responses: bool, has_notices: bool) -> bool:
         """Whether the next frame is a notice, not a response.
@@ -52,7 +52,7 @@ class ClassicPacing:
         return self._ended_at + self.gap
 
     def begin_frame(self, now: float, is_response: bool, has_unread: bool = False) -> None:
-        """The next frame is about to be written. `has_unread`: a request lies there that nobody has read yet.
+        """The next frame is about to be written. `has_unread`: a request has come in unread.
 
         Such a request did not wait for this response, so its own response must keep the gap.
         """

@@ -39,10 +39,10 @@ log = logging.getLogger("jelly.send_queue")
 
 HIGH_MARK = 128 * 1024
 LOW_MARK = 32 * 1024
-"""Bytes of notices: once more than HIGH_MARK wait, there is no room until less than LOW_MARK is left."""
+"""Bytes of notices. With more than HIGH_MARK there is no room, until less than LOW_MARK are left."""
 HIGH_COUNT = 100
 LOW_COUNT = 25
-"""The same as numbers of notices. They matter for classic clients, whose notices leave slowly."""
+"""The same as numbers of notices, for classic clients: theirs are small, and leave slowly."""
 MAX_RESPONSES = 256
 """At most this many responses, or HIGH_MARK bytes, may wait while more requests are served."""
 
@@ -166,7 +166,7 @@ class SendQueue:
                 self._pump()
 
     def stop_pacing(self) -> None:
-        """From now on let frames leave as fast as they come: the client takes any split of the stream."""
+        """From now on leave no gap between frames: the client takes any split of the stream."""
         with self._changing():
             self._pacing = None
             if self._confirmation:
@@ -204,7 +204,7 @@ class SendQueue:
 
     @property
     def written_id(self) -> int:
-        """The id up to which all messages were written to the socket; 0 if TCP is not asked about them."""
+        """The id up to which all messages were written; 0 if TCP is not asked about them."""
         with self._lock:  # a thread that has just written one may not have noted it yet
             return self._confirmation.written_id if self._confirmation else 0
 
@@ -214,7 +214,7 @@ class SendQueue:
             self._when_not_full = function
 
     def wait_until_not_full(self, seconds: float) -> bool:
-        """Wait at most some seconds until `is_full` is False; return whether it is. For the reader."""
+        """Wait at most some seconds until `is_full` is False; return whether it is."""
         with self._lock:
             if not self.is_full:
                 return True
@@ -222,7 +222,7 @@ class SendQueue:
         return not_full.wait(seconds)
 
     def resume(self, due: float | None = None) -> None:
-        """Go on writing: the socket can take more, or a time has come (which one). For the flusher."""
+        """Go on writing: the socket can take more, or a time (`due`) has come."""
         with self._changing():
             if due is None or due == self._scheduled_at:  # else an earlier time was asked for since
                 self._scheduled_at = None
@@ -238,10 +238,10 @@ class SendQueue:
         for call in calls:
             call()
 
-    # --- with the lock held -------------------------------------------------------------------------
+    # --- with the lock held -----------------------------------------------------------------------------
 
     def _enqueue(self, responses: Sequence[Response], notices: Sequence[Notice]) -> None:
-        """Put frames behind those that wait; write what may go now, first of the notices, then of all."""
+        """Let frames wait; write what may go now, first of the notices, then of all."""
         if notices and not self.finishing and not self.is_closed:
             self._notices += notices
             self._notices_size += sum([len(frame) for _, frame in notices])
@@ -285,7 +285,7 @@ class SendQueue:
                 self._sock.shutdown(socket.SHUT_WR)
 
     def _begin_next(self) -> None:
-        """Take what is to be written next: one frame to a classic client, else everything that waits."""
+        """Take what is written next: one frame to a classic client, else all that waits."""
         data = self._take_one(self._pacing) if self._pacing else self._take_all()
         self._unsent = self._encrypt(data) if self._encrypt else data
 
@@ -351,7 +351,7 @@ class SendQueue:
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def _update(self) -> list[Callable[[], None]]:
-        """Set the attributes that say how much waits. Return the functions to call without the lock."""
+        """Set the attributes that say how much waits. Return what to call without the lock."""
         calls: list[Callable[[], None]] = []
         self._goes_at_once = (
             self.is_empty and not self._pacing and not self._encrypt and not self.finishing and not self.is_closed
@@ -377,7 +377,8 @@ class Flusher:
     """The thread that calls functions when a socket is writable again, and when a time has come."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards everything below; held for dictionary and heap operations
+        # Guards everything below. Held for dictionary and heap operations only.
+        self._lock = threading.Lock()
         self._selector = selectors.DefaultSelector()
         self._timers = TimerHeap()
         self._waits_until = NEVER

@@ -18,7 +18,7 @@ from jelly import tcp
 CONFIRM_DELAY = 0.05
 """Seconds until TCP is asked for the first time after a write."""
 CONFIRM_DELAY_MAX = 1.0
-"""At most this many seconds until TCP is asked again. The delay doubles from one time to the next."""
+"""At most this many seconds until TCP is asked again. The delay doubles each time."""
 
 
 class TcpConfirmation:
@@ -47,7 +47,7 @@ class TcpConfirmation:
                 self.check_at = now + self._delay
 
     def check(self, now: float, is_all_written: bool, read_bytes: int) -> None:
-        """Ask TCP, if it is time to. `read_bytes`: how many bytes the reader has read from the socket."""
+        """Ask TCP, if it is time to. `read_bytes`: how many bytes the reader has read."""
         if self.check_at is None or now < self.check_at:
             return
         # What came before this moment is no sign that the client has read its messages: so nothing

@@ -18,7 +18,8 @@ class TimerHeap:
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._numbers = itertools.count()  # functions cannot be compared: of two with one time, the first goes first
+        # Of two timers with one time, the first goes first. Functions cannot be compared.
+        self._numbers = itertools.count()
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -33,7 +34,7 @@ class TimerHeap:
         heapq.heappush(self._heap, (due, next(self._numbers), function))
 
     def pop_due(self, now: float) -> list[Callable[[], None]]:
-        """Take out the timers whose time has come, the earliest first, and return what is to be called."""
+        """Take out the timers whose time has come; return their functions, the earliest first."""
         functions = []
         while self._heap and self._heap[0][0] <= now:
             functions.append(heapq.heappop(self._heap)[2])

@@ -18,7 +18,8 @@ def server_context(certificate: str, key: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(certificate, key or None, password="")  # for a key with a password: fail, do not ask
+        # With a password that is wrong, a key with a password fails. Without one, Python would ask.
+        context.load_cert_chain(certificate, key or None, password="")
     except (OSError, ValueError) as error:
         raise ConfigError(f"The certificate {certificate} or its key cannot be used: {error}.") from error
     return context
@@ -36,7 +37,7 @@ class TlsFilter:
         """Whether the client has ended its half of the connection (close_notify)."""
 
     def handshake(self, receive: Callable[[], bytes], send: Callable[[bytes], None]) -> None:
-        """Do the handshake. Raises OSError (of which ssl.SSLError is a subclass) if it fails or the client leaves."""
+        """Do the handshake. Raises OSError (ssl.SSLError is one) if it fails or the client leaves."""
         while True:
             try:
                 with self._lock:
@@ -52,7 +53,7 @@ class TlsFilter:
                 self._send_outgoing(send)
 
     def decrypt(self, data: bytes) -> bytes:
-        """Decrypt what was read; empty if no record is complete yet. Raises OSError if it is not TLS.
+        """Decrypt what was read; empty if no record is complete yet. Raises OSError if that fails.
 
         If TLS itself has to answer, its answer leaves with the next `encrypt`, so that records stay in order.
         """

@@ -17,13 +17,13 @@ log = logging.getLogger("jelly.watchdog")
 TICK = 0.25
 """Seconds until the watchdog looks again at what is to be called later."""
 CHECK_INTERVAL = 1.0
-"""Seconds until it looks at the connections again. (With a short silence it looks more often, up to each tick.)"""
+"""Seconds until it looks at the connections again; fewer if `silence` is short."""
 FIRST_FRAME_TIMEOUT = 10.0
-"""Seconds until a new connection must have sent something, and until a frame that has begun must be complete."""
+"""Seconds until a new client must have sent something, and a frame must be complete."""
 WRITE_TIMEOUT = 30.0
 """Seconds until a client must have taken something of what waits for it."""
 CLOSE_TIMEOUT = 3.0
-"""Seconds until a client must have closed its end, after the server has finished or sent a closing frame."""
+"""Seconds until a client must have closed its end, after the last answer or a closing frame."""
 
 
 class Watchdog:
@@ -87,7 +87,7 @@ class Watchdog:
             return "the client did not complete a frame"
         if send_queue.stalled_since is not None and now >= send_queue.stalled_since + WRITE_TIMEOUT:
             return "the client takes nothing"
-        # The original client sends no heartbeats after a RECONNECT: then TCP's keepalive watches it.
+        # The original client sends no heartbeats after a RECONNECT: TCP's keepalive watches it.
         is_exempt = session.resumed and not session.is_modern and not session.has_heartbeat
         if not is_exempt and not connection.is_paused and now >= connection.last_read_at + self._silence:
             return "no heartbeat"

@@ -1,4 +1,4 @@
-"""The pacing of classic clients, without sockets and without a clock: which frame goes next, and when."""
+"""The pacing of classic clients, without sockets or a clock: which frame goes next, and when."""
 
 from jelly.pacing import ClassicPacing
 
@@ -23,7 +23,7 @@ class Client:
         self.notices += [(1, name.encode()) for name in names]
 
     def next(self, has_unread: bool = False, write_takes: float = 0.0) -> tuple[str, float]:
-        """Write the next frame as soon as it is due: which one, and how many seconds it had to wait."""
+        """Write the next frame as soon as it is due: which one, and how many seconds it waited."""
         due = max(self.now, self.pacing.next_due(self.responses, self.notices))
         waited, self.now = due - self.now, due
         is_notice = self.pacing.is_notices_turn(bool(self.responses), bool(self.notices))
@@ -77,7 +77,7 @@ def test_a_client_that_waits_for_its_answers_is_served_at_full_speed() -> None:
 
 
 def test_a_request_may_come_in_before_the_writer_has_looked_at_the_clock() -> None:
-    """The client can answer as soon as the frame is in the socket; so what counts is when it was begun."""
+    """The client can ask again as soon as the frame is in the socket: its beginning counts."""
     client = Client()
     client.asks("one")
     client.next(write_takes=0.002)
@@ -94,7 +94,7 @@ def test_a_response_to_an_earlier_request_keeps_the_gap() -> None:
 
 
 def test_a_request_that_was_unread_keeps_the_gap() -> None:
-    """It did not wait for the response that was written then, though it is read later. The one after it did."""
+    """It did not wait for the response that was written then. The request after it did."""
     client = Client()
     client.asks("one")
     client.next(has_unread=True)
@@ -118,7 +118,7 @@ def test_a_response_after_a_notice_keeps_the_gap_and_goes_before_other_notices()
 
 
 def test_responses_and_notices_take_turns() -> None:
-    """A client that asks again as soon as it is answered gets its messages all the same, one for each answer."""
+    """A client that asks again as soon as it is answered gets one message for each answer."""
     client = Client()
     client.asks("a0")
     client.next()

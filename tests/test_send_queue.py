@@ -1,4 +1,4 @@
-"""The send queue by itself, on a pair of real sockets: what goes at once, what waits, and in which order."""
+"""The send queue by itself, on a pair of real sockets: what goes at once, what waits."""
 
 import socket
 import sys
@@ -95,7 +95,7 @@ def test_a_response_goes_at_once_after_a_response(classic: Line) -> None:
 
 
 def test_a_response_whose_request_is_here_already_keeps_the_gap(classic: Line) -> None:
-    """A request that lies unread when a response is written did not wait for it, whenever it is read."""
+    """A request that is unread when a response is written did not wait for it."""
     classic.peer.sendall(b"next request")
     wait_until(lambda: classic.socket.recv(100, socket.MSG_PEEK))
     classic.send_queue.send([Response(b"one", time.monotonic())])
@@ -106,7 +106,7 @@ def test_a_response_whose_request_is_here_already_keeps_the_gap(classic: Line) -
 
 
 def test_confirmed_when_tcp_has_everything(classic: Line) -> None:
-    """What the other side's TCP acknowledged is confirmed a moment later, without anybody's doing."""
+    """What the client's TCP has acknowledged is confirmed a moment later, by the flusher."""
     classic.send_queue.send(notices=[Notice(7, b"x")])
     wait_until(lambda: classic.send_queue.tcp_acked_id == 7)
 
@@ -118,7 +118,7 @@ def test_without_a_gap_everything_goes_in_one_piece(stream: Line) -> None:
 
 
 def test_what_the_socket_does_not_take_is_finished_later(stream: Line) -> None:
-    """Nobody waits, the send queue says that it is full, and asks for more when it has room again."""
+    """`send` does not wait. It says that there is no room, and calls when there is room again."""
     frames = [Notice(number, bytes([number % 251]) * 100_000) for number in range(1, 101)]
     started = time.monotonic()
     for frame in frames:
@@ -151,7 +151,7 @@ def test_finish_writes_responses_and_drops_notices(classic: Line) -> None:
 
 
 def test_no_gap_any_more(classic: Line) -> None:
-    """Once the client turns out to be a modern one, even what waited for the gap leaves with the next frame."""
+    """Once the client turns out to be modern, what waited leaves with the next frame."""
     classic.send_queue.send([Response(b"one", 0.0), Response(b"two", 0.0)])
     assert classic.peer.recv(100) == b"one"
     classic.send_queue.stop_pacing()
@@ -190,7 +190,7 @@ def test_a_closing_frame_for_a_closed_connection(stream: Line) -> None:
 
 @pytest.mark.parametrize(("ids", "written"), [([0], 0), ([0, 0], 0), ([3, 0], 3), ([0, 3, 4, 0], 4)], ids=str)
 def test_what_need_not_be_confirmed(stream: Line, ids: list[int], written: int) -> None:
-    """A notice without an id moves no mark, and hides none of another notice that leaves together with it."""
+    """A notice without an id moves no watermark, and hides no id that leaves together with it."""
     stream.send_queue.send(notices=[Notice(id, b"n") for id in ids])
     assert stream.read(len(ids)) == b"n" * len(ids)
     assert stream.send_queue.written_id == written
@@ -212,7 +212,7 @@ class SlowToReturn:
 
 
 def test_what_the_client_has_is_written(stream: Line) -> None:
-    """Even if the client has read a message, and closed, before the thread that wrote it has come back."""
+    """Even if the client has read a message before the thread that wrote it has come back."""
     slow = SlowToReturn(stream.socket)
     stream.send_queue._sock = slow  # type: ignore[assignment]
     with ThreadPoolExecutor() as pool:
@@ -238,7 +238,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
 
 
 def test_the_flusher_comes_back_at_one_time_only(quick: Line) -> None:
-    """However often something is written to a client whose TCP confirms nothing: no timers pile up."""
+    """However often something is written to a client that confirms nothing: no timers pile up."""
     quick.peer.send(b"x")  # it stays unread, so nothing can be confirmed
     wait_until(lambda: unread(quick.socket) == 1)
     for id in range(1, 40, 2):
@@ -257,7 +257,7 @@ def modern(stream: Line) -> Line:
 
 
 def test_a_modern_frame_is_one_call(modern: Line) -> None:
-    """While nothing waits, `send` calls no other function in Python: it is on the way of each message."""
+    """While nothing waits, `send` calls no other Python function: each message goes this way."""
     calls: list[str] = []
     response, notice = Response(b"response", 0.0), Notice(1, b"notice")
     sys.setprofile(lambda frame, event, _: calls.append(frame.f_code.co_name) if event == "call" else None)
@@ -291,7 +291,7 @@ def test_nothing_is_confirmed_for_a_client_that_acknowledges(modern: Line) -> No
 
 
 def test_full_of_responses(modern: Line) -> None:
-    """With too many of them no more requests should be served; when the client takes them, this is told once."""
+    """With too many of them no more requests are served, until the client takes them."""
     told: list[bool] = []
     modern.send_queue.when_not_full(lambda: told.append(False))
     assert told == [False]
@@ -313,7 +313,7 @@ def test_full_of_responses(modern: Line) -> None:
 
 
 def test_close_ends_the_wait_until_not_full(modern: Line) -> None:
-    """A reader or a worker that waits until responses are taken does not wait for a connection that is gone."""
+    """Those who wait until responses are taken are told when the connection ends."""
     modern.send_queue.send([Response(b"x" * 10_000_000, 0.0)])
     modern.send_queue.send([Response(b"x" * (HIGH_MARK + 1), 0.0)])
     assert modern.send_queue.is_full

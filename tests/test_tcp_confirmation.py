@@ -1,4 +1,4 @@
-"""Confirmation by TCP: when TCP is asked, and what counts as confirmed. With a pair of sockets; time is told to it."""
+"""Confirmation by TCP, on a pair of sockets: when TCP is asked, and what counts as confirmed."""
 
 import socket
 from collections.abc import Iterator

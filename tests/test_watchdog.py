@@ -1,4 +1,4 @@
-"""Heartbeats and other deadlines, with the clock in the test's hand: `check` is told what time it is."""
+"""Heartbeats and other deadlines. The tests need no clock: they tell `check` what time it is."""
 
 import time
 
@@ -28,7 +28,7 @@ def only(server: JellyServer) -> Connection:
 
 
 def closes_after(server: JellyServer, seconds: float) -> bool:
-    """Whether the only connection is closed when it was silent for so long, and not half a second before."""
+    """Whether the only connection is closed after this silence, and not half a second before."""
     connection = only(server)
     server.watchdog.check(connection.last_read_at + seconds - 0.5)
     if connection.send_queue.is_closed:
@@ -69,7 +69,7 @@ def test_other_numbers(start_server: StartServer) -> None:
 
 
 def test_a_classic_client_after_a_reconnect(server: JellyServer) -> None:
-    """The original client sends no heartbeats after RECONNECT: it is not closed for that, until it has sent one."""
+    """It sends no heartbeats after RECONNECT, and is not closed for that until it has sent one."""
     with logged_in(server.port, "alice") as alice:
         token = alice.token
     wait_until(lambda: not server.connections)
