@@ -115,7 +115,7 @@ class RequestQueue(queue.Queue[Lane]):
                 self._admit(lane, arrived)
             if not lane.waiting or not lane.busy.acquire(blocking=False):
                 return  # the thread that has the lane looks again when it releases it
-            if _is_refused(lane.waiting[0]) and all(map(_is_refused, lane.waiting)):
+            if lane.waiting[0].error is ErrorCode.BUSY and all(map(_is_refused, lane.waiting)):
                 raise queue.Full
             self._schedule(lane)
 

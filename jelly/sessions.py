@@ -45,7 +45,7 @@ class Notice(NamedTuple):
     """A frame that the client did not ask for."""
 
     id: int
-    """The message that it brings, or 0 if TCP need not confirm its arrival."""
+    """The message that it brings; 0 if it brings none."""
     frame: bytes
 
 

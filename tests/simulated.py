@@ -182,6 +182,7 @@ class Wire:
         self.is_cut = False  # nothing comes from the client any more but what is under way
         self.has_ended = False  # nothing more is going to come from the server but what is under way
         self.finishing = False
+        self._confirms = True
         self.on_room: Callable[[], None] = lambda: None
         self.connection: SimulatedConnection
         # What Connection and Session look at.
@@ -208,7 +209,8 @@ class Wire:
         """There is no pacing here."""
 
     def stop_confirming(self) -> None:
-        """Modern clients are given no message whose arrival TCP would have to confirm."""
+        """From now on only the client's own word counts."""
+        self._confirms = False
 
     @property
     def _is_mute(self) -> bool:
@@ -255,7 +257,7 @@ class Wire:
         """Let go what the network takes."""
         while (self._responses or self._notices) and len(self.to_client) < self._capacity:
             id, frame = (0, self._responses.popleft()) if self._responses else self._notices.popleft()
-            self.written_id = max(self.written_id, id)
+            self.written_id = max(self.written_id, id) if self._confirms else 0
             if not self.is_cut:
                 self.to_client.append((id, frame))
         if self.finishing and not self._responses:
