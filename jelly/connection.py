@@ -98,6 +98,8 @@ class Connection(BaseRequestHandler):
         self.has_received_data = False
         self.is_paused = False
         context.connections.add(self)
+        if context.is_stopping:  # `stop` may have looked at the connections just before this one was there
+            self.send_queue.close()
 
     def handle(self) -> None:
         try:

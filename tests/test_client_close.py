@@ -313,10 +313,10 @@ def test_a_host_whose_first_address_does_not_answer(
 
     monkeypatch.setattr(socket, "getaddrinfo", find_two)
     start = time.monotonic()
-    login = new_client(script.port, connect_timeout=1.2).login("alice", "pw")
+    login = new_client(script.port, connect_timeout=3).login("alice", "pw")
     script.accept_login()
     result(login)
-    assert 0.6 <= time.monotonic() - start < 1.2
+    assert 1.5 <= time.monotonic() - start < 3
 
 
 # --- more than once -----------------------------------------------------------------------------------------

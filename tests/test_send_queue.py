@@ -58,6 +58,14 @@ def classic() -> Iterator[Line]:
 
 
 @pytest.fixture
+def patient() -> Iterator[Line]:
+    """A line whose gap is longer than a read may take: what is read did not wait for the gap."""
+    line = Line(gap=60)
+    yield line
+    line.close()
+
+
+@pytest.fixture
 def stream() -> Iterator[Line]:
     line = Line(gap=0)
     yield line
@@ -75,34 +83,38 @@ def arrivals(line: Line, count: int) -> list[tuple[bytes, float]]:
 
 
 def test_frames_to_a_classic_client_are_spaced(classic: Line) -> None:
-    """Each notice is a read of its own, the gap after the one before; the first goes at once."""
+    """Each notice is a read of its own, the gap after the one before."""
     started = time.monotonic()
     classic.send_queue.send(notices=[Notice(1, b"one"), Notice(2, b"two"), Notice(3, b"three")])
     frames = arrivals(classic, 3)
     assert [data for data, _ in frames] == [b"one", b"two", b"three"]
-    assert frames[0][1] - started < 0.09
-    assert frames[2][1] - frames[0][1] >= 0.19
+    assert frames[2][1] - started >= 0.2
     wait_until(lambda: classic.send_queue.written_id == 3)
 
 
-def test_a_response_goes_at_once_after_a_response(classic: Line) -> None:
+def test_the_first_frame_goes_at_once(patient: Line) -> None:
+    """No frame is before it, so it needs no gap."""
+    patient.send_queue.send(notices=[Notice(1, b"one"), Notice(2, b"two")])
+    assert patient.peer.recv(100) == b"one"
+
+
+def test_a_response_goes_at_once_after_a_response(patient: Line) -> None:
     """If its request came in after the last response was written."""
-    for number in range(5):
-        classic.send_queue.send([Response(b"answer", time.monotonic())])
-        started = time.monotonic()
-        assert classic.peer.recv(100) == b"answer"
-        assert time.monotonic() - started < 0.09, number
+    for _ in range(5):
+        patient.send_queue.send([Response(b"answer", time.monotonic())])
+        assert patient.peer.recv(100) == b"answer"
 
 
 def test_a_response_whose_request_is_here_already_keeps_the_gap(classic: Line) -> None:
     """A request that is unread when a response is written did not wait for it."""
     classic.peer.sendall(b"next request")
     wait_until(lambda: classic.socket.recv(100, socket.MSG_PEEK))
-    classic.send_queue.send([Response(b"one", time.monotonic())])
+    started = time.monotonic()
+    classic.send_queue.send([Response(b"one", started)])
     classic.send_queue.send([Response(b"two", time.monotonic())])
-    (_, first), (data, second) = arrivals(classic, 2)
+    _, (data, second) = arrivals(classic, 2)
     assert data == b"two"
-    assert second - first >= 0.09
+    assert second - started >= 0.1
 
 
 def test_confirmed_when_tcp_has_everything(classic: Line) -> None:
@@ -120,10 +132,8 @@ def test_without_a_gap_everything_goes_in_one_piece(stream: Line) -> None:
 def test_what_the_socket_does_not_take_is_finished_later(stream: Line) -> None:
     """`send` does not wait. It says that there is no room, and calls when there is room again."""
     frames = [Notice(number, bytes([number % 251]) * 100_000) for number in range(1, 101)]
-    started = time.monotonic()
-    for frame in frames:
+    for frame in frames:  # nobody reads meanwhile: a send that waited would wait for ever
         stream.send_queue.send(notices=[frame])
-    assert time.monotonic() - started < 2
     assert not stream.send_queue.has_room
     assert not stream.send_queue.is_empty
     assert stream.read(10_000_000) == b"".join(data for _, data in frames)

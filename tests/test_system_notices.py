@@ -151,6 +151,7 @@ def test_a_shutdown_is_told(start_server: StartServer, features: list[str]) -> N
         logged_in(server.port, "bob") as bob,
         Wire(server.port) as nobody,
     ):
+        nobody.wait_until_served()
         for _ in range(20):
             alice.send_request(OWN_PROFILE)
         assert alice.receive().status == SUCCESS
