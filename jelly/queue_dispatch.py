@@ -360,7 +360,7 @@ class Dispatcher:
         """
         session = lane.session
         if session.transport.is_full:  # the client does not take its answers: serve no more until it does
-            session.transport.when_room(partial(self._queue.put_back, lane))
+            session.transport.when_not_full(partial(self._queue.put_back, lane))
             return None
         requests = self._queue.take_requests(lane, REQUESTS_A_TURN)
         outcomes = self._outcomes(session, requests)

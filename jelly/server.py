@@ -27,10 +27,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from jelly.config import Settings
-from jelly.connection import Connection
+from jelly.connection import Connection, ServerContext
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
@@ -78,12 +79,11 @@ class JellyServer(socketserver.ThreadingTCPServer):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.connections: set[Connection] = set()
-        self.is_stopping = False
         self._stop_lock = threading.Lock()
         self._out_of_resources = False
         self._descriptors_for_connections = _descriptor_limit() - OWN_DESCRIPTORS - 3 * settings.workers
         self._acceptor = threading.Thread(target=self.serve_forever, args=(0.1,), name="jelly-acceptor", daemon=True)
-        self.tls_context = server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+        tls_context = server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
 
         self.engine = open_engine(settings.database)
         store_connection = DatabaseConnection(self.engine, writes=True)
@@ -109,6 +109,16 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.dispatcher = Dispatcher(
             services, self.store, settings.workers, settings.queue_size, self.watchdog.call_later
         )
+        self._context = ServerContext(
+            settings,
+            tls_context,
+            self.flusher,
+            self.dispatcher,
+            self.store,
+            self.sessions,
+            self.presence,
+            self.connections,
+        )
         try:
             self._bind()
         except BaseException:
@@ -121,7 +131,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         host, port = self.settings.host, self.settings.port
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            super().__init__((host, port), Connection)
+            super().__init__((host, port), partial(Connection, self._context))
         except OSError as error:
             hint = (
                 " Is another server running there? Choose another one with --port."
@@ -189,9 +199,9 @@ class JellyServer(socketserver.ThreadingTCPServer):
     def stop(self) -> None:
         """Stop accepting, finish what was accepted, commit, close. Takes less than ten seconds."""
         with self._stop_lock:
-            if self.is_stopping:
+            if self._context.is_stopping:
                 return
-            self.is_stopping = True
+            self._context.is_stopping = True
         deadline = time.monotonic() + STOP_SECONDS
         if self._acceptor.is_alive():
             with contextlib.suppress(OSError):  # wakes the acceptor at once, where the system can do that

@@ -30,7 +30,7 @@ from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher, Lane, PendingRequest
 from jelly.retention import Retention
 from jelly.services import Policy, Services
-from jelly.sessions import Session, Sessions
+from jelly.sessions import Notice, Response, Session, Sessions
 from jelly.store import Store
 
 FOREVER = 2**60
@@ -189,7 +189,7 @@ class Wire:
         self.is_closed = False
         self.is_full = False
         self._has_room = True
-        self.last_words_at: float | None = None
+        self.closing_frame_at: float | None = None
 
     @property
     def has_room(self) -> bool:
@@ -198,26 +198,29 @@ class Wire:
             self._world.may_take_meanwhile(self)  # there may be room before the one who asked does anything about it
         return has_room
 
-    def when_room(self, function: Callable[[], None]) -> None:
+    def when_not_full(self, function: Callable[[], None]) -> None:
         function()
 
-    def wait_for_room(self, seconds: float) -> bool:
+    def wait_until_not_full(self, seconds: float) -> bool:
         return True
 
-    def stop_spacing(self) -> None:
-        """There is no spacing here."""
+    def stop_pacing(self) -> None:
+        """There is no pacing here."""
+
+    def stop_confirming(self) -> None:
+        """Modern clients are given no message whose arrival TCP would have to confirm."""
 
     @property
     def _is_mute(self) -> bool:
         return self.is_closed or self.has_ended or self._world.faults.is_dead
 
-    def send(self, responses: Sequence[tuple[bytes, float]] = (), notices: Sequence[tuple[int, bytes]] = ()) -> None:
+    def send(self, responses: Sequence[Response] = (), notices: Sequence[Notice] = ()) -> None:
         if responses:
             self._send_responses(responses)
         if notices:
             self._send_notices(notices)
 
-    def _send_responses(self, responses: Sequence[tuple[bytes, float]]) -> None:
+    def _send_responses(self, responses: Sequence[Response]) -> None:
         if self._is_mute and self.connection.session.closing:
             return  # what it asked is not served any more, so these need not be the answers to what it asked first
         for frame, _ in responses:
@@ -232,7 +235,7 @@ class Wire:
                 self._responses.append(frame)
         self.pump()
 
-    def _send_notices(self, notices: Sequence[tuple[int, bytes]]) -> None:
+    def _send_notices(self, notices: Sequence[Notice]) -> None:
         if self._is_mute or self.finishing:
             return
         self._world.overseer.notifies(
@@ -273,10 +276,10 @@ class Wire:
         if not (self._notices or self._responses or self.to_client or self.to_server or self.is_cut):
             self.tcp_acked_id = self.written_id
 
-    def finish(self, last_words: bytes = b"") -> None:
-        if last_words and not self.finishing and not self.is_closed:
-            self.last_words_at = 0.0
-            self._responses.append(last_words)
+    def finish(self, closing_frame: bytes = b"") -> None:
+        if closing_frame and not self.finishing and not self.is_closed:
+            self.closing_frame_at = 0.0
+            self._responses.append(closing_frame)
         self.finishing = True
         self._notices.clear()
         if not self.is_closed:
@@ -300,7 +303,7 @@ class SimulatedConnection(Connection):
     """The real reader, without a socket and a thread: it is called with what came."""
 
     def __init__(self, server: "SimulatedServer", wire: Wire, overseer: Overseer) -> None:
-        self.server = cast(Any, server)
+        self.context = cast(Any, server)
         self.request = cast(Any, None)
         self.address = "simulated"
         self.tls = None
@@ -310,7 +313,7 @@ class SimulatedConnection(Connection):
         self.decoder = Decoder()
         self.incomplete_since = None
         self._overseer = overseer
-        wire.on_room = self._wants_more
+        wire.on_room = self._ask_for_more_messages
         wire.connection = self
 
     def reads(self, data: bytes) -> None:

@@ -36,7 +36,7 @@ from wire import (
 )
 
 from client_api import MessageEvent, Receiver
-from jelly import indexing, send_queue, services
+from jelly import indexing, services, tcp_confirmation
 from jelly.client import inbox
 from jelly.server import JellyServer
 
@@ -107,9 +107,9 @@ class World:
             "calls on the store thread": len(store._calls),
             "requestIds not indexed": len(indexing._unindexed),
             "messages not indexed": indexing._unindexed_count,
-            "times of the flusher": len(server.flusher._times),
+            "times of the flusher": len(server.flusher._timers),
             "sockets of the flusher": len(server.flusher._selector.get_map()),
-            "calls of the watchdog": len(server.watchdog._calls),
+            "calls of the watchdog": len(server.watchdog._timers),
             **self.rows("tokens", "inbox", "meta", "chat_groups", "members", "friends"),
         }
 
@@ -221,7 +221,7 @@ def world(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(services, "MAX_KNOWN_USERS", KNOWN)
     monkeypatch.setattr(services, "MAX_TOKENS", TOKENS)
     monkeypatch.setattr(indexing, "INDEX_DELAY", 0.05)
-    monkeypatch.setattr(send_queue, "CONFIRM_DELAY_MAX", 0.1)
+    monkeypatch.setattr(tcp_confirmation, "CONFIRM_DELAY_MAX", 0.1)
     server = start_server(classic_gap=0, message_rate=100_000)
     server.dispatcher._services._guard._most = FAILED
     server.groups._most = MEMBERS

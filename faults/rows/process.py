@@ -122,7 +122,7 @@ def _stop_with_waiting_requests(context: RunContext, server: Server, url: str, l
         time.sleep(READ_SECONDS)
     code = server.process.wait(STOP_LIMIT)
     finding.expect(code == 0, "exit_code", f"the server ended with {code}")
-    answered, _ = wait(futures, timeout=ANSWERS_SECONDS)  # the other requests were never accepted
+    answered, _ = wait(futures, timeout=ANSWERS_SECONDS)  # the others would wait for ever: their server is gone
     unanswered = len(futures) - sum(future.exception() is None for future in answered)
     finding.expect(not unanswered, "dropped", f"{unanswered} of {len(futures)} requests were accepted and not answered")
     server.kill()
