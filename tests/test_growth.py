@@ -24,6 +24,7 @@ from wire import (
     LOGOUT,
     OWN_GROUPS,
     OWN_PROFILE,
+    PATIENCE,
     REMOVE_FRIEND,
     REMOVE_MEMBER,
     SYSTEM,
@@ -126,6 +127,9 @@ class World:
         wait_until(lambda: not self.server.connections)
         at_rest = ("jobs", "delivered", "calls on the store thread", "messages not indexed", "times of the flusher")
         wait_until(lambda: not any(self.sizes()[name] for name in (*at_rest, "users told to be online")))
+        has_committed = threading.Event()  # what was taken from "delivered" may still be on its way into the database
+        self.server.store.call_soon(has_committed.set)
+        assert has_committed.wait(PATIENCE)
         wait_until(
             lambda: not any(thread.name.startswith(("jelly-reader", "Thread-")) for thread in threading.enumerate())
         )
