@@ -84,7 +84,7 @@ class Conversation:
         self._server, self._policy, self._heartbeat = server, policy, heartbeat
         self._features, self._max_body = features, max_body
         self._on_notice, self._on_change = on_notice, on_change
-        self._callbacks = Callbacks(on_room=self._ring)
+        self._callbacks = Callbacks(on_room=self._wake)
 
         self._lock = threading.Condition()  # guards everything below
         self._state = State.OFFLINE
@@ -221,7 +221,7 @@ class Conversation:
                     self._lock.wait_for(lambda: self._is_done, timeout)
                 return
             self._is_closing = True
-            self._ring()
+            self._wake()
         while not self._wait_until_idle(deadline) and time.monotonic() < deadline:
             pass
         has_slow_callback = not (self._callbacks.is_here or self._callbacks.drain(deadline))
@@ -303,10 +303,10 @@ class Conversation:
         self._threads[thread] = waiter
         return waiter
 
-    def _ring(self) -> None:
+    def _wake(self) -> None:
         waiter = self._waiter
         if waiter is not None:
-            waiter.ring()
+            waiter.wake()
 
     # --- the network thread -------------------------------------------------------------------------------
 
@@ -466,7 +466,7 @@ class Conversation:
             return
         if now < self._hold_until:
             if self._hold_until < self._wakes_at:
-                self._ring()  # the network thread comes back to it
+                self._wake()  # the network thread comes back to it
             return
         frames = []
         outgoing = self._outgoing
@@ -481,7 +481,7 @@ class Conversation:
             line.send(b"".join(frames))
             self._lock.notify_all()
             if line.events or not self._is_listening or self._outgoing.asked[0].deadline < self._wakes_at:
-                self._ring()
+                self._wake()
 
     def _take(self, frames: list[Frame]) -> None:
         """Deal with what the server sent."""
@@ -597,7 +597,7 @@ class Conversation:
         if upto is not None and self._line is not None:
             self._line.send(encode_request(Type.ACK, {"id": upto}))
             if self._line.events:
-                self._ring()
+                self._wake()
 
 
 def _fail(ended: Iterable[tuple[Request[Any], RequestError]]) -> None:

@@ -14,6 +14,7 @@ import time
 
 from jelly import tcp
 from jelly.codec import Decoder, Frame
+from jelly.wakeup import WakeupPipe
 
 READ_SIZE = 64 * 1024
 MAX_ANSWER = 64 * 1024 * 1024
@@ -32,36 +33,28 @@ class Stopped(Exception):
 
 
 class Waiter:
-    """Where one thread waits: for a socket, for a moment, or until somebody rings."""
+    """Where one thread waits: for a socket, for a moment, or until somebody wakes it."""
 
     def __init__(self) -> None:
-        self._bell, self._ear = socket.socketpair()
-        self._bell.setblocking(False)
-        self._ear.setblocking(False)
-        # Neither takes a descriptor of its own, as epoll would: a program may have a thousand clients.
+        self._wakeup = WakeupPipe()
+        # Not epoll, which takes a descriptor of its own: a program may have a thousand clients.
         self._selector = getattr(selectors, "PollSelector", selectors.SelectSelector)()
-        self._selector.register(self._ear, READ)
-        self._lock = threading.Lock()  # guards the closing of the bell against those who ring
-        self._has_rung = False
+        self._selector.register(self._wakeup, READ)
         self._is_stopped = False
 
-    def ring(self) -> None:
-        """Let the thread look again at what there is to do."""
-        with self._lock:
-            if not self._has_rung:
-                self._has_rung = True
-                with contextlib.suppress(OSError):
-                    self._bell.send(b"!")
+    def wake(self) -> None:
+        """Let the thread look again at what there is to do. Any thread may call this, also after `close`."""
+        self._wakeup.wake()
 
     def stop(self) -> None:
-        """From now on `wait` raises Stopped."""
+        """From now on `wait` raises Stopped. Any thread may call this, also after `close`."""
         self._is_stopped = True
-        self.ring()
+        self.wake()
 
     def wait(self, sock: socket.socket | None, events: int, until: float) -> int:
-        """Wait for a socket to be ready, at most until a monotonic time.
+        """Wait until a socket is ready for `events`, at most until the monotonic time `until`.
 
-        Returns for what it is ready; 0 if the time has come, or somebody rang. Raises Stopped.
+        Returns what the socket is ready for; 0 at that time, or after a `wake`. Raises Stopped.
         """
         if self._is_stopped:
             raise Stopped
@@ -73,22 +66,16 @@ class Waiter:
         finally:
             if sock is not None and events:
                 self._selector.unregister(sock)
-        if self._ear in ready:
-            with contextlib.suppress(BlockingIOError):
-                self._ear.recv(64)
-            # After the bell has been emptied: who rings before this line is seen by the caller, who looks again now.
-            self._has_rung = False
+        if self._wakeup in ready:
+            self._wakeup.drain()
         if self._is_stopped:
             raise Stopped
         return ready.get(sock, 0) if sock is not None else 0
 
     def close(self) -> None:
-        """Free what it holds. `ring` and `stop` may still be called."""
-        with self._lock:
-            self._has_rung = True  # nobody rings any more
-            self._selector.close()
-            self._bell.close()
-            self._ear.close()
+        """Free the descriptors."""
+        self._selector.close()
+        self._wakeup.close()
 
 
 class Line:
