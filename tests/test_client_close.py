@@ -131,9 +131,9 @@ def test_a_listener_that_asks_again(
         looked.set()
         return found
 
-    def finish_late(ask: Request[Any], frame: Frame) -> None:
+    def finish_late(request: Request[Any], frame: Frame) -> None:
         looked.wait(0.2)  # it is not to come before the listener has
-        finish(ask, frame)
+        finish(request, frame)
 
     monkeypatch.setattr(Conversation, "_wait_until_idle", look)
     monkeypatch.setattr(Request, "finish", finish_late)

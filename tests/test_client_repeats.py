@@ -334,8 +334,8 @@ def _with_pauses(pauses: Iterator[float]) -> Callable[[Outgoing, Request[Any]], 
     """`Outgoing.try_again` with these pauses instead of its own."""
     original = Outgoing.try_again
 
-    def try_again(queue: Outgoing, ask: Request[Any]) -> float | None:
-        original(queue, ask)
+    def try_again(queue: Outgoing, request: Request[Any]) -> float | None:
+        original(queue, request)
         return next(pauses)
 
     return try_again

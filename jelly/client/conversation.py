@@ -95,9 +95,9 @@ class Conversation:
         self._granted: frozenset[str] | None = None  # the features; None: this server knows of none
         self._window = 1
         self._hold_until = 0.0  # no request is written before that
-        self._is_leaving = False  # a logout was asked for
+        self._is_leaving = False  # a logout was requested
         self._was_taken_over = False
-        self._is_closing = False  # nothing is asked for any more but by callbacks, nothing read but answers
+        self._is_closing = False  # only callbacks may make requests, nothing read but answers
         self._is_closed = False  # and not even that
         self._is_done = False  # close() has ended
         self._threads: dict[threading.Thread, Waiter] = {}  # the network thread, and those that register
@@ -120,51 +120,51 @@ class Conversation:
     def login(self, type: Type, username: str, values: Values, decode: Decode[T]) -> Reply[T]:
         """Start a network thread that begins with this LOGIN or RECONNECT."""
         token = int(values.get("token", 0))
-        ask = Request(type, decode, Reply[T](self._callbacks))
+        request = Request(type, decode, Reply[T](self._callbacks))
         try:
-            ask.frame = self._encode(type, {**values, "features": list(self._features) or None})
+            request.frame = self._encode(type, {**values, "features": list(self._features) or None})
             with self._lock:
                 if self._state not in (State.OFFLINE, State.CLOSED):
                     raise RequestRejected(ErrorCode.ALREADY_LOGGED_IN, "Log out first.")
-                run = functools.partial(self._run, ask, username, token)
-                ask.future.set_running_or_notify_cancel()
+                run = functools.partial(self._run, request, username, token)
+                request.future.set_running_or_notify_cancel()
                 self._waiter = self._start("jelly-client-network", run)
                 self._is_leaving = self._was_taken_over = False
                 self._set_state(State.CONNECTING, Reason.LOGIN)
         except RequestError as error:
-            ask.fail(error)
-        return ask.future
+            request.fail(error)
+        return request.future
 
     def register(self, values: Values, decode: Decode[T]) -> Reply[T]:
         """Send a REGISTER on a connection of its own: the server closes that one afterwards."""
-        ask = Request(Type.REGISTER, decode, Reply[T](self._callbacks))
+        request = Request(Type.REGISTER, decode, Reply[T](self._callbacks))
 
         def run(waiter: Waiter) -> None:
             try:
-                opened = open_with(self._server, ask.type, ask.frame, waiter)
+                opened = open_with(self._server, request.type, request.frame, waiter)
             except Stopped as error:
-                ask.fail(ConnectionLost("The client was closed before there was an answer.", error.was_sent))
+                request.fail(ConnectionLost("The client was closed before there was an answer.", error.was_sent))
             except Exception as error:  # a RequestError, or a bug
-                ask.future.set_exception(error)
+                request.future.set_exception(error)
             else:
                 opened.line.close()
-                ask.finish(opened.answer)
+                request.finish(opened.answer)
 
         try:
-            ask.frame = self._encode(ask.type, values)
-            ask.future.set_running_or_notify_cancel()
+            request.frame = self._encode(request.type, values)
+            request.future.set_running_or_notify_cancel()
             with self._lock:
                 self._start("jelly-client-register", run)
         except RequestError as error:
-            ask.fail(error)
-        return ask.future
+            request.fail(error)
+        return request.future
 
     def request(self, type: Type, values: Values, decode: Decode[T], feature: str = "") -> Reply[T]:
         """Send a request in the name of the user who is logged in. Waits only if very many wait already.
 
         `feature`: what the server must grant to know this request.
         """
-        ask = Request(type, decode, Reply[T](self._callbacks))
+        request = Request(type, decode, Reply[T](self._callbacks))
         try:
             with self._lock:
                 self._lock.wait_for(lambda: len(self._outgoing.waiting) < MAX_WAITING)
@@ -173,14 +173,14 @@ class Conversation:
                     raise RequestRejected(ErrorCode.UNKNOWN_TYPE, "This server does not know such a request.")
                 first = "sender" if type in MESSAGES else "username"
                 if type in MESSAGES and "ack" in (self._granted or ()):
-                    ask.request_id = self._outgoing.new_id()
-                ask.frame = self._encode(type, {first: self._user, **values, "requestId": ask.request_id})
-                self._outgoing.add(ask)
+                    request.request_id = self._outgoing.new_id()
+                request.frame = self._encode(type, {first: self._user, **values, "requestId": request.request_id})
+                self._outgoing.add(request)
                 self._is_leaving = type == Type.LOGOUT
                 self._pump(time.monotonic())
         except RequestError as error:
-            ask.fail(error)
-        return ask.future
+            request.fail(error)
+        return request.future
 
     def logout(self) -> Reply[None]:
         """Send LOGOUT, whose answer is the end of the connection. While RECONNECTING: just stop trying."""
@@ -242,7 +242,7 @@ class Conversation:
             self._lock.notify_all()
 
     def _wait_until_idle(self, deadline: float) -> bool:
-        """Wait for the answers, then for the callbacks; return whether these have asked for nothing more."""
+        """Wait for the answers, then for the callbacks; return whether these have made no more requests."""
         with self._lock:
             self._lock.wait_for(lambda: not self._has_open_requests(), max(0.0, deadline - time.monotonic()))
         is_idle = self._callbacks.is_here or self._callbacks.drain(deadline)
@@ -252,7 +252,7 @@ class Conversation:
 
     def _has_open_requests(self) -> bool:
         is_starting = self._state is State.CONNECTING or any(t.name.endswith("register") for t in self._threads)
-        return bool(self._outgoing.asked or self._outgoing.waiting or self._is_taking or is_starting)
+        return bool(self._outgoing.in_flight or self._outgoing.waiting or self._is_taking or is_starting)
 
     def _check_online(self) -> None:
         """Raise the error for a request that cannot be made now."""
@@ -310,16 +310,16 @@ class Conversation:
 
     # --- the network thread -------------------------------------------------------------------------------
 
-    def _run(self, ask: Request[Any], user: str, token: int, waiter: Waiter) -> None:
+    def _run(self, request: Request[Any], user: str, token: int, waiter: Waiter) -> None:
         """From the login to the end."""
         try:
-            line, early = self._log_in(ask, user, token, waiter)
+            line, early = self._log_in(request, user, token, waiter)
         except Exception as error:
             if not isinstance(error, RequestError):  # a bug; but who waits for the login must not wait for ever
                 log.exception("the login of %s failed", user)
             with self._lock:
                 self._set_state(State.OFFLINE, Reason.LOGIN_FAILED, error)
-            ask.future.set_exception(error)
+            request.future.set_exception(error)
             return
         pauses, contests = self._pauses(), 0
         while True:
@@ -335,21 +335,21 @@ class Conversation:
                 return
             line, early = back
 
-    def _log_in(self, ask: Request[Any], user: str, token: int, waiter: Waiter) -> tuple[Line, list[Frame]]:
+    def _log_in(self, request: Request[Any], user: str, token: int, waiter: Waiter) -> tuple[Line, list[Frame]]:
         try:
-            line, answer, early = open_with(self._server, ask.type, ask.frame, waiter)
+            line, answer, early = open_with(self._server, request.type, request.frame, waiter)
         except Stopped as error:
             raise ConnectionLost("The client was closed before the login was done.", error.was_sent) from None
         try:
-            login = read_answer(answer, ask.decode)
+            login = read_answer(answer, request.decode)
             values = read_answer(answer, dict)
             with self._lock:
-                self._user, self._token = user, int(values["token"]) if ask.type == Type.LOGIN else token
+                self._user, self._token = user, int(values["token"]) if request.type == Type.LOGIN else token
                 self._get_online(line, values, Reason.LOGGED_IN)
         except BaseException:
             line.close()
             raise
-        ask.future.set_result(login)
+        request.future.set_result(login)
         return line, early
 
     def _come_back(self, pauses: Iterator[float], waiter: Waiter) -> tuple[Line, list[Frame]] | None:
@@ -426,10 +426,10 @@ class Conversation:
     def _plan(self, line: Line) -> tuple[int, float]:
         """What to wait for, and until when."""
         with self._lock:
-            self._is_listening = bool(self._outgoing.asked) or not (self._is_closing or self._callbacks.is_full)
+            self._is_listening = bool(self._outgoing.in_flight) or not (self._is_closing or self._callbacks.is_full)
             self._wakes_at = min(
                 line.last_write_at + self._heartbeat,
-                self._outgoing.asked[0].deadline if self._outgoing.asked else FOREVER,
+                self._outgoing.in_flight[0].deadline if self._outgoing.in_flight else FOREVER,
                 self._hold_until if self._outgoing.is_ready(self._window) else FOREVER,
             )
             return (READ if self._is_listening else 0) | line.events, self._wakes_at
@@ -441,7 +441,7 @@ class Conversation:
             raise line.failure
         now = time.monotonic()
         with self._lock:
-            if self._outgoing.asked and self._outgoing.asked[0].deadline <= now:
+            if self._outgoing.in_flight and self._outgoing.in_flight[0].deadline <= now:
                 raise RequestTimeout("", f"The server did not answer within {self._server.request_timeout:g} seconds.")
             if now - line.last_write_at >= self._heartbeat:
                 self._send_heartbeat(line, now)
@@ -471,16 +471,16 @@ class Conversation:
         frames = []
         outgoing = self._outgoing
         while outgoing.is_ready(self._window):
-            ask = outgoing.waiting.popleft()
-            if ask.writes or ask.future.set_running_or_notify_cancel():
-                outgoing.write(ask, now + self._server.request_timeout)
-                frames.append(ask.frame)
-            elif ask.type == Type.LOGOUT:
+            request = outgoing.waiting.popleft()
+            if request.writes or request.future.set_running_or_notify_cancel():
+                outgoing.write(request, now + self._server.request_timeout)
+                frames.append(request.frame)
+            elif request.type == Type.LOGOUT:
                 self._is_leaving = False
         if frames:
             line.send(b"".join(frames))
             self._lock.notify_all()
-            if line.events or not self._is_listening or self._outgoing.asked[0].deadline < self._wakes_at:
+            if line.events or not self._is_listening or self._outgoing.in_flight[0].deadline < self._wakes_at:
                 self._wake()
 
     def _take(self, frames: list[Frame]) -> None:
@@ -500,22 +500,22 @@ class Conversation:
 
     def _settle(self, frame: Frame) -> None:
         with self._lock:
-            ask = self._outgoing.answer(frame.type)
-            if ask is not None:
-                self._is_leaving = self._is_leaving and ask.type != Type.LOGOUT  # answered at all: it was refused
+            request = self._outgoing.answer(frame.type)
+            if request is not None:
+                self._is_leaving = self._is_leaving and request.type != Type.LOGOUT  # answered at all: it was refused
                 # With the same hold of the lock: between the two nothing newer may be written.
-                if ask.is_repeat and is_refused_for_now(frame) and self._waits_again(ask):
+                if request.is_repeat and is_refused_for_now(frame) and self._waits_again(request):
                     return
-        if ask is None:
-            log.warning("dropped a response of type 0x%02x that nobody asked for", frame.type)
-        elif ask.is_repeat and is_refused_for_now(frame):
-            ask.fail(ServerFailed("", "The server was too busy to say what became of this message."))
+        if request is None:
+            log.warning("dropped a response of type 0x%02x for which no request is pending", frame.type)
+        elif request.is_repeat and is_refused_for_now(frame):
+            request.fail(ServerFailed("", "The server was too busy to say what became of this message."))
         else:
-            ask.finish(frame)
+            request.finish(frame)
 
-    def _waits_again(self, ask: Request[Any]) -> bool:
+    def _waits_again(self, request: Request[Any]) -> bool:
         """With the lock held: have a repeat written again after a pause; False if that was too often."""
-        pause = self._outgoing.try_again(ask)
+        pause = self._outgoing.try_again(request)
         if pause is None:
             return False
         self._hold_until = max(self._hold_until, time.monotonic() + pause)  # an older one may wait longer
@@ -553,11 +553,11 @@ class Conversation:
             ended = self._outgoing.cut(error, sentence, comes_back)
             self._lock.notify_all()
         line.close()
-        for ask, failure in ended:
-            if ask.type == Type.LOGOUT and isinstance(error, EOFError) and ask.writes:
-                ask.future.set_result(None)
+        for request, failure in ended:
+            if request.type == Type.LOGOUT and isinstance(error, EOFError) and request.writes:
+                request.future.set_result(None)
             else:
-                ask.fail(failure)
+                request.fail(failure)
         return comes_back
 
     def _after_cut(self, is_contested: bool) -> tuple[State, Reason]:
@@ -601,8 +601,8 @@ class Conversation:
 
 
 def _fail(ended: Iterable[tuple[Request[Any], RequestError]]) -> None:
-    for ask, error in ended:
-        ask.fail(error)
+    for request, error in ended:
+        request.fail(error)
 
 
 HEARTBEAT = encode_request(Type.HEARTBEAT, {})

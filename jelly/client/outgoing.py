@@ -1,6 +1,6 @@
 """Requests from when they are made until they are answered, over cuts of the line. No socket, no thread, no clock.
 
-A request waits, is written (then it is asked), and is answered. A message to somebody carries a `requestId` where the
+A request waits, is written (then it is in flight), is answered. A message to somebody carries a `requestId` where the
 server knows such: whatever has one is written again after a cut, in the old order and before anything newer, and the
 server stores it once. Nothing else is, since what was done once must not be done twice.
 """
@@ -31,7 +31,7 @@ class Outgoing:
 
     def __init__(self) -> None:
         self.waiting: deque[Request[Any]] = deque()  # to be written, in this order
-        self.asked: deque[Request[Any]] = deque()  # written on this line, in this order
+        self.in_flight: deque[Request[Any]] = deque()  # written on this line, in this order
         self._kept: list[Request[Any]] = []  # while there is no line: messages to be written again
         self._name = secrets.token_urlsafe(9)
         self._numbers = itertools.count(1)
@@ -40,10 +40,10 @@ class Outgoing:
         """A requestId that nobody else uses, for this user or another one."""
         return f"{self._name}-{next(self._numbers)}"
 
-    def add(self, ask: Request[Any]) -> None:
+    def add(self, request: Request[Any]) -> None:
         """Take a new request."""
-        ask.number = next(self._numbers)
-        self.waiting.append(ask)
+        request.number = next(self._numbers)
+        self.waiting.append(request)
 
     def is_ready(self, window: int) -> bool:
         """Whether the next request may be written, with so many under way at most.
@@ -51,54 +51,54 @@ class Outgoing:
         Nothing new goes behind a repeat without an answer: if that is refused for now, the new one would overtake it.
         (Repeats are written first, so the oldest request tells whether there are any.)
         """
-        if not self.waiting or len(self.asked) >= window:
+        if not self.waiting or len(self.in_flight) >= window:
             return False
-        return self.waiting[0].writes > 0 or not (self.asked and self.asked[0].is_repeat)
+        return self.waiting[0].writes > 0 or not (self.in_flight and self.in_flight[0].is_repeat)
 
-    def write(self, ask: Request[Any], deadline: float) -> None:
+    def write(self, request: Request[Any], deadline: float) -> None:
         """Note that a request, which has just been taken out of `waiting`, is being written."""
-        ask.writes += 1
-        ask.deadline = deadline
-        self.asked.append(ask)
+        request.writes += 1
+        request.deadline = deadline
+        self.in_flight.append(request)
 
     def answer(self, type: int) -> Request[Any] | None:
         """Take out the request that an answer of this type belongs to: the oldest one."""
-        for ask in self.asked:
-            if ask.type == type:
-                self.asked.remove(ask)
-                return ask
+        for request in self.in_flight:
+            if request.type == type:
+                self.in_flight.remove(request)
+                return request
         return None
 
-    def try_again(self, ask: Request[Any]) -> float | None:
+    def try_again(self, request: Request[Any]) -> float | None:
         """Have a repeat written again that was refused for now; the seconds after which, None if it was too often."""
-        if ask.refusals >= MAX_REFUSALS:
+        if request.refusals >= MAX_REFUSALS:
             return None
-        pause = min(FIRST_PAUSE * float(2**ask.refusals), LAST_PAUSE)
-        ask.refusals += 1
-        self._wait_again([ask])
+        pause = min(FIRST_PAUSE * float(2**request.refusals), LAST_PAUSE)
+        request.refusals += 1
+        self._wait_again([request])
         return pause
 
     def cut(self, end: Exception, sentence: str, comes_back: bool) -> list[tuple[Request[Any], RequestError]]:
         """The line has ended. Keep what can be repeated, if there is to be another one; return what ends, and how."""
         ended: list[tuple[Request[Any], RequestError]] = []
-        for ask in self.asked:
+        for request in self.in_flight:
             error: RequestError = ConnectionLost(sentence, sent=True)
-            ask.cuts += 1
-            is_repeatable = ask.request_id is not None and comes_back and ask.cuts < MAX_CUTS
-            if ask is self.asked[0] and isinstance(end, RequestTimeout):
+            request.cuts += 1
+            is_repeatable = request.request_id is not None and comes_back and request.cuts < MAX_CUTS
+            if request is self.in_flight[0] and isinstance(end, RequestTimeout):
                 error = end
-                ask.timeouts += 1
-                is_repeatable = is_repeatable and ask.timeouts < MAX_TIMEOUTS
+                request.timeouts += 1
+                is_repeatable = is_repeatable and request.timeouts < MAX_TIMEOUTS
             if is_repeatable:
-                self._kept.append(ask)
+                self._kept.append(request)
             else:
-                ended.append((ask, error))
-        for ask in self.waiting:
-            if ask.request_id is not None and comes_back:
-                self._kept.append(ask)
+                ended.append((request, error))
+        for request in self.waiting:
+            if request.request_id is not None and comes_back:
+                self._kept.append(request)
             else:
-                ended.append((ask, _never_again(ask, sentence if ask.writes else NOT_SENT)))
-        self.asked.clear()
+                ended.append((request, _never_again(request, sentence if request.writes else NOT_SENT)))
+        self.in_flight.clear()
         self.waiting.clear()
         return ended
 
@@ -113,11 +113,11 @@ class Outgoing:
     def give_up(self, sentence: str) -> list[tuple[Request[Any], RequestError]]:
         """There will be no other line: return what was kept, and how it ends."""
         kept, self._kept = self._kept, []
-        return [(ask, _never_again(ask, sentence)) for ask in kept]
+        return [(request, _never_again(request, sentence)) for request in kept]
 
-    def _wait_again(self, asks: Iterable[Request[Any]]) -> None:
-        self.waiting = deque(sorted([*asks, *self.waiting], key=lambda ask: ask.number))
+    def _wait_again(self, requests: Iterable[Request[Any]]) -> None:
+        self.waiting = deque(sorted([*requests, *self.waiting], key=lambda request: request.number))
 
 
-def _never_again(ask: Request[Any], sentence: str) -> ConnectionLost:
-    return ConnectionLost(sentence, sent=ask.writes > 0)
+def _never_again(request: Request[Any], sentence: str) -> ConnectionLost:
+    return ConnectionLost(sentence, sent=request.writes > 0)

@@ -66,7 +66,7 @@ def read_answer(frame: Frame, decode: Decode[T]) -> T:
 
 
 def is_refused_for_now(frame: Frame) -> bool:
-    """Whether a response asks to try again later."""
+    """Whether a response says to try again later."""
     try:
         read_answer(frame, dict)
     except ServerBusy:
