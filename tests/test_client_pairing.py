@@ -42,7 +42,7 @@ from client_api import (
     State,
 )
 from jelly.client.conversation import CLASSIC_GAP, MAX_WAITING, WINDOW
-from jelly.client.line import Line
+from jelly.client.stream import FrameStream
 
 PROFILE = response(OWN_PROFILE, username="alice")
 
@@ -130,13 +130,13 @@ def test_what_answers_let_out_goes_out_together(
     for _ in range(WINDOW):
         peer.receive_request(ADD_FRIEND)
     writes = []
-    send = Line.send
+    send = FrameStream.send
 
-    def note(line: Line, data: bytes) -> None:
+    def note(stream: FrameStream, data: bytes) -> None:
         writes.append(data)
-        send(line, data)
+        send(stream, data)
 
-    monkeypatch.setattr(Line, "send", note)
+    monkeypatch.setattr(FrameStream, "send", note)
     peer.send(response(ADD_FRIEND) * 20)
     for _ in range(20):
         peer.receive_request(ADD_FRIEND)
@@ -229,15 +229,15 @@ def test_a_line_that_cannot_be_written() -> None:
     """What the server sent before it closed can be read to its end, although writing to it has failed already."""
     sock, peer = socket.socketpair()
     sock.setblocking(False)
-    line = Line(sock)
+    stream = FrameStream(sock)
     peer.sendall(message("hello") + notice(SYSTEM, event="taken_over"))
     peer.close()
-    line.send(pack(HEARTBEAT))
-    assert isinstance(line.failure, BrokenPipeError)
-    assert [frame.type for frame in line.receive()] == [PERSON_MESSAGE, SYSTEM]
+    stream.send(pack(HEARTBEAT))
+    assert isinstance(stream.failure, BrokenPipeError)
+    assert [frame.type for frame in stream.receive()] == [PERSON_MESSAGE, SYSTEM]
     with pytest.raises(EOFError):
-        line.receive()
-    line.close()
+        stream.receive()
+    stream.close()
 
 
 def test_what_came_before_a_broken_write_counts(new_client: NewClient, script: ScriptedServer) -> None:

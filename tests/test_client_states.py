@@ -524,7 +524,7 @@ def test_an_unknown_failure_of_the_login_is_not_swallowed(
     def fail(*_: object) -> None:
         raise AssertionError("a bug")
 
-    monkeypatch.setattr("jelly.client.opening.open_line", fail)
+    monkeypatch.setattr("jelly.client.opening.open_stream", fail)
     client = new_client(script.port, recorder)
     assert isinstance(error(client.login("alice", "pw")), AssertionError)
     assert isinstance(error(client.register("dora", "pw")), AssertionError)

@@ -300,7 +300,7 @@ def test_the_client(world: World, traced: None, new_client: NewClient, monkeypat
             "messages not handed over": len(inside._inbox._waiting),
             "messages known again": len(inside._inbox._recent),
             "threads": len(inside._threads),
-            "unsent": len(inside._line._unsent) if inside._line else 0,
+            "unsent": len(inside._stream._unsent) if inside._stream else 0,
         }
 
     def settle() -> None:

@@ -14,7 +14,7 @@ LAYERS = [
     {"chat.app"}, {"chat.plain", "chat.screen", "chat.login"}, {"chat.commands", "chat.rows"}, {"chat.session"},
     {"chat.model", "chat.texts"}, {"chat.cells", "chat"},
     {"client_api"}, {"client.conversation"}, {"client.opening", "client.inbox", "client.outgoing"},
-    {"client.line", "client.requests"}, {"client.callbacks", "client.states", "client"},
+    {"client.stream", "client.requests"}, {"client.poller", "client.callbacks", "client.states", "client"},
     {"server"}, {"watch"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"},
     {"delivery", "presence", "filing"}, {"demo"},
     {"dao", "config"},

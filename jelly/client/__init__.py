@@ -2,7 +2,8 @@
 
     client_api.py       what an application sees: operations, results, events
     conversation.py     the life of one client: login, requests and answers, cuts and coming back, close
-    line.py             one TCP connection: bytes out, frames in
+    stream.py           one TCP connection: bytes out, frames in
+    poller.py           waiting for a socket, a time or another thread
     callbacks.py        the thread that runs the application's code
     states.py           the states, and when to try again
 

@@ -5,7 +5,7 @@ with requests, sends heartbeats, watches deadlines, and after a cut comes back w
 whoever makes them, at once where that is allowed. The application's code runs on a third thread (`callbacks.py`).
 
 **Pairing.** The protocol has no request ids: an answer belongs to the oldest request of its type. So an answer that
-comes too late would be taken for another one's; that is why a timeout costs the line.
+comes too late would be taken for another one's; that is why a timeout costs the connection.
 
 **Two kinds of servers.** One that grants features takes any number of requests at once, and so do we (up to WINDOW).
 One that grants none may be the original, which stalls for ever when two frames meet in one read, and which answers
@@ -16,7 +16,7 @@ within CLASSIC_GAP after a heartbeat.
 (`inbox.py`). Messages that a cut left without an answer are written again with their requestId (`outgoing.py`).
 
 The lock guards everything that is marked so below. Under it nothing waits and nothing of the application runs; futures
-are ended without it. Order: this lock, then those of `Line`, `Waiter` or `Callbacks`.
+are ended without it. Order: this lock, then those of `FrameStream`, `Poller` or `Callbacks`.
 """
 
 import contextlib
@@ -29,11 +29,12 @@ from typing import Any, TypeVar
 
 from jelly.client.callbacks import Callbacks, Reply
 from jelly.client.inbox import Inbox
-from jelly.client.line import READ, Line, Stopped, Waiter
 from jelly.client.opening import Server, open_with
 from jelly.client.outgoing import Outgoing
+from jelly.client.poller import READ, Poller, Stopped
 from jelly.client.requests import Decode, Request, is_refused_for_now, read_answer, why
 from jelly.client.states import Reason, ReconnectPolicy, State
+from jelly.client.stream import FrameStream
 from jelly.codec import HEADER, Frame, Sign, Type
 from jelly.errors import (
     ConnectionLost,
@@ -55,7 +56,7 @@ CLASSIC_GAP = 0.1
 MAX_WAITING = 1000
 """So many requests may wait to be written; whoever makes another one waits until there is room."""
 STABLE = 5.0
-"""A line that lived for so many seconds is a good one: after its cut the pauses begin anew, with a try at once."""
+"""Seconds after which a connection counts as stable: when it is lost then, the pauses start again from the first."""
 CONTESTED, MAX_CONTESTS = 60.0, 4
 """A server that grants no features does not say that another login has taken over: it only closes. If it did so for
 so many lines in a row, none of which lived for so many seconds, somebody else wants the account as much as we do."""
@@ -90,7 +91,7 @@ class Conversation:
         self._state = State.OFFLINE
         self._user = ""
         self._token = 0
-        self._line: Line | None = None  # while ONLINE
+        self._stream: FrameStream | None = None  # while ONLINE
         self._outgoing = Outgoing()
         self._granted: frozenset[str] | None = None  # the features; None: this server knows of none
         self._window = 1
@@ -100,8 +101,8 @@ class Conversation:
         self._is_closing = False  # only callbacks may make requests, nothing read but answers
         self._is_closed = False  # and not even that
         self._is_done = False  # close() has ended
-        self._threads: dict[threading.Thread, Waiter] = {}  # the network thread, and those that register
-        self._waiter: Waiter | None = None  # the network thread's
+        self._threads: dict[threading.Thread, Poller] = {}  # the network thread, and those that register
+        self._poller: Poller | None = None  # the network thread's
         self._wakes_at = 0.0  # when it looks again by itself
         self._is_listening = True  # it waits for the server, too
         self._is_taking = False  # it has frames from which callbacks may still come
@@ -128,7 +129,7 @@ class Conversation:
                     raise RequestRejected(ErrorCode.ALREADY_LOGGED_IN, "Log out first.")
                 run = functools.partial(self._run, request, username, token)
                 request.future.set_running_or_notify_cancel()
-                self._waiter = self._start("jelly-client-network", run)
+                self._poller = self._start("jelly-client-network", run)
                 self._is_leaving = self._was_taken_over = False
                 self._set_state(State.CONNECTING, Reason.LOGIN)
         except RequestError as error:
@@ -139,15 +140,15 @@ class Conversation:
         """Send a REGISTER on a connection of its own: the server closes that one afterwards."""
         request = Request(Type.REGISTER, decode, Reply[T](self._callbacks))
 
-        def run(waiter: Waiter) -> None:
+        def run(poller: Poller) -> None:
             try:
-                opened = open_with(self._server, request.type, request.frame, waiter)
+                opened = open_with(self._server, request.type, request.frame, poller)
             except Stopped as error:
                 request.fail(ConnectionLost("The client was closed before there was an answer.", error.was_sent))
             except Exception as error:  # a RequestError, or a bug
                 request.future.set_exception(error)
             else:
-                opened.line.close()
+                opened.stream.close()
                 request.finish(opened.answer)
 
         try:
@@ -185,9 +186,9 @@ class Conversation:
     def logout(self) -> Reply[None]:
         """Send LOGOUT, whose answer is the end of the connection. While RECONNECTING: just stop trying."""
         with self._lock:
-            if self._state is State.RECONNECTING and self._waiter is not None:
+            if self._state is State.RECONNECTING and self._poller is not None:
                 self._is_leaving = True
-                self._waiter.stop()
+                self._poller.stop()
             self._acknowledge(self._inbox.overdue())  # behind a LOGOUT the server reads nothing
             return self.request(Type.LOGOUT, {"token": self._token}, lambda _: None)
 
@@ -229,9 +230,9 @@ class Conversation:
             self._is_closed = True
             self._acknowledge(self._inbox.overdue())
             threads = dict(self._threads)
-        for waiter in threads.values():
-            waiter.stop()
-        for thread in threads:  # each waits for nothing but its waiter; only looking up a name cannot be interrupted
+        for poller in threads.values():
+            poller.stop()
+        for thread in threads:  # each waits for nothing but its poller; only looking up a name cannot be interrupted
             thread.join(max(1.0, deadline - time.monotonic()))
         with self._lock:
             self._set_state(State.CLOSED, Reason.CLOSED)
@@ -258,7 +259,7 @@ class Conversation:
         """Raise the error for a request that cannot be made now."""
         if self._is_closed or (self._is_closing and not self._callbacks.is_here):
             raise _closed()
-        if self._state is State.RECONNECTING or (self._is_closing and self._line is None):  # it is not to come back
+        if self._state is State.RECONNECTING or (self._is_closing and self._stream is None):  # it is not to come back
             raise ConnectionLost("There is no connection to the server at the moment.", sent=False)
         if self._state is not State.ONLINE or self._is_leaving:
             raise RequestRejected(ErrorCode.NOT_LOGGED_IN)
@@ -275,16 +276,16 @@ class Conversation:
             raise RequestRejected(ErrorCode.TOO_LONG, sentence)
         return frame
 
-    def _start(self, name: str, target: Callable[[Waiter], None]) -> Waiter:
+    def _start(self, name: str, target: Callable[[Poller], None]) -> Poller:
         """With the lock held: start a thread that is counted as ours until it has ended. Raises ConnectionLost."""
         if self._is_closing:
             raise _closed()
 
         def run() -> None:
             try:
-                target(waiter)
+                target(poller)
             finally:
-                waiter.close()
+                poller.close()
                 with self._lock:
                     del self._threads[threading.current_thread()]
                     self._lock.notify_all()
@@ -292,28 +293,28 @@ class Conversation:
         thread = threading.Thread(target=run, name=name, daemon=True)
         try:
             self._callbacks.start()
-            waiter = Waiter()
+            poller = Poller()
             try:
                 thread.start()
             except BaseException:
-                waiter.close()
+                poller.close()
                 raise
         except (OSError, RuntimeError) as error:
             raise ConnectionLost(f"No connection can be made: {why(error)}.", sent=False) from error
-        self._threads[thread] = waiter
-        return waiter
+        self._threads[thread] = poller
+        return poller
 
     def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None:
-            waiter.wake()
+        poller = self._poller
+        if poller is not None:
+            poller.wake()
 
     # --- the network thread -------------------------------------------------------------------------------
 
-    def _run(self, request: Request[Any], user: str, token: int, waiter: Waiter) -> None:
+    def _run(self, request: Request[Any], user: str, token: int, poller: Poller) -> None:
         """From the login to the end."""
         try:
-            line, early = self._log_in(request, user, token, waiter)
+            stream, early = self._log_in(request, user, token, poller)
         except Exception as error:
             if not isinstance(error, RequestError):  # a bug; but who waits for the login must not wait for ever
                 log.exception("the login of %s failed", user)
@@ -323,21 +324,21 @@ class Conversation:
             return
         pauses, contests = self._pauses(), 0
         while True:
-            end = self._talk(line, early, waiter)
-            lived = time.monotonic() - line.opened_at
+            end = self._talk(stream, early, poller)
+            lived = time.monotonic() - stream.opened_at
             contests = 0 if lived >= CONTESTED else contests + (self._granted is None and isinstance(end, EOFError))
-            if not self._end_talk(line, end, contests >= MAX_CONTESTS):
+            if not self._end_talk(stream, end, contests >= MAX_CONTESTS):
                 return
             if lived >= STABLE:
                 pauses = self._pauses()
-            back = self._come_back(pauses, waiter)
+            back = self._come_back(pauses, poller)
             if back is None:
                 return
-            line, early = back
+            stream, early = back
 
-    def _log_in(self, request: Request[Any], user: str, token: int, waiter: Waiter) -> tuple[Line, list[Frame]]:
+    def _log_in(self, request: Request[Any], user: str, token: int, poller: Poller) -> tuple[FrameStream, list[Frame]]:
         try:
-            line, answer, early = open_with(self._server, request.type, request.frame, waiter)
+            stream, answer, early = open_with(self._server, request.type, request.frame, poller)
         except Stopped as error:
             raise ConnectionLost("The client was closed before the login was done.", error.was_sent) from None
         try:
@@ -345,14 +346,14 @@ class Conversation:
             values = read_answer(answer, dict)
             with self._lock:
                 self._user, self._token = user, int(values["token"]) if request.type == Type.LOGIN else token
-                self._get_online(line, values, Reason.LOGGED_IN)
+                self._get_online(stream, values, Reason.LOGGED_IN)
         except BaseException:
-            line.close()
+            stream.close()
             raise
         request.future.set_result(login)
-        return line, early
+        return stream, early
 
-    def _come_back(self, pauses: Iterator[float], waiter: Waiter) -> tuple[Line, list[Frame]] | None:
+    def _come_back(self, pauses: Iterator[float], poller: Poller) -> tuple[FrameStream, list[Frame]] | None:
         """Try the token until it is accepted or refused, or no try is left; None if the client stays offline."""
         reason = Reason.GAVE_UP
         failure: RequestError | None = None
@@ -360,9 +361,9 @@ class Conversation:
         frame = encode_request(Type.RECONNECT, values)
         try:
             for pause in pauses:
-                _sleep(waiter, pause)
+                poller.sleep(pause)
                 try:
-                    return self._reconnect(frame, waiter)
+                    return self._reconnect(frame, poller)
                 except RequestRejected as error:
                     reason, failure = Reason.TOKEN_REFUSED, error
                     break
@@ -380,89 +381,89 @@ class Conversation:
         _fail(ended)
         return None
 
-    def _reconnect(self, frame: bytes, waiter: Waiter) -> tuple[Line, list[Frame]]:
-        line, answer, early = open_with(self._server, Type.RECONNECT, frame, waiter)
+    def _reconnect(self, frame: bytes, poller: Poller) -> tuple[FrameStream, list[Frame]]:
+        stream, answer, early = open_with(self._server, Type.RECONNECT, frame, poller)
         try:
             values = read_answer(answer, dict)
             with self._lock:
                 if self._is_leaving or self._is_closing:
                     raise Stopped
-                self._get_online(line, values, Reason.RECONNECTED)
+                self._get_online(stream, values, Reason.RECONNECTED)
                 ended = self._outgoing.come_back(knows_ids="ack" in (self._granted or ()))
             _fail(ended)
         except BaseException:
-            line.close()
+            stream.close()
             raise
-        return line, early
+        return stream, early
 
-    def _get_online(self, line: Line, values: Values, reason: Reason) -> None:
-        """With the lock held: the server has accepted us on this line."""
+    def _get_online(self, stream: FrameStream, values: Values, reason: Reason) -> None:
+        """With the lock held: the server has accepted us on this stream."""
         granted = values.get("features")
         self._granted = frozenset(map(str, granted)) if isinstance(granted, list) else None
         self._window = 1 if self._granted is None else WINDOW
         self._hold_until = 0.0
         if self._granted is None:
             # To the original server a connection that ends before its first heartbeat stays online for ever.
-            self._send_heartbeat(line, time.monotonic())
+            self._send_heartbeat(stream, time.monotonic())
         self._inbox.begin()
-        self._line = line
+        self._stream = stream
         self._set_state(State.ONLINE, reason)
 
-    def _talk(self, line: Line, early: list[Frame], waiter: Waiter) -> Exception:
-        """Read, write and watch the clock until the line ends; return why."""
+    def _talk(self, stream: FrameStream, early: list[Frame], poller: Poller) -> Exception:
+        """Read, write and watch the clock until the connection ends; return why."""
         try:
             self._take(early)
             while True:
-                events, until = self._plan(line)
-                if waiter.wait(line.sock, events, until) & READ:
-                    self._take(line.receive())
-                self._do_what_is_due(line)
+                events, until = self._plan(stream)
+                if poller.wait(stream.sock, events, until) & READ:
+                    self._take(stream.receive())
+                self._do_what_is_due(stream)
         except (OSError, EOFError, RequestTimeout, Stopped) as error:
             return error
         except Exception as error:  # a bug; but those who wait for an answer must not wait for ever
             log.exception("the connection of %s failed", self._user)
             return error
 
-    def _plan(self, line: Line) -> tuple[int, float]:
+    def _plan(self, stream: FrameStream) -> tuple[int, float]:
         """What to wait for, and until when."""
         with self._lock:
             self._is_listening = bool(self._outgoing.in_flight) or not (self._is_closing or self._callbacks.is_full)
             self._wakes_at = min(
-                line.last_write_at + self._heartbeat,
+                stream.last_write_at + self._heartbeat,
                 self._outgoing.in_flight[0].deadline if self._outgoing.in_flight else FOREVER,
                 self._hold_until if self._outgoing.is_ready(self._window) else FOREVER,
             )
-            return (READ if self._is_listening else 0) | line.events, self._wakes_at
+            return (READ if self._is_listening else 0) | stream.events, self._wakes_at
 
-    def _do_what_is_due(self, line: Line) -> None:
-        line.flush()
-        if line.failure:
-            self._take_the_rest(line)
-            raise line.failure
+    def _do_what_is_due(self, stream: FrameStream) -> None:
+        stream.flush()
+        if stream.failure:
+            self._take_the_rest(stream)
+            raise stream.failure
         now = time.monotonic()
         with self._lock:
             if self._outgoing.in_flight and self._outgoing.in_flight[0].deadline <= now:
                 raise RequestTimeout("", f"The server did not answer within {self._server.request_timeout:g} seconds.")
-            if now - line.last_write_at >= self._heartbeat:
-                self._send_heartbeat(line, now)
+            if now - stream.last_write_at >= self._heartbeat:
+                self._send_heartbeat(stream, now)
             self._pump(now)
 
-    def _take_the_rest(self, line: Line) -> None:
+    def _take_the_rest(self, stream: FrameStream) -> None:
         """Writing has failed; but what the server sent before it closed is still there."""
         with contextlib.suppress(OSError, EOFError):
             while not self._is_closed:
-                self._take(line.receive())
+                self._take(stream.receive())
 
-    def _send_heartbeat(self, line: Line, now: float) -> None:
+    def _send_heartbeat(self, stream: FrameStream, now: float) -> None:
         """With the lock held."""
-        line.send(HEARTBEAT)
+        stream.send(HEARTBEAT)
         if self._granted is None:
             self._hold_until = now + CLASSIC_GAP
 
     def _pump(self, now: float) -> None:
         """With the lock held: write the requests that may be written now."""
-        line = self._line
-        if line is None:
+        stream = self._stream
+        if stream is None:
             return
         if now < self._hold_until:
             if self._hold_until < self._wakes_at:
@@ -478,9 +479,9 @@ class Conversation:
             elif request.type == Type.LOGOUT:
                 self._is_leaving = False
         if frames:
-            line.send(b"".join(frames))
+            stream.send(b"".join(frames))
             self._lock.notify_all()
-            if line.events or not self._is_listening or self._outgoing.in_flight[0].deadline < self._wakes_at:
+            if stream.events or not self._is_listening or self._outgoing.in_flight[0].deadline < self._wakes_at:
                 self._wake()
 
     def _take(self, frames: list[Frame]) -> None:
@@ -539,10 +540,10 @@ class Conversation:
         if is_new:
             self._callbacks.submit(lambda: self._hand_over(id, call))
 
-    def _end_talk(self, line: Line, error: Exception, is_contested: bool) -> bool:
-        """The line has ended: tell those who wait for something in vain. Returns whether to come back."""
+    def _end_talk(self, stream: FrameStream, error: Exception, is_contested: bool) -> bool:
+        """The connection has ended: tell those who wait for something in vain. Returns whether to come back."""
         with self._lock:
-            self._line = None
+            self._stream = None
             self._is_taking = False
             if not self._is_closing:
                 self._set_state(
@@ -552,7 +553,7 @@ class Conversation:
             sentence = f"The connection ended before there was an answer: {why(error)}."
             ended = self._outgoing.cut(error, sentence, comes_back)
             self._lock.notify_all()
-        line.close()
+        stream.close()
         for request, failure in ended:
             if request.type == Type.LOGOUT and isinstance(error, EOFError) and request.writes:
                 request.future.set_result(None)
@@ -584,7 +585,7 @@ class Conversation:
     def _hand_over(self, id: int, call: Callable[[], None]) -> None:
         """Give a message with an id to the application, and acknowledge it."""
         with self._lock:
-            if self._is_closing and self._line is None:
+            if self._is_closing and self._stream is None:
                 return  # nobody could acknowledge it: it stays with the server, and comes at the next login
         try:
             call()
@@ -594,9 +595,9 @@ class Conversation:
 
     def _acknowledge(self, upto: int | None) -> None:
         """With the lock held."""
-        if upto is not None and self._line is not None:
-            self._line.send(encode_request(Type.ACK, {"id": upto}))
-            if self._line.events:
+        if upto is not None and self._stream is not None:
+            self._stream.send(encode_request(Type.ACK, {"id": upto}))
+            if self._stream.events:
                 self._wake()
 
 
@@ -606,12 +607,6 @@ def _fail(ended: Iterable[tuple[Request[Any], RequestError]]) -> None:
 
 
 HEARTBEAT = encode_request(Type.HEARTBEAT, {})
-
-
-def _sleep(waiter: Waiter, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        waiter.wait(None, 0, until)
 
 
 def _closed() -> ConnectionLost:

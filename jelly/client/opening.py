@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from ssl import SSLCertVerificationError, SSLContext, SSLError
 from typing import NamedTuple
 
-from jelly.client.line import READ, Line, Stopped, Waiter, open_line
+from jelly.client.poller import READ, Poller, Stopped
 from jelly.client.requests import why
+from jelly.client.stream import FrameStream, open_stream
 from jelly.codec import Frame, Sign
 from jelly.errors import ConnectionLost, RequestTimeout
 
@@ -25,49 +26,49 @@ class Server:
 class Opened(NamedTuple):
     """A connection that has begun: the answer to its first request, and the other frames that have come already."""
 
-    line: Line
+    stream: FrameStream
     answer: Frame
     early: list[Frame]
 
 
-def open_with(server: Server, type: int, request: bytes, waiter: Waiter) -> Opened:
+def open_with(server: Server, type: int, request: bytes, poller: Poller) -> Opened:
     """Connect, send the first request (of this type), wait for its answer. Raises RequestError, Stopped."""
     try:
-        line = open_line(server.host, server.port, server.tls, waiter, time.monotonic() + server.connect_timeout)
+        stream = open_stream(server.host, server.port, server.tls, poller, time.monotonic() + server.connect_timeout)
     except (OSError, ValueError, OverflowError) as error:  # the latter for what is no host name and no port
         is_no_tls = isinstance(error, SSLError) and not isinstance(error, SSLCertVerificationError)
         hint = " (If it speaks no TLS, its URL begins with jelly://.)" if is_no_tls else ""
         sentence = f"Cannot connect to {server.host} port {server.port}: {why(error)}.{hint}"
         raise ConnectionLost(sentence, sent=False) from error
     try:
-        line.send(request)
-        return Opened(line, *_first_answer(line, type, waiter, server.request_timeout))
+        stream.send(request)
+        return Opened(stream, *_first_answer(stream, type, poller, server.request_timeout))
     except EOFError as error:
-        line.close()
+        stream.close()
         hint = "" if server.tls else " (If it speaks TLS, its URL begins with jellys://.)"
         raise ConnectionLost(f"The server closed the connection without an answer.{hint}", sent=True) from error
     except OSError as error:
-        line.close()
+        stream.close()
         raise ConnectionLost(f"The connection broke: {why(error)}.", sent=True) from error
     except BaseException as error:
-        line.close()
+        stream.close()
         if isinstance(error, Stopped):
             error.was_sent = True
         raise
 
 
-def _first_answer(line: Line, type: int, waiter: Waiter, seconds: float) -> tuple[Frame, list[Frame]]:
+def _first_answer(stream: FrameStream, type: int, poller: Poller, seconds: float) -> tuple[Frame, list[Frame]]:
     until = time.monotonic() + seconds
     early: list[Frame] = []
     while True:
-        ready = waiter.wait(line.sock, READ | line.events, until)
-        early += line.receive() if ready & READ else []
+        ready = poller.wait(stream.sock, READ | stream.events, until)
+        early += stream.receive() if ready & READ else []
         for position, frame in enumerate(early):
             if frame.sign == Sign.RESPONSE and frame.type in (type, 0):  # 0: the server could not read the type
                 del early[position]
                 return frame, early
-        line.flush()
-        if line.failure:
-            raise line.failure
+        stream.flush()
+        if stream.failure:
+            raise stream.failure
         if time.monotonic() >= until:
             raise RequestTimeout("", f"The server did not answer within {seconds:g} seconds.")
