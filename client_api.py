@@ -48,7 +48,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from jelly.client.conversation import Conversation
-from jelly.client.opening import Server
+from jelly.client.handshake import Endpoint
 from jelly.client.states import Reason, ReconnectPolicy, State
 from jelly.codec import Type
 from jelly.errors import (
@@ -278,7 +278,7 @@ class JellyClient:
     ) -> None:
         self.receiver = receiver if receiver is not None else Receiver()
         self._conversation = Conversation(
-            Server(
+            Endpoint(
                 host, port, create_default_context() if tls is True else tls or None, connect_timeout, request_timeout
             ),
             policy=ReconnectPolicy() if reconnect is True else reconnect or None,

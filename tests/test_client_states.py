@@ -491,7 +491,7 @@ def test_the_constructor_does_no_io() -> None:
 def test_from_url(url: str, host: str, port: int, has_tls: bool) -> None:
     """The scheme says whether there is TLS, and the port may be left out."""
     with JellyClient.from_url(url, reconnect=QUICK) as client:
-        server = client._conversation._server
+        server = client._conversation._endpoint
     assert (server.host, server.port, server.tls is not None) == (host, port, has_tls)
 
 
@@ -524,7 +524,7 @@ def test_an_unknown_failure_of_the_login_is_not_swallowed(
     def fail(*_: object) -> None:
         raise AssertionError("a bug")
 
-    monkeypatch.setattr("jelly.client.opening.open_stream", fail)
+    monkeypatch.setattr("jelly.client.handshake.open_stream", fail)
     client = new_client(script.port, recorder)
     assert isinstance(error(client.login("alice", "pw")), AssertionError)
     assert isinstance(error(client.register("dora", "pw")), AssertionError)

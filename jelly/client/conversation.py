@@ -28,8 +28,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from jelly.client.callbacks import Callbacks, Reply
+from jelly.client.handshake import Endpoint, do_handshake
 from jelly.client.inbox import Inbox
-from jelly.client.opening import Server, open_with
 from jelly.client.outgoing import Outgoing
 from jelly.client.poller import READ, Poller, Stopped
 from jelly.client.requests import Decode, Request, is_refused_for_now, read_answer, why
@@ -72,7 +72,7 @@ class Conversation:
 
     def __init__(
         self,
-        server: Server,
+        endpoint: Endpoint,
         *,
         policy: ReconnectPolicy | None,
         heartbeat: float,
@@ -82,7 +82,7 @@ class Conversation:
         on_change: Callable[[State, State, Reason, Exception | None], Callable[[], None]],
     ) -> None:
         """`on_notice` and `on_change` return what is to be called on the callback thread; they must not wait."""
-        self._server, self._policy, self._heartbeat = server, policy, heartbeat
+        self._endpoint, self._policy, self._heartbeat = endpoint, policy, heartbeat
         self._features, self._max_body = features, max_body
         self._on_notice, self._on_change = on_notice, on_change
         self._callbacks = Callbacks(on_room=self._wake)
@@ -142,14 +142,14 @@ class Conversation:
 
         def run(poller: Poller) -> None:
             try:
-                opened = open_with(self._server, request.type, request.frame, poller)
+                handshake = do_handshake(self._endpoint, request.type, request.frame, poller)
             except Stopped as error:
                 request.fail(ConnectionLost("The client was closed before there was an answer.", error.was_sent))
             except Exception as error:  # a RequestError, or a bug
                 request.future.set_exception(error)
             else:
-                opened.stream.close()
-                request.finish(opened.answer)
+                handshake.stream.close()
+                request.finish(handshake.response)
 
         try:
             request.frame = self._encode(request.type, values)
@@ -314,7 +314,7 @@ class Conversation:
     def _run(self, request: Request[Any], user: str, token: int, poller: Poller) -> None:
         """From the login to the end."""
         try:
-            stream, early = self._log_in(request, user, token, poller)
+            stream, early_frames = self._log_in(request, user, token, poller)
         except Exception as error:
             if not isinstance(error, RequestError):  # a bug; but who waits for the login must not wait for ever
                 log.exception("the login of %s failed", user)
@@ -324,7 +324,7 @@ class Conversation:
             return
         pauses, contests = self._pauses(), 0
         while True:
-            end = self._talk(stream, early, poller)
+            end = self._talk(stream, early_frames, poller)
             lived = time.monotonic() - stream.opened_at
             contests = 0 if lived >= CONTESTED else contests + (self._granted is None and isinstance(end, EOFError))
             if not self._end_talk(stream, end, contests >= MAX_CONTESTS):
@@ -334,16 +334,16 @@ class Conversation:
             back = self._come_back(pauses, poller)
             if back is None:
                 return
-            stream, early = back
+            stream, early_frames = back
 
     def _log_in(self, request: Request[Any], user: str, token: int, poller: Poller) -> tuple[FrameStream, list[Frame]]:
         try:
-            stream, answer, early = open_with(self._server, request.type, request.frame, poller)
+            stream, response, early_frames = do_handshake(self._endpoint, request.type, request.frame, poller)
         except Stopped as error:
             raise ConnectionLost("The client was closed before the login was done.", error.was_sent) from None
         try:
-            login = read_answer(answer, request.decode)
-            values = read_answer(answer, dict)
+            login = read_answer(response, request.decode)
+            values = read_answer(response, dict)
             with self._lock:
                 self._user, self._token = user, int(values["token"]) if request.type == Type.LOGIN else token
                 self._get_online(stream, values, Reason.LOGGED_IN)
@@ -351,7 +351,7 @@ class Conversation:
             stream.close()
             raise
         request.future.set_result(login)
-        return stream, early
+        return stream, early_frames
 
     def _come_back(self, pauses: Iterator[float], poller: Poller) -> tuple[FrameStream, list[Frame]] | None:
         """Try the token until it is accepted or refused, or no try is left; None if the client stays offline."""
@@ -382,9 +382,9 @@ class Conversation:
         return None
 
     def _reconnect(self, frame: bytes, poller: Poller) -> tuple[FrameStream, list[Frame]]:
-        stream, answer, early = open_with(self._server, Type.RECONNECT, frame, poller)
+        stream, response, early_frames = do_handshake(self._endpoint, Type.RECONNECT, frame, poller)
         try:
-            values = read_answer(answer, dict)
+            values = read_answer(response, dict)
             with self._lock:
                 if self._is_leaving or self._is_closing:
                     raise Stopped
@@ -394,7 +394,7 @@ class Conversation:
         except BaseException:
             stream.close()
             raise
-        return stream, early
+        return stream, early_frames
 
     def _get_online(self, stream: FrameStream, values: Values, reason: Reason) -> None:
         """With the lock held: the server has accepted us on this stream."""
@@ -409,10 +409,10 @@ class Conversation:
         self._stream = stream
         self._set_state(State.ONLINE, reason)
 
-    def _talk(self, stream: FrameStream, early: list[Frame], poller: Poller) -> Exception:
+    def _talk(self, stream: FrameStream, early_frames: list[Frame], poller: Poller) -> Exception:
         """Read, write and watch the clock until the connection ends; return why."""
         try:
-            self._take(early)
+            self._take(early_frames)
             while True:
                 events, until = self._plan(stream)
                 if poller.wait(stream.sock, events, until) & READ:
@@ -443,7 +443,9 @@ class Conversation:
         now = time.monotonic()
         with self._lock:
             if self._outgoing.in_flight and self._outgoing.in_flight[0].deadline <= now:
-                raise RequestTimeout("", f"The server did not answer within {self._server.request_timeout:g} seconds.")
+                raise RequestTimeout(
+                    "", f"The server did not answer within {self._endpoint.request_timeout:g} seconds."
+                )
             if now - stream.last_write_at >= self._heartbeat:
                 self._send_heartbeat(stream, now)
             self._pump(now)
@@ -474,7 +476,7 @@ class Conversation:
         while outgoing.is_ready(self._window):
             request = outgoing.waiting.popleft()
             if request.writes or request.future.set_running_or_notify_cancel():
-                outgoing.write(request, now + self._server.request_timeout)
+                outgoing.write(request, now + self._endpoint.request_timeout)
                 frames.append(request.frame)
             elif request.type == Type.LOGOUT:
                 self._is_leaving = False
