@@ -175,7 +175,7 @@ def test_a_cut_tells_what_was_sent(new_client: NewClient, script: ScriptedServer
     failures = [error(future) for future in futures]
     assert {type(failure) for failure in failures} == {ConnectionLost}
     assert [failure.sent for failure in failures] == [True] * WINDOW + [False] * 10
-    assert str(failures[-1]) == "The connection ended before this was sent."
+    assert str(failures[-1]) == "The connection was lost before this was sent."
     script.accept_login()
     recorder.wait_for_state(State.ONLINE, count=2)
 

@@ -296,7 +296,7 @@ def test_the_client(world: World, traced: None, new_client: NewClient, monkeypat
     def sizes() -> dict[str, int]:
         return {
             "calls": len(inside._callbacks._calls),
-            "requests": len(inside._outgoing.waiting) + len(inside._outgoing.in_flight) + len(inside._outgoing._kept),
+            "requests": len(inside._pending.queued) + len(inside._pending.in_flight) + len(inside._pending._to_resend),
             "messages not handed over": len(inside._inbox._waiting),
             "messages known again": len(inside._inbox._recent),
             "threads": len(inside._threads),

@@ -13,7 +13,7 @@ requests that overlap in any order. Towards it there is one request under way at
 within CLASSIC_GAP after a heartbeat.
 
 **Once.** Messages with ids are acknowledged when the application has had them, and dropped when they come again
-(`inbox.py`). Messages that a cut left without an answer are written again with their requestId (`outgoing.py`).
+(`inbox.py`). Messages that a cut left without an answer are written again with their requestId (`pending.py`).
 
 The lock guards everything that is marked so below. Under it nothing waits and nothing of the application runs; futures
 are ended without it. Order: this lock, then those of `FrameStream`, `Poller` or `Callbacks`.
@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 from jelly.client.callbacks import Callbacks, Reply
 from jelly.client.handshake import Endpoint, do_handshake
 from jelly.client.inbox import Inbox
-from jelly.client.outgoing import Outgoing
+from jelly.client.pending import PendingRequests
 from jelly.client.poller import READ, Poller, Stopped
 from jelly.client.requests import Decode, Request, is_refused_for_now, read_answer, why
 from jelly.client.states import Reason, ReconnectPolicy, State
@@ -92,7 +92,7 @@ class Conversation:
         self._user = ""
         self._token = 0
         self._stream: FrameStream | None = None  # while ONLINE
-        self._outgoing = Outgoing()
+        self._pending = PendingRequests()
         self._granted: frozenset[str] | None = None  # the features; None: this server knows of none
         self._window = 1
         self._hold_until = 0.0  # no request is written before that
@@ -168,15 +168,15 @@ class Conversation:
         request = Request(type, decode, Reply[T](self._callbacks))
         try:
             with self._lock:
-                self._lock.wait_for(lambda: len(self._outgoing.waiting) < MAX_WAITING)
+                self._lock.wait_for(lambda: len(self._pending.queued) < MAX_WAITING)
                 self._check_online()
                 if feature and feature not in (self._granted or ()):
                     raise RequestRejected(ErrorCode.UNKNOWN_TYPE, "This server does not know such a request.")
                 first = "sender" if type in MESSAGES else "username"
                 if type in MESSAGES and "ack" in (self._granted or ()):
-                    request.request_id = self._outgoing.new_id()
+                    request.request_id = self._pending.new_request_id()
                 request.frame = self._encode(type, {first: self._user, **values, "requestId": request.request_id})
-                self._outgoing.add(request)
+                self._pending.add(request)
                 self._is_leaving = type == Type.LOGOUT
                 self._pump(time.monotonic())
         except RequestError as error:
@@ -253,7 +253,7 @@ class Conversation:
 
     def _has_open_requests(self) -> bool:
         is_starting = self._state is State.CONNECTING or any(t.name.endswith("register") for t in self._threads)
-        return bool(self._outgoing.in_flight or self._outgoing.waiting or self._is_taking or is_starting)
+        return bool(self._pending.in_flight or self._pending.queued or self._is_taking or is_starting)
 
     def _check_online(self) -> None:
         """Raise the error for a request that cannot be made now."""
@@ -377,7 +377,7 @@ class Conversation:
         with self._lock:
             if not self._is_closing:
                 self._set_state(State.OFFLINE, reason, failure)
-            ended = self._outgoing.give_up(f"The connection ended before there was an answer ({reason.value}).")
+            ended = self._pending.reconnect_failed(f"The connection ended before there was an answer ({reason.value}).")
         _fail(ended)
         return None
 
@@ -389,7 +389,7 @@ class Conversation:
                 if self._is_leaving or self._is_closing:
                     raise Stopped
                 self._get_online(stream, values, Reason.RECONNECTED)
-                ended = self._outgoing.come_back(knows_ids="ack" in (self._granted or ()))
+                ended = self._pending.reconnected(has_request_ids="ack" in (self._granted or ()))
             _fail(ended)
         except BaseException:
             stream.close()
@@ -427,11 +427,11 @@ class Conversation:
     def _plan(self, stream: FrameStream) -> tuple[int, float]:
         """What to wait for, and until when."""
         with self._lock:
-            self._is_listening = bool(self._outgoing.in_flight) or not (self._is_closing or self._callbacks.is_full)
+            self._is_listening = bool(self._pending.in_flight) or not (self._is_closing or self._callbacks.is_full)
             self._wakes_at = min(
                 stream.last_write_at + self._heartbeat,
-                self._outgoing.in_flight[0].deadline if self._outgoing.in_flight else FOREVER,
-                self._hold_until if self._outgoing.is_ready(self._window) else FOREVER,
+                self._pending.in_flight[0].deadline if self._pending.in_flight else FOREVER,
+                self._hold_until if self._pending.can_send(self._window) else FOREVER,
             )
             return (READ if self._is_listening else 0) | stream.events, self._wakes_at
 
@@ -442,7 +442,7 @@ class Conversation:
             raise stream.failure
         now = time.monotonic()
         with self._lock:
-            if self._outgoing.in_flight and self._outgoing.in_flight[0].deadline <= now:
+            if self._pending.in_flight and self._pending.in_flight[0].deadline <= now:
                 raise RequestTimeout(
                     "", f"The server did not answer within {self._endpoint.request_timeout:g} seconds."
                 )
@@ -472,18 +472,18 @@ class Conversation:
                 self._wake()  # the network thread comes back to it
             return
         frames = []
-        outgoing = self._outgoing
-        while outgoing.is_ready(self._window):
-            request = outgoing.waiting.popleft()
-            if request.writes or request.future.set_running_or_notify_cancel():
-                outgoing.write(request, now + self._endpoint.request_timeout)
+        pending = self._pending
+        while pending.can_send(self._window):
+            request = pending.queued.popleft()
+            if request.sends or request.future.set_running_or_notify_cancel():
+                pending.mark_sent(request, now + self._endpoint.request_timeout)
                 frames.append(request.frame)
             elif request.type == Type.LOGOUT:
                 self._is_leaving = False
         if frames:
             stream.send(b"".join(frames))
             self._lock.notify_all()
-            if stream.events or not self._is_listening or self._outgoing.in_flight[0].deadline < self._wakes_at:
+            if stream.events or not self._is_listening or self._pending.in_flight[0].deadline < self._wakes_at:
                 self._wake()
 
     def _take(self, frames: list[Frame]) -> None:
@@ -503,22 +503,22 @@ class Conversation:
 
     def _settle(self, frame: Frame) -> None:
         with self._lock:
-            request = self._outgoing.answer(frame.type)
+            request = self._pending.match_response(frame.type)
             if request is not None:
                 self._is_leaving = self._is_leaving and request.type != Type.LOGOUT  # answered at all: it was refused
                 # With the same hold of the lock: between the two nothing newer may be written.
-                if request.is_repeat and is_refused_for_now(frame) and self._waits_again(request):
+                if request.is_resend and is_refused_for_now(frame) and self._waits_again(request):
                     return
         if request is None:
             log.warning("dropped a response of type 0x%02x for which no request is pending", frame.type)
-        elif request.is_repeat and is_refused_for_now(frame):
+        elif request.is_resend and is_refused_for_now(frame):
             request.fail(ServerFailed("", "The server was too busy to say what became of this message."))
         else:
             request.finish(frame)
 
     def _waits_again(self, request: Request[Any]) -> bool:
         """With the lock held: have a repeat written again after a pause; False if that was too often."""
-        pause = self._outgoing.try_again(request)
+        pause = self._pending.retry_later(request)
         if pause is None:
             return False
         self._hold_until = max(self._hold_until, time.monotonic() + pause)  # an older one may wait longer
@@ -553,11 +553,11 @@ class Conversation:
                 )
             comes_back = self._state is State.RECONNECTING
             sentence = f"The connection ended before there was an answer: {why(error)}."
-            ended = self._outgoing.cut(error, sentence, comes_back)
+            ended = self._pending.connection_lost(error, sentence, comes_back)
             self._lock.notify_all()
         stream.close()
         for request, failure in ended:
-            if request.type == Type.LOGOUT and isinstance(error, EOFError) and request.writes:
+            if request.type == Type.LOGOUT and isinstance(error, EOFError) and request.sends:
                 request.future.set_result(None)
             else:
                 request.fail(failure)

@@ -17,25 +17,30 @@ Decode = Callable[[dict[str, Any]], T]
 
 @dataclass(slots=True, eq=False)
 class Request(Generic[T]):
-    """A request that has no answer yet."""
+    """A request that has no response yet."""
 
     type: int
     decode: Decode[T]
     future: Reply[T]
     frame: bytes = b""
-    request_id: str | None = None  # of a message, where the server knows such: it may be written again
-    deadline: float = float("inf")  # monotonic; counts from when it was written
-    # What `Outgoing` counts: its place in the order; how often it was written, cut off, left unanswered, refused.
+    request_id: str | None = None
+    """The idempotency key of a message; None if the request must not be sent twice."""
+    deadline: float = float("inf")
+    """The monotonic time until which the response must arrive; counts from when the request is sent."""
+    # `PendingRequests` counts these:
     number: int = 0
-    writes: int = 0
-    cuts: int = 0
+    """Its place in the order."""
+    sends: int = 0
+    connection_losses: int = 0
+    """How many connections were lost while it was in flight."""
     timeouts: int = 0
-    refusals: int = 0
+    retries: int = 0
+    """How many times it was sent again because the server was too busy."""
 
     @property
-    def is_repeat(self) -> bool:
+    def is_resend(self) -> bool:
         """Whether it was written before: then "nothing was done" says nothing about the first time."""
-        return self.request_id is not None and self.writes > 1
+        return self.request_id is not None and self.sends > 1
 
     def finish(self, frame: Frame) -> None:
         """End its future with what the server answered."""
