@@ -124,19 +124,19 @@ def test_a_listener_that_asks_again(
 ) -> None:
     """An answer that has come and whose listener was not called yet counts as open."""
     looked = threading.Event()
-    is_idle, finish = Conversation._wait_until_idle, Request.finish
+    is_idle, complete = Conversation._wait_until_idle, Request.complete
 
     def look(conversation: Conversation, deadline: float) -> bool:
         found = is_idle(conversation, deadline)
         looked.set()
         return found
 
-    def finish_late(request: Request[Any], frame: Frame) -> None:
+    def complete_late(request: Request[Any], frame: Frame) -> None:
         looked.wait(0.2)  # it is not to come before the listener has
-        finish(request, frame)
+        complete(request, frame)
 
     monkeypatch.setattr(Conversation, "_wait_until_idle", look)
-    monkeypatch.setattr(Request, "finish", finish_late)
+    monkeypatch.setattr(Request, "complete", complete_late)
     peer = script.log_in(alice)
     again: list[Future[Profile]] = []
     alice.own_profile().add_done_callback(lambda _: again.append(alice.own_profile()))

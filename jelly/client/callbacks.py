@@ -109,7 +109,7 @@ class Callbacks:
             _run_safely(call)
 
 
-class Reply(Future[T]):
+class RequestFuture(Future[T]):
     """The future of a request. Its listeners are called on the callback thread, whoever ends it."""
 
     def __init__(self, callbacks: Callbacks) -> None:

@@ -27,12 +27,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from jelly.client.callbacks import Callbacks, Reply
+from jelly.client.callbacks import Callbacks, RequestFuture
 from jelly.client.handshake import Endpoint, do_handshake
 from jelly.client.inbox import Inbox
 from jelly.client.pending import PendingRequests
 from jelly.client.poller import READ, Poller, Stopped
-from jelly.client.requests import Decode, Request, is_refused_for_now, read_answer, why
+from jelly.client.requests import Decode, Request, decode_response, describe, is_retryable
 from jelly.client.states import Reason, ReconnectPolicy, State
 from jelly.client.stream import FrameStream
 from jelly.codec import HEADER, Frame, Sign, Type
@@ -118,10 +118,10 @@ class Conversation:
     def username(self) -> str | None:
         return self._user if self._state in (State.ONLINE, State.RECONNECTING) else None
 
-    def login(self, type: Type, username: str, values: Values, decode: Decode[T]) -> Reply[T]:
+    def login(self, type: Type, username: str, values: Values, decode: Decode[T]) -> RequestFuture[T]:
         """Start a network thread that begins with this LOGIN or RECONNECT."""
         token = int(values.get("token", 0))
-        request = Request(type, decode, Reply[T](self._callbacks))
+        request = Request(type, decode, RequestFuture[T](self._callbacks))
         try:
             request.frame = self._encode(type, {**values, "features": list(self._features) or None})
             with self._lock:
@@ -136,9 +136,9 @@ class Conversation:
             request.fail(error)
         return request.future
 
-    def register(self, values: Values, decode: Decode[T]) -> Reply[T]:
+    def register(self, values: Values, decode: Decode[T]) -> RequestFuture[T]:
         """Send a REGISTER on a connection of its own: the server closes that one afterwards."""
-        request = Request(Type.REGISTER, decode, Reply[T](self._callbacks))
+        request = Request(Type.REGISTER, decode, RequestFuture[T](self._callbacks))
 
         def run(poller: Poller) -> None:
             try:
@@ -149,7 +149,7 @@ class Conversation:
                 request.future.set_exception(error)
             else:
                 handshake.stream.close()
-                request.finish(handshake.response)
+                request.complete(handshake.response)
 
         try:
             request.frame = self._encode(request.type, values)
@@ -160,12 +160,12 @@ class Conversation:
             request.fail(error)
         return request.future
 
-    def request(self, type: Type, values: Values, decode: Decode[T], feature: str = "") -> Reply[T]:
+    def request(self, type: Type, values: Values, decode: Decode[T], feature: str = "") -> RequestFuture[T]:
         """Send a request in the name of the user who is logged in. Waits only if very many wait already.
 
         `feature`: what the server must grant to know this request.
         """
-        request = Request(type, decode, Reply[T](self._callbacks))
+        request = Request(type, decode, RequestFuture[T](self._callbacks))
         try:
             with self._lock:
                 self._lock.wait_for(lambda: len(self._pending.queued) < MAX_WAITING)
@@ -183,7 +183,7 @@ class Conversation:
             request.fail(error)
         return request.future
 
-    def logout(self) -> Reply[None]:
+    def logout(self) -> RequestFuture[None]:
         """Send LOGOUT, whose answer is the end of the connection. While RECONNECTING: just stop trying."""
         with self._lock:
             if self._state is State.RECONNECTING and self._poller is not None:
@@ -300,7 +300,7 @@ class Conversation:
                 poller.close()
                 raise
         except (OSError, RuntimeError) as error:
-            raise ConnectionLost(f"No connection can be made: {why(error)}.", sent=False) from error
+            raise ConnectionLost(f"No connection can be made: {describe(error)}.", sent=False) from error
         self._threads[thread] = poller
         return poller
 
@@ -342,8 +342,8 @@ class Conversation:
         except Stopped as error:
             raise ConnectionLost("The client was closed before the login was done.", error.was_sent) from None
         try:
-            login = read_answer(response, request.decode)
-            values = read_answer(response, dict)
+            login = decode_response(response, request.decode)
+            values = decode_response(response, dict)
             with self._lock:
                 self._user, self._token = user, int(values["token"]) if request.type == Type.LOGIN else token
                 self._get_online(stream, values, Reason.LOGGED_IN)
@@ -384,7 +384,7 @@ class Conversation:
     def _reconnect(self, frame: bytes, poller: Poller) -> tuple[FrameStream, list[Frame]]:
         stream, response, early_frames = do_handshake(self._endpoint, Type.RECONNECT, frame, poller)
         try:
-            values = read_answer(response, dict)
+            values = decode_response(response, dict)
             with self._lock:
                 if self._is_leaving or self._is_closing:
                     raise Stopped
@@ -507,14 +507,14 @@ class Conversation:
             if request is not None:
                 self._is_leaving = self._is_leaving and request.type != Type.LOGOUT  # answered at all: it was refused
                 # With the same hold of the lock: between the two nothing newer may be written.
-                if request.is_resend and is_refused_for_now(frame) and self._waits_again(request):
+                if request.is_resend and is_retryable(frame) and self._waits_again(request):
                     return
         if request is None:
             log.warning("dropped a response of type 0x%02x for which no request is pending", frame.type)
-        elif request.is_resend and is_refused_for_now(frame):
+        elif request.is_resend and is_retryable(frame):
             request.fail(ServerFailed("", "The server was too busy to say what became of this message."))
         else:
-            request.finish(frame)
+            request.complete(frame)
 
     def _waits_again(self, request: Request[Any]) -> bool:
         """With the lock held: have a repeat written again after a pause; False if that was too often."""
@@ -552,7 +552,7 @@ class Conversation:
                     *self._after_cut(is_contested), None if isinstance(error, EOFError | Stopped) else error
                 )
             comes_back = self._state is State.RECONNECTING
-            sentence = f"The connection ended before there was an answer: {why(error)}."
+            sentence = f"The connection ended before there was an answer: {describe(error)}."
             ended = self._pending.connection_lost(error, sentence, comes_back)
             self._lock.notify_all()
         stream.close()

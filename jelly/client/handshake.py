@@ -6,7 +6,7 @@ from ssl import SSLCertVerificationError, SSLContext, SSLError
 from typing import NamedTuple
 
 from jelly.client.poller import READ, Poller, Stopped
-from jelly.client.requests import why
+from jelly.client.requests import describe
 from jelly.client.stream import FrameStream, open_stream
 from jelly.codec import Frame, Sign
 from jelly.errors import ConnectionLost, RequestTimeout
@@ -42,7 +42,7 @@ def do_handshake(endpoint: Endpoint, type: int, frame: bytes, poller: Poller) ->
     except (OSError, ValueError, OverflowError) as error:  # the last two: not a host name, not a port
         is_no_tls = isinstance(error, SSLError) and not isinstance(error, SSLCertVerificationError)
         hint = " If the server does not use TLS, use a URL that begins with jelly://." if is_no_tls else ""
-        sentence = f"Cannot connect to {endpoint.host} port {endpoint.port}: {why(error)}.{hint}"
+        sentence = f"Cannot connect to {endpoint.host} port {endpoint.port}: {describe(error)}.{hint}"
         raise ConnectionLost(sentence, sent=False) from error
     try:
         stream.send(frame)
@@ -53,7 +53,7 @@ def do_handshake(endpoint: Endpoint, type: int, frame: bytes, poller: Poller) ->
         raise ConnectionLost(f"The server closed the connection without a response.{hint}", sent=True) from error
     except OSError as error:
         stream.close()
-        raise ConnectionLost(f"The connection was lost: {why(error)}.", sent=True) from error
+        raise ConnectionLost(f"The connection was lost: {describe(error)}.", sent=True) from error
     except BaseException as error:
         stream.close()
         if isinstance(error, Stopped):
