@@ -35,7 +35,7 @@ from client_api import (
     RequestRejected,
     State,
 )
-from jelly.client.callbacks import HIGH_MARK, Callbacks
+from jelly.client.callbacks import HIGH_MARK, CallbackThread
 
 PROFILE = response(OWN_PROFILE, username="alice")
 
@@ -439,8 +439,8 @@ def test_as_completed(alice: JellyClient, script: ScriptedServer) -> None:
 
 def test_the_thread_is_started_by_the_first_call() -> None:
     """And ended by `finish`, after what waited; without a call there never is one."""
-    callbacks = Callbacks(on_room=lambda: None)
-    callbacks.finish(0)
+    callbacks = CallbackThread(on_room=lambda: None)
+    callbacks.shutdown(0)
     called: list[str] = []
     callbacks.submit(lambda: called.append(threading.current_thread().name))
     assert called == [threading.current_thread().name]
@@ -449,14 +449,14 @@ def test_the_thread_is_started_by_the_first_call() -> None:
 def test_room_is_told_once() -> None:
     """When a full queue has room again, that is said once, not with each call."""
     told: list[int] = []
-    callbacks = Callbacks(on_room=lambda: told.append(1))
+    callbacks = CallbackThread(on_room=lambda: told.append(1))
     go = threading.Event()
     callbacks.submit(functools.partial(wait_until, go.is_set))
     for _ in range(HIGH_MARK + 5):
         callbacks.submit(lambda: None)
     assert callbacks.is_full
     go.set()
-    callbacks.finish(time.monotonic() + 10)
+    callbacks.shutdown(time.monotonic() + 10)
     assert told == [1]
 
 

@@ -16,7 +16,7 @@ within CLASSIC_GAP after a heartbeat.
 (`inbox.py`). Messages that a cut left without an answer are written again with their requestId (`pending.py`).
 
 The lock guards everything that is marked so below. Under it nothing waits and nothing of the application runs; futures
-are ended without it. Order: this lock, then those of `FrameStream`, `Poller` or `Callbacks`.
+are ended without it. Order: this lock, then those of `FrameStream`, `Poller` or `CallbackThread`.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from jelly.client.callbacks import Callbacks, RequestFuture
+from jelly.client.callbacks import CallbackThread, RequestFuture
 from jelly.client.handshake import Endpoint, do_handshake
 from jelly.client.inbox import Inbox
 from jelly.client.pending import PendingRequests
@@ -85,7 +85,7 @@ class Conversation:
         self._endpoint, self._policy, self._heartbeat = endpoint, policy, heartbeat
         self._features, self._max_body = features, max_body
         self._on_notice, self._on_change = on_notice, on_change
-        self._callbacks = Callbacks(on_room=self._wake)
+        self._callbacks = CallbackThread(on_room=self._wake)
 
         self._lock = threading.Condition()  # guards everything below
         self._state = State.OFFLINE
@@ -218,14 +218,14 @@ class Conversation:
         deadline = time.monotonic() + timeout
         with self._lock:
             if self._is_closing:
-                if not self._callbacks.is_here:  # the other one may wait for this very callback
+                if not self._callbacks.is_current_thread:  # the other one may wait for this very callback
                     self._lock.wait_for(lambda: self._is_done, timeout)
                 return
             self._is_closing = True
             self._wake()
         while not self._wait_until_idle(deadline) and time.monotonic() < deadline:
             pass
-        has_slow_callback = not (self._callbacks.is_here or self._callbacks.drain(deadline))
+        has_slow_callback = not (self._callbacks.is_current_thread or self._callbacks.wait_until_idle(deadline))
         with self._lock:
             self._is_closed = True
             self._acknowledge(self._inbox.overdue())
@@ -237,7 +237,7 @@ class Conversation:
         with self._lock:
             self._set_state(State.CLOSED, Reason.CLOSED)
         # What failed just now has listeners; but a callback that is slow has had its time.
-        self._callbacks.finish(deadline if has_slow_callback else max(deadline, time.monotonic() + 1.0))
+        self._callbacks.shutdown(deadline if has_slow_callback else max(deadline, time.monotonic() + 1.0))
         with self._lock:
             self._is_done = True
             self._lock.notify_all()
@@ -246,7 +246,7 @@ class Conversation:
         """Wait for the answers, then for the callbacks; return whether these have made no more requests."""
         with self._lock:
             self._lock.wait_for(lambda: not self._has_open_requests(), max(0.0, deadline - time.monotonic()))
-        is_idle = self._callbacks.is_here or self._callbacks.drain(deadline)
+        is_idle = self._callbacks.is_current_thread or self._callbacks.wait_until_idle(deadline)
         with self._lock:
             self._is_closed = is_idle and not self._has_open_requests()
             return self._is_closed
@@ -257,7 +257,7 @@ class Conversation:
 
     def _check_online(self) -> None:
         """Raise the error for a request that cannot be made now."""
-        if self._is_closed or (self._is_closing and not self._callbacks.is_here):
+        if self._is_closed or (self._is_closing and not self._callbacks.is_current_thread):
             raise _closed()
         if self._state is State.RECONNECTING or (self._is_closing and self._stream is None):  # it is not to come back
             raise ConnectionLost("There is no connection to the server at the moment.", sent=False)
