@@ -36,7 +36,7 @@ from wire import (
 
 from client_api import MessageEvent, Receiver
 from jelly import filing, outbox, services
-from jelly.client import inbox
+from jelly.client import acks
 from jelly.server import JellyServer
 
 USERS = [f"user{number}" for number in range(24)]
@@ -272,7 +272,7 @@ class Counter(Receiver):
 
 def test_the_client(world: World, traced: None, new_client: NewClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that is used, cut off, logged out and in again for long is as large as before."""
-    monkeypatch.setattr(inbox, "MAX_RECENT", RECENT)
+    monkeypatch.setattr(acks, "MAX_RECENT", RECENT)
     counter = Counter()
     client = new_client(world.port, receiver=counter, reconnect=QUICK)
     inside = client._conversation
@@ -297,8 +297,8 @@ def test_the_client(world: World, traced: None, new_client: NewClient, monkeypat
         return {
             "calls": len(inside._callbacks._calls),
             "requests": len(inside._pending.queued) + len(inside._pending.in_flight) + len(inside._pending._to_resend),
-            "messages not handed over": len(inside._inbox._waiting),
-            "messages known again": len(inside._inbox._recent),
+            "messages not delivered": len(inside._acks._waiting),
+            "messages known again": len(inside._acks._recent),
             "threads": len(inside._threads),
             "unsent": len(inside._stream._unsent) if inside._stream else 0,
         }

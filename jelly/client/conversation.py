@@ -13,7 +13,7 @@ requests that overlap in any order. Towards it there is one request under way at
 within CLASSIC_GAP after a heartbeat.
 
 **Once.** Messages with ids are acknowledged when the application has had them, and dropped when they come again
-(`inbox.py`). Messages that a cut left without an answer are written again with their requestId (`pending.py`).
+(`acks.py`). Messages that a cut left without an answer are written again with their requestId (`pending.py`).
 
 The lock guards everything that is marked so below. Under it nothing waits and nothing of the application runs; futures
 are ended without it. Order: this lock, then those of `FrameStream`, `Poller` or `CallbackThread`.
@@ -27,9 +27,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from jelly.client.acks import AckTracker
 from jelly.client.callbacks import CallbackThread, RequestFuture
 from jelly.client.handshake import Endpoint, do_handshake
-from jelly.client.inbox import Inbox
 from jelly.client.pending import PendingRequests
 from jelly.client.poller import READ, Poller, Stopped
 from jelly.client.requests import Decode, Request, decode_response, describe, is_retryable
@@ -106,7 +106,7 @@ class Conversation:
         self._wakes_at = 0.0  # when it looks again by itself
         self._is_listening = True  # it waits for the server, too
         self._is_taking = False  # it has frames from which callbacks may still come
-        self._inbox = Inbox()  # messages with ids
+        self._acks = AckTracker()  # messages with ids
 
     # --- for any thread -----------------------------------------------------------------------------------
 
@@ -189,7 +189,7 @@ class Conversation:
             if self._state is State.RECONNECTING and self._poller is not None:
                 self._is_leaving = True
                 self._poller.stop()
-            self._acknowledge(self._inbox.overdue())  # behind a LOGOUT the server reads nothing
+            self._acknowledge(self._acks.ack_delivered())  # behind a LOGOUT the server reads nothing
             return self.request(Type.LOGOUT, {"token": self._token}, lambda _: None)
 
     def wait(self, timeout: float | None) -> bool:
@@ -228,7 +228,7 @@ class Conversation:
         has_slow_callback = not (self._callbacks.is_current_thread or self._callbacks.wait_until_idle(deadline))
         with self._lock:
             self._is_closed = True
-            self._acknowledge(self._inbox.overdue())
+            self._acknowledge(self._acks.ack_delivered())
             threads = dict(self._threads)
         for poller in threads.values():
             poller.stop()
@@ -405,7 +405,7 @@ class Conversation:
         if self._granted is None:
             # To the original server a connection that ends before its first heartbeat stays online for ever.
             self._send_heartbeat(stream, time.monotonic())
-        self._inbox.begin()
+        self._acks.connected()
         self._stream = stream
         self._set_state(State.ONLINE, reason)
 
@@ -498,7 +498,7 @@ class Conversation:
                 log.warning("dropped a frame with the sign 0x%02x", frame.sign)
         with self._lock:
             self._is_taking = False
-            self._acknowledge(self._inbox.repeated())
+            self._acknowledge(self._acks.ack_duplicates())
             self._lock.notify_all()
 
     def _settle(self, frame: Frame) -> None:
@@ -538,7 +538,7 @@ class Conversation:
             self._callbacks.submit(call)
             return
         with self._lock:
-            is_new = self._inbox.is_new(id, hash((self._user, frame.body)))
+            is_new = self._acks.is_new(id, hash((self._user, frame.body)))
         if is_new:
             self._callbacks.submit(lambda: self._hand_over(id, call))
 
@@ -593,7 +593,7 @@ class Conversation:
             call()
         finally:
             with self._lock:
-                self._acknowledge(self._inbox.handed_over(id, time.monotonic()))
+                self._acknowledge(self._acks.delivered(id, time.monotonic()))
 
     def _acknowledge(self, upto: int | None) -> None:
         """With the lock held."""
