@@ -150,7 +150,7 @@ def test_how_things_stand() -> None:
     """The bar says it in words, and since when."""
     chat = Chat()
     assert chat.session.standing() == "connected"
-    chat.connection(State.RECONNECTING, Reason.LINE_CUT)
+    chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST)
     assert chat.session.standing() == "not connected since 14:03, trying again"
     chat.connection(State.OFFLINE, Reason.TAKEN_OVER)
     assert chat.session.standing() == "ended: logged in elsewhere; /connect"
@@ -164,7 +164,7 @@ def test_a_reconnect() -> None:
     """One line says so, and how much was not delivered."""
     chat = Chat()
     chat.session.show(Peer("bob"))
-    chat.connection(State.RECONNECTING, Reason.LINE_CUT)
+    chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST)
     chat.session.send(chat.model.current, "hello")
     chat.client.refuse(ConnectionLost("", sent=False))
     chat.connection(State.ONLINE, Reason.RECONNECTED)

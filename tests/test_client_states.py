@@ -110,7 +110,7 @@ def test_a_cut_and_back(alice: JellyClient, script: ScriptedServer, recorder: Re
     script.accept_login()
     recorder.wait_for_state(ONLINE, count=2)
     assert recorder.changes == [
-        *BEGIN, (ONLINE, RECONNECTING, Reason.LINE_CUT), (RECONNECTING, ONLINE, Reason.RECONNECTED)
+        *BEGIN, (ONLINE, RECONNECTING, Reason.CONNECTION_LOST), (RECONNECTING, ONLINE, Reason.RECONNECTED)
     ]  # fmt: skip
 
 
@@ -159,8 +159,8 @@ def test_no_reconnect(new_client: NewClient, script: ScriptedServer, recorder: R
     """With reconnect=False a cut leads to OFFLINE, and nobody tries to come back."""
     alice = new_client(script.port, recorder, reconnect=False)
     script.log_in(alice).close()
-    assert recorder.wait_for_state(OFFLINE).reason is Reason.LINE_CUT
-    assert recorder.changes == [*BEGIN, (ONLINE, OFFLINE, Reason.LINE_CUT)]
+    assert recorder.wait_for_state(OFFLINE).reason is Reason.CONNECTION_LOST
+    assert recorder.changes == [*BEGIN, (ONLINE, OFFLINE, Reason.CONNECTION_LOST)]
     wait_until(lambda: "jelly-client-network" not in [thread.name for thread in threading.enumerate()])
 
 
@@ -503,6 +503,12 @@ def test_from_another_url(url: str) -> None:
     """Another URL is a mistake of the program: ValueError."""
     with pytest.raises(ValueError, match=r"jelly|[Pp]ort|user name"):
         JellyClient.from_url(url)
+
+
+def test_the_old_name_of_a_reason() -> None:
+    """Programs that say LINE_CUT mean CONNECTION_LOST; the name that is shown is the new one."""
+    assert len({Reason.LINE_CUT, Reason.CONNECTION_LOST}) == 1
+    assert (Reason.LINE_CUT.name, Reason.LINE_CUT.value) == ("CONNECTION_LOST", "connection lost")
 
 
 def test_a_receiver_that_is_empty(new_client: NewClient, script: ScriptedServer) -> None:

@@ -397,7 +397,7 @@ class Session:
                 self.fail(self.words(texts.TAKEN_OVER, name=self.name))
             case State.OFFLINE, Reason.TOKEN_REFUSED:
                 self.connect()  # once: a login that fails ends with another reason
-            case State.OFFLINE, Reason.LINE_CUT | Reason.GAVE_UP:
+            case State.OFFLINE, Reason.CONNECTION_LOST | Reason.GAVE_UP:
                 self.fail(self.words(texts.LINE_ENDED))
 
     def system(self, event: SystemEvent) -> None:

@@ -568,7 +568,7 @@ class Conversation:
             return State.OFFLINE, Reason.LOGGED_OUT
         if self._was_taken_over or is_contested:  # to come back would throw out the other one, who would throw out us
             return State.OFFLINE, Reason.TAKEN_OVER
-        return (State.RECONNECTING if self._policy else State.OFFLINE), Reason.LINE_CUT
+        return (State.RECONNECTING if self._policy else State.OFFLINE), Reason.CONNECTION_LOST
 
     def _pauses(self) -> Iterator[float]:
         return self._policy.pauses() if self._policy else iter(())

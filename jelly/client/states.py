@@ -37,8 +37,10 @@ class Reason(Enum):
     LOGGED_IN = "logged in"
     RECONNECTED = "reconnected"
     LOGGED_OUT = "logged out"
-    LINE_CUT = "line cut"
-    """The connection ended, and nobody here wanted it to."""
+    CONNECTION_LOST = "connection lost"
+    """The connection broke or the server closed it. You did not ask for that."""
+    LINE_CUT = CONNECTION_LOST
+    """The old name of CONNECTION_LOST (an alias: the same object)."""
     TAKEN_OVER = "taken over"
     """Somebody logged in with this account elsewhere. To come back means to throw the other one out.
 
