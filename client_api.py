@@ -47,7 +47,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from jelly.client.conversation import Conversation
+from jelly.client.connection_manager import ConnectionManager
 from jelly.client.handshake import Endpoint
 from jelly.client.states import Reason, ReconnectPolicy, State
 from jelly.codec import Type
@@ -277,7 +277,7 @@ class JellyClient:
         max_body: int = 65536,
     ) -> None:
         self.receiver = receiver if receiver is not None else Receiver()
-        self._conversation = Conversation(
+        self._manager = ConnectionManager(
             Endpoint(
                 host, port, create_default_context() if tls is True else tls or None, connect_timeout, request_timeout
             ),
@@ -317,7 +317,7 @@ class JellyClient:
         'dora'
         """
         values = {"username": username, "password": password}
-        return self._conversation.register(values, lambda answer: str(answer.get("username", username)))
+        return self._manager.register(values, lambda answer: str(answer.get("username", username)))
 
     def login(self, username: str, password: str) -> "Future[Login]":
         """Connect and log in; afterwards the receiver gets what waited. Only when OFFLINE.
@@ -328,7 +328,7 @@ class JellyClient:
         >>> client.login("alice", "secret1").result(timeout=10)
         Login(username='alice', features=('ack',))
         """
-        return self._conversation.login(Type.LOGIN, username, {"username": username, "password": password}, _login)
+        return self._manager.login(Type.LOGIN, username, {"username": username, "password": password}, _login)
 
     def resume(self, username: str, token: int) -> "Future[Login]":
         """Connect and log in with a token from an earlier `login`, also of another process. Only when OFFLINE.
@@ -339,7 +339,7 @@ class JellyClient:
         'alice'
         """
         values = {"username": username, "token": token}
-        return self._conversation.login(Type.RECONNECT, username, values, lambda v: _login({**v, "token": token}))
+        return self._manager.login(Type.RECONNECT, username, values, lambda v: _login({**v, "token": token}))
 
     def logout(self) -> "Future[None]":
         """End the session and its token; afterwards the client is OFFLINE, and may log in again.
@@ -348,7 +348,7 @@ class JellyClient:
 
         >>> client.logout().result(timeout=10)
         """
-        return self._conversation.logout()
+        return self._manager.logout()
 
     def close(self, timeout: float = 5.0) -> None:
         """End the connection and the client's threads; the session's token stays good. May be called again.
@@ -357,7 +357,7 @@ class JellyClient:
         has been handed to the receiver, who may still reply; what has no answer then ends with ConnectionLost. Called
         in a callback it does not wait for the callbacks behind that one.
         """
-        self._conversation.close(timeout)
+        self._manager.close(timeout)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the client is OFFLINE or CLOSED, at most `timeout` seconds; return whether it is.
@@ -365,7 +365,7 @@ class JellyClient:
         For the main thread of a bot: it ends after a logout, a takeover, a refused token; `Receiver.on_connection`
         is told which.
         """
-        return self._conversation.wait(timeout)
+        return self._manager.wait(timeout)
 
     def wait_until_online(self, timeout: float | None = None) -> bool:
         """Wait out a login or a reconnect that is under way, at most `timeout` seconds; return whether it is ONLINE.
@@ -375,7 +375,7 @@ class JellyClient:
         >>> client.wait_until_online(timeout=10)
         True
         """
-        return self._conversation.wait_until_online(timeout)
+        return self._manager.wait_until_online(timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -388,12 +388,12 @@ class JellyClient:
     @property
     def state(self) -> State:
         """Where the client stands now; it may change at any moment."""
-        return self._conversation.state
+        return self._manager.state
 
     @property
     def username(self) -> str | None:
         """Who is logged in, None if nobody is; while it is RECONNECTING, who was."""
-        return self._conversation.username
+        return self._manager.username
 
     # --- messages -----------------------------------------------------------------------------------------
 
@@ -418,7 +418,7 @@ class JellyClient:
     def _send(self, type: Type, receiver: str, content: str) -> "Future[Sent]":
         sent = Sent(receiver, int(time.time() * 1000))
         values = {"receiver": receiver, "content": content, "time": sent.time}
-        return self._conversation.request(type, values, lambda _: sent)
+        return self._manager.request(type, values, lambda _: sent)
 
     def history(self, person: str, *, before: int | None = None, limit: int = 50) -> "Future[History]":
         """What this user and a person wrote to each other: the newest `limit` messages (at most 100), oldest first.
@@ -442,7 +442,7 @@ class JellyClient:
         return self._history({"groupName": group, "before": before, "limit": limit})
 
     def _history(self, values: Mapping[str, Any]) -> "Future[History]":
-        return self._conversation.request(Type.HISTORY, values, _page, feature="ack")
+        return self._manager.request(Type.HISTORY, values, _page, feature="ack")
 
     # --- friends and profiles -----------------------------------------------------------------------------
 
@@ -451,14 +451,14 @@ class JellyClient:
 
         >>> client.add_friend("carol").result(timeout=5)
         """
-        return self._conversation.request(Type.ADD_FRIEND, {"friend": friend}, _nothing)
+        return self._manager.request(Type.ADD_FRIEND, {"friend": friend}, _nothing)
 
     def remove_friend(self, friend: str) -> "Future[None]":
         """Take a user off one's list. Rejected with `not_friends`.
 
         >>> client.remove_friend("bob").result(timeout=5)
         """
-        return self._conversation.request(Type.REMOVE_FRIEND, {"friend": friend}, _nothing)
+        return self._manager.request(Type.REMOVE_FRIEND, {"friend": friend}, _nothing)
 
     def list_friends(self) -> "Future[dict[str, bool]]":
         """The names on one's list, each with whether that user is online.
@@ -466,7 +466,7 @@ class JellyClient:
         >>> client.list_friends().result(timeout=5)
         {'bob': False}
         """
-        return self._conversation.request(Type.ALL_FRIENDS, {}, lambda values: dict(values.get("friends", {})))
+        return self._manager.request(Type.ALL_FRIENDS, {}, lambda values: dict(values.get("friends", {})))
 
     def own_profile(self) -> "Future[Profile]":
         """What one said about oneself.
@@ -474,7 +474,7 @@ class JellyClient:
         >>> client.own_profile().result(timeout=5).username
         'alice'
         """
-        return self._conversation.request(Type.OWN_PROFILE, {}, _profile)
+        return self._manager.request(Type.OWN_PROFILE, {}, _profile)
 
     def friend_profile(self, friend: str) -> "Future[Profile]":
         """What somebody on one's list says about himself. Rejected with `not_friends`.
@@ -482,7 +482,7 @@ class JellyClient:
         >>> client.friend_profile("bob").result(timeout=5).name
         'Robert'
         """
-        return self._conversation.request(Type.FRIEND_PROFILE, {"friend": friend}, _profile)
+        return self._manager.request(Type.FRIEND_PROFILE, {"friend": friend}, _profile)
 
     def update_profile(
         self,
@@ -506,7 +506,7 @@ class JellyClient:
             "password": password, "name": name, "sex": sex, "age": age, "phone": phone, "address": address,
             "introduction": introduction,
         }  # fmt: skip
-        return self._conversation.request(Type.UPDATE_PROFILE, values, _nothing)
+        return self._manager.request(Type.UPDATE_PROFILE, values, _nothing)
 
     # --- groups -------------------------------------------------------------------------------------------
 
@@ -515,14 +515,14 @@ class JellyClient:
 
         >>> client.create_group("choir").result(timeout=5)
         """
-        return self._conversation.request(Type.CREATE_GROUP, {"groupName": group}, _nothing)
+        return self._manager.request(Type.CREATE_GROUP, {"groupName": group}, _nothing)
 
     def disband_group(self, group: str) -> "Future[None]":
         """End a group that this user created. Rejected with `no_such_group`, `not_group_creator`.
 
         >>> client.disband_group("team").result(timeout=5)
         """
-        return self._conversation.request(Type.DISBAND_GROUP, {"groupName": group}, _nothing)
+        return self._manager.request(Type.DISBAND_GROUP, {"groupName": group}, _nothing)
 
     def add_member(self, group: str, member: str) -> "Future[None]":
         """Take a user into one's group.
@@ -531,7 +531,7 @@ class JellyClient:
 
         >>> client.add_member("team", "carol").result(timeout=5)
         """
-        return self._conversation.request(Type.ADD_MEMBER, {"groupName": group, "member": member}, _nothing)
+        return self._manager.request(Type.ADD_MEMBER, {"groupName": group, "member": member}, _nothing)
 
     def remove_member(self, group: str, member: str) -> "Future[None]":
         """Take a member out of one's group. A member may remove itself: `leave_group`.
@@ -540,7 +540,7 @@ class JellyClient:
 
         >>> client.remove_member("team", "bob").result(timeout=5)
         """
-        return self._conversation.request(Type.REMOVE_MEMBER, {"groupName": group, "member": member}, _nothing)
+        return self._manager.request(Type.REMOVE_MEMBER, {"groupName": group, "member": member}, _nothing)
 
     def leave_group(self, group: str) -> "Future[None]":
         """Leave a group that somebody else created. Rejected with `not_a_member`, `creator_cannot_leave`.
@@ -555,7 +555,7 @@ class JellyClient:
         >>> client.list_groups().result(timeout=5)["team"].members
         ('alice', 'bob')
         """
-        return self._conversation.request(Type.OWN_GROUPS, {}, _groups)
+        return self._manager.request(Type.OWN_GROUPS, {}, _groups)
 
     # --- what arrives, on the callback thread -------------------------------------------------------------
 

@@ -214,7 +214,7 @@ def test_while_an_answer_is_awaited_it_is_read_on(new_client: NewClient, script:
     alice = new_client(script.port, asking, heartbeat=20)
     peer = script.log_in(alice)
     peer.send(b"".join(message(str(number)) for number in range(2 * HIGH_MARK)))
-    wait_until(lambda: alice._conversation._callbacks.is_full)
+    wait_until(lambda: alice._manager._callbacks.is_full)
     full.set()
     peer.receive_request(OWN_PROFILE)
     peer.send(b"".join(message(str(number)) for number in range(2 * HIGH_MARK, 6 * HIGH_MARK)) + PROFILE)
@@ -229,7 +229,7 @@ def test_a_cut_while_nothing_is_read(new_client: NewClient, script: ScriptedServ
     peer = script.log_in(alice)
     peer.send(b"".join(message(str(number)) for number in range(2 * HIGH_MARK)))
     peer.close()
-    wait_until(lambda: alice._conversation._callbacks.is_full)
+    wait_until(lambda: alice._manager._callbacks.is_full)
     blocked.go.set()
     assert blocked.contents(2 * HIGH_MARK) == [str(number) for number in range(2 * HIGH_MARK)]
     blocked.wait_for_state(State.OFFLINE)
@@ -241,7 +241,7 @@ def test_a_takeover_is_learnt_of_although_nothing_is_read(new_client: NewClient,
     alice = new_client(script.port, blocked, heartbeat=0.05)
     peer = script.log_in(alice)
     peer.send(message("x") * (HIGH_MARK + 100))  # no more than the client takes, or the reset would lose the rest
-    wait_until(lambda: not alice._conversation._is_listening)
+    wait_until(lambda: not alice._manager._is_listening)
     peer.notify(SYSTEM, event="taken_over")
     peer.close()
     assert alice.wait(10)

@@ -25,7 +25,7 @@ from client_tools import (
 from wire import OWN_PROFILE, REGISTER, wait_until
 
 from client_api import ConnectionLost, JellyClient, MessageEvent, Profile, ReconnectPolicy, Sent, State
-from jelly.client.conversation import Conversation
+from jelly.client.connection_manager import ConnectionManager
 from jelly.client.requests import Request
 from jelly.codec import Frame
 
@@ -66,7 +66,7 @@ def start_close(client: JellyClient, timeout: float = 10.0) -> threading.Thread:
     """Close in a thread; return when it has begun."""
     thread = threading.Thread(target=client.close, args=[timeout])
     thread.start()
-    wait_until(lambda: client._conversation._is_closing)
+    wait_until(lambda: client._manager._is_closing)
     return thread
 
 
@@ -124,10 +124,10 @@ def test_a_listener_that_asks_again(
 ) -> None:
     """An answer that has come and whose listener was not called yet counts as open."""
     looked = threading.Event()
-    is_idle, complete = Conversation._wait_until_idle, Request.complete
+    is_idle, complete = ConnectionManager._wait_until_idle, Request.complete
 
-    def look(conversation: Conversation, deadline: float) -> bool:
-        found = is_idle(conversation, deadline)
+    def look(manager: ConnectionManager, deadline: float) -> bool:
+        found = is_idle(manager, deadline)
         looked.set()
         return found
 
@@ -135,7 +135,7 @@ def test_a_listener_that_asks_again(
         looked.wait(0.2)  # it is not to come before the listener has
         complete(request, frame)
 
-    monkeypatch.setattr(Conversation, "_wait_until_idle", look)
+    monkeypatch.setattr(ConnectionManager, "_wait_until_idle", look)
     monkeypatch.setattr(Request, "complete", complete_late)
     peer = script.log_in(alice)
     again: list[Future[Profile]] = []

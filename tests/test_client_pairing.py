@@ -41,7 +41,7 @@ from client_api import (
     ServerBusy,
     State,
 )
-from jelly.client.conversation import CLASSIC_GAP, MAX_WAITING, WINDOW
+from jelly.client.connection_manager import CLASSIC_GAP, MAX_QUEUED, WINDOW
 from jelly.client.stream import FrameStream
 
 PROFILE = response(OWN_PROFILE, username="alice")
@@ -89,16 +89,16 @@ def test_classic_requests_of_many_threads_wait_for_room(new_client: NewClient, s
     peer = script.log_in(alice, features=None)
     peer.receive_request(HEARTBEAT)
     futures: list[Any] = []
-    thread = Thread(target=lambda: futures.extend(alice.own_profile() for _ in range(MAX_WAITING + 5)))
+    thread = Thread(target=lambda: futures.extend(alice.own_profile() for _ in range(MAX_QUEUED + 5)))
     thread.start()
     peer.receive_request(OWN_PROFILE)
-    wait_until(lambda: len(futures) >= MAX_WAITING)
+    wait_until(lambda: len(futures) >= MAX_QUEUED)
     peer.send(PROFILE)
     peer.receive_request(OWN_PROFILE)
     peer.close()
     thread.join()
     done, pending = wait(futures, 10)
-    assert (len(done), len(pending)) == (MAX_WAITING + 5, 0)
+    assert (len(done), len(pending)) == (MAX_QUEUED + 5, 0)
     assert sum(future.exception() is None for future in futures) == 1
 
 

@@ -37,7 +37,7 @@ from client_api import (
 from faults.process import Server
 from faults.proxy import Proxy
 from jelly.client import pending
-from jelly.client.conversation import WINDOW
+from jelly.client.connection_manager import WINDOW
 from jelly.client.pending import PendingRequests
 from jelly.client.requests import Request
 

@@ -491,7 +491,7 @@ def test_the_constructor_does_no_io() -> None:
 def test_from_url(url: str, host: str, port: int, has_tls: bool) -> None:
     """The scheme says whether there is TLS, and the port may be left out."""
     with JellyClient.from_url(url, reconnect=QUICK) as client:
-        server = client._conversation._endpoint
+        server = client._manager._endpoint
     assert (server.host, server.port, server.tls is not None) == (host, port, has_tls)
 
 

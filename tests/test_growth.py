@@ -275,7 +275,7 @@ def test_the_client(world: World, traced: None, new_client: NewClient, monkeypat
     monkeypatch.setattr(acks, "MAX_RECENT", RECENT)
     counter = Counter()
     client = new_client(world.port, receiver=counter, reconnect=QUICK)
-    inside = client._conversation
+    inside = client._manager
     client.login(USERS[0], "pw").result(10)
 
     def a_round() -> None:

@@ -13,7 +13,7 @@ LAYERS = [
     {"cli"},
     {"chat.app"}, {"chat.plain", "chat.screen", "chat.login"}, {"chat.commands", "chat.rows"}, {"chat.session"},
     {"chat.model", "chat.texts"}, {"chat.cells", "chat"},
-    {"client_api"}, {"client.conversation"}, {"client.handshake", "client.acks", "client.pending"},
+    {"client_api"}, {"client.connection_manager"}, {"client.handshake", "client.acks", "client.pending"},
     {"client.stream", "client.requests"}, {"client.poller", "client.callbacks", "client.states", "client"},
     {"server"}, {"watch"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"},
     {"delivery", "presence", "filing"}, {"demo"},

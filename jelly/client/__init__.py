@@ -1,7 +1,7 @@
 """The inside of the client library; programs use `client_api.py`, which stands on it.
 
     client_api.py       what an application sees: operations, results, events
-    conversation.py     the life of one client: login, requests and answers, cuts and coming back, close
+    connection_manager.py  the life of one client: login, requests and responses, reconnecting, close
     stream.py           one TCP connection: bytes out, frames in
     poller.py           waiting for a socket, a time or another thread
     callbacks.py        the thread that runs the application's code

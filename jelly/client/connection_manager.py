@@ -53,11 +53,11 @@ WINDOW = 128
 """So many requests may be under way at once, where the server can stand more than one."""
 CLASSIC_GAP = 0.1
 """Seconds between a heartbeat and the next request towards a server that stalls when they meet in one read."""
-MAX_WAITING = 1000
+MAX_QUEUED = 1000
 """So many requests may wait to be written; whoever makes another one waits until there is room."""
-STABLE = 5.0
+STABLE_AFTER = 5.0
 """Seconds after which a connection counts as stable: when it is lost then, the pauses start again from the first."""
-CONTESTED, MAX_CONTESTS = 60.0, 4
+QUICK_CLOSE, MAX_QUICK_CLOSES = 60.0, 4
 """A server that grants no features does not say that another login has taken over: it only closes. If it did so for
 so many lines in a row, none of which lived for so many seconds, somebody else wants the account as much as we do."""
 FOREVER = float("inf")
@@ -67,7 +67,7 @@ T = TypeVar("T")
 Values = Mapping[str, Any]
 
 
-class Conversation:
+class ConnectionManager:
     """What a `JellyClient` does behind its operations. Any thread may call what has no underscore in front."""
 
     def __init__(
@@ -93,9 +93,9 @@ class Conversation:
         self._token = 0
         self._stream: FrameStream | None = None  # while ONLINE
         self._pending = PendingRequests()
-        self._granted: frozenset[str] | None = None  # the features; None: this server knows of none
+        self._granted_features: frozenset[str] | None = None  # the features; None: this server knows of none
         self._window = 1
-        self._hold_until = 0.0  # no request is written before that
+        self._send_not_before = 0.0  # no request is written before that
         self._is_leaving = False  # a logout was requested
         self._was_taken_over = False
         self._is_closing = False  # only callbacks may make requests, nothing read but answers
@@ -168,17 +168,17 @@ class Conversation:
         request = Request(type, decode, RequestFuture[T](self._callbacks))
         try:
             with self._lock:
-                self._lock.wait_for(lambda: len(self._pending.queued) < MAX_WAITING)
+                self._lock.wait_for(lambda: len(self._pending.queued) < MAX_QUEUED)
                 self._check_online()
-                if feature and feature not in (self._granted or ()):
+                if feature and feature not in (self._granted_features or ()):
                     raise RequestRejected(ErrorCode.UNKNOWN_TYPE, "This server does not know such a request.")
                 first = "sender" if type in MESSAGES else "username"
-                if type in MESSAGES and "ack" in (self._granted or ()):
+                if type in MESSAGES and "ack" in (self._granted_features or ()):
                     request.request_id = self._pending.new_request_id()
                 request.frame = self._encode(type, {first: self._user, **values, "requestId": request.request_id})
                 self._pending.add(request)
                 self._is_leaving = type == Type.LOGOUT
-                self._pump(time.monotonic())
+                self._send_queued(time.monotonic())
         except RequestError as error:
             request.fail(error)
         return request.future
@@ -322,19 +322,23 @@ class Conversation:
                 self._set_state(State.OFFLINE, Reason.LOGIN_FAILED, error)
             request.future.set_exception(error)
             return
-        pauses, contests = self._pauses(), 0
+        pauses, quick_closes = self._pauses(), 0
         while True:
-            end = self._talk(stream, early_frames, poller)
+            end = self._serve_connection(stream, early_frames, poller)
             lived = time.monotonic() - stream.opened_at
-            contests = 0 if lived >= CONTESTED else contests + (self._granted is None and isinstance(end, EOFError))
-            if not self._end_talk(stream, end, contests >= MAX_CONTESTS):
+            quick_closes = (
+                0
+                if lived >= QUICK_CLOSE
+                else quick_closes + (self._granted_features is None and isinstance(end, EOFError))
+            )
+            if not self._connection_lost(stream, end, quick_closes >= MAX_QUICK_CLOSES):
                 return
-            if lived >= STABLE:
+            if lived >= STABLE_AFTER:
                 pauses = self._pauses()
-            back = self._come_back(pauses, poller)
-            if back is None:
+            reconnected = self._reconnect(pauses, poller)
+            if reconnected is None:
                 return
-            stream, early_frames = back
+            stream, early_frames = reconnected
 
     def _log_in(self, request: Request[Any], user: str, token: int, poller: Poller) -> tuple[FrameStream, list[Frame]]:
         try:
@@ -346,14 +350,14 @@ class Conversation:
             values = decode_response(response, dict)
             with self._lock:
                 self._user, self._token = user, int(values["token"]) if request.type == Type.LOGIN else token
-                self._get_online(stream, values, Reason.LOGGED_IN)
+                self._enter_online(stream, values, Reason.LOGGED_IN)
         except BaseException:
             stream.close()
             raise
         request.future.set_result(login)
         return stream, early_frames
 
-    def _come_back(self, pauses: Iterator[float], poller: Poller) -> tuple[FrameStream, list[Frame]] | None:
+    def _reconnect(self, pauses: Iterator[float], poller: Poller) -> tuple[FrameStream, list[Frame]] | None:
         """Try the token until it is accepted or refused, or no try is left; None if the client stays offline."""
         reason = Reason.GAVE_UP
         failure: RequestError | None = None
@@ -363,7 +367,7 @@ class Conversation:
             for pause in pauses:
                 poller.sleep(pause)
                 try:
-                    return self._reconnect(frame, poller)
+                    return self._send_token(frame, poller)
                 except RequestRejected as error:
                     reason, failure = Reason.TOKEN_REFUSED, error
                     break
@@ -377,47 +381,49 @@ class Conversation:
         with self._lock:
             if not self._is_closing:
                 self._set_state(State.OFFLINE, reason, failure)
-            ended = self._pending.reconnect_failed(f"The connection ended before there was an answer ({reason.value}).")
-        _fail(ended)
+            failures = self._pending.reconnect_failed(
+                f"The connection ended before there was an answer ({reason.value})."
+            )
+        _fail_all(failures)
         return None
 
-    def _reconnect(self, frame: bytes, poller: Poller) -> tuple[FrameStream, list[Frame]]:
+    def _send_token(self, frame: bytes, poller: Poller) -> tuple[FrameStream, list[Frame]]:
         stream, response, early_frames = do_handshake(self._endpoint, Type.RECONNECT, frame, poller)
         try:
             values = decode_response(response, dict)
             with self._lock:
                 if self._is_leaving or self._is_closing:
                     raise Stopped
-                self._get_online(stream, values, Reason.RECONNECTED)
-                ended = self._pending.reconnected(has_request_ids="ack" in (self._granted or ()))
-            _fail(ended)
+                self._enter_online(stream, values, Reason.RECONNECTED)
+                failures = self._pending.reconnected(has_request_ids="ack" in (self._granted_features or ()))
+            _fail_all(failures)
         except BaseException:
             stream.close()
             raise
         return stream, early_frames
 
-    def _get_online(self, stream: FrameStream, values: Values, reason: Reason) -> None:
+    def _enter_online(self, stream: FrameStream, values: Values, reason: Reason) -> None:
         """With the lock held: the server has accepted us on this stream."""
         granted = values.get("features")
-        self._granted = frozenset(map(str, granted)) if isinstance(granted, list) else None
-        self._window = 1 if self._granted is None else WINDOW
-        self._hold_until = 0.0
-        if self._granted is None:
+        self._granted_features = frozenset(map(str, granted)) if isinstance(granted, list) else None
+        self._window = 1 if self._granted_features is None else WINDOW
+        self._send_not_before = 0.0
+        if self._granted_features is None:
             # To the original server a connection that ends before its first heartbeat stays online for ever.
             self._send_heartbeat(stream, time.monotonic())
         self._acks.connected()
         self._stream = stream
         self._set_state(State.ONLINE, reason)
 
-    def _talk(self, stream: FrameStream, early_frames: list[Frame], poller: Poller) -> Exception:
+    def _serve_connection(self, stream: FrameStream, early_frames: list[Frame], poller: Poller) -> Exception:
         """Read, write and watch the clock until the connection ends; return why."""
         try:
-            self._take(early_frames)
+            self._handle_frames(early_frames)
             while True:
                 events, until = self._plan(stream)
                 if poller.wait(stream.sock, events, until) & READ:
-                    self._take(stream.receive())
-                self._do_what_is_due(stream)
+                    self._handle_frames(stream.receive())
+                self._do_due_work(stream)
         except (OSError, EOFError, RequestTimeout, Stopped) as error:
             return error
         except Exception as error:  # a bug; but those who wait for an answer must not wait for ever
@@ -431,14 +437,14 @@ class Conversation:
             self._wakes_at = min(
                 stream.last_write_at + self._heartbeat,
                 self._pending.in_flight[0].deadline if self._pending.in_flight else FOREVER,
-                self._hold_until if self._pending.can_send(self._window) else FOREVER,
+                self._send_not_before if self._pending.can_send(self._window) else FOREVER,
             )
             return (READ if self._is_listening else 0) | stream.events, self._wakes_at
 
-    def _do_what_is_due(self, stream: FrameStream) -> None:
+    def _do_due_work(self, stream: FrameStream) -> None:
         stream.flush()
         if stream.failure:
-            self._take_the_rest(stream)
+            self._receive_the_rest(stream)
             raise stream.failure
         now = time.monotonic()
         with self._lock:
@@ -448,27 +454,27 @@ class Conversation:
                 )
             if now - stream.last_write_at >= self._heartbeat:
                 self._send_heartbeat(stream, now)
-            self._pump(now)
+            self._send_queued(now)
 
-    def _take_the_rest(self, stream: FrameStream) -> None:
+    def _receive_the_rest(self, stream: FrameStream) -> None:
         """Writing has failed; but what the server sent before it closed is still there."""
         with contextlib.suppress(OSError, EOFError):
             while not self._is_closed:
-                self._take(stream.receive())
+                self._handle_frames(stream.receive())
 
     def _send_heartbeat(self, stream: FrameStream, now: float) -> None:
         """With the lock held."""
         stream.send(HEARTBEAT)
-        if self._granted is None:
-            self._hold_until = now + CLASSIC_GAP
+        if self._granted_features is None:
+            self._send_not_before = now + CLASSIC_GAP
 
-    def _pump(self, now: float) -> None:
+    def _send_queued(self, now: float) -> None:
         """With the lock held: write the requests that may be written now."""
         stream = self._stream
         if stream is None:
             return
-        if now < self._hold_until:
-            if self._hold_until < self._wakes_at:
+        if now < self._send_not_before:
+            if self._send_not_before < self._wakes_at:
                 self._wake()  # the network thread comes back to it
             return
         frames = []
@@ -486,14 +492,14 @@ class Conversation:
             if stream.events or not self._is_listening or self._pending.in_flight[0].deadline < self._wakes_at:
                 self._wake()
 
-    def _take(self, frames: list[Frame]) -> None:
+    def _handle_frames(self, frames: list[Frame]) -> None:
         """Deal with what the server sent."""
         self._is_taking = True
         for frame in frames:
             if frame.sign == Sign.RESPONSE:
-                self._settle(frame)
+                self._handle_response(frame)
             elif frame.sign == Sign.NOTICE:
-                self._note(frame)
+                self._handle_notice(frame)
             else:
                 log.warning("dropped a frame with the sign 0x%02x", frame.sign)
         with self._lock:
@@ -501,13 +507,13 @@ class Conversation:
             self._acknowledge(self._acks.ack_duplicates())
             self._lock.notify_all()
 
-    def _settle(self, frame: Frame) -> None:
+    def _handle_response(self, frame: Frame) -> None:
         with self._lock:
             request = self._pending.match_response(frame.type)
             if request is not None:
                 self._is_leaving = self._is_leaving and request.type != Type.LOGOUT  # answered at all: it was refused
                 # With the same hold of the lock: between the two nothing newer may be written.
-                if request.is_resend and is_retryable(frame) and self._waits_again(request):
+                if request.is_resend and is_retryable(frame) and self._retry_later(request):
                     return
         if request is None:
             log.warning("dropped a response of type 0x%02x for which no request is pending", frame.type)
@@ -516,15 +522,15 @@ class Conversation:
         else:
             request.complete(frame)
 
-    def _waits_again(self, request: Request[Any]) -> bool:
+    def _retry_later(self, request: Request[Any]) -> bool:
         """With the lock held: have a repeat written again after a pause; False if that was too often."""
         pause = self._pending.retry_later(request)
         if pause is None:
             return False
-        self._hold_until = max(self._hold_until, time.monotonic() + pause)  # an older one may wait longer
+        self._send_not_before = max(self._send_not_before, time.monotonic() + pause)  # an older one may wait longer
         return True
 
-    def _note(self, frame: Frame) -> None:
+    def _handle_notice(self, frame: Frame) -> None:
         try:
             values = {key: value for key, value in parse_object(frame.body).items() if value is not None}
             call = self._on_notice(frame.type, values)
@@ -540,33 +546,33 @@ class Conversation:
         with self._lock:
             is_new = self._acks.is_new(id, hash((self._user, frame.body)))
         if is_new:
-            self._callbacks.submit(lambda: self._hand_over(id, call))
+            self._callbacks.submit(lambda: self._deliver(id, call))
 
-    def _end_talk(self, stream: FrameStream, error: Exception, is_contested: bool) -> bool:
+    def _connection_lost(self, stream: FrameStream, error: Exception, is_taken_over: bool) -> bool:
         """The connection has ended: tell those who wait for something in vain. Returns whether to come back."""
         with self._lock:
             self._stream = None
             self._is_taking = False
             if not self._is_closing:
                 self._set_state(
-                    *self._after_cut(is_contested), None if isinstance(error, EOFError | Stopped) else error
+                    *self._state_after_loss(is_taken_over), None if isinstance(error, EOFError | Stopped) else error
                 )
-            comes_back = self._state is State.RECONNECTING
+            will_reconnect = self._state is State.RECONNECTING
             sentence = f"The connection ended before there was an answer: {describe(error)}."
-            ended = self._pending.connection_lost(error, sentence, comes_back)
+            failures = self._pending.connection_lost(error, sentence, will_reconnect)
             self._lock.notify_all()
         stream.close()
-        for request, failure in ended:
+        for request, failure in failures:
             if request.type == Type.LOGOUT and isinstance(error, EOFError) and request.sends:
                 request.future.set_result(None)
             else:
                 request.fail(failure)
-        return comes_back
+        return will_reconnect
 
-    def _after_cut(self, is_contested: bool) -> tuple[State, Reason]:
+    def _state_after_loss(self, is_taken_over: bool) -> tuple[State, Reason]:
         if self._is_leaving:
             return State.OFFLINE, Reason.LOGGED_OUT
-        if self._was_taken_over or is_contested:  # to come back would throw out the other one, who would throw out us
+        if self._was_taken_over or is_taken_over:  # to come back would throw out the other one, who would throw out us
             return State.OFFLINE, Reason.TAKEN_OVER
         return (State.RECONNECTING if self._policy else State.OFFLINE), Reason.CONNECTION_LOST
 
@@ -584,7 +590,7 @@ class Conversation:
 
     # --- the callback thread ------------------------------------------------------------------------------
 
-    def _hand_over(self, id: int, call: Callable[[], None]) -> None:
+    def _deliver(self, id: int, call: Callable[[], None]) -> None:
         """Give a message with an id to the application, and acknowledge it."""
         with self._lock:
             if self._is_closing and self._stream is None:
@@ -603,8 +609,8 @@ class Conversation:
                 self._wake()
 
 
-def _fail(ended: Iterable[tuple[Request[Any], RequestError]]) -> None:
-    for request, error in ended:
+def _fail_all(failures: Iterable[tuple[Request[Any], RequestError]]) -> None:
+    for request, error in failures:
         request.fail(error)
 
 
