@@ -241,7 +241,7 @@ def test_a_takeover_is_learnt_of_although_nothing_is_read(new_client: NewClient,
     alice = new_client(script.port, blocked, heartbeat=0.05)
     peer = script.log_in(alice)
     peer.send(message("x") * (HIGH_MARK + 100))  # no more than the client takes, or the reset would lose the rest
-    wait_until(lambda: not alice._manager._is_listening)
+    wait_until(lambda: not alice._manager._pipeline.is_reading)
     peer.notify(SYSTEM, event="taken_over")
     peer.close()
     assert alice.wait(10)

@@ -25,7 +25,7 @@ from client_tools import (
 from wire import OWN_PROFILE, REGISTER, wait_until
 
 from client_api import ConnectionLost, JellyClient, MessageEvent, Profile, ReconnectPolicy, Sent, State
-from jelly.client.connection_manager import ConnectionManager
+from jelly.client.connection_manager import ConnectionManager, Phase
 from jelly.client.requests import Request
 from jelly.codec import Frame
 
@@ -66,7 +66,7 @@ def start_close(client: JellyClient, timeout: float = 10.0) -> threading.Thread:
     """Close in a thread; return when it has begun."""
     thread = threading.Thread(target=client.close, args=[timeout])
     thread.start()
-    wait_until(lambda: client._manager._is_closing)
+    wait_until(lambda: client._manager._phase is not Phase.OPEN)
     return thread
 
 
@@ -86,7 +86,7 @@ def test_it_waits_for_answers(alice: JellyClient, script: ScriptedServer, featur
     profiles = [alice.own_profile() for _ in range(3)]
     closer = start_close(alice)
     late = error(alice.own_profile())
-    assert (type(late), late.sent, str(late)) == (ConnectionLost, False, "The client is closed.")
+    assert (type(late), late.sent, str(late)) == (ConnectionLost, False, "The client is closed: make a new one.")
     for _ in profiles:
         peer.receive_request(OWN_PROFILE)
         peer.send(PROFILE)
@@ -161,7 +161,7 @@ def test_it_waits_no_longer_than_it_is_told(alice: JellyClient, script: Scripted
     alice.close(timeout=0.2)
     assert 0.2 <= time.monotonic() - start < PROMPT
     assert failures == [True, False]
-    assert str(error(sent)) == "The connection ended before there was an answer: the client was closed."
+    assert str(error(sent)) == "The connection was lost before there was a response: the client was closed."
     assert_nothing_runs()
 
 

@@ -41,7 +41,8 @@ from client_api import (
     ServerBusy,
     State,
 )
-from jelly.client.connection_manager import CLASSIC_GAP, MAX_QUEUED, WINDOW
+from jelly.client.connection_manager import MAX_QUEUED
+from jelly.client.pipeline import CLASSIC_GAP, WINDOW
 from jelly.client.stream import FrameStream
 
 PROFILE = response(OWN_PROFILE, username="alice")
@@ -175,7 +176,7 @@ def test_a_cut_tells_what_was_sent(new_client: NewClient, script: ScriptedServer
     failures = [error(future) for future in futures]
     assert {type(failure) for failure in failures} == {ConnectionLost}
     assert [failure.sent for failure in failures] == [True] * WINDOW + [False] * 10
-    assert str(failures[-1]) == "The connection was lost before this was sent."
+    assert str(failures[-1]) == "The connection was lost before this was sent. Send it again when the client is online."
     script.accept_login()
     recorder.wait_for_state(State.ONLINE, count=2)
 
@@ -191,7 +192,7 @@ def test_requests_without_a_line(new_client: NewClient, script: ScriptedServer) 
     failure = error(alice.own_profile())
     assert (type(failure), failure.sent) == (ConnectionLost, False)
     alice.close()
-    assert str(error(alice.own_profile())) == "The client is closed."
+    assert str(error(alice.own_profile())) == "The client is closed: make a new one."
 
 
 def test_timeout(new_client: NewClient, script: ScriptedServer) -> None:

@@ -37,8 +37,8 @@ from client_api import (
 from faults.process import Server
 from faults.proxy import Proxy
 from jelly.client import pending
-from jelly.client.connection_manager import WINDOW
 from jelly.client.pending import PendingRequests
+from jelly.client.pipeline import WINDOW
 from jelly.client.requests import Request
 
 
@@ -428,7 +428,9 @@ def test_a_server_killed_again_and_again(database_url: str, new_client: NewClien
             assert clients[0].wait_until_online(10), kill
         answered = [str(number) for number, future in enumerate(sent) if future.exception(20) is None]
         failures = {str(failure) for future in sent if (failure := future.exception()) is not None}
-        assert failures <= {"There is no connection to the server at the moment."}  # made while it was down
+        assert failures <= {
+            "There is no connection to the server now: try again when the client is online."
+        }  # made while it was down
         assert recorder.contents(len(answered)) == answered
     server.kill()
 

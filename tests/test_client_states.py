@@ -191,7 +191,11 @@ def test_closed(alice: JellyClient, script: ScriptedServer, recorder: Recorder, 
     assert recorder.changes[-1] == (state, CLOSED, Reason.CLOSED)
     assert (alice.state, alice.username) == (CLOSED, None)
     failure = error(alice.login("alice", "pw"))
-    assert (type(failure), failure.sent, str(failure)) == (ConnectionLost, False, "The client is closed.")
+    assert (type(failure), failure.sent, str(failure)) == (
+        ConnectionLost,
+        False,
+        "The client is closed: make a new one.",
+    )
     assert recorder.changes[-1][1] is CLOSED
 
 

@@ -294,13 +294,14 @@ def test_the_client(world: World, traced: None, new_client: NewClient, monkeypat
         client.login(USERS[0], "pw").result(10)
 
     def sizes() -> dict[str, int]:
+        pending = inside._pipeline.pending
         return {
             "calls": len(inside._callbacks._calls),
-            "requests": len(inside._pending.queued) + len(inside._pending.in_flight) + len(inside._pending._to_resend),
-            "messages not delivered": len(inside._acks._waiting),
-            "messages known again": len(inside._acks._recent),
+            "requests": len(pending.queued) + len(pending.in_flight) + len(pending._to_resend),
+            "messages not delivered": len(inside._pipeline.acks._waiting),
+            "messages known again": len(inside._pipeline.acks._recent),
             "threads": len(inside._threads),
-            "unsent": len(inside._stream._unsent) if inside._stream else 0,
+            "unsent": len(stream._unsent) if (stream := inside._pipeline.stream) else 0,
         }
 
     def settle() -> None:

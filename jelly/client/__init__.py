@@ -1,11 +1,17 @@
-"""The inside of the client library; programs use `client_api.py`, which stands on it.
+"""The inside of the client library. Programs use `client_api.py`, which is built on it.
 
-    client_api.py       what an application sees: operations, results, events
-    connection_manager.py  the life of one client: login, requests and responses, reconnecting, close
-    stream.py           one TCP connection: bytes out, frames in
-    poller.py           waiting for a socket, a time or another thread
-    callbacks.py        the thread that runs the application's code
-    states.py           the states, and when to try again
+    client_api.py          what an application uses: operations, results, events
+    connection_manager.py  the life of one client: login, requests, reconnecting, close
+    pipeline.py            the current connection: sends requests, pairs responses, acknowledges messages
+    handshake.py           how a connection begins: the first request and its response
+    pending.py             the requests without a response, over any number of connections
+    acks.py                drops duplicates, decides when to acknowledge
+    requests.py            one request, and what a response means
+    stream.py              one TCP connection: bytes out, frames in
+    poller.py              where a thread waits: for a socket, a time or another thread
+    callbacks.py           the thread that runs the application's code
+    states.py              the states, and when to reconnect
 
-Imports run from top to bottom, and on to the codec, the messages and the errors; nothing of the server is used.
+Imports go downwards only, and on to the codec, the messages, the errors, `tcp.py` and `wakeup.py`. The
+client uses nothing else of the server.
 """

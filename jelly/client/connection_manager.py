@@ -1,22 +1,17 @@
-"""The life of one client: login, requests and their answers, cuts and coming back, the end.
+"""The life of one client: login, requests, lost connections and reconnecting, close.
 
-Each login starts a *network thread*, which lives until the client is offline again. It alone reads; it pairs answers
-with requests, sends heartbeats, watches deadlines, and after a cut comes back with the token. Requests are written by
-whoever makes them, at once where that is allowed. The application's code runs on a third thread (`callbacks.py`).
+**Threads.** Each login starts a *network thread*, which lives until the client is offline again. Only
+this thread reads. It pairs responses with requests, sends heartbeats, checks deadlines, and after a
+lost connection it reconnects with the token. Requests are sent by the threads that make them, at once
+where that is allowed (`pipeline.py`). The application's code runs on a third thread (`callbacks.py`).
 
-**Pairing.** The protocol has no request ids: an answer belongs to the oldest request of its type. So an answer that
-comes too late would be taken for another one's; that is why a timeout costs the connection.
+**Exactly once, while the program runs.** Messages with ids are acknowledged when the application has
+processed them, and duplicates are dropped (`acks.py`). Messages that had no response when the
+connection was lost are sent again with the same idempotency key (`pending.py`).
 
-**Two kinds of servers.** One that grants features takes any number of requests at once, and so do we (up to WINDOW).
-One that grants none may be the original, which stalls for ever when two frames meet in one read, and which answers
-requests that overlap in any order. Towards it there is one request under way at a time, and nothing is written
-within CLASSIC_GAP after a heartbeat.
-
-**Once.** Messages with ids are acknowledged when the application has had them, and dropped when they come again
-(`acks.py`). Messages that a cut left without an answer are written again with their requestId (`pending.py`).
-
-The lock guards everything that is marked so below. Under it nothing waits and nothing of the application runs; futures
-are ended without it. Order: this lock, then those of `FrameStream`, `Poller` or `CallbackThread`.
+**The lock** guards everything that is marked so below. Nobody waits while holding it (except in
+`wait_for`, which releases it), and no code of the application runs under it; futures are ended without
+it. Lock order: this lock, then those of `FrameStream`, `Poller` or `CallbackThread`.
 """
 
 import contextlib
@@ -24,18 +19,19 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
 from typing import Any, TypeVar
 
-from jelly.client.acks import AckTracker
 from jelly.client.callbacks import CallbackThread, RequestFuture
 from jelly.client.handshake import Endpoint, do_handshake
-from jelly.client.pending import PendingRequests
+from jelly.client.pending import Failures
+from jelly.client.pipeline import FOREVER, Pipeline
 from jelly.client.poller import READ, Poller, Stopped
-from jelly.client.requests import Decode, Request, decode_response, describe, is_retryable
+from jelly.client.requests import Decode, Request, decode_response, describe, encode, is_retryable
 from jelly.client.states import Reason, ReconnectPolicy, State
 from jelly.client.stream import FrameStream
-from jelly.codec import HEADER, Frame, Sign, Type
+from jelly.codec import Frame, Sign, Type
 from jelly.errors import (
     ConnectionLost,
     ErrorCode,
@@ -49,26 +45,43 @@ from jelly.messages import MESSAGES, encode_request, parse_object
 
 log = logging.getLogger("jelly.client")
 
-WINDOW = 128
-"""So many requests may be under way at once, where the server can stand more than one."""
-CLASSIC_GAP = 0.1
-"""Seconds between a heartbeat and the next request towards a server that stalls when they meet in one read."""
 MAX_QUEUED = 1000
-"""So many requests may wait to be written; whoever makes another one waits until there is room."""
+"""At most this many requests wait to be sent. A thread that makes another one waits until there is room."""
 STABLE_AFTER = 5.0
-"""Seconds after which a connection counts as stable: when it is lost then, the pauses start again from the first."""
+"""Seconds after which a connection counts as stable. When it is lost later than that, the pauses of the
+policy start again from the first, which is 0."""
 QUICK_CLOSE, MAX_QUICK_CLOSES = 60.0, 4
-"""A server that grants no features does not say that another login has taken over: it only closes. If it did so for
-so many lines in a row, none of which lived for so many seconds, somebody else wants the account as much as we do."""
-FOREVER = float("inf")
+"""A server that grants no features does not say that another login has taken over: it only closes the
+connection. When it closes this many connections in a row, each within this many seconds, the client
+assumes that another program wants the account, too, and stops."""
 WAIT_SLICE = 1.0
+"""Seconds after which `wait` wakes up to let Python handle a Ctrl-C."""
 
 T = TypeVar("T")
 Values = Mapping[str, Any]
 
 
+class Phase(Enum):
+    """How far `close` has come. A phase only ever changes to the next one.
+
+    | from     | to       | when                                                                     |
+    | -------- | -------- | ------------------------------------------------------------------------ |
+    | OPEN     | CLOSING  | `close` was called                                                       |
+    | CLOSING  | STOPPING | no request and no callback is left to wait for, or the time is up        |
+    | STOPPING | CLOSED   | the threads have ended (or were given up), and `close` returns           |
+    """
+
+    OPEN = "open"
+    """Everything is allowed."""
+    CLOSING = "closing"
+    """Only callbacks may make requests; the client reads only while requests are in flight, and does not reconnect."""
+    STOPPING = "stopping"
+    """Nobody may make requests; the threads are told to end."""
+    CLOSED = "closed"
+
+
 class ConnectionManager:
-    """What a `JellyClient` does behind its operations. Any thread may call what has no underscore in front."""
+    """What is behind the operations of a `JellyClient`. Any thread may call the public methods."""
 
     def __init__(
         self,
@@ -81,41 +94,37 @@ class ConnectionManager:
         on_notice: Callable[[int, Values], Callable[[], None]],
         on_change: Callable[[State, State, Reason, Exception | None], Callable[[], None]],
     ) -> None:
-        """`on_notice` and `on_change` return what is to be called on the callback thread; they must not wait."""
-        self._endpoint, self._policy, self._heartbeat = endpoint, policy, heartbeat
+        """`on_notice` and `on_change` return the function to call on the callback thread; they must not wait.
+
+        `policy`: None means not to reconnect. `heartbeat`: seconds without sending until a heartbeat is
+        sent. `max_body`: bytes that the body of a request may have.
+        """
+        self._endpoint, self._policy = endpoint, policy
         self._features, self._max_body = features, max_body
         self._on_notice, self._on_change = on_notice, on_change
         self._callbacks = CallbackThread(on_room=self._wake)
 
         self._lock = threading.Condition()  # guards everything below
+        self._phase = Phase.OPEN
         self._state = State.OFFLINE
         self._user = ""
         self._token = 0
-        self._stream: FrameStream | None = None  # while ONLINE
-        self._pending = PendingRequests()
-        self._granted_features: frozenset[str] | None = None  # the features; None: this server knows of none
-        self._window = 1
-        self._send_not_before = 0.0  # no request is written before that
-        self._is_leaving = False  # a logout was requested
-        self._was_taken_over = False
-        self._is_closing = False  # only callbacks may make requests, nothing read but answers
-        self._is_closed = False  # and not even that
-        self._is_done = False  # close() has ended
+        self._pipeline = Pipeline(self._lock, self._wake, endpoint.request_timeout, heartbeat)
         self._threads: dict[threading.Thread, Poller] = {}  # the network thread, and those that register
         self._poller: Poller | None = None  # the network thread's
-        self._wakes_at = 0.0  # when it looks again by itself
-        self._is_listening = True  # it waits for the server, too
-        self._is_taking = False  # it has frames from which callbacks may still come
-        self._acks = AckTracker()  # messages with ids
+        self._was_taken_over = False  # the server has said so
+        self._is_handling_frames = False  # callbacks may still come of frames that were received
 
     # --- for any thread -----------------------------------------------------------------------------------
 
     @property
     def state(self) -> State:
+        """Whether the client is online; it may change at any moment."""
         return self._state
 
     @property
     def username(self) -> str | None:
+        """Who is logged in; None while nobody is."""
         return self._user if self._state in (State.ONLINE, State.RECONNECTING) else None
 
     def login(self, type: Type, username: str, values: Values, decode: Decode[T]) -> RequestFuture[T]:
@@ -123,28 +132,29 @@ class ConnectionManager:
         token = int(values.get("token", 0))
         request = Request(type, decode, RequestFuture[T](self._callbacks))
         try:
-            request.frame = self._encode(type, {**values, "features": list(self._features) or None})
+            request.frame = encode(type, {**values, "features": list(self._features) or None}, self._max_body)
             with self._lock:
                 if self._state not in (State.OFFLINE, State.CLOSED):
-                    raise RequestRejected(ErrorCode.ALREADY_LOGGED_IN, "Log out first.")
+                    sentence = "This client is logged in already, or logging in: log out first."
+                    raise RequestRejected(ErrorCode.ALREADY_LOGGED_IN, sentence)
                 run = functools.partial(self._run, request, username, token)
                 request.future.set_running_or_notify_cancel()
                 self._poller = self._start("jelly-client-network", run)
-                self._is_leaving = self._was_taken_over = False
+                self._was_taken_over = False
                 self._set_state(State.CONNECTING, Reason.LOGIN)
         except RequestError as error:
             request.fail(error)
         return request.future
 
     def register(self, values: Values, decode: Decode[T]) -> RequestFuture[T]:
-        """Send a REGISTER on a connection of its own: the server closes that one afterwards."""
+        """Send a REGISTER on a connection of its own, because the server closes that connection afterwards."""
         request = Request(Type.REGISTER, decode, RequestFuture[T](self._callbacks))
 
         def run(poller: Poller) -> None:
             try:
                 handshake = do_handshake(self._endpoint, request.type, request.frame, poller)
             except Stopped as error:
-                request.fail(ConnectionLost("The client was closed before there was an answer.", error.was_sent))
+                request.fail(ConnectionLost("The client was closed before there was a response.", error.was_sent))
             except Exception as error:  # a RequestError, or a bug
                 request.future.set_exception(error)
             else:
@@ -152,7 +162,7 @@ class ConnectionManager:
                 request.complete(handshake.response)
 
         try:
-            request.frame = self._encode(request.type, values)
+            request.frame = encode(request.type, values, self._max_body)
             request.future.set_running_or_notify_cancel()
             with self._lock:
                 self._start("jelly-client-register", run)
@@ -161,124 +171,118 @@ class ConnectionManager:
         return request.future
 
     def request(self, type: Type, values: Values, decode: Decode[T], feature: str = "") -> RequestFuture[T]:
-        """Send a request in the name of the user who is logged in. Waits only if very many wait already.
+        """Send a request of the user who is logged in. Waits if MAX_QUEUED requests are queued.
 
-        `feature`: what the server must grant to know this request.
+        `feature`: the feature that the server must grant to know this request.
         """
         request = Request(type, decode, RequestFuture[T](self._callbacks))
+        pipeline = self._pipeline
         try:
             with self._lock:
-                self._lock.wait_for(lambda: len(self._pending.queued) < MAX_QUEUED)
+                self._lock.wait_for(lambda: len(pipeline.pending.queued) < MAX_QUEUED)
                 self._check_online()
-                if feature and feature not in (self._granted_features or ()):
-                    raise RequestRejected(ErrorCode.UNKNOWN_TYPE, "This server does not know such a request.")
-                first = "sender" if type in MESSAGES else "username"
-                if type in MESSAGES and "ack" in (self._granted_features or ()):
-                    request.request_id = self._pending.new_request_id()
-                request.frame = self._encode(type, {first: self._user, **values, "requestId": request.request_id})
-                self._pending.add(request)
-                self._is_leaving = type == Type.LOGOUT
-                self._send_queued(time.monotonic())
+                if feature and feature not in (pipeline.features or ()):
+                    raise RequestRejected(ErrorCode.UNKNOWN_TYPE, "This server does not support this request.")
+                actor = "sender" if type in MESSAGES else "username"
+                if type in MESSAGES and pipeline.has_acks:
+                    request.request_id = pipeline.pending.new_request_id()
+                values = {actor: self._user, **values, "requestId": request.request_id}
+                request.frame = encode(type, values, self._max_body)
+                pipeline.submit(request)
         except RequestError as error:
             request.fail(error)
         return request.future
 
     def logout(self) -> RequestFuture[None]:
-        """Send LOGOUT, whose answer is the end of the connection. While RECONNECTING: just stop trying."""
+        """Send LOGOUT, whose response is the end of the connection. While RECONNECTING: only stop trying."""
         with self._lock:
             if self._state is State.RECONNECTING and self._poller is not None:
-                self._is_leaving = True
                 self._poller.stop()
-            self._acknowledge(self._acks.ack_delivered())  # behind a LOGOUT the server reads nothing
+            # The server reads no acknowledgement after a LOGOUT.
+            self._pipeline.acknowledge(self._pipeline.acks.ack_delivered())
             return self.request(Type.LOGOUT, {"token": self._token}, lambda _: None)
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait until the client is offline for good."""
+        """Wait until the client is OFFLINE or CLOSED, at most `timeout` seconds; return whether it is."""
         deadline = FOREVER if timeout is None else time.monotonic() + timeout
         with self._lock:
             while self._state not in (State.OFFLINE, State.CLOSED):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                # In slices: a Ctrl-C that comes just before it falls asleep is noticed when it wakes up.
+                # In slices: Python handles a Ctrl-C that comes just before the wait when the wait ends.
                 self._lock.wait(min(left, WAIT_SLICE))
             return True
 
     def wait_until_online(self, timeout: float | None) -> bool:
-        """Wait until the client is online, or offline for good; return whether it is online."""
+        """Wait while a login or a reconnect is under way, at most `timeout` seconds; return whether it is ONLINE."""
         with self._lock:
             self._lock.wait_for(lambda: self._state not in (State.CONNECTING, State.RECONNECTING), timeout)
             return self._state is State.ONLINE
 
     def close(self, timeout: float) -> None:
-        """First the answers that are on their way, then what the application has still to get, then the end.
+        """Wait for responses and callbacks, at most `timeout` seconds, then end the threads.
 
-        What it gets it may answer: until the last callback has ended, callbacks may make requests.
+        Callbacks may make requests until the last callback has returned.
         """
         deadline = time.monotonic() + timeout
         with self._lock:
-            if self._is_closing:
-                if not self._callbacks.is_current_thread:  # the other one may wait for this very callback
-                    self._lock.wait_for(lambda: self._is_done, timeout)
+            if self._phase is not Phase.OPEN:
+                if not self._callbacks.is_current_thread:  # the other call may wait for this very callback
+                    self._lock.wait_for(lambda: self._phase is Phase.CLOSED, timeout)
                 return
-            self._is_closing = True
+            self._phase = Phase.CLOSING
             self._wake()
         while not self._wait_until_idle(deadline) and time.monotonic() < deadline:
             pass
         has_slow_callback = not (self._callbacks.is_current_thread or self._callbacks.wait_until_idle(deadline))
         with self._lock:
-            self._is_closed = True
-            self._acknowledge(self._acks.ack_delivered())
+            self._phase = Phase.STOPPING
+            self._pipeline.acknowledge(self._pipeline.acks.ack_delivered())
             threads = dict(self._threads)
         for poller in threads.values():
             poller.stop()
-        for thread in threads:  # each waits for nothing but its poller; only looking up a name cannot be interrupted
+        for thread in threads:  # a thread waits only in its poller; only resolving a host name cannot be interrupted
             thread.join(max(1.0, deadline - time.monotonic()))
         with self._lock:
             self._set_state(State.CLOSED, Reason.CLOSED)
-        # What failed just now has listeners; but a callback that is slow has had its time.
+        # Requests that failed just now have listeners to call. A slow callback has had its time already.
         self._callbacks.shutdown(deadline if has_slow_callback else max(deadline, time.monotonic() + 1.0))
         with self._lock:
-            self._is_done = True
+            self._phase = Phase.CLOSED
             self._lock.notify_all()
 
     def _wait_until_idle(self, deadline: float) -> bool:
-        """Wait for the answers, then for the callbacks; return whether these have made no more requests."""
+        """Wait for the responses, then for the callbacks; return whether the callbacks made no more requests."""
         with self._lock:
             self._lock.wait_for(lambda: not self._has_open_requests(), max(0.0, deadline - time.monotonic()))
         is_idle = self._callbacks.is_current_thread or self._callbacks.wait_until_idle(deadline)
         with self._lock:
-            self._is_closed = is_idle and not self._has_open_requests()
-            return self._is_closed
+            is_idle = is_idle and not self._has_open_requests()
+            if is_idle:  # under the same lock: from here on nobody may make a request
+                self._phase = Phase.STOPPING
+            return is_idle
 
     def _has_open_requests(self) -> bool:
+        pending = self._pipeline.pending
         is_starting = self._state is State.CONNECTING or any(t.name.endswith("register") for t in self._threads)
-        return bool(self._pending.in_flight or self._pending.queued or self._is_taking or is_starting)
+        return bool(pending.in_flight or pending.queued or self._is_handling_frames or is_starting)
 
     def _check_online(self) -> None:
-        """Raise the error for a request that cannot be made now."""
-        if self._is_closed or (self._is_closing and not self._callbacks.is_current_thread):
+        """With the lock held: raise the error for a request that cannot be made now."""
+        is_closing = self._phase is Phase.CLOSING
+        if self._phase in (Phase.STOPPING, Phase.CLOSED) or (is_closing and not self._callbacks.is_current_thread):
             raise _closed()
-        if self._state is State.RECONNECTING or (self._is_closing and self._stream is None):  # it is not to come back
-            raise ConnectionLost("There is no connection to the server at the moment.", sent=False)
-        if self._state is not State.ONLINE or self._is_leaving:
+        # A client that is closing does not reconnect, and its state is not updated any more.
+        if self._state is State.RECONNECTING or (is_closing and self._pipeline.stream is None):
+            sentence = "There is no connection to the server now: try again when the client is online."
+            raise ConnectionLost(sentence, sent=False)
+        if self._state is not State.ONLINE or self._pipeline.pending.has_logout:
             raise RequestRejected(ErrorCode.NOT_LOGGED_IN)
 
-    def _encode(self, type: int, values: Values) -> bytes:
-        """The frame of a request. Raises RequestRejected if the server would refuse, or worse, close on it."""
-        try:
-            frame = encode_request(type, values)
-        except UnicodeEncodeError:
-            raise RequestRejected(ErrorCode.MALFORMED_BODY, "Half of a surrogate pair cannot be sent.") from None
-        size = len(frame) - HEADER.size
-        if size > self._max_body:
-            sentence = f"The request has {size:,} bytes; at most {self._max_body:,} can be sent."
-            raise RequestRejected(ErrorCode.TOO_LONG, sentence)
-        return frame
-
     def _start(self, name: str, target: Callable[[Poller], None]) -> Poller:
-        """With the lock held: start a thread that is counted as ours until it has ended. Raises ConnectionLost."""
-        if self._is_closing:
+        """With the lock held: start a thread, and keep it in `_threads` until it ends. Raises ConnectionLost."""
+        if self._phase is not Phase.OPEN:
             raise _closed()
 
         def run() -> None:
@@ -300,7 +304,8 @@ class ConnectionManager:
                 poller.close()
                 raise
         except (OSError, RuntimeError) as error:
-            raise ConnectionLost(f"No connection can be made: {describe(error)}.", sent=False) from error
+            sentence = f"This process cannot open a connection: {describe(error)}. Close others, or raise its limits."
+            raise ConnectionLost(sentence, sent=False) from error
         self._threads[thread] = poller
         return poller
 
@@ -312,11 +317,11 @@ class ConnectionManager:
     # --- the network thread -------------------------------------------------------------------------------
 
     def _run(self, request: Request[Any], user: str, token: int, poller: Poller) -> None:
-        """From the login to the end."""
+        """Run one login from the first connection until the client is offline."""
         try:
             stream, early_frames = self._log_in(request, user, token, poller)
         except Exception as error:
-            if not isinstance(error, RequestError):  # a bug; but who waits for the login must not wait for ever
+            if not isinstance(error, RequestError):  # a bug: log it, and end the future all the same
                 log.exception("the login of %s failed", user)
             with self._lock:
                 self._set_state(State.OFFLINE, Reason.LOGIN_FAILED, error)
@@ -324,16 +329,13 @@ class ConnectionManager:
             return
         pauses, quick_closes = self._pauses(), 0
         while True:
-            end = self._serve_connection(stream, early_frames, poller)
-            lived = time.monotonic() - stream.opened_at
-            quick_closes = (
-                0
-                if lived >= QUICK_CLOSE
-                else quick_closes + (self._granted_features is None and isinstance(end, EOFError))
-            )
-            if not self._connection_lost(stream, end, quick_closes >= MAX_QUICK_CLOSES):
+            cause = self._serve_connection(stream, early_frames, poller)
+            age = time.monotonic() - stream.opened_at
+            was_closed = self._pipeline.features is None and isinstance(cause, EOFError)
+            quick_closes = 0 if age >= QUICK_CLOSE else quick_closes + was_closed
+            if not self._connection_lost(stream, cause, quick_closes >= MAX_QUICK_CLOSES):
                 return
-            if lived >= STABLE_AFTER:
+            if age >= STABLE_AFTER:
                 pauses = self._pauses()
             reconnected = self._reconnect(pauses, poller)
             if reconnected is None:
@@ -344,7 +346,7 @@ class ConnectionManager:
         try:
             stream, response, early_frames = do_handshake(self._endpoint, request.type, request.frame, poller)
         except Stopped as error:
-            raise ConnectionLost("The client was closed before the login was done.", error.was_sent) from None
+            raise ConnectionLost("The client was closed before the login was complete.", error.was_sent) from None
         try:
             login = decode_response(response, request.decode)
             values = decode_response(response, dict)
@@ -358,7 +360,10 @@ class ConnectionManager:
         return stream, early_frames
 
     def _reconnect(self, pauses: Iterator[float], poller: Poller) -> tuple[FrameStream, list[Frame]] | None:
-        """Try the token until it is accepted or refused, or no try is left; None if the client stays offline."""
+        """Try the token until the server accepts or refuses it, or the policy ends.
+
+        Returns None if the client stays offline.
+        """
         reason = Reason.GAVE_UP
         failure: RequestError | None = None
         values = {"username": self._user, "token": self._token, "features": list(self._features) or None}
@@ -372,17 +377,17 @@ class ConnectionManager:
                     reason, failure = Reason.TOKEN_REFUSED, error
                     break
                 except RequestError as error:
-                    log.info("%s: cannot come back yet: %s", self._user, error)
+                    log.info("%s: cannot reconnect yet: %s", self._user, error)
                     failure = error
         except Stopped:
             reason, failure = Reason.LOGGED_OUT, None
-        except Exception:  # a bug, perhaps the policy's; but those who wait for an answer must not wait for ever
-            log.exception("%s: cannot come back", self._user)
+        except Exception:  # a bug, perhaps in the application's policy: log it, and end the futures all the same
+            log.exception("%s: cannot reconnect", self._user)
         with self._lock:
-            if not self._is_closing:
+            if self._phase is Phase.OPEN:
                 self._set_state(State.OFFLINE, reason, failure)
-            failures = self._pending.reconnect_failed(
-                f"The connection ended before there was an answer ({reason.value})."
+            failures = self._pipeline.pending.reconnect_failed(
+                f"The connection was lost before there was a response, and the client stays offline ({reason.value})."
             )
         _fail_all(failures)
         return None
@@ -392,10 +397,10 @@ class ConnectionManager:
         try:
             values = decode_response(response, dict)
             with self._lock:
-                if self._is_leaving or self._is_closing:
+                if poller.is_stopped or self._phase is not Phase.OPEN:
                     raise Stopped
                 self._enter_online(stream, values, Reason.RECONNECTED)
-                failures = self._pending.reconnected(has_request_ids="ack" in (self._granted_features or ()))
+                failures = self._pipeline.pending.reconnected(has_request_ids=self._pipeline.has_acks)
             _fail_all(failures)
         except BaseException:
             stream.close()
@@ -403,98 +408,41 @@ class ConnectionManager:
         return stream, early_frames
 
     def _enter_online(self, stream: FrameStream, values: Values, reason: Reason) -> None:
-        """With the lock held: the server has accepted us on this stream."""
+        """With the lock held: the server has accepted the login on this connection."""
         granted = values.get("features")
-        self._granted_features = frozenset(map(str, granted)) if isinstance(granted, list) else None
-        self._window = 1 if self._granted_features is None else WINDOW
-        self._send_not_before = 0.0
-        if self._granted_features is None:
-            # To the original server a connection that ends before its first heartbeat stays online for ever.
-            self._send_heartbeat(stream, time.monotonic())
-        self._acks.connected()
-        self._stream = stream
+        self._pipeline.connected(stream, frozenset(map(str, granted)) if isinstance(granted, list) else None)
         self._set_state(State.ONLINE, reason)
 
     def _serve_connection(self, stream: FrameStream, early_frames: list[Frame], poller: Poller) -> Exception:
-        """Read, write and watch the clock until the connection ends; return why."""
+        """Read, send what is due and watch the clock until the connection ends; return why it ended."""
         try:
             self._handle_frames(early_frames)
             while True:
-                events, until = self._plan(stream)
+                with self._lock:
+                    may_read = self._phase is Phase.OPEN and not self._callbacks.is_full
+                    events, until = self._pipeline.plan(stream, may_read)
                 if poller.wait(stream.sock, events, until) & READ:
                     self._handle_frames(stream.receive())
-                self._do_due_work(stream)
+                stream.flush()
+                if stream.failure:
+                    self._receive_the_rest(stream)
+                    raise stream.failure
+                with self._lock:
+                    self._pipeline.do_due_work(stream)
         except (OSError, EOFError, RequestTimeout, Stopped) as error:
             return error
-        except Exception as error:  # a bug; but those who wait for an answer must not wait for ever
+        except Exception as error:  # a bug: log it, and end the futures all the same
             log.exception("the connection of %s failed", self._user)
             return error
 
-    def _plan(self, stream: FrameStream) -> tuple[int, float]:
-        """What to wait for, and until when."""
-        with self._lock:
-            self._is_listening = bool(self._pending.in_flight) or not (self._is_closing or self._callbacks.is_full)
-            self._wakes_at = min(
-                stream.last_write_at + self._heartbeat,
-                self._pending.in_flight[0].deadline if self._pending.in_flight else FOREVER,
-                self._send_not_before if self._pending.can_send(self._window) else FOREVER,
-            )
-            return (READ if self._is_listening else 0) | stream.events, self._wakes_at
-
-    def _do_due_work(self, stream: FrameStream) -> None:
-        stream.flush()
-        if stream.failure:
-            self._receive_the_rest(stream)
-            raise stream.failure
-        now = time.monotonic()
-        with self._lock:
-            if self._pending.in_flight and self._pending.in_flight[0].deadline <= now:
-                raise RequestTimeout(
-                    "", f"The server did not answer within {self._endpoint.request_timeout:g} seconds."
-                )
-            if now - stream.last_write_at >= self._heartbeat:
-                self._send_heartbeat(stream, now)
-            self._send_queued(now)
-
     def _receive_the_rest(self, stream: FrameStream) -> None:
-        """Writing has failed; but what the server sent before it closed is still there."""
+        """Handle what the server sent before it closed: sending fails, but these frames can still be read."""
         with contextlib.suppress(OSError, EOFError):
-            while not self._is_closed:
+            while self._phase in (Phase.OPEN, Phase.CLOSING):
                 self._handle_frames(stream.receive())
 
-    def _send_heartbeat(self, stream: FrameStream, now: float) -> None:
-        """With the lock held."""
-        stream.send(HEARTBEAT)
-        if self._granted_features is None:
-            self._send_not_before = now + CLASSIC_GAP
-
-    def _send_queued(self, now: float) -> None:
-        """With the lock held: write the requests that may be written now."""
-        stream = self._stream
-        if stream is None:
-            return
-        if now < self._send_not_before:
-            if self._send_not_before < self._wakes_at:
-                self._wake()  # the network thread comes back to it
-            return
-        frames = []
-        pending = self._pending
-        while pending.can_send(self._window):
-            request = pending.queued.popleft()
-            if request.sends or request.future.set_running_or_notify_cancel():
-                pending.mark_sent(request, now + self._endpoint.request_timeout)
-                frames.append(request.frame)
-            elif request.type == Type.LOGOUT:
-                self._is_leaving = False
-        if frames:
-            stream.send(b"".join(frames))
-            self._lock.notify_all()
-            if stream.events or not self._is_listening or self._pending.in_flight[0].deadline < self._wakes_at:
-                self._wake()
-
     def _handle_frames(self, frames: list[Frame]) -> None:
-        """Deal with what the server sent."""
-        self._is_taking = True
+        self._is_handling_frames = True
         for frame in frames:
             if frame.sign == Sign.RESPONSE:
                 self._handle_response(frame)
@@ -503,32 +451,24 @@ class ConnectionManager:
             else:
                 log.warning("dropped a frame with the sign 0x%02x", frame.sign)
         with self._lock:
-            self._is_taking = False
-            self._acknowledge(self._acks.ack_duplicates())
+            self._is_handling_frames = False
+            self._pipeline.acknowledge(self._pipeline.acks.ack_duplicates())
             self._lock.notify_all()
 
     def _handle_response(self, frame: Frame) -> None:
         with self._lock:
-            request = self._pending.match_response(frame.type)
-            if request is not None:
-                self._is_leaving = self._is_leaving and request.type != Type.LOGOUT  # answered at all: it was refused
-                # With the same hold of the lock: between the two nothing newer may be written.
-                if request.is_resend and is_retryable(frame) and self._retry_later(request):
-                    return
+            request = self._pipeline.pending.match_response(frame.type)
+            is_busy_resend = request is not None and request.is_resend and is_retryable(frame)
+            # Under the same lock: no newer request may be sent between the response and the retry.
+            if request is not None and is_busy_resend and self._pipeline.retry_later(request):
+                return
         if request is None:
             log.warning("dropped a response of type 0x%02x for which no request is pending", frame.type)
-        elif request.is_resend and is_retryable(frame):
-            request.fail(ServerFailed("", "The server was too busy to say what became of this message."))
+        elif is_busy_resend:
+            sentence = "The server was too busy to say whether it had stored this message the first time."
+            request.fail(ServerFailed("", sentence))
         else:
             request.complete(frame)
-
-    def _retry_later(self, request: Request[Any]) -> bool:
-        """With the lock held: have a repeat written again after a pause; False if that was too often."""
-        pause = self._pending.retry_later(request)
-        if pause is None:
-            return False
-        self._send_not_before = max(self._send_not_before, time.monotonic() + pause)  # an older one may wait longer
-        return True
 
     def _handle_notice(self, frame: Frame) -> None:
         try:
@@ -540,26 +480,25 @@ class ConnectionManager:
             return
         if frame.type == Type.SYSTEM and values.get("event") == "taken_over":
             self._was_taken_over = True
-        if id.__class__ is not int:
+        if id.__class__ is not int:  # not isinstance: a bool is no id
             self._callbacks.submit(call)
             return
         with self._lock:
-            is_new = self._acks.is_new(id, hash((self._user, frame.body)))
+            is_new = self._pipeline.acks.is_new(id, hash((self._user, frame.body)))
         if is_new:
             self._callbacks.submit(lambda: self._deliver(id, call))
 
-    def _connection_lost(self, stream: FrameStream, error: Exception, is_taken_over: bool) -> bool:
-        """The connection has ended: tell those who wait for something in vain. Returns whether to come back."""
+    def _connection_lost(self, stream: FrameStream, error: Exception, seems_taken_over: bool) -> bool:
+        """Change the state, and end the requests that cannot be sent again; return whether to reconnect."""
         with self._lock:
-            self._stream = None
-            self._is_taking = False
-            if not self._is_closing:
-                self._set_state(
-                    *self._state_after_loss(is_taken_over), None if isinstance(error, EOFError | Stopped) else error
-                )
+            self._pipeline.stream = None
+            self._is_handling_frames = False
+            if self._phase is Phase.OPEN:
+                cause = None if isinstance(error, EOFError | Stopped) else error
+                self._set_state(*self._state_after_loss(seems_taken_over), cause)
             will_reconnect = self._state is State.RECONNECTING
-            sentence = f"The connection ended before there was an answer: {describe(error)}."
-            failures = self._pending.connection_lost(error, sentence, will_reconnect)
+            sentence = f"The connection was lost before there was a response: {describe(error)}."
+            failures = self._pipeline.pending.connection_lost(error, sentence, will_reconnect)
             self._lock.notify_all()
         stream.close()
         for request, failure in failures:
@@ -569,10 +508,11 @@ class ConnectionManager:
                 request.fail(failure)
         return will_reconnect
 
-    def _state_after_loss(self, is_taken_over: bool) -> tuple[State, Reason]:
-        if self._is_leaving:
+    def _state_after_loss(self, seems_taken_over: bool) -> tuple[State, Reason]:
+        if self._pipeline.pending.has_logout:
             return State.OFFLINE, Reason.LOGGED_OUT
-        if self._was_taken_over or is_taken_over:  # to come back would throw out the other one, who would throw out us
+        # Two clients that both reconnected after a takeover would throw each other out for ever.
+        if self._was_taken_over or seems_taken_over:
             return State.OFFLINE, Reason.TAKEN_OVER
         return (State.RECONNECTING if self._policy else State.OFFLINE), Reason.CONNECTION_LOST
 
@@ -580,7 +520,7 @@ class ConnectionManager:
         return self._policy.pauses() if self._policy else iter(())
 
     def _set_state(self, state: State, reason: Reason, error: Exception | None = None) -> None:
-        """With the lock held. CLOSED is the last one."""
+        """With the lock held: change the state, unless it is CLOSED, which is the last one."""
         if self._state is State.CLOSED:
             return
         previous, self._state = self._state, state
@@ -591,31 +531,23 @@ class ConnectionManager:
     # --- the callback thread ------------------------------------------------------------------------------
 
     def _deliver(self, id: int, call: Callable[[], None]) -> None:
-        """Give a message with an id to the application, and acknowledge it."""
+        """Let the application process a message with an id, then acknowledge it."""
         with self._lock:
-            if self._is_closing and self._stream is None:
-                return  # nobody could acknowledge it: it stays with the server, and comes at the next login
+            # A client that is closing without a connection cannot acknowledge the message any more. The server
+            # keeps it and sends it after the next login.
+            if self._phase is not Phase.OPEN and self._pipeline.stream is None:
+                return
         try:
             call()
         finally:
             with self._lock:
-                self._acknowledge(self._acks.delivered(id, time.monotonic()))
-
-    def _acknowledge(self, upto: int | None) -> None:
-        """With the lock held."""
-        if upto is not None and self._stream is not None:
-            self._stream.send(encode_request(Type.ACK, {"id": upto}))
-            if self._stream.events:
-                self._wake()
+                self._pipeline.acknowledge(self._pipeline.acks.delivered(id, time.monotonic()))
 
 
-def _fail_all(failures: Iterable[tuple[Request[Any], RequestError]]) -> None:
+def _fail_all(failures: Failures) -> None:
     for request, error in failures:
         request.fail(error)
 
 
-HEARTBEAT = encode_request(Type.HEARTBEAT, {})
-
-
 def _closed() -> ConnectionLost:
-    return ConnectionLost("The client is closed.", sent=False)
+    return ConnectionLost("The client is closed: make a new one.", sent=False)

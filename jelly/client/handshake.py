@@ -6,10 +6,10 @@ from ssl import SSLCertVerificationError, SSLContext, SSLError
 from typing import NamedTuple
 
 from jelly.client.poller import READ, Poller, Stopped
-from jelly.client.requests import describe
+from jelly.client.requests import describe, timed_out
 from jelly.client.stream import FrameStream, open_stream
 from jelly.codec import Frame, Sign
-from jelly.errors import ConnectionLost, RequestTimeout
+from jelly.errors import ConnectionLost
 
 
 @dataclass(frozen=True)
@@ -75,4 +75,4 @@ def _await_response(stream: FrameStream, type: int, poller: Poller, seconds: flo
         if stream.failure:
             raise stream.failure
         if time.monotonic() >= deadline:
-            raise RequestTimeout("", f"The server did not answer within {seconds:g} seconds.")
+            raise timed_out(seconds)

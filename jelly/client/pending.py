@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from jelly.client.requests import Request
+from jelly.codec import Type
 from jelly.errors import ConnectionLost, RequestError, RequestTimeout
 
 MAX_CONNECTION_LOSSES = 10
@@ -26,7 +27,7 @@ from the first value up to the second."""
 MAX_RETRIES = 10
 """At most this many times a resent message is sent again because the server was too busy."""
 
-NOT_SENT = "The connection was lost before this was sent."
+NOT_SENT = "The connection was lost before this was sent. Send it again when the client is online."
 
 Failures = list[tuple[Request[Any], RequestError]]
 """Requests that end without a response, each with its error."""
@@ -50,6 +51,11 @@ class PendingRequests:
         """Queue a new request."""
         request.number = next(self._numbers)
         self.queued.append(request)
+
+    @property
+    def has_logout(self) -> bool:
+        """Whether the newest request is a LOGOUT. The manager accepts none after it."""
+        return any(requests and requests[-1].type == Type.LOGOUT for requests in (self.queued, self.in_flight))
 
     def can_send(self, window: int) -> bool:
         """Whether the next request may be sent now, with at most `window` in flight.

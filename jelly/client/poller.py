@@ -28,7 +28,7 @@ class Poller:
         # Not epoll, which takes a descriptor of its own: a program may have a thousand clients.
         self._selector = getattr(selectors, "PollSelector", selectors.SelectSelector)()
         self._selector.register(self._wakeup, READ)
-        self._is_stopped = False
+        self.is_stopped = False  # see `stop`
 
     def wake(self) -> None:
         """Make `wait` return. Any thread may call this, also after `close`."""
@@ -36,7 +36,7 @@ class Poller:
 
     def stop(self) -> None:
         """Make `wait` raise Stopped, now and later. Any thread may call this, also after `close`."""
-        self._is_stopped = True
+        self.is_stopped = True
         self.wake()
 
     def wait(self, sock: socket.socket | None, events: int, until: float) -> int:
@@ -44,7 +44,7 @@ class Poller:
 
         Returns what the socket is ready for; 0 at that time, or after a `wake`. Raises Stopped.
         """
-        if self._is_stopped:
+        if self.is_stopped:
             raise Stopped
         timeout = None if until == float("inf") else max(0.0, until - time.monotonic())
         if sock is not None and events:
@@ -56,7 +56,7 @@ class Poller:
                 self._selector.unregister(sock)
         if self._wakeup in ready:
             self._wakeup.drain()
-        if self._is_stopped:
+        if self.is_stopped:
             raise Stopped
         return ready.get(sock, 0) if sock is not None else 0
 

@@ -1,14 +1,23 @@
 """A request that waits for its response, and what a response means."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ssl import SSLCertVerificationError, SSLError
 from typing import Any, Generic, TypeVar
 
 from jelly.client.callbacks import RequestFuture
-from jelly.codec import Frame, Status
-from jelly.errors import ErrorCode, Refused, RequestError, ServerBusy, ServerFailed, error_for
-from jelly.messages import parse_object
+from jelly.codec import HEADER, Frame, Status
+from jelly.errors import (
+    ErrorCode,
+    Refused,
+    RequestError,
+    RequestRejected,
+    RequestTimeout,
+    ServerBusy,
+    ServerFailed,
+    error_for,
+)
+from jelly.messages import encode_request, parse_object
 
 T = TypeVar("T")
 Decode = Callable[[dict[str, Any]], T]
@@ -73,6 +82,24 @@ def decode_response(frame: Frame, decode: Decode[T]) -> T:
     raise error_for(frame.status, str(values.get("error", "")), str(values.get("message", "")))
 
 
+def encode(type: int, values: Mapping[str, Any], max_body: int) -> bytes:
+    """Return the frame of a request.
+
+    Raises RequestRejected if the body cannot be encoded or has more than `max_body` bytes: the server
+    would refuse the request, or even close the connection.
+    """
+    try:
+        frame = encode_request(type, values)
+    except UnicodeEncodeError:
+        sentence = "The text contains half of a surrogate pair, which cannot be sent: remove it."
+        raise RequestRejected(ErrorCode.MALFORMED_BODY, sentence) from None
+    size = len(frame) - HEADER.size
+    if size > max_body:
+        sentence = f"The request has {size:,} bytes, but at most {max_body:,} can be sent: shorten it."
+        raise RequestRejected(ErrorCode.TOO_LONG, sentence)
+    return frame
+
+
 def is_retryable(frame: Frame) -> bool:
     """Whether a response says that the same request may succeed later."""
     try:
@@ -82,6 +109,11 @@ def is_retryable(frame: Frame) -> bool:
     except RequestError as error:
         return error.code == ErrorCode.RATE_LIMITED
     return False
+
+
+def timed_out(seconds: float) -> RequestTimeout:
+    """The error for a request without a response in time."""
+    return RequestTimeout("", f"The server did not answer within {seconds:g} seconds. It may have done this or not.")
 
 
 def describe(error: Exception) -> str:
