@@ -25,7 +25,7 @@ from client_tools import (
 from wire import OWN_PROFILE, REGISTER, wait_until
 
 from client_api import ConnectionLost, JellyClient, MessageEvent, Profile, ReconnectPolicy, Sent, State
-from jelly.client.connection_manager import ConnectionManager, Phase
+from jelly.client.connection_manager import ConnectionManager
 from jelly.client.requests import Request
 from jelly.codec import Frame
 
@@ -66,7 +66,7 @@ def start_close(client: JellyClient, timeout: float = 10.0) -> threading.Thread:
     """Close in a thread; return when it has begun."""
     thread = threading.Thread(target=client.close, args=[timeout])
     thread.start()
-    wait_until(lambda: client._manager._phase is not Phase.OPEN)
+    wait_until(lambda: not client._manager._lifecycle.is_open)
     return thread
 
 

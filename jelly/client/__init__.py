@@ -1,8 +1,10 @@
 """The inside of the client library. Programs use `client_api.py`, which is built on it.
 
     client_api.py          what an application uses: operations, results, events
-    connection_manager.py  the life of one client: login, requests, reconnecting, close
+    connection_manager.py  what is behind the operations: login, requests, close
+    network_thread.py      the thread that reads: responses, notices, lost connections, reconnecting
     pipeline.py            the current connection: sends requests, pairs responses, acknowledges messages
+    lifecycle.py           the state, the phase of the close, and the lock of one client
     handshake.py           how a connection begins: the first request and its response
     pending.py             the requests without a response, over any number of connections
     acks.py                drops duplicates, decides when to acknowledge

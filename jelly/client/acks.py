@@ -15,7 +15,7 @@ MAX_RECENT = 4096
 
 
 class AckTracker:
-    """Tracks the messages with ids that a client receives. The caller holds the manager's lock."""
+    """Tracks the messages with ids that a client receives. The caller holds the lock of the `Lifecycle`."""
 
     def __init__(self) -> None:
         # Maps ids to fingerprints. The id alone does not identify a message: a server that starts again

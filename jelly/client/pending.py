@@ -34,7 +34,7 @@ Failures = list[tuple[Request[Any], RequestError]]
 
 
 class PendingRequests:
-    """The requests of one client that have no response yet. The caller holds the manager's lock."""
+    """The requests of one client that have no response yet. The caller holds the lock of the `Lifecycle`."""
 
     def __init__(self) -> None:
         self.queued: deque[Request[Any]] = deque()  # to be sent, in this order

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jelly.client.acks import AckTracker
+from jelly.client.lifecycle import FOREVER
 from jelly.client.pending import PendingRequests
 from jelly.client.poller import READ
 from jelly.client.requests import Request, timed_out
@@ -28,12 +29,11 @@ WINDOW = 128
 """At most this many requests are in flight, at a server that takes more than one at once."""
 CLASSIC_GAP = 0.1
 """Seconds between a heartbeat and the next request, at a server that stalls when both arrive in one read."""
-FOREVER = float("inf")
 HEARTBEAT = encode_request(Type.HEARTBEAT, {})
 
 
 class Pipeline:
-    """The requests and acknowledgements of one client. The caller holds the manager's lock."""
+    """The requests and acknowledgements of one client. The caller holds the lock of the `Lifecycle`."""
 
     def __init__(
         self, lock: threading.Condition, wake: Callable[[], None], request_timeout: float, heartbeat: float
@@ -53,6 +53,8 @@ class Pipeline:
         """The features that the server granted last; None if it does not know features."""
         self.is_reading = True
         """Whether the network thread waits for frames. If not, it waits for other events only."""
+        self.is_handling_frames = False
+        """Whether the network thread is handling frames, from which callbacks may still come."""
         self._window = 1
         self._send_not_before = 0.0  # requests must wait until this monotonic time
         self._wakes_at = 0.0  # when the network thread wakes up by itself
