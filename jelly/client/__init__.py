@@ -2,8 +2,8 @@
 
     client_api.py          what an application uses: operations, results, events
     connection_manager.py  what is behind the operations: login, requests, close
-    network_thread.py      the thread that reads: responses, notices, lost connections, reconnecting
-    pipeline.py            the current connection: sends requests, pairs responses, acknowledges messages
+    network_thread.py      the thread that reads: responses, notices, reconnecting
+    pipeline.py            the current connection: sends requests, pairs responses, acknowledges
     lifecycle.py           the state, the phase of the close, and the lock of one client
     handshake.py           how a connection begins: the first request and its response
     pending.py             the requests without a response, over any number of connections
@@ -14,6 +14,6 @@
     callbacks.py           the thread that runs the application's code
     states.py              the states, and when to reconnect
 
-Imports go downwards only, and on to the codec, the messages, the errors, `tcp.py` and `wakeup.py`. The
-client uses nothing else of the server.
+Imports go downwards only, and on to the codec, the messages, the errors, `tcp.py` and `wakeup.py`.
+The client uses nothing else of the server.
 """

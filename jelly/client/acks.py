@@ -1,25 +1,31 @@
-"""Each message once: drops duplicates and decides when to acknowledge. No socket, no thread, no clock.
+"""Each message once: drops duplicates and decides when to acknowledge.
+
+No socket, no thread, no clock.
 
 With the feature "ack" the ids of messages grow, and acknowledgements are *cumulative*: one covers
-every message up to its id. The server sends unacknowledged messages again on the next connection. It
-accepts an acknowledgement only for an id that it has sent on the same connection.
+every message up to its id. The server sends unacknowledged messages again on the next connection.
+It accepts an acknowledgement only for an id that it has sent on the same connection.
 """
 
 from collections import OrderedDict
 
 ACK_COUNT, ACK_SECONDS = 32, 0.1
-"""At most this many delivered messages, or this many seconds, until an acknowledgement is sent while
-more messages wait for the application."""
+"""At most this many delivered messages, or this many seconds, until an acknowledgement is sent
+while more messages wait for the application."""
 MAX_RECENT = 4096
-"""At most this many messages are remembered for dropping duplicates. A server leaves fewer unacknowledged."""
+"""At most this many messages are remembered for dropping duplicates. A server leaves fewer
+unacknowledged."""
 
 
 class AckTracker:
-    """Tracks the messages with ids that a client receives. The caller holds the lock of the `Lifecycle`."""
+    """Tracks the messages with ids that a client receives.
+
+    The caller holds the lock of the `Lifecycle`.
+    """
 
     def __init__(self) -> None:
-        # Maps ids to fingerprints. The id alone does not identify a message: a server that starts again
-        # with an empty database gives the same ids to other messages.
+        # Maps ids to fingerprints. The id alone does not identify a message: a server that starts
+        # again with an empty database gives the same ids to other messages.
         self._recent: OrderedDict[int, int] = OrderedDict()
         self._waiting: set[int] = set()  # not delivered to the application yet
         self._delivered = 0  # the last id that was delivered and was received on this connection
@@ -46,7 +52,10 @@ class AckTracker:
         return True
 
     def delivered(self, id: int, now: float) -> int | None:
-        """Note that the application has processed a message; return the id to acknowledge now, if any."""
+        """Note that the application has processed a message.
+
+        Returns the id to acknowledge now, if any.
+        """
         self._waiting.discard(id)
         self._count += 1
         if id <= self._received:  # otherwise the server must send it on this connection first
@@ -61,7 +70,10 @@ class AckTracker:
         return self._acknowledge(self._delivered)
 
     def ack_duplicates(self) -> int | None:
-        """Return the id to acknowledge because of dropped duplicates, if any. The next call returns None."""
+        """Return the id to acknowledge because of dropped duplicates, if any.
+
+        The next call returns None.
+        """
         id, self._duplicate = self._duplicate, 0
         return self._acknowledge(id)
 

@@ -1,4 +1,4 @@
-"""The one thread that runs the application's code: methods of the receiver and listeners of futures.
+"""The thread that runs the application's code: methods of the receiver, listeners of futures.
 
 It is not the thread that reads from the network. So a callback may wait for a response, and a slow
 callback delays only the callbacks behind it.
@@ -36,7 +36,10 @@ class CallbackThread:
         self._has_ended = False  # there is no thread, and never will be
 
     def submit(self, call: Callable[[], None]) -> None:
-        """Queue a function. After `shutdown`, when the thread has ended, run it in the caller's thread."""
+        """Queue a function.
+
+        After `shutdown`, when the thread has ended, run it in the caller's thread.
+        """
         with self._condition:
             has_ended = self._has_ended
             if not has_ended:
@@ -48,7 +51,10 @@ class CallbackThread:
             _run_safely(call)
 
     def start(self) -> None:
-        """Start the thread if it is not running. Raises RuntimeError if the system cannot start one."""
+        """Start the thread if it is not running.
+
+        Raises RuntimeError if the system cannot start one.
+        """
         with self._condition:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="jelly-client-callbacks", daemon=True)
@@ -66,9 +72,10 @@ class CallbackThread:
         return threading.current_thread() is self._thread
 
     def wait_until_idle(self, deadline: float) -> bool:
-        """Wait until no call waits or runs, at most until a monotonic time; return whether that is so.
+        """Wait until no call waits or runs, at most until a monotonic time.
 
-        Returns True at once if there is no thread; `shutdown` runs the calls that wait then.
+        Returns whether that is so; True at once if there is no thread; `shutdown` runs the calls
+        that wait then.
         """
         with self._condition:
             return self._condition.wait_for(
@@ -112,7 +119,10 @@ class CallbackThread:
 
 
 class RequestFuture(Future[T]):
-    """The future of a request. Its listeners run on the callback thread, whichever thread ends it."""
+    """The future of a request.
+
+    Its listeners run on the callback thread, whichever thread ends it.
+    """
 
     def __init__(self, callbacks: CallbackThread) -> None:
         super().__init__()

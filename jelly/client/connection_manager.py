@@ -1,11 +1,11 @@
 """What is behind the operations of a `JellyClient`: login, requests, close.
 
-**Threads.** Each login starts a network thread (`network_thread.py`), which lives until the client is
-offline again. Requests are sent by the threads that make them, at once where that is allowed
+**Threads.** Each login starts a network thread (`network_thread.py`), which lives until the client
+is offline again. Requests are sent by the threads that make them, at once where that is allowed
 (`pipeline.py`). The application's code runs on a third thread (`callbacks.py`).
 
-**Exactly once, while the program runs.** Messages with ids are acknowledged when the application has
-processed them, and duplicates are dropped (`acks.py`). Messages that had no response when the
+**Exactly once, while the program runs.** Messages with ids are acknowledged when the application
+has processed them, and duplicates are dropped (`acks.py`). Messages that had no response when the
 connection was lost are sent again with the same idempotency key (`pending.py`).
 """
 
@@ -28,7 +28,8 @@ from jelly.errors import ConnectionLost, ErrorCode, RequestError, RequestRejecte
 from jelly.messages import MESSAGES
 
 MAX_QUEUED = 1000
-"""At most this many requests wait to be sent. A thread that makes another one waits until there is room."""
+"""At most this many requests wait to be sent. A thread that makes another one waits until there is
+room."""
 T = TypeVar("T")
 Values = Mapping[str, Any]
 
@@ -47,10 +48,11 @@ class ConnectionManager:
         on_notice: Callable[[int, Values], Callable[[], None]],
         on_change: Callable[[State, State, Reason, Exception | None], Callable[[], None]],
     ) -> None:
-        """`on_notice` and `on_change` return the function to call on the callback thread; they must not wait.
+        """Neither connect nor start a thread.
 
-        `policy`: None means not to reconnect. `heartbeat`: seconds without sending until a heartbeat is
-        sent. `max_body`: bytes that the body of a request may have.
+        `on_notice` and `on_change` return the function to call on the callback thread. They must
+        not wait. `policy`: None means not to reconnect. `heartbeat`: seconds without sending until
+        a heartbeat is sent. `max_body`: bytes that the body of a request may have.
         """
         self._endpoint, self._policy = endpoint, policy
         self._features, self._max_body = features, max_body
@@ -91,7 +93,7 @@ class ConnectionManager:
         return request.future
 
     def register(self, values: Values, decode: Decode[T]) -> RequestFuture[T]:
-        """Send a REGISTER on a connection of its own, because the server closes that connection afterwards."""
+        """Send a REGISTER on a connection of its own: the server closes it afterwards."""
         request = Request(Type.REGISTER, decode, RequestFuture[T](self._callbacks))
 
         def run(poller: Poller) -> None:
@@ -138,7 +140,10 @@ class ConnectionManager:
         return request.future
 
     def logout(self) -> RequestFuture[None]:
-        """Send LOGOUT, whose response is the end of the connection. While RECONNECTING: only stop trying."""
+        """Send LOGOUT, whose response is the end of the connection.
+
+        While RECONNECTING: only stop trying.
+        """
         with self._lock:
             if self._lifecycle.state is State.RECONNECTING and self._poller is not None:
                 self._poller.stop()
@@ -147,11 +152,11 @@ class ConnectionManager:
             return self.request(Type.LOGOUT, {"token": self._lifecycle.token}, lambda _: None)
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait until the client is OFFLINE or CLOSED, at most `timeout` seconds; return whether it is."""
+        """Wait until the client is OFFLINE or CLOSED; return whether it is."""
         return self._lifecycle.wait_until_offline(timeout)
 
     def wait_until_online(self, timeout: float | None) -> bool:
-        """Wait while a login or a reconnect is under way, at most `timeout` seconds; return whether it is ONLINE."""
+        """Wait while a login or a reconnect is under way; return whether the client is ONLINE."""
         return self._lifecycle.wait_until_online(timeout)
 
     def close(self, timeout: float) -> None:
@@ -180,14 +185,18 @@ class ConnectionManager:
             thread.join(max(1.0, deadline - time.monotonic()))
         with self._lock:
             self._lifecycle.set_state(State.CLOSED, Reason.CLOSED)
-        # Requests that failed just now have listeners to call. A slow callback has had its time already.
+        # Requests that failed just now have listeners to call. A slow callback has had its time
+        # already.
         self._callbacks.shutdown(deadline if has_slow_callback else max(deadline, time.monotonic() + 1.0))
         with self._lock:
             self._lifecycle.phase = Phase.CLOSED
             self._lock.notify_all()
 
     def _wait_until_idle(self, deadline: float) -> bool:
-        """Wait for the responses, then for the callbacks; return whether the callbacks made no more requests."""
+        """Wait for the responses, then for the callbacks.
+
+        Returns whether the callbacks made no more requests.
+        """
         with self._lock:
             self._lock.wait_for(lambda: not self._has_open_requests(), max(0.0, deadline - time.monotonic()))
         is_idle = self._callbacks.is_current_thread or self._callbacks.wait_until_idle(deadline)
@@ -228,7 +237,10 @@ class ConnectionManager:
         )
 
     def _start(self, name: str, target: Callable[[Poller], None]) -> Poller:
-        """With the lock held: start a thread, and keep it in `_threads` until it ends. Raises ConnectionLost."""
+        """With the lock held: start a thread, and keep it in `_threads` until it ends.
+
+        Raises ConnectionLost.
+        """
         if not self._lifecycle.is_open:
             raise _closed()
 

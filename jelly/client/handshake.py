@@ -24,7 +24,7 @@ class Endpoint:
 
 
 class Handshake(NamedTuple):
-    """A new connection, the response to its first request, and the other frames that came with it."""
+    """A new connection, the response to its first request, and the frames that came with it."""
 
     stream: FrameStream
     response: Frame

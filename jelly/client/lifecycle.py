@@ -1,4 +1,4 @@
-"""Where one client is in its life: its state, the phase of its close, and the lock that guards both."""
+"""Where one client is in its life: its state, the phase of its close, and the lock for both."""
 
 import logging
 import threading
@@ -29,7 +29,8 @@ class Phase(Enum):
     OPEN = "open"
     """Everything is allowed."""
     CLOSING = "closing"
-    """Only callbacks may make requests; the client reads only while requests are in flight, and does not reconnect."""
+    """Only callbacks may make requests. The client reads only while requests are in flight, and
+    does not reconnect."""
     STOPPING = "stopping"
     """Nobody may make requests; the threads are told to end."""
     CLOSED = "closed"
@@ -38,9 +39,9 @@ class Phase(Enum):
 class Lifecycle:
     """The state and the phase of one client.
 
-    `lock` guards everything here, and the pipeline. Nobody waits while holding it (except in `wait_for`,
-    which releases it), and no code of the application runs under it; futures are ended without it.
-    Lock order: this lock, then those of `FrameStream`, `Poller` or `CallbackThread`.
+    `lock` guards everything here, and the pipeline. Nobody waits while holding it (except in
+    `wait_for`, which releases it), and no code of the application runs under it; futures are ended
+    without it. Lock order: this lock, then those of `FrameStream`, `Poller` or `CallbackThread`.
     """
 
     def __init__(
@@ -78,19 +79,26 @@ class Lifecycle:
         self.lock.notify_all()
 
     def wait_until_offline(self, timeout: float | None) -> bool:
-        """Wait until the state is OFFLINE or CLOSED, at most `timeout` seconds; return whether it is."""
+        """Wait until the state is OFFLINE or CLOSED, at most `timeout` seconds.
+
+        Returns whether it is.
+        """
         deadline = FOREVER if timeout is None else time.monotonic() + timeout
         with self.lock:
             while self.state not in (State.OFFLINE, State.CLOSED):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                # In slices: Python handles a Ctrl-C that comes just before the wait when the wait ends.
+                # In slices: Python handles a Ctrl-C that comes just before the wait when the wait
+                # ends.
                 self.lock.wait(min(left, WAIT_SLICE))
             return True
 
     def wait_until_online(self, timeout: float | None) -> bool:
-        """Wait while a login or a reconnect is under way, at most `timeout` seconds; return whether it is ONLINE."""
+        """Wait while a login or a reconnect is under way, at most `timeout` seconds.
+
+        Returns whether the state is ONLINE.
+        """
         with self.lock:
             self.lock.wait_for(lambda: self.state not in (State.CONNECTING, State.RECONNECTING), timeout)
             return self.state is State.ONLINE

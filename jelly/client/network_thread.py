@@ -1,7 +1,7 @@
 """The network thread: it runs one login, from the first connection until the client is offline.
 
-Only this thread reads. It pairs responses with requests, sends heartbeats, checks deadlines, and after
-a lost connection it reconnects with the token. `_deliver` alone runs on the callback thread.
+Only this thread reads. It pairs responses with requests, sends heartbeats, checks deadlines, and
+after a lost connection it reconnects with the token. `_deliver` alone runs on the callback thread.
 """
 
 import contextlib
@@ -26,15 +26,16 @@ from jelly.messages import MESSAGES, encode_request, parse_object
 log = logging.getLogger("jelly.client")
 
 STABLE_AFTER = 5.0
-"""Seconds after which a connection counts as stable. When it is lost later than that, the pauses of the
-policy start again from the first, which is 0."""
+"""Seconds after which a connection counts as stable. When it is lost later than that, the pauses of
+the policy start again from the first, which is 0."""
 QUICK_CLOSE, MAX_QUICK_CLOSES = 60.0, 4
-"""A server that grants no features does not say that another login has taken over: it only closes the
-connection. When it closes this many connections in a row, each within this many seconds, the client
-assumes that another program wants the account, too, and stops."""
+"""A server that grants no features does not say that another login has taken over: it only closes
+the connection. When it closes this many connections in a row, each within this many seconds, the
+client assumes that another program wants the account, too, and stops."""
 Values = Mapping[str, Any]
 Connection = tuple[FrameStream, list[Frame]]
-"""A connection on which the server has accepted the user, and the frames that came with the response."""
+"""A connection on which the server has accepted the user, and the frames that came with the
+response."""
 
 
 class NetworkThread:
@@ -156,7 +157,7 @@ class NetworkThread:
         self._lifecycle.set_state(State.ONLINE, reason)
 
     def _serve_connection(self, stream: FrameStream, early_frames: list[Frame], poller: Poller) -> Exception:
-        """Read, send what is due and watch the clock until the connection ends; return why it ended."""
+        """Read, send what is due and watch the clock; return why the connection ended."""
         try:
             self._handle_frames(early_frames)
             while True:
@@ -178,7 +179,10 @@ class NetworkThread:
             return error
 
     def _receive_the_rest(self, stream: FrameStream) -> None:
-        """Handle what the server sent before it closed: sending fails, but these frames can still be read."""
+        """Handle what the server sent before it closed.
+
+        Sending fails, but these frames can still be read. They may tell of a takeover.
+        """
         with contextlib.suppress(OSError, EOFError):
             while not self._lifecycle.is_stopping:
                 self._handle_frames(stream.receive())
@@ -231,7 +235,10 @@ class NetworkThread:
             self._callbacks.submit(lambda: self._deliver(id, call))
 
     def _connection_lost(self, stream: FrameStream, error: Exception, seems_taken_over: bool) -> bool:
-        """Change the state, and end the requests that cannot be sent again; return whether to reconnect."""
+        """Change the state, and end the requests that cannot be sent again.
+
+        Returns whether to reconnect.
+        """
         with self._lock:
             self._pipeline.stream = None
             self._pipeline.is_handling_frames = False
@@ -264,8 +271,8 @@ class NetworkThread:
     def _deliver(self, id: int, call: Callable[[], None]) -> None:
         """Let the application process a message with an id, then acknowledge it."""
         with self._lock:
-            # A client that is closing without a connection cannot acknowledge the message any more. The server
-            # keeps it and sends it after the next login.
+            # A client that is closing without a connection cannot acknowledge the message any more.
+            # The server keeps it and sends it after the next login.
             if not self._lifecycle.is_open and self._pipeline.stream is None:
                 return
         try:

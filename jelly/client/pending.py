@@ -1,10 +1,10 @@
-"""The requests that have no response yet, over any number of connections. No socket, no thread, no clock.
+"""The requests that have no response yet, over any number of connections.
 
-A request is first queued, then sent (it is *in flight*), then it gets its response. A message carries
-a `requestId` if the server supports one. It is an *idempotency key*: the server stores a message with
-this id once, however often it arrives. So messages that were in flight when the connection was lost
-are sent again on the next one, in their old order and before anything newer. Other requests are not
-sent again, because the server could do them twice.
+No socket, no thread, no clock. A request is first queued, then sent (it is *in flight*), then it
+gets its response. A message carries a `requestId` if the server supports one. It is an *idempotency
+key*: the server stores a message with this id once, however often it arrives. So messages that were
+in flight when the connection was lost are sent again on the next one, in their old order and before
+anything newer. Other requests are not sent again, because the server could do them twice.
 """
 
 import itertools
@@ -18,14 +18,14 @@ from jelly.codec import Type
 from jelly.errors import ConnectionLost, RequestError, RequestTimeout
 
 MAX_CONNECTION_LOSSES = 10
-"""At most this many connections may be lost while a message is in flight: it may be what breaks them."""
+"""At most this many connections may be lost while a message is in flight: it may be the cause."""
 MAX_TIMEOUTS = 2
 """At most this many times a message may get no response in time."""
 FIRST_BACKOFF, MAX_BACKOFF = 0.1, 2.0
-"""Seconds until a resent message is sent again that the server was too busy for: doubled each time,
-from the first value up to the second."""
+"""Seconds until a resend is retried after the server was too busy: doubled each time, from the
+first value up to the second."""
 MAX_RETRIES = 10
-"""At most this many times a resent message is sent again because the server was too busy."""
+"""At most this many times a resend is retried because the server was too busy."""
 
 NOT_SENT = "The connection was lost before this was sent. Send it again when the client is online."
 
@@ -34,7 +34,10 @@ Failures = list[tuple[Request[Any], RequestError]]
 
 
 class PendingRequests:
-    """The requests of one client that have no response yet. The caller holds the lock of the `Lifecycle`."""
+    """The requests of one client that have no response yet.
+
+    The caller holds the lock of the `Lifecycle`.
+    """
 
     def __init__(self) -> None:
         self.queued: deque[Request[Any]] = deque()  # to be sent, in this order
@@ -75,7 +78,7 @@ class PendingRequests:
         self.in_flight.append(request)
 
     def match_response(self, type: int) -> Request[Any] | None:
-        """Take out the request that a response of this type belongs to: the oldest of this type in flight."""
+        """Take out the oldest request of this type in flight: the response belongs to it."""
         for request in self.in_flight:
             if request.type == type:
                 self.in_flight.remove(request)
@@ -85,7 +88,8 @@ class PendingRequests:
     def retry_later(self, request: Request[Any]) -> float | None:
         """Queue a resend again that the server was too busy for.
 
-        Returns the seconds to wait before it may be sent; None after MAX_RETRIES (then it is not queued).
+        Returns the seconds to wait before it may be sent; None after MAX_RETRIES (then it is not
+        queued).
         """
         if request.retries >= MAX_RETRIES:
             return None
@@ -95,7 +99,7 @@ class PendingRequests:
         return backoff
 
     def connection_lost(self, cause: Exception, sentence: str, will_reconnect: bool) -> Failures:
-        """Keep the messages that can be sent again, if there will be another connection; return the rest."""
+        """Keep the messages that can be sent again on the next connection; return the rest."""
         failures: Failures = []
         for request in self.in_flight:
             error: RequestError = ConnectionLost(sentence, sent=True)

@@ -1,4 +1,4 @@
-"""What a client does on its current connection: it sends requests, pairs responses and acknowledges messages.
+"""What a client does on its current connection: sends requests, pairs responses, acknowledges.
 
 **Pairing.** The protocol has no request ids in responses. A response belongs to the oldest request
 of its type in flight. A response that came after its request had timed out would be paired with a
@@ -6,8 +6,8 @@ later request. That is why a timeout ends the connection.
 
 **Two kinds of servers.** A server that grants features takes any number of requests at once, so the
 client *pipelines* up to WINDOW of them. A server that grants none may be the original one. That one
-stalls for ever when two frames arrive in one read, and it answers overlapping requests in any order.
-So the client keeps one request in flight there, and sends nothing within CLASSIC_GAP after a
+stalls for ever when two frames arrive in one read, and it answers overlapping requests in any
+order. So the client keeps one request in flight there, and sends nothing within CLASSIC_GAP after a
 heartbeat.
 """
 
@@ -28,20 +28,23 @@ from jelly.messages import encode_request
 WINDOW = 128
 """At most this many requests are in flight, at a server that takes more than one at once."""
 CLASSIC_GAP = 0.1
-"""Seconds between a heartbeat and the next request, at a server that stalls when both arrive in one read."""
+"""Seconds between a heartbeat and the next request, at a server that may be the original one."""
 HEARTBEAT = encode_request(Type.HEARTBEAT, {})
 
 
 class Pipeline:
-    """The requests and acknowledgements of one client. The caller holds the lock of the `Lifecycle`."""
+    """The requests and acknowledgements of one client.
+
+    The caller holds the lock of the `Lifecycle`.
+    """
 
     def __init__(
         self, lock: threading.Condition, wake: Callable[[], None], request_timeout: float, heartbeat: float
     ) -> None:
         """`lock` is notified when requests leave the queue. `wake` wakes the network thread.
 
-        `request_timeout`: seconds until a response must arrive. `heartbeat`: at most this many seconds
-        without sending.
+        `request_timeout`: seconds until a response must arrive. `heartbeat`: at most this many
+        seconds without sending.
         """
         self._lock, self._wake = lock, wake
         self._request_timeout, self._heartbeat = request_timeout, heartbeat
@@ -65,7 +68,8 @@ class Pipeline:
         self._window = 1 if features is None else WINDOW
         self._send_not_before = 0.0
         if features is None:
-            # The original server keeps a user online for ever if the connection ends before its first heartbeat.
+            # The original server keeps a user online for ever if the connection ends before its
+            # first heartbeat.
             self._send_heartbeat(stream, time.monotonic())
         self.acks.connected()
 
@@ -94,7 +98,10 @@ class Pipeline:
         return (READ if self.is_reading else 0) | stream.events, self._wakes_at
 
     def do_due_work(self, stream: FrameStream) -> None:
-        """Send what is due: a heartbeat, queued requests. Raises RequestTimeout if a response is overdue."""
+        """Send what is due: a heartbeat, queued requests.
+
+        Raises RequestTimeout if a response is overdue.
+        """
         now = time.monotonic()
         in_flight = self.pending.in_flight
         if in_flight and in_flight[0].deadline <= now:
@@ -104,7 +111,10 @@ class Pipeline:
         self._send_queued(now)
 
     def retry_later(self, request: Request[Any]) -> bool:
-        """Queue a resend again that the server was too busy for; return False if that was too often."""
+        """Queue a resend again that the server was too busy for.
+
+        Returns False, and queues nothing, if that happened too often.
+        """
         backoff = self.pending.retry_later(request)
         if backoff is None:
             return False
@@ -136,13 +146,15 @@ class Pipeline:
         frames = []
         while pending.can_send(self._window):
             request = pending.queued.popleft()
-            # The future of a resend is running already; a new request may have been cancelled in the queue.
+            # The future of a resend is running already; a new request may have been cancelled in
+            # the queue.
             if request.sends or request.future.set_running_or_notify_cancel():
                 pending.mark_sent(request, now + self._request_timeout)
                 frames.append(request.frame)
         if frames:
             stream.send(b"".join(frames))
             self._lock.notify_all()
-            # The network thread may be waiting without these: bytes to flush, frames to read, an earlier deadline.
+            # The network thread may be waiting without these: bytes to flush, frames to read, an
+            # earlier deadline.
             if stream.events or not self.is_reading or pending.in_flight[0].deadline < self._wakes_at:
                 self._wake()

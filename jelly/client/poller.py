@@ -1,4 +1,4 @@
-"""The one place where a thread of the client waits: for a socket, for a time, for another thread."""
+"""Where a thread of the client waits: for a socket, for a time, for another thread."""
 
 import selectors
 import socket
@@ -35,7 +35,10 @@ class Poller:
         self._wakeup.wake()
 
     def stop(self) -> None:
-        """Make `wait` raise Stopped, now and later. Any thread may call this, also after `close`."""
+        """Make `wait` raise Stopped, now and later.
+
+        Any thread may call this, also after `close`.
+        """
         self.is_stopped = True
         self.wake()
 

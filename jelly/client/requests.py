@@ -21,7 +21,8 @@ from jelly.messages import encode_request, parse_object
 
 T = TypeVar("T")
 Decode = Callable[[dict[str, Any]], T]
-"""Makes a result of the values in a SUCCESS. Raises LookupError, TypeError or ValueError if it cannot."""
+"""Makes a result of the values in a SUCCESS; raises LookupError, TypeError, ValueError if it
+cannot."""
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +36,7 @@ class Request(Generic[T]):
     request_id: str | None = None
     """The idempotency key of a message; None if the request must not be sent twice."""
     deadline: float = float("inf")
-    """The monotonic time until which the response must arrive; counts from when the request is sent."""
+    """The monotonic time until which the response must arrive."""
     # `PendingRequests` counts these:
     number: int = 0
     """Its place in the order."""
@@ -61,16 +62,21 @@ class Request(Generic[T]):
             self.future.set_result(result)
 
     def fail(self, error: RequestError) -> None:
-        """End the future without a response. A future that was cancelled before it was sent stays cancelled."""
+        """End the future without a response.
+
+        A future that was cancelled before it was sent stays cancelled.
+        """
         if self.future.running() or self.future.set_running_or_notify_cancel():
-            # The traceback refers to this frame, and so to the future: only the garbage collector could free both.
+            # The traceback refers to this frame, and so to the future: only the garbage collector
+            # could free both.
             self.future.set_exception(error.with_traceback(None))
 
 
 def decode_response(frame: Frame, decode: Decode[T]) -> T:
     """Return the result in a SUCCESS.
 
-    Raises the RequestError that another response stands for; ServerFailed if the response cannot be read.
+    Raises the RequestError that another response stands for; ServerFailed if the response cannot be
+    read.
     """
     try:
         values = parse_object(frame.body) if frame.body else {}
@@ -85,8 +91,8 @@ def decode_response(frame: Frame, decode: Decode[T]) -> T:
 def encode(type: int, values: Mapping[str, Any], max_body: int) -> bytes:
     """Return the frame of a request.
 
-    Raises RequestRejected if the body cannot be encoded or has more than `max_body` bytes: the server
-    would refuse the request, or even close the connection.
+    Raises RequestRejected if the body cannot be encoded or has more than `max_body` bytes: the
+    server would refuse the request, or even close the connection.
     """
     try:
         frame = encode_request(type, values)

@@ -21,7 +21,10 @@ MAX_BODY = 64 * 1024 * 1024
 
 
 class FrameStream:
-    """An open connection. Any thread may call `send`; only the thread that reads calls `receive`."""
+    """An open connection.
+
+    Any thread may call `send`; only the thread that reads calls `receive`.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -79,7 +82,10 @@ class FrameStream:
         return frames
 
     def close(self) -> None:
-        """Close the socket. TCP tells the server about an error if received bytes are still unread."""
+        """Close the socket.
+
+        TCP tells the server about an error if received bytes are still unread.
+        """
         with self._lock:
             self.sock.close()
 
