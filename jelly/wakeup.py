@@ -1,4 +1,4 @@
-"""A wake-up pipe: lets any thread wake a thread that waits in a selector (the *self-pipe trick*)."""
+"""A wake-up pipe: any thread can wake a thread that waits in a selector (the *self-pipe trick*)."""
 
 import contextlib
 import socket

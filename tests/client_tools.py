@@ -46,7 +46,7 @@ from client_api import (
     SystemEvent,
 )
 from faults.proxy import Proxy
-from jelly.client import conversation
+from jelly.client import pipeline
 
 ACK, SYSTEM = 0x24, 0x25
 Event = MessageEvent | GroupMessageEvent | SystemEvent | ConnectionEvent
@@ -291,7 +291,7 @@ def service(
 ) -> Iterator[Service]:
     """Jelly, Jelly as a classic client knows it, and the stand-in of the original; with alice, bob and carol."""
     if request.param == "jelly-classic":  # whose decoder does not need that its clients pause after a heartbeat
-        monkeypatch.setattr(conversation, "CLASSIC_GAP", 0.01)
+        monkeypatch.setattr(pipeline, "CLASSIC_GAP", 0.01)
     with contextlib.ExitStack() as stack:
         original = stack.enter_context(OriginalServer()) if request.param == "original" else None
         port = original.port if original is not None else start_server(classic_gap=1).port

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from overseer import TRIGGERS, Overseer, Sent
 
-from jelly.client.inbox import Inbox
+from jelly.client.acks import AckTracker
 from jelly.codec import HEADER, Decoder, Frame, Sign, Status, Type, encode
 from jelly.connection import Connection
 from jelly.dao import Dao
@@ -421,7 +421,7 @@ class SimulatedServer:
 
 
 class Device:
-    """One client of one user: the real inbox, and around it what a client does, as the protocol advises."""
+    """One client of one user: the real AckTracker, and around it what a client does, as the protocol advises."""
 
     def __init__(self, world: Any, user: str, name: str, is_modern: bool, token: int, window: int) -> None:
         self._world = world
@@ -441,7 +441,7 @@ class Device:
 
     def starts(self) -> None:
         """The program begins, with an empty memory."""
-        self.inbox = Inbox()
+        self.acks = AckTracker()
         self.log: set[int] = set()
         self.last_id = 0
         self.callbacks: deque[tuple[int, str]] = deque()
@@ -513,7 +513,7 @@ class Device:
                 self._settles(frame)
             else:
                 self._notes(frame, id)
-        self.acknowledges(self.inbox.repeated())
+        self.acknowledges(self.acks.ack_duplicates())
         self.pump()
 
     def _settles(self, frame: Frame) -> None:
@@ -522,7 +522,7 @@ class Device:
         if type == Type.RECONNECT:
             self.is_online = frame.status == Status.SUCCESS
             if self.is_online:
-                self.inbox.begin()
+                self.acks.connected()
         elif sent in self._outgoing and (
             sent.request_id is None or frame.status in (Status.SUCCESS, Status.REQUEST_ERROR)
         ):
@@ -535,7 +535,7 @@ class Device:
         elif not self.is_modern:
             self._world.overseer.arrived(self.user, values["content"], id)
             self.kernel.append(values["content"])
-        elif frame.type in MESSAGES and self.inbox.is_new(values["id"], hash(frame.body)):
+        elif frame.type in MESSAGES and self.acks.is_new(values["id"], hash(frame.body)):
             self.callbacks.append((values["id"], values["content"]))
 
     def hands_over(self) -> None:
@@ -546,7 +546,7 @@ class Device:
             id, content = self.callbacks.popleft()
             self._world.say("{} hands over {} {}", self, id, content)
             self._world.overseer.handed_over(self, content, id)
-            self.acknowledges(self.inbox.handed_over(id, self._world.clock()))
+            self.acknowledges(self.acks.delivered(id, self._world.clock()))
 
     def acknowledges(self, upto: int | None) -> None:
         if upto is not None and self.wire is not None and self.is_online:

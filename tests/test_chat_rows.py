@@ -136,7 +136,7 @@ def test_the_bar() -> None:
     chat.model[Peer("dave")].draft = "dear"
     assert texts_of([status_bar(chat.session, 80, 0)]) == [" alice │ connected │ 1:#team(1) [2:bob] 3:dave✎"]
     assert texts_of([status_bar(chat.session, 80, 7)])[0].endswith("↓ more below")
-    chat.connection(State.RECONNECTING, Reason.LINE_CUT)
+    chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST)
     (text,) = texts_of([status_bar(chat.session, 80, 0)])
     assert text.startswith(" alice │ not connected since 14:03, trying again │ 1:#team(1)")
 

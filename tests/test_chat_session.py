@@ -158,7 +158,7 @@ def test_connection_status() -> None:
     """The bar shows the state of the connection, and since when."""
     chat = Chat()
     assert chat.session.connection_status() == "connected"
-    chat.connection(State.RECONNECTING, Reason.LINE_CUT)
+    chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST)
     assert chat.session.connection_status() == "not connected since 14:03, trying again"
     chat.connection(State.OFFLINE, Reason.TAKEN_OVER)
     assert chat.session.connection_status() == "ended: logged in elsewhere; /connect"
@@ -172,7 +172,7 @@ def test_a_reconnect() -> None:
     """The chat says that it has reconnected, and how many messages are undelivered."""
     chat = Chat()
     chat.session.open(Peer("bob"))
-    chat.connection(State.RECONNECTING, Reason.LINE_CUT)
+    chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST)
     chat.session.send(chat.model.current, "hello")
     chat.client.refuse(ConnectionLost("", sent=False))
     chat.connection(State.ONLINE, Reason.RECONNECTED)

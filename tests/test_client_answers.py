@@ -212,7 +212,7 @@ def test_a_response_that_nobody_asked_for(
     profile = alice.own_profile()
     peer.send(PROFILE)
     assert result(profile) == Profile("alice")
-    assert "dropped a response of type 0x17 that nobody asked for" in caplog.text
+    assert "dropped a response of type 0x17 for which no request is pending" in caplog.text
     assert "dropped a frame with the sign 0x01" in caplog.text
 
 

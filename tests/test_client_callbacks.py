@@ -35,7 +35,7 @@ from client_api import (
     RequestRejected,
     State,
 )
-from jelly.client.callbacks import HIGH_MARK, Callbacks
+from jelly.client.callbacks import HIGH_MARK, CallbackThread
 
 PROFILE = response(OWN_PROFILE, username="alice")
 
@@ -214,7 +214,7 @@ def test_while_an_answer_is_awaited_it_is_read_on(new_client: NewClient, script:
     alice = new_client(script.port, asking, heartbeat=20)
     peer = script.log_in(alice)
     peer.send(b"".join(message(str(number)) for number in range(2 * HIGH_MARK)))
-    wait_until(lambda: alice._conversation._callbacks.is_full)
+    wait_until(lambda: alice._manager._callbacks.is_full)
     full.set()
     peer.receive_request(OWN_PROFILE)
     peer.send(b"".join(message(str(number)) for number in range(2 * HIGH_MARK, 6 * HIGH_MARK)) + PROFILE)
@@ -229,7 +229,7 @@ def test_a_cut_while_nothing_is_read(new_client: NewClient, script: ScriptedServ
     peer = script.log_in(alice)
     peer.send(b"".join(message(str(number)) for number in range(2 * HIGH_MARK)))
     peer.close()
-    wait_until(lambda: alice._conversation._callbacks.is_full)
+    wait_until(lambda: alice._manager._callbacks.is_full)
     blocked.go.set()
     assert blocked.contents(2 * HIGH_MARK) == [str(number) for number in range(2 * HIGH_MARK)]
     blocked.wait_for_state(State.OFFLINE)
@@ -241,7 +241,7 @@ def test_a_takeover_is_learnt_of_although_nothing_is_read(new_client: NewClient,
     alice = new_client(script.port, blocked, heartbeat=0.05)
     peer = script.log_in(alice)
     peer.send(message("x") * (HIGH_MARK + 100))  # no more than the client takes, or the reset would lose the rest
-    wait_until(lambda: not alice._conversation._is_listening)
+    wait_until(lambda: not alice._manager._pipeline.is_reading)
     peer.notify(SYSTEM, event="taken_over")
     peer.close()
     assert alice.wait(10)
@@ -439,8 +439,8 @@ def test_as_completed(alice: JellyClient, script: ScriptedServer) -> None:
 
 def test_the_thread_is_started_by_the_first_call() -> None:
     """And ended by `finish`, after what waited; without a call there never is one."""
-    callbacks = Callbacks(on_room=lambda: None)
-    callbacks.finish(0)
+    callbacks = CallbackThread(on_room=lambda: None)
+    callbacks.shutdown(0)
     called: list[str] = []
     callbacks.submit(lambda: called.append(threading.current_thread().name))
     assert called == [threading.current_thread().name]
@@ -449,14 +449,14 @@ def test_the_thread_is_started_by_the_first_call() -> None:
 def test_room_is_told_once() -> None:
     """When a full queue has room again, that is said once, not with each call."""
     told: list[int] = []
-    callbacks = Callbacks(on_room=lambda: told.append(1))
+    callbacks = CallbackThread(on_room=lambda: told.append(1))
     go = threading.Event()
     callbacks.submit(functools.partial(wait_until, go.is_set))
     for _ in range(HIGH_MARK + 5):
         callbacks.submit(lambda: None)
     assert callbacks.is_full
     go.set()
-    callbacks.finish(time.monotonic() + 10)
+    callbacks.shutdown(time.monotonic() + 10)
     assert told == [1]
 
 

@@ -25,7 +25,7 @@ from client_tools import (
 from wire import OWN_PROFILE, REGISTER, wait_until
 
 from client_api import ConnectionLost, JellyClient, MessageEvent, Profile, ReconnectPolicy, Sent, State
-from jelly.client.conversation import Conversation
+from jelly.client.connection_manager import ConnectionManager
 from jelly.client.requests import Request
 from jelly.codec import Frame
 
@@ -66,7 +66,7 @@ def start_close(client: JellyClient, timeout: float = 10.0) -> threading.Thread:
     """Close in a thread; return when it has begun."""
     thread = threading.Thread(target=client.close, args=[timeout])
     thread.start()
-    wait_until(lambda: client._conversation._is_closing)
+    wait_until(lambda: not client._manager._lifecycle.is_open)
     return thread
 
 
@@ -86,7 +86,7 @@ def test_it_waits_for_answers(alice: JellyClient, script: ScriptedServer, featur
     profiles = [alice.own_profile() for _ in range(3)]
     closer = start_close(alice)
     late = error(alice.own_profile())
-    assert (type(late), late.sent, str(late)) == (ConnectionLost, False, "The client is closed.")
+    assert (type(late), late.sent, str(late)) == (ConnectionLost, False, "The client is closed: make a new one.")
     for _ in profiles:
         peer.receive_request(OWN_PROFILE)
         peer.send(PROFILE)
@@ -124,19 +124,19 @@ def test_a_listener_that_asks_again(
 ) -> None:
     """An answer that has come and whose listener was not called yet counts as open."""
     looked = threading.Event()
-    is_idle, finish = Conversation._wait_until_idle, Request.finish
+    is_idle, complete = ConnectionManager._wait_until_idle, Request.complete
 
-    def look(conversation: Conversation, deadline: float) -> bool:
-        found = is_idle(conversation, deadline)
+    def look(manager: ConnectionManager, deadline: float) -> bool:
+        found = is_idle(manager, deadline)
         looked.set()
         return found
 
-    def finish_late(ask: Request[Any], frame: Frame) -> None:
+    def complete_late(request: Request[Any], frame: Frame) -> None:
         looked.wait(0.2)  # it is not to come before the listener has
-        finish(ask, frame)
+        complete(request, frame)
 
-    monkeypatch.setattr(Conversation, "_wait_until_idle", look)
-    monkeypatch.setattr(Request, "finish", finish_late)
+    monkeypatch.setattr(ConnectionManager, "_wait_until_idle", look)
+    monkeypatch.setattr(Request, "complete", complete_late)
     peer = script.log_in(alice)
     again: list[Future[Profile]] = []
     alice.own_profile().add_done_callback(lambda _: again.append(alice.own_profile()))
@@ -161,7 +161,7 @@ def test_it_waits_no_longer_than_it_is_told(alice: JellyClient, script: Scripted
     alice.close(timeout=0.2)
     assert 0.2 <= time.monotonic() - start < PROMPT
     assert failures == [True, False]
-    assert str(error(sent)) == "The connection ended before there was an answer: the client was closed."
+    assert str(error(sent)) == "The connection was lost before there was a response: the client was closed."
     assert_nothing_runs()
 
 

@@ -18,7 +18,7 @@ from test_client_callbacks import Blocked
 from wire import HEARTBEAT, OWN_PROFILE, Reply, wait_until
 
 from client_api import JellyClient, MessageEvent, Receiver, State
-from jelly.client.inbox import ACK_COUNT, ACK_SECONDS, MAX_RECENT, Inbox
+from jelly.client.acks import ACK_COUNT, ACK_SECONDS, MAX_RECENT, AckTracker
 
 
 def acknowledged(reply: Reply) -> Any:
@@ -284,79 +284,79 @@ def test_a_classic_line_has_heartbeats_only(alice: JellyClient, script: Scripted
     assert peer.is_silent()
 
 
-# --- the inbox ----------------------------------------------------------------------------------------------
+# --- the tracker --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def inbox() -> Inbox:
-    inbox = Inbox()
-    inbox.begin()
-    return inbox
+def acks() -> AckTracker:
+    acks = AckTracker()
+    acks.connected()
+    return acks
 
 
-def came(inbox: Inbox, *ids: int) -> list[bool]:
-    return [inbox.is_new(id, id * 7) for id in ids]
+def came(acks: AckTracker, *ids: int) -> list[bool]:
+    return [acks.is_new(id, id * 7) for id in ids]
 
 
-def test_inbox_knows_what_came_before(inbox: Inbox) -> None:
+def test_tracker_knows_what_came_before(acks: AckTracker) -> None:
     """An id with the same contents is new once."""
-    assert came(inbox, 1, 2, 1, 2, 3) == [True, True, False, False, True]
-    assert inbox.is_new(3, 0)
+    assert came(acks, 1, 2, 1, 2, 3) == [True, True, False, False, True]
+    assert acks.is_new(3, 0)
 
 
-def test_inbox_acknowledges_the_last_one_at_once(inbox: Inbox) -> None:
+def test_tracker_acknowledges_the_last_one_at_once(acks: AckTracker) -> None:
     """And what comes one by one, each at once."""
     for id in (1, 2, 3):
-        came(inbox, id)
-        assert inbox.handed_over(id, 100.0) == id
+        came(acks, id)
+        assert acks.delivered(id, 100.0) == id
 
 
-def test_inbox_acknowledges_in_batches(inbox: Inbox) -> None:
+def test_tracker_acknowledges_in_batches(acks: AckTracker) -> None:
     """While more waits: each `ACK_COUNT` messages, or when `ACK_SECONDS` have passed."""
-    came(inbox, *range(1, 100))
-    given = [inbox.handed_over(id, 0.0) for id in range(1, 70)]
+    came(acks, *range(1, 100))
+    given = [acks.delivered(id, 0.0) for id in range(1, 70)]
     assert [id for id in given if id] == [ACK_COUNT, 2 * ACK_COUNT]
-    assert inbox.handed_over(70, ACK_SECONDS) == 70
-    assert inbox.handed_over(71, ACK_SECONDS) is None
+    assert acks.delivered(70, ACK_SECONDS) == 70
+    assert acks.delivered(71, ACK_SECONDS) is None
 
 
-def test_inbox_acknowledges_nothing_twice(inbox: Inbox) -> None:
+def test_tracker_acknowledges_nothing_twice(acks: AckTracker) -> None:
     """On one connection an acknowledgement is for more than the one before it."""
-    came(inbox, 1, 2)
-    inbox.handed_over(1, 0.0)
-    assert inbox.handed_over(2, 0.0) == 2
-    came(inbox, 1)
-    assert inbox.repeated() is None
-    assert inbox.handed_over(2, 9.0) is None
+    came(acks, 1, 2)
+    acks.delivered(1, 0.0)
+    assert acks.delivered(2, 0.0) == 2
+    came(acks, 1)
+    assert acks.ack_duplicates() is None
+    assert acks.delivered(2, 9.0) is None
 
 
-def test_inbox_repeats(inbox: Inbox) -> None:
+def test_tracker_repeats(acks: AckTracker) -> None:
     """A repeat is acknowledged if the application has had it, once; else later, by itself."""
-    came(inbox, 1, 2)
-    inbox.handed_over(1, 0.0)
-    inbox.begin()
-    came(inbox, 1, 2)
-    assert (inbox.repeated(), inbox.repeated()) == (1, None)
-    assert inbox.handed_over(2, 0.0) == 2
+    came(acks, 1, 2)
+    acks.delivered(1, 0.0)
+    acks.connected()
+    came(acks, 1, 2)
+    assert (acks.ack_duplicates(), acks.ack_duplicates()) == (1, None)
+    assert acks.delivered(2, 0.0) == 2
 
 
-def test_inbox_waits_until_it_has_come_on_this_connection(inbox: Inbox) -> None:
+def test_tracker_waits_until_it_has_come_on_this_connection(acks: AckTracker) -> None:
     """The server takes no acknowledgement of an id that it has not sent on this connection."""
-    came(inbox, 1, 2, 3)
-    inbox.handed_over(1, 0.0)
-    inbox.begin()
-    assert inbox.handed_over(2, 9.0) is None
-    came(inbox, 1)
-    assert inbox.repeated() == 1
-    assert inbox.handed_over(3, 9.0) is None
-    came(inbox, 2, 3)
-    assert inbox.repeated() == 3
+    came(acks, 1, 2, 3)
+    acks.delivered(1, 0.0)
+    acks.connected()
+    assert acks.delivered(2, 9.0) is None
+    came(acks, 1)
+    assert acks.ack_duplicates() == 1
+    assert acks.delivered(3, 9.0) is None
+    came(acks, 2, 3)
+    assert acks.ack_duplicates() == 3
 
 
-def test_inbox_forgets_the_oldest(inbox: Inbox) -> None:
+def test_tracker_forgets_the_oldest(acks: AckTracker) -> None:
     """It knows `MAX_RECENT` messages; one that a new server numbers the same counts as the newest."""
-    came(inbox, *range(1, MAX_RECENT + 1))
-    assert inbox.is_new(1, 0)
-    came(inbox, MAX_RECENT + 1)
-    assert not inbox.is_new(1, 0)
-    assert came(inbox, 3, 2) == [False, True]
+    came(acks, *range(1, MAX_RECENT + 1))
+    assert acks.is_new(1, 0)
+    came(acks, MAX_RECENT + 1)
+    assert not acks.is_new(1, 0)
+    assert came(acks, 3, 2) == [False, True]

@@ -83,4 +83,4 @@ def test_the_table_of_states() -> None:
     rows = re.findall(r"^\| (OFFLINE|CONNECTING|ONLINE|RECONNECTING|any) \| ([A-Z]+) \|", PAGE, re.MULTILINE)
     said = re.findall(r"^ *\| (\w+) +\| ([A-Z]+) +\|", State.__doc__ or "", re.MULTILINE)
     assert rows == said
-    assert set(re.findall(r"`([A-Z]+_[A-Z_]+)`", PAGE)) <= {reason.name for reason in Reason}
+    assert set(re.findall(r"`([A-Z]+_[A-Z_]+)`", PAGE)) <= set(Reason.__members__)

@@ -41,9 +41,10 @@ from client_api import (
     ServerBusy,
     State,
 )
-from jelly.client import conversation
-from jelly.client.conversation import MAX_WAITING, WINDOW
-from jelly.client.line import Line
+from jelly.client import pipeline
+from jelly.client.connection_manager import MAX_QUEUED
+from jelly.client.pipeline import WINDOW
+from jelly.client.stream import FrameStream
 
 PROFILE = response(OWN_PROFILE, username="alice")
 
@@ -75,7 +76,7 @@ def test_classic_nothing_near_a_heartbeat(
 ) -> None:
     """What is requested in the tenth of a second after a heartbeat is written after it. (Here it is more than that,
     because the test may be late to see the heartbeat.)"""
-    monkeypatch.setattr(conversation, "CLASSIC_GAP", 0.4)
+    monkeypatch.setattr(pipeline, "CLASSIC_GAP", 0.4)
     alice = new_client(script.port, heartbeat=0.6)
     peer = script.log_in(alice, features=None)
     for _ in range(2):
@@ -94,16 +95,16 @@ def test_classic_requests_of_many_threads_wait_for_room(new_client: NewClient, s
     peer = script.log_in(alice, features=None)
     peer.receive_request(HEARTBEAT)
     futures: list[Any] = []
-    thread = Thread(target=lambda: futures.extend(alice.own_profile() for _ in range(MAX_WAITING + 5)))
+    thread = Thread(target=lambda: futures.extend(alice.own_profile() for _ in range(MAX_QUEUED + 5)))
     thread.start()
     peer.receive_request(OWN_PROFILE)
-    wait_until(lambda: len(futures) >= MAX_WAITING)
+    wait_until(lambda: len(futures) >= MAX_QUEUED)
     peer.send(PROFILE)
     peer.receive_request(OWN_PROFILE)
     peer.close()
     thread.join()
     done, pending = wait(futures, 10)
-    assert (len(done), len(pending)) == (MAX_WAITING + 5, 0)
+    assert (len(done), len(pending)) == (MAX_QUEUED + 5, 0)
     assert sum(future.exception() is None for future in futures) == 1
 
 
@@ -135,13 +136,13 @@ def test_what_answers_let_out_goes_out_together(
     for _ in range(WINDOW):
         peer.receive_request(ADD_FRIEND)
     writes = []
-    send = Line.send
+    send = FrameStream.send
 
-    def note(line: Line, data: bytes) -> None:
+    def note(stream: FrameStream, data: bytes) -> None:
         writes.append(data)
-        send(line, data)
+        send(stream, data)
 
-    monkeypatch.setattr(Line, "send", note)
+    monkeypatch.setattr(FrameStream, "send", note)
     peer.send(response(ADD_FRIEND) * 20)
     for _ in range(20):
         peer.receive_request(ADD_FRIEND)
@@ -180,7 +181,7 @@ def test_a_cut_tells_what_was_sent(new_client: NewClient, script: ScriptedServer
     failures = [error(future) for future in futures]
     assert {type(failure) for failure in failures} == {ConnectionLost}
     assert [failure.sent for failure in failures] == [True] * WINDOW + [False] * 10
-    assert str(failures[-1]) == "The connection ended before this was sent."
+    assert str(failures[-1]) == "The connection was lost before this was sent. Send it again when the client is online."
     script.accept_login()
     recorder.wait_for_state(State.ONLINE, count=2)
 
@@ -196,7 +197,7 @@ def test_requests_without_a_line(new_client: NewClient, script: ScriptedServer) 
     failure = error(alice.own_profile())
     assert (type(failure), failure.sent) == (ConnectionLost, False)
     alice.close()
-    assert str(error(alice.own_profile())) == "The client is closed."
+    assert str(error(alice.own_profile())) == "The client is closed: make a new one."
 
 
 def test_timeout(new_client: NewClient, script: ScriptedServer) -> None:
@@ -234,15 +235,15 @@ def test_a_line_that_cannot_be_written() -> None:
     """What the server sent before it closed can be read to its end, although writing to it has failed already."""
     sock, peer = socket.socketpair()
     sock.setblocking(False)
-    line = Line(sock)
+    stream = FrameStream(sock)
     peer.sendall(message("hello") + notice(SYSTEM, event="taken_over"))
     peer.close()
-    line.send(pack(HEARTBEAT))
-    assert isinstance(line.failure, BrokenPipeError)
-    assert [frame.type for frame in line.receive()] == [PERSON_MESSAGE, SYSTEM]
+    stream.send(pack(HEARTBEAT))
+    assert isinstance(stream.failure, BrokenPipeError)
+    assert [frame.type for frame in stream.receive()] == [PERSON_MESSAGE, SYSTEM]
     with pytest.raises(EOFError):
-        line.receive()
-    line.close()
+        stream.receive()
+    stream.close()
 
 
 def test_what_came_before_a_broken_write_counts(new_client: NewClient, script: ScriptedServer) -> None:

@@ -35,9 +35,9 @@ from client_api import (
 )
 from faults.process import Server
 from faults.proxy import Proxy
-from jelly.client import outgoing
-from jelly.client.conversation import WINDOW
-from jelly.client.outgoing import Outgoing
+from jelly.client import pending
+from jelly.client.pending import PendingRequests
+from jelly.client.pipeline import WINDOW
 from jelly.client.requests import Request
 
 
@@ -109,7 +109,7 @@ def test_over_several_cuts(new_client: NewClient, script: ScriptedServer) -> Non
     """As often as it takes; but not for ever, if a message's line is cut each time."""
     alice = new_client(script.port, reconnect=ReconnectPolicy(pause=0.01, maximum=0.02))
     script.log_in(alice).close()
-    for number in range(1, outgoing.MAX_CUTS + 1):
+    for number in range(1, pending.MAX_CONNECTION_LOSSES + 1):
         with script.accept_login() as peer:
             if number == 1:
                 alice.wait_until_online(10)
@@ -257,7 +257,7 @@ def test_a_repeat_that_is_refused_for_now(
     alice: JellyClient, script: ScriptedServer, status: int, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That says nothing about the first one: it is written again, and newer ones wait behind it."""
-    monkeypatch.setattr(outgoing, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(pending, "FIRST_BACKOFF", 0.02)
     with script.log_in(alice) as peer:
         future = alice.send_message("bob", "x")
         first = receive_message(peer)
@@ -278,13 +278,13 @@ def test_a_repeat_that_is_always_refused_for_now(
     alice: JellyClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the end nobody knows what became of it, and the application is told just that."""
-    monkeypatch.setattr(outgoing, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(outgoing, "LAST_PAUSE", 0.01)
+    monkeypatch.setattr(pending, "FIRST_BACKOFF", 0.001)
+    monkeypatch.setattr(pending, "MAX_BACKOFF", 0.01)
     with script.log_in(alice) as peer:
         future = alice.send_message("bob", "x")
         receive_message(peer)
     with script.accept_login() as peer:
-        for _ in range(outgoing.MAX_REFUSALS + 1):
+        for _ in range(pending.MAX_RETRIES + 1):
             receive_message(peer)
             peer.answer(PERSON_MESSAGE, SERVER_BUSY, error="busy")
         assert isinstance(error(future), ServerFailed)
@@ -294,13 +294,13 @@ def test_refusals_do_not_count_as_cuts(
     alice: JellyClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A message that was refused for now many times, on one line, survives the next cut."""
-    monkeypatch.setattr(outgoing, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(outgoing, "LAST_PAUSE", 0.01)
+    monkeypatch.setattr(pending, "FIRST_BACKOFF", 0.001)
+    monkeypatch.setattr(pending, "MAX_BACKOFF", 0.01)
     with script.log_in(alice) as peer:
         future = alice.send_message("bob", "x")
         receive_message(peer)
     with script.accept_login() as peer:
-        for _ in range(outgoing.MAX_REFUSALS):
+        for _ in range(pending.MAX_RETRIES):
             receive_message(peer)
             peer.answer(PERSON_MESSAGE, SERVER_BUSY, error="busy")
         receive_message(peer)
@@ -320,7 +320,7 @@ def test_the_longest_pause_counts(alice: JellyClient, script: ScriptedServer, mo
         receive_message(peer)
         receive_message(peer)
     pauses = iter((1.0, 0.001))
-    monkeypatch.setattr(outgoing.Outgoing, "try_again", _with_pauses(pauses))
+    monkeypatch.setattr(pending.PendingRequests, "retry_later", _with_pauses(pauses))
     with script.accept_login() as peer:
         receive_message(peer)
         receive_message(peer)
@@ -329,15 +329,15 @@ def test_the_longest_pause_counts(alice: JellyClient, script: ScriptedServer, mo
         assert peer.is_silent(0.3)
 
 
-def _with_pauses(pauses: Iterator[float]) -> Callable[[Outgoing, Request[Any]], float | None]:
-    """`Outgoing.try_again` with these pauses instead of its own."""
-    original = Outgoing.try_again
+def _with_pauses(pauses: Iterator[float]) -> Callable[[PendingRequests, Request[Any]], float | None]:
+    """`PendingRequests.retry_later` with these pauses instead of its own."""
+    original = PendingRequests.retry_later
 
-    def try_again(queue: Outgoing, ask: Request[Any]) -> float | None:
-        original(queue, ask)
+    def retry_later(queue: PendingRequests, request: Request[Any]) -> float | None:
+        original(queue, request)
         return next(pauses)
 
-    return try_again
+    return retry_later
 
 
 @pytest.mark.parametrize(
@@ -427,7 +427,9 @@ def test_a_server_killed_again_and_again(database_url: str, new_client: NewClien
             assert clients[0].wait_until_online(10), kill
         answered = [str(number) for number, future in enumerate(sent) if future.exception(20) is None]
         failures = {str(failure) for future in sent if (failure := future.exception()) is not None}
-        assert failures <= {"There is no connection to the server at the moment."}  # made while it was down
+        assert failures <= {
+            "There is no connection to the server now: try again when the client is online."
+        }  # made while it was down
         assert recorder.contents(len(answered)) == answered
     server.kill()
 

@@ -110,7 +110,7 @@ def test_a_cut_and_back(alice: JellyClient, script: ScriptedServer, recorder: Re
     script.accept_login()
     recorder.wait_for_state(ONLINE, count=2)
     assert recorder.changes == [
-        *BEGIN, (ONLINE, RECONNECTING, Reason.LINE_CUT), (RECONNECTING, ONLINE, Reason.RECONNECTED)
+        *BEGIN, (ONLINE, RECONNECTING, Reason.CONNECTION_LOST), (RECONNECTING, ONLINE, Reason.RECONNECTED)
     ]  # fmt: skip
 
 
@@ -159,8 +159,8 @@ def test_no_reconnect(new_client: NewClient, script: ScriptedServer, recorder: R
     """With reconnect=False a cut leads to OFFLINE, and nobody tries to come back."""
     alice = new_client(script.port, recorder, reconnect=False)
     script.log_in(alice).close()
-    assert recorder.wait_for_state(OFFLINE).reason is Reason.LINE_CUT
-    assert recorder.changes == [*BEGIN, (ONLINE, OFFLINE, Reason.LINE_CUT)]
+    assert recorder.wait_for_state(OFFLINE).reason is Reason.CONNECTION_LOST
+    assert recorder.changes == [*BEGIN, (ONLINE, OFFLINE, Reason.CONNECTION_LOST)]
     wait_until(lambda: "jelly-client-network" not in [thread.name for thread in threading.enumerate()])
 
 
@@ -191,7 +191,11 @@ def test_closed(alice: JellyClient, script: ScriptedServer, recorder: Recorder, 
     assert recorder.changes[-1] == (state, CLOSED, Reason.CLOSED)
     assert (alice.state, alice.username) == (CLOSED, None)
     failure = error(alice.login("alice", "pw"))
-    assert (type(failure), failure.sent, str(failure)) == (ConnectionLost, False, "The client is closed.")
+    assert (type(failure), failure.sent, str(failure)) == (
+        ConnectionLost,
+        False,
+        "The client is closed: make a new one.",
+    )
     assert recorder.changes[-1][1] is CLOSED
 
 
@@ -491,7 +495,7 @@ def test_the_constructor_does_no_io() -> None:
 def test_from_url(url: str, host: str, port: int, has_tls: bool) -> None:
     """The scheme says whether there is TLS, and the port may be left out."""
     with JellyClient.from_url(url, reconnect=QUICK) as client:
-        server = client._conversation._server
+        server = client._manager._endpoint
     assert (server.host, server.port, server.tls is not None) == (host, port, has_tls)
 
 
@@ -503,6 +507,12 @@ def test_from_another_url(url: str) -> None:
     """Another URL is a mistake of the program: ValueError."""
     with pytest.raises(ValueError, match=r"jelly|[Pp]ort|user name"):
         JellyClient.from_url(url)
+
+
+def test_the_old_name_of_a_reason() -> None:
+    """Programs that say LINE_CUT mean CONNECTION_LOST; the name that is shown is the new one."""
+    assert len({Reason.LINE_CUT, Reason.CONNECTION_LOST}) == 1
+    assert (Reason.LINE_CUT.name, Reason.LINE_CUT.value) == ("CONNECTION_LOST", "connection lost")
 
 
 def test_a_receiver_that_is_empty(new_client: NewClient, script: ScriptedServer) -> None:
@@ -524,7 +534,7 @@ def test_an_unknown_failure_of_the_login_is_not_swallowed(
     def fail(*_: object) -> None:
         raise AssertionError("a bug")
 
-    monkeypatch.setattr("jelly.client.opening.open_line", fail)
+    monkeypatch.setattr("jelly.client.handshake.open_stream", fail)
     client = new_client(script.port, recorder)
     assert isinstance(error(client.login("alice", "pw")), AssertionError)
     assert isinstance(error(client.register("dora", "pw")), AssertionError)

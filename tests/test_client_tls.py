@@ -150,7 +150,7 @@ def test_tls_on_a_port_without(port: int, trusting: ssl.SSLContext) -> None:
     failure = refused(JellyClient("localhost", port, tls=trusting))
     assert not failure.sent
     assert str(failure).endswith(
-        "TLS failed (wrong version number). (If it speaks no TLS, its URL begins with jelly://.)"
+        "TLS failed (wrong version number). If the server does not use TLS, use a URL that begins with jelly://."
     )
 
 
@@ -163,7 +163,7 @@ def test_no_tls_on_a_port_with_it(server: JellyServer) -> None:
         server.watchdog.check(time.monotonic() + 10.1)
         failure = error(login)
     assert (type(failure), failure.sent) == (ConnectionLost, True)
-    assert str(failure).endswith("(If it speaks TLS, its URL begins with jellys://.)")
+    assert str(failure).endswith("If the server uses TLS, use a URL that begins with jellys://.")
 
 
 def test_a_server_that_leaves_in_the_handshake(script: ScriptedServer, trusting: ssl.SSLContext) -> None:

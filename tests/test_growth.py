@@ -37,7 +37,7 @@ from wire import (
 
 from client_api import MessageEvent, Receiver
 from jelly import indexing, services, tcp_confirmation
-from jelly.client import inbox
+from jelly.client import acks
 from jelly.server import JellyServer
 
 Memory = Callable[[], int]
@@ -291,10 +291,10 @@ class Counter(Receiver):
 
 def test_the_client(world: World, memory: Memory, new_client: NewClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that is used, cut off, logged out and in again for long is as large as before."""
-    monkeypatch.setattr(inbox, "MAX_RECENT", RECENT)
+    monkeypatch.setattr(acks, "MAX_RECENT", RECENT)
     counter = Counter()
     client = new_client(world.port, receiver=counter, reconnect=QUICK)
-    inside = client._conversation
+    inside = client._manager
     client.login(USERS[0], "pw").result(10)
 
     def a_round() -> None:
@@ -313,13 +313,14 @@ def test_the_client(world: World, memory: Memory, new_client: NewClient, monkeyp
         client.login(USERS[0], "pw").result(10)
 
     def sizes() -> dict[str, int]:
+        pending = inside._pipeline.pending
         return {
             "calls": len(inside._callbacks._calls),
-            "requests": len(inside._outgoing.waiting) + len(inside._outgoing.asked) + len(inside._outgoing._kept),
-            "messages not handed over": len(inside._inbox._waiting),
-            "messages known again": len(inside._inbox._recent),
+            "requests": len(pending.queued) + len(pending.in_flight) + len(pending._to_resend),
+            "messages not delivered": len(inside._pipeline.acks._waiting),
+            "messages known again": len(inside._pipeline.acks._recent),
             "threads": len(inside._threads),
-            "unsent": len(inside._line._unsent) if inside._line else 0,
+            "unsent": len(stream._unsent) if (stream := inside._pipeline.stream) else 0,
         }
 
     def settle() -> None:

@@ -13,7 +13,7 @@ import pytest
 from simulated import Disk
 from simulation import first_failure, first_failure_on_all_cores, simulate
 
-from jelly.client.inbox import Inbox
+from jelly.client.acks import AckTracker
 from jelly.dao import Dao
 from jelly.delivery import Delivery
 from jelly.groups import GroupCache
@@ -105,9 +105,9 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     ],
     "an old connection throws out its successor": [(Sessions, "detach", "is not session", "is None")],
     "the client acknowledges what it has not handed over": [
-        (Inbox, "handed_over", "self._handed_over = id", "self._handed_over = self._seen"),
+        (AckTracker, "delivered", "self._delivered = id", "self._delivered = self._received"),
     ],
-    "the client takes repeats for new": [(Inbox, "is_new", "self._recent.get(id) == fingerprint", "False")],
+    "the client takes repeats for new": [(AckTracker, "is_new", "self._recent.get(id) == fingerprint", "False")],
 }
 
 

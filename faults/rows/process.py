@@ -11,7 +11,7 @@ from faults.load import AWAY, Load
 from faults.process import Server
 from faults.rows.database import blocked_database
 from faults.server import POINTS
-from jelly.client.inbox import Inbox
+from jelly.client.acks import AckTracker
 
 PER_KILL = (50, 1050)
 """How many messages, at least and at most, are acknowledged between a start and the next kill."""
@@ -69,8 +69,8 @@ def kill_at_points(context: RunContext, finding: Finding) -> None:
 
 def without_dedupe(context: RunContext, finding: Finding) -> None:
     """Do the same with receivers that do not drop duplicates."""
-    is_new = Inbox.is_new
-    with mock.patch.object(Inbox, "is_new", lambda self, *message: is_new(self, *message) or True):
+    is_new = AckTracker.is_new
+    with mock.patch.object(AckTracker, "is_new", lambda self, *message: is_new(self, *message) or True):
         kill_at_points(context, finding)
 
 

@@ -422,7 +422,7 @@ class Session:
                 self.show_error(self.translate(texts.TAKEN_OVER, name=self.name))
             case State.OFFLINE, Reason.TOKEN_REFUSED:
                 self.connect()  # only once: a failed login has another reason
-            case State.OFFLINE, Reason.LINE_CUT | Reason.GAVE_UP:
+            case State.OFFLINE, Reason.CONNECTION_LOST | Reason.GAVE_UP:
                 self.show_error(self.translate(texts.CONNECTION_CLOSED))
 
     def on_system(self, event: SystemEvent) -> None:
