@@ -24,7 +24,7 @@ from jelly.errors import ErrorCode, Refused
 from jelly.messages import parse_ack
 from jelly.pacing import ClassicPacing
 from jelly.presence import Presence
-from jelly.queue_dispatch import Dispatcher, Lane, PendingRequest
+from jelly.queue_dispatch import LANE_LIMIT, Dispatcher, Lane, PendingRequest
 from jelly.send_queue import Flusher, SendQueue
 from jelly.sessions import Session, Sessions
 from jelly.store import Store
@@ -170,7 +170,7 @@ class Connection(BaseRequestHandler):
             self.incomplete_since = None
         if requests:
             self.context.dispatcher.submit(self.lane, requests)
-        if self.lane.is_full or send_queue.is_full:
+        if len(self.lane.waiting) >= LANE_LIMIT or send_queue.is_full:
             self._pause()
 
     def _acknowledge(self, frame: Frame) -> bool:

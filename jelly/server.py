@@ -242,7 +242,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             connection = DatabaseConnection(self.engine)
             dao = self._thread_local.dao = Dao(connection)
             self._database_connections.append(connection)
-        with self.dispatcher.blocking():
+        with self.dispatcher.blocking:
             yield dao
 
 

@@ -331,6 +331,8 @@ class WatchedDispatcher(Dispatcher):
     """The real dispatcher. There are no workers: its lanes are served when the world says so."""
 
     overseer: Overseer
+    takes_turns: Callable[[], bool]
+    """Whether a worker takes the store's turn for the job that it has now."""
 
     def submit(self, lane: Lane, requests: list[PendingRequest]) -> None:
         wire = cast(Wire, lane.session.transport)
@@ -354,7 +356,7 @@ class WatchedDispatcher(Dispatcher):
     def serve_next(self) -> None:
         """What a worker does with one lane."""
         job = self._serve(self._queue.queue.popleft())
-        if job is not None:
+        if job is not None and not (self.takes_turns() and self._store.write_now(job, contextlib.nullcontext())):
             self._store.submit([job])
 
 
@@ -393,6 +395,7 @@ class SimulatedServer:
         services = Services(policy, self.sessions, self.presence, self.groups, self.delivery, reading, LoginGuard())
         self.dispatcher = WatchedDispatcher(services, self.store, 1, world.queue_size, lambda *_: None)
         self.dispatcher.overseer = world.overseer
+        self.dispatcher.takes_turns = lambda: world.rng.random() < world.turns_of_workers
 
     def is_starved(self, session: Session) -> bool:
         """Whether a session could be given more, and nobody is going to do so."""
