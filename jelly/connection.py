@@ -170,8 +170,8 @@ class Connection(BaseRequestHandler):
             self.incomplete_since = None
         if requests:
             self.context.dispatcher.submit(self.lane, requests)
-        if self.lane.is_full or send_queue.is_full:
-            self._pause()
+            if self.lane.is_full or send_queue.is_full:
+                self._pause()
 
     def _acknowledge(self, frame: Frame) -> bool:
         """Handle an ACK, and return True; False if it is to be answered like other requests.
