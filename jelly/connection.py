@@ -170,8 +170,8 @@ class Connection(BaseRequestHandler):
             self.incomplete_since = None
         if requests:
             self.context.dispatcher.submit(self.lane, requests)
-        if len(self.lane.waiting) >= LANE_LIMIT or send_queue.is_full:
-            self._pause()
+            if len(self.lane.waiting) >= LANE_LIMIT or send_queue.is_full:
+                self._pause()
 
     def _acknowledge(self, frame: Frame) -> bool:
         """Handle an ACK, and return True; False if it is to be answered like other requests.
