@@ -424,14 +424,14 @@ def test_with_asyncio(alice: JellyClient, script: ScriptedServer) -> None:
     """asyncio.wrap_future works, for results and for errors."""
     peer = script.log_in(alice)
 
-    async def ask() -> tuple[Profile, str]:
+    async def get_both() -> tuple[Profile, str]:
         profile, friend = alice.own_profile(), alice.add_friend("bob")
         peer.send(PROFILE + response(ADD_FRIEND, 0x32, error="no_such_user"))
         with pytest.raises(RequestRejected) as caught:
             await asyncio.wrap_future(friend)
         return await asyncio.wrap_future(profile), caught.value.code
 
-    assert asyncio.run(ask()) == (Profile("alice"), "no_such_user")
+    assert asyncio.run(get_both()) == (Profile("alice"), "no_such_user")
 
 
 def test_as_completed(alice: JellyClient, script: ScriptedServer) -> None:

@@ -1,5 +1,4 @@
-"""Each message once: what the client library acknowledges and when, and which duplicates it
-drops."""
+"""Each message once: what the client library acknowledges when, and which duplicates it drops."""
 
 import threading
 from collections.abc import Callable
@@ -338,7 +337,8 @@ def test_tracker_acknowledges_nothing_twice(acks: AckTracker) -> None:
 
 
 def test_tracker_duplicates(acks: AckTracker) -> None:
-    """A repeat is acknowledged if the application has had it, once; else later, by itself."""
+    """A duplicate is acknowledged once if it was delivered before; otherwise after it is
+    delivered."""
     came(acks, 1, 2)
     acks.delivered(1, 0.0)
     acks.connected()
@@ -348,7 +348,7 @@ def test_tracker_duplicates(acks: AckTracker) -> None:
 
 
 def test_tracker_waits_until_it_has_come_on_this_connection(acks: AckTracker) -> None:
-    """The server takes no acknowledgement of an id that it has not sent on this connection."""
+    """The server accepts an acknowledgement only for an id that it sent on this connection."""
     came(acks, 1, 2, 3)
     acks.delivered(1, 0.0)
     acks.connected()

@@ -1,9 +1,7 @@
-"""Every operation of the client library, on Jelly and on the stand-in for the original: its result
-and its refusals.
+"""Every operation of the client library, on Jelly and on the stand-in for the original.
 
-The original says why it refuses by no more than a status, keeps what it never answers to itself,
-and sends an empty body with every error; so what is expected of it stands beside what is expected
-of Jelly.
+The original refuses with nothing but a status and an empty body, and some requests it never
+answers. So the expectations for it stand beside those for Jelly.
 """
 
 from collections.abc import Callable
@@ -288,7 +286,7 @@ def test_what_cannot_be_sent(service: Service, join: Join) -> None:
     assert bob.contents(1) == ["x" * 900]
 
 
-# --- lost connections, silence -----------------------------------------------------------------------------------
+# --- lost connections, silence ------------------------------------------------------------------------------
 
 
 def test_reconnect(service: Service, join: Join) -> None:

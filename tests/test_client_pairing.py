@@ -161,7 +161,7 @@ def test_modern_heartbeat(new_client: NewClient, script: ScriptedServer) -> None
     assert time.monotonic() - start >= 0.25
 
 
-# --- the end of the connection --------------------------------------------------------------------------------
+# --- the end of the connection ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_reset", [False, True])
