@@ -66,7 +66,7 @@ class ConnectionManager:
 
     @property
     def state(self) -> State:
-        """Whether the client is online; it may change at any moment."""
+        """The state now. It may change at any moment."""
         return self._lifecycle.state
 
     @property
@@ -181,12 +181,12 @@ class ConnectionManager:
             threads = dict(self._threads)
         for poller in threads.values():
             poller.stop()
-        for thread in threads:  # a thread waits only in its poller; only resolving a host name cannot be interrupted
+        # `stop` interrupts everything that a thread waits for, except looking up a host name.
+        for thread in threads:
             thread.join(max(1.0, deadline - time.monotonic()))
         with self._lock:
             self._lifecycle.set_state(State.CLOSED, Reason.CLOSED)
-        # Requests that failed just now have listeners to call. A slow callback has had its time
-        # already.
+        # Requests that failed just now have listeners. A slow callback has had its time already.
         self._callbacks.shutdown(deadline if has_slow_callback else max(deadline, time.monotonic() + 1.0))
         with self._lock:
             self._lifecycle.phase = Phase.CLOSED
@@ -208,10 +208,9 @@ class ConnectionManager:
 
     def _has_open_requests(self) -> bool:
         pending = self._pipeline.pending
-        is_starting = self._lifecycle.state is State.CONNECTING or any(
-            t.name.endswith("register") for t in self._threads
-        )
-        return bool(pending.in_flight or pending.queued or self._pipeline.is_handling_frames or is_starting)
+        is_registering = any(thread.name.endswith("register") for thread in self._threads)
+        is_connecting = is_registering or self._lifecycle.state is State.CONNECTING
+        return bool(pending.in_flight or pending.queued or self._pipeline.is_handling_frames or is_connecting)
 
     def _check_online(self) -> None:
         """With the lock held: raise the error for a request that cannot be made now."""

@@ -89,8 +89,7 @@ class Lifecycle:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                # In slices: Python handles a Ctrl-C that comes just before the wait when the wait
-                # ends.
+                # In slices: a Ctrl-C that comes just before the wait is handled only after it.
                 self.lock.wait(min(left, WAIT_SLICE))
             return True
 

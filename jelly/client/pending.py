@@ -58,7 +58,8 @@ class PendingRequests:
     @property
     def has_logout(self) -> bool:
         """Whether the newest request is a LOGOUT. The manager accepts none after it."""
-        return any(requests and requests[-1].type == Type.LOGOUT for requests in (self.queued, self.in_flight))
+        requests = self.queued or self.in_flight  # nothing is queued behind a LOGOUT in flight
+        return bool(requests) and requests[-1].type == Type.LOGOUT
 
     def can_send(self, window: int) -> bool:
         """Whether the next request may be sent now, with at most `window` in flight.

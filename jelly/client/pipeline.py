@@ -141,20 +141,18 @@ class Pipeline:
             return
         if now < self._send_not_before:
             if self._send_not_before < self._wakes_at:
-                self._wake()  # it calls `plan`, and `do_due_work` when the time has come
+                self._wake()  # so that the network thread plans anew, and sends at that time
             return
         frames = []
         while pending.can_send(self._window):
             request = pending.queued.popleft()
-            # The future of a resend is running already; a new request may have been cancelled in
-            # the queue.
+            # The future of a resend runs already. A new request may have been cancelled meanwhile.
             if request.sends or request.future.set_running_or_notify_cancel():
                 pending.mark_sent(request, now + self._request_timeout)
                 frames.append(request.frame)
         if frames:
             stream.send(b"".join(frames))
             self._lock.notify_all()
-            # The network thread may be waiting without these: bytes to flush, frames to read, an
-            # earlier deadline.
+            # Wake the network thread if it does not wait for the right events or time.
             if stream.events or not self.is_reading or pending.in_flight[0].deadline < self._wakes_at:
                 self._wake()
