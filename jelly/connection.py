@@ -93,7 +93,9 @@ class Connection(socketserver.BaseRequestHandler):
     def finish(self) -> None:
         self.send_queue.close()
         user = self.session.user
-        if self.server.sessions.detach(self.session) and user is not None:  # after the close: see Services._enter
+        if (
+            self.server.sessions.detach(self.session) and user is not None
+        ):  # after the close: see Services._attach_session
             self.server.store.call_soon(partial(self.server.presence.refresh, user))
         self.server.flusher.forget(self.request)
         self.server.connections.discard(self)

@@ -188,7 +188,7 @@ class Services:
                 seconds = self._guard.record_failure(username, address)
                 return DelayedAnswer(answer, seconds) if seconds else answer
             self._guard.record_success(username, address)
-            return self._enter_with_new_token(session, request, stored)
+            return self._issue_token(session, request, stored)
 
         return CpuTask(slow)
 
@@ -197,7 +197,7 @@ class Services:
         passwords.verify_password("", self._dummy_hash)
         return self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
 
-    def _enter_with_new_token(self, session: Session, request: messages.Login, password_hash: str) -> Write:
+    def _issue_token(self, session: Session, request: messages.Login, password_hash: str) -> Write:
         username = request.username
         token = passwords.new_token()
         token_hash = passwords.hash_token(token)
@@ -208,10 +208,10 @@ class Services:
             now = _now()
             expires = now + int(self._policy.token_seconds * 1000)
             dao.add_token(token_hash, username, expires, now, MAX_TOKENS)
-            return _friends_to_watch(dao, request)
+            return _load_friends(dao, request)
 
         def after(friends: Friends) -> Answer:
-            features = self._enter(session, request, token_hash, friends)
+            features = self._attach_session(session, request, token_hash, friends)
             return Answer(response(Type.LOGIN, {"username": username, "token": token, "features": features}))
 
         return Write(Type.LOGIN, write, after)
@@ -227,25 +227,25 @@ class Services:
 
         def write(dao: Dao) -> Friends:
             check(dao)
-            return _friends_to_watch(dao, request)
+            return _load_friends(dao, request)
 
         def after(friends: Friends) -> Answer:
             session.resumed = True
-            features = self._enter(session, request, token_hash, friends)
+            features = self._attach_session(session, request, token_hash, friends)
             return Answer(response(Type.RECONNECT, {"username": username, "features": features}))
 
         with self._reading() as dao:
             check(dao)  # so that guesses do not reach the store thread, where it is checked once more
         return Write(Type.RECONNECT, write, after)
 
-    def _enter(
+    def _attach_session(
         self, session: Session, request: messages.Login | messages.Reconnect, token_hash: str, friends: Friends
     ) -> list[str] | None:
         """Make a session the one of its user; return the features that a modern one is granted.
 
         On the store thread, so it falls between two messages.
         """
-        features = _grant(session, request.features)
+        features = _grant_features(session, request.features)
         session.token_hash = token_hash
         session.user = request.username
         old = self._sessions.attach(session)
@@ -546,7 +546,7 @@ def _change(
     return Write(type, write, lambda _: Answer(response(type, values), close))
 
 
-def _grant(session: Session, asked: Sequence[str] | None) -> list[str] | None:
+def _grant_features(session: Session, asked: Sequence[str] | None) -> list[str] | None:
     """Make a session modern if its client asked for features, be it for none; return those that it gets."""
     if asked is None:
         return None
@@ -558,7 +558,7 @@ def _grant(session: Session, asked: Sequence[str] | None) -> list[str] | None:
     return ["ack"]
 
 
-def _friends_to_watch(dao: Dao, request: messages.Login | messages.Reconnect) -> Friends:
+def _load_friends(dao: Dao, request: messages.Login | messages.Reconnect) -> Friends:
     return None if request.features is None else dao.friends(request.username)
 
 
