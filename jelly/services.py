@@ -152,7 +152,7 @@ class Services:
         _check_name(request.username, ErrorCode.INVALID_USERNAME)
         _check_password(request.password)
 
-        def write(dao: Dao) -> None:
+        def in_transaction(dao: Dao) -> None:
             if dao.has_user(request.username):
                 raise Refused(ErrorCode.USERNAME_TAKEN)
             dao.add_user(request.username, password_hash)
@@ -162,7 +162,7 @@ class Services:
         def slow() -> Write:
             nonlocal password_hash
             password_hash = passwords.hash_password(request.password, self._policy.password_cost)
-            return _change(Type.REGISTER, write, {"username": request.username}, close=True)
+            return _change(Type.REGISTER, in_transaction, {"username": request.username}, close=True)
 
         with self._reading() as dao:
             if dao.has_user(request.username):  # asked again when it is written; this spares the hash
@@ -202,7 +202,7 @@ class Services:
         token = passwords.new_token()
         token_hash = passwords.hash_token(token)
 
-        def write(dao: Dao) -> Friends:
+        def in_transaction(dao: Dao) -> Friends:
             if dao.password_hash(username) != password_hash:  # changed while we were hashing
                 raise Refused(ErrorCode.WRONG_CREDENTIALS)
             now = _now()
@@ -210,11 +210,11 @@ class Services:
             dao.add_token(token_hash, username, expires, now, MAX_TOKENS)
             return _load_friends(dao, request)
 
-        def after(friends: Friends) -> Answer:
+        def after_commit(friends: Friends) -> Answer:
             features = self._attach_session(session, request, token_hash, friends)
             return Answer(response(Type.LOGIN, {"username": username, "token": token, "features": features}))
 
-        return Write(Type.LOGIN, write, after)
+        return Write(Type.LOGIN, in_transaction, after_commit)
 
     def reconnect(self, session: Session, request: messages.Reconnect) -> Outcome:
         """Log in again with a token, after the line was cut."""
@@ -225,18 +225,18 @@ class Services:
             if dao.token_owner(token_hash, _now()) != username:
                 raise Refused(ErrorCode.INVALID_TOKEN)
 
-        def write(dao: Dao) -> Friends:
+        def in_transaction(dao: Dao) -> Friends:
             check(dao)
             return _load_friends(dao, request)
 
-        def after(friends: Friends) -> Answer:
+        def after_commit(friends: Friends) -> Answer:
             session.resumed = True
             features = self._attach_session(session, request, token_hash, friends)
             return Answer(response(Type.RECONNECT, {"username": username, "features": features}))
 
         with self._reading() as dao:
             check(dao)  # so that guesses do not reach the store thread, where it is checked once more
-        return Write(Type.RECONNECT, write, after)
+        return Write(Type.RECONNECT, in_transaction, after_commit)
 
     def _attach_session(
         self, session: Session, request: messages.Login | messages.Reconnect, token_hash: str, friends: Friends
@@ -265,16 +265,16 @@ class Services:
         """Revoke the token; the server closes without an answer."""
         hashes = {passwords.hash_token(request.token), session.token_hash}
 
-        def write(dao: Dao) -> None:
+        def in_transaction(dao: Dao) -> None:
             for token_hash in hashes:
                 dao.remove_token(token_hash, request.username)
 
-        def after(_: None) -> Answer:
+        def after_commit(_: None) -> Answer:
             self._sessions.detach(session)  # offline now, however long the client takes to close
             self._presence.refresh(request.username)
             return Answer(None, close=True)
 
-        return Write(Type.LOGOUT, write, after)
+        return Write(Type.LOGOUT, in_transaction, after_commit)
 
     # --- messages ---------------------------------------------------------------------------------------
 
@@ -343,7 +343,7 @@ class Services:
         username, name = request
         _check_name(name, ErrorCode.INVALID_GROUP_NAME)
 
-        def write(dao: Dao) -> Members:
+        def in_transaction(dao: Dao) -> Members:
             if dao.group(name) is not None:
                 raise Refused(ErrorCode.GROUP_EXISTS)
             if dao.count_created_groups(username) >= MAX_GROUPS_CREATED:
@@ -351,24 +351,24 @@ class Services:
             dao.add_group(name, username)
             return (), (username,)
 
-        return self._membership_change(Type.CREATE_GROUP, name, write)
+        return self._membership_change(Type.CREATE_GROUP, name, in_transaction)
 
     def disband_group(self, session: Session, request: messages.DisbandGroup) -> Outcome:
         """End a group; its name is free again. What its members have not read yet still reaches them."""
         username, name = request
 
-        def write(dao: Dao) -> Members:
+        def in_transaction(dao: Dao) -> Members:
             members = _group_of_creator(dao, name, username)
             dao.remove_group(name)
             return members, ()
 
-        return self._membership_change(Type.DISBAND_GROUP, name, write)
+        return self._membership_change(Type.DISBAND_GROUP, name, in_transaction)
 
     def add_member(self, session: Session, request: messages.AddMember) -> Outcome:
         """Take a user into one's group."""
         username, name, member = request
 
-        def write(dao: Dao) -> Members:
+        def in_transaction(dao: Dao) -> Members:
             members = _group_of_creator(dao, name, username)
             if not is_valid_name(member) or not dao.has_user(member):
                 raise Refused(ErrorCode.NO_SUCH_USER)
@@ -381,13 +381,13 @@ class Services:
             dao.add_member(name, member)
             return members, (*members, member)
 
-        return self._membership_change(Type.ADD_MEMBER, name, write)
+        return self._membership_change(Type.ADD_MEMBER, name, in_transaction)
 
     def remove_member(self, session: Session, request: messages.RemoveMember) -> Outcome:
         """Take a member out of one's group, or leave a group oneself."""
         username, name, member = request
 
-        def write(dao: Dao) -> Members:
+        def in_transaction(dao: Dao) -> Members:
             creator, members = _group_in(dao, name)
             if username not in (creator, member):
                 raise Refused(ErrorCode.NOT_GROUP_CREATOR)
@@ -398,7 +398,7 @@ class Services:
             dao.remove_member(name, member)
             return members, tuple(other for other in members if other != member)
 
-        return self._membership_change(Type.REMOVE_MEMBER, name, write)
+        return self._membership_change(Type.REMOVE_MEMBER, name, in_transaction)
 
     def own_groups(self, session: Session, request: messages.OwnGroups) -> Outcome:
         """The groups one is in, each with its members, the creator first."""
@@ -406,10 +406,10 @@ class Services:
             groups = dao.groups_of(request.username)
         return Answer(response(Type.OWN_GROUPS, {"username": request.username, "groups": groups}))
 
-    def _membership_change(self, type: Type, name: str, write: Callable[[Dao], Members]) -> Write:
+    def _membership_change(self, type: Type, name: str, in_transaction: Callable[[Dao], Members]) -> Write:
         """A change whose `write` returns the members that the group had before, and those that it has afterwards."""
 
-        def after(members: Members) -> Answer:
+        def after_commit(members: Members) -> Answer:
             before, now = members
             self._groups.set_members(name, now)
             if not now:
@@ -418,7 +418,7 @@ class Services:
                 self._sessions.tell({*before, *now}, system(Event.GROUP_CHANGED, group=name, members=now))
             return Answer(SUCCESS[type])
 
-        return Write(type, write, after)
+        return Write(type, in_transaction, after_commit)
 
     def _group(self, name: str) -> Group:
         def load() -> list[str] | None:
@@ -437,7 +437,7 @@ class Services:
         """Put a user on one's list."""
         username, friend = request
 
-        def write(dao: Dao) -> None:
+        def in_transaction(dao: Dao) -> None:
             if not is_valid_name(friend) or not dao.has_user(friend):
                 raise Refused(ErrorCode.NO_SUCH_USER)
             if dao.is_friend(username, friend):
@@ -446,26 +446,26 @@ class Services:
                 raise Refused(ErrorCode.LIMIT_REACHED, f"A list may have {MAX_FRIENDS} friends.")
             dao.add_friend(username, friend)
 
-        def after(_: None) -> Answer:
+        def after_commit(_: None) -> Answer:
             self._presence.add_friend(username, friend)
             return Answer(SUCCESS[Type.ADD_FRIEND])
 
-        return Write(Type.ADD_FRIEND, write, after)
+        return Write(Type.ADD_FRIEND, in_transaction, after_commit)
 
     def remove_friend(self, session: Session, request: messages.RemoveFriend) -> Outcome:
         """Take a user off one's list."""
         username, friend = request
 
-        def write(dao: Dao) -> None:
+        def in_transaction(dao: Dao) -> None:
             if not dao.is_friend(username, friend):
                 raise Refused(ErrorCode.NOT_FRIENDS)
             dao.remove_friend(username, friend)
 
-        def after(_: None) -> Answer:
+        def after_commit(_: None) -> Answer:
             self._presence.remove_friend(username, friend)
             return Answer(SUCCESS[Type.REMOVE_FRIEND])
 
-        return Write(Type.REMOVE_FRIEND, write, after)
+        return Write(Type.REMOVE_FRIEND, in_transaction, after_commit)
 
     def all_friends(self, session: Session, request: messages.AllFriends) -> Outcome:
         """One's list, with who is online."""
@@ -490,13 +490,13 @@ class Services:
                 limit = PROFILE_LIMITS[field]
                 raise Refused(ErrorCode.TOO_LONG, f"The field {field!r} may have {limit} characters.")
 
-        def write(dao: Dao) -> None:
+        def in_transaction(dao: Dao) -> None:
             if values:
                 dao.update_user(request.username, values)
             if "password" in values:
                 dao.remove_tokens(request.username)
 
-        change = _change(Type.UPDATE_PROFILE, write)
+        change = _change(Type.UPDATE_PROFILE, in_transaction)
         if request.password is None:
             return change if values else change.answer(None)
         password = request.password
@@ -540,10 +540,10 @@ class Services:
 
 
 def _change(
-    type: Type, write: Callable[[Dao], None], values: Mapping[str, Any] | None = None, close: bool = False
+    type: Type, in_transaction: Callable[[Dao], None], values: Mapping[str, Any] | None = None, close: bool = False
 ) -> Write:
     """A change that is answered with SUCCESS and these values."""
-    return Write(type, write, lambda _: Answer(response(type, values), close))
+    return Write(type, in_transaction, lambda _: Answer(response(type, values), close))
 
 
 def _grant_features(session: Session, asked: Sequence[str] | None) -> list[str] | None:
