@@ -159,7 +159,7 @@ class Services:
 
         password_hash = ""
 
-        def slow() -> Write:
+        def hash_then_write() -> Write:
             nonlocal password_hash
             password_hash = passwords.hash_password(request.password, self._policy.password_cost)
             return _change(Type.REGISTER, in_transaction, {"username": request.username}, close=True)
@@ -167,7 +167,7 @@ class Services:
         with self._reading() as dao:
             if dao.has_user(request.username):  # asked again when it is written; this spares the hash
                 raise Refused(ErrorCode.USERNAME_TAKEN)
-        return CpuTask(slow)
+        return CpuTask(hash_then_write)
 
     def login(self, session: Session, request: messages.Login) -> Outcome:
         """Log in with the password: a new token, then what waited in the inbox."""
@@ -179,7 +179,7 @@ class Services:
         with self._reading() as dao:
             stored = dao.password_hash(username)
 
-        def slow() -> Outcome:
+        def verify() -> Outcome:
             if self._guard.is_locked(username, address):  # those who waited with us may have filled the measure
                 raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
             right = passwords.verify_password(request.password, stored or self._dummy_hash)
@@ -190,7 +190,7 @@ class Services:
             self._guard.record_success(username, address)
             return self._issue_token(session, request, stored)
 
-        return CpuTask(slow)
+        return CpuTask(verify)
 
     def _wrong_credentials(self, session: Session) -> Answer:
         """The answer for a name that nobody can have, in the time that any other takes."""
@@ -502,11 +502,11 @@ class Services:
         password = request.password
         _check_password(password)
 
-        def slow() -> Write:
+        def hash_then_write() -> Write:
             values["password"] = passwords.hash_password(password, self._policy.password_cost)
             return change
 
-        return CpuTask(slow)
+        return CpuTask(hash_then_write)
 
     def own_profile(self, session: Session, request: messages.OwnProfile) -> Outcome:
         """What one said about oneself."""
