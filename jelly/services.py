@@ -49,7 +49,7 @@ BEFORE_LOGIN = {Type.LOGIN, Type.REGISTER, Type.RECONNECT}
 
 Friends = list[str] | None
 """A modern client's list of friends; None for a classic one, which is told nothing of them."""
-Members = tuple[Sequence[str], tuple[str, ...]]
+MemberChange = tuple[Sequence[str], tuple[str, ...]]
 """The members of a group before and after a change: no members mean no group."""
 
 Reading = Callable[[], contextlib.AbstractContextManager[Dao]]
@@ -162,7 +162,9 @@ class Services:
         def hash_then_write() -> Write:
             nonlocal password_hash
             password_hash = passwords.hash_password(request.password, self._policy.password_cost)
-            return _change(Type.REGISTER, in_transaction, {"username": request.username}, close=True)
+            return _write_answered_with_success(
+                Type.REGISTER, in_transaction, {"username": request.username}, close=True
+            )
 
         with self._reading() as dao:
             if dao.has_user(request.username):  # asked again when it is written; this spares the hash
@@ -343,7 +345,7 @@ class Services:
         username, name = request
         _check_name(name, ErrorCode.INVALID_GROUP_NAME)
 
-        def in_transaction(dao: Dao) -> Members:
+        def in_transaction(dao: Dao) -> MemberChange:
             if dao.group(name) is not None:
                 raise Refused(ErrorCode.GROUP_EXISTS)
             if dao.count_created_groups(username) >= MAX_GROUPS_CREATED:
@@ -351,24 +353,24 @@ class Services:
             dao.add_group(name, username)
             return (), (username,)
 
-        return self._membership_change(Type.CREATE_GROUP, name, in_transaction)
+        return self._membership_write(Type.CREATE_GROUP, name, in_transaction)
 
     def disband_group(self, session: Session, request: messages.DisbandGroup) -> Outcome:
         """End a group; its name is free again. What its members have not read yet still reaches them."""
         username, name = request
 
-        def in_transaction(dao: Dao) -> Members:
+        def in_transaction(dao: Dao) -> MemberChange:
             members = _group_of_creator(dao, name, username)
             dao.remove_group(name)
             return members, ()
 
-        return self._membership_change(Type.DISBAND_GROUP, name, in_transaction)
+        return self._membership_write(Type.DISBAND_GROUP, name, in_transaction)
 
     def add_member(self, session: Session, request: messages.AddMember) -> Outcome:
         """Take a user into one's group."""
         username, name, member = request
 
-        def in_transaction(dao: Dao) -> Members:
+        def in_transaction(dao: Dao) -> MemberChange:
             members = _group_of_creator(dao, name, username)
             if not is_valid_name(member) or not dao.has_user(member):
                 raise Refused(ErrorCode.NO_SUCH_USER)
@@ -381,13 +383,13 @@ class Services:
             dao.add_member(name, member)
             return members, (*members, member)
 
-        return self._membership_change(Type.ADD_MEMBER, name, in_transaction)
+        return self._membership_write(Type.ADD_MEMBER, name, in_transaction)
 
     def remove_member(self, session: Session, request: messages.RemoveMember) -> Outcome:
         """Take a member out of one's group, or leave a group oneself."""
         username, name, member = request
 
-        def in_transaction(dao: Dao) -> Members:
+        def in_transaction(dao: Dao) -> MemberChange:
             creator, members = _group_in(dao, name)
             if username not in (creator, member):
                 raise Refused(ErrorCode.NOT_GROUP_CREATOR)
@@ -398,7 +400,7 @@ class Services:
             dao.remove_member(name, member)
             return members, tuple(other for other in members if other != member)
 
-        return self._membership_change(Type.REMOVE_MEMBER, name, in_transaction)
+        return self._membership_write(Type.REMOVE_MEMBER, name, in_transaction)
 
     def own_groups(self, session: Session, request: messages.OwnGroups) -> Outcome:
         """The groups one is in, each with its members, the creator first."""
@@ -406,11 +408,11 @@ class Services:
             groups = dao.groups_of(request.username)
         return Answer(response(Type.OWN_GROUPS, {"username": request.username, "groups": groups}))
 
-    def _membership_change(self, type: Type, name: str, in_transaction: Callable[[Dao], Members]) -> Write:
+    def _membership_write(self, type: Type, name: str, in_transaction: Callable[[Dao], MemberChange]) -> Write:
         """A change whose `write` returns the members that the group had before, and those that it has afterwards."""
 
-        def after_commit(members: Members) -> Answer:
-            before, now = members
+        def after_commit(change: MemberChange) -> Answer:
+            before, now = change
             self._groups.set_members(name, now)
             if not now:
                 self._sessions.tell(before, system(Event.GROUP_DISBANDED, group=name))
@@ -496,15 +498,15 @@ class Services:
             if "password" in values:
                 dao.remove_tokens(request.username)
 
-        change = _change(Type.UPDATE_PROFILE, in_transaction)
+        write = _write_answered_with_success(Type.UPDATE_PROFILE, in_transaction)
         if request.password is None:
-            return change if values else change.answer(None)
+            return write if values else write.answer(None)
         password = request.password
         _check_password(password)
 
         def hash_then_write() -> Write:
             values["password"] = passwords.hash_password(password, self._policy.password_cost)
-            return change
+            return write
 
         return CpuTask(hash_then_write)
 
@@ -539,7 +541,7 @@ class Services:
         return True
 
 
-def _change(
+def _write_answered_with_success(
     type: Type, in_transaction: Callable[[Dao], None], values: Mapping[str, Any] | None = None, close: bool = False
 ) -> Write:
     """A change that is answered with SUCCESS and these values."""
