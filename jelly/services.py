@@ -40,7 +40,7 @@ DEFAULT_PAGE, MAX_PAGE = 50, 100
 """How many messages a page of history has if nothing is said, and at most."""
 PAGE_CHARACTERS = 128 * 1024
 """How many characters of content it has at most (but always one message)."""
-READ_AT_A_TIME = 20
+ROWS_PER_QUERY = 20
 """So many messages of a page are read together: they may be large, and not all be wanted."""
 TAKEN_OVER = system(Event.TAKEN_OVER)
 
@@ -298,7 +298,7 @@ class Services:
         try:
             if self._policy.message_rate:
                 self._check_rate(sender)
-            group = self._group(request.receiver)
+            group = self._cached_group(request.receiver)
             if sender not in group.members:
                 raise Refused(ErrorCode.NOT_A_MEMBER, "Only members may write to the group.")
         except Refused as error:
@@ -330,7 +330,7 @@ class Services:
         with self._reading() as dao:
             if is_group:
                 page = page._replace(since=_member_since(dao, partner, request.username))
-            found, more = _read_back(dao, page, limit) if self._policy.keeps_history else ([], False)
+            found, more = _read_page(dao, page, limit) if self._policy.keeps_history else ([], False)
         past = [messages.past(m.sender, m.receiver, m.content, m.time, m.id) for m in found]
         return Answer(response(Type.HISTORY, {"username": request.username, "messages": past, "more": more}))
 
@@ -360,7 +360,7 @@ class Services:
         username, name = request
 
         def in_transaction(dao: Dao) -> MemberChange:
-            members = _group_of_creator(dao, name, username)
+            members = _members_of_own_group(dao, name, username)
             dao.remove_group(name)
             return members, ()
 
@@ -371,7 +371,7 @@ class Services:
         username, name, member = request
 
         def in_transaction(dao: Dao) -> MemberChange:
-            members = _group_of_creator(dao, name, username)
+            members = _members_of_own_group(dao, name, username)
             if not is_valid_name(member) or not dao.has_user(member):
                 raise Refused(ErrorCode.NO_SUCH_USER)
             if member in members:
@@ -390,7 +390,7 @@ class Services:
         username, name, member = request
 
         def in_transaction(dao: Dao) -> MemberChange:
-            creator, members = _group_in(dao, name)
+            creator, members = _load_group(dao, name)
             if username not in (creator, member):
                 raise Refused(ErrorCode.NOT_GROUP_CREATOR)
             if member not in members:
@@ -422,7 +422,7 @@ class Services:
 
         return Write(type, in_transaction, after_commit)
 
-    def _group(self, name: str) -> Group:
+    def _cached_group(self, name: str) -> Group:
         def load() -> list[str] | None:
             with self._reading() as dao:
                 group = dao.group(name)
@@ -585,38 +585,38 @@ def _refused_message(
 
 
 def _member_since(dao: Dao, group: str, username: str) -> int:
-    _group_in(dao, group)
+    _load_group(dao, group)
     since = dao.member_since(group, username)
     if since is None:
         raise Refused(ErrorCode.NOT_A_MEMBER, "Only members may read what was written to the group.")
     return since
 
 
-def _read_back(dao: Dao, page: HistoryQuery, limit: int) -> tuple[list[StoredMessage], bool]:
+def _read_page(dao: Dao, page: HistoryQuery, limit: int) -> tuple[list[StoredMessage], bool]:
     """The messages of a page, oldest first, and whether there are older ones."""
     found: list[StoredMessage] = []
     size = 0
     while True:
-        some = dao.history_page(page, READ_AT_A_TIME)
+        some = dao.history_page(page, ROWS_PER_QUERY)
         for message in some:
             size += len(message.content)
             if len(found) == limit or (found and size > PAGE_CHARACTERS):
                 return found[::-1], True
             found.append(message)
-        if len(some) < READ_AT_A_TIME:
+        if len(some) < ROWS_PER_QUERY:
             return found[::-1], False
         page = page._replace(before=some[-1].id)
 
 
-def _group_in(dao: Dao, name: str) -> tuple[str, list[str]]:
+def _load_group(dao: Dao, name: str) -> tuple[str, list[str]]:
     group = dao.group(name) if is_valid_name(name) else None
     if group is None:
         raise Refused(ErrorCode.NO_SUCH_GROUP)
     return group
 
 
-def _group_of_creator(dao: Dao, name: str, username: str) -> list[str]:
-    creator, members = _group_in(dao, name)
+def _members_of_own_group(dao: Dao, name: str, username: str) -> list[str]:
+    creator, members = _load_group(dao, name)
     if creator != username:
         raise Refused(ErrorCode.NOT_GROUP_CREATOR)
     return members

@@ -102,7 +102,7 @@ class World:
             (delivery, "PAGE"): draw((2, 3, 10, 100)),
             (indexing, "INDEX_BATCH"): draw((1, 3, 500)),
             (retention, "SWEEP_BATCH"): draw((2, 10, 500)),
-            (services, "READ_AT_A_TIME"): draw((1, 2, 20)),
+            (services, "ROWS_PER_QUERY"): draw((1, 2, 20)),
             (services, "PAGE_CHARACTERS"): draw((40, 128 * 1024)),
             (store, "BATCH_ROWS"): draw((1, 6, 4000)),
             (dao, "ID_BLOCK"): draw((1, 3, 10, 1_000_000)),
