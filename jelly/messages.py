@@ -252,10 +252,10 @@ REQUESTS: dict[int, type[Request]] = {
 MESSAGES = frozenset({Type.PERSON_MESSAGE, Type.GROUP_MESSAGE})
 """The two requests that bring something to other users."""
 
-_KINDS: dict[str, type] = {  # all others are strings
+_FIELD_TYPES: dict[str, type] = {  # all others are strings
     "token": int, "time": int, "id": int, "features": list, "before": int, "limit": int,
 }  # fmt: skip
-_IN_WORDS: dict[type, str] = {str: "a string", int: "an integer", list: "an array of strings"}
+_TYPE_NAMES: dict[type, str] = {str: "a string", int: "an integer", list: "an array of strings"}
 
 
 def parse_request(type: int, body: bytes) -> Request:
@@ -269,7 +269,7 @@ def parse_request(type: int, body: bytes) -> Request:
         value = values.get(name)
         if value.__class__ is not wanted:  # exactly: isinstance would take True for an int
             if not (optional and name not in values):
-                raise Refused(ErrorCode.MALFORMED_BODY, f"The body needs {_IN_WORDS[wanted]} as {name!r}.")
+                raise Refused(ErrorCode.MALFORMED_BODY, f"The body needs {_TYPE_NAMES[wanted]} as {name!r}.")
         elif isinstance(value, int) and not MIN_INT64 <= value <= MAX_INT64:
             raise Refused(ErrorCode.MALFORMED_BODY, f"The integer {name!r} does not fit into 64 bits.")
         elif check is not None:
@@ -280,7 +280,7 @@ def parse_request(type: int, body: bytes) -> Request:
 
 def _check_strings(name: str, values: list[Any]) -> None:
     if not all(value.__class__ is str for value in values):
-        raise Refused(ErrorCode.MALFORMED_BODY, f"The body needs {_IN_WORDS[list]} as {name!r}.")
+        raise Refused(ErrorCode.MALFORMED_BODY, f"The body needs {_TYPE_NAMES[list]} as {name!r}.")
     if len(values) > MAX_FEATURES:
         raise Refused(ErrorCode.MALFORMED_BODY, f"The array {name!r} may have {MAX_FEATURES} elements.")
 
@@ -298,7 +298,7 @@ _FIELDS: dict[int, tuple[tuple[str, type, bool, _Check | None], ...]] = {
     type: tuple(
         (
             name,
-            _KINDS.get(name, str),
+            _FIELD_TYPES.get(name, str),
             name in cls._field_defaults,
             _CHECKS.get(name),
         )
@@ -314,15 +314,15 @@ def parse_ack(body: bytes) -> int:
     There is one for each message, and nearly all look the same: these are read without a JSON parser, in a sixth of
     the time.
     """
-    usual = _USUAL_ACK(body)
-    if usual is not None:
-        return int(usual[1])
+    match = _COMPACT_ACK(body)
+    if match is not None:
+        return int(match[1])
     request = parse_request(Type.ACK, body)
     assert isinstance(request, Ack)
     return request.id
 
 
-_USUAL_ACK = re.compile(rb'\{"id":([1-9][0-9]{0,17})\}').fullmatch
+_COMPACT_ACK = re.compile(rb'\{"id":([1-9][0-9]{0,17})\}').fullmatch
 
 
 def encode_request(type: int, values: Mapping[str, Any]) -> bytes:
@@ -369,35 +369,35 @@ def _check_depth(text: str) -> None:
             depth -= 1
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
         raise ValueError("duplicate key")
     return values
 
 
-def _small_integer(digits: str) -> int:
+def _parse_integer(digits: str) -> int:
     if len(digits) > MAX_INTEGER_DIGITS:
         raise ValueError("huge integer")
     return int(digits)
 
 
-def _finite_float(digits: str) -> float:
+def _parse_float(digits: str) -> float:
     value = float(digits)
     if not math.isfinite(value):
         raise ValueError("number out of range")
     return value
 
 
-def _no_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
 _decoder = json.JSONDecoder(
-    object_pairs_hook=_without_duplicates,
-    parse_int=_small_integer,
-    parse_float=_finite_float,
-    parse_constant=_no_constant,
+    object_pairs_hook=_reject_duplicates,
+    parse_int=_parse_integer,
+    parse_float=_parse_float,
+    parse_constant=_reject_constant,
 )
 
 
