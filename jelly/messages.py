@@ -441,7 +441,7 @@ def notice(type: int, sender: str, receiver: str, content: str, time: int, id: i
     return encode(Sign.NOTICE, type, Status.NONE, body.encode())
 
 
-def past(sender: str, receiver: str, content: str, time: int, id: int) -> dict[str, Any]:
+def history_entry(sender: str, receiver: str, content: str, time: int, id: int) -> dict[str, Any]:
     """A message as a page of history has it: with the keys of a notice, in their order."""
     return {"sender": sender, "receiver": receiver, "content": content, "time": time, "id": id}
 

@@ -331,8 +331,8 @@ class Services:
             if is_group:
                 page = page._replace(since=_member_since(dao, partner, request.username))
             found, more = _read_page(dao, page, limit) if self._policy.keeps_history else ([], False)
-        past = [messages.past(m.sender, m.receiver, m.content, m.time, m.id) for m in found]
-        return Answer(response(Type.HISTORY, {"username": request.username, "messages": past, "more": more}))
+        entries = [messages.history_entry(m.sender, m.receiver, m.content, m.time, m.id) for m in found]
+        return Answer(response(Type.HISTORY, {"username": request.username, "messages": entries, "more": more}))
 
     def _check_rate(self, user: str) -> None:
         if not self._rate.try_acquire(user):
