@@ -82,23 +82,23 @@ class Decoder:
     trusted any more, and the decoder drops whatever it is fed.
     """
 
-    __slots__ = ("_waiting", "error_type", "max_body")
+    __slots__ = ("_buffer", "error_type", "max_body")
 
     def __init__(self, max_body: int = DEFAULT_MAX_BODY) -> None:
         self.max_body = max_body
         self.error_type: int | None = None
         """None while all is well, else the type of the frame that broke the stream (0: not known)."""
-        self._waiting = b""
+        self._buffer = b""
 
     @property
     def has_incomplete_frame(self) -> bool:
         """Whether the beginning of a frame waits for its end."""
-        return bool(self._waiting)
+        return bool(self._buffer)
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take the next bytes of the stream; return the frames that they complete, in order."""
-        if self._waiting:
-            data = self._waiting + data
+        if self._buffer:
+            data = self._buffer + data
         elif len(data) >= HEADER.size and self.error_type is None:
             # Nearly always just one whole frame has come: this way it is cut out in half the time.
             magic, sign, type, status, length = HEADER.unpack_from(data)
@@ -121,5 +121,5 @@ class Decoder:
         rest = data[start:] if start else data
         if self.error_type is None and not MAGIC.to_bytes(2).startswith(rest[:2]):
             self.error_type = 0  # two bytes are enough to know a stranger: do not wait for seven more
-        self._waiting = b"" if self.error_type is not None else rest
+        self._buffer = b"" if self.error_type is not None else rest
         return frames
