@@ -19,27 +19,27 @@ from jelly.scheduling import check_pin
 
 
 def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], Any]:
-    word = "a whole number" if kind is int else "a number"
+    noun = "a whole number" if kind is int else "a number"
 
-    def check(text: str) -> int | float:
+    def parse(text: str) -> int | float:
         try:
             value = kind(text)
         except ValueError:
             value = kind(-1) if low >= 0 else kind(low - 1)
         if not low <= value <= high:
-            raise ValueError(f"{word} from {low:,} to {high:,}")
+            raise ValueError(f"{noun} from {low:,} to {high:,}")
         return value
 
-    return check
+    return parse
 
 
 def _choice(*values: str) -> Callable[[str], str]:
-    def check(text: str) -> str:
+    def parse(text: str) -> str:
         if text not in values:
             raise ValueError(f"one of {', '.join(values)}")
         return text
 
-    return check
+    return parse
 
 
 def _text(text: str) -> str:
@@ -52,8 +52,8 @@ def _host(text: str) -> str:
     return text
 
 
-def _setting(default: Any, check: Callable[[str], Any], help: str) -> Any:
-    return field(default=default, metadata={"check": check, "help": help})
+def _setting(default: Any, parse: Callable[[str], Any], help: str) -> Any:
+    return field(default=default, metadata={"parse": parse, "help": help})
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def load_settings(arguments: argparse.Namespace, environment: Mapping[str, str] 
             (f"{setting.name} in {path}", from_file.get(setting.name)),
         ):
             if text is not None:
-                values[setting.name] = _checked(setting.metadata["check"], source, text)
+                values[setting.name] = _parse_value(setting.metadata["parse"], source, text)
                 break
     settings = Settings(**values)
     if settings.tls_key and not settings.tls_cert:
@@ -125,9 +125,9 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _checked(check: Callable[[str], Any], source: str, text: str) -> Any:
+def _parse_value(parse: Callable[[str], Any], source: str, text: str) -> Any:
     try:
-        return check(text)
+        return parse(text)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
     except ValueError as error:
@@ -148,13 +148,13 @@ def _read_file(path: str) -> dict[str, str]:
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in known:
-            raise ConfigError(f"{path} has {key!r}, which is no setting{_did_you_mean(name, known)}.")
+            raise ConfigError(f"{path} has {key!r}, which is no setting{_suggestion(name, known)}.")
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             raise ConfigError(f"{key} in {path} must be a text or a number.")
         values[name] = str(value)
     return values
 
 
-def _did_you_mean(name: str, known: Sequence[str]) -> str:
+def _suggestion(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]}?)" if close else ""
