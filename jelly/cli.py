@@ -26,7 +26,7 @@ log = logging.getLogger("jelly")
 
 DEFAULT_URL = "jelly://127.0.0.1:20000"
 """Where the chat looks for a server if it is not told another place."""
-STOP_AT_LAST = 9.5
+SHUTDOWN_TIMEOUT = 9.5
 """Seconds from the first signal until the process ends, whatever hangs."""
 
 DESCRIPTION = """Jelly, an instant-messaging server. Every setting may also stand in the environment, as JELLY_PORT
@@ -63,7 +63,7 @@ def serve_demo(settings: Settings) -> int:
     """Serve a database that is thrown away afterwards, and say how to use it. Raises StartError."""
     with demo_database(settings.password_cost) as demo:
 
-        def invite(port: int) -> None:
+        def print_instructions(port: int) -> None:
             program = "python jelly.py" if Path(sys.argv[0]).name == "jelly.py" else "jelly"
             url = _url(settings, port)
             server = "" if url == DEFAULT_URL else f" --server {url}"
@@ -72,7 +72,7 @@ def serve_demo(settings: Settings) -> int:
                 print(f"    {program} chat {name}{server}    # password: {password}")
             print(flush=True)
 
-        return serve(dataclasses.replace(settings, database=demo.url), invite)
+        return serve(dataclasses.replace(settings, database=demo.url), print_instructions)
 
 
 def _url(settings: Settings, port: int) -> str:
@@ -87,7 +87,7 @@ def serve(settings: Settings, on_listening: Callable[[int], None] = lambda _: No
     `on_listening` is called with the port when clients may come.
     """
     _raise_descriptor_limit(settings)
-    place = scheduling.pin_process(settings.pin)
+    placement = scheduling.pin_process(settings.pin)
     # Not an Event: the handler runs on this very thread, perhaps while that holds the Event's lock to wait for it.
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
@@ -111,23 +111,23 @@ def serve(settings: Settings, on_listening: Callable[[int], None] = lambda _: No
         settings.queue_size,
         settings.max_body,
         server.engine.driver,
-        place,
+        placement,
     )
     if settings.host in ("127.0.0.1", "localhost", "::1"):
         log.info("only this machine can connect; to open it to the network: --host 0.0.0.0")
     on_listening(server.port)
     signals.get()
     log.info("stopping: finishing what was accepted")
-    giving_up = threading.Timer(STOP_AT_LAST, _give_up)
-    giving_up.daemon = True
-    giving_up.start()
+    force_exit = threading.Timer(SHUTDOWN_TIMEOUT, _force_exit)
+    force_exit.daemon = True
+    force_exit.start()
     server.stop()
-    giving_up.cancel()
+    force_exit.cancel()
     log.info("stopped")
     return 0
 
 
-def _give_up() -> None:
+def _force_exit() -> None:
     """A database that hangs must not keep the process: what it has not committed was not answered either."""
     log.error("something hangs; ending without waiting for it")
     logging.shutdown()
