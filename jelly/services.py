@@ -1,14 +1,16 @@
-"""What each request does: one method each, and one table that says which.
+"""The services: one method for each request, and a table that maps request types to methods.
 
-A service gets the session and the typed request, and returns what is to happen next:
+A service gets the session and the typed request. It returns what should happen next, as data:
 
-- an `Answer`: the response is ready;
-- a `NewMessage` or a `Write`: the store thread writes it, and answers after its commit;
-- a `CpuTask`: a hasher thread does this first, and comes back with one of the others.
+- `Answer`: the response is ready.
+- `NewMessage` or `Write`: the store thread writes it, and answers after the commit.
+- `CpuTask`: a hasher thread runs it. It returns one of the other outcomes.
+- `DelayedAnswer`: the response, to be sent some seconds later.
 
-or it raises `Refused`, and nothing was done. Services know sessions, groups and the store, and no sockets and
-no threads; who calls them, and how what they return is carried on, is the business of `queue_dispatch.py`.
-Identity always comes from the session: a name in the body is only compared with it.
+A service that refuses the request raises `Refused`; then nothing was done. Services know sessions,
+groups and queries, but neither sockets nor threads. `queue_dispatch.py` calls the services and
+carries out what they return. The user is always the one of the session: a name in the body is only
+compared with it.
 """
 
 import contextlib
@@ -30,45 +32,53 @@ from jelly.rate import RateLimit
 from jelly.sessions import Session, Sessions, Window
 
 MAX_FRIENDS = 1000
+"""At most this many users are on a friend list."""
 MAX_MEMBERS = 1000
+"""At most this many members are in a group."""
 MAX_GROUPS_CREATED = 200
+"""At most this many groups exist that one user has created."""
 MAX_GROUPS_JOINED = 1000
+"""At most this many groups until a user cannot be added to another one."""
 MAX_TOKENS = 32
+"""At most this many tokens of one user are valid; a new one replaces the oldest."""
 MAX_KNOWN_USERS = 100_000
-"""So many names are remembered as those of users."""
+"""At most this many user names are cached."""
 DEFAULT_PAGE, MAX_PAGE = 50, 100
-"""How many messages a page of history has if nothing is said, and at most."""
+"""How many messages a page of history has if the request has no limit, and at most."""
 PAGE_CHARACTERS = 128 * 1024
-"""How many characters of content it has at most (but always one message)."""
+"""At most this many characters of content are in a page of history. (One message always fits.)"""
 ROWS_PER_QUERY = 20
-"""So many messages of a page are read together: they may be large, and not all be wanted."""
+"""How many messages of a page one query reads: few, because messages may be large."""
 TAKEN_OVER = system(Event.TAKEN_OVER)
 
-
 BEFORE_LOGIN = {Type.LOGIN, Type.REGISTER, Type.RECONNECT}
+"""The requests that are allowed only while nobody is logged in on the connection."""
 
 Friends = list[str] | None
-"""A modern client's list of friends; None for a classic one, which is told nothing of them."""
+"""The friend list of a modern client; None for a classic client, which gets no presence notices."""
 MemberChange = tuple[Sequence[str], tuple[str, ...]]
-"""The members of a group before and after a change: no members mean no group."""
+"""The members of a group before and after a change. A group without members does not exist."""
 
 Reading = Callable[[], contextlib.AbstractContextManager[Dao]]
-"""Gives the calling thread a Dao to read with; a worker leaves the running state meanwhile."""
+"""Opens a Dao for queries on the calling thread. Another worker may run meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the operator decides about accounts and messages."""
+    """What the operator sets for accounts and messages."""
 
     password_cost: int = 14
+    """The binary logarithm of scrypt's n."""
     token_seconds: float = 7 * 86400.0
+    """Seconds until a token expires."""
     message_rate: int = 0
-    """Messages a second that one session may send; 0: any number."""
+    """At most this many messages a second from one user; 0: any number."""
     keeps_history: bool = True
+    """Whether delivered messages stay readable."""
 
 
 class Services:
-    """All requests of the protocol but HEARTBEAT, which the reader handles."""
+    """All requests of the protocol except HEARTBEAT, which the reader handles."""
 
     def __init__(
         self,
@@ -89,7 +99,8 @@ class Services:
         self._guard = guard
         self._known_users: set[str] = set()
         self._rate = RateLimit(policy.message_rate)
-        # Compared with when there is no such user, so that a wrong name takes as long as a wrong password.
+        # An unknown user's password is checked against this, so that a wrong name takes as long
+        # as a wrong password, and nobody can find out by the clock which names exist.
         self._dummy_hash = passwords.hash_password("", policy.password_cost)
         self._handlers: Mapping[int, Callable[[Session, Any], Outcome]] = {
             Type.LOGIN: self.login,
@@ -114,7 +125,10 @@ class Services:
         }
 
     def serve(self, session: Session, frame: Frame) -> Outcome:
-        """What becomes of one frame. Raises nothing but StoreError, unless there is a bug."""
+        """Run the service for a frame, and return its outcome; a refusal becomes an Answer.
+
+        Raises StoreError if the database fails.
+        """
         try:
             handler = self._handler(session, frame)
             request = messages.parse_request(frame.type, frame.body)
@@ -126,29 +140,29 @@ class Services:
             return self.refused(session, frame.type, error)
 
     def _handler(self, session: Session, frame: Frame) -> Callable[[Session, Any], Outcome]:
-        """The method for a frame. Raises Refused if the session may not ask for that now."""
+        """Return the service for a frame. Raises Refused if the session may not use it now."""
         if frame.sign != Sign.REQUEST:
-            raise Refused(ErrorCode.MALFORMED_FRAME, "Clients may send requests only: the sign must be 0x01.")
+            raise Refused(ErrorCode.MALFORMED_FRAME, "The sign of a client's frame must be 0x01 (a request).")
         handler = self._handlers.get(frame.type)
         if handler is None or (frame.type == Type.HISTORY and session.user is not None and session.window is None):
-            raise Refused(ErrorCode.UNKNOWN_TYPE)  # HISTORY exists only for sessions that were granted "ack"
+            raise Refused(ErrorCode.UNKNOWN_TYPE)  # HISTORY needs the feature "ack"
         if (session.user is None) != (frame.type in BEFORE_LOGIN):
             raise Refused(ErrorCode.NOT_LOGGED_IN if session.user is None else ErrorCode.ALREADY_LOGGED_IN)
         return handler
 
     def refused(self, session: Session, type: int, error: Refused) -> Answer:
-        """The answer to a request that was refused.
+        """Return the answer to a request that was refused.
 
-        A connection on which nobody has logged in has one chance, then it is closed; but a frame of a kind
-        that we do not know, or that is no request at all, is only answered (as by the original).
+        Before the login, a refusal closes the connection, except for a frame whose type is unknown
+        or which is not a request: the original server keeps the connection open after those.
         """
-        stays = session.user is not None or error.code in (ErrorCode.UNKNOWN_TYPE, ErrorCode.MALFORMED_FRAME)
-        return Answer(messages.refusal(type, error), close=not stays)
+        stays_open = session.user is not None or error.code in (ErrorCode.UNKNOWN_TYPE, ErrorCode.MALFORMED_FRAME)
+        return Answer(messages.refusal(type, error), close=not stays_open)
 
-    # --- coming and going -------------------------------------------------------------------------------
+    # --- accounts and logins ------------------------------------------------------------------
 
     def register(self, session: Session, request: messages.Register) -> Outcome:
-        """Create an account; the server closes afterwards, whatever came of it."""
+        """Create an account. The connection closes afterwards, also if the request is refused."""
         _check_name(request.username, ErrorCode.INVALID_USERNAME)
         _check_password(request.password)
 
@@ -167,22 +181,25 @@ class Services:
             )
 
         with self._reading() as dao:
-            if dao.has_user(request.username):  # asked again when it is written; this spares the hash
+            # `in_transaction` checks this again, but then the expensive hash has been computed.
+            if dao.has_user(request.username):
                 raise Refused(ErrorCode.USERNAME_TAKEN)
         return CpuTask(hash_then_write)
 
     def login(self, session: Session, request: messages.Login) -> Outcome:
-        """Log in with the password: a new token, then what waited in the inbox."""
+        """Log in with the password: answer with a new token, then deliver the inbox."""
         username, address = request.username, session.address
         if not is_valid_name(username):
-            return CpuTask(lambda: self._wrong_credentials(session))  # nobody's: nothing to guard, nor to remember
+            # Nobody can have this name, so the guard need not remember it.
+            return CpuTask(lambda: self._wrong_credentials(session))
         if self._guard.is_locked(username, address):
             raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
         with self._reading() as dao:
             stored = dao.password_hash(username)
 
         def verify() -> Outcome:
-            if self._guard.is_locked(username, address):  # those who waited with us may have filled the measure
+            # Logins that waited for a hasher with this one may have failed since the check above.
+            if self._guard.is_locked(username, address):
                 raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
             right = passwords.verify_password(request.password, stored or self._dummy_hash)
             if stored is None or not right:
@@ -195,17 +212,18 @@ class Services:
         return CpuTask(verify)
 
     def _wrong_credentials(self, session: Session) -> Answer:
-        """The answer for a name that nobody can have, in the time that any other takes."""
+        """Refuse a name that nobody can have, in the same time as a wrong password."""
         passwords.verify_password("", self._dummy_hash)
         return self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
 
     def _issue_token(self, session: Session, request: messages.Login, password_hash: str) -> Write:
+        """Return the write that stores a new token; after its commit the user is logged in."""
         username = request.username
         token = passwords.new_token()
         token_hash = passwords.hash_token(token)
 
         def in_transaction(dao: Dao) -> Friends:
-            if dao.password_hash(username) != password_hash:  # changed while we were hashing
+            if dao.password_hash(username) != password_hash:  # changed while this one was hashed
                 raise Refused(ErrorCode.WRONG_CREDENTIALS)
             now = _now()
             expires = now + int(self._policy.token_seconds * 1000)
@@ -219,7 +237,7 @@ class Services:
         return Write(Type.LOGIN, in_transaction, after_commit)
 
     def reconnect(self, session: Session, request: messages.Reconnect) -> Outcome:
-        """Log in again with a token, after the line was cut."""
+        """Log in with a token, after the connection was lost."""
         token_hash = passwords.hash_token(request.token)
         username = request.username
 
@@ -237,15 +255,16 @@ class Services:
             return Answer(response(Type.RECONNECT, {"username": username, "features": features}))
 
         with self._reading() as dao:
-            check(dao)  # so that guesses do not reach the store thread, where it is checked once more
+            check(dao)  # here, too, so that guessed tokens do not occupy the store thread
         return Write(Type.RECONNECT, in_transaction, after_commit)
 
     def _attach_session(
         self, session: Session, request: messages.Login | messages.Reconnect, token_hash: str, friends: Friends
     ) -> list[str] | None:
-        """Make a session the one of its user; return the features that a modern one is granted.
+        """Log a user in on a session; return the granted features (None for a classic client).
 
-        On the store thread, so it falls between two messages.
+        It runs on the store thread, so no message is stored while it runs: each message is either
+        in the inbox or pushed to this session.
         """
         features = _grant_features(session, request.features)
         session.token_hash = token_hash
@@ -258,13 +277,14 @@ class Services:
             else:
                 old.transport.close()
         if session.transport.is_closed:
-            self._sessions.detach(session)  # the client has left meanwhile, and its reader found nobody to detach
+            # The reader found no session to detach, because it saw the connection end before this.
+            self._sessions.detach(session)
         self._presence.user_logged_in(request.username, friends)
         self._delivery.begin(session)
         return features
 
     def logout(self, session: Session, request: messages.Logout) -> Outcome:
-        """Revoke the token; the server closes without an answer."""
+        """Revoke the token of the request and of the session; close without a response."""
         hashes = {passwords.hash_token(request.token), session.token_hash}
 
         def in_transaction(dao: Dao) -> None:
@@ -272,16 +292,16 @@ class Services:
                 dao.remove_token(token_hash, request.username)
 
         def after_commit(_: None) -> Answer:
-            self._sessions.detach(session)  # offline now, however long the client takes to close
+            self._sessions.detach(session)  # now: the client may take long to close
             self._presence.refresh(request.username)
             return Answer(None, close=True)
 
         return Write(Type.LOGOUT, in_transaction, after_commit)
 
-    # --- messages ---------------------------------------------------------------------------------------
+    # --- messages -----------------------------------------------------------------------------
 
     def person_message(self, session: Session, request: messages.PersonMessage) -> Outcome:
-        """A message to one user, online or not."""
+        """Send a message to one user, online or offline."""
         receiver = request.receiver
         try:
             if self._policy.message_rate:
@@ -293,39 +313,41 @@ class Services:
         return NewMessage(Type.PERSON_MESSAGE, *request)
 
     def group_message(self, session: Session, request: messages.GroupMessage) -> Outcome:
-        """A message to all other members of a group."""
+        """Send a message to all other members of a group."""
         sender = request.sender
         try:
             if self._policy.message_rate:
                 self._check_rate(sender)
             group = self._cached_group(request.receiver)
             if sender not in group.members:
-                raise Refused(ErrorCode.NOT_A_MEMBER, "Only members may write to the group.")
+                raise Refused(
+                    ErrorCode.NOT_A_MEMBER, "Only members may write to the group: ask its creator to add you."
+                )
         except Refused as error:
             return _refused_message(Type.GROUP_MESSAGE, request, error)
 
         return NewMessage(Type.GROUP_MESSAGE, *request, group=group)
 
     def ack(self, session: Session, request: messages.Ack) -> Outcome:
-        """One that was written together with the login: nothing was sent yet that it could be about.
+        """Ignore an ACK that came together with the login: no message has been sent yet.
 
-        (All others, but for malformed ones, are the reader's: see `connection.py`.)
+        (The reader handles all later ACKs, except malformed ones: see `connection.py`.)
         """
         return Answer(None)
 
     def history(self, session: Session, request: messages.History) -> Outcome:
-        """A page of a conversation: what the user wrote, and what it has had already."""
+        """Return a page of a conversation: messages that the user wrote or was sent."""
         partner = request.person if request.groupName is None else request.groupName
         limit = DEFAULT_PAGE if request.limit is None else min(request.limit, MAX_PAGE)
         if partner is None or (request.person is not None and request.groupName is not None):
-            raise Refused(ErrorCode.MALFORMED_BODY, "The body needs either 'person' or 'groupName'.")
+            raise Refused(ErrorCode.MALFORMED_BODY, "The body must have either 'person' or 'groupName', and not both.")
         if limit < 1:
             raise Refused(ErrorCode.MALFORMED_BODY, "The 'limit' must be 1 or more.")
         before = MAX_ID if request.before is None else request.before
         is_group = request.groupName is not None
         if not is_group and not self._is_user(partner):
             raise Refused(ErrorCode.NO_SUCH_USER)
-        # `sent_id` is read before the database is: what is sent meanwhile need not be in the page.
+        # Read `sent_id` before the query: messages that are sent meanwhile come as notices.
         page = HistoryQuery(request.username, is_group, partner, 0, before, session.sent_id)
         with self._reading() as dao:
             if is_group:
@@ -338,10 +360,10 @@ class Services:
         if not self._rate.try_acquire(user):
             raise Refused(ErrorCode.RATE_LIMITED)
 
-    # --- groups -----------------------------------------------------------------------------------------
+    # --- groups -------------------------------------------------------------------------------
 
     def create_group(self, session: Session, request: messages.CreateGroup) -> Outcome:
-        """Found a group; whoever does is its first member."""
+        """Create a group. Its creator is its first member."""
         username, name = request
         _check_name(name, ErrorCode.INVALID_GROUP_NAME)
 
@@ -349,14 +371,16 @@ class Services:
             if dao.group(name) is not None:
                 raise Refused(ErrorCode.GROUP_EXISTS)
             if dao.count_created_groups(username) >= MAX_GROUPS_CREATED:
-                raise Refused(ErrorCode.LIMIT_REACHED, f"One user may create {MAX_GROUPS_CREATED} groups.")
+                raise Refused(
+                    ErrorCode.LIMIT_REACHED, f"You have created {MAX_GROUPS_CREATED} groups, the most possible."
+                )
             dao.add_group(name, username)
             return (), (username,)
 
         return self._membership_write(Type.CREATE_GROUP, name, in_transaction)
 
     def disband_group(self, session: Session, request: messages.DisbandGroup) -> Outcome:
-        """End a group; its name is free again. What its members have not read yet still reaches them."""
+        """End a group and free its name. Messages in the inboxes of its members still arrive."""
         username, name = request
 
         def in_transaction(dao: Dao) -> MemberChange:
@@ -367,7 +391,7 @@ class Services:
         return self._membership_write(Type.DISBAND_GROUP, name, in_transaction)
 
     def add_member(self, session: Session, request: messages.AddMember) -> Outcome:
-        """Take a user into one's group."""
+        """Add a user to a group that the sender of the request has created."""
         username, name, member = request
 
         def in_transaction(dao: Dao) -> MemberChange:
@@ -377,16 +401,16 @@ class Services:
             if member in members:
                 raise Refused(ErrorCode.ALREADY_MEMBER)
             if len(members) >= MAX_MEMBERS:
-                raise Refused(ErrorCode.LIMIT_REACHED, f"A group may have {MAX_MEMBERS} members.")
+                raise Refused(ErrorCode.LIMIT_REACHED, f"The group has {MAX_MEMBERS} members, the most possible.")
             if dao.count_groups_of(member) >= MAX_GROUPS_JOINED:
-                raise Refused(ErrorCode.LIMIT_REACHED, f"A user may be in {MAX_GROUPS_JOINED} groups.")
+                raise Refused(ErrorCode.LIMIT_REACHED, f"The user is in {MAX_GROUPS_JOINED} groups, the most possible.")
             dao.add_member(name, member)
             return members, (*members, member)
 
         return self._membership_write(Type.ADD_MEMBER, name, in_transaction)
 
     def remove_member(self, session: Session, request: messages.RemoveMember) -> Outcome:
-        """Take a member out of one's group, or leave a group oneself."""
+        """Remove a member (the creator may), or leave a group (each other member may)."""
         username, name, member = request
 
         def in_transaction(dao: Dao) -> MemberChange:
@@ -403,13 +427,16 @@ class Services:
         return self._membership_write(Type.REMOVE_MEMBER, name, in_transaction)
 
     def own_groups(self, session: Session, request: messages.OwnGroups) -> Outcome:
-        """The groups one is in, each with its members, the creator first."""
+        """Return the groups that the user is in, each with its members, the creator first."""
         with self._reading() as dao:
             groups = dao.groups_of(request.username)
         return Answer(response(Type.OWN_GROUPS, {"username": request.username, "groups": groups}))
 
     def _membership_write(self, type: Type, name: str, in_transaction: Callable[[Dao], MemberChange]) -> Write:
-        """A change whose `write` returns the members that the group had before, and those that it has afterwards."""
+        """Return a write that updates the group cache and tells the members after its commit.
+
+        `in_transaction` changes the database, and returns the members before and after the change.
+        """
 
         def after_commit(change: MemberChange) -> Answer:
             before, now = change
@@ -433,10 +460,10 @@ class Services:
             raise Refused(ErrorCode.NO_SUCH_GROUP)
         return group
 
-    # --- friends and profiles ---------------------------------------------------------------------------
+    # --- friends and profiles -----------------------------------------------------------------
 
     def add_friend(self, session: Session, request: messages.AddFriend) -> Outcome:
-        """Put a user on one's list."""
+        """Add a user to the friend list of the logged-in user (one-way)."""
         username, friend = request
 
         def in_transaction(dao: Dao) -> None:
@@ -445,7 +472,7 @@ class Services:
             if dao.is_friend(username, friend):
                 raise Refused(ErrorCode.ALREADY_FRIENDS)
             if dao.count_friends(username) >= MAX_FRIENDS:
-                raise Refused(ErrorCode.LIMIT_REACHED, f"A list may have {MAX_FRIENDS} friends.")
+                raise Refused(ErrorCode.LIMIT_REACHED, f"You have {MAX_FRIENDS} friends, the most possible.")
             dao.add_friend(username, friend)
 
         def after_commit(_: None) -> Answer:
@@ -455,7 +482,7 @@ class Services:
         return Write(Type.ADD_FRIEND, in_transaction, after_commit)
 
     def remove_friend(self, session: Session, request: messages.RemoveFriend) -> Outcome:
-        """Take a user off one's list."""
+        """Remove a user from the friend list of the logged-in user."""
         username, friend = request
 
         def in_transaction(dao: Dao) -> None:
@@ -470,7 +497,7 @@ class Services:
         return Write(Type.REMOVE_FRIEND, in_transaction, after_commit)
 
     def all_friends(self, session: Session, request: messages.AllFriends) -> Outcome:
-        """One's list, with who is online."""
+        """Return the friend list, and for each friend whether they are online."""
         with self._reading() as dao:
             friends = dao.friends(request.username)
 
@@ -480,17 +507,19 @@ class Services:
 
         if not session.is_modern:
             return answer(lambda friend: self._sessions.get(friend) is not None)
-        # Presence notices go on where this list ends. So it is made where they are, on the store thread, and of
-        # what they told: else it might be older than a notice before it, or so new that no notice takes it back.
+        # Presence notices continue where this list ends. So the store thread, which sends them,
+        # also makes the list, from what it announced last. Otherwise the list might be older than a
+        # notice before it. Or it might be newer than what was announced: if the friend's state then
+        # changes back, no notice corrects the list.
         return Write(Type.ALL_FRIENDS, lambda _: None, lambda _: answer(self._presence.is_announced_online))
 
     def update_profile(self, session: Session, request: messages.UpdateProfile) -> Outcome:
-        """Change what one says about oneself, or the password, which revokes every token."""
+        """Change the user's profile or password. A new password revokes all the user's tokens."""
         values = {field: value for field in PROFILE_LIMITS if (value := getattr(request, field)) is not None}
         for field, value in values.items():
             if len(value) > PROFILE_LIMITS[field]:
                 limit = PROFILE_LIMITS[field]
-                raise Refused(ErrorCode.TOO_LONG, f"The field {field!r} may have {limit} characters.")
+                raise Refused(ErrorCode.TOO_LONG, f"The field {field!r} may have at most {limit} characters.")
 
         def in_transaction(dao: Dao) -> None:
             if values:
@@ -511,11 +540,11 @@ class Services:
         return CpuTask(hash_then_write)
 
     def own_profile(self, session: Session, request: messages.OwnProfile) -> Outcome:
-        """What one said about oneself."""
+        """Return the profile of the logged-in user."""
         return self._profile(Type.OWN_PROFILE, request.username)
 
     def friend_profile(self, session: Session, request: messages.FriendProfile) -> Outcome:
-        """What a friend says about himself."""
+        """Return the profile of a user on the friend list."""
         with self._reading() as dao:
             if not dao.is_friend(request.username, request.friend):
                 raise Refused(ErrorCode.NOT_FRIENDS)
@@ -527,7 +556,7 @@ class Services:
         return Answer(response(type, {"username": username, **profile}))
 
     def _is_user(self, name: str) -> bool:
-        """Whether there is a user of this name. Users are never deleted, so a yes may be remembered."""
+        """Whether there is a user of this name. Users are never deleted, so a yes is cached."""
         if name in self._known_users:
             return True
         if not is_valid_name(name):
@@ -536,7 +565,8 @@ class Services:
             if not dao.has_user(name):
                 return False
         if len(self._known_users) >= MAX_KNOWN_USERS:
-            self._known_users.pop()  # any one: to forget all at once would have every sender wait for a query
+            # One at a time: if all were dropped at once, every sender would wait for a query.
+            self._known_users.pop()
         self._known_users.add(name)
         return True
 
@@ -544,12 +574,15 @@ class Services:
 def _write_answered_with_success(
     type: Type, in_transaction: Callable[[Dao], None], values: Mapping[str, Any] | None = None, close: bool = False
 ) -> Write:
-    """A change that is answered with SUCCESS and these values."""
+    """Return a write that is answered with SUCCESS and these values."""
     return Write(type, in_transaction, lambda _: Answer(response(type, values), close))
 
 
 def _grant_features(session: Session, asked: Sequence[str] | None) -> list[str] | None:
-    """Make a session modern if its client asked for features, be it for none; return those that it gets."""
+    """Make a session modern if its request has the key `features`; return the granted ones.
+
+    `asked` is None for a classic client. An empty list makes a session modern, too.
+    """
     if asked is None:
         return None
     session.is_modern = True
@@ -577,7 +610,11 @@ def _check_password(password: str) -> None:
 def _refused_message(
     type: Type, request: messages.PersonMessage | messages.GroupMessage, refusal: Refused
 ) -> NewMessage:
-    """A message that cannot be stored now. With a requestId it may have been stored before: the store thread knows."""
+    """Return a message that cannot be stored now, with the refusal. Without a requestId, raise it.
+
+    A message with a requestId (an idempotency key) may have been stored before. The store thread
+    checks that, and then answers SUCCESS to the repeat.
+    """
     if request.requestId is None:
         raise refusal
     sender, receiver, content, sent_at, request_id = request
@@ -585,15 +622,16 @@ def _refused_message(
 
 
 def _member_since(dao: Dao, group: str, username: str) -> int:
+    """Return the first message id that a member may read. Raises Refused for anybody else."""
     _load_group(dao, group)
     since = dao.member_since(group, username)
     if since is None:
-        raise Refused(ErrorCode.NOT_A_MEMBER, "Only members may read what was written to the group.")
+        raise Refused(ErrorCode.NOT_A_MEMBER, "Only members may read the messages of the group.")
     return since
 
 
 def _read_page(dao: Dao, page: HistoryQuery, limit: int) -> tuple[list[StoredMessage], bool]:
-    """The messages of a page, oldest first, and whether there are older ones."""
+    """Return the messages of a page, oldest first, and whether there are older ones."""
     found: list[StoredMessage] = []
     size = 0
     while True:
@@ -609,6 +647,7 @@ def _read_page(dao: Dao, page: HistoryQuery, limit: int) -> tuple[list[StoredMes
 
 
 def _load_group(dao: Dao, name: str) -> tuple[str, list[str]]:
+    """Return the creator and the members of a group. Raises Refused if there is no such group."""
     group = dao.group(name) if is_valid_name(name) else None
     if group is None:
         raise Refused(ErrorCode.NO_SUCH_GROUP)
@@ -616,6 +655,7 @@ def _load_group(dao: Dao, name: str) -> tuple[str, list[str]]:
 
 
 def _members_of_own_group(dao: Dao, name: str, username: str) -> list[str]:
+    """Return the members of a group. Raises Refused if `username` did not create it."""
     creator, members = _load_group(dao, name)
     if creator != username:
         raise Refused(ErrorCode.NOT_GROUP_CREATOR)
@@ -623,4 +663,5 @@ def _members_of_own_group(dao: Dao, name: str, username: str) -> list[str]:
 
 
 def _now() -> int:
+    """Milliseconds since the start of 1970."""
     return int(time.time() * 1000)
