@@ -1,4 +1,4 @@
-"""The cores and priorities of the server's threads. Only Linux is supported.
+"""The cores and priorities of the server's threads, on Linux. Elsewhere nothing is done.
 
 Only one thread of a Python program runs at a time, so several cores gain little. Passing the
 interpreter from a thread on one core to a thread on another costs more than most threads' work. So
