@@ -5,8 +5,8 @@ A frame is a header of nine bytes, big-endian, and a body:
     magic 0xABCD (2) | sign (1) | type (1) | status (1) | length of the body (4) | body
 
 TCP is a stream: one read may return half a frame, or fifty. So the decoder takes all bytes that
-arrive, and returns the frames that are complete. This module has no sockets, threads, clock or JSON;
-`messages.py` knows what a body means.
+arrive, and returns the frames that are complete. This module has no sockets, threads, clock or
+JSON; `messages.py` knows what a body means.
 """
 
 import struct

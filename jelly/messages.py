@@ -453,8 +453,8 @@ def notice(type: int, sender: str, receiver: str, content: str, time: int, id: i
     """Return the frame that brings a message to a receiver. `id`: for clients that acknowledge.
 
     The body is built from these values only, in the protocol's order: other keys of the sender's
-    request must not reach the receiver. (Quoting the strings takes a third of the time of encoding a
-    dict.)
+    request must not reach the receiver. (Quoting the strings takes a third of the time of encoding
+    a dict.)
     """
     end = "}" if id is None else f',"id":{id}}}'
     body = f'{{"sender":{quote(sender)},"receiver":{quote(receiver)},"content":{quote(content)},"time":{time}{end}'
@@ -487,10 +487,10 @@ def system(event: Event, **values: Any) -> bytes:
 def is_valid_name(name: str) -> bool:
     """Whether a user or a group may have this name.
 
-    A name has 1 to 32 characters in normal form C (NFC), so that two names that are equal in Unicode
-    are equal here. It has no spaces, and no control, format (zero-width, direction), surrogate or
-    other invisible characters. It does not begin with a combining mark: that would combine with the
-    character that a client prints before the name.
+    A name has 1 to 32 characters in normal form C (NFC), so that two names that are equal in
+    Unicode are equal here. It has no spaces, and no control, format (zero-width, direction),
+    surrogate or other invisible characters. It does not begin with a combining mark: that would
+    combine with the character that a client prints before the name.
     """
     return (
         1 <= len(name) <= MAX_NAME

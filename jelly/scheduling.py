@@ -3,8 +3,8 @@
 Only one thread of a Python program runs at a time, so several cores gain little. Passing the
 interpreter from a thread on one core to a thread on another costs more than most threads' work. So
 all threads run on one core (CPU affinity). They use the scheduling policy SCHED_BATCH, with which a
-thread that wakes up does not interrupt the running thread: each thread does more of the waiting work
-in one turn. `docs/performance.md` has the measurements.
+thread that wakes up does not interrupt the running thread: each thread does more of the waiting
+work in one turn. `docs/performance.md` has the measurements.
 
 Threads that hash passwords compute for long without the interpreter, so they use all cores.
 """
@@ -22,11 +22,11 @@ _STAT = Path("/proc/self/stat")
 yield_cpu: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 """Let the other threads run that are ready to; return at once if there are none.
 
-A thread calls this before it takes all waiting requests. The ready threads, on the one core that all
-threads share, are mostly readers with another request. So the caller gets ten requests together
+A thread calls this before it takes all waiting requests. The ready threads, on the one core that
+all threads share, are mostly readers with another request. So the caller gets ten requests together
 instead of five, and one transaction writes them. This saves a sixth of the CPU of a message between
-50 pairs, and a third when ten clients write to users who are offline. Without ready threads it costs
-half a microsecond.
+50 pairs, and a third when ten clients write to users who are offline. Without ready threads it
+costs half a microsecond.
 """
 
 _all_cores: set[int] = set()

@@ -176,9 +176,7 @@ class Services:
         def hash_then_write() -> Write:
             nonlocal password_hash
             password_hash = passwords.hash_password(request.password, self._policy.password_cost)
-            return _write_answered_with_success(
-                Type.REGISTER, in_transaction, {"username": request.username}, close=True
-            )
+            return _success_write(Type.REGISTER, in_transaction, {"username": request.username}, close=True)
 
         with self._reading() as dao:
             # `in_transaction` checks this again, but then the expensive hash has been computed.
@@ -527,7 +525,7 @@ class Services:
             if "password" in values:
                 dao.remove_tokens(request.username)
 
-        write = _write_answered_with_success(Type.UPDATE_PROFILE, in_transaction)
+        write = _success_write(Type.UPDATE_PROFILE, in_transaction)
         if request.password is None:
             return write if values else write.answer(None)
         password = request.password
@@ -571,7 +569,7 @@ class Services:
         return True
 
 
-def _write_answered_with_success(
+def _success_write(
     type: Type, in_transaction: Callable[[Dao], None], values: Mapping[str, Any] | None = None, close: bool = False
 ) -> Write:
     """Return a write that is answered with SUCCESS and these values."""
