@@ -119,7 +119,7 @@ class Connection(BaseRequestHandler):
     def finish(self) -> None:
         context, user = self.context, self.session.user
         self.send_queue.close()
-        # After the close: see Services._enter.
+        # After the close: see Services._attach_session.
         if context.sessions.detach(self.session) and user is not None:
             context.store.call_soon(partial(context.presence.refresh, user))
         context.flusher.forget(self.request)

@@ -413,9 +413,9 @@ class SimulatedServer:
             "delivered": self.store._delivered,
             "wanting": self.store._wanting,
             "calls": self.store._calls,
-            "lists of friends": self.presence._lists,
+            "lists of friends": self.presence._friend_lists,
             "watchers": self.presence._watchers,
-            "online": self.presence._online,
+            "online": self.presence._announced_online,
         }
         return {name: len(value) for name, value in sizes.items() if value}
 

@@ -56,7 +56,7 @@ class World:
         self._interrupted = False
         self.history_days = rng.choice((0.0, 30.0, 30.0))
         self.queue_size = rng.choice((2, 5, 1000, 1000))
-        self.turns_of_workers = rng.choice((0.0, 0.3, 1.0))
+        self.turns_of_workers = rng.choice((0.0, 0.0, 0.5))
         self.limits = self._draw_limits()
         self.limit: int = self.limits[sessions, "MAX_UNACKNOWLEDGED"]
         self.faults = Faults(rng, on=False)
@@ -103,7 +103,7 @@ class World:
             (delivery, "PAGE"): draw((2, 3, 10, 100)),
             (indexing, "INDEX_BATCH"): draw((1, 3, 500)),
             (retention, "SWEEP_BATCH"): draw((2, 10, 500)),
-            (services, "READ_AT_A_TIME"): draw((1, 2, 20)),
+            (services, "ROWS_PER_QUERY"): draw((1, 2, 20)),
             (services, "PAGE_CHARACTERS"): draw((40, 128 * 1024)),
             (store, "BATCH_ROWS"): draw((1, 6, 4000)),
             (dao, "ID_BLOCK"): draw((1, 3, 10, 1_000_000)),

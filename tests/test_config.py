@@ -206,20 +206,20 @@ def test_a_bare_number_in_the_file_is_checked_too(number: str, toml: Path) -> No
 def test_an_unknown_key_in_the_file_is_no_setting(key: str, hint: str, toml: Path) -> None:
     """A key that is misspelt is not silently ignored, and the sentence says which one was probably meant."""
     toml.write_text(f"{key} = 1")
-    assert sentence(f"--config={toml}") == f"{toml} has {key!r}, which is no setting{hint}."
+    assert sentence(f"--config={toml}") == f"There is no setting {key!r}, but {toml} has it{hint}."
 
 
 @pytest.mark.parametrize("value", ["true", "[1]", "{a = 1}", "1979-05-27"])
 def test_a_setting_is_a_text_or_a_number(value: str, toml: Path) -> None:
     """Other kinds of TOML values are refused by the name of their key."""
     toml.write_text(f"port = {value}")
-    assert sentence(f"--config={toml}") == f"port in {toml} must be a text or a number."
+    assert sentence(f"--config={toml}") == f"port in {toml} must be a string or a number."
 
 
 def test_a_section_in_the_file_is_no_setting(toml: Path) -> None:
     """The settings stand at the top of the file: a section around them is refused, not skipped."""
     toml.write_text("[server]\nport = 1")
-    assert sentence(f"--config={toml}") == f"{toml} has 'server', which is no setting."
+    assert sentence(f"--config={toml}") == f"There is no setting 'server', but {toml} has it."
 
 
 @pytest.mark.parametrize(
@@ -243,20 +243,20 @@ def test_a_section_in_the_file_is_no_setting(toml: Path) -> None:
 def test_a_file_that_is_no_toml(data: bytes, toml: Path) -> None:
     """The sentence names the file and what the parser stumbled over."""
     toml.write_bytes(data)
-    assert sentence(f"--config={toml}").startswith(f"The configuration {toml} is not TOML: ")
+    assert sentence(f"--config={toml}").startswith(f"The configuration {toml} is not valid TOML: ")
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     """A missing file, or a directory in its place, is named with the reason, whichever way it was given."""
-    missing = "The configuration /no/such.toml cannot be read: No such file or directory."
+    missing = "Cannot read the configuration /no/such.toml: No such file or directory."
     assert sentence("--config=/no/such.toml") == missing
     assert sentence(environment={"JELLY_CONFIG": "/no/such.toml"}) == missing
-    assert sentence(f"--config={tmp_path}") == f"The configuration {tmp_path} cannot be read: Is a directory."
+    assert sentence(f"--config={tmp_path}") == f"Cannot read the configuration {tmp_path}: Is a directory."
 
 
 def test_a_key_without_a_certificate() -> None:
     """A TLS key alone would leave the port unencrypted behind the operator's back, so it is refused."""
-    expected = "--tls-key needs --tls-cert: the key alone turns nothing on."
+    expected = "--tls-key alone does not turn TLS on: give --tls-cert, too."
     assert sentence("--tls-key=key.pem") == expected
     assert sentence(environment={"JELLY_TLS_KEY": "key.pem"}) == expected
 

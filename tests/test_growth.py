@@ -95,9 +95,9 @@ class World:
             "lanes in the queue": dispatcher._queue.qsize(),
             "requests that wait": dispatcher._queue._waiting,
             "sessions": len(server.sessions),
-            "lists of friends": len(presence._lists),
+            "lists of friends": len(presence._friend_lists),
             "watched friends": len(presence._watchers),
-            "users told to be online": len(presence._online),
+            "users told to be online": len(presence._announced_online),
             "known users": len(services._known_users),
             "allowances": len(services._rate),
             "failed logins": len(services._guard._failures),
@@ -226,7 +226,7 @@ def world(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(indexing, "INDEX_DELAY", 0.05)
     monkeypatch.setattr(tcp_confirmation, "CONFIRM_DELAY_MAX", 0.1)
     server = start_server(classic_gap=0, message_rate=100_000)
-    server.dispatcher._services._guard._most = FAILED
+    server.dispatcher._services._guard._max_pairs = FAILED
     server.groups._most = MEMBERS
     return World(server)
 

@@ -22,7 +22,7 @@ from wire import (
 
 from jelly import indexing
 from jelly.server import JellyServer
-from jelly.services import MAX_PAGE, PAGE_CHARACTERS, READ_AT_A_TIME
+from jelly.services import MAX_PAGE, PAGE_CHARACTERS, ROWS_PER_QUERY
 
 ACKS = ["ack"]
 
@@ -133,7 +133,7 @@ def test_limits(sqlite: JellyServer) -> None:
 def test_large_messages(sqlite: JellyServer) -> None:
     """A page holds about 128 KiB, but at least one message, and skips none."""
     with modern(sqlite, "alice") as alice:
-        contents = [f"{number} {'x' * 30_000}" for number in range(READ_AT_A_TIME + 3)]
+        contents = [f"{number} {'x' * 30_000}" for number in range(ROWS_PER_QUERY + 3)]
         say(alice, "bob", *contents)
         found: list[str] = []
         before = 2**53

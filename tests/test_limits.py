@@ -132,7 +132,7 @@ def test_a_service_that_raises(start_server: StartServer, monkeypatch: pytest.Mo
     """It is a SERVER_ERROR, the connection and the worker live, and the log has one line without a traceback."""
     server = start_server(workers=1)
     register(server.port, "alice")
-    table: Any = server.dispatcher._services._table
+    table: Any = server.dispatcher._services._handlers
     logged: list[str] = []
     monkeypatch.setattr("jelly.queue_dispatch.log_failure", lambda _, error: logged.append(repr(error)))
     with logged_in(server.port, "alice") as alice:
@@ -164,7 +164,7 @@ def test_a_service_that_raises_at_any_stage(
         monkeypatch.setattr(f"jelly.{module}.log_failure", lambda _, error: logged.append(repr(error)))
     server = start_server(workers=1, classic_gap=0)
     register(server.port, "alice")
-    monkeypatch.setitem(server.dispatcher._services._table, ADD_FRIEND, outcomes[stage])
+    monkeypatch.setitem(server.dispatcher._services._handlers, ADD_FRIEND, outcomes[stage])
     with logged_in(server.port, "alice") as alice:
         for _ in range(3):
             alice.send_request(ADD_FRIEND, friend="alice")

@@ -37,7 +37,7 @@ class World:
         session = Session(ear, "")
         session.user, session.is_modern = user, modern
         self.sessions.attach(session)
-        self.presence.entered(user, friends if modern else None)
+        self.presence.user_logged_in(user, friends if modern else None)
         return session, ear
 
     def leave(self, session: Session) -> None:
@@ -124,4 +124,6 @@ def test_any_order(world: World, seed: int) -> None:
     world.presence.refresh("bob")
     told = [online for _, online in alice.told]
     assert told == [number % 2 == 0 for number in range(len(told))]
-    assert bool(told and told[-1]) == (world.sessions.get("bob") is not None) == world.presence.was_told_online("bob")
+    assert (
+        bool(told and told[-1]) == (world.sessions.get("bob") is not None) == world.presence.is_announced_online("bob")
+    )

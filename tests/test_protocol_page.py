@@ -216,16 +216,17 @@ def test_the_page_has_every_limit() -> None:
     assert upto == messages.PROFILE_LIMITS
     assert rows["name of a user"] == rows["name of a group"] == f"1 to {messages.MAX_NAME}"
     assert rows["`password`"] == f"1 to {messages.MAX_PASSWORD}"
-    assert f"up to {codec.DEFAULT_MAX_BODY} bytes" in PAGE
-    assert f"more than {messages.MAX_DEPTH} deep" in PAGE
-    assert f"more than {messages.MAX_INTEGER_DIGITS} characters" in PAGE
-    assert f"at most {messages.MAX_FEATURES} of them" in PAGE
-    assert f"1 to {messages.MAX_REQUEST_ID} characters" in PAGE
-    assert f"1 or more, {DEFAULT_PAGE} if it is left out. You never get more than {MAX_PAGE}" in PAGE
+    text = " ".join(PAGE.split())
+    assert f"up to {codec.DEFAULT_MAX_BODY} bytes" in text
+    assert f"more than {messages.MAX_DEPTH} deep" in text
+    assert f"more than {messages.MAX_INTEGER_DIGITS} characters" in text
+    assert f"at most {messages.MAX_FEATURES} of them" in text
+    assert f"1 to {messages.MAX_REQUEST_ID} characters" in text
+    assert f"1 or more, {DEFAULT_PAGE} if it is left out. You never get more than {MAX_PAGE}" in text
     assert (IDEMPOTENCY_DAYS, Settings().history_days) == (7, 30)  # a week, as the page says
-    assert "a `requestId` for a week" in PAGE
-    assert "keeps messages for 30 days" in PAGE
-    assert f"more than {MAX_UNACKNOWLEDGED} messages, or more than {MAX_UNACKNOWLEDGED_BYTES} bytes" in PAGE
+    assert "a `requestId` for a week" in text
+    assert "keeps messages for 30 days" in text
+    assert f"more than {MAX_UNACKNOWLEDGED} messages, or more than {MAX_UNACKNOWLEDGED_BYTES} bytes" in text
 
 
 def test_the_page_names_nothing_that_the_code_does_not_have() -> None:

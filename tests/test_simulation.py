@@ -101,7 +101,7 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     ],
     "shows what is not indexed to nobody": [(Dao, "history_page", "(unindexed + rows)", "rows")],
     "keeps a session whose connection has ended": [
-        (Services, "_enter", "if session.transport.is_closed:", "if False:")
+        (Services, "_attach_session", "if session.transport.is_closed:", "if False:")
     ],
     "an old connection throws out its successor": [(Sessions, "detach", "is not session", "is None")],
     "the client acknowledges what it has not handed over": [

@@ -274,9 +274,9 @@ def test_the_register_is_empty_when_all_have_left(server: JellyServer) -> None:
     befriend(server, "alice", "bob", "carol")
     befriend(server, "bob", "alice")
     with logged_in(server.port, "alice", features=[]), logged_in(server.port, "bob", features=["ack"]):
-        assert server.presence._lists == {"alice": {"bob", "carol"}, "bob": {"alice"}}
-    wait_until(lambda: not server.presence._online)
-    assert not server.presence._lists
+        assert server.presence._friend_lists == {"alice": {"bob", "carol"}, "bob": {"alice"}}
+    wait_until(lambda: not server.presence._announced_online)
+    assert not server.presence._friend_lists
     assert not server.presence._watchers
 
 
@@ -297,7 +297,7 @@ def test_the_list_of_friends_agrees_with_the_notices(server: JellyServer) -> Non
             if number == 299:
                 stop.set()
                 thread.join()
-                wait_until(lambda: not server.presence.was_told_online("bob"))
+                wait_until(lambda: not server.presence.is_announced_online("bob"))
             listed = alice.ok(ALL_FRIENDS)["friends"]["bob"]
             told += [notice.values["online"] for notice in alice.notices]
             alice.notices.clear()
