@@ -12,26 +12,26 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from bench.verify import Channel, Inbox
+from bench.verify import Channel, DeliveryChecker
 from jelly.codec import HEADER, Decoder, Frame, Sign, Status, Type, encode
 
 PATIENCE = 30.0
 """Seconds until a missing answer is an error."""
-REST = 0.01
+RETRY_DELAY = 0.01
 """Seconds that a sender waits after SERVER_BUSY."""
-AT_ONCE = 64
+MAX_CONNECTING = 64
 """At most this many connections wait for their first answer while a scenario is set up."""
 MAX_BODY = 1 << 24
 PASSWORD = "pw"
 
 
-class Loop:
+class EventLoop:
     """An event loop: calls the handler of each readable socket."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
-        self._later: list[tuple[float, Callable[[], None]]] = []
+        self._timers: list[tuple[float, Callable[[], None]]] = []
 
     def add(self, sock: socket.socket, handler: Callable[[], None]) -> None:
         self._handlers[sock.fileno()] = handler
@@ -41,21 +41,21 @@ class Loop:
         del self._handlers[sock.fileno()]
         self._epoll.unregister(sock)
 
-    def later(self, handler: Callable[[], None]) -> None:
+    def call_later(self, handler: Callable[[], None]) -> None:
         """Call a function after RETRY_DELAY seconds."""
-        self._later.append((time.monotonic() + REST, handler))
+        self._timers.append((time.monotonic() + RETRY_DELAY, handler))
 
     def run(self, until: Callable[[], bool], seconds: float = PATIENCE) -> bool:
         """Run until a condition holds, but at most `seconds`; return whether it holds."""
         deadline = time.monotonic() + seconds
         poll, handlers = self._epoll.poll, self._handlers
         while not until():
-            for descriptor, _ in poll(REST):
+            for descriptor, _ in poll(RETRY_DELAY):
                 if descriptor in handlers:  # another handler may have removed it
                     handlers[descriptor]()
             now = time.monotonic()
-            while self._later and self._later[0][0] <= now:
-                self._later.pop(0)[1]()
+            while self._timers and self._timers[0][0] <= now:
+                self._timers.pop(0)[1]()
             if now > deadline:
                 return until()
         return True
@@ -79,7 +79,7 @@ def login(name: str) -> bytes:
     return request(Type.LOGIN, username=name, password=PASSWORD, features=["ack"])
 
 
-class Opening:
+class Connection:
     """A connection that sends its first request and reads the answer."""
 
     def __init__(self, port: int, frame: bytes) -> None:
@@ -118,30 +118,30 @@ class Opening:
         return self.read[HEADER.size + len(self.answer.body) :]
 
 
-def open_all(loop: Loop, port: int, frames: Iterable[bytes], at_once: int = AT_ONCE) -> list[Opening]:
+def open_all(loop: EventLoop, port: int, frames: Iterable[bytes], at_once: int = MAX_CONNECTING) -> list[Connection]:
     """Open a connection for each frame, `at_once` at a time, and wait for all answers.
 
     Return the connections in the order of the frames.
     """
     left = iter(frames)
-    opened: list[Opening] = []
-    waiting: set[Opening] = set()
+    opened: list[Connection] = []
+    waiting: set[Connection] = set()
 
     def open_next() -> None:
         frame = next(left, None)
         if frame is None:
             return
-        opening = Opening(port, frame)
-        opened.append(opening)
-        waiting.add(opening)
+        connection = Connection(port, frame)
+        opened.append(connection)
+        waiting.add(connection)
 
         def read() -> None:
-            if opening.is_answered():
-                loop.remove(opening.socket)
-                waiting.discard(opening)
+            if connection.is_answered():
+                loop.remove(connection.socket)
+                waiting.discard(connection)
                 open_next()
 
-        loop.add(opening.socket, read)
+        loop.add(connection.socket, read)
 
     for _ in range(at_once):
         open_next()
@@ -150,13 +150,13 @@ def open_all(loop: Loop, port: int, frames: Iterable[bytes], at_once: int = AT_O
     return opened
 
 
-def register_all(loop: Loop, port: int, names: Sequence[str]) -> None:
+def register_all(loop: EventLoop, port: int, names: Sequence[str]) -> None:
     """Register accounts."""
-    for opening in open_all(loop, port, (request(Type.REGISTER, username=n, password=PASSWORD) for n in names)):
-        opening.socket.close()
+    for connection in open_all(loop, port, (request(Type.REGISTER, username=n, password=PASSWORD) for n in names)):
+        connection.socket.close()
 
 
-def log_in_all(loop: Loop, port: int, names: Sequence[str]) -> list[Opening]:
+def log_in_all(loop: EventLoop, port: int, names: Sequence[str]) -> list[Connection]:
     """Log in as each user; return the connections in the same order."""
     return open_all(loop, port, map(login, names))
 
@@ -192,9 +192,11 @@ def receive(sock: socket.socket) -> bytes:
 class Sender:
     """Sends messages to its channels in turn, and a further one for each answer."""
 
-    def __init__(self, loop: Loop, opening: Opening, channels: Sequence[Channel], limit: int | None = None) -> None:
+    def __init__(
+        self, loop: EventLoop, connection: Connection, channels: Sequence[Channel], limit: int | None = None
+    ) -> None:
         self._loop = loop
-        self._socket = opening.socket
+        self._socket = connection.socket
         self._channels = channels
         self._success = encode(Sign.RESPONSE, channels[0].type, Status.SUCCESS)
         self._unanswered: deque[tuple[Channel, int]] = deque()
@@ -259,7 +261,7 @@ class Sender:
                 self.busy += 1
                 if not self._has_stopped:
                     self._left += 1
-                    self._loop.later(lambda: self.send(1))
+                    self._loop.call_later(lambda: self.send(1))
             else:
                 raise RuntimeError(f"refused: {frame}")
 
@@ -267,17 +269,19 @@ class Sender:
 class Receiver:
     """Reads the messages of a channel: checks, acknowledges and times each of them."""
 
-    def __init__(self, loop: Loop, opening: Opening, inbox: Inbox, since: float | None = None) -> None:
-        self._socket = opening.socket
-        self._inbox = inbox
-        self._notice = encode(Sign.NOTICE, inbox.channel.type)[:5]
+    def __init__(
+        self, loop: EventLoop, connection: Connection, checker: DeliveryChecker, since: float | None = None
+    ) -> None:
+        self._socket = connection.socket
+        self._inbox = checker
+        self._notice = encode(Sign.NOTICE, checker.channel.type)[:5]
         self._rest = b""
         self._since = since
         self.delays: list[float] = []
         """Seconds from sending each message (or from the time `since`) to its arrival."""
         loop.add(self._socket, self._read)
-        if opening.rest:
-            self._take(opening.rest)
+        if connection.rest:
+            self._take(connection.rest)
 
     def _read(self) -> None:
         self._take(receive(self._socket))
@@ -286,8 +290,8 @@ class Receiver:
         if self._rest:
             data = self._rest + data
         now = time.monotonic()
-        inbox, delays, times = self._inbox, self.delays, self._inbox.channel.times
-        before = inbox.received
+        checker, delays, times = self._inbox, self.delays, self._inbox.channel.times
+        before = checker.received
         position, end = 0, len(data)
         while end - position >= 9:
             body = position + 9
@@ -295,16 +299,16 @@ class Receiver:
             if stop > end:
                 break
             if data.startswith(self._notice, position):
-                number = inbox.take(data[body:stop])
+                number = checker.check(data[body:stop])
                 if number is not None:
                     delays.append(now - (self._since or times[number]))
             position = stop
         self._rest = data[position:]
-        if inbox.received != before:
+        if checker.received != before:
             self._socket.sendall(b'\xab\xcd\x01\x24\x00%b{"id":%b}' % (
-                (len(inbox.last_id) + 7).to_bytes(4), inbox.last_id))  # fmt: skip
+                (len(checker.last_id) + 7).to_bytes(4), checker.last_id))  # fmt: skip
 
 
-def token_of(opening: Opening) -> int:
+def token_of(connection: Connection) -> int:
     """Return the token in the answer to a login."""
-    return int(json.loads(opening.answer.body)["token"])
+    return int(json.loads(connection.answer.body)["token"])

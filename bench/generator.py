@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bench.clients import Loop
+from bench.clients import EventLoop
 from bench.meter import Meter
-from bench.scenarios import Field, NotRun, parse, raise_file_limit
+from bench.scenarios import Context, NotRun, parse, raise_file_limit
 from bench.soak import soak
 from bench.verify import summary
 
@@ -38,15 +38,16 @@ def run(job: Job) -> Iterator[dict[str, Any]]:
     Yield its results one by one, and at the end `problems` (empty if there are none).
     """
     problems: list[str] = []
-    field = Field(Loop(), job.port, Meter(job.server, job.database, job.by_thread), job.seconds, problems)
+    context = Context(EventLoop(), job.port, Meter(job.server, job.database, job.by_thread), job.seconds, problems)
     try:
         if job.scenario == "soak":
             yield from (
-                {"operations": done, "memory": memory} for done, memory in soak(field.port, field.meter, job.operations)
+                {"operations": done, "memory": memory}
+                for done, memory in soak(context.port, context.meter, job.operations)
             )
         else:
-            for figure in parse(job.scenario).run(field):
-                yield figure.to_json()
+            for measurement in parse(job.scenario).run(context):
+                yield measurement.to_json()
         yield {"problems": summary(problems)}
     except NotRun as reason:
         yield {"not_run": str(reason)}
@@ -54,7 +55,7 @@ def run(job: Job) -> Iterator[dict[str, Any]]:
         problems.append(f"failed: {type(error).__name__}: {error}")
         yield {"problems": summary(problems)}
     finally:
-        field.close()
+        context.close()
 
 
 def main() -> None:

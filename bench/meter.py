@@ -51,15 +51,15 @@ class Meter:
         self._server = server
         self._database = database
         self._by_thread = by_thread
-        self._before = self._look()
+        self._before = self._sample()
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Start to measure."""
-        self._before = self._look()
+        self._before = self._sample()
 
-    def end(self) -> Usage:
-        """Return the usage since `begin`."""
-        now, before = self._look(), self._before
+    def stop(self) -> Usage:
+        """Return the usage since `start`."""
+        now, before = self._sample(), self._before
         shared = {number: thread - before.threads[number] for number, thread in now.threads.items()
                   if number in before.threads}  # fmt: skip
         return Usage(
@@ -71,7 +71,7 @@ class Meter:
         """Return the resident memory of the server, in bytes."""
         return memory(self._server)
 
-    def _look(self) -> Usage:
+    def _sample(self) -> Usage:
         user, system = _cpu(Path(f"/proc/{self._server}/stat"))
         database = sum(_cpu(Path(f"/proc/{self._database}/stat"))) if self._database else 0.0
         threads = _threads(self._server) if self._by_thread else {}

@@ -7,43 +7,44 @@ from pathlib import Path
 
 from bench import thread_names
 from bench.meter import Thread
-from bench.runs import Bench, figure_of
-from bench.scenarios import Figure, Scenario
-from bench.table import NOTHING
+from bench.runs import Runner, measurement_of
+from bench.scenarios import Measurement, Scenario
+from bench.table import NO_VALUE
 
 WIDTH = 40
 """How many characters the longest bar has."""
 BAR = "█"
 
 
-def profile(bench: Bench, scenario: Scenario, database: str) -> str:
+def profile(runner: Runner, scenario: Scenario, database: str) -> str:
     """Run a scenario on a server that names its threads; return a text chart for each figure.
 
     Raises RuntimeError.
     """
     with tempfile.TemporaryDirectory(prefix="jelly-profile-") as directory:
         path = Path(directory) / "threads"
-        with bench.serve(
+        with runner.serve(
             database, *scenario.server_arguments, launch=("-m", "bench.thread_names"), **{thread_names.FILE: str(path)}
         ) as server:
-            pieces = list(bench.generate(server, database, scenario=scenario.name, by_thread=True))
+            pieces = list(runner.generate(server, database, scenario=scenario.name, by_thread=True))
             names = {int(number): name for number, name in json.loads(path.read_text()).items()}
     for piece in pieces:
         if wrong := piece.get("problems") or piece.get("not_run"):
             raise RuntimeError(f"{scenario.name} on {database}: {wrong}")
-    return "\n\n".join(picture(figure_of(piece), database, names) for piece in pieces if "name" in piece)
+    return "\n\n".join(chart(measurement_of(piece), database, names) for piece in pieces if "name" in piece)
 
 
-def picture(figure: Figure, database: str, names: Mapping[int, str]) -> str:
+def chart(measurement: Measurement, database: str, names: Mapping[int, str]) -> str:
     """Return a bar chart: the cost of each kind of thread per message, most expensive first."""
-    usage = figure.usage
+    usage = measurement.usage
     assert usage is not None
     roles = sum_by_role(usage.threads, names)
     cpu = usage.user + usage.system
-    count, most = max(figure.count, 1), max(thread.cpu for thread in roles.values())
+    count, most = max(measurement.count, 1), max(thread.cpu for thread in roles.values())
     lines = [
-        f"{figure.name}, {database}: {figure.count / usage.seconds:,.0f} a second, {cpu / count * 1e6:.1f} µs of CPU "
-        f"each, {usage.system / max(cpu, 1e-9):.0%} of it in the kernel; {cpu / usage.seconds:.0%} of a core",
+        f"{measurement.name}, {database}: {measurement.count / usage.seconds:,.0f} a second, "
+        f"{cpu / count * 1e6:.1f} µs of CPU each, "
+        f"{usage.system / max(cpu, 1e-9):.0%} of it in the kernel; {cpu / usage.seconds:.0%} of a core",
         f"{'thread':10} {'µs each':>8} {'in kernel':>10} {'waits each':>11} {'forced each':>12}",
     ]
     for role, thread in sorted(roles.items(), key=lambda item: -item[1].cpu):
@@ -58,7 +59,7 @@ def picture(figure: Figure, database: str, names: Mapping[int, str]) -> str:
 def _in_kernel(thread: Thread) -> str:
     """Return the share of system time. Ticks are too coarse for threads that ran only briefly."""
     ticks = thread.user + thread.system
-    return f"{thread.system / ticks:.0%}" if ticks > thread.cpu / 2 and ticks > 0 else NOTHING
+    return f"{thread.system / ticks:.0%}" if ticks > thread.cpu / 2 and ticks > 0 else NO_VALUE
 
 
 def sum_by_role(threads: Mapping[int, Thread], names: Mapping[int, str]) -> dict[str, Thread]:
@@ -77,8 +78,8 @@ def role_of(name: str) -> str:
     return name.removeprefix("jelly-").partition("_")[0].split("-")[0]
 
 
-def pictures(bench: Bench, scenarios: list[Scenario], databases: list[str]) -> Iterator[str]:
+def charts(runner: Runner, scenarios: list[Scenario], databases: list[str]) -> Iterator[str]:
     """Yield a chart for each scenario on each database. Raises RuntimeError."""
     for scenario in scenarios:
         for database in databases:
-            yield profile(bench, scenario, database)
+            yield profile(runner, scenario, database)

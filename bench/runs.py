@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.meter import Thread, Usage
-from bench.scenarios import Figure, Scenario
+from bench.scenarios import Measurement, Scenario
 from faults.mariadb import MariaDBMissing, PrivateMariaDB
 from faults.process import ROOT, Server
 
@@ -25,14 +25,14 @@ class Result:
 
     scenario: str
     database: str
-    figures: list[Figure] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
     not_run: str = ""
     problems: str = ""
 
 
 @dataclass
-class Bench:
-    """The setting in which scenarios run. `root`: the checkout of the server."""
+class Runner:
+    """Runs scenarios. `root`: the checkout of the server."""
 
     mariadb: PrivateMariaDB | None
     no_mariadb: str
@@ -80,7 +80,7 @@ class Bench:
     def _take(self, result: Result, pieces: Iterator[dict[str, Any]]) -> None:
         for piece in pieces:
             if "name" in piece:
-                result.figures.append(figure_of(piece))
+                result.measurements.append(measurement_of(piece))
             else:
                 result.not_run = piece.get("not_run", "")
                 result.problems = piece.get("problems", "")
@@ -94,16 +94,16 @@ class Bench:
         return f"sqlite:///{tempfile.mkdtemp(dir=self.directory)}/jelly.db"
 
 
-def figure_of(piece: dict[str, Any]) -> Figure:
+def measurement_of(piece: dict[str, Any]) -> Measurement:
     """Return a figure from the JSON of a generator."""
     usage = Usage(**piece.pop("usage"))
     usage.threads = {int(number): Thread(**thread) for number, thread in usage.threads.items()}  # type: ignore[arg-type]
-    return Figure(**piece, usage=usage)
+    return Measurement(**piece, usage=usage)
 
 
 @contextlib.contextmanager
-def opened(databases: Sequence[str], seconds: float) -> Iterator[Bench]:
-    """Yield a Bench, with a private MariaDB server if it is wanted and installed."""
+def open_runner(databases: Sequence[str], seconds: float) -> Iterator[Runner]:
+    """Yield a Runner, with a private MariaDB server if it is wanted and installed."""
     with contextlib.ExitStack() as stack:
         mariadb, missing = None, ""
         if "mariadb" in databases:
@@ -114,4 +114,4 @@ def opened(databases: Sequence[str], seconds: float) -> Iterator[Bench]:
             except MariaDBMissing as error:
                 missing = f"MariaDB is left out: {error}"
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="jelly-bench-"))
-        yield Bench(mariadb, missing, Path(directory), seconds)
+        yield Runner(mariadb, missing, Path(directory), seconds)

@@ -37,7 +37,7 @@ class Channel:
         return b"%b%b}" % (self._header, body)
 
 
-class Inbox:
+class DeliveryChecker:
     """Checks the messages of a channel at one receiver.
 
     `problems` gets a sentence for each error.
@@ -57,7 +57,7 @@ class Inbox:
         """Whether all messages that were not refused have arrived."""
         return self.received + len(self.channel.refused) >= len(self.channel.sent)
 
-    def take(self, body: bytes) -> int | None:
+    def check(self, body: bytes) -> int | None:
         """Check the body of a notice; return the number of the message.
 
         Return None if the message is not from this channel, or is damaged or a duplicate.
@@ -70,9 +70,9 @@ class Inbox:
             self.received += 1
             self.last_id = end[:-1]
             return number
-        return self._take_another(body)
+        return self._check_unexpected(body)
 
-    def _take_another(self, body: bytes) -> int | None:
+    def _check_unexpected(self, body: bytes) -> int | None:
         """Check a message that is not the next one in order."""
         start, _, end = body.rpartition(ID)
         if not start.startswith(self.channel.start):

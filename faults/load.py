@@ -68,7 +68,7 @@ class User(Receiver):
             self.presence[event.friend] = event.online
 
     def on_connection(self, event: ConnectionEvent) -> None:
-        self.disconnects += event.reason is Reason.LINE_CUT
+        self.disconnects += event.reason is Reason.CONNECTION_LOST
 
     def log_in(self) -> None:
         self.client.login(self.name, PASSWORD).result(PATIENCE)

@@ -127,7 +127,6 @@ def send_or_close(session: Session, responses: Sequence[Response], notices: Sequ
     try:
         if notices and session.window is not None:
             session.window.add(notices)  # first: the acknowledgement may arrive before we are back
-            notices = [Notice(0, frame) for _, frame in notices]  # the client confirms them itself
         session.transport.send(responses, notices)
     except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
         log_failure(log, error)

@@ -26,7 +26,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -115,7 +115,7 @@ class RequestQueue(queue.Queue[Lane]):
                 self._admit(lane, arrived)
             if not lane.waiting or not lane.busy.acquire(blocking=False):
                 return  # the thread that has the lane looks again when it releases it
-            if _is_refused(lane.waiting[0]) and all(map(_is_refused, lane.waiting)):
+            if lane.waiting[0].error is ErrorCode.BUSY and all(map(_is_refused, lane.waiting)):
                 raise queue.Full
             self._schedule(lane)
 
@@ -246,6 +246,31 @@ class _Turn(threading.local):
     jobs: list[Job] | None = None
 
 
+class Blocking(contextlib.AbstractContextManager[None]):
+    """For `with`, around anything that blocks a worker, like a query: another worker runs meanwhile.
+
+    (Java calls this a ManagedBlocker, Go's scheduler entersyscall.) In other threads it does nothing.
+    """
+
+    def __init__(self, queue: RequestQueue, store: Store, turn: _Turn) -> None:
+        self._queue = queue
+        self._store = store
+        self._turn = turn
+
+    def __enter__(self) -> None:
+        turn = self._turn
+        if turn.lanes is None or turn.jobs is None:
+            return
+        if turn.jobs:
+            self._store.submit(turn.jobs)
+            turn.jobs.clear()
+        self._queue.enter_blocking(turn.lanes)
+
+    def __exit__(self, *_: object) -> None:
+        if self._turn.lanes is not None:
+            self._queue.exit_blocking()
+
+
 class Dispatcher:
     """The workers and the hashers, and the way of a request from its lane to its answer.
 
@@ -270,6 +295,7 @@ class Dispatcher:
         # The queue of a ThreadPoolExecutor has no limit, so the limit stands in front of it.
         self._hash_slots = threading.BoundedSemaphore(queue_size)
         self._turn = _Turn()
+        self.blocking = Blocking(self._queue, store, self._turn)
 
     # --- called by readers ------------------------------------------------------------------------------
 
@@ -307,25 +333,6 @@ class Dispatcher:
         self._hashers.shutdown(cancel_futures=True)
         self._pool.shutdown()
 
-    @contextlib.contextmanager
-    def blocking(self) -> Iterator[None]:
-        """Hold this around anything that blocks a worker, like a query: another worker runs meanwhile.
-
-        (Java calls it a ManagedBlocker, Go's scheduler entersyscall.) In other threads it does nothing.
-        """
-        turn = self._turn
-        if turn.lanes is None or turn.jobs is None:
-            yield
-            return
-        if turn.jobs:
-            self._store.submit(turn.jobs)
-            turn.jobs.clear()
-        self._queue.enter_blocking(turn.lanes)
-        try:
-            yield
-        finally:
-            self._queue.exit_blocking()
-
     # --- the workers ------------------------------------------------------------------------------------
 
     def _work(self) -> None:
@@ -349,6 +356,13 @@ class Dispatcher:
                 else:
                     if job is not None:
                         jobs.append(job)
+            # A single job, and nothing else to do: take the store's turn here, and wake no other thread.
+            # (But not if this worker is the only one: while the database works none could take over.)
+            if len(jobs) == 1 and not lane.waiting and not self._queue.queue and self._workers > 1:
+                job = jobs.pop()
+                if self._store.write_now(job, self.blocking):
+                    continue
+                jobs.append(job)
             if jobs:
                 self._store.submit(jobs)
                 jobs.clear()
@@ -360,7 +374,7 @@ class Dispatcher:
         """
         session = lane.session
         if session.transport.is_full:  # the client does not take its answers: serve no more until it does
-            session.transport.when_room(partial(self._queue.put_back, lane))
+            session.transport.when_not_full(partial(self._queue.put_back, lane))
             return None
         requests = self._queue.take_requests(lane, REQUESTS_A_TURN)
         outcomes = self._outcomes(session, requests)

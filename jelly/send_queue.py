@@ -1,89 +1,89 @@
-"""Writing to a connection: the send queue, through which everything leaves, and the thread that finishes the rest.
+"""Writing to a connection: the send queue, through which everything leaves, and the flusher.
 
-A send queue writes at once what may be written at once, and never waits: neither for a slow receiver, whose
-socket is full, nor for the gap that a classic client needs between two frames. What is left stays in the
-send queue, and the flusher comes back to it when the socket can take more or the gap has passed. So a worker or
-the store thread loses no time with a receiver, whatever its state.
+A send queue writes at once what the socket takes, and never waits. It keeps the rest, and the
+flusher, a thread, comes back when the socket can take more. So a worker or the store thread loses
+no time with a slow receiver.
 
-Classic clients decode a frame only when the bytes that they have read end exactly where it ends. Towards them
-each frame is written by itself, `gap` seconds after the one before. One case goes at once: a response, when
-the frame before it was a response too and the request came in after that one was written; a client that
-waits for its answers is served at full speed, until
-a notice waits for it: then they take turns. (The original client, with 20 messages waiting for it on a busy
-machine: 1 arrived with a gap of 50 ms, all with 100 ms.)
+A modern client is simple: nearly always nothing waits for it, and `send` is one call of the socket.
+Towards others there is more to do before or after that:
 
-A message to a client that cannot acknowledge counts as delivered when it was written, the client's TCP has
-acknowledged it (`tcp_acked_id`), and the client has sent something after that (`connection.py`).
+- a classic client needs a gap between two frames: `pacing.py` says which goes next, and when;
+- for a client that cannot acknowledge messages TCP is asked how far they got: `tcp_confirmation.py`;
+- with TLS, what goes out is encrypted: `tls.py`.
 
-A modern client takes any split of the stream: from its login on there is no gap.
+A connection begins with the first two; a modern client sheds them when it logs in.
 
-Locks: each send queue has one; it may be held while the flusher's is taken, never the other way round.
+Each send queue has a lock. The flusher's lock and the TLS filter's may be taken while it is held,
+never the other way round. Functions that a send queue calls back are called without it.
 """
 
 import contextlib
-import heapq
-import itertools
 import logging
 import selectors
 import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from jelly import tcp
+from jelly.pacing import ClassicPacing
+from jelly.sessions import Notice, Response
+from jelly.tcp_confirmation import TcpConfirmation
+from jelly.timers import NEVER, TimerHeap
+from jelly.wakeup import WakeupPipe
 
 log = logging.getLogger("jelly.send_queue")
 
 HIGH_MARK = 128 * 1024
 LOW_MARK = 32 * 1024
-"""Bytes: above the one no more notices are asked for, until less than the other is left."""
+"""Bytes of notices. With more than HIGH_MARK there is no room, until less than LOW_MARK are left."""
 HIGH_COUNT = 100
 LOW_COUNT = 25
-"""The same for the number of notices, which is what fills the send queue of a classic client."""
+"""The same as numbers of notices, for classic clients: theirs are small, and leave slowly."""
 MAX_RESPONSES = 256
-"""With more responses than this waiting, or HIGH_MARK bytes of them, no more of the client's requests are served."""
-CONFIRM_DELAY = 0.05
-CONFIRM_DELAY_MAX = 1.0
-"""Seconds after a write until the first and between the later looks at what TCP has acknowledged."""
+"""At most this many responses, or HIGH_MARK bytes, may wait while more requests are served."""
+
+_FRAME_OF_NOTICE = itemgetter(1)
+_FRAME_OF_RESPONSE = itemgetter(0)
 
 
 class SendQueue:
-    """What waits to be written to one connection. Any thread may call any method; none of them waits.
+    """What waits to be written to one connection.
 
-    `gap`: seconds between two frames, 0 for none. `on_room` is called, by whichever thread, when the send queue
-    was full of notices and has room again. `seal` encrypts what goes out.
+    Any thread may call any method, and none of them waits, except `wait_until_not_full`.
+
+    `on_room` is called, by any thread, when there is room for notices again. `encrypt` encrypts what
+    goes out, and raises OSError if it cannot. `pacing` and `confirmation` are None for a client that
+    does not need them.
     """
 
     __slots__ = (
-        "_confirm_at",
-        "_confirm_delay",
+        "_confirmation",
+        "_encrypt",
         "_flusher",
-        "_gap",
-        "_last_at",
-        "_last_begun_at",
-        "_last_overlapped",
-        "_last_was_response",
+        "_goes_at_once",
         "_lock",
+        "_not_full",
         "_notices",
+        "_notices_size",
         "_on_room",
+        "_pacing",
         "_responses",
         "_responses_size",
-        "_rest",
-        "_rest_id",
-        "_room",
         "_scheduled_at",
-        "_seal",
-        "_size",
         "_sock",
-        "_when_room",
-        "_written_id",
+        "_unsent",
+        "_unsent_id",
+        "_when_not_full",
+        "closing_frame_at",
         "finished_at",
         "finishing",
         "has_room",
         "is_closed",
-        "last_words_at",
+        "is_full",
         "read_bytes",
         "stalled_since",
         "tcp_acked_id",
@@ -93,335 +93,298 @@ class SendQueue:
         self,
         sock: socket.socket,
         flusher: "Flusher",
-        gap: float,
         on_room: Callable[[], None],
-        seal: Callable[[bytes], bytes] | None = None,
+        pacing: ClassicPacing | None = None,
+        confirmation: TcpConfirmation | None = None,
+        encrypt: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self._sock = sock
         self._flusher = flusher
-        self._gap = gap
         self._on_room = on_room
-        self._seal = seal
-        self._lock = threading.Lock()  # guards everything below; held while a send that does not wait is tried
-        self._responses: deque[tuple[bytes, float]] | None = None  # made at need: most send_queues are always empty
+        self._pacing = pacing
+        self._confirmation = confirmation
+        self._encrypt = encrypt
+        # Guards everything below. Held during `sock.send`, which does not wait.
+        self._lock = threading.Lock()
+        # Lists, not deques: they are short, and each connection would have two deques of 760 bytes.
+        self._responses: list[Response] = []
         self._responses_size = 0
-        self._notices: deque[tuple[int, bytes]] | None = None
-        self._size = 0  # of the notices
-        self._rest = b""  # begun, and not yet written to its end
-        self._rest_id = 0  # the last message in it
-        self._last_at = float("-inf")  # when the last frame was written
-        self._last_begun_at = float("-inf")  # and when that was begun: its client may answer before we look again
-        self._last_was_response = False
-        self._last_overlapped = False  # a request was here already when that response was written
-        self._confirm_at: float | None = None
-        self._confirm_delay = CONFIRM_DELAY
-        self._scheduled_at: float | None = None
-        self._room: threading.Event | None = None
-        self._when_room: Callable[[], None] | None = None
-        self._written_id = 0  # the last message of which all is written
+        self._notices: list[Notice] = []
+        self._notices_size = 0
+        self._unsent = b""  # begun, and not yet written to its end
+        self._unsent_id = 0  # of the last message in it
+        self._scheduled_at: float | None = None  # when the flusher comes back
+        self._not_full: threading.Event | None = None  # the reader's, while it waits
+        self._when_not_full: Callable[[], None] | None = None
+        self._goes_at_once = pacing is None and encrypt is None
+        """Whether `send` may write what it is given at once and as it is."""
+
         self.tcp_acked_id = 0
-        self.read_bytes = 0  # the reader's: how many it has read
+        """The id up to which the client's TCP has acknowledged the messages."""
+        self.read_bytes = 0
+        """How many bytes the reader has read; the reader counts them."""
         self.has_room = True
+        """Whether more notices may be sent."""
+        self.is_full = False
+        """Whether so many responses wait that no more requests should be served."""
         self.stalled_since: float | None = None
+        """Since when the socket has taken nothing of what waits."""
         self.finishing = False
         self.finished_at: float | None = None
-        self.last_words_at: float | None = None
+        """When everything was written after `finish`."""
+        self.closing_frame_at: float | None = None
+        """When `finish` was called with a closing frame."""
         self.is_closed = False
 
-    def send(self, responses: Sequence[tuple[bytes, float]] = (), notices: Sequence[tuple[int, bytes]] = ()) -> None:
-        """Send frames: responses, each with the monotonic time at which its request came in; notices, each with its
-        message's id, or 0 if that one need not be confirmed. The notices go first, where both may go at once.
+    def send(self, responses: Sequence[Response] = (), notices: Sequence[Notice] = ()) -> None:
+        """Send responses and notices. Where both may go at once, the notices go first.
 
-        Look at `has_room` before sending more notices.
+        Look at `has_room` before you send more notices.
         """
         with self._lock:
-            if self.is_closed or self.finished_at is not None:
-                return
-            if self.finishing:
-                notices = ()
-            had_room = self.has_room
-            if self._is_clear(notices):
-                self._rest = b"".join([frame for _, frame in notices] + [frame for frame, _ in responses])
-                if self._write():
+            if self._goes_at_once and not (notices and self._confirmation):
+                data = b"".join([*map(_FRAME_OF_NOTICE, notices), *map(_FRAME_OF_RESPONSE, responses)])
+                try:
+                    sent = self._sock.send(data, tcp.DO_NOT_WAIT)
+                except OSError:  # full or dead: `_write` meets the same error and deals with it
+                    sent = 0
+                if sent == len(data):
                     return
+                self._unsent = data[sent:]
+                self._write()
             else:
-                if notices:
-                    self._enqueue_notices(notices)
-                if responses and not self.is_closed:
-                    self._enqueue_responses(responses)
-            # `or ()`: the line may have turned out to be dead while we wrote, and then nothing waits any more.
-            if self._size + len(self._rest) > HIGH_MARK or len(self._notices or ()) > HIGH_COUNT:
-                self.has_room = False
-        self._tell(had_room)
-
-    def stop_spacing(self) -> None:
-        """Leave no gap any more between two frames."""
-        with self._lock:
-            self._gap = 0.0
+                self._enqueue(responses, notices)
+            calls = self._update()
+        for call in calls:
+            call()
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are, before anything else: what TLS has to say about itself."""
-        with self._lock:
+        """Send bytes as they are, before anything else: the messages of the TLS handshake."""
+        with self._changing():
             if not self.is_closed:
-                self._rest += data
+                self._unsent += data
                 self._pump()
 
-    def finish(self, last_words: bytes = b"") -> None:
-        """Close after what was answered is written, and last words. Messages that wait here stay in their inbox."""
-        with self._lock:
-            if last_words and not self.finishing and not self.is_closed:
-                self.last_words_at = time.monotonic()
-                self._responses = self._responses or deque()
-                self._responses.append((last_words, self.last_words_at))
-                self._responses_size += len(last_words)
+    def stop_pacing(self) -> None:
+        """From now on leave no gap between frames: the client takes any split of the stream."""
+        with self._changing():
+            self._pacing = None
+            if self._confirmation:
+                self._confirmation.gap = 0.0
+
+    def stop_confirming(self) -> None:
+        """Do not ask TCP any more how far messages got: the client itself acknowledges them."""
+        with self._changing():
+            self._confirmation = None
+
+    def finish(self, closing_frame: bytes = b"") -> None:
+        """Close the connection after all responses are written, and after them a closing frame.
+
+        Notices that wait here are dropped: messages stay in their inbox.
+        """
+        with self._changing():
+            if closing_frame and not self.finishing and not self.is_closed:
+                self.closing_frame_at = time.monotonic()
+                self._add_response(Response(closing_frame, self.closing_frame_at))
             self.finishing = True
-            if self._notices:
-                self._notices.clear()
-                self._size = 0
+            self._notices.clear()
+            self._notices_size = 0
             if not self.is_closed:
                 self._pump()
 
     def close(self) -> None:
-        """Close the connection now; its reader notices, and frees what belongs to it."""
-        with self._lock:
+        """Close the connection now. Its reader notices, and frees what belongs to it."""
+        with self._changing():
             self._close()
-        self._tell(had_room=True)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether so many responses wait that no more requests should be served."""
-        responses = self._responses
-        return responses is not None and (len(responses) > MAX_RESPONSES or self._responses_size > HIGH_MARK)
-
-    def when_room(self, function: Callable[[], None]) -> None:
-        """Call a function, once, when it is not full any more; at once if it is not."""
-        with self._lock:
-            self._when_room = function
-        self._tell(had_room=True)
-
-    @property
-    def written_id(self) -> int:
-        """The id up to which all messages were written to the socket."""
-        with self._lock:  # whoever has just written one may not have noted it yet
-            return self._written_id
 
     @property
     def is_empty(self) -> bool:
         """Whether everything was written that was ever sent."""
-        return not (self._rest or self._responses or self._notices)
+        return not (self._unsent or self._responses or self._notices)
 
-    def wait_for_room(self, seconds: float) -> bool:
-        """If too many responses wait, wait (a reader may) at most some seconds; return whether there is room."""
-        if not self.is_full:
-            return True
+    @property
+    def written_id(self) -> int:
+        """The id up to which all messages were written; 0 if TCP is not asked about them."""
+        with self._lock:  # a thread that has just written one may not have noted it yet
+            return self._confirmation.written_id if self._confirmation else 0
+
+    def when_not_full(self, function: Callable[[], None]) -> None:
+        """Call a function, once, when `is_full` is False; at once if it is now."""
+        with self._changing():
+            self._when_not_full = function
+
+    def wait_until_not_full(self, seconds: float) -> bool:
+        """Wait at most some seconds until `is_full` is False; return whether it is."""
         with self._lock:
-            if not self.is_full or self.is_closed:
+            if not self.is_full:
                 return True
-            room = self._room = threading.Event()
-        has_room = room.wait(seconds)
-        self._room = None
-        return has_room
+            not_full = self._not_full = threading.Event()
+        return not_full.wait(seconds)
 
     def resume(self, due: float | None = None) -> None:
-        """Go on: the socket can take more, or a time has come (which one). Called by the flusher."""
+        """Go on writing: the socket can take more, or a time (`due`) has come."""
+        with self._changing():
+            if due is None or due == self._scheduled_at:  # else an earlier time was asked for since
+                self._scheduled_at = None
+                if not self.is_closed:
+                    self._pump(is_writable=True)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold the lock; then tell those who wait for it that there is room."""
         with self._lock:
-            if due is not None and due != self._scheduled_at:
-                return  # it has asked for another time since
-            self._scheduled_at = None
-            had_room = self.has_room
-            if not self.is_closed:
-                self._pump(is_writable=True)
-        self._tell(had_room)
+            yield
+            calls = self._update()
+        for call in calls:
+            call()
 
     # --- with the lock held -----------------------------------------------------------------------------
 
-    def _is_clear(self, notices: Sequence[tuple[int, bytes]]) -> bool:
-        """Whether frames can be written without any bookkeeping: nothing waits, no gap is kept, no TLS, and nothing is
-        to be confirmed. It is so for nearly all that modern clients are sent, and saves half of what a send costs in
-        Python.
-        """
-        return (
-            not (self._gap or self._rest or self._responses or self._notices or self._seal or self.finishing)
-            and self.has_room
-            and not any(id for id, _ in notices)
-        )
+    def _enqueue(self, responses: Sequence[Response], notices: Sequence[Notice]) -> None:
+        """Let frames wait; write what may go now, first of the notices, then of all."""
+        if notices and not self.finishing and not self.is_closed:
+            self._notices += notices
+            self._notices_size += sum([len(frame) for _, frame in notices])
+            self._pump()
+        if responses and self.finished_at is None and not self.is_closed:
+            for response in responses:
+                self._add_response(response)
+            self._pump()
 
-    def _enqueue_notices(self, notices: Sequence[tuple[int, bytes]]) -> None:
-        if self._notices is None:
-            self._notices = deque()
-        self._notices.extend(notices)
-        self._size += sum(len(frame) for _, frame in notices)
-        self._pump()
-
-    def _enqueue_responses(self, responses: Sequence[tuple[bytes, float]]) -> None:
-        if self._responses is None:
-            self._responses = deque()
-        self._responses.extend(responses)
-        self._responses_size += sum(len(frame) for frame, _ in responses)
-        self._pump()
+    def _add_response(self, response: Response) -> None:
+        self._responses.append(response)
+        self._responses_size += len(response.frame)
 
     def _pump(self, is_writable: bool = False) -> None:
-        """Write what may be written now, and see to it that somebody comes back for the rest."""
+        """Write what may be written now, and have the flusher come back for the rest."""
         if self.stalled_since is not None and not is_writable:
             return  # the flusher waits for the socket already
         now = time.monotonic()
-        self._look_at_acknowledgements(now)
-        while True:
-            if not self._rest:
-                due = self._due()
-                if due is None:
-                    break
+        confirmation = self._confirmation
+        if confirmation:
+            confirmation.check(now, not self._unsent, self.read_bytes)
+            self.tcp_acked_id = confirmation.tcp_acked_id
+        while self._unsent or self._responses or self._notices:
+            if not self._unsent:
+                due = self._pacing.next_due(self._responses, self._notices) if self._pacing else now
                 if due > now:
                     self._schedule(due)
                     return
                 try:
-                    self._load()
+                    self._begin_next()
                 except OSError:  # TLS that has failed encrypts no more
                     self._close()
                     return
             if not self._write():
                 return
-        if self._confirm_at is not None:
-            self._schedule(self._confirm_at)
+        if confirmation and confirmation.check_at is not None:
+            self._schedule(confirmation.check_at)
         if self.finishing and self.finished_at is None:
             self.finished_at = now
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_WR)
 
-    def _due(self) -> float | None:
-        """When the next frame may be written; None if there is none."""
-        if not self._responses and not self._notices:
-            return None
-        if self._responses and self._last_was_response and not self._is_notices_turn():
-            _, asked_at = self._responses[0]
-            if asked_at > self._last_begun_at and not self._last_overlapped:
-                return self._last_begun_at
-        return self._last_at + self._gap
+    def _begin_next(self) -> None:
+        """Take what is written next: one frame to a classic client, else all that waits."""
+        data = self._take_one(self._pacing) if self._pacing else self._take_all()
+        self._unsent = self._encrypt(data) if self._encrypt else data
 
-    def _is_notices_turn(self) -> bool:
-        """Responses do not wait for all notices, nor notices for a client that never stops asking: they take turns."""
-        return bool(self._notices) and (self._last_was_response or not self._responses)
-
-    def _load(self) -> None:
-        """Take what is to be written next: one frame, or everything if no gap is needed."""
-        responses, notices = self._responses or (), self._notices or ()
-        if self._gap:
-            if self._notices and self._is_notices_turn():
-                self._rest_id, frame = self._notices.popleft()
-                self._size -= len(frame)
-                self._last_was_response = False
-            else:
-                assert self._responses
-                frame, _ = self._responses.popleft()
-                self._responses_size -= len(frame)
-                self._last_was_response = True
-                # A request that is here already has not waited for this response: its own keeps the gap.
-                self._last_overlapped = self._has_unread()
+    def _take_one(self, pacing: ClassicPacing) -> bytes:
+        is_notice = pacing.is_notices_turn(bool(self._responses), bool(self._notices))
+        if is_notice:
+            self._unsent_id, frame = self._notices.pop(0)
+            self._notices_size -= len(frame)
         else:
-            frame = b"".join([frame for frame, _ in responses] + [frame for _, frame in notices])
-            if notices:
-                self._rest_id = notices[-1][0] or max(id for id, _ in notices)
-            if self._responses:
-                self._responses.clear()
-            if self._notices:
-                self._notices.clear()
-            self._responses_size = self._size = 0
-        self._rest = self._seal(frame) if self._seal else frame
-        self._last_begun_at = time.monotonic()
+            frame, _ = self._responses.pop(0)
+            self._responses_size -= len(frame)
+        has_unread = not is_notice and tcp.has_unread(self._sock, self.read_bytes)
+        pacing.begin_frame(time.monotonic(), not is_notice, has_unread)
+        return frame
+
+    def _take_all(self) -> bytes:
+        data = b"".join([*map(_FRAME_OF_RESPONSE, self._responses), *map(_FRAME_OF_NOTICE, self._notices)])
+        self._unsent_id = max([self._unsent_id, *[notice.id for notice in self._notices]])
+        self._responses.clear()
+        self._notices.clear()
+        self._responses_size = self._notices_size = 0
+        return data
 
     def _write(self) -> bool:
-        """Write on; return False if the socket takes no more now."""
+        """Write what has begun; return False if the socket does not take all of it now."""
         try:
-            sent = self._sock.send(self._rest, tcp.DO_NOT_WAIT)
+            sent = self._sock.send(self._unsent, tcp.DO_NOT_WAIT)
         except BlockingIOError:
             sent = 0
         except OSError:
             self._close()
             return False
-        if sent < len(self._rest):
-            self._rest = self._rest[sent:]
+        if sent < len(self._unsent):
+            self._unsent = self._unsent[sent:]
             if sent or self.stalled_since is None:
                 self.stalled_since = time.monotonic()
-            self._flusher.when_writable(self, self._sock)
+            self._flusher.call_when_writable(self._sock, self.resume)
             return False
-        self._rest = b""
+        self._unsent = b""
         self.stalled_since = None
-        self._last_at = time.monotonic()
-        if self._rest_id > self._written_id:
-            self._written_id = self._rest_id
-            if self._confirm_at is None:
-                self._confirm_delay = max(self._gap, CONFIRM_DELAY)
-                self._confirm_at = self._last_at + self._confirm_delay
+        now = time.monotonic()
+        if self._pacing:
+            self._pacing.end_frame(now)
+        if self._confirmation:
+            self._confirmation.note_written(self._unsent_id, now)
         return True
-
-    def _look_at_acknowledgements(self, now: float) -> None:
-        """See whether TCP has everything acknowledged, before the client sends its next word."""
-        if self._confirm_at is None or now < self._confirm_at:
-            return
-        if not self._rest and tcp.unacknowledged(self._sock) == 0 and not self._has_unread():
-            self.tcp_acked_id = self._written_id
-            self._confirm_at = None
-        else:
-            self._confirm_delay = min(2 * self._confirm_delay, CONFIRM_DELAY_MAX)
-            self._confirm_at = now + self._confirm_delay
-
-    def _has_unread(self) -> bool:
-        """Whether something has arrived that the reader does not know of yet.
-
-        It may wait in the kernel, or in the hands of a reader that waits to run: hence the count, not FIONREAD.
-        """
-        received = tcp.received(self._sock)
-        return tcp.unread(self._sock) > 0 if received is None else received != self.read_bytes
 
     def _schedule(self, due: float) -> None:
         if self._scheduled_at is None or due < self._scheduled_at:
             self._scheduled_at = due
-            self._flusher.at(due, self)
+            self._flusher.call_at(due, partial(self.resume, due))
 
     def _close(self) -> None:
         if self.is_closed:
             return
         self.is_closed = True
-        self._rest = b""
-        self._responses = self._notices = None
-        self._responses_size = self._size = 0
+        self._unsent = b""
+        self._responses.clear()
+        self._notices.clear()
+        self._responses_size = self._notices_size = 0
         self.stalled_since = None
-        if self._room is not None:
-            self._room.set()
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
-    # --- without the lock -------------------------------------------------------------------------------
-
-    def _tell(self, had_room: bool) -> None:
-        """Wake who waits for room, if there is some now."""
-        if (self._when_room or self._room) and not self.is_full:
-            with self._lock:
-                function, self._when_room = self._when_room, None
-                if self._room is not None:
-                    self._room.set()
-            if function is not None:
-                function()
-        if not had_room and self._size + len(self._rest) < LOW_MARK and len(self._notices or ()) < LOW_COUNT:
+    def _update(self) -> list[Callable[[], None]]:
+        """Set the attributes that say how much waits. Return what to call without the lock."""
+        calls: list[Callable[[], None]] = []
+        self._goes_at_once = (
+            self.is_empty and not self._pacing and not self._encrypt and not self.finishing and not self.is_closed
+        )
+        self.is_full = len(self._responses) > MAX_RESPONSES or self._responses_size > HIGH_MARK
+        if not self.is_full:
+            if self._not_full:
+                self._not_full.set()
+                self._not_full = None
+            if self._when_not_full:
+                calls.append(self._when_not_full)
+                self._when_not_full = None
+        size, count = self._notices_size + len(self._unsent), len(self._notices)
+        if size > HIGH_MARK or count > HIGH_COUNT:
+            self.has_room = False
+        elif not self.has_room and size < LOW_MARK and count < LOW_COUNT and not (self.finishing or self.is_closed):
             self.has_room = True
-            self._on_room()
+            calls.append(self._on_room)
+        return calls
 
 
 class Flusher:
-    """The thread that comes back to send queues: when a socket is writable again, and when a time has come."""
+    """The thread that calls functions when a socket is writable again, and when a time has come."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards everything below; held for dictionary and heap operations only
+        # Guards everything below. Held for dictionary and heap operations only.
+        self._lock = threading.Lock()
         self._selector = selectors.DefaultSelector()
-        self._times: list[tuple[float, int, SendQueue]] = []
-        self._numbers = itertools.count()
-        self._waits_until = float("inf")
+        self._timers = TimerHeap()
+        self._waits_until = NEVER
         self._stopping = False
-        self._bell, bell = socket.socketpair()
-        self._bell.setblocking(False)
-        bell.setblocking(False)
-        self._selector.register(bell, selectors.EVENT_READ, bell)
-        self._bell_end = bell
+        self._wakeup = WakeupPipe()
+        self._selector.register(self._wakeup, selectors.EVENT_READ, self._wakeup.drain)
         self._thread = threading.Thread(target=self._run, name="jelly-flusher", daemon=True)
 
     def start(self) -> None:
@@ -430,62 +393,49 @@ class Flusher:
     def stop(self) -> None:
         """End the thread; what was not written is dropped."""
         self._stopping = True
-        self._ring()
+        self._wakeup.wake()
         if self._thread.is_alive():
             self._thread.join()
         self._selector.close()
-        self._bell.close()
-        self._bell_end.close()
+        self._wakeup.close()
 
-    def at(self, due: float, send_queue: SendQueue) -> None:
-        """Come back to a send queue at a monotonic time."""
+    def call_at(self, due: float, function: Callable[[], None]) -> None:
+        """Call a function at a monotonic time, on the flusher's thread."""
         with self._lock:
-            heapq.heappush(self._times, (due, next(self._numbers), send_queue))
-            wake = due < self._waits_until
-            if wake:
+            self._timers.call_at(due, function)
+            is_earlier = due < self._waits_until
+            if is_earlier:
                 self._waits_until = due
-        if wake:
-            self._ring()
+        if is_earlier:
+            self._wakeup.wake()
 
-    def when_writable(self, send_queue: SendQueue, sock: socket.socket) -> None:
-        """Come back to a send queue when its socket can take more."""
+    def call_when_writable(self, sock: socket.socket, function: Callable[[], None]) -> None:
+        """Call a function, once, when a socket can take more, on the flusher's thread."""
         with self._lock, contextlib.suppress(KeyError, ValueError):  # registered already, or closed
-            self._selector.register(sock, selectors.EVENT_WRITE, send_queue)
+            self._selector.register(sock, selectors.EVENT_WRITE, function)
 
     def forget(self, sock: Any) -> None:
-        """Before a socket is closed: do not wait for it any more."""
+        """Do not wait for a socket any more. To be called before the socket is closed."""
         with self._lock, contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(sock)
 
-    def _ring(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # the bell is full of rings: it will be heard
-            self._bell.send(b"!")
-
     def _run(self) -> None:
         while not self._stopping:
-            for send_queue, due in self._wait():
+            for function in self._wait():
                 try:
-                    send_queue.resume(due)
-                except Exception as error:  # noqa: BLE001 - a bug; but nobody else would finish what the others have waiting
+                    function()
+                except Exception as error:  # noqa: BLE001 - a bug, but the thread must live: others wait, too
                     log.error("a send queue failed: %s: %s", type(error).__name__, error)
 
-    def _wait(self) -> list[tuple[SendQueue, float | None]]:
-        """Wait for send_queues to come back to."""
+    def _wait(self) -> list[Callable[[], None]]:
+        """Wait until something is to be called."""
         with self._lock:
-            due = self._times[0][0] if self._times else float("inf")
-            self._waits_until = due
-        timeout = None if due == float("inf") else max(0.0, due - time.monotonic())
-        ready: list[tuple[SendQueue, float | None]] = []
+            due = self._waits_until = self._timers.next_due
+        timeout = None if due == NEVER else max(0.0, due - time.monotonic())
+        functions = []
         for key, _ in self._selector.select(timeout):
-            if key.data is self._bell_end:
-                with contextlib.suppress(BlockingIOError):
-                    self._bell_end.recv(4096)
-            else:
+            if key.fileobj is not self._wakeup:
                 self.forget(key.fileobj)
-                ready.append((key.data, None))
-        now = time.monotonic()
+            functions.append(key.data)
         with self._lock:
-            while self._times and self._times[0][0] <= now:
-                due, _, send_queue = heapq.heappop(self._times)
-                ready.append((send_queue, due))
-        return ready
+            return functions + self._timers.pop_due(time.monotonic())

@@ -1,9 +1,20 @@
-"""The server: it builds the parts, accepts connections, and takes everything down again in order.
+"""The server: it builds the stations, accepts connections, and takes everything down again in order.
 
-    accept -> reader (connection.py) -> lane and queue -> worker (queue_dispatch.py) -> service (services.py)
-           -> store thread (store.py) -> delivery (delivery.py) -> send_queue (send_queue.py) -> socket
+                   a thread each                                   a pool of threads
+    client --TCP-> ThreadingTCPServer -> struct -> queue.Queue -> ThreadPoolExecutor
+       ^           server.py             codec.py  queue_dispatch.py     |  services.py
+       |           connection.py                                         v
+       |                                                          + store thread  store.py
+       +-- response, notice <-- send queue, + flusher <---------- one transaction, then the answers
+                                send_queue.py                     delivery.py
+    threading.Timer -> sweeps the group cache  groups.py
 
-`docs/architecture.md` tells the same with the threads and locks.
+The two parts marked + are what the plain design (examples/minimal_server.py) lacks. Why it fails:
+
+- without the store thread each message costs a sync of its own, and SUCCESS comes before it is safe;
+- without the flusher a worker waits in `sendall` for a receiver that does not read, and all others wait.
+
+`docs/architecture.md` is the tour: the same with the threads, the locks and the limits.
 """
 
 import contextlib
@@ -16,10 +27,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from jelly.config import Settings
-from jelly.connection import Connection
+from jelly.connection import Connection, ServerContext
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
@@ -43,13 +55,13 @@ from jelly.watchdog import Watchdog
 log = logging.getLogger("jelly.server")
 
 READER_STACK = 256 * 1024
-"""Bytes of address space for a reader's stack: 5,000 readers with the usual 8 MiB would reserve 40 GiB."""
+"""Bytes of address space for the stack of a reader: with the usual 8 MiB, 5,000 readers reserve 40 GiB."""
 ACCEPT_PAUSE = 0.2
-"""Seconds until accepting is tried again when the system gives no more descriptors or memory."""
+"""Seconds until the server tries to accept again after the system has run out of descriptors or memory."""
 OWN_DESCRIPTORS = 20
-"""So many, and three for each worker's database, are kept from connections, so that those inside are served."""
+"""Descriptors that are kept back from connections, besides three for each worker's database connection."""
 STOP_SECONDS = 8.0
-"""In which a stop must be done with what was accepted before; closing takes a little on top."""
+"""Seconds for which a stop finishes what was accepted before it; closing takes a little longer."""
 SHUTDOWN = system(Event.SHUTDOWN)
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -67,12 +79,11 @@ class JellyServer(socketserver.ThreadingTCPServer):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.connections: set[Connection] = set()
-        self.is_stopping = False
         self._stop_lock = threading.Lock()
         self._out_of_resources = False
         self._descriptors_for_connections = _descriptor_limit() - OWN_DESCRIPTORS - 3 * settings.workers
         self._acceptor = threading.Thread(target=self.serve_forever, args=(0.1,), name="jelly-acceptor", daemon=True)
-        self.tls_context = server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+        tls_context = server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
 
         self.engine = open_engine(settings.database)
         store_connection = DatabaseConnection(self.engine, writes=True)
@@ -98,6 +109,16 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.dispatcher = Dispatcher(
             services, self.store, settings.workers, settings.queue_size, self.watchdog.call_later
         )
+        self._context = ServerContext(
+            settings,
+            tls_context,
+            self.flusher,
+            self.dispatcher,
+            self.store,
+            self.sessions,
+            self.presence,
+            self.connections,
+        )
         try:
             self._bind()
         except BaseException:
@@ -110,7 +131,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         host, port = self.settings.host, self.settings.port
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            super().__init__((host, port), Connection)
+            super().__init__((host, port), partial(Connection, self._context))
         except OSError as error:
             hint = (
                 " Is another server running there? Choose another one with --port."
@@ -122,7 +143,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
     @property
     def port(self) -> int:
-        """The port that it listens on."""
+        """The port that the server listens on."""
         return int(self.server_address[1])
 
     # --- accepting --------------------------------------------------------------------------------------
@@ -178,9 +199,9 @@ class JellyServer(socketserver.ThreadingTCPServer):
     def stop(self) -> None:
         """Stop accepting, finish what was accepted, commit, close. Takes less than ten seconds."""
         with self._stop_lock:
-            if self.is_stopping:
+            if self._context.is_stopping:
                 return
-            self.is_stopping = True
+            self._context.is_stopping = True
         deadline = time.monotonic() + STOP_SECONDS
         if self._acceptor.is_alive():
             with contextlib.suppress(OSError):  # wakes the acceptor at once, where the system can do that
@@ -215,13 +236,13 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Dao]:
-        """A Dao of the calling thread's own; a worker lets another one run meanwhile."""
+        """The calling thread's own Dao to read with; while a worker reads, another one runs."""
         dao = getattr(self._thread_local, "dao", None)
         if dao is None:
             connection = DatabaseConnection(self.engine)
             dao = self._thread_local.dao = Dao(connection)
             self._database_connections.append(connection)
-        with self.dispatcher.blocking():
+        with self.dispatcher.blocking:
             yield dao
 
 

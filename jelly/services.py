@@ -584,9 +584,10 @@ def _grant_features(session: Session, asked: Sequence[str] | None) -> list[str] 
     if asked is None:
         return None
     session.is_modern = True
-    session.transport.stop_spacing()
+    session.transport.stop_pacing()
     if "ack" not in asked:
         return []
+    session.transport.stop_confirming()
     session.window = Window()
     return ["ack"]
 

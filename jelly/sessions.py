@@ -45,7 +45,7 @@ class Notice(NamedTuple):
     """A frame that the client did not ask for."""
 
     id: int
-    """The message that it brings, or 0 if TCP need not confirm its arrival."""
+    """The message that it brings; 0 if it brings none."""
     frame: bytes
 
 
@@ -66,17 +66,20 @@ class Transport(Protocol):
     def is_full(self) -> bool:
         """Whether so many responses wait that no more requests should be served."""
 
-    def when_room(self, function: Callable[[], None]) -> None:
-        """Call a function, once, when it is not full any more; at once if it is not."""
+    def when_not_full(self, function: Callable[[], None]) -> None:
+        """Call a function, once, when `is_full` is False; at once if it is now."""
 
-    def send(self, responses: Sequence[tuple[bytes, float]] = (), notices: Sequence[tuple[int, bytes]] = ()) -> None:
+    def send(self, responses: Sequence[Response] = (), notices: Sequence[Notice] = ()) -> None:
         """Send frames: responses, each with the monotonic time at which its request came in; notices, each with the id
         of its message, or 0 if its arrival is not to be confirmed."""
 
-    def stop_spacing(self) -> None:
+    def stop_pacing(self) -> None:
         """From now on frames leave as fast as they come: the client takes any split of the stream."""
 
-    def finish(self, last_words: bytes = b"") -> None:
+    def stop_confirming(self) -> None:
+        """From now on `tcp_acked_id` does not move: the client itself acknowledges its notices."""
+
+    def finish(self, closing_frame: bytes = b"") -> None:
         """Close the connection once every response that was sent is written, and this frame after them."""
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -40,6 +41,8 @@ DELIVERED_DELAY = 0.1
 """Seconds for which delivered messages may stay in the inbox. A crash then repeats them; none is lost."""
 RETRY_DELAY = 1.0
 """Seconds until a page is read again after the database failed."""
+
+NOT_BLOCKING: AbstractContextManager[None] = nullcontext()
 
 Entry = Answer | NewMessage | Write
 """What a job consists of. (Answers go along so that they keep their place in the order.)"""
@@ -100,7 +103,8 @@ class Store:
         self._retention = retention
         self._on_commit_in_doubt = on_commit_in_doubt
         self._clock = clock
-        self._lock = threading.Lock()  # guards the six fields below
+        self._turn = threading.Lock()  # held during a turn, by the thread that takes it
+        self._lock = threading.Lock()  # guards the seven fields below
         self._condition = threading.Condition(self._lock)
         self._jobs: deque[Job] = deque()
         self._delivered: dict[str, int] = {}
@@ -108,6 +112,7 @@ class Store:
         self._wanting: list[Session] = []
         self._calls: list[Callable[[], None]] = []
         self._stopping = False
+        self._sleeps_until = 0.0  # the store thread, unless it is notified
         # Only read and written during a turn, as is what `delivery`, `indexing` and `retention` know.
         self._in_doubt: tuple[int, int] | None = None
         self._retry_at = 0.0
@@ -124,6 +129,27 @@ class Store:
         with self._lock:  # (entering a Condition is a call in Python, and takes four times as long)
             self._jobs.extend(jobs)
             self._condition.notify()
+
+    def write_now(self, job: Job, blocking: AbstractContextManager[None]) -> bool:
+        """Take the turn for this job on the calling thread, if the store has nothing else to do.
+
+        Returns whether it did. `blocking` is entered while the database works. (So a message that comes
+        alone wakes one thread less: 1 futex call instead of 13, and a fifth of its latency.)
+        """
+        if self._jobs or not self._turn.acquire(blocking=False):
+            return False
+        try:
+            with self._lock:
+                self._jobs.append(job)
+            self._take_turn(blocking)
+        except Exception as error:  # noqa: BLE001 - a bug; but the worker must not die of it
+            log_failure(log, error)
+        finally:
+            self._turn.release()
+        with self._lock:  # the store thread indexes, and reads pages, when that is due
+            if self._next_due() < self._sleeps_until:
+                self._condition.notify()
+        return True
 
     def delivered(self, user: str, upto: int) -> None:
         """Note that everything up to and including an id has reached a user; its rows go a little later."""
@@ -172,29 +198,39 @@ class Store:
     def _wait_for_work(self) -> None:
         with self._condition:
             while not (self._jobs or self._wanting or self._calls or self._stopping):
-                timeout = self._next_due() - self._clock()
+                self._sleeps_until = self._next_due()
+                timeout = self._sleeps_until - self._clock()
                 if timeout <= 0:
                     break
                 self._condition.wait(timeout)
 
     def step(self) -> None:
-        """Take one turn: gather, write, answer; then give pages to the sessions that are behind.
+        """Take one turn, then give pages to the sessions that are behind.
 
-        The store thread calls it again and again. (A simulation, which has no threads, calls it itself.)
+        The store thread does so again and again. (A simulation, which has no threads, calls this itself.)
         """
         yield_cpu()
+        with self._turn:
+            self._take_turn(NOT_BLOCKING)
+            if self._delivery.has_work:
+                self._feed()
+
+    def _take_turn(self, blocking: AbstractContextManager[None]) -> None:
+        """Gather, write, answer."""
         batch = self._gather()
         try:
-            self._write(batch)
-        except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
+            with blocking:
+                self._write(batch)
+        except Exception as error:  # noqa: BLE001 - whatever it is, everyone in the batch is told
             self._fail(batch, error)
         else:
-            self._answer(batch)
+            try:
+                self._answer(batch)
+            finally:  # after the answers: no one needs to wait for this
+                self._indexing.on_commit([message for message, _ in batch.messages])
         finally:
             for job in batch.jobs:
                 job.done()
-        if self._delivery.has_work:
-            self._feed()
 
     def _gather(self) -> Batch:
         """Take what waits, as much as belongs into one transaction; first call what was to be called."""
@@ -260,7 +296,6 @@ class Store:
             if batch.messages:
                 inbox = [(receiver, message.id) for message, receivers in batch.messages for receiver in receivers]
                 self._dao.add_messages([message for message, _ in batch.messages], inbox)
-        self._indexing.on_commit([message for message, _ in batch.messages])
         self._in_doubt = None
         if self._failing:
             self._failing = False

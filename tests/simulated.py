@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from overseer import TRIGGERS, Overseer, Sent
 
-from jelly.client.inbox import Inbox
+from jelly.client.acks import AckTracker
 from jelly.codec import HEADER, Decoder, Frame, Sign, Status, Type, encode
 from jelly.connection import Connection
 from jelly.dao import Dao
@@ -30,7 +30,7 @@ from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher, Lane, PendingRequest
 from jelly.retention import Retention
 from jelly.services import Policy, Services
-from jelly.sessions import Session, Sessions
+from jelly.sessions import Notice, Response, Session, Sessions
 from jelly.store import Store
 
 FOREVER = 2**60
@@ -182,6 +182,7 @@ class Wire:
         self.is_cut = False  # nothing comes from the client any more but what is under way
         self.has_ended = False  # nothing more is going to come from the server but what is under way
         self.finishing = False
+        self._confirms = True
         self.on_room: Callable[[], None] = lambda: None
         self.connection: SimulatedConnection
         # What Connection and Session look at.
@@ -189,7 +190,7 @@ class Wire:
         self.is_closed = False
         self.is_full = False
         self._has_room = True
-        self.last_words_at: float | None = None
+        self.closing_frame_at: float | None = None
 
     @property
     def has_room(self) -> bool:
@@ -198,26 +199,30 @@ class Wire:
             self._world.may_take_meanwhile(self)  # there may be room before the one who asked does anything about it
         return has_room
 
-    def when_room(self, function: Callable[[], None]) -> None:
+    def when_not_full(self, function: Callable[[], None]) -> None:
         function()
 
-    def wait_for_room(self, seconds: float) -> bool:
+    def wait_until_not_full(self, seconds: float) -> bool:
         return True
 
-    def stop_spacing(self) -> None:
-        """There is no spacing here."""
+    def stop_pacing(self) -> None:
+        """There is no pacing here."""
+
+    def stop_confirming(self) -> None:
+        """From now on only the client's own word counts."""
+        self._confirms = False
 
     @property
     def _is_mute(self) -> bool:
         return self.is_closed or self.has_ended or self._world.faults.is_dead
 
-    def send(self, responses: Sequence[tuple[bytes, float]] = (), notices: Sequence[tuple[int, bytes]] = ()) -> None:
+    def send(self, responses: Sequence[Response] = (), notices: Sequence[Notice] = ()) -> None:
         if responses:
             self._send_responses(responses)
         if notices:
             self._send_notices(notices)
 
-    def _send_responses(self, responses: Sequence[tuple[bytes, float]]) -> None:
+    def _send_responses(self, responses: Sequence[Response]) -> None:
         if self._is_mute and self.connection.session.closing:
             return  # what it asked is not served any more, so these need not be the answers to what it asked first
         for frame, _ in responses:
@@ -232,7 +237,7 @@ class Wire:
                 self._responses.append(frame)
         self.pump()
 
-    def _send_notices(self, notices: Sequence[tuple[int, bytes]]) -> None:
+    def _send_notices(self, notices: Sequence[Notice]) -> None:
         if self._is_mute or self.finishing:
             return
         self._world.overseer.notifies(
@@ -252,7 +257,7 @@ class Wire:
         """Let go what the network takes."""
         while (self._responses or self._notices) and len(self.to_client) < self._capacity:
             id, frame = (0, self._responses.popleft()) if self._responses else self._notices.popleft()
-            self.written_id = max(self.written_id, id)
+            self.written_id = max(self.written_id, id) if self._confirms else 0
             if not self.is_cut:
                 self.to_client.append((id, frame))
         if self.finishing and not self._responses:
@@ -273,10 +278,10 @@ class Wire:
         if not (self._notices or self._responses or self.to_client or self.to_server or self.is_cut):
             self.tcp_acked_id = self.written_id
 
-    def finish(self, last_words: bytes = b"") -> None:
-        if last_words and not self.finishing and not self.is_closed:
-            self.last_words_at = 0.0
-            self._responses.append(last_words)
+    def finish(self, closing_frame: bytes = b"") -> None:
+        if closing_frame and not self.finishing and not self.is_closed:
+            self.closing_frame_at = 0.0
+            self._responses.append(closing_frame)
         self.finishing = True
         self._notices.clear()
         if not self.is_closed:
@@ -300,7 +305,7 @@ class SimulatedConnection(Connection):
     """The real reader, without a socket and a thread: it is called with what came."""
 
     def __init__(self, server: "SimulatedServer", wire: Wire, overseer: Overseer) -> None:
-        self.server = cast(Any, server)
+        self.context = cast(Any, server)
         self.request = cast(Any, None)
         self.address = "simulated"
         self.tls = None
@@ -310,7 +315,7 @@ class SimulatedConnection(Connection):
         self.decoder = Decoder()
         self.incomplete_since = None
         self._overseer = overseer
-        wire.on_room = self._wants_more
+        wire.on_room = self._ask_for_more_messages
         wire.connection = self
 
     def reads(self, data: bytes) -> None:
@@ -326,6 +331,8 @@ class WatchedDispatcher(Dispatcher):
     """The real dispatcher. There are no workers: its lanes are served when the world says so."""
 
     overseer: Overseer
+    takes_turns: Callable[[], bool]
+    """Whether a worker takes the store's turn for the job that it has now."""
 
     def submit(self, lane: Lane, requests: list[PendingRequest]) -> None:
         wire = cast(Wire, lane.session.transport)
@@ -349,7 +356,7 @@ class WatchedDispatcher(Dispatcher):
     def serve_next(self) -> None:
         """What a worker does with one lane."""
         job = self._serve(self._queue.queue.popleft())
-        if job is not None:
+        if job is not None and not (self.takes_turns() and self._store.write_now(job, contextlib.nullcontext())):
             self._store.submit([job])
 
 
@@ -388,6 +395,7 @@ class SimulatedServer:
         services = Services(policy, self.sessions, self.presence, self.groups, self.delivery, reading, LoginGuard())
         self.dispatcher = WatchedDispatcher(services, self.store, 1, world.queue_size, lambda *_: None)
         self.dispatcher.overseer = world.overseer
+        self.dispatcher.takes_turns = lambda: world.rng.random() < world.turns_of_workers
 
     def is_starved(self, session: Session) -> bool:
         """Whether a session could be given more, and nobody is going to do so."""
@@ -416,7 +424,7 @@ class SimulatedServer:
 
 
 class Device:
-    """One client of one user: the real inbox, and around it what a client does, as the protocol advises."""
+    """One client of one user: the real AckTracker, and around it what a client does, as the protocol advises."""
 
     def __init__(self, world: Any, user: str, name: str, is_modern: bool, token: int, window: int) -> None:
         self._world = world
@@ -436,7 +444,7 @@ class Device:
 
     def starts(self) -> None:
         """The program begins, with an empty memory."""
-        self.inbox = Inbox()
+        self.acks = AckTracker()
         self.log: set[int] = set()
         self.last_id = 0
         self.callbacks: deque[tuple[int, str]] = deque()
@@ -508,7 +516,7 @@ class Device:
                 self._settles(frame)
             else:
                 self._notes(frame, id)
-        self.acknowledges(self.inbox.repeated())
+        self.acknowledges(self.acks.ack_duplicates())
         self.pump()
 
     def _settles(self, frame: Frame) -> None:
@@ -517,7 +525,7 @@ class Device:
         if type == Type.RECONNECT:
             self.is_online = frame.status == Status.SUCCESS
             if self.is_online:
-                self.inbox.begin()
+                self.acks.connected()
         elif sent in self._outgoing and (
             sent.request_id is None or frame.status in (Status.SUCCESS, Status.REQUEST_ERROR)
         ):
@@ -530,7 +538,7 @@ class Device:
         elif not self.is_modern:
             self._world.overseer.arrived(self.user, values["content"], id)
             self.kernel.append(values["content"])
-        elif frame.type in MESSAGES and self.inbox.is_new(values["id"], hash(frame.body)):
+        elif frame.type in MESSAGES and self.acks.is_new(values["id"], hash(frame.body)):
             self.callbacks.append((values["id"], values["content"]))
 
     def hands_over(self) -> None:
@@ -541,7 +549,7 @@ class Device:
             id, content = self.callbacks.popleft()
             self._world.say("{} hands over {} {}", self, id, content)
             self._world.overseer.handed_over(self, content, id)
-            self.acknowledges(self.inbox.handed_over(id, self._world.clock()))
+            self.acknowledges(self.acks.delivered(id, self._world.clock()))
 
     def acknowledges(self, upto: int | None) -> None:
         if upto is not None and self.wire is not None and self.is_online:

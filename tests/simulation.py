@@ -56,6 +56,7 @@ class World:
         self._interrupted = False
         self.history_days = rng.choice((0.0, 30.0, 30.0))
         self.queue_size = rng.choice((2, 5, 1000, 1000))
+        self.turns_of_workers = rng.choice((0.0, 0.0, 0.5))
         self.limits = self._draw_limits()
         self.limit: int = self.limits[sessions, "MAX_UNACKNOWLEDGED"]
         self.faults = Faults(rng, on=False)

@@ -1,4 +1,4 @@
-"""The login at the terminal: what is asked, and with which exit code it ends."""
+"""The login dialog: its questions and its exit codes."""
 
 import ssl
 from typing import Any
@@ -12,7 +12,7 @@ from jelly.chat.texts import Translator
 
 
 class Answers(Console):
-    """Somebody who answers from a list, or nobody."""
+    """A console that answers from a list, or has no user."""
 
     def __init__(self, *answers: str, is_interactive: bool = True) -> None:
         self.is_interactive = is_interactive
@@ -36,7 +36,7 @@ class Answers(Console):
 
 
 class Replies(FakeClient):
-    """A client whose requests end as a list says: None, or an error."""
+    """A client whose requests end with the replies in a list: None or an error."""
 
     def __init__(self, *replies: Exception | None) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def log_in(client: Any, console: Console, name: str = "alice", password: str = "
 
 
 def test_a_right_password() -> None:
-    """It is asked for, and that is all."""
+    """The dialog only asks for the password."""
     console = Answers("pw")
     client = Replies(None)
     assert log_in(client, console) == ("alice", "pw")
@@ -74,7 +74,7 @@ def test_a_right_password() -> None:
 
 
 def test_no_password() -> None:
-    """Enter alone is none: it is asked for again, and the server is not bothered."""
+    """An empty password is asked for again, without a request."""
     console = Answers("", "", "pw")
     client = Replies(None)
     assert log_in(client, console) == ("alice", "pw")
@@ -83,14 +83,14 @@ def test_no_password() -> None:
 
 
 def test_a_password_instead_of_yes_or_no() -> None:
-    """Whoever types the password again at the offer to register does not see it on the screen."""
+    """The answer to the offer to register is hidden, in case the user types the password."""
     console = Answers("wrong", "pw", "pw")
     assert log_in(Replies(WRONG, None), console) == ("alice", "pw")
     assert console.hidden == console.seen
 
 
 def test_a_new_name() -> None:
-    """It is registered once the password was typed twice."""
+    """A name is registered once the password is typed twice."""
     console = Answers("alice", "pw", "y", "pwd", "pw", "y", "pw")
     client = Replies(WRONG, WRONG, None, None)
     assert log_in(client, console, name="") == ("alice", "pw")
@@ -100,20 +100,20 @@ def test_a_new_name() -> None:
 
 
 def test_a_new_name_with_the_password_from_the_environment() -> None:
-    """Nothing is typed, so nothing is typed twice."""
+    """A password from the environment need not be typed twice."""
     client = Replies(WRONG, None, None)
     assert log_in(client, Answers("y"), password="pw") == ("alice", "pw")
 
 
 @pytest.mark.parametrize("refusal", [TAKEN, RequestRejected()])
 def test_a_name_that_exists(refusal: RequestRejected) -> None:
-    """So the password was wrong: it is asked for again. The original server gives no reasons, and that is the same."""
+    """If the name is taken, the password is asked for again, also with the original server."""
     client = Replies(WRONG if refusal.code else RequestRejected(), refusal, None)
     assert log_in(client, Answers("wrong", "y", "wrong", "pw")) == ("alice", "pw")
 
 
 def test_three_wrong_passwords() -> None:
-    """That is enough; nothing is registered that nobody asked for."""
+    """After three wrong passwords the dialog ends. It registers nothing without a yes."""
     client = Replies(WRONG, WRONG, WRONG)
     with pytest.raises(FatalError, match="Cannot log in as alice: the name or the password is wrong") as caught:
         log_in(client, Answers("a", "n", "b", "", "c", "no"))
@@ -153,21 +153,21 @@ def untrusted() -> ssl.SSLCertVerificationError:
     ],
 )
 def test_other_failures(reply: Exception, code: ExitCode, said: str) -> None:
-    """Each has its exit code, and one sentence."""
+    """Each failure has an exit code and one sentence."""
     with pytest.raises(FatalError, match=said) as caught:
         log_in(Replies(reply), Answers("pw"))
     assert caught.value.exit_code == code
 
 
 def test_a_name_that_may_not_be() -> None:
-    """The server refuses to register it: it says why."""
+    """If the server refuses a new name, the sentence says why."""
     client = Replies(WRONG, RequestRejected("invalid_username"))
     with pytest.raises(FatalError, match="Cannot register a b: a name must have 1 to 32 characters"):
         log_in(client, Answers("pw", "y", "pw"), name="a b")
 
 
 def test_nobody_there() -> None:
-    """A script is told what it has to set; it is offered nothing."""
+    """Without a terminal, the sentence says what to set, and nothing is registered."""
     for name, password, said in (("", "pw", "No name is given"), ("alice", "", "set JELLY_PASSWORD")):
         with pytest.raises(FatalError, match=said) as caught:
             log_in(Replies(), Answers(is_interactive=False), name, password)

@@ -1,4 +1,4 @@
-"""Conversations, lines, what is unread."""
+"""Conversations, lines and unread counts."""
 
 from datetime import timedelta
 
@@ -34,13 +34,13 @@ def line(text: str = "hello", sender: str = "bob", status: DeliveryStatus = Deli
     ],
 )
 def test_how_peers_are_written(written: str, peer: Peer) -> None:
-    """# marks groups, always; a person whose name begins with # or @ has an @ before it."""
+    """# always marks a group; a person's name that begins with # or @ gets an @ before it."""
     assert Peer.parse(written) == peer
     assert str(peer) == written
 
 
 def test_unread() -> None:
-    """Messages to a conversation that is not shown count until it is shown."""
+    """Messages count as unread until their conversation is opened."""
     model = Model()
     bob, team = model[Peer("bob")], model[Peer("team", True)]
     model.open(bob)
@@ -52,7 +52,7 @@ def test_unread() -> None:
 
 
 def test_where_the_unread_ones_begin() -> None:
-    """The first of them is remembered while they are read, and until one turns away again."""
+    """The first unread line is remembered until another conversation is opened."""
     model = Model()
     bob = model[Peer("bob")]
     for text in ("one", "two"):
@@ -68,7 +68,7 @@ def test_where_the_unread_ones_begin() -> None:
 
 
 def test_numbers_and_the_next_unread() -> None:
-    """Conversations keep their numbers; Alt-a goes round."""
+    """Conversations keep their numbers, and `next_unread` wraps around."""
     model = Model()
     bob, carol, dave = (model[Peer(name)] for name in ("bob", "carol", "dave"))
     assert [model.by_number(number) for number in range(5)] == [model.home, bob, carol, dave, None]
@@ -81,7 +81,7 @@ def test_numbers_and_the_next_unread() -> None:
 
 
 def test_old_lines_are_forgotten() -> None:
-    """So many are kept, and not too many characters, but always the last line."""
+    """The number of lines and characters is limited, but the last line is always kept."""
     conversation = Conversation(Peer("bob"))
     for number in range(MAX_LINES + 10):
         conversation.add(line(str(number)))
@@ -93,7 +93,7 @@ def test_old_lines_are_forgotten() -> None:
 
 
 def test_moving_a_line() -> None:
-    """A line that is sent again stands at the end, once, even if it was forgotten meanwhile."""
+    """A resent line moves to the end, even if it was dropped meanwhile."""
     conversation = Conversation(Peer("bob"))
     first, second = conversation.add(line("1")), conversation.add(line("2"))
     conversation.move_to_end(first)
@@ -104,7 +104,7 @@ def test_moving_a_line() -> None:
 
 
 def test_undelivered() -> None:
-    """Failed and not known; not what is on its way."""
+    """Undelivered are failed and unknown messages, not pending ones."""
     model = Model()
     for status in DeliveryStatus:
         model[Peer("bob")].add(line(status=status))
@@ -112,8 +112,8 @@ def test_undelivered() -> None:
     assert model.undelivered_count() == 2
 
 
-def test_people() -> None:
-    """Everybody who is known, once each."""
+def test_known_people() -> None:
+    """Each known name appears once."""
     model = Model()
     model.friends, model.groups = {"bob": True}, {"team": ("carol", "bob")}
     assert model[Peer("dave")]
@@ -122,13 +122,13 @@ def test_people() -> None:
 
 
 def past(id: int, text: str = "", sent_at: int = 0) -> Line:
-    """A message that was read back; ours if it says when it was sent."""
+    """Return a message from the history; an outgoing one if it has `sent_at`."""
     kind = LineKind.OUTGOING if sent_at else LineKind.INCOMING
     return Line(kind, NOW, text or str(id), "alice" if sent_at else "bob", id=id, sent_at=sent_at)
 
 
 def test_older_lines() -> None:
-    """They stand above the others in their order; what is there already stays where it is, and gets its number."""
+    """Older lines go above the others, in order; a known message stays and gets its id."""
     talk = Conversation(Peer("bob"))
     talk.add(Line(LineKind.OUTGOING, NOW, "mine", "alice", sent_at=5))
     talk.add(Line(LineKind.INCOMING, NOW, "seven", "bob", id=7))
@@ -140,15 +140,15 @@ def test_older_lines() -> None:
 
 
 def test_only_as_many_older_lines_as_are_wanted() -> None:
-    """What is here does not count; the next page begins where it stopped, and there is more."""
+    """Known lines do not count, and the next page begins where this one stopped."""
     talk = Conversation(Peer("bob"), history_state=HistoryState.COMPLETE)
     talk.add(past(9))
     assert [line.id for line in talk.add_history([past(9), past(8), past(7), past(6)], 2)] == [7, 8]
     assert (talk.history_cursor, talk.history_state) == (7, HistoryState.MAYBE_MORE)
 
 
-def test_a_message_of_ours_that_nobody_knew_about() -> None:
-    """If it turns up, it was stored: its mark goes. What surely failed is another one."""
+def test_an_outgoing_message_with_an_unknown_outcome() -> None:
+    """A pending or unknown message in the history was stored; a failed one is another message."""
     talk = Conversation(Peer("bob"))
     statuses = (DeliveryStatus.UNKNOWN, DeliveryStatus.FAILED, DeliveryStatus.PENDING)
     for status in statuses:
@@ -168,7 +168,7 @@ def test_a_message_of_ours_that_nobody_knew_about() -> None:
 
 
 def test_after_another_login() -> None:
-    """What was told elsewhere is put between, page by page; then it goes on above what had been read."""
+    """The gap is filled page by page; then loading continues above the older lines."""
     talk = Conversation(Peer("bob"))
     talk.add_history([past(9), past(8)], 9)
     talk.add(Line(LineKind.INFO, NOW, "connected"))
@@ -183,8 +183,8 @@ def test_after_another_login() -> None:
     assert [line.text for line in talk.lines] == ["8", "9", "connected", "12", "13", "14"]
 
 
-def test_a_number_between() -> None:
-    """A message of ours that was sent while others waited stands among them."""
+def test_an_id_between_others() -> None:
+    """An outgoing message is inserted among the incoming ones by its id."""
     talk = Conversation(Peer("bob"))
     for id in (5, 7):
         talk.add(past(id))
@@ -193,7 +193,7 @@ def test_a_number_between() -> None:
 
 
 def test_older_lines_do_not_drop_newer_ones() -> None:
-    """When a conversation is full, what is newer counts; and new lines go on dropping the oldest."""
+    """A full conversation takes no older lines, and new lines drop the oldest ones."""
     talk = Conversation(Peer("bob"))
     for number in range(MAX_LINES - 2):
         talk.add(Line(LineKind.INCOMING, NOW, "x", "bob", id=1000 + number))
@@ -206,14 +206,14 @@ def test_older_lines_do_not_drop_newer_ones() -> None:
 
 
 def test_older_lines_that_are_long() -> None:
-    """The characters are counted, too."""
+    """The limit of characters applies to older lines, too."""
     talk = Conversation(Peer("bob"))
     talk.add(Line(LineKind.INCOMING, NOW, "x" * (MAX_CHARACTERS - 10), "bob"))
     assert [line.id for line in talk.add_history([past(2, "y" * 10), past(1)], 9)] == [2]
 
 
-def test_a_message_that_was_read_back_before_it_arrived() -> None:
-    """It is there once, and counts as read; another one with a smaller number than the last is new."""
+def test_a_message_in_the_history_before_it_arrives() -> None:
+    """A message that is here already is not added; a smaller id alone does not make it known."""
     model = Model()
     talk = model[Peer("bob")]
     talk.add_history([past(10, "mine", sent_at=5), past(8)], 9)

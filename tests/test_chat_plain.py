@@ -1,4 +1,4 @@
-"""The plain mode and --send, as scripts use them: real processes on a real server."""
+"""The plain mode and --send, as scripts use them: real processes with a real server."""
 
 import io
 import re
@@ -29,7 +29,7 @@ ENVIRONMENT = {"JELLY_PASSWORD": "pw", "LANG": "C.UTF-8", "LC_ALL": "", "TERM": 
 class PlainChat(Program):
     """`jelly chat --plain` with pipes.
 
-    `is_alone`: nothing comes at the beginning but the first words; they are read.
+    `is_alone`: only the greeting comes at the beginning, and it is read.
     """
 
     def __init__(self, name: str, port: int, is_alone: bool = True) -> None:
@@ -47,17 +47,17 @@ class PlainChat(Program):
         return self
 
     def line(self) -> str:
-        """The next line that it prints, without the time."""
+        """Return the next line of the output, without the time."""
         return re.sub(r"^\d\d:\d\d ", "", super().line())
 
     def end(self) -> tuple[int, str]:
-        """Close its input; return its exit code, and what it printed since."""
+        """Close the input; return the exit code and the rest of the output."""
         output, _ = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, output.decode()
 
 
 def send(*arguments: str, port: int, input: bytes = b"", password: str = "pw") -> tuple[int, str]:
-    """Run `jelly chat` to its end; return its exit code and what it said."""
+    """Run `jelly chat` until it ends; return its exit code and output."""
     url = f"--server=jelly://127.0.0.1:{port}"
     command = [sys.executable, "-S", str(ROOT / "jelly.py"), "chat", url, *arguments]
     done = subprocess.run(
@@ -71,7 +71,7 @@ def send(*arguments: str, port: int, input: bytes = b"", password: str = "pw") -
 
 
 def test_history(port: int) -> None:
-    """It is printed between two rules, oldest first, with dates; once more prints what was before that."""
+    """/history prints messages between two rules, oldest first, with dates; again, older ones."""
     register(port, "alice", "bob")
     with logged_in(port, "alice") as alice:
         for text in ("one", "two\nlines", "three"):
@@ -95,7 +95,7 @@ def test_history(port: int) -> None:
 
 
 def test_history_that_is_not_kept() -> None:
-    """A conversation that is full takes no older lines; that does not mean that there are none."""
+    """A full conversation takes no older lines, and the chat says so."""
     chat, target = Chat(), io.StringIO()
     plain.PlainInterface(chat.session, JobQueue(), io.StringIO(), target)
     chat.session.open(Peer("bob"))
@@ -108,7 +108,7 @@ def test_history_that_is_not_kept() -> None:
 
 
 def test_two_chat(port: int) -> None:
-    """What arrives is printed as whole lines; the commands are those of the full screen."""
+    """Messages are printed as whole lines, and the commands are those of the full screen."""
     register(port, "alice", "bob")
     with PlainChat("alice", port) as alice, PlainChat("bob", port) as bob:
         alice.say("/to bob", "hello", "//slash")
@@ -124,7 +124,7 @@ def test_two_chat(port: int) -> None:
 
 
 def test_a_script(port: int) -> None:
-    """It reads to the end of its input, has all answers in order, and ends with 0."""
+    """The chat reads to the end of its input, prints all answers in order, and exits with 0."""
     register(port, "alice", "bob")
     with PlainChat("alice", port) as alice:
         alice.say(
@@ -155,7 +155,7 @@ def test_a_script(port: int) -> None:
 
 
 def test_where_it_comes_from(port: int) -> None:
-    """A message of a group has the group's name; rows after the first are indented; nothing is obeyed."""
+    """A group message has the group's name, further rows are indented, and texts are sanitized."""
     register(port, "alice", "bob")
     with PlainChat("alice", port) as alice, logged_in(port, "bob") as bob:
         alice.say("/group create team", "/group add team bob")
@@ -166,22 +166,22 @@ def test_where_it_comes_from(port: int) -> None:
 
 
 def test_logout(port: int) -> None:
-    """It ends the session, and the chat."""
+    """/logout ends the session and the chat."""
     register(port, "alice")
     with PlainChat("alice", port) as alice:
         alice.say("/logout")
         assert alice.process.wait(PATIENCE) == 0
 
 
-def test_a_cut(port: int) -> None:
-    """It says when it is connected again, and what was not delivered is sent with /resend."""
+def test_a_lost_connection(port: int) -> None:
+    """The chat says when it has reconnected, and /resend sends the undelivered message."""
     register(port, "alice", "bob")
     with Proxy(port) as proxy, PlainChat("alice", proxy.port) as alice:
         alice.say("/to bob")
         assert alice.line() == "-- you are writing to bob"
         proxy.block()
         said = ""
-        while said != "-- still trying to connect":  # what is written before it knows goes out after the cut by itself
+        while said != "-- still trying to connect":  # until the loss is noticed, texts are sent after the reconnect
             alice.say("/connect")
             said = alice.line()
         alice.say("hello?")
@@ -196,7 +196,7 @@ def test_a_cut(port: int) -> None:
 
 
 def test_ctrl_c(port: int) -> None:
-    """It leaves in good order."""
+    """Ctrl-C exits with 0."""
     register(port, "alice")
     with PlainChat("alice", port) as alice:
         alice.process.send_signal(signal.SIGINT)
@@ -204,7 +204,7 @@ def test_ctrl_c(port: int) -> None:
 
 
 def test_the_original_server() -> None:
-    """Everything but what only ours can works there too."""
+    """The chat works with the original server."""
     with OriginalServer() as server:
         register(server.port, "alice", "bob")
         with PlainChat("alice", server.port) as alice:
@@ -221,7 +221,7 @@ def test_the_original_server() -> None:
 
 
 def test_send(port: int) -> None:
-    """To a person, to a group, from standard input: 0, and it is stored; nothing is printed."""
+    """--send stores a message from the command line or stdin, prints nothing, and exits with 0."""
     register(port, "alice", "bob")
     assert send("alice", "--send", "bob", "hello bob", port=port) == (0, "")
     assert send("alice", "--send", "bob", "-", port=port, input="多行\n文字\n".encode()) == (0, "")
@@ -230,7 +230,7 @@ def test_send(port: int) -> None:
 
 
 def test_send_takes_no_messages(port: int) -> None:
-    """What waits for the account goes on waiting: nobody has seen it."""
+    """--send takes no waiting messages: a later chat still gets them."""
     register(port, "alice", "bob")
     with logged_in(port, "bob") as bob:
         bob.message("alice", "are you there?", time=int(time.time() * 1000))
@@ -257,7 +257,7 @@ def test_send_takes_no_messages(port: int) -> None:
     ],
 )
 def test_exit_codes(arguments: list[str], password: str, code: int, said: str, port: int) -> None:
-    """Each failure has a code and one sentence."""
+    """Each failure has an exit code and one sentence."""
     register(port, "alice")
     ended, output = send("alice", *arguments, port=port, password=password)
     assert ended == code
@@ -265,16 +265,16 @@ def test_exit_codes(arguments: list[str], password: str, code: int, said: str, p
     assert "Traceback" not in output
 
 
-def test_bytes_that_are_no_text(port: int) -> None:
-    """They are refused before anything is sent, from the input and from the command line."""
+def test_a_text_that_is_not_utf8(port: int) -> None:
+    """A text that is not UTF-8 is refused before anything is sent."""
     register(port, "alice")
     code, output = send("alice", "--send", "alice", "-", port=port, input=b"\xff\xfe")
     assert (code, output) == (2, "jelly: The text is not valid UTF-8: convert it first.\n")
     assert send("alice", "--send", "alice", "\udcff", port=port)[0] == 2
 
 
-def test_wrong_places() -> None:
-    """A server that is none, a certificate that is none."""
+def test_wrong_server_or_certificate() -> None:
+    """Wrong server addresses and certificates are refused with a sentence."""
     for arguments, said in (
         (["--server=http://x"], "http://x is not of the form jelly://host:port"),
         (["--server=jellys://x", "--tls-ca=/missing.pem"], "/missing.pem cannot be used: No such file"),
@@ -286,14 +286,14 @@ def test_wrong_places() -> None:
 
 
 def test_a_server_without_tls(port: int) -> None:
-    """3, in other words than those of the TLS library."""
+    """The exit code is 3, and the sentence says what to change in the address."""
     code, output = send("alice", "--send", "bob", "x", f"--server=jellys://127.0.0.1:{port}", port=port)
     assert code == 3
     assert "write jelly:// in its address" in output
 
 
-def test_nobody_listens() -> None:
-    """3, and what to do about it."""
+def test_no_server() -> None:
+    """The exit code is 3, and the sentence says what to do."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     code, output = send("alice", "--send", "bob", "x", port=port)
@@ -303,7 +303,7 @@ def test_nobody_listens() -> None:
 
 @pytest.fixture
 def port_without_answers(port: int) -> Iterator[int]:
-    """A server that closes instead of answering to a message: whether it stored it is not known."""
+    """A server that closes the connection instead of answering a message."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -320,8 +320,8 @@ def port_without_answers(port: int) -> Iterator[int]:
         thread.join()
 
 
-def test_not_known_whether_it_arrived(port: int, port_without_answers: int) -> None:
-    """5."""
+def test_an_unknown_outcome(port: int, port_without_answers: int) -> None:
+    """The exit code is 5."""
     register(port, "alice")
     code, output = send("alice", "--send", "alice", "x", port=port_without_answers)
     assert (code, output) == (
@@ -331,7 +331,7 @@ def test_not_known_whether_it_arrived(port: int, port_without_answers: int) -> N
 
 
 def test_help() -> None:
-    """In both languages, with the exit codes."""
+    """--help lists the exit codes in both languages."""
     for language, usage, words in (("en", "usage: ", "exit codes:"), ("zh", "用法：", "退出码")):
         code, output = send("--help", f"--lang={language}", port=1)
         assert code == 0

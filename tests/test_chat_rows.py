@@ -1,4 +1,4 @@
-"""Lines as rows of a screen: columns, marks, dates, scrolling, the status bar."""
+"""The layout of lines as rows: columns, marks, dates, scrolling, and the status bar."""
 
 from datetime import timedelta
 
@@ -29,7 +29,7 @@ def theirs(text: str, sender: str = "bob") -> Line:
 
 
 def test_columns() -> None:
-    """Names end in one column, texts begin in one; rows after the first are indented."""
+    """Names end in one column, texts begin in another; further rows are indented."""
     shown = conversation(
         theirs("hi"),
         theirs("one two three four five six", "王小明"),
@@ -48,7 +48,7 @@ def test_columns() -> None:
 
 
 def test_a_message_that_failed() -> None:
-    """It has a mark, and the reason below it."""
+    """A failed message has a mark, and the reason below it."""
     line = Line(
         LineKind.OUTGOING, NOW, "hi", "alice", DeliveryStatus.FAILED, "not delivered: no such user. /resend tries again"
     )
@@ -60,7 +60,7 @@ def test_a_message_that_failed() -> None:
 
 
 def test_a_line_changes() -> None:
-    """What was drawn before is not shown again when the mark has changed."""
+    """The rows change when the delivery status changes."""
     line = Line(LineKind.OUTGOING, NOW, "hi", "alice", DeliveryStatus.PENDING)
     assert "…" in texts_of(rows_of(line, Columns(50, 5)))[0]
     line.status = DeliveryStatus.NONE
@@ -68,7 +68,7 @@ def test_a_line_changes() -> None:
 
 
 def test_days() -> None:
-    """A row says when the day changes; of today it says nothing."""
+    """A row with the date stands where the day changes, but not before today's first line."""
     yesterday = Line(LineKind.INCOMING, NOW - timedelta(days=1), "old", "bob")
     rows, _ = visible_rows(conversation(yesterday, theirs("new")), 40, 20, 0, TODAY)
     assert [text.strip("─ ") for text in texts_of(rows)] == [
@@ -80,7 +80,7 @@ def test_days() -> None:
 
 
 def test_where_the_new_ones_begin() -> None:
-    """A row says it, unless there is nothing above; it is as wide as the screen."""
+    """A rule stands above the first unread line, unless nothing is above it."""
     shown = conversation(theirs("old"), theirs("one"), theirs("two"))
     shown.first_unread = shown.lines[1]
     rows, _ = visible_rows(shown, 40, 20, 0, TODAY, "新消息")
@@ -97,7 +97,7 @@ def test_where_the_new_ones_begin() -> None:
 
 @pytest.mark.parametrize("cells", [*range(1, 45), 80, 200])
 def test_no_row_is_wider_than_the_screen(cells: int) -> None:
-    """Whatever the width: also of names that are too long, and of wide characters."""
+    """No row is too wide, not even with long names or wide characters."""
     shown = conversation(
         theirs("你好 hello\nworld", "王" * 30),
         theirs("word " * 30, "x"),
@@ -105,12 +105,12 @@ def test_no_row_is_wider_than_the_screen(cells: int) -> None:
         Line(LineKind.ERROR, NOW, "wrong " * 9),
     )
     rows, _ = visible_rows(shown, cells, 1000, 0, TODAY)
-    room = max(cells, 4)  # two cells of text beside an indent of two: the terminal cuts what is over
+    room = max(cells, 4)  # two cells of text after an indent of two are the minimum
     assert all(text_width(text) <= room for text in texts_of(rows))
 
 
 def test_scrolling() -> None:
-    """So many rows from the end, and never past the first one."""
+    """The offset counts from the end, and stops at the first row."""
     shown = conversation(*(theirs(str(number)) for number in range(100)))
     for offset, last, possible in ((0, "99", 0), (10, "89", 10), (1000, "9", 90)):
         rows, allowed = visible_rows(shown, 80, 10, offset, TODAY)
@@ -121,7 +121,7 @@ def test_scrolling() -> None:
 
 
 def test_names_do_not_take_the_screen() -> None:
-    """A long name is cut; on a narrow screen there are no columns at all."""
+    """Long names are shortened, and a narrow screen has no columns."""
     shown = conversation(theirs("hi", "a" * 32))
     assert columns_of(shown, 80).name_width == 16
     assert columns_of(shown, 39).name_width == 0
@@ -129,21 +129,21 @@ def test_names_do_not_take_the_screen() -> None:
 
 
 def test_the_bar() -> None:
-    """Who, how things stand, the conversations, what is unread; the current one in brackets."""
+    """The bar shows the user, the connection and the conversations with unread counts."""
     chat = Chat()
     chat.receive("carol", "hello", "team")
     chat.session.open(Peer("bob"))
     chat.model[Peer("dave")].draft = "dear"
     assert texts_of([status_bar(chat.session, 80, 0)]) == [" alice │ connected │ 1:#team(1) [2:bob] 3:dave✎"]
     assert texts_of([status_bar(chat.session, 80, 7)])[0].endswith("↓ more below")
-    chat.connection(State.RECONNECTING, Reason.LINE_CUT)
+    chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST)
     (text,) = texts_of([status_bar(chat.session, 80, 0)])
     assert text.startswith(" alice │ not connected since 14:03, trying again │ 1:#team(1)")
 
 
 @pytest.mark.parametrize("cells", [0, 1, 5, 20, 40, 60, 80, 200])
 def test_the_bar_fits(cells: int) -> None:
-    """With too little room only what is unread is named."""
+    """If there is too little room, only conversations with unread messages are listed."""
     chat = Chat()
     for number in range(20):
         chat.receive(f"王小明{number}", "hello")
@@ -156,7 +156,7 @@ def test_the_bar_fits(cells: int) -> None:
 
 
 def test_the_prompt() -> None:
-    """It says where the text goes."""
+    """The prompt names the receiver."""
     chat = Chat()
     assert prompt(chat.session, 80) == "> "
     chat.session.open(Peer("team", True))
@@ -165,16 +165,16 @@ def test_the_prompt() -> None:
     assert prompt(chat.session, 40) == "x␛x␛x␛x␛x…> "
 
 
-def test_the_top() -> None:
-    """What is known about older lines stands above the oldest one, and only there."""
+def test_history_status_above_the_oldest_line() -> None:
+    """The history status stands above the oldest line only."""
     shown = conversation(*(theirs(str(number)) for number in range(5)))
     rows, offset = visible_rows(shown, 40, 3, 10, TODAY, top_title="the beginning")
     assert (offset, texts_of(rows)[0].strip("─ ")) == (3, "the beginning")
     assert "the beginning" not in "".join(texts_of(visible_rows(shown, 40, 3, 2, TODAY, top_title="the beginning")[0]))
 
 
-def test_what_is_above() -> None:
-    """It is being read, it is the beginning, or more is not kept; else there is nothing to say."""
+def test_history_status() -> None:
+    """Each history state but MAYBE_MORE has a text."""
     chat = Chat()
     assert history_status(chat.session) == ""
     chat.session.open(Peer("bob"))

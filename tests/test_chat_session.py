@@ -1,4 +1,4 @@
-"""What is sent, what arrives, coming back: a session on a client without a network."""
+"""The session, on a client without a network: sending, receiving, reconnecting."""
 
 import threading
 from functools import partial
@@ -23,7 +23,7 @@ from jelly.chat.session import JobQueue
 
 
 def test_a_message_is_there_at_once() -> None:
-    """Marked until the server has stored it."""
+    """A message appears at once, and is marked until the server has stored it."""
     chat = Chat()
     chat.session.open(Peer("bob"))
     chat.session.send(chat.model.current, "hello")
@@ -35,7 +35,7 @@ def test_a_message_is_there_at_once() -> None:
 
 
 def test_a_message_to_a_group() -> None:
-    """It goes to the group, by its name."""
+    """A message to a group goes to the group's name."""
     chat = Chat()
     chat.session.open(Peer("team", True))
     chat.session.send(chat.model.current, "hello")
@@ -64,8 +64,8 @@ def test_a_message_to_a_group() -> None:
         ),
     ],
 )
-def test_what_became_of_a_message(error: RequestError, status: DeliveryStatus, reason: str) -> None:
-    """Failed is what surely was not stored; the rest is not known."""
+def test_delivery_status(error: RequestError, status: DeliveryStatus, reason: str) -> None:
+    """A message has failed if it certainly was not stored; else its outcome is unknown."""
     chat = Chat()
     chat.session.open(Peer("bob"))
     chat.session.send(chat.model.current, "hello")
@@ -74,8 +74,8 @@ def test_what_became_of_a_message(error: RequestError, status: DeliveryStatus, r
     assert (line.status, line.reason) == (status, reason)
 
 
-def test_sending_again() -> None:
-    """What is marked goes out again in its order, at the end of the conversation."""
+def test_resend() -> None:
+    """Undelivered messages are resent in order, at the end of the conversation."""
     chat = Chat()
     chat.session.open(Peer("bob"))
     for text in ("one", "two", "three"):
@@ -92,7 +92,7 @@ def test_sending_again() -> None:
 
 
 def test_the_beginning() -> None:
-    """A welcome, and who is online; groups and friends are known from then on."""
+    """The chat greets, shows who is online, and knows groups and friends from then on."""
     chat = Chat()
     chat.session.start("alice", "pw")
     chat.client.answer({"team": Group("team", ("alice", "bob"))})
@@ -107,7 +107,7 @@ def test_the_beginning() -> None:
     [({}, "your friend list is empty: /add NAME adds a friend"), ({"bob": False}, "none of your friends is online")],
 )
 def test_nobody_online(friends: dict[str, bool], said: str) -> None:
-    """It says so, and how to begin."""
+    """If no friend is online, the chat says so, and how to add one."""
     chat = Chat()
     chat.session.start("alice", "pw")
     chat.client.answer({})
@@ -115,8 +115,8 @@ def test_nobody_online(friends: dict[str, bool], said: str) -> None:
     assert chat.said()[-1] == said
 
 
-def test_what_came_while_one_was_away() -> None:
-    """One line that grows, and what is unread is counted; what is written later is not meant."""
+def test_messages_from_before_the_login() -> None:
+    """One line counts the messages from before the login; later ones are announced one by one."""
     chat = Chat()
     chat.session.start("alice", "pw")
     for sender, group in (("bob", ""), ("carol", "team"), ("bob", "")):
@@ -129,8 +129,8 @@ def test_what_came_while_one_was_away() -> None:
     assert [each.unread for each in chat.model] == [0, 2, 1, 1]
 
 
-def test_what_came_meanwhile_to_the_conversation_that_is_shown() -> None:
-    """It stands there: nobody has to be led to it."""
+def test_messages_to_the_current_conversation() -> None:
+    """A message to the current conversation is shown, and not counted."""
     chat = Chat()
     chat.session.start("alice", "pw")
     chat.session.open(Peer("bob"))
@@ -139,7 +139,7 @@ def test_what_came_meanwhile_to_the_conversation_that_is_shown() -> None:
 
 
 def test_a_message_has_the_time_of_its_sender() -> None:
-    """Not that of its arrival."""
+    """A line has the time of the message, not that of its arrival."""
     chat = Chat()
     chat.receive("bob", "hello", time=MS - 3_600_000)
     (line,) = chat.model[Peer("bob")].lines
@@ -148,17 +148,17 @@ def test_a_message_has_the_time_of_its_sender() -> None:
 
 @pytest.mark.parametrize("time", [-(2**63), 2**63 - 1])
 def test_a_nonsensical_time(time: int) -> None:
-    """It is shown as something."""
+    """A message with a nonsensical time is shown."""
     chat = Chat()
     chat.receive("bob", "hello", time=time)
     assert chat.said(chat.model[Peer("bob")]) == ["hello"]
 
 
-def test_how_things_stand() -> None:
-    """The bar says it in words, and since when."""
+def test_connection_status() -> None:
+    """The bar shows the state of the connection, and since when."""
     chat = Chat()
     assert chat.session.connection_status() == "connected"
-    chat.connection(State.RECONNECTING, Reason.LINE_CUT)
+    chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST)
     assert chat.session.connection_status() == "not connected since 14:03, trying again"
     chat.connection(State.OFFLINE, Reason.TAKEN_OVER)
     assert chat.session.connection_status() == "ended: logged in elsewhere; /connect"
@@ -169,10 +169,10 @@ def test_how_things_stand() -> None:
 
 
 def test_a_reconnect() -> None:
-    """One line says so, and how much was not delivered."""
+    """The chat says that it has reconnected, and how many messages are undelivered."""
     chat = Chat()
     chat.session.open(Peer("bob"))
-    chat.connection(State.RECONNECTING, Reason.LINE_CUT)
+    chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST)
     chat.session.send(chat.model.current, "hello")
     chat.client.refuse(ConnectionLost("", sent=False))
     chat.connection(State.ONLINE, Reason.RECONNECTED)
@@ -183,7 +183,7 @@ def test_a_reconnect() -> None:
 
 
 def test_a_takeover() -> None:
-    """It is said, nothing is tried, and /connect comes back with the password that is remembered."""
+    """After a takeover nothing is tried; /connect logs in with the remembered password."""
     chat = Chat()
     chat.session.start("alice", "secret1")
     chat.client.answer({})
@@ -199,7 +199,7 @@ def test_a_takeover() -> None:
 
 
 def test_a_refused_token() -> None:
-    """One login with the password that is remembered; if that is wrong, the next /connect asks for another."""
+    """The chat logs in once with the remembered password; if it is wrong, /connect asks for it."""
     chat = Chat()
     chat.session.start("alice", "secret1")
     chat.client.answer({})
@@ -217,8 +217,8 @@ def test_a_refused_token() -> None:
     assert chat.client.calls[-1] == ("login", "alice", "secret2")
 
 
-def test_connecting_when_there_is_no_need() -> None:
-    """It says how things stand, and does nothing."""
+def test_connect_when_connected() -> None:
+    """/connect without need says so, and sends no request."""
     chat = Chat()
     chat.session.connect()
     chat.client.state = State.RECONNECTING
@@ -228,7 +228,7 @@ def test_connecting_when_there_is_no_need() -> None:
 
 
 def test_presence() -> None:
-    """A quiet line where one talks with that friend, once; the list of friends knows it."""
+    """Presence is shown once, in the conversation with the friend only."""
     chat = Chat()
     chat.receive("bob", "hello")
     for online in (True, True, False):
@@ -241,7 +241,7 @@ def test_presence() -> None:
 
 
 def test_changes_of_a_group() -> None:
-    """Whoever is taken in sees a new conversation; who comes and goes is said there."""
+    """A new member gets a new conversation, which also shows joins and departures."""
     chat = Chat()
     team = Peer("team", True)
     for members in (("bob", "alice"), ("bob", "alice", "carol", "dave"), ("bob", "alice", "dave"), ("bob", "dave")):
@@ -257,7 +257,7 @@ def test_changes_of_a_group() -> None:
 
 
 def test_the_end_of_a_group() -> None:
-    """It is said there, and the group is not offered any more."""
+    """The end of a group is shown in its conversation, and the group is removed."""
     chat = Chat()
     chat.model.groups = {"team": ("bob", "alice")}
     chat.receive("bob", "bye", group="team")
@@ -267,7 +267,7 @@ def test_the_end_of_a_group() -> None:
 
 
 def test_events_of_a_later_server() -> None:
-    """What is not known is passed over."""
+    """Unknown events are ignored."""
     chat = Chat()
     chat.system("typing", friend="bob")
     chat.system("shutdown")
@@ -275,7 +275,7 @@ def test_events_of_a_later_server() -> None:
 
 
 def test_the_job_queue_keeps_the_order() -> None:
-    """Jobs from another thread wait until somebody is there, and are done in their order."""
+    """Jobs from another thread wait for `run_pending`, and run in order."""
     jobs, done = JobQueue(), list[int]()
 
     def post_all() -> None:
@@ -290,22 +290,22 @@ def test_the_job_queue_keeps_the_order() -> None:
     assert done == list(range(100))
 
 
-# --- what was said before -----------------------------------------------------------------------------------
+# --- history ------------------------------------------------------------------------------------------------
 
 
 def page(*messages: tuple[int, str, str], more: bool = False) -> History:
-    """A page of messages, each its number, who wrote it and what."""
+    """Return a page of messages, each given as id, sender and text."""
     return History(tuple(PastMessage(sender, "", text, MS, id) for id, sender, text in messages), more)
 
 
-def test_reading_back() -> None:
-    """The page before the oldest line that has a number; one's own lines as one's own; until there is nothing."""
+def test_loading_history() -> None:
+    """Each page continues before the oldest id, until the history is complete."""
     chat = Chat()
     chat.session.open(Peer("bob"))
     talk = chat.model.current
     chat.receive("bob", "now", id=9)
     chat.session.load_history(talk, 2)
-    chat.session.load_history(talk)  # it is under way
+    chat.session.load_history(talk)  # ignored: a page is being loaded
     assert chat.client.calls == [("history", "bob", {"before": None, "limit": 50})]
     chat.client.answer(page((7, "alice", "hi"), (8, "bob", "hello"), (9, "bob", "now"), more=True))
     assert chat.said() == ["hi", "hello", "now"]
@@ -319,8 +319,8 @@ def test_reading_back() -> None:
     assert len(chat.client.calls) == 2
 
 
-def test_reading_back_what_is_here_already() -> None:
-    """A page of nothing but one's own lines is not the end: the one before it is asked for."""
+def test_loading_known_messages() -> None:
+    """If a page has only known lines, the next one is requested."""
     chat = Chat()
     chat.session.open(Peer("team", True))
     talk = chat.model.current
@@ -338,8 +338,8 @@ def test_reading_back_what_is_here_already() -> None:
     assert chat.said() == ["before", "one"]
 
 
-def test_reading_back_in_vain() -> None:
-    """Without a connection it can be tried again; a server without history is not asked twice."""
+def test_loading_history_fails() -> None:
+    """A failed request can be repeated; a server without history is not asked again."""
     chat = Chat()
     chat.session.open(Peer("bob"))
     talk = chat.model.current
@@ -355,8 +355,8 @@ def test_reading_back_in_vain() -> None:
     assert talk.history_state is HistoryState.UNSUPPORTED
 
 
-def test_reading_back_an_empty_page() -> None:
-    """It is the end, whatever the server says of more."""
+def test_loading_an_empty_page() -> None:
+    """An empty page is the end of the history, even if the server says that there is more."""
     chat = Chat()
     chat.session.open(Peer("bob"))
     chat.session.load_history(chat.model.current)
@@ -364,8 +364,8 @@ def test_reading_back_an_empty_page() -> None:
     assert (chat.model.current.history_state, len(chat.client.calls)) == (HistoryState.COMPLETE, 1)
 
 
-def test_a_failure_after_the_message_was_read_back() -> None:
-    """It is stored, whatever became of the answer."""
+def test_a_failure_after_the_message_is_in_the_history() -> None:
+    """A message that is in the history was stored, even if its request failed."""
     chat = Chat()
     chat.session.open(Peer("bob"))
     talk = chat.model.current
@@ -375,8 +375,8 @@ def test_a_failure_after_the_message_was_read_back() -> None:
     assert [(line.id, line.status) for line in talk.lines] == [(5, DeliveryStatus.NONE)]
 
 
-def test_what_was_told_elsewhere() -> None:
-    """After another login the conversation that is shown is read anew at once, the others when one comes to them."""
+def test_messages_of_another_session() -> None:
+    """After a new login the current conversation is loaded at once, the others when opened."""
     chat = Chat()
     chat.session.start("alice", "pw")
     chat.client.answer({})
@@ -401,8 +401,8 @@ def test_what_was_told_elsewhere() -> None:
     assert [each.is_history_requested for each in chat.model][1:] == [False, True]
 
 
-def test_reading_back_while_what_is_here_is_forgotten() -> None:
-    """A page goes on where the oldest line was: when that has made room for a new one, there would be a gap."""
+def test_loading_while_old_lines_are_dropped() -> None:
+    """A page does not fit any more if the line below it was dropped meanwhile."""
     chat = Chat()
     chat.session.open(Peer("bob"))
     talk = chat.model.current

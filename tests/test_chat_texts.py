@@ -1,4 +1,4 @@
-"""The sentences: both languages have all of them, and say the same."""
+"""The sentences: each exists in both languages, with the same placeholders and commands."""
 
 import re
 import string
@@ -30,7 +30,7 @@ def fields(text: str) -> set[str]:
 
 @pytest.mark.parametrize("name", sorted(SENTENCES))
 def test_both_languages(name: str) -> None:
-    """A sentence is there in both or in none, with the same names and the same commands in it."""
+    """A sentence has the same placeholders, commands and keys in both languages."""
     english, chinese = SENTENCES[name]
     assert bool(english) == bool(chinese)
     assert fields(english) == fields(chinese)
@@ -38,18 +38,18 @@ def test_both_languages(name: str) -> None:
     assert set(re.findall(r"Alt-\w+", english)) == set(re.findall(r"Alt-\w+", chinese))
 
 
-def test_every_error_code_has_words() -> None:
-    """Each of them, in both languages."""
+def test_every_error_code_has_a_text() -> None:
+    """Each error code has a text."""
     assert set(texts.ERRORS) == set(ErrorCode)
 
 
 def test_every_command_has_help() -> None:
-    """And there is no help for a command that is not there."""
+    """Each command has a help text, and each help text a command."""
     assert list(texts.HELP) == list(COMMANDS)
 
 
-def test_every_sentence_is_said() -> None:
-    """None is left over from earlier."""
+def test_every_text_is_used() -> None:
+    """No text is unused."""
     source = "".join(path.read_text() for path in (ROOT / "jelly" / "chat").glob("*.py"))
     unsaid = [name for name in vars(texts) if name.isupper() and len(re.findall(rf"\b{name}\b", source)) < 2]
     assert unsaid == []
@@ -66,7 +66,7 @@ def test_every_sentence_is_said() -> None:
     ],
 )
 def test_language_of_the_environment(environment: dict[str, str], language: str) -> None:
-    """As every program: LC_ALL before LC_MESSAGES before LANG."""
+    """LC_ALL takes precedence over LC_MESSAGES, and that over LANG."""
     assert language_of(environment) == language
 
 
@@ -83,11 +83,11 @@ def test_language_of_the_environment(environment: dict[str, str], language: str)
         (ConnectionLost("", sent=True), "the connection was lost"),
     ],
 )
-def test_each_failure_in_words(error: Exception, said: str) -> None:
-    """Also those of the original server, which gives no reasons, and of later ones."""
+def test_descriptions_of_errors(error: Exception, said: str) -> None:
+    """Errors have texts, also those of the original server (without codes) and of later ones."""
     assert Translator("en").describe_error(error) == said
 
 
-def test_a_brace_in_a_name() -> None:
-    """What strangers fill in is not taken for a place to fill."""
+def test_a_brace_in_a_value() -> None:
+    """Braces in a value are not treated as a placeholder."""
     assert Translator("en")(texts.CAME_ONLINE, name="{x}") == "{x} is online"

@@ -64,11 +64,9 @@ def test_a_port_in_use(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
-def test_an_address_that_is_not_ours() -> None:
+def test_an_address_that_is_not_ours(tmp_path: Path) -> None:
     """One sentence, exit code 1."""
-    assert fails(1, "--host=203.0.113.1", "--database=sqlite:////tmp/jelly-unused.db").startswith("Cannot listen on")
-    Path("/tmp/jelly-unused.db").unlink()
-    Path("/tmp/jelly-unused.db.lock").unlink()
+    assert fails(1, "--host=203.0.113.1", f"--database=sqlite:///{tmp_path}/j.db").startswith("Cannot listen on")
 
 
 @pytest.mark.parametrize("path", ["{tmp}/missing/j.db", "{tmp}"])

@@ -10,8 +10,10 @@ import socket
 import socketserver
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,7 +33,7 @@ from wire import (
     wait_until,
 )
 
-from jelly import services
+from jelly import connection, services, tcp
 from jelly.messages import PROFILE_LIMITS
 from jelly.outcomes import CpuTask, Write
 from jelly.send_queue import SendQueue
@@ -54,6 +56,26 @@ def test_connections(start_server: StartServer) -> None:
         alice.ok(OWN_PROFILE)
     for wire in wires:
         wire.close()
+
+
+def test_a_connection_that_is_accepted_while_the_server_stops(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread begins when `stop` has closed all others: it ends, too, and the client is not left waiting."""
+    begins, may_begin = threading.Event(), threading.Event()
+
+    def prepare(sock: socket.socket) -> None:
+        begins.set()
+        assert may_begin.wait(10)
+        tcp.prepare(sock)
+
+    server = start_server()
+    monkeypatch.setattr(connection, "tcp", SimpleNamespace(prepare=prepare))
+    with Wire(server.port) as late:
+        assert begins.wait(10)
+        server.stop()
+        may_begin.set()
+        assert late.is_closed_by_server()
 
 
 def test_connections_from_one_address(start_server: StartServer) -> None:

@@ -13,7 +13,7 @@ import pytest
 from simulated import Disk
 from simulation import first_failure, first_failure_on_all_cores, simulate
 
-from jelly.client.inbox import Inbox
+from jelly.client.acks import AckTracker
 from jelly.dao import Dao
 from jelly.delivery import Delivery
 from jelly.groups import GroupCache
@@ -60,7 +60,7 @@ def test_a_seed_gives_the_same_world_again() -> None:
 BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     "answers before the commit": [
         (Store, "_write", "messages], inbox)", "messages], inbox)\n        self._answer(batch)"),
-        (Store, "step", "self._answer(batch)", "pass"),
+        (Store, "_take_turn", "self._answer(batch)", "pass"),
     ],
     "does not take back what is in doubt": [(Store, "_fail", "if batch.messages:", "if False:")],
     "delivers what is in doubt": [(Store, "_feed", "if self._in_doubt:", "if False:")],
@@ -105,9 +105,9 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     ],
     "an old connection throws out its successor": [(Sessions, "detach", "is not session", "is None")],
     "the client acknowledges what it has not handed over": [
-        (Inbox, "handed_over", "self._handed_over = id", "self._handed_over = self._seen"),
+        (AckTracker, "delivered", "self._delivered = id", "self._delivered = self._received"),
     ],
-    "the client takes repeats for new": [(Inbox, "is_new", "self._recent.get(id) == fingerprint", "False")],
+    "the client takes repeats for new": [(AckTracker, "is_new", "self._recent.get(id) == fingerprint", "False")],
 }
 
 

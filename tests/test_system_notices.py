@@ -109,14 +109,14 @@ def test_a_takeover_behind_messages(server: JellyServer) -> None:
 
 
 def test_a_takeover_of_a_client_that_takes_nothing(server: JellyServer) -> None:
-    """It has three seconds to take the last word, then it is closed."""
+    """It has three seconds to take the closing frame, then it is closed."""
     with logged_in(server.port, "alice") as alice, logged_in(server.port, "bob", features=[]):
         for _ in range(200):
             alice.message("bob", "x" * 60_000)
         [connection] = [c for c in tuple(server.connections) if c.session.user == "bob"]
         wait_until(lambda: connection.send_queue.stalled_since is not None)
         with logged_in(server.port, "bob"):
-            told_at = connection.send_queue.last_words_at
+            told_at = connection.send_queue.closing_frame_at
             assert told_at is not None
             server.watchdog.check(told_at + 2.9)
             assert not connection.send_queue.is_closed
@@ -151,6 +151,7 @@ def test_a_shutdown_is_told(start_server: StartServer, features: list[str]) -> N
         logged_in(server.port, "bob") as bob,
         Wire(server.port) as nobody,
     ):
+        nobody.wait_until_served()
         for _ in range(20):
             alice.send_request(OWN_PROFILE)
         assert alice.receive().status == SUCCESS

@@ -1,4 +1,4 @@
-"""Heartbeats and other deadlines, with the clock in the test's hand: `check` is told what time it is."""
+"""Heartbeats and other deadlines. The tests need no clock: they tell `check` what time it is."""
 
 import time
 
@@ -8,6 +8,7 @@ from wire import HEARTBEAT, OWN_PROFILE, RECONNECT, Wire, logged_in, pack, regis
 
 from jelly.connection import Connection
 from jelly.server import JellyServer
+from jelly.sessions import Response
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def only(server: JellyServer) -> Connection:
 
 
 def closes_after(server: JellyServer, seconds: float) -> bool:
-    """Whether the only connection is closed when it was silent for so long, and not half a second before."""
+    """Whether the only connection is closed after this silence, and not half a second before."""
     connection = only(server)
     server.watchdog.check(connection.last_read_at + seconds - 0.5)
     if connection.send_queue.is_closed:
@@ -68,7 +69,7 @@ def test_other_numbers(start_server: StartServer) -> None:
 
 
 def test_a_classic_client_after_a_reconnect(server: JellyServer) -> None:
-    """The original client sends no heartbeats after RECONNECT: it is not closed for that, until it has sent one."""
+    """It sends no heartbeats after RECONNECT, and is not closed for that until it has sent one."""
     with logged_in(server.port, "alice") as alice:
         token = alice.token
     wait_until(lambda: not server.connections)
@@ -82,8 +83,8 @@ def test_a_classic_client_after_a_reconnect(server: JellyServer) -> None:
         assert closes_after(server, 30)
 
 
-def test_not_a_word_after_connecting(server: JellyServer) -> None:
-    """Who connects and says nothing is closed after 10 seconds, without an answer."""
+def test_nothing_after_connecting(server: JellyServer) -> None:
+    """A client that connects and sends nothing is closed after 10 seconds, without an answer."""
     with Wire(server.port) as wire:
         assert closes_after(server, 10)
         assert wire.socket.recv(1) == b""
@@ -121,7 +122,7 @@ def test_a_whole_frame_ends_the_wait(server: JellyServer) -> None:
         assert connection.incomplete_since is None
 
 
-def test_a_client_that_does_not_close_after_the_last_word(server: JellyServer) -> None:
+def test_a_client_that_does_not_close_after_the_last_answer(server: JellyServer) -> None:
     """After the server's last answer the client has a moment to close; then the server does."""
     with Wire(server.port) as wire:
         connection = only(server)
@@ -132,20 +133,20 @@ def test_a_client_that_does_not_close_after_the_last_word(server: JellyServer) -
         wait_until(lambda: not server.connections)
 
 
-def test_a_client_that_does_not_take_the_last_word(server: JellyServer) -> None:
-    """It has a moment for that, too, even if it is so slow that the word cannot be written."""
+def test_a_client_that_does_not_take_the_closing_frame(server: JellyServer) -> None:
+    """It is closed after three seconds, even if the frame could not be written."""
     with logged_in(server.port, "alice"):
         send_queue = only(server).send_queue
-        send_queue.send([(b"x" * 10_000_000, 0.0)])
+        send_queue.send([Response(b"x" * 10_000_000, 0.0)])
         send_queue.finish(b"last")
-        told_at = send_queue.last_words_at or 0.0
+        told_at = send_queue.closing_frame_at or 0.0
         server.watchdog.check(told_at + 2.9)
         assert not send_queue.is_closed
         server.watchdog.check(told_at + 3)
         assert send_queue.is_closed
 
 
-def test_hurry(server: JellyServer) -> None:
+def test_run_calls_now(server: JellyServer) -> None:
     """When the server stops, nobody waits for what was to happen later."""
     calls: list[str] = []
     server.watchdog.call_later(1000, lambda: calls.append("second"))

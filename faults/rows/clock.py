@@ -40,8 +40,7 @@ def move_clock(context: RunContext, finding: Finding) -> None:
         Load(proxy.port, under_way=2) as load,
         contextlib.ExitStack() as stack,
     ):
-        # An idle user sends nothing for seconds: a jump of the clock would look like a long
-        # silence.
+        # An idle user sends nothing for seconds: a jump of the clock looks like a long silence.
         idle = User("ida", load.ledger, proxy.port)
         stack.callback(idle.client.close)
         register(port, ["ida"])

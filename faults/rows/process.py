@@ -11,7 +11,7 @@ from faults.load import AWAY, Load
 from faults.process import Server
 from faults.rows.database import blocked_database
 from faults.server import POINTS
-from jelly.client.inbox import Inbox
+from jelly.client.acks import AckTracker
 
 PER_KILL = (50, 1050)
 """How many messages, at least and at most, are acknowledged between a start and the next kill."""
@@ -69,8 +69,8 @@ def kill_at_points(context: RunContext, finding: Finding) -> None:
 
 def without_dedupe(context: RunContext, finding: Finding) -> None:
     """Do the same with receivers that do not drop duplicates."""
-    is_new = Inbox.is_new
-    with mock.patch.object(Inbox, "is_new", lambda self, *message: is_new(self, *message) or True):
+    is_new = AckTracker.is_new
+    with mock.patch.object(AckTracker, "is_new", lambda self, *message: is_new(self, *message) or True):
         kill_at_points(context, finding)
 
 
@@ -122,7 +122,7 @@ def _stop_with_waiting_requests(context: RunContext, server: Server, url: str, l
         time.sleep(READ_SECONDS)
     code = server.process.wait(STOP_LIMIT)
     finding.expect(code == 0, "exit_code", f"the server ended with {code}")
-    answered, _ = wait(futures, timeout=ANSWERS_SECONDS)  # the other requests were never accepted
+    answered, _ = wait(futures, timeout=ANSWERS_SECONDS)  # the others would wait for ever: their server is gone
     unanswered = len(futures) - sum(future.exception() is None for future in answered)
     finding.expect(not unanswered, "dropped", f"{unanswered} of {len(futures)} requests were accepted and not answered")
     server.kill()

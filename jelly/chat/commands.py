@@ -226,12 +226,11 @@ def _whois(session: Session, rest: str) -> None:
 
 
 def _profile_lines(session: Session, profile: Profile) -> list[str]:
-    said = [(text, getattr(profile, field)) for field, text in texts.FIELDS.items()]
-    return [
-        session.translate(texts.PROFILE_LINE, field=session.translate(text), value=value)
-        for text, value in said
-        if value
-    ]
+    lines = []
+    for field, label in texts.FIELDS.items():
+        if value := getattr(profile, field):
+            lines.append(session.translate(texts.PROFILE_LINE, field=session.translate(label), value=value))
+    return lines
 
 
 def _set(session: Session, rest: str) -> None:

@@ -103,7 +103,7 @@ class Line:
         return self.kind is LineKind.OUTGOING and self.status is not DeliveryStatus.FAILED
 
 
-def _is_same(line: Line, past: Line) -> bool:
+def _is_same_message(line: Line, past: Line) -> bool:
     """Return whether `past`, from the history, is the outgoing message `line`.
 
     If no answer has said when the message was sent, a difference of less than one second is
@@ -160,7 +160,7 @@ class Conversation:
     def add(self, line: Line) -> Line:
         """Append a line. Drop the oldest lines if the conversation is full."""
         self.lines.append(line)
-        self._measure(line)
+        self._track_size(line)
         self._drop_oldest()
         return line
 
@@ -176,7 +176,7 @@ class Conversation:
         A full conversation takes no lines above its oldest one: newer lines are worth more.
         """
         known = {line.id for line in self.lines}
-        ours = [line for line in self.lines if line.may_be_stored and line.id is None]
+        without_id = [line for line in self.lines if line.may_be_stored and line.id is None]
         added: list[Line] = []
         for line in lines:
             if len(added) >= wanted and not self.gap:
@@ -184,8 +184,8 @@ class Conversation:
                 break
             if line.id in known:
                 pass
-            elif same := next((each for each in ours if _is_same(each, line)), None):
-                ours.remove(same)  # written here: now its id is known, and that it is stored
+            elif same := next((each for each in without_id if _is_same_message(each, line)), None):
+                without_id.remove(same)  # written here: now its id is known, and that it is stored
                 same.id, same.status, same.reason = line.id, DeliveryStatus.NONE, ""
             else:
                 position = self._insert_position(line)
@@ -193,7 +193,7 @@ class Conversation:
                     self.history_state = HistoryState.TRUNCATED
                     break
                 self.lines.insert(position, line)
-                self._measure(line)
+                self._track_size(line)
                 added.append(line)
             self.history_cursor = line.id
             if self._closes_gap(line):
@@ -202,7 +202,7 @@ class Conversation:
         return added[::-1]
 
     def _has_room_above(self, line: Line) -> bool:
-        """Return False if lines were dropped, even if `line` would fit: it would leave a hole."""
+        """Return False if lines were dropped, even if `line` would fit: it would leave a gap."""
         is_full = len(self.lines) >= MAX_LINES or self.character_count + len(line.text) > MAX_CHARACTERS
         return self.history_state is not HistoryState.TRUNCATED and not is_full
 
@@ -211,11 +211,9 @@ class Conversation:
         assert line.id is not None
         if self.gap is None or line.id >= self.gap.end:
             return False
-        self.history_cursor, self.gap, self.history_state = (
-            min(line.id, self.gap.resume_before),
-            None,
-            HistoryState.MAYBE_MORE,
-        )
+        self.history_cursor = min(line.id, self.gap.resume_before)
+        self.gap = None
+        self.history_state = HistoryState.MAYBE_MORE
         return True
 
     def _insert_position(self, line: Line) -> int:
@@ -253,7 +251,7 @@ class Conversation:
         """Whether there are more lines or characters than may stay in memory."""
         return len(self.lines) > MAX_LINES or self.character_count > MAX_CHARACTERS
 
-    def _measure(self, line: Line) -> None:
+    def _track_size(self, line: Line) -> None:
         self.name_width = max(self.name_width, text_width(sanitize(line.sender)))
         self.character_count += len(line.text)
 

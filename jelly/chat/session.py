@@ -255,15 +255,13 @@ class Session:
                 self.ui.history_added(conversation, found, by_command)
 
         def failed(error: BaseException) -> None:
-            is_unknown = isinstance(error, RequestError) and error.code == ErrorCode.UNKNOWN_TYPE
-            conversation.history_state, conversation.is_history_requested = (
-                HistoryState.UNSUPPORTED if is_unknown else HistoryState.FAILED,
-                False,
-            )
+            has_no_history = isinstance(error, RequestError) and error.code == ErrorCode.UNKNOWN_TYPE
+            conversation.history_state = HistoryState.UNSUPPORTED if has_no_history else HistoryState.FAILED
+            conversation.is_history_requested = False
             conversation.history_error = self.translate.describe_error(error)
             if found:
                 self.ui.history_added(conversation, found, by_command)
-            if by_command and is_unknown:
+            if by_command and has_no_history:
                 self.show_info(self.translate(texts.NO_HISTORY), conversation)
             elif by_command:
                 self.show_error(self.translate.describe_failure("/history", error), conversation)
@@ -272,11 +270,10 @@ class Session:
         self.request(read(peer.name, before=conversation.history_cursor, limit=max(count, PAGE)), done, failed)
 
     def _line_from_history(self, message: PastMessage) -> Line:
-        is_ours = message.sender == self.name
-        line = Line(
-            LineKind.OUTGOING if is_ours else LineKind.INCOMING, message.written_at, message.content, message.sender
-        )
-        line.id, line.sent_at = message.id, message.time if is_ours else 0
+        is_outgoing = message.sender == self.name
+        kind = LineKind.OUTGOING if is_outgoing else LineKind.INCOMING
+        line = Line(kind, message.written_at, message.content, message.sender, id=message.id)
+        line.sent_at = message.time if is_outgoing else 0
         return line
 
     def refresh(self, on_friends: Callable[[], None] = lambda: None) -> None:
@@ -321,11 +318,10 @@ class Session:
             self.load_history(self.model.current)
 
     def _login_failed(self, error: BaseException) -> None:
-        reason = (
-            self.translate(texts.UNREACHABLE)
-            if isinstance(error, ConnectionLost)
-            else self.translate.describe_error(error)
-        )
+        if isinstance(error, ConnectionLost):
+            reason = self.translate(texts.UNREACHABLE)
+        else:
+            reason = self.translate.describe_error(error)
         self.show_error(self.translate(texts.CANNOT_CONNECT_NOW, reason=reason))
         if isinstance(error, RequestError) and error.code == ErrorCode.WRONG_CREDENTIALS:
             # The next /connect asks. A question now would take the keys while the user is typing.
@@ -426,7 +422,7 @@ class Session:
                 self.show_error(self.translate(texts.TAKEN_OVER, name=self.name))
             case State.OFFLINE, Reason.TOKEN_REFUSED:
                 self.connect()  # only once: a failed login has another reason
-            case State.OFFLINE, Reason.LINE_CUT | Reason.GAVE_UP:
+            case State.OFFLINE, Reason.CONNECTION_LOST | Reason.GAVE_UP:
                 self.show_error(self.translate(texts.CONNECTION_CLOSED))
 
     def on_system(self, event: SystemEvent) -> None:
