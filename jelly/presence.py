@@ -5,11 +5,11 @@ the transaction of the login, and keeps it here while the user is online. The re
 the *watchers* of a user (the term of RFC 2778) are the online users who have that user on their
 list. So a notice needs no query.
 
-Everything here runs on the store thread. A reader whose connection ends only asks the store thread
-to call `refresh`. `refresh` compares who is online with what was announced last. So the order in
-which the server notices logins and ends does not matter: the last notice about a user is always
-right. A takeover is no change, and neither is a reconnect that comes before the end of the old
-connection was noticed.
+Everything here runs in turns of the store (`store.py`), which never overlap. A reader whose
+connection ends only asks the store to call `refresh`. `refresh` compares who is online with what
+was announced last. So the order in which the server notices logins and ends does not matter: the
+last notice about a user is always right. A takeover is no change, and neither is a reconnect that
+comes before the end of the old connection was noticed.
 
 If the connection to the database breaks during the commit of an added friend, the friend is missing
 from the list here until the user's next login.

@@ -3,7 +3,7 @@
 A service gets the session and the typed request. It returns what should happen next, as data:
 
 - `Answer`: the response is ready.
-- `NewMessage` or `Write`: the store thread writes it, and answers after the commit.
+- `NewMessage` or `Write`: the store writes it, and answers after the commit.
 - `CpuTask`: a hasher thread runs it. It returns one of the other outcomes.
 - `DelayedAnswer`: the response, to be sent some seconds later.
 
@@ -253,7 +253,7 @@ class Services:
             return Answer(response(Type.RECONNECT, {"username": username, "features": features}))
 
         with self._reading() as dao:
-            check(dao)  # here, too, so that guessed tokens do not occupy the store thread
+            check(dao)  # here, too, so that guessed tokens do not occupy the store
         return Write(Type.RECONNECT, in_transaction, after_commit)
 
     def _attach_session(
@@ -261,8 +261,8 @@ class Services:
     ) -> list[str] | None:
         """Log a user in on a session; return the granted features (None for a classic client).
 
-        It runs on the store thread, so no message is stored while it runs: each message is either
-        in the inbox or pushed to this session.
+        It runs in a turn of the store, and turns never overlap. So no message is stored while it
+        runs: each message is either in the inbox or pushed to this session.
         """
         features = _grant_features(session, request.features)
         session.token_hash = token_hash
@@ -505,10 +505,10 @@ class Services:
 
         if not session.is_modern:
             return answer(lambda friend: self._sessions.get(friend) is not None)
-        # Presence notices continue where this list ends. So the store thread, which sends them,
-        # also makes the list, from what it announced last. Otherwise the list might be older than a
-        # notice before it. Or it might be newer than what was announced: if the friend's state then
-        # changes back, no notice corrects the list.
+        # Presence notices continue where this list ends. So the list is made in a turn of the
+        # store, like the notices, and from what was announced last. Otherwise the list might be
+        # older than a notice before it. Or it might be newer than what was announced: if the
+        # friend's state then changes back, no notice corrects the list.
         return Write(Type.ALL_FRIENDS, lambda _: None, lambda _: answer(self._presence.is_announced_online))
 
     def update_profile(self, session: Session, request: messages.UpdateProfile) -> Outcome:
@@ -611,7 +611,7 @@ def _refused_message(
 ) -> NewMessage:
     """Return a message that cannot be stored now, with the refusal. Without a requestId, raise it.
 
-    A message with a requestId (an idempotency key) may have been stored before. The store thread
+    A message with a requestId (an idempotency key) may have been stored before. The store
     checks that, and then answers SUCCESS to the repeat.
     """
     if request.requestId is None:
