@@ -4,7 +4,7 @@ VENV   := .venv
 .PHONY: test check clean
 
 test: $(VENV)/installed
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check .

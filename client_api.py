@@ -685,5 +685,5 @@ def _page(values: Mapping[str, Any]) -> History:
     return History(tuple(messages), values.get("more") is True)
 
 
-def _nothing(values: Mapping[str, Any]) -> None:
+def _nothing(_values: Mapping[str, Any]) -> None:
     return None

@@ -81,17 +81,17 @@ def _url(settings: Settings, port: int) -> str:
     return f"{'jellys' if settings.tls_cert else 'jelly'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def serve(settings: Settings, on_listening: Callable[[int], None] = lambda port: None) -> int:
+def serve(settings: Settings, on_listening: Callable[[int], None] = lambda _: None) -> int:
     """Serve until SIGTERM or SIGINT; a second one ends the process at once. Raises StartError.
 
     `on_listening` is called with the port when clients may come.
     """
     _raise_descriptor_limit(settings)
-    place = scheduling.settle(settings.pin)
+    place = scheduling.pin_process(settings.pin)
     # Not an Event: the handler runs on this very thread, perhaps while that holds the Event's lock to wait for it.
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
+    def on_signal(number: int, _frame: FrameType | None) -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, signal.SIG_DFL)
         signals.put(number)
@@ -106,11 +106,11 @@ def serve(settings: Settings, on_listening: Callable[[int], None] = lambda port:
         settings.host,
         server.port,
         " with TLS" if settings.tls_cert else "",
-        server.database.describe(),
+        server.engine.describe(),
         settings.max_connections,
         settings.queue_size,
         settings.max_body,
-        server.database.driver,
+        server.engine.driver,
         place,
     )
     if settings.host in ("127.0.0.1", "localhost", "::1"):
@@ -148,7 +148,7 @@ class JsonFormatter(logging.Formatter):
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)
 
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002 - logging's
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         return f"{seconds}.{int(record.msecs):03d}Z"
 

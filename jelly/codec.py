@@ -78,20 +78,20 @@ def encode(sign: int, type: int, status: int = 0, body: bytes = b"") -> bytes:
 class Decoder:
     """Cuts a stream of bytes into frames.
 
-    Call `feed()` with every piece that arrives, then look at `broken`: once it is set, the stream cannot be
+    Call `feed()` with every piece that arrives, then look at `error_type`: once it is set, the stream cannot be
     trusted any more, and the decoder drops whatever it is fed.
     """
 
-    __slots__ = ("_waiting", "broken", "max_body")
+    __slots__ = ("_waiting", "error_type", "max_body")
 
     def __init__(self, max_body: int = DEFAULT_MAX_BODY) -> None:
         self.max_body = max_body
-        self.broken: int | None = None
+        self.error_type: int | None = None
         """None while all is well, else the type of the frame that broke the stream (0: not known)."""
         self._waiting = b""
 
     @property
-    def has_part(self) -> bool:
+    def has_incomplete_frame(self) -> bool:
         """Whether the beginning of a frame waits for its end."""
         return bool(self._waiting)
 
@@ -99,27 +99,27 @@ class Decoder:
         """Take the next bytes of the stream; return the frames that they complete, in order."""
         if self._waiting:
             data = self._waiting + data
-        elif len(data) >= HEADER.size and self.broken is None:
+        elif len(data) >= HEADER.size and self.error_type is None:
             # Nearly always just one whole frame has come: this way it is cut out in half the time.
             magic, sign, type, status, length = HEADER.unpack_from(data)
             if magic == MAGIC and length == len(data) - HEADER.size <= self.max_body:
                 return [Frame(sign, type, status, data[HEADER.size :])]
         frames = []
         start, end = 0, len(data)
-        while end - start >= HEADER.size and self.broken is None:
+        while end - start >= HEADER.size and self.error_type is None:
             magic, sign, type, status, length = HEADER.unpack_from(data, start)
             body = start + HEADER.size
             if magic != MAGIC:
-                self.broken = 0
+                self.error_type = 0
             elif not 0 <= length <= self.max_body:
-                self.broken = type
+                self.error_type = type
             elif end - body < length:
                 break
             else:
                 start = body + length
                 frames.append(Frame(sign, type, status, data[body:start]))
         rest = data[start:] if start else data
-        if self.broken is None and not MAGIC.to_bytes(2).startswith(rest[:2]):
-            self.broken = 0  # two bytes are enough to know a stranger: do not wait for seven more
-        self._waiting = b"" if self.broken is not None else rest
+        if self.error_type is None and not MAGIC.to_bytes(2).startswith(rest[:2]):
+            self.error_type = 0  # two bytes are enough to know a stranger: do not wait for seven more
+        self._waiting = b"" if self.error_type is not None else rest
         return frames

@@ -10,9 +10,10 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
-from jelly.database import check_url
+from jelly.engines import check_url
 from jelly.errors import ConfigError
 from jelly.scheduling import check_pin
 
@@ -136,7 +137,7 @@ def _checked(check: Callable[[str], Any], source: str, text: str) -> Any:
 def _read_file(path: str) -> dict[str, str]:
     """The settings in a TOML file, as text, by the names of the fields."""
     try:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             table = tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"The configuration {path} cannot be read: {error.strerror}.") from error

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jelly.dao import Dao
-from jelly.database import Link, open_database
+from jelly.database import DatabaseConnection
+from jelly.engines import open_engine
 from jelly.errors import StartError, StoreError
+from jelly.migrations import migrate
 from jelly.passwords import hash_password
 
 NAMES = ("alice", "bob")
@@ -43,12 +45,12 @@ def demo_database(password_cost: int) -> Iterator[Demo]:
 
 
 def _fill(url: str, passwords: dict[str, str], cost: int) -> None:
-    database = open_database(url)
-    link = Link(database, writes=True)
+    engine = open_engine(url)
+    connection = DatabaseConnection(engine, writes=True)
     try:
-        link.create_tables()
-        dao = Dao(link)
-        with link.transaction():
+        migrate(connection)
+        dao = Dao(connection)
+        with connection.transaction():
             for name, password in passwords.items():
                 dao.add_user(name, hash_password(password, cost))
             for name in NAMES:
@@ -58,5 +60,5 @@ def _fill(url: str, passwords: dict[str, str], cost: int) -> None:
             for member in NAMES[1:]:
                 dao.add_member(GROUP, member)
     finally:
-        link.close()
-        database.release()
+        connection.close()
+        engine.release()

@@ -21,7 +21,7 @@ MAX_NAME = 32
 MAX_PASSWORD = 128
 MAX_DEPTH = 16
 MAX_INTEGER_DIGITS = 20  # of a number in JSON: a signed 64-bit integer has 19 and a sign
-INT64 = range(-(2**63), 2**63)
+MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
 MAX_FEATURES = 32
 MAX_REQUEST_ID = 36
 
@@ -30,7 +30,9 @@ PROFILE_LIMITS = {"name": 64, "sex": 16, "age": 16, "phone": 32, "address": 256,
 
 
 # --- requests ---------------------------------------------------------------------------------------------
-# One class a request, its fields as the protocol names them. A field with a default may be left out.
+# One class for each request, its fields as the protocol names them. A field with a default may be left
+# out. `actor` is the user in whose name the client asks; it must be the one that logged in. None: the
+# body names nobody.
 
 
 class Login(NamedTuple):
@@ -38,21 +40,37 @@ class Login(NamedTuple):
     password: str
     features: list[str] | None = None
 
+    @property
+    def actor(self) -> str:
+        return self.username
+
 
 class Register(NamedTuple):
     username: str
     password: str
+
+    @property
+    def actor(self) -> str:
+        return self.username
 
 
 class Logout(NamedTuple):
     username: str
     token: int
 
+    @property
+    def actor(self) -> str:
+        return self.username
+
 
 class Reconnect(NamedTuple):
     username: str
     token: int
     features: list[str] | None = None
+
+    @property
+    def actor(self) -> str:
+        return self.username
 
 
 class PersonMessage(NamedTuple):
@@ -62,6 +80,10 @@ class PersonMessage(NamedTuple):
     time: int
     requestId: str | None = None
 
+    @property
+    def actor(self) -> str:
+        return self.sender
+
 
 class GroupMessage(NamedTuple):
     sender: str
@@ -70,15 +92,27 @@ class GroupMessage(NamedTuple):
     time: int
     requestId: str | None = None
 
+    @property
+    def actor(self) -> str:
+        return self.sender
+
 
 class CreateGroup(NamedTuple):
     username: str
     groupName: str
 
+    @property
+    def actor(self) -> str:
+        return self.username
+
 
 class DisbandGroup(NamedTuple):
     username: str
     groupName: str
+
+    @property
+    def actor(self) -> str:
+        return self.username
 
 
 class AddMember(NamedTuple):
@@ -86,25 +120,45 @@ class AddMember(NamedTuple):
     groupName: str
     member: str
 
+    @property
+    def actor(self) -> str:
+        return self.username
+
 
 class RemoveMember(NamedTuple):
     username: str
     groupName: str
     member: str
 
+    @property
+    def actor(self) -> str:
+        return self.username
+
 
 class AddFriend(NamedTuple):
     username: str
     friend: str
+
+    @property
+    def actor(self) -> str:
+        return self.username
 
 
 class RemoveFriend(NamedTuple):
     username: str
     friend: str
 
+    @property
+    def actor(self) -> str:
+        return self.username
+
 
 class AllFriends(NamedTuple):
     username: str
+
+    @property
+    def actor(self) -> str:
+        return self.username
 
 
 class UpdateProfile(NamedTuple):
@@ -117,22 +171,42 @@ class UpdateProfile(NamedTuple):
     address: str | None = None
     introduction: str | None = None
 
+    @property
+    def actor(self) -> str:
+        return self.username
+
 
 class OwnProfile(NamedTuple):
     username: str
+
+    @property
+    def actor(self) -> str:
+        return self.username
 
 
 class FriendProfile(NamedTuple):
     username: str
     friend: str
 
+    @property
+    def actor(self) -> str:
+        return self.username
+
 
 class OwnGroups(NamedTuple):
     username: str
 
+    @property
+    def actor(self) -> str:
+        return self.username
+
 
 class Ack(NamedTuple):
     id: int
+
+    @property
+    def actor(self) -> None:
+        return None
 
 
 class History(NamedTuple):
@@ -141,6 +215,10 @@ class History(NamedTuple):
     groupName: str | None = None
     before: int | None = None
     limit: int | None = None
+
+    @property
+    def actor(self) -> str:
+        return self.username
 
 
 Request = (
@@ -172,7 +250,7 @@ REQUESTS: dict[int, type[Request]] = {
 }
 
 MESSAGES = frozenset({Type.PERSON_MESSAGE, Type.GROUP_MESSAGE})
-"""The two requests that say something to somebody; they name who asks `sender`, the others `username`."""
+"""The two requests that bring something to other users."""
 
 _KINDS: dict[str, type] = {  # all others are strings
     "token": int, "time": int, "id": int, "features": list, "before": int, "limit": int,
@@ -189,18 +267,15 @@ def parse_request(type: int, body: bytes) -> Request:
     arguments: list[Any] = []
     for name, wanted, optional, check in _FIELDS[type]:
         value = values.get(name)
-        if value.__class__ is not wanted:  # exactly: in Python True is an int, here it is none
+        if value.__class__ is not wanted:  # exactly: isinstance would take True for an int
             if not (optional and name not in values):
                 raise Refused(ErrorCode.MALFORMED_BODY, f"The body needs {_IN_WORDS[wanted]} as {name!r}.")
+        elif isinstance(value, int) and not MIN_INT64 <= value <= MAX_INT64:
+            raise Refused(ErrorCode.MALFORMED_BODY, f"The integer {name!r} does not fit into 64 bits.")
         elif check is not None:
             check(name, value)
         arguments.append(value)
     return cls(*arguments)
-
-
-def _check_integer(name: str, value: int) -> None:
-    if value not in INT64:
-        raise Refused(ErrorCode.MALFORMED_BODY, f"The integer {name!r} does not fit into 64 bits.")
 
 
 def _check_strings(name: str, values: list[Any]) -> None:
@@ -223,9 +298,9 @@ _FIELDS: dict[int, tuple[tuple[str, type, bool, _Check | None], ...]] = {
     type: tuple(
         (
             name,
-            kind := _KINDS.get(name, str),
+            _KINDS.get(name, str),
             name in cls._field_defaults,
-            _check_integer if kind is int else _CHECKS.get(name),
+            _CHECKS.get(name),
         )
         for name in cls._fields
     )
@@ -265,7 +340,13 @@ def parse_object(body: bytes) -> dict[str, Any]:
         text = body.decode()  # strict: no overlong forms, no surrogates
         if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
             _check_depth(text)
-        value = _decode(text)
+        if text.startswith("{") and text.endswith("}"):
+            # `decode` would look for white space on both sides, which takes a quarter of the time.
+            value, end = _decoder.raw_decode(text)
+            if end != len(text):
+                raise ValueError("text behind the object")
+        else:
+            value = _decoder.decode(text)
         if b"\\u" in body:
             _encode(value).encode()  # an escaped half of a surrogate pair encodes to nothing
     except ValueError as error:
@@ -320,17 +401,6 @@ _decoder = json.JSONDecoder(
 )
 
 
-def _decode(text: str) -> Any:
-    """The value in a text. (That it begins and ends with its object is worth knowing: `decode` would look for white
-    space with a regular expression on both sides, which takes a quarter of the time.)"""
-    if not (text.startswith("{") and text.endswith("}")):
-        return _decoder.decode(text)
-    value, end = _decoder.raw_decode(text)
-    if end != len(text):
-        raise ValueError("something behind the object")
-    return value
-
-
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -343,6 +413,10 @@ def response(type: int, values: Mapping[str, Any] | None = None) -> bytes:
         return encode(Sign.RESPONSE, type, Status.SUCCESS)
     body = _encode({key: value for key, value in values.items() if value is not None})
     return encode(Sign.RESPONSE, type, Status.SUCCESS, body.encode())
+
+
+SUCCESS: dict[int, bytes] = {type: response(type) for type in Type}
+"""The responses to requests that went well and have nothing to say."""
 
 
 def error_response(type: int, status: Status, code: ErrorCode, sentence: str = "") -> bytes:

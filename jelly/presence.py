@@ -4,7 +4,7 @@ A user is told about the friends on the own list. So each modern user's list is 
 login and kept here, together with its reverse: who is to be told about whom. There is no query for that.
 
 Everything in here runs on the store thread. Readers, on whose threads connections end, only ask it to look again
-at a user (`look_at`). It compares who is online with what was told last, so it does not matter in which order
+at a user (`refresh`). It compares who is online with what was told last, so it does not matter in which order
 ends and logins are noticed: the last word about a user is always right, and a takeover, or a reconnect before
 the end of the old connection was seen, is no change. What was committed without our knowing (the line to the
 database broke in a commit) is missing from a list until that user's next login.
@@ -32,7 +32,7 @@ class Presence:
             self._lists[user] = set()
             for friend in friends:
                 self.add_friend(user, friend)
-        self.look_at(user)
+        self.refresh(user)
 
     def add_friend(self, user: str, friend: str) -> None:
         """A user has put another one on the own list."""
@@ -50,7 +50,7 @@ class Presence:
         """Whether a user is online as far as anybody was told."""
         return user in self._online
 
-    def look_at(self, user: str) -> None:
+    def refresh(self, user: str) -> None:
         """See whether a user is online, and tell who wants to know if that is news."""
         is_online = self._sessions.get(user) is not None
         if not is_online:

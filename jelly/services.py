@@ -3,8 +3,8 @@
 A service gets the session and the typed request, and returns what is to happen next:
 
 - an `Answer`: the response is ready;
-- a `NewMessage` or a `Change`: the store thread writes it, and answers after its commit;
-- a `Slow`: a hasher thread does this first, and comes back with one of the others.
+- a `NewMessage` or a `Write`: the store thread writes it, and answers after its commit;
+- a `CpuTask`: a hasher thread does this first, and comes back with one of the others.
 
 or it raises `Refused`, and nothing was done. Services know sessions, groups and the store, and no sockets and
 no threads; who calls them, and how what they return is carried on, is the business of `queue_dispatch.py`.
@@ -19,15 +19,15 @@ from typing import Any
 
 from jelly import messages, passwords
 from jelly.codec import Frame, Sign, Type
-from jelly.dao import MAX_ID, Dao, Page, StoredMessage
+from jelly.dao import MAX_ID, Dao, HistoryQuery, StoredMessage
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
 from jelly.groups import Group, GroupCache
-from jelly.messages import PROFILE_LIMITS, Event, is_valid_name, response, system
+from jelly.messages import PROFILE_LIMITS, SUCCESS, Event, is_valid_name, response, system
+from jelly.outcomes import Answer, CpuTask, DelayedAnswer, NewMessage, Outcome, Write
 from jelly.presence import Presence
 from jelly.rate import RateLimit
 from jelly.sessions import Session, Sessions, Window
-from jelly.store import SUCCESS, Answer, Change, NewMessage
 
 MAX_FRIENDS = 1000
 MAX_MEMBERS = 1000
@@ -44,23 +44,6 @@ READ_AT_A_TIME = 20
 """So many messages of a page are read together: they may be large, and not all be wanted."""
 TAKEN_OVER = system(Event.TAKEN_OVER)
 
-
-@dataclass(slots=True)
-class Slow:
-    """Work for a hasher thread; `run` returns (or raises) what a service may."""
-
-    run: "Callable[[], Outcome]"
-
-
-@dataclass(slots=True)
-class Later:
-    """An answer that is held back for some seconds, so that guessing passwords takes time."""
-
-    answer: Answer
-    seconds: float
-
-
-Outcome = Answer | NewMessage | Change | Slow | Later
 
 BEFORE_LOGIN = {Type.LOGIN, Type.REGISTER, Type.RECONNECT}
 
@@ -131,11 +114,27 @@ class Services:
         }
 
     def serve(self, session: Session, frame: Frame) -> Outcome:
-        """What is to happen for one frame. Raises nothing but StoreError and bugs."""
+        """What becomes of one frame. Raises nothing but StoreError, unless there is a bug."""
         try:
-            return self._serve(session, frame)
+            service = self._service(session, frame)
+            request = messages.parse_request(frame.type, frame.body)
+            actor = request.actor
+            if actor != session.user and session.user is not None and actor is not None:
+                raise Refused(ErrorCode.NOT_YOURSELF)
+            return service(session, request)
         except Refused as error:
             return self.refused(session, frame.type, error)
+
+    def _service(self, session: Session, frame: Frame) -> Callable[[Session, Any], Outcome]:
+        """The method for a frame. Raises Refused if the session may not ask for that now."""
+        if frame.sign != Sign.REQUEST:
+            raise Refused(ErrorCode.MALFORMED_FRAME, "Clients may send requests only: the sign must be 0x01.")
+        service = self._table.get(frame.type)
+        if service is None or (frame.type == Type.HISTORY and session.user is not None and session.window is None):
+            raise Refused(ErrorCode.UNKNOWN_TYPE)  # HISTORY exists only for sessions that were granted "ack"
+        if (session.user is None) != (frame.type in BEFORE_LOGIN):
+            raise Refused(ErrorCode.NOT_LOGGED_IN if session.user is None else ErrorCode.ALREADY_LOGGED_IN)
+        return service
 
     def refused(self, session: Session, type: int, error: Refused) -> Answer:
         """The answer to a request that was refused.
@@ -144,24 +143,7 @@ class Services:
         that we do not know, or that is no request at all, is only answered (as by the original).
         """
         stays = session.user is not None or error.code in (ErrorCode.UNKNOWN_TYPE, ErrorCode.MALFORMED_FRAME)
-        return Answer(messages.refusal(type, error), leave=not stays)
-
-    def _serve(self, session: Session, frame: Frame) -> Outcome:
-        if frame.sign != Sign.REQUEST:
-            raise Refused(ErrorCode.MALFORMED_FRAME, "Only requests go to the server: the sign must be 0x01.")
-        service = self._table.get(frame.type)
-        if service is None or (frame.type == Type.HISTORY and session.user is not None and session.window is None):
-            raise Refused(ErrorCode.UNKNOWN_TYPE)  # what came with "ack" exists only for those who were granted it
-        if session.user is None:
-            if frame.type not in BEFORE_LOGIN:
-                raise Refused(ErrorCode.NOT_LOGGED_IN)
-        elif frame.type in BEFORE_LOGIN:
-            raise Refused(ErrorCode.ALREADY_LOGGED_IN)
-        request = messages.parse_request(frame.type, frame.body)
-        # The name of the one who asks stands first in every body but an ACK's.
-        if request[0] != session.user and session.user is not None and frame.type != Type.ACK:
-            raise Refused(ErrorCode.NOT_YOURSELF)
-        return service(session, request)
+        return Answer(messages.refusal(type, error), close=not stays)
 
     # --- coming and going -------------------------------------------------------------------------------
 
@@ -177,21 +159,21 @@ class Services:
 
         password_hash = ""
 
-        def slow() -> Change:
+        def slow() -> Write:
             nonlocal password_hash
             password_hash = passwords.hash_password(request.password, self._policy.password_cost)
-            return _change(Type.REGISTER, write, {"username": request.username}, leave=True)
+            return _change(Type.REGISTER, write, {"username": request.username}, close=True)
 
         with self._reading() as dao:
             if dao.has_user(request.username):  # asked again when it is written; this spares the hash
                 raise Refused(ErrorCode.USERNAME_TAKEN)
-        return Slow(slow)
+        return CpuTask(slow)
 
     def login(self, session: Session, request: messages.Login) -> Outcome:
         """Log in with the password: a new token, then what waited in the inbox."""
         username, address = request.username, session.address
         if not is_valid_name(username):
-            return Slow(lambda: self._wrong_credentials(session))  # nobody's: nothing to guard, nor to remember
+            return CpuTask(lambda: self._wrong_credentials(session))  # nobody's: nothing to guard, nor to remember
         if self._guard.is_locked(username, address):
             raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
         with self._reading() as dao:
@@ -204,18 +186,18 @@ class Services:
             if stored is None or not right:
                 answer = self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
                 seconds = self._guard.failed(username, address)
-                return Later(answer, seconds) if seconds else answer
+                return DelayedAnswer(answer, seconds) if seconds else answer
             self._guard.succeeded(username, address)
             return self._enter_with_new_token(session, request, stored)
 
-        return Slow(slow)
+        return CpuTask(slow)
 
     def _wrong_credentials(self, session: Session) -> Answer:
         """The answer for a name that nobody can have, in the time that any other takes."""
         passwords.verify_password("", self._nobody)
         return self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
 
-    def _enter_with_new_token(self, session: Session, request: messages.Login, password_hash: str) -> Change:
+    def _enter_with_new_token(self, session: Session, request: messages.Login, password_hash: str) -> Write:
         username = request.username
         token = passwords.new_token()
         token_hash = passwords.hash_token(token)
@@ -232,7 +214,7 @@ class Services:
             features = self._enter(session, request, token_hash, friends)
             return Answer(response(Type.LOGIN, {"username": username, "token": token, "features": features}))
 
-        return Change(Type.LOGIN, write, after)
+        return Write(Type.LOGIN, write, after)
 
     def reconnect(self, session: Session, request: messages.Reconnect) -> Outcome:
         """Log in again with a token, after the line was cut."""
@@ -254,7 +236,7 @@ class Services:
 
         with self._reading() as dao:
             check(dao)  # so that guesses do not reach the store thread, where it is checked once more
-        return Change(Type.RECONNECT, write, after)
+        return Write(Type.RECONNECT, write, after)
 
     def _enter(
         self, session: Session, request: messages.Login | messages.Reconnect, token_hash: str, friends: Friends
@@ -268,12 +250,12 @@ class Services:
         session.user = request.username
         old = self._sessions.attach(session)
         if old is not None:
-            old.leaving = True
+            old.closing = True
             if old.is_modern:
-                old.outlet.finish(TAKEN_OVER)
+                old.transport.finish(TAKEN_OVER)
             else:
-                old.outlet.close()
-        if session.outlet.is_closed:
+                old.transport.close()
+        if session.transport.is_closed:
             self._sessions.detach(session)  # the client has left meanwhile, and its reader found nobody to detach
         self._presence.entered(request.username, friends)
         self._delivery.begin(session)
@@ -289,10 +271,10 @@ class Services:
 
         def after(_: None) -> Answer:
             self._sessions.detach(session)  # offline now, however long the client takes to close
-            self._presence.look_at(request.username)
-            return Answer(None, leave=True)
+            self._presence.refresh(request.username)
+            return Answer(None, close=True)
 
-        return Change(Type.LOGOUT, write, after)
+        return Write(Type.LOGOUT, write, after)
 
     # --- messages ---------------------------------------------------------------------------------------
 
@@ -300,28 +282,27 @@ class Services:
         """A message to one user, online or not."""
         receiver = request.receiver
         try:
-            self._check_rate(request.sender)
-            if not self._is_user(receiver):
+            if self._policy.message_rate:
+                self._check_rate(request.sender)
+            if receiver not in self._known_users and not self._is_user(receiver):
                 raise Refused(ErrorCode.NO_SUCH_USER)
         except Refused as error:
             return _refused_message(Type.PERSON_MESSAGE, request, error)
-        return NewMessage(Type.PERSON_MESSAGE, *request, lambda: (receiver,))
+        return NewMessage(Type.PERSON_MESSAGE, *request)
 
     def group_message(self, session: Session, request: messages.GroupMessage) -> Outcome:
         """A message to all other members of a group."""
         sender = request.sender
         try:
-            self._check_rate(sender)
+            if self._policy.message_rate:
+                self._check_rate(sender)
             group = self._group(request.receiver)
             if sender not in group.members:
                 raise Refused(ErrorCode.NOT_A_MEMBER, "Only members may write to the group.")
         except Refused as error:
             return _refused_message(Type.GROUP_MESSAGE, request, error)
 
-        def receivers() -> Sequence[str]:
-            return [member for member in group.members if member != sender]
-
-        return NewMessage(Type.GROUP_MESSAGE, *request, receivers, count=len(group.members))
+        return NewMessage(Type.GROUP_MESSAGE, *request, group=group)
 
     def ack(self, session: Session, request: messages.Ack) -> Outcome:
         """One that was written together with the login: nothing was sent yet that it could be about.
@@ -342,8 +323,8 @@ class Services:
         is_group = request.groupName is not None
         if not is_group and not self._is_user(partner):
             raise Refused(ErrorCode.NO_SUCH_USER)
-        # `given` is asked before the database is: what is given meanwhile need not be in the page.
-        page = Page(request.username, is_group, partner, 0, before, session.given)
+        # `sent_id` is read before the database is: what is sent meanwhile need not be in the page.
+        page = HistoryQuery(request.username, is_group, partner, 0, before, session.sent_id)
         with self._reading() as dao:
             if is_group:
                 page = page._replace(since=_member_since(dao, partner, request.username))
@@ -352,7 +333,7 @@ class Services:
         return Answer(response(Type.HISTORY, {"username": request.username, "messages": past, "more": more}))
 
     def _check_rate(self, user: str) -> None:
-        if self._policy.message_rate and not self._rate.takes(user):
+        if not self._rate.takes(user):
             raise Refused(ErrorCode.RATE_LIMITED)
 
     # --- groups -----------------------------------------------------------------------------------------
@@ -425,7 +406,7 @@ class Services:
             groups = dao.groups_of(request.username)
         return Answer(response(Type.OWN_GROUPS, {"username": request.username, "groups": groups}))
 
-    def _membership_change(self, type: Type, name: str, write: Callable[[Dao], Members]) -> Change:
+    def _membership_change(self, type: Type, name: str, write: Callable[[Dao], Members]) -> Write:
         """A change whose `write` returns the members that the group had before, and those that it has afterwards."""
 
         def after(members: Members) -> Answer:
@@ -437,12 +418,13 @@ class Services:
                 self._sessions.tell({*before, *now}, system(Event.GROUP_CHANGED, group=name, members=now))
             return Answer(SUCCESS[type])
 
-        return Change(type, write, after)
+        return Write(type, write, after)
 
     def _group(self, name: str) -> Group:
-        def load() -> tuple[str, list[str]] | None:
+        def load() -> list[str] | None:
             with self._reading() as dao:
-                return dao.group(name)
+                group = dao.group(name)
+            return None if group is None else group[1]
 
         group = self._groups.get(name, load) if is_valid_name(name) else None
         if group is None:
@@ -468,7 +450,7 @@ class Services:
             self._presence.add_friend(username, friend)
             return Answer(SUCCESS[Type.ADD_FRIEND])
 
-        return Change(Type.ADD_FRIEND, write, after)
+        return Write(Type.ADD_FRIEND, write, after)
 
     def remove_friend(self, session: Session, request: messages.RemoveFriend) -> Outcome:
         """Take a user off one's list."""
@@ -483,7 +465,7 @@ class Services:
             self._presence.remove_friend(username, friend)
             return Answer(SUCCESS[Type.REMOVE_FRIEND])
 
-        return Change(Type.REMOVE_FRIEND, write, after)
+        return Write(Type.REMOVE_FRIEND, write, after)
 
     def all_friends(self, session: Session, request: messages.AllFriends) -> Outcome:
         """One's list, with who is online."""
@@ -498,7 +480,7 @@ class Services:
             return answer(lambda friend: self._sessions.get(friend) is not None)
         # Presence notices go on where this list ends. So it is made where they are, on the store thread, and of
         # what they told: else it might be older than a notice before it, or so new that no notice takes it back.
-        return Change(Type.ALL_FRIENDS, lambda _: None, lambda _: answer(self._presence.was_told_online))
+        return Write(Type.ALL_FRIENDS, lambda _: None, lambda _: answer(self._presence.was_told_online))
 
     def update_profile(self, session: Session, request: messages.UpdateProfile) -> Outcome:
         """Change what one says about oneself, or the password, which revokes every token."""
@@ -516,15 +498,15 @@ class Services:
 
         change = _change(Type.UPDATE_PROFILE, write)
         if request.password is None:
-            return change if values else change.after(None)
+            return change if values else change.answer(None)
         password = request.password
         _check_password(password)
 
-        def slow() -> Change:
+        def slow() -> Write:
             values["password"] = passwords.hash_password(password, self._policy.password_cost)
             return change
 
-        return Slow(slow)
+        return CpuTask(slow)
 
     def own_profile(self, session: Session, request: messages.OwnProfile) -> Outcome:
         """What one said about oneself."""
@@ -558,10 +540,10 @@ class Services:
 
 
 def _change(
-    type: Type, write: Callable[[Dao], None], values: Mapping[str, Any] | None = None, leave: bool = False
-) -> Change:
+    type: Type, write: Callable[[Dao], None], values: Mapping[str, Any] | None = None, close: bool = False
+) -> Write:
     """A change that is answered with SUCCESS and these values."""
-    return Change(type, write, lambda _: Answer(response(type, values), leave))
+    return Write(type, write, lambda _: Answer(response(type, values), close))
 
 
 def _grant(session: Session, asked: Sequence[str] | None) -> list[str] | None:
@@ -569,9 +551,10 @@ def _grant(session: Session, asked: Sequence[str] | None) -> list[str] | None:
     if asked is None:
         return None
     session.is_modern = True
-    session.outlet.stop_spacing()
+    session.transport.stop_pacing()
     if "ack" not in asked:
         return []
+    session.transport.stop_confirming()
     session.window = Window()
     return ["ack"]
 
@@ -597,7 +580,7 @@ def _refused_message(
     if request.requestId is None:
         raise refusal
     sender, receiver, content, sent_at, request_id = request
-    return NewMessage(type, sender, receiver, content, sent_at, request_id, tuple, refusal=refusal)
+    return NewMessage(type, sender, receiver, content, sent_at, request_id, refusal=refusal)
 
 
 def _member_since(dao: Dao, group: str, username: str) -> int:
@@ -608,12 +591,12 @@ def _member_since(dao: Dao, group: str, username: str) -> int:
     return since
 
 
-def _read_back(dao: Dao, page: Page, limit: int) -> tuple[list[StoredMessage], bool]:
+def _read_back(dao: Dao, page: HistoryQuery, limit: int) -> tuple[list[StoredMessage], bool]:
     """The messages of a page, oldest first, and whether there are older ones."""
     found: list[StoredMessage] = []
     size = 0
     while True:
-        some = dao.read_back(page, READ_AT_A_TIME)
+        some = dao.history_page(page, READ_AT_A_TIME)
         for message in some:
             size += len(message.content)
             if len(found) == limit or (found and size > PAGE_CHARACTERS):

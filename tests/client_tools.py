@@ -8,11 +8,11 @@
 """
 
 import contextlib
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,7 +150,7 @@ def error(future: Future[Any]) -> Any:
 
 def descriptors() -> int:
     """Return how many files and sockets this process has open."""
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 # --- a server that the test plays ---------------------------------------------------------------------------

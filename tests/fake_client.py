@@ -16,8 +16,8 @@ from client_api import (
     State,
     SystemEvent,
 )
-from jelly.chat.session import Front, Mailbox, Session
-from jelly.chat.texts import Words
+from jelly.chat.session import JobQueue, Session, UserInterface
+from jelly.chat.texts import Translator
 
 NOW = datetime(2025, 11, 24, 14, 3, tzinfo=UTC)
 MS = int(NOW.timestamp() * 1000)
@@ -52,20 +52,20 @@ class FakeClient:
         future.set_exception(RequestRejected(error) if isinstance(error, str) else error)
 
 
-class QuietFront(Front):
+class FakeInterface(UserInterface):
     """A user interface that gives prepared answers to questions for passwords."""
 
-    has_keys = True
+    has_shortcuts = True
 
     def __init__(self) -> None:
         self.secrets: list[str] = []
-        self.has_left = False
+        self.has_exited = False
 
-    def ask_secret(self, label: str, then: Any) -> None:
-        then(self.secrets.pop(0))
+    def ask_password(self, prompt: str, on_answer: Any) -> None:
+        on_answer(self.secrets.pop(0))
 
-    def leave(self) -> None:
-        self.has_left = True
+    def exit(self) -> None:
+        self.has_exited = True
 
 
 class Chat:
@@ -73,11 +73,11 @@ class Chat:
 
     def __init__(self, language: str = "en") -> None:
         self.client = FakeClient()
-        mailbox = Mailbox()
-        mailbox.attach(mailbox.run)
+        jobs = JobQueue()
+        jobs.set_wakeup(jobs.run_pending)
         client: Any = self.client
-        self.session = Session(client, Words(language), mailbox.post, now=lambda: NOW)
-        self.front = self.session.front = QuietFront()
+        self.session = Session(client, Translator(language), jobs.post, now=lambda: NOW)
+        self.ui = self.session.ui = FakeInterface()
         self.model = self.session.model
         self.session.name, self.session.state = "alice", State.ONLINE
 

@@ -11,7 +11,9 @@ from faults.mariadb import PrivateMariaDB
 from jelly import store
 from jelly.config import Settings
 from jelly.dao import Dao
-from jelly.database import Link, open_database
+from jelly.database import DatabaseConnection
+from jelly.engines import open_engine
+from jelly.migrations import migrate
 from jelly.server import JellyServer
 
 StartServer = Callable[..., JellyServer]
@@ -55,12 +57,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def dao(database_url: str) -> Iterator[Dao]:
     """A Dao that may write, on new tables."""
-    opened = open_database(database_url)
-    link = Link(opened, writes=True)
-    link.create_tables()
-    yield Dao(link)
-    link.close()
-    opened.release()
+    engine = open_engine(database_url)
+    connection = DatabaseConnection(engine, writes=True)
+    migrate(connection)
+    yield Dao(connection)
+    connection.close()
+    engine.release()
 
 
 @pytest.fixture(autouse=True)

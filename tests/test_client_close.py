@@ -317,10 +317,10 @@ def test_a_host_whose_first_address_does_not_answer(
 
     monkeypatch.setattr(socket, "getaddrinfo", find_two)
     start = time.monotonic()
-    login = new_client(script.port, connect_timeout=1.2).login("alice", "pw")
+    login = new_client(script.port, connect_timeout=3).login("alice", "pw")
     script.accept_login()
     result(login)
-    assert 0.6 <= time.monotonic() - start < 1.2
+    assert 1.5 <= time.monotonic() - start < 3
 
 
 # --- more than once -----------------------------------------------------------------------------------------
@@ -451,7 +451,7 @@ def test_a_close_without_threads(new_client: NewClient, monkeypatch: pytest.Monk
     recorder, called = Recorder(), threading.Event()
     alice = new_client(1, recorder)
 
-    def fail(thread: threading.Thread) -> None:
+    def fail(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", fail)

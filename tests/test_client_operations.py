@@ -60,7 +60,7 @@ def test_register(service: Service, new_client: NewClient) -> None:
     assert result(client.login("dora", "pw")).username == "dora"
 
 
-def test_register_while_online(service: Service, join: Join) -> None:
+def test_register_while_online(join: Join) -> None:
     """A client that is logged in may register others, on a connection of its own."""
     alice = join("alice")
     assert result(alice.register("dora", "pw")) == "dora"
@@ -122,7 +122,7 @@ def test_logout(service: Service, new_client: NewClient) -> None:
 # --- messages -----------------------------------------------------------------------------------------------
 
 
-def test_send_message(service: Service, join: Join) -> None:
+def test_send_message(join: Join) -> None:
     """A message reaches a user who is online, as one event with all values; she can reply to it."""
     receiver, sender = Recorder(), Recorder()
     bob, alice = join("bob", receiver), join("alice", sender)
@@ -154,7 +154,7 @@ def test_send_message_to_nobody(service: Service, join: Join) -> None:
     assert result(alice.own_profile()).username == "alice"
 
 
-def test_send_group_message(service: Service, join: Join) -> None:
+def test_send_group_message(join: Join) -> None:
     """A message to a group reaches its other members, and a reply goes to the group."""
     of_alice, of_bob = Recorder(), Recorder()
     alice = join("alice", of_alice)
@@ -171,7 +171,7 @@ def test_send_group_message(service: Service, join: Join) -> None:
 # --- friends and profiles -----------------------------------------------------------------------------------
 
 
-def test_friends(service: Service, join: Join) -> None:
+def test_friends(join: Join) -> None:
     """Friends are added to a list, listed with whether they are online, and removed."""
     alice = join("alice")
     assert result(alice.list_friends()) == {}
@@ -183,7 +183,7 @@ def test_friends(service: Service, join: Join) -> None:
     assert result(alice.list_friends()) == {"bob": True}
 
 
-def test_profiles(service: Service, join: Join) -> None:
+def test_profiles(join: Join) -> None:
     """Given values change, the others stay, values never set are None; friends may read them."""
     alice, bob = join("alice"), join("bob")
     assert result(alice.update_profile()) is None
@@ -208,7 +208,7 @@ def test_new_password(service: Service, join: Join) -> None:
 # --- groups -------------------------------------------------------------------------------------------------
 
 
-def test_groups(service: Service, join: Join) -> None:
+def test_groups(join: Join) -> None:
     """A group has its creator first; members come and go; it is gone when it is disbanded."""
     alice, bob = join("alice"), join("bob")
     found(alice, "bob", "carol")
@@ -272,7 +272,7 @@ def test_refusals(service: Service, join: Join) -> None:
     assert result(alice.own_profile()).username == "alice"
 
 
-def test_what_cannot_be_sent(service: Service, join: Join) -> None:
+def test_what_cannot_be_sent(join: Join) -> None:
     """Text that is too large or cannot be encoded is refused before it is sent; the server would
     close the connection."""
     bob, alice = Recorder(), join("alice", max_body=1000)
@@ -318,7 +318,7 @@ def test_what_was_written_without_a_connection(service: Service, join: Join, new
 
 
 @pytest.mark.parametrize("service", ["original"], indirect=True)
-def test_silence_of_the_original(service: Service, join: Join) -> None:
+def test_silence_of_the_original(join: Join) -> None:
     """Where it never answers, the request times out, the client reconnects and can be used
     again."""
     recorder = Recorder()

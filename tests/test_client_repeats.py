@@ -5,7 +5,6 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -159,19 +158,19 @@ def test_a_message_that_waited_can_be_cancelled(alice: JellyClient, script: Scri
         result(futures[-1])
 
 
-def end_refused(script: ScriptedServer, client: JellyClient) -> None:
+def end_refused(script: ScriptedServer, _: JellyClient) -> None:
     script.refuse()
 
 
-def end_closed(script: ScriptedServer, client: JellyClient) -> None:
+def end_closed(_: ScriptedServer, client: JellyClient) -> None:
     client.close(timeout=0)
 
 
-def end_logged_out(script: ScriptedServer, client: JellyClient) -> None:
+def end_logged_out(_: ScriptedServer, client: JellyClient) -> None:
     client.logout()
 
 
-def end_classic(script: ScriptedServer, client: JellyClient) -> None:
+def end_classic(script: ScriptedServer, _: JellyClient) -> None:
     script.accept_login(features=None)
 
 
@@ -378,9 +377,7 @@ def test_other_responses_to_a_resend(alice: JellyClient, script: ScriptedServer)
 # --- with the real server -----------------------------------------------------------------------------------
 
 
-def test_a_response_that_was_lost_with_the_connection(
-    start_server: StartServer, new_client: NewClient, tmp_path: Path
-) -> None:
+def test_an_answer_that_a_cut_hid(start_server: StartServer, new_client: NewClient) -> None:
     """Stored, and the connection was lost before SUCCESS arrived: SUCCESS comes again, and the
     receiver has it once."""
     port = start_server().port

@@ -161,8 +161,8 @@ def test_no_tls_on_a_port_with_it(server: JellyServer) -> None:
     wait_until(lambda: not server.connections)  # those that registered have left
     with JellyClient("localhost", server.port) as client:
         login = client.login("alice", "pw")
-        wait_until(lambda: any(connection.outbox.read_bytes for connection in tuple(server.connections)))
-        server.watch.check(time.monotonic() + 10.1)
+        wait_until(lambda: any(connection.send_queue.read_bytes for connection in tuple(server.connections)))
+        server.watchdog.check(time.monotonic() + 10.1)
         failure = error(login)
     assert (type(failure), failure.sent) == (ConnectionLost, True)
     assert str(failure).endswith("If the server uses TLS, use a URL that begins with jellys://.")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jelly.config import Settings, add_arguments, load_settings
-from jelly.database import SqliteDatabase, open_database
+from jelly.engines import SqliteEngine, open_engine
 from jelly.errors import ConfigError
 from jelly.tls import server_context
 
@@ -285,9 +285,9 @@ def test_an_empty_host_does_not_open_the_server_to_the_network() -> None:
 )
 def test_the_url_of_an_sqlite_file(url: str, path: str) -> None:
     """Three slashes lead to a relative path, four to an absolute one, and escapes are what they stand for."""
-    database = open_database(url)
-    assert isinstance(database, SqliteDatabase)
-    assert database.path == Path(path)
+    engine = open_engine(url)
+    assert isinstance(engine, SqliteEngine)
+    assert engine.path == Path(path)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_the_url_of_an_sqlite_file(url: str, path: str) -> None:
 def test_a_database_url_of_no_known_form(url: str) -> None:
     """The sentence shows the forms that there are, and no password."""
     with pytest.raises(ConfigError) as caught:
-        open_database(url)
+        open_engine(url)
     assert "sqlite:///relative/file.db" in str(caught.value)
     assert "mysql://user:password@host:3306/database" in str(caught.value)
     assert "secret" not in str(caught.value)
@@ -314,7 +314,7 @@ def test_a_database_url_of_no_known_form(url: str) -> None:
 def test_a_wrong_database_url_names_its_place(arguments: list[str], environment: dict[str, str], place: str) -> None:
     """As with any other setting, the sentence says where the wrong URL came from."""
     with pytest.raises(ConfigError, match=place):
-        open_database(load(*arguments, environment=environment).database)
+        open_engine(load(*arguments, environment=environment).database)
 
 
 @pytest.mark.parametrize("port", ["99999", "-1", "abc"])
@@ -322,7 +322,7 @@ def test_a_database_url_with_a_wrong_port(port: str) -> None:
     """A port that is none is named as what is wrong with the URL."""
     pytest.importorskip("mysql.connector")
     with pytest.raises(ConfigError, match=r"^The port in the database's URL is wrong: it must be a number"):
-        open_database(f"mysql://user:secret@host:{port}/jelly")
+        open_engine(f"mysql://user:secret@host:{port}/jelly")
 
 
 @pytest.mark.parametrize("url", ["mysql://user:secret/jelly", "mysql://user:secret#1@host/jelly"])
@@ -330,5 +330,5 @@ def test_a_half_written_database_url_does_not_show_its_password(url: str) -> Non
     """When the host is forgotten, or a password has a character that must be escaped, the password is not shown."""
     pytest.importorskip("mysql.connector")
     with pytest.raises(ConfigError) as caught:
-        open_database(url)
+        open_engine(url)
     assert "secret" not in str(caught.value)

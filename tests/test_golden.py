@@ -76,7 +76,7 @@ def rows() -> dict[str, list[str]]:
     """The rows of the page's table: the name of each, and the patterns of the conversations that show it."""
     table = PAGE.read_text(encoding="utf-8").split("\n## In the recordings\n")[1].split("\n## ")[0]
     found = {}
-    for line in re.findall(r"^\| `.*$", table, re.M):
+    for line in re.findall(r"^\| `.*$", table, re.MULTILINE):
         name, recorded, *others = line.strip("| ").split(" | ")
         assert len(others) == 3, line
         assert all(others), line

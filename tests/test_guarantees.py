@@ -23,7 +23,7 @@ def test_every_row_names_what_shows_it(evidence: str) -> None:
     for name in names:
         file, _, test = name.partition("::")
         if test:
-            assert re.search(rf"^def {test}\(", (ROOT / "tests" / file).read_text(), re.M), name
+            assert re.search(rf"^def {test}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE), name
         else:
             assert re.fullmatch(r"faults (?:[1-9]|1[0-6]|19|20)", name)
 

@@ -10,8 +10,10 @@ import socket
 import socketserver
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,10 +33,10 @@ from wire import (
     wait_until,
 )
 
-from jelly import services
+from jelly import connection, services, tcp
 from jelly.messages import PROFILE_LIMITS
-from jelly.outbox import Outbox
-from jelly.store import Change
+from jelly.outcomes import CpuTask, Write
+from jelly.send_queue import SendQueue
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,6 +56,26 @@ def test_connections(start_server: StartServer) -> None:
         alice.ok(OWN_PROFILE)
     for wire in wires:
         wire.close()
+
+
+def test_a_connection_that_is_accepted_while_the_server_stops(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread begins when `stop` has closed all others: it ends, too, and the client is not left waiting."""
+    begins, may_begin = threading.Event(), threading.Event()
+
+    def prepare(sock: socket.socket) -> None:
+        begins.set()
+        assert may_begin.wait(10)
+        tcp.prepare(sock)
+
+    server = start_server()
+    monkeypatch.setattr(connection, "tcp", SimpleNamespace(prepare=prepare))
+    with Wire(server.port) as late:
+        assert begins.wait(10)
+        server.stop()
+        may_begin.set()
+        assert late.is_closed_by_server()
 
 
 def test_connections_from_one_address(start_server: StartServer) -> None:
@@ -112,9 +134,9 @@ def test_a_service_that_raises(start_server: StartServer, monkeypatch: pytest.Mo
     register(server.port, "alice")
     table: Any = server.dispatcher._services._table
     logged: list[str] = []
-    monkeypatch.setattr("jelly.queue_dispatch.log_failure", lambda log, error: logged.append(repr(error)))
+    monkeypatch.setattr("jelly.queue_dispatch.log_failure", lambda _, error: logged.append(repr(error)))
     with logged_in(server.port, "alice") as alice:
-        works, table[OWN_PROFILE] = table[OWN_PROFILE], lambda session, request: 1 // 0
+        works, table[OWN_PROFILE] = table[OWN_PROFILE], lambda *_: 1 // 0
         reply = alice.call(OWN_PROFILE)
         assert (reply.status, reply.error) == (SERVER_ERROR, "internal")
         table[OWN_PROFILE] = works
@@ -132,14 +154,14 @@ def test_a_service_that_raises_at_any_stage(
         raise ZeroDivisionError
 
     outcomes: dict[str, Any] = {
-        "at once": lambda session, request: fail(),
-        "while hashing": lambda session, request: services.Slow(fail),
-        "while writing": lambda session, request: Change(ADD_FRIEND, fail, fail),
-        "after the commit": lambda session, request: Change(ADD_FRIEND, lambda dao: None, fail),
+        "at once": lambda *_: fail(),
+        "while hashing": lambda *_: CpuTask(fail),
+        "while writing": lambda *_: Write(ADD_FRIEND, fail, fail),
+        "after the commit": lambda *_: Write(ADD_FRIEND, lambda _: None, fail),
     }
     logged: list[str] = []
     for module in ("queue_dispatch", "store"):
-        monkeypatch.setattr(f"jelly.{module}.log_failure", lambda log, error: logged.append(repr(error)))
+        monkeypatch.setattr(f"jelly.{module}.log_failure", lambda _, error: logged.append(repr(error)))
     server = start_server(workers=1, classic_gap=0)
     register(server.port, "alice")
     monkeypatch.setitem(server.dispatcher._services._table, ADD_FRIEND, outcomes[stage])
@@ -152,24 +174,24 @@ def test_a_service_that_raises_at_any_stage(
     assert logged == ["ZeroDivisionError()"] * 3
 
 
-def test_an_outlet_that_raises(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transport_that_raises(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only its own connection ends: the others of the batch have their answers, and the message comes again."""
     logged: list[str] = []
-    monkeypatch.setattr("jelly.delivery.log_failure", lambda log, error: logged.append(repr(error)))
+    monkeypatch.setattr("jelly.delivery.log_failure", lambda _, error: logged.append(repr(error)))
     server = start_server(classic_gap=0)
     register(server.port, "alice", "bob")
     with logged_in(server.port, "alice") as alice:
         with logged_in(server.port, "bob", features=["ack"]) as bob:
-            broken, send = server.sessions.get("bob"), Outbox.send
+            broken, send = server.sessions.get("bob"), SendQueue.send
             assert broken is not None
 
-            def fail_for_bob(self: Outbox, responses: Any = (), notices: Any = ()) -> None:
-                if self is broken.outlet:
+            def fail_for_bob(self: SendQueue, responses: Any = (), notices: Any = ()) -> None:
+                if self is broken.transport:
                     raise MemoryError
                 send(self, responses, notices)
 
             with monkeypatch.context() as patch:
-                patch.setattr(Outbox, "send", fail_for_bob)
+                patch.setattr(SendQueue, "send", fail_for_bob)
                 alice.message("bob", "hello")
                 assert bob.is_closed_by_server()
         with logged_in(server.port, "bob", features=["ack"]) as bob:

@@ -194,13 +194,13 @@ def test_features(type: Type, values: dict[str, Any], request_: Callable[..., Re
     assert parse_request(type, to_json(values)) == request_(None)
 
 
-@either_login
+@pytest.mark.parametrize(("type", "values"), [row[:2] for row in WITH_FEATURES], ids=["LOGIN", "RECONNECT"])
 @pytest.mark.parametrize(
     "features",
     [None, "ack", {"ack": True}, 1, True, [1], [None], [["ack"]], ["ack", True], ["x"] * (messages.MAX_FEATURES + 1)],
     ids=repr,
 )
-def test_bad_features(type: Type, values: dict[str, Any], request_: Callable[..., Request], features: object) -> None:
+def test_bad_features(type: Type, values: dict[str, Any], features: object) -> None:
     """Anything but an array of strings is refused, and so are too many of them."""
     assert refusal_of(type, to_json({**values, "features": features})) is ErrorCode.MALFORMED_BODY
 

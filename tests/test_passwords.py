@@ -58,7 +58,7 @@ def test_the_highest_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every cost that the settings allow can be hashed: hashlib takes a maxmem below 2^31."""
     asked: list[int] = []
 
-    def scrypt(password: bytes, *, n: int, r: int, maxmem: int, **rest: Any) -> bytes:
+    def scrypt(_: bytes, *, n: int, r: int, maxmem: int, **__: Any) -> bytes:
         assert maxmem >= 128 * n * r
         asked.append(maxmem)
         return bytes(32)

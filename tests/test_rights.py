@@ -534,12 +534,18 @@ def test_unknown_user_and_wrong_password(port: int, monkeypatch: pytest.MonkeyPa
     assert len({tuple(stored.split("$")[:4]) for stored in hashes}) == 1
 
 
+@pytest.fixture
+def strict_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that is held back at all comes later than a test waits for it."""
+    failed = LoginGuard.failed
+    monkeypatch.setattr(LoginGuard, "failed", lambda *arguments: 100 * failed(*arguments))
+
+
+@pytest.mark.usefixtures("strict_guard")
 def test_five_wrong_passwords_are_answered_at_once(port: int) -> None:
     """The first five wrong passwords for an account are not held back."""
-    started = time.monotonic()
     for _ in range(5):
         assert first_answer(port, LOGIN, username="five", password="x").error == "wrong_credentials"
-    assert time.monotonic() - started < 0.5
 
 
 def test_the_sixth_wrong_password_is_answered_later(start_server: StartServer) -> None:
@@ -557,16 +563,15 @@ def test_the_sixth_wrong_password_is_answered_later(start_server: StartServer) -
         assert time.monotonic() - started >= 1
 
 
+@pytest.mark.usefixtures("strict_guard")
 def test_the_right_password_forgets_the_wrong_ones(start_server: StartServer) -> None:
     """After a successful login there are five free attempts again."""
     port = start_server().port
     register(port, "alice")
-    started = time.monotonic()
     for _ in range(3):
         for _ in range(4):
             assert first_answer(port, LOGIN, username="alice", password="x").error == "wrong_credentials"
         logged_in(port, "alice").close()
-    assert time.monotonic() - started < 1
 
 
 def test_the_eleventh_attempt(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,24 +120,25 @@ def test_each_login_has_its_own_token(server: JellyServer) -> None:
     assert all(-(2**63) <= token < 2**63 for token in tokens)
 
 
-class NoOutlet:
-    """An outlet for sessions of which nothing is sent."""
+class NullTransport:
+    """A transport for sessions of which nothing is sent."""
 
-    confirmed = 0
+    tcp_acked_id = 0
     has_room = True
     is_closed = False
     is_full = False
 
-    def when_room(self, function: object) -> None: ...
+    def when_not_full(self, function: object) -> None: ...
     def send(self, responses: object = (), notices: object = ()) -> None: ...
-    def stop_spacing(self) -> None: ...
-    def finish(self, last_words: object = b"") -> None: ...
+    def stop_pacing(self) -> None: ...
+    def stop_confirming(self) -> None: ...
+    def finish(self, closing_frame: object = b"") -> None: ...
     def close(self) -> None: ...
 
 
 def test_the_register_of_sessions() -> None:
     """The end of a session that was taken over does not disturb its successor."""
-    sessions, old, new = Sessions(), Session(NoOutlet(), ""), Session(NoOutlet(), "")
+    sessions, old, new = Sessions(), Session(NullTransport(), ""), Session(NullTransport(), "")
     old.user = new.user = "bob"
     assert sessions.attach(old) is None
     assert sessions.attach(new) is old
@@ -145,11 +146,11 @@ def test_the_register_of_sessions() -> None:
     assert sessions.get("bob") is new
     sessions.detach(new)
     assert sessions.get("bob") is None
-    sessions.detach(Session(NoOutlet(), ""))
+    sessions.detach(Session(NullTransport(), ""))
 
 
-class Ear(NoOutlet):
-    """An outlet that keeps its notices."""
+class Ear(NullTransport):
+    """A transport that keeps its notices."""
 
     def __init__(self, has_room: bool = True) -> None:
         self.has_room = has_room
@@ -189,7 +190,7 @@ def test_a_client_that_leaves_during_its_login(start_server: StartServer) -> Non
 def count_tokens(server: JellyServer, username: str) -> int:
     """How many logins of a user were completed."""
     with server._reading() as dao:
-        return int(dao.link.query("SELECT COUNT(*) FROM tokens WHERE username = ?", (username,))[0][0])
+        return int(dao.connection.query("SELECT COUNT(*) FROM tokens WHERE username = ?", (username,))[0][0])
 
 
 def test_a_client_that_closes_its_half_gets_its_answers(server: JellyServer) -> None:

@@ -78,6 +78,10 @@ class Wire:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
+    def wait_until_served(self) -> None:
+        """Wait until the server has accepted the connection and reads from it; nobody is logged in on it."""
+        assert self.call(OWN_PROFILE).error == "not_logged_in"
+
     # --- sending ---
 
     def send(self, data: bytes) -> None:

@@ -101,7 +101,7 @@ class ConnectionManager:
                 handshake = do_handshake(self._endpoint, request.type, request.frame, poller)
             except Stopped as error:
                 request.fail(ConnectionLost("The client was closed before there was a response.", error.was_sent))
-            except Exception as error:  # a RequestError, or a bug
+            except Exception as error:  # noqa: BLE001 - a RequestError or a bug: the future carries both
                 request.future.set_exception(error)
             else:
                 handshake.stream.close()

@@ -62,7 +62,7 @@ class FrameStream:
 
         Raises EOFError if the server has closed the connection, OSError if the connection broke.
         """
-        if self._decoder.broken is not None and self.failure is not None:
+        if self._decoder.error_type is not None and self.failure is not None:
             raise self.failure
         with self._lock:
             try:
@@ -77,7 +77,7 @@ class FrameStream:
         if not data:
             raise EOFError("the server has closed the connection")
         frames = self._decoder.feed(data)
-        if self._decoder.broken is not None:
+        if self._decoder.error_type is not None:
             self.failure = ConnectionError("the server does not speak the Jelly protocol")
         return frames
 
