@@ -25,7 +25,8 @@ when the response is there. Each future ends with a result or with one of these 
 All of them are a `RequestError`, which is a `JellyError`; `str(error)` is a sentence to show.
 (`.result(timeout)` itself raises TimeoutError when *its* time is up; the request goes on.) In the
 descriptions below, "rejected with `code`" means: the future ends with RequestRejected and this
-code.
+code. Every request may also end with the other errors, and a request that needs a login is rejected
+with `not_logged_in` if nobody is logged in.
 
 **Threads.** Any number of threads may use a `JellyClient` at once, and callbacks may, too. Requests
 leave in the order of the calls, and a client's requests are answered in that order. A client runs
@@ -339,14 +340,15 @@ class JellyClient:
     def register(self, username: str, password: str) -> "Future[str]":
         """Create an account. The result is its name.
 
-        This uses a connection of its own and does not log in. Rejected with `username_taken`,
+        This uses a connection of its own and does not log in; a client in any state but CLOSED may
+        do it. Rejected with `username_taken`,
         `invalid_username`, `invalid_password`.
 
         >>> client.register("dora", "secret4").result(timeout=10)
         'dora'
         """
         values = {"username": username, "password": password}
-        return self._manager.register(values, lambda answer: str(answer.get("username", username)))
+        return self._manager.register(values, lambda values: str(values.get("username", username)))
 
     def login(self, username: str, password: str) -> "Future[Login]":
         """Connect and log in. Afterwards your receiver gets the messages that waited for you.
@@ -395,18 +397,17 @@ class JellyClient:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the client is OFFLINE or CLOSED; return whether it is.
 
-        Waits at most `timeout` seconds; None: for ever.
-
-        The main thread of a bot waits here: until a logout, a takeover or a refused token, for
-        example. `Receiver.on_connection` gets the reason.
+        Waits at most `timeout` seconds (None: without limit). The main thread of a bot waits here,
+        until a logout, a takeover or a refused token, for example. `Receiver.on_connection` gets
+        the reason.
         """
         return self._manager.wait(timeout)
 
     def wait_until_online(self, timeout: float | None = None) -> bool:
-        """Wait while the client is CONNECTING or RECONNECTING, at most `timeout` seconds.
+        """Wait while the client is CONNECTING or RECONNECTING.
 
-        Returns whether the client is ONLINE. Call this after a ConnectionLost with `sent=False`,
-        and then send again.
+        Waits at most `timeout` seconds (None: without limit). Returns whether the client is ONLINE.
+        Call this after a ConnectionLost with `sent=False`, and then send again.
 
         >>> client.wait_until_online(timeout=10)
         True

@@ -361,7 +361,7 @@ def test_tracker_waits_until_it_has_come_on_this_connection(acks: AckTracker) ->
 
 
 def test_tracker_forgets_the_oldest(acks: AckTracker) -> None:
-    """It knows `MAX_RECENT` messages; one that a new server numbers the same counts as the
+    """It remembers `MAX_RECENT` messages; another message with a known id counts as the
     newest."""
     came(acks, *range(1, MAX_RECENT + 1))
     assert acks.is_new(1, 0)
