@@ -10,31 +10,38 @@
         client.login("alice", "secret1").result()
         client.send_message("bob", "hello").result(timeout=5)
 
-**Every request returns a `concurrent.futures.Future`** at once. `.result(timeout)` waits for the answer and gives a
-typed result, or raises; `.add_done_callback(function)` is called when the answer is there. Each future ends:
+**Every request returns a `concurrent.futures.Future`** at once. `.result(timeout)` waits for the
+response, and returns a typed result or raises. `.add_done_callback(function)` calls your function
+when the response is there. Each future ends with a result or with one of these errors:
 
-    RequestRejected   the server says no: `error.code` is one of `ErrorCode`, `str(error)` is a sentence
-    ServerBusy        nothing was done: try again a little later
-    ServerFailed      the server is at fault, and nothing is known
-    RequestTimeout    no answer in time, and nothing is known. The line is dropped, and made anew: an answer that
-                      comes too late would be taken for another one's, since answers have no ids
-    ConnectionLost    there is no connection (any more); `error.sent` is False if the request never left
+    RequestRejected   The server refused: `error.code` is one of `ErrorCode`. Nothing was done.
+    ServerBusy        The server had too much to do. Nothing was done: try again a little later.
+    ServerFailed      The server failed. Nobody knows whether the request was carried out.
+    RequestTimeout    There was no response in time. Nobody knows whether the request was carried
+                      out. The client makes a new connection. (Responses have no ids, so a late
+                      response would be taken for the response to another request.)
+    ConnectionLost    There is no connection. If `error.sent` is False, nothing was done.
 
-All of them are `RequestError`, and that is a `JellyError`. (`.result(timeout)` itself raises TimeoutError when *its*
-time is up; the request goes on.)
+All of them are a `RequestError`, which is a `JellyError`; `str(error)` is a sentence to show.
+(`.result(timeout)` itself raises TimeoutError when *its* time is up; the request goes on.) In the
+descriptions below, "rejected with `code`" means: the future ends with RequestRejected and this
+code. Every request may also end with the other errors, and a request that needs a login is rejected
+with `not_logged_in` if nobody is logged in.
 
-**Threads.** A `JellyClient` may be used by any number of threads at once, from within callbacks too; requests go out
-in the order of the calls, and one client's requests are answered in that order. Everything of yours that the client
-calls (the methods of the `Receiver`, the listeners of futures) runs on *one* thread of the client's own, one call
-after the other, in the order in which things happened, and with no lock held: so `.result()` works in there, and a
-callback that takes long holds up only the callbacks behind it. An exception in a callback is logged (logger
-`jelly.client`) and goes no further. `Future.cancel` works as long as a request was not sent.
+**Threads.** Any number of threads may use a `JellyClient` at once, and callbacks may, too. Requests
+leave in the order of the calls, and a client's requests are answered in that order. A client runs
+all your callbacks (methods of the `Receiver` and listeners of futures) on *one* thread of its own,
+one after the other, in the order in which things happened, and without holding a lock. So you may
+call `.result()` in a callback; a slow callback delays only the callbacks behind it. An exception in
+a callback is logged (logger `jelly.client`) and has no other effect. `Future.cancel` works until
+the request is sent.
 
-**When the line is cut**, the client comes back by itself: see `State` for what can happen, and `ReconnectPolicy`.
-Messages that have no answer yet are sent again then, under an id by which the server stores each once; their futures
-wait for as long as the client is RECONNECTING. All other requests without an answer end with `ConnectionLost`. (So do
-messages to a server that knows no such ids, like the original one.) docs/client.md has the questions of those who
-write bots.
+**When the connection is lost**, the client reconnects by itself: `State` lists what can happen, and
+`ReconnectPolicy` says when it tries. Messages without a response are sent again then, with the same
+*idempotency key* (`requestId`), so that the server stores each once. Their futures wait as long as
+the client is RECONNECTING. All other requests without a response end with `ConnectionLost`. (So do
+messages to a server that knows no such keys, like the original one.) docs/client.md answers the
+questions of people who write bots.
 """
 
 import time
@@ -47,8 +54,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from jelly.client.conversation import Conversation
-from jelly.client.opening import Server
+from jelly.client.connection_manager import ConnectionManager
+from jelly.client.handshake import Endpoint
 from jelly.client.states import Reason, ReconnectPolicy, State
 from jelly.codec import Type
 from jelly.errors import (
@@ -71,7 +78,8 @@ __all__ = [
 DEFAULT_PORT = 20000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_DAY, LAST_DAY = -62_135_510_400_000, 253_402_128_000_000
-"""0001-01-02 and 9999-12-30 in milliseconds: a day from the ends of the calendar, so that they exist in every zone."""
+"""0001-01-02 and 9999-12-30 in milliseconds since 1970: one day inside the limits of `datetime`, so
+that both exist in every time zone."""
 
 
 # --- results ------------------------------------------------------------------------------------------------
@@ -79,27 +87,31 @@ FIRST_DAY, LAST_DAY = -62_135_510_400_000, 253_402_128_000_000
 
 @dataclass(frozen=True)
 class Login:
-    """What a login gives."""
+    """The result of `JellyClient.login` and `JellyClient.resume`."""
 
     username: str
     token: int = field(repr=False)
-    """Lets its user come back without the password: keep it as secret as one. See `JellyClient.resume`."""
+    """Logs the user in without the password (`JellyClient.resume`): keep it as secret as one."""
     features: tuple[str, ...] = ()
-    """What the server grants; the original server grants nothing."""
+    """The features that the server granted; the original server grants none."""
 
 
 @dataclass(frozen=True)
 class Sent:
-    """A message that the server has stored safely for each of its receivers. (It need not have reached them.)"""
+    """The result of sending a message: the server has stored it safely for each receiver.
+
+    The receivers may get it later.
+    """
 
     receiver: str
+    """The user or the group that you wrote to."""
     time: int
-    """Milliseconds since 1970, as it was sent."""
+    """When you sent it, by the clock of this machine: milliseconds since 1970."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What somebody says about himself; None is what was never said."""
+    """What a user says about himself or herself. A value is None until the user sets it."""
 
     username: str
     name: str | None = None
@@ -112,133 +124,143 @@ class Profile:
 
 @dataclass(frozen=True)
 class Group:
-    """A group and who is in it, the creator first."""
+    """A group that you are a member of."""
 
     name: str
     members: tuple[str, ...]
+    """The names of the members, the creator first."""
 
     @property
     def creator(self) -> str:
-        """Who may add and remove members, and disband the group."""
+        """The user who may add and remove members, and disband the group."""
         return self.members[0]
 
 
 # --- what arrives -------------------------------------------------------------------------------------------
 
 
-class _Written:
-    """What was written at some time."""
+class _Timed:
+    """Anything with a time in milliseconds."""
 
     time: int
 
     @property
     def written_at(self) -> datetime:
-        """`time` as a date and time with the local zone; for a nonsensical number the nearest one that there is."""
+        """`time` as a `datetime` in the local time zone.
+
+        A number outside the calendar gives the first or the last date.
+        """
         return (EPOCH + timedelta(milliseconds=min(max(self.time, FIRST_DAY), LAST_DAY))).astimezone()
 
 
 @dataclass(frozen=True)
-class PastMessage(_Written):
-    """A message that was read back: see `JellyClient.history`."""
+class PastMessage(_Timed):
+    """A message from `JellyClient.history` or `JellyClient.group_history`."""
 
     sender: str
     receiver: str
-    """Who it was written to: a person, or a group."""
+    """The user or the group that the sender wrote to."""
     content: str
     time: int
     """When it was written, by the sender's clock: milliseconds since 1970."""
     id: int
-    """The message's own number at the server: ids grow, and a message has the same one here as when it arrived."""
+    """The server's number for the message, the same as in the event when it arrived. Later messages
+    have greater ids."""
 
 
 @dataclass(frozen=True)
 class History:
-    """A page of a conversation."""
+    """One page of a conversation."""
 
     messages: tuple[PastMessage, ...]
     """The oldest first."""
     more: bool
-    """Whether the server has older ones: ask for those with `before=messages[0].id`."""
+    """Whether the server has older messages. Get them with `before=messages[0].id`."""
 
 
 @dataclass(frozen=True)
-class _Message(_Written):
+class _Message(_Timed):
     client: "JellyClient" = field(repr=False, compare=False)
-    """The client that it came to."""
+    """The client that received it."""
     sender: str
     content: str
     time: int
     """When it was written, by the sender's clock: milliseconds since 1970."""
     id: int | None
-    """The message's own number at the server: it grows, and stays the same when the message comes again.
+    """The server's number for the message. Later messages have greater ids.
 
-    So a program that must not count a message twice stores it, and knows it again. None if the server grants no
-    acknowledgements (the original one).
+    A message that arrives again, in a later run of your program, has the same id. Store the id if
+    you must not process a message twice. None if the server grants no acknowledgements (the
+    original one).
     """
 
 
 @dataclass(frozen=True)
 class MessageEvent(_Message):
-    """A person wrote to this user."""
+    """A user wrote to you."""
 
     def reply(self, content: str) -> "Future[Sent]":
-        """Write back to the sender."""
+        """Send a message to the sender; see `JellyClient.send_message`."""
         return self.client.send_message(self.sender, content)
 
 
 @dataclass(frozen=True)
 class GroupMessageEvent(_Message):
-    """A member wrote to a group that this user is in."""
+    """A member wrote to a group that you are a member of."""
 
     group: str
 
     def reply(self, content: str) -> "Future[Sent]":
-        """Write to the same group."""
+        """Send a message to the same group; see `JellyClient.send_group_message`."""
         return self.client.send_group_message(self.group, content)
 
 
 @dataclass(frozen=True)
 class SystemEvent:
-    """The server says something of its own accord. The original server never does."""
+    """A notice from the server itself. The original server sends none."""
 
     client: "JellyClient" = field(repr=False, compare=False)
     event: str
-    """`presence`, `group_changed`, `group_disbanded`, `taken_over`, `shutdown`; later servers may know more."""
+    """`presence`, `group_changed`, `group_disbanded`, `taken_over` or `shutdown`. Later servers may
+    send others."""
     friend: str = ""
-    """For `presence`: who came or went."""
+    """For `presence`: the friend who came online or went offline."""
     online: bool = False
     """For `presence`: whether the friend is online now."""
     group: str = ""
-    """For `group_changed` and `group_disbanded`: which one."""
+    """For `group_changed` and `group_disbanded`: the name of the group."""
     members: tuple[str, ...] = ()
-    """For `group_changed`: who is in it now, the creator first."""
+    """For `group_changed`: the members now, the creator first."""
     values: Mapping[str, Any] = field(default_factory=dict)
-    """All that the server said."""
+    """Everything in the notice, by the names of the protocol."""
 
 
 @dataclass(frozen=True)
 class ConnectionEvent:
-    """The connection of a client has changed: see `State` for what can happen and what to do."""
+    """The state of a client has changed. `State` lists all changes, and what to do."""
 
     client: "JellyClient" = field(repr=False, compare=False)
     previous: State
     state: State
     reason: Reason
     error: Exception | None = None
-    """What broke the line or refused the login, where something did."""
+    """What broke the connection or refused the login; None if there is no error."""
 
 
 class Receiver:
-    """Gets what arrives: override what you need. Each method gets one event, on the client's callback thread."""
+    """Gets what arrives. Override the methods that you need.
+
+    The client calls each method with one event, on its callback thread.
+    """
 
     def on_message(self, event: MessageEvent) -> None:
-        """A person's message."""
+        """A user wrote to you."""
 
     def on_group_message(self, event: GroupMessageEvent) -> None:
-        """A message to a group."""
+        """A member wrote to one of your groups."""
 
     def on_system(self, event: SystemEvent) -> None:
-        """Something that the server says of its own accord: presence of friends, changes of groups."""
+        """The server tells you something: a friend came or went, a group changed."""
 
     def on_connection(self, event: ConnectionEvent) -> None:
         """The state of the connection has changed."""
@@ -248,18 +270,24 @@ class Receiver:
 
 
 class JellyClient:
-    """One account on one server. The constructor does no I/O; `login` connects.
+    """One account on one server.
 
-    - `receiver` gets what arrives.
-    - `reconnect`: how to come back after a cut; False: not at all.
-    - `tls`: True for TLS with the system's certificates, or an `ssl.SSLContext` of your own.
-    - `connect_timeout`, `request_timeout`: seconds for a connection, and for an answer from when its request was sent.
-    - `heartbeat`: seconds without a write after which the client shows that it lives; the server closes after 30.
-    - `features`: what to announce to the server; `()` makes it a classic client, like the original one, which is told
-      nothing of presence and takeovers, and may get a message twice.
-    - `max_body`: bytes that a request's body may have; the server closes on those who send more than it allows.
+    The constructor neither connects nor raises; `login` connects. Use the client as a context
+    manager, or call `close`. The parameters:
 
-    Raises nothing. Use it as a context manager, or call `close`.
+    - `host`, `port`: the address of the server.
+    - `receiver`: gets what arrives; by default nothing does.
+    - `reconnect`: when to reconnect after the connection is lost; False: never.
+    - `tls`: True for TLS with the system's certificates, or your own `ssl.SSLContext`.
+    - `connect_timeout`: at most this many seconds to open a connection.
+    - `request_timeout`: at most this many seconds from when a request is sent until its response.
+    - `heartbeat`: seconds without sending until the client sends a heartbeat. The server closes a
+      connection that is silent for 30 seconds.
+    - `features`: the features that the client asks for. `()` makes it a classic client, like the
+      original one: the server tells it nothing of presence and takeovers, and messages may arrive
+      twice.
+    - `max_body`: at most this many bytes in the body of a request. The server closes the connection
+      if a body is larger than the server allows.
     """
 
     def __init__(
@@ -277,8 +305,8 @@ class JellyClient:
         max_body: int = 65536,
     ) -> None:
         self.receiver = receiver if receiver is not None else Receiver()
-        self._conversation = Conversation(
-            Server(
+        self._manager = ConnectionManager(
+            Endpoint(
                 host, port, create_default_context() if tls is True else tls or None, connect_timeout, request_timeout
             ),
             policy=ReconnectPolicy() if reconnect is True else reconnect or None,
@@ -291,91 +319,100 @@ class JellyClient:
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> Self:
-        """A client for `jelly://host:port`, or `jellys://host:port` with TLS; the port may be left out (20000).
+        """Make a client for `jelly://host:port`, or `jellys://host:port` with TLS.
 
-        Takes the same options as the constructor. Raises ValueError for another URL.
+        Without a port it is 20000. The options are those of the constructor. Raises ValueError if
+        the URL has another form.
 
         >>> client = JellyClient.from_url("jelly://chat.example.org:20001", reconnect=False)
         """
         parts = urlsplit(url)
         if parts.scheme not in ("jelly", "jellys") or not parts.hostname or parts.path.strip("/") or parts.query:
-            raise ValueError(f"{url!r} is not of the form jelly://host:port or jellys://host:port")
+            raise ValueError(f"{url!r} is not a server's URL: write jelly://host:port or jellys://host:port")
         if parts.username or parts.password:
-            raise ValueError("the URL of a server holds no user name and no password: give them to login()")
+            raise ValueError("a server's URL must not contain a user name or a password: pass them to login()")
         if parts.scheme == "jellys":
             options.setdefault("tls", True)
         return cls(parts.hostname, parts.port or DEFAULT_PORT, **options)
 
-    # --- coming and going ---------------------------------------------------------------------------------
+    # --- connecting ---------------------------------------------------------------------------------------
 
     def register(self, username: str, password: str) -> "Future[str]":
-        """Create an account; the result is its name. It uses a connection of its own, and logs nobody in.
+        """Create an account. The result is its name.
 
-        Rejected with `username_taken`, `invalid_username`, `invalid_password`.
+        This uses a connection of its own and does not log in; a client in any state but CLOSED may
+        do it. Rejected with `username_taken`,
+        `invalid_username`, `invalid_password`.
 
         >>> client.register("dora", "secret4").result(timeout=10)
         'dora'
         """
         values = {"username": username, "password": password}
-        return self._conversation.register(values, lambda answer: str(answer.get("username", username)))
+        return self._manager.register(values, lambda values: str(values.get("username", username)))
 
     def login(self, username: str, password: str) -> "Future[Login]":
-        """Connect and log in; afterwards the receiver gets what waited. Only when OFFLINE.
+        """Connect and log in. Afterwards your receiver gets the messages that waited for you.
 
-        Rejected with `wrong_credentials`, `too_many_attempts`; ConnectionLost if the server cannot be reached. There
-        is one try: only a line that stood once is made anew.
+        Rejected with `wrong_credentials`, `too_many_attempts`; with `already_logged_in` unless the
+        client is OFFLINE. ConnectionLost if the server cannot be reached: the client tries once,
+        because it reconnects only after a login has succeeded.
 
         >>> client.login("alice", "secret1").result(timeout=10)
         Login(username='alice', features=('ack',))
         """
-        return self._conversation.login(Type.LOGIN, username, {"username": username, "password": password}, _login)
+        return self._manager.login(Type.LOGIN, username, {"username": username, "password": password}, _login)
 
     def resume(self, username: str, token: int) -> "Future[Login]":
-        """Connect and log in with a token from an earlier `login`, also of another process. Only when OFFLINE.
+        """Connect and log in with the token of an earlier `login`, also of another process.
 
-        Rejected with `invalid_token` if it has expired (usually after 7 days), or a logout or a new password ended it.
+        Rejected with `invalid_token` if the token has expired (after 7 days by default), or if a
+        logout or a new password has ended it; otherwise as `login`.
 
         >>> client.resume("alice", saved_token).result(timeout=10).username
         'alice'
         """
         values = {"username": username, "token": token}
-        return self._conversation.login(Type.RECONNECT, username, values, lambda v: _login({**v, "token": token}))
+        return self._manager.login(Type.RECONNECT, username, values, lambda v: _login({**v, "token": token}))
 
     def logout(self) -> "Future[None]":
-        """End the session and its token; afterwards the client is OFFLINE, and may log in again.
+        """End the session and its token. Afterwards the client is OFFLINE and may log in again.
 
-        ConnectionLost if the line breaks before the server has closed it: then the token may still be good.
+        ConnectionLost if the connection is lost before the server has closed it: then the token may
+        still be valid.
 
         >>> client.logout().result(timeout=10)
         """
-        return self._conversation.logout()
+        return self._manager.logout()
 
     def close(self, timeout: float = 5.0) -> None:
-        """End the connection and the client's threads; the session's token stays good. May be called again.
+        """End the connection and the client's threads. The session's token stays valid.
 
-        Waits up to `timeout` seconds for the answers to what was requested, and until everything that was received
-        has been handed to the receiver, who may still reply; what has no answer then ends with ConnectionLost. Called
-        in a callback it does not wait for the callbacks behind that one.
+        Waits at most `timeout` seconds for the responses to your requests, and until your receiver
+        has processed everything that has arrived; it may still reply. Requests without a response
+        then end with ConnectionLost. In a callback, `close` does not wait for the callbacks behind
+        this one. You may call it again.
         """
-        self._conversation.close(timeout)
+        self._manager.close(timeout)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the client is OFFLINE or CLOSED, at most `timeout` seconds; return whether it is.
+        """Wait until the client is OFFLINE or CLOSED; return whether it is.
 
-        For the main thread of a bot: it ends after a logout, a takeover, a refused token; `Receiver.on_connection`
-        is told which.
+        Waits at most `timeout` seconds (None: without limit). The main thread of a bot waits here,
+        until a logout, a takeover or a refused token, for example. `Receiver.on_connection` gets
+        the reason.
         """
-        return self._conversation.wait(timeout)
+        return self._manager.wait(timeout)
 
     def wait_until_online(self, timeout: float | None = None) -> bool:
-        """Wait out a login or a reconnect that is under way, at most `timeout` seconds; return whether it is ONLINE.
+        """Wait while the client is CONNECTING or RECONNECTING.
 
-        For whoever was told that something was not sent, because the line was down: then is the time to send it again.
+        Waits at most `timeout` seconds (None: without limit). Returns whether the client is ONLINE.
+        Call this after a ConnectionLost with `sent=False`, and then send again.
 
         >>> client.wait_until_online(timeout=10)
         True
         """
-        return self._conversation.wait_until_online(timeout)
+        return self._manager.wait_until_online(timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -387,20 +424,22 @@ class JellyClient:
 
     @property
     def state(self) -> State:
-        """Where the client stands now; it may change at any moment."""
-        return self._conversation.state
+        """The state now. It may change at any moment."""
+        return self._manager.state
 
     @property
     def username(self) -> str | None:
-        """Who is logged in, None if nobody is; while it is RECONNECTING, who was."""
-        return self._conversation.username
+        """The user who is logged in, also while the client is RECONNECTING; None if nobody is."""
+        return self._manager.username
 
     # --- messages -----------------------------------------------------------------------------------------
 
     def send_message(self, receiver: str, content: str) -> "Future[Sent]":
-        """Write to a person, online or not. The result means: it is stored safely, and once, over cuts too.
+        """Send a message to a user, online or not.
 
-        Rejected with `no_such_user`, `rate_limited`; `too_long` if its body is (before it is sent).
+        The result means: the server has stored the message safely, and once, even if the connection
+        was lost meanwhile. Rejected with `no_such_user`, `rate_limited`; with `too_long`, before it
+        is sent, if its body has more than `max_body` bytes.
 
         >>> client.send_message("bob", "hello").result(timeout=5).receiver
         'bob'
@@ -408,7 +447,9 @@ class JellyClient:
         return self._send(Type.PERSON_MESSAGE, receiver, content)
 
     def send_group_message(self, group: str, content: str) -> "Future[Sent]":
-        """Write to all other members of a group. Rejected with `no_such_group`, `not_a_member`; else as `send_message`.
+        """Send a message to all other members of a group.
+
+        Rejected with `no_such_group`, `not_a_member`; otherwise as `send_message`.
 
         >>> client.send_group_message("team", "hello everybody").result(timeout=5).receiver
         'team'
@@ -418,13 +459,14 @@ class JellyClient:
     def _send(self, type: Type, receiver: str, content: str) -> "Future[Sent]":
         sent = Sent(receiver, int(time.time() * 1000))
         values = {"receiver": receiver, "content": content, "time": sent.time}
-        return self._conversation.request(type, values, lambda _: sent)
+        return self._manager.request(type, values, lambda _: sent)
 
     def history(self, person: str, *, before: int | None = None, limit: int = 50) -> "Future[History]":
-        """What this user and a person wrote to each other: the newest `limit` messages (at most 100), oldest first.
+        """Read back the newest `limit` messages (at most 100) that you and a user exchanged.
 
-        With `before`, an id, those before that one. What has not arrived here yet is left out. Rejected with
-        `no_such_user`; by a server that keeps no history, like the original one, with `unknown_type`.
+        `before`: the id of a message; then the result has the messages before it. Messages that the
+        server has not sent to this client yet are left out. Rejected with `no_such_user`; with
+        `unknown_type` if the server keeps no history, like the original one.
 
         >>> client.history("bob").result(timeout=5)
         History(messages=(), more=False)
@@ -432,7 +474,7 @@ class JellyClient:
         return self._history({"person": person, "before": before, "limit": limit})
 
     def group_history(self, group: str, *, before: int | None = None, limit: int = 50) -> "Future[History]":
-        """What was written to a group since this user became a member; else as `history`.
+        """Read back what was written to a group since you became a member; otherwise as `history`.
 
         Rejected with `no_such_group`, `not_a_member`.
 
@@ -442,47 +484,49 @@ class JellyClient:
         return self._history({"groupName": group, "before": before, "limit": limit})
 
     def _history(self, values: Mapping[str, Any]) -> "Future[History]":
-        return self._conversation.request(Type.HISTORY, values, _page, feature="ack")
+        return self._manager.request(Type.HISTORY, values, _page, feature="ack")
 
     # --- friends and profiles -----------------------------------------------------------------------------
 
     def add_friend(self, friend: str) -> "Future[None]":
-        """Put a user on one's list; it is not mutual. Rejected with `no_such_user`, `already_friends`, `limit_reached`.
+        """Add a user to your friend list (one-way).
+
+        Rejected with `no_such_user`, `already_friends`, `limit_reached`.
 
         >>> client.add_friend("carol").result(timeout=5)
         """
-        return self._conversation.request(Type.ADD_FRIEND, {"friend": friend}, _nothing)
+        return self._manager.request(Type.ADD_FRIEND, {"friend": friend}, _nothing)
 
     def remove_friend(self, friend: str) -> "Future[None]":
-        """Take a user off one's list. Rejected with `not_friends`.
+        """Remove a user from your friend list. Rejected with `not_friends`.
 
         >>> client.remove_friend("bob").result(timeout=5)
         """
-        return self._conversation.request(Type.REMOVE_FRIEND, {"friend": friend}, _nothing)
+        return self._manager.request(Type.REMOVE_FRIEND, {"friend": friend}, _nothing)
 
     def list_friends(self) -> "Future[dict[str, bool]]":
-        """The names on one's list, each with whether that user is online.
+        """List your friends. The result maps each name to whether that user is online.
 
         >>> client.list_friends().result(timeout=5)
         {'bob': False}
         """
-        return self._conversation.request(Type.ALL_FRIENDS, {}, lambda values: dict(values.get("friends", {})))
+        return self._manager.request(Type.ALL_FRIENDS, {}, lambda values: dict(values.get("friends", {})))
 
     def own_profile(self) -> "Future[Profile]":
-        """What one said about oneself.
+        """Get your own profile.
 
         >>> client.own_profile().result(timeout=5).username
         'alice'
         """
-        return self._conversation.request(Type.OWN_PROFILE, {}, _profile)
+        return self._manager.request(Type.OWN_PROFILE, {}, _profile)
 
     def friend_profile(self, friend: str) -> "Future[Profile]":
-        """What somebody on one's list says about himself. Rejected with `not_friends`.
+        """Get the profile of a user on your friend list. Rejected with `not_friends`.
 
         >>> client.friend_profile("bob").result(timeout=5).name
         'Robert'
         """
-        return self._conversation.request(Type.FRIEND_PROFILE, {"friend": friend}, _profile)
+        return self._manager.request(Type.FRIEND_PROFILE, {"friend": friend}, _profile)
 
     def update_profile(
         self,
@@ -495,10 +539,11 @@ class JellyClient:
         address: str | None = None,
         introduction: str | None = None,
     ) -> "Future[None]":
-        """Change what is given, and leave the rest. Rejected with `too_long`, `invalid_password`.
+        """Change your profile or your password. Values that are None stay as they are.
 
-        A new password ends every token of the user. This connection stays; after a cut the client is OFFLINE
-        with `Reason.TOKEN_REFUSED`, and has to log in with the new one.
+        Rejected with `too_long`, `invalid_password`. A new password ends all your tokens. This
+        connection stays; but if it is lost, the client goes OFFLINE with `Reason.TOKEN_REFUSED`,
+        and you must log in with the new password.
 
         >>> client.update_profile(name="Alice", address="Paris").result(timeout=5)
         """
@@ -506,61 +551,69 @@ class JellyClient:
             "password": password, "name": name, "sex": sex, "age": age, "phone": phone, "address": address,
             "introduction": introduction,
         }  # fmt: skip
-        return self._conversation.request(Type.UPDATE_PROFILE, values, _nothing)
+        return self._manager.request(Type.UPDATE_PROFILE, values, _nothing)
 
     # --- groups -------------------------------------------------------------------------------------------
 
     def create_group(self, group: str) -> "Future[None]":
-        """Found a group; this user is its first member. Rejected with `group_exists`, `invalid_group_name`.
+        """Create a group. You are its creator and first member.
+
+        Rejected with `group_exists`, `invalid_group_name`.
 
         >>> client.create_group("choir").result(timeout=5)
         """
-        return self._conversation.request(Type.CREATE_GROUP, {"groupName": group}, _nothing)
+        return self._manager.request(Type.CREATE_GROUP, {"groupName": group}, _nothing)
 
     def disband_group(self, group: str) -> "Future[None]":
-        """End a group that this user created. Rejected with `no_such_group`, `not_group_creator`.
+        """Disband a group that you created. Rejected with `no_such_group`, `not_group_creator`.
 
         >>> client.disband_group("team").result(timeout=5)
         """
-        return self._conversation.request(Type.DISBAND_GROUP, {"groupName": group}, _nothing)
+        return self._manager.request(Type.DISBAND_GROUP, {"groupName": group}, _nothing)
 
     def add_member(self, group: str, member: str) -> "Future[None]":
-        """Take a user into one's group.
+        """Add a user to a group that you created.
 
-        Rejected with `no_such_group`, `not_group_creator`, `no_such_user`, `already_member`, `limit_reached`.
+        Rejected with `no_such_group`, `not_group_creator`, `no_such_user`, `already_member`,
+        `limit_reached`.
 
         >>> client.add_member("team", "carol").result(timeout=5)
         """
-        return self._conversation.request(Type.ADD_MEMBER, {"groupName": group, "member": member}, _nothing)
+        return self._manager.request(Type.ADD_MEMBER, {"groupName": group, "member": member}, _nothing)
 
     def remove_member(self, group: str, member: str) -> "Future[None]":
-        """Take a member out of one's group. A member may remove itself: `leave_group`.
+        """Remove a member from a group that you created. (To leave a group, call `leave_group`.)
 
         Rejected with `no_such_group`, `not_group_creator`, `not_a_member`, `creator_cannot_leave`.
 
         >>> client.remove_member("team", "bob").result(timeout=5)
         """
-        return self._conversation.request(Type.REMOVE_MEMBER, {"groupName": group, "member": member}, _nothing)
+        return self._manager.request(Type.REMOVE_MEMBER, {"groupName": group, "member": member}, _nothing)
 
     def leave_group(self, group: str) -> "Future[None]":
-        """Leave a group that somebody else created. Rejected with `not_a_member`, `creator_cannot_leave`.
+        """Leave a group that somebody else created.
+
+        Rejected with `not_a_member`, `creator_cannot_leave`.
 
         >>> client.leave_group("club").result(timeout=5)
         """
         return self.remove_member(group, self.username or "")
 
     def list_groups(self) -> "Future[dict[str, Group]]":
-        """The groups that this user is in, by name.
+        """List the groups that you are a member of. The result maps each name to its `Group`.
 
         >>> client.list_groups().result(timeout=5)["team"].members
         ('alice', 'bob')
         """
-        return self._conversation.request(Type.OWN_GROUPS, {}, _groups)
+        return self._manager.request(Type.OWN_GROUPS, {}, _groups)
 
     # --- what arrives, on the callback thread -------------------------------------------------------------
 
     def _on_notice(self, type: int, values: Mapping[str, Any]) -> Callable[[], None]:
-        """The call that a notice brings about. Raises LookupError or TypeError if it is not as it should be."""
+        """Return the function to call for a notice.
+
+        Raises LookupError or TypeError if the notice is malformed.
+        """
         if type == Type.PERSON_MESSAGE:
             message = MessageEvent(self, *_message(values))
             return lambda: self.receiver.on_message(message)
@@ -581,7 +634,10 @@ class JellyClient:
 
 
 def _message(values: Mapping[str, Any]) -> tuple[str, str, int, int | None]:
-    """Sender, content, time, id. One without a time (the original lets that pass) was written when it came."""
+    """Return sender, content, time and id.
+
+    The original server accepts a message without a time: such a message gets the time now.
+    """
     sent_at, id = values.get("time"), values.get("id")
     return (
         _text(values["sender"]),

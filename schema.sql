@@ -1,12 +1,14 @@
--- The tables of Jelly, in the SQL that SQLite, MySQL and MariaDB share. jelly/database.py runs this file on an
--- empty database, and adds what only one of them needs: engine, character set and collation, WITHOUT ROWID.
+-- The tables of Jelly, in the SQL that SQLite, MySQL and MariaDB share. jelly/migrations runs this
+-- file on an empty database. jelly/engines.py adds what only one of them needs: engine, character
+-- set and collation, WITHOUT ROWID.
 --
--- Names are compared character by character (Bob, bob and böb are three users). Times are milliseconds since
--- 1970. Ids come from the program, so that they grow in the order of the commits. There are no foreign keys:
--- one thread does all writing, checks before it writes, and nothing that is referred to is ever deleted first.
+-- Names are compared character by character (Bob, bob and böb are three users). Times are
+-- milliseconds since 1970. Ids come from the program, so that they grow in the order of the
+-- commits. There are no foreign keys: one thread does all writing, checks before it writes, and
+-- deletes a row only after the rows that refer to it.
 
--- schema_version: the version of these tables; next_id: ids below it may have been used; filed: messages up to this
--- id are filed.
+-- schema_version: the version of these tables. next_id: ids below it may have been used. filed:
+-- messages up to this id are indexed.
 CREATE TABLE IF NOT EXISTS meta (
     name  VARCHAR(32) NOT NULL,
     value BIGINT NOT NULL,
@@ -35,7 +37,7 @@ CREATE TABLE IF NOT EXISTS tokens (
 );
 CREATE INDEX tokens_of_user ON tokens (username);
 
--- One row for each name on somebody's list: being a friend is not mutual.
+-- One row for each friend on a user's list: being a friend is one-way.
 CREATE TABLE IF NOT EXISTS friends (
     username VARCHAR(32) NOT NULL,
     friend   VARCHAR(32) NOT NULL,
@@ -49,8 +51,8 @@ CREATE TABLE IF NOT EXISTS chat_groups (
 );
 CREATE INDEX groups_of_creator ON chat_groups (creator);
 
--- The creator is a member, the first one: position grows with every member added. A member may read back the
--- messages with ids from since on: none from before its time.
+-- position grows with every added member; the first member is the creator. since: a member may read
+-- the messages with this id and larger ones, so none that is older than the membership.
 CREATE TABLE IF NOT EXISTS members (
     group_name VARCHAR(32) NOT NULL,
     username   VARCHAR(32) NOT NULL,
@@ -60,10 +62,11 @@ CREATE TABLE IF NOT EXISTS members (
 );
 CREATE INDEX groups_of_member ON members (username);
 
--- A message is stored once. is_group says whether receiver is a group's name (1) or a person's (0). It is kept while
--- an inbox refers to it, and for as long as the operator wants history. A row is only ever appended here, which is
--- the cheapest way to have it on the disk; what must be found by something else than its id is filed a little later,
--- for many messages at a time (jelly/filing.py).
+-- A message is stored once. is_group says whether receiver is a group (1) or a person (0). The
+-- message is kept while an inbox refers to it, and for as long as the operator wants history. Rows
+-- are only appended here, which is the cheapest way to have them on the disk. The tables that find
+-- a message by something else than its id follow a second later, for many messages at a time
+-- (jelly/indexing.py).
 CREATE TABLE IF NOT EXISTS messages (
     id         BIGINT NOT NULL PRIMARY KEY,
     is_group   SMALLINT NOT NULL,
@@ -75,7 +78,8 @@ CREATE TABLE IF NOT EXISTS messages (
     digest     BIGINT
 );
 
--- What each person has still to get: one row a receiver, deleted when the message counts as delivered.
+-- The messages that wait for each person: one row for each receiver, deleted when the message
+-- counts as delivered.
 CREATE TABLE IF NOT EXISTS inbox (
     receiver   VARCHAR(32) NOT NULL,
     message_id BIGINT NOT NULL,
@@ -83,8 +87,8 @@ CREATE TABLE IF NOT EXISTS inbox (
 );
 CREATE INDEX inbox_of_message ON inbox (message_id);
 
--- Filed: which conversation a message belongs to. Of two persons one_side is the smaller name; of a group it is the
--- group's name, and other_side is empty.
+-- Index of conversations. Of two persons, one_side is the smaller name and other_side the larger
+-- one; of a group, one_side is its name and other_side is empty.
 CREATE TABLE IF NOT EXISTS history (
     message_id BIGINT NOT NULL PRIMARY KEY,
     is_group   SMALLINT NOT NULL,
@@ -93,8 +97,8 @@ CREATE TABLE IF NOT EXISTS history (
 );
 CREATE INDEX conversations ON history (is_group, one_side, other_side, message_id);
 
--- Filed: under which id its sender sent a message, so that it is not stored again when it comes again. digest says
--- whether it is the same one.
+-- Index of idempotency keys (sender and request_id), so that a message that comes again is not
+-- stored again. digest says whether it is the same message.
 CREATE TABLE IF NOT EXISTS requests (
     message_id BIGINT NOT NULL PRIMARY KEY,
     sender     VARCHAR(32) NOT NULL,
@@ -103,7 +107,7 @@ CREATE TABLE IF NOT EXISTS requests (
 );
 CREATE INDEX requests_of_sender ON requests (sender, request_id);
 
--- How old an id is: at this time no id from first_id on had been given to a message yet.
+-- How old ids are: at this time no message had an id of first_id or above.
 CREATE TABLE IF NOT EXISTS calendar (
     first_id BIGINT NOT NULL PRIMARY KEY,
     time     BIGINT NOT NULL

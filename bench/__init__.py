@@ -1,9 +1,18 @@
-"""The benchmark: how many messages a second, how late, and what each costs the server.
+"""The benchmark: throughput, latency, and what each message costs the server.
 
     python -m bench --help
 
-`scenarios.py` says what is done to the server, `generator.py` is the process that does it, with the clients in
-`clients.py`; `verify.py` checks every message; `meter.py` reads what it cost; `runs.py` starts servers and generators;
-`table.py` prints. `compare.py`, `soak.py` and `profile.py` (with `named.py`) answer which of two versions is faster,
-whether memory grows, and where the time goes. docs/performance.md says how to read the numbers.
+scenarios.py     what is done to the server
+generator.py     the process that does it
+clients.py       its clients
+verify.py        checks every message
+meter.py         measures what the server has used
+runs.py          starts servers and generators
+table.py         prints the results
+compare.py       which of two versions is faster?
+soak.py          does memory grow?
+profile.py       where does the time go?
+thread_names.py  starts the server for profile.py
+
+docs/performance.md says how to read the numbers.
 """

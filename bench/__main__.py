@@ -7,20 +7,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.compare import NoRevision, checkout, compare
-from bench.profile import pictures
-from bench.runs import DATABASES, Bench, Result, opened
+from bench.profile import charts
+from bench.runs import DATABASES, Result, Runner, open_runner
 from bench.scenarios import GROWTH, PARAMETERS, PROFILED, QUICK, STANDARD, Scenario, parse
 from bench.soak import is_flat
 from bench.table import markdown, table
 from faults import machine
 
-DESCRIPTION = """Measure the server: start it on an empty database, load it from another process with modern clients,
-check every message, and print a table in Markdown. Exit code 1 if a message was lost, doubled, swapped, damaged or
-misrouted. docs/performance.md says how to read it."""
+DESCRIPTION = """Measure the server: start it on an empty database, load it with modern clients from
+another process, check every message, and print a table in Markdown. The exit code is 1 if a message
+was lost, duplicated, reordered, damaged or misrouted. docs/performance.md says how to read the
+table."""
 EPILOG = (
     "Scenarios: "
     + ", ".join("-".join([kind, *names]) for kind, names in PARAMETERS.items())
-    + "; a kind alone stands for its usual ones. By default: "
+    + "; a kind without numbers stands for its default scenarios. Default: "
     + ", ".join(each.name for each in STANDARD)
     + "."
 )
@@ -29,69 +30,72 @@ MARIADB_SETTINGS = "; MariaDB: innodb_flush_log_at_trx_commit=1, innodb_buffer_p
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line asks for; return the exit code."""
+    """Run what the command line asks for, and return the exit code."""
     options = _parse(arguments)
-    with opened(options.databases, options.seconds) as bench:
-        if bench.no_mariadb:
-            _say(bench.no_mariadb)
-        print(head(bench) + ("" if options.soak else f"; {options.seconds:g} s each") + "\n", flush=True)
+    with open_runner(options.databases, options.seconds) as runner:
+        if runner.no_mariadb:
+            _log(runner.no_mariadb)
+        print(head(runner) + ("" if options.soak else f"; {options.seconds:g} s each") + "\n", flush=True)
         try:
-            return _do(bench, options)
+            return _dispatch(runner, options)
         except (NoRevision, RuntimeError) as error:
-            _say(str(error))
+            _log(str(error))
             return 1
 
 
-def head(bench: Bench) -> str:
-    """On what the numbers are measured, in a line."""
-    settings = SETTINGS + (MARIADB_SETTINGS if bench.mariadb else "")
-    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {machine.describe(bench.mariadb)}; {settings}"
+def head(runner: Runner) -> str:
+    """Return the date, the machine and the settings as one line."""
+    settings = SETTINGS + (MARIADB_SETTINGS if runner.mariadb else "")
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {machine.describe(runner.mariadb)}; {settings}"
 
 
-def _do(bench: Bench, options: argparse.Namespace) -> int:
+def _dispatch(runner: Runner, options: argparse.Namespace) -> int:
     if options.soak:
-        return soak(bench, options.databases, options.soak)
+        return soak(runner, options.databases, options.soak)
     if options.profile:
-        for text in pictures(bench, options.scenarios, options.databases):
+        for text in charts(runner, options.scenarios, options.databases):
             print(text + "\n", flush=True)
         return 0
     if options.compare:
         with checkout(options.compare) as root:
-            return compare_with(bench, root, options)
-    results = [run(bench, scenario, database) for scenario in options.scenarios for database in options.databases]
+            return compare_with(runner, root, options)
+    results = [run(runner, scenario, database) for scenario in options.scenarios for database in options.databases]
     print(table(results))
     return exit_code(results)
 
 
-def run(bench: Bench, scenario: Scenario, database: str) -> Result:
-    """Run a scenario, and say so."""
-    _say(f"{scenario.name} on {database}")
-    return bench.run(scenario, database)
+def run(runner: Runner, scenario: Scenario, database: str) -> Result:
+    """Run a scenario, and report its start on stderr."""
+    _log(f"{scenario.name} on {database}")
+    return runner.run(scenario, database)
 
 
-def compare_with(bench: Bench, root: Path, options: argparse.Namespace) -> int:
-    """Print how this version compares with the one in `root`."""
-    text, results = compare(bench, root, options.scenarios, options.databases, options.rounds)
+def compare_with(runner: Runner, root: Path, options: argparse.Namespace) -> int:
+    """Compare this version with the one in `root`, and print the table."""
+    text, results = compare(runner, root, options.scenarios, options.databases, options.rounds)
     print(f"This version and {options.compare}, medians of {options.rounds} rounds; ratio: this / {options.compare}.\n")
     print(text)
     return exit_code(results)
 
 
-def soak(bench: Bench, databases: Sequence[str], operations: int) -> int:
-    """Print the server's memory at each tenth; whether it stays the same is the exit code."""
+def soak(runner: Runner, databases: Sequence[str], operations: int) -> int:
+    """Print the server's memory after each tenth of the operations.
+
+    Return 1 if it grows, else 0.
+    """
     rows, growing = [], []
     for database in databases:
-        if database == "mariadb" and bench.mariadb is None:
+        if database == "mariadb" and runner.mariadb is None:
             continue
         memory = []
-        with bench.serve(database) as server:
-            for piece in bench.generate(server, database, scenario="soak", operations=operations):
+        with runner.serve(database) as server:
+            for piece in runner.generate(server, database, scenario="soak", operations=operations):
                 if piece.get("problems"):
                     raise RuntimeError(f"soak on {database}: {piece['problems']}")
                 if "operations" in piece:
                     memory.append(piece["memory"])
                     rows.append((database, f"{piece['operations']:,}", f"{piece['memory'] / (1 << 20):.1f}"))
-                    _say(" | ".join(rows[-1]))
+                    _log(" | ".join(rows[-1]))
         if not is_flat(memory):
             growing.append(database)
     print(markdown(("database", "operations", "MiB"), rows))
@@ -105,20 +109,24 @@ def exit_code(results: Sequence[Result]) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m bench", description=DESCRIPTION, epilog=EPILOG)
-    parser.add_argument("--scenarios", type=_scenarios, metavar="NAME,...", help="only these, such as pairs-50-16,idle")
+    parser.add_argument(
+        "--scenarios", type=_scenarios, metavar="NAME,...", help="run only these, such as pairs-50-16,idle"
+    )
     parser.add_argument(
         "--databases", type=_databases, metavar="NAME,...",
         help="any of sqlite, mariadb, memory (default: all; with --soak and --profile sqlite)",
     )  # fmt: skip
-    parser.add_argument("--seconds", type=float, help="how long each is measured (default: 5; with --quick 0.5)")
-    parser.add_argument("--quick", action="store_true", help="a few small scenarios, each for half a second")
-    parser.add_argument("--rounds", type=int, default=5, help="of --compare (default: 5)")
+    parser.add_argument("--seconds", type=float, help="duration of each measurement (default: 5; with --quick 0.5)")
+    parser.add_argument("--quick", action="store_true", help="run a few small scenarios, each for half a second")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds of --compare (default: 5)")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--compare", metavar="REVISION", help="run that version of the server, too, and print ratios")
-    what.add_argument("--growth", action="store_true", help="more and more connections, members, waiting messages")
+    what.add_argument("--compare", metavar="REVISION", help="also run that version of the server, and print ratios")
+    what.add_argument(
+        "--growth", action="store_true", help="run with more and more connections, group members and waiting messages"
+    )
     what.add_argument("--soak", type=int, nargs="?", const=1_000_000, metavar="N",
-                      help="N operations of every kind (default: a million): memory must not grow")  # fmt: skip
-    what.add_argument("--profile", action="store_true", help="what each kind of thread costs, as bars")
+                      help="run N operations of every kind (default: a million): memory must not grow")  # fmt: skip
+    what.add_argument("--profile", action="store_true", help="show what each kind of thread costs, as bars")
     options = parser.parse_args(arguments)
     if options.seconds is None:
         options.seconds = 0.5 if options.quick else 5.0
@@ -148,8 +156,8 @@ def _databases(text: str) -> list[str]:
     return names
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Clients by the hundred in one thread: an epoll loop, frames encoded beforehand, no JSON on the way of a message.
+"""Hundreds of clients in one thread: an epoll loop, pre-encoded frames, no JSON per message.
 
-All are modern clients with `ack`. They do what a good client does: they acknowledge once a read what they have read.
+All are modern clients with `ack`. Like the client library, they send one acknowledgement per read.
 """
 
 import json
@@ -12,26 +12,26 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from bench.verify import Channel, Inbox
+from bench.verify import Channel, DeliveryChecker
 from jelly.codec import HEADER, Decoder, Frame, Sign, Status, Type, encode
 
 PATIENCE = 30.0
-"""Seconds until something that must come is an error."""
-REST = 0.01
-"""Seconds for which a sender keeps still that was told SERVER_BUSY."""
-AT_ONCE = 64
-"""So many connections wait for their first answer at a time while a scenario is set up."""
+"""Seconds until a missing answer is an error."""
+RETRY_DELAY = 0.01
+"""Seconds that a sender waits after SERVER_BUSY."""
+MAX_CONNECTING = 64
+"""At most this many connections wait for their first answer while a scenario is set up."""
 MAX_BODY = 1 << 24
 PASSWORD = "pw"
 
 
-class Loop:
-    """Calls the handler of each socket that has something to read."""
+class EventLoop:
+    """An event loop: calls the handler of each readable socket."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
-        self._later: list[tuple[float, Callable[[], None]]] = []
+        self._timers: list[tuple[float, Callable[[], None]]] = []
 
     def add(self, sock: socket.socket, handler: Callable[[], None]) -> None:
         self._handlers[sock.fileno()] = handler
@@ -41,27 +41,27 @@ class Loop:
         del self._handlers[sock.fileno()]
         self._epoll.unregister(sock)
 
-    def later(self, handler: Callable[[], None]) -> None:
-        """Call a handler after `REST`."""
-        self._later.append((time.monotonic() + REST, handler))
+    def call_later(self, handler: Callable[[], None]) -> None:
+        """Call a function after RETRY_DELAY seconds."""
+        self._timers.append((time.monotonic() + RETRY_DELAY, handler))
 
     def run(self, until: Callable[[], bool], seconds: float = PATIENCE) -> bool:
-        """Serve the sockets until something holds, or for some seconds; return whether it does."""
+        """Run until a condition holds, but at most `seconds`; return whether it holds."""
         deadline = time.monotonic() + seconds
         poll, handlers = self._epoll.poll, self._handlers
         while not until():
-            for descriptor, _ in poll(REST):
+            for descriptor, _ in poll(RETRY_DELAY):
                 if descriptor in handlers:  # another handler may have removed it
                     handlers[descriptor]()
             now = time.monotonic()
-            while self._later and self._later[0][0] <= now:
-                self._later.pop(0)[1]()
+            while self._timers and self._timers[0][0] <= now:
+                self._timers.pop(0)[1]()
             if now > deadline:
                 return until()
         return True
 
     def run_for(self, seconds: float) -> None:
-        """Serve the sockets for some seconds."""
+        """Run for some seconds."""
         self.run(lambda: False, seconds)
 
     def close(self) -> None:
@@ -69,33 +69,36 @@ class Loop:
 
 
 def request(type: int, **values: Any) -> bytes:
-    """The frame of a request."""
+    """Return the frame of a request."""
     body = json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode() if values else b""
     return encode(Sign.REQUEST, type, 0, body)
 
 
 def login(name: str) -> bytes:
-    """The frame with which a modern client logs in."""
+    """Return the login frame of a modern client."""
     return request(Type.LOGIN, username=name, password=PASSWORD, features=["ack"])
 
 
-class Opening:
-    """A connection, from its first request to the answer."""
+class Connection:
+    """A connection that sends its first request and reads the answer."""
 
     def __init__(self, port: int, frame: bytes) -> None:
         self.started = time.monotonic()
         self.seconds = 0.0
-        """From connecting to the answer, once it is there."""
+        """Seconds from connecting to the answer, once it has come."""
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # The kernel's own timeouts, unlike Python's, cost no call for each read.
+        # Timeouts of the kernel: Python's own ones cost a system call for each read.
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             self.socket.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(PATIENCE), 0))
         self.socket.sendall(frame)
         self.read = b""
 
     def is_answered(self) -> bool:
-        """Read; whether the answer is whole. Raises RuntimeError if it is no SUCCESS."""
+        """Read, and return whether the answer is complete.
+
+        Raises RuntimeError unless it is SUCCESS.
+        """
         self.read += receive(self.socket)
         if len(self.read) < HEADER.size or len(self.read) < HEADER.size + HEADER.unpack_from(self.read)[4]:
             return False
@@ -111,31 +114,34 @@ class Opening:
 
     @property
     def rest(self) -> bytes:
-        """What came after the answer."""
+        """The bytes after the answer."""
         return self.read[HEADER.size + len(self.answer.body) :]
 
 
-def open_all(loop: Loop, port: int, frames: Iterable[bytes], at_once: int = AT_ONCE) -> list[Opening]:
-    """Open a connection for each frame, some at a time, and wait for the answers. In the order of the frames."""
+def open_all(loop: EventLoop, port: int, frames: Iterable[bytes], at_once: int = MAX_CONNECTING) -> list[Connection]:
+    """Open a connection for each frame, `at_once` at a time, and wait for all answers.
+
+    Return the connections in the order of the frames.
+    """
     left = iter(frames)
-    opened: list[Opening] = []
-    waiting: set[Opening] = set()
+    opened: list[Connection] = []
+    waiting: set[Connection] = set()
 
     def open_next() -> None:
         frame = next(left, None)
         if frame is None:
             return
-        opening = Opening(port, frame)
-        opened.append(opening)
-        waiting.add(opening)
+        connection = Connection(port, frame)
+        opened.append(connection)
+        waiting.add(connection)
 
         def read() -> None:
-            if opening.is_answered():
-                loop.remove(opening.socket)
-                waiting.discard(opening)
+            if connection.is_answered():
+                loop.remove(connection.socket)
+                waiting.discard(connection)
                 open_next()
 
-        loop.add(opening.socket, read)
+        loop.add(connection.socket, read)
 
     for _ in range(at_once):
         open_next()
@@ -144,19 +150,19 @@ def open_all(loop: Loop, port: int, frames: Iterable[bytes], at_once: int = AT_O
     return opened
 
 
-def register_all(loop: Loop, port: int, names: Sequence[str]) -> None:
-    """Make accounts."""
-    for opening in open_all(loop, port, (request(Type.REGISTER, username=n, password=PASSWORD) for n in names)):
-        opening.socket.close()
+def register_all(loop: EventLoop, port: int, names: Sequence[str]) -> None:
+    """Register accounts."""
+    for connection in open_all(loop, port, (request(Type.REGISTER, username=n, password=PASSWORD) for n in names)):
+        connection.socket.close()
 
 
-def log_in_all(loop: Loop, port: int, names: Sequence[str]) -> list[Opening]:
-    """Log in as each, in order."""
+def log_in_all(loop: EventLoop, port: int, names: Sequence[str]) -> list[Connection]:
+    """Log in as each user; return the connections in the same order."""
     return open_all(loop, port, map(login, names))
 
 
 def call(sock: socket.socket, frame: bytes) -> None:
-    """Send a request and wait for its SUCCESS. Notices before it are dropped."""
+    """Send a request and wait for its SUCCESS. Drop the notices before it."""
     sock.sendall(frame)
     for answer in frames_of(sock):
         if answer.sign == Sign.RESPONSE:
@@ -166,14 +172,17 @@ def call(sock: socket.socket, frame: bytes) -> None:
 
 
 def frames_of(sock: socket.socket) -> Iterator[Frame]:
-    """What comes on a connection, frame by frame."""
+    """Yield the frames that arrive on a connection."""
     decoder = Decoder(MAX_BODY)
     while True:
         yield from decoder.feed(receive(sock))
 
 
 def receive(sock: socket.socket) -> bytes:
-    """What there is to read. Raises EOFError if the server has closed."""
+    """Return the bytes that can be read.
+
+    Raises EOFError if the server has closed the connection.
+    """
     data = sock.recv(1 << 18)
     if not data:
         raise EOFError("the server closed a connection")
@@ -181,11 +190,13 @@ def receive(sock: socket.socket) -> bytes:
 
 
 class Sender:
-    """Writes to its channels in turn, with some messages under way: sent, and not answered yet."""
+    """Sends messages to its channels in turn, and a further one for each answer."""
 
-    def __init__(self, loop: Loop, opening: Opening, channels: Sequence[Channel], limit: int | None = None) -> None:
+    def __init__(
+        self, loop: EventLoop, connection: Connection, channels: Sequence[Channel], limit: int | None = None
+    ) -> None:
         self._loop = loop
-        self._socket = opening.socket
+        self._socket = connection.socket
         self._channels = channels
         self._success = encode(Sign.RESPONSE, channels[0].type, Status.SUCCESS)
         self._unanswered: deque[tuple[Channel, int]] = deque()
@@ -193,11 +204,11 @@ class Sender:
         self._turn = 0
         self._left = limit if limit is not None else 1 << 62
         self.answer_times: list[float] = []
-        """Seconds from sending each message to its answer, if `limit` is given."""
+        """Seconds from sending each message to its answer; empty without a `limit`."""
         self._keeps_times = limit is not None
         self._has_stopped = False
         self.busy = 0
-        """How many were refused with SERVER_BUSY."""
+        """How many messages were refused with SERVER_BUSY."""
         loop.add(self._socket, self._read)
 
     @property
@@ -205,7 +216,7 @@ class Sender:
         return not self._unanswered and not self._left
 
     def send(self, count: int) -> None:
-        """Send the next messages, in one write."""
+        """Send the next `count` messages in one write."""
         count = min(count, self._left)
         if not count:
             return
@@ -220,14 +231,14 @@ class Sender:
         self._socket.sendall(b"".join(frames))
 
     def stop(self) -> None:
-        """Send no more."""
+        """Stop sending."""
         self._left = 0
         self._has_stopped = True
 
     def _read(self) -> None:
         data = receive(self._socket)
         count = len(data) // HEADER.size
-        if data != self._success * count or self._decoder.has_part:
+        if data != self._success * count or self._decoder.has_incomplete_frame:
             self._read_slowly(data)
             return
         for _ in range(count):
@@ -250,25 +261,27 @@ class Sender:
                 self.busy += 1
                 if not self._has_stopped:
                     self._left += 1
-                    self._loop.later(lambda: self.send(1))
+                    self._loop.call_later(lambda: self.send(1))
             else:
                 raise RuntimeError(f"refused: {frame}")
 
 
 class Receiver:
-    """Reads a channel, checks each message, acknowledges, and notes how late each was."""
+    """Reads the messages of a channel: checks, acknowledges and times each of them."""
 
-    def __init__(self, loop: Loop, opening: Opening, inbox: Inbox, since: float | None = None) -> None:
-        self._socket = opening.socket
-        self._inbox = inbox
-        self._notice = encode(Sign.NOTICE, inbox.channel.type)[:5]
+    def __init__(
+        self, loop: EventLoop, connection: Connection, checker: DeliveryChecker, since: float | None = None
+    ) -> None:
+        self._socket = connection.socket
+        self._inbox = checker
+        self._notice = encode(Sign.NOTICE, checker.channel.type)[:5]
         self._rest = b""
         self._since = since
         self.delays: list[float] = []
-        """Seconds from sending each message (or from a moment `since`) to its arrival."""
+        """Seconds from sending each message (or from the time `since`) to its arrival."""
         loop.add(self._socket, self._read)
-        if opening.rest:
-            self._take(opening.rest)
+        if connection.rest:
+            self._take(connection.rest)
 
     def _read(self) -> None:
         self._take(receive(self._socket))
@@ -277,8 +290,8 @@ class Receiver:
         if self._rest:
             data = self._rest + data
         now = time.monotonic()
-        inbox, delays, times = self._inbox, self.delays, self._inbox.channel.times
-        before = inbox.received
+        checker, delays, times = self._inbox, self.delays, self._inbox.channel.times
+        before = checker.received
         position, end = 0, len(data)
         while end - position >= 9:
             body = position + 9
@@ -286,16 +299,16 @@ class Receiver:
             if stop > end:
                 break
             if data.startswith(self._notice, position):
-                number = inbox.take(data[body:stop])
+                number = checker.check(data[body:stop])
                 if number is not None:
                     delays.append(now - (self._since or times[number]))
             position = stop
         self._rest = data[position:]
-        if inbox.received != before:
+        if checker.received != before:
             self._socket.sendall(b'\xab\xcd\x01\x24\x00%b{"id":%b}' % (
-                (len(inbox.last_id) + 7).to_bytes(4), inbox.last_id))  # fmt: skip
+                (len(checker.last_id) + 7).to_bytes(4), checker.last_id))  # fmt: skip
 
 
-def token_of(opening: Opening) -> int:
-    """The token that a login was answered with."""
-    return int(json.loads(opening.answer.body)["token"])
+def token_of(connection: Connection) -> int:
+    """Return the token in the answer to a login."""
+    return int(json.loads(connection.answer.body)["token"])

@@ -1,4 +1,7 @@
-"""Is this version faster than another one? Both run in turns, so that whatever else the machine does strikes both."""
+"""Compare the speed of two versions.
+
+They run in turns, so that other load on the machine hits both.
+"""
 
 import contextlib
 import dataclasses
@@ -8,9 +11,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.runs import Bench, Result
+from bench.runs import Result, Runner
 from bench.scenarios import Scenario
-from bench.table import NOTHING, markdown, numbers
+from bench.table import NO_VALUE, markdown, numbers
 from faults.process import ROOT
 
 COLUMNS = ("a second", "p50 ms", "p99 ms", "CPU µs each", "database µs each", "MiB")
@@ -18,14 +21,14 @@ HEAD = ("scenario", "database", "a second, here", "there", *(f"{column}: ratio" 
 
 
 class NoRevision(Exception):
-    """There is nothing to compare with; the sentence says why."""
+    """The revision to compare with is not available; the sentence says why."""
 
 
 @contextlib.contextmanager
 def checkout(revision: str) -> Iterator[Path]:
-    """A revision of this project in a temporary directory. Raises NoRevision."""
+    """Check a revision of this project out into a temporary directory. Raises NoRevision."""
     if _git("rev-parse", "--git-dir").returncode:
-        raise NoRevision("--compare needs a git checkout of this project, and this is none.")
+        raise NoRevision("This is not a git checkout: --compare needs one to get the other revision.")
     with tempfile.TemporaryDirectory(prefix="jelly-compare-") as directory:
         path = Path(directory) / "other"
         added = _git("worktree", "add", "--detach", str(path), revision)
@@ -42,10 +45,13 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def compare(
-    bench: Bench, root: Path, scenarios: Sequence[Scenario], databases: Sequence[str], rounds: int
+    runner: Runner, root: Path, scenarios: Sequence[Scenario], databases: Sequence[str], rounds: int
 ) -> tuple[str, list[Result]]:
-    """Run everything so many times with the server here and the one in `root`; a table of ratios, and all results."""
-    other = dataclasses.replace(bench, root=root)
+    """Run all scenarios `rounds` times with this server and with the one in `root`.
+
+    Return a table of ratios, and all results.
+    """
+    other = dataclasses.replace(runner, root=root)
     rows: list[tuple[str, ...]] = []
     everything: list[Result] = []
     for scenario in scenarios:
@@ -53,7 +59,7 @@ def compare(
             here: list[Result] = []
             there: list[Result] = []
             for number in range(rounds):
-                turns = [(bench, here), (other, there)]
+                turns = [(runner, here), (other, there)]
                 for version, results in turns if number % 2 == 0 else turns[::-1]:
                     results.append(version.run(scenario, database))
             rows += _rows(here, there)
@@ -66,15 +72,15 @@ def _rows(here: Sequence[Result], there: Sequence[Result]) -> Iterator[tuple[str
     failed = [result for result in (*here, *there) if result.problems or result.not_run]
     if failed:
         why = f"FAILED: {failed[0].problems}" if failed[0].problems else f"not run: {failed[0].not_run}"
-        yield scenario, database, *[NOTHING] * (len(HEAD) - 3), why
+        yield scenario, database, *[NO_VALUE] * (len(HEAD) - 3), why
         return
-    for place, figure in enumerate(here[0].figures):
+    for place, measurement in enumerate(here[0].measurements):
         ours, theirs = _medians(here, place), _medians(there, place)
-        ratios = (f"{ours[column] / theirs[column]:.2f}" if theirs[column] else NOTHING for column in COLUMNS)
-        yield figure.name, database, f"{ours['a second']:,.0f}", f"{theirs['a second']:,.0f}", *ratios
+        ratios = (f"{ours[column] / theirs[column]:.2f}" if theirs[column] else NO_VALUE for column in COLUMNS)
+        yield measurement.name, database, f"{ours['a second']:,.0f}", f"{theirs['a second']:,.0f}", *ratios
 
 
 def _medians(results: Sequence[Result], place: int) -> dict[str, float]:
-    """Each number of a figure: the median of all rounds."""
-    rounds = [numbers(result.figures[place]) for result in results]
+    """Return the median of each number over all rounds."""
+    rounds = [numbers(result.measurements[place]) for result in results]
     return {column: statistics.median(each[column] for each in rounds) for column in COLUMNS}

@@ -1,6 +1,6 @@
-"""The process that loads a server: `python -m bench.generator JOB`. JOB is JSON (see `Job`), and so is what it prints.
+"""The load generator: `python -m bench.generator JOB`. JOB (see `Job`) and the output are JSON.
 
-It is a process of its own so that it does not share an interpreter with whatever starts the server and prints tables.
+It is a separate process, so that it has an interpreter of its own.
 """
 
 import gc
@@ -10,40 +10,44 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bench.clients import Loop
+from bench.clients import EventLoop
 from bench.meter import Meter
-from bench.scenarios import Field, NotRun, parse, raise_file_limit
+from bench.scenarios import Context, NotRun, parse, raise_file_limit
 from bench.soak import soak
 from bench.verify import summary
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to do to which server: a scenario's name, or `soak` with a number of operations."""
+    """What to do: the name of a scenario, or `soak` with a number of operations."""
 
     scenario: str
     port: int
     server: int
-    """Its process id."""
+    """The process id of the server."""
     database: int | None
-    """That of its database's, if there is one."""
+    """The process id of the database server, if there is one."""
     seconds: float
     by_thread: bool = False
     operations: int = 0
 
 
 def run(job: Job) -> Iterator[dict[str, Any]]:
-    """Do it; what came out, piece by piece, and in the end `problems` (empty: none)."""
+    """Run a job.
+
+    Yield its results one by one, and at the end `problems` (empty if there are none).
+    """
     problems: list[str] = []
-    field = Field(Loop(), job.port, Meter(job.server, job.database, job.by_thread), job.seconds, problems)
+    context = Context(EventLoop(), job.port, Meter(job.server, job.database, job.by_thread), job.seconds, problems)
     try:
         if job.scenario == "soak":
             yield from (
-                {"operations": done, "memory": memory} for done, memory in soak(field.port, field.meter, job.operations)
+                {"operations": done, "memory": memory}
+                for done, memory in soak(context.port, context.meter, job.operations)
             )
         else:
-            for figure in parse(job.scenario).run(field):
-                yield figure.to_json()
+            for measurement in parse(job.scenario).run(context):
+                yield measurement.to_json()
         yield {"problems": summary(problems)}
     except NotRun as reason:
         yield {"not_run": str(reason)}
@@ -51,14 +55,14 @@ def run(job: Job) -> Iterator[dict[str, Any]]:
         problems.append(f"failed: {type(error).__name__}: {error}")
         yield {"problems": summary(problems)}
     finally:
-        field.close()
+        context.close()
 
 
 def main() -> None:
     job = Job(**json.loads(sys.argv[1]))
     raise_file_limit()
     if job.scenario != "soak":
-        gc.disable()  # a pause here would be a delay there
+        gc.disable()  # a pause of the generator would count as latency of the server
     for piece in run(job):
         print(json.dumps(piece), flush=True)
 

@@ -1,4 +1,4 @@
-"""What a process has cost, read from /proc: CPU, memory, context switches."""
+"""Measure what a process uses, from /proc: CPU time, memory, context switches."""
 
 import operator
 import os
@@ -12,7 +12,10 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass
 class Thread:
-    """What a thread has used: CPU seconds; the same in ticks of 10 ms, by user and system; context switches."""
+    """The usage of a thread:
+
+    CPU seconds, user and system time (in ticks of 10 ms), context switches.
+    """
 
     cpu: float
     user: float
@@ -29,7 +32,7 @@ class Thread:
 
 @dataclass
 class Usage:
-    """What was used between two moments: seconds of the clock and of CPUs; at the second one, bytes."""
+    """The usage between two points in time: seconds, CPU seconds, and final memory in bytes."""
 
     seconds: float
     generator: float
@@ -38,25 +41,25 @@ class Usage:
     database: float
     memory: int
     threads: dict[int, Thread] = field(default_factory=dict)
-    """Of those that were there at both moments."""
+    """The threads that existed at both points in time."""
 
 
 class Meter:
-    """Looks at a server, at a process of its database's (if there is one), and at the process that it runs in."""
+    """Measures a server, its database process (if there is one), and the current process."""
 
     def __init__(self, server: int, database: int | None = None, by_thread: bool = False) -> None:
         self._server = server
         self._database = database
         self._by_thread = by_thread
-        self._before = self._look()
+        self._before = self._sample()
 
-    def begin(self) -> None:
-        """Count from now on."""
-        self._before = self._look()
+    def start(self) -> None:
+        """Start to measure."""
+        self._before = self._sample()
 
-    def end(self) -> Usage:
-        """What was used since `begin`."""
-        now, before = self._look(), self._before
+    def stop(self) -> Usage:
+        """Return the usage since `start`."""
+        now, before = self._sample(), self._before
         shared = {number: thread - before.threads[number] for number, thread in now.threads.items()
                   if number in before.threads}  # fmt: skip
         return Usage(
@@ -65,10 +68,10 @@ class Meter:
         )  # fmt: skip
 
     def memory(self) -> int:
-        """Bytes of the server's memory that are in use: its resident set."""
+        """Return the resident memory of the server, in bytes."""
         return memory(self._server)
 
-    def _look(self) -> Usage:
+    def _sample(self) -> Usage:
         user, system = _cpu(Path(f"/proc/{self._server}/stat"))
         database = sum(_cpu(Path(f"/proc/{self._database}/stat"))) if self._database else 0.0
         threads = _threads(self._server) if self._by_thread else {}
@@ -76,12 +79,12 @@ class Meter:
 
 
 def memory(pid: int) -> int:
-    """Bytes of memory that a process has in use."""
+    """Return the resident memory of a process, in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
 
 
 def _cpu(stat: Path) -> tuple[float, float]:
-    """Seconds of user and of system time, of a process (with all threads that it ever had) or of a thread."""
+    """Return the user and system time of a thread or a process (with ended threads), in seconds."""
     values = stat.read_text().rpartition(")")[2].split()
     return int(values[11]) / TICKS, int(values[12]) / TICKS
 
@@ -92,8 +95,8 @@ def _threads(pid: int) -> dict[int, Thread]:
         try:
             lines = (task / "status").read_text().splitlines()
             switches = [int(line.partition(":")[2]) for line in lines if "ctxt_switches" in line]
-            cpu = int((task / "schedstat").read_text().split()[0]) / 1e9  # not in ticks: a reader may need less
+            cpu = int((task / "schedstat").read_text().split()[0]) / 1e9  # finer than ticks: some threads use less
             found[int(task.name)] = Thread(cpu, *_cpu(task / "stat"), *switches)
-        except (FileNotFoundError, ProcessLookupError):  # it has just ended
+        except (FileNotFoundError, ProcessLookupError):  # the thread has just ended
             continue
     return found

@@ -1,46 +1,50 @@
-"""Where the time goes: what each kind of thread costs the server for a message, and how often they take turns."""
+"""Where the time goes: the CPU time and context switches of each kind of thread, per message."""
 
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from bench import named
+from bench import thread_names
 from bench.meter import Thread
-from bench.runs import Bench, figure_of
-from bench.scenarios import Figure, Scenario
-from bench.table import NOTHING
+from bench.runs import Runner, measurement_of
+from bench.scenarios import Measurement, Scenario
+from bench.table import NO_VALUE
 
 WIDTH = 40
-"""Characters of the longest bar."""
+"""How many characters the longest bar has."""
 BAR = "█"
 
 
-def profile(bench: Bench, scenario: Scenario, database: str) -> str:
-    """Run a scenario on a server that names its threads; a picture in text for each figure. Raises RuntimeError."""
+def profile(runner: Runner, scenario: Scenario, database: str) -> str:
+    """Run a scenario on a server that names its threads; return a text chart for each figure.
+
+    Raises RuntimeError.
+    """
     with tempfile.TemporaryDirectory(prefix="jelly-profile-") as directory:
         path = Path(directory) / "threads"
-        with bench.serve(
-            database, *scenario.server_arguments, launch=("-m", "bench.named"), **{named.FILE: str(path)}
+        with runner.serve(
+            database, *scenario.server_arguments, launch=("-m", "bench.thread_names"), **{thread_names.FILE: str(path)}
         ) as server:
-            pieces = list(bench.generate(server, database, scenario=scenario.name, by_thread=True))
+            pieces = list(runner.generate(server, database, scenario=scenario.name, by_thread=True))
             names = {int(number): name for number, name in json.loads(path.read_text()).items()}
     for piece in pieces:
         if wrong := piece.get("problems") or piece.get("not_run"):
             raise RuntimeError(f"{scenario.name} on {database}: {wrong}")
-    return "\n\n".join(picture(figure_of(piece), database, names) for piece in pieces if "name" in piece)
+    return "\n\n".join(chart(measurement_of(piece), database, names) for piece in pieces if "name" in piece)
 
 
-def picture(figure: Figure, database: str, names: Mapping[int, str]) -> str:
-    """Bars for what each kind of thread costs a message, the dearest first."""
-    usage = figure.usage
+def chart(measurement: Measurement, database: str, names: Mapping[int, str]) -> str:
+    """Return a bar chart: the cost of each kind of thread per message, most expensive first."""
+    usage = measurement.usage
     assert usage is not None
     roles = sum_by_role(usage.threads, names)
     cpu = usage.user + usage.system
-    count, most = max(figure.count, 1), max(thread.cpu for thread in roles.values())
+    count, most = max(measurement.count, 1), max(thread.cpu for thread in roles.values())
     lines = [
-        f"{figure.name}, {database}: {figure.count / usage.seconds:,.0f} a second, {cpu / count * 1e6:.1f} µs of CPU "
-        f"each, {usage.system / max(cpu, 1e-9):.0%} of it in the kernel; {cpu / usage.seconds:.0%} of a core",
+        f"{measurement.name}, {database}: {measurement.count / usage.seconds:,.0f} a second, "
+        f"{cpu / count * 1e6:.1f} µs of CPU each, "
+        f"{usage.system / max(cpu, 1e-9):.0%} of it in the kernel; {cpu / usage.seconds:.0%} of a core",
         f"{'thread':10} {'µs each':>8} {'in kernel':>10} {'waits each':>11} {'forced each':>12}",
     ]
     for role, thread in sorted(roles.items(), key=lambda item: -item[1].cpu):
@@ -53,13 +57,13 @@ def picture(figure: Figure, database: str, names: Mapping[int, str]) -> str:
 
 
 def _in_kernel(thread: Thread) -> str:
-    """The part of its time that was system time; ticks do not tell that of threads that each ran for a few only."""
+    """Return the share of system time. Ticks are too coarse for threads that ran only briefly."""
     ticks = thread.user + thread.system
-    return f"{thread.system / ticks:.0%}" if ticks > thread.cpu / 2 and ticks > 0 else NOTHING
+    return f"{thread.system / ticks:.0%}" if ticks > thread.cpu / 2 and ticks > 0 else NO_VALUE
 
 
 def sum_by_role(threads: Mapping[int, Thread], names: Mapping[int, str]) -> dict[str, Thread]:
-    """The threads' costs, those of one kind together: `jelly-worker_2` is a worker."""
+    """Add up the costs of all threads of a kind: `jelly-worker_2` is a worker."""
     roles: dict[str, Thread] = {}
     for number, thread in threads.items():
         role = role_of(names.get(number, "(not named)"))
@@ -68,14 +72,14 @@ def sum_by_role(threads: Mapping[int, Thread], names: Mapping[int, str]) -> dict
 
 
 def role_of(name: str) -> str:
-    """What a thread of this name is for."""
+    """Return the kind of a thread from its name."""
     if not name.startswith("jelly-"):
         return "others"
     return name.removeprefix("jelly-").partition("_")[0].split("-")[0]
 
 
-def pictures(bench: Bench, scenarios: list[Scenario], databases: list[str]) -> Iterator[str]:
-    """One for each scenario on each database. Raises RuntimeError."""
+def charts(runner: Runner, scenarios: list[Scenario], databases: list[str]) -> Iterator[str]:
+    """Yield a chart for each scenario on each database. Raises RuntimeError."""
     for scenario in scenarios:
         for database in databases:
-            yield profile(bench, scenario, database)
+            yield profile(runner, scenario, database)

@@ -1,4 +1,4 @@
-"""Starting what a scenario needs, a server on an empty database and a generator, and fetching what came out."""
+"""Run scenarios: start a server on an empty database and a generator, and collect the results."""
 
 import contextlib
 import importlib.util
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.meter import Thread, Usage
-from bench.scenarios import Figure, Scenario
+from bench.scenarios import Measurement, Scenario
 from faults.mariadb import MariaDBMissing, PrivateMariaDB
 from faults.process import ROOT, Server
 
@@ -21,18 +21,18 @@ DATABASES = ("sqlite", "mariadb", "memory")
 
 @dataclass
 class Result:
-    """What came of a scenario on a database: figures, or why there are none, and what was wrong."""
+    """The result of a scenario on a database: figures, or why it did not run, and problems."""
 
     scenario: str
     database: str
-    figures: list[Figure] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
     not_run: str = ""
     problems: str = ""
 
 
 @dataclass
-class Bench:
-    """Where scenarios run. `root`: the checkout whose server it is."""
+class Runner:
+    """Runs scenarios. `root`: the checkout of the server."""
 
     mariadb: PrivateMariaDB | None
     no_mariadb: str
@@ -41,7 +41,7 @@ class Bench:
     root: Path = ROOT
 
     def run(self, scenario: Scenario, database: str) -> Result:
-        """Run a scenario on a server of its own."""
+        """Run a scenario on a new server."""
         result = Result(scenario.name, database)
         if database == "mariadb" and self.mariadb is None:
             result.not_run = self.no_mariadb
@@ -57,13 +57,13 @@ class Bench:
         return result
 
     def serve(self, database: str, *arguments: str, launch: Sequence[str] = (), **environment: str) -> Server:
-        """A server on an empty database. `launch`: what to start instead of jelly.py."""
+        """Start a server on an empty database. `launch`: what to start instead of jelly.py."""
         launch = launch or (str(self.root / "jelly.py"),)
         environment["TMPDIR"] = str(self.directory)  # a server that is killed cannot remove its files
         return Server(self._url(database), *arguments, cwd=self.root, launch=launch, **environment)  # type: ignore[arg-type]
 
     def generate(self, server: Server, database: str, **job: Any) -> Iterator[dict[str, Any]]:
-        """Start a generator; what it prints, piece by piece. Raises RuntimeError if it ends as it should not."""
+        """Start a generator and yield its results. Raises RuntimeError if it fails."""
         pid = self.mariadb.pid if self.mariadb is not None and database == "mariadb" else None
         whole = {"port": server.port, "server": server.process.pid, "database": pid, "seconds": self.seconds, **job}
         command = [sys.executable, "-m", "bench.generator", json.dumps(whole)]
@@ -80,7 +80,7 @@ class Bench:
     def _take(self, result: Result, pieces: Iterator[dict[str, Any]]) -> None:
         for piece in pieces:
             if "name" in piece:
-                result.figures.append(figure_of(piece))
+                result.measurements.append(measurement_of(piece))
             else:
                 result.not_run = piece.get("not_run", "")
                 result.problems = piece.get("problems", "")
@@ -94,16 +94,16 @@ class Bench:
         return f"sqlite:///{tempfile.mkdtemp(dir=self.directory)}/jelly.db"
 
 
-def figure_of(piece: dict[str, Any]) -> Figure:
-    """A figure that a generator printed."""
+def measurement_of(piece: dict[str, Any]) -> Measurement:
+    """Return a figure from the JSON of a generator."""
     usage = Usage(**piece.pop("usage"))
     usage.threads = {int(number): Thread(**thread) for number, thread in usage.threads.items()}  # type: ignore[arg-type]
-    return Figure(**piece, usage=usage)
+    return Measurement(**piece, usage=usage)
 
 
 @contextlib.contextmanager
-def opened(databases: Sequence[str], seconds: float) -> Iterator[Bench]:
-    """A bench; with a MariaDB server of its own if that is among the databases and can be had."""
+def open_runner(databases: Sequence[str], seconds: float) -> Iterator[Runner]:
+    """Yield a Runner, with a private MariaDB server if it is wanted and installed."""
     with contextlib.ExitStack() as stack:
         mariadb, missing = None, ""
         if "mariadb" in databases:
@@ -114,4 +114,4 @@ def opened(databases: Sequence[str], seconds: float) -> Iterator[Bench]:
             except MariaDBMissing as error:
                 missing = f"MariaDB is left out: {error}"
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="jelly-bench-"))
-        yield Bench(mariadb, missing, Path(directory), seconds)
+        yield Runner(mariadb, missing, Path(directory), seconds)

@@ -1,4 +1,7 @@
-"""What is done to the server. Each scenario is a function that runs in the generator's process, on a `Field`."""
+"""The scenarios: what is done to the server.
+
+Each is a function that runs in the generator process.
+"""
 
 import contextlib
 import itertools
@@ -9,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from bench.clients import (
-    Loop,
-    Opening,
+    Connection,
+    EventLoop,
     Receiver,
     Sender,
     call,
@@ -22,34 +25,34 @@ from bench.clients import (
     token_of,
 )
 from bench.meter import Meter, Usage
-from bench.verify import Channel, Inbox
+from bench.verify import Channel, DeliveryChecker
 from jelly.codec import Type
 
 DRAIN = 30.0
-"""Seconds in which everything under way must arrive once no more is sent."""
+"""At most this many seconds until all messages have arrived after the last one is sent."""
 WARM_UP = 0.2
-"""Of the time that is measured: so long a scenario runs before."""
+"""The fraction of the measured time for which a scenario runs before the measurement."""
 GROUP = "team"
-AT_ONCE = 16
-"""Logins under way at a time."""
+CONCURRENT_LOGINS = 16
+"""How many logins run at the same time."""
 SPARE_FILES = 100
 
 
 @dataclass
-class Figure:
-    """What came out of a scenario: how many of what, how late, at what cost."""
+class Measurement:
+    """A measurement: the number of operations, their latency and their cost."""
 
     name: str
     count: int = 0
     delays: list[float] = field(default_factory=list)
-    """Seconds; the two below are drawn from it."""
+    """Latencies in seconds, from which the percentiles below are computed."""
     p50: float = 0.0
     p99: float = 0.0
     usage: Usage | None = None
     note: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, but of the delays only the percentiles."""
+        """Return all fields; of the latencies only the percentiles."""
         delays = sorted(self.delays)
         self.p50, self.p99 = (_percentile(delays, part) for part in (0.5, 0.99))
         return {**asdict(self), "delays": []}
@@ -60,197 +63,203 @@ def _percentile(ordered: Sequence[float], part: float) -> float:
 
 
 class NotRun(Exception):
-    """A scenario cannot run here; the sentence says why."""
+    """A scenario cannot run on this machine; the sentence says why."""
 
 
 @dataclass
-class Field:
-    """Where a scenario runs: a server, and a loop with clients."""
+class Context:
+    """The context in which a scenario runs: a server, and an event loop with clients."""
 
-    loop: Loop
+    loop: EventLoop
     port: int
     meter: Meter
     seconds: float
     problems: list[str]
-    _sockets: list[Opening] = field(default_factory=list)
+    _sockets: list[Connection] = field(default_factory=list)
 
     def users(self, prefix: str, count: int) -> list[str]:
-        """Make accounts; their names."""
+        """Register accounts and return their names."""
         names = [f"{prefix}{number}" for number in range(count)]
         register_all(self.loop, self.port, names)
         return names
 
-    def log_in(self, names: Sequence[str]) -> list[Opening]:
-        """Log in as each; the connections stay open until the end."""
+    def log_in(self, names: Sequence[str]) -> list[Connection]:
+        """Log in as each user. The connections stay open until the end of the scenario."""
         opened = log_in_all(self.loop, self.port, names)
         self._sockets += opened
         return opened
 
-    def keep(self, opened: Sequence[Opening]) -> None:
-        """Close these, too, at the end."""
+    def keep(self, opened: Sequence[Connection]) -> None:
+        """Close these connections at the end of the scenario."""
         self._sockets += opened
 
     def close(self) -> None:
-        for opening in self._sockets:
-            opening.socket.close()
+        for connection in self._sockets:
+            connection.socket.close()
         self.loop.close()
 
-    def measure(self, name: str, senders: Sequence[Sender], receivers: Sequence[Receiver], under_way: int) -> Figure:
-        """Have senders write for some time, and count what arrives at the receivers meanwhile."""
+    def measure(
+        self, name: str, senders: Sequence[Sender], receivers: Sequence[Receiver], under_way: int
+    ) -> Measurement:
+        """Let senders send for some time, and count what arrives at the receivers meanwhile."""
         for sender in senders:
             sender.send(under_way)
         self.loop.run_for(self.seconds * WARM_UP)
         for receiver in receivers:
             receiver.delays.clear()
-        self.meter.begin()
+        self.meter.start()
         self.loop.run_for(self.seconds)
-        usage = self.meter.end()
+        usage = self.meter.stop()
         delays = [delay for receiver in receivers for delay in receiver.delays]
         for sender in senders:
             sender.stop()
         busy = sum(sender.busy for sender in senders)
-        return Figure(name, len(delays), delays, usage=usage, note=f"{busy} times SERVER_BUSY" if busy else "")
+        return Measurement(name, len(delays), delays, usage=usage, note=f"{busy} times SERVER_BUSY" if busy else "")
 
-    def drain(self, senders: Sequence[Sender], inboxes: Sequence[Inbox]) -> None:
-        """Wait until all is answered and has arrived, and check that it did."""
+    def drain(self, senders: Sequence[Sender], checkers: Sequence[DeliveryChecker]) -> None:
+        """Wait until all messages are answered and have arrived, and check that none is missing."""
         if not self.loop.run(lambda: all(s.is_idle for s in senders), DRAIN):
             self.problems.append("unanswered: requests got no answer")
-        self.loop.run(lambda: all(inbox.is_complete for inbox in inboxes), DRAIN)
-        self.loop.run_for(0)  # what came twice might come last
-        for inbox in inboxes:
-            inbox.finish()
+        self.loop.run(lambda: all(checker.is_complete for checker in checkers), DRAIN)
+        self.loop.run_for(0)  # a duplicate may arrive last
+        for checker in checkers:
+            checker.finish()
 
 
-def pairs(at: Field, count: int, under_way: int) -> Iterator[Figure]:
-    """`count` users write to one other each, with so many messages under way."""
-    names, partners = at.users("from", count), at.users("to", count)
+def pairs(context: Context, count: int, under_way: int) -> Iterator[Measurement]:
+    """`count` users each send to one other user, with `under_way` unanswered messages."""
+    names, partners = context.users("from", count), context.users("to", count)
     channels = [Channel(*pair) for pair in zip(names, partners, strict=True)]
-    inboxes = [Inbox(channel, at.problems) for channel in channels]
-    receivers = [Receiver(at.loop, o, inbox) for o, inbox in zip(at.log_in(partners), inboxes, strict=True)]
-    senders = [Sender(at.loop, o, [channel]) for o, channel in zip(at.log_in(names), channels, strict=True)]
+    checkers = [DeliveryChecker(channel, context.problems) for channel in channels]
+    receivers = [
+        Receiver(context.loop, o, checker) for o, checker in zip(context.log_in(partners), checkers, strict=True)
+    ]
+    senders = [Sender(context.loop, o, [channel]) for o, channel in zip(context.log_in(names), channels, strict=True)]
     title = f"{count} pair{'s' if count > 1 else ''}, {under_way} under way"
-    yield at.measure(title, senders, receivers, under_way)
-    at.drain(senders, inboxes)
+    yield context.measure(title, senders, receivers, under_way)
+    context.drain(senders, checkers)
 
 
-def group(at: Field, size: int, under_way: int) -> Iterator[Figure]:
-    """One of a group writes to it, and all others are online."""
-    creator, *members = at.users("member", size)
-    [opening] = at.log_in([creator])
-    call(opening.socket, request(Type.CREATE_GROUP, username=creator, groupName=GROUP))
+def group(context: Context, size: int, under_way: int) -> Iterator[Measurement]:
+    """One member sends to a group in which all members are online."""
+    creator, *members = context.users("member", size)
+    [connection] = context.log_in([creator])
+    call(connection.socket, request(Type.CREATE_GROUP, username=creator, groupName=GROUP))
     for member in members:
-        call(opening.socket, request(Type.ADD_MEMBER, username=creator, groupName=GROUP, member=member))
+        call(connection.socket, request(Type.ADD_MEMBER, username=creator, groupName=GROUP, member=member))
     channel = Channel(creator, GROUP, Type.GROUP_MESSAGE)
-    inboxes = [Inbox(channel, at.problems) for _ in members]
-    receivers = [Receiver(at.loop, o, inbox) for o, inbox in zip(at.log_in(members), inboxes, strict=True)]
-    sender = Sender(at.loop, opening, [channel])
-    yield at.measure(f"group of {size}, {under_way} under way", [sender], receivers, under_way)
-    at.drain([sender], inboxes)
+    checkers = [DeliveryChecker(channel, context.problems) for _ in members]
+    receivers = [
+        Receiver(context.loop, o, checker) for o, checker in zip(context.log_in(members), checkers, strict=True)
+    ]
+    sender = Sender(context.loop, connection, [channel])
+    yield context.measure(f"group of {size}, {under_way} under way", [sender], receivers, under_way)
+    context.drain([sender], checkers)
 
 
-def offline(at: Field, users: int, messages: int) -> Iterator[Figure]:
-    """Ten write to users who are away, `messages` to each; then these log in."""
-    receivers = at.users("away", users)
-    names = at.users("from", min(10, users))
+def offline(context: Context, users: int, messages: int) -> Iterator[Measurement]:
+    """Ten users send `messages` messages to each offline user; then those log in."""
+    receivers = context.users("away", users)
+    names = context.users("from", min(10, users))
     channels = [Channel(names[number % len(names)], receiver) for number, receiver in enumerate(receivers)]
     senders = []
-    for number, opening in enumerate(at.log_in(names)):
+    for number, connection in enumerate(context.log_in(names)):
         own = channels[number :: len(names)]
-        senders.append(Sender(at.loop, opening, own, limit=len(own) * messages))
-    at.meter.begin()
+        senders.append(Sender(context.loop, connection, own, limit=len(own) * messages))
+    context.meter.start()
     for sender in senders:
         sender.send(16)
-    if not at.loop.run(lambda: all(sender.is_idle for sender in senders), DRAIN + users * messages / 500):
-        at.problems.append("unanswered: requests got no answer")
-    usage = at.meter.end()
+    if not context.loop.run(lambda: all(sender.is_idle for sender in senders), DRAIN + users * messages / 500):
+        context.problems.append("unanswered: requests got no answer")
+    usage = context.meter.stop()
     total = users * messages
     answers = [delay for sender in senders for delay in sender.answer_times]
     title = f"{total:,} messages for {users} user{'s' if users > 1 else ''} away"
-    yield Figure(f"{title}: stored", total, answers, usage=usage, note="latency: until SUCCESS")
-    inboxes = [Inbox(channel, at.problems) for channel in channels]
-    at.meter.begin()
+    yield Measurement(f"{title}: stored", total, answers, usage=usage, note="latency: until SUCCESS")
+    checkers = [DeliveryChecker(channel, context.problems) for channel in channels]
+    context.meter.start()
     started = time.monotonic()
-    logged_in = at.log_in(receivers)
-    readers = [Receiver(at.loop, o, i, since=started) for o, i in zip(logged_in, inboxes, strict=True)]
-    at.loop.run(lambda: all(inbox.is_complete for inbox in inboxes), DRAIN + total / 500)
-    usage = at.meter.end()
+    logged_in = context.log_in(receivers)
+    readers = [Receiver(context.loop, o, i, since=started) for o, i in zip(logged_in, checkers, strict=True)]
+    context.loop.run(lambda: all(checker.is_complete for checker in checkers), DRAIN + total / 500)
+    usage = context.meter.stop()
     delays = [delay for reader in readers for delay in reader.delays]
-    yield Figure(f"{title}: delivered", len(delays), delays, usage=usage, note="latency: from the first login")
-    at.drain(senders, inboxes)
+    yield Measurement(f"{title}: delivered", len(delays), delays, usage=usage, note="latency: from the first login")
+    context.drain(senders, checkers)
 
 
-def logins(at: Field, cost: int, users: int) -> Iterator[Figure]:
-    """Users log in with their passwords, 16 at a time, and leave."""
-    names = at.users("user", users)
-    at.meter.begin()
-    end = time.monotonic() + at.seconds
+def logins(context: Context, cost: int, users: int) -> Iterator[Measurement]:
+    """Users log in with their passwords, 16 at a time."""
+    names = context.users("user", users)
+    context.meter.start()
+    end = time.monotonic() + context.seconds
     frames = itertools.takewhile(lambda _: time.monotonic() < end, map(login, itertools.cycle(names)))
-    opened = open_all(at.loop, at.port, frames, min(AT_ONCE, users))
-    usage = at.meter.end()
-    at.keep(opened)
+    opened = open_all(context.loop, context.port, frames, min(CONCURRENT_LOGINS, users))
+    usage = context.meter.stop()
+    context.keep(opened)
     note = f"scrypt at cost {cost}; latency: until the answer"
-    yield Figure(
+    yield Measurement(
         f"logins with password (cost {cost})", len(opened), [o.seconds for o in opened], usage=usage, note=note
     )
 
 
-def reconnects(at: Field, count: int) -> Iterator[Figure]:
-    """All are cut at once, and come back with their tokens, all at once."""
+def reconnects(context: Context, count: int) -> Iterator[Measurement]:
+    """All connections are cut at once, and all users reconnect with their tokens at once."""
     need_files(count)
-    names = at.users("user", count)
-    logged_in = log_in_all(at.loop, at.port, names)
+    names = context.users("user", count)
+    logged_in = log_in_all(context.loop, context.port, names)
     frames = [
-        request(Type.RECONNECT, username=name, token=token_of(opening), features=["ack"])
-        for name, opening in zip(names, logged_in, strict=True)
+        request(Type.RECONNECT, username=name, token=token_of(connection), features=["ack"])
+        for name, connection in zip(names, logged_in, strict=True)
     ]
-    at.meter.begin()
-    for opening in logged_in:
-        opening.socket.close()
-    opened = open_all(at.loop, at.port, frames, count)
-    usage = at.meter.end()
-    at.keep(opened)
+    context.meter.start()
+    for connection in logged_in:
+        connection.socket.close()
+    opened = open_all(context.loop, context.port, frames, count)
+    usage = context.meter.stop()
+    context.keep(opened)
     note = f"all back after {usage.seconds:.2f} s; latency: until the answer"
-    yield Figure(f"{count} reconnects at once", count, [o.seconds for o in opened], usage=usage, note=note)
+    yield Measurement(f"{count} reconnects at once", count, [o.seconds for o in opened], usage=usage, note=note)
 
 
-def idle(at: Field, count: int) -> Iterator[Figure]:
-    """Connections on which nothing happens but a heartbeat every five seconds."""
+def idle(context: Context, count: int) -> Iterator[Measurement]:
+    """Connections that only send a heartbeat every five seconds."""
     need_files(count)
-    before = at.meter.memory()
-    opened = at.log_in(at.users("user", count))
+    before = context.meter.memory()
+    opened = context.log_in(context.users("user", count))
     heartbeat = request(Type.HEARTBEAT)
-    at.meter.begin()
+    context.meter.start()
     sent = 0
     started = time.monotonic()
-    while (passed := time.monotonic() - started) < at.seconds:
+    while (passed := time.monotonic() - started) < context.seconds:
         while sent < passed * count / 5:
             opened[sent % count].socket.sendall(heartbeat)
             sent += 1
-        at.loop.run_for(0.001)
-    usage = at.meter.end()
-    at.log_in(["user0"])  # it still serves
+        context.loop.run_for(0.001)
+    usage = context.meter.stop()
+    context.log_in(["user0"])  # check that the server still works
     each = (usage.memory - before) / count / 1024
     busy = (usage.user + usage.system) / usage.seconds
-    yield Figure(
+    yield Measurement(
         f"{count} idle connections", sent, usage=usage, note=f"heartbeats; {each:.0f} KiB each, {busy:.1%} of a core"
     )
 
 
 def need_files(count: int) -> None:
-    """Raise NotRun if this process may not have so many connections open."""
+    """Raise NotRun if this process may not open `count` connections."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count + SPARE_FILES:
         raise NotRun(f"only {soft:,} open files are allowed here")
 
 
 def raise_file_limit() -> None:
-    """Allow this process, and those that it starts, as many open files as the system lets it."""
+    """Raise the limit of open files of this process and its children to the allowed maximum."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-KINDS: dict[str, Callable[..., Iterator[Figure]]] = {
+KINDS: dict[str, Callable[..., Iterator[Measurement]]] = {
     function.__name__: function for function in (pairs, group, offline, logins, reconnects, idle)
 }
 PARAMETERS = {
@@ -260,7 +269,7 @@ PARAMETERS = {
 
 
 class Scenario(NamedTuple):
-    """A kind of scenario with its numbers, named as `pairs-50-16`."""
+    """A kind of scenario with its numbers. Its name is like `pairs-50-16`."""
 
     kind: str
     numbers: tuple[int, ...]
@@ -271,16 +280,16 @@ class Scenario(NamedTuple):
 
     @property
     def server_arguments(self) -> list[str]:
-        """What the server is told besides."""
+        """Additional arguments of the server."""
         return [f"--password-cost={self.numbers[0]}"] if self.kind == "logins" else []
 
-    def run(self, at: Field) -> Iterator[Figure]:
-        """Run it, in the generator."""
-        return KINDS[self.kind](at, *self.numbers)
+    def run(self, context: Context) -> Iterator[Measurement]:
+        """Run the scenario in the generator process."""
+        return KINDS[self.kind](context, *self.numbers)
 
 
 def parse(name: str) -> Scenario:
-    """The scenario of a name. Raises ValueError with a sentence."""
+    """Return the scenario with this name. Raises ValueError."""
     kind, *texts = name.split("-")
     if kind not in KINDS:
         raise ValueError(f"there is no scenario {kind!r}, only {', '.join(KINDS)}")
@@ -311,7 +320,7 @@ GROWTH = tuple(
         ],
     )
 )
-"""How the cost of a message grows with the number of connections, the size of a group, and what waits."""
+"""Shows how the cost of a message grows with connections, group members and waiting messages."""
 PROFILED = (parse("pairs-50-16"),)
 QUICK = tuple(
     map(

@@ -1,4 +1,4 @@
-"""Does memory grow? Operations of every kind for a long time, on one server, with its memory read at every tenth."""
+"""The soak test: run operations of every kind on one server for a long time; watch its memory."""
 
 import itertools
 import json
@@ -7,161 +7,175 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from bench.clients import PASSWORD, Loop, Opening, call, frames_of, login, open_all, request, token_of
+from bench.clients import PASSWORD, Connection, EventLoop, call, frames_of, login, open_all, request, token_of
 from bench.meter import Meter
 from jelly.codec import Sign, Status, Type
 
 STEPS = 10
-CREWS, CREW = 4, 5
-"""Crews, each in a thread, and users in each; now and then one makes room for a new one, with a new name."""
-WARM = 2
-"""From this tenth on memory is to stay where it is."""
+THREADS, USERS_PER_THREAD = 4, 5
+"""How many threads there are, and how many users each has. New users replace some over time."""
+WARM_UP_STEPS = 2
+"""The memory must not grow after this tenth of the operations."""
 GROWTH, SLACK = 1.05, 4 << 20
-"""So much more it may be in the end: a factor, and bytes."""
+"""At most this much may the memory grow: a factor, plus bytes."""
 
 
 def is_flat(memory: list[int]) -> bool:
-    """Whether the memory at the end of each tenth stays the same once the server is warm."""
-    return memory[-1] <= memory[min(WARM, len(memory) - 1)] * GROWTH + SLACK
+    """Return whether the memory, measured after each tenth, stays the same after the warm-up."""
+    return memory[-1] <= memory[min(WARM_UP_STEPS, len(memory) - 1)] * GROWTH + SLACK
 
 
-class Crew:
-    """Users who do one thing after the other, drawn from the crew's number. One thread at a time uses it."""
+class VirtualUsers:
+    """Users who run random operations, one after the other.
+
+    The number is the seed. Not thread-safe.
+    """
 
     def __init__(self, number: int, port: int) -> None:
-        self._loop = Loop()
+        self._loop = EventLoop()
         self._port = port
         self._number = number
         self._random = random.Random(number)
         self._numbers = itertools.count()
-        self._users: list[tuple[str, Opening]] = []
-        self._kinds = (
-            [self.write] * 10
-            + [self.look] * 4
-            + [self.change_profile, self.befriend, self.gather, self.come_back, self.log_in_again, self.replace]
+        self._users: list[tuple[str, Connection]] = []
+        self._choices = (
+            [self.send_message] * 10
+            + [self.query] * 4
+            + [
+                self.change_profile,
+                self.add_and_remove_friend,
+                self.use_group,
+                self.reconnect,
+                self.log_out_and_in,
+                self.replace_user,
+            ]
         )
-        self.operations = 0
+        self.operation_count = 0
 
     def start(self) -> None:
-        """Let the first users come."""
-        self._users = [self._new_user() for _ in range(CREW)]
+        """Register and log in the first users."""
+        self._users = [self._new_user() for _ in range(USERS_PER_THREAD)]
 
     def work(self, operations: float) -> None:
-        """Do one thing after the other until so many operations were done in all."""
-        while self.operations < operations:
-            self._random.choice(self._kinds)()
+        """Run operations until their total number reaches `operations`."""
+        while self.operation_count < operations:
+            self._random.choice(self._choices)()
 
     def close(self) -> None:
-        for _, opening in self._users:
-            opening.socket.close()
+        for _, connection in self._users:
+            connection.socket.close()
         self._loop.close()
 
-    def write(self) -> None:
-        """A message to somebody, who acknowledges it."""
-        (sender, mine), (receiver, theirs) = self._two()
-        text = f"{self.operations} " + "x" * self._random.randrange(200)
-        self._call(mine, Type.PERSON_MESSAGE, sender=sender, receiver=receiver, content=text, time=1,
-                   requestId=f"{self.operations}")  # fmt: skip
-        self._acknowledge(theirs, text)
+    def send_message(self) -> None:
+        """Send a message to another user, who acknowledges it."""
+        (sender, own_connection), (receiver, other_connection) = self._choose_two()
+        text = f"{self.operation_count} " + "x" * self._random.randrange(200)
+        self._call(own_connection, Type.PERSON_MESSAGE, sender=sender, receiver=receiver, content=text, time=1,
+                   requestId=f"{self.operation_count}")  # fmt: skip
+        self._acknowledge(other_connection, text)
 
-    def look(self) -> None:
-        """One of the lists, a profile, or what was said."""
-        (name, mine), (other, _) = self._two()
+    def query(self) -> None:
+        """Request a list, a profile or the history."""
+        (name, own_connection), (other, _) = self._choose_two()
         type, more = self._random.choice(
             [(Type.ALL_FRIENDS, {}), (Type.OWN_GROUPS, {}), (Type.OWN_PROFILE, {}), (Type.HISTORY, {"person": other})]
         )
-        self._call(mine, type, username=name, **more)
+        self._call(own_connection, type, username=name, **more)
 
     def change_profile(self) -> None:
-        (name, mine), _ = self._two()
-        self._call(mine, Type.UPDATE_PROFILE, username=name, name=f"{name} {self.operations}", age="30")
+        (name, own_connection), _ = self._choose_two()
+        self._call(own_connection, Type.UPDATE_PROFILE, username=name, name=f"{name} {self.operation_count}", age="30")
 
-    def befriend(self) -> None:
-        """Become a friend, and no more."""
-        (name, mine), (friend, _) = self._two()
+    def add_and_remove_friend(self) -> None:
+        """Add a friend, and remove the friend again."""
+        (name, own_connection), (friend, _) = self._choose_two()
         for type in (Type.ADD_FRIEND, Type.REMOVE_FRIEND):
-            self._call(mine, type, username=name, friend=friend)
+            self._call(own_connection, type, username=name, friend=friend)
 
-    def gather(self) -> None:
-        """A group from beginning to end, with a message in it."""
-        (name, mine), (member, theirs) = self._two()
+    def use_group(self) -> None:
+        """Create a group, send a message to it, and disband it."""
+        (name, own_connection), (member, other_connection) = self._choose_two()
         group = f"group{self._number}-{next(self._numbers)}"
-        text = f"{self.operations} to all"
-        self._call(mine, Type.CREATE_GROUP, username=name, groupName=group)
-        self._call(mine, Type.ADD_MEMBER, username=name, groupName=group, member=member)
-        self._call(mine, Type.GROUP_MESSAGE, sender=name, receiver=group, content=text, time=1)
-        self._acknowledge(theirs, text)
-        self._call(mine, Type.REMOVE_MEMBER, username=name, groupName=group, member=member)
-        self._call(mine, Type.DISBAND_GROUP, username=name, groupName=group)
+        text = f"{self.operation_count} to all"
+        self._call(own_connection, Type.CREATE_GROUP, username=name, groupName=group)
+        self._call(own_connection, Type.ADD_MEMBER, username=name, groupName=group, member=member)
+        self._call(own_connection, Type.GROUP_MESSAGE, sender=name, receiver=group, content=text, time=1)
+        self._acknowledge(other_connection, text)
+        self._call(own_connection, Type.REMOVE_MEMBER, username=name, groupName=group, member=member)
+        self._call(own_connection, Type.DISBAND_GROUP, username=name, groupName=group)
 
-    def come_back(self) -> None:
-        """A login, a cut, and a reconnect with that login's token."""
-        place, name = self._leave()
+    def reconnect(self) -> None:
+        """Log in, lose the connection, and reconnect with the token."""
+        place, name = self._disconnect()
         again = self._open(login(name))
         back = self._open(request(Type.RECONNECT, username=name, token=token_of(again), features=["ack"]))
         again.socket.close()
         self._users[place] = name, back
 
-    def log_in_again(self) -> None:
-        """A login, and a logout that ends in good order; then the next login."""
-        place, name = self._leave()
-        opening = self._open(login(name))
-        opening.socket.sendall(request(Type.LOGOUT, username=name, token=token_of(opening)))
-        while opening.socket.recv(1 << 16):
+    def log_out_and_in(self) -> None:
+        """Log in, log out, and log in again."""
+        place, name = self._disconnect()
+        connection = self._open(login(name))
+        connection.socket.sendall(request(Type.LOGOUT, username=name, token=token_of(connection)))
+        while connection.socket.recv(1 << 16):
             pass
-        opening.socket.close()
-        self.operations += 1
+        connection.socket.close()
+        self.operation_count += 1
         self._users[place] = name, self._open(login(name))
 
-    def replace(self) -> None:
-        """Somebody leaves for good, and a new user comes."""
-        place, _ = self._leave()
+    def replace_user(self) -> None:
+        """Replace a user by a new one."""
+        place, _ = self._disconnect()
         self._users[place] = self._new_user()
 
-    def _leave(self) -> tuple[int, str]:
-        """Cut somebody's connection; the place, and the name."""
-        place = self._random.randrange(CREW)
-        name, opening = self._users[place]
-        opening.socket.close()
+    def _disconnect(self) -> tuple[int, str]:
+        """Cut the connection of a random user; return the user's index and name."""
+        place = self._random.randrange(USERS_PER_THREAD)
+        name, connection = self._users[place]
+        connection.socket.close()
         return place, name
 
-    def _new_user(self) -> tuple[str, Opening]:
+    def _new_user(self) -> tuple[str, Connection]:
         name = f"user{self._number}-{next(self._numbers)}"
         self._open(request(Type.REGISTER, username=name, password=PASSWORD)).socket.close()
         return name, self._open(login(name))
 
-    def _open(self, frame: bytes) -> Opening:
-        self.operations += 1
-        [opening] = open_all(self._loop, self._port, [frame])
-        return opening
+    def _open(self, frame: bytes) -> Connection:
+        self.operation_count += 1
+        [connection] = open_all(self._loop, self._port, [frame])
+        return connection
 
-    def _two(self) -> tuple[tuple[str, Opening], tuple[str, Opening]]:
+    def _choose_two(self) -> tuple[tuple[str, Connection], tuple[str, Connection]]:
         first, second = self._random.sample(self._users, 2)
         return first, second
 
-    def _call(self, opening: Opening, type: int, **values: Any) -> None:
-        call(opening.socket, request(type, **values))
-        self.operations += 1
+    def _call(self, connection: Connection, type: int, **values: Any) -> None:
+        call(connection.socket, request(type, **values))
+        self.operation_count += 1
 
-    def _acknowledge(self, opening: Opening, text: str) -> None:
+    def _acknowledge(self, connection: Connection, text: str) -> None:
         """Wait for the notice of a message, and acknowledge it."""
-        for frame in frames_of(opening.socket):
+        for frame in frames_of(connection.socket):
             if frame.sign == Sign.NOTICE and frame.type in (Type.PERSON_MESSAGE, Type.GROUP_MESSAGE):
                 notice = json.loads(frame.body)
                 if notice["content"] != text:
                     raise RuntimeError(f"{text!r} was sent, {notice['content']!r} arrived")
-                opening.socket.sendall(request(Type.ACK, id=notice["id"]))
+                connection.socket.sendall(request(Type.ACK, id=notice["id"]))
                 return
             assert frame.status in (Status.NONE, Status.SUCCESS)
 
 
 def soak(port: int, meter: Meter, operations: int) -> Iterator[tuple[int, int]]:
-    """Do so many operations; after each tenth, how many were done, and the server's memory in bytes."""
-    crews = [Crew(number, port) for number in range(CREWS)]
-    with ThreadPoolExecutor(CREWS) as pool:
-        list(pool.map(Crew.start, crews))
+    """Run `operations` operations. After each tenth, yield their number and the memory in bytes."""
+    user_groups = [VirtualUsers(number, port) for number in range(THREADS)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(VirtualUsers.start, user_groups))
         for step in range(1, STEPS + 1):
-            list(pool.map(lambda crew, share: crew.work(share), crews, [operations * step / STEPS / CREWS] * CREWS))
-            yield sum(crew.operations for crew in crews), meter.memory()
-    for crew in crews:
-        crew.close()
+            list(
+                pool.map(
+                    lambda users, share: users.work(share), user_groups, [operations * step / STEPS / THREADS] * THREADS
+                )
+            )
+            yield sum(users.operation_count for users in user_groups), meter.memory()
+    for users in user_groups:
+        users.close()

@@ -1,4 +1,4 @@
-"""Sends each line of its input to somebody. python -m examples.bulk_sender NAME PASSWORD TO [jelly://host:port]"""
+"""Sends each input line to TO. python -m examples.bulk_sender NAME PASSWORD TO [URL]"""
 
 import sys
 from concurrent.futures import Future

@@ -1,4 +1,4 @@
-"""A bot that sends everything back. python -m examples.echo_bot NAME PASSWORD [jelly://host:port]"""
+"""A bot that sends messages back. python -m examples.echo_bot NAME PASSWORD [jelly://host:port]"""
 
 import contextlib
 import sys
@@ -22,4 +22,4 @@ with JellyClient.from_url(url, receiver=Echo()) as bot:
         print(error)
     bot.login(name, password).result()
     with contextlib.suppress(KeyboardInterrupt):
-        bot.wait()  # until somebody else takes over, or Ctrl-C
+        bot.wait()  # until another login takes over, or Ctrl-C

@@ -1,4 +1,4 @@
-"""Write to it to join its group; `!dice` in the group throws. python -m examples.group_bot NAME PASSWORD GROUP [URL]"""
+"""Adds users to a group, throws dice. python -m examples.group_bot NAME PASSWORD GROUP [URL]"""
 
 import contextlib
 import random
@@ -9,7 +9,7 @@ from client_api import GroupMessageEvent, JellyClient, MessageEvent, Receiver
 
 class Dice(Receiver):
     def on_message(self, event: MessageEvent) -> None:
-        refused = event.client.add_member(group, event.sender).exception()  # waits for the answer
+        refused = event.client.add_member(group, event.sender).exception()  # waits for the response
         event.reply(str(refused or f"Welcome to {group}!"))
 
     def on_group_message(self, event: GroupMessageEvent) -> None:

@@ -1,4 +1,4 @@
-"""Says who of one's friends comes and goes. python -m examples.presence_watcher NAME PASSWORD [jelly://host:port]"""
+"""Prints which friends come and go. python -m examples.presence_watcher NAME PASSWORD [URL]"""
 
 import contextlib
 import sys
@@ -8,7 +8,7 @@ from client_api import ConnectionEvent, JellyClient, Receiver, State, SystemEven
 
 class Watcher(Receiver):
     def on_connection(self, event: ConnectionEvent) -> None:
-        if event.state is State.ONLINE:  # also after each cut: who came and went meanwhile was not told
+        if event.state is State.ONLINE:  # also after reconnecting: changes meanwhile were not reported
             for friend, online in event.client.list_friends().result().items():
                 print(friend, "is here" if online else "is away", flush=True)
 

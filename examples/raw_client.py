@@ -1,7 +1,8 @@
-"""The whole of a chat client, in nothing but sockets: python examples/raw_client.py ME PASSWORD FRIEND [PORT]
+"""A chat client in nothing but sockets: python examples/raw_client.py ME PASSWORD FRIEND [PORT]
 
-Registers ME if there is no such user yet, logs in, prints what arrives, and sends each line typed to FRIEND.
-It shows the protocol and nothing else: no reconnect, and the password on the command line is for trying out.
+It registers ME if there is no such user yet, logs in, prints what arrives, and sends each line that
+you type to FRIEND. It shows the protocol and nothing else: it does not reconnect. The password is on
+the command line because this is for trying out.
 """
 
 import contextlib
@@ -18,15 +19,18 @@ LOGIN, REGISTER, PERSON_MESSAGE, HEARTBEAT = 0x11, 0x12, 0x15, 0x23
 SUCCESS = 0x31
 
 
-def send(line: socket.socket, type: int, **values: object) -> None:
-    """Send one request: nine bytes of header, then the body."""
+def send(sock: socket.socket, type: int, **values: object) -> None:
+    """Send one request: a header of nine bytes, then the body."""
     body = json.dumps(values).encode() if values else b""
-    line.sendall(HEADER.pack(0xABCD, REQUEST, type, 0, len(body)) + body)
+    sock.sendall(HEADER.pack(0xABCD, REQUEST, type, 0, len(body)) + body)
 
 
-def receive(line: socket.socket) -> tuple[int, int, int, dict[str, object]]:
-    """Receive one frame: sign, type, status and body. Raises EOFError when the server has closed."""
-    with line.makefile("rb", buffering=0) as stream:
+def receive(sock: socket.socket) -> tuple[int, int, int, dict[str, object]]:
+    """Receive one frame: sign, type, status and body.
+
+    Raises EOFError when the server has closed the connection.
+    """
+    with sock.makefile("rb", buffering=0) as stream:
 
         def read(count: int) -> bytes:
             data = b""
@@ -43,16 +47,16 @@ def receive(line: socket.socket) -> tuple[int, int, int, dict[str, object]]:
 
 def connect(port: int, type: int, me: str, password: str) -> tuple[socket.socket, int, dict[str, object]]:
     """Open a connection and register or log in on it."""
-    line = socket.create_connection(("127.0.0.1", port))
-    send(line, type, username=me, password=password)
-    _, _, status, values = receive(line)
-    return line, status, values
+    sock = socket.create_connection(("127.0.0.1", port))
+    send(sock, type, username=me, password=password)
+    _, _, status, values = receive(sock)
+    return sock, status, values
 
 
-def print_what_arrives(line: socket.socket) -> None:
+def print_what_arrives(sock: socket.socket) -> None:
     try:
         while True:
-            sign, _, status, values = receive(line)
+            sign, _, status, values = receive(sock)
             if sign == NOTICE:
                 print(f"{values['sender']}: {values['content']}", flush=True)
             elif status != SUCCESS:
@@ -61,28 +65,28 @@ def print_what_arrives(line: socket.socket) -> None:
         print("! the server has closed the connection", flush=True)
 
 
-def send_heartbeats(line: socket.socket) -> None:
+def send_heartbeats(sock: socket.socket) -> None:
     try:
         while True:
             time.sleep(5)
-            send(line, HEARTBEAT)
+            send(sock, HEARTBEAT)
     except OSError:
-        pass  # closed: the other thread says so
+        pass  # closed: the other thread prints that
 
 
 def main(me: str, password: str, friend: str, port: str = "20000") -> None:
-    line, _, _ = connect(int(port), REGISTER, me, password)
-    line.close()  # after an answer to REGISTER the server closes, whether the name was taken or not
-    line, status, values = connect(int(port), LOGIN, me, password)
+    sock, _, _ = connect(int(port), REGISTER, me, password)
+    sock.close()  # the server closes the connection after every response to REGISTER
+    sock, status, values = connect(int(port), LOGIN, me, password)
     if status != SUCCESS:
         sys.exit(f"! {values['message']}")
     print(f"logged in as {me}; every line goes to {friend}", flush=True)
     for job in (print_what_arrives, send_heartbeats):
-        threading.Thread(target=job, args=(line,), daemon=True).start()
+        threading.Thread(target=job, args=(sock,), daemon=True).start()
     for text in sys.stdin:
-        send(line, PERSON_MESSAGE, sender=me, receiver=friend, content=text.rstrip("\n"), time=int(time.time() * 1000))
-    time.sleep(0.2)  # for the last answers
-    line.close()
+        send(sock, PERSON_MESSAGE, sender=me, receiver=friend, content=text.rstrip("\n"), time=int(time.time() * 1000))
+    time.sleep(0.2)  # for the last responses
+    sock.close()
 
 
 if __name__ == "__main__":

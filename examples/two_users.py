@@ -1,4 +1,4 @@
-"""Two users in one process: one asks, the other answers. python -m examples.two_users [jelly://host:port]"""
+"""Two users in one process ask and answer. python -m examples.two_users [jelly://host:port]"""
 
 import sys
 import threading
@@ -19,7 +19,7 @@ with JellyClient.from_url(url, receiver=Polite()) as ann, JellyClient.from_url(u
         try:
             client.register(name, "a-secret").result()
         except RequestRejected as error:
-            print(error)  # they have been here before
+            print(error)  # this example has run before
         client.login(name, "a-secret").result()
     ann.send_message("ben", "How are you?").result()
     answered.wait(timeout=10)

@@ -1,8 +1,12 @@
-"""The fault harness: it breaks the server, its database, its disk, its line and its clock, and counts what comes out.
+"""The fault harness: breaks the server, its database, disk, network and clock; counts the damage.
 
     python -m faults --help
 
-`checker.py` compares what was sent with what arrived; `load.py` has the users who write to each other; `server.py`
-starts the server with a defect, for the controls; `rows/` holds the faults; `__main__.py` prints the table.
-docs/guarantees.md says how it works and what it found.
+checker.py   compares the messages that were sent with those that arrived
+load.py      the users who write to each other
+server.py    starts the server with a defect, for the controls
+rows/        the faults
+__main__.py  runs the faults and prints the table
+
+docs/guarantees.md says how it works and what it has found.
 """

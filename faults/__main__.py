@@ -13,18 +13,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from faults import machine
-from faults.bench import Bench, Control, Finding, Row, Run
+from faults.context import Control, Finding, Row, Run, RunContext
 from faults.mariadb import MariaDBMissing, PrivateMariaDB
-from faults.report import Line, table
+from faults.report import RowResult, table
 from faults.rows import ROWS
 
-DESCRIPTION = """Bring about faults under load, on SQLite and on a private MariaDB server; check that nothing that was
-acknowledged is lost, repeated or reordered; and show for each fault that the check finds a server (or a client) in
-which the defect is real. Prints a table in Markdown. Exit code 1 if a row fails or a control is not caught."""
+DESCRIPTION = """Cause faults under load, on SQLite and on a private MariaDB server, and check that
+no acknowledged message is lost, repeated or reordered. For each fault, also run controls: a server
+(or a client) with a real defect, which the check must find. Print a table in Markdown. The exit
+code is 1 if a row fails or a control is not caught."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the command line asks for; return the exit code."""
+    """Run the faults that the command line asks for, and return the exit code."""
     options = _parse(arguments)
     if options.list:
         for row in ROWS:
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     wanted = [row for row in ROWS if options.rows is None or row.number in options.rows]
     databases = ["sqlite", "mariadb"] if options.database == "both" else [options.database]
-    lines = []
+    results = []
     with contextlib.ExitStack() as stack:
         mariadb, no_mariadb = None, ""
         if "mariadb" in databases and any("mariadb" in row.databases for row in wanted):
@@ -42,53 +43,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except MariaDBMissing as error:
                 no_mariadb = str(error)
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jelly-faults-")))
-        _say(f"seed {options.seed}")
+        _log(f"seed {options.seed}")
         for row in wanted:
             for database in databases:
                 if database not in row.databases:
                     continue
-                bench = Bench(database, directory, mariadb, random.Random(options.seed), options.kills, options.short)
+                context = RunContext(
+                    database, directory, mariadb, random.Random(options.seed), options.kills, options.short
+                )
                 missing = row.missing() or (no_mariadb if database == "mariadb" else "")
-                lines.append(Line(row, database, not_run=missing) if missing else run(row, bench))
-                _say(f"| {' | '.join(lines[-1].cells())} | {lines[-1].seconds:.1f} s")
+                results.append(RowResult(row, database, not_run=missing) if missing else run(row, context))
+                _log(f"| {' | '.join(results[-1].cells())} | {results[-1].seconds:.1f} s")
         about = machine.describe(mariadb)
     command = " ".join(sys.argv[1:] if arguments is None else arguments)
     print(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {about}; `python -m faults {command}` (seed {options.seed})\n")
-    print(table(lines))
-    not_run = sum(bool(line.not_run) for line in lines)
+    print(table(results))
+    not_run = sum(bool(result.not_run) for result in results)
     if not_run:
-        print(f"\n{not_run} of {len(lines)} did not run.")
-    return 0 if all(line.is_good for line in lines) else 1
+        print(f"\n{not_run} of {len(results)} did not run.")
+    return 0 if all(result.is_good for result in results) else 1
 
 
-def run(row: Row, bench: Bench) -> Line:
+def run(row: Row, context: RunContext) -> RowResult:
     """Run a row and its controls on one database."""
     started = time.monotonic()
-    line = Line(row, bench.database)
-    _attempt(row.run, bench, line.finding)
-    # A control has nothing to prove but that the defect is found, so it is always as short as can be.
-    short = dataclasses.replace(bench, is_short=True)
+    result = RowResult(row, context.database)
+    _attempt(row.run, context, result.finding)
+    # A control only has to find its defect, so it always runs in the short form.
+    short = dataclasses.replace(context, is_short=True)
     for control in row.controls:
-        line.caught[control.variant] = is_caught(row, control, short)
-    line.seconds = time.monotonic() - started
-    return line
+        result.caught[control.variant] = is_caught(row, control, short)
+    result.seconds = time.monotonic() - started
+    return result
 
 
-def is_caught(row: Row, control: Control, bench: Bench) -> bool:
-    """Whether the defect of a control shows, as the kind of problem that it has to be."""
+def is_caught(row: Row, control: Control, context: RunContext) -> bool:
+    """Return whether the run finds the defect of a control, as the expected kind of problem."""
     finding = Finding()
     if control.run is None:
-        bench = dataclasses.replace(bench, variants=[*bench.variants, control.variant])
-    _attempt(control.run or row.run, bench, finding)
-    _say(f"  control {control.variant}: {'; '.join(finding.problems.values()) or 'nothing found'}")
+        context = dataclasses.replace(context, variants=[*context.variants, control.variant])
+    _attempt(control.run or row.run, context, finding)
+    _log(f"  control {control.variant}: {'; '.join(finding.problems.values()) or 'nothing found'}")
     return control.kind in finding.problems
 
 
-def _attempt(run: Run, bench: Bench, finding: Finding) -> None:
-    """Run, and take whatever breaks for a problem: of a kind that no control asks for."""
+def _attempt(run: Run, context: RunContext, finding: Finding) -> None:
+    """Run a fault. An exception becomes a problem of a kind that no control expects."""
     try:
-        run(bench, finding)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other rows run
+        run(context, finding)
+    except Exception as error:  # noqa: BLE001 - the other rows run, whatever it is
         where = traceback.extract_tb(error.__traceback__)[-1]
         finding.problems["broken"] = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
 
@@ -96,11 +99,13 @@ def _attempt(run: Run, bench: Bench, finding: Finding) -> None:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m faults", description=DESCRIPTION)
     parser.add_argument("--database", choices=["sqlite", "mariadb", "both"], default="both")
-    parser.add_argument("--rows", type=_numbers, help="only these, such as 1,2,8")
-    parser.add_argument("--list", action="store_true", help="list the rows, and end")
-    parser.add_argument("--kills", type=int, default=200, help="of row 1, on each database (default: 200)")
-    parser.add_argument("--short", action="store_true", help="a few trials of each, as in the tests")
-    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="of all that is random")
+    parser.add_argument("--rows", type=_numbers, help="run only these rows, such as 1,2,8")
+    parser.add_argument("--list", action="store_true", help="list the rows and exit")
+    parser.add_argument(
+        "--kills", type=int, default=200, help="how often row 1 kills the server, on each database (default: 200)"
+    )
+    parser.add_argument("--short", action="store_true", help="only a few trials of each row, as in the tests")
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="seed of the random numbers")
     return parser.parse_args(arguments)
 
 
@@ -112,8 +117,8 @@ def _numbers(text: str) -> set[int]:
     return numbers
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Who sent what, what was answered, who was handed what: the checker behind every claim that nothing is lost.
+"""The checker: compares the messages that were sent with those that arrived.
 
-Senders note each message and its answer, receivers each message that their application was handed. `verdict` compares
-the two. A message is what an application sent once, however often its client had to repeat it on the line.
+Senders note each message and its answer. Receivers note each message that reached their
+application. `Ledger.verdict` compares the two. A message that a client repeats on the network
+counts once.
 """
 
 import enum
@@ -11,21 +12,21 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 
 Key = tuple[str, int]
-"""A message: its sender, and the sender's own number for it."""
+"""Identifies a message: its sender, and the sender's own number for it."""
 
 
 class Answer(enum.Enum):
-    """What the sender's application was told."""
+    """The answer that the sender's application got."""
 
     STORED = "SUCCESS"
-    REFUSED = "a definite no: refused, busy, or never sent"
-    FAILED = "SERVER_ERROR: it may be stored or not"
-    UNKNOWN = "nothing: it may be stored or not"
+    REFUSED = "certainly not stored: refused, busy, or never sent"
+    FAILED = "SERVER_ERROR: perhaps stored"
+    UNKNOWN = "no answer: perhaps stored"
 
 
 @dataclass(slots=True)
-class Sending:
-    """One message. Times are monotonic seconds, `answered_at` is infinite without an answer."""
+class SentMessage:
+    """A message that was sent. Times are monotonic seconds; `answered_at` is infinite at first."""
 
     conversation: str
     receivers: Collection[str]
@@ -36,9 +37,10 @@ class Sending:
 
 @dataclass
 class Verdict:
-    """What a comparison found.
+    """The result of a comparison: numbers of messages.
 
-    `lost` counts a message once for each receiver who is without it. Everything from `lost` on is to be 0.
+    `lost` counts a message once for each receiver who did not get it. All numbers from `lost` on
+    must be 0.
     """
 
     acknowledged: int = 0
@@ -52,7 +54,7 @@ class Verdict:
 
     @property
     def defects(self) -> dict[str, int]:
-        """What should not be, and how often it was."""
+        """The numbers that must be 0 and are not."""
         found = {each.name: getattr(self, each.name) for each in fields(self)[3:]}
         return {name: count for name, count in found.items() if count}
 
@@ -62,69 +64,72 @@ class Verdict:
 
 @dataclass
 class Ledger:
-    """The messages of all senders. Any thread may write."""
+    """The messages of all senders and receivers. Thread-safe."""
 
-    sendings: dict[Key, Sending] = field(default_factory=dict)
+    sent_messages: dict[Key, SentMessage] = field(default_factory=dict)
     deliveries: dict[str, list[Key]] = field(default_factory=dict)
-    """What each receiver's application was handed, in order."""
+    """The messages that each receiver's application got, in order."""
     counts: dict[Answer, int] = field(default_factory=lambda: dict.fromkeys(Answer, 0))
-    """How many messages have which answer until now."""
-    _changed: threading.Condition = field(default_factory=threading.Condition)  # guards all of the above
+    """How many messages have each answer so far."""
+    _changed: threading.Condition = field(default_factory=threading.Condition)  # guards all fields above
 
     def sent(self, key: Key, conversation: str, receivers: Collection[str]) -> None:
         """Note that a message is about to be sent."""
         with self._changed:
-            self.sendings[key] = Sending(conversation, receivers, time.monotonic())
+            self.sent_messages[key] = SentMessage(conversation, receivers, time.monotonic())
             self.counts[Answer.UNKNOWN] += 1
 
     def answered(self, key: Key, answer: Answer) -> None:
-        """Note a message's answer."""
+        """Note the answer to a message."""
         with self._changed:
-            sending = self.sendings[key]
-            sending.answer = answer
+            message = self.sent_messages[key]
+            message.answer = answer
             if answer is not Answer.UNKNOWN:
-                sending.answered_at = time.monotonic()
+                message.answered_at = time.monotonic()
             self.counts[Answer.UNKNOWN] -= 1
             self.counts[answer] += 1
             self._changed.notify_all()
 
     def delivered(self, receiver: str, key: Key) -> None:
-        """Note what a receiver's application was handed."""
+        """Note that a message reached the application of a receiver."""
         with self._changed:
             self.deliveries.setdefault(receiver, []).append(key)
 
     def wait_for_more(self, answer: Answer, more: int, seconds: float) -> bool:
-        """Wait until so many more messages have an answer, at most some seconds; return whether they have."""
+        """Wait at most `seconds` until `more` messages got this answer; return whether they did."""
         with self._changed:
             enough = self.counts[answer] + more
             return self._changed.wait_for(lambda: self.counts[answer] >= enough, seconds)
 
     def slowest_answer(self, since: float = float("-inf")) -> float:
-        """Seconds between a message that was sent after a monotonic time and its answer, at most."""
+        """Return the longest answer time, in seconds, of messages sent after a monotonic time."""
         with self._changed:
-            answered = [s for s in self.sendings.values() if s.sent_at >= since and s.answered_at < float("inf")]
-            return max((sending.answered_at - sending.sent_at for sending in answered), default=0.0)
+            answered = [s for s in self.sent_messages.values() if s.sent_at >= since and s.answered_at < float("inf")]
+            return max((message.answered_at - message.sent_at for message in answered), default=0.0)
 
     def latencies(self, sender: str, since: float) -> list[float]:
-        """Seconds until each of a sender's messages was answered (or until now), of those sent after some time."""
+        """Return the answer times of a sender's messages sent after a monotonic time, in seconds.
+
+        A message without an answer counts with the time until now.
+        """
         now = time.monotonic()
         with self._changed:
             return [
                 min(each.answered_at, now) - each.sent_at
-                for key, each in self.sendings.items()
+                for key, each in self.sent_messages.items()
                 if key[0] == sender and each.sent_at >= since
             ]
 
     def stored_between(self, start: float, end: float) -> int:
-        """How many messages were sent and acknowledged between two monotonic times."""
+        """Return how many messages were sent and acknowledged between two monotonic times."""
         with self._changed:
             return sum(
                 s.answer is Answer.STORED and s.sent_at >= start and s.answered_at <= end
-                for s in self.sendings.values()
+                for s in self.sent_messages.values()
             )
 
     def verdict(self) -> Verdict:
-        """Compare, once everything has arrived that is going to."""
+        """Compare. Call it when no more messages can arrive."""
         with self._changed:
             verdict = Verdict(
                 acknowledged=self.counts[Answer.STORED],
@@ -132,11 +137,11 @@ class Ledger:
                 refused=self.counts[Answer.REFUSED],
             )
             seen = {receiver: set(keys) for receiver, keys in self.deliveries.items()}
-            for key, sending in self.sendings.items():
-                arrived = sum(key in seen.get(receiver, ()) for receiver in sending.receivers)
-                if sending.answer is Answer.STORED:
-                    verdict.lost += len(sending.receivers) - arrived
-                elif sending.answer is Answer.REFUSED:
+            for key, message in self.sent_messages.items():
+                arrived = sum(key in seen.get(receiver, ()) for receiver in message.receivers)
+                if message.answer is Answer.STORED:
+                    verdict.lost += len(message.receivers) - arrived
+                elif message.answer is Answer.REFUSED:
                     verdict.refused_but_arrived += arrived
             for receiver, keys in self.deliveries.items():
                 verdict.twice += len(keys) - len(seen[receiver])
@@ -144,14 +149,14 @@ class Ledger:
             return verdict
 
     def _judge_order(self, receiver: str, keys: list[Key], verdict: Verdict) -> None:
-        """Within each conversation, a sender's messages come in the order in which they were sent."""
+        """Check that each sender's messages arrived in order within each conversation."""
         newest: dict[tuple[str, str], int] = {}
-        for key in dict.fromkeys(keys):  # what came twice is counted as that
+        for key in dict.fromkeys(keys):  # duplicates are counted already
             sender, number = key
-            sending = self.sendings.get(key)
-            if sending is None or receiver not in sending.receivers:
+            message = self.sent_messages.get(key)
+            if message is None or receiver not in message.receivers:
                 verdict.never_sent += 1
                 continue
-            conversation = sender, sending.conversation
+            conversation = sender, message.conversation
             verdict.out_of_order += number < newest.get(conversation, -1)
             newest[conversation] = max(number, newest.get(conversation, -1))

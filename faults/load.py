@@ -1,8 +1,8 @@
-"""Users who write to each other through the client library, as modern clients, while something breaks.
+"""The load: users who write to each other with the client library while something breaks.
 
-Four senders write to two receivers who are online, to one who is away until the end, and to a group. The library
-brings them back after a cut and drops what comes twice; what it hands to the application and what it answers goes into
-the ledger.
+Four senders write to two receivers who are online, to one who is offline until the end, and to a
+group. All are modern clients. The library reconnects them and drops duplicates. The ledger records
+what the library delivers to the application, and what it answers.
 """
 
 import threading
@@ -36,26 +36,27 @@ GROUP, MEMBERS = "team", (*SENDERS, "rob", AWAY)
 PASSWORD = "pw"
 QUICK = ReconnectPolicy(pause=0.02, factor=1.2, maximum=0.1)
 PATIENCE = 60.0
-"""Seconds until something that must come is a failure of the harness."""
+"""Seconds until a missing answer is an error of the harness."""
 AFTER_ERROR = 0.02
-MARK = "mark"
+"""Seconds that a sender waits after an error."""
+MARKER = "mark"
 
 
 class User(Receiver):
-    """One client, and what its application gets to see. `options` go to the client."""
+    """A user whose client records what arrives. `options` go to the client."""
 
     def __init__(self, name: str, ledger: Ledger, port: int, host: str = "127.0.0.1", **options: Any) -> None:
         self.name = name
-        self.cuts = 0
+        self.disconnects = 0
         self.presence: dict[str, bool] = {}
-        """What was said last about friends."""
+        """The latest presence of each friend."""
         self._ledger = ledger
-        self._has_mark = threading.Event()
+        self._marker_arrived = threading.Event()
         self.client = JellyClient(host, port, receiver=self, **{"reconnect": QUICK, **options})
 
     def on_message(self, event: MessageEvent) -> None:
-        if event.content == MARK:
-            self._has_mark.set()
+        if event.content == MARKER:
+            self._marker_arrived.set()
         else:
             self._ledger.delivered(self.name, _key(event.content))
 
@@ -67,23 +68,26 @@ class User(Receiver):
             self.presence[event.friend] = event.online
 
     def on_connection(self, event: ConnectionEvent) -> None:
-        self.cuts += event.reason is Reason.LINE_CUT
+        self.disconnects += event.reason is Reason.CONNECTION_LOST
 
     def log_in(self) -> None:
         self.client.login(self.name, PASSWORD).result(PATIENCE)
 
     def catch_up(self) -> None:
-        """Wait until everything has arrived that was stored for this user until now: a message to oneself is last."""
-        while not self._has_mark.is_set():
+        """Wait for all messages that are stored for this user.
+
+        Messages arrive in order, so a message of the user to themselves arrives last.
+        """
+        while not self._marker_arrived.is_set():
             if not self.client.wait_until_online(PATIENCE):
                 raise RuntimeError(f"{self.name} does not come back: {self.client.state}")
-            is_stored = self.client.send_message(self.name, MARK).exception(PATIENCE) is None
-            if is_stored and not self._has_mark.wait(PATIENCE):
+            is_stored = self.client.send_message(self.name, MARKER).exception(PATIENCE) is None
+            if is_stored and not self._marker_arrived.wait(PATIENCE):
                 raise RuntimeError(f"the mark never came to {self.name}")
 
 
 class Sender(User):
-    """Writes, with some messages under way at a time, from `start` to `stop`."""
+    """Sends messages from `start` to `stop`, with up to `under_way` of them unanswered."""
 
     def __init__(self, name: str, ledger: Ledger, port: int, padding: int, under_way: int, **options: Any) -> None:
         super().__init__(name, ledger, port, **options)
@@ -99,7 +103,7 @@ class Sender(User):
         self._thread.start()
 
     def stop(self) -> None:
-        """Send no more; wait for the answers to what was sent."""
+        """Stop sending, and wait for all answers."""
         self._stopping = True
         if self._thread.is_alive():
             self._thread.join()
@@ -108,7 +112,7 @@ class Sender(User):
                     raise RuntimeError(f"{self.name} is still without an answer")
 
     def write(self, receiver: str) -> "Future[Any]":
-        """Send one message, to a person or to the group, and note what becomes of it."""
+        """Send one message to a person or to the group, and record its answer."""
         key = self.name, self._number
         self._number += 1
         content = f"{key[0]} {key[1]} {self._padding}"
@@ -128,7 +132,7 @@ class Sender(User):
     def _run(self) -> None:
         targets = (*ONLINE, AWAY, GROUP)
         while not self._stopping:
-            if self._pauses:  # who gets an error does not ask again at once
+            if self._pauses:  # after an error, do not retry at once
                 self._pauses = False
                 time.sleep(AFTER_ERROR)
             if self.client.state is not State.ONLINE:
@@ -138,12 +142,15 @@ class Sender(User):
 
 
 class Load:
-    """The users of one server. As a context manager it closes the clients at the end, whatever happened."""
+    """The users of one server.
+
+    The context manager registers them, and closes the clients at the end.
+    """
 
     def __init__(
         self, port: int, *, host: str = "127.0.0.1", padding: int = 0, under_way: int = 16, **options: Any
     ) -> None:
-        """`padding`: characters in each message beside its number; `under_way`: messages without an answer, each."""
+        """`padding`: characters in each message after its number; `under_way`: per sender."""
         self.ledger = Ledger()
         self._port, self._host = port, host
         options["host"] = host
@@ -152,15 +159,15 @@ class Load:
         self.away = User(AWAY, self.ledger, port, **options)
 
     def __enter__(self) -> Self:
-        """Register all, log in those who are not away."""
+        """Register all users, log in those who are online, and create the group."""
         try:
             register(self._port, (*SENDERS, *ONLINE, AWAY), self._host)
             for user in self.present:
                 user.log_in()
-            founder = self.senders[0].client
-            founder.create_group(GROUP).result(PATIENCE)
+            creator = self.senders[0].client
+            creator.create_group(GROUP).result(PATIENCE)
             for member in MEMBERS[1:]:
-                founder.add_member(GROUP, member).result(PATIENCE)
+                creator.add_member(GROUP, member).result(PATIENCE)
         except BaseException:
             self.close()
             raise
@@ -173,16 +180,16 @@ class Load:
 
     @property
     def present(self) -> Sequence[User]:
-        """Who is online."""
+        """The users who are online."""
         return [*self.senders, *self.online]
 
     @property
-    def cuts(self) -> int:
-        """How often a line of theirs was cut."""
-        return sum(user.cuts for user in self.present)
+    def disconnects(self) -> int:
+        """How many connections were lost."""
+        return sum(user.disconnects for user in self.present)
 
     def wait_until_online(self) -> None:
-        """Wait until all are back."""
+        """Wait until all users are connected again."""
         for user in self.present:
             user.client.wait_until_online(PATIENCE)
 
@@ -191,14 +198,14 @@ class Load:
             sender.start()
 
     def stop(self) -> None:
-        """Send no more, and wait for what is under way."""
+        """Stop sending, and wait for all answers."""
         for sender in self.senders:
             sender._stopping = True
         for sender in self.senders:
             sender.stop()
 
     def finish(self) -> None:
-        """Stop; then everybody gets everything that is stored, also the one who was away."""
+        """Stop, log in the offline user, and wait until everybody has all stored messages."""
         self.stop()
         self.away.log_in()
         for user in (*self.present, self.away):

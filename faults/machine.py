@@ -1,4 +1,4 @@
-"""On what the numbers of a table were measured."""
+"""Describe the machine on which a table was measured."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ from faults.mariadb import PrivateMariaDB
 
 
 def describe(mariadb: PrivateMariaDB | None) -> str:
-    """CPU, cores, kernel and versions, in a line."""
+    """Return CPU, cores, kernel and versions as one line."""
     parts = [
         f"{_cpu()}, {os.cpu_count()} cores",
         f"{platform.system()} {platform.release()}",

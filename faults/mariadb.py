@@ -1,7 +1,7 @@
-"""A MariaDB server of our own: started in a temporary directory, killed and paused at will.
+"""A private MariaDB server in a temporary directory, which tests can kill and pause.
 
-Nothing of it touches a database that may run on the machine: it has its own data, socket and port, and reads
-none of the option files.
+It never touches another database on the machine: it has its own data, socket and port, and reads no
+option files.
 """
 
 import os
@@ -18,7 +18,7 @@ from faults.process import free_port
 
 USER, PASSWORD = "jelly", "password"
 PATIENCE = 30.0
-"""Seconds until a server that does not come up, or does not go down, is an error."""
+"""At most this many seconds for the server to start or to stop."""
 
 
 class MariaDBMissing(Exception):
@@ -26,10 +26,10 @@ class MariaDBMissing(Exception):
 
 
 class PrivateMariaDB:
-    """A MariaDB server on 127.0.0.1, and the user `jelly` who may do everything on it.
+    """A MariaDB server on 127.0.0.1, with a user `jelly` who has all privileges.
 
-    Port, password and data stay the same over `kill()` and `start()`, so that a URL stays good. Use it as a
-    context manager, or call `close()` at the end. One thread at a time may use it.
+    Port, password and data survive `kill()` and `start()`, so URLs stay valid. Use it as a context
+    manager, or call `close()` at the end. Not thread-safe.
     """
 
     def __init__(self) -> None:
@@ -57,13 +57,13 @@ class PrivateMariaDB:
 
     @property
     def pid(self) -> int:
-        """The process id of the server. Raises RuntimeError if it does not run."""
+        """The process id of the server. Raises RuntimeError if it is not running."""
         if self._process is None:
             raise RuntimeError("the database is not running: call start()")
         return self._process.pid
 
     def start(self) -> None:
-        """Have the server accept connections: install, start or resume it, whatever it needs."""
+        """Make the server accept connections: install, start or resume it as needed."""
         if self._process is not None and self._process.poll() is None:
             self.resume()
             return
@@ -71,7 +71,7 @@ class PrivateMariaDB:
         if not installed:
             self._run([self._install, *self._options(), "--auth-root-authentication-method=normal", "--skip-test-db"])
         with self._log.open("ab") as log:
-            # In a session of its own, so that Ctrl-C at the tests does not reach it before they are done with it.
+            # In a session of its own: Ctrl-C must not stop it before the tests are done with it.
             self._process = subprocess.Popen(
                 [self._server, *self._options(), *self._server_options()],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
@@ -85,7 +85,7 @@ class PrivateMariaDB:
             raise
 
     def stop(self) -> None:
-        """Shut the server down in good order. Does nothing if it does not run."""
+        """Shut the server down cleanly. Does nothing if it is not running."""
         if self._process is None:
             return
         self.resume()
@@ -94,7 +94,7 @@ class PrivateMariaDB:
         self._process = None
 
     def kill(self) -> None:
-        """End the server at once, as a crash would (SIGKILL). Does nothing if it does not run."""
+        """Kill the server (SIGKILL), as a crash would. Does nothing if it is not running."""
         if self._process is None:
             return
         self._process.kill()
@@ -102,29 +102,33 @@ class PrivateMariaDB:
         self._process = None
 
     def restart(self) -> None:
-        """Shut the server down in good order and start it again."""
+        """Shut the server down cleanly and start it again."""
         self.stop()
         self.start()
 
     def pause(self) -> None:
-        """Make the server hang (SIGSTOP): connections stay open, but nothing answers. See `resume()`."""
+        """Make the server hang (SIGSTOP): connections stay open, but nothing answers.
+
+        See `resume()`.
+        """
         os.kill(self.pid, signal.SIGSTOP)
         # The signal takes a moment to reach all threads; WNOWAIT leaves the rest to Popen.
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
-        """Let a paused server go on (SIGCONT)."""
+        """Resume a paused server (SIGCONT)."""
         os.kill(self.pid, signal.SIGCONT)
 
     def close(self) -> None:
-        """Kill the server and remove all that it has written."""
+        """Kill the server and delete its files."""
         self.kill()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def fresh_database(self, name: str, collation: str | None = None) -> str:
-        """Create a database anew, empty, and return its URL. The server is started if a test left it dead or paused.
+        """Create an empty database, or replace it by an empty one, and return its URL.
 
-        The collation is the database's default, which tables get that do not name one.
+        Start the server if a test has left it killed or paused. `collation` is the default for
+        tables.
         """
         self.start()
         default = f" COLLATE {collation}" if collation else ""
@@ -132,13 +136,16 @@ class PrivateMariaDB:
         return f"mysql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{name}"
 
     def sql(self, statements: str) -> list[list[str]]:
-        """Run statements as root, over the socket; return the rows of their results, all values as text."""
+        """Run statements as root, and return the rows of their results, all values as text."""
         command = [self._client, "--no-defaults", f"--socket={self._socket}", "--user=root", "--batch"]
         output = self._run([*command, "--skip-column-names", f"--execute={statements}"])
         return [line.split("\t") for line in output.splitlines()]
 
     def _options(self) -> list[str]:
-        """What the installer and the server must be told alike. (--no-defaults has to stand first.)"""
+        """Return the options of both the installer and the server.
+
+        (--no-defaults must come first.)
+        """
         options = ["--no-defaults", f"--datadir={self._directory / 'data'}", "--innodb-log-file-size=16M"]
         return [*options, "--user=root"] if os.geteuid() == 0 else options
 
@@ -151,28 +158,28 @@ class PrivateMariaDB:
             "--skip-name-resolve",
             "--character-set-server=utf8mb4",
             "--innodb-flush-log-at-trx-commit=1",
-            # Small, so that it starts fast.
+            # Small buffers start faster.
             "--innodb-buffer-pool-size=32M",
             "--aria-pagecache-buffer-size=8M",
             "--key-buffer-size=1M",
             "--performance-schema=OFF",
-            "--sync-frm=OFF",  # a table's definition, of which the tests make many; what is stored in it is synced,
+            "--sync-frm=OFF",  # does not sync table definitions (tests make many); data is still synced
         ]
 
     def _wait_until_ready(self) -> None:
-        """Connect until it works, the server ends, or patience does."""
+        """Try to connect until it works, the server ends, or the time is over."""
         assert self._process is not None
         deadline = time.monotonic() + PATIENCE
         while self._process.poll() is None and time.monotonic() < deadline:
             try:
-                self.sql("SELECT 1")  # it opens the socket and the port together, then answers at both
+                self.sql("SELECT 1")  # the socket and the port open at the same time
                 return
             except subprocess.CalledProcessError:
                 time.sleep(0.02)
         raise RuntimeError(f"mariadbd did not start:\n{self._log.read_text(errors='replace')[-3000:]}")
 
     def _run(self, command: list[str]) -> str:
-        """Run a program to its end and return what it printed; on failure raise, with what it complained about."""
+        """Run a program and return its output. Raises CalledProcessError with the error output."""
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         if done.returncode != 0:
             error = subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
@@ -182,7 +189,7 @@ class PrivateMariaDB:
 
 
 def _program(*names: str) -> str:
-    """The path of the first of these programs that is installed. Raises MariaDBMissing if none is."""
+    """Return the path of the first program that is installed. Raises MariaDBMissing if none is."""
     # Debian keeps the server in /usr/sbin, which is not on every user's path.
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
     for name in names:

@@ -1,4 +1,4 @@
-"""The real program, in a process of its own, for those who start, stop and kill it."""
+"""The real program in a process of its own, for tests that start, stop and kill it."""
 
 import os
 import random
@@ -16,6 +16,7 @@ from typing import Self
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 15.0
+"""Seconds until a process that does not react is an error."""
 
 
 def bare_python() -> list[str]:
@@ -24,7 +25,7 @@ def bare_python() -> list[str]:
 
 
 def run(*arguments: str, bare: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `python jelly.py` to its end; with `bare`, without any installed package."""
+    """Run `python jelly.py` until it ends. With `bare`: without any installed package."""
     command = [sys.executable, *(["-S"] if bare else []), str(ROOT / "jelly.py"), *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=PATIENCE, env={**clean_environment(), **environment}
@@ -46,10 +47,10 @@ def clean_environment() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, from below those that the system gives to outgoing connections.
+    """Return a free port below the range that the system uses for outgoing connections.
 
-    Otherwise, while a server is dead, a client that tries to reconnect could be given this very port for its
-    own end: it would connect to itself, and the server could not come back.
+    A port in that range could be given to a client that tries to reconnect while the server is
+    down. The client would connect to itself, and the server could not start again.
     """
     for _ in range(100):
         port = random.SystemRandom().randrange(15000, 30000)
@@ -63,16 +64,17 @@ def free_port() -> int:
 
 
 def memory(pid: int) -> float:
-    """Megabytes of memory that a process has in use (its resident set)."""
+    """Return the resident memory of a process, in megabytes."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 class Server:
-    """A running server, by default `python jelly.py`. The context manager kills it if nobody stopped it.
+    """A running server, by default `python jelly.py`. The context manager kills it.
 
-    `launch`: what to run instead (`-m faults.server ... --`, say); `within`: a command to run it in (`ip netns exec`).
-    Its log goes to a file, so that nothing waits for it to be read.
+    `launch`: what to run instead, such as `-m faults.server ... --`. `within`: a command that runs
+    the server, such as `ip netns exec`. The log goes to a file, so the server never blocks on a
+    full pipe.
     """
 
     def __init__(
@@ -111,11 +113,14 @@ class Server:
 
     @property
     def log(self) -> bytes:
-        """All that it has said."""
+        """The whole log so far."""
         return self._whole_log if self._log.closed else os.pread(self._log.fileno(), 1 << 24, 0)
 
     def wait_for_log(self, words: bytes) -> None:
-        """Wait until it has said something. Raises RuntimeError if it ends without, or patience does."""
+        """Wait until the log contains `words`.
+
+        Raises RuntimeError if the server ends or takes too long.
+        """
         deadline = time.monotonic() + PATIENCE
         while words not in self.log:
             if time.monotonic() > deadline or (self.process.poll() is not None and words not in self.log):
@@ -123,7 +128,7 @@ class Server:
             time.sleep(0.002)
 
     def ends_within(self, seconds: float) -> bool:
-        """Wait for its end, at most some seconds; return whether it came."""
+        """Wait at most `seconds` for the end of the process; return whether it has ended."""
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -131,12 +136,12 @@ class Server:
         return True
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Stop it in good order; return its exit code."""
+        """Stop the server with a signal; return its exit code."""
         self.process.send_signal(number)
         return self.process.wait(PATIENCE)
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill the server, as a crash would."""
         self.process.kill()
         self.process.wait(PATIENCE)
         self._whole_log = self.log
@@ -144,14 +149,17 @@ class Server:
 
 
 class Program:
-    """A Python program that talks through its input and output, on a bare Python. The context manager kills it."""
+    """A Python program, without installed packages, driven through stdin and stdout.
+
+    The context manager kills it.
+    """
 
     def __init__(self, *arguments: str, **environment: str) -> None:
         self.process = subprocess.Popen(
             [*bare_python(), *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
             cwd=ROOT, env={**clean_environment(), **environment}, start_new_session=True,
-            # Whoever runs the tests in the background of a shell ignores Ctrl-C, and that would be inherited.
+            # In the background of a shell Ctrl-C is ignored, and the program would inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
 
@@ -165,19 +173,19 @@ class Program:
             end(self.process)
 
     def line(self) -> str:
-        """The next line that it prints."""
+        """Return the next line that the program prints."""
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
         assert ready, "it printed nothing"
         return self.process.stdout.readline().decode().rstrip("\n")
 
     def lines(self) -> list[str]:
-        """All that it still prints until it has ended."""
+        """Close the input, and return the lines that the program prints until it ends."""
         output, _ = self.process.communicate(timeout=PATIENCE)
         return output.decode().splitlines()
 
     def say(self, *lines: str) -> None:
-        """Type lines."""
+        """Write lines to the input of the program."""
         assert self.process.stdin is not None
         self.process.stdin.write("".join(f"{line}\n" for line in lines).encode())
 

@@ -1,4 +1,4 @@
-"""A line that can be cut: a TCP proxy between a client and its server."""
+"""A TCP proxy between a client and its server that can break connections."""
 
 import contextlib
 import selectors
@@ -11,13 +11,14 @@ from types import TracebackType
 from typing import Any, Self
 
 PATIENCE = 10.0
-"""Seconds for a connection to the server."""
+"""At most this many seconds to connect to the server."""
 
 
 class Proxy:
-    """Passes bytes on between its own port and a server's, on one thread, until it is told to break a line.
+    """Forwards bytes between its own port and a server's, on one thread.
 
-    A broken line is reset on both sides. `target` may be changed: it counts for the lines that come.
+    A broken connection is reset on both sides. `target`, the server's port, may be changed: it
+    applies to new connections.
     """
 
     def __init__(self, target: int) -> None:
@@ -25,9 +26,9 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port: int = self._listener.getsockname()[1]
         self._selector = selectors.DefaultSelector()
-        self._ear, self._bell = socket.socketpair()
+        self._wakeup_reader, self._wakeup_writer = socket.socketpair()
         self._selector.register(self._listener, selectors.EVENT_READ)
-        self._selector.register(self._ear, selectors.EVENT_READ)
+        self._selector.register(self._wakeup_reader, selectors.EVENT_READ)
         self._pairs: dict[socket.socket, socket.socket] = {}
         self._commands: deque[Callable[[], bool]] = deque()
         self._is_blocked = False
@@ -40,11 +41,11 @@ class Proxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._tell(lambda: False)
+        self._run_on_thread(lambda: False)
         self._thread.join()
 
     def cut(self, number: int | None = None) -> None:
-        """Break one line, or all of them."""
+        """Break the connection with this number, or all of them."""
 
         def cut() -> bool:
             clients = list(self._pairs)[::2]
@@ -53,23 +54,23 @@ class Proxy:
                 self._close(client)
             return True
 
-        self._tell(cut)
+        self._run_on_thread(cut)
 
     def block(self) -> None:
-        """Break all lines, and each one that comes, until `mend`."""
+        """Break all connections, and refuse new ones until `mend`."""
         self._is_blocked = True
         self.cut()
 
     def mend(self) -> None:
-        """Let new connections through."""
+        """Accept new connections again."""
         self._is_blocked = False
 
-    def _tell(self, command: Callable[[], bool]) -> None:
+    def _run_on_thread(self, command: Callable[[], bool]) -> None:
         self._commands.append(command)
-        self._bell.send(b"!")
+        self._wakeup_writer.send(b"!")
 
     def _run(self) -> None:
-        with self._listener, self._selector, self._ear, self._bell:
+        with self._listener, self._selector, self._wakeup_reader, self._wakeup_writer:
             while self._step():
                 pass
             for client in list(self._pairs)[::2]:
@@ -78,14 +79,14 @@ class Proxy:
     def _step(self) -> bool:
         for key, _ in self._selector.select():
             sock: Any = key.fileobj
-            if sock is self._ear:
-                self._ear.recv(1)
+            if sock is self._wakeup_reader:
+                self._wakeup_reader.recv(1)
                 if not self._commands.popleft()():
                     return False
             elif sock is self._listener:
                 self._accept()
             elif sock in self._pairs:
-                self._pass_on(sock)
+                self._forward(sock)
         return True
 
     def _accept(self) -> None:
@@ -102,7 +103,7 @@ class Proxy:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._selector.register(sock, selectors.EVENT_READ)
 
-    def _pass_on(self, sock: socket.socket) -> None:
+    def _forward(self, sock: socket.socket) -> None:
         try:
             data = sock.recv(65536)
             if data:
@@ -113,7 +114,7 @@ class Proxy:
             self._close(sock, reset=False)
 
     def _deliver(self, sock: socket.socket, data: bytes) -> None:
-        """Write what came from one side to the other one."""
+        """Forward the bytes that one side has sent to the other."""
         self._pairs[sock].sendall(data)
 
     def _close(self, sock: socket.socket, reset: bool = True) -> None:

@@ -1,8 +1,8 @@
-"""The table: one line for each row on each database, in Markdown."""
+"""The table in Markdown: one line for each row on each database."""
 
 from dataclasses import dataclass, field
 
-from faults.bench import Finding, Row
+from faults.context import Finding, Row
 
 HEAD = (
     "row", "fault", "database", "trials", "acknowledged", "lost", "twice", "out of order", "never sent",
@@ -11,20 +11,23 @@ HEAD = (
 
 
 @dataclass
-class Line:
-    """What one row came to on one database; `not_run` says why, if it did not run."""
+class RowResult:
+    """The result of a row on one database. `not_run` says why the row did not run."""
 
     row: Row
     database: str
     finding: Finding = field(default_factory=Finding)
     caught: dict[str, bool] = field(default_factory=dict)
-    """For each control whether it was caught."""
+    """For each control whether its defect was found."""
     not_run: str = ""
     seconds: float = 0.0
 
     @property
     def is_good(self) -> bool:
-        """Whether nothing failed (what did not run has not failed, but has not passed either)."""
+        """Whether nothing failed.
+
+        (A row that did not run has not failed, but not passed either.)
+        """
         return not self.finding.problems and all(self.caught.values())
 
     def cells(self) -> tuple[str, ...]:
@@ -52,11 +55,11 @@ class Line:
     def _outcome(self) -> str:
         if self.finding.problems:
             return f"FAILED: {'; '.join(self.finding.problems.values())}"
-        healed = [f"healed within {max(self.finding.healed):.2f} s"] if self.finding.healed else []
+        healed = [f"healed within {max(self.finding.recoveries):.2f} s"] if self.finding.recoveries else []
         return "; ".join(["passed", *self.finding.notes, *healed])
 
 
-def table(lines: list[Line]) -> str:
-    """All lines, with the head."""
+def table(lines: list[RowResult]) -> str:
+    """Return the table with its head."""
     rows = [HEAD, ("--",) * len(HEAD), *(line.cells() for line in lines)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)

@@ -1,12 +1,12 @@
-"""The server with something done to it: `python -m faults.server --variant NAME -- JELLY'S ARGUMENTS`.
+"""A patched server: `python -m faults.server --variant NAME -- ARGUMENTS OF jelly.py`.
 
-It patches the real server in its own process, and then runs its command line: so the server itself needs no hooks for
-tests. There are three kinds of things to do:
+It patches the real server in its own process and then runs the usual command line, so the server
+itself needs no hooks for tests. There are three kinds of patches:
 
-- a *variant* is a defect, for the controls: the harness must find it;
-- `--kill-at POINT --passes N` ends the process with SIGKILL when it comes to a point for the Nth time;
-- a *seam* is no defect: `clock` lets SIGUSR1 and SIGUSR2 move the clock, `count-hashes` notes each hash of a password,
-  `impatient` has the server wait for its database for one second instead of four.
+- A *variant* is a defect, for the controls: the harness must find it.
+- `--kill-at POINT --passes N` kills the process (SIGKILL) when it reaches a point for the Nth time.
+- A *seam* is not a defect. `clock` lets SIGUSR1 and SIGUSR2 move the clock. `count-hashes` records
+  each password hash. With `impatient`, the server waits one second for its database, not four.
 """
 
 import argparse
@@ -21,111 +21,104 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jelly import cli, database, delivery, passwords, tcp
+from jelly import cli, delivery, engines, passwords, tcp
 from jelly.connection import Connection
 from jelly.dao import Dao
-from jelly.database import Link
+from jelly.database import DatabaseConnection
 from jelly.errors import StoreError
-from jelly.outbox import Outbox
 from jelly.queue_dispatch import Dispatcher, RequestQueue
+from jelly.send_queue import SendQueue
 from jelly.server import JellyServer
 from jelly.services import Services
-from jelly.sessions import Session
-from jelly.store import Store
-from jelly.watch import Watch
+from jelly.sessions import Notice, Response, Session
+from jelly.store import Batch, Store
+from jelly.watchdog import Watchdog
 
 # The patches are as short as they can be, and what they replace has types of its own.
 # mypy: disable-error-code="method-assign,assignment,return-value"
 
 HOUR = 3600.0
 LATE_COMMIT = 0.05
-"""Seconds for which the variant `answers-early` leaves open what it has answered."""
+"""Seconds until the variant `answers-early` commits the messages that it has answered."""
 HASH_LOG = "FAULTS_HASH_LOG"
-"""The variable of the environment with the file to which `count-hashes` adds a byte for each hash."""
+"""The environment variable with the path of the file to which `count-hashes` appends bytes."""
 
 
 # --- defects ------------------------------------------------------------------------------------------------
 
 
 def answers_early() -> None:
-    """The store answers messages before it commits them, up to 50 ms before."""
-    begin = Link._begin
-    open_since: dict[Link, float] = {}
+    """The store answers messages up to 50 ms before it commits them."""
+    open_since: dict[DatabaseConnection, float] = {}
 
     @contextlib.contextmanager
-    def transaction(self: Link) -> Iterator[None]:
+    def transaction(self: DatabaseConnection) -> Iterator[None]:
         if self not in open_since:
-            begin(self)
+            self._with_retry(self._engine.begin)
             open_since[self] = time.monotonic()
         self._in_transaction = True
         try:
             yield
             if time.monotonic() - open_since[self] > LATE_COMMIT or not _has_messages.pop(self, False):
-                self._connection.commit()
+                self._raw.commit()
                 del open_since[self]
         except BaseException:
             open_since.pop(self, None)
-            self._roll_back()
+            self._rollback()
             raise
         finally:
             self._in_transaction = False
 
-    Link.transaction = transaction
+    DatabaseConnection.transaction = transaction
     _note_messages()
 
 
 def ignores_failures() -> None:
-    """The store takes a transaction that failed for one that was committed."""
-    transaction = Link.transaction
+    """The store treats a failed transaction as committed."""
+    write = Store._write
 
-    class Blind(contextlib.AbstractContextManager[None]):
-        def __init__(self, link: Link) -> None:
-            self._real = transaction(link)
-            self._has_begun = False
+    def write_blindly(self: Store, batch: Batch) -> None:
+        try:
+            write(self, batch)
+        except StoreError:
+            for job in batch.jobs:
+                job.results += [None] * (len(job.entries) - len(job.results))
 
-        def __enter__(self) -> None:
-            with contextlib.suppress(StoreError):
-                self._real.__enter__()
-                self._has_begun = True
-
-        def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
-            if self._has_begun:
-                with contextlib.suppress(StoreError):
-                    self._real.__exit__(kind, error, trace)
-            return kind is not None and issubclass(kind, StoreError)
-
-    Link.transaction = lambda self: Blind(self)
+    Store._write = write_blindly
 
 
 def waits_for_ever() -> None:
-    """Nothing bounds how long the database may take."""
-    database.PATIENCE = HOUR
+    """The server waits for the database without a time limit."""
+    engines.QUERY_TIMEOUT = HOUR
 
 
 def tries_once() -> None:
-    """A query on a connection that the database has dropped is not tried again."""
+    """The server does not retry a query after the database has dropped the connection."""
 
-    def try_once(self: Link, action: Callable[[], Any]) -> Any:
-        with self._guarded():
-            return action()
+    def try_once(self: DatabaseConnection, action: Callable[..., Any], *arguments: Any) -> Any:
+        self.open()
+        try:
+            return action(self._raw, *arguments)
+        except self._engine.errors as error:
+            raise self._failed(error) from error
 
-    Link._try_twice = try_once
+    DatabaseConnection._with_retry = try_once
 
 
 def synchronous_normal() -> None:
     """SQLite does not sync each commit."""
-    connect = database.SqliteDatabase.connect
+    connect = engines.SqliteEngine.connect
 
-    def connect_normal(self: database.SqliteDatabase) -> Any:
+    def connect_normal(self: engines.SqliteEngine) -> Any:
         connection = connect(self)
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
-    database.SqliteDatabase.connect = connect_normal
+    engines.SqliteEngine.connect = connect_normal
 
 
 def drops_queue() -> None:
-    """A stop does not wait for what was accepted."""
+    """A stop does not wait for accepted requests."""
     Dispatcher.wait_until_idle = lambda *_: True
 
 
@@ -140,85 +133,85 @@ def ignores_signals() -> None:
 
 
 def unbounded_queue() -> None:
-    """Any number of requests may wait."""
+    """The request queue has no limit."""
     init = RequestQueue.__init__
     RequestQueue.__init__ = lambda self, _maxsize: init(self, 1 << 30)
 
 
-def unbounded_outbox() -> None:
-    """A receiver that takes nothing is given ever more."""
+def unbounded_send_queue() -> None:
+    """The server queues more and more data for a receiver that does not read."""
     Session.has_room = property(lambda _: True)
 
 
 def blocking_send() -> None:
-    """Whoever writes to a receiver waits until its socket takes everything."""
-    tcp.DO_NOT_WAIT = 0  # outbox.py asks for it at each send
+    """A write to a receiver blocks until the socket has taken all the data."""
+    tcp.DO_NOT_WAIT = 0  # send_queue.py asks for it at each send
 
 
-def no_watch() -> None:
+def no_watchdog() -> None:
     """Nobody watches for lines that are dead, neither the server nor TCP."""
-    Watch.check = lambda *_: None
+    Watchdog.check = lambda *_: None
     tcp.prepare = lambda _: None
 
 
 def delivered_when_written() -> None:
-    """A message counts as delivered once it was written, as if TCP's word were the application's."""
+    """A message counts as delivered when it is written, not when the receiver acknowledges it."""
     stores: list[Store] = []
-    init, send = Store.__init__, delivery._send
+    init, send = Store.__init__, delivery.send_or_close
 
     def note(self: Store, *arguments: Any, **options: Any) -> None:
         stores.append(self)
         init(self, *arguments, **options)
 
-    def send_and_forget(session: Session, notices: Sequence[tuple[int, bytes]], *responses: Any) -> None:
-        send(session, notices, *responses)
-        if session.user is not None:
-            stores[0].delivered(session.user, notices[-1][0])
+    def send_and_forget(session: Session, responses: Sequence[Response], notices: Sequence[Notice] = ()) -> None:
+        send(session, responses, notices)
+        if session.user is not None and notices:
+            stores[0].delivered(session.user, notices[-1].id)
 
     Store.__init__ = note
-    delivery._send = send_and_forget
+    delivery.send_or_close = send_and_forget
 
 
 def leaks_sockets() -> None:
-    """A connection that ended keeps its descriptor."""
+    """A closed connection keeps its file descriptor."""
     kept: list[Any] = []
     JellyServer.shutdown_request = lambda _, request: kept.append(request)
 
 
 def answers_reversed() -> None:
-    """Answers that are ready together leave in the wrong order."""
-    send = Outbox.send
-    Outbox.send = lambda self, responses=(), notices=(): send(self, responses[::-1], notices)
+    """Answers that are ready at the same time are sent in the wrong order."""
+    send = SendQueue.send
+    SendQueue.send = lambda self, responses=(), notices=(): send(self, responses[::-1], notices)
 
 
 def frame_a_read() -> None:
-    """A read that does not end where a frame ends is taken for a broken stream."""
+    """The server closes a connection if a read ends in the middle of a frame."""
     read = Connection._read
 
     def read_whole(self: Connection, data: bytes) -> None:
         read(self, data)
-        if self.decoder.has_part:
-            self.outbox.close()
+        if self.decoder.has_incomplete_frame:
+            self.send_queue.close()
 
     Connection._read = read_whole
 
 
 def wall_clock() -> None:
-    """Silence is measured with the clock on the wall."""
+    """Idle time is measured with the wall clock."""
     clock()
     time.monotonic = lambda: time.time()
 
 
 def order_by_time() -> None:
-    """What waits is delivered in the order of the senders' clocks."""
-    query = Link.query
-    Link.query = lambda self, sql, parameters=(): query(
+    """Waiting messages are delivered in the order of the senders' clocks."""
+    query = DatabaseConnection.query
+    DatabaseConnection.query = lambda self, sql, parameters=(): query(
         self, sql.replace("ORDER BY i.message_id", "ORDER BY m.time"), parameters
     )
 
 
 def hashes_at_reconnect() -> None:
-    """A token is looked up by way of a slow hash, like a password."""
+    """A token is checked with a slow hash, like a password."""
     reconnect = Services.reconnect
 
     def reconnect_slowly(self: Services, *arguments: Any) -> Any:
@@ -232,7 +225,7 @@ def hashes_at_reconnect() -> None:
 
 
 def clock() -> None:
-    """No defect: SIGUSR1 moves the clock on the wall an hour forward, SIGUSR2 an hour back."""
+    """Not a defect: SIGUSR1 moves the wall clock one hour forward, SIGUSR2 one hour back."""
     real, offset = time.time, [0.0]
 
     def move(number: int, _frame: FrameType | None) -> None:
@@ -244,7 +237,7 @@ def clock() -> None:
 
 
 def count_hashes() -> None:
-    """No defect: each hash of a password is noted."""
+    """Not a defect: records each password hash."""
     scrypt = passwords._scrypt
 
     def noted(*arguments: Any) -> bytes:
@@ -256,15 +249,15 @@ def count_hashes() -> None:
 
 
 def impatient() -> None:
-    """No defect: the server waits for its database for one second instead of four."""
-    database.PATIENCE = 1.0
+    """Not a defect: the server waits one second for its database instead of four."""
+    engines.QUERY_TIMEOUT = 1.0
 
 
 VARIANTS: dict[str, Callable[[], None]] = {
     function.__name__.replace("_", "-"): function
     for function in (
         answers_early, ignores_failures, waits_for_ever, tries_once, synchronous_normal, drops_queue, ignores_signals,
-        unbounded_queue, unbounded_outbox, blocking_send, no_watch, delivered_when_written, leaks_sockets,
+        unbounded_queue, unbounded_send_queue, blocking_send, no_watchdog, delivered_when_written, leaks_sockets,
         answers_reversed, frame_a_read, wall_clock, order_by_time, hashes_at_reconnect, clock, count_hashes, impatient,
     )
 }  # fmt: skip
@@ -273,12 +266,12 @@ VARIANTS: dict[str, Callable[[], None]] = {
 # --- points at which to die ---------------------------------------------------------------------------------
 
 POINTS = ("before-commit", "after-commit", "after-push", "at-ack")
-"""Before messages are committed; before they are pushed and answered; before they are answered; and when the receiver
-has them, but its acknowledgement is not noted."""
+"""Before messages are committed; before they are pushed and answered; before they are answered; and
+when the receiver has them, but its acknowledgement is not noted."""
 
 
 def kill_at(point: str, passes: int) -> None:
-    """Die when it comes to a point for the nth time."""
+    """Kill the process when it reaches a point for the nth time."""
     left = [passes]
     lock = threading.Lock()
 
@@ -289,10 +282,10 @@ def kill_at(point: str, passes: int) -> None:
                 if left[0] == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-    transaction, send, delivered = Link.transaction, delivery._send, Store.delivered
+    transaction, send, delivered = DatabaseConnection.transaction, delivery.send_or_close, Store.delivered
 
     @contextlib.contextmanager
-    def watched(self: Link) -> Iterator[None]:
+    def watched(self: DatabaseConnection) -> Iterator[None]:
         with transaction(self):
             yield
             has_messages = _has_messages.get(self, False)
@@ -301,34 +294,35 @@ def kill_at(point: str, passes: int) -> None:
         if _has_messages.pop(self, False) or has_messages:
             here("after-commit")
 
-    def send_and_pass(*arguments: Any) -> None:
-        send(*arguments)
-        here("after-push")
+    def send_and_pass(session: Session, responses: Sequence[Response], notices: Sequence[Notice] = ()) -> None:
+        send(session, responses, notices)
+        if notices:
+            here("after-push")
 
     def pass_and_note(self: Store, user: str, upto: int) -> None:
         here("at-ack")
         delivered(self, user, upto)
 
-    Link.transaction, delivery._send, Store.delivered = watched, send_and_pass, pass_and_note
+    DatabaseConnection.transaction, delivery.send_or_close, Store.delivered = watched, send_and_pass, pass_and_note
     _note_messages()
 
 
-_has_messages: dict[Link, bool] = {}
-"""The links in whose transaction a message was stored."""
+_has_messages: dict[DatabaseConnection, bool] = {}
+"""The database connections whose current transaction stores a message."""
 
 
 def _note_messages() -> None:
     add = Dao.add_messages
 
     def add_and_note(self: Dao, *arguments: Any) -> None:
-        _has_messages[self.link] = True
+        _has_messages[self.connection] = True
         add(self, *arguments)
 
     Dao.add_messages = add_and_note
 
 
 def main() -> int:
-    """Patch, then run the server's command line; its exit code."""
+    """Apply the patches, run the server's command line, and return its exit code."""
     epilog = "Variants:\n" + "\n".join(f"  {name:24}{made.__doc__}" for name, made in VARIANTS.items())
     parser = argparse.ArgumentParser(
         "faults.server", description=__doc__, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -1,4 +1,4 @@
-"""Faults between a running process and the kernel, by strace: calls that fail, or take long."""
+"""Faults between a process and the kernel, with strace: system calls that fail or are slow."""
 
 import contextlib
 import shutil
@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from faults.bench import wait_until
+from faults.context import wait_until
 
 SYNCS = "fdatasync,fsync"
 DETACH_SECONDS = 2.0
@@ -15,7 +15,7 @@ FAIL = f"{SYNCS}:error=EIO"
 
 
 def missing() -> str:
-    """Why it cannot be done here, if it cannot."""
+    """Return why strace cannot be used here, or an empty string."""
     if not shutil.which("strace"):
         return "strace is not installed: apt-get install strace."
     probe = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True)
@@ -23,13 +23,13 @@ def missing() -> str:
 
 
 def delay(seconds: float) -> str:
-    """Each sync of a file takes so much longer."""
+    """Return the fault that makes each sync of a file take `seconds` longer."""
     return f"{SYNCS}:delay_enter={int(seconds * 1_000_000)}"
 
 
 @contextlib.contextmanager
-def injected(pid: int, fault: str) -> Iterator[None]:
-    """Within the block a process, with all its threads, has a fault in its calls that sync a file."""
+def inject_fault(pid: int, fault: str) -> Iterator[None]:
+    """Within the block, inject a fault into the calls of a process that sync a file."""
     with tempfile.TemporaryDirectory(prefix="jelly-faults-strace-") as directory:
         said = Path(directory) / "said"
         with said.open("wb") as errors:
@@ -43,6 +43,6 @@ def injected(pid: int, fault: str) -> Iterator[None]:
             strace.terminate()
             try:
                 strace.wait(DETACH_SECONDS)
-            except subprocess.TimeoutExpired:  # it may wait for ever for a process that ended itself meanwhile
+            except subprocess.TimeoutExpired:  # strace may hang if the traced process has ended
                 strace.kill()
                 strace.wait()

@@ -25,19 +25,20 @@ from jelly.server import JellyServer
 log = logging.getLogger("jelly")
 
 DEFAULT_URL = "jelly://127.0.0.1:20000"
-"""Where the chat looks for a server if it is not told another place."""
-STOP_AT_LAST = 9.5
-"""Seconds from the first signal until the process ends, whatever hangs."""
+"""The server that the chat uses by default."""
+SHUTDOWN_TIMEOUT = 9.5
+"""Seconds from the first signal until the process ends, even if something hangs."""
 
-DESCRIPTION = """Jelly, an instant-messaging server. Every setting may also stand in the environment, as JELLY_PORT
-and so on, or in a TOML file. `jelly chat` is the chat for a person: see `jelly chat --help`."""
+DESCRIPTION = """Jelly, an instant-messaging server. You can give each setting as a flag, as an
+environment variable (JELLY_PORT for --port), or in a TOML file. `jelly chat` starts the chat
+program: see `jelly chat --help`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 done, 1 cannot start, 2 a setting is wrong."""
+    """Run the command line. Return the exit code: 0 done, 1 cannot start, 2 a setting is wrong."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if list(arguments[:1]) == ["chat"]:
-        from jelly.chat.app import main as chat  # the server must not need what the chat needs
+        from jelly.chat.app import main as chat  # the server runs without what the chat imports
 
         return chat(arguments[1:])
     parser = argparse.ArgumentParser(prog="jelly", description=DESCRIPTION)
@@ -49,46 +50,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed = parser.parse_args(arguments)
         settings = load_settings(parsed)
         if parsed.demo and parsed.database:
-            raise ConfigError("--demo has a database of its own: leave out --database.")
+            raise ConfigError("--demo uses its own temporary database: leave out --database.")
         set_up_logging(settings)
         return serve_demo(settings) if parsed.demo else serve(settings)
     except StartError as error:
         print(f"jelly: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:  # while it starts; later the signal has its handler
+    except KeyboardInterrupt:  # during the start: `serve` has not installed its handler yet
         return 130
 
 
 def serve_demo(settings: Settings) -> int:
-    """Serve a database that is thrown away afterwards, and say how to use it. Raises StartError."""
+    """Serve a temporary database, and print how to try it out. Raises StartError."""
     with demo_database(settings.password_cost) as demo:
 
-        def invite(port: int) -> None:
+        def print_instructions(port: int) -> None:
             program = "python jelly.py" if Path(sys.argv[0]).name == "jelly.py" else "jelly"
             url = _url(settings, port)
             server = "" if url == DEFAULT_URL else f" --server {url}"
-            print("To try it out, in two more terminals (what is written here is gone when this server stops):\n")
+            print("To try it out, run this in two more terminals (all data is deleted when this server stops):\n")
             for name, password in demo.passwords.items():
                 print(f"    {program} chat {name}{server}    # password: {password}")
             print(flush=True)
 
-        return serve(dataclasses.replace(settings, database=demo.url), invite)
+        return serve(dataclasses.replace(settings, database=demo.url), print_instructions)
 
 
 def _url(settings: Settings, port: int) -> str:
-    """Where a client on this machine finds the server."""
+    """Return the URL of the server for a client on this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     return f"{'jellys' if settings.tls_cert else 'jelly'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def serve(settings: Settings, on_listening: Callable[[int], None] = lambda _: None) -> int:
-    """Serve until SIGTERM or SIGINT; a second one ends the process at once. Raises StartError.
+    """Serve until SIGTERM or SIGINT; a second signal ends the process at once. Raises StartError.
 
-    `on_listening` is called with the port when clients may come.
+    `on_listening` is called with the port as soon as clients can connect.
     """
     _raise_descriptor_limit(settings)
-    place = scheduling.settle(settings.pin)
-    # Not an Event: the handler runs on this very thread, perhaps while that holds the Event's lock to wait for it.
+    placement = scheduling.pin_process(settings.pin)
+    # Not an Event: the handler runs on the main thread, which may hold the Event's lock in `wait`.
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
@@ -106,36 +107,39 @@ def serve(settings: Settings, on_listening: Callable[[int], None] = lambda _: No
         settings.host,
         server.port,
         " with TLS" if settings.tls_cert else "",
-        server.database.describe(),
+        server.engine.describe(),
         settings.max_connections,
         settings.queue_size,
         settings.max_body,
-        server.database.driver,
-        place,
+        server.engine.driver,
+        placement,
     )
     if settings.host in ("127.0.0.1", "localhost", "::1"):
-        log.info("only this machine can connect; to open it to the network: --host 0.0.0.0")
+        log.info("only this machine can connect; to open the server to the network: --host 0.0.0.0")
     on_listening(server.port)
     signals.get()
-    log.info("stopping: finishing what was accepted")
-    giving_up = threading.Timer(STOP_AT_LAST, _give_up)
-    giving_up.daemon = True
-    giving_up.start()
+    log.info("stopping: finishing the requests that were accepted")
+    force_exit = threading.Timer(SHUTDOWN_TIMEOUT, _force_exit)
+    force_exit.daemon = True
+    force_exit.start()
     server.stop()
-    giving_up.cancel()
+    force_exit.cancel()
     log.info("stopped")
     return 0
 
 
-def _give_up() -> None:
-    """A database that hangs must not keep the process: what it has not committed was not answered either."""
-    log.error("something hangs; ending without waiting for it")
+def _force_exit() -> None:
+    """End the process although something hangs, for example the database.
+
+    No promise is broken: a request whose commit hangs has not been answered.
+    """
+    log.error("something hangs: ending the process without waiting for it")
     logging.shutdown()
     os._exit(1)
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """Writes each log line as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -154,7 +158,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up_logging(settings: Settings) -> None:
-    """Log to standard error."""
+    """Write the log to standard error."""
     handler = logging.StreamHandler()
     if settings.log_format == "json":
         handler.setFormatter(JsonFormatter())
@@ -167,7 +171,7 @@ def set_up_logging(settings: Settings) -> None:
 
 
 def _raise_descriptor_limit(settings: Settings) -> None:
-    """Each connection needs a descriptor; the usual soft limit of 1024 is for programs that need few."""
+    """Raise the soft limit of file descriptors, usually 1024: each connection needs one."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -177,4 +181,9 @@ def _raise_descriptor_limit(settings: Settings) -> None:
             limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
             if limit < wanted:
-                log.warning("the system allows %d open files: fewer connections than max_connections", limit)
+                log.warning(
+                    "the system allows %d open files, too few for --max-connections %d: raise the hard limit of "
+                    "open files (ulimit -Hn), or lower --max-connections",
+                    limit,
+                    settings.max_connections,
+                )

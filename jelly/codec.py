@@ -1,11 +1,12 @@
-"""Bytes to frames and back: the outermost layer of the protocol, and nothing else.
+"""Bytes to frames and back: the outermost layer of the protocol.
 
-A frame is nine bytes of header, big-endian, and a body:
+A frame is a header of nine bytes, big-endian, and a body:
 
     magic 0xABCD (2) | sign (1) | type (1) | status (1) | length of the body (4) | body
 
-TCP is a stream: one read may hold half a frame or fifty. So the decoder is fed whatever came, and gives
-whatever is whole. There is no socket, thread, clock or JSON in here; `messages.py` knows what a body means.
+TCP is a stream: one read may return half a frame, or fifty. So the decoder takes all bytes that
+arrive, and returns the frames that are complete. This module has no sockets, threads, clock or
+JSON; `messages.py` knows what a body means.
 """
 
 import struct
@@ -15,10 +16,11 @@ from typing import NamedTuple
 MAGIC = 0xABCD
 HEADER = struct.Struct(">HBBBi")
 DEFAULT_MAX_BODY = 64 * 1024
+"""Bytes that the body of a request may have at most, unless the operator sets another limit."""
 
 
 class Sign(IntEnum):
-    """Who speaks, and why: the third byte of a frame."""
+    """The kind of a frame: its third byte."""
 
     REQUEST = 0x01
     RESPONSE = 0x02
@@ -26,7 +28,7 @@ class Sign(IntEnum):
 
 
 class Type(IntEnum):
-    """What a frame is about: the fourth byte. 0x20 is unused."""
+    """What a frame is about: its fourth byte. 0x20 is unused."""
 
     LOGIN = 0x11
     REGISTER = 0x12
@@ -52,7 +54,7 @@ class Type(IntEnum):
 
 
 class Status(IntEnum):
-    """How a request went: the fifth byte of a response, 0 in requests and notices."""
+    """The result of a request: the fifth byte of a response. It is 0 in requests and notices."""
 
     NONE = 0
     SUCCESS = 0x31
@@ -62,7 +64,7 @@ class Status(IntEnum):
 
 
 class Frame(NamedTuple):
-    """One frame. The three bytes stay plain integers: a peer may send values that no enumeration has."""
+    """One frame. The three bytes are plain integers, because a peer may send unknown values."""
 
     sign: int
     type: int
@@ -71,55 +73,55 @@ class Frame(NamedTuple):
 
 
 def encode(sign: int, type: int, status: int = 0, body: bytes = b"") -> bytes:
-    """The bytes of one frame. Raises struct.error if one of the three bytes is not in 0 to 255."""
+    """Return the bytes of a frame. Raises struct.error if sign, type or status is not a byte."""
     return HEADER.pack(MAGIC, sign, type, status, len(body)) + body
 
 
 class Decoder:
     """Cuts a stream of bytes into frames.
 
-    Call `feed()` with every piece that arrives, then look at `broken`: once it is set, the stream cannot be
-    trusted any more, and the decoder drops whatever it is fed.
+    Call `feed()` with all bytes that arrive, then look at `error_type`. Once it is set, the stream
+    is broken: nobody knows where the next frame begins, and the decoder drops all further bytes.
     """
 
-    __slots__ = ("_waiting", "broken", "max_body")
+    __slots__ = ("_buffer", "error_type", "max_body")
 
     def __init__(self, max_body: int = DEFAULT_MAX_BODY) -> None:
         self.max_body = max_body
-        self.broken: int | None = None
-        """None while all is well, else the type of the frame that broke the stream (0: not known)."""
-        self._waiting = b""
+        self.error_type: int | None = None
+        """The type of the frame that broke the stream (0: unknown), or None."""
+        self._buffer = b""
 
     @property
-    def has_part(self) -> bool:
-        """Whether the beginning of a frame waits for its end."""
-        return bool(self._waiting)
+    def has_incomplete_frame(self) -> bool:
+        """Whether the decoder has the beginning of a frame, and waits for the rest."""
+        return bool(self._buffer)
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take the next bytes of the stream; return the frames that they complete, in order."""
-        if self._waiting:
-            data = self._waiting + data
-        elif len(data) >= HEADER.size and self.broken is None:
-            # Nearly always just one whole frame has come: this way it is cut out in half the time.
+        if self._buffer:
+            data = self._buffer + data
+        elif len(data) >= HEADER.size and self.error_type is None:
+            # Nearly always exactly one frame has arrived: this path takes half the time.
             magic, sign, type, status, length = HEADER.unpack_from(data)
             if magic == MAGIC and length == len(data) - HEADER.size <= self.max_body:
                 return [Frame(sign, type, status, data[HEADER.size :])]
         frames = []
         start, end = 0, len(data)
-        while end - start >= HEADER.size and self.broken is None:
+        while end - start >= HEADER.size and self.error_type is None:
             magic, sign, type, status, length = HEADER.unpack_from(data, start)
             body = start + HEADER.size
             if magic != MAGIC:
-                self.broken = 0
+                self.error_type = 0
             elif not 0 <= length <= self.max_body:
-                self.broken = type
+                self.error_type = type
             elif end - body < length:
                 break
             else:
                 start = body + length
                 frames.append(Frame(sign, type, status, data[body:start]))
         rest = data[start:] if start else data
-        if self.broken is None and not MAGIC.to_bytes(2).startswith(rest[:2]):
-            self.broken = 0  # two bytes are enough to know a stranger: do not wait for seven more
-        self._waiting = b"" if self.broken is not None else rest
+        if self.error_type is None and not MAGIC.to_bytes(2).startswith(rest[:2]):
+            self.error_type = 0  # the magic is wrong: do not wait for the rest of the header
+        self._buffer = b"" if self.error_type is not None else rest
         return frames

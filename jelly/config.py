@@ -1,7 +1,8 @@
 """The settings: a flag, else an environment variable JELLY_*, else a TOML file, else the default.
 
-One table, `Settings`, says everything about each: its name, its default, what is allowed, and what `--help`
-says. A wrong value is one sentence that names the setting, where the value came from, and what would be right.
+The class `Settings` has for each setting its name, its default, a function that parses and checks a
+value, and the text of `--help`. For a wrong value the operator gets one sentence: it names the
+setting and the place where the value came from, and says which values are allowed.
 """
 
 import argparse
@@ -13,33 +14,33 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from jelly.database import check_url
+from jelly.engines import check_url
 from jelly.errors import ConfigError
 from jelly.scheduling import check_pin
 
 
 def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], Any]:
-    word = "a whole number" if kind is int else "a number"
+    noun = "a whole number" if kind is int else "a number"
 
-    def check(text: str) -> int | float:
+    def parse(text: str) -> int | float:
         try:
             value = kind(text)
         except ValueError:
-            value = kind(-1) if low >= 0 else kind(low - 1)
+            value = kind(-1) if low >= 0 else kind(low - 1)  # out of range: raises below
         if not low <= value <= high:
-            raise ValueError(f"{word} from {low:,} to {high:,}")
+            raise ValueError(f"{noun} from {low:,} to {high:,}")
         return value
 
-    return check
+    return parse
 
 
 def _choice(*values: str) -> Callable[[str], str]:
-    def check(text: str) -> str:
+    def parse(text: str) -> str:
         if text not in values:
             raise ValueError(f"one of {', '.join(values)}")
         return text
 
-    return check
+    return parse
 
 
 def _text(text: str) -> str:
@@ -52,45 +53,54 @@ def _host(text: str) -> str:
     return text
 
 
-def _setting(default: Any, check: Callable[[str], Any], help: str) -> Any:
-    return field(default=default, metadata={"check": check, "help": help})
+def _setting(default: Any, parse: Callable[[str], Any], help: str) -> Any:
+    return field(default=default, metadata={"parse": parse, "help": help})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything an operator may set. Durations are in seconds unless the name or the help says otherwise."""
+    """Everything that an operator can set.
+
+    Durations are in seconds, unless the name or the help text says another unit.
+    """
 
     host: str = _setting("127.0.0.1", _host, "address to listen on; 0.0.0.0 or :: opens it to the network")
     port: int = _setting(20000, _number(int, 0, 65535), "port to listen on; 0 picks a free one")
     database: str = _setting(
         "sqlite:///jelly.db",
         check_url,
-        "sqlite:///file, mysql://user:password@host:port/name, or memory: to keep nothing",
+        "sqlite:///file, mysql://user:password@host:port/name, or memory: (which keeps nothing)",
     )
     workers: int = _setting(4, _number(int, 1, 64), "threads that serve requests")
-    queue_size: int = _setting(1024, _number(int, 1, 1_000_000), "requests that may wait before SERVER_BUSY")
-    max_connections: int = _setting(10_000, _number(int, 1, 1_000_000), "connections at the same time")
-    max_per_address: int = _setting(10_000, _number(int, 1, 1_000_000), "connections from one address")
-    max_body: int = _setting(65536, _number(int, 1024, 16_777_216), "bytes in the body of a request")
-    message_rate: int = _setting(0, _number(int, 0, 1_000_000), "messages a second from one user; 0: any number")
+    queue_size: int = _setting(1024, _number(int, 1, 1_000_000), "requests that can wait; more get SERVER_BUSY")
+    max_connections: int = _setting(10_000, _number(int, 1, 1_000_000), "most connections at the same time")
+    max_per_address: int = _setting(10_000, _number(int, 1, 1_000_000), "most connections from one address")
+    max_body: int = _setting(65536, _number(int, 1024, 16_777_216), "most bytes in the body of a request")
+    message_rate: int = _setting(0, _number(int, 0, 1_000_000), "most messages a second from one user; 0: any number")
     heartbeat_interval: float = _setting(6.0, _number(float, 0.05, 3600), "seconds of silence that count as a miss")
     heartbeat_misses: int = _setting(5, _number(int, 1, 1000), "misses after which a connection is closed")
-    group_check_interval: float = _setting(300.0, _number(float, 0.05, 86400), "seconds between sweeps of the groups")
-    group_idle: float = _setting(600.0, _number(float, 0.05, 86400), "seconds until an idle group leaves memory")
+    group_check_interval: float = _setting(
+        300.0, _number(float, 0.05, 86400), "seconds between sweeps of the group cache"
+    )
+    group_idle: float = _setting(600.0, _number(float, 0.05, 86400), "seconds until an unused group leaves the cache")
     classic_gap: int = _setting(100, _number(int, 0, 10_000), "milliseconds between two frames to a classic client")
     token_days: float = _setting(7.0, _number(float, 0.001, 3650), "days for which a token is valid")
     history_days: float = _setting(30.0, _number(float, 0, 36500), "days for which messages can be read back; 0: none")
     password_cost: int = _setting(14, _number(int, 1, 20), "log2 of scrypt's n; each step doubles the time of a login")
     tls_cert: str = _setting("", _text, "file with the certificate (chain); turns TLS on")
-    tls_key: str = _setting("", _text, "file with the certificate's key, if it is not in the same file")
+    tls_key: str = _setting("", _text, "file with the private key, if it is not in the certificate's file")
     pin: str = _setting("auto", check_pin, "core to run on: auto, off (all of them) or its number; only on Linux")
-    log_level: str = _setting("info", _choice("debug", "info", "warning", "error"), "what is logged")
-    log_format: str = _setting("text", _choice("text", "json"), "how it is logged")
+    log_level: str = _setting(
+        "info",
+        _choice("debug", "info", "warning", "error"),
+        "least level of log lines: debug, info, warning or error",
+    )
+    log_format: str = _setting("text", _choice("text", "json"), "format of log lines: text or json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give a parser one flag for each setting, and --config."""
-    parser.add_argument("--config", metavar="FILE", help="TOML file with settings, named as the flags")
+    """Add one flag for each setting to a parser, and --config."""
+    parser.add_argument("--config", metavar="FILE", help="TOML file with settings, which have the names of the flags")
     for setting in fields(Settings):
         default = f" (default: {setting.default})" if setting.default != "" else ""
         parser.add_argument(
@@ -101,7 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_settings(arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Settings:
-    """The settings from all places. Raises ConfigError."""
+    """Return the settings from all sources. Raises ConfigError."""
     path = arguments.config or environment.get("JELLY_CONFIG", "")
     from_file = _read_file(path) if path else {}
     values = {}
@@ -113,11 +123,11 @@ def load_settings(arguments: argparse.Namespace, environment: Mapping[str, str] 
             (f"{setting.name} in {path}", from_file.get(setting.name)),
         ):
             if text is not None:
-                values[setting.name] = _checked(setting.metadata["check"], source, text)
+                values[setting.name] = _parse_value(setting.metadata["parse"], source, text)
                 break
     settings = Settings(**values)
     if settings.tls_key and not settings.tls_cert:
-        raise ConfigError("--tls-key needs --tls-cert: the key alone turns nothing on.")
+        raise ConfigError("--tls-key alone does not turn TLS on: give --tls-cert, too.")
     return settings
 
 
@@ -125,9 +135,9 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _checked(check: Callable[[str], Any], source: str, text: str) -> Any:
+def _parse_value(parse: Callable[[str], Any], source: str, text: str) -> Any:
     try:
-        return check(text)
+        return parse(text)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
     except ValueError as error:
@@ -135,26 +145,26 @@ def _checked(check: Callable[[str], Any], source: str, text: str) -> Any:
 
 
 def _read_file(path: str) -> dict[str, str]:
-    """The settings in a TOML file, as text, by the names of the fields."""
+    """Return the settings of a TOML file: field names and values, as text."""
     try:
         with Path(path).open("rb") as file:
             table = tomllib.load(file)
     except OSError as error:
-        raise ConfigError(f"The configuration {path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: the parser lets both through
-        raise ConfigError(f"The configuration {path} is not TOML: {error}.") from error
+        raise ConfigError(f"Cannot read the configuration {path}: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:  # the parser raises more than TOMLDecodeError
+        raise ConfigError(f"The configuration {path} is not valid TOML: {error}.") from error
     known = [setting.name for setting in fields(Settings)]
     values = {}
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in known:
-            raise ConfigError(f"{path} has {key!r}, which is no setting{_did_you_mean(name, known)}.")
+            raise ConfigError(f"There is no setting {key!r}, but {path} has it{_suggestion(name, known)}.")
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise ConfigError(f"{key} in {path} must be a text or a number.")
+            raise ConfigError(f"{key} in {path} must be a string or a number.")
         values[name] = str(value)
     return values
 
 
-def _did_you_mean(name: str, known: Sequence[str]) -> str:
+def _suggestion(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]}?)" if close else ""

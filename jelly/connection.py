@@ -1,192 +1,236 @@
 """One connection, from its first byte to its last: the reader.
 
-Each connection has a thread that does nothing but read: it blocks in `recv`, cuts what came into frames,
-takes heartbeats and acknowledgements, and puts requests into the connection's lane (`queue_dispatch.py`). It
-runs no service and touches no database, so it is back in `recv` at once. It stops reading only while its lane
-is full, or while the client does not take its answers; TCP then tells the client to wait.
+Each connection has a thread that does nothing but read. It blocks in `recv`, cuts what came into
+frames, handles heartbeats and acknowledgements itself, and puts requests into the connection's lane
+(`queue_dispatch.py`). It runs no service and touches no database, so it is back in `recv` at once.
+It stops reading only while its lane is full, or while the client does not take its answers. TCP
+then tells the client to wait.
 """
 
 import logging
 import socket
-import socketserver
+import ssl
 import threading
 import time
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from socketserver import BaseRequestHandler, BaseServer
+from typing import Any
 
 from jelly import tcp
 from jelly.codec import HEADER, Decoder, Frame, Sign, Type
+from jelly.config import Settings
 from jelly.errors import ErrorCode, Refused
 from jelly.messages import parse_ack
-from jelly.outbox import Outbox
-from jelly.queue_dispatch import Lane
-from jelly.sessions import Session
+from jelly.pacing import ClassicPacing
+from jelly.presence import Presence
+from jelly.queue_dispatch import LANE_LIMIT, Dispatcher, Lane, PendingRequest
+from jelly.send_queue import Flusher, SendQueue
+from jelly.sessions import Session, Sessions
+from jelly.store import Store
+from jelly.tcp_confirmation import TcpConfirmation
 from jelly.tls import TlsFilter
-
-if TYPE_CHECKING:
-    from jelly.server import JellyServer
 
 log = logging.getLogger("jelly.connection")
 
 READ_SIZE = 16 * 1024
+"""Bytes that a reader asks for."""
 IDLE_READ_SIZE = 448
-"""A reader that waits holds a buffer of the size that it asks for. After a heartbeat it asks for little: idle clients
-send nothing else, and 5,000 of them would hold 80 MB. (Less than 512 bytes with its header, so that it costs no more
-than itself in Python's own allocator.)"""
+"""Bytes that a reader asks for after a heartbeat.
+
+A reader that waits holds a buffer of the size that it asks for. Idle clients send nothing but
+heartbeats, and with READ_SIZE 5,000 of them would hold 80 MB. (With its header the buffer takes less
+than 512 bytes, so that it costs no more than itself in Python's own allocator.)"""
 HEARTBEAT_SIZE = HEADER.size
-UNANSWERED = {Type.HEARTBEAT, Type.ACK}
-"""What the reader itself handles: these are never answered, and never wait in the queue."""
-LAST_ANSWERS = 5.0
-"""Seconds that a client which has closed its half of the connection may wait for its last answers."""
+HALF_CLOSE_TIMEOUT = 5.0
+"""Seconds until a client that has closed its half must have taken its last answers."""
 
 
-class Connection(socketserver.BaseRequestHandler):
+@dataclass
+class ServerContext:
+    """What a server shares with its connections."""
+
+    settings: Settings
+    tls_context: ssl.SSLContext | None
+    flusher: Flusher
+    dispatcher: Dispatcher
+    store: Store
+    sessions: Sessions
+    presence: Presence
+    connections: set["Connection"]
+    """The open ones. Each adds and removes itself."""
+    is_stopping: bool = False
+    """Once this is set, requests are read and thrown away."""
+
+
+class Connection(BaseRequestHandler):
     """The handler that socketserver runs in a thread of its own for each client."""
 
-    server: "JellyServer"
     request: socket.socket
 
+    def __init__(self, context: ServerContext, request: socket.socket, client_address: Any, server: BaseServer) -> None:
+        """Serve the client; return when the connection is over."""
+        self.context = context
+        super().__init__(request, client_address, server)
+
     def setup(self) -> None:
+        context, settings = self.context, self.context.settings
         self.address = str(self.client_address[0])
         self.thread = threading.current_thread()
         self.thread.name = f"jelly-reader-{self.address}:{self.client_address[1]}"
         tcp.prepare(self.request)
-        self.tls = TlsFilter(self.server.tls_context) if self.server.tls_context else None
-        settings = self.server.settings
-        self.outbox = Outbox(
+        self.tls = TlsFilter(context.tls_context) if context.tls_context else None
+        gap = settings.classic_gap / 1000
+        self.send_queue = SendQueue(
             self.request,
-            self.server.flusher,
-            settings.classic_gap / 1000,
-            on_room=self._wants_more,
-            seal=self.tls.seal if self.tls else None,
+            context.flusher,
+            on_room=self._ask_for_more_messages,
+            pacing=ClassicPacing(gap) if gap else None,
+            confirmation=TcpConfirmation(self.request, gap),
+            encrypt=self.tls.encrypt if self.tls else None,
         )
-        self.session = Session(self.outbox, self.address)
+        self.session = Session(self.send_queue, self.address)
         self.lane = Lane(self.session)
         self.decoder = Decoder(settings.max_body)
-        # What the watch looks at, all in monotonic seconds.
+        # The watchdog looks at the following. Times are in monotonic seconds.
         self.opened_at = self.last_read_at = time.monotonic()
-        self.part_since: float | None = self.opened_at if self.tls else None
-        self.has_spoken = False
+        self.incomplete_since: float | None = self.opened_at if self.tls else None
+        self.has_received_data = False
         self.is_paused = False
-        self.server.connections.add(self)
-        if self.server.is_stopping:  # `stop` may have looked at the connections just before this one was there
-            self.outbox.close()
+        context.connections.add(self)
+        if context.is_stopping:  # `stop` may have looked at the connections just before this one was there
+            self.send_queue.close()
 
     def handle(self) -> None:
         try:
             if self.tls:
-                self.tls.shake_hands(self._receive_handshake, self.outbox.send_raw)
-                self._read(b"")  # the first request may have come together with the end of the handshake
+                self.tls.handshake(self._receive_handshake, self.send_queue.send_raw)
+                self._read(b"")  # the first request may have come with the end of the handshake
             size = READ_SIZE
             while data := self.request.recv(size):
                 size = READ_SIZE if len(data) > HEARTBEAT_SIZE else IDLE_READ_SIZE
                 self._read(data)
                 if self.tls and self.tls.has_ended:
                     break
-            self._on_end()
+            self._handle_end_of_stream()
         except OSError as error:
             log.debug("%s: %s", self.address, error)
 
+    def finish(self) -> None:
+        context, user = self.context, self.session.user
+        self.send_queue.close()
+        # After the close: see Services._attach_session.
+        if context.sessions.detach(self.session) and user is not None:
+            context.store.call_soon(partial(context.presence.refresh, user))
+        context.flusher.forget(self.request)
+        context.connections.discard(self)
+
+    # --- reading ----------------------------------------------------------------------------------------
+
     def _receive_handshake(self) -> bytes:
         data = self.request.recv(READ_SIZE)
-        self.outbox.read_bytes += len(data)
+        self.send_queue.read_bytes += len(data)
         return data
 
-    def finish(self) -> None:
-        self.outbox.close()
-        user = self.session.user
-        if self.server.sessions.detach(self.session) and user is not None:  # after the close: see Services._enter
-            self.server.store.soon(partial(self.server.presence.look_at, user))
-        self.server.flusher.forget(self.request)
-        self.server.connections.discard(self)
-
     def _read(self, data: bytes) -> None:
-        """Take the next bytes of the stream. (For each message twice: hence the local names, and few calls.)"""
-        session, outbox, decoder = self.session, self.outbox, self.decoder
-        outbox.read_bytes += len(data)
-        now = self.last_read_at = time.monotonic()
-        self.has_spoken = True
-        if session.leaving or self.server.is_stopping or decoder.broken is not None:
-            return  # nothing is served any more; what still comes is thrown away until the client has closed
-        if outbox.confirmed > session.settled:
-            self._note_sign_of_life()
-        if self.tls:
-            data = self.tls.open(data)
-        frames = decoder.feed(data)
-        if not decoder.has_part:
-            self.part_since = None
-        elif frames or self.part_since is None:
-            self.part_since = now
-        requests = [frame for frame in frames if frame.type not in UNANSWERED or not self._is_done(frame)]
-        if requests:
-            self.server.dispatcher.submit(self.lane, requests, now)
-        if decoder.broken is not None:
-            broken = Frame(Sign.REQUEST, decoder.broken, 0, b"")
-            self.server.dispatcher.submit_error(self.lane, broken, now, ErrorCode.MALFORMED_FRAME)
-            self.part_since = None
-        if self.lane.is_full or outbox.is_full:
-            self._pause()
+        """Take the next bytes of the stream, and pass on the requests that they complete.
 
-    def _is_done(self, frame: Frame) -> bool:
-        """Whether a heartbeat or an ACK is done with. That it was read is all that a heartbeat is for."""
-        if frame.sign != Sign.REQUEST:
-            return False
-        if frame.type == Type.HEARTBEAT:
-            self.session.has_heartbeat = True
-            return True
-        return self._acknowledge(frame)
+        This runs twice for each message. Hence the local names, and few calls.
+        """
+        session, send_queue, decoder = self.session, self.send_queue, self.decoder
+        send_queue.read_bytes += len(data)
+        now = self.last_read_at = time.monotonic()
+        self.has_received_data = True
+        # At the end nothing is served any more. What still comes is read and thrown away: closing a
+        # socket with unread bytes would send a reset, and the client could lose its last answers.
+        if session.closing or self.context.is_stopping or decoder.error_type is not None:
+            return
+        # The client had these messages before it sent what we have just read.
+        if send_queue.tcp_acked_id > session.delivered_id:
+            self._report_delivered(send_queue.tcp_acked_id)
+        if self.tls:
+            data = self.tls.decrypt(data)
+        frames = decoder.feed(data)
+        # A frame that has begun has a deadline. It moves when another frame begins, not when more
+        # of this one comes: else a byte now and then would keep the connection open for ever.
+        if not decoder.has_incomplete_frame:
+            self.incomplete_since = None
+        elif frames or self.incomplete_since is None:
+            self.incomplete_since = now
+        requests = []
+        for frame in frames:
+            # Heartbeats and acknowledgements get no answer, so they need not wait for their turn.
+            if frame.type == Type.HEARTBEAT and frame.sign == Sign.REQUEST:
+                session.has_heartbeat = True
+            elif frame.type != Type.ACK or not self._acknowledge(frame):
+                requests.append(PendingRequest(frame, now))
+        if decoder.error_type is not None:
+            malformed = Frame(Sign.REQUEST, decoder.error_type, 0, b"")
+            requests.append(PendingRequest(malformed, now, ErrorCode.MALFORMED_FRAME))
+            self.incomplete_since = None
+        if requests:
+            self.context.dispatcher.submit(self.lane, requests)
+            if len(self.lane.waiting) >= LANE_LIMIT or send_queue.is_full:
+                self._pause()
 
     def _acknowledge(self, frame: Frame) -> bool:
-        """Take an ACK. One that is malformed, or before the login, is answered like any other such request."""
+        """Handle an ACK, and return True; False if it is to be answered like other requests.
+
+        It is answered, with an error, if it is malformed or comes before the login.
+        """
         session = self.session
-        if session.user is None:
+        if session.user is None or frame.sign != Sign.REQUEST:
             return False
         try:
             id = parse_ack(frame.body)
         except Refused:
             return False
         window = session.window
-        # Only what was sent on this connection can be acknowledged on it: any other id is nobody's business.
+        # A client can acknowledge what it was sent on this connection. Other ids are ignored.
         if window is not None and window.acknowledge(id):
-            self.server.store.delivered(session.user, id)
+            self.context.store.delivered(session.user, id)
             if not session.caught_up and window.has_room:
-                self._wants_more()
+                self._ask_for_more_messages()
         return True
 
-    def _note_sign_of_life(self) -> None:
-        """For a client that cannot acknowledge this counts: its TCP has everything, and it speaks after that.
+    def _report_delivered(self, upto: int) -> None:
+        """Messages up to this id have reached a client that cannot acknowledge them.
 
-        (Nothing that was sent to one that can is ever `confirmed` or `written`: its own word counts.)
+        (For a client that can, `tcp_acked_id` and `written_id` stay 0: only its own acknowledgements count.)
         """
         session = self.session
         if session.user is not None:
-            session.settled = self.outbox.confirmed
-            self.server.store.delivered(session.user, session.settled)
-
-    def _on_end(self) -> None:
-        """The client has closed in good order. (With unread data in its hands, TCP would have sent a reset.)"""
-        if self.outbox.is_closed or self.outbox.last_words_at is not None:
-            return  # the end is ours: it says nothing about what the client has read
-        user, written = self.session.user, self.outbox.written
-        if user is not None and written > self.session.settled and tcp.unacknowledged(self.request) == 0:
-            self.session.settled = written
-            self.server.store.delivered(user, written)
-        # It may have closed its half only, and still wait for what it asked.
-        deadline = time.monotonic() + LAST_ANSWERS
-        self.server.dispatcher.wait_until_idle([self.lane], deadline)
-        self.outbox.finish()
-        while self.outbox.finished_at is None and not self.outbox.is_closed and time.monotonic() < deadline:
-            time.sleep(0.01)  # answers that are spaced, or that the client takes slowly
+            session.delivered_id = upto
+            self.context.store.delivered(session.user, upto)
 
     def _pause(self) -> None:
-        """Do not read on while too much waits, in the lane or in the outbox."""
+        """Do not read on while too much waits, in the lane or in the send queue."""
         self.is_paused = True
-        while not self.server.is_stopping and not self.outbox.is_closed:
-            if self.server.dispatcher.wait_for_room(self.lane, 1.0) and self.outbox.wait_for_room(1.0):
+        while not self.context.is_stopping and not self.send_queue.is_closed:
+            if self.context.dispatcher.wait_for_room(self.lane, 1.0) and self.send_queue.wait_until_not_full(1.0):
                 break
             self.last_read_at = time.monotonic()
         self.is_paused = False
 
-    def _wants_more(self) -> None:
+    def _ask_for_more_messages(self) -> None:
         if not self.session.caught_up and self.session.user is not None:
-            self.server.store.wants_more(self.session)
+            self.context.store.wants_more(self.session)
+
+    # --- the end ----------------------------------------------------------------------------------------
+
+    def _handle_end_of_stream(self) -> None:
+        """The client has closed its half of the connection: finish what it asked for."""
+        send_queue = self.send_queue
+        if send_queue.is_closed or send_queue.closing_frame_at is not None:
+            return  # the server ended it, so this says nothing about what the client has read
+        # The client has read all that its TCP has: with unread data, TCP would have sent a reset.
+        written_id = send_queue.written_id
+        if written_id > self.session.delivered_id and tcp.unacknowledged(self.request) == 0:
+            self._report_delivered(written_id)
+        # The client may have closed its half only, and still wait for its answers.
+        deadline = time.monotonic() + HALF_CLOSE_TIMEOUT
+        self.context.dispatcher.wait_until_idle([self.lane], deadline)
+        send_queue.finish()
+        # A classic client gets its answers one by one, and any client may take them slowly.
+        while send_queue.finished_at is None and not send_queue.is_closed and time.monotonic() < deadline:
+            time.sleep(0.01)

@@ -1,21 +1,29 @@
-"""Everything that Jelly asks of its database: one method a question, all SQL in this file.
+"""All SQL of the server: one method for each question and each change.
 
-A `Dao` works over one `Link`, so it belongs to one thread at a time. Reads may run anywhere; what writes is
-called by the store thread alone (`store.py`), inside its transaction. That is why a method may look first and
-write then: nobody writes in between. All methods raise StoreError when the database fails.
+A `Dao` works over one `DatabaseConnection`, so it belongs to one thread at a time. Reads may run on
+any thread. Only the store thread (`store.py`) calls methods that write, inside its transaction.
+That is why a method may read first and then write. All methods raise StoreError when the database
+fails.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-from jelly.database import Link
+from jelly.database import DatabaseConnection
 
-CHUNK = 100
-"""How many values one statement of varying length takes."""
+VALUES_PER_STATEMENT = 100
+"""At most this many values are in one statement of varying length."""
 ID_BLOCK = 1_000_000
+"""How many ids are reserved at a time."""
 MAX_ID = 2**53
 """All ids are smaller."""
-NOBODY_WAITS = "NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.message_id = messages.id)"
+
+INSERT_MESSAGE = (
+    "INSERT INTO messages (id, is_group, sender, receiver, content, time, request_id, digest) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+INSERT_INBOX = "INSERT INTO inbox (receiver, message_id) VALUES (?, ?)"
+DELIVERED_TO_ALL = "NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.message_id = messages.id)"
 WITHIN_PAGE = (
     "m.id >= ? AND m.id < ? "
     "AND NOT EXISTS (SELECT 1 FROM inbox AS i WHERE i.receiver = ? AND i.message_id = m.id AND i.message_id > ?)"
@@ -25,7 +33,7 @@ T = TypeVar("T")
 
 
 class StoredMessage(NamedTuple):
-    """A message as the table holds it. `receiver` is a group's name if `is_group`, else a person's."""
+    """A message as the table holds it. `receiver` is a group if `is_group`, else a person."""
 
     id: int
     is_group: bool
@@ -40,10 +48,11 @@ class StoredMessage(NamedTuple):
 MESSAGE = "m.id, m.is_group, m.sender, m.receiver, m.content, m.time"
 
 
-class Page(NamedTuple):
-    """Which messages of a conversation somebody may read back, and asks for: the newest ones with since <= id < before.
+class HistoryQuery(NamedTuple):
+    """What a reader asks of a history: the newest messages of a conversation, since <= id < before.
 
-    What is in the reader's inbox and above `given` is left out: that is still to be delivered.
+    Messages in the reader's inbox with ids above `sent_id` are left out: they come as notices
+    later.
     """
 
     reader: str
@@ -51,108 +60,117 @@ class Page(NamedTuple):
     partner: str
     """The other person, or the group."""
     since: int
+    """The first id that the reader may see."""
     before: int
-    given: int
+    """All ids are smaller."""
+    sent_id: int
+    """The last id that was sent to the reader's session."""
 
 
 class Dao:
-    """The queries, over one link."""
+    """The queries, over one connection."""
 
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self._next_id, self._last_id = 1, 0  # none left: the first one to be asked for sets a block aside
+    def __init__(self, connection: DatabaseConnection) -> None:
+        self.connection = connection
+        self._next_id, self._last_id = 1, 0  # the reserved ids: none yet
 
-    # --- users and tokens -------------------------------------------------------------------------------
+    # --- users and tokens -------------------------------------------------------------------------
 
     def has_user(self, username: str) -> bool:
-        return bool(self.link.query("SELECT 1 FROM users WHERE username = ?", (username,)))
+        return bool(self.connection.query("SELECT 1 FROM users WHERE username = ?", (username,)))
 
     def password_hash(self, username: str) -> str | None:
-        rows = self.link.query("SELECT password FROM users WHERE username = ?", (username,))
+        rows = self.connection.query("SELECT password FROM users WHERE username = ?", (username,))
         return rows[0][0] if rows else None
 
     def add_user(self, username: str, password_hash: str) -> None:
-        self.link.change("INSERT INTO users (username, password) VALUES (?, ?)", (username, password_hash))
+        self.connection.execute("INSERT INTO users (username, password) VALUES (?, ?)", (username, password_hash))
 
     def profile(self, username: str) -> dict[str, str | None]:
-        """The profile's fields in the protocol's order, None where nothing was ever said."""
+        """The profile's fields in the protocol's order, None for those that were never set."""
         fields = ("name", "sex", "age", "phone", "address", "introduction")
-        rows = self.link.query(f"SELECT {', '.join(fields)} FROM users WHERE username = ?", (username,))
+        rows = self.connection.query(f"SELECT {', '.join(fields)} FROM users WHERE username = ?", (username,))
         return dict(zip(fields, rows[0], strict=True))
 
     def update_user(self, username: str, values: dict[str, str]) -> None:
         """Set columns of a user; the keys come from the program, never from a client."""
         columns = ", ".join(f"{column} = ?" for column in values)
-        self.link.change(f"UPDATE users SET {columns} WHERE username = ?", (*values.values(), username))
+        self.connection.execute(f"UPDATE users SET {columns} WHERE username = ?", (*values.values(), username))
 
     def add_token(self, token_hash: str, username: str, expires: int, now: int, keep: int) -> None:
         """Store a token; drop the user's expired ones, and the oldest beyond `keep`."""
-        self.link.change("DELETE FROM tokens WHERE username = ? AND expires <= ?", (username, now))
-        older = self.link.query("SELECT token_hash FROM tokens WHERE username = ? ORDER BY expires DESC", (username,))
+        self.connection.execute("DELETE FROM tokens WHERE username = ? AND expires <= ?", (username, now))
+        older = self.connection.query(
+            "SELECT token_hash FROM tokens WHERE username = ? ORDER BY expires DESC", (username,)
+        )
         for (surplus,) in older[keep - 1 :]:
-            self.link.change("DELETE FROM tokens WHERE token_hash = ?", (surplus,))
-        self.link.change(
+            self.connection.execute("DELETE FROM tokens WHERE token_hash = ?", (surplus,))
+        self.connection.execute(
             "INSERT INTO tokens (token_hash, username, expires) VALUES (?, ?, ?)", (token_hash, username, expires)
         )
 
     def token_owner(self, token_hash: str, now: int) -> str | None:
-        rows = self.link.query("SELECT username FROM tokens WHERE token_hash = ? AND expires > ?", (token_hash, now))
+        rows = self.connection.query(
+            "SELECT username FROM tokens WHERE token_hash = ? AND expires > ?", (token_hash, now)
+        )
         return rows[0][0] if rows else None
 
     def remove_token(self, token_hash: str, username: str) -> None:
-        self.link.change("DELETE FROM tokens WHERE token_hash = ? AND username = ?", (token_hash, username))
+        self.connection.execute("DELETE FROM tokens WHERE token_hash = ? AND username = ?", (token_hash, username))
 
     def remove_tokens(self, username: str) -> None:
-        self.link.change("DELETE FROM tokens WHERE username = ?", (username,))
+        self.connection.execute("DELETE FROM tokens WHERE username = ?", (username,))
 
     def remove_old_tokens(self, after: str, now: int, limit: int) -> str | None:
-        """Drop expired tokens, looking at `limit` of them at most, in the order of their hashes from one on.
+        """Look at the next `limit` tokens, in the order of their hashes; drop the expired ones.
 
         Returns the last hash that was looked at, None if there is none behind `after`.
         """
-        rows = self.link.query(
+        rows = self.connection.query(
             "SELECT MAX(token_hash) FROM "
-            "(SELECT token_hash FROM tokens WHERE token_hash > ? ORDER BY token_hash LIMIT ?) AS few",
+            "(SELECT token_hash FROM tokens WHERE token_hash > ? ORDER BY token_hash LIMIT ?) AS slice",
             (after, limit),
         )
         last: str | None = rows[0][0]
         if last is not None:
-            self.link.change(
+            self.connection.execute(
                 "DELETE FROM tokens WHERE token_hash > ? AND token_hash <= ? AND expires <= ?", (after, last, now)
             )
         return last
 
-    # --- friends ----------------------------------------------------------------------------------------
+    # --- friends ----------------------------------------------------------------------------------
 
     def friends(self, username: str) -> list[str]:
-        rows = self.link.query("SELECT friend FROM friends WHERE username = ? ORDER BY friend", (username,))
+        rows = self.connection.query("SELECT friend FROM friends WHERE username = ? ORDER BY friend", (username,))
         return [friend for (friend,) in rows]
 
     def is_friend(self, username: str, friend: str) -> bool:
-        return bool(self.link.query("SELECT 1 FROM friends WHERE username = ? AND friend = ?", (username, friend)))
+        return bool(
+            self.connection.query("SELECT 1 FROM friends WHERE username = ? AND friend = ?", (username, friend))
+        )
 
     def count_friends(self, username: str) -> int:
-        return int(self.link.query("SELECT COUNT(*) FROM friends WHERE username = ?", (username,))[0][0])
+        return int(self.connection.query("SELECT COUNT(*) FROM friends WHERE username = ?", (username,))[0][0])
 
     def add_friend(self, username: str, friend: str) -> None:
-        self.link.change("INSERT INTO friends (username, friend) VALUES (?, ?)", (username, friend))
+        self.connection.execute("INSERT INTO friends (username, friend) VALUES (?, ?)", (username, friend))
 
     def remove_friend(self, username: str, friend: str) -> None:
-        self.link.change("DELETE FROM friends WHERE username = ? AND friend = ?", (username, friend))
+        self.connection.execute("DELETE FROM friends WHERE username = ? AND friend = ?", (username, friend))
 
-    # --- groups -----------------------------------------------------------------------------------------
+    # --- groups -----------------------------------------------------------------------------------
 
     def group(self, name: str) -> tuple[str, list[str]] | None:
         """A group's creator and its members, the creator first; None if there is no such group."""
-        rows = self.link.query("SELECT creator FROM chat_groups WHERE name = ?", (name,))
+        rows = self.connection.query("SELECT creator FROM chat_groups WHERE name = ?", (name,))
         if not rows:
             return None
-        members = self.link.query("SELECT username FROM members WHERE group_name = ? ORDER BY position", (name,))
+        members = self.connection.query("SELECT username FROM members WHERE group_name = ? ORDER BY position", (name,))
         return rows[0][0], [member for (member,) in members]
 
     def groups_of(self, username: str) -> dict[str, list[str]]:
         """The groups a user is in, each with its members, the creator first."""
-        rows = self.link.query(
+        rows = self.connection.query(
             "SELECT m.group_name, m.username FROM members AS mine JOIN members AS m ON m.group_name = mine.group_name "
             "WHERE mine.username = ? ORDER BY m.group_name, m.position",
             (username,),
@@ -163,73 +181,75 @@ class Dao:
         return groups
 
     def count_created_groups(self, username: str) -> int:
-        return int(self.link.query("SELECT COUNT(*) FROM chat_groups WHERE creator = ?", (username,))[0][0])
+        return int(self.connection.query("SELECT COUNT(*) FROM chat_groups WHERE creator = ?", (username,))[0][0])
 
     def count_groups_of(self, username: str) -> int:
-        return int(self.link.query("SELECT COUNT(*) FROM members WHERE username = ?", (username,))[0][0])
+        return int(self.connection.query("SELECT COUNT(*) FROM members WHERE username = ?", (username,))[0][0])
 
     def add_group(self, name: str, creator: str) -> None:
-        self.link.change("INSERT INTO chat_groups (name, creator) VALUES (?, ?)", (name, creator))
+        self.connection.execute("INSERT INTO chat_groups (name, creator) VALUES (?, ?)", (name, creator))
         self._insert_member(name, creator, 0)
 
     def remove_group(self, name: str) -> None:
-        self.link.change("DELETE FROM members WHERE group_name = ?", (name,))
-        self.link.change("DELETE FROM chat_groups WHERE name = ?", (name,))
+        self.connection.execute("DELETE FROM members WHERE group_name = ?", (name,))
+        self.connection.execute("DELETE FROM chat_groups WHERE name = ?", (name,))
 
     def add_member(self, group: str, username: str) -> None:
-        last = self.link.query("SELECT MAX(position) FROM members WHERE group_name = ?", (group,))[0][0]
+        last = self.connection.query("SELECT MAX(position) FROM members WHERE group_name = ?", (group,))[0][0]
         self._insert_member(group, username, last + 1)
 
     def _insert_member(self, group: str, username: str, position: int) -> None:
-        self.link.change(
+        self.connection.execute(
             "INSERT INTO members (group_name, username, position, since) VALUES (?, ?, ?, ?)",
-            (group, username, position, self.next_id()),
+            (group, username, position, self.peek_id()),
         )
 
     def remove_member(self, group: str, username: str) -> None:
-        self.link.change("DELETE FROM members WHERE group_name = ? AND username = ?", (group, username))
+        self.connection.execute("DELETE FROM members WHERE group_name = ? AND username = ?", (group, username))
 
     def member_since(self, group: str, username: str) -> int | None:
-        """The first id that a message could have to which a user was a member; None if it is none."""
-        rows = self.link.query("SELECT since FROM members WHERE group_name = ? AND username = ?", (group, username))
+        """The first id that a member may read of a group; None if the user is not a member."""
+        rows = self.connection.query(
+            "SELECT since FROM members WHERE group_name = ? AND username = ?", (group, username)
+        )
         return int(rows[0][0]) if rows else None
 
-    # --- messages ---------------------------------------------------------------------------------------
+    # --- messages ---------------------------------------------------------------------------------
 
-    def next_id(self) -> int:
-        """The id that the next message is going to have.
-
-        Ids are set aside in blocks, so that none is used twice, whatever happens to the process or its clock.
-        """
+    def peek_id(self) -> int:
+        """The id that the next message is going to have; it is not allocated."""
         if self._next_id > self._last_id:
-            self._next_id = int(self.link.query("SELECT value FROM meta WHERE name = 'next_id'")[0][0])
-            self._last_id = self._next_id + ID_BLOCK - 1
-            self.link.change("UPDATE meta SET value = ? WHERE name = 'next_id'", (self._last_id + 1,))
+            self._reserve_ids()
         return self._next_id
 
-    def take_id(self) -> int:
+    def allocate_id(self) -> int:
         """An id for a new message."""
-        id = self.next_id()
-        self._next_id += 1
+        if self._next_id > self._last_id:
+            self._reserve_ids()
+        id = self._next_id
+        self._next_id = id + 1
         return id
 
+    def _reserve_ids(self) -> None:
+        """Reserve the next block of ids.
+
+        So none is used twice, whatever happens to the process or its clock.
+        """
+        self._next_id = int(self.connection.query("SELECT value FROM meta WHERE name = 'next_id'")[0][0])
+        self._last_id = self._next_id + ID_BLOCK - 1
+        self.connection.execute("UPDATE meta SET value = ? WHERE name = 'next_id'", (self._last_id + 1,))
+
     def forget_ids(self) -> None:
-        """A transaction has failed: the block may have been set aside in it."""
+        """Forget the reserved ids, because the transaction that reserved them may have failed."""
         self._next_id, self._last_id = 1, 0
 
     def add_messages(self, messages: Sequence[StoredMessage], inbox: Sequence[tuple[str, int]]) -> None:
-        """Store messages, and a row (receiver, id) for each who is to get one."""
-        self.link.insert(
-            "INSERT INTO messages (id, is_group, sender, receiver, content, time, request_id, digest) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            messages,
-        )
-        if inbox:
-            self.link.insert("INSERT INTO inbox (receiver, message_id) VALUES (?, ?)", inbox)
+        """Store messages, and for each receiver of one a row (receiver, id) in the inbox."""
+        self.connection.insert((INSERT_MESSAGE, messages), (INSERT_INBOX, inbox))
 
     def waiting(self, receiver: str, after: int, limit: int) -> list[StoredMessage]:
-        """The oldest messages in somebody's inbox whose id is above `after`, at most `limit`."""
-        rows = self.link.query(
+        """The oldest messages in a user's inbox with ids above `after`, at most `limit`."""
+        rows = self.connection.query(
             f"SELECT {MESSAGE} FROM inbox AS i "
             "JOIN messages AS m ON m.id = i.message_id "
             "WHERE i.receiver = ? AND i.message_id > ? ORDER BY i.message_id LIMIT ?",
@@ -240,79 +260,86 @@ class Dao:
     def remove_delivered(self, delivered: Iterable[tuple[str, int]], keep: bool) -> None:
         """For each (receiver, id): empty the inbox up to and including that id.
 
-        Unless they are to be kept, drop the messages that nobody waits for any more.
+        Without `keep`, also drop the messages that are in no inbox any more.
         """
         for chunk in _chunks(list(delivered)):
             # Joined by OR, because on MySQL each statement is a round trip.
             which = " OR ".join(["(receiver = ? AND message_id <= ?)"] * len(chunk))
             parameters = [value for pair in chunk for value in pair]
             if keep:
-                self.link.change(f"DELETE FROM inbox WHERE {which}", parameters)
+                self.connection.execute(f"DELETE FROM inbox WHERE {which}", parameters)
                 continue
-            rows = self.link.query(f"SELECT DISTINCT message_id FROM inbox WHERE {which}", parameters)
-            self.link.change(f"DELETE FROM inbox WHERE {which}", parameters)
+            rows = self.connection.query(f"SELECT DISTINCT message_id FROM inbox WHERE {which}", parameters)
+            self.connection.execute(f"DELETE FROM inbox WHERE {which}", parameters)
             for ids in _chunks([id for (id,) in rows]):
-                self.link.change(
-                    f"DELETE FROM messages WHERE id IN ({', '.join('?' * len(ids))}) AND {NOBODY_WAITS}", ids
+                self.connection.execute(
+                    f"DELETE FROM messages WHERE id IN ({', '.join('?' * len(ids))}) AND {DELIVERED_TO_ALL}", ids
                 )
 
     def remove_messages_between(self, first: int, last: int) -> None:
-        """Take back messages whose commit failed in a way that leaves open whether it happened."""
-        self.link.change("DELETE FROM inbox WHERE message_id BETWEEN ? AND ?", (first, last))
-        self.link.change("DELETE FROM messages WHERE id BETWEEN ? AND ?", (first, last))
+        """Take back messages whose commit is in doubt: it failed, but may have happened."""
+        self.connection.execute("DELETE FROM inbox WHERE message_id BETWEEN ? AND ?", (first, last))
+        self.connection.execute("DELETE FROM messages WHERE id BETWEEN ? AND ?", (first, last))
 
-    # --- messages, filed --------------------------------------------------------------------------------
+    # --- deferred indexing and history ------------------------------------------------------------
 
-    def filed(self) -> int:
-        """Messages up to and including this id are filed."""
-        return int(self.link.query("SELECT value FROM meta WHERE name = 'filed'")[0][0])
+    # The table history finds messages by conversation, requests by idempotency key. The row of meta
+    # keeps its name, 'filed' (an older word for indexed), until the next schema version.
 
-    def file_messages(self, after: int, limit: int, with_history: bool) -> tuple[int | None, int]:
-        """File the messages behind an id, at most `limit`; the last one's id (None if there is none), and how many."""
-        upto, count = self._first_few("messages", "id", after, MAX_ID, limit)
+    def indexed_id(self) -> int:
+        """Messages up to and including this id are indexed."""
+        return int(self.connection.query("SELECT value FROM meta WHERE name = 'filed'")[0][0])
+
+    def index_messages(self, after: int, limit: int, with_history: bool) -> tuple[int | None, int]:
+        """Index the messages with ids above `after`, at most `limit`.
+
+        Returns the id of the last one (None if there is none), and how many they are.
+        """
+        upto, count = self._slice_end("messages", "id", after, MAX_ID, limit)
         if upto is None:
             return None, 0
         if with_history:
-            self.link.change(
+            self.connection.execute(
                 "INSERT INTO history (message_id, is_group, one_side, other_side) SELECT id, is_group, "
                 "CASE WHEN is_group = 1 OR receiver < sender THEN receiver ELSE sender END, "
                 "CASE WHEN is_group = 1 THEN '' WHEN receiver < sender THEN sender ELSE receiver END "
                 "FROM messages WHERE id > ? AND id <= ?",
                 (after, upto),
             )
-        self.link.change(
+        self.connection.execute(
             "INSERT INTO requests (message_id, sender, request_id, digest) SELECT id, sender, request_id, digest "
             "FROM messages WHERE id > ? AND id <= ? AND request_id IS NOT NULL",
             (after, upto),
         )
-        self.link.change("UPDATE meta SET value = ? WHERE name = 'filed'", (upto,))
+        self.connection.execute("UPDATE meta SET value = ? WHERE name = 'filed'", (upto,))
         return upto, count
 
-    def unfiled_requests(self, after: int) -> list[tuple[int, str, str, int]]:
-        """The messages with a requestId behind an id: (id, sender, requestId, digest)."""
-        return self.link.query(
+    def unindexed_requests(self, after: int) -> list[tuple[int, str, str, int]]:
+        """The messages above an id that have a requestId: (id, sender, requestId, digest)."""
+        return self.connection.query(
             "SELECT id, sender, request_id, digest FROM messages WHERE id > ? AND request_id IS NOT NULL ORDER BY id",
             (after,),
         )
 
-    def filed_requests(self, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
-        """The digests of those (sender, requestId) that are filed."""
+    def indexed_requests(self, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """Those of some keys (sender, requestId) that are indexed, each with its digest."""
         found = {}
         for chunk in _chunks(list(wanted)):
             which = " OR ".join(["(sender = ? AND request_id = ?)"] * len(chunk))
-            rows = self.link.query(
+            rows = self.connection.query(
                 f"SELECT sender, request_id, digest FROM requests WHERE {which}",
                 [value for pair in chunk for value in pair],
             )
             found.update({(sender, request_id): digest for sender, request_id, digest in rows})
         return found
 
-    def read_back(self, page: Page, limit: int) -> list[StoredMessage]:
-        """The newest messages of a page, the newest first, at most `limit`."""
-        # What is not filed yet is looked for first: whatever is filed meanwhile is found in both, and not lost.
-        filed = self.filed()
-        reader, partner = page.reader, page.partner
-        if page.is_group:
+    def history_page(self, query: HistoryQuery, limit: int) -> list[StoredMessage]:
+        """The newest messages that a query asks for, the newest first, at most `limit`."""
+        # If a message is indexed between the two queries, its id is above this one: the first has
+        # found it.
+        indexed = self.indexed_id()
+        reader, partner = query.reader, query.partner
+        if query.is_group:
             belongs, sides = "m.receiver = ?", [partner]
             one_side, other_side = partner, ""
         else:
@@ -320,65 +347,67 @@ class Dao:
                 reader, partner, reader, partner, reader,
             ]  # fmt: skip
             one_side, other_side = min(reader, partner), max(reader, partner)
-        bounds = (page.since, page.before, reader, page.given, limit)
-        unfiled = self.link.query(
+        bounds = (query.since, query.before, reader, query.sent_id, limit)
+        unindexed = self.connection.query(
             f"SELECT {MESSAGE} FROM messages AS m WHERE m.id > ? AND m.is_group = ? AND {belongs} "
             f"AND {WITHIN_PAGE} ORDER BY m.id DESC LIMIT ?",
-            (filed, page.is_group, *sides, *bounds),
+            (indexed, query.is_group, *sides, *bounds),
         )
-        rows = self.link.query(
+        rows = self.connection.query(
             f"SELECT {MESSAGE} FROM history AS h JOIN messages AS m ON m.id = h.message_id "
             "WHERE h.message_id <= ? AND h.is_group = ? AND h.one_side = ? AND h.other_side = ? "
             f"AND {WITHIN_PAGE} ORDER BY h.message_id DESC LIMIT ?",
-            (filed, page.is_group, one_side, other_side, *bounds),
+            (indexed, query.is_group, one_side, other_side, *bounds),
         )
-        return [StoredMessage(*row) for row in (unfiled + rows)[:limit]]
+        return [StoredMessage(*row) for row in (unindexed + rows)[:limit]]
 
-    # --- messages, old ----------------------------------------------------------------------------------
+    # --- retention --------------------------------------------------------------------------------
 
-    def note_time(self, now: int) -> None:
-        """Note that up to this time (in milliseconds) no id from the next one on was used."""
-        first_id = self.next_id()
-        # A clock that has gone back says nothing: its time would make all messages so far look old.
-        if not self.link.query("SELECT 1 FROM calendar WHERE first_id = ? OR time > ?", (first_id, now)):
-            self.link.change("INSERT INTO calendar (first_id, time) VALUES (?, ?)", (first_id, now))
+    def record_time(self, now: int) -> None:
+        """Record that up to now (in milliseconds) only ids below the next one were used."""
+        first_id = self.peek_id()
+        # The time of a clock that has gone back would make all messages so far look old.
+        if not self.connection.query("SELECT 1 FROM calendar WHERE first_id = ? OR time > ?", (first_id, now)):
+            self.connection.execute("INSERT INTO calendar (first_id, time) VALUES (?, ?)", (first_id, now))
 
-    def first_id_after(self, time: int) -> int:
-        """An id, as large as is known, so that all messages with smaller ones were stored before this time."""
-        return int(self.link.query("SELECT MAX(first_id) FROM calendar WHERE time <= ?", (time,))[0][0] or 0)
+    def id_at(self, time: int) -> int:
+        """The largest recorded id below which all messages were stored before this time."""
+        return int(self.connection.query("SELECT MAX(first_id) FROM calendar WHERE time <= ?", (time,))[0][0] or 0)
 
-    def forget_times(self, before: int) -> None:
-        """Forget how old ids below this one are."""
-        self.link.change("DELETE FROM calendar WHERE first_id < ?", (before,))
+    def remove_times(self, before: int) -> None:
+        """Forget the times that were recorded for ids below this one."""
+        self.connection.execute("DELETE FROM calendar WHERE first_id < ?", (before,))
 
     def remove_old_messages(self, after: int, before: int, limit: int) -> int | None:
-        """Drop messages with after < id < before that nobody waits for, looking at `limit` of them at most.
+        """Look at the first `limit` messages with after < id < before; drop those in no inbox.
 
         Returns the last id that was looked at, None if there is no such message.
         """
-        upto, _ = self._first_few("messages", "id", after, before, limit)
+        upto, _ = self._slice_end("messages", "id", after, before, limit)
         if upto is not None:
-            self.link.change(f"DELETE FROM messages WHERE id > ? AND id <= ? AND {NOBODY_WAITS}", (after, upto))
-            self.link.change("DELETE FROM history WHERE message_id <= ?", (upto,))
+            self.connection.execute(
+                f"DELETE FROM messages WHERE id > ? AND id <= ? AND {DELIVERED_TO_ALL}", (after, upto)
+            )
+            self.connection.execute("DELETE FROM history WHERE message_id <= ?", (upto,))
         return upto
 
     def remove_old_requests(self, before: int, limit: int) -> bool:
-        """Forget the requestIds of messages below an id, at most `limit`; whether there were any."""
-        upto, _ = self._first_few("requests", "message_id", 0, before, limit)
+        """Forget at most `limit` requestIds of messages below an id; whether there were any."""
+        upto, _ = self._slice_end("requests", "message_id", 0, before, limit)
         if upto is not None:
-            self.link.change("DELETE FROM requests WHERE message_id <= ?", (upto,))
+            self.connection.execute("DELETE FROM requests WHERE message_id <= ?", (upto,))
         return upto is not None
 
-    def _first_few(self, table: str, id: str, after: int, before: int, limit: int) -> tuple[int | None, int]:
-        """Of the rows between two ids, at most `limit`: the last one's id (None if there is none), and how many."""
-        [(last, count)] = self.link.query(
+    def _slice_end(self, table: str, id: str, after: int, before: int, limit: int) -> tuple[int | None, int]:
+        """Of the first `limit` rows between two ids: the last id (None if none), and how many."""
+        [(last, count)] = self.connection.query(
             f"SELECT MAX({id}), COUNT(*) FROM "
-            f"(SELECT {id} FROM {table} WHERE {id} > ? AND {id} < ? ORDER BY {id} LIMIT ?) AS few",
+            f"(SELECT {id} FROM {table} WHERE {id} > ? AND {id} < ? ORDER BY {id} LIMIT ?) AS slice",
             (after, before, limit),
         )
         return last, count
 
 
 def _chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(values), CHUNK):
-        yield values[start : start + CHUNK]
+    for start in range(0, len(values), VALUES_PER_STATEMENT):
+        yield values[start : start + VALUES_PER_STATEMENT]

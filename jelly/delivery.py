@@ -1,15 +1,15 @@
 """From the store to the receivers: what happens to a message once it is committed.
 
-Everything in here runs on the store thread, between two commits, so nothing needs a lock and nothing can be
-skipped, doubled or overtaken. Each session is in one of two states:
+Everything here runs during a turn of the store, between two commits, so nothing needs a lock and
+nothing can be skipped, doubled or overtaken. Each session is in one of two states:
 
-- behind: its inbox holds messages that it was not given yet. They are fed from the inbox in pages, oldest
-  first, whenever it has room. New messages for it are only stored.
-- caught up: it was given everything. A new message is pushed to it right after its commit. When its outlet is
-  full, or too much of what it was sent is not acknowledged, it falls behind.
+- behind: its inbox holds messages that it was not sent yet. They are fed from the inbox in pages,
+  oldest first, whenever it has room. New messages for it are only stored.
+- caught up: it was sent everything. A new message is pushed to it right after its commit. When its
+  transport is full, or too many messages are unacknowledged, it falls behind.
 
-A session begins behind. That one mechanism serves the messages that waited for a login, the receiver that is
-slow, the classic client whose frames are spaced, and the modern one that is slow to acknowledge.
+A session begins behind. This one mechanism serves the messages that waited for a login, the slow
+receiver, the classic client whose frames are paced, and the modern one that is slow to acknowledge.
 """
 
 import logging
@@ -19,30 +19,27 @@ from jelly import messages
 from jelly.codec import Type
 from jelly.dao import Dao, StoredMessage
 from jelly.errors import log_failure
-from jelly.sessions import Session, Sessions
+from jelly.sessions import Notice, Response, Session, Sessions
 
 log = logging.getLogger("jelly.delivery")
-
-Responses = dict[Session, list[tuple[bytes, float]]]
-"""What is to be sent to sessions beside their messages: frames, each with the time at which its request came in."""
 
 PAGE = 100
 """How many messages are read from an inbox at a time, if they are small."""
 PAGE_BYTES = 128 * 1024
-"""How many bytes of frames a page hands to an outlet at most (but always one frame)."""
+"""At most this many bytes of frames go to a transport as one page (but always one frame)."""
 
 
 class Delivery:
-    """Hands committed messages to the sessions of their receivers."""
+    """Sends committed messages to the sessions of their receivers."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._outgoing: dict[Session, list[tuple[int, bytes]]] = {}
+        self._pushed: dict[Session, list[Notice]] = {}
         self._limit = PAGE
         self._hungry: dict[Session, None] = {}  # behind, and with room: an ordered set
 
     def push(self, message: StoredMessage, receivers: Iterable[str]) -> None:
-        """Hand a message that was just committed to those of its receivers who are ready for it."""
+        """Push a message that was just committed to its receivers who are online and caught up."""
         classic = modern = b""
         for receiver in receivers:
             session = self._sessions.get(receiver)
@@ -54,31 +51,31 @@ class Delivery:
                 classic = frame = classic or _notice(message, with_id=False)
             else:
                 modern = frame = modern or _notice(message, with_id=True)
-            outgoing = self._outgoing.get(session)
-            if outgoing is None:
-                outgoing = self._outgoing[session] = []
-            outgoing.append((message.id, frame))
-            session.given = message.id
+            pushed = self._pushed.get(session)
+            if pushed is None:
+                pushed = self._pushed[session] = []
+            pushed.append(Notice(message.id, frame))
+            session.sent_id = message.id
 
-    def flush(self, responses: Responses | None = None) -> None:
+    def flush(self, responses: dict[Session, list[Response]] | None = None) -> None:
         """Send what was pushed, and responses: everything for one session at once."""
         responses = responses or {}
-        outgoing, self._outgoing = self._outgoing, {}
-        for session, notices in outgoing.items():
-            _send(session, notices, responses.pop(session, ()))
+        pushed, self._pushed = self._pushed, {}
+        for session, notices in pushed.items():
+            send_or_close(session, responses.pop(session, ()), notices)
             if not session.has_room:
                 self._fall_behind(session)
-        for session, frames in responses.items():
-            send_or_close(session, frames)
+        for session, answers in responses.items():
+            send_or_close(session, answers)
 
     def begin(self, session: Session) -> None:
         """Start to deliver to a session that just logged in: behind, from the first message in its inbox."""
         session.caught_up = False
-        session.given = 0
+        session.sent_id = 0
         self._hungry[session] = None
 
     def wants_more(self, session: Session) -> None:
-        """A session may have room again."""
+        """Look at a session again that may have room now."""
         if not session.caught_up:
             self._hungry[session] = None
 
@@ -88,23 +85,23 @@ class Delivery:
         return bool(self._hungry)
 
     def feed(self, dao: Dao) -> None:
-        """Give each session that is behind and has room its next page. Raises StoreError; then it is as before."""
+        """Send each session that is behind and has room its next page. Raises StoreError; then it is as before."""
         for session in list(self._hungry):
-            if session.user is None or session.outlet.is_closed or self._sessions.get(session.user) is not session:
-                del self._hungry[session]  # it ended meanwhile: what it was not given stays in the inbox
+            if session.user is None or session.transport.is_closed or self._sessions.get(session.user) is not session:
+                del self._hungry[session]  # it has ended: what it was not sent stays in the inbox
                 continue
             if not session.has_room:
-                del self._hungry[session]  # its outlet, or its reader with the next acknowledgement, asks again
+                del self._hungry[session]  # its transport, or its reader with the next acknowledgement, asks again
                 continue
             limit = self._limit
-            waiting = dao.waiting(session.user, session.given, limit)
+            waiting = dao.waiting(session.user, session.sent_id, limit)
             notices = _page(waiting, with_ids=session.window is not None)
-            if waiting:  # do not read many large messages to hand over two of them
+            if waiting:  # do not read many large messages to send two of them
                 average = sum(len(message.content) for message in waiting) // len(waiting)
                 self._limit = max(2, min(PAGE, PAGE_BYTES // (average + 100)))
             if notices:
-                session.given = notices[-1][0]
-                _send(session, notices)
+                session.sent_id = notices[-1].id
+                send_or_close(session, (), notices)
             if len(waiting) < limit and len(notices) == len(waiting):
                 session.caught_up = True
                 del self._hungry[session]
@@ -116,43 +113,35 @@ class Delivery:
 
     def _fall_behind(self, session: Session) -> None:
         session.caught_up = False
-        # The reader and the outlet ask for more when there is room, but only for a session that is behind: had
-        # it come about between our look and the line above, nobody would ask.
+        # The reader and the transport ask for more when there is room, but only for a session that is
+        # behind. If room has come since our look, nobody asked: so look again.
         if session.has_room:
             self._hungry[session] = None
 
 
-def _send(
-    session: Session, notices: Sequence[tuple[int, bytes]], responses: Sequence[tuple[bytes, float]] = ()
-) -> None:
-    if session.window is not None:
-        session.window.add(notices)  # first: the acknowledgement may be here before we are back
-        notices = [(0, frame) for _, frame in notices]
-    send_or_close(session, responses, notices)
+def send_or_close(session: Session, responses: Sequence[Response], notices: Sequence[Notice] = ()) -> None:
+    """Send frames; if that fails, which is a bug, close this connection and no other.
 
-
-def send_or_close(
-    session: Session, responses: Sequence[tuple[bytes, float]], notices: Sequence[tuple[int, bytes]] = ()
-) -> None:
-    """Send frames. If that fails, which is a bug, only this connection ends: its client would wait for an answer for
-    ever, and miss a message until it comes again.
+    (Its client would wait for an answer for ever, and miss a message until it comes again.)
     """
     try:
-        session.outlet.send(responses, notices)
-    except Exception as error:  # noqa: BLE001 - a bug ends this connection only
+        if notices and session.window is not None:
+            session.window.add(notices)  # first: the acknowledgement may arrive before we are back
+        session.transport.send(responses, notices)
+    except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
         log_failure(log, error)
-        session.outlet.close()
+        session.transport.close()
 
 
-def _page(waiting: list[StoredMessage], with_ids: bool) -> list[tuple[int, bytes]]:
-    notices: list[tuple[int, bytes]] = []
+def _page(waiting: list[StoredMessage], with_ids: bool) -> list[Notice]:
+    notices: list[Notice] = []
     size = 0
     for message in waiting:
         frame = _notice(message, with_ids)
         size += len(frame)
         if notices and size > PAGE_BYTES:
             break
-        notices.append((message.id, frame))
+        notices.append(Notice(message.id, frame))
     return notices
 
 

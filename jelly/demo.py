@@ -1,4 +1,7 @@
-"""A database for trying out, which `python jelly.py --demo` serves: alice and bob, friends, and their group `team`."""
+"""The temporary database of `python jelly.py --demo`.
+
+It has two users, alice and bob, who are friends, and their group `team`.
+"""
 
 import contextlib
 import secrets
@@ -8,17 +11,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jelly.dao import Dao
-from jelly.database import Link, open_database
+from jelly.database import DatabaseConnection
+from jelly.engines import open_engine
 from jelly.errors import StartError, StoreError
+from jelly.migrations import migrate
 from jelly.passwords import hash_password
 
 NAMES = ("alice", "bob")
 GROUP = "team"
-_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that look like another
+_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # without letters that look alike
 
 
 class Demo(NamedTuple):
-    """A database that is gone when the server stops, and the password of each user in it."""
+    """The URL of the temporary database, and the password of each of its users."""
 
     url: str
     passwords: dict[str, str]
@@ -26,29 +31,32 @@ class Demo(NamedTuple):
 
 @contextlib.contextmanager
 def demo_database(password_cost: int) -> Iterator[Demo]:
-    """Make it in a temporary directory, and remove it afterwards. Raises StartError if there is no room for it."""
+    """Create the database in a temporary directory, and delete it afterwards.
+
+    Raises StartError if it cannot be created.
+    """
     try:
         directory = tempfile.TemporaryDirectory(prefix="jelly-demo-")
     except OSError as error:
-        raise StartError(f"There is no temporary directory for the demo: {error.strerror}.") from error
+        raise StartError(f"Cannot create a temporary directory for the demo: {error.strerror}.") from error
     with directory as path:
         url = f"sqlite:///{Path(path) / 'jelly.db'}"
-        # New ones each time: --host may open even this server to a network.
+        # Random, because --host can open even this server to a network.
         passwords = {name: "".join(secrets.choice(_LETTERS) for _ in range(8)) for name in NAMES}
         try:
             _fill(url, passwords, password_cost)
         except StoreError as error:
-            raise StartError(f"The database of the demo cannot be made in {path}: {error}.") from error
+            raise StartError(f"Cannot create the demo database in {path}: {error}.") from error
         yield Demo(url, passwords)
 
 
 def _fill(url: str, passwords: dict[str, str], cost: int) -> None:
-    database = open_database(url)
-    link = Link(database, writes=True)
+    engine = open_engine(url)
+    connection = DatabaseConnection(engine, writes=True)
     try:
-        link.create_tables()
-        dao = Dao(link)
-        with link.transaction():
+        migrate(connection)
+        dao = Dao(connection)
+        with connection.transaction():
             for name, password in passwords.items():
                 dao.add_user(name, hash_password(password, cost))
             for name in NAMES:
@@ -58,5 +66,5 @@ def _fill(url: str, passwords: dict[str, str], cost: int) -> None:
             for member in NAMES[1:]:
                 dao.add_member(GROUP, member)
     finally:
-        link.close()
-        database.release()
+        connection.close()
+        engine.release()

@@ -1,18 +1,18 @@
-"""Every error of Jelly, and the error codes of the protocol, in one place.
+"""All errors of Jelly, and the error codes of the protocol.
 
-JellyError                 the root: `except JellyError` catches all of ours
+JellyError                 the root: `except JellyError` catches all errors of Jelly
 │                          on the server
 ├── Refused                the client's fault: answered with REQUEST_ERROR and a code
 ├── StoreError             the database cannot be used now: answered with SERVER_ERROR
 ├── StartError             the server cannot start: one sentence, then exit code 1
 │   └── ConfigError        a setting is wrong: one sentence, then exit code 2
-│                          on the client: how a request ends that has no result
+│                          on the client: a request ended without a result
 └── RequestError           the root of these
-    ├── RequestRejected    REQUEST_ERROR: `code` says why; asking again changes nothing
-    ├── ServerBusy         SERVER_BUSY: nothing was done; ask again later
-    ├── ServerFailed       SERVER_ERROR, or an answer that cannot be read: nothing is known
-    ├── RequestTimeout     no answer in time: nothing is known
-    └── ConnectionLost     the line broke, or there was none: `sent` says what is known
+    ├── RequestRejected    REQUEST_ERROR: `code` says why; the same request fails again
+    ├── ServerBusy         SERVER_BUSY: nothing was done; try again later
+    ├── ServerFailed       SERVER_ERROR, or an answer that cannot be read: outcome unknown
+    ├── RequestTimeout     no answer in time: outcome unknown
+    └── ConnectionLost     there is no connection: `sent` says whether the outcome is unknown
 """
 
 import logging
@@ -23,7 +23,10 @@ from jelly.codec import Status
 
 
 class ErrorCode(StrEnum):
-    """What a response that is not SUCCESS carries as `error`. Part of the protocol: never rename one."""
+    """The values of the key `error` in a response that is not SUCCESS.
+
+    They are part of the protocol: never rename one.
+    """
 
     MALFORMED_FRAME = "malformed_frame"
     MALFORMED_BODY = "malformed_body"
@@ -55,37 +58,37 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"
 
 
-# What a person reads, where the place that refuses has nothing more exact to say.
 SENTENCES = {
     ErrorCode.MALFORMED_FRAME: "These bytes are not a frame that a client may send.",
     ErrorCode.MALFORMED_BODY: "The body is not the JSON object that this request needs.",
-    ErrorCode.UNKNOWN_TYPE: "There is no request of this type.",
-    ErrorCode.NOT_LOGGED_IN: "Log in first.",
-    ErrorCode.ALREADY_LOGGED_IN: "This connection is logged in already.",
+    ErrorCode.UNKNOWN_TYPE: "The server does not know this type of request.",
+    ErrorCode.NOT_LOGGED_IN: "This connection is not logged in: log in first.",
+    ErrorCode.ALREADY_LOGGED_IN: "This connection is already logged in: open another one to log in again.",
     ErrorCode.WRONG_CREDENTIALS: "The user name or the password is wrong.",
-    ErrorCode.TOO_MANY_ATTEMPTS: "Too many failed logins: wait a quarter of an hour.",
-    ErrorCode.INVALID_USERNAME: "A user name has 1 to 32 characters, without spaces or invisible ones.",
-    ErrorCode.INVALID_PASSWORD: "A password has 1 to 128 characters.",
-    ErrorCode.USERNAME_TAKEN: "This user name is taken.",
-    ErrorCode.INVALID_TOKEN: "The token is not valid (any more): log in with the password.",
-    ErrorCode.NOT_YOURSELF: "The request names another user than the one who is logged in.",
+    ErrorCode.TOO_MANY_ATTEMPTS: "Too many failed logins: try again in 15 minutes.",
+    ErrorCode.INVALID_USERNAME: "A user name must have 1 to 32 characters, without spaces or invisible characters.",
+    ErrorCode.INVALID_PASSWORD: "A password must have 1 to 128 characters.",
+    ErrorCode.USERNAME_TAKEN: "This user name is taken: choose another one.",
+    ErrorCode.INVALID_TOKEN: "The token is not valid, or no longer valid: log in with the password.",
+    ErrorCode.NOT_YOURSELF: "The user in the request is not the user who is logged in on this connection.",
     ErrorCode.NO_SUCH_USER: "There is no such user.",
-    ErrorCode.ALREADY_FRIENDS: "This user is a friend already.",
-    ErrorCode.NOT_FRIENDS: "This user is not a friend.",
-    ErrorCode.INVALID_GROUP_NAME: "A group name has 1 to 32 characters, without spaces or invisible ones.",
-    ErrorCode.GROUP_EXISTS: "There is a group of this name already.",
+    ErrorCode.ALREADY_FRIENDS: "This user is already on your friend list.",
+    ErrorCode.NOT_FRIENDS: "This user is not on your friend list.",
+    ErrorCode.INVALID_GROUP_NAME: "A group name must have 1 to 32 characters, without spaces or invisible characters.",
+    ErrorCode.GROUP_EXISTS: "There is already a group with this name: choose another name.",
     ErrorCode.NO_SUCH_GROUP: "There is no such group.",
     ErrorCode.NOT_GROUP_CREATOR: "Only the creator of the group may do this.",
-    ErrorCode.ALREADY_MEMBER: "This user is a member already.",
+    ErrorCode.ALREADY_MEMBER: "This user is already a member of the group.",
     ErrorCode.NOT_A_MEMBER: "This user is not a member of the group.",
-    ErrorCode.CREATOR_CANNOT_LEAVE: "The creator cannot leave the group, only disband it.",
-    ErrorCode.TOO_LONG: "A value is too long.",
-    ErrorCode.LIMIT_REACHED: "A limit is reached.",
-    ErrorCode.RATE_LIMITED: "Too many messages a second: slow down.",
-    ErrorCode.REQUEST_ID_REUSED: "This requestId was used for another message.",
+    ErrorCode.CREATOR_CANNOT_LEAVE: "The creator cannot leave the group: disband it instead.",
+    ErrorCode.TOO_LONG: "A value is too long: shorten it.",
+    ErrorCode.LIMIT_REACHED: "A limit is reached: remove something first.",
+    ErrorCode.RATE_LIMITED: "Too many messages a second: send this one again later.",
+    ErrorCode.REQUEST_ID_REUSED: "This requestId was used for another message: choose a new one.",
     ErrorCode.BUSY: "The server is busy: nothing was done, try again later.",
-    ErrorCode.INTERNAL: "The server failed: nothing is promised about this request.",
+    ErrorCode.INTERNAL: "The server failed: it is not known whether the request was carried out.",
 }
+"""For each code, the sentence for a person. A service may give a more exact one."""
 
 
 class JellyError(Exception):
@@ -93,7 +96,7 @@ class JellyError(Exception):
 
 
 class Refused(JellyError):
-    """A request that the server will not serve, because of what the client asked. Nothing was done."""
+    """The server refuses a request, and the client is at fault. Nothing was done."""
 
     def __init__(self, code: ErrorCode, sentence: str = "") -> None:
         super().__init__(sentence or SENTENCES[code])
@@ -101,47 +104,47 @@ class Refused(JellyError):
 
 
 class StoreError(JellyError):
-    """The database failed, hangs or is away. Later requests may work again."""
+    """The database failed, does not answer, or cannot be reached. Later requests may work again."""
 
 
 class StartError(JellyError):
-    """The server cannot start; the text is one sentence that says why and what would help."""
+    """The server cannot start. The text is one sentence: why, and what to do."""
 
 
 class ConfigError(StartError):
-    """A setting is wrong; the text names it, where it came from, and what would be right."""
+    """A setting is wrong. The text names the setting, its source, and the values allowed."""
 
 
 class RequestError(JellyError):
-    """A request of a client that has no result; the text is one sentence for a person."""
+    """A request of a client ended without a result. The text is one sentence for a person."""
 
     def __init__(self, code: str = "", sentence: str = "") -> None:
         super().__init__(sentence or _sentence(code) or "The server gave no reason.")
         self.code = str(code)
-        """One of ErrorCode where the server said one; the original server says none, and then this is empty."""
+        """The server's error code (one of ErrorCode), or empty: the original server sends none."""
 
 
 class RequestRejected(RequestError):
-    """The request is at fault (0x32). Nothing was done; the same request would be refused again."""
+    """The request is at fault (0x32). Nothing was done, and the same request would fail again."""
 
 
 class ServerBusy(RequestError):
-    """Too many requests wait at the server (0x33). Nothing was done; try again a little later."""
+    """Too many requests wait at the server (0x33). Nothing was done: try again a little later."""
 
 
 class ServerFailed(RequestError):
-    """The server is at fault (0x34), or its answer cannot be read. Whether it did anything is not known."""
+    """The server is at fault (0x34), or its answer cannot be read. The outcome is unknown."""
 
 
 class RequestTimeout(RequestError):
-    """No answer came in time. Whether the server did anything is not known."""
+    """No answer came in time. The outcome is unknown."""
 
 
 class ConnectionLost(RequestError):
-    """There is no connection (any more), so there will be no answer.
+    """There is no connection, or it ended, so no answer will come.
 
-    `sent` is False if the request never left: then nothing was done. It is True if the request, or a part of
-    it, was sent: then nobody knows.
+    `sent` is False if nothing of the request was sent: then nothing was done. It is True if the
+    request, or a part of it, was sent: then the outcome is unknown.
     """
 
     def __init__(self, sentence: str, sent: bool) -> None:
@@ -157,7 +160,10 @@ _BY_STATUS: dict[int, type[RequestError]] = {
 
 
 def error_for(status: int, code: str, sentence: str) -> RequestError:
-    """The error for a response that is not SUCCESS: its status, and what its body says (both may be empty)."""
+    """Return the error for a response that is not SUCCESS.
+
+    `code` and `sentence` come from its body, and may be empty.
+    """
     return _BY_STATUS.get(status, ServerFailed)(code, sentence)
 
 
@@ -166,7 +172,7 @@ def _sentence(code: str) -> str:
 
 
 def log_failure(log: logging.Logger, error: Exception) -> None:
-    """One line for an exception that nobody expected; the traceback only for those who debug."""
+    """Log an unexpected exception in one line; add the traceback if the log level is debug."""
     where = traceback.extract_tb(error.__traceback__)[-1:]
     place = f" ({where[0].filename.rpartition('/')[2]}:{where[0].lineno})" if where else ""
     log.error("%s: %s%s", type(error).__name__, error, place, exc_info=log.isEnabledFor(logging.DEBUG))

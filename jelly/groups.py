@@ -1,38 +1,39 @@
-"""The group cache: the members of the groups that people are talking in, so that a message needs no query.
+"""The group cache: the members of the groups in use, so that a group message needs no query.
 
-A `threading.Timer` sweeps it every few minutes and forgets groups that were idle, and it holds so many members at
-most; the next message to a group that has left loads it again. A change of membership is entered by the store thread
-after its commit and before the answer, so the very next message sees it.
+A `threading.Timer` sweeps it every few minutes and forgets idle groups, and the cache holds a limited
+number of members; the next message to a forgotten group loads it again. The store enters a change of
+membership after its commit and before the answer, so the very next message sees it.
 """
 
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from weakref import WeakValueDictionary
 
 MAX_MEMBERS_IN_MEMORY = 500_000
-"""So many members, of all groups together, are kept (less than 50 MB); beyond that the group that was used longest ago
-leaves."""
+"""At most this many members, of all groups together, are kept (less than 50 MB).
+
+Beyond that the least recently used group is evicted.
+"""
 
 
 class Group:
-    """A group in memory. `members` is replaced as a whole, never changed, so readers need no lock."""
+    """A group in memory. `members` is replaced as a whole and never changed, so readers need no lock."""
 
-    __slots__ = ("__weakref__", "creator", "members", "name", "used")
+    __slots__ = ("__weakref__", "members", "used")
 
-    def __init__(self, name: str, creator: str, members: tuple[str, ...], used: float) -> None:
-        self.name = name
-        self.creator = creator
+    def __init__(self, members: tuple[str, ...], used: float = 0.0) -> None:
         self.members = members
         self.used = used
+        """When it was used last, in seconds of the cache's clock."""
 
 
 class GroupCache:
-    """Groups by name, loaded at need and evicted when idle, or when there are too many of them.
+    """Groups by name, loaded at need, and evicted when they are idle or too many.
 
-    `check_interval` and `idle` are seconds, `most` is a number of members. `start()` arms the sweeper, `stop()`
-    disarms it and waits for it.
+    `check_interval` and `idle` are seconds, `most` is a number of members. `start()` arms the sweeper,
+    `stop()` disarms it and waits for it.
     """
 
     def __init__(
@@ -47,18 +48,19 @@ class GroupCache:
         self._clock = clock
         self._most = most
         self._lock = threading.Lock()  # guards everything below; held for dictionary operations only
-        self._groups: OrderedDict[str, Group] = OrderedDict()  # the one that was used longest ago first
-        self._size = 0  # how many members they have
-        # Those, and the ones that left while a message to them was under way: it is to see every change, too.
+        self._groups: OrderedDict[str, Group] = OrderedDict()  # the least recently used first
+        self._size = 0  # members of all of them
+        # These, and the groups that were evicted while a message to them was under way: that message
+        # must see every change, too.
         self._alive: WeakValueDictionary[str, Group] = WeakValueDictionary()
         self._changes = 0
         self._timer: threading.Timer | None = None
         self._stopped = False
 
-    def get(self, name: str, load: Callable[[], tuple[str, list[str]] | None]) -> Group | None:
-        """The group of a name; `load` is asked for (creator, members) if it is not in memory.
+    def get(self, name: str, load: Callable[[], Sequence[str] | None]) -> Group | None:
+        """The group of a name, None if there is no such group.
 
-        None if there is no such group.
+        `load` is asked for the members if the group is not in memory; it returns None if there is none.
         """
         while True:
             with self._lock:
@@ -68,18 +70,17 @@ class GroupCache:
                     group.used = self._clock()
                     self._groups.move_to_end(name)
                     return group
-            loaded = load()
-            if loaded is None:
+            members = load()
+            if members is None:
                 return None
-            creator, members = loaded
             with self._lock:
-                # Had a membership changed while we read, we might keep the old members for ever: read again.
+                # If a membership changed while we read, we might keep the old members for ever: read again.
                 if changes == self._changes:
-                    return self._enter(name, creator, tuple(members))
+                    return self._enter(name, tuple(members))
 
-    def _enter(self, name: str, creator: str, members: tuple[str, ...]) -> Group:
-        """With the lock held: put a group into memory that was just loaded, and make room for it."""
-        group = self._alive.get(name) or Group(name, creator, members, 0.0)
+    def _enter(self, name: str, members: tuple[str, ...]) -> Group:
+        """With the lock held: keep a group that was just loaded, and make room for it."""
+        group = self._alive.get(name) or Group(members)
         group.used = self._clock()
         if name not in self._groups:
             self._size += len(group.members)
@@ -89,7 +90,7 @@ class GroupCache:
         return group
 
     def _make_room(self) -> None:
-        """With the lock held: evict groups while there are too many members. The last one used stays."""
+        """With the lock held: evict groups while there are too many members. The one used last stays."""
         while self._size > self._most and len(self._groups) > 1:
             self._evict_oldest()
 
@@ -98,7 +99,7 @@ class GroupCache:
         self._size -= len(group.members)
 
     def set_members(self, name: str, members: tuple[str, ...]) -> None:
-        """Enter a committed change of membership; no members at all means that the group is gone."""
+        """Enter a committed change of membership; no members means that the group is gone."""
         with self._lock:
             self._changes += 1
             group = self._alive.get(name)
@@ -114,7 +115,7 @@ class GroupCache:
                 del self._alive[name]
 
     def forget_all(self) -> None:
-        """Load every group anew: a change may have been committed without our knowing."""
+        """Load every group anew: a change may have been committed that we do not know of."""
         with self._lock:
             self._changes += 1
             self._groups.clear()
@@ -122,7 +123,7 @@ class GroupCache:
             self._size = 0
 
     def sweep(self) -> int:
-        """Forget the groups that were idle for too long; return how many."""
+        """Evict the groups that were idle for too long; return how many."""
         with self._lock:
             limit = self._clock() - self._idle
             before = len(self._groups)

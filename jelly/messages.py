@@ -1,8 +1,8 @@
-"""Frame bodies to typed requests, and answers to frame bodies: the JSON of the protocol.
+"""The JSON of the protocol: parse the bodies of requests, and write responses and notices.
 
-Bodies come from strangers, so they are parsed strictly: UTF-8 first, one object, no duplicate keys, no NaN,
-no huge numbers, no deep nesting, no lone surrogates, every value of the right type. Unknown keys are ignored.
-What a request *means*, and who may send it, is decided in `services.py`.
+Bodies come from strangers, so they are parsed strictly: UTF-8 first, one object, no duplicate keys,
+no NaN, no huge numbers, no deep nesting, no lone surrogates, every value of the right type. Unknown
+keys are ignored. `services.py` decides what a request *means*, and who may send it.
 """
 
 import json
@@ -18,19 +18,30 @@ from jelly.codec import Sign, Status, Type, encode
 from jelly.errors import SENTENCES, ErrorCode, Refused
 
 MAX_NAME = 32
+"""At most this many characters are in the name of a user or of a group."""
 MAX_PASSWORD = 128
+"""At most this many characters are in a password."""
 MAX_DEPTH = 16
-MAX_INTEGER_DIGITS = 20  # of a number in JSON: a signed 64-bit integer has 19 and a sign
-INT64 = range(-(2**63), 2**63)
+"""At most this many arrays and objects are nested, the outermost object included."""
+MAX_INTEGER_DIGITS = 20
+"""At most this many characters are in an integer. (One of 64 bits has 19 digits and a sign.)"""
+MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
 MAX_FEATURES = 32
+"""At most this many features are in a login."""
 MAX_REQUEST_ID = 36
+"""At most this many characters are in a requestId; a UUID has 36."""
 
 PROFILE_LIMITS = {"name": 64, "sex": 16, "age": 16, "phone": 32, "address": 256, "introduction": 1024}
-"""The fields of a profile in the protocol's order, and how many characters each may have."""
+"""The fields of a profile in the protocol's order, each with its largest number of characters."""
 
 
-# --- requests ---------------------------------------------------------------------------------------------
-# One class a request, its fields as the protocol names them. A field with a default may be left out.
+# --- requests ---------------------------------------------------------------------------------
+# One class for each request. The fields have the names of the protocol. A field with a default is
+# optional. `actor` is the user in whose name the client asks: it must be the user who has logged
+# in. It is None if the body names no such user.
+#
+# `requestId` is an idempotency key: the sender's own name for a message. The server stores a
+# message once, however often a client sends it with the same key (see `indexing.py`).
 
 
 class Login(NamedTuple):
@@ -38,21 +49,37 @@ class Login(NamedTuple):
     password: str
     features: list[str] | None = None
 
+    @property
+    def actor(self) -> str:
+        return self.username
+
 
 class Register(NamedTuple):
     username: str
     password: str
+
+    @property
+    def actor(self) -> str:
+        return self.username
 
 
 class Logout(NamedTuple):
     username: str
     token: int
 
+    @property
+    def actor(self) -> str:
+        return self.username
+
 
 class Reconnect(NamedTuple):
     username: str
     token: int
     features: list[str] | None = None
+
+    @property
+    def actor(self) -> str:
+        return self.username
 
 
 class PersonMessage(NamedTuple):
@@ -62,6 +89,10 @@ class PersonMessage(NamedTuple):
     time: int
     requestId: str | None = None
 
+    @property
+    def actor(self) -> str:
+        return self.sender
+
 
 class GroupMessage(NamedTuple):
     sender: str
@@ -70,15 +101,27 @@ class GroupMessage(NamedTuple):
     time: int
     requestId: str | None = None
 
+    @property
+    def actor(self) -> str:
+        return self.sender
+
 
 class CreateGroup(NamedTuple):
     username: str
     groupName: str
 
+    @property
+    def actor(self) -> str:
+        return self.username
+
 
 class DisbandGroup(NamedTuple):
     username: str
     groupName: str
+
+    @property
+    def actor(self) -> str:
+        return self.username
 
 
 class AddMember(NamedTuple):
@@ -86,25 +129,45 @@ class AddMember(NamedTuple):
     groupName: str
     member: str
 
+    @property
+    def actor(self) -> str:
+        return self.username
+
 
 class RemoveMember(NamedTuple):
     username: str
     groupName: str
     member: str
 
+    @property
+    def actor(self) -> str:
+        return self.username
+
 
 class AddFriend(NamedTuple):
     username: str
     friend: str
+
+    @property
+    def actor(self) -> str:
+        return self.username
 
 
 class RemoveFriend(NamedTuple):
     username: str
     friend: str
 
+    @property
+    def actor(self) -> str:
+        return self.username
+
 
 class AllFriends(NamedTuple):
     username: str
+
+    @property
+    def actor(self) -> str:
+        return self.username
 
 
 class UpdateProfile(NamedTuple):
@@ -117,22 +180,42 @@ class UpdateProfile(NamedTuple):
     address: str | None = None
     introduction: str | None = None
 
+    @property
+    def actor(self) -> str:
+        return self.username
+
 
 class OwnProfile(NamedTuple):
     username: str
+
+    @property
+    def actor(self) -> str:
+        return self.username
 
 
 class FriendProfile(NamedTuple):
     username: str
     friend: str
 
+    @property
+    def actor(self) -> str:
+        return self.username
+
 
 class OwnGroups(NamedTuple):
     username: str
 
+    @property
+    def actor(self) -> str:
+        return self.username
+
 
 class Ack(NamedTuple):
     id: int
+
+    @property
+    def actor(self) -> None:
+        return None
 
 
 class History(NamedTuple):
@@ -141,6 +224,10 @@ class History(NamedTuple):
     groupName: str | None = None
     before: int | None = None
     limit: int | None = None
+
+    @property
+    def actor(self) -> str:
+        return self.username
 
 
 Request = (
@@ -172,16 +259,16 @@ REQUESTS: dict[int, type[Request]] = {
 }
 
 MESSAGES = frozenset({Type.PERSON_MESSAGE, Type.GROUP_MESSAGE})
-"""The two requests that say something to somebody; they name who asks `sender`, the others `username`."""
+"""The two requests that send a message to other users."""
 
-_KINDS: dict[str, type] = {  # all others are strings
+_FIELD_TYPES: dict[str, type] = {  # all other fields are strings
     "token": int, "time": int, "id": int, "features": list, "before": int, "limit": int,
 }  # fmt: skip
-_IN_WORDS: dict[type, str] = {str: "a string", int: "an integer", list: "an array of strings"}
+_TYPE_NAMES: dict[type, str] = {str: "a string", int: "an integer", list: "an array of strings"}
 
 
 def parse_request(type: int, body: bytes) -> Request:
-    """The typed request in a body. Raises Refused: `unknown_type` or `malformed_body`."""
+    """Parse the body of a request. Raises Refused: `unknown_type` or `malformed_body`."""
     cls = REQUESTS.get(type)
     if cls is None:
         raise Refused(ErrorCode.UNKNOWN_TYPE)
@@ -189,43 +276,40 @@ def parse_request(type: int, body: bytes) -> Request:
     arguments: list[Any] = []
     for name, wanted, optional, check in _FIELDS[type]:
         value = values.get(name)
-        if value.__class__ is not wanted:  # exactly: in Python True is an int, here it is none
+        if value.__class__ is not wanted:  # not isinstance, which accepts True as an int
             if not (optional and name not in values):
-                raise Refused(ErrorCode.MALFORMED_BODY, f"The body needs {_IN_WORDS[wanted]} as {name!r}.")
+                raise Refused(ErrorCode.MALFORMED_BODY, f"The body must have {name!r}, {_TYPE_NAMES[wanted]}.")
+        elif isinstance(value, int) and not MIN_INT64 <= value <= MAX_INT64:
+            raise Refused(ErrorCode.MALFORMED_BODY, f"The integer {name!r} must fit into 64 bits.")
         elif check is not None:
             check(name, value)
         arguments.append(value)
     return cls(*arguments)
 
 
-def _check_integer(name: str, value: int) -> None:
-    if value not in INT64:
-        raise Refused(ErrorCode.MALFORMED_BODY, f"The integer {name!r} does not fit into 64 bits.")
-
-
 def _check_strings(name: str, values: list[Any]) -> None:
     if not all(value.__class__ is str for value in values):
-        raise Refused(ErrorCode.MALFORMED_BODY, f"The body needs {_IN_WORDS[list]} as {name!r}.")
+        raise Refused(ErrorCode.MALFORMED_BODY, f"The body must have {name!r}, {_TYPE_NAMES[list]}.")
     if len(values) > MAX_FEATURES:
-        raise Refused(ErrorCode.MALFORMED_BODY, f"The array {name!r} may have {MAX_FEATURES} elements.")
+        raise Refused(ErrorCode.MALFORMED_BODY, f"The array {name!r} may have at most {MAX_FEATURES} elements.")
 
 
 def _check_request_id(name: str, value: str) -> None:
     if not 1 <= len(value) <= MAX_REQUEST_ID:
-        raise Refused(ErrorCode.MALFORMED_BODY, f"A {name!r} has 1 to {MAX_REQUEST_ID} characters.")
+        raise Refused(ErrorCode.MALFORMED_BODY, f"The {name!r} must have 1 to {MAX_REQUEST_ID} characters.")
 
 
 _Check = Callable[[str, Any], None]
 _CHECKS: dict[str, _Check] = {"features": _check_strings, "requestId": _check_request_id}
-# Per request: (field, its JSON type, may it be left out, what else is to be checked), worked out once instead of for
-# every frame.
+# For each request, its fields as (name, JSON type, optional, further check): computed once, because
+# computing them for every frame would take longer.
 _FIELDS: dict[int, tuple[tuple[str, type, bool, _Check | None], ...]] = {
     type: tuple(
         (
             name,
-            kind := _KINDS.get(name, str),
+            _FIELD_TYPES.get(name, str),
             name in cls._field_defaults,
-            _check_integer if kind is int else _CHECKS.get(name),
+            _CHECKS.get(name),
         )
         for name in cls._fields
     )
@@ -234,40 +318,49 @@ _FIELDS: dict[int, tuple[tuple[str, type, bool, _Check | None], ...]] = {
 
 
 def parse_ack(body: bytes) -> int:
-    """The id in the body of an ACK. Raises Refused: `malformed_body`.
+    """Parse the id in the body of an ACK. Raises Refused: `malformed_body`.
 
-    There is one for each message, and nearly all look the same: these are read without a JSON parser, in a sixth of
-    the time.
+    Modern clients send an ACK for each message, and nearly all of them look the same. So a regular
+    expression parses these, in a sixth of the time that the JSON parser takes.
     """
-    usual = _USUAL_ACK(body)
-    if usual is not None:
-        return int(usual[1])
+    match = _COMPACT_ACK(body)
+    if match is not None:
+        return int(match[1])
     request = parse_request(Type.ACK, body)
     assert isinstance(request, Ack)
     return request.id
 
 
-_USUAL_ACK = re.compile(rb'\{"id":([1-9][0-9]{0,17})\}').fullmatch
+_COMPACT_ACK = re.compile(rb'\{"id":([1-9][0-9]{0,17})\}').fullmatch
 
 
 def encode_request(type: int, values: Mapping[str, Any]) -> bytes:
-    """The frame of a request; values that are None are left out. Raises UnicodeEncodeError for a lone surrogate."""
+    """Return the frame of a request. Values that are None are left out.
+
+    Raises UnicodeEncodeError for a lone surrogate.
+    """
     present = {key: value for key, value in values.items() if value is not None}
     return encode(Sign.REQUEST, type, Status.NONE, _encode(present).encode() if present else b"")
 
 
-# --- strict JSON ------------------------------------------------------------------------------------------
+# --- strict JSON ------------------------------------------------------------------------------
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in a body. Raises Refused `malformed_body` for anything else."""
+    """Parse the JSON object in a body. Raises Refused: `malformed_body` for anything else."""
     try:
-        text = body.decode()  # strict: no overlong forms, no surrogates
+        text = body.decode()  # refuses overlong forms and surrogates
         if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
             _check_depth(text)
-        value = _decode(text)
+        if text.startswith("{") and text.endswith("}"):
+            # `decode` would look for white space on both sides, which is a quarter of its time.
+            value, end = _decoder.raw_decode(text)
+            if end != len(text):
+                raise ValueError("text after the object")
+        else:
+            value = _decoder.decode(text)
         if b"\\u" in body:
-            _encode(value).encode()  # an escaped half of a surrogate pair encodes to nothing
+            _encode(value).encode()  # raises ValueError for half of a surrogate pair
     except ValueError as error:
         raise Refused(ErrorCode.MALFORMED_BODY) from error
     if value.__class__ is not dict:
@@ -276,9 +369,13 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def _check_depth(text: str) -> None:
-    """Counted beforehand, because the parser recurses: 20,000 brackets would end in a RecursionError."""
+    """Raise ValueError for deep nesting before the parser, which recurses, sees it.
+
+    20,000 brackets would end in a RecursionError.
+    """
     depth = 0
-    # A text that does not end is taken to its end, too: else each quote in it would be tried as another beginning.
+    # The closing quote is optional, so that a string without one matches up to the end of the text.
+    # Otherwise the search would start again at each quote in it: quadratic time.
     for bracket in re.findall(r'"(?:[^"\\]|\\.)*"?|[\[{\]}]', text, re.DOTALL):
         if bracket in "[{":
             depth += 1
@@ -288,92 +385,89 @@ def _check_depth(text: str) -> None:
             depth -= 1
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
         raise ValueError("duplicate key")
     return values
 
 
-def _small_integer(digits: str) -> int:
+def _parse_integer(digits: str) -> int:
     if len(digits) > MAX_INTEGER_DIGITS:
         raise ValueError("huge integer")
     return int(digits)
 
 
-def _finite_float(digits: str) -> float:
+def _parse_float(digits: str) -> float:
     value = float(digits)
     if not math.isfinite(value):
         raise ValueError("number out of range")
     return value
 
 
-def _no_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
 _decoder = json.JSONDecoder(
-    object_pairs_hook=_without_duplicates,
-    parse_int=_small_integer,
-    parse_float=_finite_float,
-    parse_constant=_no_constant,
+    object_pairs_hook=_reject_duplicates,
+    parse_int=_parse_integer,
+    parse_float=_parse_float,
+    parse_constant=_reject_constant,
 )
-
-
-def _decode(text: str) -> Any:
-    """The value in a text. (That it begins and ends with its object is worth knowing: `decode` would look for white
-    space with a regular expression on both sides, which takes a quarter of the time.)"""
-    if not (text.startswith("{") and text.endswith("}")):
-        return _decoder.decode(text)
-    value, end = _decoder.raw_decode(text)
-    if end != len(text):
-        raise ValueError("something behind the object")
-    return value
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-# --- responses and notices --------------------------------------------------------------------------------
+# --- responses and notices --------------------------------------------------------------------
 
 
 def response(type: int, values: Mapping[str, Any] | None = None) -> bytes:
-    """A SUCCESS frame. Without values its body is empty; values that are None are left out of it."""
+    """Return a SUCCESS frame. Without `values` the body is empty. A value of None is left out."""
     if values is None:
         return encode(Sign.RESPONSE, type, Status.SUCCESS)
     body = _encode({key: value for key, value in values.items() if value is not None})
     return encode(Sign.RESPONSE, type, Status.SUCCESS, body.encode())
 
 
+SUCCESS: dict[int, bytes] = {type: response(type) for type in Type}
+"""For each type, the SUCCESS frame with an empty body."""
+
+
 def error_response(type: int, status: Status, code: ErrorCode, sentence: str = "") -> bytes:
-    """A frame that says what went wrong: the code for programs, the sentence for people."""
+    """Return a frame that says what went wrong: `code` for programs, `sentence` for people.
+
+    Without a sentence, the one of the code is used.
+    """
     body = _encode({"error": code, "message": sentence or SENTENCES[code]})
     return encode(Sign.RESPONSE, type, status, body.encode())
 
 
 def refusal(type: int, error: Refused) -> bytes:
-    """The REQUEST_ERROR frame for a request that was refused."""
+    """Return the REQUEST_ERROR frame for a request that was refused."""
     return error_response(type, Status.REQUEST_ERROR, error.code, str(error))
 
 
 def notice(type: int, sender: str, receiver: str, content: str, time: int, id: int | None = None) -> bytes:
-    """The frame that brings a message to one of its receivers, with its id if that client acknowledges.
+    """Return the frame that brings a message to a receiver. `id`: for clients that acknowledge.
 
-    It is built anew from its four values, in the protocol's order: what else a sender put into its request
-    is nobody else's business. (Quoting four strings costs a third of encoding a dict.)
+    The body is built from these values only, in the protocol's order: other keys of the sender's
+    request must not reach the receiver. (Quoting the strings takes a third of the time of encoding
+    a dict.)
     """
     end = "}" if id is None else f',"id":{id}}}'
     body = f'{{"sender":{quote(sender)},"receiver":{quote(receiver)},"content":{quote(content)},"time":{time}{end}'
     return encode(Sign.NOTICE, type, Status.NONE, body.encode())
 
 
-def past(sender: str, receiver: str, content: str, time: int, id: int) -> dict[str, Any]:
-    """A message as a page of history has it: with the keys of a notice, in their order."""
+def history_entry(sender: str, receiver: str, content: str, time: int, id: int) -> dict[str, Any]:
+    """Return a message of a page of history: the keys of a notice, in their order."""
     return {"sender": sender, "receiver": receiver, "content": content, "time": time, "id": id}
 
 
 class Event(StrEnum):
-    """What a SYSTEM notice tells, as its `event`. Part of the protocol: never rename one."""
+    """The values of the key `event` in a SYSTEM notice. Part of the protocol: never rename one."""
 
     TAKEN_OVER = "taken_over"
     SHUTDOWN = "shutdown"
@@ -383,19 +477,20 @@ class Event(StrEnum):
 
 
 def system(event: Event, **values: Any) -> bytes:
-    """The frame that tells a modern client what happened around it; the values stand in the order given."""
+    """Return the SYSTEM notice of an event, for modern clients. The values keep their order."""
     return encode(Sign.NOTICE, Type.SYSTEM, Status.NONE, _encode({"event": event, **values}).encode())
 
 
-# --- names ------------------------------------------------------------------------------------------------
+# --- names ------------------------------------------------------------------------------------
 
 
 def is_valid_name(name: str) -> bool:
-    """Whether a person or a group may have this name.
+    """Whether a user or a group may have this name.
 
-    1 to 32 characters in normal form C, so that two names that are the same to Unicode are the same here; no
-    spaces, control, format (zero-width, direction), surrogate or other characters that nobody sees; and no
-    combining mark in front, which would attach itself to whatever a client prints before the name.
+    A name has 1 to 32 characters in normal form C (NFC), so that two names that are equal in
+    Unicode are equal here. It has no spaces, and no control, format (zero-width, direction),
+    surrogate or other invisible characters. It does not begin with a combining mark: that would
+    combine with the character that a client prints before the name.
     """
     return (
         1 <= len(name) <= MAX_NAME
@@ -406,7 +501,8 @@ def is_valid_name(name: str) -> bool:
 
 
 _INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}
-# Letters and marks that are drawn as nothing: fillers, the grapheme joiner, variation selectors, a blank pattern.
+# Letters and marks without a shape: fillers, the grapheme joiner, variation selectors, a blank
+# Braille pattern.
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0") | {
     chr(code) for code in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
 }

@@ -1,8 +1,9 @@
-"""Password hashes, tokens, and what slows down somebody who guesses.
+"""Password hashes, tokens, and the guard against guessing passwords.
 
-Passwords are hashed with scrypt at the cost that OWASP recommends (n = 2^14, r = 8, p = 5), each with its own
-salt; the parameters stand in the hash, so a change of cost leaves old passwords valid. Tokens are 64 random
-bits; they need no slow hash, since nobody can guess one: SHA-256 keeps them out of the database.
+Passwords are hashed with scrypt at the cost that OWASP recommends (n = 2^14, r = 8, p = 5), each
+with its own salt. The hash contains the parameters, so old passwords stay valid when the cost
+changes. Tokens are 64 random bits. Nobody can guess one, so they need no slow hash: the database
+stores their SHA-256.
 """
 
 import hashlib
@@ -20,14 +21,17 @@ HASH_BYTES = 32
 
 
 def hash_password(password: str, cost: int) -> str:
-    """A salted hash to store. `cost` is the binary logarithm of scrypt's n: 14 takes about 160 ms."""
+    """Return a salted hash to store. `cost` is the binary logarithm of scrypt's n.
+
+    Cost 14 takes about 160 ms.
+    """
     salt = secrets.token_bytes(SALT_BYTES)
     digest = _scrypt(password, salt, cost, BLOCK_SIZE, PARALLELISM)
     return f"scrypt${cost}${BLOCK_SIZE}${PARALLELISM}${salt.hex()}${digest.hex()}"
 
 
 def verify_password(password: str, stored: str) -> bool:
-    """Whether a password is the one behind a hash of `hash_password`."""
+    """Whether a password matches a hash that `hash_password` returned."""
     _, cost, block_size, parallelism, salt, digest = stored.split("$")
     actual = _scrypt(password, bytes.fromhex(salt), int(cost), int(block_size), int(parallelism))
     return hmac.compare_digest(actual, bytes.fromhex(digest))
@@ -35,65 +39,70 @@ def verify_password(password: str, stored: str) -> bool:
 
 def _scrypt(password: str, salt: bytes, cost: int, block_size: int, parallelism: int) -> bytes:
     n = 2**cost
-    memory = 128 * block_size * (n + parallelism + 2)  # what the algorithm needs; OpenSSL's own limit is lower
+    memory = 128 * block_size * (n + parallelism + 2)  # OpenSSL's default limit is below this need
     return hashlib.scrypt(
         password.encode(), salt=salt, n=n, r=block_size, p=parallelism, maxmem=memory + 1024, dklen=HASH_BYTES
     )
 
 
 def new_token() -> int:
-    """A token: a signed 64-bit integer from the operating system's generator."""
+    """Return a new token: a random signed 64-bit integer from the operating system."""
     return int.from_bytes(secrets.token_bytes(8), signed=True)
 
 
 def hash_token(token: int) -> str:
-    """What the database stores of a token."""
+    """Return the hash of a token, which the database stores instead of the token."""
     return hashlib.sha256(token.to_bytes(8, signed=True)).hexdigest()
 
 
 class LoginGuard:
-    """Failed logins, counted for each account and address.
+    """Counts failed logins for each pair of account and address, and slows them down.
 
-    The first five within 15 minutes are answered at once, the next ones later and later, and from the tenth
-    on nothing is tried any more until the window has passed. It remembers `most` pairs; beyond that the
-    oldest pair is forgotten, so that a flood of invented names costs no memory.
+    The first five failures within 15 minutes are answered at once, the next ones after 1, 2, 4, 8
+    and 16 seconds. After ten failures the pair is locked until one of them is 15 minutes old. The
+    guard remembers `max_pairs` pairs. It drops the oldest pair for a new one, so that a flood of
+    invented names costs no memory.
     """
 
-    WINDOW = 15 * 60.0
-    FREE = 5
-    MOST = 10
+    WINDOW_SECONDS = 15 * 60.0
+    """Seconds until a failure is forgotten."""
+    FREE_FAILURES = 5
+    """At most this many failures are answered without a delay."""
+    MAX_FAILURES = 10
+    """At most this many failures are possible within the window."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, most: int = 10_000) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, max_pairs: int = 10_000) -> None:
         self._clock = clock
-        self._most = most
+        self._max_pairs = max_pairs
         self._lock = threading.Lock()  # guards _failures
-        # Ordered, because a plain dict finds its oldest key by walking over all that were deleted before it.
+        # An OrderedDict, because a plain dict finds its oldest key by walking over all the keys
+        # that were deleted before it.
         self._failures: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
 
     def is_locked(self, username: str, address: str) -> bool:
-        """Whether this account may not be tried from this address now."""
+        """Whether logins to this account from this address are refused now."""
         with self._lock:
-            return len(self._recent(username, address)) >= self.MOST
+            return len(self._recent_failures(username, address)) >= self.MAX_FAILURES
 
-    def failed(self, username: str, address: str) -> float:
-        """Note a failed login; return after how many seconds it is to be answered."""
+    def record_failure(self, username: str, address: str) -> float:
+        """Count a failed login; return the seconds until its answer should be sent."""
         with self._lock:
-            failures = self._recent(username, address)
+            failures = self._recent_failures(username, address)
             failures.append(self._clock())
             self._failures[username, address] = failures
             self._failures.move_to_end((username, address))
-            if len(self._failures) > self._most:
+            if len(self._failures) > self._max_pairs:
                 self._failures.popitem(last=False)
-            surplus = len(failures) - self.FREE
+            surplus = len(failures) - self.FREE_FAILURES
             return 0.0 if surplus <= 0 else 2.0 ** (surplus - 1)
 
-    def succeeded(self, username: str, address: str) -> None:
-        """Forget the failures: the account's owner is here."""
+    def record_success(self, username: str, address: str) -> None:
+        """Forget the failures of this pair."""
         with self._lock:
             self._failures.pop((username, address), None)
 
-    def _recent(self, username: str, address: str) -> deque[float]:
+    def _recent_failures(self, username: str, address: str) -> deque[float]:
         failures = self._failures.get((username, address)) or deque()
-        while failures and failures[0] <= self._clock() - self.WINDOW:
+        while failures and failures[0] <= self._clock() - self.WINDOW_SECONDS:
             failures.popleft()
         return failures

@@ -1,13 +1,18 @@
-"""Presence: telling modern clients when a friend comes online or goes offline.
+"""Presence: modern clients are told when a friend comes online or goes offline.
 
-A user is told about the friends on the own list. So each modern user's list is loaded in the transaction of the
-login and kept here, together with its reverse: who is to be told about whom. There is no query for that.
+A user is told about the users on their friend list. The server loads the list of a modern user in
+the transaction of the login, and keeps it here while the user is online. The reverse is kept, too:
+the *watchers* of a user (the term of RFC 2778) are the online users who have that user on their
+list. So a notice needs no query.
 
-Everything in here runs on the store thread. Readers, on whose threads connections end, only ask it to look again
-at a user (`look_at`). It compares who is online with what was told last, so it does not matter in which order
-ends and logins are noticed: the last word about a user is always right, and a takeover, or a reconnect before
-the end of the old connection was seen, is no change. What was committed without our knowing (the line to the
-database broke in a commit) is missing from a list until that user's next login.
+Everything here runs in turns of the store (`store.py`), which never overlap. A reader whose
+connection ends only asks the store to call `refresh`. `refresh` compares who is online with what
+was announced last. So the order in which the server notices logins and ends does not matter: the
+last notice about a user is always right. A takeover is no change, and neither is a reconnect that
+comes before the end of the old connection was noticed.
+
+If the connection to the database breaks during the commit of an added friend, the friend is missing
+from the list here until the user's next login.
 """
 
 from collections.abc import Iterable
@@ -17,56 +22,56 @@ from jelly.sessions import Sessions
 
 
 class Presence:
-    """Who is to be told about whom, and what was told last."""
+    """Friend lists of the modern users who are online, and what was announced last."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._lists: dict[str, set[str]] = {}  # of each modern user who is online
-        self._watchers: dict[str, set[str]] = {}  # the same, from the friend to those who have it on their list
-        self._online: set[str] = set()  # as it was told last
+        self._friend_lists: dict[str, set[str]] = {}  # of each modern user who is online
+        self._watchers: dict[str, set[str]] = {}  # the reverse: from a friend to the users to tell
+        self._announced_online: set[str] = set()
 
-    def entered(self, user: str, friends: Iterable[str] | None) -> None:
-        """A user has logged in, with this list; None for a classic client, which is told nothing."""
-        self._forget(user)
+    def user_logged_in(self, user: str, friends: Iterable[str] | None) -> None:
+        """Note a login, with the user's friend list (None for a classic client)."""
+        self._drop_friend_list(user)
         if friends is not None:
-            self._lists[user] = set()
+            self._friend_lists[user] = set()
             for friend in friends:
                 self.add_friend(user, friend)
-        self.look_at(user)
+        self.refresh(user)
 
     def add_friend(self, user: str, friend: str) -> None:
-        """A user has put another one on the own list."""
-        if user in self._lists:
-            self._lists[user].add(friend)
+        """Note that `user` has added `friend`."""
+        if user in self._friend_lists:
+            self._friend_lists[user].add(friend)
             self._watchers.setdefault(friend, set()).add(user)
 
     def remove_friend(self, user: str, friend: str) -> None:
-        """A user has taken another one off the own list."""
-        if user in self._lists:
-            self._lists[user].discard(friend)
-            self._unwatch(user, friend)
+        """Note that `user` has removed `friend`."""
+        if user in self._friend_lists:
+            self._friend_lists[user].discard(friend)
+            self._remove_watcher(user, friend)
 
-    def was_told_online(self, user: str) -> bool:
-        """Whether a user is online as far as anybody was told."""
-        return user in self._online
+    def is_announced_online(self, user: str) -> bool:
+        """Whether the last announcement about a user was that they are online."""
+        return user in self._announced_online
 
-    def look_at(self, user: str) -> None:
-        """See whether a user is online, and tell who wants to know if that is news."""
+    def refresh(self, user: str) -> None:
+        """Check whether a user is online; if that has changed, tell the watchers."""
         is_online = self._sessions.get(user) is not None
         if not is_online:
-            self._forget(user)
-        if is_online == (user in self._online):
+            self._drop_friend_list(user)
+        if is_online == (user in self._announced_online):
             return
-        (self._online.add if is_online else self._online.discard)(user)
+        (self._announced_online.add if is_online else self._announced_online.discard)(user)
         watchers = self._watchers.get(user, set()) - {user}
         if watchers:
             self._sessions.tell(watchers, system(Event.PRESENCE, friend=user, online=is_online))
 
-    def _forget(self, user: str) -> None:
-        for friend in self._lists.pop(user, ()):
-            self._unwatch(user, friend)
+    def _drop_friend_list(self, user: str) -> None:
+        for friend in self._friend_lists.pop(user, ()):
+            self._remove_watcher(user, friend)
 
-    def _unwatch(self, user: str, friend: str) -> None:
+    def _remove_watcher(self, user: str, friend: str) -> None:
         watchers = self._watchers.get(friend, set())
         watchers.discard(user)
         if not watchers:

@@ -1,29 +1,32 @@
-"""The bounded queue in front of the thread pool: who is served next, in which order, and what is too much.
+"""The bounded queue in front of the thread pool: who is served next, in which order, and how much may wait.
 
-Each connection has a `Lane`: its requests that wait. A lane with something in it stands in the queue, once;
-a worker takes it, serves what it holds, in order, and only then may it stand there again. So one lane is
-never in two workers, and the responses of a connection leave in the order of its requests, on which the
-protocol rests. (A job for each request, as one would write it first, reordered 7,600 messages of a test run,
-and cost ten times the CPU.)
+The reader of each connection puts requests into its `Lane`, and the lane into the `RequestQueue`, a
+`queue.Queue`. Workers, which run in a `ThreadPoolExecutor`, get lanes from it and serve their requests
+in order. A lane is a *strand* (a serial executor): it stands in the queue at most once, and only the
+worker that got it serves it. So the responses of a connection leave in the order of its requests, on
+which the protocol relies. (A pool job for each request, the obvious first design, reordered 7,600
+messages of a test run and cost ten times the CPU.)
 
-What costs is not Python but waking threads, so:
+Waking threads costs more than running Python, so:
 
-- the queue holds lanes, not requests, and a worker takes up to 16 lanes at once;
-- only one worker is woken at a time: the others sleep while one is running, and take over when it is about to
-  block, on a query say (`away`). So the size of the pool costs nothing;
-- the messages of a lane go to the store thread together, and the lane stays shut until they are answered.
+- the queue holds lanes, not requests, and a worker gets up to 16 lanes at once;
+- only one worker runs at a time. The others sleep; one of them takes over when the running worker
+  enters `blocking()`, for a query say. So the size of the pool costs nothing;
+- the messages of a lane go to the store thread together, and the lane stays closed until the store has
+  answered them.
 
-The queue's limit counts requests that wait in all lanes together. What comes beyond it is answered with
-SERVER_BUSY, in its place in the order: at once if the lane is idle, else after the answers that it has to wait
-for, because clients match responses by their order.
+The queue's `maxsize` bounds the requests that wait in all lanes together. A request for which there is
+no room gets SERVER_BUSY, in its place in the order: at once if its lane is idle, otherwise after the
+answers before it, because clients match responses to requests by their order.
 """
 
 import contextlib
+import itertools
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -31,121 +34,143 @@ from typing import NamedTuple
 from jelly.codec import Frame, Status
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.messages import MESSAGES, error_response, refusal
-from jelly.scheduling import let_others_run, step_aside
-from jelly.services import Later, Outcome, Services, Slow
+from jelly.outcomes import Answer, CpuTask, DelayedAnswer, NewMessage, Outcome, Write
+from jelly.scheduling import lower_priority, yield_cpu
+from jelly.services import Services
 from jelly.sessions import Session
-from jelly.store import Answer, Entry, Job, NewMessage, Store, failure, send_answers
+from jelly.store import Job, Store, failure, send_answers
 
 log = logging.getLogger("jelly.dispatch")
 
 LANE_LIMIT = 256
-"""So many requests may wait in one lane; then its reader stops reading, and TCP tells the client to wait."""
+"""At most this many requests wait in one lane; then its reader stops reading, and TCP makes the client wait."""
 HASHERS = 2
+"""Threads that hash passwords."""
 LANES_A_TURN = 16
+"""At most this many lanes are served by a worker before it looks at the queue again."""
 REQUESTS_A_TURN = 64
-"""So many messages of one lane go to the store together."""
+"""At most this many requests of one lane are served together."""
 BYTES_A_TURN = 64 * 1024
-"""With more bytes of messages and answers than this a lane's turn ends: lists of friends and groups can be long."""
+"""Bytes of messages and answers after which a lane's turn ends: lists of friends and groups can be long."""
 
 
-class Item(NamedTuple):
-    """One request in a lane. With `error` it is not served, but answered with that error in its turn."""
+class PendingRequest(NamedTuple):
+    """One request that waits in a lane. With `error` it is not served, but answered with that error."""
 
     frame: Frame
-    asked_at: float
+    received_at: float
+    """When the reader got it, in monotonic seconds."""
     error: ErrorCode | None = None
 
 
 class Lane:
-    """The requests of one connection that wait. Guarded by the queue's lock, but for `busy`."""
+    """The requests of one connection that wait, oldest first."""
 
-    __slots__ = ("busy", "items", "room", "session")
+    __slots__ = ("arrived", "busy", "room", "session", "waiting")
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.items: list[Item] = []
-        # Held from the moment the lane enters the queue until its last answer was sent. A lock, not a flag,
-        # because it is taken by one thread and released by another, and taking it is one atomic step.
+        # The reader's, until `RequestQueue.put` moves them into `waiting`.
+        self.arrived: list[PendingRequest] = []
+        # Guarded by the queue's mutex.
+        self.waiting: list[PendingRequest] = []
+        # Held from the moment the lane enters the queue until its last answer is sent. A lock and not
+        # a flag, because one thread takes it and another releases it, and taking it is one atomic step.
         self.busy = threading.Lock()
-        # The reader's, while it waits for room in a full lane.
+        # Set while the reader waits for room in a full lane.
         self.room: threading.Event | None = None
 
     @property
     def is_full(self) -> bool:
-        """Whether the connection's reader should not read on."""
-        return len(self.items) >= LANE_LIMIT
+        """Whether the connection's reader should stop reading."""
+        return len(self.waiting) >= LANE_LIMIT
 
 
 class RequestQueue(queue.Queue[Lane]):
-    """A queue of lanes, bounded by the requests that wait in them: `maxsize` is how many.
+    """A `queue.Queue` of lanes. `maxsize` bounds the requests that wait in all of them together.
 
-    It has the lock of `queue.Queue`, and adds what that class does not have: a bound on something else than
-    its elements, taking several at once, and waking a worker only if none is running.
+    It differs from its base class in three ways: it counts requests and not its elements, `get_many`
+    takes several lanes at once, and `put` wakes a worker only if no worker is running.
     """
 
     def __init__(self, maxsize: int) -> None:
         super().__init__(maxsize)
-        self._waiting = 0
-        self._running = 0
-        self._is_one_woken = False
+        # All guarded by the mutex.
+        self._waiting = 0  # requests in all lanes, without those that are refused already
+        self._running = 0  # workers that are neither asleep nor blocked
+        self._is_waking = False  # a worker was woken and has not come to the queue yet
         self._closed = False
 
-    def put_requests(self, lane: Lane, frames: Sequence[Frame], asked_at: float) -> list[Item]:
-        """Put requests into a lane, and the lane into the queue, unless it is being served.
+    def put(self, item: Lane, block: bool = False, timeout: float | None = None) -> None:  # noqa: ARG002 - never blocks
+        """Count what arrived in a lane, and put the lane into the queue unless a worker has it.
 
-        Those for which there is no room get an error in their place. See `put_lane` for what is returned.
+        Never blocks. Requests beyond `maxsize` are marked with the error `busy`. Raises queue.Full if
+        nothing but such requests wait in the lane: the caller then holds the lane, and answers them. They
+        must not wait for a worker, since the queue is full because no worker is free.
         """
+        lane = item
         with self.mutex:
-            room = self.maxsize - self._waiting
-            if len(frames) <= room:
-                self._waiting += len(frames)
-                lane.items += [Item(frame, asked_at) for frame in frames]
-            else:
-                room = max(0, room)
-                self._waiting += room
-                lane.items += [Item(frame, asked_at) for frame in frames[:room]]
-                for frame in frames[room:]:  # without their bodies, which nobody needs any more
-                    lane.items.append(Item(frame._replace(body=b""), asked_at, ErrorCode.BUSY))
-            return self._open(lane)
+            if lane.arrived:
+                arrived, lane.arrived = lane.arrived, []
+                self._admit(lane, arrived)
+            if not lane.waiting or not lane.busy.acquire(blocking=False):
+                return  # the thread that has the lane looks again when it releases it
+            if lane.waiting[0].error is ErrorCode.BUSY and all(map(_is_refused, lane.waiting)):
+                raise queue.Full
+            self._schedule(lane)
 
-    def put_error(self, lane: Lane, item: Item) -> list[Item]:
-        """Put an error into a lane: it costs no work, so it does not count. See `put_lane` for what is returned."""
-        with self.mutex:
-            lane.items.append(item)
-            return self._open(lane)
+    def get_many(self, most: int, was_running: bool = False) -> list[Lane]:
+        """Wait for lanes and take up to `most` of them; an empty list means that the queue is closed.
 
-    def put_lane(self, lane: Lane) -> list[Item]:
-        """Put a lane into the queue, unless it is being served. Never blocks.
-
-        A lane with nothing but refused requests does not go there, for no worker may be free for long. They are taken
-        out and returned; the caller, who holds the lane now, is to answer them.
+        From then on the caller counts as running, until it calls this again (with `was_running`).
         """
-        with self.mutex:
-            return self._open(lane)
+        while True:
+            with self.mutex:
+                self._running -= was_running
+                was_running = False
+                while not self.queue and not self._closed:
+                    self.not_empty.wait()
+                self._is_waking = True  # the caller is on its way: wake no other one
+            yield_cpu()
+            with self.mutex:
+                self._is_waking = False
+                lanes = [self.queue.popleft() for _ in range(min(most, len(self.queue)))]
+                if lanes or self._closed:
+                    self._running += bool(lanes)
+                    return lanes
 
-    def put_again(self, lane: Lane) -> None:
-        """Have a lane served later that its worker holds, and cannot serve now."""
+    def put_back(self, lane: Lane) -> None:
+        """Have a lane served later, by the caller who holds it and cannot serve it now."""
         with self.mutex:
-            self._put(lane)
-            self._wake()
+            self._schedule(lane)
 
-    def drain(self, lane: Lane, most: int) -> list[Item]:
+    def take_requests(self, lane: Lane, most: int) -> list[PendingRequest]:
         """Take the oldest requests out of a lane."""
         with self.mutex:
-            items, lane.items = lane.items[:most], lane.items[most:]
-            self._waiting -= _count(items)
+            requests = lane.waiting[:most]
+            del lane.waiting[:most]
+            self._waiting -= _count(requests)
             if lane.room is not None and not lane.is_full:
                 lane.room.set()
-            return items
+            return requests
 
-    def put_back(self, lane: Lane, items: Sequence[Item]) -> None:
-        """Put requests back in front that were taken and not served."""
+    def take_refused(self, lane: Lane) -> list[PendingRequest]:
+        """Take the refused requests out of a lane that holds no others in front of them."""
         with self.mutex:
-            lane.items[:0] = items
-            self._waiting += _count(items)
+            refused = list(itertools.takewhile(_is_refused, lane.waiting))
+            del lane.waiting[: len(refused)]
+            if lane.room is not None and not lane.is_full:
+                lane.room.set()
+            return refused
+
+    def return_requests(self, lane: Lane, requests: Sequence[PendingRequest]) -> None:
+        """Put requests that were taken and not served back to the front of their lane."""
+        with self.mutex:
+            lane.waiting[:0] = requests
+            self._waiting += _count(requests)
 
     def wait_for_room(self, lane: Lane, seconds: float) -> bool:
-        """Wait until a lane is not full any more, at most some seconds; return whether it has room."""
+        """Wait at most some seconds until a lane is no longer full; return whether it has room."""
         with self.mutex:
             if not lane.is_full:
                 return True
@@ -154,79 +179,102 @@ class RequestQueue(queue.Queue[Lane]):
         lane.room = None
         return has_room
 
-    def take(self, most: int, is_running: bool = False) -> list[Lane]:
-        """Wait for lanes to serve; then the caller is running. An empty list means that the queue is closed.
-
-        `is_running`: the caller has served what it took before.
-        """
-        while True:
-            with self.mutex:
-                self._running -= is_running
-                is_running = False
-                while not self.queue and not self._closed:
-                    self.not_empty.wait()
-                self._is_one_woken = True  # the caller
-            let_others_run()
-            with self.mutex:
-                self._is_one_woken = False
-                lanes = [self._get() for _ in range(min(most, len(self.queue)))]
-                self._running += bool(lanes)
-                if lanes or self._closed:
-                    return lanes
-
-    def leave(self, unserved: list[Lane]) -> None:
-        """The caller is about to block: another worker takes over the lanes that it has not served yet."""
+    def enter_blocking(self, unserved: list[Lane]) -> None:
+        """The calling worker is about to block: another one takes over the lanes that it has not served."""
         with self.mutex:
             self.queue.extendleft(unserved)
             unserved.clear()
             self._running -= 1
             self._wake()
 
-    def come_back(self) -> None:
-        """The caller has stopped blocking."""
+    def exit_blocking(self) -> None:
+        """The calling worker runs again."""
         with self.mutex:
             self._running += 1
 
     def close(self) -> None:
-        """Let the workers end, once nothing is left."""
+        """Let the workers end once the queue is empty."""
         with self.mutex:
             self._closed = True
             self.not_empty.notify_all()
 
-    def _open(self, lane: Lane) -> list[Item]:
-        if not lane.items or not lane.busy.acquire(blocking=False):
-            return []  # whoever serves it looks again when it closes it
-        if all(item.error is ErrorCode.BUSY for item in lane.items):
-            refused, lane.items = lane.items, []
-            if lane.room is not None:
-                lane.room.set()
-            return refused
-        self._put(lane)
+    # --- with the mutex held ----------------------------------------------------------------------------
+
+    def _admit(self, lane: Lane, arrived: list[PendingRequest]) -> None:
+        room = self.maxsize - self._waiting
+        if len(arrived) > room:
+            arrived = _refuse_beyond(room, arrived)
+        lane.waiting += arrived
+        self._waiting += _count(arrived)
+
+    def _schedule(self, lane: Lane) -> None:
+        self.queue.append(lane)
         self._wake()
-        return []
 
     def _wake(self) -> None:
-        """Wake a worker, if there is something to do, and nobody to do it: waking is what costs."""
-        if self.queue and not self._running and not self._is_one_woken:
-            self._is_one_woken = True  # until some worker is here; between two others would be woken for nothing
+        """Wake a worker if there is something to do and no worker runs: waking is what costs."""
+        if self.queue and not self._running and not self._is_waking:
+            self._is_waking = True
             self.not_empty.notify()
 
 
-def _count(items: Sequence[Item]) -> int:
-    return [item.error for item in items].count(None)
+def _count(requests: Sequence[PendingRequest]) -> int:
+    """How many requests are to be served: an error costs no work, so it does not count."""
+    return [request.error for request in requests].count(None)
+
+
+def _is_refused(request: PendingRequest) -> bool:
+    return request.error is ErrorCode.BUSY
+
+
+def _refuse_beyond(room: int, requests: list[PendingRequest]) -> list[PendingRequest]:
+    """The same requests, with those for which there is no room marked as refused."""
+    admitted = []
+    for request in requests:
+        if request.error is None:
+            if room <= 0:  # without its body, which nobody needs any more
+                request = PendingRequest(request.frame._replace(body=b""), request.received_at, ErrorCode.BUSY)
+            room -= 1
+        admitted.append(request)
+    return admitted
 
 
 class _Turn(threading.local):
-    """What a worker has in hand; None in threads that are no workers."""
+    """The lanes and jobs that a worker has in hand; None in threads that are not workers."""
 
     lanes: list[Lane] | None = None
     jobs: list[Job] | None = None
 
 
+class Blocking(contextlib.AbstractContextManager[None]):
+    """For `with`, around anything that blocks a worker, like a query: another worker runs meanwhile.
+
+    (Java calls this a ManagedBlocker, Go's scheduler entersyscall.) In other threads it does nothing.
+    """
+
+    def __init__(self, queue: RequestQueue, store: Store, turn: _Turn) -> None:
+        self._queue = queue
+        self._store = store
+        self._turn = turn
+
+    def __enter__(self) -> None:
+        turn = self._turn
+        if turn.lanes is None or turn.jobs is None:
+            return
+        if turn.jobs:
+            self._store.submit(turn.jobs)
+            turn.jobs.clear()
+        self._queue.enter_blocking(turn.lanes)
+
+    def __exit__(self, *_: object) -> None:
+        if self._turn.lanes is not None:
+            self._queue.exit_blocking()
+
+
 class Dispatcher:
     """The workers and the hashers, and the way of a request from its lane to its answer.
 
-    `later(seconds, function)` calls a function after some seconds, in any thread.
+    `call_later(seconds, function)` must call a function after some seconds, in any thread.
     """
 
     def __init__(
@@ -235,52 +283,48 @@ class Dispatcher:
         store: Store,
         workers: int,
         queue_size: int,
-        later: Callable[[float, Callable[[], None]], None],
+        call_later: Callable[[float, Callable[[], None]], None],
     ) -> None:
         self._services = services
         self._store = store
-        self._later = later
+        self._call_later = call_later
         self._queue = RequestQueue(queue_size)
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="jelly-worker")
-        self._hashers = ThreadPoolExecutor(HASHERS, thread_name_prefix="jelly-hasher", initializer=step_aside)
-        # A ThreadPoolExecutor's own queue has no limit, so the limit stands in front of it.
+        self._hashers = ThreadPoolExecutor(HASHERS, thread_name_prefix="jelly-hasher", initializer=lower_priority)
+        # The queue of a ThreadPoolExecutor has no limit, so the limit stands in front of it.
         self._hash_slots = threading.BoundedSemaphore(queue_size)
         self._turn = _Turn()
+        self.blocking = Blocking(self._queue, store, self._turn)
 
     # --- called by readers ------------------------------------------------------------------------------
 
-    def submit(self, lane: Lane, frames: Sequence[Frame], asked_at: float) -> None:
+    def submit(self, lane: Lane, requests: list[PendingRequest]) -> None:
         """Have the requests of a connection served, in order. Never blocks."""
-        refused = self._queue.put_requests(lane, frames, asked_at)
-        if refused:
-            self._refuse(lane, refused)
-
-    def submit_error(self, lane: Lane, frame: Frame, asked_at: float, error: ErrorCode) -> None:
-        """Have a frame answered with an error, in its turn. Never blocks."""
-        refused = self._queue.put_error(lane, Item(frame, asked_at, error))
-        if refused:
-            self._refuse(lane, refused)
+        lane.arrived = requests
+        try:
+            self._queue.put(lane)
+        except queue.Full:
+            self._refuse(lane)
 
     def wait_for_room(self, lane: Lane, seconds: float) -> bool:
-        """If a lane is full, wait until it is not, at most some seconds; return whether it has room."""
-        if not lane.is_full:
-            return True
-        return self._queue.wait_for_room(lane, seconds)
+        """If a lane is full, wait at most some seconds until it is not; return whether it has room."""
+        return not lane.is_full or self._queue.wait_for_room(lane, seconds)
 
     # --- start and stop ---------------------------------------------------------------------------------
 
     def start(self) -> None:
+        """Start the workers."""
         for _ in range(self._workers):
             self._pool.submit(self._work)
 
     def wait_until_idle(self, lanes: Iterable[Lane], deadline: float) -> bool:
         """Wait until these lanes are served, at most until a monotonic time; return whether they are."""
         for lane in lanes:
-            while lane.items or lane.busy.locked():
+            while lane.waiting or lane.busy.locked():
                 if not lane.busy.acquire(timeout=max(0.0, deadline - time.monotonic())):
                     return False
-                self._close(lane)
+                self._release(lane)
         return True
 
     def stop(self) -> None:
@@ -289,20 +333,6 @@ class Dispatcher:
         self._hashers.shutdown(cancel_futures=True)
         self._pool.shutdown()
 
-    @contextlib.contextmanager
-    def away(self) -> Iterator[None]:
-        """To be held while a service may block: a query, say. For threads that are no workers it does nothing."""
-        turn = self._turn
-        if turn.lanes is None or turn.jobs is None:
-            yield
-            return
-        self._submit(turn.jobs)
-        self._queue.leave(turn.lanes)
-        try:
-            yield
-        finally:
-            self._queue.come_back()
-
     # --- the workers ------------------------------------------------------------------------------------
 
     def _work(self) -> None:
@@ -310,7 +340,7 @@ class Dispatcher:
         jobs = self._turn.jobs = []
         is_running = False
         while True:
-            lanes += reversed(self._queue.take(LANES_A_TURN, is_running))
+            lanes += reversed(self._queue.get_many(LANES_A_TURN, is_running))
             if not lanes:
                 return
             is_running = True
@@ -318,137 +348,155 @@ class Dispatcher:
                 lane = lanes.pop()
                 try:
                     job = self._serve(lane)
-                except Exception as error:  # noqa: BLE001 - a bug; the worker lives, and the lane reopens
+                except Exception as error:  # noqa: BLE001 - a bug; the worker lives, and the lane does not stay closed
                     log_failure(log, error)
-                    lane.session.outlet.close()
+                    lane.session.transport.close()
                     if lane.busy.locked():
-                        self._close(lane)
+                        self._release(lane)
                 else:
-                    jobs += [job] if job else []
-            self._submit(jobs)
+                    if job is not None:
+                        jobs.append(job)
+            # A single job, and nothing else to do: take the store's turn here, and wake no other thread.
+            # (But not if this worker is the only one: while the database works none could take over.)
+            if len(jobs) == 1 and not lane.waiting and not self._queue.queue and self._workers > 1:
+                job = jobs.pop()
+                if self._store.write_now(job, self.blocking):
+                    continue
+                jobs.append(job)
+            if jobs:
+                self._store.submit(jobs)
+                jobs.clear()
 
-    def _submit(self, jobs: list[Job]) -> None:
-        if jobs:
-            self._store.submit(jobs)
-            jobs.clear()
+    def _serve(self, lane: Lane) -> Job | None:
+        """Serve the requests of a lane, up to the first one that has to wait for something.
 
-    def _serve(self, lane: Lane) -> Job | None:  # noqa: C901 - all exits at one place
-        """Serve a lane: up to the first request that has to wait for something, or all its messages together.
-
-        Returns messages for the store, whose answers open the lane again.
+        Returns what the store thread has to write: the lane stays closed until that is answered.
         """
         session = lane.session
-        if session.outlet.is_full:  # the client does not take its answers: it gets no more until it does
-            session.outlet.when_room(partial(self._queue.put_again, lane))
+        if session.transport.is_full:  # the client does not take its answers: serve no more until it does
+            session.transport.when_not_full(partial(self._queue.put_back, lane))
             return None
-        items = self._queue.drain(lane, REQUESTS_A_TURN)
-        size = 0
-        answers: list[tuple[Answer, float]] = []
-        entries: list[tuple[Entry, Item]] = []
-        waits: tuple[Item, Outcome] | None = None
-        for position, item in enumerate(items):
-            if entries and item.frame.type not in MESSAGES and item.error is None:
-                self._queue.put_back(lane, items[position:])  # it may read what these messages change
+        requests = self._queue.take_requests(lane, REQUESTS_A_TURN)
+        outcomes = self._outcomes(session, requests)
+        if len(outcomes) < len(requests):
+            self._queue.return_requests(lane, requests[len(outcomes) :])
+        answers: list[Answer] = []
+        for outcome in outcomes:
+            if not isinstance(outcome, Answer):
                 break
-            outcome = self._outcome(session, item)
-            if isinstance(outcome, NewMessage):
-                entries.append((outcome, item))
-                size += len(item.frame.body)
-                if size > BYTES_A_TURN:
-                    self._queue.put_back(lane, items[position + 1 :])
-                    break
-            elif isinstance(outcome, Answer):
-                if entries:
-                    entries.append((outcome, item))
-                else:
-                    answers.append((outcome, item.asked_at))
-                size += len(outcome.frame or b"")
-                if outcome.leave:
-                    break  # whatever the client sent after this is not served
-                if size > BYTES_A_TURN:
-                    self._queue.put_back(lane, items[position + 1 :])
-                    break
-            else:
-                waits = item, outcome
-                self._queue.put_back(lane, items[position + 1 :])
-                break
+            answers.append(outcome)
         if answers:
-            send_answers(session, *zip(*answers, strict=True))
-        if waits:
-            self._carry_on(lane, *waits)
-        elif entries:
-            return self._job(lane, entries)
-        else:
-            self._close(lane)
-        return None
+            send_answers(session, answers, [request.received_at for request in requests])
+        if len(answers) == len(outcomes):
+            self._release(lane)
+            return None
+        return self._carry_on(lane, requests[len(answers) : len(outcomes)], outcomes[len(answers) :])
 
-    def _outcome(self, session: Session, item: Item) -> Outcome:
-        """What is to happen for one request, whatever it is."""
-        type = item.frame.type
-        if session.leaving:
+    def _outcomes(self, session: Session, requests: Sequence[PendingRequest]) -> list[Outcome]:
+        """What becomes of these requests, up to the first one that has to wait for one before it.
+
+        Answers and messages may stand together. Anything else comes alone: a request behind it, or one
+        that is no message behind a message, may read what they change.
+        """
+        outcomes: list[Outcome] = []
+        size = 0
+        has_messages = False
+        for request in requests:
+            if has_messages and request.frame.type not in MESSAGES and request.error is None:
+                break
+            outcome = self._outcome(session, request)
+            outcomes.append(outcome)
+            if isinstance(outcome, NewMessage):
+                has_messages = True
+                size += len(request.frame.body)
+            elif isinstance(outcome, Answer):
+                size += len(outcome.frame or b"")
+                if outcome.close:
+                    break  # whatever the client sent after this is not served
+            else:
+                break
+            if size > BYTES_A_TURN:
+                break
+        return outcomes
+
+    def _outcome(self, session: Session, request: PendingRequest) -> Outcome:
+        """What becomes of one request."""
+        type = request.frame.type
+        if session.closing:
             return Answer(None)
-        if item.error is ErrorCode.BUSY:
+        if request.error is ErrorCode.BUSY:
             return _busy(session, type)
-        if item.error is not None:
-            return Answer(refusal(type, Refused(item.error)), leave=True)
+        if request.error is not None:
+            return Answer(refusal(type, Refused(request.error)), close=True)
         try:
-            return self._services.serve(session, item.frame)
+            return self._services.serve(session, request.frame)
         except StoreError as error:
             log.warning("a query failed: %s", error)
-        except Exception as error:  # noqa: BLE001 - a bug is answered, too
+        except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
             log_failure(log, error)
         return failure(session, type)
 
-    def _carry_on(self, lane: Lane, item: Item, outcome: Outcome) -> None:
-        """Do what a request needs next; the lane stays shut until it is answered."""
-        if isinstance(outcome, Answer):
-            send_answers(lane.session, [outcome], [item.asked_at])
-            self._close(lane)
-        elif isinstance(outcome, Later):
-            self._later(outcome.seconds, partial(self._carry_on, lane, item, outcome.answer))
-        elif isinstance(outcome, Slow):
-            if self._hash_slots.acquire(blocking=False):
-                self._hashers.submit(self._hash, lane, item, outcome)
-            else:
-                self._carry_on(lane, item, _busy(lane.session, item.frame.type))
+    def _carry_on(self, lane: Lane, requests: Sequence[PendingRequest], outcomes: list[Outcome]) -> Job | None:
+        """Do what the first of these outcomes needs next. Returns a job if it is for the store thread."""
+        first = outcomes[0]
+        if isinstance(first, CpuTask):
+            self._hash(lane, requests[0], first)
+        elif isinstance(first, DelayedAnswer):
+            self._call_later(first.seconds, partial(self._finish, lane, requests[0], first.answer))
         else:
-            self._store.submit([self._job(lane, [(outcome, item)])])
+            return Job(
+                lane.session,
+                outcomes,  # type: ignore[arg-type] # see _outcomes: no CpuTask and no DelayedAnswer is among them
+                [request.received_at for request in requests],
+                sum([len(request.frame.body) for request in requests]),
+                partial(self._release, lane),
+                is_write=isinstance(first, Write),
+            )
+        return None
 
-    def _hash(self, lane: Lane, item: Item, slow: Slow) -> None:
+    def _hash(self, lane: Lane, request: PendingRequest, task: CpuTask) -> None:
+        if self._hash_slots.acquire(blocking=False):
+            self._hashers.submit(self._run_task, lane, request, task)
+        else:
+            self._finish(lane, request, _busy(lane.session, request.frame.type))
+
+    def _run_task(self, lane: Lane, request: PendingRequest, task: CpuTask) -> None:
         """On a hasher thread."""
         try:
-            outcome: Outcome = slow.run()
+            outcome: Outcome = task.run()
         except Refused as error:
-            outcome = self._services.refused(lane.session, item.frame.type, error)
-        except Exception as error:  # noqa: BLE001 - a bug is answered, too
+            outcome = self._services.refused(lane.session, request.frame.type, error)
+        except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
             log_failure(log, error)
-            outcome = failure(lane.session, item.frame.type)
+            outcome = failure(lane.session, request.frame.type)
         finally:
             self._hash_slots.release()
-        self._carry_on(lane, item, outcome)
+        self._finish(lane, request, outcome)
 
-    def _job(self, lane: Lane, entries: Sequence[tuple[Entry, Item]]) -> Job:
-        return Job(
-            lane.session,
-            [entry for entry, _ in entries],
-            [item.asked_at for _, item in entries],
-            sum([len(item.frame.body) for _, item in entries]),
-            partial(self._close, lane),
-        )
+    def _finish(self, lane: Lane, request: PendingRequest, outcome: Outcome) -> None:
+        """Go on with the one request for which a lane waited, on any thread."""
+        if isinstance(outcome, Answer):
+            send_answers(lane.session, [outcome], [request.received_at])
+            self._release(lane)
+        elif job := self._carry_on(lane, [request], [outcome]):
+            self._store.submit([job])
 
-    def _refuse(self, lane: Lane, items: Sequence[Item]) -> None:
-        answers = [_busy(lane.session, item.frame.type) for item in items]
-        send_answers(lane.session, answers, [item.asked_at for item in items])
-        self._close(lane)
+    def _refuse(self, lane: Lane) -> None:
+        """Answer the requests of a lane that holds nothing but refused ones."""
+        requests = self._queue.take_refused(lane)
+        answers = [_busy(lane.session, request.frame.type) for request in requests]
+        send_answers(lane.session, answers, [request.received_at for request in requests])
+        self._release(lane)
 
-    def _close(self, lane: Lane) -> None:
-        """A lane was served; if more came meanwhile, it is to be served again."""
+    def _release(self, lane: Lane) -> None:
+        """A lane was served; if more came meanwhile, have that served, too."""
         lane.busy.release()
-        if lane.items:
-            refused = self._queue.put_lane(lane)
-            if refused:
-                self._refuse(lane, refused)
+        if lane.waiting:
+            try:
+                self._queue.put(lane)
+            except queue.Full:
+                self._refuse(lane)
 
 
 def _busy(session: Session, type: int) -> Answer:
-    return Answer(error_response(type, Status.SERVER_BUSY, ErrorCode.BUSY), leave=session.user is None)
+    return Answer(error_response(type, Status.SERVER_BUSY, ErrorCode.BUSY), close=session.user is None)

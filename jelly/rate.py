@@ -1,4 +1,4 @@
-"""How many messages a second a user may send."""
+"""The rate limit: how many messages a second a user may send."""
 
 import threading
 import time
@@ -7,30 +7,31 @@ from collections.abc import Callable
 
 
 class RateLimit:
-    """A token bucket for each user: `rate` messages a second, and a second's worth at once.
+    """A token bucket for each user: `rate` messages a second, and at most `rate` at once.
 
-    Who has sent nothing for a second has the whole allowance again, which need not be remembered. So it remembers
-    only those who have sent, or tried to send, something within the last second.
+    A bucket is full again one second after its last use, and a full bucket need not be remembered.
+    So only the buckets of the last second are kept.
     """
 
     def __init__(self, rate: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = float(rate)
         self._clock = clock
-        self._lock = threading.Lock()  # guards _allowances
-        self._allowances: OrderedDict[str, tuple[float, float]] = OrderedDict()  # how many messages, as of when
+        self._lock = threading.Lock()  # guards _buckets
+        # The allowance of each user in messages, and its time. The least recently used comes first.
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def takes(self, user: str) -> bool:
-        """Whether this user may send one more message now; if so, it counts."""
+    def try_acquire(self, user: str) -> bool:
+        """Whether a user may send one more message now. If so, it is counted."""
         with self._lock:
             now = self._clock()
-            while self._allowances and next(iter(self._allowances.values()))[1] <= now - 1.0:
-                self._allowances.popitem(last=False)
-            allowance, at = self._allowances.get(user, (self._rate, now))
+            while self._buckets and next(iter(self._buckets.values()))[1] <= now - 1.0:
+                self._buckets.popitem(last=False)
+            allowance, at = self._buckets.get(user, (self._rate, now))
             allowance = min(self._rate, allowance + (now - at) * self._rate)
             is_taken = allowance >= 1
-            self._allowances[user] = allowance - is_taken, now
-            self._allowances.move_to_end(user)  # the one who tried longest ago stands first
+            self._buckets[user] = allowance - is_taken, now
+            self._buckets.move_to_end(user)
             return is_taken
 
     def __len__(self) -> int:
-        return len(self._allowances)
+        return len(self._buckets)

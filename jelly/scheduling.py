@@ -1,67 +1,69 @@
-"""Where the server's threads run: all on one core, and none in front of another (Linux; elsewhere nothing is done).
+"""The cores and priorities of the server's threads, on Linux. Elsewhere nothing is done.
 
-Only one thread of a Python program runs at a time, so several cores gain little, and handing the interpreter from a
-thread on one core to a thread on another costs more than what most threads have to do. Kept on one core, and told
-(SCHED_BATCH) that a thread which wakes up need not interrupt the one that runs, the threads work off what has gathered
-in longer turns. `docs/performance.md` has what it gains.
+Only one thread of a Python program runs at a time, so several cores gain little. Passing the
+interpreter from a thread on one core to a thread on another costs more than most threads' work. So
+all threads run on one core (CPU affinity). They use the scheduling policy SCHED_BATCH, with which a
+thread that wakes up does not interrupt the running thread: each thread does more of the waiting
+work in one turn. `docs/performance.md` has the measurements.
 
-What computes for long without the interpreter, hashing passwords, takes all cores back.
+Threads that hash passwords compute for long without the interpreter, so they use all cores.
 """
 
 import contextlib
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 CAN_PIN = sys.platform == "linux"
 _STAT = Path("/proc/self/stat")
 
+yield_cpu: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
+"""Let the other threads run that are ready to; return at once if there are none.
+
+A thread calls this before it takes all waiting requests. The ready threads, on the one core that
+all threads share, are mostly readers with another request. So the caller gets ten requests together
+instead of five, and one transaction writes them. This saves a sixth of the CPU of a message between
+50 pairs, and a third when ten clients write to users who are offline. Without ready threads it
+costs half a microsecond.
+"""
+
 _all_cores: set[int] = set()
-"""The cores that the process was given, once `settle` has confined it to one of them."""
+"""The cores of the process before `pin_process` limited it to one; empty if it did not."""
 
 
 def check_pin(text: str) -> str:
-    """A value of `--pin`, if it is one. Raises ValueError with what would be right."""
+    """Return a value of `--pin` if it is valid. Else raise ValueError with the values allowed."""
     if text not in ("auto", "off") and not (text.isdecimal() and int(text) in _cores()):
         raise ValueError(f"auto, off or the number of a core, one of {', '.join(map(str, sorted(_cores())))}")
     return text
 
 
-def settle(pin: str) -> str:
-    """Confine this process to a core; to be called before it starts threads, which inherit that.
+def pin_process(pin: str) -> str:
+    """Limit this process to one core. Call it before threads are started: they inherit the limit.
 
-    `pin`: a core's number, `auto` for the one that it is on, `off` for none. Returns what was done, in words.
+    `pin` is the number of a core, `auto` for the current core, or `off` for all cores. Returns what
+    was done, as words for the log.
     """
     if pin == "off" or not CAN_PIN:
         return "on all cores"
     cores = _cores()
     try:
         core = _current_core() if pin == "auto" else int(pin)
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # first: refused, it leaves all cores as said
+        # The policy first: if it is refused, the process is still on all cores, as the log says.
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         os.sched_setaffinity(0, {core})
-    except OSError as error:  # not allowed in some sandboxes, where /proc may be missing too; no reason not to serve
+    except OSError as error:  # some sandboxes forbid this, or have no /proc; the server runs anyway
         return f"on all cores ({error.strerror})"
     _all_cores.update(cores)
     return f"on core {core} of {len(cores)}"
 
 
-def let_others_run() -> None:
-    """Give up the core once to whoever is ready to run on it; if nobody is, it goes on at once.
-
-    Called by a thread that is about to take what has gathered. Those who are ready then, on the one core that all
-    share, are mostly readers with another request: so it takes ten together where it would have taken five, which are
-    written in one transaction. (It saves a sixth of the CPU of a message between 50 pairs, and a third of it when ten
-    clients write to people who are away. It is no wait for company: alone, it costs half a microsecond.)
-    """
-    if hasattr(os, "sched_yield"):
-        os.sched_yield()
-
-
-def step_aside() -> None:
-    """Let the calling thread, which computes for long, run on every core, and there only when no other wants it."""
+def lower_priority() -> None:
+    """Let the calling thread run on all cores, at a low priority: it computes for long."""
     if not CAN_PIN:
-        return  # only Linux gives each thread its own cores and its own priority
+        return  # only on Linux each thread has its own cores and priority
     if _all_cores:
         with contextlib.suppress(OSError):
             os.sched_setaffinity(0, _all_cores)
@@ -74,6 +76,6 @@ def _cores() -> set[int]:
 
 
 def _current_core() -> int:
-    """The core this process is on: where the system had least to do when it started."""
-    # The 39th field; the second one, the program's name in parentheses, may contain spaces.
+    """Return the core that this process runs on: the system has chosen the least busy one."""
+    # Field 39. Field 2, the program's name in parentheses, may contain spaces: skip it first.
     return int(_STAT.read_text().rpartition(")")[2].split()[36])

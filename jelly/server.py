@@ -1,9 +1,20 @@
-"""The server: it builds the parts, accepts connections, and takes everything down again in order.
+"""The server: it builds the stations, accepts connections, and takes everything down again in order.
 
-    accept -> reader (connection.py) -> lane and queue -> worker (queue_dispatch.py) -> service (services.py)
-           -> store thread (store.py) -> delivery (delivery.py) -> outbox (outbox.py) -> socket
+                   a thread each                                   a pool of threads
+    client --TCP-> ThreadingTCPServer -> struct -> queue.Queue -> ThreadPoolExecutor
+       ^           server.py             codec.py  queue_dispatch.py     |  services.py
+       |           connection.py                                         v
+       |                                                          + store thread  store.py
+       +-- response, notice <-- send queue, + flusher <---------- one transaction, then the answers
+                                send_queue.py                     delivery.py
+    threading.Timer -> sweeps the group cache  groups.py
 
-`docs/architecture.md` tells the same with the threads and locks.
+The two parts marked + are what the plain design (examples/minimal_server.py) lacks. Why it fails:
+
+- without the store thread each message costs a sync of its own, and SUCCESS comes before it is safe;
+- without the flusher a worker waits in `sendall` for a receiver that does not read, and all others wait.
+
+`docs/architecture.md` is the tour: the same with the threads, the locks and the limits.
 """
 
 import contextlib
@@ -16,37 +27,41 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from jelly.config import Settings
-from jelly.connection import Connection
+from jelly.connection import Connection, ServerContext
 from jelly.dao import Dao
-from jelly.database import Database, Link, open_database
+from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
+from jelly.engines import Engine, open_engine
 from jelly.errors import JellyError, StartError, StoreError, log_failure
-from jelly.filing import Filing
 from jelly.groups import GroupCache
+from jelly.indexing import DeferredIndexing
 from jelly.messages import Event, system
-from jelly.outbox import Flusher
+from jelly.migrations import migrate
 from jelly.passwords import LoginGuard
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher
+from jelly.retention import Retention
+from jelly.send_queue import Flusher
 from jelly.services import Policy, Services
 from jelly.sessions import Sessions
 from jelly.store import Store
 from jelly.tls import server_context
-from jelly.watch import Watch
+from jelly.watchdog import Watchdog
 
 log = logging.getLogger("jelly.server")
 
 READER_STACK = 256 * 1024
-"""Bytes of address space for a reader's stack: 5,000 readers with the usual 8 MiB would reserve 40 GiB."""
+"""Bytes of address space for the stack of a reader: with the usual 8 MiB, 5,000 readers reserve 40 GiB."""
 ACCEPT_PAUSE = 0.2
-"""Seconds until accepting is tried again when the system gives no more descriptors or memory."""
+"""Seconds until the server tries to accept again after the system has run out of descriptors or memory."""
 OWN_DESCRIPTORS = 20
-"""So many, and three for each worker's database, are kept from connections, so that those inside are served."""
+"""Descriptors that are kept back from connections, besides three for each worker's database connection."""
 STOP_SECONDS = 8.0
-"""In which a stop must be done with what was accepted before; closing takes a little on top."""
+"""Seconds for which a stop finishes what was accepted before it; closing takes a little longer."""
 SHUTDOWN = system(Event.SHUTDOWN)
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -64,45 +79,59 @@ class JellyServer(socketserver.ThreadingTCPServer):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.connections: set[Connection] = set()
-        self.is_stopping = False
         self._stop_lock = threading.Lock()
         self._out_of_resources = False
         self._descriptors_for_connections = _descriptor_limit() - OWN_DESCRIPTORS - 3 * settings.workers
         self._acceptor = threading.Thread(target=self.serve_forever, args=(0.1,), name="jelly-acceptor", daemon=True)
-        self.tls_context = server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+        tls_context = server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
 
-        self.database = open_database(settings.database)
-        store_link = Link(self.database, writes=True)
-        _prepare_database(self.database, store_link)
-        self._links = threading.local()
-        self._all_links = [store_link]
+        self.engine = open_engine(settings.database)
+        store_connection = DatabaseConnection(self.engine, writes=True)
+        _prepare_database(self.engine, store_connection)
+        self._thread_local = threading.local()
+        self._database_connections = [store_connection]
 
         self.sessions = Sessions()
         self.groups = GroupCache(settings.group_check_interval, settings.group_idle)
         delivery = Delivery(self.sessions)
         self.presence = Presence(self.sessions)
-        filing = Filing(settings.history_days)
-        self.store = Store(Dao(store_link), delivery, filing, on_doubt=self.groups.forget_all)
+        retention = Retention(settings.history_days)
+        indexing = DeferredIndexing(retention.keeps_history)
+        self.store = Store(
+            Dao(store_connection), delivery, indexing, retention, on_commit_in_doubt=self.groups.forget_all
+        )
         self.flusher = Flusher()
-        self.watch = Watch(self.connections, settings.heartbeat_interval * settings.heartbeat_misses)
+        self.watchdog = Watchdog(self.connections, settings.heartbeat_interval * settings.heartbeat_misses)
         policy = Policy(
-            settings.password_cost, settings.token_days * 86400, settings.message_rate, filing.keeps_history
+            settings.password_cost, settings.token_days * 86400, settings.message_rate, retention.keeps_history
         )
         services = Services(policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard())
-        self.dispatcher = Dispatcher(services, self.store, settings.workers, settings.queue_size, self.watch.later)
+        self.dispatcher = Dispatcher(
+            services, self.store, settings.workers, settings.queue_size, self.watchdog.call_later
+        )
+        self._context = ServerContext(
+            settings,
+            tls_context,
+            self.flusher,
+            self.dispatcher,
+            self.store,
+            self.sessions,
+            self.presence,
+            self.connections,
+        )
         try:
             self._bind()
         except BaseException:
             self.flusher.stop()
-            store_link.close()
-            self.database.release()
+            store_connection.close()
+            self.engine.release()
             raise
 
     def _bind(self) -> None:
         host, port = self.settings.host, self.settings.port
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            super().__init__((host, port), Connection)
+            super().__init__((host, port), partial(Connection, self._context))
         except OSError as error:
             hint = (
                 " Is another server running there? Choose another one with --port."
@@ -114,14 +143,14 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
     @property
     def port(self) -> int:
-        """The port that it listens on."""
+        """The port that the server listens on."""
         return int(self.server_address[1])
 
     # --- accepting --------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the threads and serve."""
-        for part in (self.store, self.flusher, self.watch, self.groups, self.dispatcher, self._acceptor):
+        for part in (self.store, self.flusher, self.watchdog, self.groups, self.dispatcher, self._acceptor):
             part.start()
 
     def get_request(self) -> tuple[socket.socket, Any]:
@@ -170,9 +199,9 @@ class JellyServer(socketserver.ThreadingTCPServer):
     def stop(self) -> None:
         """Stop accepting, finish what was accepted, commit, close. Takes less than ten seconds."""
         with self._stop_lock:
-            if self.is_stopping:
+            if self._context.is_stopping:
                 return
-            self.is_stopping = True
+            self._context.is_stopping = True
         deadline = time.monotonic() + STOP_SECONDS
         if self._acceptor.is_alive():
             with contextlib.suppress(OSError):  # wakes the acceptor at once, where the system can do that
@@ -181,39 +210,39 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self._acceptor.join()
         self.server_close()
         connections = tuple(self.connections)
-        self.watch.hurry()
+        self.watchdog.run_calls_now()
         if not self.dispatcher.wait_until_idle([c.lane for c in connections], deadline):
             log.warning("stopped with requests that were not answered")
-        self._wait_for_outboxes(connections, min(deadline, time.monotonic() + 2.0))
+        self._wait_for_send_queues(connections, min(deadline, time.monotonic() + 2.0))
         for connection in connections:
-            connection.outbox.close()
+            connection.send_queue.close()
         for connection in connections:
             connection.thread.join(max(0.0, deadline + 1 - time.monotonic()))
         self.dispatcher.stop()
         self.store.stop()
-        for part in (self.watch, self.flusher, self.groups):
+        for part in (self.watchdog, self.flusher, self.groups):
             part.stop()
-        for link in self._all_links:
-            link.close()
-        self.database.release()
+        for database_connection in self._database_connections:
+            database_connection.close()
+        self.engine.release()
 
-    def _wait_for_outboxes(self, connections: tuple[Connection, ...], deadline: float) -> None:
+    def _wait_for_send_queues(self, connections: tuple[Connection, ...], deadline: float) -> None:
         for connection in connections:
-            connection.outbox.finish(SHUTDOWN if connection.session.is_modern else b"")
-        while time.monotonic() < deadline and not all(c.outbox.is_empty for c in connections):
+            connection.send_queue.finish(SHUTDOWN if connection.session.is_modern else b"")
+        while time.monotonic() < deadline and not all(c.send_queue.is_empty for c in connections):
             time.sleep(0.01)
 
     # --- reading from the database ----------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Dao]:
-        """A Dao of the calling thread's own; a worker lets another one run meanwhile."""
-        dao = getattr(self._links, "dao", None)
+        """The calling thread's own Dao to read with; while a worker reads, another one runs."""
+        dao = getattr(self._thread_local, "dao", None)
         if dao is None:
-            link = Link(self.database)
-            dao = self._links.dao = Dao(link)
-            self._all_links.append(link)
-        with self.dispatcher.away():
+            connection = DatabaseConnection(self.engine)
+            dao = self._thread_local.dao = Dao(connection)
+            self._database_connections.append(connection)
+        with self.dispatcher.blocking:
             yield dao
 
 
@@ -226,12 +255,12 @@ def _descriptor_limit() -> float:
     return float("inf") if soft == resource.RLIM_INFINITY else soft
 
 
-def _prepare_database(database: Database, link: Link) -> None:
+def _prepare_database(engine: Engine, connection: DatabaseConnection) -> None:
     try:
-        link.create_tables()
+        migrate(connection)
     except JellyError as error:
-        link.close()
-        database.release()
+        connection.close()
+        engine.release()
         if isinstance(error, StoreError):
-            raise StartError(f"The database {database.describe()} cannot be used: {error}.") from error
+            raise StartError(f"The database {engine.describe()} cannot be used: {error}.") from error
         raise

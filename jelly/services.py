@@ -1,14 +1,16 @@
-"""What each request does: one method each, and one table that says which.
+"""The services: one method for each request, and a table that maps request types to methods.
 
-A service gets the session and the typed request, and returns what is to happen next:
+A service gets the session and the typed request. It returns what should happen next, as data:
 
-- an `Answer`: the response is ready;
-- a `NewMessage` or a `Change`: the store thread writes it, and answers after its commit;
-- a `Slow`: a hasher thread does this first, and comes back with one of the others.
+- `Answer`: the response is ready.
+- `NewMessage` or `Write`: the store writes it, and answers after the commit.
+- `CpuTask`: a hasher thread runs it. It returns one of the other outcomes.
+- `DelayedAnswer`: the response, to be sent some seconds later.
 
-or it raises `Refused`, and nothing was done. Services know sessions, groups and the store, and no sockets and
-no threads; who calls them, and how what they return is carried on, is the business of `queue_dispatch.py`.
-Identity always comes from the session: a name in the body is only compared with it.
+A service that refuses the request raises `Refused`; then nothing was done. Services know sessions,
+groups and queries, but neither sockets nor threads. `queue_dispatch.py` calls the services and
+carries out what they return. The user is always the one of the session: a name in the body is only
+compared with it.
 """
 
 import contextlib
@@ -19,73 +21,64 @@ from typing import Any
 
 from jelly import messages, passwords
 from jelly.codec import Frame, Sign, Type
-from jelly.dao import MAX_ID, Dao, Page, StoredMessage
+from jelly.dao import MAX_ID, Dao, HistoryQuery, StoredMessage
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
 from jelly.groups import Group, GroupCache
-from jelly.messages import PROFILE_LIMITS, Event, is_valid_name, response, system
+from jelly.messages import PROFILE_LIMITS, SUCCESS, Event, is_valid_name, response, system
+from jelly.outcomes import Answer, CpuTask, DelayedAnswer, NewMessage, Outcome, Write
 from jelly.presence import Presence
 from jelly.rate import RateLimit
 from jelly.sessions import Session, Sessions, Window
-from jelly.store import SUCCESS, Answer, Change, NewMessage
 
 MAX_FRIENDS = 1000
+"""At most this many users are on a friend list."""
 MAX_MEMBERS = 1000
+"""At most this many members are in a group."""
 MAX_GROUPS_CREATED = 200
+"""At most this many groups exist that one user has created."""
 MAX_GROUPS_JOINED = 1000
+"""At most this many groups until a user cannot be added to another one."""
 MAX_TOKENS = 32
+"""At most this many tokens of one user are valid; a new one replaces the oldest."""
 MAX_KNOWN_USERS = 100_000
-"""So many names are remembered as those of users."""
+"""At most this many user names are cached."""
 DEFAULT_PAGE, MAX_PAGE = 50, 100
-"""How many messages a page of history has if nothing is said, and at most."""
+"""How many messages a page of history has if the request has no limit, and at most."""
 PAGE_CHARACTERS = 128 * 1024
-"""How many characters of content it has at most (but always one message)."""
-READ_AT_A_TIME = 20
-"""So many messages of a page are read together: they may be large, and not all be wanted."""
+"""At most this many characters of content are in a page of history. (One message always fits.)"""
+ROWS_PER_QUERY = 20
+"""How many messages of a page one query reads: few, because messages may be large."""
 TAKEN_OVER = system(Event.TAKEN_OVER)
 
-
-@dataclass(slots=True)
-class Slow:
-    """Work for a hasher thread; `run` returns (or raises) what a service may."""
-
-    run: "Callable[[], Outcome]"
-
-
-@dataclass(slots=True)
-class Later:
-    """An answer that is held back for some seconds, so that guessing passwords takes time."""
-
-    answer: Answer
-    seconds: float
-
-
-Outcome = Answer | NewMessage | Change | Slow | Later
-
 BEFORE_LOGIN = {Type.LOGIN, Type.REGISTER, Type.RECONNECT}
+"""The requests that are allowed only while nobody is logged in on the connection."""
 
 Friends = list[str] | None
-"""A modern client's list of friends; None for a classic one, which is told nothing of them."""
-Members = tuple[Sequence[str], tuple[str, ...]]
-"""The members of a group before and after a change: no members mean no group."""
+"""The friend list of a modern client; None for a classic client, which gets no presence notices."""
+MemberChange = tuple[Sequence[str], tuple[str, ...]]
+"""The members of a group before and after a change. A group without members does not exist."""
 
 Reading = Callable[[], contextlib.AbstractContextManager[Dao]]
-"""Gives the calling thread a Dao to read with; a worker leaves the running state meanwhile."""
+"""Opens a Dao for queries on the calling thread. Another worker may run meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the operator decides about accounts and messages."""
+    """What the operator sets for accounts and messages."""
 
     password_cost: int = 14
+    """The binary logarithm of scrypt's n."""
     token_seconds: float = 7 * 86400.0
+    """Seconds until a token expires."""
     message_rate: int = 0
-    """Messages a second that one session may send; 0: any number."""
+    """At most this many messages a second from one user; 0: any number."""
     keeps_history: bool = True
+    """Whether delivered messages stay readable."""
 
 
 class Services:
-    """All requests of the protocol but HEARTBEAT, which the reader handles."""
+    """All requests of the protocol except HEARTBEAT, which the reader handles."""
 
     def __init__(
         self,
@@ -106,9 +99,10 @@ class Services:
         self._guard = guard
         self._known_users: set[str] = set()
         self._rate = RateLimit(policy.message_rate)
-        # Compared with when there is no such user, so that a wrong name takes as long as a wrong password.
-        self._nobody = passwords.hash_password("", policy.password_cost)
-        self._table: Mapping[int, Callable[[Session, Any], Outcome]] = {
+        # An unknown user's password is checked against this, so that a wrong name takes as long
+        # as a wrong password, and nobody can find out by the clock which names exist.
+        self._dummy_hash = passwords.hash_password("", policy.password_cost)
+        self._handlers: Mapping[int, Callable[[Session, Any], Outcome]] = {
             Type.LOGIN: self.login,
             Type.REGISTER: self.register,
             Type.LOGOUT: self.logout,
@@ -131,111 +125,117 @@ class Services:
         }
 
     def serve(self, session: Session, frame: Frame) -> Outcome:
-        """What is to happen for one frame. Raises nothing but StoreError and bugs."""
+        """Run the service for a frame, and return its outcome; a refusal becomes an Answer.
+
+        Raises StoreError if the database fails.
+        """
         try:
-            return self._serve(session, frame)
+            handler = self._handler(session, frame)
+            request = messages.parse_request(frame.type, frame.body)
+            actor = request.actor
+            if actor != session.user and session.user is not None and actor is not None:
+                raise Refused(ErrorCode.NOT_YOURSELF)
+            return handler(session, request)
         except Refused as error:
             return self.refused(session, frame.type, error)
 
-    def refused(self, session: Session, type: int, error: Refused) -> Answer:
-        """The answer to a request that was refused.
-
-        A connection on which nobody has logged in has one chance, then it is closed; but a frame of a kind
-        that we do not know, or that is no request at all, is only answered (as by the original).
-        """
-        stays = session.user is not None or error.code in (ErrorCode.UNKNOWN_TYPE, ErrorCode.MALFORMED_FRAME)
-        return Answer(messages.refusal(type, error), leave=not stays)
-
-    def _serve(self, session: Session, frame: Frame) -> Outcome:
+    def _handler(self, session: Session, frame: Frame) -> Callable[[Session, Any], Outcome]:
+        """Return the service for a frame. Raises Refused if the session may not use it now."""
         if frame.sign != Sign.REQUEST:
-            raise Refused(ErrorCode.MALFORMED_FRAME, "Only requests go to the server: the sign must be 0x01.")
-        service = self._table.get(frame.type)
-        if service is None or (frame.type == Type.HISTORY and session.user is not None and session.window is None):
-            raise Refused(ErrorCode.UNKNOWN_TYPE)  # what came with "ack" exists only for those who were granted it
-        if session.user is None:
-            if frame.type not in BEFORE_LOGIN:
-                raise Refused(ErrorCode.NOT_LOGGED_IN)
-        elif frame.type in BEFORE_LOGIN:
-            raise Refused(ErrorCode.ALREADY_LOGGED_IN)
-        request = messages.parse_request(frame.type, frame.body)
-        # The name of the one who asks stands first in every body but an ACK's.
-        if request[0] != session.user and session.user is not None and frame.type != Type.ACK:
-            raise Refused(ErrorCode.NOT_YOURSELF)
-        return service(session, request)
+            raise Refused(ErrorCode.MALFORMED_FRAME, "The sign of a client's frame must be 0x01 (a request).")
+        handler = self._handlers.get(frame.type)
+        if handler is None or (frame.type == Type.HISTORY and session.user is not None and session.window is None):
+            raise Refused(ErrorCode.UNKNOWN_TYPE)  # HISTORY needs the feature "ack"
+        if (session.user is None) != (frame.type in BEFORE_LOGIN):
+            raise Refused(ErrorCode.NOT_LOGGED_IN if session.user is None else ErrorCode.ALREADY_LOGGED_IN)
+        return handler
 
-    # --- coming and going -------------------------------------------------------------------------------
+    def refused(self, session: Session, type: int, error: Refused) -> Answer:
+        """Return the answer to a request that was refused.
+
+        Before the login, a refusal closes the connection, except for a frame whose type is unknown
+        or which is not a request: the original server keeps the connection open after those.
+        """
+        stays_open = session.user is not None or error.code in (ErrorCode.UNKNOWN_TYPE, ErrorCode.MALFORMED_FRAME)
+        return Answer(messages.refusal(type, error), close=not stays_open)
+
+    # --- accounts and logins ------------------------------------------------------------------
 
     def register(self, session: Session, request: messages.Register) -> Outcome:
-        """Create an account; the server closes afterwards, whatever came of it."""
+        """Create an account. The connection closes afterwards, also if the request is refused."""
         _check_name(request.username, ErrorCode.INVALID_USERNAME)
         _check_password(request.password)
 
-        def write(dao: Dao) -> None:
+        def in_transaction(dao: Dao) -> None:
             if dao.has_user(request.username):
                 raise Refused(ErrorCode.USERNAME_TAKEN)
             dao.add_user(request.username, password_hash)
 
         password_hash = ""
 
-        def slow() -> Change:
+        def hash_then_write() -> Write:
             nonlocal password_hash
             password_hash = passwords.hash_password(request.password, self._policy.password_cost)
-            return _change(Type.REGISTER, write, {"username": request.username}, leave=True)
+            return _success_write(Type.REGISTER, in_transaction, {"username": request.username}, close=True)
 
         with self._reading() as dao:
-            if dao.has_user(request.username):  # asked again when it is written; this spares the hash
+            # `in_transaction` checks this again, but then the expensive hash has been computed.
+            if dao.has_user(request.username):
                 raise Refused(ErrorCode.USERNAME_TAKEN)
-        return Slow(slow)
+        return CpuTask(hash_then_write)
 
     def login(self, session: Session, request: messages.Login) -> Outcome:
-        """Log in with the password: a new token, then what waited in the inbox."""
+        """Log in with the password: answer with a new token, then deliver the inbox."""
         username, address = request.username, session.address
         if not is_valid_name(username):
-            return Slow(lambda: self._wrong_credentials(session))  # nobody's: nothing to guard, nor to remember
+            # Nobody can have this name, so the guard need not remember it.
+            return CpuTask(lambda: self._wrong_credentials(session))
         if self._guard.is_locked(username, address):
             raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
         with self._reading() as dao:
             stored = dao.password_hash(username)
 
-        def slow() -> Outcome:
-            if self._guard.is_locked(username, address):  # those who waited with us may have filled the measure
+        def verify() -> Outcome:
+            # Logins that waited for a hasher with this one may have failed since the check above.
+            if self._guard.is_locked(username, address):
                 raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
-            right = passwords.verify_password(request.password, stored or self._nobody)
+            right = passwords.verify_password(request.password, stored or self._dummy_hash)
             if stored is None or not right:
                 answer = self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
-                seconds = self._guard.failed(username, address)
-                return Later(answer, seconds) if seconds else answer
-            self._guard.succeeded(username, address)
-            return self._enter_with_new_token(session, request, stored)
+                seconds = self._guard.record_failure(username, address)
+                return DelayedAnswer(answer, seconds) if seconds else answer
+            self._guard.record_success(username, address)
+            return self._issue_token(session, request, stored)
 
-        return Slow(slow)
+        return CpuTask(verify)
 
     def _wrong_credentials(self, session: Session) -> Answer:
-        """The answer for a name that nobody can have, in the time that any other takes."""
-        passwords.verify_password("", self._nobody)
+        """Refuse a name that nobody can have, in the same time as a wrong password."""
+        passwords.verify_password("", self._dummy_hash)
         return self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
 
-    def _enter_with_new_token(self, session: Session, request: messages.Login, password_hash: str) -> Change:
+    def _issue_token(self, session: Session, request: messages.Login, password_hash: str) -> Write:
+        """Return the write that stores a new token; after its commit the user is logged in."""
         username = request.username
         token = passwords.new_token()
         token_hash = passwords.hash_token(token)
 
-        def write(dao: Dao) -> Friends:
-            if dao.password_hash(username) != password_hash:  # changed while we were hashing
+        def in_transaction(dao: Dao) -> Friends:
+            if dao.password_hash(username) != password_hash:  # changed while this one was hashed
                 raise Refused(ErrorCode.WRONG_CREDENTIALS)
             now = _now()
             expires = now + int(self._policy.token_seconds * 1000)
             dao.add_token(token_hash, username, expires, now, MAX_TOKENS)
-            return _friends_to_watch(dao, request)
+            return _load_friends(dao, request)
 
-        def after(friends: Friends) -> Answer:
-            features = self._enter(session, request, token_hash, friends)
+        def after_commit(friends: Friends) -> Answer:
+            features = self._attach_session(session, request, token_hash, friends)
             return Answer(response(Type.LOGIN, {"username": username, "token": token, "features": features}))
 
-        return Change(Type.LOGIN, write, after)
+        return Write(Type.LOGIN, in_transaction, after_commit)
 
     def reconnect(self, session: Session, request: messages.Reconnect) -> Outcome:
-        """Log in again with a token, after the line was cut."""
+        """Log in with a token, after the connection was lost."""
         token_hash = passwords.hash_token(request.token)
         username = request.username
 
@@ -243,171 +243,176 @@ class Services:
             if dao.token_owner(token_hash, _now()) != username:
                 raise Refused(ErrorCode.INVALID_TOKEN)
 
-        def write(dao: Dao) -> Friends:
+        def in_transaction(dao: Dao) -> Friends:
             check(dao)
-            return _friends_to_watch(dao, request)
+            return _load_friends(dao, request)
 
-        def after(friends: Friends) -> Answer:
+        def after_commit(friends: Friends) -> Answer:
             session.resumed = True
-            features = self._enter(session, request, token_hash, friends)
+            features = self._attach_session(session, request, token_hash, friends)
             return Answer(response(Type.RECONNECT, {"username": username, "features": features}))
 
         with self._reading() as dao:
-            check(dao)  # so that guesses do not reach the store thread, where it is checked once more
-        return Change(Type.RECONNECT, write, after)
+            check(dao)  # here, too, so that guessed tokens do not occupy the store
+        return Write(Type.RECONNECT, in_transaction, after_commit)
 
-    def _enter(
+    def _attach_session(
         self, session: Session, request: messages.Login | messages.Reconnect, token_hash: str, friends: Friends
     ) -> list[str] | None:
-        """Make a session the one of its user; return the features that a modern one is granted.
+        """Log a user in on a session; return the granted features (None for a classic client).
 
-        On the store thread, so it falls between two messages.
+        It runs in a turn of the store, and turns never overlap. So no message is stored while it
+        runs: each message is either in the inbox or pushed to this session.
         """
-        features = _grant(session, request.features)
+        features = _grant_features(session, request.features)
         session.token_hash = token_hash
         session.user = request.username
         old = self._sessions.attach(session)
         if old is not None:
-            old.leaving = True
+            old.closing = True
             if old.is_modern:
-                old.outlet.finish(TAKEN_OVER)
+                old.transport.finish(TAKEN_OVER)
             else:
-                old.outlet.close()
-        if session.outlet.is_closed:
-            self._sessions.detach(session)  # the client has left meanwhile, and its reader found nobody to detach
-        self._presence.entered(request.username, friends)
+                old.transport.close()
+        if session.transport.is_closed:
+            # The reader found no session to detach, because it saw the connection end before this.
+            self._sessions.detach(session)
+        self._presence.user_logged_in(request.username, friends)
         self._delivery.begin(session)
         return features
 
     def logout(self, session: Session, request: messages.Logout) -> Outcome:
-        """Revoke the token; the server closes without an answer."""
+        """Revoke the token of the request and of the session; close without a response."""
         hashes = {passwords.hash_token(request.token), session.token_hash}
 
-        def write(dao: Dao) -> None:
+        def in_transaction(dao: Dao) -> None:
             for token_hash in hashes:
                 dao.remove_token(token_hash, request.username)
 
-        def after(_: None) -> Answer:
-            self._sessions.detach(session)  # offline now, however long the client takes to close
-            self._presence.look_at(request.username)
-            return Answer(None, leave=True)
+        def after_commit(_: None) -> Answer:
+            self._sessions.detach(session)  # now: the client may take long to close
+            self._presence.refresh(request.username)
+            return Answer(None, close=True)
 
-        return Change(Type.LOGOUT, write, after)
+        return Write(Type.LOGOUT, in_transaction, after_commit)
 
-    # --- messages ---------------------------------------------------------------------------------------
+    # --- messages -----------------------------------------------------------------------------
 
     def person_message(self, session: Session, request: messages.PersonMessage) -> Outcome:
-        """A message to one user, online or not."""
+        """Send a message to one user, online or offline."""
         receiver = request.receiver
         try:
-            self._check_rate(request.sender)
-            if not self._is_user(receiver):
+            if self._policy.message_rate:
+                self._check_rate(request.sender)
+            if receiver not in self._known_users and not self._is_user(receiver):
                 raise Refused(ErrorCode.NO_SUCH_USER)
         except Refused as error:
             return _refused_message(Type.PERSON_MESSAGE, request, error)
-        return NewMessage(Type.PERSON_MESSAGE, *request, lambda: (receiver,))
+        return NewMessage(Type.PERSON_MESSAGE, *request)
 
     def group_message(self, session: Session, request: messages.GroupMessage) -> Outcome:
-        """A message to all other members of a group."""
+        """Send a message to all other members of a group."""
         sender = request.sender
         try:
-            self._check_rate(sender)
-            group = self._group(request.receiver)
+            if self._policy.message_rate:
+                self._check_rate(sender)
+            group = self._cached_group(request.receiver)
             if sender not in group.members:
-                raise Refused(ErrorCode.NOT_A_MEMBER, "Only members may write to the group.")
+                raise Refused(
+                    ErrorCode.NOT_A_MEMBER, "Only members may write to the group: ask its creator to add you."
+                )
         except Refused as error:
             return _refused_message(Type.GROUP_MESSAGE, request, error)
 
-        def receivers() -> Sequence[str]:
-            return [member for member in group.members if member != sender]
-
-        return NewMessage(Type.GROUP_MESSAGE, *request, receivers, count=len(group.members))
+        return NewMessage(Type.GROUP_MESSAGE, *request, group=group)
 
     def ack(self, session: Session, request: messages.Ack) -> Outcome:
-        """One that was written together with the login: nothing was sent yet that it could be about.
+        """Ignore an ACK that came together with the login: no message has been sent yet.
 
-        (All others, but for malformed ones, are the reader's: see `connection.py`.)
+        (The reader handles all later ACKs, except malformed ones: see `connection.py`.)
         """
         return Answer(None)
 
     def history(self, session: Session, request: messages.History) -> Outcome:
-        """A page of a conversation: what the user wrote, and what it has had already."""
+        """Return a page of a conversation: messages that the user wrote or was sent."""
         partner = request.person if request.groupName is None else request.groupName
         limit = DEFAULT_PAGE if request.limit is None else min(request.limit, MAX_PAGE)
         if partner is None or (request.person is not None and request.groupName is not None):
-            raise Refused(ErrorCode.MALFORMED_BODY, "The body needs either 'person' or 'groupName'.")
+            raise Refused(ErrorCode.MALFORMED_BODY, "The body must have either 'person' or 'groupName', and not both.")
         if limit < 1:
             raise Refused(ErrorCode.MALFORMED_BODY, "The 'limit' must be 1 or more.")
         before = MAX_ID if request.before is None else request.before
         is_group = request.groupName is not None
         if not is_group and not self._is_user(partner):
             raise Refused(ErrorCode.NO_SUCH_USER)
-        # `given` is asked before the database is: what is given meanwhile need not be in the page.
-        page = Page(request.username, is_group, partner, 0, before, session.given)
+        # Read `sent_id` before the query: messages that are sent meanwhile come as notices.
+        page = HistoryQuery(request.username, is_group, partner, 0, before, session.sent_id)
         with self._reading() as dao:
             if is_group:
                 page = page._replace(since=_member_since(dao, partner, request.username))
-            found, more = _read_back(dao, page, limit) if self._policy.keeps_history else ([], False)
-        past = [messages.past(m.sender, m.receiver, m.content, m.time, m.id) for m in found]
-        return Answer(response(Type.HISTORY, {"username": request.username, "messages": past, "more": more}))
+            found, more = _read_page(dao, page, limit) if self._policy.keeps_history else ([], False)
+        entries = [messages.history_entry(m.sender, m.receiver, m.content, m.time, m.id) for m in found]
+        return Answer(response(Type.HISTORY, {"username": request.username, "messages": entries, "more": more}))
 
     def _check_rate(self, user: str) -> None:
-        if self._policy.message_rate and not self._rate.takes(user):
+        if not self._rate.try_acquire(user):
             raise Refused(ErrorCode.RATE_LIMITED)
 
-    # --- groups -----------------------------------------------------------------------------------------
+    # --- groups -------------------------------------------------------------------------------
 
     def create_group(self, session: Session, request: messages.CreateGroup) -> Outcome:
-        """Found a group; whoever does is its first member."""
+        """Create a group. Its creator is its first member."""
         username, name = request
         _check_name(name, ErrorCode.INVALID_GROUP_NAME)
 
-        def write(dao: Dao) -> Members:
+        def in_transaction(dao: Dao) -> MemberChange:
             if dao.group(name) is not None:
                 raise Refused(ErrorCode.GROUP_EXISTS)
             if dao.count_created_groups(username) >= MAX_GROUPS_CREATED:
-                raise Refused(ErrorCode.LIMIT_REACHED, f"One user may create {MAX_GROUPS_CREATED} groups.")
+                raise Refused(
+                    ErrorCode.LIMIT_REACHED, f"You have created {MAX_GROUPS_CREATED} groups, the most possible."
+                )
             dao.add_group(name, username)
             return (), (username,)
 
-        return self._membership_change(Type.CREATE_GROUP, name, write)
+        return self._membership_write(Type.CREATE_GROUP, name, in_transaction)
 
     def disband_group(self, session: Session, request: messages.DisbandGroup) -> Outcome:
-        """End a group; its name is free again. What its members have not read yet still reaches them."""
+        """End a group and free its name. Messages in the inboxes of its members still arrive."""
         username, name = request
 
-        def write(dao: Dao) -> Members:
-            members = _group_of_creator(dao, name, username)
+        def in_transaction(dao: Dao) -> MemberChange:
+            members = _members_of_own_group(dao, name, username)
             dao.remove_group(name)
             return members, ()
 
-        return self._membership_change(Type.DISBAND_GROUP, name, write)
+        return self._membership_write(Type.DISBAND_GROUP, name, in_transaction)
 
     def add_member(self, session: Session, request: messages.AddMember) -> Outcome:
-        """Take a user into one's group."""
+        """Add a user to a group that the sender of the request has created."""
         username, name, member = request
 
-        def write(dao: Dao) -> Members:
-            members = _group_of_creator(dao, name, username)
+        def in_transaction(dao: Dao) -> MemberChange:
+            members = _members_of_own_group(dao, name, username)
             if not is_valid_name(member) or not dao.has_user(member):
                 raise Refused(ErrorCode.NO_SUCH_USER)
             if member in members:
                 raise Refused(ErrorCode.ALREADY_MEMBER)
             if len(members) >= MAX_MEMBERS:
-                raise Refused(ErrorCode.LIMIT_REACHED, f"A group may have {MAX_MEMBERS} members.")
+                raise Refused(ErrorCode.LIMIT_REACHED, f"The group has {MAX_MEMBERS} members, the most possible.")
             if dao.count_groups_of(member) >= MAX_GROUPS_JOINED:
-                raise Refused(ErrorCode.LIMIT_REACHED, f"A user may be in {MAX_GROUPS_JOINED} groups.")
+                raise Refused(ErrorCode.LIMIT_REACHED, f"The user is in {MAX_GROUPS_JOINED} groups, the most possible.")
             dao.add_member(name, member)
             return members, (*members, member)
 
-        return self._membership_change(Type.ADD_MEMBER, name, write)
+        return self._membership_write(Type.ADD_MEMBER, name, in_transaction)
 
     def remove_member(self, session: Session, request: messages.RemoveMember) -> Outcome:
-        """Take a member out of one's group, or leave a group oneself."""
+        """Remove a member (the creator may), or leave a group (each other member may)."""
         username, name, member = request
 
-        def write(dao: Dao) -> Members:
-            creator, members = _group_in(dao, name)
+        def in_transaction(dao: Dao) -> MemberChange:
+            creator, members = _load_group(dao, name)
             if username not in (creator, member):
                 raise Refused(ErrorCode.NOT_GROUP_CREATOR)
             if member not in members:
@@ -417,19 +422,22 @@ class Services:
             dao.remove_member(name, member)
             return members, tuple(other for other in members if other != member)
 
-        return self._membership_change(Type.REMOVE_MEMBER, name, write)
+        return self._membership_write(Type.REMOVE_MEMBER, name, in_transaction)
 
     def own_groups(self, session: Session, request: messages.OwnGroups) -> Outcome:
-        """The groups one is in, each with its members, the creator first."""
+        """Return the groups that the user is in, each with its members, the creator first."""
         with self._reading() as dao:
             groups = dao.groups_of(request.username)
         return Answer(response(Type.OWN_GROUPS, {"username": request.username, "groups": groups}))
 
-    def _membership_change(self, type: Type, name: str, write: Callable[[Dao], Members]) -> Change:
-        """A change whose `write` returns the members that the group had before, and those that it has afterwards."""
+    def _membership_write(self, type: Type, name: str, in_transaction: Callable[[Dao], MemberChange]) -> Write:
+        """Return a write that updates the group cache and tells the members after its commit.
 
-        def after(members: Members) -> Answer:
-            before, now = members
+        `in_transaction` changes the database, and returns the members before and after the change.
+        """
+
+        def after_commit(change: MemberChange) -> Answer:
+            before, now = change
             self._groups.set_members(name, now)
             if not now:
                 self._sessions.tell(before, system(Event.GROUP_DISBANDED, group=name))
@@ -437,56 +445,57 @@ class Services:
                 self._sessions.tell({*before, *now}, system(Event.GROUP_CHANGED, group=name, members=now))
             return Answer(SUCCESS[type])
 
-        return Change(type, write, after)
+        return Write(type, in_transaction, after_commit)
 
-    def _group(self, name: str) -> Group:
-        def load() -> tuple[str, list[str]] | None:
+    def _cached_group(self, name: str) -> Group:
+        def load() -> list[str] | None:
             with self._reading() as dao:
-                return dao.group(name)
+                group = dao.group(name)
+            return None if group is None else group[1]
 
         group = self._groups.get(name, load) if is_valid_name(name) else None
         if group is None:
             raise Refused(ErrorCode.NO_SUCH_GROUP)
         return group
 
-    # --- friends and profiles ---------------------------------------------------------------------------
+    # --- friends and profiles -----------------------------------------------------------------
 
     def add_friend(self, session: Session, request: messages.AddFriend) -> Outcome:
-        """Put a user on one's list."""
+        """Add a user to the friend list of the logged-in user (one-way)."""
         username, friend = request
 
-        def write(dao: Dao) -> None:
+        def in_transaction(dao: Dao) -> None:
             if not is_valid_name(friend) or not dao.has_user(friend):
                 raise Refused(ErrorCode.NO_SUCH_USER)
             if dao.is_friend(username, friend):
                 raise Refused(ErrorCode.ALREADY_FRIENDS)
             if dao.count_friends(username) >= MAX_FRIENDS:
-                raise Refused(ErrorCode.LIMIT_REACHED, f"A list may have {MAX_FRIENDS} friends.")
+                raise Refused(ErrorCode.LIMIT_REACHED, f"You have {MAX_FRIENDS} friends, the most possible.")
             dao.add_friend(username, friend)
 
-        def after(_: None) -> Answer:
+        def after_commit(_: None) -> Answer:
             self._presence.add_friend(username, friend)
             return Answer(SUCCESS[Type.ADD_FRIEND])
 
-        return Change(Type.ADD_FRIEND, write, after)
+        return Write(Type.ADD_FRIEND, in_transaction, after_commit)
 
     def remove_friend(self, session: Session, request: messages.RemoveFriend) -> Outcome:
-        """Take a user off one's list."""
+        """Remove a user from the friend list of the logged-in user."""
         username, friend = request
 
-        def write(dao: Dao) -> None:
+        def in_transaction(dao: Dao) -> None:
             if not dao.is_friend(username, friend):
                 raise Refused(ErrorCode.NOT_FRIENDS)
             dao.remove_friend(username, friend)
 
-        def after(_: None) -> Answer:
+        def after_commit(_: None) -> Answer:
             self._presence.remove_friend(username, friend)
             return Answer(SUCCESS[Type.REMOVE_FRIEND])
 
-        return Change(Type.REMOVE_FRIEND, write, after)
+        return Write(Type.REMOVE_FRIEND, in_transaction, after_commit)
 
     def all_friends(self, session: Session, request: messages.AllFriends) -> Outcome:
-        """One's list, with who is online."""
+        """Return the friend list, and for each friend whether they are online."""
         with self._reading() as dao:
             friends = dao.friends(request.username)
 
@@ -496,42 +505,44 @@ class Services:
 
         if not session.is_modern:
             return answer(lambda friend: self._sessions.get(friend) is not None)
-        # Presence notices go on where this list ends. So it is made where they are, on the store thread, and of
-        # what they told: else it might be older than a notice before it, or so new that no notice takes it back.
-        return Change(Type.ALL_FRIENDS, lambda _: None, lambda _: answer(self._presence.was_told_online))
+        # Presence notices continue where this list ends. So the list is made in a turn of the
+        # store, like the notices, and from what was announced last. Otherwise the list might be
+        # older than a notice before it. Or it might be newer than what was announced: if the
+        # friend's state then changes back, no notice corrects the list.
+        return Write(Type.ALL_FRIENDS, lambda _: None, lambda _: answer(self._presence.is_announced_online))
 
     def update_profile(self, session: Session, request: messages.UpdateProfile) -> Outcome:
-        """Change what one says about oneself, or the password, which revokes every token."""
+        """Change the user's profile or password. A new password revokes all the user's tokens."""
         values = {field: value for field in PROFILE_LIMITS if (value := getattr(request, field)) is not None}
         for field, value in values.items():
             if len(value) > PROFILE_LIMITS[field]:
                 limit = PROFILE_LIMITS[field]
-                raise Refused(ErrorCode.TOO_LONG, f"The field {field!r} may have {limit} characters.")
+                raise Refused(ErrorCode.TOO_LONG, f"The field {field!r} may have at most {limit} characters.")
 
-        def write(dao: Dao) -> None:
+        def in_transaction(dao: Dao) -> None:
             if values:
                 dao.update_user(request.username, values)
             if "password" in values:
                 dao.remove_tokens(request.username)
 
-        change = _change(Type.UPDATE_PROFILE, write)
+        write = _success_write(Type.UPDATE_PROFILE, in_transaction)
         if request.password is None:
-            return change if values else change.after(None)
+            return write if values else write.answer(None)
         password = request.password
         _check_password(password)
 
-        def slow() -> Change:
+        def hash_then_write() -> Write:
             values["password"] = passwords.hash_password(password, self._policy.password_cost)
-            return change
+            return write
 
-        return Slow(slow)
+        return CpuTask(hash_then_write)
 
     def own_profile(self, session: Session, request: messages.OwnProfile) -> Outcome:
-        """What one said about oneself."""
+        """Return the profile of the logged-in user."""
         return self._profile(Type.OWN_PROFILE, request.username)
 
     def friend_profile(self, session: Session, request: messages.FriendProfile) -> Outcome:
-        """What a friend says about himself."""
+        """Return the profile of a user on the friend list."""
         with self._reading() as dao:
             if not dao.is_friend(request.username, request.friend):
                 raise Refused(ErrorCode.NOT_FRIENDS)
@@ -543,7 +554,7 @@ class Services:
         return Answer(response(type, {"username": username, **profile}))
 
     def _is_user(self, name: str) -> bool:
-        """Whether there is a user of this name. Users are never deleted, so a yes may be remembered."""
+        """Whether there is a user of this name. Users are never deleted, so a yes is cached."""
         if name in self._known_users:
             return True
         if not is_valid_name(name):
@@ -552,31 +563,36 @@ class Services:
             if not dao.has_user(name):
                 return False
         if len(self._known_users) >= MAX_KNOWN_USERS:
-            self._known_users.pop()  # any one: to forget all at once would have every sender wait for a query
+            # One at a time: if all were dropped at once, every sender would wait for a query.
+            self._known_users.pop()
         self._known_users.add(name)
         return True
 
 
-def _change(
-    type: Type, write: Callable[[Dao], None], values: Mapping[str, Any] | None = None, leave: bool = False
-) -> Change:
-    """A change that is answered with SUCCESS and these values."""
-    return Change(type, write, lambda _: Answer(response(type, values), leave))
+def _success_write(
+    type: Type, in_transaction: Callable[[Dao], None], values: Mapping[str, Any] | None = None, close: bool = False
+) -> Write:
+    """Return a write that is answered with SUCCESS and these values."""
+    return Write(type, in_transaction, lambda _: Answer(response(type, values), close))
 
 
-def _grant(session: Session, asked: Sequence[str] | None) -> list[str] | None:
-    """Make a session modern if its client asked for features, be it for none; return those that it gets."""
+def _grant_features(session: Session, asked: Sequence[str] | None) -> list[str] | None:
+    """Make a session modern if its request has the key `features`; return the granted ones.
+
+    `asked` is None for a classic client. An empty list makes a session modern, too.
+    """
     if asked is None:
         return None
     session.is_modern = True
-    session.outlet.stop_spacing()
+    session.transport.stop_pacing()
     if "ack" not in asked:
         return []
+    session.transport.stop_confirming()
     session.window = Window()
     return ["ack"]
 
 
-def _friends_to_watch(dao: Dao, request: messages.Login | messages.Reconnect) -> Friends:
+def _load_friends(dao: Dao, request: messages.Login | messages.Reconnect) -> Friends:
     return None if request.features is None else dao.friends(request.username)
 
 
@@ -593,50 +609,58 @@ def _check_password(password: str) -> None:
 def _refused_message(
     type: Type, request: messages.PersonMessage | messages.GroupMessage, refusal: Refused
 ) -> NewMessage:
-    """A message that cannot be stored now. With a requestId it may have been stored before: the store thread knows."""
+    """Return a message that cannot be stored now, with the refusal. Without a requestId, raise it.
+
+    A message with a requestId (an idempotency key) may have been stored before. The store
+    checks that, and then answers SUCCESS to the repeat.
+    """
     if request.requestId is None:
         raise refusal
     sender, receiver, content, sent_at, request_id = request
-    return NewMessage(type, sender, receiver, content, sent_at, request_id, tuple, refusal=refusal)
+    return NewMessage(type, sender, receiver, content, sent_at, request_id, refusal=refusal)
 
 
 def _member_since(dao: Dao, group: str, username: str) -> int:
-    _group_in(dao, group)
+    """Return the first message id that a member may read. Raises Refused for anybody else."""
+    _load_group(dao, group)
     since = dao.member_since(group, username)
     if since is None:
-        raise Refused(ErrorCode.NOT_A_MEMBER, "Only members may read what was written to the group.")
+        raise Refused(ErrorCode.NOT_A_MEMBER, "Only members may read the messages of the group.")
     return since
 
 
-def _read_back(dao: Dao, page: Page, limit: int) -> tuple[list[StoredMessage], bool]:
-    """The messages of a page, oldest first, and whether there are older ones."""
+def _read_page(dao: Dao, page: HistoryQuery, limit: int) -> tuple[list[StoredMessage], bool]:
+    """Return the messages of a page, oldest first, and whether there are older ones."""
     found: list[StoredMessage] = []
     size = 0
     while True:
-        some = dao.read_back(page, READ_AT_A_TIME)
+        some = dao.history_page(page, ROWS_PER_QUERY)
         for message in some:
             size += len(message.content)
             if len(found) == limit or (found and size > PAGE_CHARACTERS):
                 return found[::-1], True
             found.append(message)
-        if len(some) < READ_AT_A_TIME:
+        if len(some) < ROWS_PER_QUERY:
             return found[::-1], False
         page = page._replace(before=some[-1].id)
 
 
-def _group_in(dao: Dao, name: str) -> tuple[str, list[str]]:
+def _load_group(dao: Dao, name: str) -> tuple[str, list[str]]:
+    """Return the creator and the members of a group. Raises Refused if there is no such group."""
     group = dao.group(name) if is_valid_name(name) else None
     if group is None:
         raise Refused(ErrorCode.NO_SUCH_GROUP)
     return group
 
 
-def _group_of_creator(dao: Dao, name: str, username: str) -> list[str]:
-    creator, members = _group_in(dao, name)
+def _members_of_own_group(dao: Dao, name: str, username: str) -> list[str]:
+    """Return the members of a group. Raises Refused if `username` did not create it."""
+    creator, members = _load_group(dao, name)
     if creator != username:
         raise Refused(ErrorCode.NOT_GROUP_CREATOR)
     return members
 
 
 def _now() -> int:
+    """Milliseconds since the start of 1970."""
     return int(time.time() * 1000)

@@ -1,18 +1,31 @@
 """Who is online: one session a user.
 
-A `Session` is what the server knows about one connection above the socket: who has logged in on it, and how
-far that user's messages have been handed over. It writes through an `Outlet`, which the server gives it
-(`outbox.py`); nothing in here or above the outlet knows a socket.
+A `Session` is what the server knows about one connection above the socket: who has logged in on it, and
+how far that user's messages have got. It writes through a `Transport`, which the server gives it
+(`send_queue.py`); nothing here or above the transport knows a socket.
 
-A client is *modern* if it sent `features` when it logged in, else *classic*. If it was granted "ack", its session has
-a `Window`: what it was sent and has not acknowledged yet.
+A client is *modern* if it sent `features` when it logged in, otherwise *classic*. If the server granted
+it "ack", its session has a `Window`: the messages that it was sent and has not acknowledged yet.
+
+Message ids only grow, so four watermarks say how far a session has got. Each is the id up to which
+everything has ...
+
+| watermark                | ... what                                           | moved by            |
+| ------------------------ | -------------------------------------------------- | ------------------- |
+| `Session.sent_id`        | been given to the transport                        | the store's turn    |
+| `Transport.written_id`   | been written to the socket                         | the sending thread  |
+| `Transport.tcp_acked_id` | been acknowledged by the client's TCP              | the flusher         |
+| `Session.delivered_id`   | been reported to the store as delivered            | the reader          |
+
+The two in the middle are for clients that cannot acknowledge. For the others the `Window` knows what
+was sent, and an ACK reports it as delivered.
 """
 
 import threading
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 MAX_UNACKNOWLEDGED = 1000
 MAX_UNACKNOWLEDGED_BYTES = 1024 * 1024
@@ -20,10 +33,26 @@ MAX_UNACKNOWLEDGED_BYTES = 1024 * 1024
 is. All of that may come again after a cut; and who acknowledges nothing is not to get the whole inbox."""
 
 
-class Outlet(Protocol):
+class Response(NamedTuple):
+    """A frame that answers a request."""
+
+    frame: bytes
+    received_at: float
+    """When the request came in, in monotonic seconds: towards a classic client it decides when this may leave."""
+
+
+class Notice(NamedTuple):
+    """A frame that the client did not ask for."""
+
+    id: int
+    """The message that it brings; 0 if it brings none."""
+    frame: bytes
+
+
+class Transport(Protocol):
     """Where a session's frames go. Every method may be called by any thread and none of them waits."""
 
-    confirmed: int
+    tcp_acked_id: int
     """The id up to which the client's machine has acknowledged the notices (TCP says so, not the client)."""
 
     is_closed: bool
@@ -37,17 +66,20 @@ class Outlet(Protocol):
     def is_full(self) -> bool:
         """Whether so many responses wait that no more requests should be served."""
 
-    def when_room(self, function: Callable[[], None]) -> None:
-        """Call a function, once, when it is not full any more; at once if it is not."""
+    def when_not_full(self, function: Callable[[], None]) -> None:
+        """Call a function, once, when `is_full` is False; at once if it is now."""
 
-    def send(self, responses: Sequence[tuple[bytes, float]] = (), notices: Sequence[tuple[int, bytes]] = ()) -> None:
+    def send(self, responses: Sequence[Response] = (), notices: Sequence[Notice] = ()) -> None:
         """Send frames: responses, each with the monotonic time at which its request came in; notices, each with the id
         of its message, or 0 if its arrival is not to be confirmed."""
 
-    def stop_spacing(self) -> None:
+    def stop_pacing(self) -> None:
         """From now on frames leave as fast as they come: the client takes any split of the stream."""
 
-    def finish(self, last_words: bytes = b"") -> None:
+    def stop_confirming(self) -> None:
+        """From now on `tcp_acked_id` does not move: the client itself acknowledges its notices."""
+
+    def finish(self, closing_frame: bytes = b"") -> None:
         """Close the connection once every response that was sent is written, and this frame after them."""
 
     def close(self) -> None:
@@ -57,8 +89,8 @@ class Outlet(Protocol):
 class Window:
     """What a session was sent and has not acknowledged yet, oldest first.
 
-    The store thread adds before it sends, the reader takes out; `has_room` is False from when it is full until
-    half of it is acknowledged.
+    The store adds before it sends, the reader takes out. `has_room` is False from when the window is full
+    until half of it is acknowledged.
     """
 
     __slots__ = ("_lock", "_sent", "_size", "has_room")
@@ -69,7 +101,7 @@ class Window:
         self._size = 0
         self.has_room = True
 
-    def add(self, notices: Iterable[tuple[int, bytes]]) -> None:
+    def add(self, notices: Iterable[Notice]) -> None:
         """Note what is about to be sent."""
         with self._lock:
             for id, frame in notices:
@@ -79,9 +111,9 @@ class Window:
                 self.has_room = False
 
     def acknowledge(self, upto: int) -> bool:
-        """Take out everything up to and including an id; False, and nothing is, if that one is not in here."""
+        """Take out everything up to and including an id. False if that id is not in the window: nothing is done."""
         with self._lock:
-            # As a rule it is the oldest one, and the search would cost more than all the rest.
+            # It is nearly always the oldest one, and the search would cost more than all the rest.
             is_oldest = bool(self._sent) and self._sent[0][0] == upto
             position = 0 if is_oldest else bisect_left(self._sent, (upto, 0))
             if position == len(self._sent) or self._sent[position][0] != upto:
@@ -98,45 +130,45 @@ class Window:
 
 
 class Session:
-    """One connection's conversation. The comments say which thread may change what."""
+    """The conversation on one connection. The comments say which thread may change what."""
 
     __slots__ = (
         "address",
         "caught_up",
-        "given",
+        "closing",
+        "delivered_id",
         "has_heartbeat",
         "is_modern",
-        "leaving",
-        "outlet",
         "resumed",
-        "settled",
+        "sent_id",
         "token_hash",
+        "transport",
         "user",
         "window",
     )
 
-    def __init__(self, outlet: Outlet, address: str) -> None:
-        self.outlet = outlet
+    def __init__(self, transport: Transport, address: str) -> None:
+        self.transport = transport
         self.address = address
-        # Set by the store thread when a login succeeds, and never changed again.
+        # Set in a turn of the store when a login succeeds, and never changed again.
         self.user: str | None = None
         self.token_hash = ""
         self.resumed = False  # came by RECONNECT
         self.is_modern = False
-        self.window: Window | None = None  # of one that acknowledges
-        # Set by whoever serves the session's lane: no request after this one is served.
-        self.leaving = False
-        # The reader's: has it ever sent a heartbeat; and up to which id were its messages reported delivered.
+        self.window: Window | None = None  # of a client that acknowledges
+        # Set by the thread that serves the session's lane: no request after this one is served.
+        self.closing = False
+        # The reader's: whether the client has ever sent a heartbeat, and a watermark (see above).
         self.has_heartbeat = False
-        self.settled = 0
-        # The store thread's: see delivery.py.
+        self.delivered_id = 0
+        # The store's: see delivery.py, and above.
         self.caught_up = False
-        self.given = 0
+        self.sent_id = 0
 
     @property
     def has_room(self) -> bool:
-        """Whether it may be given more messages now."""
-        return self.outlet.has_room and (self.window is None or self.window.has_room)
+        """Whether it may be sent more messages now."""
+        return self.transport.has_room and (self.window is None or self.window.has_room)
 
 
 class Sessions:
@@ -145,10 +177,9 @@ class Sessions:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._by_user: dict[str, Session] = {}
-
-    def get(self, user: str) -> Session | None:
-        """The session of a user, None while the user is offline."""
-        return self._by_user.get(user)
+        self.get = self._by_user.get
+        """The session of a user, None while the user is offline. (Asked for each receiver of each message, so it is
+        the dictionary's own method and no function around it.)"""
 
     def attach(self, session: Session) -> Session | None:
         """Enter a session whose `user` is set; return the one that it takes over, if there was one."""
@@ -161,7 +192,7 @@ class Sessions:
     def detach(self, session: Session) -> bool:
         """Remove a session that has ended; return whether its user went offline with it.
 
-        One that was taken over, or removed before, does not disturb its successor.
+        A session that was taken over, or removed before, does not disturb its successor.
         """
         if session.user is None:
             return False
@@ -174,12 +205,12 @@ class Sessions:
     def tell(self, users: Iterable[str], frame: bytes) -> None:
         """Send a SYSTEM notice to those of some users who are online with a modern client.
 
-        Nothing waits for it and nothing stores it: a client that is slow to take what it has does without.
+        It is neither stored nor waited for: a client that is slow to read does not get it.
         """
         for user in users:
             session = self._by_user.get(user)
-            if session is not None and session.is_modern and session.outlet.has_room:
-                session.outlet.send(notices=[(0, frame)])
+            if session is not None and session.is_modern and session.transport.has_room:
+                session.transport.send(notices=[Notice(0, frame)])
 
     def __len__(self) -> int:
         return len(self._by_user)

@@ -1,7 +1,8 @@
-"""What the standard library has no names for: questions to the kernel about a TCP connection.
+"""What the standard library has no functions for: questions to the kernel about a TCP connection.
 
-Linux has all of it. Elsewhere `unacknowledged` cannot be asked, and the answer is that all has arrived: then a
-classic client counts as having a message as soon as it was written and the client sent something later.
+Linux answers all of them. Elsewhere `unacknowledged` cannot be asked, and says that everything has
+arrived: then a classic client counts as having a message once it was written and the client has
+sent something later.
 """
 
 import contextlib
@@ -16,10 +17,12 @@ except ImportError:  # no POSIX system
     fcntl = termios = None  # type: ignore[assignment]
 
 DO_NOT_WAIT = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
-"""The flags of a send on a blocking socket that takes what fits and does not wait. (`settimeout` would put
-the socket itself into non-blocking mode, and a poll before each of the reader's recv.)"""
+"""The flags with which `send` takes what fits and does not wait, on a blocking socket.
+
+(`settimeout` would make the socket itself non-blocking, and the reader poll before each recv.)"""
 
 KEEPALIVE_SECONDS = 30
+"""Seconds until TCP gives up a peer that is silent."""
 
 _NUMBER = struct.Struct("i")
 _RECEIVED_AT = 128  # of tcpi_bytes_received in struct tcp_info
@@ -36,7 +39,7 @@ def unread(sock: socket.socket) -> int:
 
 
 def received(sock: socket.socket) -> int | None:
-    """How many bytes have ever arrived, read or not (tcpi_bytes_received); None where the system does not tell."""
+    """How many bytes have ever arrived, read or not (tcpi_bytes_received); None where unknown."""
     if sys.platform != "linux":
         return None
     try:
@@ -44,6 +47,16 @@ def received(sock: socket.socket) -> int | None:
     except OSError:
         return None
     return int.from_bytes(info[_RECEIVED_AT:], sys.byteorder) if len(info) == _RECEIVED_AT + 8 else None
+
+
+def has_unread(sock: socket.socket, read_bytes: int) -> bool:
+    """Whether something has arrived that the reader does not know of; it knows of `read_bytes`.
+
+    The rest may wait in the kernel. Or the reader has just read it and waits for its turn to run;
+    FIONREAD alone would miss that.
+    """
+    arrived = received(sock)
+    return unread(sock) > 0 if arrived is None else arrived != read_bytes
 
 
 def _ask(sock: socket.socket, request: str) -> int:

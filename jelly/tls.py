@@ -1,9 +1,9 @@
-"""TLS as a filter: bytes in, bytes out, so that the reader and the outbox stay what they are.
+"""TLS as a filter: bytes in, bytes out. The reader and the send queue hardly notice it.
 
-An ssl.SSLSocket would not do here: a reader blocks in it for as long as its client is silent, while other
-threads write, and OpenSSL allows one thread at a time on a connection. So the socket stays a plain one, and
-an ssl.SSLObject between two memory buffers turns what was read into plain text and plain text into what is
-written, each under a lock that nobody holds while waiting.
+An ssl.SSLSocket would not do here. The reader blocks in it as long as its client is silent, other
+threads must write meanwhile, and OpenSSL allows one thread at a time on a connection. So the socket
+stays a plain one. An ssl.SSLObject between two memory buffers decrypts what was read and encrypts
+what is to be written, each under a lock that no thread holds while it waits.
 """
 
 import ssl
@@ -18,7 +18,8 @@ def server_context(certificate: str, key: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(certificate, key or None, password="")  # a key with a password: do not ask for it
+        # With a password that is wrong, a key with a password fails. Without one, Python would ask.
+        context.load_cert_chain(certificate, key or None, password="")
     except (OSError, ValueError) as error:
         raise ConfigError(f"The certificate {certificate} or its key cannot be used: {error}.") from error
     return context
@@ -33,9 +34,9 @@ class TlsFilter:
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._lock = threading.Lock()  # guards the three above
         self.has_ended = False
-        """Whether the client has said that it says no more (close_notify)."""
+        """Whether the client has ended its half of the connection (close_notify)."""
 
-    def shake_hands(self, receive: Callable[[], bytes], send: Callable[[bytes], None]) -> None:
+    def handshake(self, receive: Callable[[], bytes], send: Callable[[bytes], None]) -> None:
         """Do the handshake. Raises OSError (ssl.SSLError is one) if it fails or the client leaves."""
         while True:
             try:
@@ -51,26 +52,26 @@ class TlsFilter:
             finally:
                 self._send_outgoing(send)
 
-    def open(self, data: bytes) -> bytes:
-        """Decrypt what was read; empty if no record is whole yet. Raises OSError for what is not TLS.
+    def decrypt(self, data: bytes) -> bytes:
+        """Decrypt what was read; empty if no record is complete yet. Raises OSError if that fails.
 
-        What TLS itself may have to answer to it leaves with the next `seal`, so that records stay in order.
+        If TLS itself has to answer, its answer leaves with the next `encrypt`, so that records stay in order.
         """
-        plain = []
+        plaintext = []
         with self._lock:
             self._incoming.write(data)
             try:
                 while piece := self._object.read(65536):
-                    plain.append(piece)
+                    plaintext.append(piece)
                 self.has_ended = True
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLZeroReturnError:
                 self.has_ended = True
-        return b"".join(plain)
+        return b"".join(plaintext)
 
-    def seal(self, data: bytes) -> bytes:
-        """Encrypt what is to be written."""
+    def encrypt(self, data: bytes) -> bytes:
+        """Encrypt what is to be written. Raises OSError if TLS has failed."""
         with self._lock:
             self._object.write(data)
             return self._outgoing.read()

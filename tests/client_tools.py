@@ -1,8 +1,9 @@
-"""What the tests of the client library share: a receiver that remembers, clients that get closed, servers to talk to.
+"""What the tests of the client library share: a receiver that remembers, clients, servers.
 
-- `Recorder` keeps every event, and waits for those that a test wants;
+- `Recorder` keeps every event, and waits for the events that a test wants;
 - `new_client` (a fixture) makes clients, and closes them;
-- `ScriptedServer` (the fixture `script`) is a socket on which the test itself plays the server, frame by frame;
+- `ScriptedServer` (the fixture `script`) is a socket on which the test plays the server, frame by
+  frame;
 - `service` (a fixture) is one of the three kinds of servers, each in turn.
 """
 
@@ -46,19 +47,19 @@ from client_api import (
     SystemEvent,
 )
 from faults.proxy import Proxy
-from jelly.client import conversation
+from jelly.client import pipeline
 
 ACK, SYSTEM = 0x24, 0x25
 Event = MessageEvent | GroupMessageEvent | SystemEvent | ConnectionEvent
 NewClient = Callable[..., JellyClient]
 
 QUICK = ReconnectPolicy(pause=0.02, maximum=0.1)
-"""For tests that are about something else than pauses."""
+"""For tests that are not about pauses."""
 CALLBACK_THREAD = "jelly-client-callbacks"
 
 
 class Recorder(Receiver):
-    """Keeps every event, in order, and the names of the threads that brought them."""
+    """Keeps every event, in order, and the names of the threads that delivered them."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -84,7 +85,7 @@ class Recorder(Receiver):
             self._came.notify_all()
 
     def wait_for(self, fits: Callable[[Any], bool], count: int = 1) -> list[Any]:
-        """Wait until so many events fit; return these."""
+        """Wait until `count` events fit; return these."""
         found: list[Any] = []
 
         def is_enough() -> bool:
@@ -96,11 +97,11 @@ class Recorder(Receiver):
         return found[:count]
 
     def contents(self, count: int) -> list[str]:
-        """What the first messages say, as soon as there are so many."""
+        """Return what the first `count` messages say, as soon as they have arrived."""
         return [event.content for event in self.wait_for(lambda e: isinstance(e, MessageEvent), count)]
 
     def wait_for_state(self, state: State, reason: Reason | None = None, count: int = 1) -> ConnectionEvent:
-        """The last of so many changes to a state."""
+        """Wait for `count` changes to a state; return the last one."""
 
         def fits(event: Event) -> bool:
             return isinstance(event, ConnectionEvent) and event.state is state and reason in (None, event.reason)
@@ -110,13 +111,13 @@ class Recorder(Receiver):
 
     @property
     def messages(self) -> list[str]:
-        """What all messages that have come say."""
+        """What all messages that have arrived say."""
         with self._came:
             return [event.content for event in self.events if isinstance(event, MessageEvent)]
 
     @property
     def changes(self) -> list[tuple[State, State, Reason]]:
-        """All changes of the connection that have come."""
+        """All changes of the connection so far."""
         with self._came:
             return [(e.previous, e.state, e.reason) for e in self.events if isinstance(e, ConnectionEvent)]
 
@@ -137,7 +138,7 @@ class Blocked(Recorder):
 
 @pytest.fixture
 def new_client() -> Iterator[NewClient]:
-    """Makes clients, which come back quickly unless they are told otherwise, and closes them after the test."""
+    """Make clients, which reconnect quickly by default, and close them after the test."""
     clients: list[JellyClient] = []
 
     def new(port: int, receiver: Receiver | None = None, **options: Any) -> JellyClient:
@@ -152,17 +153,17 @@ def new_client() -> Iterator[NewClient]:
 
 
 def result(future: Future[Any]) -> Any:
-    """What a future gives, in time."""
+    """Return the result of a future, in time."""
     return future.result(PATIENCE)
 
 
 def error(future: Future[Any]) -> Any:
-    """What a future fails with, in time."""
+    """Return the error of a future, in time."""
     return future.exception(PATIENCE)
 
 
 def descriptors() -> int:
-    """How many files and sockets this process has open."""
+    """Return how many files and sockets this process has open."""
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
@@ -170,7 +171,7 @@ def descriptors() -> int:
 
 
 class Peer(Wire):
-    """The server's end of one connection. `receive` gives whatever frame comes next."""
+    """The server's end of one connection. `receive` returns the next frame of any kind."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
@@ -183,14 +184,15 @@ class Peer(Wire):
         self._waiting = b""
 
     def receive_request(self, type: int) -> Any:
-        """What the next request says, which must be of this type; heartbeats before it do not count."""
+        """Return what the next request says, which must be of this type; skip heartbeats before
+        it."""
         while (frame := self.receive()).type == HEARTBEAT != type:
             pass
         assert (frame.sign, frame.type, frame.status) == (1, type, 0), frame
         return frame.values
 
     def is_silent(self, seconds: float = 0.15) -> bool:
-        """Whether no byte comes for a while."""
+        """Whether no byte arrives for a while."""
         return self.says_nothing(seconds)
 
     def answer(self, type: int, status: int = SUCCESS, **values: Any) -> None:
@@ -200,12 +202,12 @@ class Peer(Wire):
         self.send(notice(type, **values))
 
     def say(self, content: str, **values: Any) -> None:
-        """Bring a message from bob."""
+        """Send a message from bob."""
         self.send(message(content, **values))
 
 
 class ScriptedServer:
-    """A socket that listens, on which the test plays the server."""
+    """A listening socket, on which the test plays the server."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -214,13 +216,14 @@ class ScriptedServer:
         self._peers: list[Peer] = []
 
     def accept(self) -> Peer:
-        """The next connection."""
+        """Return the next connection."""
         peer = Peer(self._listener.accept()[0])
         self._peers.append(peer)
         return peer
 
     def accept_login(self, features: Sequence[str] | None = ("ack",), behind: bytes = b"") -> Peer:
-        """The next connection, whose LOGIN or RECONNECT is accepted; `behind`: more bytes in the same write."""
+        """Accept the LOGIN or RECONNECT of the next connection; `behind`: more bytes in the same
+        write."""
         peer = self.accept()
         frame = peer.receive()
         assert frame.type in (LOGIN, RECONNECT), frame
@@ -231,20 +234,20 @@ class ScriptedServer:
         return peer
 
     def refuse(self) -> None:
-        """The next connection: its LOGIN or RECONNECT is refused, and it is closed."""
+        """Refuse the LOGIN or RECONNECT of the next connection, and close it."""
         with self.accept() as peer:
             frame = peer.receive()
             peer.answer(frame.type, 0x32, error="invalid_token")
 
     def log_in(self, client: JellyClient, features: Sequence[str] | None = ("ack",), behind: bytes = b"") -> Peer:
-        """Have a client log in as alice."""
+        """Let a client log in as alice."""
         login = client.login("alice", "pw")
         peer = self.accept_login(features, behind)
         assert isinstance(result(login), Login)
         return peer
 
     def close(self) -> None:
-        """Stop listening: who connects now is refused."""
+        """Stop listening: connections are refused from now on."""
         self._listener.close()
 
     def end(self) -> None:
@@ -280,7 +283,10 @@ def message(content: str, **values: Any) -> bytes:
 
 
 class Service:
-    """A server to which a client speaks through a proxy. `features`: what the client is to announce."""
+    """A server to which a client connects through a proxy.
+
+    `features`: what the client must ask for.
+    """
 
     def __init__(self, port: int, proxy: Proxy, features: tuple[str, ...], original: OriginalServer | None) -> None:
         self.is_original = original is not None
@@ -291,8 +297,11 @@ class Service:
         self._original = original
 
     def cut(self) -> None:
-        """Break all lines. The original does that by itself: if it learned of an end after the next login only,
-        it would take the user for offline, whom no message reaches any more."""
+        """Break all connections.
+
+        The original breaks them itself. If it learned of a lost connection only after the next
+        login, it would take the user for offline, and no message would reach that user any more.
+        """
         if self._original is not None:
             self._original.cut_all()
         else:
@@ -303,9 +312,12 @@ class Service:
 def service(
     request: pytest.FixtureRequest, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Service]:
-    """Jelly, Jelly as a classic client knows it, and the stand-in of the original; with alice, bob and carol."""
-    if request.param == "jelly-classic":  # whose decoder does not need that its clients pause after a heartbeat
-        monkeypatch.setattr(conversation, "CLASSIC_GAP", 0.01)
+    """Jelly for a modern client and for a classic one, and the stand-in for the original.
+
+    Each has the users alice, bob and carol.
+    """
+    if request.param == "jelly-classic":  # Jelly's decoder does not need a pause after a heartbeat
+        monkeypatch.setattr(pipeline, "CLASSIC_GAP", 0.01)
     with contextlib.ExitStack() as stack:
         original = stack.enter_context(OriginalServer()) if request.param == "original" else None
         port = original.port if original is not None else start_server(classic_gap=1).port
@@ -319,7 +331,7 @@ Join = Callable[..., JellyClient]
 
 @pytest.fixture
 def join(service: Service, new_client: NewClient) -> Join:
-    """Makes clients of the service that are logged in."""
+    """Make clients of the service that are logged in."""
 
     def join(username: str, receiver: Receiver | None = None, **options: Any) -> JellyClient:
         client = new_client(service.port, receiver, **{"features": service.features, **options})

@@ -1,4 +1,4 @@
-"""A client without a network, for what stands on it: the test answers its requests."""
+"""A client without a network, for tests of what is built on it: the test answers its requests."""
 
 from concurrent.futures import Future
 from datetime import UTC, datetime
@@ -16,15 +16,15 @@ from client_api import (
     State,
     SystemEvent,
 )
-from jelly.chat.session import Front, Mailbox, Session
-from jelly.chat.texts import Words
+from jelly.chat.session import JobQueue, Session, UserInterface
+from jelly.chat.texts import Translator
 
 NOW = datetime(2025, 11, 24, 14, 3, tzinfo=UTC)
 MS = int(NOW.timestamp() * 1000)
 
 
 class FakeClient:
-    """Notes each call as (name, arguments). `answer` and `refuse` end the oldest one that is open."""
+    """Records each call as (name, arguments). `answer` and `refuse` end the oldest open call."""
 
     def __init__(self) -> None:
         self.state = State.ONLINE
@@ -42,42 +42,42 @@ class FakeClient:
         return call
 
     def answer(self, result: Any = None) -> None:
-        """End it with a result; a message is stored at the time that stands still here."""
+        """End the oldest open call with a result; a message is stored at the fixed time."""
         name, future = self._open.pop(0)
         future.set_result(Sent("", MS) if name.startswith("send_") else result)
 
     def refuse(self, error: Exception | str) -> None:
-        """End it with an error, or with the rejection that has this code."""
+        """End the oldest open call with an error, or with the rejection that has this code."""
         _, future = self._open.pop(0)
         future.set_exception(RequestRejected(error) if isinstance(error, str) else error)
 
 
-class QuietFront(Front):
-    """A user interface that answers questions for passwords as it is told."""
+class FakeInterface(UserInterface):
+    """A user interface that gives prepared answers to questions for passwords."""
 
-    has_keys = True
+    has_shortcuts = True
 
     def __init__(self) -> None:
         self.secrets: list[str] = []
-        self.has_left = False
+        self.has_exited = False
 
-    def ask_secret(self, label: str, then: Any) -> None:
-        then(self.secrets.pop(0))
+    def ask_password(self, prompt: str, on_answer: Any) -> None:
+        on_answer(self.secrets.pop(0))
 
-    def leave(self) -> None:
-        self.has_left = True
+    def exit(self) -> None:
+        self.has_exited = True
 
 
 class Chat:
-    """A session as alice on a fake client. What the client calls back is done at once."""
+    """A session as alice on a fake client. Callbacks of the client run at once."""
 
     def __init__(self, language: str = "en") -> None:
         self.client = FakeClient()
-        mailbox = Mailbox()
-        mailbox.attach(mailbox.run)
+        jobs = JobQueue()
+        jobs.set_wakeup(jobs.run_pending)
         client: Any = self.client
-        self.session = Session(client, Words(language), mailbox.post, now=lambda: NOW)
-        self.front = self.session.front = QuietFront()
+        self.session = Session(client, Translator(language), jobs.post, now=lambda: NOW)
+        self.ui = self.session.ui = FakeInterface()
         self.model = self.session.model
         self.session.name, self.session.state = "alice", State.ONLINE
 
@@ -86,7 +86,7 @@ class Chat:
         return self.session.client
 
     def said(self, where: Any = None) -> list[str]:
-        """The texts in a conversation, or in the one that is shown."""
+        """Return the texts in a conversation, by default in the one that is shown."""
         return [line.text for line in (where or self.model.current).lines]
 
     def receive(self, sender: str, content: str, group: str = "", time: int = MS, id: int | None = None) -> None:

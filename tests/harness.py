@@ -15,7 +15,9 @@ from faults.mariadb import PrivateMariaDB
 from jelly import store
 from jelly.config import Settings
 from jelly.dao import Dao
-from jelly.database import Link, open_database
+from jelly.database import DatabaseConnection
+from jelly.engines import open_engine
+from jelly.migrations import migrate
 from jelly.queue_dispatch import Lane
 from jelly.server import JellyServer
 
@@ -60,12 +62,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def dao(database_url: str) -> Iterator[Dao]:
     """A Dao that may write, on new tables."""
-    opened = open_database(database_url)
-    link = Link(opened, writes=True)
-    link.create_tables()
-    yield Dao(link)
-    link.close()
-    opened.release()
+    engine = open_engine(database_url)
+    connection = DatabaseConnection(engine, writes=True)
+    migrate(connection)
+    yield Dao(connection)
+    connection.close()
+    engine.release()
 
 
 @pytest.fixture(autouse=True)
@@ -97,18 +99,19 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return certificate, key
 
 
-class NoOutlet:
-    """An outlet for sessions of which nothing is sent."""
+class NullTransport:
+    """A transport for sessions of which nothing is sent."""
 
-    confirmed = 0
+    tcp_acked_id = 0
     has_room = True
     is_closed = False
     is_full = False
 
-    def when_room(self, function: object) -> None: ...
+    def when_not_full(self, function: object) -> None: ...
     def send(self, responses: object = (), notices: object = ()) -> None: ...
-    def stop_spacing(self) -> None: ...
-    def finish(self, last_words: object = b"") -> None: ...
+    def stop_pacing(self) -> None: ...
+    def stop_confirming(self) -> None: ...
+    def finish(self, closing_frame: object = b"") -> None: ...
     def close(self) -> None: ...
 
 
@@ -135,7 +138,7 @@ def occupy_the_store(server: JellyServer, alice: Wire, receiver: str) -> None:
     lane = lane_of(server, "alice")
     wait_until(lambda: not lane.busy.locked())  # the login was answered, but its lane may not be open again yet
     alice.send_message(receiver, "taken")
-    wait_until(lambda: lane.busy.locked() and not lane.items)
+    wait_until(lambda: lane.busy.locked() and not lane.waiting)
 
 
 def kept_for(user: str, database: Path) -> list[str]:

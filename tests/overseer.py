@@ -1,6 +1,7 @@
 """The overseer of a simulation: it sees everything that happens, and says when something must not.
 
-It learns what is in the database from triggers, what the server says from the outlets, and what reaches an application
+It learns what is in the database from triggers, what the server says from the
+transports, and what reaches an application
 from the devices. From that it keeps its own, simple picture of what has to be true, which shares no code with the
 server, and raises `Violation` where the two differ.
 """

@@ -14,20 +14,23 @@ from typing import Any, cast
 
 from overseer import TRIGGERS, Overseer, Sent
 
-from jelly.client.inbox import Inbox
+from jelly.client.acks import AckTracker
 from jelly.codec import HEADER, Decoder, Frame, Sign, Status, Type, encode
 from jelly.connection import Connection
 from jelly.dao import Dao
-from jelly.database import Link, SqliteDatabase, _schema, _statements
+from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
-from jelly.filing import Filing
+from jelly.engines import SqliteEngine
 from jelly.groups import GroupCache
+from jelly.indexing import DeferredIndexing
 from jelly.messages import MESSAGES, encode_request, parse_object
+from jelly.migrations import schema, split_statements
 from jelly.passwords import LoginGuard, hash_token
 from jelly.presence import Presence
-from jelly.queue_dispatch import Dispatcher, Lane
+from jelly.queue_dispatch import Dispatcher, Lane, PendingRequest
+from jelly.retention import Retention
 from jelly.services import Policy, Services
-from jelly.sessions import Session, Sessions
+from jelly.sessions import Notice, Response, Session, Sessions
 from jelly.store import Store
 
 FOREVER = 2**60
@@ -81,10 +84,10 @@ class Disk:
     def __init__(self) -> None:
         self.raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self.overseer: Overseer | None = None
-        database = SqliteDatabase("")
-        for statement in _statements(_schema()):
+        engine = SqliteEngine("")
+        for statement in split_statements(schema()):
             if statement.startswith("CREATE TABLE"):
-                statement = database.finish_table(statement, self.raw)
+                statement = engine.adapt_table(statement, self.raw)
             self.raw.execute(statement)
         self.raw.create_function("saw", 5, self._saw)
         self.raw.executescript(TRIGGERS)
@@ -107,7 +110,7 @@ class Disk:
             self.overseer.saw(what, id, one, two, three)
 
 
-class FaultyDatabase(SqliteDatabase):
+class FaultyEngine(SqliteEngine):
     """The way to a disk, which can fail at each step. `meanwhile` is called where other threads may act."""
 
     def __init__(self, disk: Disk, faults: Faults, overseer: Overseer, meanwhile: Callable[[], None]) -> None:
@@ -120,11 +123,11 @@ class FaultyDatabase(SqliteDatabase):
 
 
 class FaultyConnection:
-    """What `Link` needs of a DB-API connection."""
+    """What `DatabaseConnection` needs of a DB-API connection."""
 
-    def __init__(self, database: FaultyDatabase) -> None:
-        self._database = database
-        self._raw, self._faults = database.disk.raw, database.faults
+    def __init__(self, engine: FaultyEngine) -> None:
+        self._engine = engine
+        self._raw, self._faults = engine.disk.raw, engine.faults
 
     def cursor(self) -> sqlite3.Cursor:
         if self._raw.in_transaction:
@@ -132,29 +135,29 @@ class FaultyConnection:
         self._faults.may_fail(self._faults.statement_fails)
         return self._raw.cursor()
 
-    def execute(self, sql: str) -> None:
-        self._database.meanwhile()
-        self._faults.may_fail(self._faults.statement_fails)
-        self._raw.execute(sql)
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+        if sql.startswith("BEGIN"):
+            self._engine.meanwhile()
+        return self.cursor().execute(sql, parameters)
 
     def commit(self) -> None:
         faults = self._faults
         faults.may_crash()
         faults.may_fail(faults.commit_fails)
         self._raw.commit()
-        self._database.overseer.committed()
+        self._engine.overseer.committed()
         faults.may_crash()
         is_doubted = faults.strikes(faults.commit_is_doubted)
         if is_doubted:
-            self._database.overseer.commit_is_doubted()
-        self._database.meanwhile()
+            self._engine.overseer.commit_is_doubted()
+        self._engine.meanwhile()
         if is_doubted:
             raise sqlite3.OperationalError("simulated, after the commit")
 
     def rollback(self) -> None:
         if self._raw.in_transaction:
             self._raw.rollback()
-        self._database.overseer.rolled_back()
+        self._engine.overseer.rolled_back()
 
     close = rollback
 
@@ -165,7 +168,7 @@ class FaultyConnection:
 class Wire:
     """A TCP connection: what is under way in both directions, and who has ended it.
 
-    It is the outlet of the server's session, too: what it cannot take at once waits there.
+    It is the transport of the server's session, too: what it cannot take at once waits there.
     """
 
     def __init__(self, world: Any, device: "Device", capacity: int, high: int) -> None:
@@ -179,14 +182,15 @@ class Wire:
         self.is_cut = False  # nothing comes from the client any more but what is under way
         self.has_ended = False  # nothing more is going to come from the server but what is under way
         self.finishing = False
+        self._confirms = True
         self.on_room: Callable[[], None] = lambda: None
         self.connection: SimulatedConnection
         # What Connection and Session look at.
-        self.read_bytes = self.written = self.confirmed = 0
+        self.read_bytes = self.written_id = self.tcp_acked_id = 0
         self.is_closed = False
         self.is_full = False
         self._has_room = True
-        self.last_words_at: float | None = None
+        self.closing_frame_at: float | None = None
 
     @property
     def has_room(self) -> bool:
@@ -195,27 +199,31 @@ class Wire:
             self._world.may_take_meanwhile(self)  # there may be room before the one who asked does anything about it
         return has_room
 
-    def when_room(self, function: Callable[[], None]) -> None:
+    def when_not_full(self, function: Callable[[], None]) -> None:
         function()
 
-    def wait_for_room(self, seconds: float) -> bool:
+    def wait_until_not_full(self, seconds: float) -> bool:
         return True
 
-    def stop_spacing(self) -> None:
-        """There is no spacing here."""
+    def stop_pacing(self) -> None:
+        """There is no pacing here."""
+
+    def stop_confirming(self) -> None:
+        """From now on only the client's own word counts."""
+        self._confirms = False
 
     @property
     def _is_mute(self) -> bool:
         return self.is_closed or self.has_ended or self._world.faults.is_dead
 
-    def send(self, responses: Sequence[tuple[bytes, float]] = (), notices: Sequence[tuple[int, bytes]] = ()) -> None:
+    def send(self, responses: Sequence[Response] = (), notices: Sequence[Notice] = ()) -> None:
         if responses:
             self._send_responses(responses)
         if notices:
             self._send_notices(notices)
 
-    def _send_responses(self, responses: Sequence[tuple[bytes, float]]) -> None:
-        if self._is_mute and self.connection.session.leaving:
+    def _send_responses(self, responses: Sequence[Response]) -> None:
+        if self._is_mute and self.connection.session.closing:
             return  # what it asked is not served any more, so these need not be the answers to what it asked first
         for frame, _ in responses:
             self._world.may_be_interrupted()
@@ -229,7 +237,7 @@ class Wire:
                 self._responses.append(frame)
         self.pump()
 
-    def _send_notices(self, notices: Sequence[tuple[int, bytes]]) -> None:
+    def _send_notices(self, notices: Sequence[Notice]) -> None:
         if self._is_mute or self.finishing:
             return
         self._world.overseer.notifies(
@@ -249,7 +257,7 @@ class Wire:
         """Let go what the network takes."""
         while (self._responses or self._notices) and len(self.to_client) < self._capacity:
             id, frame = (0, self._responses.popleft()) if self._responses else self._notices.popleft()
-            self.written = max(self.written, id)
+            self.written_id = max(self.written_id, id) if self._confirms else 0
             if not self.is_cut:
                 self.to_client.append((id, frame))
         if self.finishing and not self._responses:
@@ -268,12 +276,12 @@ class Wire:
     def look(self) -> None:
         """See whether TCP has acknowledged everything, and nothing has come since."""
         if not (self._notices or self._responses or self.to_client or self.to_server or self.is_cut):
-            self.confirmed = self.written
+            self.tcp_acked_id = self.written_id
 
-    def finish(self, last_words: bytes = b"") -> None:
-        if last_words and not self.finishing and not self.is_closed:
-            self.last_words_at = 0.0
-            self._responses.append(last_words)
+    def finish(self, closing_frame: bytes = b"") -> None:
+        if closing_frame and not self.finishing and not self.is_closed:
+            self.closing_frame_at = 0.0
+            self._responses.append(closing_frame)
         self.finishing = True
         self._notices.clear()
         if not self.is_closed:
@@ -297,17 +305,17 @@ class SimulatedConnection(Connection):
     """The real reader, without a socket and a thread: it is called with what came."""
 
     def __init__(self, server: "SimulatedServer", wire: Wire, overseer: Overseer) -> None:
-        self.server = cast(Any, server)
+        self.context = cast(Any, server)
         self.request = cast(Any, None)
         self.address = "simulated"
         self.tls = None
-        self.outbox = cast(Any, wire)
+        self.send_queue = cast(Any, wire)
         self.session = Session(cast(Any, wire), self.address)
         self.lane = Lane(self.session)
         self.decoder = Decoder()
-        self.part_since = None
+        self.incomplete_since = None
         self._overseer = overseer
-        wire.on_room = self._wants_more
+        wire.on_room = self._ask_for_more_messages
         wire.connection = self
 
     def reads(self, data: bytes) -> None:
@@ -315,7 +323,7 @@ class SimulatedConnection(Connection):
 
     def _acknowledge(self, frame: Frame) -> bool:
         if self.session.user is not None:
-            self._overseer.acknowledges(self.outbox, self.session.user, int(parse_object(frame.body)["id"]))
+            self._overseer.acknowledges(self.send_queue, self.session.user, int(parse_object(frame.body)["id"]))
         return super()._acknowledge(frame)
 
 
@@ -323,16 +331,19 @@ class WatchedDispatcher(Dispatcher):
     """The real dispatcher. There are no workers: its lanes are served when the world says so."""
 
     overseer: Overseer
+    takes_turns: Callable[[], bool]
+    """Whether a worker takes the store's turn for the job that it has now."""
 
-    def submit(self, lane: Lane, frames: Sequence[Frame], asked_at: float) -> None:
-        wire = cast(Wire, lane.session.outlet)
-        for frame in frames:
-            self.overseer.asks(wire, wire.device.user, frame)
-        super().submit(lane, frames, asked_at)
+    def submit(self, lane: Lane, requests: list[PendingRequest]) -> None:
+        wire = cast(Wire, lane.session.transport)
+        for request in requests:
+            if request.error is None:
+                self.overseer.asks(wire, wire.device.user, request.frame)
+        super().submit(lane, requests)
 
     @property
     def has_work(self) -> bool:
-        return not self._queue.empty()
+        return bool(self._queue.queue)
 
     @property
     def queue_size(self) -> int:
@@ -344,8 +355,8 @@ class WatchedDispatcher(Dispatcher):
 
     def serve_next(self) -> None:
         """What a worker does with one lane."""
-        job = self._serve(self._queue.get_nowait())
-        if job is not None:
+        job = self._serve(self._queue.queue.popleft())
+        if job is not None and not (self.takes_turns() and self._store.write_now(job, contextlib.nullcontext())):
             self._store.submit([job])
 
 
@@ -361,7 +372,7 @@ class SimulatedServer:
 
     def __init__(self, world: Any) -> None:
         clock = world.clock
-        database = FaultyDatabase(world.disk, world.faults, world.overseer, world.may_act_meanwhile)
+        engine = FaultyEngine(world.disk, world.faults, world.overseer, world.may_act_meanwhile)
         self.settings = SimpleNamespace(classic_gap=0, max_body=64 * 1024)
         self.is_stopping = False
         self.connections: set[Any] = set()
@@ -370,18 +381,21 @@ class SimulatedServer:
         self.groups = GroupCache(300.0, 600.0, clock)
         self.delivery = Delivery(self.sessions)
         self.presence = Presence(self.sessions)
-        self.filing = Filing(world.history_days, clock, world.wall)
-        self.store = Store(Dao(Link(database)), self.delivery, self.filing, self.groups.forget_all, clock)
-        reader = Dao(Link(database))
+        self.retention = Retention(world.history_days, clock, world.wall)
+        self.indexing = DeferredIndexing(self.retention.keeps_history, clock)
+        writer = Dao(DatabaseConnection(engine))
+        self.store = Store(writer, self.delivery, self.indexing, self.retention, self.groups.forget_all, clock)
+        reader = Dao(DatabaseConnection(engine))
 
         @contextlib.contextmanager
         def reading() -> Iterator[Dao]:
             yield reader
 
-        policy = Policy(password_cost=1, keeps_history=self.filing.keeps_history)
+        policy = Policy(password_cost=1, keeps_history=self.retention.keeps_history)
         services = Services(policy, self.sessions, self.presence, self.groups, self.delivery, reading, LoginGuard())
         self.dispatcher = WatchedDispatcher(services, self.store, 1, world.queue_size, lambda *_: None)
         self.dispatcher.overseer = world.overseer
+        self.dispatcher.takes_turns = lambda: world.rng.random() < world.turns_of_workers
 
     def is_starved(self, session: Session) -> bool:
         """Whether a session could be given more, and nobody is going to do so."""
@@ -393,15 +407,15 @@ class SimulatedServer:
         sizes: dict[str, Any] = {
             "sessions": self.sessions._by_user,
             "hungry": self.delivery._hungry,
-            "outgoing": self.delivery._outgoing,
-            "unfiled": self.filing._unfiled,
+            "pushed": self.delivery._pushed,
+            "unindexed": self.indexing._unindexed,
             "jobs": self.store._jobs,
             "delivered": self.store._delivered,
             "wanting": self.store._wanting,
             "calls": self.store._calls,
-            "lists of friends": self.presence._lists,
+            "lists of friends": self.presence._friend_lists,
             "watchers": self.presence._watchers,
-            "online": self.presence._online,
+            "online": self.presence._announced_online,
         }
         return {name: len(value) for name, value in sizes.items() if value}
 
@@ -410,7 +424,7 @@ class SimulatedServer:
 
 
 class Device:
-    """One client of one user: the real inbox, and around it what a client does, as the protocol advises."""
+    """One client of one user: the real AckTracker, and around it what a client does, as the protocol advises."""
 
     def __init__(self, world: Any, user: str, name: str, is_modern: bool, token: int, window: int) -> None:
         self._world = world
@@ -430,7 +444,7 @@ class Device:
 
     def starts(self) -> None:
         """The program begins, with an empty memory."""
-        self.inbox = Inbox()
+        self.acks = AckTracker()
         self.log: set[int] = set()
         self.last_id = 0
         self.callbacks: deque[tuple[int, str]] = deque()
@@ -502,7 +516,7 @@ class Device:
                 self._settles(frame)
             else:
                 self._notes(frame, id)
-        self.acknowledges(self.inbox.repeated())
+        self.acknowledges(self.acks.ack_duplicates())
         self.pump()
 
     def _settles(self, frame: Frame) -> None:
@@ -511,7 +525,7 @@ class Device:
         if type == Type.RECONNECT:
             self.is_online = frame.status == Status.SUCCESS
             if self.is_online:
-                self.inbox.begin()
+                self.acks.connected()
         elif sent in self._outgoing and (
             sent.request_id is None or frame.status in (Status.SUCCESS, Status.REQUEST_ERROR)
         ):
@@ -524,7 +538,7 @@ class Device:
         elif not self.is_modern:
             self._world.overseer.arrived(self.user, values["content"], id)
             self.kernel.append(values["content"])
-        elif frame.type in MESSAGES and self.inbox.is_new(values["id"], hash(frame.body)):
+        elif frame.type in MESSAGES and self.acks.is_new(values["id"], hash(frame.body)):
             self.callbacks.append((values["id"], values["content"]))
 
     def hands_over(self) -> None:
@@ -535,7 +549,7 @@ class Device:
             id, content = self.callbacks.popleft()
             self._world.say("{} hands over {} {}", self, id, content)
             self._world.overseer.handed_over(self, content, id)
-            self.acknowledges(self.inbox.handed_over(id, self._world.clock()))
+            self.acknowledges(self.acks.delivered(id, self._world.clock()))
 
     def acknowledges(self, upto: int | None) -> None:
         if upto is not None and self.wire is not None and self.is_online:

@@ -3,9 +3,10 @@
     python tests/simulation.py --seeds 5000              # many worlds, until one violates a promise
     python tests/simulation.py --seed 1234 --trace       # one of them, step by step
 
-The real code: `Connection` (what it does with what it reads), `Dispatcher`, `Services`, `Sessions`, `Delivery`,
-`Store`, `Filing` and `Dao` over SQLite in memory, and the client's `Inbox`. Simulated (`simulated.py`): the clock, the
-network, the disk's failures, crashes, and clients. The overseer (`overseer.py`) says what must be true at each moment.
+The real code: `Connection` (what it does with what it reads), `Dispatcher`, `Services`, `Sessions`,
+`Delivery`, `Store`, `DeferredIndexing`, `Retention` and `Dao` over SQLite in memory, and the client's
+`Inbox`. Simulated (`simulated.py`): the clock, the network, the disk's failures, crashes, and clients.
+The overseer (`overseer.py`) says what must be true at each moment.
 
 From its seed a world draws first how often each kind of event happens in it, and how large each limit is: so some
 worlds have crashes and nothing else, some have receivers that read nothing, some have all at once. Then it draws one
@@ -30,7 +31,7 @@ if __name__ == "__main__":  # called by its name: as pytest does, look for the p
 from overseer import DAY, Overseer, Sent, Violation
 from simulated import FOREVER, Crash, Device, Disk, Faults, SimulatedConnection, SimulatedServer, Wire
 
-from jelly import dao, delivery, filing, services, sessions, store
+from jelly import dao, delivery, indexing, retention, services, sessions, store
 from jelly.codec import Type
 from jelly.messages import encode_request
 
@@ -55,6 +56,7 @@ class World:
         self._interrupted = False
         self.history_days = rng.choice((0.0, 30.0, 30.0))
         self.queue_size = rng.choice((2, 5, 1000, 1000))
+        self.turns_of_workers = rng.choice((0.0, 0.0, 0.5))
         self.limits = self._draw_limits()
         self.limit: int = self.limits[sessions, "MAX_UNACKNOWLEDGED"]
         self.faults = Faults(rng, on=False)
@@ -99,9 +101,9 @@ class World:
         return {
             (sessions, "MAX_UNACKNOWLEDGED"): draw((1, 4, 10, 1000)),
             (delivery, "PAGE"): draw((2, 3, 10, 100)),
-            (filing, "FILE_COUNT"): draw((1, 3, 500)),
-            (filing, "SWEEP_COUNT"): draw((2, 10, 500)),
-            (services, "READ_AT_A_TIME"): draw((1, 2, 20)),
+            (indexing, "INDEX_BATCH"): draw((1, 3, 500)),
+            (retention, "SWEEP_BATCH"): draw((2, 10, 500)),
+            (services, "ROWS_PER_QUERY"): draw((1, 2, 20)),
             (services, "PAGE_CHARACTERS"): draw((40, 128 * 1024)),
             (store, "BATCH_ROWS"): draw((1, 6, 4000)),
             (dao, "ID_BLOCK"): draw((1, 3, 10, 1_000_000)),
@@ -312,7 +314,7 @@ class World:
         for user in self._users:
             session = self.server.sessions.get(user)
             if session is not None:
-                is_there = session.outlet in self.wires
+                is_there = session.transport in self.wires
                 self.overseer.check(is_there, f"{user} is taken to be online, and its connection has ended")
                 self.overseer.check(not self.server.is_starved(session), f"{user} has room, and nobody gives it more")
 
@@ -385,7 +387,7 @@ class World:
         self._device().heartbeat()
 
     def _wait_long(self) -> None:
-        """Time passes: enough for filing, or for housekeeping."""
+        """Time passes: enough for indexing, or for housekeeping."""
         self._now += self.rng.choice((0.2, 1.5, 700.0, 3 * DAY))
 
     def _sweep_groups(self) -> None:
@@ -489,7 +491,7 @@ class World:
             for _ in range(500):
                 self._let_flow()
                 self._now += 1.1 if days == 0 else 0.1
-                if self.server.filing.due_at > self._now + 2.0 and not self.wires:
+                if min(self.server.indexing.due_at, self.server.retention.due_at) > self._now + 2.0 and not self.wires:
                     break
             left = self.server.leftovers()
             self.overseer.check(not left, f"left in memory: {left}")

@@ -1,10 +1,10 @@
-"""Somebody at a terminal: the real chat in a pseudo-terminal, its screen drawn by an emulator.
+"""Drives the real chat in a pseudo-terminal; a terminal emulator draws its screen.
 
     with Terminal("alice", port=port) as alice:
         alice.wait_for("Password for alice:")
         alice.enter("secret1")
 
-Waiting is for something to be seen; nothing here sleeps.
+Every wait is for something on the screen; nothing here sleeps.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ import pyte
 from faults.process import ROOT, clean_environment, end
 
 PATIENCE = 10.0
+"""Seconds until something that does not appear is an error."""
 
 KEYS = {
     "enter": "\r",
@@ -45,14 +46,20 @@ KEYS = {
 }
 
 
-def _sit_down() -> None:
-    """In the new process: get the signals of the terminal, and Ctrl-C, which programs in the background ignore."""
+def _take_terminal() -> None:
+    """In the new process: set the controlling terminal, and let Ctrl-C interrupt.
+
+    Programs that a shell starts in the background inherit an ignored Ctrl-C.
+    """
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Terminal:
-    """One terminal in which `python jelly.py chat` runs. The context manager kills it if it has not ended."""
+    """A terminal in which `python jelly.py chat` runs.
+
+    The context manager kills it if it still runs.
+    """
 
     def __init__(
         self, *arguments: str, port: int, columns: int = 80, rows: int = 24, bare: bool = False, **environment: str
@@ -60,7 +67,7 @@ class Terminal:
         self._emulator = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self._emulator)
         self.output = b""
-        """All that the program wrote."""
+        """Everything that the program has written."""
         self._master, slave = pty.openpty()
         self._set_size(slave, columns, rows)
         url = f"jelly://127.0.0.1:{port}"
@@ -68,7 +75,7 @@ class Terminal:
         outer = {name: value for name, value in clean_environment().items() if name not in ("NO_COLOR", "LC_ALL")}
         self.process = subprocess.Popen(
             command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-            preexec_fn=_sit_down,
+            preexec_fn=_take_terminal,
             env={**outer, "LANG": "C.UTF-8", "TERM": "xterm-256color", "JELLY_SERVER": url, **environment},
         )  # fmt: skip
         os.close(slave)
@@ -86,24 +93,24 @@ class Terminal:
     def _set_size(file: int, columns: int, rows: int) -> None:
         fcntl.ioctl(file, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
-    # --- what one does ------------------------------------------------------------------------------------
+    # --- the keyboard -------------------------------------------------------------------------------------
 
     def type(self, text: str) -> None:
-        """Type some text."""
+        """Type a text."""
         os.write(self._master, text.encode())
 
     def press(self, *keys: str) -> None:
-        """Press some keys, by their names."""
+        """Press keys by their names in KEYS."""
         for key in keys:
             self.type(KEYS[key])
 
     def enter(self, text: str) -> None:
-        """Type some text, and Enter."""
+        """Type a text and Enter."""
         self.type(text)
         self.press("enter")
 
     def paste(self, text: str) -> None:
-        """Paste, as a terminal does that marks what is pasted."""
+        """Paste a text, in the brackets of a terminal with bracketed paste."""
         self.type(f"\x1b[200~{text}\x1b[201~")
 
     def resize(self, columns: int, rows: int) -> None:
@@ -112,21 +119,21 @@ class Terminal:
         self._set_size(self._master, columns, rows)
         self.process.send_signal(signal.SIGWINCH)
 
-    # --- what one sees ------------------------------------------------------------------------------------
+    # --- the screen ---------------------------------------------------------------------------------------
 
     @property
     def rows(self) -> list[str]:
-        """The rows of the screen, as they are now."""
+        """The rows of the screen."""
         return [row.rstrip() for row in self._emulator.display]
 
     @property
     def screen(self) -> str:
-        """The rows in one text."""
+        """The screen as one text."""
         return "\n".join(self.rows)
 
     @property
     def input(self) -> str:
-        """The last row: what is being typed."""
+        """The last row: the input."""
         return self.rows[-1]
 
     @property
@@ -135,40 +142,40 @@ class Terminal:
         return self.rows[-2]
 
     def cells(self, row: int) -> list[str]:
-        """The cells of a row; behind a wide character stands an empty one."""
+        """Return the cells of a row. A wide character is followed by an empty cell."""
         return [self._emulator.buffer[row][column].data for column in range(self._emulator.columns)]
 
     def colour_of(self, text: str) -> str:
-        """The colour in which a text stands on the screen."""
+        """Return the colour of a text on the screen."""
         for number, row in enumerate(self._emulator.display):
             if text in row:
                 return str(self._emulator.buffer[number][row.index(text)].fg)
         raise AssertionError(f"no {text!r} on the screen:\n{self.screen}")
 
-    def wait_until(self, is_so: Callable[[], bool], what: str = "what is waited for") -> None:
-        """Go on looking until something is to be seen."""
+    def wait_until(self, condition: Callable[[], bool], description: str = "the expected screen") -> None:
+        """Read the program's output until a condition holds."""
         deadline = time.monotonic() + PATIENCE
-        while not is_so():
-            assert self._look(deadline), f"{what} is not to be seen:\n{self.screen}"
+        while not condition():
+            assert self._read_output(deadline), f"{description} does not appear:\n{self.screen}"
 
     def wait_for(self, *texts: str) -> None:
-        """Go on looking until all these texts are on the screen."""
+        """Read the program's output until each of these texts has been on the screen."""
         for text in texts:
             self.wait_until(lambda text=text: text in self.screen, repr(text))  # type: ignore[misc]
 
     def wait_for_end(self) -> int:
-        """Go on looking until the program has ended; return its exit code."""
+        """Wait for the end of the program; return its exit code."""
         deadline = time.monotonic() + PATIENCE
-        while self._look(deadline):
+        while self._read_output(deadline):
             pass
         return self.process.wait(max(0.1, deadline - time.monotonic()))
 
-    def _look(self, deadline: float) -> bool:
-        """Take what the program has written since; False if it has ended, or takes too long."""
+    def _read_output(self, deadline: float) -> bool:
+        """Read new output. Return False if the program has ended or the time is over."""
         ready, _, _ = select.select([self._master], [], [], max(0.0, deadline - time.monotonic()))
         data = b""
         if ready:
-            with contextlib.suppress(OSError):  # Linux says so when the other side has closed
+            with contextlib.suppress(OSError):  # Linux raises EIO when the other side has closed
                 data = os.read(self._master, 65536)
         self.output += data
         self._stream.feed(data)

@@ -24,7 +24,7 @@ from wire import (
 from faults.process import Server
 from jelly.delivery import PAGE, PAGE_BYTES
 from jelly.server import JellyServer
-from jelly.sessions import MAX_UNACKNOWLEDGED, MAX_UNACKNOWLEDGED_BYTES, Session, Window
+from jelly.sessions import MAX_UNACKNOWLEDGED, MAX_UNACKNOWLEDGED_BYTES, Notice, Session, Window
 
 ACKS = ["ack"]
 
@@ -137,7 +137,7 @@ def test_nothing_else_settles_anything(server: JellyServer) -> None:
         bob.heartbeat()
         bob.ok(OWN_PROFILE)
         [connection] = [c for c in tuple(server.connections) if c.session.user == "bob"]
-        assert (connection.outbox.written, connection.outbox.confirmed) == (0, 0)
+        assert (connection.send_queue.written_id, connection.send_queue.tcp_acked_id) == (0, 0)
     wait_until(lambda: not server.connections)
     with logged_in(server.port, "bob", features=ACKS) as bob:
         assert take(bob, 2) == first
@@ -297,7 +297,7 @@ def test_it_does_not_wait_in_the_queue(start_server: StartServer, tmp_path: Path
             occupy_the_store(server, alice, "alice")
             for _ in range(2):
                 alice.send_message("alice", "waits")
-            wait_until(lambda: len(lane_of(server, "alice").items) == 2)
+            wait_until(lambda: len(lane_of(server, "alice").waiting) == 2)
             bob.ack(id)
             wait_until(lambda: unacknowledged(server) == 0)
         assert [alice.receive_response().status for _ in range(3)] == [SUCCESS] * 3
@@ -323,7 +323,7 @@ def test_who_acknowledges_nothing_is_given_no_more(sqlite: JellyServer) -> None:
     with logged_in(sqlite.port, "bob", features=ACKS) as bob:
         first = given_without_acknowledging(sqlite, bob)
         assert MAX_UNACKNOWLEDGED < len(first) <= MAX_UNACKNOWLEDGED + PAGE
-        sqlite.store.wants_more(session_of(sqlite, "bob"))  # as the outbox does when it has room, and knows no more
+        sqlite.store.wants_more(session_of(sqlite, "bob"))  # as the send queue does when it has room, and knows no more
         for _ in range(2):
             bob.ok(ALL_FRIENDS)  # which goes through the store thread
         assert unacknowledged(sqlite) == len(first)
@@ -403,7 +403,7 @@ def test_who_comes_and_goes_misses_nothing(sqlite: JellyServer) -> None:
 
 def window(*ids: int) -> Window:
     made = Window()
-    made.add([(id, b"x" * 100) for id in ids])
+    made.add([Notice(id, b"x" * 100) for id in ids])
     return made
 
 
@@ -421,9 +421,9 @@ def test_only_what_is_open_can_be_acknowledged() -> None:
 def test_full_until_half_of_it_is_acknowledged(size: int, most: int) -> None:
     """Both in messages and in bytes."""
     open = Window()
-    open.add([(id, b"x" * size) for id in range(1, most + 1)])
+    open.add([Notice(id, b"x" * size) for id in range(1, most + 1)])
     assert open.has_room
-    open.add([(most + 1, b"x" * size)])
+    open.add([Notice(most + 1, b"x" * size)])
     assert not open.has_room
     open.acknowledge(most // 2)
     assert not open.has_room

@@ -631,9 +631,9 @@ def test_nothing_for_ten_seconds_after_connecting(start_server: StartServer) -> 
         opened = time.monotonic()
         silent = [stack.enter_context(Wire(server.port)) for _ in range(100)]
         wait_until(lambda: len(server.connections) == 101)
-        server.watch.check(opened + 9.9)
+        server.watchdog.check(opened + 9.9)
         assert len(server.connections) == 101
-        server.watch.check(time.monotonic() + 10.1)
+        server.watchdog.check(time.monotonic() + 10.1)
         for wire in silent:
             assert_ended(wire)
         assert_goes_on(alice)
@@ -649,9 +649,9 @@ def test_half_a_frame_for_ten_seconds(start_server: StartServer, part: bytes) ->
         sent = time.monotonic()
         alice.send(ASK + part)
         assert alice.receive().status == SUCCESS
-        server.watch.check(sent + 9.9)
-        assert not any(connection.outbox.is_closed for connection in tuple(server.connections))
-        server.watch.check(time.monotonic() + 10.1)
+        server.watchdog.check(sent + 9.9)
+        assert not any(connection.send_queue.is_closed for connection in tuple(server.connections))
+        server.watchdog.check(time.monotonic() + 10.1)
         assert_ended(alice)
 
 
@@ -660,12 +660,12 @@ def test_a_byte_a_second(start_server: StartServer) -> None:
     server = start_server()
     with Wire(server.port) as wire:
         wire.send(ASK[:5])
-        wait_until(lambda: any(connection.decoder.has_part for connection in tuple(server.connections)))
+        wait_until(lambda: any(connection.decoder.has_incomplete_frame for connection in tuple(server.connections)))
         (connection,) = server.connections
         begun = time.monotonic()
         wire.send(ASK[5:6])
         wait_until(lambda: connection.last_read_at > begun)
-        server.watch.check(begun + 10)
+        server.watchdog.check(begun + 10)
         assert_ended(wire)
 
 
@@ -676,9 +676,9 @@ def test_a_whole_frame_ends_the_wait(start_server: StartServer) -> None:
         for part in (pack(0x20)[:5], pack(0x20)[5:]):
             wire.send(part)
         assert wire.receive().error == UNKNOWN_TYPE
-        server.watch.check(time.monotonic() + 29)
+        server.watchdog.check(time.monotonic() + 29)
         assert_goes_on_before_login(wire)
-        server.watch.check(time.monotonic() + 30.1)
+        server.watchdog.check(time.monotonic() + 30.1)
         assert_ended(wire)
 
 

@@ -10,10 +10,10 @@ import pytest
 from bench import soak
 from bench.__main__ import main
 from bench.profile import role_of
-from bench.runs import Bench, Result, opened
-from bench.scenarios import STANDARD, Figure, Scenario, parse
+from bench.runs import Result, Runner, open_runner
+from bench.scenarios import STANDARD, Measurement, Scenario, parse
 from bench.table import HEAD, table
-from bench.verify import Channel, Inbox, summary
+from bench.verify import Channel, DeliveryChecker, summary
 from faults.mariadb import PrivateMariaDB
 from faults.process import ROOT
 
@@ -24,21 +24,21 @@ SECONDS = 0.1
 
 
 @pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
-    with opened(["sqlite", "memory"], SECONDS) as made:
+def runner() -> Iterator[Runner]:
+    with open_runner(["sqlite", "memory"], SECONDS) as made:
         yield made
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_a_scenario(name: str, bench: Bench) -> None:
+def test_a_scenario(name: str, runner: Runner) -> None:
     """In a tiny form it runs, everything arrives, and the row has all its columns."""
-    result = bench.run(parse(name), "memory" if name.startswith("pairs") else "sqlite")
+    result = runner.run(parse(name), "memory" if name.startswith("pairs") else "sqlite")
     assert result.problems == result.not_run == ""
-    assert result.figures
-    for figure in result.figures:
-        assert figure.count > 0
-        assert figure.usage is not None
-        assert figure.usage.memory > 1 << 20
+    assert result.measurements
+    for measurement in result.measurements:
+        assert measurement.count > 0
+        assert measurement.usage is not None
+        assert measurement.usage.memory > 1 << 20
     for line in table([result]).splitlines():
         assert line.count("|") == len(HEAD) + 1
 
@@ -47,10 +47,10 @@ def test_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     """Neither a database nor anything else stays in the directory for temporary files."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with opened(["sqlite", "memory"], SECONDS) as bench:
+    with open_runner(["sqlite", "memory"], SECONDS) as runner:
         for database in ("sqlite", "memory"):
-            assert not bench.run(parse("pairs-1-1"), database).problems
-        assert list(tmp_path.iterdir()) == [bench.directory]
+            assert not runner.run(parse("pairs-1-1"), database).problems
+        assert list(tmp_path.iterdir()) == [runner.directory]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -59,19 +59,19 @@ def test_the_tiny_forms_are_of_every_kind() -> None:
     assert {parse(name).kind for name in TINY} == {scenario.kind for scenario in STANDARD}
 
 
-def test_on_mariadb(bench: Bench, mariadb: PrivateMariaDB) -> None:
+def test_on_mariadb(runner: Runner, mariadb: PrivateMariaDB) -> None:
     """The database has a cost of its own there."""
-    on_mariadb = Bench(mariadb, "", bench.directory, SECONDS)
+    on_mariadb = Runner(mariadb, "", runner.directory, SECONDS)
     result = on_mariadb.run(parse("pairs-2-1"), "mariadb")
     assert (result.problems, result.not_run) == ("", "")
-    [figure] = result.figures
-    assert figure.usage is not None
-    assert figure.usage.database >= 0
+    [measurement] = result.measurements
+    assert measurement.usage is not None
+    assert measurement.usage.database >= 0
 
 
-def test_without_mariadb(bench: Bench) -> None:
+def test_without_mariadb(runner: Runner) -> None:
     """It is left out with a sentence, and that is no failure."""
-    without = Bench(None, "MariaDB is left out: mariadbd is not installed", bench.directory, SECONDS)
+    without = Runner(None, "MariaDB is left out: mariadbd is not installed", runner.directory, SECONDS)
     result = without.run(parse("pairs-1-1"), "mariadb")
     assert "not run: MariaDB is left out" in table([result])
     assert not result.problems
@@ -84,14 +84,14 @@ def after(*numbers: int, sent: int = 5, damage: bytes = b"", refused: tuple[int,
     """The kinds of problems when of so many messages these arrive, in this order."""
     problems: list[str] = []
     channel = Channel("alice", "bob")
-    inbox = Inbox(channel, problems)
+    checker = DeliveryChecker(channel, problems)
     for _ in range(sent):
         channel.next_frame(0.0)
     channel.refused.update(refused)
     for number in numbers:
         body = channel.sent[number] + b',"id":%d}' % (number + 1)
-        inbox.take(body.replace(b"fox", damage) if damage and number == 2 else body)
-    inbox.finish()
+        checker.check(body.replace(b"fox", damage) if damage and number == 2 else body)
+    checker.finish()
     return [problem.partition(":")[0] for problem in problems]
 
 
@@ -116,7 +116,7 @@ def test_the_check_finds_what_is_for_somebody_else() -> None:
     problems: list[str] = []
     other = Channel("alice", "carol")
     other.next_frame(0.0)
-    Inbox(Channel("alice", "bob"), problems).take(other.sent[0] + b',"id":1}')
+    DeliveryChecker(Channel("alice", "bob"), problems).check(other.sent[0] + b',"id":1}')
     assert summary(problems).startswith("1 misrouted (the first: ")
 
 
@@ -124,18 +124,18 @@ def test_a_failure_is_in_the_table_and_in_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run in which a message is lost does not pass."""
-    monkeypatch.setattr(Bench, "run", lambda _, scenario, database: Result(scenario.name, database, [], "", "1 lost"))
+    monkeypatch.setattr(Runner, "run", lambda _, scenario, database: Result(scenario.name, database, [], "", "1 lost"))
     assert main(["--scenarios=pairs-1-1", "--databases=memory"]) == 1
     assert "FAILED: 1 lost" in capsys.readouterr().out
 
 
-def test_a_busy_generator_is_marked(bench: Bench) -> None:
+def test_a_busy_generator_is_marked(runner: Runner) -> None:
     """A row that may tell more of the generator than of the server says so."""
-    result = bench.run(parse("pairs-1-1"), "memory")
+    result = runner.run(parse("pairs-1-1"), "memory")
     assert "(!)" not in table([result])
-    [figure] = result.figures
-    assert figure.usage is not None
-    figure.usage.generator = figure.usage.seconds * 0.95
+    [measurement] = result.measurements
+    assert measurement.usage is not None
+    measurement.usage.generator = measurement.usage.seconds * 0.95
     assert "95% (!)" in table([result])
 
 
@@ -216,4 +216,4 @@ def test_names() -> None:
     """A scenario is called what it is parsed from."""
     assert parse("pairs-50-16") == Scenario("pairs", (50, 16))
     assert [parse(scenario.name) for scenario in STANDARD] == list(STANDARD)
-    assert Figure("x").to_json()["p50"] == 0.0
+    assert Measurement("x").to_json()["p50"] == 0.0

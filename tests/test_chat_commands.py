@@ -1,4 +1,4 @@
-"""What begins with a slash: parsing, what is asked of the client, the answers in words, completion."""
+"""Slash commands: parsing, requests to the client, answers to the user, completion."""
 
 import pytest
 from fake_client import Chat
@@ -9,11 +9,11 @@ from jelly.chat.model import Peer
 
 
 def run(typed: str, *answers: object, where: str = "") -> Chat:
-    """Type one line as alice, in a conversation or on the first screen, and have the server answer."""
+    """Submit a line as alice, in a conversation or on the first screen, and answer its requests."""
     chat = Chat()
     chat.model.groups = {"team": ("alice", "bob"), "my team": ("alice",)}
     if where:
-        chat.session.show(Peer.parse(where))
+        chat.session.open(Peer.parse(where))
     submit(chat.session, typed)
     for answer in answers:
         if isinstance(answer, Exception):
@@ -47,8 +47,8 @@ def run(typed: str, *answers: object, where: str = "") -> Chat:
         ("/logout", ("logout",)),
     ],
 )
-def test_what_is_asked(typed: str, call: tuple[object, ...]) -> None:
-    """Words with spaces need no quoting."""
+def test_requests(typed: str, call: tuple[object, ...]) -> None:
+    """Names with spaces need no quotes."""
     assert run(typed).client.calls == [call]
 
 
@@ -66,7 +66,7 @@ def test_what_is_asked(typed: str, call: tuple[object, ...]) -> None:
     ],
 )
 def test_in_the_conversation_of_a_group(typed: str, call: tuple[object, ...]) -> None:
-    """The group need not be named; text goes to it."""
+    """The name of the group may be left out, and texts go to the group."""
     assert run(typed, where="#team").client.calls == [call]
 
 
@@ -77,8 +77,8 @@ def test_in_the_conversation_of_a_group(typed: str, call: tuple[object, ...]) ->
         "/group add carol", "/group create", "/group leave", "/to #",
     ],
 )  # fmt: skip
-def test_misuse(typed: str) -> None:
-    """It says how the command is used, and asks nothing of the server."""
+def test_wrong_arguments(typed: str) -> None:
+    """Wrong arguments show the usage, and send no request."""
     chat = run(typed)
     assert chat.client.calls == []
     assert chat.said()[-1].startswith(f"usage: {typed.split()[0]} ")
@@ -88,15 +88,15 @@ def test_misuse(typed: str) -> None:
     ("typed", "event", "members", "here", "elsewhere"),
     [
         ("/group add #team carol", "group_changed", ("alice", "bob", "carol"), "carol joined", "carol is in #team now"),
-        ("/group remove #team bob", "group_changed", ("alice",), "bob left", "bob is out of #team"),
+        ("/group remove #team bob", "group_changed", ("alice",), "bob left", "bob is no longer in #team"),
         ("/group leave #team", "group_changed", ("bob",), "you are no longer in #team", "you have left #team"),
         ("/group disband #team", "group_disbanded", (), "#team was disbanded", "#team is disbanded"),
     ],
 )
-def test_a_change_of_a_group_is_said_once(
+def test_a_change_of_a_group_is_shown_once(
     typed: str, event: str, members: tuple[str, ...], here: str, elsewhere: str
 ) -> None:
-    """In the group's own conversation the notice that came before the answer has said it."""
+    """If the notice came before the answer, the answer is not shown in the group's conversation."""
     for where, said in (("#team", [here]), ("", [elsewhere])):
         chat = run(typed, where=where)
         chat.system(event, group="team", members=members)
@@ -105,64 +105,65 @@ def test_a_change_of_a_group_is_said_once(
         assert chat.model.groups.get("team", ()) == (members if "alice" in members else ())
 
 
-def test_misuse_of_one_of_several() -> None:
-    """Of /group add it says how /group add is used; of /group alone, what there is."""
-    assert run("/group add").said() == ["usage: /group add [#team] bob      take somebody into it"]
+def test_wrong_arguments_of_a_subcommand() -> None:
+    """A wrong /group add shows the usage of /group add; /group alone shows all subcommands."""
+    assert run("/group add").said() == ["usage: /group add [#team] bob      add a member"]
     assert run("/group fly").said() == ["usage: /group create|disband|add|remove|leave|list"]
 
 
 @pytest.mark.parametrize("name", ["friends", "profile", "passwd", "resend", "connect", "logout", "quit"])
 def test_too_many_words(name: str) -> None:
-    """What takes nothing does nothing if it is given something."""
+    """A command without arguments does nothing if it gets one."""
     chat = run(f"/{name} bob")
-    assert (chat.client.calls, chat.front.has_left) == ([], False)
+    assert (chat.client.calls, chat.ui.has_exited) == ([], False)
     assert chat.said() == [f"usage: /{name}"]
 
 
 @pytest.mark.parametrize(
     ("typed", "answer", "said"),
     [
-        ("/add bob", None, "bob is on your list now"),
+        ("/add bob", None, "bob is on your friend list now"),
         ("/add bob", RequestRejected("no_such_user"), "/add bob: no such user"),
-        ("/add bob", RequestTimeout(), "/add bob: no answer in time; perhaps it was done, perhaps not"),
-        ("/remove bob", None, "bob is off your list"),
-        ("/friends", {}, "nobody is on your list yet: /add NAME"),
-        ("/friends", {"dave": False, "carol": True, "bob": True}, "online: bob, carol\nnot online: dave"),
-        ("/profile", Profile("alice"), "your profile is empty: /set name YOUR NAME"),
+        ("/add bob", RequestTimeout(), "/add bob: the server did not answer in time; it may or may not have been done"),
+        ("/remove bob", None, "bob is no longer on your friend list"),
+        ("/friends", {}, "your friend list is empty: /add NAME adds a friend"),
+        ("/friends", {"dave": False, "carol": True, "bob": True}, "online: bob, carol\noffline: dave"),
+        ("/profile", Profile("alice"), "your profile is empty: begin with /set name YOUR NAME"),
         ("/profile", Profile("alice", name="A", age="7"), "the profile of alice\nname: A\nage: 7"),
-        ("/whois bob", Profile("bob"), "the profile of bob\nsays nothing about himself or herself"),
-        ("/whois bob", RequestRejected("not_friends"), "/whois bob: not on your list: /add bob first"),
+        ("/whois bob", Profile("bob"), "the profile of bob\nthe profile is empty"),
+        ("/whois bob", RequestRejected("not_friends"), "/whois bob: not on your friend list: /add bob first"),
         ("/set age 30", None, "age is now: 30"),
-        ("/set age 30", RequestRejected("too_long"), "/set age: this is too long"),
-        ("/group create x", None, "#x is yours: /to #x goes there, /group add #x NAME takes people in"),
-        ("/group create x", RequestRejected("group_exists"), "/group create x: there is a group of this name already"),
+        ("/set age 30", RequestRejected("too_long"), "/set age: this is too long; shorten it"),
+        ("/group create x", None, "#x is created: /to #x opens it, /group add #x NAME adds members"),
+        ("/group create x", RequestRejected("group_exists"),
+         "/group create x: a group of this name exists already; choose another name"),
         ("/group disband team", None, "#team is disbanded"),
         ("/group leave team", RequestRejected("creator_cannot_leave"),
-         "/group leave #team: its creator cannot leave it, only disband it"),
+         "/group leave #team: the creator cannot leave the group, only disband it"),
         ("/group leave team", None, "you have left #team"),
         ("/group add team carol", None, "carol is in #team now"),
-        ("/group remove team bob", None, "bob is out of #team"),
-        ("/group list", {}, "you are in no group: /group create NAME"),
+        ("/group remove team bob", None, "bob is no longer in #team"),
+        ("/group list", {}, "you are in no group: /group create NAME creates one"),
         ("/group list", {"b": Group("b", ("x", "y")), "a": Group("a", ("z",))},
          "#a: z (creator)\n#b: x (creator), y"),
     ],
 )  # fmt: skip
-def test_the_answer_in_words(typed: str, answer: object, said: str) -> None:
-    """What was done, or why it was not."""
+def test_answers(typed: str, answer: object, said: str) -> None:
+    """The answer says what was done, or why not."""
     assert run(typed, answer).said()[-1] == said
 
 
-def test_the_answer_stands_where_it_was_asked_for() -> None:
-    """Whatever is shown by then."""
+def test_the_answer_appears_in_the_conversation_of_the_command() -> None:
+    """The answer appears in the conversation of the command, even if another one is open."""
     chat = run("/add bob", where="carol")
-    chat.session.show(Peer("dave"))
+    chat.session.open(Peer("dave"))
     chat.client.answer()
     assert chat.said() == []
-    assert chat.said(chat.model[Peer("carol")]) == ["bob is on your list now"]
+    assert chat.said(chat.model[Peer("carol")]) == ["bob is on your friend list now"]
 
 
 def test_to() -> None:
-    """It turns to somebody; what follows the name is sent there."""
+    """/to opens a conversation, and sends the text after the name."""
     chat = run("/to bob")
     assert chat.model.current is chat.model[Peer("bob")]
     assert chat.client.calls == []
@@ -171,35 +172,35 @@ def test_to() -> None:
 
 
 def test_to_alone() -> None:
-    """It lists the conversations."""
+    """/to without arguments lists the conversations."""
     chat = run("/to", where="bob")
     chat.receive("carol", "hello")
     submit(chat.session, "/to")
     assert chat.said() == ["1 bob", "1 bob\n2 carol (1)"]
-    assert run("/to").said() == ["no conversations yet"]
+    assert run("/to").said() == ["no conversations yet: /to NAME starts one"]
 
 
-def test_text_for_nobody() -> None:
-    """On the first screen there is nobody to write to; nothing at all is just that."""
-    assert run("hello").said() == ["this goes to nobody yet: /to NAME first"]
+def test_a_text_without_a_receiver() -> None:
+    """On the first screen a text has no receiver. An empty text is ignored."""
+    assert run("hello").said() == ["no receiver yet: choose one with /to NAME"]
     assert run(" \n ").said() == []
 
 
 def test_unknown_commands() -> None:
-    """It guesses what was meant, and says how to send such a text."""
+    """An unknown command gets a suggestion, or a hint how to send such a text."""
     assert run("/frends").said() == ["there is no /frends: did you mean /friends?"]
     assert run("/xyz").said()[0].startswith("there is no /xyz; /help lists all commands.")
     assert run("/ home").said()[0].startswith("there is no /;")
 
 
 def test_resend() -> None:
-    """Without anything to send again it says so."""
-    assert run("/resend", where="bob").said() == ["nothing here is marked"]
+    """/resend says when there is nothing to resend."""
+    assert run("/resend", where="bob").said() == ["there is nothing to resend here"]
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_help(language: str) -> None:
-    """All commands fit on a small screen with the keys; each has more to tell."""
+    """/help fits on a small screen; /help with a name shows the details."""
     chat = Chat(language)
     submit(chat.session, "/help")
     lines = chat.said()[0].split("\n")
@@ -213,34 +214,34 @@ def test_help(language: str) -> None:
 
 
 def test_passwd() -> None:
-    """It asks twice; the new password is remembered for /connect, once it holds."""
+    """/passwd asks twice, and then changes the password."""
     chat = Chat()
-    chat.front.secrets = ["new", "new"]
+    chat.ui.secrets = ["new", "new"]
     submit(chat.session, "/passwd")
     assert chat.client.calls == [("update_profile", {"password": "new"})]
     chat.client.answer()
-    assert chat.said() == ["your password is changed"]
+    assert chat.said() == ["your password was changed"]
 
 
 @pytest.mark.parametrize(
     ("secrets", "said"),
-    [(["new", "nwe"], "the two were not the same: nothing is changed"), ([""], "nothing is changed")],
+    [(["new", "nwe"], "the passwords differ: nothing was changed"), ([""], "nothing was changed")],
 )
-def test_passwd_with_a_slip(secrets: list[str], said: str) -> None:
-    """Nothing is changed."""
+def test_passwd_with_different_passwords(secrets: list[str], said: str) -> None:
+    """If the passwords differ or are empty, nothing is changed."""
     chat = Chat()
-    chat.front.secrets = secrets
+    chat.ui.secrets = secrets
     submit(chat.session, "/passwd")
     assert chat.client.calls == []
     assert chat.said() == [said]
 
 
 def test_leaving() -> None:
-    """/quit at once; /logout when the session has ended, however that turned out."""
-    assert run("/quit").front.has_left
-    assert not run("/logout").front.has_left
-    assert run("/logout", None).front.has_left
-    assert run("/logout", RequestRejected("not_logged_in")).front.has_left
+    """/quit exits at once, /logout after the answer, even if that is an error."""
+    assert run("/quit").ui.has_exited
+    assert not run("/logout").ui.has_exited
+    assert run("/logout", None).ui.has_exited
+    assert run("/logout", RequestRejected("not_logged_in")).ui.has_exited
 
 
 # --- completion ---------------------------------------------------------------------------------------------
@@ -275,7 +276,7 @@ def test_leaving() -> None:
     ],
 )
 def test_completion(typed: str, offered: list[str]) -> None:
-    """Commands, names and groups, whatever the case they are typed in."""
+    """Commands, names and groups are completed, in any case."""
     chat = Chat()
     chat.model.friends, chat.model.groups = {"bob": True}, {"team": ("alice", "carol")}
     chat.receive("dave", "hello")
@@ -286,7 +287,7 @@ def test_completion(typed: str, offered: list[str]) -> None:
 
 
 def test_names_that_cannot_be_shown_are_not_offered() -> None:
-    """Neither the menu nor the input gets them raw."""
+    """Names that `sanitize` would change are not offered."""
     chat = Chat()
     chat.receive("d\x1b[2Jave", "hello")
     chat.receive("d\u202eora", "hello")
@@ -294,18 +295,18 @@ def test_names_that_cannot_be_shown_are_not_offered() -> None:
 
 
 def test_names_in_a_group_come_first() -> None:
-    """In a group its members are offered, whether they are friends or not."""
+    """In a group its members are offered, even if they are not friends."""
     chat = Chat()
     chat.model.groups = {"team": ("alice", "carol")}
-    chat.session.show(Peer("team", True))
+    chat.session.open(Peer("team", True))
     assert complete(chat.session, "what about ca") == (11, ["carol"])
 
 
 def test_history() -> None:
-    """It asks for the page before; how many is a number from 1 to 100; and what can be said without asking is said."""
+    """/history takes a number from 1 to 100, and sends no request if the answer is known."""
     chat = Chat()
     submit(chat.session, "/history")
-    assert chat.said()[-1] == "this goes to nobody yet: /to NAME first"
+    assert chat.said()[-1] == "no receiver yet: choose one with /to NAME"
     submit(chat.session, "/to bob")
     for wrong in ("0", "101", "-1", "x", "5 5", "٣"):
         submit(chat.session, f"/history {wrong}")
@@ -314,8 +315,8 @@ def test_history() -> None:
     submit(chat.session, "/history 7")
     assert chat.client.calls == [("history", "bob", {"before": None, "limit": 50})]
     submit(chat.session, "/history")
-    assert chat.said()[-1] == "reading what was said before"
+    assert chat.said()[-1] == "loading earlier messages"
     chat.client.answer(History((), False))
     submit(chat.session, "/history")
-    assert chat.said()[-1] == "nothing was said before this"
+    assert chat.said()[-1] == "there are no earlier messages"
     assert len(chat.client.calls) == 1

@@ -1,4 +1,4 @@
-"""The page about the chat is true: its screen, its keys, its commands, its exit codes."""
+"""docs/chat.md is true: its screen, commands, marks and exit codes."""
 
 import re
 
@@ -9,19 +9,19 @@ from wire import ADD_MEMBER, CREATE_GROUP, logged_in, register
 from faults.process import ROOT
 from jelly.chat import texts
 from jelly.chat.commands import COMMANDS
-from jelly.chat.model import MAX_LINES, Mark
+from jelly.chat.model import MAX_LINES, DeliveryStatus
 
 PAGE = (ROOT / "docs" / "chat.md").read_text(encoding="utf-8")
 
 
 def table(head: str) -> list[list[str]]:
-    """The rows of the table whose first row begins so."""
+    """Return the rows of the table with this first heading."""
     rows = PAGE.partition(f"| {head} |")[2].partition("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
 
 
 def test_the_screen(start_server: StartServer) -> None:
-    """What it shows is what one sees, but for the time."""
+    """The screen in the page is a real one, except for the time."""
     shown = PAGE.partition("```screen\n")[2].partition("```")[0].splitlines()
     port = start_server(classic_gap=0).port
     register(port, "alice", "bob", "carol")
@@ -31,7 +31,7 @@ def test_the_screen(start_server: StartServer) -> None:
         logged_in(port, "carol") as carol,
     ):
         for one, other in ((alice, "bob"), (bob, "alice")):
-            one.wait_for("nobody is on your list yet")
+            one.wait_for("your friend list is empty")
             one.enter(f"/to {other}")
             one.wait_for(f"{other}>")
         for writer, reader, text in (
@@ -52,7 +52,7 @@ def test_the_screen(start_server: StartServer) -> None:
 
 
 def test_the_commands() -> None:
-    """The table has each of them, in the order of the code; also what comes after /group."""
+    """The table lists all commands in the order of the code, and the subcommands of /group."""
     assert [re.findall(r"`/(\w+)", row[0]) for row in table("command")] == [[name] for name in COMMANDS]
     groups = next(row for row in table("command") if row[0].startswith("`/group"))
     said = texts.HELP["group"].arguments.en.split("|")
@@ -60,7 +60,7 @@ def test_the_commands() -> None:
 
 
 def test_the_exit_codes() -> None:
-    """They are those of --help."""
+    """The exit codes are those of --help."""
     codes = re.findall(r"^  (\d)  (?:done; with --send: )?(.*)$", texts.ABOUT_EXIT.en, re.MULTILINE)
     shown = [(code, text) for code, text in table("exit code")]
     assert [code for code, _ in shown] == [code for code, _ in codes]
@@ -68,6 +68,6 @@ def test_the_exit_codes() -> None:
 
 
 def test_the_marks_and_the_numbers() -> None:
-    """Each mark has its row, and the limit is that of the code."""
-    assert {row[0] for row in table("mark")} == {mark.value for mark in Mark}
+    """Each mark has a row, and the limit is that of the code."""
+    assert {row[0] for row in table("mark")} == {status.value for status in DeliveryStatus}
     assert f"last {MAX_LINES:,} lines" in PAGE

@@ -1,4 +1,4 @@
-"""The login at the terminal: what is asked, and with which exit code it ends."""
+"""The login dialog: its questions and its exit codes."""
 
 import ssl
 from typing import Any
@@ -7,36 +7,36 @@ import pytest
 from fake_client import FakeClient
 
 from client_api import ConnectionLost, RequestRejected, RequestTimeout
-from jelly.chat.login import LOGIN_REFUSED, NO_CONNECTION, USAGE, Door, Failed, Terminal
-from jelly.chat.texts import Words
+from jelly.chat.login import Console, ExitCode, FatalError, LoginDialog
+from jelly.chat.texts import Translator
 
 
-class Answers(Terminal):
-    """Somebody who answers from a list, or nobody."""
+class Answers(Console):
+    """A console that answers from a list, or has no user."""
 
-    def __init__(self, *answers: str, is_there: bool = True) -> None:
-        self.is_there = is_there
+    def __init__(self, *answers: str, is_interactive: bool = True) -> None:
+        self.is_interactive = is_interactive
         self.answers = list(answers)
         self.seen: list[str] = []
         self.hidden: list[str] = []
 
-    def can_hide(self) -> bool:
-        return self.is_there
+    def can_ask_password(self) -> bool:
+        return self.is_interactive
 
     def ask(self, prompt: str) -> str:
         self.seen.append(prompt.strip())
         return self.answers.pop(0)
 
-    def secret(self, prompt: str) -> str:
+    def ask_password(self, prompt: str) -> str:
         self.hidden.append(prompt.strip())
         return self.ask(prompt)
 
-    def say(self, text: str) -> None:
+    def show(self, text: str) -> None:
         self.seen.append(text)
 
 
 class Replies(FakeClient):
-    """A client whose requests end as a list says: None, or an error."""
+    """A client whose requests end with the replies in a list: None or an error."""
 
     def __init__(self, *replies: Exception | None) -> None:
         super().__init__()
@@ -60,64 +60,64 @@ class Replies(FakeClient):
 WRONG, TAKEN = RequestRejected("wrong_credentials"), RequestRejected("username_taken")
 
 
-def enter(client: Any, terminal: Terminal, name: str = "alice", password: str = "", may_register: bool = True) -> Any:
-    return Door(client, "jelly://example.org", Words("en"), terminal).enter(name, password, may_register)
+def log_in(client: Any, console: Console, name: str = "alice", password: str = "", may_register: bool = True) -> Any:
+    return LoginDialog(client, "jelly://example.org", Translator("en"), console).run(name, password, may_register)
 
 
 def test_a_right_password() -> None:
-    """It is asked for, and that is all."""
-    terminal = Answers("pw")
+    """The dialog only asks for the password."""
+    console = Answers("pw")
     client = Replies(None)
-    assert enter(client, terminal) == ("alice", "pw")
+    assert log_in(client, console) == ("alice", "pw")
     assert client.calls == [("login", "alice", "pw")]
-    assert terminal.seen == ["Password for alice:"]
+    assert console.seen == ["Password for alice:"]
 
 
 def test_no_password() -> None:
-    """Enter alone is none: it is asked for again, and the server is not bothered."""
-    terminal = Answers("", "", "pw")
+    """An empty password is asked for again, without a request."""
+    console = Answers("", "", "pw")
     client = Replies(None)
-    assert enter(client, terminal) == ("alice", "pw")
+    assert log_in(client, console) == ("alice", "pw")
     assert client.calls == [("login", "alice", "pw")]
-    assert terminal.seen == ["Password for alice:"] * 3
+    assert console.seen == ["Password for alice:"] * 3
 
 
 def test_a_password_instead_of_yes_or_no() -> None:
-    """Whoever types the password again at the offer to register does not see it on the screen."""
-    terminal = Answers("wrong", "pw", "pw")
-    assert enter(Replies(WRONG, None), terminal) == ("alice", "pw")
-    assert terminal.hidden == terminal.seen
+    """The answer to the offer to register is hidden, in case the user types the password."""
+    console = Answers("wrong", "pw", "pw")
+    assert log_in(Replies(WRONG, None), console) == ("alice", "pw")
+    assert console.hidden == console.seen
 
 
 def test_a_new_name() -> None:
-    """It is registered once the password was typed twice."""
-    terminal = Answers("alice", "pw", "y", "pwd", "pw", "y", "pw")
+    """A name is registered once the password is typed twice."""
+    console = Answers("alice", "pw", "y", "pwd", "pw", "y", "pw")
     client = Replies(WRONG, WRONG, None, None)
-    assert enter(client, terminal, name="") == ("alice", "pw")
+    assert log_in(client, console, name="") == ("alice", "pw")
     assert [name for name, *_ in client.calls] == ["login", "login", "register", "login"]
-    assert "The two were not the same. Try again." in terminal.seen
-    assert terminal.seen[-1] == "Welcome: alice is registered."
+    assert "The passwords differ. Try again." in console.seen
+    assert console.seen[-1] == "Welcome: alice is registered."
 
 
 def test_a_new_name_with_the_password_from_the_environment() -> None:
-    """Nothing is typed, so nothing is typed twice."""
+    """A password from the environment need not be typed twice."""
     client = Replies(WRONG, None, None)
-    assert enter(client, Answers("y"), password="pw") == ("alice", "pw")
+    assert log_in(client, Answers("y"), password="pw") == ("alice", "pw")
 
 
 @pytest.mark.parametrize("refusal", [TAKEN, RequestRejected()])
 def test_a_name_that_exists(refusal: RequestRejected) -> None:
-    """So the password was wrong: it is asked for again. The original server gives no reasons, and that is the same."""
+    """If the name is taken, the password is asked for again, also with the original server."""
     client = Replies(WRONG if refusal.code else RequestRejected(), refusal, None)
-    assert enter(client, Answers("wrong", "y", "wrong", "pw")) == ("alice", "pw")
+    assert log_in(client, Answers("wrong", "y", "wrong", "pw")) == ("alice", "pw")
 
 
 def test_three_wrong_passwords() -> None:
-    """That is enough; nothing is registered that nobody asked for."""
+    """After three wrong passwords the dialog ends. It registers nothing without a yes."""
     client = Replies(WRONG, WRONG, WRONG)
-    with pytest.raises(Failed, match="Cannot log in as alice: the name or the password is wrong") as caught:
-        enter(client, Answers("a", "n", "b", "", "c", "no"))
-    assert caught.value.code == LOGIN_REFUSED
+    with pytest.raises(FatalError, match="Cannot log in as alice: the name or the password is wrong") as caught:
+        log_in(client, Answers("a", "n", "b", "", "c", "no"))
+    assert caught.value.exit_code == ExitCode.LOGIN_REFUSED
     assert [name for name, *_ in client.calls] == ["login"] * 3
 
 
@@ -136,33 +136,41 @@ def untrusted() -> ssl.SSLCertVerificationError:
 @pytest.mark.parametrize(
     ("reply", "code", "said"),
     [
-        (RequestRejected("too_many_attempts"), LOGIN_REFUSED, "Cannot log in as alice: too many failed logins"),
-        (ConnectionLost("", sent=False), NO_CONNECTION, "Cannot connect to jelly://example.org: nobody answers there"),
-        (ConnectionLost("", sent=True), NO_CONNECTION, "it closes the connection"),
-        (caused_by(ssl.SSLError()), NO_CONNECTION, "if it speaks none, its address begins with jelly://"),
-        (caused_by(untrusted()), NO_CONNECTION, r"self-signed certificate \(--tls-ca FILE trusts"),
-        (RequestTimeout(), NO_CONNECTION, "no answer in time"),
+        (
+            RequestRejected("too_many_attempts"),
+            ExitCode.LOGIN_REFUSED,
+            "Cannot log in as alice: too many failed logins",
+        ),
+        (
+            ConnectionLost("", sent=False),
+            ExitCode.NO_CONNECTION,
+            "Cannot connect to jelly://example.org: no server answers there",
+        ),
+        (ConnectionLost("", sent=True), ExitCode.NO_CONNECTION, "the server closed the connection"),
+        (caused_by(ssl.SSLError()), ExitCode.NO_CONNECTION, "write jelly:// in its address"),
+        (caused_by(untrusted()), ExitCode.NO_CONNECTION, r"self-signed certificate \(--tls-ca FILE trusts"),
+        (RequestTimeout(), ExitCode.NO_CONNECTION, "the server did not answer in time"),
     ],
 )
-def test_other_failures(reply: Exception, code: int, said: str) -> None:
-    """Each has its exit code, and one sentence."""
-    with pytest.raises(Failed, match=said) as caught:
-        enter(Replies(reply), Answers("pw"))
-    assert caught.value.code == code
+def test_other_failures(reply: Exception, code: ExitCode, said: str) -> None:
+    """Each failure has an exit code and one sentence."""
+    with pytest.raises(FatalError, match=said) as caught:
+        log_in(Replies(reply), Answers("pw"))
+    assert caught.value.exit_code == code
 
 
 def test_a_name_that_may_not_be() -> None:
-    """The server refuses to register it: it says why."""
+    """If the server refuses a new name, the sentence says why."""
     client = Replies(WRONG, RequestRejected("invalid_username"))
-    with pytest.raises(Failed, match="Cannot register a b: a name has 1 to 32 characters"):
-        enter(client, Answers("pw", "y", "pw"), name="a b")
+    with pytest.raises(FatalError, match="Cannot register a b: a name must have 1 to 32 characters"):
+        log_in(client, Answers("pw", "y", "pw"), name="a b")
 
 
 def test_nobody_there() -> None:
-    """A script is told what it has to set; it is offered nothing."""
-    for name, password, said in (("", "pw", "Say who you are"), ("alice", "", "set JELLY_PASSWORD")):
-        with pytest.raises(Failed, match=said) as caught:
-            enter(Replies(), Answers(is_there=False), name, password)
-        assert caught.value.code == USAGE
-    with pytest.raises(Failed, match="Cannot log in as alice"):
-        enter(Replies(WRONG), Answers(is_there=False), password="pw")
+    """Without a terminal, the sentence says what to set, and nothing is registered."""
+    for name, password, said in (("", "pw", "No name is given"), ("alice", "", "set JELLY_PASSWORD")):
+        with pytest.raises(FatalError, match=said) as caught:
+            log_in(Replies(), Answers(is_interactive=False), name, password)
+        assert caught.value.exit_code == ExitCode.USAGE
+    with pytest.raises(FatalError, match="Cannot log in as alice"):
+        log_in(Replies(WRONG), Answers(is_interactive=False), password="pw")

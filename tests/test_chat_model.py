@@ -1,15 +1,25 @@
-"""Conversations, lines, what is unread."""
+"""Conversations, lines and unread counts."""
 
 from datetime import timedelta
 
 import pytest
 from fake_client import NOW
 
-from jelly.chat.model import MAX_CHARACTERS, MAX_LINES, Conversation, Kind, Line, Mark, Model, Older, Peer
+from jelly.chat.model import (
+    MAX_CHARACTERS,
+    MAX_LINES,
+    Conversation,
+    DeliveryStatus,
+    HistoryState,
+    Line,
+    LineKind,
+    Model,
+    Peer,
+)
 
 
-def line(text: str = "hello", sender: str = "bob", mark: Mark = Mark.NONE) -> Line:
-    return Line(Kind.THEIRS, NOW, text, sender, mark)
+def line(text: str = "hello", sender: str = "bob", status: DeliveryStatus = DeliveryStatus.NONE) -> Line:
+    return Line(LineKind.INCOMING, NOW, text, sender, status)
 
 
 @pytest.mark.parametrize(
@@ -24,54 +34,54 @@ def line(text: str = "hello", sender: str = "bob", mark: Mark = Mark.NONE) -> Li
     ],
 )
 def test_how_peers_are_written(written: str, peer: Peer) -> None:
-    """# marks groups, always; a person whose name begins with # or @ has an @ before it."""
+    """# always marks a group; a person's name that begins with # or @ gets an @ before it."""
     assert Peer.parse(written) == peer
     assert str(peer) == written
 
 
 def test_unread() -> None:
-    """Messages to a conversation that is not shown count until it is shown."""
+    """Messages count as unread until their conversation is opened."""
     model = Model()
     bob, team = model[Peer("bob")], model[Peer("team", True)]
-    model.show(bob)
+    model.open(bob)
     for conversation in (bob, team, team):
-        model.received(conversation, line())
+        model.add_received(conversation, line())
     assert (bob.unread, team.unread) == (0, 2)
-    model.show(team)
+    model.open(team)
     assert team.unread == 0
 
 
 def test_where_the_unread_ones_begin() -> None:
-    """The first of them is remembered while they are read, and until one turns away again."""
+    """The first unread line is remembered until another conversation is opened."""
     model = Model()
     bob = model[Peer("bob")]
     for text in ("one", "two"):
-        model.received(bob, line(text))
+        model.add_received(bob, line(text))
     first = bob.lines[0]
-    model.show(bob)
-    model.received(bob, line("three"))
-    assert bob.first_new is first
-    model.show(bob)
-    assert bob.first_new is first
-    model.show(model.home)
-    assert bob.first_new is None
+    model.open(bob)
+    model.add_received(bob, line("three"))
+    assert bob.first_unread is first
+    model.open(bob)
+    assert bob.first_unread is first
+    model.open(model.home)
+    assert bob.first_unread is None
 
 
 def test_numbers_and_the_next_unread() -> None:
-    """Conversations keep their numbers; Alt-a goes round."""
+    """Conversations keep their numbers, and `next_unread` wraps around."""
     model = Model()
     bob, carol, dave = (model[Peer(name)] for name in ("bob", "carol", "dave"))
-    assert [model.numbered(number) for number in range(5)] == [model.home, bob, carol, dave, None]
+    assert [model.by_number(number) for number in range(5)] == [model.home, bob, carol, dave, None]
     assert model.next_unread() is None
-    model.show(carol)
-    model.received(bob, line())
+    model.open(carol)
+    model.add_received(bob, line())
     assert model.next_unread() is bob
-    model.received(dave, line())
+    model.add_received(dave, line())
     assert model.next_unread() is dave
 
 
 def test_old_lines_are_forgotten() -> None:
-    """So many are kept, and not too many characters, but always the last line."""
+    """The number of lines and characters is limited, but the last line is always kept."""
     conversation = Conversation(Peer("bob"))
     for number in range(MAX_LINES + 10):
         conversation.add(line(str(number)))
@@ -79,11 +89,11 @@ def test_old_lines_are_forgotten() -> None:
     assert conversation.lines[0].text == "10"
     conversation.add(line("x" * MAX_CHARACTERS))
     assert len(conversation.lines) == 1
-    assert conversation.characters == MAX_CHARACTERS
+    assert conversation.character_count == MAX_CHARACTERS
 
 
 def test_moving_a_line() -> None:
-    """A line that is sent again stands at the end, once, even if it was forgotten meanwhile."""
+    """A resent line moves to the end, even if it was dropped meanwhile."""
     conversation = Conversation(Peer("bob"))
     first, second = conversation.add(line("1")), conversation.add(line("2"))
     conversation.move_to_end(first)
@@ -94,116 +104,120 @@ def test_moving_a_line() -> None:
 
 
 def test_undelivered() -> None:
-    """Failed and not known; not what is on its way."""
+    """Undelivered are failed and unknown messages, not pending ones."""
     model = Model()
-    for mark in Mark:
-        model[Peer("bob")].add(line(mark=mark))
-    assert [each.mark for each in model[Peer("bob")].undelivered()] == [Mark.FAILED, Mark.UNKNOWN]
-    assert model.undelivered() == 2
+    for status in DeliveryStatus:
+        model[Peer("bob")].add(line(status=status))
+    assert [each.status for each in model[Peer("bob")].undelivered()] == [DeliveryStatus.FAILED, DeliveryStatus.UNKNOWN]
+    assert model.undelivered_count() == 2
 
 
-def test_people() -> None:
-    """Everybody who is known, once each."""
+def test_known_people() -> None:
+    """Each known name appears once."""
     model = Model()
     model.friends, model.groups = {"bob": True}, {"team": ("carol", "bob")}
     assert model[Peer("dave")]
     assert model[Peer("team", True)]
-    assert model.people() == ["bob", "carol", "dave"]
+    assert model.known_people() == ["bob", "carol", "dave"]
 
 
 def past(id: int, text: str = "", sent_at: int = 0) -> Line:
-    """A message that was read back; ours if it says when it was sent."""
-    kind = Kind.OURS if sent_at else Kind.THEIRS
+    """Return a message from the history; an outgoing one if it has `sent_at`."""
+    kind = LineKind.OUTGOING if sent_at else LineKind.INCOMING
     return Line(kind, NOW, text or str(id), "alice" if sent_at else "bob", id=id, sent_at=sent_at)
 
 
 def test_older_lines() -> None:
-    """They stand above the others in their order; what is there already stays where it is, and gets its number."""
+    """Older lines go above the others, in order; a known message stays and gets its id."""
     talk = Conversation(Peer("bob"))
-    talk.add(Line(Kind.OURS, NOW, "mine", "alice", sent_at=5))
-    talk.add(Line(Kind.THEIRS, NOW, "seven", "bob", id=7))
+    talk.add(Line(LineKind.OUTGOING, NOW, "mine", "alice", sent_at=5))
+    talk.add(Line(LineKind.INCOMING, NOW, "seven", "bob", id=7))
     page = [past(7, "seven"), past(6, "mine", sent_at=5), past(4, "mine", sent_at=3), past(3)]
-    assert [line.id for line in talk.add_older(page, 9)] == [3, 4]
+    assert [line.id for line in talk.add_history(page, 9)] == [3, 4]
     assert [(line.id, line.text) for line in talk.lines] == [(3, "3"), (4, "mine"), (6, "mine"), (7, "seven")]
-    assert talk.before == 3
-    assert talk.add_older(page, 9) == []
+    assert talk.history_cursor == 3
+    assert talk.add_history(page, 9) == []
 
 
 def test_only_as_many_older_lines_as_are_wanted() -> None:
-    """What is here does not count; the next page begins where it stopped, and there is more."""
-    talk = Conversation(Peer("bob"), older=Older.NOTHING)
+    """Known lines do not count, and the next page begins where this one stopped."""
+    talk = Conversation(Peer("bob"), history_state=HistoryState.COMPLETE)
     talk.add(past(9))
-    assert [line.id for line in talk.add_older([past(9), past(8), past(7), past(6)], 2)] == [7, 8]
-    assert (talk.before, talk.older) == (7, Older.PERHAPS)
+    assert [line.id for line in talk.add_history([past(9), past(8), past(7), past(6)], 2)] == [7, 8]
+    assert (talk.history_cursor, talk.history_state) == (7, HistoryState.MAYBE_MORE)
 
 
-def test_a_message_of_ours_that_nobody_knew_about() -> None:
-    """If it turns up, it was stored: its mark goes. What surely failed is another one."""
+def test_an_outgoing_message_with_an_unknown_outcome() -> None:
+    """A pending or unknown message in the history was stored; a failed one is another message."""
     talk = Conversation(Peer("bob"))
-    marks = (Mark.UNKNOWN, Mark.FAILED, Mark.PENDING)
-    for mark in marks:
-        talk.add(Line(Kind.OURS, NOW + timedelta(milliseconds=300), f"mine {mark.name}", "alice", mark, "because"))
-    page = [past(3 + number, f"mine {mark.name}", 5) for number, mark in enumerate(marks)]
-    assert [line.text for line in talk.add_older(page, 9)] == ["mine FAILED"]
-    assert [line.mark for line in talk.lines if line.id and line.reason == ""] == [Mark.NONE] * 3
-    assert [line.mark for line in talk.undelivered()] == [Mark.FAILED]
-    old = Line(Kind.OURS, NOW - timedelta(hours=1), "mine UNKNOWN", "alice", sent_at=4)
+    statuses = (DeliveryStatus.UNKNOWN, DeliveryStatus.FAILED, DeliveryStatus.PENDING)
+    for status in statuses:
+        talk.add(
+            Line(
+                LineKind.OUTGOING, NOW + timedelta(milliseconds=300), f"mine {status.name}", "alice", status, "because"
+            )
+        )
+    page = [past(3 + number, f"mine {status.name}", 5) for number, status in enumerate(statuses)]
+    assert [line.text for line in talk.add_history(page, 9)] == ["mine FAILED"]
+    assert [line.status for line in talk.lines if line.id and line.reason == ""] == [DeliveryStatus.NONE] * 3
+    assert [line.status for line in talk.undelivered()] == [DeliveryStatus.FAILED]
+    old = Line(LineKind.OUTGOING, NOW - timedelta(hours=1), "mine UNKNOWN", "alice", sent_at=4)
     old.id = 1
-    talk.add(Line(Kind.OURS, NOW, "mine UNKNOWN", "alice", Mark.UNKNOWN))
-    assert talk.add_older([old], 9) == [old]
+    talk.add(Line(LineKind.OUTGOING, NOW, "mine UNKNOWN", "alice", DeliveryStatus.UNKNOWN))
+    assert talk.add_history([old], 9) == [old]
 
 
 def test_after_another_login() -> None:
-    """What was told elsewhere is put between, page by page; then it goes on above what had been read."""
+    """The gap is filled page by page; then loading continues above the older lines."""
     talk = Conversation(Peer("bob"))
-    talk.add_older([past(9), past(8)], 9)
-    talk.add(Line(Kind.NOTE, NOW, "connected"))
-    talk.read_anew()
-    talk.read_anew()
-    assert (talk.before, talk.hole, talk.was_read_back) == (None, (10, 8), False)
-    assert len(talk.add_older([past(14), past(13)], 1)) == 2
-    assert (talk.before, talk.hole) == (13, (10, 8))
-    talk.older = Older.NOTHING
-    assert len(talk.add_older([past(12), past(9), past(8)], 9)) == 1
-    assert (talk.before, talk.hole, talk.older) == (8, None, Older.PERHAPS)
+    talk.add_history([past(9), past(8)], 9)
+    talk.add(Line(LineKind.INFO, NOW, "connected"))
+    talk.restart_history()
+    talk.restart_history()
+    assert (talk.history_cursor, talk.gap, talk.is_history_requested) == (None, (10, 8), False)
+    assert len(talk.add_history([past(14), past(13)], 1)) == 2
+    assert (talk.history_cursor, talk.gap) == (13, (10, 8))
+    talk.history_state = HistoryState.COMPLETE
+    assert len(talk.add_history([past(12), past(9), past(8)], 9)) == 1
+    assert (talk.history_cursor, talk.gap, talk.history_state) == (8, None, HistoryState.MAYBE_MORE)
     assert [line.text for line in talk.lines] == ["8", "9", "connected", "12", "13", "14"]
 
 
-def test_a_number_between() -> None:
-    """A message of ours that was sent while others waited stands among them."""
+def test_an_id_between_others() -> None:
+    """An outgoing message is inserted among the incoming ones by its id."""
     talk = Conversation(Peer("bob"))
     for id in (5, 7):
         talk.add(past(id))
-    talk.add_older([past(7), past(6, "ours", 5), past(5), past(4)], 9)
+    talk.add_history([past(7), past(6, "ours", 5), past(5), past(4)], 9)
     assert [line.id for line in talk.lines] == [4, 5, 6, 7]
 
 
 def test_older_lines_do_not_drop_newer_ones() -> None:
-    """When a conversation is full, what is newer counts; and new lines go on dropping the oldest."""
+    """A full conversation takes no older lines, and new lines drop the oldest ones."""
     talk = Conversation(Peer("bob"))
     for number in range(MAX_LINES - 2):
-        talk.add(Line(Kind.THEIRS, NOW, "x", "bob", id=1000 + number))
-    assert [line.id for line in talk.add_older((past(id) for id in (9, 8, 7)), 9)] == [8, 9]
-    assert talk.older is Older.NOT_KEPT
+        talk.add(Line(LineKind.INCOMING, NOW, "x", "bob", id=1000 + number))
+    assert [line.id for line in talk.add_history((past(id) for id in (9, 8, 7)), 9)] == [8, 9]
+    assert talk.history_state is HistoryState.TRUNCATED
     assert len(talk.lines) == MAX_LINES
-    talk.older = Older.NOTHING
-    talk.add(Line(Kind.THEIRS, NOW, "new", "bob"))
-    assert (talk.lines[0].id, talk.lines[-1].text, talk.older) == (9, "new", Older.NOT_KEPT)
+    talk.history_state = HistoryState.COMPLETE
+    talk.add(Line(LineKind.INCOMING, NOW, "new", "bob"))
+    assert (talk.lines[0].id, talk.lines[-1].text, talk.history_state) == (9, "new", HistoryState.TRUNCATED)
 
 
 def test_older_lines_that_are_long() -> None:
-    """The characters are counted, too."""
+    """The limit of characters applies to older lines, too."""
     talk = Conversation(Peer("bob"))
-    talk.add(Line(Kind.THEIRS, NOW, "x" * (MAX_CHARACTERS - 10), "bob"))
-    assert [line.id for line in talk.add_older([past(2, "y" * 10), past(1)], 9)] == [2]
+    talk.add(Line(LineKind.INCOMING, NOW, "x" * (MAX_CHARACTERS - 10), "bob"))
+    assert [line.id for line in talk.add_history([past(2, "y" * 10), past(1)], 9)] == [2]
 
 
-def test_a_message_that_was_read_back_before_it_arrived() -> None:
-    """It is there once, and counts as read; another one with a smaller number than the last is new."""
+def test_a_message_in_the_history_before_it_arrives() -> None:
+    """A message that is here already is not added; a smaller id alone does not make it known."""
     model = Model()
     talk = model[Peer("bob")]
-    talk.add_older([past(10, "mine", sent_at=5), past(8)], 9)
-    assert not model.received(talk, past(8))
-    assert model.received(talk, past(9))
+    talk.add_history([past(10, "mine", sent_at=5), past(8)], 9)
+    assert not model.add_received(talk, past(8))
+    assert model.add_received(talk, past(9))
     assert [line.id for line in talk.lines] == [8, 10, 9]
     assert talk.unread == 1

@@ -1,4 +1,4 @@
-"""The plain mode and --send, as scripts use them: real processes on a real server."""
+"""The plain mode and --send, as scripts use them: real processes with a real server."""
 
 import io
 import re
@@ -19,16 +19,16 @@ from client_api import History, PastMessage
 from faults.process import PATIENCE, ROOT, Program, bare_python, clean_environment
 from faults.proxy import Proxy
 from jelly.chat import plain
-from jelly.chat.model import MAX_LINES, Kind, Line, Peer
-from jelly.chat.session import Mailbox
+from jelly.chat.model import MAX_LINES, Line, LineKind, Peer
+from jelly.chat.session import JobQueue
 
 ENVIRONMENT = {"JELLY_PASSWORD": "pw", "LANG": "C.UTF-8", "LC_ALL": "", "TERM": "dumb"}
 
 
-class Plain(Program):
+class PlainChat(Program):
     """`jelly chat --plain` with pipes.
 
-    `is_alone`: nothing comes at the beginning but the first words; they are read.
+    `is_alone`: only the greeting comes at the beginning, and it is read.
     """
 
     def __init__(self, name: str, port: int, is_alone: bool = True) -> None:
@@ -39,24 +39,24 @@ class Plain(Program):
         try:
             assert self.line().startswith("-- Welcome, ")
             if self._is_alone:
-                assert self.line() == "-- nobody is on your list yet: /add NAME"
+                assert self.line() == "-- your friend list is empty: /add NAME adds a friend"
         except BaseException:
             self.__exit__(None, None, None)
             raise
         return self
 
     def line(self) -> str:
-        """The next line that it prints, without the time."""
+        """Return the next line of the output, without the time."""
         return re.sub(r"^\d\d:\d\d ", "", super().line())
 
     def end(self) -> tuple[int, str]:
-        """Close its input; return its exit code, and what it printed since."""
+        """Close the input; return the exit code and the rest of the output."""
         output, _ = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, output.decode()
 
 
 def send(*arguments: str, port: int, input: bytes = b"", password: str = "pw") -> tuple[int, str]:
-    """Run `jelly chat` to its end; return its exit code and what it said."""
+    """Run `jelly chat` until it ends; return its exit code and output."""
     url = f"--server=jelly://127.0.0.1:{port}"
     command = [*bare_python(), str(ROOT / "jelly.py"), "chat", url, *arguments]
     done = subprocess.run(
@@ -70,62 +70,62 @@ def send(*arguments: str, port: int, input: bytes = b"", password: str = "pw") -
 
 
 def test_history(port: int) -> None:
-    """It is printed between two rules, oldest first, with dates; once more prints what was before that."""
+    """/history prints messages between two rules, oldest first, with dates; again, older ones."""
     register(port, "alice", "bob")
     with logged_in(port, "alice") as alice:
         for text in ("one", "two\nlines", "three"):
             alice.message("bob", text, time=1_000_000_000_000)
-    with Plain("alice", port) as chat:
+    with PlainChat("alice", port) as chat:
         chat.say("/to bob", "/history 2", "/history 2", "/history")
         assert chat.line() == "-- you are writing to bob"
-        assert chat.line() == "── what was said before, with bob ──"
+        assert chat.line() == "── earlier messages with bob ──"
         lines = [re.sub(r"\d\d:\d\d", "12:00", chat.line()) for _ in range(8)]
         assert lines == [
             "2001-09-09 12:00 alice: two",
             "   lines",
             "2001-09-09 12:00 alice: three",
-            "── so far ──",
-            "── what was said before, with bob ──",
+            "── end of earlier messages ──",
+            "── earlier messages with bob ──",
             "2001-09-09 12:00 alice: one",
-            "── so far ──",
-            "-- nothing was said before this",
+            "── end of earlier messages ──",
+            "-- there are no earlier messages",
         ]
         chat.say("/quit")
 
 
 def test_history_that_is_not_kept() -> None:
-    """A conversation that is full takes no older lines; that does not mean that there are none."""
+    """A full conversation takes no older lines, and the chat says so."""
     chat, target = Chat(), io.StringIO()
-    plain.Plain(chat.session, Mailbox(), io.StringIO(), target)
-    chat.session.show(Peer("bob"))
+    plain.PlainInterface(chat.session, JobQueue(), io.StringIO(), target)
+    chat.session.open(Peer("bob"))
     talk = chat.model.current
     for number in range(MAX_LINES):
-        talk.add(Line(Kind.THEIRS, NOW, "x", "bob", id=1000 + number))
-    chat.session.read_back(talk, was_asked=True)
+        talk.add(Line(LineKind.INCOMING, NOW, "x", "bob", id=1000 + number))
+    chat.session.load_history(talk, by_command=True)
     chat.client.answer(History((PastMessage("bob", "alice", "old", MS, 5),), more=False))
-    assert target.getvalue() == "-- more than is kept here\n"
+    assert target.getvalue() == "-- earlier messages are no longer in memory\n"
 
 
 def test_two_chat(port: int) -> None:
-    """What arrives is printed as whole lines; the commands are those of the full screen."""
+    """Messages are printed as whole lines, and the commands are those of the full screen."""
     register(port, "alice", "bob")
-    with Plain("alice", port) as alice, Plain("bob", port) as bob:
+    with PlainChat("alice", port) as alice, PlainChat("bob", port) as bob:
         alice.say("/to bob", "hello", "//slash")
         assert alice.line() == "-- you are writing to bob"
         assert [bob.line(), bob.line()] == ["alice: hello", "alice: /slash"]
         bob.say("/to alice 你好", "/whois alice", "/frends")
         assert alice.line() == "bob: 你好"
         assert bob.line() == "-- you are writing to alice"
-        assert bob.line() == "!! /whois alice: not on your list: /add alice first"
+        assert bob.line() == "!! /whois alice: not on your friend list: /add alice first"
         assert bob.line() == "!! there is no /frends: did you mean /friends?"
         bob.say("/quit")
         assert bob.process.wait(PATIENCE) == 0
 
 
 def test_a_script(port: int) -> None:
-    """It reads to the end of its input, has all answers in order, and ends with 0."""
+    """The chat reads to the end of its input, prints all answers in order, and exits with 0."""
     register(port, "alice", "bob")
-    with Plain("alice", port) as alice:
+    with PlainChat("alice", port) as alice:
         alice.say(
             "/add bob", "/friends", "/group create team", "/group add team bob", "/to #team", "hello", "/group list"
         )
@@ -133,9 +133,9 @@ def test_a_script(port: int) -> None:
         code, output = alice.end()
     assert code == 0
     assert output.splitlines() == [
-        "-- bob is on your list now",
-        "-- not online: bob",
-        "-- #team is yours: /to #team goes there, /group add #team NAME takes people in",
+        "-- bob is on your friend list now",
+        "-- offline: bob",
+        "-- #team is created: /to #team opens it, /group add #team NAME adds members",
         "-- bob is in #team now",
         "-- you are writing to #team",
         "-- #team: alice (creator), bob",
@@ -145,8 +145,8 @@ def test_a_script(port: int) -> None:
         "-- you are writing to nobody",
         "✗ nobody < hello?",
         "   not delivered: no such user. /resend tries again",
-        "-- your password is changed",
-        "Not confirmed: 1.",
+        "-- your password was changed",
+        "Messages not confirmed: 1.",
     ]
     with logged_in(port, "bob") as bob:
         assert bob.contents(1) == ["hello"]
@@ -154,9 +154,9 @@ def test_a_script(port: int) -> None:
 
 
 def test_where_it_comes_from(port: int) -> None:
-    """A message of a group has the group's name; rows after the first are indented; nothing is obeyed."""
+    """A group message has the group's name, further rows are indented, and texts are sanitized."""
     register(port, "alice", "bob")
-    with Plain("alice", port) as alice, logged_in(port, "bob") as bob:
+    with PlainChat("alice", port) as alice, logged_in(port, "bob") as bob:
         alice.say("/group create team", "/group add team bob")
         assert [alice.line()[:8], alice.line()] == ["-- #team", "-- bob is in #team now"]
         bob.message("team", "one\n\x1b[2Jtwo", 0x16)
@@ -165,22 +165,22 @@ def test_where_it_comes_from(port: int) -> None:
 
 
 def test_logout(port: int) -> None:
-    """It ends the session, and the chat."""
+    """/logout ends the session and the chat."""
     register(port, "alice")
-    with Plain("alice", port) as alice:
+    with PlainChat("alice", port) as alice:
         alice.say("/logout")
         assert alice.process.wait(PATIENCE) == 0
 
 
-def test_a_cut(port: int) -> None:
-    """It says when it is connected again, and what was not delivered is sent with /resend."""
+def test_a_lost_connection(port: int) -> None:
+    """The chat says when it has reconnected, and /resend sends the undelivered message."""
     register(port, "alice", "bob")
-    with Proxy(port) as proxy, Plain("alice", proxy.port) as alice:
+    with Proxy(port) as proxy, PlainChat("alice", proxy.port) as alice:
         alice.say("/to bob")
         assert alice.line() == "-- you are writing to bob"
         proxy.block()
         said = ""
-        while said != "-- still trying to connect":  # what is written before it knows goes out after the cut by itself
+        while said != "-- still trying to connect":  # until the loss is noticed, texts are sent after the reconnect
             alice.say("/connect")
             said = alice.line()
         alice.say("hello?")
@@ -195,23 +195,23 @@ def test_a_cut(port: int) -> None:
 
 
 def test_ctrl_c(port: int) -> None:
-    """It leaves in good order."""
+    """Ctrl-C exits with 0."""
     register(port, "alice")
-    with Plain("alice", port) as alice:
+    with PlainChat("alice", port) as alice:
         alice.process.send_signal(signal.SIGINT)
         assert alice.process.wait(PATIENCE) == 0
 
 
 def test_the_original_server() -> None:
-    """Everything but what only ours can works there too."""
+    """The chat works with the original server."""
     with OriginalServer() as server:
         register(server.port, "alice", "bob")
-        with Plain("alice", server.port) as alice:
+        with PlainChat("alice", server.port) as alice:
             alice.say("/to bob", "hello", "/add bob", "/friends", "/whois carol", "/add nobody")
             assert [alice.line() for _ in range(3)] == [
                 "-- you are writing to bob",
-                "-- bob is on your list now",
-                "-- not online: bob",
+                "-- bob is on your friend list now",
+                "-- offline: bob",
             ]
             assert alice.end()[0] == 0
 
@@ -220,7 +220,7 @@ def test_the_original_server() -> None:
 
 
 def test_send(port: int) -> None:
-    """To a person, to a group, from standard input: 0, and it is stored; nothing is printed."""
+    """--send stores a message from the command line or stdin, prints nothing, and exits with 0."""
     register(port, "alice", "bob")
     assert send("alice", "--send", "bob", "hello bob", port=port) == (0, "")
     assert send("alice", "--send", "bob", "-", port=port, input="多行\n文字\n".encode()) == (0, "")
@@ -229,13 +229,13 @@ def test_send(port: int) -> None:
 
 
 def test_send_takes_no_messages(port: int) -> None:
-    """What waits for the account goes on waiting: nobody has seen it."""
+    """--send takes no waiting messages: a later chat still gets them."""
     register(port, "alice", "bob")
     with logged_in(port, "bob") as bob:
         bob.message("alice", "are you there?", time=int(time.time() * 1000))
         for _ in range(3):
             assert send("alice", "--send", "bob", "x", port=port) == (0, "")
-    with Plain("alice", port, is_alone=False) as alice:
+    with PlainChat("alice", port, is_alone=False) as alice:
         assert "bob: are you there?" in (alice.line(), alice.line())
 
 
@@ -244,7 +244,7 @@ def test_send_takes_no_messages(port: int) -> None:
     [
         (["--send", "nobody", "x"], "pw", 1, "Not sent to nobody: no such user."),
         (["--send", "#team", "x"], "pw", 1, "Not sent to #team: no such group."),
-        (["--send", "#", "x"], "pw", 2, "--send needs somebody to send to: bob or #team."),
+        (["--send", "#", "x"], "pw", 2, "--send needs a receiver: bob or #team."),
         (["--send", "bob", " "], "pw", 2, "There is no text to send."),
         (["--send", "bob", "-"], "pw", 2, "There is no text to send."),
         (["--send", "bob"], "pw", 2, "expected 2 arguments"),
@@ -256,7 +256,7 @@ def test_send_takes_no_messages(port: int) -> None:
     ],
 )
 def test_exit_codes(arguments: list[str], password: str, code: int, said: str, port: int) -> None:
-    """Each failure has a code and one sentence."""
+    """Each failure has an exit code and one sentence."""
     register(port, "alice")
     ended, output = send("alice", *arguments, port=port, password=password)
     assert ended == code
@@ -264,20 +264,20 @@ def test_exit_codes(arguments: list[str], password: str, code: int, said: str, p
     assert "Traceback" not in output
 
 
-def test_bytes_that_are_no_text(port: int) -> None:
-    """They are refused before anything is sent, from the input and from the command line."""
+def test_a_text_that_is_not_utf8(port: int) -> None:
+    """A text that is not UTF-8 is refused before anything is sent."""
     register(port, "alice")
     code, output = send("alice", "--send", "alice", "-", port=port, input=b"\xff\xfe")
-    assert (code, output) == (2, "jelly: The text is not UTF-8.\n")
+    assert (code, output) == (2, "jelly: The text is not valid UTF-8: convert it first.\n")
     assert send("alice", "--send", "alice", "\udcff", port=port)[0] == 2
 
 
-def test_wrong_places() -> None:
-    """A server that is none, a certificate that is none."""
+def test_wrong_server_or_certificate() -> None:
+    """Wrong server addresses and certificates are refused with a sentence."""
     for arguments, said in (
         (["--server=http://x"], "http://x is not of the form jelly://host:port"),
         (["--server=jellys://x", "--tls-ca=/missing.pem"], "/missing.pem cannot be used: No such file"),
-        (["--server=jellys://x", "--tls-ca=/etc/passwd"], "/etc/passwd cannot be used: there is no certificate in it"),
+        (["--server=jellys://x", "--tls-ca=/etc/passwd"], "/etc/passwd cannot be used: it contains no certificate"),
     ):
         code, output = send("alice", *arguments, port=1)
         assert code == 2
@@ -285,14 +285,14 @@ def test_wrong_places() -> None:
 
 
 def test_a_server_without_tls(port: int) -> None:
-    """3, in other words than those of the TLS library."""
+    """The exit code is 3, and the sentence says what to change in the address."""
     code, output = send("alice", "--send", "bob", "x", f"--server=jellys://127.0.0.1:{port}", port=port)
     assert code == 3
-    assert "if it speaks none, its address begins with jelly://" in output
+    assert "write jelly:// in its address" in output
 
 
-def test_nobody_listens() -> None:
-    """3, and what to do about it."""
+def test_no_server() -> None:
+    """The exit code is 3, and the sentence says what to do."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     code, output = send("alice", "--send", "bob", "x", port=port)
@@ -302,7 +302,7 @@ def test_nobody_listens() -> None:
 
 @pytest.fixture
 def port_without_answers(port: int) -> Iterator[int]:
-    """A server that closes instead of answering to a message: whether it stored it is not known."""
+    """A server that closes the connection instead of answering a message."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -319,15 +319,18 @@ def port_without_answers(port: int) -> Iterator[int]:
         thread.join()
 
 
-def test_not_known_whether_it_arrived(port: int, port_without_answers: int) -> None:
-    """5."""
+def test_an_unknown_outcome(port: int, port_without_answers: int) -> None:
+    """The exit code is 5."""
     register(port, "alice")
     code, output = send("alice", "--send", "alice", "x", port=port_without_answers)
-    assert (code, output) == (5, "jelly: Perhaps sent to alice, perhaps not: the connection broke.\n")
+    assert (code, output) == (
+        5,
+        "jelly: The message to alice may or may not have been sent: the connection was lost.\n",
+    )
 
 
 def test_help() -> None:
-    """In both languages, with the exit codes."""
+    """--help lists the exit codes in both languages."""
     for language, usage, words in (("en", "usage: ", "exit codes:"), ("zh", "用法：", "退出码")):
         code, output = send("--help", f"--lang={language}", port=1)
         assert code == 0

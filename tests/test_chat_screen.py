@@ -1,4 +1,4 @@
-"""The full screen, driven key by key: real chats in pseudo-terminals, on a real server."""
+"""The full screen, driven key by key: real chats in pseudo-terminals with a real server."""
 
 import re
 import signal
@@ -13,20 +13,20 @@ from wire import ADD_MEMBER, CREATE_GROUP, DISBAND_GROUP, GROUP_MESSAGE, Wire, l
 
 from faults.process import Server
 from faults.proxy import Proxy
-from jelly.chat.cells import width
+from jelly.chat.cells import text_width
 
 Open = Callable[..., Terminal]
 
 
 @pytest.fixture
 def port(start_server: StartServer) -> int:
-    """The port of a server that spaces no frames: none of these clients needs it."""
+    """The port of a server without pauses between frames: these clients need none."""
     return start_server(classic_gap=0).port
 
 
 @pytest.fixture
 def open_chat(port: int) -> Iterator[Open]:
-    """Opens terminals in which somebody (who is registered, with the password pw) has logged in."""
+    """A function that opens a chat in a terminal for a registered user with the password pw."""
     with ExitStack() as stack:
 
         def open_one(name: str, *arguments: str, port: int = port, **options: str | int) -> Terminal:
@@ -41,7 +41,7 @@ def open_chat(port: int) -> Iterator[Open]:
 
 @contextmanager
 def two(port: int, open_chat: Open) -> Iterator[tuple[Terminal, Terminal]]:
-    """Alice and bob, each in the conversation with the other."""
+    """Open chats for alice and bob, each in the conversation with the other."""
     register(port, "alice", "bob")
     alice, bob = open_chat("alice"), open_chat("bob")
     alice.enter("/to bob")
@@ -52,15 +52,15 @@ def two(port: int, open_chat: Open) -> Iterator[tuple[Terminal, Terminal]]:
 
 
 def test_registering(port: int) -> None:
-    """An unknown name is offered to be registered, with the password typed twice; it is never shown."""
+    """An unknown name can be registered; the password is typed twice and never shown."""
     with Terminal("alice", port=port) as alice:
         alice.wait_for("Password for alice:")
         alice.enter("secret1")
-        alice.wait_for("Register alice as a new name? [y/N]")
+        alice.wait_for("Register alice as a new user? [y/N]")
         alice.enter("y")
         alice.wait_for("Once more:")
         alice.enter("secret1")
-        alice.wait_for("Welcome, alice.", "nobody is on your list yet", "alice │ connected")
+        alice.wait_for("Welcome, alice.", "your friend list is empty", "alice │ connected")
         alice.enter("/quit")
         assert alice.wait_for_end() == 0
         assert b"secret1" not in alice.output
@@ -71,7 +71,7 @@ def test_registering(port: int) -> None:
 
 
 def test_a_wrong_password(port: int) -> None:
-    """Who then wants to register learns that the name is taken, and is asked again."""
+    """After a wrong password, registering fails: the name is taken. The password is asked again."""
     register(port, "alice")
     with Terminal(port=port) as alice:
         alice.wait_for("Name:")
@@ -89,7 +89,7 @@ def test_a_wrong_password(port: int) -> None:
 
 
 def test_both_chat_while_the_other_types(port: int, open_chat: Open) -> None:
-    """What one is typing is never touched by what arrives."""
+    """Arriving messages do not disturb the input."""
     with two(port, open_chat) as (alice, bob):
         bob.type("half a sen")
         bob.wait_for("alice> half a sen")
@@ -103,7 +103,7 @@ def test_both_chat_while_the_other_types(port: int, open_chat: Open) -> None:
 
 
 def test_messages_while_away(port: int, open_chat: Open) -> None:
-    """They are counted on the first screen and in the bar; Alt-a goes from one to the next."""
+    """Waiting messages are counted on the first screen and in the bar; Alt-a opens them."""
     register(port, "alice", "bob", "carol")
     with logged_in(port, "bob") as bob, logged_in(port, "carol") as carol:
         for text in ("one", "two"):
@@ -122,18 +122,18 @@ def test_messages_while_away(port: int, open_chat: Open) -> None:
 
 
 def test_a_group_of_three(port: int, open_chat: Open) -> None:
-    """It is made with commands, completed with Tab; everybody reads everybody."""
+    """A group is created with commands and completed with Tab; all members get all messages."""
     register(port, "alice", "bob", "carol")
     alice, bob, carol = open_chat("alice"), open_chat("bob"), open_chat("carol")
     alice.enter("/group create #team")
-    alice.wait_for("#team is yours")
+    alice.wait_for("#team is created")
     alice.enter("/to #team")
     for name in ("bob", "carol"):
         alice.enter(f"/group add {name}")
-        alice.wait_for(f"-- │ {name} ")  # joined, or is in it: whichever is said first
+        alice.wait_for(f"-- │ {name} ")  # "joined" or "is in #team now": the order varies
     alice.enter("welcome")
     for other in (bob, carol):
-        other.wait_for("#team(2)")  # to be taken in counts, too
+        other.wait_for("#team(2)")  # the line about joining counts, too
         other.type("/to #")
         other.press("tab", "enter")
         other.wait_for("alice │ welcome", "#team>")
@@ -144,8 +144,8 @@ def test_a_group_of_three(port: int, open_chat: Open) -> None:
     carol.wait_for("#team: alice (creator), bob, carol")
 
 
-def test_a_cut_and_a_reconnect(port: int, open_chat: Open) -> None:
-    """The bar says since when; what is half typed survives; what was not delivered is marked and can be sent again."""
+def test_a_lost_connection_and_a_reconnect(port: int, open_chat: Open) -> None:
+    """The input survives a lost connection; an undelivered message is marked and can be resent."""
     register(port, "alice", "bob")
     with Proxy(port) as proxy, logged_in(port, "bob") as bob:
         alice = open_chat("alice", port=proxy.port)
@@ -165,25 +165,25 @@ def test_a_cut_and_a_reconnect(port: int, open_chat: Open) -> None:
 
 
 def test_a_takeover(port: int, open_chat: Open) -> None:
-    """The first one is told, stays away, and can come back with /connect; what was half typed is still there."""
+    """The first chat is told, does not reconnect, keeps its input, and can use /connect."""
     register(port, "alice")
     first = open_chat("alice")
     first.type("half a sen")
     second = open_chat("alice")
-    first.wait_for("ended: someone logged in as alice elsewhere; /connect comes back", "> half a sen")
+    first.wait_for("someone logged in as alice elsewhere. /connect logs in again", "> half a sen")
     assert first.bar.startswith(" alice │ ended: logged in elsewhere; /connect │")
     first.press("ctrl-c")
     first.enter("/connect")
-    second.wait_for("ended: someone logged in as alice elsewhere")
+    second.wait_for("someone logged in as alice elsewhere")
     first.wait_for("-- │ connected", "alice │ connected")
 
 
-def test_what_the_server_says_of_itself(port: int, open_chat: Open) -> None:
-    """Friends come and go; whoever is taken into a group sees it, and who else comes and goes there."""
+def test_events_of_the_server(port: int, open_chat: Open) -> None:
+    """The chat shows the presence of friends, and changes of the user's groups."""
     register(port, "alice", "bob", "carol")
     alice = open_chat("alice")
     alice.enter("/add bob")
-    alice.wait_for("bob is on your list now")
+    alice.wait_for("bob is on your friend list now")
     alice.enter("/to bob")
     alice.wait_for("bob>")
     with logged_in(port, "bob") as bob:
@@ -201,7 +201,7 @@ def test_what_the_server_says_of_itself(port: int, open_chat: Open) -> None:
 
 
 def test_names_complete(port: int, open_chat: Open) -> None:
-    """One candidate at once, several in a menu."""
+    """A single candidate is inserted; several are shown in a menu."""
     register(port, "alice", "bob", "bella")
     with logged_in(port, "bob") as bob, logged_in(port, "bella") as bella:
         alice = open_chat("alice")
@@ -219,7 +219,7 @@ def test_names_complete(port: int, open_chat: Open) -> None:
 
 
 def test_an_unknown_receiver(port: int, open_chat: Open) -> None:
-    """The message is there, marked, with the reason in words."""
+    """The message is marked, with the reason below it."""
     register(port, "alice")
     alice = open_chat("alice")
     alice.enter("/to nobody")
@@ -228,11 +228,11 @@ def test_an_unknown_receiver(port: int, open_chat: Open) -> None:
     assert alice.colour_of("✗") == "red"
     alice.enter("/quit")
     assert alice.wait_for_end() == 0
-    assert b"Not confirmed: 1." in alice.output
+    assert b"Messages not confirmed: 1." in alice.output
 
 
-def test_what_was_typed_is_recalled(port: int, open_chat: Open) -> None:
-    """With ↑, and back again; a password is not."""
+def test_input_is_recalled(port: int, open_chat: Open) -> None:
+    """↑ and ↓ recall earlier input, but no passwords."""
     register(port, "alice", "bob")
     alice = open_chat("alice")
     alice.enter("/to bob")
@@ -240,7 +240,7 @@ def test_what_was_typed_is_recalled(port: int, open_chat: Open) -> None:
     alice.enter("/passwd")
     alice.wait_for("New password:")
     alice.enter("")
-    alice.wait_for("nothing is changed")
+    alice.wait_for("nothing was changed")
     alice.press("up")
     alice.wait_for("bob> /passwd")
     alice.press("up")
@@ -250,22 +250,22 @@ def test_what_was_typed_is_recalled(port: int, open_chat: Open) -> None:
 
 
 def test_a_new_password(port: int, open_chat: Open) -> None:
-    """It is asked for twice, never shown, and holds at the next login."""
+    """A new password is asked for twice, never shown, and valid at the next login."""
     register(port, "alice")
     alice = open_chat("alice")
     alice.enter("/passwd")
     for question in ("New password:", "Once more:"):
         alice.wait_until(lambda question=question: alice.input.startswith(question))  # type: ignore[misc]
         alice.enter("secret2")
-    alice.wait_for("your password is changed")
+    alice.wait_for("your password was changed")
     assert b"secret2" not in alice.output
     with Wire(port) as wire:
         wire.login("alice", "secret2")
         assert wire.user == "alice"
 
 
-def test_a_cut_after_a_new_password(port: int, open_chat: Open) -> None:
-    """The token holds no more; the chat logs in once with the password that it remembers."""
+def test_a_lost_connection_after_a_new_password(port: int, open_chat: Open) -> None:
+    """A new password makes the token invalid: the chat logs in with the remembered password."""
     register(port, "alice")
     with Proxy(port) as proxy:
         alice = open_chat("alice", port=proxy.port)
@@ -273,7 +273,7 @@ def test_a_cut_after_a_new_password(port: int, open_chat: Open) -> None:
         for question in ("New password:", "Once more:"):
             alice.wait_until(lambda question=question: alice.input.startswith(question))  # type: ignore[misc]
             alice.enter("secret2")
-        alice.wait_for("your password is changed")
+        alice.wait_for("your password was changed")
         proxy.block()
         alice.wait_for("not connected since")
         alice.type("half a sen")
@@ -281,8 +281,8 @@ def test_a_cut_after_a_new_password(port: int, open_chat: Open) -> None:
         alice.wait_for("-- │ connected", "alice │ connected", "> half a sen")
 
 
-def test_what_is_typed_stays_with_its_conversation(port: int, open_chat: Open) -> None:
-    """So it cannot be sent to somebody else by mistake; the bar reminds of it."""
+def test_a_draft_stays_with_its_conversation(port: int, open_chat: Open) -> None:
+    """A draft stays with its conversation, and the bar marks it."""
     register(port, "alice")
     alice = open_chat("alice")
     for name in ("bob", "carol"):
@@ -296,18 +296,18 @@ def test_what_is_typed_stays_with_its_conversation(port: int, open_chat: Open) -
     alice.wait_for("carol> dear ca")
 
 
-def test_a_text_for_nobody_stays_in_the_line(port: int, open_chat: Open) -> None:
-    """What was sent before there was anybody to write to is still there, and goes along to whoever is chosen."""
+def test_a_text_without_a_receiver_stays_in_the_input(port: int, open_chat: Open) -> None:
+    """A text without a receiver stays in the input, and can be sent after /to."""
     register(port, "alice", "bob")
     alice = open_chat("alice", port=port)
     alice.enter("good morning")
-    alice.wait_for("this goes to nobody yet", "> good morning")
-    alice.enter("\x01/to bob ")  # Ctrl-A: to the beginning of the line
+    alice.wait_for("no receiver yet", "> good morning")
+    alice.enter("\x01/to bob ")  # Ctrl-A: to the beginning of the input
     alice.wait_for("alice │ good morning", "[1:bob]")
 
 
 def test_a_paste_of_several_lines(port: int, open_chat: Open) -> None:
-    """Nothing is sent before Enter, and then all of it as one message; Alt-Enter makes a new line too."""
+    """A pasted text is sent as one message after Enter; Alt-Enter starts a new line."""
     with two(port, open_chat) as (alice, bob):
         alice.paste("one\ntwo\n")
         alice.type("three")
@@ -320,7 +320,7 @@ def test_a_paste_of_several_lines(port: int, open_chat: Open) -> None:
 
 
 def test_nothing_harmful_reaches_the_terminal(port: int, open_chat: Open) -> None:
-    """Escape sequences and overrides from a stranger are shown, not obeyed; neither in a message nor in a name."""
+    """Escape sequences and overrides in messages are shown, not sent to the terminal."""
     register(port, "alice", "bob")
     alice = open_chat("alice")
     with logged_in(port, "bob") as bob:
@@ -333,7 +333,7 @@ def test_nothing_harmful_reaches_the_terminal(port: int, open_chat: Open) -> Non
 
 
 def test_columns_of_wide_characters(port: int, open_chat: Open) -> None:
-    """Names and texts in Chinese stand in the same columns as others."""
+    """Chinese names and texts are aligned with others."""
     register(port, "alice", "王小明", "li")
     with logged_in(port, "王小明") as wang, logged_in(port, "alice") as alice:
         alice.ok(CREATE_GROUP, groupName="team")
@@ -348,12 +348,12 @@ def test_columns_of_wide_characters(port: int, open_chat: Open) -> None:
     screen.wait_for("alice │ hello")
     bars = {screen.cells(row).index("│") for row, text in enumerate(screen.rows[:-2]) if "│" in text}
     assert len(bars) == 1
-    assert max(width(row) for row in screen.rows) <= 60
+    assert max(text_width(row) for row in screen.rows) <= 60
     assert "".join(re.findall("[你好]", screen.screen)) == "你好" * 40
 
 
 def test_chinese(port: int, open_chat: Open) -> None:
-    """With LANG, or with --lang, everything is said in Chinese."""
+    """LANG or --lang switch the chat to Chinese."""
     register(port, "alice")
     first = open_chat("alice", LANG="zh_CN.UTF-8")
     first.wait_for("欢迎，alice。", "alice │ 已连接", "好友列表还是空的")
@@ -365,7 +365,7 @@ def test_chinese(port: int, open_chat: Open) -> None:
 
 
 def test_colours(port: int, open_chat: Open) -> None:
-    """Names have them, the same ones each time; with NO_COLOR there are none."""
+    """A name always has the same colour; with NO_COLOR there are no colours."""
     register(port, "alice", "bob")
     seen = []
     for environment in ({}, {}, {"NO_COLOR": "1"}):
@@ -388,7 +388,7 @@ def test_colours(port: int, open_chat: Open) -> None:
 
 
 def test_sizes(port: int, open_chat: Open) -> None:
-    """Any window will do, and it may change at any time."""
+    """The chat works in a window of any size, which may change at any time."""
     with two(port, open_chat) as (alice, bob):
         for number, size in enumerate([(80, 24), (20, 5), (10, 3), (3, 2), (1, 1), (200, 60)]):
             alice.resize(*size)
@@ -403,7 +403,7 @@ def test_sizes(port: int, open_chat: Open) -> None:
 
 
 def test_scrolling(port: int, open_chat: Open) -> None:
-    """PageUp shows what was; what arrives meanwhile does not move it; Enter and PageDown come back."""
+    """PageUp scrolls back, new messages do not move the view, and PageDown returns to the end."""
     with two(port, open_chat) as (alice, bob):
         for number in range(50):
             bob.enter(f"line {number}.")
@@ -423,7 +423,7 @@ def test_scrolling(port: int, open_chat: Open) -> None:
 
 @pytest.mark.parametrize("key", ["ctrl-c", "ctrl-d"])
 def test_leaving_before_the_chat_begins(key: str, port: int) -> None:
-    """At the question for the password: no traceback."""
+    """Ctrl-C or Ctrl-D at the password prompt exit without a traceback."""
     with Terminal("alice", port=port) as alice:
         alice.wait_for("Password for alice:")
         alice.press(key)
@@ -433,7 +433,7 @@ def test_leaving_before_the_chat_begins(key: str, port: int) -> None:
 
 @pytest.mark.parametrize("key", ["ctrl-c", "ctrl-d"])
 def test_leaving(key: str, port: int, open_chat: Open) -> None:
-    """On an empty line; the first Ctrl-C on a full one only empties it. The screen is given back."""
+    """Ctrl-C clears the input; on an empty one, both keys exit and restore the screen."""
     register(port, "alice")
     alice = open_chat("alice")
     alice.type("oops")
@@ -445,8 +445,8 @@ def test_leaving(key: str, port: int, open_chat: Open) -> None:
     assert b"\x1b[?1049l" in alice.output
 
 
-def test_a_signal_gives_the_terminal_back(port: int, open_chat: Open) -> None:
-    """Whoever ends it from outside finds the terminal as it was."""
+def test_a_signal_restores_the_terminal(port: int, open_chat: Open) -> None:
+    """SIGTERM restores the terminal."""
     register(port, "alice")
     alice = open_chat("alice")
     alice.process.send_signal(signal.SIGTERM)
@@ -455,7 +455,7 @@ def test_a_signal_gives_the_terminal_back(port: int, open_chat: Open) -> None:
 
 
 def test_a_dumb_terminal(port: int) -> None:
-    """It gets the plain mode, without any sequence."""
+    """A dumb terminal gets the plain mode, without escape sequences."""
     register(port, "alice")
     with Terminal("alice", port=port, TERM="dumb", JELLY_PASSWORD="pw") as alice:
         alice.wait_for("-- Welcome, alice.")
@@ -465,20 +465,20 @@ def test_a_dumb_terminal(port: int) -> None:
 
 
 def test_ctrl_c_at_a_question(port: int) -> None:
-    """Line by line it gives up the question, not the chat."""
+    """In the plain mode, Ctrl-C cancels the question, not the chat."""
     register(port, "alice")
     with Terminal("alice", port=port, TERM="dumb", JELLY_PASSWORD="pw") as alice:
         alice.wait_for("-- Welcome, alice")
         alice.enter("/passwd")
         alice.wait_for("New password:")
         alice.press("ctrl-c")
-        alice.wait_for("-- nothing is changed")
+        alice.wait_for("-- nothing was changed")
         alice.enter("/quit")
         assert alice.wait_for_end() == 0
 
 
 def test_without_prompt_toolkit(port: int) -> None:
-    """It is the plain mode, with one hint how to get the screen."""
+    """Without prompt_toolkit, the chat uses the plain mode, and says how to get the full screen."""
     register(port, "alice")
     with Terminal("alice", port=port, bare=True, JELLY_PASSWORD="pw") as alice:
         alice.wait_for("pip install '.[chat]'", "-- Welcome, alice.")
@@ -490,8 +490,8 @@ def test_without_prompt_toolkit(port: int) -> None:
         assert alice.screen.count("pip install") == 1
 
 
-def test_what_was_said_before(port: int, open_chat: Open) -> None:
-    """Coming to a conversation one sees the last page; PageUp at its top reads on, and nothing jumps."""
+def test_history(port: int, open_chat: Open) -> None:
+    """Opening a conversation loads its last page; PageUp at the top loads more; no row moves."""
     register(port, "alice", "bob")
     with logged_in(port, "bob", features=["ack"]) as bob, logged_in(port, "alice", features=["ack"]) as alice:
         for number in range(60):
@@ -501,7 +501,7 @@ def test_what_was_said_before(port: int, open_chat: Open) -> None:
     chat = open_chat("alice", rows=24)
     chat.enter("/to bob")
     chat.wait_for("bob │ number 59.", "alice │ my last word")
-    top = [f"bob │ number {number}." for number in range(11, 29)]  # the page has 49 of bob's and one of ours
+    top = [f"bob │ number {number}." for number in range(11, 29)]  # the page has 49 messages of bob and one of alice
     chat.press("ctrl-home")
     chat.wait_until(lambda: all(map(str.endswith, chat.rows[2:20], top)))
     chat.wait_for("bob │ number 10.")
@@ -509,15 +509,15 @@ def test_what_was_said_before(port: int, open_chat: Open) -> None:
     chat.press("pageup")
     chat.wait_for("bob │ number 5.")
     chat.press("ctrl-home")
-    chat.wait_for("nothing was said before this", "bob │ number 0.")
+    chat.wait_for("there are no earlier messages", "bob │ number 0.")
     chat.press("ctrl-end")
     chat.wait_for("alice │ my last word")
     chat.enter("/history")
-    chat.wait_for("-- │ nothing was said before this")
+    chat.wait_for("-- │ there are no earlier messages")
 
 
 def test_history_of_a_group(port: int, open_chat: Open) -> None:
-    """The same in a group; and what arrives after it stands below it, once."""
+    """A group has a history, too; later messages appear below it, once."""
     register(port, "alice", "bob")
     with logged_in(port, "bob") as bob:
         bob.ok(CREATE_GROUP, groupName="team")
@@ -532,24 +532,24 @@ def test_history_of_a_group(port: int, open_chat: Open) -> None:
         bob.message("team", "after", GROUP_MESSAGE)
         alice.wait_for("bob │ after")
         alice.enter("/history 3")
-        alice.wait_for("nothing was said before this")
+        alice.wait_for("there are no earlier messages")
         for text in ("bob │ before", "alice │ mine", "bob │ after"):
             assert alice.screen.count(text) == 1
 
 
-def test_a_page_that_cannot_be_read(port: int, open_chat: Open) -> None:
-    """The first row says why; PageUp tries again."""
+def test_a_page_that_cannot_be_loaded(port: int, open_chat: Open) -> None:
+    """If a page cannot be loaded, the first row says why, and PageUp tries again."""
     register(port, "alice")
     alice = open_chat("alice")
     alice.enter("/to nobody")
-    alice.wait_for("earlier messages: no such user")
+    alice.wait_for("cannot load earlier messages: no such user")
     register(port, "nobody")
     alice.press("pageup")
-    alice.wait_for("nothing was said before this")
+    alice.wait_for("there are no earlier messages")
 
 
 def test_a_slow_page(open_chat: Open, tmp_path: Path) -> None:
-    """While it is read the first row says so, wherever one was; then the rows below are where they were."""
+    """The first row says that a page is being loaded; afterwards no row has moved."""
     with Server(f"sqlite:///{tmp_path}/slow.db", "--classic-gap=0") as server:
         register(server.port, "alice", "bob")
         with logged_in(server.port, "alice") as wire:
@@ -560,15 +560,15 @@ def test_a_slow_page(open_chat: Open, tmp_path: Path) -> None:
         alice.wait_for("number 59.")
         server.process.send_signal(signal.SIGSTOP)
         alice.press("ctrl-home")
-        alice.wait_for("reading what was said before", "number 10.", "number 27.")  # the whole screen is drawn
+        alice.wait_for("loading earlier messages", "number 10.", "number 27.")  # the whole screen is drawn
         shown = alice.rows[2:20]
         server.process.send_signal(signal.SIGCONT)
         alice.wait_for("number 9.")
         assert alice.rows[2:20] == shown
 
 
-def test_what_was_told_elsewhere(port: int, open_chat: Open) -> None:
-    """After somebody else had the account for a while, /connect brings what was said meanwhile, once."""
+def test_messages_of_another_session(port: int, open_chat: Open) -> None:
+    """/connect loads the messages of another session of the account, once each."""
     register(port, "alice", "bob")
     with logged_in(port, "bob") as bob:
         alice = open_chat("alice")
@@ -581,6 +581,6 @@ def test_what_was_told_elsewhere(port: int, open_chat: Open) -> None:
             elsewhere.message("bob", "from elsewhere")
             alice.wait_for("logged in as alice elsewhere")
         alice.enter("/connect")
-        alice.wait_for("bob │ missed", "alice │ from elsewhere", "nothing was said before this")
+        alice.wait_for("bob │ missed", "alice │ from elsewhere", "there are no earlier messages")
         for text in ("alice │ hello", "bob │ missed", "alice │ from elsewhere"):
             assert alice.screen.count(text) == 1

@@ -1,4 +1,4 @@
-"""What is sent, what arrives, coming back: a session on a client without a network."""
+"""The session, on a client without a network: sending, receiving, reconnecting."""
 
 import threading
 from functools import partial
@@ -18,58 +18,66 @@ from client_api import (
     ServerFailed,
     State,
 )
-from jelly.chat.model import MAX_CHARACTERS, Kind, Mark, Older, Peer
-from jelly.chat.session import Mailbox
+from jelly.chat.model import MAX_CHARACTERS, DeliveryStatus, HistoryState, LineKind, Peer
+from jelly.chat.session import JobQueue
 
 
 def test_a_message_is_there_at_once() -> None:
-    """Marked until the server has stored it."""
+    """A message appears at once, and is marked until the server has stored it."""
     chat = Chat()
-    chat.session.show(Peer("bob"))
+    chat.session.open(Peer("bob"))
     chat.session.send(chat.model.current, "hello")
     (line,) = chat.model.current.lines
-    assert (line.kind, line.sender, line.mark) == (Kind.OURS, "alice", Mark.PENDING)
-    assert chat.session.pending == 1
+    assert (line.kind, line.sender, line.status) == (LineKind.OUTGOING, "alice", DeliveryStatus.PENDING)
+    assert chat.session.pending_requests == 1
     chat.client.answer()
-    assert (line.mark, chat.session.pending) == (Mark.NONE, 0)
+    assert (line.status, chat.session.pending_requests) == (DeliveryStatus.NONE, 0)
 
 
 def test_a_message_to_a_group() -> None:
-    """It goes to the group, by its name."""
+    """A message to a group goes to the group's name."""
     chat = Chat()
-    chat.session.show(Peer("team", True))
+    chat.session.open(Peer("team", True))
     chat.session.send(chat.model.current, "hello")
     assert chat.client.calls == [("send_group_message", "team", "hello")]
 
 
 @pytest.mark.parametrize(
-    ("error", "mark", "reason"),
+    ("error", "status", "reason"),
     [
-        (RequestRejected("no_such_user"), Mark.FAILED, "not delivered: no such user. /resend tries again"),
-        (ConnectionLost("", sent=False), Mark.FAILED, "not delivered: not connected. /resend tries again"),
+        (RequestRejected("no_such_user"), DeliveryStatus.FAILED, "not delivered: no such user. /resend tries again"),
+        (ConnectionLost("", sent=False), DeliveryStatus.FAILED, "not delivered: not connected. /resend tries again"),
         (
             ConnectionLost("", sent=True),
-            Mark.UNKNOWN,
-            "perhaps delivered: the connection broke. /resend sends it again",
+            DeliveryStatus.UNKNOWN,
+            "perhaps delivered: the connection was lost. /resend sends it again",
         ),
-        (RequestTimeout(), Mark.UNKNOWN, "perhaps delivered: no answer in time. /resend sends it again"),
-        (ServerFailed(), Mark.UNKNOWN, "perhaps delivered: the server failed. /resend sends it again"),
+        (
+            RequestTimeout(),
+            DeliveryStatus.UNKNOWN,
+            "perhaps delivered: the server did not answer in time. /resend sends it again",
+        ),
+        (
+            ServerFailed(),
+            DeliveryStatus.UNKNOWN,
+            "perhaps delivered: the server had an internal error. /resend sends it again",
+        ),
     ],
 )
-def test_what_became_of_a_message(error: RequestError, mark: Mark, reason: str) -> None:
-    """Failed is what surely was not stored; the rest is not known."""
+def test_delivery_status(error: RequestError, status: DeliveryStatus, reason: str) -> None:
+    """A message has failed if it certainly was not stored; else its outcome is unknown."""
     chat = Chat()
-    chat.session.show(Peer("bob"))
+    chat.session.open(Peer("bob"))
     chat.session.send(chat.model.current, "hello")
     chat.client.refuse(error)
     (line,) = chat.model.current.lines
-    assert (line.mark, line.reason) == (mark, reason)
+    assert (line.status, line.reason) == (status, reason)
 
 
-def test_sending_again() -> None:
-    """What is marked goes out again in its order, at the end of the conversation."""
+def test_resend() -> None:
+    """Undelivered messages are resent in order, at the end of the conversation."""
     chat = Chat()
-    chat.session.show(Peer("bob"))
+    chat.session.open(Peer("bob"))
     for text in ("one", "two", "three"):
         chat.session.send(chat.model.current, text)
     chat.client.refuse("no_such_user")
@@ -80,13 +88,13 @@ def test_sending_again() -> None:
     assert chat.client.calls[3:] == [("send_message", "bob", "one"), ("send_message", "bob", "three")]
     chat.client.answer()
     chat.client.answer()
-    assert chat.model.undelivered() == 0
+    assert chat.model.undelivered_count() == 0
 
 
 def test_the_beginning() -> None:
-    """A welcome, and who is online; groups and friends are known from then on."""
+    """The chat greets, shows who is online, and knows groups and friends from then on."""
     chat = Chat()
-    chat.session.begin("alice", "pw")
+    chat.session.start("alice", "pw")
     chat.client.answer({"team": Group("team", ("alice", "bob"))})
     chat.client.answer({"bob": True, "carol": False})
     assert chat.said()[1:] == ["online: bob"]
@@ -96,21 +104,21 @@ def test_the_beginning() -> None:
 
 @pytest.mark.parametrize(
     ("friends", "said"),
-    [({}, "nobody is on your list yet: /add NAME"), ({"bob": False}, "none of your friends is online")],
+    [({}, "your friend list is empty: /add NAME adds a friend"), ({"bob": False}, "none of your friends is online")],
 )
 def test_nobody_online(friends: dict[str, bool], said: str) -> None:
-    """It says so, and how to begin."""
+    """If no friend is online, the chat says so, and how to add one."""
     chat = Chat()
-    chat.session.begin("alice", "pw")
+    chat.session.start("alice", "pw")
     chat.client.answer({})
     chat.client.answer(friends)
     assert chat.said()[-1] == said
 
 
-def test_what_came_while_one_was_away() -> None:
-    """One line that grows, and what is unread is counted; what is written later is not meant."""
+def test_messages_from_before_the_login() -> None:
+    """One line counts the messages from before the login; later ones are announced one by one."""
     chat = Chat()
-    chat.session.begin("alice", "pw")
+    chat.session.start("alice", "pw")
     for sender, group in (("bob", ""), ("carol", "team"), ("bob", "")):
         chat.receive(sender, "hello", group, time=MS - 60_000)
     chat.receive("dave", "live", time=MS + 1000)
@@ -121,17 +129,17 @@ def test_what_came_while_one_was_away() -> None:
     assert [each.unread for each in chat.model] == [0, 2, 1, 1]
 
 
-def test_what_came_meanwhile_to_the_conversation_that_is_shown() -> None:
-    """It stands there: nobody has to be led to it."""
+def test_messages_to_the_current_conversation() -> None:
+    """A message to the current conversation is shown, and not counted."""
     chat = Chat()
-    chat.session.begin("alice", "pw")
-    chat.session.show(Peer("bob"))
+    chat.session.start("alice", "pw")
+    chat.session.open(Peer("bob"))
     chat.receive("bob", "hello", time=MS - 60_000)
     assert chat.said() == ["hello"]
 
 
 def test_a_message_has_the_time_of_its_sender() -> None:
-    """Not that of its arrival."""
+    """A line has the time of the message, not that of its arrival."""
     chat = Chat()
     chat.receive("bob", "hello", time=MS - 3_600_000)
     (line,) = chat.model[Peer("bob")].lines
@@ -140,48 +148,48 @@ def test_a_message_has_the_time_of_its_sender() -> None:
 
 @pytest.mark.parametrize("time", [-(2**63), 2**63 - 1])
 def test_a_nonsensical_time(time: int) -> None:
-    """It is shown as something."""
+    """A message with a nonsensical time is shown."""
     chat = Chat()
     chat.receive("bob", "hello", time=time)
     assert chat.said(chat.model[Peer("bob")]) == ["hello"]
 
 
-def test_how_things_stand() -> None:
-    """The bar says it in words, and since when."""
+def test_connection_status() -> None:
+    """The bar shows the state of the connection, and since when."""
     chat = Chat()
-    assert chat.session.standing() == "connected"
-    chat.connection(State.RECONNECTING, Reason.LINE_CUT)
-    assert chat.session.standing() == "not connected since 14:03, trying again"
+    assert chat.session.connection_status() == "connected"
+    chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST)
+    assert chat.session.connection_status() == "not connected since 14:03, trying again"
     chat.connection(State.OFFLINE, Reason.TAKEN_OVER)
-    assert chat.session.standing() == "ended: logged in elsewhere; /connect"
+    assert chat.session.connection_status() == "ended: logged in elsewhere; /connect"
     chat.connection(State.CONNECTING, Reason.LOGIN)
-    assert chat.session.standing() == "connecting"
+    assert chat.session.connection_status() == "connecting"
     chat.connection(State.OFFLINE, Reason.LOGIN_FAILED)
-    assert chat.session.standing() == "not connected since 14:03; /connect"
+    assert chat.session.connection_status() == "not connected since 14:03; /connect"
 
 
 def test_a_reconnect() -> None:
-    """One line says so, and how much was not delivered."""
+    """The chat says that it has reconnected, and how many messages are undelivered."""
     chat = Chat()
-    chat.session.show(Peer("bob"))
-    chat.connection(State.RECONNECTING, Reason.LINE_CUT)
+    chat.session.open(Peer("bob"))
+    chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST)
     chat.session.send(chat.model.current, "hello")
     chat.client.refuse(ConnectionLost("", sent=False))
     chat.connection(State.ONLINE, Reason.RECONNECTED)
     assert chat.said()[1:] == [
         "connected again (not connected since 14:03)",
-        "not confirmed: 1 to bob; /resend there sends them again",
+        "not confirmed: 1 to bob. Use /resend in that conversation",
     ]
 
 
 def test_a_takeover() -> None:
-    """It is said, nothing is tried, and /connect comes back with the password that is remembered."""
+    """After a takeover nothing is tried; /connect logs in with the remembered password."""
     chat = Chat()
-    chat.session.begin("alice", "secret1")
+    chat.session.start("alice", "secret1")
     chat.client.answer({})
     chat.client.answer({})
     chat.connection(State.OFFLINE, Reason.TAKEN_OVER)
-    assert chat.said()[-1] == "ended: someone logged in as alice elsewhere; /connect comes back"
+    assert chat.said()[-1] == "someone logged in as alice elsewhere. /connect logs in again"
     assert [name for name, *_ in chat.client.calls] == ["list_groups", "list_friends"]
     chat.session.connect()
     assert chat.client.calls[-1] == ("login", "alice", "secret1")
@@ -191,9 +199,9 @@ def test_a_takeover() -> None:
 
 
 def test_a_refused_token() -> None:
-    """One login with the password that is remembered; if that is wrong, the next /connect asks for another."""
+    """The chat logs in once with the remembered password; if it is wrong, /connect asks for it."""
     chat = Chat()
-    chat.session.begin("alice", "secret1")
+    chat.session.start("alice", "secret1")
     chat.client.answer({})
     chat.client.answer({})
     chat.connection(State.OFFLINE, Reason.TOKEN_REFUSED)
@@ -204,23 +212,23 @@ def test_a_refused_token() -> None:
         "cannot connect: the name or the password is wrong",
         "/connect asks for the password",
     ]
-    chat.front.secrets = ["secret2"]
+    chat.ui.secrets = ["secret2"]
     chat.session.connect()
     assert chat.client.calls[-1] == ("login", "alice", "secret2")
 
 
-def test_connecting_when_there_is_no_need() -> None:
-    """It says how things stand, and does nothing."""
+def test_connect_when_connected() -> None:
+    """/connect without need says so, and sends no request."""
     chat = Chat()
     chat.session.connect()
     chat.client.state = State.RECONNECTING
     chat.session.connect()
-    assert chat.said() == ["you are connected", "still trying to connect"]
+    assert chat.said() == ["you are already connected", "still trying to connect"]
     assert chat.client.calls == []
 
 
 def test_presence() -> None:
-    """A quiet line where one talks with that friend, once; the list of friends knows it."""
+    """Presence is shown once, in the conversation with the friend only."""
     chat = Chat()
     chat.receive("bob", "hello")
     for online in (True, True, False):
@@ -233,7 +241,7 @@ def test_presence() -> None:
 
 
 def test_changes_of_a_group() -> None:
-    """Whoever is taken in sees a new conversation; who comes and goes is said there."""
+    """A new member gets a new conversation, which also shows joins and departures."""
     chat = Chat()
     team = Peer("team", True)
     for members in (("bob", "alice"), ("bob", "alice", "carol", "dave"), ("bob", "alice", "dave"), ("bob", "dave")):
@@ -249,7 +257,7 @@ def test_changes_of_a_group() -> None:
 
 
 def test_the_end_of_a_group() -> None:
-    """It is said there, and the group is not offered any more."""
+    """The end of a group is shown in its conversation, and the group is removed."""
     chat = Chat()
     chat.model.groups = {"team": ("bob", "alice")}
     chat.receive("bob", "bye", group="team")
@@ -259,66 +267,66 @@ def test_the_end_of_a_group() -> None:
 
 
 def test_events_of_a_later_server() -> None:
-    """What is not known is passed over."""
+    """Unknown events are ignored."""
     chat = Chat()
     chat.system("typing", friend="bob")
     chat.system("shutdown")
-    assert chat.said() == ["the server is going down"]
+    assert chat.said() == ["the server is shutting down"]
 
 
-def test_the_mailbox_keeps_the_order() -> None:
-    """Jobs from another thread wait until somebody is there, and are done in their order."""
-    mailbox, done = Mailbox(), list[int]()
+def test_the_job_queue_keeps_the_order() -> None:
+    """Jobs from another thread wait for `run_pending`, and run in order."""
+    jobs, done = JobQueue(), list[int]()
 
     def post_all() -> None:
         for number in range(100):
-            mailbox.post(partial(done.append, number))
+            jobs.post(partial(done.append, number))
 
     thread = threading.Thread(target=post_all)
     thread.start()
     thread.join()
     assert done == []
-    mailbox.run()
+    jobs.run_pending()
     assert done == list(range(100))
 
 
-# --- what was said before -----------------------------------------------------------------------------------
+# --- history ------------------------------------------------------------------------------------------------
 
 
 def page(*messages: tuple[int, str, str], more: bool = False) -> History:
-    """A page of messages, each its number, who wrote it and what."""
+    """Return a page of messages, each given as id, sender and text."""
     return History(tuple(PastMessage(sender, "", text, MS, id) for id, sender, text in messages), more)
 
 
-def test_reading_back() -> None:
-    """The page before the oldest line that has a number; one's own lines as one's own; until there is nothing."""
+def test_loading_history() -> None:
+    """Each page continues before the oldest id, until the history is complete."""
     chat = Chat()
-    chat.session.show(Peer("bob"))
+    chat.session.open(Peer("bob"))
     talk = chat.model.current
     chat.receive("bob", "now", id=9)
-    chat.session.read_back(talk, 2)
-    chat.session.read_back(talk)  # it is under way
+    chat.session.load_history(talk, 2)
+    chat.session.load_history(talk)  # ignored: a page is being loaded
     assert chat.client.calls == [("history", "bob", {"before": None, "limit": 50})]
     chat.client.answer(page((7, "alice", "hi"), (8, "bob", "hello"), (9, "bob", "now"), more=True))
     assert chat.said() == ["hi", "hello", "now"]
-    assert [line.kind for line in talk.lines] == [Kind.OURS, Kind.THEIRS, Kind.THEIRS]
-    assert (talk.lines[0].at, talk.unread, talk.older) == (NOW, 0, Older.PERHAPS)
-    chat.session.read_back(talk, 10)
+    assert [line.kind for line in talk.lines] == [LineKind.OUTGOING, LineKind.INCOMING, LineKind.INCOMING]
+    assert (talk.lines[0].at, talk.unread, talk.history_state) == (NOW, 0, HistoryState.MAYBE_MORE)
+    chat.session.load_history(talk, 10)
     assert chat.client.calls[-1] == ("history", "bob", {"before": 7, "limit": 50})
     chat.client.answer(page())
-    assert talk.older is Older.NOTHING
-    chat.session.read_back(talk)
+    assert talk.history_state is HistoryState.COMPLETE
+    chat.session.load_history(talk)
     assert len(chat.client.calls) == 2
 
 
-def test_reading_back_what_is_here_already() -> None:
-    """A page of nothing but one's own lines is not the end: the one before it is asked for."""
+def test_loading_known_messages() -> None:
+    """If a page has only known lines, the next one is requested."""
     chat = Chat()
-    chat.session.show(Peer("team", True))
+    chat.session.open(Peer("team", True))
     talk = chat.model.current
     chat.session.send(talk, "one")
     chat.client.answer()
-    chat.session.read_back(talk)
+    chat.session.load_history(talk)
     chat.client.answer(page((5, "alice", "one"), more=True))
     assert chat.client.calls[1:] == [
         ("group_history", "team", {"before": None, "limit": 50}),
@@ -330,52 +338,52 @@ def test_reading_back_what_is_here_already() -> None:
     assert chat.said() == ["before", "one"]
 
 
-def test_reading_back_in_vain() -> None:
-    """Without a connection it can be tried again; a server without history is not asked twice."""
+def test_loading_history_fails() -> None:
+    """A failed request can be repeated; a server without history is not asked again."""
     chat = Chat()
-    chat.session.show(Peer("bob"))
+    chat.session.open(Peer("bob"))
     talk = chat.model.current
-    chat.session.read_back(talk)
+    chat.session.load_history(talk)
     chat.client.refuse(ConnectionLost("", sent=False))
-    assert (chat.said(), talk.was_read_back, talk.why_failed) == ([], False, "not connected")
-    chat.session.read_back(talk, was_asked=True)
+    assert (chat.said(), talk.is_history_requested, talk.history_error) == ([], False, "not connected")
+    chat.session.load_history(talk, by_command=True)
     chat.client.refuse(ConnectionLost("", sent=False))
     assert chat.said() == ["/history: not connected"]
-    chat.session.read_back(talk, was_asked=True)
+    chat.session.load_history(talk, by_command=True)
     chat.client.refuse("unknown_type")
-    assert chat.said()[1:] == ["this server cannot say what was said before"]
-    assert talk.older is Older.UNAVAILABLE
+    assert chat.said()[1:] == ["this server has no message history"]
+    assert talk.history_state is HistoryState.UNSUPPORTED
 
 
-def test_reading_back_an_empty_page() -> None:
-    """It is the end, whatever the server says of more."""
+def test_loading_an_empty_page() -> None:
+    """An empty page is the end of the history, even if the server says that there is more."""
     chat = Chat()
-    chat.session.show(Peer("bob"))
-    chat.session.read_back(chat.model.current)
+    chat.session.open(Peer("bob"))
+    chat.session.load_history(chat.model.current)
     chat.client.answer(page(more=True))
-    assert (chat.model.current.older, len(chat.client.calls)) == (Older.NOTHING, 1)
+    assert (chat.model.current.history_state, len(chat.client.calls)) == (HistoryState.COMPLETE, 1)
 
 
-def test_a_failure_after_the_message_was_read_back() -> None:
-    """It is stored, whatever became of the answer."""
+def test_a_failure_after_the_message_is_in_the_history() -> None:
+    """A message that is in the history was stored, even if its request failed."""
     chat = Chat()
-    chat.session.show(Peer("bob"))
+    chat.session.open(Peer("bob"))
     talk = chat.model.current
     chat.session.send(talk, "mine")
-    talk.add_older([chat.session._past(PastMessage("alice", "bob", "mine", MS, 5))], 9)
+    talk.add_history([chat.session._line_from_history(PastMessage("alice", "bob", "mine", MS, 5))], 9)
     chat.client.refuse(RequestTimeout())
-    assert [(line.id, line.mark) for line in talk.lines] == [(5, Mark.NONE)]
+    assert [(line.id, line.status) for line in talk.lines] == [(5, DeliveryStatus.NONE)]
 
 
-def test_what_was_told_elsewhere() -> None:
-    """After another login the conversation that is shown is read anew at once, the others when one comes to them."""
+def test_messages_of_another_session() -> None:
+    """After a new login the current conversation is loaded at once, the others when opened."""
     chat = Chat()
-    chat.session.begin("alice", "pw")
+    chat.session.start("alice", "pw")
     chat.client.answer({})
     chat.client.answer({})
     for name in ("carol", "bob"):
-        chat.session.show(Peer(name))
-        chat.session.read_back(chat.model.current)
+        chat.session.open(Peer(name))
+        chat.session.load_history(chat.model.current)
         chat.client.answer(page((1, name, "first")))
     chat.connection(State.OFFLINE, Reason.TAKEN_OVER)
     chat.session.connect()
@@ -390,20 +398,20 @@ def test_what_was_told_elsewhere() -> None:
     chat.client.answer(page())
     said = [text for text in chat.said() if "connect" not in text]
     assert said == ["first", "missed too", "missed", "from elsewhere"]
-    assert [each.was_read_back for each in chat.model][1:] == [False, True]
+    assert [each.is_history_requested for each in chat.model][1:] == [False, True]
 
 
-def test_reading_back_while_what_is_here_is_forgotten() -> None:
-    """A page goes on where the oldest line was: when that has made room for a new one, there would be a gap."""
+def test_loading_while_old_lines_are_dropped() -> None:
+    """A page does not fit any more if the line below it was dropped meanwhile."""
     chat = Chat()
-    chat.session.show(Peer("bob"))
+    chat.session.open(Peer("bob"))
     talk = chat.model.current
     chat.receive("bob", "x" * (MAX_CHARACTERS // 2), id=10)
     chat.receive("bob", "y", id=11)
-    chat.session.read_back(talk)
+    chat.session.load_history(talk)
     chat.receive("bob", "z" * (MAX_CHARACTERS // 2), id=12)
     chat.client.answer(page((9, "bob", "before")))
-    assert ([line.id for line in talk.lines], talk.older) == ([11, 12], Older.NOT_KEPT)
+    assert ([line.id for line in talk.lines], talk.history_state) == ([11, 12], HistoryState.TRUNCATED)
 
 
 def test_a_token_that_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The sentences: both languages have all of them, and say the same."""
+"""The sentences: each exists in both languages, with the same placeholders and commands."""
 
 import re
 import string
@@ -8,7 +8,7 @@ import pytest
 from faults.process import ROOT
 from jelly.chat import texts
 from jelly.chat.commands import COMMANDS
-from jelly.chat.texts import Help, Text, Words, language_of
+from jelly.chat.texts import Help, Text, Translator, language_of
 from jelly.errors import ConnectionLost, ErrorCode, RequestRejected, RequestTimeout, ServerBusy, ServerFailed
 
 TABLES: list[object] = [vars(texts), texts.ERRORS, texts.FIELDS]
@@ -30,7 +30,7 @@ def fields(text: str) -> set[str]:
 
 @pytest.mark.parametrize("name", sorted(SENTENCES))
 def test_both_languages(name: str) -> None:
-    """A sentence is there in both or in none, with the same names and the same commands in it."""
+    """A sentence has the same placeholders, commands and keys in both languages."""
     english, chinese = SENTENCES[name]
     assert bool(english) == bool(chinese)
     assert fields(english) == fields(chinese)
@@ -38,18 +38,18 @@ def test_both_languages(name: str) -> None:
     assert set(re.findall(r"Alt-\w+", english)) == set(re.findall(r"Alt-\w+", chinese))
 
 
-def test_every_error_code_has_words() -> None:
-    """Each of them, in both languages."""
+def test_every_error_code_has_a_text() -> None:
+    """Each error code has a text."""
     assert set(texts.ERRORS) == set(ErrorCode)
 
 
 def test_every_command_has_help() -> None:
-    """And there is no help for a command that is not there."""
+    """Each command has a help text, and each help text a command."""
     assert list(texts.HELP) == list(COMMANDS)
 
 
-def test_every_sentence_is_said() -> None:
-    """None is left over from earlier."""
+def test_every_text_is_used() -> None:
+    """No text is unused."""
     source = "".join(path.read_text() for path in (ROOT / "jelly" / "chat").glob("*.py"))
     unsaid = [name for name in vars(texts) if name.isupper() and len(re.findall(rf"\b{name}\b", source)) < 2]
     assert unsaid == []
@@ -66,7 +66,7 @@ def test_every_sentence_is_said() -> None:
     ],
 )
 def test_language_of_the_environment(environment: dict[str, str], language: str) -> None:
-    """As every program: LC_ALL before LC_MESSAGES before LANG."""
+    """LC_ALL takes precedence over LC_MESSAGES, and that over LANG."""
     assert language_of(environment) == language
 
 
@@ -74,20 +74,20 @@ def test_language_of_the_environment(environment: dict[str, str], language: str)
     ("error", "said"),
     [
         (RequestRejected("no_such_user"), "no such user"),
-        (RequestRejected(), "the server refuses this, and gives no reason"),
+        (RequestRejected(), "the server refused this without a reason"),
         (RequestRejected("of_a_later_server", "Not on Sundays."), "Not on Sundays."),
-        (ServerBusy(), "the server is busy, nothing was done: try again in a moment"),
-        (ServerFailed(), "the server failed"),
-        (RequestTimeout(), "no answer in time"),
+        (ServerBusy(), "the server is busy and did nothing; try again in a moment"),
+        (ServerFailed(), "the server had an internal error"),
+        (RequestTimeout(), "the server did not answer in time"),
         (ConnectionLost("", sent=False), "not connected"),
-        (ConnectionLost("", sent=True), "the connection broke"),
+        (ConnectionLost("", sent=True), "the connection was lost"),
     ],
 )
-def test_each_failure_in_words(error: Exception, said: str) -> None:
-    """Also those of the original server, which gives no reasons, and of later ones."""
-    assert Words("en").error(error) == said
+def test_descriptions_of_errors(error: Exception, said: str) -> None:
+    """Errors have texts, also those of the original server (without codes) and of later ones."""
+    assert Translator("en").describe_error(error) == said
 
 
-def test_a_brace_in_a_name() -> None:
-    """What strangers fill in is not taken for a place to fill."""
-    assert Words("en")(texts.CAME_ONLINE, name="{x}") == "{x} is online"
+def test_a_brace_in_a_value() -> None:
+    """Braces in a value are not treated as a placeholder."""
+    assert Translator("en")(texts.CAME_ONLINE, name="{x}") == "{x} is online"

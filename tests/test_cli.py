@@ -275,9 +275,9 @@ def test_something_that_hangs_at_the_end(monkeypatch: pytest.MonkeyPatch, caplog
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
     monkeypatch.setattr(logging, "shutdown", lambda: None)
-    cli._give_up()
+    cli._force_exit()
     assert codes == [1]
-    assert "ending without waiting for it" in caplog.text
+    assert "ending the process without waiting for it" in caplog.text
 
 
 def test_a_traceback_in_json() -> None:

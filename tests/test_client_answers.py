@@ -1,7 +1,5 @@
-"""What the client library makes of what a server sends: answers, the login's answer, notices, and bytes that are none.
-
-The test plays the server, so it says exactly which bytes come when.
-"""
+"""What the client library makes of what a server sends: responses, notices, and bytes that are
+neither. The test plays the server, so it controls which bytes arrive when."""
 
 import time
 from datetime import datetime
@@ -56,7 +54,7 @@ PROFILE = response(OWN_PROFILE, username="alice")
 
 
 def test_answers_belong_to_the_oldest_request_of_their_type(new_client: NewClient, script: ScriptedServer) -> None:
-    """Types may overtake each other; within a type the order counts."""
+    """Responses of different types may overtake each other; within a type the order counts."""
     alice = new_client(script.port)
     peer = script.log_in(alice)
     first, profile, second = alice.add_friend("bob"), alice.own_profile(), alice.add_friend("carol")
@@ -70,7 +68,7 @@ def test_answers_belong_to_the_oldest_request_of_their_type(new_client: NewClien
 
 
 def test_byte_by_byte(new_client: NewClient, script: ScriptedServer) -> None:
-    """Frames may come in any pieces."""
+    """Frames may arrive in pieces of any size."""
     recorder = Recorder()
     alice = new_client(script.port, recorder)
     peer = script.log_in(alice)
@@ -82,7 +80,7 @@ def test_byte_by_byte(new_client: NewClient, script: ScriptedServer) -> None:
 
 
 def test_fifty_frames_in_one_write(new_client: NewClient, script: ScriptedServer) -> None:
-    """Answers and notices that come together are told apart, and keep their order."""
+    """Responses and notices that arrive together are told apart, and keep their order."""
     recorder = Recorder()
     alice = new_client(script.port, recorder)
     peer = script.log_in(alice)
@@ -94,7 +92,8 @@ def test_fifty_frames_in_one_write(new_client: NewClient, script: ScriptedServer
 
 
 def test_what_comes_together_with_the_login(new_client: NewClient, script: ScriptedServer) -> None:
-    """Messages in the same write as the login's answer are not lost, nor are those before it."""
+    """Messages in the same write as the login's response are not lost, whether before or after
+    it."""
     recorder = Recorder()
     alice = new_client(script.port, recorder)
     login = alice.login("alice", "pw")
@@ -107,7 +106,7 @@ def test_what_comes_together_with_the_login(new_client: NewClient, script: Scrip
 
 
 def test_notices_between_answers(new_client: NewClient, script: ScriptedServer) -> None:
-    """A notice is not taken for the answer to a request of the same type."""
+    """A notice is not taken for the response to a request of the same type."""
     recorder = Recorder()
     alice = new_client(script.port, recorder)
     peer = script.log_in(alice)
@@ -132,7 +131,8 @@ def test_notices_between_answers(new_client: NewClient, script: ScriptedServer) 
 def test_errors(
     new_client: NewClient, script: ScriptedServer, status: int, kind: type[Exception], code: str, has_body: bool
 ) -> None:
-    """Each status has an error of its own, with the code and the sentence if the server says any."""
+    """Each status has an error class of its own, with the server's code and sentence if there are
+    any."""
     alice = new_client(script.port)
     peer = script.log_in(alice)
     sent = alice.send_message("bob", "hello")
@@ -143,7 +143,7 @@ def test_errors(
 
 
 def test_a_code_without_a_sentence(new_client: NewClient, script: ScriptedServer) -> None:
-    """The sentence for a known code is ours; an unknown code is passed on as it is."""
+    """For a known code the client has a sentence; an unknown code is passed on as it is."""
     alice = new_client(script.port)
     peer = script.log_in(alice)
     known, unknown = alice.add_friend("bob"), alice.add_friend("carol")
@@ -161,7 +161,7 @@ def test_a_code_without_a_sentence(new_client: NewClient, script: ScriptedServer
     ],
 )  # fmt: skip
 def test_answers_that_cannot_be_read(new_client: NewClient, script: ScriptedServer, body: bytes) -> None:
-    """They are a failure of the server; the connection goes on."""
+    """The future ends with ServerFailed; the connection goes on."""
     alice = new_client(script.port)
     peer = script.log_in(alice)
     profile, next_one = alice.own_profile(), alice.own_profile()
@@ -180,7 +180,7 @@ def test_answers_that_cannot_be_read(new_client: NewClient, script: ScriptedServ
 def test_answers_of_another_shape(
     new_client: NewClient, script: ScriptedServer, type: int, values: dict[str, Any]
 ) -> None:
-    """Lists where maps belong, and numbers where lists belong, are a failure of the server, too."""
+    """Lists in place of maps, and numbers in place of lists, end with ServerFailed, too."""
     alice = new_client(script.port)
     peer = script.log_in(alice)
     future = alice.list_friends() if type == ALL_FRIENDS else alice.list_groups()
@@ -189,7 +189,7 @@ def test_answers_of_another_shape(
 
 
 def test_null_and_unknown_values(new_client: NewClient, script: ScriptedServer) -> None:
-    """What is null counts as left out, and what nobody knows does not count."""
+    """A null counts as a missing value; unknown values are ignored."""
     alice = new_client(script.port)
     peer = script.log_in(alice)
     profile, friends, groups = alice.own_profile(), alice.list_friends(), alice.list_groups()
@@ -201,10 +201,10 @@ def test_null_and_unknown_values(new_client: NewClient, script: ScriptedServer) 
     assert result(groups)["team"].members == ("alice",)
 
 
-def test_a_response_that_nobody_asked_for(
+def test_a_response_without_a_request(
     new_client: NewClient, script: ScriptedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is logged and dropped, as is a frame that looks like a request."""
+    """It is logged and dropped, and so is a frame that looks like a request."""
     alice = new_client(script.port)
     peer = script.log_in(alice)
     peer.answer(CREATE_GROUP)
@@ -212,7 +212,7 @@ def test_a_response_that_nobody_asked_for(
     profile = alice.own_profile()
     peer.send(PROFILE)
     assert result(profile) == Profile("alice")
-    assert "dropped a response of type 0x17 that nobody asked for" in caplog.text
+    assert "dropped a response of type 0x17 for which no request is pending" in caplog.text
     assert "dropped a frame with the sign 0x01" in caplog.text
 
 
@@ -220,7 +220,8 @@ def test_a_response_that_nobody_asked_for(
     "noise", [b"GET / HTTP/1.1\r\n\r\n", pack(OWN_PROFILE, magic=0xABCE), b"\xab\xcd\2\x1f1\xff\xff\xff\xff"]
 )
 def test_noise(new_client: NewClient, script: ScriptedServer, noise: bytes) -> None:
-    """A stream that is no Jelly ends the connection; what had no answer is lost, and the client comes back."""
+    """Bytes that are no frame end the connection; requests without a response are lost, and the
+    client reconnects."""
     recorder = Recorder()
     alice = new_client(script.port, recorder)
     peer = script.log_in(alice)
@@ -237,7 +238,7 @@ def test_noise(new_client: NewClient, script: ScriptedServer, noise: bytes) -> N
 
 
 def test_token_as_a_string(new_client: NewClient, script: ScriptedServer) -> None:
-    """A token that comes as a string is the same number, and goes out as a number."""
+    """A token may arrive as a string; the client sends it back as a number."""
     alice = new_client(script.port)
     login = alice.login("alice", "pw")
     peer = script.accept()
@@ -260,7 +261,7 @@ def test_token_as_a_string(new_client: NewClient, script: ScriptedServer) -> Non
 def test_login_answers_that_cannot_be_read(
     new_client: NewClient, script: ScriptedServer, values: dict[str, Any]
 ) -> None:
-    """The login has failed, the line is closed, and the client is offline."""
+    """The login fails, the connection is closed, and the client is offline."""
     alice = new_client(script.port)
     login = alice.login("alice", "pw")
     peer = script.accept()
@@ -273,7 +274,8 @@ def test_login_answers_that_cannot_be_read(
 
 @pytest.mark.parametrize("features", [None, "ack", [], [{}], [None, 5]])
 def test_strange_features(new_client: NewClient, script: ScriptedServer, features: Any) -> None:
-    """Whatever a server says about its features, the client is online or the login has failed, and it goes on."""
+    """Whatever a server says about its features: the client is online or the login fails, and the
+    client works."""
     alice = new_client(script.port)
     login = alice.login("alice", "pw")
     peer = script.accept()
@@ -287,7 +289,7 @@ def test_strange_features(new_client: NewClient, script: ScriptedServer, feature
 
 
 def test_a_strange_token_with_the_answer_to_a_resume(new_client: NewClient, script: ScriptedServer) -> None:
-    """A server that adds something to the answer of RECONNECT does no harm: the token is the one that was given."""
+    """Extra values in the response to RECONNECT do no harm: the token stays the given one."""
     alice = new_client(script.port)
     login = alice.resume("alice", 5)
     peer = script.accept()
@@ -301,7 +303,8 @@ def test_a_strange_token_with_the_answer_to_a_resume(new_client: NewClient, scri
 
 @pytest.mark.parametrize("type", [LOGIN, 0])
 def test_a_refusal_of_a_login(new_client: NewClient, script: ScriptedServer, type: int) -> None:
-    """A server that could not read the login's type answers with type 0, and that is an answer, too."""
+    """A server that could not read the type of the login answers with type 0; that counts as the
+    response."""
     alice = new_client(script.port)
     login = alice.login("alice", "pw")
     peer = script.accept()
@@ -311,7 +314,7 @@ def test_a_refusal_of_a_login(new_client: NewClient, script: ScriptedServer, typ
 
 
 def test_no_answer_to_a_login(new_client: NewClient, script: ScriptedServer) -> None:
-    """It times out; or the line ends, and the error says that the request had left."""
+    """It times out; or the connection is lost, and the error says that the request was sent."""
     alice = new_client(script.port, request_timeout=0.1)
     login = alice.login("alice", "pw")
     peer = script.accept()
@@ -330,7 +333,7 @@ def test_no_answer_to_a_login(new_client: NewClient, script: ScriptedServer) -> 
 
 
 def test_a_notice_without_a_time(new_client: NewClient, script: ScriptedServer) -> None:
-    """The original lets that pass: it was written when it came, then."""
+    """The original server accepts a message without a time. It gets the time of its arrival."""
     recorder = Recorder()
     peer = script.log_in(new_client(script.port, recorder))
     before = time.time()
@@ -349,7 +352,7 @@ def test_a_notice_without_a_time(new_client: NewClient, script: ScriptedServer) 
     ],
 )
 def test_a_notice_with_a_strange_time(new_client: NewClient, script: ScriptedServer, moment: int, date: str) -> None:
-    """The number is what the sender said; the date is the nearest one, with a zone like any other."""
+    """`time` is the sender's number; `written_at` is the nearest date, in the local zone."""
     recorder = Recorder()
     peer = script.log_in(new_client(script.port, recorder))
     peer.say("hello", time=moment)
@@ -371,7 +374,7 @@ def test_a_notice_with_a_strange_time(new_client: NewClient, script: ScriptedSer
 def test_notices_that_cannot_be_read(
     new_client: NewClient, script: ScriptedServer, bad: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They are logged and dropped, and what comes behind them arrives."""
+    """They are logged and dropped, and the notices behind them arrive."""
     recorder = Recorder()
     peer = script.log_in(new_client(script.port, recorder))
     peer.send(bad + message("next"))
@@ -381,7 +384,8 @@ def test_notices_that_cannot_be_read(
 
 
 def test_system_notices(new_client: NewClient, script: ScriptedServer) -> None:
-    """They come as one event, with what is known of them by name, and all that was said; null counts as left out."""
+    """Each is one event, with the known values as attributes and all values in `values`; a null
+    counts as missing."""
     recorder = Recorder()
     peer = script.log_in(new_client(script.port, recorder))
     peer.notify(SYSTEM, event="presence", friend="bob", online=True, group=None)

@@ -1,4 +1,5 @@
-"""The one thread on which the client library calls the application: its order, and what it must survive."""
+"""The one thread on which the client library calls the application: its order, and what it
+survives."""
 
 import asyncio
 import functools
@@ -36,7 +37,7 @@ from client_api import (
     RequestRejected,
     State,
 )
-from jelly.client.callbacks import HIGH_MARK, Callbacks
+from jelly.client.callbacks import HIGH_MARK, CallbackThread
 
 PROFILE = response(OWN_PROFILE, username="alice")
 
@@ -50,7 +51,8 @@ def alice(new_client: NewClient, script: ScriptedServer) -> JellyClient:
 
 
 def test_everything_is_called_on_one_thread(alice: JellyClient, script: ScriptedServer) -> None:
-    """Events and listeners alike, whoever ends the future, and whenever the listener is added."""
+    """Events and listeners alike, whichever thread ends the future, and whenever the listener is
+    added."""
     assert isinstance(alice.receiver, Recorder)
     peer = script.log_in(alice)
     threads: list[str] = []
@@ -70,7 +72,7 @@ def test_everything_is_called_on_one_thread(alice: JellyClient, script: Scripted
 
 
 def test_callbacks_come_in_the_order_of_what_happened(new_client: NewClient, script: ScriptedServer) -> None:
-    """Listeners, messages and changes of the connection are not sorted by kind."""
+    """Listeners, messages and changes of the connection keep their common order."""
     order: list[Any] = []
 
     class Ordered(Receiver):
@@ -89,12 +91,13 @@ def test_callbacks_come_in_the_order_of_what_happened(new_client: NewClient, scr
     peer.close()
     assert alice.wait(10)
     wait_until(lambda: len(order) == 8)
-    # The line has ended before what was asked on it has failed.
+    # The connection is lost first, then its requests fail.
     assert order == [State.CONNECTING, State.ONLINE, 0, "a", 1, "b", State.OFFLINE, 2]
 
 
 def test_a_listener_gets_its_future(alice: JellyClient, script: ScriptedServer) -> None:
-    """The very same one, also if it was done before the listener was added; each listener is called once."""
+    """It gets the same object, also if it was added after the future ended; each listener is called
+    once."""
     peer = script.log_in(alice)
     profile = alice.own_profile()
     got: list[Future[Profile]] = []
@@ -110,7 +113,7 @@ def test_a_listener_gets_its_future(alice: JellyClient, script: ScriptedServer) 
 
 
 def test_result_within_callbacks(new_client: NewClient, script: ScriptedServer) -> None:
-    """In an event and in a listener one may wait for an answer: nothing that brings it waits for the callback."""
+    """An event and a listener may wait for a response: reading does not wait for callbacks."""
     names: list[str] = []
 
     class Asking(Receiver):
@@ -131,7 +134,7 @@ def test_result_within_callbacks(new_client: NewClient, script: ScriptedServer) 
 
 
 def test_login_within_a_callback(alice: JellyClient, script: ScriptedServer) -> None:
-    """Even a login may be waited for, with the messages that come behind it."""
+    """A callback may even wait for a login, with the messages that follow it."""
     states: list[State] = []
     assert isinstance(alice.receiver, Recorder)
 
@@ -148,7 +151,7 @@ def test_login_within_a_callback(alice: JellyClient, script: ScriptedServer) -> 
 
 
 def test_a_slow_callback_holds_up_no_answer(new_client: NewClient, script: ScriptedServer) -> None:
-    """Requests of other threads, heartbeats and the pairing of answers go on; only other callbacks wait."""
+    """Requests of other threads, heartbeats and responses go on; only other callbacks wait."""
     blocked = Blocked()
     alice = new_client(script.port, blocked, heartbeat=0.05)
     peer = script.log_in(alice)
@@ -170,7 +173,8 @@ def test_a_slow_callback_holds_up_no_answer(new_client: NewClient, script: Scrip
 
 
 def test_reading_stops_when_too_many_callbacks_wait(new_client: NewClient, script: ScriptedServer) -> None:
-    """Then TCP makes the server wait; when there is room, reading goes on, and nothing is missing."""
+    """Then TCP's flow control stops the server; when there is room, reading goes on, and nothing is
+    missing."""
     blocked = Blocked()
     peer = script.log_in(new_client(script.port, blocked, heartbeat=60))
     count = 6 * HIGH_MARK
@@ -187,7 +191,8 @@ def test_reading_stops_when_too_many_callbacks_wait(new_client: NewClient, scrip
 
 
 def test_while_an_answer_is_awaited_it_is_read_on(new_client: NewClient, script: ScriptedServer) -> None:
-    """However many callbacks wait, an answer behind them arrives, for that may be what the callback waits for."""
+    """However many callbacks wait, a response behind them arrives: the callback may be waiting for
+    it."""
     names: list[str] = []
 
     class Asking(Recorder):
@@ -201,7 +206,7 @@ def test_while_an_answer_is_awaited_it_is_read_on(new_client: NewClient, script:
     alice = new_client(script.port, asking, heartbeat=20)
     peer = script.log_in(alice)
     peer.send(b"".join(message(str(number)) for number in range(2 * HIGH_MARK)))
-    wait_until(lambda: alice._conversation._callbacks.is_full)
+    wait_until(lambda: alice._manager._callbacks.is_full)
     full.set()
     peer.receive_request(OWN_PROFILE)
     peer.send(b"".join(message(str(number)) for number in range(2 * HIGH_MARK, 6 * HIGH_MARK)) + PROFILE)
@@ -209,26 +214,30 @@ def test_while_an_answer_is_awaited_it_is_read_on(new_client: NewClient, script:
     assert names == ["alice"]
 
 
-def test_a_cut_while_nothing_is_read(new_client: NewClient, script: ScriptedServer) -> None:
-    """A line that ends meanwhile is noticed when there is room again; what had come is not lost."""
+def test_a_connection_loss_while_nothing_is_read(new_client: NewClient, script: ScriptedServer) -> None:
+    """The client notices a lost connection when there is room again; what had arrived is not
+    lost."""
     blocked = Blocked()
     alice = new_client(script.port, blocked, heartbeat=60, reconnect=False)
     peer = script.log_in(alice)
     peer.send(b"".join(message(str(number)) for number in range(2 * HIGH_MARK)))
     peer.close()
-    wait_until(lambda: alice._conversation._callbacks.is_full)
+    wait_until(lambda: alice._manager._callbacks.is_full)
     blocked.go.set()
     assert blocked.contents(2 * HIGH_MARK) == [str(number) for number in range(2 * HIGH_MARK)]
     blocked.wait_for_state(State.OFFLINE)
 
 
 def test_a_takeover_is_learnt_of_although_nothing_is_read(new_client: NewClient, script: ScriptedServer) -> None:
-    """When a write fails meanwhile, what the server said before it closed is read first: else it would come back."""
+    """When a send fails meanwhile, the client first reads what the server sent before it closed.
+
+    Otherwise it would reconnect.
+    """
     blocked = Blocked()
     alice = new_client(script.port, blocked, heartbeat=0.05)
     peer = script.log_in(alice)
-    peer.send(message("x") * (HIGH_MARK + 100))  # no more than the client takes, or the reset would lose the rest
-    wait_until(lambda: not alice._conversation._is_listening)
+    peer.send(message("x") * (HIGH_MARK + 100))  # no more than the client reads, or the reset would lose the rest
+    wait_until(lambda: not alice._manager._pipeline.is_reading)
     peer.notify(SYSTEM, event="taken_over")
     peer.close()
     assert alice.wait(10)
@@ -240,7 +249,7 @@ def test_a_takeover_is_learnt_of_although_nothing_is_read(new_client: NewClient,
 
 
 class Failing(Recorder):
-    """Fails in a way of its own with every message."""
+    """Raises another exception with each message."""
 
     def __init__(self, fail: Any) -> None:
         super().__init__()
@@ -284,7 +293,8 @@ def test_exceptions_are_logged_and_survived(
 
 
 def test_cancel_before_sending(alice: JellyClient, script: ScriptedServer) -> None:
-    """A request that was not sent is never sent, and its listener is called; one that was sent cannot be cancelled."""
+    """A cancelled request is never sent, and its listener is called; a request that was sent cannot
+    be cancelled."""
     peer = script.log_in(alice, features=None)
     sent, unsent, last = alice.own_profile(), alice.add_friend("bob"), alice.own_profile()
     cancelled: list[bool] = []
@@ -302,8 +312,8 @@ def test_cancel_before_sending(alice: JellyClient, script: ScriptedServer) -> No
     assert cancelled == [True]
 
 
-def test_cancel_and_cut(alice: JellyClient, script: ScriptedServer) -> None:
-    """A cut changes nothing about what was cancelled before."""
+def test_cancel_and_connection_loss(alice: JellyClient, script: ScriptedServer) -> None:
+    """A cancelled future stays cancelled when the connection is lost."""
     peer = script.log_in(alice, features=None)
     sent, unsent = alice.own_profile(), alice.add_friend("bob")
     peer.receive_request(OWN_PROFILE)
@@ -314,7 +324,7 @@ def test_cancel_and_cut(alice: JellyClient, script: ScriptedServer) -> None:
 
 
 def test_a_login_cannot_be_cancelled(alice: JellyClient, script: ScriptedServer) -> None:
-    """It is under way as soon as it is asked for, and so is a registration."""
+    """A login is under way as soon as it is requested, and so is a registration."""
     login, registration = alice.login("alice", "pw"), alice.register("dora", "pw")
     assert not login.cancel()
     assert not registration.cancel()
@@ -363,7 +373,8 @@ def test_close_in_a_callback_while_another_thread_closes(new_client: NewClient, 
 
 
 def test_close_while_a_callback_is_slow(new_client: NewClient, script: ScriptedServer) -> None:
-    """It waits no longer than it was told; what waits behind is called, on the same thread, when that one is done."""
+    """It waits no longer than its timeout; the callbacks behind run on the same thread when the
+    slow one is done."""
     blocked = Blocked()
     alice = new_client(script.port, blocked)
     peer = script.log_in(alice)
@@ -382,7 +393,8 @@ def test_close_while_a_callback_is_slow(new_client: NewClient, script: ScriptedS
 
 
 def test_listeners_after_close(alice: JellyClient, script: ScriptedServer) -> None:
-    """There is no thread any more: a listener is called by whoever adds it, and what it raises is logged only."""
+    """There is no thread any more: a listener runs in the thread that adds it, and its exception is
+    only logged."""
     script.log_in(alice)
     profile = alice.own_profile()
     alice.close(timeout=0.1)
@@ -399,18 +411,18 @@ def test_with_asyncio(alice: JellyClient, script: ScriptedServer) -> None:
     """asyncio.wrap_future works, for results and for errors."""
     peer = script.log_in(alice)
 
-    async def ask() -> tuple[Profile, str]:
+    async def get_both() -> tuple[Profile, str]:
         profile, friend = alice.own_profile(), alice.add_friend("bob")
         peer.send(PROFILE + response(ADD_FRIEND, 0x32, error="no_such_user"))
         with pytest.raises(RequestRejected) as caught:
             await asyncio.wrap_future(friend)
         return await asyncio.wrap_future(profile), caught.value.code
 
-    assert asyncio.run(ask()) == (Profile("alice"), "no_such_user")
+    assert asyncio.run(get_both()) == (Profile("alice"), "no_such_user")
 
 
 def test_as_completed(alice: JellyClient, script: ScriptedServer) -> None:
-    """They are futures as all others are."""
+    """The futures work with concurrent.futures like any others."""
     peer = script.log_in(alice)
     friends, profile = alice.add_friend("bob"), alice.own_profile()
     futures: list[Future[Any]] = [friends, profile]
@@ -425,30 +437,30 @@ def test_as_completed(alice: JellyClient, script: ScriptedServer) -> None:
 
 
 def test_the_thread_is_started_by_the_first_call() -> None:
-    """And ended by `finish`, after what waited; without a call there never is one."""
-    callbacks = Callbacks(on_room=lambda: None)
-    callbacks.finish(0)
+    """And `shutdown` ends it after the waiting calls; without a call there never is a thread."""
+    callbacks = CallbackThread(on_room=lambda: None)
+    callbacks.shutdown(0)
     called: list[str] = []
     callbacks.submit(lambda: called.append(threading.current_thread().name))
     assert called == [threading.current_thread().name]
 
 
 def test_room_is_told_once() -> None:
-    """When a full queue has room again, that is said once, not with each call."""
+    """When a full queue has room again, `on_room` is called once, not after each call."""
     told: list[int] = []
-    callbacks = Callbacks(on_room=lambda: told.append(1))
+    callbacks = CallbackThread(on_room=lambda: told.append(1))
     go = threading.Event()
     callbacks.submit(functools.partial(wait_until, go.is_set))
     for _ in range(HIGH_MARK + 5):
         callbacks.submit(lambda: None)
     assert callbacks.is_full
     go.set()
-    callbacks.finish(time.monotonic() + 10)
+    callbacks.shutdown(time.monotonic() + 10)
     assert told == [1]
 
 
 def test_a_future_is_freed_at_once(alice: JellyClient, script: ScriptedServer) -> None:
-    """With a listener, answered, refused or never sent: it needs no garbage collector."""
+    """With a listener, whether completed, refused or never sent: it needs no garbage collector."""
     unsent = alice.own_profile()
     assert error(unsent).code == "not_logged_in"
     peer = script.log_in(alice)

@@ -25,13 +25,13 @@ from client_tools import (
 from wire import OWN_PROFILE, REGISTER, wait_until
 
 from client_api import ConnectionLost, JellyClient, MessageEvent, Profile, ReconnectPolicy, Sent, State
-from jelly.client.conversation import Conversation
+from jelly.client.connection_manager import ConnectionManager
 from jelly.client.requests import Request
 from jelly.codec import Frame
 
 PROFILE = response(OWN_PROFILE, username="alice")
 PROMPT = 2.0
-"""Seconds within which a close is done that need not wait; far less than the time that it is given."""
+"""Seconds within which a close that need not wait must return; far less than its timeout."""
 
 
 @pytest.fixture
@@ -49,7 +49,8 @@ def no_descriptor_left() -> Iterator[None]:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """The port of a host that does not answer: its backlog is full, so the system drops what asks for a connection."""
+    """The port of a host that does not answer: its backlog is full, so the system drops connection
+    attempts."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(0)
@@ -63,15 +64,15 @@ def silent_port() -> Iterator[int]:
 
 
 def start_close(client: JellyClient, timeout: float = 10.0) -> threading.Thread:
-    """Close in a thread; return when it has begun."""
+    """Close in a thread; return when the close has begun."""
     thread = threading.Thread(target=client.close, args=[timeout])
     thread.start()
-    wait_until(lambda: client._conversation._is_closing)
+    wait_until(lambda: not client._manager._lifecycle.is_open)
     return thread
 
 
 def assert_nothing_runs() -> None:
-    """No thread of a client is left."""
+    """Assert that no thread of a client is left."""
     names = [thread.name for thread in threading.enumerate()]
     assert not [name for name in names if name.startswith("jelly-client")]
 
@@ -81,12 +82,13 @@ def assert_nothing_runs() -> None:
 
 @pytest.mark.parametrize("features", [None, ("ack",)])
 def test_it_waits_for_answers(alice: JellyClient, script: ScriptedServer, features: tuple[str, ...] | None) -> None:
-    """What was asked before gets its answer, also what was not sent yet; what is asked later fails at once."""
+    """Requests made before get their responses, also those still queued; requests made later fail
+    at once."""
     peer = script.log_in(alice, features)
     profiles = [alice.own_profile() for _ in range(3)]
     closer = start_close(alice)
     late = error(alice.own_profile())
-    assert (type(late), late.sent, str(late)) == (ConnectionLost, False, "The client is closed.")
+    assert (type(late), late.sent, str(late)) == (ConnectionLost, False, "The client is closed: make a new one.")
     for _ in profiles:
         peer.receive_request(OWN_PROFILE)
         peer.send(PROFILE)
@@ -97,7 +99,7 @@ def test_it_waits_for_answers(alice: JellyClient, script: ScriptedServer, featur
 
 
 def test_it_waits_for_callbacks(new_client: NewClient, script: ScriptedServer) -> None:
-    """All that was received is handed over before it returns, and listeners are called."""
+    """Everything received is delivered before it returns, and listeners are called."""
 
     class Slow(Recorder):
         def on_message(self, event: MessageEvent) -> None:
@@ -119,24 +121,24 @@ def test_it_waits_for_callbacks(new_client: NewClient, script: ScriptedServer) -
     assert_nothing_runs()
 
 
-def test_a_listener_that_asks_again(
+def test_a_listener_that_makes_a_request(
     alice: JellyClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An answer that has come and whose listener was not called yet counts as open."""
+    """A response whose listener was not called yet counts as an open request."""
     looked = threading.Event()
-    is_idle, finish = Conversation._wait_until_idle, Request.finish
+    is_idle, complete = ConnectionManager._wait_until_idle, Request.complete
 
-    def look(conversation: Conversation, deadline: float) -> bool:
-        found = is_idle(conversation, deadline)
+    def look(manager: ConnectionManager, deadline: float) -> bool:
+        found = is_idle(manager, deadline)
         looked.set()
         return found
 
-    def finish_late(ask: Request[Any], frame: Frame) -> None:
-        looked.wait(0.2)  # it is not to come before the listener has
-        finish(ask, frame)
+    def complete_late(request: Request[Any], frame: Frame) -> None:
+        looked.wait(0.2)  # the response must not be complete before the listener is added
+        complete(request, frame)
 
-    monkeypatch.setattr(Conversation, "_wait_until_idle", look)
-    monkeypatch.setattr(Request, "finish", finish_late)
+    monkeypatch.setattr(ConnectionManager, "_wait_until_idle", look)
+    monkeypatch.setattr(Request, "complete", complete_late)
     peer = script.log_in(alice)
     again: list[Future[Profile]] = []
     alice.own_profile().add_done_callback(lambda _: again.append(alice.own_profile()))
@@ -150,7 +152,8 @@ def test_a_listener_that_asks_again(
 
 
 def test_it_waits_no_longer_than_it_is_told(alice: JellyClient, script: ScriptedServer) -> None:
-    """What has no answer then is lost, and its listener is called before close() returns."""
+    """Requests without a response then fail, and their listeners are called before close()
+    returns."""
     peer = script.log_in(alice, features=None)
     failures: list[object] = []
     sent, unsent = alice.own_profile(), alice.own_profile()
@@ -161,12 +164,13 @@ def test_it_waits_no_longer_than_it_is_told(alice: JellyClient, script: Scripted
     alice.close(timeout=0.2)
     assert 0.2 <= time.monotonic() - start < PROMPT
     assert failures == [True, False]
-    assert str(error(sent)) == "The connection ended before there was an answer: the client was closed."
+    assert str(error(sent)) == "The connection was lost before there was a response: the client was closed."
     assert_nothing_runs()
 
 
-def test_a_callback_that_asks_after_a_cut(new_client: NewClient, script: ScriptedServer) -> None:
-    """When the line is cut while it waits for a callback, what that one asks for fails at once."""
+def test_a_callback_that_makes_a_request_after_a_connection_loss(new_client: NewClient, script: ScriptedServer) -> None:
+    """If the connection is lost while close() waits for a callback, the callback's next request
+    fails at once."""
 
     class Slow(Recorder):
         def on_message(self, event: MessageEvent) -> None:
@@ -192,7 +196,7 @@ def test_a_callback_that_asks_after_a_cut(new_client: NewClient, script: Scripte
 
 
 def test_with_a_pending_login(alice: JellyClient, script: ScriptedServer) -> None:
-    """A login that is answered in time succeeds, and the client is closed."""
+    """A login that gets its response in time succeeds, and then the client is closed."""
     login = alice.login("alice", "pw")
     peer = script.accept()
     peer.receive()
@@ -206,7 +210,7 @@ def test_with_a_pending_login(alice: JellyClient, script: ScriptedServer) -> Non
 
 
 def test_with_a_login_that_is_not_answered(alice: JellyClient, script: ScriptedServer) -> None:
-    """The future says that the request had been sent; so does that of a registration."""
+    """The future says that the request was sent; so does that of a registration."""
     login, registration = alice.login("alice", "pw"), alice.register("dora", "pw")
     for _ in range(2):
         script.accept().receive()
@@ -218,7 +222,7 @@ def test_with_a_login_that_is_not_answered(alice: JellyClient, script: ScriptedS
 
 
 def test_while_connecting_to_a_host_that_does_not_answer(new_client: NewClient, silent_port: int) -> None:
-    """It ends in time, and the futures say that nothing was sent."""
+    """It returns in time, and the futures say that nothing was sent."""
     client = new_client(silent_port)
     login, registration = client.login("alice", "pw"), client.register("dora", "pw")
     start = time.monotonic()
@@ -239,7 +243,7 @@ def test_a_host_that_does_not_answer(new_client: NewClient, silent_port: int) ->
 
 @pytest.mark.parametrize("pause", [0.0, 60.0])
 def test_while_reconnecting(new_client: NewClient, script: ScriptedServer, pause: float) -> None:
-    """Neither a pause nor a try holds it up."""
+    """It waits neither for a pause nor for an attempt."""
     recorder = Recorder()
     alice = new_client(script.port, recorder, reconnect=ReconnectPolicy(pause=pause, jitter=0))
     peer = script.log_in(alice)
@@ -254,7 +258,7 @@ def test_while_reconnecting(new_client: NewClient, script: ScriptedServer, pause
 
 
 def test_while_the_server_thinks_about_the_token(alice: JellyClient, script: ScriptedServer) -> None:
-    """A try whose answer has not come is broken off."""
+    """It aborts an attempt that has no response yet."""
     script.log_in(alice).close()
     peer = script.accept()
     peer.receive()
@@ -265,8 +269,8 @@ def test_while_the_server_thinks_about_the_token(alice: JellyClient, script: Scr
     assert_nothing_runs()
 
 
-def test_when_the_line_is_cut_meanwhile(alice: JellyClient, script: ScriptedServer) -> None:
-    """Then there is nothing to wait for any more, and the client does not come back."""
+def test_when_the_connection_is_lost_meanwhile(alice: JellyClient, script: ScriptedServer) -> None:
+    """Then there is nothing left to wait for, and the client does not reconnect."""
     peer = script.log_in(alice)
     profile = alice.own_profile()
     closer = start_close(alice)
@@ -281,7 +285,7 @@ def test_when_the_line_is_cut_meanwhile(alice: JellyClient, script: ScriptedServ
 
 
 def test_while_the_server_floods(alice: JellyClient, script: ScriptedServer) -> None:
-    """A server that never stops to send does not hold it up."""
+    """A server that never stops sending does not delay it."""
     peer = script.log_in(alice)
 
     def flood() -> None:
@@ -305,7 +309,7 @@ def test_while_the_server_floods(alice: JellyClient, script: ScriptedServer) -> 
 def test_a_host_whose_first_address_does_not_answer(
     new_client: NewClient, script: ScriptedServer, silent_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It leaves time for the second one: half of what there is."""
+    """The second address still gets half of the time."""
     look_up = socket.getaddrinfo
 
     def find_two(host: str, port: int, **options: int) -> list[object]:
@@ -323,7 +327,7 @@ def test_a_host_whose_first_address_does_not_answer(
 
 
 def test_twice(alice: JellyClient, script: ScriptedServer) -> None:
-    """The second time nothing happens; there is one event only."""
+    """The second call does nothing; there is one event only."""
     script.log_in(alice)
     alice.close()
     alice.close()
@@ -333,7 +337,7 @@ def test_twice(alice: JellyClient, script: ScriptedServer) -> None:
 
 
 def test_from_several_threads_at_once(alice: JellyClient, script: ScriptedServer) -> None:
-    """Each of them returns when the client is closed, and not before."""
+    """Each call returns when the client is closed, and not before."""
     peer = script.log_in(alice)
     profile = alice.own_profile()
     left: list[list[str]] = []
@@ -355,7 +359,7 @@ def test_from_several_threads_at_once(alice: JellyClient, script: ScriptedServer
 
 
 def test_with_and_an_exception(new_client: NewClient, script: ScriptedServer) -> None:
-    """The block's exception comes through, and the client is closed."""
+    """The exception leaves the block, and the client is closed."""
     alice = new_client(script.port)
     peer = script.log_in(alice)
     with pytest.raises(ZeroDivisionError), alice:
@@ -366,7 +370,7 @@ def test_with_and_an_exception(new_client: NewClient, script: ScriptedServer) ->
 
 
 def test_a_client_that_did_nothing(new_client: NewClient) -> None:
-    """It has nothing to end; the event comes all the same."""
+    """There is nothing to end; the event comes all the same."""
     recorder = Recorder()
     new_client(1, recorder).close()
     assert recorder.changes == [(State.OFFLINE, State.CLOSED, recorder.wait_for_state(State.CLOSED).reason)]
@@ -377,7 +381,8 @@ def test_a_client_that_did_nothing(new_client: NewClient) -> None:
 
 
 def test_no_descriptor_is_left(service: Service, join: Join) -> None:
-    """After twenty clients that worked, failed, registered and came back there are as many as before."""
+    """After twenty clients that worked, failed, registered and reconnected, as many are open as
+    before."""
     with join("carol") as carol:
         result(carol.own_profile())
     before, threads = descriptors(), threading.active_count()
@@ -392,7 +397,7 @@ def test_no_descriptor_is_left(service: Service, join: Join) -> None:
 
 
 def test_the_token_stays_good(service: Service, new_client: NewClient) -> None:
-    """close() is no logout: with the token the session can go on, in another process, too."""
+    """close() is no logout: the token continues the session, also in another process."""
     with new_client(service.port, features=service.features) as first:
         token = result(first.login("alice", "pw")).token
     with new_client(service.port, features=service.features) as second:
@@ -400,7 +405,8 @@ def test_the_token_stays_good(service: Service, new_client: NewClient) -> None:
 
 
 def test_out_of_descriptors(new_client: NewClient, script: ScriptedServer) -> None:
-    """Then the future fails, as for any connection that cannot be made; with room, the client can be used."""
+    """Then the future fails, as if the server could not be reached; later the client works
+    again."""
     alice = new_client(script.port)
     usual = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors() - 1, usual[1]))
@@ -419,7 +425,7 @@ def test_out_of_descriptors(new_client: NewClient, script: ScriptedServer) -> No
 def test_out_of_threads(
     new_client: NewClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
 ) -> None:
-    """The same goes for a thread that cannot be had, whichever it is."""
+    """The same happens if the system cannot start a thread, whichever it is."""
     alice = new_client(script.port)
     start = threading.Thread.start
 
@@ -441,7 +447,7 @@ def test_out_of_threads(
 
 
 def test_a_close_without_threads(new_client: NewClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends all the same, and what was to be called is called."""
+    """It returns all the same, and the waiting callbacks are called."""
     recorder, called = Recorder(), threading.Event()
     alice = new_client(1, recorder)
 

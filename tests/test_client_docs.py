@@ -1,4 +1,4 @@
-"""The examples in the client library's documentation are run, and there is one for each operation."""
+"""The examples in the client library's documentation run, and each operation has one."""
 
 import doctest
 import inspect
@@ -14,7 +14,7 @@ import client_api
 from client_api import JellyClient
 
 NO_LOGIN = {"register", "login", "resume", "from_url"}
-"""The examples of these begin with a client that is offline."""
+"""The examples of these operations begin with a client that is offline."""
 NO_OPERATION = {"close", "wait", "state", "username"}
 EXAMPLES = {test.name.rpartition(".")[2]: test for test in doctest.DocTestFinder().find(client_api) if test.examples}
 OPERATIONS = {
@@ -24,7 +24,10 @@ OPERATIONS = {
 
 @pytest.fixture
 def port(start_server: StartServer) -> Iterator[int]:
-    """A server with alice, bob and carol; bob has a name and is alice's friend; each of these two has a group."""
+    """A server with alice, bob and carol.
+
+    Bob has a name and is alice's friend; alice and bob have a group each.
+    """
     server = start_server()
     port = server.port
     for number, name in enumerate(("alice", "bob", "carol"), start=1):
@@ -41,7 +44,7 @@ def port(start_server: StartServer) -> Iterator[int]:
 
 @pytest.fixture
 def names(port: int, new_client: NewClient, request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What the example of an operation may use."""
+    """The names that the example of an operation may use."""
     with logged_in(port, "alice", "secret1") as wire:
         saved_token = wire.token
     client = new_client(port)
@@ -52,7 +55,7 @@ def names(port: int, new_client: NewClient, request: pytest.FixtureRequest) -> d
 
 @pytest.mark.parametrize("operation", sorted(EXAMPLES))
 def test_example(operation: str, names: dict[str, Any]) -> None:
-    """The example gives what it says."""
+    """The example prints what it says."""
     test = EXAMPLES[operation]
     test.globs = names
     output: list[str] = []
@@ -63,7 +66,7 @@ def test_example(operation: str, names: dict[str, Any]) -> None:
 
 
 def test_the_first_example_of_the_module(port: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """It runs as it stands, but for the port; bob gets what it sends."""
+    """It runs as it is, except for the port; bob gets its message."""
     assert client_api.__doc__
     code = inspect.cleandoc(client_api.__doc__.split("\n\n", 1)[1].split("\n\n**")[0])
     assert "20000" in code
@@ -74,12 +77,12 @@ def test_the_first_example_of_the_module(port: int, capsys: pytest.CaptureFixtur
 
 
 def test_every_operation_has_an_example() -> None:
-    """And nothing else has one that is not an operation."""
+    """And everything that has an example is an operation."""
     assert set(EXAMPLES) == OPERATIONS
 
 
 def public() -> Iterator[Any]:
-    """All that the module offers, with the public members of its classes."""
+    """Yield everything public in the module, with the public members of its classes."""
     for name in client_api.__all__:
         thing = getattr(client_api, name)
         yield pytest.param(thing, id=name)

@@ -1,4 +1,5 @@
-"""Fifty clients in one process that write to each other, while the lines of twenty are cut again and again."""
+"""Fifty clients in one process write to each other, while twenty of them lose their connections
+again and again."""
 
 import threading
 from collections import Counter
@@ -33,8 +34,8 @@ class Crowd:
             )
             for number, name in enumerate(self.names)
         }
-        self.sent: list[tuple[str, str, Future[Any]]] = []  # to whom, what, what became of it
-        self.called: Counter[str] = Counter()  # how often the listener of each was called
+        self.sent: list[tuple[str, str, Future[Any]]] = []  # receiver, content, future
+        self.called: Counter[str] = Counter()  # how often each content's listener was called
         self._proxy = proxy
 
     def log_in(self) -> None:
@@ -42,7 +43,8 @@ class Crowd:
             result(login)
 
     def write(self, first: int, seed: int) -> None:
-        """Have every fifth client write to random others, and now and then cut a random line."""
+        """Let every fifth client write to random others, and sometimes break a random
+        connection."""
         random = Random(seed)
         for round in range(ROUNDS):
             futures = []
@@ -61,7 +63,7 @@ class Crowd:
         return future
 
     def due(self) -> dict[str, set[str]]:
-        """What each must have got: all that the server acknowledged."""
+        """Return what each client must have received: everything that the server acknowledged."""
         due: dict[str, set[str]] = {name: set() for name in self.names}
         for receiver, content, future in self.sent:
             if future.exception(0) is None:
@@ -70,8 +72,9 @@ class Crowd:
 
 
 @pytest.mark.parametrize("seed", [0, 100])
-def test_many_clients_that_are_cut_again_and_again(start_server: StartServer, seed: int) -> None:
-    """No future is pending, no listener is called twice, all that was acknowledged arrives once, no thread is left."""
+def test_many_clients_that_lose_their_connections_again_and_again(start_server: StartServer, seed: int) -> None:
+    """Every future ends, each listener is called once, everything acknowledged arrives once, no
+    thread is left."""
     port = start_server().port
     with Proxy(port) as proxy:
         crowd = Crowd(port, proxy)
@@ -94,7 +97,8 @@ def test_many_clients_that_are_cut_again_and_again(start_server: StartServer, se
 
 
 def check(crowd: Crowd, acknowledged: int) -> None:
-    """There were cuts, most messages were acknowledged, nothing was refused, nothing came twice or was never sent."""
+    """Connections were lost, most messages were acknowledged, none was refused, duplicated or
+    invented."""
     failures = [type(future.exception(0)) for _, _, future in crowd.sent if future.exception(0)]
     assert set(failures) == {ConnectionLost}
     assert acknowledged > len(crowd.sent) / 2

@@ -1,4 +1,4 @@
-"""Each message once: what the client library acknowledges and when, and what it drops because it has come before."""
+"""Each message once: what the client library acknowledges when, and which duplicates it drops."""
 
 import threading
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from client_tools import (
 from wire import HEARTBEAT, OWN_PROFILE, Reply, wait_until
 
 from client_api import JellyClient, MessageEvent, Receiver, State
-from jelly.client.inbox import ACK_COUNT, ACK_SECONDS, MAX_RECENT, Inbox
+from jelly.client.acks import ACK_COUNT, ACK_SECONDS, MAX_RECENT, AckTracker
 
 
 def acknowledged(reply: Reply) -> Any:
-    """The id of an acknowledgement, which a frame must be."""
+    """Return the id of a frame, which must be an acknowledgement."""
     assert (reply.sign, reply.type) == (1, ACK), reply
     return reply.values["id"]
 
@@ -41,7 +41,7 @@ def alice(new_client: NewClient, script: ScriptedServer, recorder: Recorder) -> 
 
 
 def test_a_message_is_acknowledged_after_its_callback(new_client: NewClient, script: ScriptedServer) -> None:
-    """Not before: who crashes in the callback gets it again."""
+    """Not before: a program that crashes in the callback gets the message again."""
     blocked = Blocked()
     peer = script.log_in(new_client(script.port, blocked))
     peer.say("hello", id=5)
@@ -55,7 +55,7 @@ def test_a_message_is_acknowledged_after_its_callback(new_client: NewClient, scr
 def test_a_message_whose_callback_fails_is_acknowledged(
     new_client: NewClient, script: ScriptedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The application has had it: it would fail again, for ever."""
+    """The application has had it: again it would fail again, for ever."""
 
     class Failing(Receiver):
         def on_message(self, event: MessageEvent) -> None:
@@ -70,10 +70,10 @@ def test_a_message_whose_callback_fails_is_acknowledged(
 
 
 @pytest.mark.parametrize("end", [lambda alice: alice.close(timeout=0), lambda alice: alice.logout()])
-def test_what_was_handed_over_is_acknowledged_before_the_end(
+def test_what_was_delivered_is_acknowledged_before_the_end(
     new_client: NewClient, script: ScriptedServer, end: Callable[[JellyClient], object]
 ) -> None:
-    """Whoever logs in next is not given it again, though the callback of a later message has not ended."""
+    """The next login does not get it again, although the callback of a later message still runs."""
 
     class BlockedAtThree(Blocked):
         def on_message(self, event: MessageEvent) -> None:
@@ -87,7 +87,7 @@ def test_what_was_handed_over_is_acknowledged_before_the_end(
     assert blocked.entered.wait(10)
     end(alice)
     ids = [acknowledged(peer.receive())]
-    if ids == [1]:  # the second one came so soon behind the first that it was not acknowledged by itself
+    if ids == [1]:  # the second one came too soon after the first for an acknowledgement of its own
         ids.append(acknowledged(peer.receive()))
     assert ids[-1] == 2
     blocked.go.set()
@@ -96,7 +96,7 @@ def test_what_was_handed_over_is_acknowledged_before_the_end(
 def test_many_messages_are_acknowledged_together(
     alice: JellyClient, script: ScriptedServer, recorder: Recorder
 ) -> None:
-    """Each ACK covers all up to its id; the last message has one."""
+    """Each ACK covers all messages up to its id; the last message has one."""
     peer = script.log_in(alice)
     peer.send(b"".join(message(str(id), id=id) for id in range(1, 201)))
     ids = [0]
@@ -110,7 +110,7 @@ def test_many_messages_are_acknowledged_together(
 def test_a_listener_behind_the_last_message_does_not_put_off_its_acknowledgement(
     alice: JellyClient, script: ScriptedServer
 ) -> None:
-    """What counts is that no other message waits."""
+    """Only waiting messages delay an acknowledgement."""
     peer = script.log_in(alice)
     peer.say("1", id=1)
     assert acknowledged(peer.receive()) == 1
@@ -128,7 +128,7 @@ def test_a_listener_behind_the_last_message_does_not_put_off_its_acknowledgement
 
 
 def test_what_has_no_id_is_not_acknowledged(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:
-    """Nor what has an id that is none, nor a notice of the system."""
+    """Neither are messages with an invalid id, nor system notices."""
     peer = script.log_in(alice)
     peer.send(message("a") + message("b", id="7") + message("c", id=True) + message("d", id=1.5))
     peer.notify(0x25, event="presence", id=9)
@@ -138,7 +138,8 @@ def test_what_has_no_id_is_not_acknowledged(alice: JellyClient, script: Scripted
 
 
 def test_a_message_is_acknowledged_before_close(new_client: NewClient, script: ScriptedServer) -> None:
-    """close() waits for the callback, and its acknowledgement leaves before the line ends."""
+    """close() waits for the callback, and sends its acknowledgement before it closes the
+    connection."""
     blocked = Blocked()
     alice = new_client(script.port, blocked)
     peer = script.log_in(alice)
@@ -156,8 +157,8 @@ def test_a_message_is_acknowledged_before_close(new_client: NewClient, script: S
     assert blocked.messages == ["1", "2"]
 
 
-def test_what_nobody_can_acknowledge_is_not_handed_over_at_close(new_client: NewClient, script: ScriptedServer) -> None:
-    """A message that waits when the line has ended and the client is closing stays with the server."""
+def test_what_cannot_be_acknowledged_is_not_delivered_at_close(new_client: NewClient, script: ScriptedServer) -> None:
+    """A message that waits when the connection is lost during close() stays with the server."""
     blocked = Blocked()
     alice = new_client(script.port, blocked)
     peer = script.log_in(alice)
@@ -175,7 +176,8 @@ def test_what_nobody_can_acknowledge_is_not_handed_over_at_close(new_client: New
 def test_repeats_are_dropped_and_acknowledged_anew(
     alice: JellyClient, script: ScriptedServer, recorder: Recorder
 ) -> None:
-    """After a reconnect the server sends again what it knows no acknowledgement of; the application has it once."""
+    """After reconnecting, the server sends unacknowledged messages again; the application gets them
+    once."""
     peer = script.log_in(alice)
     peer.send(message("1", id=1) + message("2", id=2))
     recorder.contents(2)
@@ -188,8 +190,8 @@ def test_repeats_are_dropped_and_acknowledged_anew(
     assert recorder.contents(3) == recorder.messages == ["1", "2", "3"]
 
 
-def test_only_repeats(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:
-    """If nothing new comes behind them, they are acknowledged all the same, on the new connection."""
+def test_only_duplicates(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:
+    """Duplicates are acknowledged on the new connection even if nothing new follows them."""
     peer = script.log_in(alice)
     peer.send(message("1", id=1) + message("2", id=2))
     recorder.contents(2)
@@ -200,8 +202,9 @@ def test_only_repeats(alice: JellyClient, script: ScriptedServer, recorder: Reco
     assert recorder.messages == ["1", "2"]
 
 
-def test_a_repeat_while_the_first_one_still_waits(new_client: NewClient, script: ScriptedServer) -> None:
-    """It is dropped, and acknowledged when the application has had the first one, on the new line."""
+def test_a_duplicate_while_the_first_one_still_waits(new_client: NewClient, script: ScriptedServer) -> None:
+    """It is dropped, and acknowledged on the new connection when the application has had the first
+    one."""
     blocked = Blocked()
     alice = new_client(script.port, blocked)
     peer = script.log_in(alice)
@@ -214,7 +217,7 @@ def test_a_repeat_while_the_first_one_still_waits(new_client: NewClient, script:
     profile = alice.own_profile()
     peer.receive_request(OWN_PROFILE)
     peer.answer(OWN_PROFILE, username="alice")
-    result(profile)  # so the repeats have been read
+    result(profile)  # so the client has read the duplicates
     assert peer.is_silent()
     blocked.go.set()
     ids = [acknowledged(peer.receive())]
@@ -224,8 +227,9 @@ def test_a_repeat_while_the_first_one_still_waits(new_client: NewClient, script:
     assert blocked.contents(2) == blocked.messages == ["1", "2"]
 
 
-def test_handed_over_between_the_lines(new_client: NewClient, script: ScriptedServer) -> None:
-    """What the application had while there was no line is acknowledged when it comes again, not before."""
+def test_delivered_between_two_connections(new_client: NewClient, script: ScriptedServer) -> None:
+    """A message processed while there was no connection is acknowledged when it arrives again, not
+    before."""
     blocked = Blocked()
     alice = new_client(script.port, blocked)
     peer = script.log_in(alice)
@@ -247,7 +251,7 @@ def test_handed_over_between_the_lines(new_client: NewClient, script: ScriptedSe
 def test_a_server_that_starts_anew_with_the_same_ids(
     alice: JellyClient, script: ScriptedServer, recorder: Recorder
 ) -> None:
-    """Other messages with the same ids, from a server with an empty database, are no repeats."""
+    """Other messages with the same ids, from a server with an empty database, are no duplicates."""
     peer = script.log_in(alice)
     peer.send(message("old 1", id=1) + message("old 2", id=2))
     recorder.contents(2)
@@ -260,7 +264,7 @@ def test_a_server_that_starts_anew_with_the_same_ids(
 
 
 def test_another_user_of_the_same_client(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:
-    """Ids belong to a receiver: after a logout and a login as somebody else they mean other messages."""
+    """Ids belong to a receiver: after a login as another user they mean other messages."""
     peer = script.log_in(alice)
     peer.say("hello", id=1)
     assert acknowledged(peer.receive()) == 1
@@ -275,8 +279,10 @@ def test_another_user_of_the_same_client(alice: JellyClient, script: ScriptedSer
     assert recorder.contents(2) == ["hello", "hello"]
 
 
-def test_a_classic_line_has_heartbeats_only(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:
-    """Messages without ids are handed over as often as they come, and nothing is said about them."""
+def test_a_classic_connection_has_no_acknowledgements(
+    alice: JellyClient, script: ScriptedServer, recorder: Recorder
+) -> None:
+    """Messages without ids are delivered as often as they arrive, and are not acknowledged."""
     peer = script.log_in(alice, features=None)
     peer.send(message("1") + message("1"))
     assert recorder.contents(2) == ["1", "1"]
@@ -284,79 +290,81 @@ def test_a_classic_line_has_heartbeats_only(alice: JellyClient, script: Scripted
     assert peer.is_silent()
 
 
-# --- the inbox ----------------------------------------------------------------------------------------------
+# --- the tracker --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def inbox() -> Inbox:
-    inbox = Inbox()
-    inbox.begin()
-    return inbox
+def acks() -> AckTracker:
+    acks = AckTracker()
+    acks.connected()
+    return acks
 
 
-def came(inbox: Inbox, *ids: int) -> list[bool]:
-    return [inbox.is_new(id, id * 7) for id in ids]
+def came(acks: AckTracker, *ids: int) -> list[bool]:
+    return [acks.is_new(id, id * 7) for id in ids]
 
 
-def test_inbox_knows_what_came_before(inbox: Inbox) -> None:
+def test_tracker_knows_what_came_before(acks: AckTracker) -> None:
     """An id with the same contents is new once."""
-    assert came(inbox, 1, 2, 1, 2, 3) == [True, True, False, False, True]
-    assert inbox.is_new(3, 0)
+    assert came(acks, 1, 2, 1, 2, 3) == [True, True, False, False, True]
+    assert acks.is_new(3, 0)
 
 
-def test_inbox_acknowledges_the_last_one_at_once(inbox: Inbox) -> None:
-    """And what comes one by one, each at once."""
+def test_tracker_acknowledges_the_last_one_at_once(acks: AckTracker) -> None:
+    """And messages that arrive one by one, each at once."""
     for id in (1, 2, 3):
-        came(inbox, id)
-        assert inbox.handed_over(id, 100.0) == id
+        came(acks, id)
+        assert acks.delivered(id, 100.0) == id
 
 
-def test_inbox_acknowledges_in_batches(inbox: Inbox) -> None:
-    """While more waits: each `ACK_COUNT` messages, or when `ACK_SECONDS` have passed."""
-    came(inbox, *range(1, 100))
-    given = [inbox.handed_over(id, 0.0) for id in range(1, 70)]
+def test_tracker_acknowledges_in_batches(acks: AckTracker) -> None:
+    """While more wait: after each `ACK_COUNT` messages, or when `ACK_SECONDS` have passed."""
+    came(acks, *range(1, 100))
+    given = [acks.delivered(id, 0.0) for id in range(1, 70)]
     assert [id for id in given if id] == [ACK_COUNT, 2 * ACK_COUNT]
-    assert inbox.handed_over(70, ACK_SECONDS) == 70
-    assert inbox.handed_over(71, ACK_SECONDS) is None
+    assert acks.delivered(70, ACK_SECONDS) == 70
+    assert acks.delivered(71, ACK_SECONDS) is None
 
 
-def test_inbox_acknowledges_nothing_twice(inbox: Inbox) -> None:
-    """On one connection an acknowledgement is for more than the one before it."""
-    came(inbox, 1, 2)
-    inbox.handed_over(1, 0.0)
-    assert inbox.handed_over(2, 0.0) == 2
-    came(inbox, 1)
-    assert inbox.repeated() is None
-    assert inbox.handed_over(2, 9.0) is None
+def test_tracker_acknowledges_nothing_twice(acks: AckTracker) -> None:
+    """On one connection, each acknowledgement is for a greater id than the one before."""
+    came(acks, 1, 2)
+    acks.delivered(1, 0.0)
+    assert acks.delivered(2, 0.0) == 2
+    came(acks, 1)
+    assert acks.ack_duplicates() is None
+    assert acks.delivered(2, 9.0) is None
 
 
-def test_inbox_repeats(inbox: Inbox) -> None:
-    """A repeat is acknowledged if the application has had it, once; else later, by itself."""
-    came(inbox, 1, 2)
-    inbox.handed_over(1, 0.0)
-    inbox.begin()
-    came(inbox, 1, 2)
-    assert (inbox.repeated(), inbox.repeated()) == (1, None)
-    assert inbox.handed_over(2, 0.0) == 2
+def test_tracker_duplicates(acks: AckTracker) -> None:
+    """A duplicate is acknowledged once if it was delivered before; otherwise after it is
+    delivered."""
+    came(acks, 1, 2)
+    acks.delivered(1, 0.0)
+    acks.connected()
+    came(acks, 1, 2)
+    assert (acks.ack_duplicates(), acks.ack_duplicates()) == (1, None)
+    assert acks.delivered(2, 0.0) == 2
 
 
-def test_inbox_waits_until_it_has_come_on_this_connection(inbox: Inbox) -> None:
-    """The server takes no acknowledgement of an id that it has not sent on this connection."""
-    came(inbox, 1, 2, 3)
-    inbox.handed_over(1, 0.0)
-    inbox.begin()
-    assert inbox.handed_over(2, 9.0) is None
-    came(inbox, 1)
-    assert inbox.repeated() == 1
-    assert inbox.handed_over(3, 9.0) is None
-    came(inbox, 2, 3)
-    assert inbox.repeated() == 3
+def test_tracker_waits_until_it_has_come_on_this_connection(acks: AckTracker) -> None:
+    """The server accepts an acknowledgement only for an id that it sent on this connection."""
+    came(acks, 1, 2, 3)
+    acks.delivered(1, 0.0)
+    acks.connected()
+    assert acks.delivered(2, 9.0) is None
+    came(acks, 1)
+    assert acks.ack_duplicates() == 1
+    assert acks.delivered(3, 9.0) is None
+    came(acks, 2, 3)
+    assert acks.ack_duplicates() == 3
 
 
-def test_inbox_forgets_the_oldest(inbox: Inbox) -> None:
-    """It knows `MAX_RECENT` messages; one that a new server numbers the same counts as the newest."""
-    came(inbox, *range(1, MAX_RECENT + 1))
-    assert inbox.is_new(1, 0)
-    came(inbox, MAX_RECENT + 1)
-    assert not inbox.is_new(1, 0)
-    assert came(inbox, 3, 2) == [False, True]
+def test_tracker_forgets_the_oldest(acks: AckTracker) -> None:
+    """It remembers `MAX_RECENT` messages; another message with a known id counts as the
+    newest."""
+    came(acks, *range(1, MAX_RECENT + 1))
+    assert acks.is_new(1, 0)
+    came(acks, MAX_RECENT + 1)
+    assert not acks.is_new(1, 0)
+    assert came(acks, 3, 2) == [False, True]

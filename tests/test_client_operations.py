@@ -1,7 +1,7 @@
-"""Every operation of the client library, on Jelly and on the stand-in for the original: its result and its refusals.
+"""Every operation of the client library, on Jelly and on the stand-in for the original.
 
-The original says why it refuses by no more than a status, keeps what it never answers to itself, and sends an empty
-body with every error; so what is expected of it stands beside what is expected of Jelly.
+The original refuses with nothing but a status and an empty body, and some requests it never
+answers. So the expectations for it stand beside those for Jelly.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,8 @@ Refusal = tuple[Callable[[JellyClient], Future[Any]], str, type[RequestError] | 
 
 
 def assert_refused(service: Service, future: Future[Any], code: str, at_original: type[RequestError] | None) -> None:
-    """Jelly refuses with a code and a sentence; the original with a status, or not at all (None)."""
+    """Assert that Jelly refuses with a code and a sentence, the original with a status or not at
+    all (None)."""
     if not service.is_original:
         refused = error(future)
         assert (type(refused), refused.code) == (RequestRejected, code)
@@ -42,7 +43,7 @@ def assert_refused(service: Service, future: Future[Any], code: str, at_original
 
 
 def found(creator: JellyClient, *members: str) -> None:
-    """Have a client create the group `team` with some members."""
+    """Let a client create the group `team` with some members."""
     result(creator.create_group("team"))
     for member in members:
         result(creator.add_member("team", member))
@@ -60,14 +61,14 @@ def test_register(service: Service, new_client: NewClient) -> None:
 
 
 def test_register_while_online(join: Join) -> None:
-    """Whoever is logged in may register others: that has a connection of its own."""
+    """A client that is logged in may register others, on a connection of its own."""
     alice = join("alice")
     assert result(alice.register("dora", "pw")) == "dora"
     assert (alice.state, alice.username) == (State.ONLINE, "alice")
 
 
 def test_register_refused(service: Service, new_client: NewClient) -> None:
-    """A name that is taken or impossible, and an impossible password, are refused with a code of their own."""
+    """A taken name, an invalid name and an invalid password are refused, each with its code."""
     client = new_client(service.port)
     for username, password, code, at_original in (
         ("alice", "pw", "username_taken", RequestRejected),
@@ -79,7 +80,7 @@ def test_register_refused(service: Service, new_client: NewClient) -> None:
 
 
 def test_login(service: Service, new_client: NewClient) -> None:
-    """The result has the name and a token of 64 bits, which is not shown; the client is online."""
+    """The result has the name and a token of 64 bits, which `repr` hides; the client is online."""
     client = new_client(service.port, features=service.features)
     login = result(client.login("alice", "pw"))
     assert isinstance(login, Login)
@@ -90,7 +91,7 @@ def test_login(service: Service, new_client: NewClient) -> None:
 
 
 def test_login_refused(service: Service, new_client: NewClient) -> None:
-    """A wrong name, password or token is refused, the client is offline and may try again."""
+    """A wrong name, password or token is refused; the client is offline and may try again."""
     client = new_client(service.port, features=service.features)
     for username, password in (("alice", "wrong"), ("nobody", "pw")):
         assert_refused(service, client.login(username, password), "wrong_credentials", RequestRejected)
@@ -100,7 +101,7 @@ def test_login_refused(service: Service, new_client: NewClient) -> None:
 
 
 def test_resume(service: Service, new_client: NewClient) -> None:
-    """The token of a client that was closed opens the account to another one; the result repeats it."""
+    """The token of a closed client opens the account to another client; the result repeats it."""
     with new_client(service.port, features=service.features) as first:
         token = result(first.login("alice", "pw")).token
     client = new_client(service.port, features=service.features)
@@ -110,7 +111,7 @@ def test_resume(service: Service, new_client: NewClient) -> None:
 
 
 def test_logout(service: Service, new_client: NewClient) -> None:
-    """The result is None, the client is offline, and the token is good for nothing any more."""
+    """The result is None, the client is offline, and the token is not valid any more."""
     client = new_client(service.port, features=service.features)
     token = result(client.login("alice", "pw")).token
     assert result(client.logout()) is None
@@ -122,7 +123,7 @@ def test_logout(service: Service, new_client: NewClient) -> None:
 
 
 def test_send_message(join: Join) -> None:
-    """A message reaches a person who is online, as one event with all that is known; she can reply to it."""
+    """A message reaches a user who is online, as one event with all values; she can reply to it."""
     receiver, sender = Recorder(), Recorder()
     bob, alice = join("bob", receiver), join("alice", sender)
     sent = result(alice.send_message("bob", "hello, 世界 🌍 <&='\">\u2028"))
@@ -137,7 +138,7 @@ def test_send_message(join: Join) -> None:
 
 
 def test_messages_that_waited(service: Service, join: Join) -> None:
-    """What was written to a person who was offline comes with her login, in order."""
+    """Messages to a user who was offline arrive with her login, in order."""
     alice, receiver = join("alice"), Recorder()
     contents = [f"m{number}" for number in range(5)] if not service.is_original else ["m0"]
     for content in contents:
@@ -147,14 +148,14 @@ def test_messages_that_waited(service: Service, join: Join) -> None:
 
 
 def test_send_message_to_nobody(service: Service, join: Join) -> None:
-    """To the original a receiver that there is not is its own fault; and the client stays online."""
+    """The original takes an unknown receiver for its own failure; the client stays online."""
     alice = join("alice")
     assert_refused(service, alice.send_message("nobody", "hello"), "no_such_user", ServerFailed)
     assert result(alice.own_profile()).username == "alice"
 
 
 def test_send_group_message(join: Join) -> None:
-    """A message to a group reaches its other members, and a reply to it goes to the group."""
+    """A message to a group reaches its other members, and a reply goes to the group."""
     of_alice, of_bob = Recorder(), Recorder()
     alice = join("alice", of_alice)
     join("bob", of_bob)
@@ -171,7 +172,7 @@ def test_send_group_message(join: Join) -> None:
 
 
 def test_friends(join: Join) -> None:
-    """Friends are put on a list, told with whether they are online, and taken off again."""
+    """Friends are added to a list, listed with whether they are online, and removed."""
     alice = join("alice")
     assert result(alice.list_friends()) == {}
     for friend in ("bob", "carol"):
@@ -183,7 +184,7 @@ def test_friends(join: Join) -> None:
 
 
 def test_profiles(join: Join) -> None:
-    """What is given changes, the rest stays, what was never said is None; friends may read it."""
+    """Given values change, the others stay, values never set are None; friends may read them."""
     alice, bob = join("alice"), join("bob")
     assert result(alice.update_profile()) is None
     assert result(alice.own_profile()) == Profile("alice")
@@ -196,7 +197,7 @@ def test_profiles(join: Join) -> None:
 
 
 def test_new_password(service: Service, join: Join) -> None:
-    """A new password counts at the next login, and the old one no more."""
+    """A new password is valid from the next login on; the old one is not."""
     alice = join("alice")
     result(alice.update_profile(password="new"))
     result(alice.logout())
@@ -221,7 +222,7 @@ def test_groups(join: Join) -> None:
 
 
 def test_leave_group(service: Service, join: Join) -> None:
-    """A member takes himself out of a group. (The original lets only the creator do that.)"""
+    """A member removes himself from a group. (The original lets only the creator do that.)"""
     alice, bob = join("alice"), join("bob")
     found(alice, "bob", "carol")
     if service.is_original:
@@ -255,7 +256,8 @@ REFUSALS: dict[str, Refusal] = {
     "write to no group": (lambda alice: alice.send_group_message("none", "hi"), "no_such_group", RequestRejected),
     "write to another's": (lambda alice: alice.send_group_message("club", "hi"), "not_a_member", None),
 }
-"""What alice asks for, how Jelly refuses it, and what the original does (None: it does it)."""
+"""What alice requests, how Jelly refuses it, and what the original does (None: it carries it
+out)."""
 
 
 def test_refusals(service: Service, join: Join) -> None:
@@ -271,7 +273,8 @@ def test_refusals(service: Service, join: Join) -> None:
 
 
 def test_what_cannot_be_sent(join: Join) -> None:
-    """What is too large, on which the server would close, and what has no bytes is refused before it is sent."""
+    """Text that is too large or cannot be encoded is refused before it is sent; the server would
+    close the connection."""
     bob, alice = Recorder(), join("alice", max_body=1000)
     join("bob", bob)
     refused = error(alice.send_message("bob", "x" * 1000))
@@ -283,11 +286,12 @@ def test_what_cannot_be_sent(join: Join) -> None:
     assert bob.contents(1) == ["x" * 900]
 
 
-# --- cuts and silence ---------------------------------------------------------------------------------------
+# --- lost connections, silence ------------------------------------------------------------------------------
 
 
 def test_reconnect(service: Service, join: Join) -> None:
-    """After a cut the client is back with its token, and both ways work again."""
+    """After a lost connection the client reconnects with its token, and both directions work
+    again."""
     of_alice, of_bob = Recorder(), Recorder()
     alice, bob = join("alice", of_alice), join("bob", of_bob)
     service.cut()
@@ -298,11 +302,11 @@ def test_reconnect(service: Service, join: Join) -> None:
     assert (of_bob.contents(1), of_alice.contents(1)) == (["back again"], ["me too"])
 
 
-def test_what_was_written_during_a_cut(service: Service, join: Join, new_client: NewClient) -> None:
-    """It is stored, and comes when the client is back, however often it has to try."""
+def test_what_was_written_without_a_connection(service: Service, join: Join, new_client: NewClient) -> None:
+    """It is stored, and arrives when the client is online again, after any number of attempts."""
     of_bob = Recorder()
     result(join("bob", of_bob).own_profile())  # so the original has read the heartbeat that goes before it
-    service.proxy.target = 1  # where nobody listens
+    service.proxy.target = 1  # where nothing listens
     service.cut()
     of_bob.wait_for_state(State.RECONNECTING)
     alice = new_client(service.server_port, features=service.features)
@@ -315,7 +319,8 @@ def test_what_was_written_during_a_cut(service: Service, join: Join, new_client:
 
 @pytest.mark.parametrize("service", ["original"], indirect=True)
 def test_silence_of_the_original(join: Join) -> None:
-    """Where it never answers, the request times out, the line is made anew, and the client can be used again."""
+    """Where it never answers, the request times out, the client reconnects and can be used
+    again."""
     recorder = Recorder()
     alice = join("alice", recorder, request_timeout=0.4)
     for number in range(10):
@@ -333,7 +338,8 @@ def test_silence_of_the_original(join: Join) -> None:
 
 
 def test_history(service: Service, join: Join) -> None:
-    """Pages of what was said, the oldest first; where the server has no history that is said at once."""
+    """Pages of a conversation, the oldest message first; a server without a history is reported at
+    once."""
     alice, recorder = join("alice"), Recorder()
     bob = join("bob", recorder)
     for number in range(5):

@@ -1,4 +1,4 @@
-"""What docs/client.md says: its programs are run, and its tables are the library's."""
+"""What docs/client.md says: its programs run, and its tables are the library's."""
 
 import re
 import signal
@@ -27,7 +27,7 @@ README_BOT = textwrap.dedent(README[README.index("    from client_api") :])
 
 @pytest.fixture
 def names(port: int) -> Iterator[dict[str, Any]]:
-    """What the page's programs take for granted: `client`, logged in as alice, and her token."""
+    """The names that the page's programs use: `client`, logged in as alice, and her token."""
     register(port, "alice", "bob", password="secret1")
     register(port, "echo", password="its password")
     with JellyClient(port=port) as client:
@@ -41,7 +41,7 @@ def run(block: str, names: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("bot", [BLOCKS[0], README_BOT], ids=["client.md", "README.md"])
 def test_the_shortest_bot(bot: str, names: dict[str, Any]) -> None:
-    """It sends back what it gets, until somebody logs in with its account."""
+    """It sends messages back, until another login takes over its account."""
     thread = threading.Thread(target=run, args=(bot, dict(names)))
     with logged_in(names["port"], "bob", "secret1") as bob:
         bob.message("echo", "hello")
@@ -53,7 +53,8 @@ def test_the_shortest_bot(bot: str, names: dict[str, Any]) -> None:
 
 
 def test_the_other_programs(names: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They run as they stand there, one after the other; the one that counts knows what it has counted."""
+    """They run as they are, one after the other; the one that counts remembers what it has
+    counted."""
     monkeypatch.chdir(tmp_path)
     assert len(BLOCKS) > 5
     handler = signal.getsignal(signal.SIGTERM)
@@ -73,14 +74,14 @@ def test_the_other_programs(names: dict[str, Any], tmp_path: Path, monkeypatch: 
 
 
 def test_the_table_of_errors() -> None:
-    """It names every way in which a future can fail."""
+    """It names every error with which a future can end."""
     table = PAGE.partition("## What can go wrong?")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == {c.__name__ for c in RequestError.__subclasses__()}
 
 
 def test_the_table_of_states() -> None:
-    """It has every change that the docstring of State has, and names the reasons by their names."""
+    """It has every change in the docstring of State, and names the reasons by their names."""
     rows = re.findall(r"^\| (OFFLINE|CONNECTING|ONLINE|RECONNECTING|any) \| ([A-Z]+) \|", PAGE, re.MULTILINE)
     said = re.findall(r"^ *\| (\w+) +\| ([A-Z]+) +\|", State.__doc__ or "", re.MULTILINE)
     assert rows == said
-    assert set(re.findall(r"`([A-Z]+_[A-Z_]+)`", PAGE)) <= {reason.name for reason in Reason}
+    assert set(re.findall(r"`([A-Z]+_[A-Z_]+)`", PAGE)) <= set(Reason.__members__)

@@ -1,8 +1,7 @@
-"""How the client library lets requests go, pairs them with their answers, and ends them when the line does.
-
-The test plays the server. One that grants features is a modern one; one that grants none may be the original, which
-stands one request at a time and nothing near a heartbeat.
-"""
+"""How the client library sends requests, pairs them with their responses, and ends them when the
+connection is lost. The test plays the server. A server that grants features is a modern one. One
+that grants none may be the original, which takes one request at a time and none near a
+heartbeat."""
 
 import socket
 import time
@@ -41,9 +40,10 @@ from client_api import (
     ServerBusy,
     State,
 )
-from jelly.client import conversation
-from jelly.client.conversation import MAX_WAITING, WINDOW
-from jelly.client.line import Line
+from jelly.client import pipeline
+from jelly.client.connection_manager import MAX_QUEUED
+from jelly.client.pipeline import WINDOW
+from jelly.client.stream import FrameStream
 
 PROFILE = response(OWN_PROFILE, username="alice")
 
@@ -51,7 +51,8 @@ PROFILE = response(OWN_PROFILE, username="alice")
 
 
 def test_classic_one_request_at_a_time(new_client: NewClient, script: ScriptedServer) -> None:
-    """The next request is written only when the one before it has its answer, in the order of the calls."""
+    """The next request is sent only after the response to the one before it, in the order of the
+    calls."""
     alice = new_client(script.port)
     peer = script.log_in(alice, features=None)
     futures = [alice.add_friend(f"u{number}") for number in range(5)]
@@ -65,7 +66,8 @@ def test_classic_one_request_at_a_time(new_client: NewClient, script: ScriptedSe
 
 
 def test_classic_heartbeat_right_after_the_login(new_client: NewClient, script: ScriptedServer) -> None:
-    """To the original a connection without a heartbeat would stay online for ever; a modern one needs none yet."""
+    """The original would keep a connection without a heartbeat online for ever; a modern server
+    needs none yet."""
     assert script.log_in(new_client(script.port), features=None).receive().type == HEARTBEAT
     assert script.log_in(new_client(script.port), features=()).is_silent()
 
@@ -73,9 +75,8 @@ def test_classic_heartbeat_right_after_the_login(new_client: NewClient, script: 
 def test_classic_nothing_near_a_heartbeat(
     new_client: NewClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is requested in the tenth of a second after a heartbeat is written after it. (Here it is more than that,
-    because the test may be late to see the heartbeat.)"""
-    monkeypatch.setattr(conversation, "CLASSIC_GAP", 0.4)
+    """A request within 0.1 s after a heartbeat is sent after that time."""
+    monkeypatch.setattr(pipeline, "CLASSIC_GAP", 0.4)
     alice = new_client(script.port, heartbeat=0.6)
     peer = script.log_in(alice, features=None)
     for _ in range(2):
@@ -89,21 +90,21 @@ def test_classic_nothing_near_a_heartbeat(
 
 
 def test_classic_requests_of_many_threads_wait_for_room(new_client: NewClient, script: ScriptedServer) -> None:
-    """Whoever asks for too much waits, and is told when the line is cut."""
+    """Threads that make too many requests wait, and hear of a lost connection."""
     alice = new_client(script.port, reconnect=False)
     peer = script.log_in(alice, features=None)
     peer.receive_request(HEARTBEAT)
     futures: list[Any] = []
-    thread = Thread(target=lambda: futures.extend(alice.own_profile() for _ in range(MAX_WAITING + 5)))
+    thread = Thread(target=lambda: futures.extend(alice.own_profile() for _ in range(MAX_QUEUED + 5)))
     thread.start()
     peer.receive_request(OWN_PROFILE)
-    wait_until(lambda: len(futures) >= MAX_WAITING)
+    wait_until(lambda: len(futures) >= MAX_QUEUED)
     peer.send(PROFILE)
     peer.receive_request(OWN_PROFILE)
     peer.close()
     thread.join()
     done, pending = wait(futures, 10)
-    assert (len(done), len(pending)) == (MAX_WAITING + 5, 0)
+    assert (len(done), len(pending)) == (MAX_QUEUED + 5, 0)
     assert sum(future.exception() is None for future in futures) == 1
 
 
@@ -111,7 +112,7 @@ def test_classic_requests_of_many_threads_wait_for_room(new_client: NewClient, s
 
 
 def test_modern_requests_are_pipelined(new_client: NewClient, script: ScriptedServer) -> None:
-    """As many as the window holds go out at once; each answer lets one more out."""
+    """A full window is sent at once; each response makes room for one more."""
     alice = new_client(script.port)
     peer = script.log_in(alice)
     futures = [alice.add_friend(f"u{number}") for number in range(WINDOW + 10)]
@@ -125,23 +126,23 @@ def test_modern_requests_are_pipelined(new_client: NewClient, script: ScriptedSe
     assert [result(future) for future in futures] == [None] * len(futures)
 
 
-def test_what_answers_let_out_goes_out_together(
+def test_what_responses_make_room_for_is_sent_together(
     new_client: NewClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Answers that come in one read cost one write, not one each."""
+    """Responses that arrive in one read cause one write, not one each."""
     alice = new_client(script.port)
     peer = script.log_in(alice)
     futures = [alice.add_friend(f"u{number}") for number in range(WINDOW + 20)]
     for _ in range(WINDOW):
         peer.receive_request(ADD_FRIEND)
     writes = []
-    send = Line.send
+    send = FrameStream.send
 
-    def note(line: Line, data: bytes) -> None:
+    def note(stream: FrameStream, data: bytes) -> None:
         writes.append(data)
-        send(line, data)
+        send(stream, data)
 
-    monkeypatch.setattr(Line, "send", note)
+    monkeypatch.setattr(FrameStream, "send", note)
     peer.send(response(ADD_FRIEND) * 20)
     for _ in range(20):
         peer.receive_request(ADD_FRIEND)
@@ -151,7 +152,7 @@ def test_what_answers_let_out_goes_out_together(
 
 
 def test_modern_heartbeat(new_client: NewClient, script: ScriptedServer) -> None:
-    """A heartbeat comes when nothing was written for a while, and again; a request puts it off."""
+    """A heartbeat is sent after some time without sending, and again; a request delays it."""
     alice = new_client(script.port, heartbeat=0.3)
     start = time.monotonic()
     peer = script.log_in(alice)
@@ -164,12 +165,15 @@ def test_modern_heartbeat(new_client: NewClient, script: ScriptedServer) -> None
     assert time.monotonic() - start >= 0.3
 
 
-# --- the end of the line ------------------------------------------------------------------------------------
+# --- the end of the connection ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_reset", [False, True])
-def test_a_cut_tells_what_was_sent(new_client: NewClient, script: ScriptedServer, is_reset: bool) -> None:
-    """What was written is in doubt, what was not was never done; both have failed before the client is back."""
+def test_a_connection_loss_tells_what_was_sent(new_client: NewClient, script: ScriptedServer, is_reset: bool) -> None:
+    """Nobody knows about requests that were sent; queued ones were never done.
+
+    Both fail before the client is back.
+    """
     recorder = Recorder()
     alice = new_client(script.port, recorder)
     peer = script.log_in(alice)
@@ -180,13 +184,14 @@ def test_a_cut_tells_what_was_sent(new_client: NewClient, script: ScriptedServer
     failures = [error(future) for future in futures]
     assert {type(failure) for failure in failures} == {ConnectionLost}
     assert [failure.sent for failure in failures] == [True] * WINDOW + [False] * 10
-    assert str(failures[-1]) == "The connection ended before this was sent."
+    assert str(failures[-1]) == "The connection was lost before this was sent. Send it again when the client is online."
     script.accept_login()
     recorder.wait_for_state(State.ONLINE, count=2)
 
 
-def test_requests_without_a_line(new_client: NewClient, script: ScriptedServer) -> None:
-    """While there is no connection they fail at once, and were not sent; before the login they are refused."""
+def test_requests_without_a_connection(new_client: NewClient, script: ScriptedServer) -> None:
+    """Without a connection they fail at once, and were not sent; before the login they are
+    refused."""
     alice = new_client(script.port)
     assert error(alice.own_profile()).code == "not_logged_in"
     peer = script.log_in(alice)
@@ -196,11 +201,12 @@ def test_requests_without_a_line(new_client: NewClient, script: ScriptedServer) 
     failure = error(alice.own_profile())
     assert (type(failure), failure.sent) == (ConnectionLost, False)
     alice.close()
-    assert str(error(alice.own_profile())) == "The client is closed."
+    assert str(error(alice.own_profile())) == "The client is closed: make a new one."
 
 
 def test_timeout(new_client: NewClient, script: ScriptedServer) -> None:
-    """The first request has timed out, those behind it are lost with the line, and the client is back on a new one."""
+    """The first request times out, those behind it are lost with the connection, and the client
+    reconnects."""
     recorder = Recorder()
     alice = new_client(script.port, recorder, request_timeout=0.2, heartbeat=60)
     peer = script.log_in(alice)
@@ -219,7 +225,7 @@ def test_timeout(new_client: NewClient, script: ScriptedServer) -> None:
 
 
 def test_the_time_counts_from_when_a_request_is_sent(new_client: NewClient, script: ScriptedServer) -> None:
-    """Towards a classic server a request may wait for the one before it longer than an answer may take."""
+    """At a classic server a request may be queued longer than a response may take."""
     alice = new_client(script.port, request_timeout=1.5)
     peer = script.log_in(alice, features=None)
     futures = [alice.own_profile() for _ in range(3)]
@@ -230,23 +236,25 @@ def test_the_time_counts_from_when_a_request_is_sent(new_client: NewClient, scri
     assert [result(future) for future in futures] == [Profile("alice")] * 3
 
 
-def test_a_line_that_cannot_be_written() -> None:
-    """What the server sent before it closed can be read to its end, although writing to it has failed already."""
+def test_a_stream_that_cannot_send() -> None:
+    """What the server sent before it closed can still be read, although sending has failed
+    already."""
     sock, peer = socket.socketpair()
     sock.setblocking(False)
-    line = Line(sock)
+    stream = FrameStream(sock)
     peer.sendall(message("hello") + notice(SYSTEM, event="taken_over"))
     peer.close()
-    line.send(pack(HEARTBEAT))
-    assert isinstance(line.failure, BrokenPipeError)
-    assert [frame.type for frame in line.receive()] == [PERSON_MESSAGE, SYSTEM]
+    stream.send(pack(HEARTBEAT))
+    assert isinstance(stream.failure, BrokenPipeError)
+    assert [frame.type for frame in stream.receive()] == [PERSON_MESSAGE, SYSTEM]
     with pytest.raises(EOFError):
-        line.receive()
-    line.close()
+        stream.receive()
+    stream.close()
 
 
-def test_what_came_before_a_broken_write_counts(new_client: NewClient, script: ScriptedServer) -> None:
-    """A client that writes to a server that has closed still takes what that had sent: here, why it closed."""
+def test_what_arrived_before_a_failed_send_counts(new_client: NewClient, script: ScriptedServer) -> None:
+    """When sending fails, the client still reads what the server sent before it closed: here, why
+    it closed."""
     recorder = Recorder()
     alice = new_client(script.port, recorder, heartbeat=0.05)
     peer = script.log_in(alice)
@@ -259,7 +267,8 @@ def test_what_came_before_a_broken_write_counts(new_client: NewClient, script: S
 
 
 def test_the_end_answers_a_logout(new_client: NewClient, script: ScriptedServer) -> None:
-    """Requests before it are answered first; those behind it are refused; the close of the server is its result."""
+    """Requests before it get their responses; later ones are refused; the close of the server is
+    its result."""
     alice = new_client(script.port)
     peer = script.log_in(alice)
     profile, logout, late = alice.own_profile(), alice.logout(), alice.own_profile()
@@ -275,7 +284,7 @@ def test_the_end_answers_a_logout(new_client: NewClient, script: ScriptedServer)
 
 
 def test_a_logout_that_is_refused(new_client: NewClient, script: ScriptedServer) -> None:
-    """An answer to LOGOUT is a refusal: the client stays online, and can go on."""
+    """A response to LOGOUT is a refusal: the client stays online and works."""
     alice = new_client(script.port)
     peer = script.log_in(alice)
     logout = alice.logout()
@@ -290,7 +299,10 @@ def test_a_logout_that_is_refused(new_client: NewClient, script: ScriptedServer)
 
 
 def test_a_logout_without_an_end(new_client: NewClient, script: ScriptedServer) -> None:
-    """If the server does not close, it times out; if the line breaks, the token may be good. Offline it is anyway."""
+    """If the server does not close, it times out; if the connection breaks, the token may be valid.
+
+    Both end OFFLINE.
+    """
     alice = new_client(script.port, request_timeout=0.1)
     script.log_in(alice)
     assert type(error(alice.logout())) is RequestTimeout
@@ -304,7 +316,7 @@ def test_a_logout_without_an_end(new_client: NewClient, script: ScriptedServer) 
 
 
 def test_a_logout_that_is_cancelled(new_client: NewClient, script: ScriptedServer) -> None:
-    """A logout that waits behind another request can be cancelled; the client goes on as if it had not been asked."""
+    """A queued logout can be cancelled; the client goes on as if it had not been requested."""
     alice = new_client(script.port)
     peer = script.log_in(alice, features=None)
     profile, logout = alice.own_profile(), alice.logout()
@@ -312,6 +324,6 @@ def test_a_logout_that_is_cancelled(new_client: NewClient, script: ScriptedServe
     peer.receive_request(OWN_PROFILE)
     peer.send(PROFILE)
     result(profile)
-    wait_until(lambda: not alice.own_profile().done())  # one that is refused is done at once
+    wait_until(lambda: not alice.own_profile().done())  # a refused request ends at once
     peer.receive_request(OWN_PROFILE)
     assert alice.state is State.ONLINE

@@ -1,4 +1,5 @@
-"""Messages that a cut left without an answer: written again with the same requestId, in order, until there is one."""
+"""Messages that had no response when the connection was lost are sent again, in order, with the
+same requestId (their idempotency key), until there is a response."""
 
 import random
 import threading
@@ -35,9 +36,9 @@ from client_api import (
 )
 from faults.process import Server
 from faults.proxy import Proxy
-from jelly.client import outgoing
-from jelly.client.conversation import WINDOW
-from jelly.client.outgoing import Outgoing
+from jelly.client import pending
+from jelly.client.pending import PendingRequests
+from jelly.client.pipeline import WINDOW
 from jelly.client.requests import Request
 
 
@@ -47,14 +48,15 @@ def alice(new_client: NewClient, script: ScriptedServer) -> JellyClient:
 
 
 def receive_message(peer: Peer) -> tuple[str, str | None]:
-    """What the next message says, and its requestId."""
+    """Return what the next message says, and its requestId."""
     values = peer.receive_request(PERSON_MESSAGE)
     assert list(values) == ["sender", "receiver", "content", "time", "requestId"][: len(values)]
     return values["content"], values.get("requestId")
 
 
 def test_each_message_has_an_id_of_its_own(alice: JellyClient, script: ScriptedServer, new_client: NewClient) -> None:
-    """At most 36 characters, never the same, in another client neither; and only messages have one."""
+    """Only messages have one, of at most 36 characters; no two are equal, not even in two
+    clients."""
     ids = set()
     for client in (alice, new_client(script.port)):
         with script.log_in(client) as peer:
@@ -75,7 +77,7 @@ def test_each_message_has_an_id_of_its_own(alice: JellyClient, script: ScriptedS
 def test_a_server_that_knows_no_ids_gets_none(
     alice: JellyClient, script: ScriptedServer, features: list[str] | None
 ) -> None:
-    """And a message without an answer ends with the line, as ever."""
+    """And a message without a response ends with the connection."""
     with script.log_in(alice, features) as peer:
         future = alice.send_message("bob", "x")
         assert receive_message(peer) == ("x", None)
@@ -83,8 +85,9 @@ def test_a_server_that_knows_no_ids_gets_none(
     assert (type(lost), lost.sent) == (ConnectionLost, True)
 
 
-def test_messages_without_an_answer_are_written_again(alice: JellyClient, script: ScriptedServer) -> None:
-    """In the old order, with the old ids, before newer ones; what was answered is not."""
+def test_messages_without_a_response_are_sent_again(alice: JellyClient, script: ScriptedServer) -> None:
+    """In the old order, with the old ids, before newer ones; those with a response are not sent
+    again."""
     with script.log_in(alice) as peer:
         futures = [alice.send_message("bob", str(number)) for number in range(4)]
         friends = alice.list_friends()
@@ -95,7 +98,7 @@ def test_messages_without_an_answer_are_written_again(alice: JellyClient, script
         alice.wait_until_online(10)
         futures.append(alice.send_message("bob", "4"))
         assert [receive_message(peer) for _ in range(3)] == first[1:]
-        assert peer.is_silent()  # the newer one waits: those before it may still be refused for now
+        assert peer.is_silent()  # the newer one waits: the server may still be too busy for those before it
         for _ in range(3):
             peer.answer(PERSON_MESSAGE)
         assert receive_message(peer)[0] == "4"
@@ -105,11 +108,11 @@ def test_messages_without_an_answer_are_written_again(alice: JellyClient, script
     assert (type(lost), lost.sent) == (ConnectionLost, True)
 
 
-def test_over_several_cuts(new_client: NewClient, script: ScriptedServer) -> None:
-    """As often as it takes; but not for ever, if a message's line is cut each time."""
+def test_over_several_connections(new_client: NewClient, script: ScriptedServer) -> None:
+    """As often as needed; but not for ever, if each connection is lost under the same message."""
     alice = new_client(script.port, reconnect=ReconnectPolicy(pause=0.01, maximum=0.02))
     script.log_in(alice).close()
-    for number in range(1, outgoing.MAX_CUTS + 1):
+    for number in range(1, pending.MAX_CONNECTION_LOSSES + 1):
         with script.accept_login() as peer:
             if number == 1:
                 alice.wait_until_online(10)
@@ -121,8 +124,8 @@ def test_over_several_cuts(new_client: NewClient, script: ScriptedServer) -> Non
     assert alice.wait_until_online(10)
 
 
-def test_what_was_not_written_yet_goes_after_the_cut(alice: JellyClient, script: ScriptedServer) -> None:
-    """Those that waited for room on the line come behind those that were under way."""
+def test_queued_messages_are_sent_on_the_next_connection(alice: JellyClient, script: ScriptedServer) -> None:
+    """Queued messages are sent behind those that were in flight."""
     count = WINDOW + 20
     with script.log_in(alice) as peer:
         futures = [alice.send_message("bob", str(number)) for number in range(count)]
@@ -139,7 +142,8 @@ def test_what_was_not_written_yet_goes_after_the_cut(alice: JellyClient, script:
 
 
 def test_a_message_that_waited_can_be_cancelled(alice: JellyClient, script: ScriptedServer) -> None:
-    """One that was never written is not written after the cut either; one that was cannot be cancelled."""
+    """A queued message can still be cancelled while there is no connection; one that was sent
+    cannot."""
     with script.log_in(alice) as peer:
         futures = [alice.send_message("bob", str(number)) for number in range(WINDOW + 2)]
         for _ in range(WINDOW):
@@ -174,7 +178,8 @@ def end_classic(script: ScriptedServer, _: JellyClient) -> None:
 def test_no_future_stays_pending(
     end: Callable[[ScriptedServer, JellyClient], None], script: ScriptedServer, new_client: NewClient
 ) -> None:
-    """If the client does not come back, or to a server that would store it twice, the message may have been stored."""
+    """If the client does not reconnect, or the new server knows no idempotency keys, the message
+    may be stored."""
     client = new_client(script.port)
     with script.log_in(client) as peer:
         futures = [client.send_message("bob", str(number)) for number in range(WINDOW + 1)]
@@ -186,7 +191,7 @@ def test_no_future_stays_pending(
 
 
 class BrokenPolicy(ReconnectPolicy):
-    """One that an application has got wrong."""
+    """A policy with a bug of the application."""
 
     def pauses(self, random: Callable[[], float] = random.random) -> Iterator[float]:
         yield 0.0
@@ -194,7 +199,7 @@ class BrokenPolicy(ReconnectPolicy):
 
 
 def test_a_policy_that_fails(script: ScriptedServer, new_client: NewClient) -> None:
-    """The client gives up, and tells so: no future waits for a line that nobody makes."""
+    """The client gives up and reports it: no future waits for a connection that never comes."""
     recorder = Recorder()
     client = new_client(script.port, recorder, reconnect=BrokenPolicy())
     with script.log_in(client) as peer:
@@ -205,8 +210,8 @@ def test_a_policy_that_fails(script: ScriptedServer, new_client: NewClient) -> N
     recorder.wait_for_state(State.OFFLINE, Reason.GAVE_UP)
 
 
-def test_without_reconnect_nothing_is_repeated(script: ScriptedServer, new_client: NewClient) -> None:
-    """A client that does not come back tells at once."""
+def test_without_reconnect_nothing_is_sent_again(script: ScriptedServer, new_client: NewClient) -> None:
+    """A client that does not reconnect ends the future at once."""
     client = new_client(script.port, reconnect=False)
     with script.log_in(client) as peer:
         future = client.send_message("bob", "x")
@@ -214,8 +219,8 @@ def test_without_reconnect_nothing_is_repeated(script: ScriptedServer, new_clien
     assert error(future).sent is True
 
 
-def test_after_a_takeover_nothing_is_repeated(alice: JellyClient, script: ScriptedServer) -> None:
-    """The other login may have the same message to write; this client leaves the account alone."""
+def test_after_a_takeover_nothing_is_sent_again(alice: JellyClient, script: ScriptedServer) -> None:
+    """The other login may send the same message; this client leaves the account alone."""
     with script.log_in(alice) as peer:
         future = alice.send_message("bob", "x")
         receive_message(peer)
@@ -224,7 +229,7 @@ def test_after_a_takeover_nothing_is_repeated(alice: JellyClient, script: Script
 
 
 def test_a_logout_under_way_ends_messages(alice: JellyClient, script: ScriptedServer) -> None:
-    """Whoever logs out does not come back for them."""
+    """After a logout the client does not reconnect for them."""
     with script.log_in(alice) as peer:
         future = alice.send_message("bob", "x")
         receive_message(peer)
@@ -234,8 +239,8 @@ def test_a_logout_under_way_ends_messages(alice: JellyClient, script: ScriptedSe
     result(logout)
 
 
-def test_a_message_that_is_not_answered_in_time(script: ScriptedServer, new_client: NewClient) -> None:
-    """It is written once more, on another line; then it ends."""
+def test_a_message_without_a_response_in_time(script: ScriptedServer, new_client: NewClient) -> None:
+    """It is sent once more, on another connection; then the future ends."""
     client = new_client(script.port, request_timeout=0.2)
     peer = script.log_in(client)
     future = client.send_message("bob", "x")
@@ -253,11 +258,12 @@ def test_a_message_that_is_not_answered_in_time(script: ScriptedServer, new_clie
 
 
 @pytest.mark.parametrize(("status", "code"), [(SERVER_BUSY, "busy"), (REQUEST_ERROR, "rate_limited")])
-def test_a_repeat_that_is_refused_for_now(
+def test_a_resend_that_the_server_is_too_busy_for(
     alice: JellyClient, script: ScriptedServer, status: int, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That says nothing about the first one: it is written again, and newer ones wait behind it."""
-    monkeypatch.setattr(outgoing, "FIRST_PAUSE", 0.02)
+    """A busy server says nothing about the first try: the message is sent again, and newer ones
+    wait behind it."""
+    monkeypatch.setattr(pending, "FIRST_BACKOFF", 0.02)
     with script.log_in(alice) as peer:
         future = alice.send_message("bob", "x")
         first = receive_message(peer)
@@ -274,33 +280,33 @@ def test_a_repeat_that_is_refused_for_now(
         result(newer)
 
 
-def test_a_repeat_that_is_always_refused_for_now(
+def test_a_resend_that_the_server_is_always_too_busy_for(
     alice: JellyClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the end nobody knows what became of it, and the application is told just that."""
-    monkeypatch.setattr(outgoing, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(outgoing, "LAST_PAUSE", 0.01)
+    """In the end nobody knows whether it was stored, and the application is told so."""
+    monkeypatch.setattr(pending, "FIRST_BACKOFF", 0.001)
+    monkeypatch.setattr(pending, "MAX_BACKOFF", 0.01)
     with script.log_in(alice) as peer:
         future = alice.send_message("bob", "x")
         receive_message(peer)
     with script.accept_login() as peer:
-        for _ in range(outgoing.MAX_REFUSALS + 1):
+        for _ in range(pending.MAX_RETRIES + 1):
             receive_message(peer)
             peer.answer(PERSON_MESSAGE, SERVER_BUSY, error="busy")
         assert isinstance(error(future), ServerFailed)
 
 
-def test_refusals_do_not_count_as_cuts(
+def test_retries_do_not_count_as_connection_losses(
     alice: JellyClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A message that was refused for now many times, on one line, survives the next cut."""
-    monkeypatch.setattr(outgoing, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(outgoing, "LAST_PAUSE", 0.01)
+    """A message that was retried many times on one connection survives the next loss."""
+    monkeypatch.setattr(pending, "FIRST_BACKOFF", 0.001)
+    monkeypatch.setattr(pending, "MAX_BACKOFF", 0.01)
     with script.log_in(alice) as peer:
         future = alice.send_message("bob", "x")
         receive_message(peer)
     with script.accept_login() as peer:
-        for _ in range(outgoing.MAX_REFUSALS):
+        for _ in range(pending.MAX_RETRIES):
             receive_message(peer)
             peer.answer(PERSON_MESSAGE, SERVER_BUSY, error="busy")
         receive_message(peer)
@@ -313,14 +319,14 @@ def test_refusals_do_not_count_as_cuts(
 
 
 def test_the_longest_pause_counts(alice: JellyClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message refused for the first time does not shorten the pause of an older one."""
+    """The first retry of one message does not shorten the pause of an older one."""
     with script.log_in(alice) as peer:
         alice.send_message("bob", "x")
         alice.send_message("bob", "y")
         receive_message(peer)
         receive_message(peer)
     pauses = iter((1.0, 0.001))
-    monkeypatch.setattr(outgoing.Outgoing, "try_again", _with_pauses(pauses))
+    monkeypatch.setattr(pending.PendingRequests, "retry_later", _with_pauses(pauses))
     with script.accept_login() as peer:
         receive_message(peer)
         receive_message(peer)
@@ -329,15 +335,15 @@ def test_the_longest_pause_counts(alice: JellyClient, script: ScriptedServer, mo
         assert peer.is_silent(0.3)
 
 
-def _with_pauses(pauses: Iterator[float]) -> Callable[[Outgoing, Request[Any]], float | None]:
-    """`Outgoing.try_again` with these pauses instead of its own."""
-    original = Outgoing.try_again
+def _with_pauses(pauses: Iterator[float]) -> Callable[[PendingRequests, Request[Any]], float | None]:
+    """Return `PendingRequests.retry_later` with these pauses instead of its own."""
+    original = PendingRequests.retry_later
 
-    def try_again(queue: Outgoing, ask: Request[Any]) -> float | None:
-        original(queue, ask)
+    def retry_later(queue: PendingRequests, request: Request[Any]) -> float | None:
+        original(queue, request)
         return next(pauses)
 
-    return try_again
+    return retry_later
 
 
 @pytest.mark.parametrize(
@@ -355,8 +361,8 @@ def test_a_first_refusal_is_told(
         assert isinstance(error(future), kind)
 
 
-def test_other_answers_to_a_repeat(alice: JellyClient, script: ScriptedServer) -> None:
-    """What is refused for good is refused; a server at fault leaves it open, as ever."""
+def test_other_responses_to_a_resend(alice: JellyClient, script: ScriptedServer) -> None:
+    """A final refusal is passed on; if the server failed, nobody knows, as ever."""
     with script.log_in(alice) as peer:
         refused, failed = alice.send_message("bob", "x"), alice.send_message("bob", "y")
         receive_message(peer)
@@ -372,7 +378,8 @@ def test_other_answers_to_a_repeat(alice: JellyClient, script: ScriptedServer) -
 
 
 def test_an_answer_that_a_cut_hid(start_server: StartServer, new_client: NewClient) -> None:
-    """Stored, and the line broke before SUCCESS was here: it is answered again, and the receiver has it once."""
+    """Stored, and the connection was lost before SUCCESS arrived: SUCCESS comes again, and the
+    receiver has it once."""
     port = start_server().port
     register(port, "alice", "bob")
     recorder = Recorder()
@@ -383,7 +390,7 @@ def test_an_answer_that_a_cut_hid(start_server: StartServer, new_client: NewClie
         result(client.login("alice", "pw"))
         for number in range(20):
             future = client.send_message("bob", str(number))
-            recorder.contents(number + 1)  # it has arrived, so it is stored
+            recorder.contents(number + 1)  # it has arrived, so the server has stored it
             proxy.cut()
             result(future)
             changes.wait_for_state(State.ONLINE, Reason.RECONNECTED, number + 1)
@@ -394,7 +401,8 @@ def test_an_answer_that_a_cut_hid(start_server: StartServer, new_client: NewClie
 
 
 def test_a_server_killed_again_and_again(database_url: str, new_client: NewClient) -> None:
-    """No future fails: every message is stored once and arrives once, in order, however often the server dies."""
+    """No future fails: every message is stored once and arrives once, in order, however often the
+    server dies."""
     patient = ReconnectPolicy(pause=0.05, maximum=0.1)
     recorder = Recorder()
     server = Server(database_url)
@@ -427,15 +435,17 @@ def test_a_server_killed_again_and_again(database_url: str, new_client: NewClien
             assert clients[0].wait_until_online(10), kill
         answered = [str(number) for number, future in enumerate(sent) if future.exception(20) is None]
         failures = {str(failure) for future in sent if (failure := future.exception()) is not None}
-        assert failures <= {"There is no connection to the server at the moment."}  # made while it was down
+        assert failures <= {
+            "There is no connection to the server now: try again when the client is online."
+        }  # made while the server was down
         assert recorder.contents(len(answered)) == answered
     server.kill()
 
 
-def test_nothing_is_stored_twice_when_the_line_is_cut_all_the_time(
+def test_nothing_is_stored_twice_when_connections_are_lost_all_the_time(
     start_server: StartServer, new_client: NewClient
 ) -> None:
-    """Hundreds of messages under way over dozens of cuts."""
+    """Hundreds of messages in flight over dozens of lost connections."""
     server = start_server()
     register(server.port, "alice", "bob")
     with Proxy(server.port) as proxy:

@@ -1,4 +1,4 @@
-"""The states of a client: every change that the table of `State` promises, with its reason, and nothing else."""
+"""The states of a client: every change in the table of `State`, with its reason, and no other."""
 
 import itertools
 import threading
@@ -50,7 +50,8 @@ def alice(new_client: NewClient, script: ScriptedServer, recorder: Recorder) -> 
 
 
 def test_login_and_logout(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:
-    """OFFLINE, CONNECTING, ONLINE, OFFLINE, and once more: each event has the state before and the reason."""
+    """OFFLINE, CONNECTING, ONLINE, OFFLINE, and once more: each event has the state before and the
+    reason."""
     assert (alice.state, alice.username) == (OFFLINE, None)
     for _ in range(2):
         login = alice.login("alice", "pw")
@@ -68,7 +69,10 @@ def test_login_and_logout(alice: JellyClient, script: ScriptedServer, recorder: 
 
 
 def test_a_login_that_fails(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:
-    """CONNECTING, then OFFLINE again; the event and the future have the same error. There is one try only."""
+    """CONNECTING, then OFFLINE again; the event and the future have the same error.
+
+    There is one attempt only.
+    """
     login = alice.login("alice", "pw")
     script.refuse()
     event = recorder.wait_for_state(OFFLINE)
@@ -84,14 +88,14 @@ def test_a_login_that_fails(alice: JellyClient, script: ScriptedServer, recorder
 
 @pytest.mark.parametrize("port", [-1, 65536])
 def test_an_impossible_port(new_client: NewClient, port: int) -> None:
-    """It cannot be connected to, and that is all."""
+    """The connection fails, and nothing else happens."""
     failure = error(new_client(port).login("alice", "pw"))
     assert (type(failure), failure.sent) == (ConnectionLost, False)
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 300, "a\0b", "no.such.host.invalid"])
 def test_an_impossible_host(host: str) -> None:
-    """It cannot be connected to, by a login or a registration."""
+    """The connection fails, for a login and for a registration."""
     with JellyClient(host, 1) as client:
         for future in (client.login("alice", "pw"), client.register("dora", "pw")):
             failure = error(future)
@@ -100,8 +104,11 @@ def test_an_impossible_host(host: str) -> None:
 
 
 @pytest.mark.parametrize("is_reset", [False, True])
-def test_a_cut_and_back(alice: JellyClient, script: ScriptedServer, recorder: Recorder, is_reset: bool) -> None:
-    """ONLINE, RECONNECTING at once, ONLINE; a reset is told as the error, an orderly end has none."""
+def test_a_connection_loss_and_back(
+    alice: JellyClient, script: ScriptedServer, recorder: Recorder, is_reset: bool
+) -> None:
+    """ONLINE, RECONNECTING at once, ONLINE; a reset is reported as the error, an orderly close has
+    none."""
     peer = script.log_in(alice)
     peer.reset() if is_reset else peer.close()
     event = recorder.wait_for_state(RECONNECTING)
@@ -110,19 +117,20 @@ def test_a_cut_and_back(alice: JellyClient, script: ScriptedServer, recorder: Re
     script.accept_login()
     recorder.wait_for_state(ONLINE, count=2)
     assert recorder.changes == [
-        *BEGIN, (ONLINE, RECONNECTING, Reason.LINE_CUT), (RECONNECTING, ONLINE, Reason.RECONNECTED)
+        *BEGIN, (ONLINE, RECONNECTING, Reason.CONNECTION_LOST), (RECONNECTING, ONLINE, Reason.RECONNECTED)
     ]  # fmt: skip
 
 
 def test_the_reconnect_shows_the_token_and_the_features(alice: JellyClient, script: ScriptedServer) -> None:
-    """It is RECONNECT with what the login gave, and with the same features."""
+    """The client sends RECONNECT with the token of the login, and with the same features."""
     script.log_in(alice).close()
     values = script.accept().receive_request(RECONNECT)
     assert values == {"username": "alice", "token": 7, "features": ["ack"]}
 
 
 def test_a_token_that_is_refused(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:
-    """After one refusal it stops: OFFLINE, with the reason and the error; a new login is possible."""
+    """After one refusal it stops: OFFLINE, with the reason and the error; a new login is
+    possible."""
     script.log_in(alice).close()
     script.refuse()
     event = recorder.wait_for_state(OFFLINE)
@@ -135,7 +143,7 @@ def test_a_token_that_is_refused(alice: JellyClient, script: ScriptedServer, rec
 
 @pytest.mark.parametrize("status", [SERVER_BUSY, SERVER_ERROR])
 def test_a_server_that_cannot_yet(alice: JellyClient, script: ScriptedServer, recorder: Recorder, status: int) -> None:
-    """A server that is busy or at fault says nothing about the token: it is tried again."""
+    """A server that is busy or fails says nothing about the token: the client tries again."""
     script.log_in(alice).close()
     with script.accept() as peer:
         peer.receive_request(RECONNECT)
@@ -145,7 +153,7 @@ def test_a_server_that_cannot_yet(alice: JellyClient, script: ScriptedServer, re
 
 
 def test_giving_up(new_client: NewClient, script: ScriptedServer, recorder: Recorder) -> None:
-    """When the policy allows no more tries: OFFLINE, with the error of the last one."""
+    """When the policy allows no more attempts: OFFLINE, with the error of the last one."""
     alice = new_client(script.port, recorder, reconnect=ReconnectPolicy(pause=0.01, attempts=3))
     script.log_in(alice).close()
     for _ in range(3):
@@ -156,17 +164,18 @@ def test_giving_up(new_client: NewClient, script: ScriptedServer, recorder: Reco
 
 
 def test_no_reconnect(new_client: NewClient, script: ScriptedServer, recorder: Recorder) -> None:
-    """With reconnect=False a cut leads to OFFLINE, and nobody tries to come back."""
+    """With reconnect=False a lost connection leads to OFFLINE, and there is no attempt."""
     alice = new_client(script.port, recorder, reconnect=False)
     script.log_in(alice).close()
-    assert recorder.wait_for_state(OFFLINE).reason is Reason.LINE_CUT
-    assert recorder.changes == [*BEGIN, (ONLINE, OFFLINE, Reason.LINE_CUT)]
+    assert recorder.wait_for_state(OFFLINE).reason is Reason.CONNECTION_LOST
+    assert recorder.changes == [*BEGIN, (ONLINE, OFFLINE, Reason.CONNECTION_LOST)]
     wait_until(lambda: "jelly-client-network" not in [thread.name for thread in threading.enumerate()])
 
 
 @pytest.mark.parametrize("behind", [0, 20_000])
 def test_taken_over(alice: JellyClient, script: ScriptedServer, recorder: Recorder, behind: int) -> None:
-    """When the server says that another login took over: OFFLINE, and it does not come back by itself."""
+    """When the server says that another login took over: OFFLINE, and the client does not
+    reconnect."""
     peer = script.log_in(alice)
     peer.send(notice(SYSTEM, event="taken_over") + notice(SYSTEM, event="x", filler="x" * behind))
     peer.close()
@@ -180,7 +189,7 @@ def test_taken_over(alice: JellyClient, script: ScriptedServer, recorder: Record
 
 @pytest.mark.parametrize("state", [OFFLINE, ONLINE, RECONNECTING])
 def test_closed(alice: JellyClient, script: ScriptedServer, recorder: Recorder, state: State) -> None:
-    """From anywhere to CLOSED, which is the last event; a new login fails."""
+    """From any state to CLOSED, which is the last event; a new login fails."""
     if state is not OFFLINE:
         peer = script.log_in(alice)
         if state is RECONNECTING:
@@ -191,7 +200,11 @@ def test_closed(alice: JellyClient, script: ScriptedServer, recorder: Recorder, 
     assert recorder.changes[-1] == (state, CLOSED, Reason.CLOSED)
     assert (alice.state, alice.username) == (CLOSED, None)
     failure = error(alice.login("alice", "pw"))
-    assert (type(failure), failure.sent, str(failure)) == (ConnectionLost, False, "The client is closed.")
+    assert (type(failure), failure.sent, str(failure)) == (
+        ConnectionLost,
+        False,
+        "The client is closed: make a new one.",
+    )
     assert recorder.changes[-1][1] is CLOSED
 
 
@@ -214,7 +227,7 @@ def test_login_when_not_offline(alice: JellyClient, script: ScriptedServer, reco
 
 
 def test_logout_while_reconnecting(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:
-    """It stops trying: OFFLINE, logged out; the future says that the server could not be told."""
+    """The attempts end: OFFLINE, logged out; the future says that the server could not be told."""
     peer = script.log_in(alice)
     script.close()
     peer.close()
@@ -228,7 +241,7 @@ def test_logout_while_reconnecting(alice: JellyClient, script: ScriptedServer, r
 def test_logout_while_the_server_thinks_about_the_token(
     alice: JellyClient, script: ScriptedServer, recorder: Recorder
 ) -> None:
-    """The client does not come online any more, although the server may accept the token."""
+    """The client does not go online any more, although the server may accept the token."""
     script.log_in(alice).close()
     peer = script.accept()
     peer.receive_request(RECONNECT)
@@ -239,7 +252,7 @@ def test_logout_while_the_server_thinks_about_the_token(
 
 
 def test_logout_when_offline(alice: JellyClient) -> None:
-    """There is nothing to log out from."""
+    """There is no session to end."""
     assert error(alice.logout()).code == "not_logged_in"
 
 
@@ -257,8 +270,8 @@ def test_wait(alice: JellyClient, script: ScriptedServer) -> None:
     assert results == [True]
 
 
-def test_resume_and_cut(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:
-    """A client that came with a token comes back with the same one."""
+def test_resume_and_connection_loss(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:
+    """A client that logged in with a token reconnects with the same token."""
     resume = alice.resume("alice", -5)
     peer = script.accept_login()
     assert result(resume).token == -5
@@ -267,8 +280,8 @@ def test_resume_and_cut(alice: JellyClient, script: ScriptedServer, recorder: Re
     assert recorder.wait_for_state(ONLINE).reason is Reason.LOGGED_IN
 
 
-def test_a_cut_during_the_logout(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:
-    """Who wanted to leave is not brought back."""
+def test_a_connection_loss_during_the_logout(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:
+    """After a logout the client does not reconnect."""
     peer = script.log_in(alice, features=None)
     profile, logout = alice.own_profile(), alice.logout()
     peer.receive_request(0x1F)
@@ -278,7 +291,7 @@ def test_a_cut_during_the_logout(alice: JellyClient, script: ScriptedServer, rec
 
 
 def test_login_in_the_callback_of_a_failure(alice: JellyClient, script: ScriptedServer) -> None:
-    """As soon as a login has failed, another one may be asked for."""
+    """As soon as a login has failed, another login is possible."""
     again = threading.Event()
     first = alice.login("alice", "pw")
     first.add_done_callback(lambda _: alice.login("alice", "pw"))
@@ -294,7 +307,8 @@ def test_login_in_the_callback_of_a_failure(alice: JellyClient, script: Scripted
 
 @pytest.mark.parametrize("service", ["jelly", "jelly-classic"], indirect=True)
 def test_a_new_password_ends_the_token(service: Service, join: Join, recorder: Recorder) -> None:
-    """The connection stays; after a cut the token is refused, and the new password opens the account."""
+    """The connection stays; after it is lost the token is refused, and the new password opens the
+    account."""
     alice = join("alice", recorder)
     result(alice.update_profile(password="new"))
     assert alice.state is ONLINE
@@ -320,7 +334,8 @@ def test_a_server_that_starts_anew(start_server: StartServer, new_client: NewCli
 def test_pauses_grow_while_the_server_cannot_be_reached(
     original: OriginalServer, new_client: NewClient, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One try at once, the next ones after growing pauses; when the server is there again, the client is back."""
+    """One attempt at once, the next after growing pauses; when the server is there again, the
+    client reconnects."""
     policy = ReconnectPolicy(pause=0.02, factor=2, jitter=0)
     tries: list[float] = []
     pauses = policy.pauses
@@ -344,7 +359,7 @@ def test_pauses_grow_while_the_server_cannot_be_reached(
 
 
 def test_two_logins_at_the_original(original: OriginalServer, new_client: NewClient, recorder: Recorder) -> None:
-    """The original lets the first one be: nobody is thrown out."""
+    """The original keeps both connections: nobody is thrown out."""
     first, second = new_client(original.port, recorder), new_client(original.port)
     result(first.login("alice", "pw"))
     result(second.login("alice", "pw"))
@@ -353,7 +368,7 @@ def test_two_logins_at_the_original(original: OriginalServer, new_client: NewCli
 
 
 def test_silence_of_the_client(original: OriginalServer, new_client: NewClient, recorder: Recorder) -> None:
-    """The heartbeats keep the connection: a server that wants one each 0.4 s never closes it."""
+    """Heartbeats keep the connection: a server that wants one every 0.4 s never closes it."""
     original.silence = 0.4
     alice = new_client(original.port, recorder, heartbeat=0.1)
     result(alice.login("alice", "pw"))
@@ -375,7 +390,7 @@ def original() -> Iterator[OriginalServer]:
 def test_another_kind_of_client_takes_over_without_a_word(
     start_server: StartServer, new_client: NewClient, recorder: Recorder
 ) -> None:
-    """A classic client is told nothing about a takeover: it comes back, and that takes over again."""
+    """A classic client is not told about a takeover: it reconnects, and so takes over again."""
     port = start_server().port
     register(port, "alice")
     alice = new_client(port, recorder, features=())
@@ -386,7 +401,8 @@ def test_another_kind_of_client_takes_over_without_a_word(
 
 
 def test_two_classic_clients_do_not_fight_for_ever(start_server: StartServer, new_client: NewClient) -> None:
-    """They throw each other out a few times; then one of them stops, and the other one has the account."""
+    """They throw each other out a few times; then one of them stops, and the other one has the
+    account."""
     port = start_server(classic_gap=1).port
     register(port, "alice")
     recorders = [Recorder(), Recorder()]
@@ -401,7 +417,8 @@ def test_two_classic_clients_do_not_fight_for_ever(start_server: StartServer, ne
 
 
 def test_waiting_until_it_is_online(start_server: StartServer, new_client: NewClient) -> None:
-    """It waits out a login and a reconnect, says whether there is a connection then, and does not wait for nothing."""
+    """It waits during a login or a reconnect, and returns whether the client is online; otherwise
+    it returns at once."""
     port = start_server().port
     register(port, "alice")
     with Proxy(port) as proxy:
@@ -431,7 +448,7 @@ def test_the_first_try_is_made_at_once() -> None:
 
 
 def test_jitter_shortens_a_pause_by_a_random_part() -> None:
-    """Of each pause at most the part `jitter` is left out; with none it is exact, and the growth is the same."""
+    """At most the part `jitter` of each pause is left out; the growth does not depend on it."""
     assert take(ReconnectPolicy(jitter=0.5), 4, random=1.0) == [0, 0.5, 1, 2]
     assert take(ReconnectPolicy(jitter=0.5), 4, random=0.5) == [0, 0.75, 1.5, 3]
     assert take(ReconnectPolicy(jitter=0), 4, random=1.0) == [0, 1, 2, 4]
@@ -439,22 +456,23 @@ def test_jitter_shortens_a_pause_by_a_random_part() -> None:
 
 @pytest.mark.parametrize("attempts", [0, 1, 3])
 def test_attempts(attempts: int) -> None:
-    """There are as many tries as the policy allows."""
+    """There are as many attempts as the policy allows."""
     assert len(take(ReconnectPolicy(attempts=attempts), 10)) == attempts
 
 
 def test_usual_jitter_is_random() -> None:
-    """Without another source, two clients do not come back in step."""
+    """By default, two clients do not reconnect at the same moments."""
     policy = ReconnectPolicy()
     first, second = (list(itertools.islice(policy.pauses(), 6)) for _ in range(2))
     assert first != second
     assert all(0.5 * 2**n <= pause <= 2**n for n, pause in enumerate(first[1:]))
 
 
-def test_a_line_that_is_cut_at_once_does_not_begin_the_pauses_anew(
+def test_a_short_connection_does_not_start_the_pauses_again(
     new_client: NewClient, script: ScriptedServer, recorder: Recorder
 ) -> None:
-    """A server that accepts the token and closes again and again is not hammered: these tries count, too."""
+    """A server that accepts the token and closes again and again is not hammered: these attempts
+    count, too."""
     alice = new_client(script.port, recorder, reconnect=ReconnectPolicy(pause=0.01, attempts=4))
     script.log_in(alice).close()
     for _ in range(4):
@@ -463,7 +481,7 @@ def test_a_line_that_is_cut_at_once_does_not_begin_the_pauses_anew(
 
 
 def test_a_policy_without_a_try(new_client: NewClient, script: ScriptedServer, recorder: Recorder) -> None:
-    """A cut leads to GAVE_UP at once."""
+    """A lost connection leads to GAVE_UP at once."""
     alice = new_client(script.port, recorder, reconnect=ReconnectPolicy(attempts=0))
     script.log_in(alice).close()
     assert recorder.wait_for_state(OFFLINE).reason is Reason.GAVE_UP
@@ -473,7 +491,8 @@ def test_a_policy_without_a_try(new_client: NewClient, script: ScriptedServer, r
 
 
 def test_the_constructor_does_no_io() -> None:
-    """It starts no thread, opens nothing, and takes a host that cannot be; neither does a close after it."""
+    """It starts no thread, opens nothing, and accepts an impossible host; so does a close after
+    it."""
     threads = threading.active_count()
     with JellyClient("no.such.host.invalid", 1) as client:
         assert threading.active_count() == threads
@@ -491,7 +510,7 @@ def test_the_constructor_does_no_io() -> None:
 def test_from_url(url: str, host: str, port: int, has_tls: bool) -> None:
     """The scheme says whether there is TLS, and the port may be left out."""
     with JellyClient.from_url(url, reconnect=QUICK) as client:
-        server = client._conversation._server
+        server = client._manager._endpoint
     assert (server.host, server.port, server.tls is not None) == (host, port, has_tls)
 
 
@@ -500,9 +519,15 @@ def test_from_url(url: str, host: str, port: int, has_tls: bool) -> None:
     ["http://x", "jelly:", "jelly://", "x:1", "jelly://h:99999", "jelly://h/room", "jelly://h?a=b", "jelly://a:b@h"],
 )
 def test_from_another_url(url: str) -> None:
-    """Another URL is a mistake of the program: ValueError."""
+    """Another URL raises ValueError."""
     with pytest.raises(ValueError, match=r"jelly|[Pp]ort|user name"):
         JellyClient.from_url(url)
+
+
+def test_the_old_name_of_a_reason() -> None:
+    """LINE_CUT is an alias of CONNECTION_LOST; the name and the value are the new ones."""
+    assert len({Reason.LINE_CUT, Reason.CONNECTION_LOST}) == 1
+    assert (Reason.LINE_CUT.name, Reason.LINE_CUT.value) == ("CONNECTION_LOST", "connection lost")
 
 
 def test_a_receiver_that_is_empty(new_client: NewClient, script: ScriptedServer) -> None:
@@ -519,12 +544,12 @@ def test_a_receiver_that_is_empty(new_client: NewClient, script: ScriptedServer)
 def test_an_unknown_failure_of_the_login_is_not_swallowed(
     new_client: NewClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch, recorder: Recorder
 ) -> None:
-    """A bug in the library ends the future, and the state, too."""
+    """A bug in the library ends the future, and the state changes, too."""
 
     def fail(*_: object) -> None:
         raise AssertionError("a bug")
 
-    monkeypatch.setattr("jelly.client.opening.open_line", fail)
+    monkeypatch.setattr("jelly.client.handshake.open_stream", fail)
     client = new_client(script.port, recorder)
     assert isinstance(error(client.login("alice", "pw")), AssertionError)
     assert isinstance(error(client.register("dora", "pw")), AssertionError)

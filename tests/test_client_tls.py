@@ -1,4 +1,5 @@
-"""The client library through TLS: the same conversations, and clear words where the two sides do not fit."""
+"""The client library with TLS: the same conversations, and clear errors if the two sides do not
+match."""
 
 import ssl
 import threading
@@ -20,7 +21,7 @@ Dial = Callable[..., JellyClient]
 
 @pytest.fixture
 def trusting(request: pytest.FixtureRequest) -> ssl.SSLContext:
-    """A context that trusts the certificate of the test."""
+    """A context that trusts the test's certificate."""
     path: Path = request.getfixturevalue("certificate")[0]
     return ssl.create_default_context(cafile=str(path))
 
@@ -38,7 +39,7 @@ def server(request: pytest.FixtureRequest, start_server: StartServer) -> JellySe
 
 
 def test_a_conversation(server: JellyServer, trusting: ssl.SSLContext) -> None:
-    """jellys:// is TLS, with a context of one's own if need be."""
+    """jellys:// means TLS, with your own context if you pass one."""
     recorder, url = Recorder(), f"jellys://localhost:{server.port}"
     with (
         JellyClient.from_url(url, tls=trusting) as alice,
@@ -53,7 +54,7 @@ def test_a_conversation(server: JellyServer, trusting: ssl.SSLContext) -> None:
 
 
 def test_a_megabyte_in_both_directions(server: JellyServer, trusting: ssl.SSLContext) -> None:
-    """Two hundred messages of five kilobytes each way, all at once, come whole and in order."""
+    """Two hundred messages of five kilobytes each way, all at once, arrive whole and in order."""
     of_alice, of_bob = Recorder(), Recorder()
     with (
         JellyClient("localhost", server.port, tls=trusting, receiver=of_alice) as alice,
@@ -69,7 +70,7 @@ def test_a_megabyte_in_both_directions(server: JellyServer, trusting: ssl.SSLCon
 
 
 def test_frames_of_the_largest_size(server: JellyServer, trusting: ssl.SSLContext) -> None:
-    """A message takes several records of TLS, in a single write."""
+    """A message takes several TLS records, in a single write."""
     recorder = Recorder()
     with JellyClient("localhost", server.port, tls=trusting, receiver=recorder) as alice:
         result(alice.login("alice", "pw"))
@@ -80,7 +81,7 @@ def test_frames_of_the_largest_size(server: JellyServer, trusting: ssl.SSLContex
 
 
 def test_reconnect(server: JellyServer, trusting: ssl.SSLContext) -> None:
-    """After a cut the handshake is done anew."""
+    """After a lost connection there is a new TLS handshake."""
     recorder = Recorder()
     with (
         Proxy(server.port) as proxy,
@@ -95,7 +96,7 @@ def test_reconnect(server: JellyServer, trusting: ssl.SSLContext) -> None:
 def test_a_server_that_takes_nothing_for_a_while(
     script: ScriptedServer, request: pytest.FixtureRequest, trusting: ssl.SSLContext
 ) -> None:
-    """What the socket does not take at once is written later, record by record."""
+    """What the socket does not take at once is sent later, record by record."""
     certificate, key = request.getfixturevalue("certificate")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -119,7 +120,7 @@ def test_a_server_that_takes_nothing_for_a_while(
 
 
 def refused(client: JellyClient) -> ConnectionLost:
-    """What a login fails with that did not come to the server."""
+    """Return the error of a login that never reached the server."""
     with client:
         failure = error(client.login("alice", "pw"))
         assert type(failure) is ConnectionLost
@@ -128,7 +129,7 @@ def refused(client: JellyClient) -> ConnectionLost:
 
 
 def test_an_untrusted_certificate(server: JellyServer) -> None:
-    """One sentence says that it is not trusted, and why; the password has not been sent."""
+    """One sentence says that the certificate is not trusted, and why; the password was not sent."""
     failure = refused(JellyClient("localhost", server.port, tls=True))
     assert not failure.sent
     assert str(failure) == (
@@ -149,24 +150,25 @@ def test_tls_on_a_port_without(port: int, trusting: ssl.SSLContext) -> None:
     failure = refused(JellyClient("localhost", port, tls=trusting))
     assert not failure.sent
     assert str(failure).endswith(
-        "TLS failed (wrong version number). (If it speaks no TLS, its URL begins with jelly://.)"
+        "TLS failed (wrong version number). If the server does not use TLS, use a URL that begins with jelly://."
     )
 
 
 def test_no_tls_on_a_port_with_it(server: JellyServer) -> None:
-    """To OpenSSL a LOGIN looks like the beginning of a very old hello; when the server has waited enough, it closes."""
+    """OpenSSL takes a LOGIN for the beginning of a very old hello; the server closes when its time
+    is up."""
     wait_until(lambda: not server.connections)  # those that registered have left
     with JellyClient("localhost", server.port) as client:
         login = client.login("alice", "pw")
-        wait_until(lambda: any(connection.outbox.read_bytes for connection in tuple(server.connections)))
-        server.watch.check(time.monotonic() + 10.1)
+        wait_until(lambda: any(connection.send_queue.read_bytes for connection in tuple(server.connections)))
+        server.watchdog.check(time.monotonic() + 10.1)
         failure = error(login)
     assert (type(failure), failure.sent) == (ConnectionLost, True)
-    assert str(failure).endswith("(If it speaks TLS, its URL begins with jellys://.)")
+    assert str(failure).endswith("If the server uses TLS, use a URL that begins with jellys://.")
 
 
 def test_a_server_that_leaves_in_the_handshake(script: ScriptedServer, trusting: ssl.SSLContext) -> None:
-    """That is no TLS either."""
+    """That is reported as a failure of TLS, too."""
     leaver = threading.Thread(target=lambda: script.accept().close())
     leaver.start()
     failure = refused(JellyClient("localhost", script.port, tls=trusting))
@@ -175,7 +177,7 @@ def test_a_server_that_leaves_in_the_handshake(script: ScriptedServer, trusting:
 
 
 def test_a_server_that_says_nothing_in_the_handshake(script: ScriptedServer, trusting: ssl.SSLContext) -> None:
-    """The time for connecting counts for the handshake, too; and it can be broken off."""
+    """`connect_timeout` includes the TLS handshake, and close() interrupts it."""
     client = JellyClient("localhost", script.port, tls=trusting, connect_timeout=0.2)
     assert str(refused(client)).endswith("timed out.")
     with JellyClient("localhost", script.port, tls=trusting) as waiting:

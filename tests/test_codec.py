@@ -74,8 +74,8 @@ def test_fed_whole(data: bytes, frames: list[Frame]) -> None:
     """Everything in one piece gives all frames at once, and nothing waits."""
     decoder = Decoder()
     assert decoder.feed(data) == frames
-    assert not decoder.has_part
-    assert decoder.broken is None
+    assert not decoder.has_incomplete_frame
+    assert decoder.error_type is None
 
 
 @frames_table
@@ -84,8 +84,8 @@ def test_fed_byte_by_byte(data: bytes, frames: list[Frame]) -> None:
     decoder = Decoder()
     taken = [frame for i in range(len(data)) for frame in decoder.feed(data[i : i + 1])]
     assert taken == frames
-    assert not decoder.has_part
-    assert decoder.broken is None
+    assert not decoder.has_incomplete_frame
+    assert decoder.error_type is None
 
 
 @frames_table
@@ -96,8 +96,8 @@ def test_fed_in_two_pieces_cut_anywhere(data: bytes, frames: list[Frame]) -> Non
         first = decoder.feed(data[:cut])
         assert first == frames[: len(first)], f"cut at {cut}"
         assert first + decoder.feed(data[cut:]) == frames, f"cut at {cut}"
-        assert not decoder.has_part
-        assert decoder.broken is None
+        assert not decoder.has_incomplete_frame
+        assert decoder.error_type is None
 
 
 @frames_table
@@ -107,9 +107,9 @@ def test_fed_with_more_behind(data: bytes, frames: list[Frame]) -> None:
     for cut in range(1, len(another)):
         decoder = Decoder()
         assert decoder.feed(data + another[:cut]) == frames, f"{cut} bytes behind"
-        assert decoder.has_part
+        assert decoder.has_incomplete_frame
         assert decoder.feed(another[cut:]) == [Frame(Sign.REQUEST, Type.LOGIN, 0, ALICE)]
-        assert not decoder.has_part
+        assert not decoder.has_incomplete_frame
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -127,7 +127,7 @@ def test_random_frames_survive_random_cuts(seed: int) -> None:
     for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         taken += decoder.feed(stream[start:end])
     assert taken == frames
-    assert not decoder.has_part
+    assert not decoder.has_incomplete_frame
 
 
 def test_a_thousand_frames_in_one_read() -> None:
@@ -139,13 +139,13 @@ def test_a_thousand_frames_in_one_read() -> None:
 
 
 def test_a_part_is_known_from_its_first_byte_to_its_last_but_one() -> None:
-    """`has_part` is set exactly while a frame has begun and not ended."""
+    """`has_incomplete_frame` is set exactly while a frame has begun and not ended."""
     decoder = Decoder()
     frame = encode(Sign.REQUEST, Type.LOGIN, 0, ALICE)
-    seen = [decoder.has_part]
+    seen = [decoder.has_incomplete_frame]
     for i in range(len(frame)):
         decoder.feed(frame[i : i + 1])
-        seen.append(decoder.has_part)
+        seen.append(decoder.has_incomplete_frame)
     assert seen == [False, *[True] * (len(frame) - 1), False]
 
 
@@ -153,7 +153,7 @@ def test_feeding_nothing_changes_nothing() -> None:
     """An empty read neither gives a frame nor forgets the part that waits."""
     decoder = Decoder()
     assert decoder.feed(b"") == []
-    assert not decoder.has_part
+    assert not decoder.has_incomplete_frame
     decoder.feed(HEARTBEAT[:5])
     assert decoder.feed(b"") == []
     assert decoder.feed(HEARTBEAT[5:]) == [Frame(Sign.REQUEST, Type.HEARTBEAT, 0, b"")]
@@ -175,8 +175,8 @@ def test_a_length_out_of_bounds_breaks_the_stream(length: int) -> None:
     """The header is enough to refuse a length, and the broken frame's type is told."""
     decoder = Decoder()
     assert decoder.feed(header(length, Type.GROUP_MESSAGE)) == []
-    assert decoder.broken == Type.GROUP_MESSAGE
-    assert not decoder.has_part
+    assert decoder.error_type == Type.GROUP_MESSAGE
+    assert not decoder.has_incomplete_frame
 
 
 def test_the_maximum_can_be_chosen() -> None:
@@ -184,7 +184,7 @@ def test_the_maximum_can_be_chosen() -> None:
     assert Decoder(max_body=3).feed(header(3) + b"abc") == [Frame(Sign.REQUEST, Type.LOGIN, 0, b"abc")]
     decoder = Decoder(max_body=3)
     assert decoder.feed(header(4) + b"abcd") == []
-    assert decoder.broken == Type.LOGIN
+    assert decoder.error_type == Type.LOGIN
     assert len(Decoder(max_body=DEFAULT_MAX_BODY + 1).feed(header(DEFAULT_MAX_BODY + 1) + FULL + b"x")) == 1
 
 
@@ -193,14 +193,14 @@ def test_a_maximum_of_nothing_takes_empty_bodies() -> None:
     decoder = Decoder(max_body=0)
     assert len(decoder.feed(HEARTBEAT)) == 1
     assert decoder.feed(header(1)) == []
-    assert decoder.broken == Type.LOGIN
+    assert decoder.error_type == Type.LOGIN
 
 
 def test_a_broken_type_is_told_as_an_unsigned_byte() -> None:
     """The type of a broken frame can be put into the answer as it came, even if it is 0xFF."""
     decoder = Decoder()
     decoder.feed(header(-1, type=0xFF))
-    assert decoder.broken == 0xFF
+    assert decoder.error_type == 0xFF
 
 
 # --- strangers ----------------------------------------------------------------------------------------------
@@ -221,10 +221,10 @@ def test_a_stranger_is_known_by_its_first_bytes(data: bytes, enough: int) -> Non
     """Wrong magic is found at the first wrong byte, without waiting for a whole header; the type is not known."""
     decoder = Decoder()
     for i in range(enough):
-        assert decoder.broken is None
+        assert decoder.error_type is None
         assert decoder.feed(data[i : i + 1]) == []
-    assert decoder.broken == 0
-    assert not decoder.has_part
+    assert decoder.error_type == 0
+    assert not decoder.has_incomplete_frame
 
 
 @pytest.mark.parametrize("data", [data for data, _ in STRANGERS.values()], ids=STRANGERS)
@@ -232,12 +232,12 @@ def test_a_stranger_behind_good_frames(data: bytes) -> None:
     """The frames before a broken one are still given, whether they come in the same read or before it."""
     decoder = Decoder()
     assert len(decoder.feed(HEARTBEAT * 2 + data)) == 2
-    assert decoder.broken == 0
+    assert decoder.error_type == 0
 
     decoder = Decoder()
     assert len(decoder.feed(HEARTBEAT * 2)) == 2
     assert decoder.feed(data) == []
-    assert decoder.broken == 0
+    assert decoder.error_type == 0
 
 
 def test_frames_before_a_length_out_of_bounds_are_given() -> None:
@@ -246,14 +246,14 @@ def test_frames_before_a_length_out_of_bounds_are_given() -> None:
     assert decoder.feed(HEARTBEAT + header(-1, Type.LOGOUT) + HEARTBEAT) == [
         Frame(Sign.REQUEST, Type.HEARTBEAT, 0, b"")
     ]
-    assert decoder.broken == Type.LOGOUT
+    assert decoder.error_type == Type.LOGOUT
 
 
 def test_a_length_one_less_than_the_body_breaks_the_stream_behind_it() -> None:
     """The byte that was not counted is no magic: the frame comes out short and the stream is broken."""
     decoder = Decoder()
     assert decoder.feed(header(len(ALICE) - 1) + ALICE) == [Frame(Sign.REQUEST, Type.LOGIN, 0, ALICE[:-1])]
-    assert decoder.broken == 0
+    assert decoder.error_type == 0
 
 
 @pytest.mark.parametrize("breaker", [b"\x00", header(-1)], ids=["magic", "length"])
@@ -261,11 +261,11 @@ def test_a_broken_stream_stays_broken(breaker: bytes) -> None:
     """What follows a broken frame is dropped, good frames too, and the first offence stays on record."""
     decoder = Decoder()
     decoder.feed(breaker)
-    broken = decoder.broken
+    broken = decoder.error_type
     for data in (HEARTBEAT, b"", b"\x00", header(-1, Type.LOGOUT), HEARTBEAT[:4]):
         assert decoder.feed(data) == []
-        assert not decoder.has_part
-    assert decoder.broken == broken
+        assert not decoder.has_incomplete_frame
+    assert decoder.error_type == broken
 
 
 def test_ten_megabytes_of_noise() -> None:
@@ -273,8 +273,8 @@ def test_ten_megabytes_of_noise() -> None:
     noise = random.Random(0).randbytes(10_000_000)
     decoder = Decoder()
     assert [frame for i in range(0, len(noise), 65536) for frame in decoder.feed(noise[i : i + 65536])] == []
-    assert decoder.broken == 0
-    assert not decoder.has_part
+    assert decoder.error_type == 0
+    assert not decoder.has_incomplete_frame
 
 
 # --- encode -------------------------------------------------------------------------------------------------
@@ -314,8 +314,8 @@ def test_any_frames_in_any_pieces(frames: list[Frame], cuts: list[int]) -> None:
     decoder = Decoder()
     data = b"".join(encode(*frame) for frame in frames)
     assert [frame for piece in pieces(data, cuts) for frame in decoder.feed(piece)] == frames
-    assert decoder.broken is None
-    assert not decoder.has_part
+    assert decoder.error_type is None
+    assert not decoder.has_incomplete_frame
 
 
 @given(st.lists(st.binary(max_size=12) | any_frame.map(lambda frame: encode(*frame)) | st.just(b"\xab\xcd")), cuts)
@@ -325,5 +325,5 @@ def test_any_bytes_in_any_pieces(parts: list[bytes], cuts: list[int]) -> None:
     whole, in_pieces = Decoder(max_body=100), Decoder(max_body=100)
     frames = whole.feed(data)
     assert [frame for piece in pieces(data, cuts) for frame in in_pieces.feed(piece)] == frames
-    assert (in_pieces.broken, in_pieces.has_part) == (whole.broken, whole.has_part)
+    assert (in_pieces.error_type, in_pieces.has_incomplete_frame) == (whole.error_type, whole.has_incomplete_frame)
     assert data.startswith(b"".join(encode(*frame) for frame in frames))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jelly.config import Settings, add_arguments, load_settings
-from jelly.database import SqliteDatabase, open_database
+from jelly.engines import SqliteEngine, open_engine
 from jelly.errors import ConfigError
 from jelly.tls import server_context
 
@@ -208,20 +208,20 @@ def test_a_bare_number_in_the_file_is_checked_too(number: str, toml: Path) -> No
 def test_an_unknown_key_in_the_file_is_no_setting(key: str, hint: str, toml: Path) -> None:
     """A key that is misspelt is not silently ignored, and the sentence says which one was probably meant."""
     toml.write_text(f"{key} = 1")
-    assert sentence(f"--config={toml}") == f"{toml} has {key!r}, which is no setting{hint}."
+    assert sentence(f"--config={toml}") == f"There is no setting {key!r}, but {toml} has it{hint}."
 
 
 @pytest.mark.parametrize("value", ["true", "[1]", "{a = 1}", "1979-05-27"])
 def test_a_setting_is_a_text_or_a_number(value: str, toml: Path) -> None:
     """Other kinds of TOML values are refused by the name of their key."""
     toml.write_text(f"port = {value}")
-    assert sentence(f"--config={toml}") == f"port in {toml} must be a text or a number."
+    assert sentence(f"--config={toml}") == f"port in {toml} must be a string or a number."
 
 
 def test_a_section_in_the_file_is_no_setting(toml: Path) -> None:
     """The settings stand at the top of the file: a section around them is refused, not skipped."""
     toml.write_text("[server]\nport = 1")
-    assert sentence(f"--config={toml}") == f"{toml} has 'server', which is no setting."
+    assert sentence(f"--config={toml}") == f"There is no setting 'server', but {toml} has it."
 
 
 @pytest.mark.parametrize(
@@ -245,20 +245,20 @@ def test_a_section_in_the_file_is_no_setting(toml: Path) -> None:
 def test_a_file_that_is_no_toml(data: bytes, toml: Path) -> None:
     """The sentence names the file and what the parser stumbled over."""
     toml.write_bytes(data)
-    assert sentence(f"--config={toml}").startswith(f"The configuration {toml} is not TOML: ")
+    assert sentence(f"--config={toml}").startswith(f"The configuration {toml} is not valid TOML: ")
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     """A missing file, or a directory in its place, is named with the reason, whichever way it was given."""
-    missing = "The configuration /no/such.toml cannot be read: No such file or directory."
+    missing = "Cannot read the configuration /no/such.toml: No such file or directory."
     assert sentence("--config=/no/such.toml") == missing
     assert sentence(environment={"JELLY_CONFIG": "/no/such.toml"}) == missing
-    assert sentence(f"--config={tmp_path}") == f"The configuration {tmp_path} cannot be read: Is a directory."
+    assert sentence(f"--config={tmp_path}") == f"Cannot read the configuration {tmp_path}: Is a directory."
 
 
 def test_a_key_without_a_certificate() -> None:
     """A TLS key alone would leave the port unencrypted behind the operator's back, so it is refused."""
-    expected = "--tls-key needs --tls-cert: the key alone turns nothing on."
+    expected = "--tls-key alone does not turn TLS on: give --tls-cert, too."
     assert sentence("--tls-key=key.pem") == expected
     assert sentence(environment={"JELLY_TLS_KEY": "key.pem"}) == expected
 
@@ -287,9 +287,9 @@ def test_an_empty_host_does_not_open_the_server_to_the_network() -> None:
 )
 def test_the_url_of_an_sqlite_file(url: str, path: str) -> None:
     """Three slashes lead to a relative path, four to an absolute one, and escapes are what they stand for."""
-    database = open_database(url)
-    assert isinstance(database, SqliteDatabase)
-    assert database.path == Path(path)
+    engine = open_engine(url)
+    assert isinstance(engine, SqliteEngine)
+    assert engine.path == Path(path)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_the_url_of_an_sqlite_file(url: str, path: str) -> None:
 def test_a_database_url_of_no_known_form(url: str) -> None:
     """The sentence shows the forms that there are, and no password."""
     with pytest.raises(ConfigError) as caught:
-        open_database(url)
+        open_engine(url)
     assert "sqlite:///relative/file.db" in str(caught.value)
     assert "mysql://user:password@host:3306/database" in str(caught.value)
     assert "secret" not in str(caught.value)
@@ -316,7 +316,7 @@ def test_a_database_url_of_no_known_form(url: str) -> None:
 def test_a_wrong_database_url_names_its_place(arguments: list[str], environment: dict[str, str], place: str) -> None:
     """As with any other setting, the sentence says where the wrong URL came from."""
     with pytest.raises(ConfigError, match=place):
-        open_database(load(*arguments, environment=environment).database)
+        open_engine(load(*arguments, environment=environment).database)
 
 
 @pytest.mark.parametrize("port", ["99999", "-1", "abc"])
@@ -324,7 +324,7 @@ def test_a_database_url_with_a_wrong_port(port: str) -> None:
     """A port that is none is named as what is wrong with the URL."""
     pytest.importorskip("mysql.connector")
     with pytest.raises(ConfigError, match=r"^The port in the database's URL is wrong: it must be a number"):
-        open_database(f"mysql://user:secret@host:{port}/jelly")
+        open_engine(f"mysql://user:secret@host:{port}/jelly")
 
 
 @pytest.mark.parametrize("url", ["mysql://user:secret/jelly", "mysql://user:secret#1@host/jelly"])
@@ -332,7 +332,7 @@ def test_a_half_written_database_url_does_not_show_its_password(url: str) -> Non
     """When the host is forgotten, or a password has a character that must be escaped, the password is not shown."""
     pytest.importorskip("mysql.connector")
     with pytest.raises(ConfigError) as caught:
-        open_database(url)
+        open_engine(url)
     assert "secret" not in str(caught.value)
 
 

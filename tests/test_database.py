@@ -1,4 +1,4 @@
-"""The databases: names, texts and times come back as they were, and tables are made, found and migrated."""
+"""The databases: values come back as they were; tables are made, found and migrated."""
 
 import contextlib
 import itertools
@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -15,17 +16,21 @@ from wire import ADD_FRIEND, CREATE_GROUP, FRIEND_PROFILE, HISTORY, OWN_GROUPS, 
 
 from faults.mariadb import PrivateMariaDB
 from faults.process import Server
-from jelly import database, passwords, store
+from jelly import engines, migrations, passwords, store
 from jelly.dao import Dao, StoredMessage
-from jelly.database import Link, open_database
+from jelly.database import DatabaseConnection
+from jelly.engines import open_engine
 from jelly.errors import ConfigError, StartError, StoreError
+from jelly.groups import Group
+from jelly.migrations import migrate
+from jelly.outcomes import NewMessage
 
 COLLATIONS = ["utf8mb4_general_ci", "utf8mb4_unicode_ci", "latin1_swedish_ci", "utf8mb3_bin"]
 
 
 @pytest.mark.parametrize("collation", ["sqlite", *COLLATIONS])
 def test_names_are_told_apart(collation: str, start_server: StartServer, request: pytest.FixtureRequest) -> None:
-    """bob, Bob, böb and full-width bob are four users, whatever the database compares by default."""
+    """bob, Bob, böb and full-width bob are four users, whatever the default collation is."""
     settings = {}
     if collation != "sqlite":
         mariadb: PrivateMariaDB = request.getfixturevalue("mariadb")
@@ -56,7 +61,7 @@ def test_texts_come_back_as_they_were(dao: Dao) -> None:
 
 
 def test_the_inbox(dao: Dao) -> None:
-    """Pages come oldest first; what was delivered goes, and a message with the last row that refers to it."""
+    """Pages come oldest first. A delivered row goes, and the message with its last row."""
     dao.add_messages(
         [StoredMessage(id, True, "a", "team", "x", 0) for id in range(1, 251)],
         [(name, id) for id in range(1, 251) for name in ("bob", "carol")],
@@ -67,38 +72,38 @@ def test_the_inbox(dao: Dao) -> None:
     assert [message.id for message in dao.waiting("bob", 0, 1)] == [201]
     assert len(dao.waiting("carol", 0, 1000)) == 250
     dao.remove_delivered([("carol", 100)], keep=False)
-    assert dao.link.query("SELECT MIN(id), COUNT(*) FROM messages") == [(101, 150)]
+    assert dao.connection.query("SELECT MIN(id), COUNT(*) FROM messages") == [(101, 150)]
     dao.remove_delivered([("bob", 250), ("carol", 250)], keep=True)
-    assert dao.link.query("SELECT COUNT(*) FROM inbox") == [(0,)]
-    assert dao.link.query("SELECT MIN(id), COUNT(*) FROM messages") == [(101, 150)]
+    assert dao.connection.query("SELECT COUNT(*) FROM inbox") == [(0,)]
+    assert dao.connection.query("SELECT MIN(id), COUNT(*) FROM messages") == [(101, 150)]
 
 
 def test_the_largest_batch_fits_into_a_packet(mariadb: PrivateMariaDB) -> None:
-    """Whatever its characters, what the store takes at once is not too much for MariaDB's max_allowed_packet."""
+    """Even with large characters, a batch of the store fits into max_allowed_packet of MariaDB."""
     session: Any = None
     content = "😀" * 16_000
-    new = store.NewMessage(0x15, "alice", "bob", content, 0, None, receivers=lambda: ["bob"])
+    new = NewMessage(0x15, "alice", "bob", content, 0, None)
     jobs = deque(store.Job(session, [new] * 64, [0.0] * 64, 64 * len(content.encode()), print) for _ in range(20))
-    count = sum(len(job.entries) for job in store._take(jobs))
+    count = sum(len(job.entries) for job in store._take_jobs(jobs))
     for dao in reopen(mariadb.fresh_database("large")):
         messages = [StoredMessage(id, False, "alice", "bob", content, 0) for id in range(count)]
         dao.add_messages(messages, [("bob", message.id) for message in messages])
 
 
 def test_a_batch_of_messages_to_large_groups(mariadb: PrivateMariaDB) -> None:
-    """It ends long before its rows take seconds to write; and what is left fits into MariaDB's packets."""
+    """It ends long before its rows take seconds to write, and fits into MariaDB's packets."""
     session: Any = None
-    new = store.NewMessage(0x16, "alice", "g", "x", 0, None, receivers=list, count=1000)
+    new = NewMessage(0x16, "alice", "g", "x", 0, None, Group(("alice",) * 1000))
     jobs = deque(store.Job(session, [new], [0.0], 1, print) for _ in range(20))
-    assert len(store._take(jobs)) == 4
+    assert len(store._take_jobs(jobs)) == 4
     names = [f"a_member_with_a_long_name_{number:06}" for number in range(12_001)]
     for dao in reopen(mariadb.fresh_database("large")):
         dao.add_messages([StoredMessage(1, True, "alice", "g", "x", 0)], [(name, 1) for name in names])
-        assert dao.link.query("SELECT COUNT(*) FROM inbox") == [(12_001,)]
+        assert dao.connection.query("SELECT COUNT(*) FROM inbox") == [(12_001,)]
 
 
 def test_every_content_comes_back(dao: Dao) -> None:
-    """Whatever stands in it, however many are stored together, and even if it is as large as a whole packet."""
+    """Whatever characters it has, alone or among many, and even if it is as large as a packet."""
     contents = ["", "'", "\\", "\\'", '"; --', "\0", "%s ? %(a)s", "x'00'", "NULL", "😀 böb\n\t", "-1", "5" * 5_000_000]
     messages = [StoredMessage(id, False, "alice", "bob", text, -(2**63)) for id, text in enumerate(contents, 1)]
     dao.add_messages(messages, [("bob", message.id) for message in messages])
@@ -110,7 +115,7 @@ def test_every_content_comes_back(dao: Dao) -> None:
         *messages,
         *(message._replace(request_id=None, digest=None) for message in more),
     ]
-    [row] = dao.link.query("SELECT request_id, digest FROM messages WHERE id = 101")
+    [row] = dao.connection.query("SELECT request_id, digest FROM messages WHERE id = 101")
     assert row == ("r'", -1)
 
 
@@ -124,15 +129,15 @@ def test_messages_are_taken_back(dao: Dao) -> None:
 
 
 def test_ids_are_never_given_twice(dao: Dao) -> None:
-    """They grow by one; what may have been set aside in a transaction that failed is not used."""
-    assert [dao.next_id(), dao.take_id(), dao.take_id(), dao.next_id()] == [1, 1, 2, 3]
+    """They grow by one. Ids that a failed transaction may have reserved are not used."""
+    assert [dao.peek_id(), dao.allocate_id(), dao.allocate_id(), dao.peek_id()] == [1, 1, 2, 3]
     dao.forget_ids()
-    assert dao.take_id() == 1_000_001
-    assert Dao(dao.link).take_id() == 2_000_001
+    assert dao.allocate_id() == 1_000_001
+    assert Dao(dao.connection).allocate_id() == 2_000_001
 
 
 def test_tokens(dao: Dao) -> None:
-    """They belong to one user, expire, and only so many are kept, the youngest."""
+    """They belong to one user and expire, and only the youngest ones are kept."""
     for number in range(5):
         dao.add_token(f"hash{number}", "alice", expires=100 + number, now=0, keep=3)
     assert [dao.token_owner(f"hash{number}", 0) for number in range(5)] == [None, None, "alice", "alice", "alice"]
@@ -146,11 +151,11 @@ def test_tokens(dao: Dao) -> None:
 
 
 def test_a_transaction_is_all_or_nothing(dao: Dao) -> None:
-    """What was written before an error inside is not there afterwards, and the link works on."""
+    """After an error inside, nothing of it is stored, and the connection works on."""
     dao.add_user("alice", "hash")
 
     def add_both() -> None:
-        with dao.link.transaction():
+        with dao.connection.transaction():
             dao.add_user("bob", "hash")
             dao.add_user("alice", "hash")
 
@@ -158,6 +163,43 @@ def test_a_transaction_is_all_or_nothing(dao: Dao) -> None:
         add_both()
     assert not dao.has_user("bob")
     assert dao.has_user("alice")
+
+
+def test_a_bug_in_a_transaction_is_not_the_database_s(dao: Dao) -> None:
+    """It is raised as it is, rolls back what was written, and the connection stays."""
+    before = dao.connection._raw
+
+    def fail() -> None:
+        with dao.connection.transaction():
+            dao.add_user("alice", "hash")
+            raise AttributeError  # the driver for MySQL raises it when a connection breaks
+
+    with pytest.raises(AttributeError):
+        fail()
+    assert not dao.has_user("alice")
+    assert dao.connection._raw is before
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_message_takes_few_calls(dao: Dao) -> None:
+    """One message in one transaction on SQLite: calls of our own functions, and two INSERTs."""
+    messages = [StoredMessage(dao.allocate_id(), False, "alice", "bob", str(number), 0) for number in range(2)]
+    calls: list[str] = []
+
+    def note(frame: FrameType, event: str, _argument: object) -> None:
+        if event == "call":
+            calls.append(frame.f_code.co_qualname)
+
+    for message in messages:  # the first one opens the connection
+        calls.clear()
+        sys.setprofile(note)
+        try:
+            with dao.connection.transaction():
+                dao.add_messages([message], [("bob", message.id)])
+        finally:
+            sys.setprofile(None)
+    assert len(calls) <= 9, calls
+    assert dao.waiting("bob", 0, 10) == messages
 
 
 def test_a_value_that_does_not_fit_is_an_error(database_url: str, dao: Dao) -> None:
@@ -168,28 +210,28 @@ def test_a_value_that_does_not_fit_is_an_error(database_url: str, dao: Dao) -> N
 
 
 def reopen(url: str) -> Iterator[Dao]:
-    opened = open_database(url)
-    link = Link(opened, writes=True)
+    engine = open_engine(url)
+    connection = DatabaseConnection(engine, writes=True)
     try:
-        link.create_tables()
-        yield Dao(link)
+        migrate(connection)
+        yield Dao(connection)
     finally:
-        link.close()
-        opened.release()
+        connection.close()
+        engine.release()
 
 
 def test_a_link_to_the_database_is_the_same_database(tmp_path: Path) -> None:
     """A second server is refused by whatever name it calls the file."""
-    (tmp_path / "link.db").symlink_to(tmp_path / "jelly.db")
+    (tmp_path / "symlink.db").symlink_to(tmp_path / "jelly.db")
     for _ in reopen(f"sqlite:///{tmp_path}/jelly.db"):
         with pytest.raises(StoreError, match="another server is using this database"):
-            list(reopen(f"sqlite:///{tmp_path}/link.db"))
+            list(reopen(f"sqlite:///{tmp_path}/symlink.db"))
 
 
 def test_a_newer_schema_is_refused(database_url: str) -> None:
-    """An older program does not touch what it does not know."""
+    """An older program does not touch tables that it does not know."""
     for dao in reopen(database_url):
-        dao.link.change("UPDATE meta SET value = 99 WHERE name = 'schema_version'")
+        dao.connection.execute("UPDATE meta SET value = 99 WHERE name = 'schema_version'")
     with pytest.raises(StartError, match="schema version 99, this program knows 2: use a newer Jelly"):
         next(reopen(database_url))
 
@@ -198,18 +240,18 @@ def test_an_older_schema_is_migrated(database_url: str, monkeypatch: pytest.Monk
     """Each step runs once, in order, and nothing is lost."""
     for dao in reopen(database_url):
         dao.add_messages([StoredMessage(1, False, "a", "bob", "kept", 0)], [("bob", 1)])
-    steps = {2: ("ALTER TABLE users ADD COLUMN one INT",), 3: ("ALTER TABLE users ADD COLUMN two INT",)}
-    monkeypatch.setattr(database, "SCHEMA_VERSION", 4)
-    monkeypatch.setattr(database, "MIGRATIONS", steps)
+    steps = {3: ("ALTER TABLE users ADD COLUMN one INT",), 4: ("ALTER TABLE users ADD COLUMN two INT",)}
+    monkeypatch.setattr(migrations, "SCHEMA_VERSION", 4)
+    monkeypatch.setattr(migrations, "STEPS", steps)
     for _ in range(2):
         for dao in reopen(database_url):
             assert [message.content for message in dao.waiting("bob", 0, 10)] == ["kept"]
-            assert dao.link.query("SELECT one, two FROM users") == []
-            assert dao.link.query("SELECT value FROM meta WHERE name = 'schema_version'") == [(4,)]
+            assert dao.connection.query("SELECT one, two FROM users") == []
+            assert dao.connection.query("SELECT value FROM meta WHERE name = 'schema_version'") == [(4,)]
 
 
 def definitions(dao: Dao, url: str) -> list[tuple[Any, ...]]:
-    """The tables and indexes of a database, as it tells them, but for the order of the columns."""
+    """The tables and indexes of a database, in its own words, without the order of the columns."""
     if url.startswith("sqlite"):
         columns = (
             'SELECT m.name, c.name, c.type, c."notnull", c.pk FROM sqlite_master AS m '
@@ -219,7 +261,7 @@ def definitions(dao: Dao, url: str) -> list[tuple[Any, ...]]:
             "SELECT m.tbl_name, m.name, c.seqno, c.name FROM sqlite_master AS m JOIN pragma_index_info(m.name) AS c "
             "WHERE m.type = 'index' ORDER BY m.name, c.seqno"
         )
-        return dao.link.query(columns) + dao.link.query(indexes)
+        return dao.connection.query(columns) + dao.connection.query(indexes)
     columns = (
         "SELECT table_name, column_name, column_type, is_nullable, collation_name FROM information_schema.columns "
         "WHERE table_schema = DATABASE() ORDER BY table_name, column_name"
@@ -228,11 +270,11 @@ def definitions(dao: Dao, url: str) -> list[tuple[Any, ...]]:
         "SELECT table_name, index_name, seq_in_index, column_name FROM information_schema.statistics "
         "WHERE table_schema = DATABASE() ORDER BY table_name, index_name, seq_in_index"
     )
-    return dao.link.query(columns) + dao.link.query(indexes)
+    return dao.connection.query(columns) + dao.connection.query(indexes)
 
 
 def test_a_database_of_version_1(database_url: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """It becomes what a new one is, and keeps its users, groups and messages, those that wait and those to come."""
+    """It becomes like a new one, and keeps its users, groups and messages."""
     fresh = f"sqlite:///{tmp_path}/fresh.db"
     if database_url.startswith("mysql"):
         fresh = request.getfixturevalue("mariadb").fresh_database("fresh")
@@ -252,54 +294,56 @@ def test_a_migration_cut_off_after_any_statement(
     database_url: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever it ends, the next start completes it, and no message is lost."""
-    define = Link._define
-    for most in range(len(database.MIGRATIONS[1]) + 1):
+    define = DatabaseConnection.define
+    for most in range(len(migrations.STEPS[2]) + 1):
         url = f"sqlite:///{tmp_path}/{most}.db"
         if database_url.startswith("mysql"):
             url = request.getfixturevalue("mariadb").fresh_database("cut")
         old = make_version_1(url)
         left = iter(range(most))
 
-        def cut_off(link: Link, statement: str, left: Iterator[int] = left) -> None:
+        def cut_off(connection: DatabaseConnection, statement: str, left: Iterator[int] = left) -> None:
             if next(left, None) is None:
                 raise KeyboardInterrupt
-            define(link, statement)
+            define(connection, statement)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Link, "_define", cut_off)
-            with pytest.raises(KeyboardInterrupt) if most < len(database.MIGRATIONS[1]) else contextlib.nullcontext():
+            patch.setattr(DatabaseConnection, "define", cut_off)
+            with pytest.raises(KeyboardInterrupt) if most < len(migrations.STEPS[2]) else contextlib.nullcontext():
                 list(reopen(url))
         for dao in reopen(url):
             assert [message.content for message in dao.waiting("bob", 0, 100)] == old
-            assert dao.filed() == 0
-            assert dao.link.query("SELECT value FROM meta WHERE name = 'schema_version'") == [(2,)]
+            assert dao.indexed_id() == 0
+            assert dao.connection.query("SELECT value FROM meta WHERE name = 'schema_version'") == [(2,)]
 
 
 def make_version_1(url: str) -> list[str]:
-    """Make a database as the first version of the schema had it, with messages for bob; return what they say."""
-    opened = open_database(url)
-    link = Link(opened, writes=True)
+    """Make a database with the first version of the schema; the contents of bob's messages."""
+    engine = open_engine(url)
+    connection = DatabaseConnection(engine, writes=True)
     script = (Path(__file__).parent / "schema_1.sql").read_text()
-    with link.transaction():
-        for statement in database._statements(script):
-            link._define(statement)
+    with connection.transaction():
+        for statement in migrations.split_statements(script):
+            connection.define(statement)
     password = passwords.hash_password("pw", 1)
     for user in ("alice", "bob"):
-        link.change("INSERT INTO users (username, password) VALUES (?, ?)", (user, password))
-        link.change("INSERT INTO members (group_name, username, position) VALUES ('team', ?, ?)", (user, user > "b"))
-    link.change("INSERT INTO chat_groups (name, creator) VALUES ('team', 'alice')")
+        connection.execute("INSERT INTO users (username, password) VALUES (?, ?)", (user, password))
+        connection.execute(
+            "INSERT INTO members (group_name, username, position) VALUES ('team', ?, ?)", (user, user > "b")
+        )
+    connection.execute("INSERT INTO chat_groups (name, creator) VALUES ('team', 'alice')")
     contents = [f"{number} Grüße 👋" for number in range(10)]
     for id, content in enumerate(contents, 1_000_001):
         is_group = id % 2 == 0
-        link.change(
+        connection.execute(
             "INSERT INTO messages (id, is_group, sender, receiver, content, time) VALUES (?, ?, 'alice', ?, ?, 1)",
             (id, is_group, "team" if is_group else "bob", content),
         )
-        link.change("INSERT INTO inbox (receiver, message_id) VALUES ('bob', ?)", (id,))
-    link.change("INSERT INTO meta (name, value) VALUES ('next_id', 2000001)")
-    link.change("INSERT INTO meta (name, value) VALUES ('schema_version', 1)")
-    link.close()
-    opened.release()
+        connection.execute("INSERT INTO inbox (receiver, message_id) VALUES ('bob', ?)", (id,))
+    connection.execute("INSERT INTO meta (name, value) VALUES ('next_id', 2000001)")
+    connection.execute("INSERT INTO meta (name, value) VALUES ('schema_version', 1)")
+    connection.close()
+    engine.release()
     return contents
 
 
@@ -307,16 +351,16 @@ def test_a_first_start_that_was_cut_off(mariadb: PrivateMariaDB) -> None:
     """MySQL commits each table by itself: the next start makes what is missing."""
     url = mariadb.fresh_database("half")
     for dao in reopen(url):
-        dao.link.change("DROP TABLE inbox")
-        dao.link.change("DELETE FROM meta")
+        dao.connection.execute("DROP TABLE inbox")
+        dao.connection.execute("DELETE FROM meta")
     for dao in reopen(url):
         assert dao.waiting("bob", 0, 10) == []
-        assert dao.take_id() == 1
+        assert dao.allocate_id() == 1
 
 
 def test_a_first_start_cut_off_after_any_statement(mariadb: PrivateMariaDB, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever the first start ends, even between the last two rows, the second one completes it."""
-    define, change = Link._define, Link.change
+    """Wherever the first start ends, even between the last two rows, the second completes it."""
+    define, execute = DatabaseConnection.define, DatabaseConnection.execute
     for most in itertools.count():
         url = mariadb.fresh_database("cut")
         left = iter(range(most))
@@ -330,8 +374,8 @@ def test_a_first_start_cut_off_after_any_statement(mariadb: PrivateMariaDB, monk
             return run
 
         with monkeypatch.context() as patch:
-            patch.setattr(Link, "change", cut_off(change))
-            patch.setattr(Link, "_define", cut_off(define))
+            patch.setattr(DatabaseConnection, "execute", cut_off(execute))
+            patch.setattr(DatabaseConnection, "define", cut_off(define))
             try:
                 list(reopen(url))
             except KeyboardInterrupt:
@@ -339,7 +383,7 @@ def test_a_first_start_cut_off_after_any_statement(mariadb: PrivateMariaDB, monk
             else:
                 break
         for dao in reopen(url):
-            assert dao.take_id() == 1
+            assert dao.allocate_id() == 1
     assert most > 8
 
 
@@ -351,7 +395,7 @@ def test_a_first_start_on_sqlite_that_was_cut_off(tmp_path: Path) -> None:
 
 
 def test_a_weak_mariadb_is_warned_about(mariadb: PrivateMariaDB, caplog: pytest.LogCaptureFixture) -> None:
-    """If a commit does not mean that it is on the disk, the log says so at the start."""
+    """If a commit is not synced to the disk, the log says so at the start."""
     url = mariadb.fresh_database("weak")
     mariadb.sql("SET GLOBAL innodb_flush_log_at_trx_commit = 2")
     try:
@@ -362,17 +406,17 @@ def test_a_weak_mariadb_is_warned_about(mariadb: PrivateMariaDB, caplog: pytest.
 
 
 class Reading(threading.Thread):
-    """Reads from a SQLite database without a break, overlapping with others who do, until it is left."""
+    """Reads from a SQLite database without a break until it is left, overlapping with others."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
-        self._link = Link(open_database(url))
+        self._connection = DatabaseConnection(open_engine(url))
         self._ends = False
 
     def run(self) -> None:
         while not self._ends:
-            self._link.query("SELECT COUNT(*), MAX(content) FROM messages")
-        self._link.close()
+            self._connection.query("SELECT COUNT(*), MAX(content) FROM messages")
+        self._connection.close()
 
     def __enter__(self) -> "Reading":
         self.start()
@@ -383,11 +427,11 @@ class Reading(threading.Thread):
         self.join()
 
 
-@pytest.mark.parametrize("name", ["jelly.db", "link.db"])
+@pytest.mark.parametrize("name", ["jelly.db", "symlink.db"])
 def test_the_log_beside_sqlite_is_bounded(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is emptied even if there is no moment in which nobody reads; it lies where a link to the database leads."""
-    monkeypatch.setattr(database, "WAL_BYTES", 2**20)
-    (tmp_path / "link.db").symlink_to(tmp_path / "jelly.db")
+    """It is emptied even if there is always a reader, and found behind a symlink, too."""
+    monkeypatch.setattr(engines, "WAL_BYTES", 2**20)
+    (tmp_path / "symlink.db").symlink_to(tmp_path / "jelly.db")
     url = f"sqlite:///{tmp_path}/{name}"
     log = tmp_path / "jelly.db-wal"
     sizes = []
@@ -396,9 +440,9 @@ def test_the_log_beside_sqlite_is_bounded(name: str, tmp_path: Path, monkeypatch
             for _ in range(3):
                 stack.enter_context(Reading(url))
             for _ in range(60):
-                with dao.link.transaction():
+                with dao.connection.transaction():
                     dao.add_messages(
-                        [StoredMessage(dao.take_id(), False, "a", "b", "x" * 4000, 1) for _ in range(50)], []
+                        [StoredMessage(dao.allocate_id(), False, "a", "b", "x" * 4000, 1) for _ in range(50)], []
                     )
                 sizes.append(log.stat().st_size)
     assert max(sizes) < 4 * 2**20
@@ -409,7 +453,7 @@ def test_mysql_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mysql", None)
     monkeypatch.setitem(sys.modules, "mysql.connector", None)
     with pytest.raises(ConfigError, match="pip install 'mysql-connector-python"):
-        open_database("mysql://u:p@127.0.0.1/jelly")
+        open_engine("mysql://u:p@127.0.0.1/jelly")
 
 
 @pytest.mark.parametrize("error", [ImportError, AttributeError, "InterfaceError"])
@@ -428,14 +472,14 @@ def test_a_c_extension_that_does_not_load(
             raise raised("no C extension")
         return connect(use_pure=True, **arguments)
 
-    opened = open_database(mariadb.fresh_database("pure"))
+    engine = open_engine(mariadb.fresh_database("pure"))
     monkeypatch.setattr(connector, "HAVE_CEXT", False)
     monkeypatch.setattr(connector, "connect", connect_in_python)
     for _ in range(2):
-        link = Link(opened)
-        assert [tuple(row) for row in link.query("SELECT 1")] == [(1,)]
-        link.close()
-    opened.release()
+        connection = DatabaseConnection(engine)
+        assert [tuple(row) for row in connection.query("SELECT 1")] == [(1,)]
+        connection.close()
+    engine.release()
     assert asked == [False, True, True]
 
 
@@ -455,41 +499,41 @@ def test_a_connection_that_cannot_be_set_up(mariadb: PrivateMariaDB, monkeypatch
         def close(self) -> None:
             self.is_closed = True
 
-    opened = open_database(mariadb.fresh_database("gone"))
+    engine = open_engine(mariadb.fresh_database("gone"))
     monkeypatch.setattr(connector, "connect", lambda **_: Refusing())
-    link = Link(opened)
+    connection = DatabaseConnection(engine)
     with pytest.raises(StoreError, match="gone"):
-        link.query("SELECT 1")
+        connection.query("SELECT 1")
     assert [each.is_closed for each in made] == [True, True]
-    opened.release()
+    engine.release()
 
 
 def test_a_connection_of_ours_whose_end_the_database_has_missed(mariadb: PrivateMariaDB) -> None:
     """It holds the lock that keeps other servers out; the new one ends it, and has the lock."""
     pytest.importorskip("mysql.connector")
-    opened = open_database(mariadb.fresh_database("missed"))
-    lost, new = Link(opened, writes=True), Link(opened, writes=True)
+    engine = open_engine(mariadb.fresh_database("missed"))
+    lost, new = DatabaseConnection(engine, writes=True), DatabaseConnection(engine, writes=True)
     lost.query("SELECT 1")
     new.query("SELECT 1")
     assert len(mariadb.sql("SELECT ID FROM information_schema.PROCESSLIST WHERE USER = 'jelly'")) == 1
-    for link in (lost, new):
-        link.close()
-    opened.release()
+    for each in (lost, new):
+        each.close()
+    engine.release()
 
 
 def test_a_statement_of_the_schema_that_fails(tmp_path: Path) -> None:
     """Nothing of it is overlooked, but for what is there already on a database where that may be."""
-    opened = open_database(f"sqlite:///{tmp_path}/jelly.db")
-    link = Link(opened, writes=True)
-    link.create_tables()
+    engine = open_engine(f"sqlite:///{tmp_path}/jelly.db")
+    connection = DatabaseConnection(engine, writes=True)
+    migrate(connection)
     with pytest.raises(StoreError, match="no such table"):
-        link._define("CREATE INDEX i ON nowhere (x)")
-    link.close()
-    opened.release()
+        connection.define("CREATE INDEX i ON nowhere (x)")
+    connection.close()
+    engine.release()
 
 
 def test_without_its_schema(monkeypatch: pytest.MonkeyPatch) -> None:
     """An installation that lacks the file is told which one."""
     monkeypatch.setattr(Path, "exists", lambda _: False)
     with pytest.raises(StartError, match=r"schema\.sql is missing"):
-        database._schema()
+        migrations.schema()

@@ -35,11 +35,11 @@ def waits_for_bob(server: JellyServer) -> int:
 def confirmed(server: JellyServer, upto: int) -> bool:
     """Whether the server knows that bob's TCP has the messages up to an id."""
     session = server.sessions.get("bob")
-    return session is not None and session.outlet.confirmed >= upto
+    return session is not None and session.transport.tcp_acked_id >= upto
 
 
 def test_cut_before_another_word(server: JellyServer) -> None:
-    """A client that is cut off after its messages arrived, without another word, gets them again, in order."""
+    """A client that is cut off right after its messages arrived gets them again, in order."""
     send(server, "1", "2", "3")
     bob = logged_in(server.port, "bob")
     assert bob.contents(3) == ["1", "2", "3"]
@@ -60,7 +60,7 @@ def test_cut_with_messages_unread(server: JellyServer) -> None:
 
 
 def test_a_heartbeat_after_the_messages(server: JellyServer) -> None:
-    """Once TCP has everything acknowledged, any further word of the client counts as having the messages."""
+    """Once TCP has acknowledged the messages, any sign of life counts as having them."""
     send(server, "1", "2")
     bob = logged_in(server.port, "bob")
     assert bob.contents(2) == ["1", "2"]
@@ -73,8 +73,8 @@ def test_a_heartbeat_after_the_messages(server: JellyServer) -> None:
         assert bob.contents(1) == ["3"]
 
 
-def test_closing_in_good_order(server: JellyServer) -> None:
-    """A client that read everything and closes in good order does not get it again."""
+def test_a_clean_close(server: JellyServer) -> None:
+    """A client that has read everything and closes does not get it again."""
     send(server, "1", "2")
     with logged_in(server.port, "bob") as bob:
         assert bob.contents(2) == ["1", "2"]
@@ -84,8 +84,8 @@ def test_closing_in_good_order(server: JellyServer) -> None:
         assert bob.contents(1) == ["3"]
 
 
-def test_takeover_gives_the_new_line_what_the_old_one_did_not_settle(server: JellyServer) -> None:
-    """Messages that the old connection got last come again on the new one: rather twice than never."""
+def test_takeover_gives_the_new_line_what_was_not_delivered_on_the_old_one(server: JellyServer) -> None:
+    """What the old connection got last comes again on the new one: better twice than never."""
     send(server, "1", "2")
     with logged_in(server.port, "bob") as old, logged_in(server.port, "bob") as new:
         assert new.contents(2) == ["1", "2"]
@@ -101,11 +101,11 @@ def test_delivered_messages_leave_no_trace(start_server: StartServer) -> None:
         bob.ack(bob.receive_notice().values["id"])
         wait_until(lambda: waits_for_bob(server) == 0)
     with server._reading() as dao:
-        assert dao.link.query("SELECT COUNT(*) FROM messages") == [(0,)]
+        assert dao.connection.query("SELECT COUNT(*) FROM messages") == [(0,)]
 
 
 def test_live_messages_do_not_overtake_stored_ones(start_server: StartServer) -> None:
-    """While a long backlog is fed, new messages keep coming: everything arrives once and in order."""
+    """New messages that come while a long backlog is fed: everything arrives once, in order."""
     port = start_server(classic_gap=0).port
     register(port, "alice", "bob")
     with logged_in(port, "alice") as alice:
@@ -123,7 +123,7 @@ def test_live_messages_do_not_overtake_stored_ones(start_server: StartServer) ->
 
 
 def test_a_receiver_that_reads_nothing(start_server: StartServer) -> None:
-    """It costs others nothing and the server little; when it reads again, everything arrives in order."""
+    """It costs others nothing and the server little. When it reads again, all arrives in order."""
     server = start_server(classic_gap=0)
     register(server.port, "alice", "bob", "carol")
     bob = Wire(server.port)
@@ -142,7 +142,7 @@ def test_a_receiver_that_reads_nothing(start_server: StartServer) -> None:
         assert session is not None
         assert not session.caught_up
         [connection] = [c for c in tuple(server.connections) if c.session is session]
-        assert connection.outbox._size + len(connection.outbox._rest) < 1_000_000
+        assert connection.send_queue._notices_size + len(connection.send_queue._unsent) < 1_000_000
         assert [int(content.split()[0]) for content in bob.contents(300)] == list(range(300))
         alice.message("bob", "and live again")
         assert bob.contents(1) == ["and live again"]
@@ -157,18 +157,18 @@ def test_a_receiver_that_takes_nothing_is_closed_after_half_a_minute(start_serve
         for _ in range(200):
             alice.message("bob", "x" * 60_000)
         [connection] = [c for c in tuple(server.connections) if c.session.user == "bob"]
-        wait_until(lambda: connection.outbox.stalled_since is not None)
+        wait_until(lambda: connection.send_queue.stalled_since is not None)
         connection.last_read_at = time.monotonic() + 100  # it sends heartbeats all the time
-        server.watch.check(time.monotonic() + 29)
+        server.watchdog.check(time.monotonic() + 29)
         assert server.sessions.get("bob") is not None
-        server.watch.check(time.monotonic() + 31)
+        server.watchdog.check(time.monotonic() + 31)
         wait_until(lambda: server.sessions.get("bob") is None)
         assert bob.is_closed_by_server()
     assert waits_for_bob(server) == 200
 
 
 class OneFrameARead:
-    """A client that reads as the original's does: it decodes only when what it has read ends with the frame."""
+    """A client like the original: it decodes only when what it has read ends with the frame."""
 
     def __init__(self, port: int) -> None:
         self.wire = Wire(port)
@@ -185,7 +185,7 @@ class OneFrameARead:
 
 
 def test_stored_messages_for_a_strict_reader(start_server: StartServer) -> None:
-    """With the usual gap, a client that reads one frame a read gets its stored messages, in order."""
+    """With the usual gap, a client of one frame a read gets its stored messages, in order."""
     server = start_server(classic_gap=100)
     register(server.port, "alice", "bob")
     send(server, *map(str, range(12)))
@@ -200,7 +200,7 @@ def test_stored_messages_for_a_strict_reader(start_server: StartServer) -> None:
 
 
 def test_a_strict_reader_in_the_middle_of_everything(start_server: StartServer) -> None:
-    """Notices and responses that meet are spaced too, and a request's answer does not wait for all notices."""
+    """Notices and responses keep the gap, too, and an answer does not wait for all notices."""
     server = start_server(classic_gap=100)
     register(server.port, "alice", "bob")
     reader = OneFrameARead(server.port)
@@ -210,7 +210,8 @@ def test_a_strict_reader_in_the_middle_of_everything(start_server: StartServer) 
         for number in range(10):
             alice.send_message("bob", str(number))
         ask = pack(OWN_PROFILE, to_json({"username": "bob"}))
-        reader.wire.send(ask + pack(HEARTBEAT) + ask)  # in one write: who asks when it is answered may get it at once
+        # In one write: a request that waited for the last answer would be answered at once.
+        reader.wire.send(ask + pack(HEARTBEAT) + ask)
         frames = [reader.read() for _ in range(12)]
     responses = [position for position, frame in enumerate(frames) if frame[0] != NOTICE]
     assert len(responses) == 2
@@ -230,7 +231,7 @@ def test_a_client_that_waits_for_its_answers_is_not_slowed(start_server: StartSe
 
 
 def test_login_and_reconnect_race_with_senders(start_server: StartServer) -> None:
-    """Somebody who comes and goes while messages pour in misses none, and sees each sender's in order."""
+    """A user who comes and goes while messages pour in misses none, and gets them in order."""
     server = start_server(classic_gap=1)
     register(server.port, "alice", "bob")
 

@@ -58,7 +58,7 @@ def test_a_database_of_ones_own(tmp_path: Path) -> None:
     """Whoever names a database wants to keep it: that is refused in one sentence."""
     done = run("--demo", f"--database=sqlite:///{tmp_path}/jelly.db")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "--demo has a database of its own" in done.stderr
+    assert "--demo uses its own temporary database" in done.stderr
     assert not any(tmp_path.iterdir())
 
 
@@ -68,5 +68,5 @@ def test_no_room(tmp_path: Path) -> None:
     environment = {**clean_environment(), "TMPDIR": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
-    assert "The database of the demo cannot be made" in done.stderr
+    assert "Cannot create the demo database" in done.stderr
     assert not any(tmp_path.iterdir())

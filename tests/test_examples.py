@@ -35,7 +35,7 @@ def test_they_are_short(path: Path) -> None:
 def test_two_users(port: int) -> None:
     """One asks, the other answers, on the first run and on the second."""
     conversation = ["ann to ben: How are you?", "ben to ann: Fine, thank you."]
-    for before in ([], ["This user name is taken."] * 2):
+    for before in ([], ["This user name is taken: choose another one."] * 2):
         with Example("two_users", port) as program:
             assert program.lines() == before + conversation
             assert program.process.returncode == 0
@@ -66,7 +66,7 @@ def test_group_bot(port: int) -> None:
         [thrown] = alice.contents(1)
         assert thrown in {f"alice throws a {number}." for number in range(1, 7)}
         alice.message("bot", "hello")
-        assert alice.contents(1) == ["This user is a member already."]
+        assert alice.contents(1) == ["This user is already a member of the group."]
 
 
 def test_presence_watcher(port: int) -> None:

@@ -10,18 +10,22 @@ from harness import LineThatBreaks, StartServer
 from wire import OWN_PROFILE, SERVER_ERROR, SUCCESS, Wire, logged_in, register
 
 from faults.__main__ import run
-from faults.bench import Bench, Control, Row
 from faults.checker import Answer, Ledger, Verdict
+from faults.context import Control, Row, RunContext
 from faults.mariadb import PrivateMariaDB
 from faults.process import Server
-from faults.report import Line, table
+from faults.report import RowResult, table
 from faults.rows import ROWS
 from jelly.dao import Dao
-from jelly.database import Link, SqliteDatabase
+from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
-from jelly.filing import Filing
+from jelly.engines import SqliteEngine
+from jelly.indexing import DeferredIndexing
+from jelly.migrations import migrate
+from jelly.outcomes import NewMessage
+from jelly.retention import Retention
 from jelly.sessions import Session, Sessions
-from jelly.store import Job, NewMessage, Store
+from jelly.store import Job, Store
 
 TESTED = {
     "sqlite": [1, 2, 4, 5, 6],
@@ -32,10 +36,10 @@ HANGS = {"sqlite": 11, "mariadb": 9}
 """Those in which a database hangs. They mostly wait, so they are tested at the same time."""
 
 
-def run_short(number: int, database: str, directory: Path, mariadb: PrivateMariaDB | None) -> Line:
+def run_short(number: int, database: str, directory: Path, mariadb: PrivateMariaDB | None) -> RowResult:
     """A row and its controls, in their short form."""
     [row] = [row for row in ROWS if row.number == number]
-    return run(row, Bench(database, directory, mariadb, random.Random(1), kills=0, is_short=True))
+    return run(row, RunContext(database, directory, mariadb, random.Random(1), kills=0, is_short=True))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +92,7 @@ def test_a_control_that_is_not_caught_fails_the_row(tmp_path: Path) -> None:
     """The harness does not believe in a control that finds nothing, or something else than it should."""
     control = Control("nothing", "lost", lambda _, finding: finding.expect(False, "late", "it was late"))
     row = Row(0, "nothing at all", lambda *_: None, (control,))
-    line = run(row, Bench("sqlite", tmp_path, None, random.Random(1), kills=0, is_short=True))
+    line = run(row, RunContext("sqlite", tmp_path, None, random.Random(1), kills=0, is_short=True))
     assert not line.finding.problems
     assert line.caught == {"nothing": False}
     assert not line.is_good
@@ -96,7 +100,7 @@ def test_a_control_that_is_not_caught_fails_the_row(tmp_path: Path) -> None:
 
 def test_what_does_not_run_has_not_passed() -> None:
     """The table says why."""
-    cells = Line(ROWS[0], "sqlite", not_run="there is no root here").cells()
+    cells = RowResult(ROWS[0], "sqlite", not_run="there is no root here").cells()
     assert cells[-1] == "not run: there is no root here"
     assert not any("passed" in cell for cell in cells)
 
@@ -142,9 +146,9 @@ def test_a_commit_in_doubt_is_taken_back(line_breaks: type[LineThatBreaks], star
 
 
 class Notices:
-    """An outlet that notes which messages it was given."""
+    """A transport that notes which messages it was given."""
 
-    confirmed = 0
+    tcp_acked_id = 0
     is_closed = False
     is_full = False
     has_room = True
@@ -152,9 +156,10 @@ class Notices:
     def __init__(self) -> None:
         self.ids: list[int] = []
 
-    def when_room(self, function: object) -> None: ...
-    def stop_spacing(self) -> None: ...
-    def finish(self, last_words: object = b"") -> None: ...
+    def when_not_full(self, function: object) -> None: ...
+    def stop_pacing(self) -> None: ...
+    def stop_confirming(self) -> None: ...
+    def finish(self, closing_frame: object = b"") -> None: ...
     def close(self) -> None: ...
 
     def send(self, responses: Sequence[tuple[bytes, float]] = (), notices: Sequence[tuple[int, bytes]] = ()) -> None:
@@ -162,22 +167,22 @@ class Notices:
 
 
 def test_a_commit_in_doubt_is_not_fed(line_breaks: type[LineThatBreaks], tmp_path: Path) -> None:
-    """Nor does it arrive at a receiver who is behind, and whose outbox has room just then."""
-    opened = SqliteDatabase(f"{tmp_path}/jelly.db")
-    link = Link(opened, writes=True)
-    link.create_tables()
+    """Nor does it arrive at a receiver who is behind, and whose send queue has room just then."""
+    engine = SqliteEngine(f"{tmp_path}/jelly.db")
+    connection = DatabaseConnection(engine, writes=True)
+    migrate(connection)
     sessions, notices = Sessions(), Notices()
     delivery = Delivery(sessions)
     bob = Session(notices, "127.0.0.1")
     bob.user = "bob"
     sessions.attach(bob)
     delivery.begin(bob)
-    writer = Store(Dao(link), delivery, Filing(30))
-    new = NewMessage(0x15, "alice", "bob", "denied", 0, None, receivers=lambda: ["bob"])
+    writer = Store(Dao(connection), delivery, DeferredIndexing(keeps_history=True), Retention(30))
+    new = NewMessage(0x15, "alice", "bob", "denied", 0, None)
     writer.submit([Job(Session(Notices(), "127.0.0.1"), [new], [0.0], 0, lambda: None)])
     line_breaks.breaks = True
     writer.start()
     writer.stop()
-    opened.release()
+    engine.release()
     assert not line_breaks.breaks
     assert notices.ids == []

@@ -24,6 +24,7 @@ from wire import (
     LOGOUT,
     OWN_GROUPS,
     OWN_PROFILE,
+    PATIENCE,
     REMOVE_FRIEND,
     REMOVE_MEMBER,
     SYSTEM,
@@ -35,8 +36,8 @@ from wire import (
 )
 
 from client_api import MessageEvent, Receiver
-from jelly import filing, outbox, services
-from jelly.client import inbox
+from jelly import indexing, services, tcp_confirmation
+from jelly.client import acks
 from jelly.server import JellyServer
 
 Memory = Callable[[], int]
@@ -54,7 +55,7 @@ BOUNDS = {
     "members of groups": MEMBERS,
     "tokens": TOKENS * len(USERS),
     "messages known again": RECENT,
-    "links to the database": 6,
+    "connections to the database": 6,
     "hashers": 2,
 }
 """How large these may be, when nobody is online; nothing else may be larger than it was before."""
@@ -86,18 +87,18 @@ class World:
     def sizes(self) -> dict[str, int]:
         """Everything in the server that something is put into."""
         server, dispatcher, store = self.server, self.server.dispatcher, self.server.store
-        services, presence, groups, filing = dispatcher._services, server.presence, server.groups, store._filing
+        services, presence, groups, indexing = dispatcher._services, server.presence, server.groups, store._indexing
         return {
             "connections": len(server.connections),
             "threads": sum("hasher" not in thread.name for thread in threading.enumerate()),
             "hashers": sum("hasher" in thread.name for thread in threading.enumerate()),
-            "links to the database": len(server._all_links),
+            "connections to the database": len(server._database_connections),
             "lanes in the queue": dispatcher._queue.qsize(),
             "requests that wait": dispatcher._queue._waiting,
             "sessions": len(server.sessions),
-            "lists of friends": len(presence._lists),
+            "lists of friends": len(presence._friend_lists),
             "watched friends": len(presence._watchers),
-            "users told to be online": len(presence._online),
+            "users told to be online": len(presence._announced_online),
             "known users": len(services._known_users),
             "allowances": len(services._rate),
             "failed logins": len(services._guard._failures),
@@ -108,25 +109,28 @@ class World:
             "delivered": len(store._delivered),
             "sessions that want more": len(store._wanting) + len(store._delivery._hungry),
             "calls on the store thread": len(store._calls),
-            "requestIds not filed": len(filing._unfiled),
-            "messages not filed": filing._count,
-            "times of the flusher": len(server.flusher._times),
+            "requestIds not indexed": len(indexing._unindexed),
+            "messages not indexed": indexing._unindexed_count,
+            "times of the flusher": len(server.flusher._timers),
             "sockets of the flusher": len(server.flusher._selector.get_map()),
-            "calls of the watch": len(server.watch._calls),
+            "calls of the watchdog": len(server.watchdog._timers),
             **self.rows("tokens", "inbox", "meta", "chat_groups", "members", "friends"),
         }
 
     def rows(self, *tables: str) -> dict[str, int]:
         with self.server._reading() as dao:
-            return {table: int(dao.link.query(f"SELECT COUNT(*) FROM {table}")[0][0]) for table in tables}
+            return {table: int(dao.connection.query(f"SELECT COUNT(*) FROM {table}")[0][0]) for table in tables}
 
     def settle(self) -> None:
         """Wait until nothing is under way."""
         with Wire(self.port) as last:
             last.call(OWN_PROFILE)  # now all those before it are accepted, too
         wait_until(lambda: not self.server.connections)
-        at_rest = ("jobs", "delivered", "calls on the store thread", "messages not filed", "times of the flusher")
+        at_rest = ("jobs", "delivered", "calls on the store thread", "messages not indexed", "times of the flusher")
         wait_until(lambda: not any(self.sizes()[name] for name in (*at_rest, "users told to be online")))
+        has_committed = threading.Event()  # what was taken from "delivered" may still be on its way into the database
+        self.server.store.call_soon(has_committed.set)
+        assert has_committed.wait(PATIENCE)
         wait_until(
             lambda: not any(thread.name.startswith(("jelly-reader", "Thread-")) for thread in threading.enumerate())
         )
@@ -220,10 +224,10 @@ def world(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> World:
     logging.getLogger("jelly").setLevel(logging.WARNING)
     monkeypatch.setattr(services, "MAX_KNOWN_USERS", KNOWN)
     monkeypatch.setattr(services, "MAX_TOKENS", TOKENS)
-    monkeypatch.setattr(filing, "FILE_DELAY", 0.05)
-    monkeypatch.setattr(outbox, "CONFIRM_DELAY_MAX", 0.1)
+    monkeypatch.setattr(indexing, "INDEX_DELAY", 0.05)
+    monkeypatch.setattr(tcp_confirmation, "CONFIRM_DELAY_MAX", 0.1)
     server = start_server(classic_gap=0, message_rate=100_000)
-    server.dispatcher._services._guard._most = FAILED
+    server.dispatcher._services._guard._max_pairs = FAILED
     server.groups._most = MEMBERS
     return World(server)
 
@@ -239,7 +243,7 @@ def memory() -> Iterator[Memory]:
 def allocated() -> int:
     gc.collect()
     # The module sqlite3 keeps the last 128 statements of each connection, and a weak reference to 200 cursors.
-    not_sqlite3 = [tracemalloc.Filter(False, module) for module in ("*/dao.py", "*/database.py")]
+    not_sqlite3 = [tracemalloc.Filter(False, module) for module in ("*/dao.py", "*/database.py", "*/engines.py")]
     snapshot = tracemalloc.take_snapshot().filter_traces(not_sqlite3)
     return sum(trace.size for trace in snapshot.traces)
 
@@ -288,10 +292,10 @@ class Counter(Receiver):
 
 def test_the_client(world: World, memory: Memory, new_client: NewClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that is used, cut off, logged out and in again for long is as large as before."""
-    monkeypatch.setattr(inbox, "MAX_RECENT", RECENT)
+    monkeypatch.setattr(acks, "MAX_RECENT", RECENT)
     counter = Counter()
     client = new_client(world.port, receiver=counter, reconnect=QUICK)
-    inside = client._conversation
+    inside = client._manager
     client.login(USERS[0], "pw").result(10)
 
     def a_round() -> None:
@@ -303,25 +307,26 @@ def test_the_client(world: World, memory: Memory, new_client: NewClient, monkeyp
             answer.result(10)
         client.history(USERS[0]).result(10)
         [connection] = world.server.connections
-        connection.outbox.close()
+        connection.send_queue.close()
         wait_until(lambda: connection not in world.server.connections and len(world.server.connections) == 1)
         assert client.wait_until_online(10)
         client.logout().result(10)
         client.login(USERS[0], "pw").result(10)
 
     def sizes() -> dict[str, int]:
+        pending = inside._pipeline.pending
         return {
             "calls": len(inside._callbacks._calls),
-            "requests": len(inside._outgoing.waiting) + len(inside._outgoing.asked) + len(inside._outgoing._kept),
-            "messages not handed over": len(inside._inbox._waiting),
-            "messages known again": len(inside._inbox._recent),
+            "requests": len(pending.queued) + len(pending.in_flight) + len(pending._to_resend),
+            "messages not delivered": len(inside._pipeline.acks._waiting),
+            "messages known again": len(inside._pipeline.acks._recent),
             "threads": len(inside._threads),
-            "unsent": len(inside._line._unsent) if inside._line else 0,
+            "unsent": len(stream._unsent) if (stream := inside._pipeline.stream) else 0,
         }
 
     def settle() -> None:
         wait_until(lambda: len(inside._threads) == 1 and len(world.server.connections) == 1)
-        wait_until(lambda: not (world.server.store._delivered or world.server.store._filing._count))
+        wait_until(lambda: not (world.server.store._delivered or world.server.store._indexing._unindexed_count))
         wait_until(lambda: not inside._callbacks._calls)
 
     check_growth(a_round, settle, sizes, memory)

@@ -1,4 +1,4 @@
-"""HISTORY: what was said can be read back, by those who took part, for as long as the operator wants."""
+"""HISTORY: members of a conversation can read it back for as long as the operator wants."""
 
 import itertools
 from typing import Any
@@ -20,21 +20,24 @@ from wire import (
     wait_until,
 )
 
-from jelly import filing
+from jelly import indexing
 from jelly.server import JellyServer
-from jelly.services import MAX_PAGE, PAGE_CHARACTERS, READ_AT_A_TIME
+from jelly.services import MAX_PAGE, PAGE_CHARACTERS, ROWS_PER_QUERY
 
 ACKS = ["ack"]
 
 
-@pytest.fixture(params=["unfiled", "filed", "half"])
+@pytest.fixture(params=["unindexed", "indexed", "half"])
 def server(
     request: pytest.FixtureRequest, start_server: StartServer, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> JellyServer:
-    """A server with four users, on each database. Messages are filed at once, not at all, or seven at a time."""
-    monkeypatch.setattr(filing, "FILE_DELAY", 0.0 if request.param == "filed" else 1000.0)
+    """A server with four users, on each database.
+
+    Messages are indexed at once, not during the test, or seven at a time.
+    """
+    monkeypatch.setattr(indexing, "INDEX_DELAY", 0.0 if request.param == "indexed" else 1000.0)
     if request.param == "half":
-        monkeypatch.setattr(filing, "FILE_COUNT", 7)
+        monkeypatch.setattr(indexing, "INDEX_BATCH", 7)
     server = start_server(database=database_url, classic_gap=0)
     register(server.port, "alice", "bob", "carol", "dan")
     return server
@@ -68,7 +71,7 @@ def page(wire: Wire, **asked: Any) -> tuple[list[str], bool]:
 
 
 def test_a_conversation_of_two(server: JellyServer) -> None:
-    """Both see what both wrote, oldest first, and nothing of other conversations, nor of a group of the same name."""
+    """Both see what both wrote, oldest first, and no other conversation or group of that name."""
     with modern(server, "alice") as alice, modern(server, "bob") as bob, modern(server, "carol") as carol:
         for number in range(0, 10, 2):
             say(alice, "bob", f"{number}")
@@ -97,7 +100,7 @@ def test_the_keys_of_a_message(sqlite: JellyServer) -> None:
 
 
 def test_going_back_page_by_page(server: JellyServer) -> None:
-    """With `before` each page ends where the last one began, until nothing is left; no message twice, none missing."""
+    """With `before` each page ends where the last one began; no message is twice or missing."""
     with modern(server, "alice") as alice:
         say(alice, "bob", *map(str, range(45)))
         for limit in (1, 7, 44, 45, 46):
@@ -114,7 +117,7 @@ def test_going_back_page_by_page(server: JellyServer) -> None:
 
 
 def test_limits(sqlite: JellyServer) -> None:
-    """50 unless it is said, never more than 100, and what is no number of messages is refused."""
+    """A page has 50 messages by default and at most 100; a limit below 1 is refused."""
     with modern(sqlite, "alice") as alice:
         say(alice, "bob", *map(str, range(MAX_PAGE + 1)))
         assert len(page(alice, person="bob")[0]) == 50
@@ -128,9 +131,9 @@ def test_limits(sqlite: JellyServer) -> None:
 
 
 def test_large_messages(sqlite: JellyServer) -> None:
-    """A page holds about 128 KiB, but always one message; nothing is left out for that."""
+    """A page holds about 128 KiB, but at least one message, and skips none."""
     with modern(sqlite, "alice") as alice:
-        contents = [f"{number} {'x' * 30_000}" for number in range(READ_AT_A_TIME + 3)]
+        contents = [f"{number} {'x' * 30_000}" for number in range(ROWS_PER_QUERY + 3)]
         say(alice, "bob", *contents)
         found: list[str] = []
         before = 2**53
@@ -161,7 +164,7 @@ def test_large_messages(sqlite: JellyServer) -> None:
     ],
 )
 def test_what_is_refused(sqlite: JellyServer, asked: dict[str, Any], code: str) -> None:
-    """Clear codes, and the connection stays."""
+    """Each error has its code, and the connection stays."""
     with modern(sqlite, "bob") as bob, modern(sqlite, "alice") as alice:
         bob.ok(CREATE_GROUP, groupName="others")
         assert alice.refused(HISTORY, **asked) == code
@@ -170,14 +173,14 @@ def test_what_is_refused(sqlite: JellyServer, asked: dict[str, Any], code: str) 
 
 @pytest.mark.parametrize("features", [None, [], ["other"]])
 def test_without_acknowledgements_there_is_no_history(sqlite: JellyServer, features: list[str] | None) -> None:
-    """To a classic client, and to one that was not granted "ack", the type does not exist, whatever the body is."""
+    """For a classic client, and for one without "ack", the type does not exist."""
     with logged_in(sqlite.port, "alice", features=features) as alice:
         assert alice.refused(HISTORY, person="bob") == "unknown_type"
         assert alice.refused(HISTORY) == "unknown_type"
 
 
 def test_what_is_still_to_be_delivered(server: JellyServer) -> None:
-    """A message comes by notice or by history, not by both: what waits is left out until it was sent."""
+    """A message comes by notice or by history, not by both: history leaves out unsent messages."""
     with modern(server, "alice") as alice:
         say(alice, "bob", "old")
         with modern(server, "bob") as bob:
@@ -204,7 +207,7 @@ def test_a_receiver_that_is_behind_sees_what_it_was_sent(sqlite: JellyServer) ->
 
 
 def test_groups(server: JellyServer) -> None:
-    """Members read what was written since they came, those who left nothing, and a new group of the name is new."""
+    """Members read what was written since they joined. A new group of the same name is empty."""
     with modern(server, "alice") as alice, modern(server, "bob") as bob, modern(server, "carol") as carol:
         alice.ok(CREATE_GROUP, groupName="team")
         alice.ok(ADD_MEMBER, groupName="team", member="bob")
@@ -229,7 +232,7 @@ def test_groups(server: JellyServer) -> None:
 
 
 def test_a_member_before_the_first_message_after_a_restart(start_server: StartServer) -> None:
-    """Whoever is taken in right after a restart does not see what was written before it."""
+    """A member added right after a restart does not see what was written before it."""
     first = start_server(classic_gap=0)
     register(first.port, "alice", "bob")
     with modern(first, "alice") as alice:
@@ -244,7 +247,7 @@ def test_a_member_before_the_first_message_after_a_restart(start_server: StartSe
 
 
 def test_no_history(start_server: StartServer) -> None:
-    """Where none is kept pages are empty, also for what is not delivered yet."""
+    """Without history pages are empty, even if a message is not delivered yet."""
     server = start_server(history_days=0, classic_gap=0)
     register(server.port, "alice", "bob")
     with modern(server, "alice") as alice:

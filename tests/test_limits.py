@@ -36,9 +36,9 @@ from wire import (
 from jelly import connection, services, tcp
 from jelly import server as server_module
 from jelly.messages import PROFILE_LIMITS
-from jelly.outbox import Outbox
+from jelly.outcomes import CpuTask, Write
+from jelly.send_queue import SendQueue
 from jelly.server import JellyServer
-from jelly.store import Change
 
 ROOT = Path(__file__).parent.parent
 
@@ -134,7 +134,7 @@ def test_a_service_that_raises(start_server: StartServer, monkeypatch: pytest.Mo
     """It is a SERVER_ERROR, the connection and the worker live, and the log has one line without a traceback."""
     server = start_server(workers=1)
     register(server.port, "alice")
-    table: Any = server.dispatcher._services._table
+    table: Any = server.dispatcher._services._handlers
     logged: list[str] = []
     monkeypatch.setattr("jelly.queue_dispatch.log_failure", lambda _, error: logged.append(repr(error)))
     with logged_in(server.port, "alice") as alice:
@@ -157,16 +157,16 @@ def test_a_service_that_raises_at_any_stage(
 
     outcomes: dict[str, Any] = {
         "at once": lambda *_: fail(),
-        "while hashing": lambda *_: services.Slow(fail),
-        "while writing": lambda *_: Change(ADD_FRIEND, fail, fail),
-        "after the commit": lambda *_: Change(ADD_FRIEND, lambda _: None, fail),
+        "while hashing": lambda *_: CpuTask(fail),
+        "while writing": lambda *_: Write(ADD_FRIEND, fail, fail),
+        "after the commit": lambda *_: Write(ADD_FRIEND, lambda _: None, fail),
     }
     logged: list[str] = []
     for module in ("queue_dispatch", "store"):
         monkeypatch.setattr(f"jelly.{module}.log_failure", lambda _, error: logged.append(repr(error)))
     server = start_server(workers=1, classic_gap=0)
     register(server.port, "alice")
-    monkeypatch.setitem(server.dispatcher._services._table, ADD_FRIEND, outcomes[stage])
+    monkeypatch.setitem(server.dispatcher._services._handlers, ADD_FRIEND, outcomes[stage])
     with logged_in(server.port, "alice") as alice:
         for _ in range(3):
             alice.send_request(ADD_FRIEND, friend="alice")
@@ -176,7 +176,7 @@ def test_a_service_that_raises_at_any_stage(
     assert logged == ["ZeroDivisionError()"] * 3
 
 
-def test_an_outlet_that_raises(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transport_that_raises(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only its own connection ends: the others of the batch have their answers, and the message comes again."""
     logged: list[str] = []
     monkeypatch.setattr("jelly.delivery.log_failure", lambda _, error: logged.append(repr(error)))
@@ -184,16 +184,16 @@ def test_an_outlet_that_raises(start_server: StartServer, monkeypatch: pytest.Mo
     register(server.port, "alice", "bob")
     with logged_in(server.port, "alice") as alice:
         with logged_in(server.port, "bob", features=["ack"]) as bob:
-            broken, send = server.sessions.get("bob"), Outbox.send
+            broken, send = server.sessions.get("bob"), SendQueue.send
             assert broken is not None
 
-            def fail_for_bob(self: Outbox, responses: Any = (), notices: Any = ()) -> None:
-                if self is broken.outlet:
+            def fail_for_bob(self: SendQueue, responses: Any = (), notices: Any = ()) -> None:
+                if self is broken.transport:
                     raise MemoryError
                 send(self, responses, notices)
 
             with monkeypatch.context() as patch:
-                patch.setattr(Outbox, "send", fail_for_bob)
+                patch.setattr(SendQueue, "send", fail_for_bob)
                 alice.message("bob", "hello")
                 assert bob.is_closed_by_server()
         with logged_in(server.port, "bob", features=["ack"]) as bob:

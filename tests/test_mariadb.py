@@ -1,4 +1,4 @@
-"""The private MariaDB server itself: what the other tests rely on when they kill and pause it."""
+"""The private MariaDB server itself: the other tests rely on it when they kill and pause it."""
 
 import shutil
 import socket
@@ -10,7 +10,7 @@ from faults.mariadb import MariaDBMissing, PrivateMariaDB
 
 
 def test_it_listens_for_the_user_with_the_password(mariadb: PrivateMariaDB) -> None:
-    """The URL of a fresh database lets `jelly` in with the password only, and commits are synced to the disk."""
+    """The URL of a fresh database needs its password, and commits are synced to the disk."""
     connector = pytest.importorskip("mysql.connector")
     assert mariadb.fresh_database("first") == f"mysql://jelly:password@127.0.0.1:{mariadb.port}/first"
     address = {"host": "127.0.0.1", "port": mariadb.port, "database": "first", "user": "jelly", "use_pure": True}
@@ -22,7 +22,7 @@ def test_it_listens_for_the_user_with_the_password(mariadb: PrivateMariaDB) -> N
 
 
 def test_committed_data_survives_kill_stop_and_restart(mariadb: PrivateMariaDB) -> None:
-    """Whatever way the server ends, it comes back as another process on the same port with what was committed."""
+    """However the server ends, it comes back on the same port with what was committed."""
     mariadb.fresh_database("kept")
     mariadb.sql("CREATE TABLE kept.t (n INT) ENGINE=InnoDB; INSERT INTO kept.t VALUES (42)")
     pid, port = mariadb.pid, mariadb.port
@@ -38,7 +38,7 @@ def test_committed_data_survives_kill_stop_and_restart(mariadb: PrivateMariaDB) 
 
 
 def test_a_paused_server_hangs_until_it_is_resumed(mariadb: PrivateMariaDB) -> None:
-    """A paused server still takes connections but says nothing; resumed, it greets those who waited."""
+    """A paused server takes connections but says nothing; resumed, it greets those that waited."""
     mariadb.fresh_database("paused")
     mariadb.pause()
     with socket.create_connection(("127.0.0.1", mariadb.port), timeout=0.2) as client:
@@ -50,7 +50,7 @@ def test_a_paused_server_hangs_until_it_is_resumed(mariadb: PrivateMariaDB) -> N
 
 
 def test_a_fresh_database_is_empty_and_has_the_collation_asked_for(mariadb: PrivateMariaDB) -> None:
-    """A database of the same name is created anew, with the default collation that the test chooses."""
+    """A database of the same name is created anew, with the collation that the test chooses."""
     mariadb.fresh_database("anew", collation="latin1_swedish_ci")
     mariadb.sql("CREATE TABLE anew.t (n INT)")
     find = "SELECT DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = 'anew'"

@@ -12,8 +12,10 @@ from wire import ADD_FRIEND, ALL_FRIENDS, HISTORY, PATIENCE, logged_in, register
 from faults.process import Server
 from jelly.config import Settings
 from jelly.dao import Dao, StoredMessage
-from jelly.database import Link, MemoryDatabase, open_database
+from jelly.database import DatabaseConnection
+from jelly.engines import MemoryEngine, open_engine
 from jelly.errors import StartError
+from jelly.migrations import migrate
 from jelly.server import JellyServer
 
 KEEPS_NOTHING = "the database memory: keeps nothing"
@@ -46,7 +48,7 @@ def test_it_says_that_it_keeps_nothing(start_server: StartServer, caplog: pytest
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [warning for warning in warnings if KEEPS_NOTHING in warning] == warnings
     assert len(warnings) == 1
-    assert server.database.describe() == "memory:"
+    assert server.engine.describe() == "memory:"
 
 
 def test_a_restart_begins_with_nothing(tmp_path: Path) -> None:
@@ -75,14 +77,14 @@ def test_no_room_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """Where no directory can be made, it is one sentence."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
     with pytest.raises(StartError, match="no temporary directory for the database: No such file"):
-        open_database("memory:")
+        open_engine("memory:")
 
 
 def test_reading_while_writing() -> None:
     """Under load no reader waits for the writer or fails, and each sees whole transactions only."""
-    database = MemoryDatabase()
-    writer = Dao(Link(database, writes=True))
-    writer.link.create_tables()
+    engine = MemoryEngine()
+    writer = Dao(DatabaseConnection(engine, writes=True))
+    migrate(writer.connection)
     end = time.monotonic() + PATIENCE
     problems: list[str] = []
     reads = [0] * 4
@@ -90,37 +92,37 @@ def test_reading_while_writing() -> None:
 
     def write() -> None:
         while min(reads) < ENOUGH and time.monotonic() < end:
-            with writer.link.transaction():
-                ids = [writer.take_id() for _ in range(16)]
+            with writer.connection.transaction():
+                ids = [writer.allocate_id() for _ in range(16)]
                 messages = [StoredMessage(id, False, "alice", "bob", "hello", 0) for id in ids]
                 writer.add_messages(messages, [("bob", id) for id in ids])
         is_enough.set()
 
     def read(number: int) -> None:
-        link = Link(database)
+        connection = DatabaseConnection(engine)
         try:
             while not is_enough.is_set():
-                [both] = link.query("SELECT (SELECT COUNT(*) FROM messages), (SELECT COUNT(*) FROM inbox)")
+                [both] = connection.query("SELECT (SELECT COUNT(*) FROM messages), (SELECT COUNT(*) FROM inbox)")
                 reads[number] += 1
                 if both[0] != both[1] or both[0] % 16:
                     problems.append(f"half a transaction: {both}")
         except Exception as error:  # noqa: BLE001 - the test's own thread says below what failed
             problems.append(repr(error))
         finally:
-            link.close()
+            connection.close()
 
     threads = [threading.Thread(target=write), *(threading.Thread(target=read, args=(n,)) for n in range(4))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    reader = Link(database)
-    with writer.link.transaction():
-        writer.add_messages([StoredMessage(writer.take_id(), False, "alice", "bob", "not yet", 0)], [])
+    reader = DatabaseConnection(engine)
+    with writer.connection.transaction():
+        writer.add_messages([StoredMessage(writer.allocate_id(), False, "alice", "bob", "not yet", 0)], [])
         [[stored]] = reader.query("SELECT COUNT(*) FROM messages")
     reader.close()
-    writer.link.close()
-    database.release()
+    writer.connection.close()
+    engine.release()
     assert problems == []
     assert stored > 0
     assert stored % 16 == 0

@@ -134,7 +134,7 @@ def test_the_length_of_a_request_id() -> None:
         parsed = parse_request(Type.PERSON_MESSAGE, to_json({**SAID, "requestId": good}))
         assert parsed == messages.PersonMessage("alice", "bob", "hello", 1795466503340, good)
     for bad in ("", "x" * 37):
-        with pytest.raises(Refused, match="A 'requestId' has 1 to 36 characters"):
+        with pytest.raises(Refused, match="The 'requestId' must have 1 to 36 characters"):
             parse_request(Type.PERSON_MESSAGE, to_json({**SAID, "requestId": bad}))
 
 
@@ -147,11 +147,11 @@ def test_an_unknown_type(type: int) -> None:
 
 def test_a_refusal_names_the_key() -> None:
     """The sentence for people says which key is wrong, and what it should be."""
-    with pytest.raises(Refused, match="a string as 'password'"):
+    with pytest.raises(Refused, match="'password', a string"):
         parse_request(Type.LOGIN, b'{"username":"alice"}')
-    with pytest.raises(Refused, match="an integer as 'token'"):
+    with pytest.raises(Refused, match="'token', an integer"):
         parse_request(Type.LOGOUT, b'{"username":"alice","token":"1"}')
-    with pytest.raises(Refused, match="'token' does not fit into 64 bits"):
+    with pytest.raises(Refused, match="'token' must fit into 64 bits"):
         parse_request(Type.LOGOUT, b'{"username":"alice","token":9223372036854775808}')
 
 

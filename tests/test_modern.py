@@ -133,9 +133,9 @@ def test_a_modern_client_after_a_reconnect(server: JellyServer) -> None:
     with logged_in(server.port, "alice") as alice, Wire(server.port) as again:
         again.reconnect("alice", alice.token, features=[])
         [connection] = [c for c in tuple(server.connections) if c.session.is_modern]
-        server.watch.check(connection.last_read_at + 29.5)
-        assert not connection.outbox.is_closed
-        server.watch.check(connection.last_read_at + 30)
+        server.watchdog.check(connection.last_read_at + 29.5)
+        assert not connection.send_queue.is_closed
+        server.watchdog.check(connection.last_read_at + 30)
         assert again.is_closed_by_server()
 
 
@@ -149,7 +149,7 @@ def test_without_ack_a_message_counts_as_for_a_classic_client(server: JellyServe
         alice.message("bob", "hello")
         assert bob.receive() == (NOTICE, PERSON_MESSAGE, 0, HELLO)
         [connection] = [c for c in tuple(server.connections) if c.session.user == "bob"]
-        wait_until(lambda: connection.outbox.confirmed)
+        wait_until(lambda: connection.send_queue.tcp_acked_id)
         bob.heartbeat()
         bob.ok(OWN_PROFILE)  # so the heartbeat was read
         bob.reset()

@@ -18,11 +18,11 @@ def clock() -> Clock:
 
 @pytest.fixture
 def guard(clock: Clock) -> LoginGuard:
-    return LoginGuard(clock, most=3)
+    return LoginGuard(clock, max_pairs=3)
 
 
 def fail(guard: LoginGuard, times: int) -> list[float]:
-    return [guard.failed("alice", "10.0.0.1") for _ in range(times)]
+    return [guard.record_failure("alice", "10.0.0.1") for _ in range(times)]
 
 
 @pytest.mark.parametrize("password", ["pw", "密码😀", " ", "x" * 128, "a$b", "\0"])
@@ -119,17 +119,17 @@ def test_the_window_passes(guard: LoginGuard, clock: Clock) -> None:
 def test_success_forgets(guard: LoginGuard) -> None:
     """Whoever knows the password starts anew."""
     fail(guard, 9)
-    guard.succeeded("alice", "10.0.0.1")
+    guard.record_success("alice", "10.0.0.1")
     assert fail(guard, 1) == [0]
 
 
 def test_memory_is_bounded(guard: LoginGuard) -> None:
     """Beyond its measure the guard forgets whoever failed longest ago."""
     fail(guard, 10)
-    guard.failed("a", "")
-    guard.failed("b", "")
+    guard.record_failure("a", "")
+    guard.record_failure("b", "")
     assert guard.is_locked("alice", "10.0.0.1")
-    guard.failed("c", "")
+    guard.record_failure("c", "")
     assert not guard.is_locked("alice", "10.0.0.1")
 
 
@@ -137,20 +137,20 @@ def test_asking_costs_no_memory(guard: LoginGuard) -> None:
     """Only failures are remembered, not whoever was asked about; a flood of names leaves as many as allowed."""
     for number in range(100):
         assert not guard.is_locked(f"user{number}", "10.0.0.1")
-        guard.succeeded(f"user{number}", "10.0.0.1")
+        guard.record_success(f"user{number}", "10.0.0.1")
     assert not guard._failures
     for number in range(100):
-        guard.failed(f"user{number}", "10.0.0.1")
+        guard.record_failure(f"user{number}", "10.0.0.1")
     assert [username for username, _ in guard._failures] == ["user97", "user98", "user99"]
 
 
 def test_who_fails_again_is_young_again(guard: LoginGuard) -> None:
     """A pair that goes on failing is not the one that a flood of others drives out first."""
     fail(guard, 9)
-    guard.failed("a", "")
-    guard.failed("b", "")
+    guard.record_failure("a", "")
+    guard.record_failure("b", "")
     fail(guard, 1)
-    guard.failed("c", "")
+    guard.record_failure("c", "")
     assert guard.is_locked("alice", "10.0.0.1")
 
 
@@ -169,5 +169,5 @@ def test_failures_at_the_same_time_all_count() -> None:
     """Guesses on many connections share one count, and none of the answers comes twice."""
     guard = LoginGuard(lambda: 0.0)
     with ThreadPoolExecutor(10) as pool:
-        delays = list(pool.map(lambda _: guard.failed("alice", "10.0.0.1"), range(10)))
+        delays = list(pool.map(lambda _: guard.record_failure("alice", "10.0.0.1"), range(10)))
     assert sorted(delays) == [0, 0, 0, 0, 0, 1, 2, 4, 8, 16]

@@ -4,14 +4,14 @@ import json
 import random
 
 import pytest
-from harness import NoOutlet
+from harness import NullTransport
 
 from jelly.presence import Presence
 from jelly.sessions import Session, Sessions
 
 
-class Ear(NoOutlet):
-    """An outlet that keeps what was told, as (friend, online)."""
+class Ear(NullTransport):
+    """A transport that keeps what was told, as (friend, online)."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, bool]] = []
@@ -37,14 +37,14 @@ class World:
         session = Session(ear, "")
         session.user, session.is_modern = user, modern
         self.sessions.attach(session)
-        self.presence.entered(user, friends if modern else None)
+        self.presence.user_logged_in(user, friends if modern else None)
         return session, ear
 
     def leave(self, session: Session) -> None:
         """The end of a connection that was noticed and told at once."""
         assert session.user is not None
         if self.sessions.detach(session):
-            self.presence.look_at(session.user)
+            self.presence.refresh(session.user)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_an_end_that_is_noticed_after_the_next_login(world: World) -> None:
     first, _ = world.enter("bob")
     world.sessions.detach(first)  # on the reader's thread; before the store thread looks:
     second, _ = world.enter("bob")
-    world.presence.look_at("bob")
+    world.presence.refresh("bob")
     world.leave(first)
     assert alice.told == [("bob", True)]
     world.leave(second)
@@ -119,9 +119,11 @@ def test_any_order(world: World, seed: int) -> None:
         elif act == 1 and sessions:
             late += world.sessions.detach(sessions.pop(rng.randrange(len(sessions))))
         elif late:
-            world.presence.look_at("bob")
+            world.presence.refresh("bob")
             late -= 1
-    world.presence.look_at("bob")
+    world.presence.refresh("bob")
     told = [online for _, online in alice.told]
     assert told == [number % 2 == 0 for number in range(len(told))]
-    assert bool(told and told[-1]) == (world.sessions.get("bob") is not None) == world.presence.was_told_online("bob")
+    assert (
+        bool(told and told[-1]) == (world.sessions.get("bob") is not None) == world.presence.is_announced_online("bob")
+    )

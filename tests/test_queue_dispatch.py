@@ -2,9 +2,10 @@
 
 import threading
 from pathlib import Path
+from queue import Full
 
 import pytest
-from harness import NoOutlet, StartServer, lane_of, occupy_the_store, stuck_store
+from harness import NullTransport, StartServer, lane_of, occupy_the_store, stuck_store
 from wire import (
     ADD_FRIEND,
     ALL_FRIENDS,
@@ -23,89 +24,124 @@ from wire import (
 
 from jelly.codec import Frame
 from jelly.errors import ErrorCode
-from jelly.queue_dispatch import LANE_LIMIT, Item, Lane, RequestQueue
+from jelly.queue_dispatch import LANE_LIMIT, Lane, PendingRequest, RequestQueue
 from jelly.server import JellyServer
 from jelly.sessions import Session
 
 
 def lane() -> Lane:
-    return Lane(Session(NoOutlet(), ""))
+    return Lane(Session(NullTransport(), ""))
 
 
 FRAME = Frame(1, 0x1F, 0, b"")
 
 
+def put(queue: RequestQueue, lane: Lane, count: int, received_at: float = 0.0, frame: Frame = FRAME) -> None:
+    """What a reader does with the requests of one read."""
+    lane.arrived = [PendingRequest(frame, received_at)] * count
+    queue.put(lane)
+
+
+def errors(lane: Lane) -> list[ErrorCode | None]:
+    return [request.error for request in lane.waiting]
+
+
 def test_the_bound_counts_requests_in_all_lanes() -> None:
-    """What does not fit is in its lane all the same, as an error in its place; taking requests makes room."""
+    """A request beyond the bound stays in its lane, as an error in its place; taking requests makes room."""
     queue, one, two = RequestQueue(3), lane(), lane()
-    queue.put_requests(one, [FRAME] * 2, 0.0)
-    queue.put_requests(two, [FRAME] * 2, 0.0)
-    assert [item.error for item in two.items] == [None, ErrorCode.BUSY]
-    assert len(queue.drain(one, 1)) == 1
-    queue.put_requests(two, [FRAME] * 2, 0.0)
-    assert [item.error for item in two.items] == [None, ErrorCode.BUSY, None, ErrorCode.BUSY]
+    put(queue, one, 2)
+    put(queue, two, 2)
+    assert errors(two) == [None, ErrorCode.BUSY]
+    assert len(queue.take_requests(one, 1)) == 1
+    put(queue, two, 2)
+    assert errors(two) == [None, ErrorCode.BUSY, None, ErrorCode.BUSY]
 
 
-def test_refusals_are_handed_back_only_if_there_is_nothing_else() -> None:
-    """A request that came meanwhile is a worker's business, and so are the refusals before it then."""
+def test_a_lane_with_nothing_but_refusals_is_full() -> None:
+    """`put` raises queue.Full then; a request that came meanwhile is for a worker, with the refusals before it."""
     queue, one, two = RequestQueue(1), lane(), lane()
-    assert queue.put_requests(one, [FRAME] * 2, 0.0) == []
-    assert len(one.items) == 2
-    refused = queue.put_requests(two, [FRAME] * 2, 0.0)
-    assert [item.error for item in refused] == [ErrorCode.BUSY] * 2
-    assert two.items == []
+    put(queue, one, 2)
+    assert errors(one) == [None, ErrorCode.BUSY]
+    with pytest.raises(Full):
+        put(queue, two, 2)
     assert two.busy.locked()  # the caller's, until it has answered them
-    assert queue.put_requests(two, [FRAME], 0.0) == []
+    assert [request.error for request in queue.take_refused(two)] == [ErrorCode.BUSY] * 2
+    assert two.waiting == []
+    put(queue, two, 1)
     two.busy.release()
-    assert len(queue.put_lane(two)) == 1
-    assert queue.take(16) == [one]
+    with pytest.raises(Full):
+        queue.put(two)
+    assert queue.get_many(16) == [one]
+
+
+def test_only_refusals_in_front_are_taken() -> None:
+    """A request that arrives while refusals are answered stays in the lane, to be served."""
+    queue, one, two = RequestQueue(1), lane(), lane()
+    put(queue, one, 1)
+    with pytest.raises(Full):
+        put(queue, two, 1)
+    queue.take_requests(one, 1)
+    put(queue, two, 1)
+    assert errors(two) == [ErrorCode.BUSY, None]
+    assert len(queue.take_refused(two)) == 1
+    assert errors(two) == [None]
 
 
 def test_what_is_refused_keeps_no_body() -> None:
     """However many large requests a client writes to a server that is busy: nobody will look at them."""
     queue, one = RequestQueue(1), lane()
-    queue.put_requests(one, [Frame(1, 0x15, 0, b"x" * 1000)] * 3, 0.0)
-    assert [len(item.frame.body) for item in one.items] == [1000, 0, 0]
+    put(queue, one, 3, frame=Frame(1, 0x15, 0, b"x" * 1000))
+    assert [len(request.frame.body) for request in one.waiting] == [1000, 0, 0]
 
 
-def test_put_back_stands_in_front() -> None:
+def test_an_error_needs_no_room() -> None:
+    """A malformed frame is answered as such even when the queue is full, and takes nobody's place."""
+    queue, one = RequestQueue(1), lane()
+    error = PendingRequest(FRAME, 0.0, ErrorCode.MALFORMED_FRAME)
+    one.arrived = [error, PendingRequest(FRAME, 0.0), error, PendingRequest(FRAME, 0.0), error]
+    queue.put(one)
+    malformed = ErrorCode.MALFORMED_FRAME
+    assert errors(one) == [malformed, None, malformed, ErrorCode.BUSY, malformed]
+
+
+def test_returned_requests_stand_in_front() -> None:
     """Requests that were taken and not served come before those that came meanwhile, and count again."""
     queue, one = RequestQueue(3), lane()
-    queue.put_requests(one, [FRAME] * 2, 1.0)
-    items = queue.drain(one, 2)
-    queue.put_requests(one, [FRAME], 2.0)
-    queue.put_back(one, items)
-    assert [item.asked_at for item in one.items] == [1.0, 1.0, 2.0]
-    queue.put_requests(one, [FRAME], 3.0)
-    assert one.items[-1] == Item(FRAME, 3.0, ErrorCode.BUSY)
+    put(queue, one, 2, received_at=1.0)
+    requests = queue.take_requests(one, 2)
+    put(queue, one, 1, received_at=2.0)
+    queue.return_requests(one, requests)
+    assert [request.received_at for request in one.waiting] == [1.0, 1.0, 2.0]
+    put(queue, one, 1, received_at=3.0)
+    assert one.waiting[-1] == PendingRequest(FRAME, 3.0, ErrorCode.BUSY)
 
 
 def test_a_lane_stands_in_the_queue_once() -> None:
-    """However often something is put into it, until whoever serves it has closed it."""
+    """However often something is put into it, until the thread that serves it releases it."""
     queue, one = RequestQueue(100), lane()
     for _ in range(3):
-        queue.put_requests(one, [FRAME], 0.0)
-    assert queue.take(16) == [one]
-    queue.drain(one, 16)
-    queue.put_requests(one, [FRAME], 0.0)
-    queue.put_again(one)
-    assert queue.take(16) == [one]
+        put(queue, one, 1)
+    assert queue.get_many(16) == [one]
+    queue.take_requests(one, 16)
+    put(queue, one, 1)
+    queue.put_back(one)
+    assert queue.get_many(16) == [one]
 
 
 def test_one_worker_at_a_time_until_it_blocks() -> None:
     """The lanes that a blocked worker has not served go to the next one, before those that came later."""
     queue, lanes = RequestQueue(100), [lane() for _ in range(4)]
     for each in lanes[:3]:
-        queue.put_requests(each, [FRAME], 0.0)
-    mine = list(reversed(queue.take(16)))
+        put(queue, each, 1)
+    mine = list(reversed(queue.get_many(16)))
     assert mine.pop() is lanes[0]
-    queue.put_requests(lanes[3], [FRAME], 0.0)
-    queue.leave(mine)
+    put(queue, lanes[3], 1)
+    queue.enter_blocking(mine)
     assert mine == []
-    assert queue.take(16) == lanes[1:]
-    queue.come_back()
+    assert queue.get_many(16) == lanes[1:]
+    queue.exit_blocking()
     queue.close()
-    assert queue.take(16, is_running=True) == []
+    assert queue.get_many(16, was_running=True) == []
 
 
 def test_one_worker_is_woken_at_a_time() -> None:
@@ -114,9 +150,9 @@ def test_one_worker_is_woken_at_a_time() -> None:
     one_is_at_work, may_go_on = threading.Event(), threading.Event()
 
     def work() -> None:
-        is_running = False
-        while lanes := queue.take(2, is_running):
-            is_running = True
+        was_running = False
+        while lanes := queue.get_many(2, was_running):
+            was_running = True
             taken.append((threading.current_thread(), lanes))
             one_is_at_work.set()
             may_go_on.wait()
@@ -125,14 +161,14 @@ def test_one_worker_is_woken_at_a_time() -> None:
     for worker in workers:
         worker.start()
     wait_until(lambda: len(queue.not_empty._waiters) == 4)  # type: ignore[attr-defined]
-    with queue.mutex:  # as if nobody who is woken had come to it yet
+    with queue.mutex:  # as if no woken worker had come to it yet
         for each in (lane(), lane(), lane()):
-            each.items.append(Item(FRAME, 0.0))
-            queue._open(each)
+            each.waiting.append(PendingRequest(FRAME, 0.0))
+            queue._schedule(each)
         assert len(queue.not_empty._waiters) == 3  # type: ignore[attr-defined]
     one_is_at_work.wait()
     for _ in range(4):
-        queue.put_requests(lane(), [FRAME], 0.0)
+        put(queue, lane(), 1)
     assert len(queue.not_empty._waiters) == 3  # type: ignore[attr-defined]
     may_go_on.set()
     wait_until(lambda: sum(len(lanes) for _, lanes in taken) == 7)
@@ -199,7 +235,7 @@ def test_busy(narrow: JellyServer, tmp_path: Path) -> None:
             alice.send_message("carol", "waits")
             alice.send_message("carol", "waits, too")
             alice.send_message("carol", "refused")
-            wait_until(lambda: len(lane_of(narrow, "alice").items) == 3)
+            wait_until(lambda: len(lane_of(narrow, "alice").waiting) == 3)
             refused = bob.call(PERSON_MESSAGE, receiver="carol", content="refused at once", time=1)
             assert (refused.status, refused.error) == (SERVER_BUSY, "busy")
             bob.heartbeat()
@@ -216,7 +252,7 @@ def test_a_login_when_the_server_is_busy(narrow: JellyServer, tmp_path: Path) ->
             occupy_the_store(narrow, alice, "carol")
             alice.send_message("carol", "waits")
             alice.send_message("carol", "waits")
-            wait_until(lambda: len(lane_of(narrow, "alice").items) == 2)
+            wait_until(lambda: len(lane_of(narrow, "alice").waiting) == 2)
             with Wire(narrow.port) as wire:
                 assert wire.login("bob").status == SERVER_BUSY
                 assert wire.is_closed_by_server()
@@ -233,9 +269,9 @@ def test_a_full_lane_stops_its_reader(start_server: StartServer, tmp_path: Path)
             message = pack(PERSON_MESSAGE, body)
             writer = threading.Thread(target=lambda: alice.send(3000 * message))
             writer.start()
-            wait_until(lambda: len(lane_of(server, "alice").items) >= LANE_LIMIT)
+            wait_until(lambda: len(lane_of(server, "alice").waiting) >= LANE_LIMIT)
             assert bob.ok(OWN_PROFILE) == {"username": "bob"}
-            assert len(lane_of(server, "alice").items) < LANE_LIMIT + 50
+            assert len(lane_of(server, "alice").waiting) < LANE_LIMIT + 50
         assert [alice.receive().status for _ in range(3000)] == [SUCCESS] * 3000
         writer.join()
         assert len(bob.contents(3000)) == 3000
@@ -247,13 +283,15 @@ def test_a_client_that_does_not_take_its_answers(start_server: StartServer) -> N
     friends = [f"{'界' * 28}{number}" for number in range(300)]
     with server._reading() as dao:
         register(server.port, "alice")
-        dao.link.insert("INSERT INTO friends (username, friend) VALUES (?, ?)", [("alice", name) for name in friends])
+        dao.connection.insert(
+            ("INSERT INTO friends (username, friend) VALUES (?, ?)", [("alice", name) for name in friends])
+        )
     with logged_in(server.port, "alice") as alice:
         for _ in range(250):
             alice.send_request(ALL_FRIENDS)
         [connection] = [c for c in tuple(server.connections) if c.session.user == "alice"]
-        wait_until(lambda: connection.outbox.stalled_since is not None)
-        wait_until(lambda: connection.outbox.is_full)
-        assert connection.outbox._responses_size < 500_000
+        wait_until(lambda: connection.send_queue.stalled_since is not None)
+        wait_until(lambda: connection.send_queue.is_full)
+        assert connection.send_queue._responses_size < 500_000
         assert [len(alice.receive().values["friends"]) for _ in range(250)] == [300] * 250
         alice.ok(OWN_PROFILE)

@@ -18,7 +18,7 @@ def limit(clock: Clock) -> RateLimit:
 
 
 def taken(limit: RateLimit, user: str, tries: int) -> int:
-    return sum(limit.takes(user) for _ in range(tries))
+    return sum(limit.try_acquire(user) for _ in range(tries))
 
 
 def test_a_seconds_worth_at_once(limit: RateLimit, clock: Clock) -> None:
@@ -39,7 +39,7 @@ def test_who_is_remembered(limit: RateLimit, clock: Clock) -> None:
     for number in range(1000):
         clock.now += 0.01
         taken(limit, "alice", 1)
-        limit.takes(f"user{number}")
+        limit.try_acquire(f"user{number}")
     assert len(limit) <= 102
     assert taken(limit, "alice", 10) == 0
     clock.now += 1

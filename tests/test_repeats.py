@@ -1,4 +1,4 @@
-"""A message that is sent again with its requestId: stored once, answered again, and never mistaken for another one."""
+"""A message that is sent again with its requestId is stored once and answered again."""
 
 import pytest
 from harness import LineThatBreaks, StartServer
@@ -19,16 +19,19 @@ from wire import (
 
 from faults.mariadb import PrivateMariaDB
 from faults.process import Server
-from jelly import filing
+from jelly import indexing
 from jelly.server import JellyServer
 
 
-@pytest.fixture(params=["unfiled", "filed"])
+@pytest.fixture(params=["unindexed", "indexed"])
 def server(
     request: pytest.FixtureRequest, start_server: StartServer, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> JellyServer:
-    """A server with alice, bob and carol, on each database; messages are filed at once, or not during the test."""
-    monkeypatch.setattr(filing, "FILE_DELAY", 0.0 if request.param == "filed" else 1000.0)
+    """A server with alice, bob and carol, on each database.
+
+    Messages are indexed at once, or not during the test.
+    """
+    monkeypatch.setattr(indexing, "INDEX_DELAY", 0.0 if request.param == "indexed" else 1000.0)
     server = start_server(database=database_url, classic_gap=0)
     register(server.port, "alice", "bob", "carol")
     return server
@@ -42,16 +45,16 @@ def send(wire: Wire, content: str, request_id: str, to: str = "bob", type: int =
 
 
 def stored(server: JellyServer) -> list[str]:
-    """What the messages say that are stored, oldest first; when those that are to be filed are."""
+    """The contents of the stored messages, oldest first, after those that are due are indexed."""
     with server._reading() as dao:
-        if filing.FILE_DELAY == 0:
-            [(newest,)] = dao.link.query("SELECT MAX(id) FROM messages")
-            wait_until(lambda: dao.filed() >= (newest or 0))
-        return [content for (content,) in dao.link.query("SELECT content FROM messages ORDER BY id")]
+        if indexing.INDEX_DELAY == 0:
+            [(newest,)] = dao.connection.query("SELECT MAX(id) FROM messages")
+            wait_until(lambda: dao.indexed_id() >= (newest or 0))
+        return [content for (content,) in dao.connection.query("SELECT content FROM messages ORDER BY id")]
 
 
 def test_a_repeat_is_answered_and_not_stored(server: JellyServer) -> None:
-    """On the same connection and on the next one, with another time too: SUCCESS, and the receiver gets it once."""
+    """On the same connection or the next one: SUCCESS, and the receiver gets it once."""
     with logged_in(server.port, "alice") as alice:
         assert send(alice, "one", "r1") == "ok"
         assert stored(server) == ["one"]
@@ -74,7 +77,7 @@ def test_repeats_in_one_batch(server: JellyServer) -> None:
 
 
 def test_an_id_that_was_used_for_another_message(server: JellyServer) -> None:
-    """Another content, receiver or type is refused, and nothing of it is stored; the first one stands."""
+    """Another content, receiver or type is refused and not stored; the first message stays."""
     with logged_in(server.port, "alice") as alice:
         alice.ok(CREATE_GROUP, groupName="bob")
         assert send(alice, "one", "r1") == "ok"
@@ -101,7 +104,7 @@ def test_ids_belong_to_their_sender(server: JellyServer) -> None:
 
 
 def test_a_repeat_that_would_be_refused_today(server: JellyServer) -> None:
-    """What was stored is answered with SUCCESS, though the sender has left the group, and the group is gone."""
+    """A stored message is answered with SUCCESS, even if its sender or its group is gone."""
     with logged_in(server.port, "carol") as carol, logged_in(server.port, "alice") as alice:
         carol.ok(CREATE_GROUP, groupName="team")
         assert send(alice, "early", "r0", to="team", type=GROUP_MESSAGE) == "not_a_member"
@@ -121,7 +124,7 @@ def test_a_repeat_that_would_be_refused_today(server: JellyServer) -> None:
 
 
 def test_a_repeat_beyond_the_rate(start_server: StartServer) -> None:
-    """Who sends too much is still told that a message was stored, if it was."""
+    """A sender above the rate still learns that a message was stored before."""
     port = start_server(message_rate=1, classic_gap=0).port
     register(port, "alice", "bob")
     with logged_in(port, "alice") as alice:
@@ -131,31 +134,31 @@ def test_a_repeat_beyond_the_rate(start_server: StartServer) -> None:
 
 
 def test_a_message_delivered_and_dropped_is_not_stored_again(start_server: StartServer, database_url: str) -> None:
-    """Without history nothing of a delivered message is kept but its id; that is enough."""
+    """Without history only the requestId of a delivered message is kept, which is enough."""
     server = start_server(database=database_url, history_days=0, classic_gap=0)
     register(server.port, "alice", "bob")
     with logged_in(server.port, "alice") as alice, logged_in(server.port, "bob", features=["ack"]) as bob:
         assert send(alice, "x", "r1") == "ok"
         bob.ack(bob.receive_notice().values["id"])
         with server._reading() as dao:
-            wait_until(lambda: dao.link.query("SELECT COUNT(*) FROM messages") == [(0,)])
+            wait_until(lambda: dao.connection.query("SELECT COUNT(*) FROM messages") == [(0,)])
         assert send(alice, "x", "r1") == "ok"
         assert send(alice, "y", "r1") == "request_id_reused"
         assert send(alice, "z", "r2") == "ok"
         assert bob.contents(1) == ["z"]
 
 
-@pytest.mark.parametrize("filed", [False, True])
-def test_a_repeat_after_a_crash(database_url: str, filed: bool) -> None:
-    """The id survives kill -9, whether its message was filed before or not."""
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_repeat_after_a_crash(database_url: str, indexed: bool) -> None:
+    """The requestId survives kill -9, whether its message was indexed before or not."""
     with Server(database_url, "--classic-gap=0") as server:
         register(server.port, "alice", "bob")
         with logged_in(server.port, "alice") as alice:
             assert send(alice, "x", "r1") == "ok"
-            if filed:
-                for number in range(filing.FILE_COUNT):  # which makes it file at once
+            if indexed:
+                for number in range(indexing.INDEX_BATCH):  # which are indexed at once
                     alice.send_message("bob", str(number))
-                for _ in range(filing.FILE_COUNT):
+                for _ in range(indexing.INDEX_BATCH):
                     assert alice.receive().status == SUCCESS
             server.kill()
     with Server(database_url, "--classic-gap=0") as server:
@@ -164,7 +167,7 @@ def test_a_repeat_after_a_crash(database_url: str, filed: bool) -> None:
             assert send(alice, "y", "r1") == "request_id_reused"
             assert send(alice, "end", "r2") == "ok"
         with logged_in(server.port, "bob") as bob:
-            count = filing.FILE_COUNT + 2 if filed else 2
+            count = indexing.INDEX_BATCH + 2 if indexed else 2
             contents = bob.contents(count)
             assert (contents[0], contents[-1], len(set(contents))) == ("x", "end", count)
 
@@ -173,7 +176,7 @@ def test_a_commit_in_doubt_leaves_its_id_free(
     line_breaks: type[LineThatBreaks],
     start_server: StartServer,
 ) -> None:
-    """What was answered with an error is stored when it is sent again, once."""
+    """A message that was answered with an error is stored once when it is sent again."""
     port = start_server(classic_gap=0).port
     register(port, "alice", "bob")
     with logged_in(port, "alice") as alice, logged_in(port, "bob") as bob:
@@ -187,7 +190,7 @@ def test_a_commit_in_doubt_leaves_its_id_free(
 
 
 def test_ids_survive_a_database_that_fails(mariadb: PrivateMariaDB, start_server: StartServer) -> None:
-    """After the database was killed and is back, what was stored before is known, filed or not."""
+    """When a killed database is back, earlier messages are known, indexed or not."""
     server = start_server(database=mariadb.fresh_database("repeats"), classic_gap=0)
     register(server.port, "alice", "bob")
     with logged_in(server.port, "alice") as alice:

@@ -537,8 +537,8 @@ def test_unknown_user_and_wrong_password(port: int, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def strict_guard(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that is held back at all comes later than a test waits for it."""
-    failed = LoginGuard.failed
-    monkeypatch.setattr(LoginGuard, "failed", lambda *arguments: 100 * failed(*arguments))
+    record_failure = LoginGuard.record_failure
+    monkeypatch.setattr(LoginGuard, "record_failure", lambda *arguments: 100 * record_failure(*arguments))
 
 
 @pytest.mark.usefixtures("strict_guard")
@@ -599,7 +599,7 @@ def test_another_address_is_not_locked_out(start_server: StartServer) -> None:
     server = start_server()
     register(server.port, "alice")
     for _ in range(10):
-        guard_of(server).failed("alice", "127.0.0.1")
+        guard_of(server).record_failure("alice", "127.0.0.1")
     assert first_answer(server.port, LOGIN, username="alice", password=PASSWORD).error == "too_many_attempts"
     with Wire(server.port, source="127.0.0.2") as alice:
         assert alice.login("alice").status == SUCCESS
@@ -641,7 +641,7 @@ def test_the_allowance_comes_back(slow: JellyServer) -> None:
     """After a while as many messages are taken as belong to it, and never more than a second's worth."""
     with logged_in(slow.port, "alice") as alice:
         for seconds, count in ((0, 5), (1, 5), (100, 5), (0.45, 2)):
-            allowances = slow.dispatcher._services._rate._allowances
+            allowances = slow.dispatcher._services._rate._buckets
             if "alice" in allowances:
                 allowance, at = allowances["alice"]
                 allowances["alice"] = allowance, at - seconds

@@ -66,7 +66,7 @@ def refuse(*_):
 
 os.{call} = refuse
 before = os.sched_getaffinity(0)
-print(scheduling.settle("auto"), os.sched_getaffinity(0) == before, scheduling._all_cores, sep="|")
+print(scheduling.pin_process("auto"), os.sched_getaffinity(0) == before, scheduling._all_cores, sep="|")
 """
 
 
@@ -81,7 +81,7 @@ def test_no_proc_to_look_into(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     """Where /proc is missing nobody knows the core that this is: no reason not to serve."""
     before = os.sched_getaffinity(0)
     monkeypatch.setattr(scheduling, "_STAT", tmp_path / "stat")
-    assert scheduling.settle("auto") == "on all cores (No such file or directory)"
+    assert scheduling.pin_process("auto") == "on all cores (No such file or directory)"
     assert os.sched_getaffinity(0) == before
 
 
@@ -93,6 +93,6 @@ def test_a_system_that_does_not_allow_it(monkeypatch: pytest.MonkeyPatch) -> Non
 
     for name in ("sched_setscheduler", "sched_setaffinity", "setpriority"):
         monkeypatch.setattr(os, name, refuse)
-    assert scheduling.settle("auto") == "on all cores (Operation not permitted)"
+    assert scheduling.pin_process("auto") == "on all cores (Operation not permitted)"
     monkeypatch.setattr(scheduling, "_all_cores", {0})
-    scheduling.step_aside()
+    scheduling.lower_priority()

@@ -11,7 +11,7 @@ from wire import LOGIN, LOGOUT, PERSON_MESSAGE, UPDATE_PROFILE, Wire, logged_in,
 
 from faults.mariadb import PrivateMariaDB
 from jelly.config import Settings
-from jelly.database import open_database
+from jelly.engines import open_engine
 from jelly.errors import StartError
 from jelly.server import JellyServer
 
@@ -92,7 +92,7 @@ def test_the_password_of_the_database(mariadb: PrivateMariaDB) -> None:
     """The name under which a database is logged, and what is said when it refuses, are without its password."""
     url = mariadb.fresh_database("secret").replace(":password@", f":{PASSWORDS[0]}@")
     assert PASSWORDS[0] in url
-    assert PASSWORDS[0] not in open_database(url).describe()
+    assert PASSWORDS[0] not in open_engine(url).describe()
     with pytest.raises(StartError) as refused:
         JellyServer(Settings(database=url, port=0, password_cost=1))
     assert PASSWORDS[0] not in str(refused.value)

@@ -3,7 +3,7 @@
 import socket
 
 import pytest
-from harness import NoOutlet, StartServer
+from harness import NullTransport, StartServer
 from wire import LOGIN, LOGOUT, OWN_PROFILE, PERSON_MESSAGE, REGISTER, SUCCESS, Wire, logged_in, register, wait_until
 
 from jelly.server import JellyServer
@@ -122,7 +122,7 @@ def test_each_login_has_its_own_token(server: JellyServer) -> None:
 
 def test_the_register_of_sessions() -> None:
     """The end of a session that was taken over does not disturb its successor."""
-    sessions, old, new = Sessions(), Session(NoOutlet(), ""), Session(NoOutlet(), "")
+    sessions, old, new = Sessions(), Session(NullTransport(), ""), Session(NullTransport(), "")
     old.user = new.user = "bob"
     assert sessions.attach(old) is None
     assert sessions.attach(new) is old
@@ -130,11 +130,11 @@ def test_the_register_of_sessions() -> None:
     assert sessions.get("bob") is new
     sessions.detach(new)
     assert sessions.get("bob") is None
-    sessions.detach(Session(NoOutlet(), ""))
+    sessions.detach(Session(NullTransport(), ""))
 
 
-class Ear(NoOutlet):
-    """An outlet that keeps its notices."""
+class Ear(NullTransport):
+    """A transport that keeps its notices."""
 
     def __init__(self, has_room: bool = True) -> None:
         self.has_room = has_room
@@ -174,7 +174,7 @@ def test_a_client_that_leaves_during_its_login(start_server: StartServer) -> Non
 def count_tokens(server: JellyServer, username: str) -> int:
     """How many logins of a user were completed."""
     with server._reading() as dao:
-        return int(dao.link.query("SELECT COUNT(*) FROM tokens WHERE username = ?", (username,))[0][0])
+        return int(dao.connection.query("SELECT COUNT(*) FROM tokens WHERE username = ?", (username,))[0][0])
 
 
 def test_a_client_that_closes_its_half_gets_its_answers(server: JellyServer) -> None:

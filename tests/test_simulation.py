@@ -13,11 +13,11 @@ import pytest
 from simulated import Disk
 from simulation import first_failure, first_failure_on_all_cores, simulate
 
-from jelly.client.inbox import Inbox
+from jelly.client.acks import AckTracker
 from jelly.dao import Dao
 from jelly.delivery import Delivery
-from jelly.filing import Filing
 from jelly.groups import GroupCache
+from jelly.indexing import DeferredIndexing
 from jelly.services import Services
 from jelly.sessions import Sessions, Window
 from jelly.store import Store
@@ -59,23 +59,25 @@ def test_a_seed_gives_the_same_world_again() -> None:
 # What is wrong; then where, what is there, and what is put in its place.
 BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     "answers before the commit": [
-        (Store, "_write", "messages], inbox)", "messages], inbox)\n        self._on_success(jobs, messages)"),
-        (Store, "_turn", "self._on_success(jobs, messages)", "pass"),
+        (Store, "_write", "messages], inbox)", "messages], inbox)\n        self._answer(batch)"),
+        (Store, "_take_turn", "self._answer(batch)", "pass"),
     ],
-    "does not take back what is in doubt": [(Store, "_on_failure", "if messages:", "if False:")],
-    "delivers what is in doubt": [(Store, "_turn", "if self._doubtful:", "if False:")],
+    "does not take back what is in doubt": [(Store, "_fail", "if batch.messages:", "if False:")],
+    "delivers what is in doubt": [(Store, "_feed", "if self._in_doubt:", "if False:")],
     "uses ids again": [(Dao, "forget_ids", "self._next_id, self._last_id = 1, 0", "pass")],
     "a session begins as if it had everything": [
         (Delivery, "begin", "session.caught_up = False", "session.caught_up = True"),
     ],
-    "a page skips one": [(Delivery, "feed", "session.given = notices[-1][0]", "session.given = notices[-1][0] + 1")],
+    "a page skips one": [
+        (Delivery, "feed", "session.sent_id = notices[-1].id", "session.sent_id = notices[-1].id + 1")
+    ],
     "caught up too early": [(Delivery, "feed", "len(waiting) < limit", "len(waiting) <= limit")],
     "pushes to those who are behind": [(Delivery, "push", "if not session.caught_up:", "if False:")],
     "never falls behind": [(Delivery, "flush", "if not session.has_room:", "if False:")],
-    "gives what it has an acknowledgement for": [(Store, "_gather", " or has_change", "")],
-    "forgets acknowledgements when it fails": [(Store, "_on_failure", "self.delivered(user, upto)", "pass")],
+    "gives what it has an acknowledgement for": [(Store, "_gather", " or any(job.is_write for job in jobs)", "")],
+    "forgets acknowledgements when it fails": [(Store, "_fail", "self.delivered(user, upto)", "pass")],
     "deletes one too many": [(Dao, "remove_delivered", "message_id <= ?", "message_id - 1 <= ?")],
-    "drops what somebody waits for": [(Dao, "remove_old_messages", " AND {NOBODY_WAITS}", "")],
+    "drops what somebody waits for": [(Dao, "remove_old_messages", " AND {DELIVERED_TO_ALL}", "")],
     "takes an acknowledgement of anything": [
         (
             Window,
@@ -85,25 +87,27 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
         ),
     ],
     "knows no limit": [(Window, "add", "self.has_room = False", "pass")],
-    "forgets requestIds at a restart": [(Dao, "unfiled_requests", "return self", "return [] and self")],
-    "forgets requestIds that are filed": [(Dao, "filed_requests", "return found", "return {}")],
-    "forgets requestIds when it files": [(Filing, "_file_some", "[0] <= last", "")],
-    "stores a repeat in the same batch": [(Store, "_accept", "known[new.key] = digest", "pass")],
+    "forgets requestIds at a restart": [(Dao, "unindexed_requests", "return self", "return [] and self")],
+    "forgets requestIds that are indexed": [(Dao, "indexed_requests", "return found", "return {}")],
+    "forgets requestIds when it indexes": [(DeferredIndexing, "_index_batch", "[0] <= last", "")],
+    "stores a repeat in the same batch": [(Store, "_accept", "known[new.sender, new.request_id] = digest", "pass")],
     "does not compare what a requestId is for": [
-        (Store, "_accept", "if known[new.key] != digest:", "if False:"),
+        (Store, "_accept", "None if stored == digest else", "None and"),
     ],
     "keeps old members": [(GroupCache, "set_members", "group.members = members", "pass")],
     "keeps members in doubt": [(GroupCache, "forget_all", "self._groups.clear()", "pass")],
     "shows what is still to be delivered": [
-        (Dao, "read_back", "page.before, reader, page.given", "page.before, '', page.given"),
+        (Dao, "history_page", "query.before, reader, query.sent_id", "query.before, '', query.sent_id"),
     ],
-    "shows what is not filed to nobody": [(Dao, "read_back", "(unfiled + rows)", "rows")],
-    "keeps a session whose connection has ended": [(Services, "_enter", "if session.outlet.is_closed:", "if False:")],
+    "shows what is not indexed to nobody": [(Dao, "history_page", "(unindexed + rows)", "rows")],
+    "keeps a session whose connection has ended": [
+        (Services, "_attach_session", "if session.transport.is_closed:", "if False:")
+    ],
     "an old connection throws out its successor": [(Sessions, "detach", "is not session", "is None")],
     "the client acknowledges what it has not handed over": [
-        (Inbox, "handed_over", "self._handed_over = id", "self._handed_over = self._seen"),
+        (AckTracker, "delivered", "self._delivered = id", "self._delivered = self._received"),
     ],
-    "the client takes repeats for new": [(Inbox, "is_new", "self._recent.get(id) == fingerprint", "False")],
+    "the client takes repeats for new": [(AckTracker, "is_new", "self._recent.get(id) == fingerprint", "False")],
 }
 
 

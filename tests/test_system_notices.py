@@ -109,19 +109,19 @@ def test_a_takeover_behind_messages(server: JellyServer) -> None:
 
 
 def test_a_takeover_of_a_client_that_takes_nothing(server: JellyServer) -> None:
-    """It has three seconds to take the last word, then it is closed."""
+    """It has three seconds to take the closing frame, then it is closed."""
     with logged_in(server.port, "alice") as alice, logged_in(server.port, "bob", features=[]):
         for _ in range(200):
             alice.message("bob", "x" * 60_000)
         [connection] = [c for c in tuple(server.connections) if c.session.user == "bob"]
-        wait_until(lambda: connection.outbox.stalled_since is not None)
+        wait_until(lambda: connection.send_queue.stalled_since is not None)
         with logged_in(server.port, "bob"):
-            told_at = connection.outbox.last_words_at
+            told_at = connection.send_queue.closing_frame_at
             assert told_at is not None
-            server.watch.check(told_at + 2.9)
-            assert not connection.outbox.is_closed
-            server.watch.check(told_at + 3)
-            assert connection.outbox.is_closed
+            server.watchdog.check(told_at + 2.9)
+            assert not connection.send_queue.is_closed
+            server.watchdog.check(told_at + 3)
+            assert connection.send_queue.is_closed
 
 
 def test_a_slow_client_still_hears_of_its_takeover(server: JellyServer) -> None:
@@ -130,7 +130,7 @@ def test_a_slow_client_still_hears_of_its_takeover(server: JellyServer) -> None:
         for _ in range(200):
             alice.message("bob", "x" * 60_000)
         [connection] = [c for c in tuple(server.connections) if c.session.user == "bob"]
-        wait_until(lambda: connection.outbox.stalled_since is not None)
+        wait_until(lambda: connection.send_queue.stalled_since is not None)
         with logged_in(server.port, "bob", features=[]):
             while (reply := old.receive()).type == PERSON_MESSAGE:
                 pass
@@ -274,9 +274,9 @@ def test_the_register_is_empty_when_all_have_left(server: JellyServer) -> None:
     befriend(server, "alice", "bob", "carol")
     befriend(server, "bob", "alice")
     with logged_in(server.port, "alice", features=[]), logged_in(server.port, "bob", features=["ack"]):
-        assert server.presence._lists == {"alice": {"bob", "carol"}, "bob": {"alice"}}
-    wait_until(lambda: not server.presence._online)
-    assert not server.presence._lists
+        assert server.presence._friend_lists == {"alice": {"bob", "carol"}, "bob": {"alice"}}
+    wait_until(lambda: not server.presence._announced_online)
+    assert not server.presence._friend_lists
     assert not server.presence._watchers
 
 
@@ -297,7 +297,7 @@ def test_the_list_of_friends_agrees_with_the_notices(server: JellyServer) -> Non
             if number == 299:
                 stop.set()
                 thread.join()
-                wait_until(lambda: not server.presence.was_told_online("bob"))
+                wait_until(lambda: not server.presence.is_announced_online("bob"))
             listed = alice.ok(ALL_FRIENDS)["friends"]["bob"]
             told += [notice.values["online"] for notice in alice.notices]
             alice.notices.clear()
@@ -406,7 +406,7 @@ def test_a_classic_client_is_told_nothing(server: JellyServer) -> None:
 
 
 def test_who_takes_nothing_does_without(start_server: StartServer) -> None:
-    """A client whose outbox is full gets no such notice, and all of its messages when it reads again."""
+    """A client whose send queue is full gets no such notice, and all of its messages when it reads again."""
     server = start_server(classic_gap=0)
     register(server.port, "alice", "bob")
     with found(server.port, "bob") as alice, Wire(server.port) as bob:

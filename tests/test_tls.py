@@ -1,4 +1,4 @@
-"""TLS: the same protocol through a filter, and nobody who can hold up the port."""
+"""TLS: the same protocol through a filter; no client can hold up the others."""
 
 import socket
 import ssl
@@ -65,12 +65,12 @@ def test_a_message_that_the_socket_does_not_take_at_once(
 
 
 def test_silent_connections_do_not_hold_up_others(server: JellyServer, certificate: tuple[Path, Path]) -> None:
-    """Fifty clients that never begin their handshake cost a thread each, and are closed after ten seconds."""
+    """Clients that never begin their handshake are closed after ten seconds."""
     silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(50)]
     with TlsWire(server, certificate[0]) as alice:
         assert alice.call(LOGIN, username="nobody", password="pw").error == "wrong_credentials"
     wait_until(lambda: len(server.connections) == 50)
-    server.watch.check(time.monotonic() + 10.1)
+    server.watchdog.check(time.monotonic() + 10.1)
     wait_until(lambda: not server.connections)
     for each in silent:
         assert each.recv(1) == b""
@@ -98,7 +98,7 @@ def test_a_heartbeat_and_half_a_record(server: JellyServer, certificate: tuple[P
 def test_a_request_that_comes_with_the_end_of_the_handshake(
     server: JellyServer, certificate: tuple[Path, Path]
 ) -> None:
-    """The first request may stand in the same segment as the client's last word of the handshake."""
+    """The first request may come in the same segment as the end of the handshake."""
     context = ssl.create_default_context(cafile=str(certificate[0]))
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
@@ -138,18 +138,18 @@ def send_slowly(wire: Wire, data: bytes) -> None:
         wire.send(bytes([byte]))
 
 
-@pytest.mark.parametrize("part", [0, 1, 100], ids=["nothing", "one byte", "100 bytes"])
-def test_a_handshake_that_does_not_end(server: JellyServer, part: int) -> None:
-    """Ten seconds after connecting the handshake must be over, whatever has come of it."""
+@pytest.mark.parametrize("size", [0, 1, 100], ids=["nothing", "one byte", "100 bytes"])
+def test_a_handshake_that_does_not_end(server: JellyServer, size: int) -> None:
+    """Ten seconds after connecting the handshake must be over, however much of it has come."""
     outgoing = ssl.MemoryBIO()
     with pytest.raises(ssl.SSLWantReadError):
         ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="x").do_handshake()
     with Wire(server.port) as wire:
-        wire.send(outgoing.read()[:part])
+        wire.send(outgoing.read()[:size])
         wait_until(lambda: server.connections)
-        server.watch.check(time.monotonic() + 9)
-        assert not any(connection.outbox.is_closed for connection in tuple(server.connections))
-        server.watch.check(time.monotonic() + 10.1)
+        server.watchdog.check(time.monotonic() + 9)
+        assert not any(connection.send_queue.is_closed for connection in tuple(server.connections))
+        server.watchdog.check(time.monotonic() + 10.1)
         assert wire.is_closed_by_server()
 
 
@@ -172,7 +172,7 @@ def test_old_versions_are_refused(server: JellyServer, certificate: tuple[Path, 
 
 
 def test_a_key_of_another_certificate(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
-    """Certificate and key have to belong together; a file that is neither is refused in the same way."""
+    """Certificate and key have to belong together. A file that is neither is refused, too."""
     other = tmp_path / "other.pem"
     subprocess.run(["openssl", "genrsa", "-out", other, "2048"], check=True, capture_output=True)
     for key in (other, Path(__file__)):
@@ -198,7 +198,7 @@ def test_a_key_with_a_password(tmp_path: Path, certificate: tuple[Path, Path]) -
 
 
 def test_a_client_that_says_goodbye(server: JellyServer, certificate: tuple[Path, Path]) -> None:
-    """TLS's own end of the conversation is one: the user is offline at once."""
+    """After TLS's own end of the conversation, close_notify, the user is offline at once."""
     with TlsWire(server, certificate[0]) as wire:
         wire.call(REGISTER, username="alice", password="pw")
     with TlsWire(server, certificate[0]) as alice:

@@ -1,8 +1,9 @@
-"""The faults, by what is broken."""
+"""The faults, grouped by what they break."""
 
-from faults.rows import clock, database, disk, line, network, process
+from faults.rows import clock, connections, database, disk, network, process
 
 ROWS = sorted(
-    [*process.ROWS, *disk.ROWS, *database.ROWS, *line.ROWS, *network.ROWS, *clock.ROWS], key=lambda row: row.number
+    [*process.ROWS, *disk.ROWS, *database.ROWS, *connections.ROWS, *network.ROWS, *clock.ROWS],
+    key=lambda row: row.number,
 )
-"""All rows, by their numbers."""
+"""All rows, ordered by number."""

@@ -1,4 +1,4 @@
-"""Rows 8 to 11: the database is killed, hangs, drops connections, is locked."""
+"""Rows 8 to 11: the database is killed, hangs, drops connections or is locked."""
 
 import contextlib
 import sqlite3
@@ -7,29 +7,32 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
-from faults.bench import Bench, Control, Finding, Row, free_port, wait_until
 from faults.checker import Answer
+from faults.context import Control, Finding, Row, RunContext, free_port, wait_until
 from faults.load import AWAY, GROUP, ONLINE, PATIENCE, Load
 
 HEAL_LIMIT = 5.0
-"""Seconds from when the database is back until messages are stored again."""
+"""At most this many seconds after the database is back until messages are stored again."""
 ANSWER_LIMIT = 10.0
-"""Seconds in which a request is answered, whatever the database does."""
+"""At most this many seconds until a request is answered, whatever the database does."""
 HANG_SECONDS = 30.0
 SHORT = 0.25
-"""In the short form everything about a database that hangs goes four times as fast, the server's patience too."""
+"""The factor by which the short form shortens all times of a hanging database, the server's too."""
 CONNECTIONS = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'jelly'"
 
 
 @contextlib.contextmanager
-def database_held(bench: Bench, url: str) -> Iterator[None]:
-    """The database takes no commit until the end: MariaDB is stopped (SIGSTOP), SQLite's file is locked by us."""
-    if bench.database == "mariadb":
-        bench.db.pause()
+def blocked_database(context: RunContext, url: str) -> Iterator[None]:
+    """Within the block, the database takes no commit:
+
+    MariaDB is stopped, the SQLite file is locked.
+    """
+    if context.database == "mariadb":
+        context.db.pause()
         try:
             yield
         finally:
-            bench.db.resume()
+            context.db.resume()
     else:
         other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
         try:
@@ -39,79 +42,85 @@ def database_held(bench: Bench, url: str) -> Iterator[None]:
             other.close()
 
 
-def heals(load: Load, finding: Finding) -> None:
-    """Measure how long it takes from now until messages are stored again."""
+def measure_recovery(load: Load, finding: Finding) -> None:
+    """Measure how long it takes until messages are stored again."""
     started = time.monotonic()
     load.ledger.wait_for_more(Answer.STORED, 20, 2 * HEAL_LIMIT)
     took = time.monotonic() - started
     finding.expect(took < HEAL_LIMIT, "not_healed", f"{took:.1f} s after the fault no message was stored")
-    finding.healed.append(took)
+    finding.recoveries.append(took)
 
 
-def kill_database(bench: Bench, finding: Finding) -> None:
-    """Kill mariadbd again and again under load, and start it again once requests have failed."""
-    finding.trials = 1 if bench.is_short else 10
-    url, port = bench.url(), free_port()
-    with bench.serve(url, port), Load(port) as load:
+def kill_database(context: RunContext, finding: Finding) -> None:
+    """Kill mariadbd repeatedly under load, and restart it once requests have failed."""
+    finding.trials = 1 if context.is_short else 10
+    url, port = context.url(), free_port()
+    with context.serve(url, port), Load(port) as load:
         load.start()
         for _ in range(finding.trials):
-            load.ledger.wait_for_more(Answer.STORED, bench.random.randint(50, 1000), 30)
-            bench.db.kill()
-            failed = load.ledger.wait_for_more(Answer.FAILED, 10, 1 if bench.is_short else ANSWER_LIMIT)
+            load.ledger.wait_for_more(Answer.STORED, context.random.randint(50, 1000), 30)
+            context.db.kill()
+            failed = load.ledger.wait_for_more(Answer.FAILED, 10, 1 if context.is_short else ANSWER_LIMIT)
             finding.expect(failed, "no_error", "no SERVER_ERROR while the database was dead")
-            bench.db.start()
-            heals(load, finding)
+            context.db.start()
+            measure_recovery(load, finding)
         load.finish()
-        finding.expect(not load.cuts, "cut", f"{load.cuts} lines were cut meanwhile")
-        finding.judge(load.ledger.verdict())
+        finding.expect(not load.disconnects, "cut", f"{load.disconnects} connections were lost meanwhile")
+        finding.add_verdict(load.ledger.verdict())
 
 
-def hang(bench: Bench, finding: Finding) -> None:
-    """The database takes nothing for a while: whoever asks meanwhile is answered in time, and keeps his line."""
+def hang(context: RunContext, finding: Finding) -> None:
+    """The database hangs for a while.
+
+    Requests are still answered in time, and connections stay open.
+    """
     finding.trials = 1
-    limit = ANSWER_LIMIT * (SHORT if bench.is_short else 1)
-    seconds = limit + 0.5 if bench.is_short else HANG_SECONDS
-    url, port = bench.url(), free_port()
-    launch = ["--variant=impatient"] if bench.is_short else []
-    with bench.serve(url, port, launch=launch) as _, Load(port) as load:
+    limit = ANSWER_LIMIT * (SHORT if context.is_short else 1)
+    seconds = limit + 0.5 if context.is_short else HANG_SECONDS
+    url, port = context.url(), free_port()
+    launch = ["--variant=impatient"] if context.is_short else []
+    with context.serve(url, port, launch=launch) as _, Load(port) as load:
         load.start()
         load.ledger.wait_for_more(Answer.STORED, 200, 30)
         started = time.monotonic()
-        with database_held(bench, url):
-            # In the short form the fault is over when it has shown, or when it is too late.
-            if not (bench.is_short and load.ledger.wait_for_more(Answer.FAILED, 50, seconds)):
+        with blocked_database(context, url):
+            # The short form ends the fault as soon as requests have failed.
+            if not (context.is_short and load.ledger.wait_for_more(Answer.FAILED, 50, seconds)):
                 time.sleep(max(0.0, started + seconds - time.monotonic()))
             held = time.monotonic() - started
-        heals(load, finding)
+        measure_recovery(load, finding)
         load.finish()
         verdict, slowest = load.ledger.verdict(), load.ledger.slowest_answer(started - 1)
         finding.expect(slowest < limit, "late", f"an answer took {slowest:.1f} s")
         finding.expect(load.ledger.counts[Answer.FAILED] > 0, "no_error", "no SERVER_ERROR while it hung")
-        finding.expect(not load.cuts, "cut", f"{load.cuts} lines were cut meanwhile")
+        finding.expect(not load.disconnects, "cut", f"{load.disconnects} connections were lost meanwhile")
         finding.notes.insert(0, f"held for {held:.0f} s; slowest answer {slowest:.1f} s")
-        finding.judge(verdict)
+        finding.add_verdict(verdict)
 
 
-def drop_idle(bench: Bench, finding: Finding) -> None:
-    """MariaDB drops the connections of the server whenever it was idle for a second: no request fails for that."""
-    finding.trials = 1 if bench.is_short else 5
-    url, port = bench.url(), free_port()
-    bench.db.sql("SET GLOBAL wait_timeout = 1")
+def drop_idle(context: RunContext, finding: Finding) -> None:
+    """MariaDB drops the server's connections after one idle second.
+
+    No request fails because of that.
+    """
+    finding.trials = 1 if context.is_short else 5
+    url, port = context.url(), free_port()
+    context.db.sql("SET GLOBAL wait_timeout = 1")
     try:
-        with bench.serve(url, port), Load(port) as load:
-            _ask(load, finding)
+        with context.serve(url, port), Load(port) as load:
+            _use_everything(load, finding)
             for _ in range(finding.trials):
-                dropped = wait_until(lambda: bench.db.sql(CONNECTIONS) == [["0"]], 10)
+                dropped = wait_until(lambda: context.db.sql(CONNECTIONS) == [["0"]], 10)
                 finding.expect(dropped, "not_dropped", "the database dropped no connection")
-                _ask(load, finding)
+                _use_everything(load, finding)
             load.finish()
-            finding.judge(load.ledger.verdict())
+            finding.add_verdict(load.ledger.verdict())
     finally:
-        bench.db.sql("SET GLOBAL wait_timeout = 28800")
+        context.db.sql("SET GLOBAL wait_timeout = 28800")
 
 
-def _ask(load: Load, finding: Finding) -> None:
-    """Everybody reads and writes once."""
+def _use_everything(load: Load, finding: Finding) -> None:
+    """Let every user read and write once, and note a problem if a request fails."""
     futures: list[Future[Any]] = [user.client.own_profile() for user in load.present]
     futures += [sender.write(target) for sender in load.senders for target in (*ONLINE, AWAY, GROUP)]
     failed = [error for future in futures if (error := future.exception(PATIENCE)) is not None]

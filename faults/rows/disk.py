@@ -1,4 +1,4 @@
-"""Rows 4 to 7: the power goes, a sync fails, the disk is full, the disk is slow."""
+"""Rows 4 to 7: the power fails, a sync fails, the disk is full, the disk is slow."""
 
 import contextlib
 import dataclasses
@@ -10,24 +10,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from faults import trace
-from faults.bench import Bench, Control, Finding, Row, free_port
 from faults.checker import Answer
+from faults.context import Control, Finding, Row, RunContext, free_port
 from faults.load import Load
 from faults.process import Server, memory
-from faults.rows.database import heals
+from faults.rows.database import measure_recovery
 
 SHADOW = Path(__file__).parent.parent / "shadow.c"
 DISK = 8
-"""Megabytes on the small disk, of which a ballast takes half until it is removed."""
+"""Megabytes on the small disk. A ballast file takes half of them until it is deleted."""
 SLOW_SYNC = 0.3
 QUEUE = 64
 HEARTBEATS = ("--heartbeat-interval=0.5", "--heartbeat-misses=4")
 GROWTH = 16.0
-"""Megabytes by which a server may grow while its queue is full."""
+"""At most this many megabytes may a server grow while its queue is full."""
 
 
 def no_compiler() -> str:
-    return "" if shutil.which("gcc") else "gcc is not installed, which compiles what keeps the synced state of a file."
+    return (
+        ""
+        if shutil.which("gcc")
+        else "gcc is not installed: it compiles the library that keeps the synced state of a file."
+    )
 
 
 def no_mount() -> str:
@@ -39,23 +43,26 @@ def no_mount() -> str:
     return "" if may else "mounting a small disk needs root."
 
 
-def lose_power(bench: Bench, finding: Finding) -> None:
-    """The server is killed, and started again on its files as they were at their last sync."""
-    finding.trials = 3 if bench.is_short else 30
-    directory = Path(tempfile.mkdtemp(dir=bench.directory))
+def lose_power(context: RunContext, finding: Finding) -> None:
+    """Kill the server, and restart it on its files as they were at their last sync."""
+    finding.trials = 3 if context.is_short else 30
+    directory = Path(tempfile.mkdtemp(dir=context.directory))
     shim = directory / "shadow.so"
     subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", shim, SHADOW, "-ldl"], check=True)
     files, port = Path(tempfile.mkdtemp(dir=directory)), free_port()
 
     def serve() -> tuple[Server, Path]:
-        """A server on `files`, and where their synced state is kept; what it finds in them is synced already."""
+        """Start a server on `files`; return it and the directory with their synced state.
+
+        What the files contain at the start counts as synced.
+        """
         synced = Path(tempfile.mkdtemp(dir=directory))
         shutil.copytree(files, synced, dirs_exist_ok=True)
         environment = {"LD_PRELOAD": str(shim), "SHADOW_FROM": str(files), "SHADOW_TO": str(synced)}
-        return bench.serve(f"sqlite:///{files}/jelly.db", port, **environment), synced
+        return context.serve(f"sqlite:///{files}/jelly.db", port, **environment), synced
 
-    # The accounts are made on a server without a defect, which is stopped in good order.
-    server = dataclasses.replace(bench, variants=()).serve(f"sqlite:///{files}/jelly.db", port)
+    # The accounts are created on a server without a defect, which is stopped cleanly.
+    server = dataclasses.replace(context, variants=()).serve(f"sqlite:///{files}/jelly.db", port)
     try:
         with Load(port) as load:
             server.stop()
@@ -63,59 +70,59 @@ def lose_power(bench: Bench, finding: Finding) -> None:
             server, synced = serve()
             load.start()
             for _ in range(finding.trials):
-                load.ledger.wait_for_more(Answer.STORED, bench.random.randint(50, 1000), 30)
+                load.ledger.wait_for_more(Answer.STORED, context.random.randint(50, 1000), 30)
                 server.kill()
                 for part in synced.glob("*.part"):  # the copy of a sync that was under way
                     part.unlink()
                 shutil.rmtree(files)
                 files = synced
                 server, synced = serve()
-                finding.restarted(server)
+                finding.note_restart(server)
             load.finish()
-            finding.judge(load.ledger.verdict())
+            finding.add_verdict(load.ledger.verdict())
     finally:
         server.kill()
 
 
-def fail_syncs(bench: Bench, finding: Finding) -> None:
-    """Every sync fails from a moment on, until the process is killed and started again."""
-    finding.trials = 1 if bench.is_short else 10
-    url, port = bench.url(), free_port()
-    server = bench.serve(url, port)
+def fail_syncs(context: RunContext, finding: Finding) -> None:
+    """Let every sync fail until the process is killed and restarted."""
+    finding.trials = 1 if context.is_short else 10
+    url, port = context.url(), free_port()
+    server = context.serve(url, port)
     try:
         with Load(port) as load:
             load.start()
             for _ in range(finding.trials):
-                load.ledger.wait_for_more(Answer.STORED, bench.random.randint(50, 500), 30)
-                with trace.injected(_syncing(bench, server), trace.FAIL):
+                load.ledger.wait_for_more(Answer.STORED, context.random.randint(50, 500), 30)
+                with trace.inject_fault(_syncing(context, server), trace.FAIL):
                     since = time.monotonic()
-                    load.ledger.wait_for_more(Answer.FAILED, 20, 0.5 if bench.is_short else 5)
+                    load.ledger.wait_for_more(Answer.FAILED, 20, 0.5 if context.is_short else 5)
                     stored = load.ledger.stored_between(since, time.monotonic())
-                    if bench.database == "sqlite":
+                    if context.database == "sqlite":
                         server.kill()
                 finding.expect(not stored, "success", f"{stored} messages got SUCCESS, though no sync succeeded")
-                if bench.database == "sqlite":
-                    server = bench.serve(url, port)
-                    finding.restarted(server)
+                if context.database == "sqlite":
+                    server = context.serve(url, port)
+                    finding.note_restart(server)
                 else:
-                    bench.db.kill()  # InnoDB has ended itself, or should
-                    bench.db.start()
-                heals(load, finding)
+                    context.db.kill()  # InnoDB has shut itself down, or should have
+                    context.db.start()
+                measure_recovery(load, finding)
             load.finish()
-            finding.judge(load.ledger.verdict())
+            finding.add_verdict(load.ledger.verdict())
     finally:
         server.kill()
 
 
-def _syncing(bench: Bench, server: Server) -> int:
-    """The process that syncs the files."""
-    return bench.db.pid if bench.database == "mariadb" else server.process.pid
+def _syncing(context: RunContext, server: Server) -> int:
+    """Return the id of the process that syncs the files."""
+    return context.db.pid if context.database == "mariadb" else server.process.pid
 
 
 @contextlib.contextmanager
-def small_disk(bench: Bench) -> Iterator[Path]:
-    """A file system with room for a few megabytes."""
-    directory = tempfile.mkdtemp(dir=bench.directory)
+def small_disk(context: RunContext) -> Iterator[Path]:
+    """Mount a file system with room for a few megabytes."""
+    directory = tempfile.mkdtemp(dir=context.directory)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}m", "tmpfs", directory], check=True)
     try:
         yield Path(directory)
@@ -123,48 +130,48 @@ def small_disk(bench: Bench) -> Iterator[Path]:
         subprocess.run(["umount", "-l", directory], check=True)
 
 
-def fill_disk(bench: Bench, finding: Finding) -> None:
-    """The messages fill the disk; then there is room again."""
+def fill_disk(context: RunContext, finding: Finding) -> None:
+    """Let the messages fill the disk; then make room again."""
     finding.trials = 1
-    with small_disk(bench) as disk:
-        url, port = bench.url(disk), free_port()
+    with small_disk(context) as disk:
+        url, port = context.url(disk), free_port()
         ballast = disk / "ballast"
         ballast.write_bytes(b"x" * (DISK * 500_000))
-        with bench.serve(url, port, *HEARTBEATS) as _, Load(port, padding=4000, heartbeat=0.3) as load:
+        with context.serve(url, port, *HEARTBEATS) as _, Load(port, padding=4000, heartbeat=0.3) as load:
             load.start()
-            failed = load.ledger.wait_for_more(Answer.FAILED, 10, 1 if bench.is_short else 30)
+            failed = load.ledger.wait_for_more(Answer.FAILED, 10, 1 if context.is_short else 30)
             finding.expect(failed, "no_error", "no SERVER_ERROR though the disk is full")
-            time.sleep(0 if bench.is_short else 5)
+            time.sleep(0 if context.is_short else 5)
             ballast.unlink()
             load.ledger.wait_for_more(Answer.STORED, 20, 5)
-            # The disk is so small that it would soon be full again.
+            # Stop now: the disk is so small that it would soon be full again.
             load.finish()
-            finding.expect(not load.cuts, "cut", f"{load.cuts} lines were cut meanwhile")
-            finding.judge(load.ledger.verdict())
+            finding.expect(not load.disconnects, "cut", f"{load.disconnects} connections were lost meanwhile")
+            finding.add_verdict(load.ledger.verdict())
 
 
-def slow_disk(bench: Bench, finding: Finding) -> None:
-    """Each sync takes 300 ms longer: the queue fills, what comes beyond it gets SERVER_BUSY, everybody stays online."""
+def slow_disk(context: RunContext, finding: Finding) -> None:
+    """Delay each sync by 300 ms: the queue fills, the rest gets SERVER_BUSY, nobody is dropped."""
     finding.trials = 1
-    url, port = bench.url(), free_port()
+    url, port = context.url(), free_port()
     with (
-        bench.serve(url, port, f"--queue-size={QUEUE}", *HEARTBEATS) as server,
+        context.serve(url, port, f"--queue-size={QUEUE}", *HEARTBEATS) as server,
         Load(port, under_way=60, padding=2000, heartbeat=0.3) as load,
     ):
         load.start()
         load.ledger.wait_for_more(Answer.STORED, 500, 30)
-        with trace.injected(_syncing(bench, server), trace.delay(SLOW_SYNC)):
+        with trace.inject_fault(_syncing(context, server), trace.delay(SLOW_SYNC)):
             load.ledger.wait_for_more(Answer.REFUSED, 20, 3)
             before = memory(server.process.pid)
-            time.sleep(2 if bench.is_short else 30)
+            time.sleep(2 if context.is_short else 30)
             growth = memory(server.process.pid) - before
         finding.expect(load.ledger.counts[Answer.REFUSED] > 0, "no_busy", "no SERVER_BUSY though the queue is full")
         finding.expect(growth < GROWTH, "memory", f"the server grew by {growth:.0f} MB")
-        heals(load, finding)
-        finding.expect(not load.cuts, "cut", f"{load.cuts} lines were cut meanwhile")
+        measure_recovery(load, finding)
+        finding.expect(not load.disconnects, "cut", f"{load.disconnects} connections were lost meanwhile")
         load.finish()
         finding.notes.append(f"{load.ledger.counts[Answer.REFUSED]:,} busy; server grew by {growth:.1f} MB")
-        finding.judge(load.ledger.verdict())
+        finding.add_verdict(load.ledger.verdict())
 
 
 ROWS = [

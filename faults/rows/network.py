@@ -1,4 +1,4 @@
-"""Rows 13 and 14: a line that is half open, and one that loses packets. The server runs in a network of its own."""
+"""Rows 13 and 14: half-open connections and packet loss. The server runs in a network namespace."""
 
 import contextlib
 import os
@@ -8,36 +8,36 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from faults.bench import Bench, Control, Finding, Row, free_port, wait_until
 from faults.checker import Answer
+from faults.context import Control, Finding, Row, RunContext, free_port, wait_until
 from faults.load import PATIENCE, Load, User, register
 
-LINES = ("10.213.1", "10.213.2")
-"""The networks of the two lines between here and the server: .1 is our end, .2 the server's."""
+LINKS = ("10.213.1", "10.213.2")
+"""The subnets of the two links to the server: .1 is our end, .2 is the server's."""
 SILENCE = {True: 2.0, False: 30.0}
-"""Seconds after which a silent line is closed, in the short form and else."""
+"""Seconds until a silent connection is closed, in the short form and in the long one."""
 TOLERANCE = 1.5
 LOSSES = (5, 10, 30)
 BLACKOUT = 3.0
 
 
 class Network:
-    """A network namespace with two lines to it."""
+    """A network namespace with two links to it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.within = ("ip", "netns", "exec", name)
 
-    def host(self, line: int) -> str:
-        """The server's address on a line."""
-        return f"{LINES[line]}.2"
+    def host(self, link: int) -> str:
+        """Return the server's address on a link."""
+        return f"{LINKS[link]}.2"
 
-    def set_up(self, line: int, is_up: bool) -> None:
-        """Pull the plug of a line at the server's end, or put it in again."""
-        _run("ip", "-n", self.name, "link", "set", f"jf{line}", "up" if is_up else "down")
+    def set_link(self, link: int, is_up: bool) -> None:
+        """Take a link down at the server's end, or bring it up again."""
+        _run("ip", "-n", self.name, "link", "set", f"jf{link}", "up" if is_up else "down")
 
     def lose(self, percent: int) -> None:
-        """From now on so many of 100 packets are lost, in each direction."""
+        """Drop this percentage of packets from now on, in each direction."""
         rules = ["add table inet faults; delete table inet faults; add table inet faults"]
         some = f"numgen random mod 100 < {percent}" if percent < 100 else ""
         if percent:
@@ -55,22 +55,22 @@ def _run(*command: str) -> None:
 
 @contextlib.contextmanager
 def network() -> Iterator[Network]:
-    """A namespace with its lines, until the end."""
+    """Within the block, a network namespace with two links exists."""
     made = Network(f"jelly-faults-{os.getpid()}")
     with contextlib.ExitStack() as stack:
         _run("ip", "netns", "add", made.name)
         stack.callback(_run, "ip", "netns", "delete", made.name)
         _run("ip", "-n", made.name, "link", "set", "lo", "up")
-        for number, line in enumerate(LINES):
+        for number, link in enumerate(LINKS):
             ours = f"jf{number}-{os.getpid()}"
             _run("ip", "link", "add", ours, "type", "veth", "peer", "name", f"jf{number}", "netns", made.name)
             stack.callback(
                 _run, "ip", "link", "delete", ours
-            )  # a namespace takes its time to go, and its lines with it
-            _run("ip", "address", "add", f"{line}.1/24", "dev", ours)
+            )  # the namespace is deleted asynchronously, and its links with it
+            _run("ip", "address", "add", f"{link}.1/24", "dev", ours)
             _run("ip", "link", "set", ours, "up")
-            _run("ip", "-n", made.name, "address", "add", f"{line}.2/24", "dev", f"jf{number}")
-            made.set_up(number, True)
+            _run("ip", "-n", made.name, "address", "add", f"{link}.2/24", "dev", f"jf{number}")
+            made.set_link(number, True)
         yield made
 
 
@@ -92,12 +92,15 @@ def no_filter() -> str:
     return "nft does not work in this kernel." if probe.returncode else ""
 
 
-def half_open(bench: Bench, finding: Finding) -> None:
-    """A receiver's line dies without a word: it is closed in time, and what was sent to it comes later."""
-    finding.trials = 1 if bench.is_short else 3
-    silence, port = SILENCE[bench.is_short], free_port()
+def half_open(context: RunContext, finding: Finding) -> None:
+    """A receiver's link dies silently.
+
+    The server closes the connection in time and delivers later.
+    """
+    finding.trials = 1 if context.is_short else 3
+    silence, port = SILENCE[context.is_short], free_port()
     beats = ("--heartbeat-misses=4", f"--heartbeat-interval={silence / 4}")
-    with network() as net, bench.serve(bench.url(), port, "--host=0.0.0.0", *beats, within=net.within):
+    with network() as net, context.serve(context.url(), port, "--host=0.0.0.0", *beats, within=net.within):
         options = {"heartbeat": silence / 6, "request_timeout": silence / 2, "connect_timeout": 1.0}
         with Load(port, host=net.host(0), heartbeat=silence / 6) as load, contextlib.ExitStack() as stack:
             gus = User("gus", load.ledger, port, host=net.host(1), **options)
@@ -108,48 +111,48 @@ def half_open(bench: Bench, finding: Finding) -> None:
             watcher = load.senders[0]
             watcher.client.add_friend("gus").result(PATIENCE)
             for _ in range(finding.trials):
-                net.set_up(1, False)
+                net.set_link(1, False)
                 started = time.monotonic()
-                gus.client.own_profile()  # it is not answered, so the client gives up the line, too
+                gus.client.own_profile()  # without an answer, the client gives up the connection, too
                 futures = [watcher.write("gus") for _ in range(50)]
                 gone = wait_until(lambda: watcher.presence.get("gus") is False, silence + TOLERANCE)
                 took = time.monotonic() - started
-                finding.expect(gone, "not_closed", f"the line was not closed within {took:.1f} s")
+                finding.expect(gone, "not_closed", f"the connection was not closed within {took:.1f} s")
                 failed = sum(future.exception(PATIENCE) is not None for future in futures)
                 finding.expect(not failed, "refused", f"{failed} messages to the lost receiver were refused")
-                net.set_up(1, True)
+                net.set_link(1, True)
                 gus.client.wait_until_online(PATIENCE)
                 wait_until(lambda: watcher.presence.get("gus") is True, 10)
                 finding.notes = [f"closed after {took:.1f} s"]
             gus.catch_up()
             load.finish()
-            finding.expect(not load.cuts, "cut", f"{load.cuts} other lines were cut")
-            finding.judge(load.ledger.verdict())
+            finding.expect(not load.disconnects, "cut", f"{load.disconnects} other connections were lost")
+            finding.add_verdict(load.ledger.verdict())
 
 
-def lose_packets(bench: Bench, finding: Finding) -> None:
-    """5, 10, 30 and then, for a while, all packets are lost, so that lines are given up on both sides."""
-    rounds = 1 if bench.is_short else 3
+def lose_packets(context: RunContext, finding: Finding) -> None:
+    """Lose 5, 10, 30 % and then all packets for a while, so that both sides give up connections."""
+    rounds = 1 if context.is_short else 3
     finding.trials = rounds * len(LOSSES)
     port = free_port()
     beats = ("--heartbeat-misses=4", "--heartbeat-interval=0.5")
     options: dict[str, Any] = {"heartbeat": 0.3, "request_timeout": 1.0, "connect_timeout": 1.0}
     with (
         network() as net,
-        bench.serve(bench.url(), port, "--host=0.0.0.0", *beats, within=net.within),
+        context.serve(context.url(), port, "--host=0.0.0.0", *beats, within=net.within),
         Load(port, host=net.host(0), **options) as load,
     ):
         load.start()
         for percent in LOSSES * rounds:
             net.lose(percent)
-            load.ledger.wait_for_more(Answer.STORED, 300, 2 if bench.is_short else 10)
+            load.ledger.wait_for_more(Answer.STORED, 300, 2 if context.is_short else 10)
             net.lose(100)
             time.sleep(BLACKOUT)
         net.lose(0)
-        cuts = load.cuts
+        disconnects = load.disconnects
         load.finish()
-        finding.notes.append(f"{cuts} lines given up")
-        finding.judge(load.ledger.verdict())
+        finding.notes.append(f"{disconnects} connections given up")
+        finding.add_verdict(load.ledger.verdict())
 
 
 ROWS = [
@@ -157,7 +160,7 @@ ROWS = [
         13,
         "half-open line",
         half_open,
-        (Control("no-watch", "not_closed"), Control("delivered-when-written", "lost")),
+        (Control("no-watchdog", "not_closed"), Control("delivered-when-written", "lost")),
         ("sqlite",),
         no_network,
     ),

@@ -1,103 +1,105 @@
-"""Rows 1 to 3: the server's process is ended, at random, at chosen points, and in good order."""
+"""Rows 1 to 3: the server is killed at random times or at chosen points, or stopped cleanly."""
 
 import signal
 import time
 from concurrent.futures import wait
 from unittest import mock
 
-from faults.bench import Bench, Control, Finding, Row, free_port
 from faults.checker import Answer
+from faults.context import Control, Finding, Row, RunContext, free_port
 from faults.load import AWAY, Load
 from faults.process import Server
-from faults.rows.database import database_held
+from faults.rows.database import blocked_database
 from faults.server import POINTS
-from jelly.client.inbox import Inbox
+from jelly.client.acks import AckTracker
 
 PER_KILL = (50, 1050)
-"""So many messages, at least and at most, are acknowledged between a start and the next kill."""
+"""How many messages, at least and at most, are acknowledged between a start and the next kill."""
 READ_SECONDS = 0.3
-"""Nothing tells from outside when the server has read what was sent; it is idle, and this is ample."""
+"""Seconds for the idle server to read requests: nothing outside shows when it has done so."""
 ANSWERS_SECONDS = 1.0
-"""For answers that have been written to reach those who asked."""
+"""Seconds for written answers to reach the clients."""
 STOP_LIMIT = 10.0
 SECOND_SIGNAL_LIMIT = 1.0
 
 
-def kill_at_random(bench: Bench, finding: Finding) -> None:
-    """Kill the server again and again while all write; nothing acknowledged may be missing in the end."""
-    finding.trials = 3 if bench.is_short else bench.kills
-    url, port = bench.url(), free_port()
-    server = bench.serve(url, port)
+def kill_at_random(context: RunContext, finding: Finding) -> None:
+    """Kill the server repeatedly under load. No acknowledged message may be missing in the end."""
+    finding.trials = 3 if context.is_short else context.kills
+    url, port = context.url(), free_port()
+    server = context.serve(url, port)
     try:
         with Load(port) as load:
             load.start()
             for _ in range(finding.trials):
-                load.ledger.wait_for_more(Answer.STORED, bench.random.randint(*PER_KILL), 30)
-                time.sleep(bench.random.uniform(0, 0.01))
+                load.ledger.wait_for_more(Answer.STORED, context.random.randint(*PER_KILL), 30)
+                time.sleep(context.random.uniform(0, 0.01))
                 server.kill()
-                server = bench.serve(url, port)
-                finding.restarted(server)
+                server = context.serve(url, port)
+                finding.note_restart(server)
             load.finish()
-            finding.judge(load.ledger.verdict())
+            finding.add_verdict(load.ledger.verdict())
     finally:
         server.kill()
 
 
-def kill_at_points(bench: Bench, finding: Finding) -> None:
-    """The server kills itself at each of the points, after it passed there a random number of times."""
-    points = [point for point in POINTS for _ in range(1 if bench.is_short else 10)]
+def kill_at_points(context: RunContext, finding: Finding) -> None:
+    """Let the server kill itself at each point, after a random number of passes."""
+    points = [point for point in POINTS for _ in range(1 if context.is_short else 10)]
     finding.trials = len(points)
-    url, port = bench.url(), free_port()
-    server = bench.serve(url, port)
+    url, port = context.url(), free_port()
+    server = context.serve(url, port)
     try:
         with Load(port) as load:
             load.start()
             for point in points:
                 server.kill()
-                passes = bench.random.randint(10, 60)
-                server = bench.serve(url, port, launch=[f"--kill-at={point}", f"--passes={passes}"])
-                finding.restarted(server)
+                passes = context.random.randint(10, 60)
+                server = context.serve(url, port, launch=[f"--kill-at={point}", f"--passes={passes}"])
+                finding.note_restart(server)
                 died = server.ends_within(30)
                 finding.expect(died, "not_reached", f"the server never came to the point {point}")
             server.kill()
-            server = bench.serve(url, port)
+            server = context.serve(url, port)
             load.finish()
-            finding.judge(load.ledger.verdict())
+            finding.add_verdict(load.ledger.verdict())
     finally:
         server.kill()
 
 
-def without_dedupe(bench: Bench, finding: Finding) -> None:
-    """The same with receivers that hand over whatever comes."""
-    is_new = Inbox.is_new
-    with mock.patch.object(Inbox, "is_new", lambda self, *message: is_new(self, *message) or True):
-        kill_at_points(bench, finding)
+def without_dedupe(context: RunContext, finding: Finding) -> None:
+    """Do the same with receivers that do not drop duplicates."""
+    is_new = AckTracker.is_new
+    with mock.patch.object(AckTracker, "is_new", lambda self, *message: is_new(self, *message) or True):
+        kill_at_points(context, finding)
 
 
-def terminate(bench: Bench, finding: Finding) -> None:
-    """SIGTERM, first under load; then while accepted requests wait for the database, which comes back in time; then a
-    second one, while it does not come back."""
+def terminate(context: RunContext, finding: Finding) -> None:
+    """Send SIGTERM under load; then while accepted requests wait for the database; then twice.
+
+    In the second case the database comes back in time, in the third it does not.
+    """
     finding.trials = 3
-    url, port = bench.url(), free_port()
-    server = bench.serve(url, port)
+    url, port = context.url(), free_port()
+    server = context.serve(url, port)
     try:
         with Load(port) as load:
             load.start()
-            load.ledger.wait_for_more(Answer.STORED, bench.random.randint(*PER_KILL), 30)
+            load.ledger.wait_for_more(Answer.STORED, context.random.randint(*PER_KILL), 30)
             _stop(server, finding)
-            server = bench.serve(url, port)
-            finding.restarted(server)
+            server = context.serve(url, port)
+            finding.note_restart(server)
             load.ledger.wait_for_more(Answer.STORED, 100, 30)
             load.stop()
             load.wait_until_online()
-            _stop_with_waiting_requests(bench, server, url, load, finding)
-            server = bench.serve(url, port)
-            finding.restarted(server)
-            _signal_twice(bench, server, url, load, finding)
-            server = bench.serve(url, port)
-            finding.restarted(server)
+            _stop_with_waiting_requests(context, server, url, load, finding)
+            server = context.serve(url, port)
+            finding.note_restart(server)
+            _signal_twice(context, server, url, load, finding)
+            server = context.serve(url, port)
+            finding.note_restart(server)
             load.finish()
-            finding.judge(load.ledger.verdict())
+            finding.add_verdict(load.ledger.verdict())
     finally:
         server.kill()
 
@@ -111,8 +113,8 @@ def _stop(server: Server, finding: Finding) -> None:
     server.kill()
 
 
-def _stop_with_waiting_requests(bench: Bench, server: Server, url: str, load: Load, finding: Finding) -> None:
-    with database_held(bench, url):
+def _stop_with_waiting_requests(context: RunContext, server: Server, url: str, load: Load, finding: Finding) -> None:
+    with blocked_database(context, url):
         futures = [sender.write(AWAY) for sender in load.senders for _ in range(50)]
         time.sleep(READ_SECONDS)
         server.process.send_signal(signal.SIGTERM)
@@ -120,15 +122,15 @@ def _stop_with_waiting_requests(bench: Bench, server: Server, url: str, load: Lo
         time.sleep(READ_SECONDS)
     code = server.process.wait(STOP_LIMIT)
     finding.expect(code == 0, "exit_code", f"the server ended with {code}")
-    answered, _ = wait(futures, timeout=ANSWERS_SECONDS)  # the others wait for a server that knows nothing of them
+    answered, _ = wait(futures, timeout=ANSWERS_SECONDS)  # the others would wait for ever: their server is gone
     unanswered = len(futures) - sum(future.exception() is None for future in answered)
     finding.expect(not unanswered, "dropped", f"{unanswered} of {len(futures)} requests were accepted and not answered")
     server.kill()
 
 
-def _signal_twice(bench: Bench, server: Server, url: str, load: Load, finding: Finding) -> None:
+def _signal_twice(context: RunContext, server: Server, url: str, load: Load, finding: Finding) -> None:
     load.wait_until_online()
-    with database_held(bench, url):
+    with blocked_database(context, url):
         for sender in load.senders:
             sender.write(AWAY)
         server.process.send_signal(signal.SIGTERM)

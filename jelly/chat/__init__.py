@@ -1,10 +1,13 @@
-"""The chat for a person in a terminal: `jelly chat`. It stands on the client library, and knows nothing of the server.
+"""`jelly chat`, the chat for a person in a terminal. It uses the client library only.
 
-app       arguments, the choice of the mode, --send
-login     the name, the password, registering
-screen    the full screen, on prompt_toolkit      plain    line by line, on nothing but Python
-commands  what begins with a slash
-session   between the client and the model        rows     lines as rows of a screen
-model     conversations and their lines           texts    every sentence, in both languages
-cells     characters, as wide as a terminal shows them
+app       arguments, choice of the user interface, --send
+login     the login dialog: name, password, registration
+screen    the full-screen user interface, on prompt_toolkit
+plain     the plain user interface, line by line, on the standard library only
+commands  the slash commands and their completion
+session   the controller between the client and the model
+rows      the layout of lines as rows of a screen
+model     conversations and their lines
+texts     every sentence, in both languages
+cells     sanitized text, measured in terminal cells
 """

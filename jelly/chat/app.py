@@ -1,4 +1,4 @@
-"""The command `jelly chat`: arguments, the login, then one message, the full screen, or line by line."""
+"""The command `jelly chat`: parse the arguments, log in, then chat or send one message."""
 
 import argparse
 import importlib.util
@@ -20,193 +20,206 @@ from client_api import (
     RequestError,
 )
 from jelly.chat import texts
-from jelly.chat.cells import clean
-from jelly.chat.login import NO_CONNECTION, NOT_KNOWN, REJECTED, USAGE, Door, Failed, Terminal
-from jelly.chat.model import Conversation, Kind, Line, Peer
-from jelly.chat.plain import Plain, printed
-from jelly.chat.session import Mailbox, Session
-from jelly.chat.texts import LANGUAGES, Words, is_known, language_of
+from jelly.chat.cells import sanitize
+from jelly.chat.login import Console, ExitCode, FatalError, LoginDialog
+from jelly.chat.model import Conversation, Line, LineKind, Peer
+from jelly.chat.plain import PlainInterface, format_line
+from jelly.chat.session import JobQueue, Session, UserInterface
+from jelly.chat.texts import LANGUAGES, Translator, is_definite_failure, language_of
 
 DEFAULT_SERVER = "jelly://127.0.0.1:20000"
-INTERRUPTED = 130
 
-PATIENT = ReconnectPolicy(maximum=10)
-"""Somebody looks at the screen and waits: try more often than a program would."""
+RECONNECT_POLICY = ReconnectPolicy(maximum=10)
+"""Reconnect more often than the client library does by default: a person is waiting."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the chat; return the exit code (`--help` lists them)."""
+    """Run the chat and return the exit code (see ExitCode)."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    logging.getLogger("jelly").addHandler(logging.NullHandler())  # or warnings would be written over the screen
+    logging.getLogger("jelly").addHandler(logging.NullHandler())  # logging must not write over the screen
     options = _parse(sys.argv[1:] if arguments is None else arguments, os.environ)
-    words = Words(options.lang)
+    translate = Translator(options.lang)
     try:
-        return _run(options, words)
-    except Failed as failure:
+        return _run(options, translate)
+    except FatalError as failure:
         print(f"jelly: {failure}", file=sys.stderr)
-        return failure.code
-    except (KeyboardInterrupt, EOFError):  # at a question before the chat begins
+        return failure.exit_code
+    except (KeyboardInterrupt, EOFError):  # at a question of the login dialog
         print(file=sys.stderr)
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
 
 
 # --- arguments ----------------------------------------------------------------------------------------------
 
 
 def _parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:
-    first = argparse.ArgumentParser(add_help=False)  # in which language should the second one speak?
+    first = argparse.ArgumentParser(add_help=False)  # finds out the language of the second parser
     first.add_argument("--lang", choices=LANGUAGES, default=language_of(environment))
-    words = Words(first.parse_known_args(arguments)[0].lang)
+    translate = Translator(first.parse_known_args(arguments)[0].lang)
     parser = argparse.ArgumentParser(
         prog="jelly chat",
-        description=words(texts.ABOUT),
-        epilog=words(texts.ABOUT_EXIT),
-        formatter_class=_formatter(words),
+        description=translate(texts.ABOUT),
+        epilog=translate(texts.ABOUT_EXIT),
+        formatter_class=_formatter(translate),
         add_help=False,
     )
-    about = parser.add_argument_group(words(texts.ARGUMENTS))
-    add = parser.add_argument_group(words(texts.OPTIONS)).add_argument
+    positional = parser.add_argument_group(translate(texts.ARGUMENTS))
+    add = parser.add_argument_group(translate(texts.OPTIONS)).add_argument
     server = environment.get("JELLY_SERVER") or DEFAULT_SERVER
-    about.add_argument("name", nargs="?", default="", metavar="NAME", help=words(texts.ARG_NAME))
-    add("--server", default=server, metavar="URL", help=words(texts.ARG_SERVER))
-    add("--tls-ca", default="", metavar="FILE", help=words(texts.ARG_CA))
-    add("--plain", action="store_true", help=words(texts.ARG_PLAIN))
-    add("--send", nargs=2, metavar=("TO", "TEXT"), help=words(texts.ARG_SEND))
-    add("--lang", choices=LANGUAGES, default=language_of(environment), help=words(texts.ARG_LANG))
-    add("-h", "--help", action="help", help=words(texts.ARG_HELP))
+    positional.add_argument("name", nargs="?", default="", metavar="NAME", help=translate(texts.ARG_NAME))
+    add("--server", default=server, metavar="URL", help=translate(texts.ARG_SERVER))
+    add("--tls-ca", default="", metavar="FILE", help=translate(texts.ARG_CA))
+    add("--plain", action="store_true", help=translate(texts.ARG_PLAIN))
+    add("--send", nargs=2, metavar=("TO", "TEXT"), help=translate(texts.ARG_SEND))
+    add("--lang", choices=LANGUAGES, default=language_of(environment), help=translate(texts.ARG_LANG))
+    add("-h", "--help", action="help", help=translate(texts.ARG_HELP))
     return parser.parse_args(arguments)
 
 
-def _formatter(words: Words) -> type[argparse.HelpFormatter]:
-    """The usual one says "usage:" in English."""
+def _formatter(translate: Translator) -> type[argparse.HelpFormatter]:
+    """Return a help formatter that translates the word "usage"."""
 
     class Formatter(argparse.RawDescriptionHelpFormatter):
         def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
-            super().add_usage(usage, actions, groups, words(texts.USAGE_PREFIX) if prefix is None else prefix)
+            super().add_usage(usage, actions, groups, translate(texts.USAGE_PREFIX) if prefix is None else prefix)
 
     return Formatter
 
 
-def _client(options: argparse.Namespace, words: Words, **more: Any) -> JellyClient:
+def _create_client(options: argparse.Namespace, translate: Translator, **more: Any) -> JellyClient:
     if options.tls_ca:
-        more["tls"] = _tls(options, words)
+        more["tls"] = _tls_context(options, translate)
     try:
         return JellyClient.from_url(options.server, **more)
     except ValueError as error:
-        raise Failed(USAGE, clean(words(texts.BAD_SERVER, server=options.server))) from error
+        raise FatalError(ExitCode.USAGE, sanitize(translate(texts.BAD_SERVER, server=options.server))) from error
 
 
-def _tls(options: argparse.Namespace, words: Words) -> ssl.SSLContext:
+def _tls_context(options: argparse.Namespace, translate: Translator) -> ssl.SSLContext:
     if not options.server.startswith("jellys://"):
-        raise Failed(USAGE, words(texts.CA_WITHOUT_TLS))
+        raise FatalError(ExitCode.USAGE, translate(texts.CA_WITHOUT_TLS))
     try:
         return ssl.create_default_context(cafile=options.tls_ca)
     except OSError as error:
-        is_there = isinstance(error, ssl.SSLError)
-        reason = words(texts.NO_CERTIFICATE) if is_there else error.strerror or str(error)
-        raise Failed(USAGE, clean(words(texts.BAD_CA, file=options.tls_ca, reason=reason))) from error
+        is_readable = isinstance(error, ssl.SSLError)
+        reason = translate(texts.NO_CERTIFICATE) if is_readable else error.strerror or str(error)
+        raise FatalError(
+            ExitCode.USAGE, sanitize(translate(texts.BAD_CA, file=options.tls_ca, reason=reason))
+        ) from error
 
 
 # --- one message --------------------------------------------------------------------------------------------
 
 
-class Unseen(Receiver):
-    """Takes nothing: --send shows no messages, so none may count as delivered.
+class NoAckReceiver(Receiver):
+    """Acknowledges no message: --send shows no messages, so the server must keep them.
 
-    A message is acknowledged when its callback has returned; these return after the connection is closed. A server
-    that knows no acknowledgements takes them for delivered all the same: those are printed.
+    The client acknowledges a message when its callback returns. These callbacks return only after
+    the connection is closed. A server without acknowledgements counts a message as delivered once
+    it is sent: such a message has no id, and is printed.
     """
 
     def __init__(self) -> None:
-        self.is_over = threading.Event()
+        self._closed = threading.Event()
 
     def on_message(self, event: MessageEvent) -> None:
-        self._take(Peer(event.sender), event)
+        self._hold(Peer(event.sender), event)
 
     def on_group_message(self, event: GroupMessageEvent) -> None:
-        self._take(Peer(event.group, True), event)
+        self._hold(Peer(event.group, True), event)
 
-    def _take(self, peer: Peer, event: MessageEvent | GroupMessageEvent) -> None:
+    def _hold(self, peer: Peer, event: MessageEvent | GroupMessageEvent) -> None:
         if event.id is None:
-            line = Line(Kind.THEIRS, event.written_at, event.content, event.sender)
-            print(printed(Conversation(peer), line, False), flush=True)
+            line = Line(LineKind.INCOMING, event.written_at, event.content, event.sender)
+            print(format_line(Conversation(peer), line, False), flush=True)
         else:
-            self.is_over.wait()
+            self._closed.wait()
+
+    def release(self) -> None:
+        """Let the callbacks return. Call it when the connection is closed."""
+        self._closed.set()
 
 
-def _send_one(options: argparse.Namespace, words: Words, terminal: Terminal) -> int:
-    peer, text = _what_to_send(options, words)
-    receiver = Unseen()
-    client = _client(options, words, receiver=receiver, reconnect=False)
+def _send_message(options: argparse.Namespace, translate: Translator, console: Console) -> int:
+    peer, text = _parse_message(options, translate)
+    receiver = NoAckReceiver()
+    client = _create_client(options, translate, receiver=receiver, reconnect=False)
     try:
-        door = Door(client, options.server, words, terminal)
-        door.enter(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=False)
+        dialog = LoginDialog(client, options.server, translate, console)
+        dialog.run(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=False)
         send = client.send_group_message if peer.is_group else client.send_message
         send(peer.name, text).result()
-        return 0
+        return ExitCode.SUCCESS
     except RequestError as error:
-        sentence, code = _what_happened(error)
-        raise Failed(code, clean(words(sentence, name=peer, reason=words.error(error)))) from error
+        sentence, code = _failure_of(error)
+        raise FatalError(
+            code, sanitize(translate(sentence, name=peer, reason=translate.describe_error(error)))
+        ) from error
     finally:
         client.close(timeout=0)
-        receiver.is_over.set()
+        receiver.release()
         client.close()
 
 
-def _what_to_send(options: argparse.Namespace, words: Words) -> tuple[Peer, str]:
+def _parse_message(options: argparse.Namespace, translate: Translator) -> tuple[Peer, str]:
+    """Return the receiver and the text of --send. A text of - is read from the standard input."""
     to, text = options.send
     peer = Peer.parse(to)
     if not peer.name:
-        raise Failed(USAGE, words(texts.BAD_TO))
+        raise FatalError(ExitCode.USAGE, translate(texts.BAD_TO))
     try:
         if text == "-":
             text = sys.stdin.buffer.read().decode().removesuffix("\n")
         text.encode()
     except UnicodeError as error:
-        raise Failed(USAGE, words(texts.NOT_UTF8)) from error
+        raise FatalError(ExitCode.USAGE, translate(texts.NOT_UTF8)) from error
     if not text.strip():
-        raise Failed(USAGE, words(texts.BAD_TEXT))
+        raise FatalError(ExitCode.USAGE, translate(texts.BAD_TEXT))
     return peer, text
 
 
-def _what_happened(error: RequestError) -> tuple[texts.Text, int]:
-    if not is_known(error):
-        return texts.SEND_UNKNOWN, NOT_KNOWN
-    return texts.SEND_FAILED, NO_CONNECTION if isinstance(error, ConnectionLost) else REJECTED
+def _failure_of(error: RequestError) -> tuple[texts.Text, ExitCode]:
+    """Return the sentence and the exit code for a message that was not confirmed."""
+    if not is_definite_failure(error):
+        return texts.SEND_UNKNOWN, ExitCode.UNKNOWN_OUTCOME
+    return texts.SEND_FAILED, ExitCode.NO_CONNECTION if isinstance(error, ConnectionLost) else ExitCode.REJECTED
 
 
 # --- the chat -----------------------------------------------------------------------------------------------
 
 
-def _run(options: argparse.Namespace, words: Words) -> int:
-    terminal = Terminal()
+def _run(options: argparse.Namespace, translate: Translator) -> int:
+    console = Console()
     if options.send:
-        return _send_one(options, words, terminal)
-    client = _client(options, words, reconnect=PATIENT)
-    mailbox = Mailbox()
-    session = Session(client, words, mailbox.post)
+        return _send_message(options, translate, console)
+    client = _create_client(options, translate, reconnect=RECONNECT_POLICY)
+    jobs = JobQueue()
+    session = Session(client, translate, jobs.post)
     try:
-        door = Door(client, options.server, words, terminal)
-        known = door.enter(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=True)
-        front = _front(options, words, session, mailbox)
-        session.begin(*known)
-        front.run()
+        dialog = LoginDialog(client, options.server, translate, console)
+        credentials = dialog.run(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=True)
+        ui = _create_interface(options, translate, session, jobs)
+        session.start(*credentials)
+        ui.run()
     finally:
         client.close()
-    mailbox.run()  # what the last answers said
-    if count := session.model.undelivered():
-        print(words(texts.STILL_UNDELIVERED, count=count), file=sys.stderr)
-    return 0
+    jobs.run_pending()  # answers that came after the user interface ended
+    if count := session.model.undelivered_count():
+        print(translate(texts.STILL_UNDELIVERED, count=count), file=sys.stderr)
+    return ExitCode.SUCCESS
 
 
-def _front(options: argparse.Namespace, words: Words, session: Session, mailbox: Mailbox) -> Any:
-    has_screen = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-    if has_screen and not options.plain:
+def _create_interface(
+    options: argparse.Namespace, translate: Translator, session: Session, jobs: JobQueue
+) -> UserInterface:
+    """Return the full screen if the terminal and the installation allow it, else the plain mode."""
+    can_use_screen = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    if can_use_screen and not options.plain:
         if importlib.util.find_spec("prompt_toolkit"):
-            from jelly.chat.screen import Screen
+            from jelly.chat.screen import ScreenInterface
 
-            return Screen(session, mailbox)
-        print(words(texts.PLAIN_HINT))
+            return ScreenInterface(session, jobs)
+        print(translate(texts.PLAIN_HINT))
     sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
-    return Plain(session, mailbox, sys.stdin, sys.stdout)
+    return PlainInterface(session, jobs, sys.stdin, sys.stdout)

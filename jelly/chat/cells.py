@@ -1,35 +1,39 @@
-"""Characters as a terminal shows them: how wide they are, and which ones must never reach it.
+"""Sanitize text for the terminal, and measure how many cells it takes.
 
-Names and messages come from strangers. Whatever is shown goes through `clean` or `clean_rows` first: control
-characters could move the cursor, colour the screen or make the terminal answer; bidirectional overrides could make
-a text read as another; lone surrogates cannot be encoded at all.
+Names and messages come from strangers, so every text goes through `sanitize` or `sanitize_lines`
+before it is shown. Control characters could move the cursor, colour the screen or make the terminal
+answer. Bidirectional overrides could make one text look like another. Lone surrogates cannot be
+encoded.
 """
 
 import unicodedata
 
-try:  # it comes with prompt_toolkit, which must agree with us about widths
+try:  # comes with prompt_toolkit: use the same widths as it does
     from wcwidth import wcwidth
 except ImportError:
     wcwidth = None  # type: ignore[assignment]
 
 
-MAX_MARKS = 4
-"""Zero-width characters in a row that are kept: more of them pile up over the rows above, and cost time."""
+MAX_COMBINING = 4
+"""At most this many zero-width characters in a row are kept.
+
+More of them would paint over the rows above, and slow the screen down.
+"""
 
 ELLIPSIS = "…"
 
 
-class _Visible(dict[int, str]):
-    """A table for `str.translate`: what each character is shown as."""
+class _SanitizeTable(dict[int, str]):
+    """A table for `str.translate` that computes the visible form of each character when needed."""
 
     def __missing__(self, code: int) -> str:
-        shown = _shown(chr(code))
-        if code < 0x10000:  # a stranger must not fill the memory by using each character once
+        shown = _visible_form(chr(code))
+        if code < 0x10000:  # do not let strangers fill the memory with rare characters
             self[code] = shown
         return shown
 
 
-def _shown(char: str) -> str:
+def _visible_form(char: str) -> str:
     code, category = ord(char), unicodedata.category(char)
     if char == "\t":
         return "    "
@@ -38,35 +42,40 @@ def _shown(char: str) -> str:
     if code == 0x7F:
         return "␡"
     if char in "\u200d\ufe0f" or 0x1F3FB <= code <= 0x1F3FF:
-        return ""  # terminals disagree about how wide the emoji are that joiners and skin tones make: show their parts
+        # Terminals disagree about the width of emoji with joiners or skin tones: show the parts.
+        return ""
     if 0x1F1E6 <= code <= 0x1F1FF:
-        return chr(code - 0x1F1E6 + ord("A"))  # nor do they agree about flags, which are two letters
-    # Cc: C1 control characters. Cf: bidirectional ones and other invisible ones. Cs: lone surrogates.
+        # Terminals disagree about flags, too. A flag is a pair of letters: show the letters.
+        return chr(code - 0x1F1E6 + ord("A"))
+    # Cc: C1 control characters. Cf: bidirectional and other invisible ones. Cs: lone surrogates.
     return "�" if category in ("Cc", "Cf", "Cs", "Zl", "Zp") and char != "\u200c" else char
 
 
-_VISIBLE = _Visible()
+_SANITIZE_TABLE = _SanitizeTable()
 
 
-def clean(text: str) -> str:
-    """A text on one line, with nothing in it that a terminal would obey; what is replaced is seen to be."""
+def sanitize(text: str) -> str:
+    """Return a text as one line without control characters.
+
+    Each of them gets a visible substitute.
+    """
     if text.isascii() and text.isprintable():
         return text
-    kept, marks = [], 0
-    for char in text.translate(_VISIBLE):
-        marks = marks + 1 if char_width(char) == 0 else 0
-        if marks <= MAX_MARKS:
+    kept, combining = [], 0
+    for char in text.translate(_SANITIZE_TABLE):
+        combining = combining + 1 if char_width(char) == 0 else 0
+        if combining <= MAX_COMBINING:
             kept.append(char)
     return "".join(kept)
 
 
-def clean_rows(text: str) -> list[str]:
-    """A text of several lines, each one clean."""
-    return [clean(row) for row in text.replace("\r\n", "\n").split("\n")]
+def sanitize_lines(text: str) -> list[str]:
+    """Return the lines of a text, each of them sanitized."""
+    return [sanitize(row) for row in text.replace("\r\n", "\n").split("\n")]
 
 
 def char_width(char: str) -> int:
-    """The cells that a character takes: 0, 1 or 2."""
+    """Return how many cells a character takes: 0, 1 or 2."""
     if " " <= char <= "~":
         return 1
     if wcwidth:
@@ -76,14 +85,14 @@ def char_width(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
-def width(text: str) -> int:
-    """The cells that a clean text takes."""
+def text_width(text: str) -> int:
+    """Return how many cells a sanitized text takes."""
     return len(text) if text.isascii() else sum(map(char_width, text))
 
 
-def cut(text: str, cells: int) -> str:
-    """A clean text in at most so many cells, with an ellipsis where something is missing."""
-    if width(text) <= cells:
+def truncate(text: str, cells: int) -> str:
+    """Shorten a sanitized text to at most `cells` cells, with an ellipsis where text is missing."""
+    if text_width(text) <= cells:
         return text
     kept, used = [], 0
     for char in text:
@@ -95,14 +104,17 @@ def cut(text: str, cells: int) -> str:
 
 
 def align_right(text: str, cells: int) -> str:
-    """A clean text in exactly so many cells, at their right end."""
-    shown = cut(text, cells)
-    return " " * (cells - width(shown)) + shown
+    """Shorten or pad a sanitized text to exactly `cells` cells, aligned to the right."""
+    shown = truncate(text, cells)
+    return " " * (cells - text_width(shown)) + shown
 
 
 def wrap(text: str, cells: int) -> list[str]:
-    """A clean text as rows of at most so many cells: broken at spaces, around wide ones, or where it must."""
-    cells = max(2, cells)  # less would not hold a wide character
+    """Split a sanitized text into rows of at most `cells` cells.
+
+    Break at spaces and around wide characters; if there are none, break within a word.
+    """
+    cells = max(2, cells)  # a wide character needs two
     rows, start, used, may_break = [], 0, 0, 0
     for place, char in enumerate(text):
         wide = char_width(char)
@@ -110,7 +122,7 @@ def wrap(text: str, cells: int) -> list[str]:
             end = place if wide == 2 or char == " " or may_break <= start else may_break
             rows.append(text[start:end].rstrip(" "))
             start = end + (text[end] == " ")
-            used = width(text[start:place]) if start <= place else -1  # the space that is skipped takes no cell
+            used = text_width(text[start:place]) if start <= place else -1  # a skipped space takes no cell
         used += wide
         if char == " " or wide == 2:
             may_break = place + 1

@@ -1,6 +1,6 @@
-"""What begins with a slash: one table of commands, how each is completed, and what it does.
+"""The slash commands: one table that says what each command does and how it is completed.
 
-Words with spaces need no quoting: where a name or a text comes last, it goes to the end of the line.
+Names and texts with spaces need no quotes: the last argument extends to the end of the line.
 """
 
 import difflib
@@ -12,91 +12,91 @@ from typing import Any
 
 from client_api import ErrorCode, Group, Profile, RequestError
 from jelly.chat import texts
-from jelly.chat.cells import clean
-from jelly.chat.model import CAN_BE_READ, Conversation, Peer
-from jelly.chat.session import ABOVE, PAGE, Session
+from jelly.chat.cells import sanitize
+from jelly.chat.model import LOADABLE, Conversation, Peer
+from jelly.chat.session import HISTORY_TEXTS, PAGE, Session
 
-Complete = Callable[[Session, str], Iterable[str]]
+CompletionFunction = Callable[[Session, str], Iterable[str]]
 Members = tuple[str, ...]
 
 MAX_PAGE = 100
 
 
-class Misused(Exception):
-    """A command was used in another way than it can be."""
+class UsageError(Exception):
+    """A command was used with wrong arguments."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command: what it does with the rest of its line, and what that rest may be."""
+    """One command: the function that runs it, and the one that completes its arguments."""
 
     run: Callable[[Session, str], None]
-    complete: Complete = lambda *_: ()
-    """Given what stands after the command, what may stand there in full."""
+    complete: CompletionFunction = lambda *_: ()
+    """Gets the text after the command, and returns what that text may become."""
 
 
 def submit(session: Session, typed: str) -> bool:
-    """Do what somebody typed: a command, or a text for the conversation that is shown.
+    """Run a command, or send a text to the current conversation.
 
-    Returns False for a text that goes to nobody, which is better left where it was typed.
+    Return False for a text without a receiver: it should stay in the input.
     """
-    # What cannot be encoded (half a character pasted into a terminal) cannot be sent either.
+    # A text that cannot be encoded (half a pasted character, say) cannot be sent either.
     text = typed.encode("utf-8", "replace").decode().strip("\n")
     if not text.strip():
         return True
     if text.startswith("/") and not text.startswith("//"):
-        _run(session, text[1:])
+        _run_command(session, text[1:])
     elif session.model.current.peer:
         session.send(session.model.current, text[1:] if text.startswith("//") else text)
     else:
-        session.fail(session.words(texts.NOBODY_TO_WRITE_TO))
+        session.show_error(session.translate(texts.NO_RECEIVER))
         return False
     return True
 
 
-def _run(session: Session, text: str) -> None:
-    word, rest = _split(text)
+def _run_command(session: Session, text: str) -> None:
+    word, rest = _split_word(text)
     name = word.lower()
     if command := COMMANDS.get(name):
         try:
             if rest and texts.HELP[name].arguments == texts.NOTHING:
-                raise Misused
+                raise UsageError
             command.run(session, rest)
-        except Misused:
-            session.fail(session.words(texts.USAGE, usage=_usage(session, name, rest)))
+        except UsageError:
+            session.show_error(session.translate(texts.USAGE, usage=_usage(session, name, rest)))
     elif close := difflib.get_close_matches(name, COMMANDS, n=1):
-        session.fail(session.words(texts.DID_YOU_MEAN, name=word, close=close[0]))
+        session.show_error(session.translate(texts.DID_YOU_MEAN, name=word, close=close[0]))
     else:
-        session.fail(session.words(texts.UNKNOWN_COMMAND, name=word))
+        session.show_error(session.translate(texts.UNKNOWN_COMMAND, name=word))
 
 
-def _split(text: str) -> tuple[str, str]:
-    """The first word, and what comes after it."""
+def _split_word(text: str) -> tuple[str, str]:
+    """Return the first word, and the text after it."""
     word, *rest = re.split(r"\s+", text, maxsplit=1)
     return word, rest[0].rstrip() if rest else ""
 
 
 def _usage(session: Session, name: str, rest: str = "") -> str:
-    """How a command is used; one that has others below it, as /group, says it of the one that was meant."""
-    help, meant = texts.HELP[name], f"/{name} {_split(rest)[0].lower()} "
-    for line in session.words(help.more).split("\n"):
+    """Return how a command is used. With subcommands, like /group: how that subcommand is used."""
+    help, meant = texts.HELP[name], f"/{name} {_split_word(rest)[0].lower()} "
+    for line in session.translate(help.details).split("\n"):
         if line.startswith(meant):
             return line
-    return f"/{name} {session.words(help.arguments)}".rstrip()
+    return f"/{name} {session.translate(help.arguments)}".rstrip()
 
 
-def _needed(text: str) -> str:
+def _required(text: str) -> str:
     if not text:
-        raise Misused
+        raise UsageError
     return text
 
 
 def _request(session: Session, what: str, future: "Future[Any]", done: Callable[[Any, Conversation], None]) -> None:
-    """Ask the server. The answer is said where the question was asked, whatever is shown by then."""
+    """Send a request. Its answer appears in the conversation in which the command was typed."""
     where = session.model.current
 
     def failed(error: BaseException) -> None:
-        session.fail(session.words.failed(what, error), where)
+        session.show_error(session.translate.describe_failure(what, error), where)
 
     session.request(future, lambda result: done(result, where), failed)
 
@@ -109,18 +109,18 @@ def _to(session: Session, rest: str) -> None:
         return _list_conversations(session)
     peer, text = _peer_and_text(session, rest)
     if not peer.name:
-        raise Misused
-    session.show(peer)
+        raise UsageError
+    session.open(peer)
     if text:
         session.send(session.model.current, text)
     return None
 
 
 def _peer_and_text(session: Session, rest: str) -> tuple[Peer, str]:
-    """Who is meant. A name with spaces (other servers allow them) is found if it is a known one."""
-    if rest in set(_peers(session, "")):
+    """Split the arguments of /to. A known name may have spaces (other servers allow them)."""
+    if rest in set(_peer_names(session, "")):
         return Peer.parse(rest), ""
-    name, text = _split(rest)
+    name, text = _split_word(rest)
     return Peer.parse(name), text
 
 
@@ -130,24 +130,24 @@ def _list_conversations(session: Session) -> None:
         for number, conversation in enumerate(session.model)
         if conversation.peer
     ]
-    session.note("\n".join(shown) or session.words(texts.NO_CONVERSATIONS))
+    session.show_info("\n".join(shown) or session.translate(texts.NO_CONVERSATIONS))
 
 
 def _resend(session: Session, rest: str) -> None:
     if not session.resend(session.model.current):
-        session.note(session.words(texts.NOTHING_TO_RESEND))
+        session.show_info(session.translate(texts.NOTHING_TO_RESEND))
 
 
 def _history(session: Session, rest: str) -> None:
     conversation = session.model.current
     if conversation.peer is None:
-        return session.fail(session.words(texts.NOBODY_TO_WRITE_TO))
+        return session.show_error(session.translate(texts.NO_RECEIVER))
     if rest and not (re.fullmatch(r"[0-9]{1,3}", rest) and 1 <= int(rest) <= MAX_PAGE):
-        raise Misused
-    if conversation.older in CAN_BE_READ:
-        session.read_back(conversation, int(rest) if rest else PAGE, was_asked=True)
+        raise UsageError
+    if conversation.history_state in LOADABLE:
+        session.load_history(conversation, int(rest) if rest else PAGE, by_command=True)
     else:
-        session.note(session.words(ABOVE[conversation.older]))
+        session.show_info(session.translate(HISTORY_TEXTS[conversation.history_state]))
     return None
 
 
@@ -160,84 +160,89 @@ def _friends(session: Session, rest: str) -> None:
         lines = []
         for text, wanted in ((texts.FRIENDS_ONLINE, True), (texts.FRIENDS_OFFLINE, False)):
             if names := sorted(str(Peer(name)) for name, online in friends.items() if online == wanted):
-                lines.append(session.words(text, names=session.words.names(names)))
-        session.note("\n".join(lines) or session.words(texts.NO_FRIENDS), where)
+                lines.append(session.translate(text, names=session.translate.join_names(names)))
+        session.show_info("\n".join(lines) or session.translate(texts.NO_FRIENDS), where)
 
     _request(session, "/friends", session.client.list_friends(), done)
 
 
-def _person(text: str) -> str:
-    """The name of a person, who may be written as in /to."""
-    peer = Peer.parse(_needed(text))
+def _person_name(text: str) -> str:
+    """Return the name of a person, written as in /to. Raises UsageError."""
+    peer = Peer.parse(_required(text))
     if peer.is_group or not peer.name:
-        raise Misused
+        raise UsageError
     return peer.name
 
 
 def _add(session: Session, rest: str) -> None:
-    name = _person(rest)
+    name = _person_name(rest)
 
     def done(_: None, where: Conversation) -> None:
-        session.note(session.words(texts.ADDED_FRIEND, name=Peer(name)), where)
+        session.show_info(session.translate(texts.ADDED_FRIEND, name=Peer(name)), where)
         session.refresh()
 
     _request(session, f"/add {rest}", session.client.add_friend(name), done)
 
 
 def _remove(session: Session, rest: str) -> None:
-    name = _person(rest)
+    name = _person_name(rest)
 
     def done(_: None, where: Conversation) -> None:
         session.model.friends.pop(name, None)
-        session.note(session.words(texts.REMOVED_FRIEND, name=Peer(name)), where)
+        session.show_info(session.translate(texts.REMOVED_FRIEND, name=Peer(name)), where)
 
     _request(session, f"/remove {rest}", session.client.remove_friend(name), done)
 
 
 def _profile(session: Session, rest: str) -> None:
     def done(profile: Profile, where: Conversation) -> None:
-        lines = _fields(session, profile)
-        title = session.words(texts.PROFILE_OF, name=Peer(session.name))
-        session.note("\n".join([title, *lines]) if lines else session.words(texts.OWN_PROFILE_EMPTY), where)
+        lines = _profile_lines(session, profile)
+        title = session.translate(texts.PROFILE_OF, name=Peer(session.name))
+        session.show_info("\n".join([title, *lines]) if lines else session.translate(texts.OWN_PROFILE_EMPTY), where)
 
     _request(session, "/profile", session.client.own_profile(), done)
 
 
 def _whois(session: Session, rest: str) -> None:
-    name = _person(rest)
+    name = _person_name(rest)
     where = session.model.current
 
     def done(profile: Profile) -> None:
-        lines = _fields(session, profile) or [session.words(texts.PROFILE_EMPTY)]
-        session.note("\n".join([session.words(texts.PROFILE_OF, name=Peer(name)), *lines]), where)
+        lines = _profile_lines(session, profile) or [session.translate(texts.PROFILE_EMPTY)]
+        session.show_info("\n".join([session.translate(texts.PROFILE_OF, name=Peer(name)), *lines]), where)
 
     def failed(error: BaseException) -> None:
         is_stranger = isinstance(error, RequestError) and error.code == ErrorCode.NOT_FRIENDS
-        needs = session.words(texts.WHOIS_NEEDS_FRIEND, name=rest)
+        needs = session.translate(texts.WHOIS_NEEDS_FRIEND, name=rest)
         what = f"/whois {rest}"
         text = (
-            session.words(texts.FAILED, what=what, reason=needs) if is_stranger else session.words.failed(what, error)
+            session.translate(texts.FAILED, what=what, reason=needs)
+            if is_stranger
+            else session.translate.describe_failure(what, error)
         )
-        session.fail(text, where)
+        session.show_error(text, where)
 
     session.request(session.client.friend_profile(name), done, failed)
 
 
-def _fields(session: Session, profile: Profile) -> list[str]:
-    said = [(text, getattr(profile, field)) for field, text in texts.FIELDS.items()]
-    return [session.words(texts.PROFILE_LINE, field=session.words(text), value=value) for text, value in said if value]
+def _profile_lines(session: Session, profile: Profile) -> list[str]:
+    lines = []
+    for field, label in texts.FIELDS.items():
+        if value := getattr(profile, field):
+            lines.append(session.translate(texts.PROFILE_LINE, field=session.translate(label), value=value))
+    return lines
 
 
 def _set(session: Session, rest: str) -> None:
-    field, value = _split(rest)
+    field, value = _split_word(rest)
     if not field or (field in texts.FIELDS and not value):
-        raise Misused
+        raise UsageError
     if field not in texts.FIELDS:
-        return session.fail(session.words(texts.NO_SUCH_FIELD, fields=", ".join(texts.FIELDS)))
+        return session.show_error(session.translate(texts.NO_SUCH_FIELD, fields=", ".join(texts.FIELDS)))
 
     def done(_: None, where: Conversation) -> None:
-        shown = session.words(texts.FIELDS[field])
-        session.note(session.words(texts.FIELD_SET, field=shown, value=value), where)
+        shown = session.translate(texts.FIELDS[field])
+        session.show_info(session.translate(texts.FIELD_SET, field=shown, value=value), where)
 
     _request(session, f"/set {field}", session.client.update_profile(**{field: value}), done)
     return None
@@ -248,85 +253,85 @@ def _passwd(session: Session, rest: str) -> None:
 
     def first(password: str) -> None:
         if password:
-            session.front.ask_secret(session.words(texts.ONCE_MORE), lambda again: second(password, again))
+            session.ui.ask_password(session.translate(texts.ONCE_MORE), lambda again: second(password, again))
         else:
-            session.note(session.words(texts.PASSWORD_EMPTY), where)
+            session.show_info(session.translate(texts.PASSWORD_EMPTY), where)
 
     def second(password: str, again: str) -> None:
         if password == again:
             session.change_password(password, where)
         else:
-            session.fail(session.words(texts.PASSWORDS_DIFFER), where)
+            session.show_error(session.translate(texts.PASSWORDS_DIFFER), where)
 
-    session.front.ask_secret(session.words(texts.NEW_PASSWORD), first)
+    session.ui.ask_password(session.translate(texts.NEW_PASSWORD), first)
 
 
 # --- groups -------------------------------------------------------------------------------------------------
 
 
 def _group(session: Session, rest: str) -> None:
-    word, rest = _split(rest)
+    word, rest = _split_word(rest)
     if word.lower() not in GROUP_COMMANDS:
-        raise Misused
+        raise UsageError
     GROUP_COMMANDS[word.lower()](session, rest)
 
 
-def _group_and_rest(session: Session, rest: str) -> tuple[str, str]:
-    """The group that is meant, and what comes after it. Its # may be left out."""
+def _split_group(session: Session, rest: str) -> tuple[str, str]:
+    """Return the name of a group, and the text after it. The # is optional."""
     for name in sorted(session.model.groups, key=len, reverse=True):
         for written in (f"#{name}", name):
             if rest == written or rest.startswith(f"{written} "):
                 return name, rest[len(written) :].strip()
-    word, more = _split(rest)
+    word, more = _split_word(rest)
     return word.removeprefix("#"), more
 
 
-def _group_here(session: Session) -> str:
-    """The group whose conversation is shown."""
+def _current_group(session: Session) -> str:
+    """Return the group of the current conversation. Raises UsageError if there is none."""
     peer = session.model.current.peer
     if peer is None or not peer.is_group:
-        raise Misused
+        raise UsageError
     return peer.name
 
 
-def _group_alone(session: Session, rest: str) -> str:
-    """A group with nothing after it, or the one that is shown."""
-    return _needed(rest.removeprefix("#")) if rest else _group_here(session)
+def _group_or_current(session: Session, rest: str) -> str:
+    """Return the group that is named, or else the group of the current conversation."""
+    return _required(rest.removeprefix("#")) if rest else _current_group(session)
 
 
 def _group_and_member(session: Session, rest: str) -> tuple[str, str]:
-    """A group and somebody; or somebody only, for the group that is shown."""
-    group, member = _group_and_rest(session, _needed(rest))
+    """Return a group and a member. Without a group: the group of the current conversation."""
+    group, member = _split_group(session, _required(rest))
     if not member:
-        group, member = _group_here(session), rest
-    return group, _person(member)
+        group, member = _current_group(session), rest
+    return group, _person_name(member)
 
 
 def _group_create(session: Session, rest: str) -> None:
-    name = _needed(rest.removeprefix("#"))
+    name = _required(rest.removeprefix("#"))
 
     def done(_: None, where: Conversation) -> None:
         session.model.groups.setdefault(name, (session.name,))
-        session.note(session.words(texts.GROUP_CREATED, group=Peer(name, True)), where)
+        session.show_info(session.translate(texts.GROUP_CREATED, group=Peer(name, True)), where)
 
     _request(session, f"/group create {rest}", session.client.create_group(name), done)
 
 
 def _group_disband(session: Session, rest: str) -> None:
-    name = _group_alone(session, rest)
-    text = session.words(texts.GROUP_DISBANDED, group=Peer(name, True))
+    name = _group_or_current(session, rest)
+    text = session.translate(texts.GROUP_DISBANDED, group=Peer(name, True))
     _change_group(session, "disband", name, session.client.disband_group(name), text, lambda _: ())
 
 
 def _group_leave(session: Session, rest: str) -> None:
-    name = _group_alone(session, rest)
-    text = session.words(texts.GROUP_LEFT, group=Peer(name, True))
+    name = _group_or_current(session, rest)
+    text = session.translate(texts.GROUP_LEFT, group=Peer(name, True))
     _change_group(session, "leave", name, session.client.leave_group(name), text, lambda _: ())
 
 
 def _group_add(session: Session, rest: str) -> None:
     group, member = _group_and_member(session, rest)
-    text = session.words(texts.MEMBER_ADDED, name=Peer(member), group=Peer(group, True))
+    text = session.translate(texts.MEMBER_ADDED, name=Peer(member), group=Peer(group, True))
 
     def with_member(members: Members) -> Members:
         return members if member in members else (*(members or (session.name,)), member)
@@ -336,7 +341,7 @@ def _group_add(session: Session, rest: str) -> None:
 
 def _group_remove(session: Session, rest: str) -> None:
     group, member = _group_and_member(session, rest)
-    text = session.words(texts.MEMBER_REMOVED, name=Peer(member), group=Peer(group, True))
+    text = session.translate(texts.MEMBER_REMOVED, name=Peer(member), group=Peer(group, True))
 
     def without(members: Members) -> Members:
         return tuple(name for name in members if name != member)
@@ -353,7 +358,10 @@ def _change_group(
     change: Callable[[Members], Members],
     member: str = "",
 ) -> None:
-    """Ask for a change of a group; say that it is done, unless a notice has said so in the same place already."""
+    """Request a change of a group, and say when it is done.
+
+    Say nothing if a notice of the server has already said it in the same conversation.
+    """
     peer, before = Peer(group, True), session.model.groups.get(group)
 
     def done(_: None, where: Conversation) -> None:
@@ -361,7 +369,7 @@ def _change_group(
         if after := change(members or ()):
             session.model.groups[group] = after
         if where.peer != peer or members == before:
-            session.note(text, where)
+            session.show_info(text, where)
 
     what = f"/group {word} {peer} {Peer(member) if member else ''}".rstrip()
     _request(session, what, future, done)
@@ -371,17 +379,17 @@ def _group_list(session: Session, rest: str) -> None:
     def done(groups: dict[str, Group], where: Conversation) -> None:
         session.model.groups = {name: group.members for name, group in groups.items()}
         lines = [
-            session.words(texts.GROUP_LINE, group=Peer(name, True), names=_members(session, group.members))
+            session.translate(texts.GROUP_LINE, group=Peer(name, True), names=_members(session, group.members))
             for name, group in sorted(groups.items())
         ]
-        session.note("\n".join(lines) or session.words(texts.NO_GROUPS), where)
+        session.show_info("\n".join(lines) or session.translate(texts.NO_GROUPS), where)
 
     _request(session, "/group list", session.client.list_groups(), done)
 
 
 def _members(session: Session, members: tuple[str, ...]) -> str:
     creator, *others = [str(Peer(name)) for name in members]
-    return session.words.names([session.words(texts.CREATOR, name=creator), *others])
+    return session.translate.join_names([session.translate(texts.CREATOR, name=creator), *others])
 
 
 # --- the rest -----------------------------------------------------------------------------------------------
@@ -396,7 +404,7 @@ def _logout(session: Session, rest: str) -> None:
 
 
 def _quit(session: Session, rest: str) -> None:
-    session.front.leave()
+    session.ui.exit()
 
 
 def _help(session: Session, rest: str) -> None:
@@ -404,80 +412,81 @@ def _help(session: Session, rest: str) -> None:
     if not name:
         return _help_about_all(session)
     if name not in texts.HELP:
-        return session.fail(session.words(texts.UNKNOWN_COMMAND, name=name))
+        return session.show_error(session.translate(texts.UNKNOWN_COMMAND, name=name))
     help = texts.HELP[name]
-    parts = [f"{_usage(session, name)}", session.words(help.summary), session.words(help.more)]
-    session.note("\n".join(part for part in parts if part))
+    parts = [f"{_usage(session, name)}", session.translate(help.summary), session.translate(help.details)]
+    session.show_info("\n".join(part for part in parts if part))
     return None
 
 
 def _help_about_all(session: Session) -> None:
-    # The first word of the arguments will do here: the list must fit on a small screen.
-    lines = [f"{'/' + name:<10}{session.words(help.summary)}" for name, help in texts.HELP.items()]
-    keys = texts.HELP_KEYS if session.front.has_keys else texts.HELP_PLAIN
-    session.note("\n".join([*lines, session.words(keys)]))
+    # No arguments and no details: the list must fit on a small screen.
+    lines = [f"{'/' + name:<10}{session.translate(help.summary)}" for name, help in texts.HELP.items()]
+    keys = texts.HELP_KEYS if session.ui.has_shortcuts else texts.HELP_PLAIN
+    session.show_info("\n".join([*lines, session.translate(keys)]))
 
 
 # --- completion ---------------------------------------------------------------------------------------------
 
 
 def complete(session: Session, typed: str) -> tuple[int, list[str]]:
-    """What may stand at the end of what was typed: from which place on, and what.
+    """Return the candidates for the last word of `typed`, and the index where that word begins.
 
-    Only names that may be shown as they are: nobody can type the others, and the menu must not show them raw.
+    Leave out names that `sanitize` would change: users cannot type them, and the menu must not show
+    them raw.
     """
     if not typed.startswith("/") or typed.startswith("//"):
         start = max(typed.rfind(" "), typed.rfind("\n")) + 1
         word = typed[start:]
-        return start, _matching(word, _names_here(session)) if word else []
+        return start, _with_prefix(word, _names_in_conversation(session)) if word else []
     name, space, rest = typed[1:].partition(" ")
     if not space:
-        return 1, [f"{each} " for each in _matching(name, COMMANDS)]
+        return 1, [f"{each} " for each in _with_prefix(name, COMMANDS)]
     command = COMMANDS.get(name.lower())
     rest = rest.lstrip()
-    return len(typed) - len(rest), _matching(rest, command.complete(session, rest)) if command else []
+    return len(typed) - len(rest), _with_prefix(rest, command.complete(session, rest)) if command else []
 
 
-def _matching(begun: str, candidates: Iterable[str]) -> list[str]:
-    shown = dict.fromkeys(each for each in candidates if clean(each) == each)
-    return sorted(each for each in shown if each.lower().startswith(begun.lower()))
+def _with_prefix(prefix: str, candidates: Iterable[str]) -> list[str]:
+    shown = dict.fromkeys(each for each in candidates if sanitize(each) == each)
+    return sorted(each for each in shown if each.lower().startswith(prefix.lower()))
 
 
-def _names_here(session: Session) -> list[str]:
+def _names_in_conversation(session: Session) -> list[str]:
     peer = session.model.current.peer
     names = session.model.groups.get(peer.name, ()) if peer and peer.is_group else ()
-    return [str(Peer(name)) for name in (*names, *session.model.people())]
+    return [str(Peer(name)) for name in (*names, *session.model.known_people())]
 
 
-def _peers(session: Session, rest: str) -> list[str]:
+def _peer_names(session: Session, rest: str) -> list[str]:
     talking = [str(peer) for peer in session.model.conversations]
     groups = [str(Peer(name, True)) for name in session.model.groups]
-    return [*talking, *groups, *(str(Peer(name)) for name in session.model.people())]
+    return [*talking, *groups, *(str(Peer(name)) for name in session.model.known_people())]
 
 
-def _known(session: Session, rest: str) -> list[str]:
+def _friend_names(session: Session, rest: str) -> list[str]:
     return [str(Peer(name)) for name in session.model.friends]
 
 
-def _strangers(session: Session, rest: str) -> list[str]:
+def _people_without_friends(session: Session, rest: str) -> list[str]:
     known = {session.name, *session.model.friends}
-    return [str(Peer(name)) for name in session.model.people() if name not in known]
+    return [str(Peer(name)) for name in session.model.known_people() if name not in known]
 
 
-def _of_groups(session: Session, rest: str) -> list[str]:
-    """The word after /group, then a group, then somebody."""
+def _complete_group(session: Session, rest: str) -> list[str]:
+    """Complete the subcommand of /group, then the group, then the member."""
     word, _, more = rest.partition(" ")
     if word.lower() not in GROUP_COMMANDS or rest == word:
         return [f"{each} " for each in GROUP_COMMANDS]
     more = more.lstrip()
     written = [str(Peer(name, True)) for name in session.model.groups]
     if word in ("add", "remove"):
-        group, _ = _group_and_rest(session, more)
+        group, _ = _split_group(session, more)
         members = session.model.groups.get(group, ())
-        outside = [name for name in session.model.people() if name not in members]
+        outside = [name for name in session.model.known_people() if name not in members]
         people = members[1:] if word == "remove" else outside
-        begun = f"{word} {Peer(group, True)} "
-        return [f"{begun}{Peer(name)}" for name in people] if " " in more else [f"{word} {each} " for each in written]
+        prefix = f"{word} {Peer(group, True)} "
+        return [f"{prefix}{Peer(name)}" for name in people] if " " in more else [f"{word} {each} " for each in written]
     return [f"{word} {each}" for each in written] if word in ("disband", "leave") else []
 
 
@@ -491,14 +500,14 @@ GROUP_COMMANDS: dict[str, Callable[[Session, str], None]] = {
 }
 
 COMMANDS: dict[str, Command] = {
-    "to": Command(_to, _peers),
+    "to": Command(_to, _peer_names),
     "friends": Command(_friends),
-    "add": Command(_add, _strangers),
-    "remove": Command(_remove, _known),
-    "group": Command(_group, _of_groups),
+    "add": Command(_add, _people_without_friends),
+    "remove": Command(_remove, _friend_names),
+    "group": Command(_group, _complete_group),
     "profile": Command(_profile),
     "set": Command(_set, lambda *_: [f"{field} " for field in texts.FIELDS]),
-    "whois": Command(_whois, _known),
+    "whois": Command(_whois, _friend_names),
     "passwd": Command(_passwd),
     "resend": Command(_resend),
     "history": Command(_history),

@@ -1,48 +1,57 @@
-"""Before the chat begins: the name, the password, and registering whoever is unknown.
+"""Before the chat begins: ask for the name and the password, and offer to register a new name.
 
-The server gives the same answer to an unknown name and to a wrong password. So after it comes the offer to register:
-if the name turns out to be taken, it was the password.
+The server gives the same answer to an unknown name and to a wrong password. The offer to register
+tells them apart: if the server refuses because the name is taken, the password was wrong.
 """
 
 import getpass
 import os
 import ssl
 import sys
+from enum import IntEnum
 
 from client_api import ConnectionLost, ErrorCode, JellyClient, RequestError, RequestRejected
 from jelly.chat import texts
-from jelly.chat.cells import clean
-from jelly.chat.texts import Text, Words
+from jelly.chat.cells import sanitize
+from jelly.chat.texts import Text, Translator
 
-REJECTED, USAGE, NO_CONNECTION, LOGIN_REFUSED, NOT_KNOWN = 1, 2, 3, 4, 5
-"""Exit codes; 0 is success."""
+MAX_ATTEMPTS = 3
+"""At most this many wrong passwords; then the program ends."""
 
-MAX_TRIES = 3
-"""Wrong passwords, until the program gives up."""
-
-
-WRONG = (ErrorCode.WRONG_CREDENTIALS, "")
-TAKEN = (ErrorCode.USERNAME_TAKEN, "")
-"""How a wrong password or an unknown name is refused, and a name that exists. The original server gives no code."""
+WRONG_CREDENTIALS = (ErrorCode.WRONG_CREDENTIALS, "")
+NAME_TAKEN = (ErrorCode.USERNAME_TAKEN, "")
+"""The error codes of these refusals. The original server sends no code."""
 
 
-class Failed(Exception):
-    """The program ends, with one sentence and this exit code."""
+class ExitCode(IntEnum):
+    """How the program ends. `jelly chat --help` and docs/chat.md explain each code."""
 
-    def __init__(self, code: int, sentence: str) -> None:
+    SUCCESS = 0
+    REJECTED = 1
+    USAGE = 2
+    NO_CONNECTION = 3
+    LOGIN_REFUSED = 4
+    UNKNOWN_OUTCOME = 5
+    INTERRUPTED = 130
+
+
+class FatalError(Exception):
+    """Ends the program: prints one sentence and exits with a code."""
+
+    def __init__(self, exit_code: ExitCode, sentence: str) -> None:
         super().__init__(sentence)
-        self.code = code
+        self.exit_code = exit_code
 
 
-class Terminal:
-    """Asks somebody who sits there, if somebody does."""
+class Console:
+    """Asks questions on the terminal, before the user interface starts."""
 
     def __init__(self) -> None:
-        self.is_there = sys.stdin.isatty()
+        self.is_interactive = sys.stdin.isatty()
 
-    def can_hide(self) -> bool:
-        """Whether a password can be asked for without showing it: also when the input is a pipe."""
-        if self.is_there:
+    def can_ask_password(self) -> bool:
+        """Return whether a terminal can ask for a password, even if the input is a pipe."""
+        if self.is_interactive:
             return True
         try:
             os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
@@ -50,107 +59,121 @@ class Terminal:
             return False
         return True
 
-    def secret(self, prompt: str) -> str:
-        """What is typed, without showing it. Raises EOFError."""
+    def ask_password(self, prompt: str) -> str:
+        """Return what the user types, without showing it. Raises EOFError."""
         return getpass.getpass(prompt)
 
     def ask(self, prompt: str) -> str:
-        """What is typed. Raises EOFError."""
+        """Return what the user types. Raises EOFError."""
         return input(prompt)
 
-    def say(self, text: str) -> None:
-        """Tell something."""
+    def show(self, text: str) -> None:
+        """Print a text."""
         print(text, flush=True)
 
 
-class Door:
-    """Logs one person in. Raises Failed where that cannot be."""
+class LoginDialog:
+    """Logs one user in, or raises FatalError."""
 
-    def __init__(self, client: JellyClient, server: str, words: Words, terminal: Terminal) -> None:
-        self._client, self._server, self._words, self._terminal = client, server, words, terminal
+    def __init__(self, client: JellyClient, server: str, translate: Translator, console: Console) -> None:
+        self._client, self._server, self._translate, self._console = client, server, translate, console
 
-    def enter(self, name: str, password: str, may_register: bool) -> tuple[str, str]:
-        """Log in; ask for what is not known. Returns the name and the password that were right."""
+    def run(self, name: str, password: str, may_register: bool) -> tuple[str, str]:
+        """Log in and return the name and the password. Ask for whatever is empty.
+
+        With `may_register`, offer to register a name that the server does not know.
+        """
         name = name or self._ask_name()
         error: RequestError
-        for _ in range(MAX_TRIES):
+        for _ in range(MAX_ATTEMPTS):
             is_typed = not password
-            secret = password or self._ask_password(name)
+            attempt = password or self._ask_password(name)
             try:
-                self._log_in(name, secret)
-                return name, secret
+                self._log_in(name, attempt)
+                return name, attempt
             except RequestRejected as refusal:
                 error = refusal
-            if error.code not in WRONG or not (may_register and self._terminal.is_there):
+            if error.code not in WRONG_CREDENTIALS or not (may_register and self._console.is_interactive):
                 break
-            is_new = self._wants_to_register(name) and self._register(name, secret, is_typed)
-            password = secret if is_new else ""  # so the next turn logs in, or asks again
-        raise Failed(LOGIN_REFUSED, self._say(texts.LOGIN_REFUSED, name=name, reason=self._words.error(error)))
+            is_registered = self._wants_to_register(name) and self._register(name, attempt, is_typed)
+            password = attempt if is_registered else ""  # the next round logs in, or asks again
+        raise FatalError(
+            ExitCode.LOGIN_REFUSED,
+            self._text(texts.LOGIN_REFUSED, name=name, reason=self._translate.describe_error(error)),
+        )
 
-    def _say(self, text: Text, **values: object) -> str:
-        return clean(self._words(text, **values))
+    def _text(self, text: Text, **values: object) -> str:
+        return sanitize(self._translate(text, **values))
 
     def _ask_name(self) -> str:
-        name = self._terminal.ask(self._words(texts.ASK_NAME)).strip() if self._terminal.is_there else ""
+        name = self._console.ask(self._translate(texts.ASK_NAME)).strip() if self._console.is_interactive else ""
         if not name:
-            raise Failed(USAGE, self._say(texts.NEED_NAME))
+            raise FatalError(ExitCode.USAGE, self._text(texts.NEED_NAME))
         return name
 
     def _ask_password(self, name: str) -> str:
-        if not self._terminal.can_hide():
-            raise Failed(USAGE, self._say(texts.NEED_PASSWORD))
-        secret = ""
-        while not secret:
-            secret = self._terminal.secret(self._say(texts.ASK_PASSWORD, name=name))
-        return secret
+        if not self._console.can_ask_password():
+            raise FatalError(ExitCode.USAGE, self._text(texts.NEED_PASSWORD))
+        password = ""
+        while not password:
+            password = self._console.ask_password(self._text(texts.ASK_PASSWORD, name=name))
+        return password
 
     def _log_in(self, name: str, password: str) -> None:
-        """Raises RequestRejected if the server says no."""
+        """Log in.
+
+        Raises RequestRejected if the server refuses, FatalError for any other failure.
+        """
         try:
             self._client.login(name, password).result()
         except RequestRejected:
             raise
         except RequestError as error:
-            raise self._no_connection(error) from error
+            raise self._connection_error(error) from error
 
-    def _no_connection(self, error: RequestError) -> Failed:
-        sentence = self._say(texts.CANNOT_CONNECT, server=self._server, reason=self._why(error))
+    def _connection_error(self, error: RequestError) -> FatalError:
+        sentence = self._text(texts.CANNOT_CONNECT, server=self._server, reason=self._reason(error))
         if isinstance(error.__cause__, ConnectionRefusedError):
-            sentence += self._words(texts.IS_IT_RUNNING)
-        return Failed(NO_CONNECTION, sentence)
+            sentence += self._translate(texts.IS_IT_RUNNING)
+        return FatalError(ExitCode.NO_CONNECTION, sentence)
 
-    def _why(self, error: RequestError) -> str:
-        """Why there is no connection; the system's own words where it has some."""
+    def _reason(self, error: RequestError) -> str:
+        """Return why there is no connection: the operating system's own message if there is one."""
         cause = error.__cause__
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return self._words(texts.NOT_TRUSTED, reason=cause.verify_message.rstrip("."))
+            return self._translate(texts.NOT_TRUSTED, reason=cause.verify_message.rstrip("."))
         if isinstance(cause, ssl.SSLError):
-            return self._words(texts.NO_TLS)
+            return self._translate(texts.NO_TLS)
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         if isinstance(error, ConnectionLost):
-            return self._words(texts.CLOSED_AT_ONCE if error.sent else texts.UNREACHABLE)
-        return self._words.error(error)
+            return self._translate(texts.CLOSED_BY_SERVER if error.sent else texts.UNREACHABLE)
+        return self._translate.describe_error(error)
 
     def _wants_to_register(self, name: str) -> bool:
-        # Not shown: whoever mistyped a password is quick to type it again here.
-        answer = self._terminal.secret(self._say(texts.ASK_REGISTER, name=name))
+        # The answer is not shown: users who mistyped their password tend to type it again here.
+        answer = self._console.ask_password(self._text(texts.ASK_REGISTER, name=name))
         return answer.strip().lower() in ("y", "yes", "是", "好")
 
     def _register(self, name: str, password: str, is_typed: bool) -> bool:
-        """Register; whether it was done. If it was not, it has been said why, and the password is asked for again."""
-        if is_typed and self._terminal.secret(self._words(texts.ONCE_MORE)) != password:
-            self._terminal.say(self._say(texts.DIFFERENT))
+        """Register the name. Return whether it is registered.
+
+        If not, the reason has been shown, and the user has to type the password again.
+        """
+        if is_typed and self._console.ask_password(self._translate(texts.ONCE_MORE)) != password:
+            self._console.show(self._text(texts.PASSWORDS_DIFFER_TRY_AGAIN))
             return False
         try:
             self._client.register(name, password).result()
         except RequestRejected as error:
-            if error.code in TAKEN:
-                self._terminal.say(self._say(texts.PASSWORD_WAS_WRONG, name=name))
+            if error.code in NAME_TAKEN:
+                self._console.show(self._text(texts.PASSWORD_WAS_WRONG, name=name))
                 return False
-            reason = self._words.error(error)
-            raise Failed(LOGIN_REFUSED, self._say(texts.CANNOT_REGISTER, name=name, reason=reason)) from error
+            reason = self._translate.describe_error(error)
+            raise FatalError(
+                ExitCode.LOGIN_REFUSED, self._text(texts.CANNOT_REGISTER, name=name, reason=reason)
+            ) from error
         except RequestError as error:
-            raise self._no_connection(error) from error
-        self._terminal.say(self._say(texts.REGISTERED, name=name))
+            raise self._connection_error(error) from error
+        self._console.show(self._text(texts.REGISTERED, name=name))
         return True

@@ -1,7 +1,7 @@
-"""What the chat knows: conversations, their lines, what is unread, who is there.
+"""The state of the chat: conversations, their lines, unread counts, friends and groups.
 
-No network, no user interface, no thread and no clock: `session` fills it, `screen` and `plain` show it. One thread
-uses it, that of the user interface.
+It has no network, no user interface, no threads and no clock. `session` updates it, `screen` and
+`plain` show it. Only the thread of the user interface uses it.
 """
 
 from collections import deque
@@ -11,18 +11,18 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import NamedTuple
 
-from jelly.chat.cells import clean, width
+from jelly.chat.cells import sanitize, text_width
 
 MAX_LINES = 2000
 MAX_CHARACTERS = 2_000_000
-"""What is kept of each conversation. Older lines are forgotten."""
+"""At most this much of each conversation stays in memory. The oldest lines are dropped first."""
 
 
 class Peer(NamedTuple):
-    """Who is at the other end: a person or a group.
+    """The other end of a conversation: a person or a group (as Telegram uses the word).
 
-    Written `bob` and `#team`. A person whose own name begins with # or @ gets an @ before it, so that nobody can pass
-    for a group by his name.
+    People write it `bob` or `#team`. The name of a person that begins with # or @ gets an @ before
+    it, so that no person's name looks like a group.
     """
 
     name: str
@@ -35,21 +35,24 @@ class Peer(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Peer":
-        """The peer that is written so."""
+        """Return the peer that is written like this."""
         return cls(text.removeprefix("@")) if not text.startswith("#") else cls(text[1:], True)
 
 
-class Kind(Enum):
-    """Whose words a line is."""
+class LineKind(Enum):
+    """Where a line comes from: a sent message, a received one, or the chat itself."""
 
-    OURS = "ours"
-    THEIRS = "theirs"
-    NOTE = "note"
+    OUTGOING = "outgoing"
+    INCOMING = "incoming"
+    INFO = "info"
     ERROR = "error"
 
 
-class Mark(Enum):
-    """What became of a message of ours."""
+class DeliveryStatus(Enum):
+    """How far an outgoing message has got. The value is the mark that the user sees.
+
+    NONE: stored, or not an outgoing message. FAILED: certainly not stored. UNKNOWN: perhaps stored.
+    """
 
     NONE = ""
     PENDING = "…"
@@ -57,245 +60,278 @@ class Mark(Enum):
     UNKNOWN = "?"
 
 
-UNDELIVERED = (Mark.FAILED, Mark.UNKNOWN)
+UNDELIVERED = (DeliveryStatus.FAILED, DeliveryStatus.UNKNOWN)
 
 
-class Older(Enum):
-    """What is above the oldest line of a conversation."""
+class HistoryState(Enum):
+    """What is known about the messages above the oldest line of a conversation."""
 
-    PERHAPS = "perhaps more"
-    LOADING = "being asked for"
-    NOTHING = "nothing"
-    NOT_KEPT = "more than is kept here"
-    UNAVAILABLE = "this server does not tell"
-    FAILED = "perhaps more: it was asked for in vain"
+    MAYBE_MORE = "there may be older messages"
+    LOADING = "a page of older messages was requested"
+    COMPLETE = "there are no older messages"
+    TRUNCATED = "older lines were dropped from memory"
+    UNSUPPORTED = "the server has no history"
+    FAILED = "the last request failed; there may be older messages"
 
 
-CAN_BE_READ = (Older.PERHAPS, Older.FAILED)
-"""What there is to ask for."""
+LOADABLE = (HistoryState.MAYBE_MORE, HistoryState.FAILED)
+"""The states in which older messages can be requested."""
 
 
 @dataclass(eq=False)
 class Line:
-    """One message, or something that the chat says. `text` is as it was written: whoever shows it cleans it."""
+    """One message, or one text of the chat itself.
 
-    kind: Kind
+    `text` is not sanitized: do so before showing it.
+    """
+
+    kind: LineKind
     at: datetime
     text: str
     sender: str = ""
-    mark: Mark = Mark.NONE
+    status: DeliveryStatus = DeliveryStatus.NONE
     reason: str = ""
-    """Why it is marked, for a person."""
+    """Why the message is not confirmed, as a sentence for the user."""
     id: int | None = None
-    """The message's number at the server, where it is known: of what arrives, and of what was read back."""
+    """The message's id on the server. Messages that arrive or come from the history have one."""
     sent_at: int = 0
-    """Of a message of ours: its `time` at the server, once it is stored."""
+    """Of an outgoing message: its `time` on the server, once it is stored."""
 
     @property
     def may_be_stored(self) -> bool:
-        """Whether it is a message of ours that the server has, or may have."""
-        return self.kind is Kind.OURS and self.mark is not Mark.FAILED
+        """Whether this is an outgoing message that the server has, or may have."""
+        return self.kind is LineKind.OUTGOING and self.status is not DeliveryStatus.FAILED
 
 
-def _is_same(line: Line, past: Line) -> bool:
-    """Whether a message of ours, as it was read back, is a line that was written here.
+def _is_same_message(line: Line, past: Line) -> bool:
+    """Return whether `past`, from the history, is the outgoing message `line`.
 
-    Where no answer told when it was sent, it was at the time of the line, or in the same second.
+    If no answer has said when the message was sent, a difference of less than one second is
+    allowed.
     """
-    if past.kind is not Kind.OURS or line.text != past.text:
+    if past.kind is not LineKind.OUTGOING or line.text != past.text:
         return False
     return line.sent_at == past.sent_at if line.sent_at else abs(line.at - past.at) < timedelta(seconds=1)
 
 
+class Gap(NamedTuple):
+    """Messages that may be missing, because another client received them before the last login.
+
+    When the loaded pages reach an id below `end`, the gap is closed: loading continues with the
+    messages before `resume_before`.
+    """
+
+    end: int
+    resume_before: int
+
+
 @dataclass(eq=False)
 class Conversation:
-    """Lines with one peer; or, without a peer, what belongs to nobody: the first screen."""
+    """The lines exchanged with one peer.
+
+    Without a peer: the first screen, with texts of the chat.
+    """
 
     peer: Peer | None
     lines: deque[Line] = field(default_factory=deque)
     unread: int = 0
-    first_new: Line | None = None
-    """The first line that was unread, until one turns away from it again."""
+    first_unread: Line | None = None
+    """The first unread line when the conversation was opened. None once the user leaves it."""
     draft: str = ""
-    """What was typed here and not sent, while another conversation is shown."""
-    names: int = 2
-    """Cells that the widest name in it takes."""
-    characters: int = 0
-    older: Older = Older.PERHAPS
-    was_read_back: bool = False
-    """Whether older lines were asked for, since one can see it."""
-    why_failed: str = ""
-    """Why older lines could not be read, for a person."""
-    before: int | None = None
-    """The next page has messages with numbers smaller than this; None: the newest ones."""
-    hole: tuple[int, int] | None = None
-    """Since another login: the number below which everything is here, and the one before which to go on then."""
+    """What the user has typed here but not sent, while another conversation is open."""
+    name_width: int = 2
+    """How many terminal cells the widest name takes."""
+    character_count: int = 0
+    history_state: HistoryState = HistoryState.MAYBE_MORE
+    is_history_requested: bool = False
+    """Whether older messages have been requested since the last login."""
+    history_error: str = ""
+    """Why older messages could not be loaded, for the user."""
+    history_cursor: int | None = None
+    """The next page holds messages with ids below this one. None: the newest messages."""
+    gap: Gap | None = None
+    """A gap above the messages that were here before the last login, or None. See `Gap`."""
 
     @property
     def title(self) -> str:
-        """Its name, as it may be shown."""
-        return clean(str(self.peer)) if self.peer else "*"
+        """The name of the conversation, sanitized."""
+        return sanitize(str(self.peer)) if self.peer else "*"
 
     def add(self, line: Line) -> Line:
-        """Put a line at the end; the oldest ones make room for it."""
+        """Append a line. Drop the oldest lines if the conversation is full."""
         self.lines.append(line)
-        self._count(line)
-        self._make_room()
+        self._track_size(line)
+        self._drop_oldest()
         return line
 
-    def _make_room(self) -> None:
+    def _drop_oldest(self) -> None:
         while self.is_full and len(self.lines) > 1:
-            self.characters -= len(self.lines.popleft().text)
-            self.older = Older.NOT_KEPT
+            self.character_count -= len(self.lines.popleft().text)
+            self.history_state = HistoryState.TRUNCATED
 
-    def add_older(self, lines: Iterable[Line], wanted: int) -> list[Line]:
-        """Put the lines of a page where their numbers belong, mostly on top, until so many are new; return those.
+    def add_history(self, lines: Iterable[Line], wanted: int) -> list[Line]:
+        """Insert a page of the history, sorted by id; return the lines that were new, oldest first.
 
-        They come newest first. When the conversation is full there is no room on top of it: the new ones count.
+        The page comes newest first. Stop after `wanted` new lines, unless there is a gap to close.
+        A full conversation takes no lines above its oldest one: newer lines are worth more.
         """
         known = {line.id for line in self.lines}
-        ours = [line for line in self.lines if line.may_be_stored and line.id is None]
+        without_id = [line for line in self.lines if line.may_be_stored and line.id is None]
         added: list[Line] = []
         for line in lines:
-            if len(added) >= wanted and not self.hole:
-                self.older = Older.PERHAPS
+            if len(added) >= wanted and not self.gap:
+                self.history_state = HistoryState.MAYBE_MORE
                 break
             if line.id in known:
                 pass
-            elif same := next((each for each in ours if _is_same(each, line)), None):
-                ours.remove(same)  # written since the chat began: now it has its number, and is known to be stored
-                same.id, same.mark, same.reason = line.id, Mark.NONE, ""
+            elif same := next((each for each in without_id if _is_same_message(each, line)), None):
+                without_id.remove(same)  # written here: now its id is known, and that it is stored
+                same.id, same.status, same.reason = line.id, DeliveryStatus.NONE, ""
             else:
-                place = self._place_of(line)
-                if not place and not self._has_room_above(line):
-                    self.older = Older.NOT_KEPT
+                position = self._insert_position(line)
+                if not position and not self._has_room_above(line):
+                    self.history_state = HistoryState.TRUNCATED
                     break
-                self.lines.insert(place, line)
-                self._count(line)
+                self.lines.insert(position, line)
+                self._track_size(line)
                 added.append(line)
-            self.before = line.id
-            if self._closes_hole(line):
+            self.history_cursor = line.id
+            if self._closes_gap(line):
                 break
-        self._make_room()
+        self._drop_oldest()
         return added[::-1]
 
     def _has_room_above(self, line: Line) -> bool:
-        """Not where lines were dropped: not even for a small one, since they would lack between it and the rest."""
-        is_full = len(self.lines) >= MAX_LINES or self.characters + len(line.text) > MAX_CHARACTERS
-        return self.older is not Older.NOT_KEPT and not is_full
+        """Return False if lines were dropped, even if `line` would fit: it would leave a gap."""
+        is_full = len(self.lines) >= MAX_LINES or self.character_count + len(line.text) > MAX_CHARACTERS
+        return self.history_state is not HistoryState.TRUNCATED and not is_full
 
-    def _closes_hole(self, line: Line) -> bool:
-        """Whether pages have come to what was here before another login; then they go on where they had ended."""
+    def _closes_gap(self, line: Line) -> bool:
+        """Return whether `line` closes the gap. If so, the next page continues above it."""
         assert line.id is not None
-        if self.hole is None or line.id >= self.hole[0]:
+        if self.gap is None or line.id >= self.gap.end:
             return False
-        self.before, self.hole, self.older = min(line.id, self.hole[1]), None, Older.PERHAPS
+        self.history_cursor = min(line.id, self.gap.resume_before)
+        self.gap = None
+        self.history_state = HistoryState.MAYBE_MORE
         return True
 
-    def _place_of(self, line: Line) -> int:
-        """Before the first line with a greater number; if there is none, after those with smaller ones, else on top."""
+    def _insert_position(self, line: Line) -> int:
+        """Return the index before the first line with a greater id.
+
+        If there is none: the end, or the top if no line has an id.
+        """
         assert line.id is not None
-        numbered = [(place, each.id) for place, each in enumerate(self.lines) if each.id is not None]
-        return next((place for place, id in numbered if id > line.id), len(self.lines) if numbered else 0)
+        numbered = [(position, each.id) for position, each in enumerate(self.lines) if each.id is not None]
+        return next((position for position, id in numbered if id > line.id), len(self.lines) if numbered else 0)
 
-    def read_anew(self) -> None:
-        """There was another login: what went on meanwhile was told elsewhere, so pages begin with the newest again."""
+    def restart_history(self) -> None:
+        """After a new login, load the history from the newest message again.
+
+        Another client may have received messages in between. They form a gap above the older lines.
+        """
         newest = max((line.id for line in self.lines if line.id is not None), default=None)
-        if self.hole is None and newest is not None:
-            self.hole = newest + 1, self.before or newest + 1
-        self.before, self.was_read_back = None, False
-        if self.older is not Older.UNAVAILABLE:
-            self.older = Older.PERHAPS
+        if self.gap is None and newest is not None:
+            self.gap = Gap(newest + 1, self.history_cursor or newest + 1)
+        self.history_cursor, self.is_history_requested = None, False
+        if self.history_state is not HistoryState.UNSUPPORTED:
+            self.history_state = HistoryState.MAYBE_MORE
 
-    def has(self, id: int | None) -> bool:
-        """Whether a message of this number is here. (Numbers grow from line to line, so the last few tell.)"""
+    def has_message(self, id: int | None) -> bool:
+        """Return whether the message with this id is here.
+
+        Ids grow from line to line, so the search from the end stops early.
+        """
         if id is None:
             return False
         return id == next((each.id for each in reversed(self.lines) if each.id is not None and each.id <= id), None)
 
     @property
     def is_full(self) -> bool:
-        """Whether there is more than is kept."""
-        return len(self.lines) > MAX_LINES or self.characters > MAX_CHARACTERS
+        """Whether there are more lines or characters than may stay in memory."""
+        return len(self.lines) > MAX_LINES or self.character_count > MAX_CHARACTERS
 
-    def _count(self, line: Line) -> None:
-        self.names = max(self.names, width(clean(line.sender)))
-        self.characters += len(line.text)
+    def _track_size(self, line: Line) -> None:
+        self.name_width = max(self.name_width, text_width(sanitize(line.sender)))
+        self.character_count += len(line.text)
 
     def move_to_end(self, line: Line) -> None:
-        """Put a line at the end that may already stand somewhere."""
+        """Move a line to the end, or append it if it was dropped."""
         if line in self.lines:
             self.lines.remove(line)
-            self.characters -= len(line.text)
+            self.character_count -= len(line.text)
         self.add(line)
 
     def undelivered(self) -> list[Line]:
-        """Our messages that failed, or that nobody knows about."""
-        return [line for line in self.lines if line.mark in UNDELIVERED]
+        """Return the outgoing messages that failed or whose outcome is unknown."""
+        return [line for line in self.lines if line.status in UNDELIVERED]
 
 
 class Model:
-    """All conversations, and the one that is shown. `home` is always there, as number 0."""
+    """All conversations, and the one that is open.
+
+    `home`, the first screen, always has number 0.
+    """
 
     def __init__(self) -> None:
         self.home = Conversation(None)
         self.conversations: dict[Peer, Conversation] = {}
         self.current = self.home
         self.friends: dict[str, bool] = {}
-        """Who is on the list, and whether online, as far as the server said."""
+        """The friend list: for each name whether that friend is online."""
         self.groups: dict[str, tuple[str, ...]] = {}
-        """The groups that one is in, and their members, the creator first."""
+        """The user's groups, and the members of each, the creator first."""
 
     def __iter__(self) -> Iterator[Conversation]:
-        """All of them by number."""
+        """Iterate over all conversations, by number."""
         yield self.home
         yield from self.conversations.values()
 
     def __getitem__(self, peer: Peer) -> Conversation:
-        """The conversation with somebody; it begins here if there was none."""
+        """Return the conversation with a peer. Create it if there is none."""
         return self.conversations.setdefault(peer, Conversation(peer))
 
-    def show(self, conversation: Conversation) -> None:
-        """Turn to a conversation: what it holds is read."""
+    def open(self, conversation: Conversation) -> None:
+        """Make a conversation the current one, and count its lines as read."""
         if conversation is not self.current:
-            self.current.first_new = None
+            self.current.first_unread = None
         self.current = conversation
         conversation.unread = 0
 
-    def numbered(self, number: int) -> Conversation | None:
-        """The conversation of a number, None if there is none."""
+    def by_number(self, number: int) -> Conversation | None:
+        """Return the conversation with this number, or None."""
         return dict(enumerate(self)).get(number)
 
     def next_unread(self) -> Conversation | None:
-        """The next conversation after the current one, going round, in which something is unread."""
+        """Return the next conversation with unread lines, wrapping around at the end, or None."""
         everything = list(self)
         at = everything.index(self.current)
         return next((each for each in everything[at + 1 :] + everything[:at] if each.unread), None)
 
-    def received(self, conversation: Conversation, line: Line) -> bool:
-        """Put a message into its conversation; it is unread unless that is the one shown.
+    def add_received(self, conversation: Conversation, line: Line) -> bool:
+        """Add an incoming message, and count it as unread unless its conversation is open.
 
-        False if it is there already: it was read back before it arrived.
+        Return False if the message is here already: the history was loaded before it arrived.
         """
-        if conversation.has(line.id):
+        if conversation.has_message(line.id):
             return False
         conversation.add(line)
-        self.count(conversation, line)
+        self.count_unread(conversation, line)
         return True
 
-    def count(self, conversation: Conversation, line: Line) -> None:
-        """Count a line of a conversation as unread, unless that is the one shown."""
+    def count_unread(self, conversation: Conversation, line: Line) -> None:
+        """Count a line as unread, unless its conversation is open."""
         if conversation is self.current:
             return
         if not conversation.unread:
-            conversation.first_new = line
+            conversation.first_unread = line
         conversation.unread += 1
 
-    def undelivered(self) -> int:
-        """How many messages of ours are marked, in all conversations."""
+    def undelivered_count(self) -> int:
+        """Return how many outgoing messages, in all conversations, failed or may have failed."""
         return sum(len(conversation.undelivered()) for conversation in self)
 
-    def people(self) -> list[str]:
-        """Everybody whose name is known: friends, members of groups, those one talks with."""
+    def known_people(self) -> list[str]:
+        """Return the known names: friends, group members, and people with a conversation."""
         names = [*self.friends, *(name for members in self.groups.values() for name in members)]
         return list(dict.fromkeys([*names, *(peer.name for peer in self.conversations if not peer.is_group)]))

@@ -1,7 +1,7 @@
-"""The plain mode: it reads lines, and prints what arrives as whole lines. No terminal is needed.
+"""The plain user interface: reads lines and prints whole lines, without a terminal.
 
-The main thread reads; what arrives is printed by the client's thread. The condition's lock is held by whoever touches
-the session: so the session runs on one thread at a time, as it needs.
+The main thread reads; the client's thread prints what arrives. Each holds the condition's lock
+while it uses the session, because a session may run on one thread at a time only.
 """
 
 import getpass
@@ -11,109 +11,112 @@ from datetime import date
 from typing import TextIO
 
 from jelly.chat import texts
-from jelly.chat.cells import clean, clean_rows, cut
+from jelly.chat.cells import sanitize, sanitize_lines, truncate
 from jelly.chat.commands import submit
-from jelly.chat.model import Conversation, Kind, Line, Older
-from jelly.chat.session import Front, Mailbox, Session
+from jelly.chat.model import Conversation, HistoryState, Line, LineKind
+from jelly.chat.session import JobQueue, Session, UserInterface
 
 
-def printed(conversation: Conversation, line: Line, is_elsewhere: bool) -> str:
-    """A line as it is printed: when, where, who, what; rows after the first are indented."""
-    first, *others = clean_rows(line.text)
-    if line.kind in (Kind.OURS, Kind.THEIRS):
+def format_line(conversation: Conversation, line: Line, with_title: bool) -> str:
+    """Return a line as it is printed: time, group, sender, text. Further rows are indented.
+
+    `with_title`: begin a text of the chat with the name of its conversation.
+    """
+    first, *others = sanitize_lines(line.text)
+    if line.kind in (LineKind.OUTGOING, LineKind.INCOMING):
         where = f"{conversation.title} " if conversation.peer and conversation.peer.is_group else ""
-        first = f"{line.at:%H:%M} {where}{clean(line.sender)}: {first}"
+        first = f"{line.at:%H:%M} {where}{sanitize(line.sender)}: {first}"
     else:
-        where = f"{conversation.title}: " if is_elsewhere and conversation.peer else ""
-        first = f"{'--' if line.kind is Kind.NOTE else '!!'} {where}{first}"
+        where = f"{conversation.title}: " if with_title and conversation.peer else ""
+        first = f"{'--' if line.kind is LineKind.INFO else '!!'} {where}{first}"
     return "\n".join([first, *(f"   {row}" for row in others)])
 
 
-class Plain(Front):
+class PlainInterface(UserInterface):
     """The chat line by line."""
 
-    def __init__(self, session: Session, mailbox: Mailbox, source: TextIO, target: TextIO) -> None:
-        self._session, self._mailbox, self._source, self._target = session, mailbox, source, target
+    def __init__(self, session: Session, jobs: JobQueue, input_stream: TextIO, output_stream: TextIO) -> None:
+        self._session, self._jobs, self._input, self._output = session, jobs, input_stream, output_stream
         self._condition = threading.Condition(threading.RLock())
-        self._has_left = False
+        self._is_exiting = False
         self._day = session.now().date()
-        session.front = self
+        session.ui = self
 
     def run(self) -> None:
-        """Read until the end of the input or /quit; wait for the answers."""
+        """Read until the end of the input or /quit, then wait for all answers."""
         try:
-            self._mailbox.attach(self._take_jobs)
-            self._take_jobs()
-            while not self._has_left and (typed := self._source.readline()):
+            self._jobs.set_wakeup(self._run_jobs)
+            self._run_jobs()
+            while not self._is_exiting and (typed := self._input.readline()):
                 self._submit(typed)
             self._wait_for_answers()
         except KeyboardInterrupt:
-            print(file=self._target)
+            print(file=self._output)
         finally:
-            self._mailbox.attach(None)
+            self._jobs.set_wakeup(None)
 
     def _submit(self, typed: str) -> None:
-        """One line at a time, its answer before the next: the output of a script is in its order then."""
+        """Run one line and wait for its answer, so that the output of a script keeps its order."""
         with self._condition:
             before = self._session.model.current
             submit(self._session, typed)
             current = self._session.model.current
             if current is not before:
-                self._print(f"-- {self._session.words(texts.CONVERSATION_WITH, name=current.title)}")
+                self._print(f"-- {self._session.translate(texts.CONVERSATION_WITH, name=current.title)}")
         self._wait_for_answers()
 
     def _wait_for_answers(self) -> None:
         with self._condition:
-            self._condition.wait_for(lambda: not self._session.pending)
+            self._condition.wait_for(lambda: not self._session.pending_requests)
 
-    def _take_jobs(self) -> None:
+    def _run_jobs(self) -> None:
         with self._condition:
-            self._mailbox.run()
+            self._jobs.run_pending()
             self._condition.notify_all()
 
     def _print(self, text: str) -> None:
-        print(text, file=self._target, flush=True)
+        print(text, file=self._output, flush=True)
 
-    # --- what the session asks for ------------------------------------------------------------------------
+    # --- called by the session ----------------------------------------------------------------------------
 
     def line_added(self, conversation: Conversation, line: Line) -> None:
-        """Print it. What one has typed oneself stands there already."""
+        """Print a line. What the user has typed is on the terminal already."""
         conversation.unread = 0
-        if line.kind is Kind.OURS:
+        if line.kind is LineKind.OUTGOING:
             return
         self._print_day(line.at.date())
-        self._print(printed(conversation, line, conversation is not self._session.model.current))
+        self._print(format_line(conversation, line, conversation is not self._session.model.current))
 
     def _print_day(self, day: date) -> None:
         if day != self._day:
             self._day = day
             self._print(f"── {day.isoformat()} ──")
 
-    def history_added(self, conversation: Conversation, lines: list[Line], was_asked: bool) -> None:  # noqa: ARG002
-        """Print it between two rules, with dates: it stands below what is newer."""
-        words = self._session.words
+    def history_added(self, conversation: Conversation, lines: list[Line], by_command: bool) -> None:  # noqa: ARG002
+        """Print older lines between two rules, with dates: newer lines are printed above them."""
+        translate = self._session.translate
         if not lines:
-            is_more = conversation.older is Older.NOT_KEPT
-            return self._print(f"-- {words(texts.NOT_KEPT if is_more else texts.BEGINNING)}")
-        self._print(f"── {words(texts.HISTORY_OF, name=conversation.title)} ──")
+            is_more = conversation.history_state is HistoryState.TRUNCATED
+            return self._print(f"-- {translate(texts.TRUNCATED if is_more else texts.NO_EARLIER_MESSAGES)}")
+        self._print(f"── {translate(texts.HISTORY_BEGIN, name=conversation.title)} ──")
         for line in lines:
-            self._print(f"{line.at:%Y-%m-%d} {printed(conversation, line, is_elsewhere=False)}")
-        return self._print(f"── {words(texts.END_OF_HISTORY)} ──")
+            self._print(f"{line.at:%Y-%m-%d} {format_line(conversation, line, with_title=False)}")
+        return self._print(f"── {translate(texts.HISTORY_END)} ──")
 
-    def line_marked(self, conversation: Conversation, line: Line) -> None:
-        text = cut(clean_rows(line.text)[0], 40)
-        self._print(f"{line.mark.value} {conversation.title} < {text}\n   {clean(line.reason)}")
+    def line_undelivered(self, conversation: Conversation, line: Line) -> None:
+        text = truncate(sanitize_lines(line.text)[0], 40)
+        self._print(f"{line.status.value} {conversation.title} < {text}\n   {sanitize(line.reason)}")
 
-    def ask_secret(self, label: str, then: Callable[[str], None]) -> None:
-        if self._source.isatty():
+    def ask_password(self, prompt: str, on_answer: Callable[[str], None]) -> None:
+        if self._input.isatty():
             try:
-                secret = getpass.getpass(clean(label))
-            except (EOFError, KeyboardInterrupt):  # given up: the question, not the chat
+                password = getpass.getpass(sanitize(prompt))
+            except (EOFError, KeyboardInterrupt):  # this cancels the question, not the chat
                 self._print("")
-                secret = ""
-            then(secret)
+                password = ""
+            on_answer(password)
         else:
-            then(self._source.readline().rstrip("\n"))
+            on_answer(self._input.readline().rstrip("\n"))
 
-    def leave(self) -> None:
-        self._has_left = True
+    def exit(self) -> None:
+        self._is_exiting = True

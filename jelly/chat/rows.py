@@ -1,6 +1,8 @@
-"""Lines as the rows of a screen: columns, wrapping, scrolling, and the status bar. It knows no toolkit and no terminal.
+"""Lay out the lines of a conversation as rows of a screen; scrolling; the status bar.
 
-A row is a list of pieces, each a style and a text. Everything that is shown is cleaned here.
+A *line* is one message or one text of the chat; it takes one or more *rows* of the screen. A row is
+a list of fragments, each a style and a text. This module sanitizes every text, and knows neither
+the toolkit nor the terminal.
 
     14:03   alice │ are you there?
     14:03 ✗   bob │ no
@@ -15,37 +17,37 @@ from zlib import crc32
 
 from client_api import State
 from jelly.chat import texts
-from jelly.chat.cells import ELLIPSIS, align_right, clean, clean_rows, cut, width, wrap
-from jelly.chat.model import UNDELIVERED, Conversation, Kind, Line, Mark, Older
-from jelly.chat.session import ABOVE, Session
+from jelly.chat.cells import ELLIPSIS, align_right, sanitize, sanitize_lines, text_width, truncate, wrap
+from jelly.chat.model import UNDELIVERED, Conversation, DeliveryStatus, HistoryState, Line, LineKind
+from jelly.chat.session import HISTORY_TEXTS, Session
 
 Row = list[tuple[str, str]]
 
 NARROW = 40
-"""Cells under which a screen has no columns."""
+"""At least this many cells are needed for columns."""
 WIDEST_NAME = 16
 COLOURS = 5
 
 
 class Columns(NamedTuple):
-    """How many cells a row has, and how many of them are for the name (0: there are no columns)."""
+    """How many cells a row has, and how many of them the name takes (0: no columns)."""
 
     width: int
-    names: int
+    name_width: int
 
     @property
-    def text(self) -> int:
-        """Cells for the text."""
-        return self.width - (self.names + 11 if self.names else 2)
+    def text_width(self) -> int:
+        """How many cells the text takes."""
+        return self.width - (self.name_width + 11 if self.name_width else 2)
 
 
 def columns_of(conversation: Conversation, width: int) -> Columns:
-    """How a conversation is laid out."""
-    return Columns(width, min(conversation.names, WIDEST_NAME, width // 4) if width >= NARROW else 0)
+    """Return the layout of a conversation for a screen of `width` cells."""
+    return Columns(width, min(conversation.name_width, WIDEST_NAME, width // 4) if width >= NARROW else 0)
 
 
 def colour_of(name: str) -> str:
-    """The style of a name: the same one each time, on every machine."""
+    """Return the style of a name: always the same one, on every machine."""
     return f"class:name{crc32(name.encode('utf-8', 'replace')) % COLOURS}"
 
 
@@ -53,131 +55,143 @@ _cache: WeakKeyDictionary[Line, tuple[object, list[Row]]] = WeakKeyDictionary()
 
 
 def rows_of(line: Line, columns: Columns) -> list[Row]:
-    """The rows of one line."""
-    key = (columns, line.at, line.text, line.mark, line.reason)
+    """Return the rows of one line."""
+    key = (columns, line.at, line.text, line.status, line.reason)
     cached = _cache.get(line)
     if cached is None or cached[0] != key:
-        make = _rows_in_columns if columns.names else _rows_without_columns
+        make = _rows_in_columns if columns.name_width else _rows_without_columns
         cached = (key, list(make(line, columns)))
         _cache[line] = cached
     return cached[1]
 
 
 def _name(line: Line) -> str:
-    return clean(line.sender) if line.kind in (Kind.OURS, Kind.THEIRS) else "--"
+    return sanitize(line.sender) if line.kind in (LineKind.OUTGOING, LineKind.INCOMING) else "--"
 
 
 def _name_style(line: Line) -> str:
-    if line.kind in (Kind.NOTE, Kind.ERROR):
+    if line.kind in (LineKind.INFO, LineKind.ERROR):
         return "class:dim"
-    return "class:me" if line.kind is Kind.OURS else colour_of(line.sender)
+    return "class:me" if line.kind is LineKind.OUTGOING else colour_of(line.sender)
 
 
 def _text_style(line: Line) -> str:
-    if line.kind is Kind.ERROR:
+    if line.kind is LineKind.ERROR:
         return "class:error"
-    return "class:dim" if line.mark is Mark.PENDING else ""
+    return "class:dim" if line.status is DeliveryStatus.PENDING else ""
 
 
-def _mark_style(mark: Mark) -> str:
-    return "class:error" if mark in UNDELIVERED else "class:dim"
+def _status_style(status: DeliveryStatus) -> str:
+    return "class:error" if status in UNDELIVERED else "class:dim"
 
 
 def _wrapped(text: str, cells: int) -> list[str]:
-    return [row for part in clean_rows(text) for row in wrap(part, cells)]
+    return [row for part in sanitize_lines(text) for row in wrap(part, cells)]
 
 
 def _rows_in_columns(line: Line, columns: Columns) -> Iterator[Row]:
     head: Row = [
         ("class:dim", line.at.strftime("%H:%M ")),
-        (_mark_style(line.mark), f"{line.mark.value:1} "),
-        (_name_style(line), align_right(_name(line), columns.names)),
+        (_status_style(line.status), f"{line.status.value:1} "),
+        (_name_style(line), align_right(_name(line), columns.name_width)),
     ]
-    beside: Row = [("", " " * (columns.names + 8))]
-    bar = ("class:dim", " │ ")
+    indent: Row = [("", " " * (columns.name_width + 8))]
+    separator = ("class:dim", " │ ")
     style = _text_style(line)
-    for number, text in enumerate(_wrapped(line.text, columns.text)):
-        yield [*(beside if number else head), bar, (style, text)]
+    for number, text in enumerate(_wrapped(line.text, columns.text_width)):
+        yield [*(indent if number else head), separator, (style, text)]
     if line.reason:
-        for text in _wrapped(line.reason, columns.text):
-            yield [*beside, bar, (_mark_style(line.mark), text)]
+        for text in _wrapped(line.reason, columns.text_width):
+            yield [*indent, separator, (_status_style(line.status), text)]
 
 
 def _rows_without_columns(line: Line, columns: Columns) -> Iterator[Row]:
-    name = cut(_name(line), max(2, columns.width // 3))
-    head = f"{line.mark.value}{name}: " if line.kind in (Kind.OURS, Kind.THEIRS) else f"{name} "
-    first, *others = _wrapped(" " * max(0, width(head) - 2) + line.text, columns.text)
-    yield [(_name_style(line), head), (_text_style(line), first[max(0, width(head) - 2) :])]
+    name = truncate(_name(line), max(2, columns.width // 3))
+    head = f"{line.status.value}{name}: " if line.kind in (LineKind.OUTGOING, LineKind.INCOMING) else f"{name} "
+    first, *others = _wrapped(" " * max(0, text_width(head) - 2) + line.text, columns.text_width)
+    yield [(_name_style(line), head), (_text_style(line), first[max(0, text_width(head) - 2) :])]
     for text in others:
         yield [("", "  "), (_text_style(line), text)]
     if line.reason:
-        for text in _wrapped(line.reason, columns.text):
-            yield [("", "  "), (_mark_style(line.mark), text)]
+        for text in _wrapped(line.reason, columns.text_width):
+            yield [("", "  "), (_status_style(line.status), text)]
 
 
-def _dividing(text: str, cells: int) -> Row:
-    """A row that says something in its middle."""
+def _divider(text: str, cells: int) -> Row:
+    """Return a horizontal rule with a text in its middle."""
     shown = f" {text} "
-    before, after = divmod(max(0, cells - width(shown)), 2)
+    before, after = divmod(max(0, cells - text_width(shown)), 2)
     return [("class:dim", "─" * before + shown + "─" * (before + after))]
 
 
-def view(
-    conversation: Conversation, width: int, height: int, offset: int, today: date, new: str = "new", top: str = ""
+def visible_rows(
+    conversation: Conversation,
+    width: int,
+    height: int,
+    offset: int,
+    today: date,
+    new_title: str = "new",
+    top_title: str = "",
 ) -> tuple[list[Row], int]:
-    """The rows to be shown: so many, and so many from the end; and the offset that was possible.
+    """Return `height` rows that end `offset` rows above the last one, and the possible offset.
 
-    `new` stands above the first line that was unread, `top` above all.
+    `new_title` stands above the first unread line, `top_title` above the oldest line.
     """
     columns = columns_of(conversation, width)
     lines = list(conversation.lines)
-    upwards: list[Row] = []
+    upwards: list[Row] = []  # from the last row to the first
     for place in range(len(lines) - 1, -1, -1):
         if len(upwards) >= height + offset:
             break
         upwards.extend(reversed(rows_of(lines[place], columns)))
-        if place and lines[place] is conversation.first_new:
-            upwards.append(_dividing(new, width))
+        if place and lines[place] is conversation.first_unread:
+            upwards.append(_divider(new_title, width))
         day = lines[place].at.date()
         if day != (lines[place - 1].at.date() if place else today):
-            upwards.append(_dividing(day.isoformat(), width))
+            upwards.append(_divider(day.isoformat(), width))
     else:
-        if top:
-            upwards.append(_dividing(cut(top, max(2, width - 2)), width))
+        if top_title:
+            upwards.append(_divider(truncate(top_title, max(2, width - 2)), width))
     offset = min(offset, max(0, len(upwards) - height))
     return upwards[offset : offset + height][::-1], offset
 
 
-def above(session: Session) -> str:
-    """What stands above the oldest line of the conversation that is shown: what there is to know about older ones."""
+def history_status(session: Session) -> str:
+    """Return what is known about the messages above the oldest line of the current conversation."""
     conversation = session.model.current
-    if conversation.peer is None or conversation.older is Older.PERHAPS:
+    if conversation.peer is None or conversation.history_state is HistoryState.MAYBE_MORE:
         return ""
-    return session.words(ABOVE[conversation.older], reason=conversation.why_failed)
+    return session.translate(HISTORY_TEXTS[conversation.history_state], reason=conversation.history_error)
 
 
 # --- the status bar -----------------------------------------------------------------------------------------
 
 
-def bar(session: Session, width: int, offset: int) -> Row:
-    """Who one is, how things stand, the conversations with what is unread: in one row."""
+def status_bar(session: Session, width: int, offset: int) -> Row:
+    """Return the status bar: the user, the connection, and the conversations with unread counts."""
     style = "class:bar" if session.state is State.ONLINE else "class:bar-off"
-    left: Row = [("class:bar", f" {cut(clean(session.name), WIDEST_NAME)} │ "), (style, session.standing())]
-    right: Row = [("class:bar", f" ↓ {session.words(texts.BAR_MORE_BELOW)} ")] if offset else []
+    left: Row = [
+        ("class:bar", f" {truncate(sanitize(session.name), WIDEST_NAME)} │ "),
+        (style, session.connection_status()),
+    ]
+    right: Row = [("class:bar", f" ↓ {session.translate(texts.BAR_MORE_BELOW)} ")] if offset else []
     room = width - _width(left) - _width(right) - 3
-    entries = list(_entries(session, everything=True))
+    entries = list(_conversation_entries(session, everything=True))
     if _width(entries) > room:
-        entries = [*_entries(session, everything=False), ("class:bar", f" {ELLIPSIS}")]
-    return _fitted([*left, ("class:bar", " │"), *entries], width - _width(right)) + right
+        entries = [*_conversation_entries(session, everything=False), ("class:bar", f" {ELLIPSIS}")]
+    return _pad_row([*left, ("class:bar", " │"), *entries], width - _width(right)) + right
 
 
-def _entries(session: Session, everything: bool) -> Iterator[tuple[str, str]]:
-    """` [1:bob] 2:#team(3)`; those with nothing to say only if there is room for everything."""
+def _conversation_entries(session: Session, everything: bool) -> Iterator[tuple[str, str]]:
+    """Yield the conversations like ` [1:bob] 2:#team(3)`.
+
+    Without `everything`: only the current one, and those with unread lines or a draft.
+    """
     for number, each in enumerate(session.model):
         is_here = each is session.model.current
         if not (is_here or each.unread or each.draft or (everything and each.peer)):
             continue
-        text = f"{number}:{cut(each.title, WIDEST_NAME)}" + ("✎" if each.draft else "")
+        text = f"{number}:{truncate(each.title, WIDEST_NAME)}" + ("✎" if each.draft else "")
         if is_here:
             yield "class:bar-here", f" [{text}]"
         else:
@@ -185,20 +199,20 @@ def _entries(session: Session, everything: bool) -> Iterator[tuple[str, str]]:
 
 
 def _width(row: Row) -> int:
-    return sum(width(text) for _, text in row)
+    return sum(text_width(text) for _, text in row)
 
 
-def _fitted(row: Row, cells: int) -> Row:
-    """A row in exactly so many cells."""
+def _pad_row(row: Row, cells: int) -> Row:
+    """Shorten or pad a row to exactly `cells` cells."""
     fitted: Row = []
     for style, text in row:
-        shown = cut(text, cells)
-        cells -= width(shown)
+        shown = truncate(text, cells)
+        cells -= text_width(shown)
         fitted.append((style, shown))
     return [*fitted, ("class:bar", " " * cells)]
 
 
 def prompt(session: Session, width: int) -> str:
-    """What stands before the input: where it goes."""
+    """Return the prompt before the input: the receiver of the text."""
     current = session.model.current
-    return f"{cut(current.title, max(4, width // 4))}> " if current.peer else "> "
+    return f"{truncate(current.title, max(4, width // 4))}> " if current.peer else "> "

@@ -1,7 +1,8 @@
-"""The full screen, on prompt_toolkit: the lines of the conversation, a status bar, the input.
+"""The full-screen user interface, on prompt_toolkit: a conversation, a status bar, the input.
 
-Everything here runs on the thread of the event loop, and nothing here waits: what the client's thread has to say comes
-through the mailbox. So what is being typed is never touched by what arrives.
+Everything here runs on the thread of the event loop, and nothing here blocks: calls from the
+client's thread come through the JobQueue. Arriving messages therefore never disturb what the user
+is typing.
 """
 
 import asyncio
@@ -38,13 +39,13 @@ from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.styles import Attrs, Style
 
 from jelly.chat import rows, texts
-from jelly.chat.cells import clean
+from jelly.chat.cells import sanitize
 from jelly.chat.commands import complete, submit
 from jelly.chat.model import Conversation
-from jelly.chat.session import Front, Mailbox, Session
+from jelly.chat.session import JobQueue, Session, UserInterface
 
 MAX_INPUT_ROWS = 5
-DIM = "dim" if "dim" in Attrs._fields else "ansibrightblack"  # prompt_toolkit knows dim from 3.0.52 on
+DIM = "dim" if "dim" in Attrs._fields else "ansibrightblack"  # prompt_toolkit has "dim" since 3.0.52
 
 STYLE = {
     "dim": DIM,
@@ -55,7 +56,7 @@ STYLE = {
     "bar-here": "reverse bold",
     "bar-unread": "reverse bold",
     "prompt": "bold",
-    # No yellow: on a light background nobody could read it.
+    # No yellow: it is unreadable on a light background.
     "name0": "ansigreen",
     "name1": "ansicyan",
     "name2": "ansimagenta",
@@ -64,76 +65,78 @@ STYLE = {
 }
 
 
-def _common(texts: list[str]) -> str:
-    """What all of them begin with."""
+def _common_prefix(texts: list[str]) -> str:
     same = takewhile(lambda chars: len(set(chars)) == 1, zip(*texts, strict=False))
     return "".join(chars[0] for chars in same)
 
 
-class Names(Completer):
-    """Offers what commands.complete offers, in the menu."""
+class CommandCompleter(Completer):
+    """Offers the candidates of commands.complete in a menu."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:  # noqa: ARG002 - prompt_toolkit's
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:  # noqa: ARG002
         typed = document.text_before_cursor
         start, offered = complete(self._session, typed)
         for text in offered:
             yield Completion(text, start_position=start - len(typed), display=text.split()[-1])
 
 
-class Lines(UIControl):
-    """Shows the end of a conversation, or what is above it."""
+class ConversationControl(UIControl):
+    """Shows the rows of the current conversation, with scrolling."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self.offset = 0
-        """Rows from the end."""
+        """How many rows are below the last visible one."""
         self.height = 1
         self._width = 80
 
     def create_content(self, width: int, height: int) -> UIContent:
         self._width, self.height = width, height
-        shown = self._view()
+        shown = self._visible_rows()
         padded: list[StyleAndTextTuples] = [[] for _ in range(height - len(shown))]
         padded.extend([*row] for row in shown)
         return UIContent(get_line=lambda number: padded[number], line_count=len(padded), show_cursor=False)
 
-    def _view(self) -> list[rows.Row]:
+    def _visible_rows(self) -> list[rows.Row]:
         session = self._session
-        today, new = session.now().date(), session.words(texts.NEW_FROM_HERE)
-        shown, self.offset = rows.view(
-            session.model.current, self._width, self.height, self.offset, today, new, rows.above(session)
+        today, new = session.now().date(), session.translate(texts.NEW)
+        shown, self.offset = rows.visible_rows(
+            session.model.current, self._width, self.height, self.offset, today, new, rows.history_status(session)
         )
         return shown
 
     def scroll(self, count: int) -> bool:
-        """Go so many rows up, or down if it is negative; whether that would lead beyond the oldest line."""
-        self.offset = asked = max(0, self.offset + count)
-        return len(self._view()) < self.height or self.offset < asked
+        """Scroll up by `count` rows (down if negative).
 
-    def stay(self, conversation: Conversation) -> None:
-        """After a new line: whoever reads further up goes on reading the same rows."""
+        Return whether that goes beyond the oldest line.
+        """
+        self.offset = wanted = max(0, self.offset + count)
+        return len(self._visible_rows()) < self.height or self.offset < wanted
+
+    def keep_position(self, conversation: Conversation) -> None:
+        """Keep the same rows visible after a line was added, if the user has scrolled up."""
         if self.offset:
             columns = rows.columns_of(conversation, self._width)
             self.offset += len(rows.rows_of(conversation.lines[-1], columns))
 
 
-class Screen(Front):
-    """The chat on the whole terminal."""
+class ScreenInterface(UserInterface):
+    """The chat on the full screen of the terminal."""
 
-    has_keys = True
+    has_shortcuts = True
 
-    def __init__(self, session: Session, mailbox: Mailbox) -> None:
-        self._session, self._mailbox = session, mailbox
-        self._shown = session.model.current
-        self._lines = Lines(session)
-        self._asking: tuple[str, Callable[[str], None]] | None = None
-        self._input = Buffer(completer=Names(session), history=InMemoryHistory(), multiline=True)
-        self._secret = Buffer(multiline=False)
-        self._has_left = False
-        session.front = self
+    def __init__(self, session: Session, jobs: JobQueue) -> None:
+        self._session, self._jobs = session, jobs
+        self._conversation = session.model.current
+        self._view = ConversationControl(session)
+        self._question: tuple[str, Callable[[str], None]] | None = None
+        self._input = Buffer(completer=CommandCompleter(session), history=InMemoryHistory(), multiline=True)
+        self._password_input = Buffer(multiline=False)
+        self._is_exiting = False
+        session.ui = self
         self._app: Application[None] = Application(
             layout=self._layout(),
             key_bindings=self._keys(),
@@ -141,64 +144,64 @@ class Screen(Front):
             color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
             full_screen=True,
         )
-        self._app.ttimeoutlen = 0.1  # Escape alone means nothing here: wait no longer for what belongs to it
+        self._app.ttimeoutlen = 0.1  # Escape alone has no meaning here: do not wait long for the rest of a sequence
 
     def run(self) -> None:
-        """Show it until the person leaves."""
+        """Show the chat until the user leaves."""
         asyncio.run(self._run())
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP):  # so that the terminal is given back as it was
-            loop.add_signal_handler(number, self.leave)
+        for number in (signal.SIGTERM, signal.SIGHUP):  # restore the terminal, then exit
+            loop.add_signal_handler(number, self.exit)
 
-        def wake() -> None:
-            loop.call_soon_threadsafe(self._take_jobs)
+        def wakeup() -> None:
+            loop.call_soon_threadsafe(self._run_jobs)
 
-        self._mailbox.attach(wake)
+        self._jobs.set_wakeup(wakeup)
         try:
-            await self._app.run_async(pre_run=self._take_jobs)
+            await self._app.run_async(pre_run=self._run_jobs)
         except EOFError:
-            pass  # the terminal is gone
+            pass  # the terminal was closed
         finally:
-            self._mailbox.attach(None)
+            self._jobs.set_wakeup(None)
 
-    def _take_jobs(self) -> None:
-        self._mailbox.run()
-        self._follow()
+    def _run_jobs(self) -> None:
+        self._jobs.run_pending()
+        self._sync_with_model()
         self._app.invalidate()
 
-    # --- what the session asks for ------------------------------------------------------------------------
+    # --- called by the session --------------------------------------------------------------------------
 
-    def line_added(self, conversation: Conversation, line: Any) -> None:  # noqa: ARG002 - every front's
-        if conversation is self._shown:
-            self._lines.stay(conversation)
+    def line_added(self, conversation: Conversation, line: Any) -> None:  # noqa: ARG002 - the interface's signature
+        if conversation is self._conversation:
+            self._view.keep_position(conversation)
 
-    def history_added(self, conversation: Conversation, lines: list[Any], was_asked: bool) -> None:  # noqa: ARG002
-        if was_asked and conversation is self._shown:
-            self._lines.scroll(10**9)  # rows are counted from the end, so else nothing moves
+    def history_added(self, conversation: Conversation, lines: list[Any], by_command: bool) -> None:  # noqa: ARG002
+        if by_command and conversation is self._conversation:
+            self._view.scroll(10**9)  # the offset counts from the end: without this the view would not move
 
-    def ask_secret(self, label: str, then: Callable[[str], None]) -> None:
-        self._asking = (clean(label), then)
-        self._secret.reset()
-        self._app.layout.focus(self._secret)
+    def ask_password(self, prompt: str, on_answer: Callable[[str], None]) -> None:
+        self._question = (sanitize(prompt), on_answer)
+        self._password_input.reset()
+        self._app.layout.focus(self._password_input)
 
-    def leave(self) -> None:
-        if not self._has_left:
-            self._has_left = True
+    def exit(self) -> None:
+        if not self._is_exiting:
+            self._is_exiting = True
             self._app.exit()
 
     # --- the layout ---------------------------------------------------------------------------------------
 
     def _layout(self) -> Layout:
-        is_asking = Condition(lambda: self._asking is not None)
-        bar = FormattedTextControl(lambda: [*rows.bar(self._session, self._columns(), self._lines.offset)])
+        is_question_open = Condition(lambda: self._question is not None)
+        bar = FormattedTextControl(lambda: [*rows.status_bar(self._session, self._columns(), self._view.offset)])
         root = HSplit(
             [
-                Window(self._lines, height=Dimension(min=0)),
+                Window(self._view, height=Dimension(min=0)),
                 Window(bar, height=1, style="class:bar"),
-                ConditionalContainer(self._input_window(), ~is_asking),
-                ConditionalContainer(self._secret_window(), is_asking),
+                ConditionalContainer(self._input_window(), ~is_question_open),
+                ConditionalContainer(self._password_window(), is_question_open),
             ]
         )
         menu = Float(CompletionsMenu(max_height=8, extra_filter=~is_done), xcursor=True, ycursor=True)
@@ -213,9 +216,9 @@ class Screen(Front):
         height = Dimension(min=1, max=MAX_INPUT_ROWS)
         return Window(control, height=height, wrap_lines=True, dont_extend_height=True)
 
-    def _secret_window(self) -> Window:
-        before = BeforeInput(lambda: self._asking[0] if self._asking else "", "class:prompt")
-        return Window(BufferControl(self._secret, input_processors=[PasswordProcessor(), before]), height=1)
+    def _password_window(self) -> Window:
+        before = BeforeInput(lambda: self._question[0] if self._question else "", "class:prompt")
+        return Window(BufferControl(self._password_input, input_processors=[PasswordProcessor(), before]), height=1)
 
     # --- the keys -----------------------------------------------------------------------------------------
 
@@ -226,109 +229,116 @@ class Screen(Front):
             @keys.add(*sequence)
             def _(_event: KeyPressEvent) -> None:
                 action()
-                self._follow()
+                self._sync_with_model()
 
         for action, *sequence in (
-            (self._enter, "enter"),
+            (self._submit, "enter"),
             (lambda: self._input.insert_text("\n"), "escape", "enter"),
             (self._complete, "tab"),
             (self._input.complete_previous, "s-tab"),
-            (self._interrupt, "c-c"),
-            (self._end, "c-d"),
+            (self._clear_or_exit, "c-c"),
+            (self._delete_or_exit, "c-d"),
             (lambda: self._app.renderer.clear(), "c-l"),
             (lambda: self._scroll(self._page()), "pageup"),
             (lambda: self._scroll(-self._page()), "pagedown"),
             (lambda: self._scroll(10**9), "c-home"),
             (lambda: self._scroll(-(10**9)), "c-end"),
-            (self._next_unread, "escape", "a"),
+            (self._open_next_unread, "escape", "a"),
         ):
             bind(action, *sequence)
         for number in range(10):
-            bind(lambda number=number: self._turn_to(number), "escape", str(number))  # type: ignore[misc]
+            bind(lambda number=number: self._open_number(number), "escape", str(number))  # type: ignore[misc]
         return keys
 
     def _page(self) -> int:
-        return max(1, self._lines.height - 2)
+        return max(1, self._view.height - 2)
 
     def _scroll(self, count: int) -> None:
-        """Scroll; whoever wants to go beyond the oldest line gets older ones above it, and stays where he is."""
-        if self._lines.scroll(count) and count > 0:
-            self._session.read_back(self._shown)
-            self._lines.scroll(1)  # to the row that says what is being done about it
+        """Scroll by `count` rows.
 
-    def _enter(self) -> None:
-        if self._asking:
-            _, then = self._asking
-            secret = self._secret.text
-            self._ask_no_more()
-            then(secret)
+        At the oldest line, load older ones; the visible rows stay where they are.
+        """
+        if self._view.scroll(count) and count > 0:
+            self._session.load_history(self._conversation)
+            self._view.scroll(1)  # show the row with the history status
+
+    def _submit(self) -> None:
+        if self._question:
+            _, on_answer = self._question
+            password = self._password_input.text
+            self._close_question()
+            on_answer(password)
             return
         text = self._input.text
         self._input.append_to_history()
         self._input.reset()
-        self._lines.offset = 0
+        self._view.offset = 0
         if not submit(self._session, text):
             self._input.insert_text(text)
 
-    def _ask_no_more(self) -> None:
-        self._asking = None
-        self._secret.reset()
+    def _close_question(self) -> None:
+        self._question = None
+        self._password_input.reset()
         self._app.layout.focus(self._input)
 
     def _complete(self) -> None:
-        """As a shell does: what is certain at once, else a menu."""
+        """Complete like a shell: insert what all candidates have in common, else open the menu."""
         buffer = self._input
-        if self._asking:
+        if self._question:
             return None
         if buffer.complete_state:
             return buffer.complete_next()
         typed = buffer.document.text_before_cursor
         start, offered = complete(self._session, typed)
-        certain = offered[0] if len(offered) == 1 else _common(offered)
-        if len(offered) == 1 or len(certain) > len(typed) - start:
+        completed = offered[0] if len(offered) == 1 else _common_prefix(offered)
+        if len(offered) == 1 or len(completed) > len(typed) - start:
             buffer.delete_before_cursor(len(typed) - start)
-            buffer.insert_text(certain)
+            buffer.insert_text(completed)
         elif offered:
             buffer.start_completion()
         return None
 
-    def _interrupt(self) -> None:
-        """Ctrl-C: give up what is being typed; if there is nothing, leave."""
-        if self._asking:
-            self._ask_no_more()
+    def _clear_or_exit(self) -> None:
+        """Ctrl-C: clear the input; if it is empty, exit."""
+        if self._question:
+            self._close_question()
         elif self._input.text:
             self._input.append_to_history()
             self._input.reset()
         else:
-            self.leave()
+            self.exit()
 
-    def _end(self) -> None:
-        """Ctrl-D: delete a character; if there is nothing, leave."""
-        buffer = self._secret if self._asking else self._input
+    def _delete_or_exit(self) -> None:
+        """Ctrl-D: delete a character; if there is none, exit."""
+        buffer = self._password_input if self._question else self._input
         if buffer.text:
             buffer.delete()
         else:
-            self._interrupt()
+            self._clear_or_exit()
 
-    # --- from one conversation to another -----------------------------------------------------------------
+    # --- switching between conversations ------------------------------------------------------------------
 
-    def _next_unread(self) -> None:
+    def _open_next_unread(self) -> None:
         if conversation := self._session.model.next_unread():
-            self._session.model.show(conversation)
+            self._session.model.open(conversation)
 
-    def _turn_to(self, number: int) -> None:
-        if conversation := self._session.model.numbered(number):
-            self._session.model.show(conversation)
+    def _open_number(self, number: int) -> None:
+        if conversation := self._session.model.by_number(number):
+            self._session.model.open(conversation)
 
-    def _follow(self) -> None:
-        """What was typed stays with the conversation that it was meant for; what was meant for none comes along."""
+    def _sync_with_model(self) -> None:
+        """Show the model's current conversation.
+
+        What the user has typed stays with its conversation as a draft. A text typed on the first
+        screen belongs to no conversation, so it moves along.
+        """
         current = self._session.model.current
-        if current is not self._shown:
-            if self._shown.peer or current.draft:
-                self._shown.draft = self._input.text
+        if current is not self._conversation:
+            if self._conversation.peer or current.draft:
+                self._conversation.draft = self._input.text
                 self._input.reset(Document(current.draft))
                 current.draft = ""
-            self._shown = current
-            self._lines.offset = 0
-            if not current.was_read_back:
-                self._session.read_back(current)
+            self._conversation = current
+            self._view.offset = 0
+            if not current.is_history_requested:
+                self._session.load_history(current)

@@ -1,7 +1,8 @@
-"""Between the client and the model: what is sent, what arrives, what became of it.
+"""The controller between the client and the model: sends requests, and records what comes back.
 
-The client calls back on a thread of its own; everything here runs on one thread, that of the user interface. Between
-the two stands the `Mailbox`: whatever comes from the client becomes a job in it. Nothing here waits for an answer.
+The client calls back on a thread of its own. Everything here runs on the thread of the user
+interface. The `JobQueue` connects the two: each callback of the client becomes a job in it. Nothing
+here blocks.
 """
 
 import threading
@@ -29,168 +30,183 @@ from client_api import (
     SystemEvent,
 )
 from jelly.chat import texts
-from jelly.chat.model import CAN_BE_READ, Conversation, Kind, Line, Mark, Model, Older, Peer
-from jelly.chat.texts import Text, Words, is_known
+from jelly.chat.model import LOADABLE, Conversation, DeliveryStatus, HistoryState, Line, LineKind, Model, Peer
+from jelly.chat.texts import Text, Translator, is_definite_failure
 
 T = TypeVar("T")
 
 Job = Callable[[], None]
 
 PAGE = 50
-"""So many earlier messages are read back at a time."""
-ABOVE = {
-    Older.LOADING: texts.LOADING,
-    Older.NOTHING: texts.BEGINNING,
-    Older.NOT_KEPT: texts.NOT_KEPT,
-    Older.UNAVAILABLE: texts.NO_HISTORY,
-    Older.FAILED: texts.CANNOT_READ_BACK,
+"""How many earlier messages are loaded at a time."""
+HISTORY_TEXTS = {
+    HistoryState.LOADING: texts.LOADING,
+    HistoryState.COMPLETE: texts.NO_EARLIER_MESSAGES,
+    HistoryState.TRUNCATED: texts.TRUNCATED,
+    HistoryState.UNSUPPORTED: texts.NO_HISTORY,
+    HistoryState.FAILED: texts.CANNOT_LOAD_HISTORY,
 }
-"""What there is to say about older lines, but for Older.PERHAPS."""
-BACKLOG_TIME = timedelta(seconds=60)
-"""For so long after a login, messages from before it count as what came while one was away."""
+"""What the user reads about older messages. There is nothing to say about MAYBE_MORE."""
+BACKLOG_WINDOW = timedelta(seconds=60)
+"""How long after a login messages from before it are counted in "while you were away"."""
 
 
-class Mailbox:
-    """Jobs for the thread of the user interface, in order. `post` may be called on any thread."""
+class JobQueue:
+    """A FIFO queue of calls that the thread of the user interface runs. Any thread may `post`."""
 
     def __init__(self) -> None:
         self._jobs: deque[Job] = deque()
         self._lock = threading.Lock()
-        self._wake: Job | None = None
+        self._wakeup: Job | None = None
 
     def post(self, job: Job) -> None:
-        """Have a job done soon; before `attach`, as soon as there is somebody to do it."""
+        """Queue a job, and wake the user interface. Before `set_wakeup`, the job waits."""
         with self._lock:
             self._jobs.append(job)
-            wake = self._wake
-        if wake:
-            wake()
+            wakeup = self._wakeup
+        if wakeup:
+            wakeup()
 
-    def attach(self, wake: Job | None) -> None:
-        """Say how to wake the user interface, so that it calls `run`; None: it has ended, leave it alone."""
+    def set_wakeup(self, wakeup: Job | None) -> None:
+        """Set the function that makes the user interface call `run_pending`. None: it has ended."""
         with self._lock:
-            self._wake = wake
+            self._wakeup = wakeup
 
-    def run(self) -> None:
-        """Do what is there."""
+    def run_pending(self) -> None:
+        """Run all queued jobs."""
         while self._jobs:
             self._jobs.popleft()()
 
 
-class Front:
-    """What a session needs of the user interface. Each mode has its own."""
+class UserInterface:
+    """What a session calls on the user interface.
 
-    has_keys = False
-    """Whether there are keys to go to a conversation."""
+    The full screen and the plain mode implement it.
+    """
+
+    has_shortcuts = False
+    """Whether keyboard shortcuts switch between conversations: true of the full screen only."""
+
+    def run(self) -> None:
+        """Show the chat until the user leaves."""
 
     def line_added(self, conversation: Conversation, line: Line) -> None:
-        """There is a new line."""
+        """Show a new line."""
 
-    def line_marked(self, conversation: Conversation, line: Line) -> None:
-        """It is known what became of a message of ours, and it is nothing good."""
+    def line_undelivered(self, conversation: Conversation, line: Line) -> None:
+        """Show that an outgoing message failed, or that its outcome is unknown."""
 
-    def history_added(self, conversation: Conversation, lines: list[Line], was_asked: bool) -> None:
-        """There are new lines above the others, oldest first; `was_asked`: by a command."""
+    def history_added(self, conversation: Conversation, lines: list[Line], by_command: bool) -> None:
+        """Show older lines, oldest first. `by_command`: the user asked for them with /history."""
 
-    def ask_secret(self, label: str, then: Callable[[str], None]) -> None:
-        """Ask for a password without showing it; `then` gets it. Whoever gives up is asked no more."""
+    def ask_password(self, prompt: str, on_answer: Callable[[str], None]) -> None:
+        """Ask for a password without showing it, and call `on_answer` with it.
 
-    def leave(self) -> None:
+        If the user cancels, `on_answer` gets an empty string or is not called.
+        """
+
+    def exit(self) -> None:
         """End the chat."""
 
 
-class Events(Receiver):
-    """Takes what arrives from the client's thread to the session's."""
+class EventForwarder(Receiver):
+    """Forwards the client's events from the client's thread to the session's."""
 
     def __init__(self, session: "Session") -> None:
         self._session = session
 
     def on_message(self, event: MessageEvent) -> None:
-        self._session.post(lambda: self._session.message(Peer(event.sender), event))
+        self._session.post(lambda: self._session.on_message(Peer(event.sender), event))
 
     def on_group_message(self, event: GroupMessageEvent) -> None:
-        self._session.post(lambda: self._session.message(Peer(event.group, True), event))
+        self._session.post(lambda: self._session.on_message(Peer(event.group, True), event))
 
     def on_system(self, event: SystemEvent) -> None:
-        self._session.post(lambda: self._session.system(event))
+        self._session.post(lambda: self._session.on_system(event))
 
     def on_connection(self, event: ConnectionEvent) -> None:
-        self._session.post(lambda: self._session.connection(event))
+        self._session.post(lambda: self._session.on_connection(event))
 
 
 class Session:
-    """One person's chat. `post` hands jobs to the thread on which everything here runs."""
+    """The chat of one user. `post` queues a job for the thread on which everything here runs."""
 
     def __init__(
         self,
         client: JellyClient,
-        words: Words,
+        translate: Translator,
         post: Callable[[Job], None],
         now: Callable[[], datetime] = lambda: datetime.now().astimezone(),
     ) -> None:
-        self.client, self.words, self.post, self.now = client, words, post, now
+        self.client, self.translate, self.post, self.now = client, translate, post, now
         self.model = Model()
-        self.front = Front()
+        self.ui = UserInterface()
         self.name = ""
         self.state, self.reason, self.since = State.OFFLINE, Reason.LOGIN, now()
-        self.pending = 0
-        """Requests whose answers have not come yet."""
+        self.pending_requests = 0
+        """How many requests have no answer yet."""
         self._password = ""
         self._logged_in_at = now()
-        self._away: Counter[Peer] = Counter()
-        self._away_line: Line | None = None
-        client.receiver = Events(self)
+        self._backlog_counts: Counter[Peer] = Counter()
+        self._backlog_line: Line | None = None
+        client.receiver = EventForwarder(self)
 
-    def begin(self, name: str, password: str) -> None:
-        """The first words, right after the login. The password is kept in memory for /connect."""
+    def start(self, name: str, password: str) -> None:
+        """Start the chat after the login: greet, and show who is online.
+
+        The password is kept in memory for /connect.
+        """
         self.name, self._password = name, password
         self._logged_in_at = self.now()
-        self.note(self.words(texts.WELCOME, name=name))
-        self.refresh(self._say_who_is_online)
+        self.show_info(self.translate(texts.WELCOME, name=name))
+        self.refresh(self._show_online_friends)
 
     # --- lines --------------------------------------------------------------------------------------------
 
-    def note(self, text: str, where: Conversation | None = None, kind: Kind = Kind.NOTE) -> Line:
-        """The chat says something, in a conversation or else in the one that is shown."""
+    def show_info(self, text: str, where: Conversation | None = None, kind: LineKind = LineKind.INFO) -> Line:
+        """Show a text of the chat in a conversation, by default in the current one."""
         conversation = where or self.model.current
         line = conversation.add(Line(kind, self.now(), text))
-        self.front.line_added(conversation, line)
+        self.ui.line_added(conversation, line)
         return line
 
-    def fail(self, text: str, where: Conversation | None = None) -> None:
-        """The chat says what went wrong."""
-        self.note(text, where, Kind.ERROR)
+    def show_error(self, text: str, where: Conversation | None = None) -> None:
+        """Show an error in a conversation, by default in the current one."""
+        self.show_info(text, where, LineKind.ERROR)
 
-    def show(self, peer: Peer) -> None:
-        """Turn to somebody."""
-        self.model.show(self.model[peer])
+    def open(self, peer: Peer) -> None:
+        """Make the conversation with a peer the current one."""
+        self.model.open(self.model[peer])
 
     # --- requests -----------------------------------------------------------------------------------------
 
     def request(self, future: "Future[T]", done: Callable[[T], None], failed: Callable[[BaseException], None]) -> None:
-        """Have one of two functions called when a request has ended."""
+        """When a request ends, call `done` with its result or `failed` with its error."""
 
-        def settle() -> None:
-            self.pending -= 1
+        def on_done() -> None:
+            self.pending_requests -= 1
             if error := future.exception():
                 failed(error)
             else:
                 done(future.result())
 
-        self.pending += 1
-        future.add_done_callback(lambda _: self.post(settle))
+        self.pending_requests += 1
+        future.add_done_callback(lambda _: self.post(on_done))
 
     def send(self, conversation: Conversation, text: str) -> None:
-        """Write to a conversation; the line is there at once, and marked until the message is stored."""
-        line = conversation.add(Line(Kind.OURS, self.now(), text, self.name, Mark.PENDING))
-        self.front.line_added(conversation, line)
+        """Send a message.
+
+        Its line appears at once, and is marked until the server has stored it.
+        """
+        line = conversation.add(Line(LineKind.OUTGOING, self.now(), text, self.name, DeliveryStatus.PENDING))
+        self.ui.line_added(conversation, line)
         self._transmit(conversation, line)
 
     def resend(self, conversation: Conversation) -> int:
-        """Send again what is marked, in its order; return how many there were."""
+        """Send the undelivered messages of a conversation again, in order; return how many."""
         lines = conversation.undelivered()
         for line in lines:
-            line.at, line.mark, line.reason = self.now(), Mark.PENDING, ""
+            line.at, line.status, line.reason = self.now(), DeliveryStatus.PENDING, ""
             conversation.move_to_end(line)
             self._transmit(conversation, line)
         return len(lines)
@@ -201,207 +217,216 @@ class Session:
         send = self.client.send_group_message if is_group else self.client.send_message
 
         def stored(sent: Sent) -> None:
-            line.mark, line.sent_at = Mark.NONE, sent.time
+            line.status, line.sent_at = DeliveryStatus.NONE, sent.time
 
         def failed(error: BaseException) -> None:
             if line.id is not None:
-                return  # it was read back meanwhile, so it is stored
-            known = is_known(error)
-            line.mark = Mark.FAILED if known else Mark.UNKNOWN
-            text = texts.NOT_DELIVERED if known else texts.PERHAPS_DELIVERED
-            line.reason = self.words(text, reason=self.words.error(error))
-            self.front.line_marked(conversation, line)
+                return  # the history had the message meanwhile, so it is stored
+            is_definite = is_definite_failure(error)
+            line.status = DeliveryStatus.FAILED if is_definite else DeliveryStatus.UNKNOWN
+            text = texts.NOT_DELIVERED if is_definite else texts.PERHAPS_DELIVERED
+            line.reason = self.translate(text, reason=self.translate.describe_error(error))
+            self.ui.line_undelivered(conversation, line)
 
         self.request(send(name, line.text), stored, failed)
 
-    def read_back(self, conversation: Conversation, count: int = PAGE, was_asked: bool = False) -> None:
-        """Read so many older messages of a conversation; nothing if that is under way, or there are none."""
-        if conversation.peer and conversation.older in CAN_BE_READ:
-            conversation.was_read_back = True
-            self._read_page(conversation, conversation.peer, count, was_asked, [])
+    def load_history(self, conversation: Conversation, count: int = PAGE, by_command: bool = False) -> None:
+        """Load `count` older messages, unless a page is on its way or there are none."""
+        if conversation.peer and conversation.history_state in LOADABLE:
+            conversation.is_history_requested = True
+            self._load_page(conversation, conversation.peer, count, by_command, [])
 
-    def _read_page(
-        self, conversation: Conversation, peer: Peer, count: int, was_asked: bool, found: list[Line]
+    def _load_page(
+        self, conversation: Conversation, peer: Peer, count: int, by_command: bool, found: list[Line]
     ) -> None:
-        """Ask for one page, and for the next one until `count` lines are found that were not here already."""
-        conversation.older = Older.LOADING
+        """Request one page, and then the next one, until `count` new lines are found."""
+        conversation.history_state = HistoryState.LOADING
 
         def done(page: History) -> None:
-            if conversation.older is Older.LOADING:  # else it is full by now
-                conversation.older = Older.PERHAPS if page.more and page.messages else Older.NOTHING
-            past = (self._past(message) for message in reversed(page.messages))
-            found[:0] = conversation.add_older(past, count - len(found))
-            if conversation.older is Older.PERHAPS and (conversation.hole or len(found) < count):
-                self._read_page(conversation, peer, count, was_asked, found)
+            if conversation.history_state is HistoryState.LOADING:  # it may have become full meanwhile
+                conversation.history_state = (
+                    HistoryState.MAYBE_MORE if page.more and page.messages else HistoryState.COMPLETE
+                )
+            past = (self._line_from_history(message) for message in reversed(page.messages))
+            found[:0] = conversation.add_history(past, count - len(found))
+            if conversation.history_state is HistoryState.MAYBE_MORE and (conversation.gap or len(found) < count):
+                self._load_page(conversation, peer, count, by_command, found)
             else:
-                self.front.history_added(conversation, found, was_asked)
+                self.ui.history_added(conversation, found, by_command)
 
         def failed(error: BaseException) -> None:
-            is_unknown = isinstance(error, RequestError) and error.code == ErrorCode.UNKNOWN_TYPE
-            conversation.older, conversation.was_read_back = Older.UNAVAILABLE if is_unknown else Older.FAILED, False
-            conversation.why_failed = self.words.error(error)
+            has_no_history = isinstance(error, RequestError) and error.code == ErrorCode.UNKNOWN_TYPE
+            conversation.history_state = HistoryState.UNSUPPORTED if has_no_history else HistoryState.FAILED
+            conversation.is_history_requested = False
+            conversation.history_error = self.translate.describe_error(error)
             if found:
-                self.front.history_added(conversation, found, was_asked)
-            if was_asked and is_unknown:
-                self.note(self.words(texts.NO_HISTORY), conversation)
-            elif was_asked:
-                self.fail(self.words.failed("/history", error), conversation)
+                self.ui.history_added(conversation, found, by_command)
+            if by_command and has_no_history:
+                self.show_info(self.translate(texts.NO_HISTORY), conversation)
+            elif by_command:
+                self.show_error(self.translate.describe_failure("/history", error), conversation)
 
         read = self.client.group_history if peer.is_group else self.client.history
-        self.request(read(peer.name, before=conversation.before, limit=max(count, PAGE)), done, failed)
+        self.request(read(peer.name, before=conversation.history_cursor, limit=max(count, PAGE)), done, failed)
 
-    def _past(self, message: PastMessage) -> Line:
-        is_ours = message.sender == self.name
-        line = Line(Kind.OURS if is_ours else Kind.THEIRS, message.written_at, message.content, message.sender)
-        line.id, line.sent_at = message.id, message.time if is_ours else 0
+    def _line_from_history(self, message: PastMessage) -> Line:
+        is_outgoing = message.sender == self.name
+        kind = LineKind.OUTGOING if is_outgoing else LineKind.INCOMING
+        line = Line(kind, message.written_at, message.content, message.sender, id=message.id)
+        line.sent_at = message.time if is_outgoing else 0
         return line
 
-    def refresh(self, then: Callable[[], None] = lambda: None) -> None:
-        """Learn who is on the list and which groups there are."""
-        self.request(self.client.list_groups(), self._take_groups, lambda _: None)
-        self.request(self.client.list_friends(), lambda friends: self._take_friends(friends, then), lambda _: None)
+    def refresh(self, on_friends: Callable[[], None] = lambda: None) -> None:
+        """Fetch the friend list and the groups; call `on_friends` when the friend list is there."""
+        self.request(self.client.list_groups(), self._set_groups, lambda _: None)
+        self.request(self.client.list_friends(), lambda friends: self._set_friends(friends, on_friends), lambda _: None)
 
-    def _take_groups(self, groups: dict[str, Group]) -> None:
+    def _set_groups(self, groups: dict[str, Group]) -> None:
         self.model.groups = {name: group.members for name, group in groups.items()}
 
-    def _take_friends(self, friends: dict[str, bool], then: Callable[[], None]) -> None:
+    def _set_friends(self, friends: dict[str, bool], on_friends: Callable[[], None]) -> None:
         self.model.friends = friends
-        then()
+        on_friends()
 
-    def _say_who_is_online(self) -> None:
+    def _show_online_friends(self) -> None:
         friends = self.model.friends
         online = sorted(name for name, is_online in friends.items() if is_online)
         if online:
-            self.note(self.words(texts.ONLINE_NOW, names=self.words.names(online)), self.model.home)
+            self.show_info(self.translate(texts.ONLINE_NOW, names=self.translate.join_names(online)), self.model.home)
         else:
-            self.note(self.words(texts.NOBODY_ONLINE if friends else texts.NO_FRIENDS), self.model.home)
+            self.show_info(self.translate(texts.NOBODY_ONLINE if friends else texts.NO_FRIENDS), self.model.home)
 
-    # --- coming back --------------------------------------------------------------------------------------
+    # --- reconnecting -------------------------------------------------------------------------------------
 
     def connect(self) -> None:
-        """Log in again, with the password that is remembered."""
+        """Log in again with the remembered password. Ask for it if the server refused it."""
         if self.client.state is State.OFFLINE and not self._password:
-            self.front.ask_secret(self.words(texts.ASK_PASSWORD, name=Peer(self.name)), self._connect_with)
+            self.ui.ask_password(self.translate(texts.ASK_PASSWORD, name=Peer(self.name)), self._connect_with_password)
         elif self.client.state is State.OFFLINE:
-            self.request(self.client.login(self.name, self._password), lambda _: self._is_back(), self._is_not_back)
+            self.request(
+                self.client.login(self.name, self._password), lambda _: self._logged_in_again(), self._login_failed
+            )
         else:
             is_online = self.client.state is State.ONLINE
-            self.note(self.words(texts.ALREADY_CONNECTED if is_online else texts.ALREADY_TRYING))
+            self.show_info(self.translate(texts.ALREADY_CONNECTED if is_online else texts.ALREADY_TRYING))
 
-    def _is_back(self) -> None:
+    def _logged_in_again(self) -> None:
         for conversation in self.model:
-            conversation.read_anew()
-        self._came_back(self.words(texts.CONNECTED))
-        if self.front.has_keys:  # else it is read when it is asked for
-            self.read_back(self.model.current)
+            conversation.restart_history()
+        self._back_online(self.translate(texts.CONNECTED))
+        if self.ui.has_shortcuts:  # the plain mode loads it with /history only
+            self.load_history(self.model.current)
 
-    def _is_not_back(self, error: BaseException) -> None:
-        reason = self.words(texts.UNREACHABLE) if isinstance(error, ConnectionLost) else self.words.error(error)
-        self.fail(self.words(texts.CANNOT_CONNECT_NOW, reason=reason))
+    def _login_failed(self, error: BaseException) -> None:
+        if isinstance(error, ConnectionLost):
+            reason = self.translate(texts.UNREACHABLE)
+        else:
+            reason = self.translate.describe_error(error)
+        self.show_error(self.translate(texts.CANNOT_CONNECT_NOW, reason=reason))
         if isinstance(error, RequestError) and error.code == ErrorCode.WRONG_CREDENTIALS:
-            # The next /connect asks. To ask now would take the keys from whoever is typing something else.
+            # The next /connect asks. A question now would take the keys while the user is typing.
             self._password = ""
-            self.note(self.words(texts.PASSWORD_NEEDED))
+            self.show_info(self.translate(texts.PASSWORD_NEEDED))
 
-    def _connect_with(self, password: str) -> None:
+    def _connect_with_password(self, password: str) -> None:
         self._password = password
         if password:
             self.connect()
 
-    def _came_back(self, text: str) -> None:
-        self._logged_in_at, self._away_line = self.now(), None
-        self._away.clear()
-        self.note(text)
+    def _back_online(self, text: str) -> None:
+        self._logged_in_at, self._backlog_line = self.now(), None
+        self._backlog_counts.clear()
+        self.show_info(text)
         self.refresh()
         if marked := [each for each in self.model if each.undelivered()]:
-            counts = self.words(texts.LIST_SEPARATOR).join(
-                self.words(texts.TO_SOMEBODY, count=len(each.undelivered()), name=each.peer) for each in marked
+            counts = self.translate(texts.LIST_SEPARATOR).join(
+                self.translate(texts.COUNT_TO, count=len(each.undelivered()), name=each.peer) for each in marked
             )
-            self.note(self.words(texts.SOME_UNDELIVERED, counts=counts))
+            self.show_info(self.translate(texts.SOME_UNDELIVERED, counts=counts))
 
     def change_password(self, password: str, where: Conversation) -> None:
-        """Give oneself a new password."""
+        """Change the user's password."""
 
         def done(_: None) -> None:
             self._password = password
-            self.note(self.words(texts.PASSWORD_CHANGED), where)
+            self.show_info(self.translate(texts.PASSWORD_CHANGED), where)
 
         def failed(error: BaseException) -> None:
-            self.fail(self.words.failed("/passwd", error), where)
+            self.show_error(self.translate.describe_failure("/passwd", error), where)
 
         self.request(self.client.update_profile(password=password), done, failed)
 
     def logout(self) -> None:
-        """End the session, and the chat, however it turns out."""
-        self.request(self.client.logout(), lambda _: self.front.leave(), lambda _: self.front.leave())
+        """Log out, and then end the chat even if the request fails."""
+        self.request(self.client.logout(), lambda _: self.ui.exit(), lambda _: self.ui.exit())
 
-    def standing(self) -> str:
-        """How things stand with the server, for the status bar."""
+    def connection_status(self) -> str:
+        """Return the state of the connection, for the status bar."""
         since = self.since.strftime("%H:%M")
         match self.state, self.reason:
             case State.ONLINE, _:
-                return self.words(texts.BAR_CONNECTED)
+                return self.translate(texts.BAR_CONNECTED)
             case State.CONNECTING, _:
-                return self.words(texts.BAR_CONNECTING)
+                return self.translate(texts.BAR_CONNECTING)
             case State.RECONNECTING, _:
-                return self.words(texts.BAR_RECONNECTING, since=since)
+                return self.translate(texts.BAR_RECONNECTING, since=since)
             case _, Reason.TAKEN_OVER:
-                return self.words(texts.BAR_TAKEN_OVER)
-        return self.words(texts.BAR_OFFLINE, since=since)
+                return self.translate(texts.BAR_TAKEN_OVER)
+        return self.translate(texts.BAR_OFFLINE, since=since)
 
-    # --- what arrives -------------------------------------------------------------------------------------
+    # --- events -------------------------------------------------------------------------------------------
 
-    def message(self, peer: Peer, event: MessageEvent | GroupMessageEvent) -> None:
-        """Somebody wrote."""
+    def on_message(self, peer: Peer, event: MessageEvent | GroupMessageEvent) -> None:
+        """Show a message that has arrived."""
         is_new = peer not in self.model.conversations
         conversation = self.model[peer]
-        line = Line(Kind.THEIRS, event.written_at, event.content, event.sender, id=event.id)
-        if not self.model.received(conversation, line):
+        line = Line(LineKind.INCOMING, event.written_at, event.content, event.sender, id=event.id)
+        if not self.model.add_received(conversation, line):
             return
-        self.front.line_added(conversation, line)
-        if not self.front.has_keys:
-            return  # it was printed itself; there is nothing to lead to
-        if self._is_from_before(event.time):
+        self.ui.line_added(conversation, line)
+        if not self.ui.has_shortcuts:
+            return  # the plain mode has printed the message: there is no conversation to switch to
+        if self._is_backlog(event.time):
             if conversation is not self.model.current:
-                self._count_away(peer)
+                self._count_backlog(peer)
         elif is_new:
             number = list(self.model).index(conversation)
-            self.note(self.words(texts.WRITES_FIRST, name=peer, number=number), self.model.home)
+            self.show_info(self.translate(texts.WRITES_FIRST, name=peer, number=number), self.model.home)
 
-    def _is_from_before(self, time: int) -> bool:
-        is_fresh = self.now() - self._logged_in_at < BACKLOG_TIME
+    def _is_backlog(self, time: int) -> bool:
+        is_fresh = self.now() - self._logged_in_at < BACKLOG_WINDOW
         return is_fresh and time < self._logged_in_at.timestamp() * 1000
 
-    def _count_away(self, peer: Peer) -> None:
-        """One line for all that came while one was away; it grows while they come in."""
-        self._away[peer] += 1
+    def _count_backlog(self, peer: Peer) -> None:
+        """Count a message that arrived while the user was away. One line shows all counts."""
+        self._backlog_counts[peer] += 1
         counts = [
-            self.words(texts.IN_GROUP if peer.is_group else texts.FROM_PERSON, count=count, name=peer)
-            for peer, count in self._away.items()
+            self.translate(texts.COUNT_IN if peer.is_group else texts.COUNT_FROM, count=count, name=peer)
+            for peer, count in self._backlog_counts.items()
         ]
-        text = self.words(texts.WHILE_AWAY, counts=self.words(texts.LIST_SEPARATOR).join(counts))
-        if self._away_line:
-            self._away_line.text = text
+        text = self.translate(texts.WHILE_AWAY, counts=self.translate(texts.LIST_SEPARATOR).join(counts))
+        if self._backlog_line:
+            self._backlog_line.text = text
         else:
-            self._away_line = self.note(text)
+            self._backlog_line = self.show_info(text)
 
-    def connection(self, event: ConnectionEvent) -> None:
-        """The connection has changed."""
+    def on_connection(self, event: ConnectionEvent) -> None:
+        """Note that the connection has changed, and tell the user."""
         if self.state is State.ONLINE:
             self.since = self.now()
         self.state, self.reason = event.state, event.reason
         match event.state, event.reason:
             case State.ONLINE, Reason.RECONNECTED:
-                self._came_back(self.words(texts.CONNECTED_AGAIN, since=self.since.strftime("%H:%M")))
+                self._back_online(self.translate(texts.CONNECTED_AGAIN, since=self.since.strftime("%H:%M")))
             case State.OFFLINE, Reason.TAKEN_OVER:
-                self.fail(self.words(texts.TAKEN_OVER, name=self.name))
+                self.show_error(self.translate(texts.TAKEN_OVER, name=self.name))
             case State.OFFLINE, Reason.TOKEN_REFUSED:
-                self.connect()  # once: a login that fails ends with another reason
-            case State.OFFLINE, Reason.LINE_CUT | Reason.GAVE_UP:
-                self.fail(self.words(texts.LINE_ENDED))
+                self.connect()  # only once: a failed login has another reason
+            case State.OFFLINE, Reason.CONNECTION_LOST | Reason.GAVE_UP:
+                self.show_error(self.translate(texts.CONNECTION_CLOSED))
 
-    def system(self, event: SystemEvent) -> None:
-        """The server says something of its own accord; the original one never does."""
+    def on_system(self, event: SystemEvent) -> None:
+        """Show an event of the server. (The original server sends none.)"""
         match event.event:
             case "presence":
                 self._presence(event.friend, event.online)
@@ -410,39 +435,39 @@ class Session:
             case "group_disbanded":
                 self.model.groups.pop(event.group, None)
                 peer = Peer(event.group, True)
-                self._note_if_talking(peer, self.words(texts.GROUP_ENDED, group=peer))
+                self._show_info_in(peer, self.translate(texts.GROUP_ENDED, group=peer))
             case "shutdown":
-                self.note(self.words(texts.SERVER_STOPS))
+                self.show_info(self.translate(texts.SERVER_STOPS))
 
     def _presence(self, friend: str, online: bool) -> None:
         if self.model.friends.get(friend) == online:
             return
         self.model.friends[friend] = online
         peer = Peer(friend)
-        self._note_if_talking(peer, self.words(texts.CAME_ONLINE if online else texts.WENT_OFFLINE, name=peer))
+        self._show_info_in(peer, self.translate(texts.CAME_ONLINE if online else texts.WENT_OFFLINE, name=peer))
 
     def _group_changed(self, group: str, members: tuple[str, ...]) -> None:
         peer, before = Peer(group, True), self.model.groups.pop(group, None)
         if self.name not in members:
-            return self._note_if_talking(peer, self.words(texts.YOU_ARE_OUT, group=peer))
+            return self._show_info_in(peer, self.translate(texts.YOU_ARE_OUT, group=peer))
         self.model.groups[group] = members
-        if before is None:  # one has been taken in: a conversation begins, so that one sees it
-            names = self._names_of(name for name in members if name != self.name)
-            line = self.note(self.words(texts.YOU_ARE_IN, group=peer, names=names), self.model[peer])
-            if self.front.has_keys:  # else it was printed
-                self.model.count(self.model[peer], line)
+        if before is None:  # the user was added: open a conversation, so that this is seen
+            names = self._join_people(name for name in members if name != self.name)
+            line = self.show_info(self.translate(texts.YOU_ARE_IN, group=peer, names=names), self.model[peer])
+            if self.ui.has_shortcuts:  # the plain mode has printed it
+                self.model.count_unread(self.model[peer], line)
             return None
-        self._note_about_some(peer, texts.JOINED, set(members) - set(before))
-        self._note_about_some(peer, texts.LEFT, set(before) - set(members))
+        self._show_member_changes(peer, texts.JOINED, set(members) - set(before))
+        self._show_member_changes(peer, texts.LEFT, set(before) - set(members))
         return None
 
-    def _note_about_some(self, peer: Peer, text: Text, names: Iterable[str]) -> None:
-        if shown := self._names_of(sorted(names)):
-            self._note_if_talking(peer, self.words(text, names=shown))
+    def _show_member_changes(self, peer: Peer, text: Text, names: Iterable[str]) -> None:
+        if shown := self._join_people(sorted(names)):
+            self._show_info_in(peer, self.translate(text, names=shown))
 
-    def _names_of(self, names: Iterable[str]) -> str:
-        return self.words.names([str(Peer(name)) for name in names])
+    def _join_people(self, names: Iterable[str]) -> str:
+        return self.translate.join_names([str(Peer(name)) for name in names])
 
-    def _note_if_talking(self, peer: Peer, text: str) -> None:
+    def _show_info_in(self, peer: Peer, text: str) -> None:
         if peer in self.model.conversations:
-            self.note(text, self.model[peer])
+            self.show_info(text, self.model[peer])

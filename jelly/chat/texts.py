@@ -1,7 +1,7 @@
 """Every sentence of the chat, in English and in Chinese, side by side.
 
-A name in braces is filled in by whoever says the sentence. What is filled in may come from a stranger: sentences are
-cleaned where they are shown, as everything is.
+Names in braces are placeholders. Their values may come from strangers, so the user interface
+sanitizes whole sentences, like everything that it shows.
 """
 
 from collections.abc import Mapping
@@ -20,141 +20,154 @@ LANGUAGES = ("en", "zh")
 
 
 class Text(NamedTuple):
-    """One sentence, in each language."""
+    """One sentence in all languages. The fields are in the order of LANGUAGES."""
 
     en: str
     zh: str
 
 
 class Help(NamedTuple):
-    """What /help says about a command: its arguments, one line, and what there is to say besides."""
+    """What /help shows about a command: its arguments, a summary in one line, and details."""
 
     arguments: Text
     summary: Text
-    more: Text = Text("", "")
+    details: Text = Text("", "")
 
 
 def language_of(environment: Mapping[str, str]) -> str:
-    """The language that the environment asks for: zh if it is Chinese, else en."""
+    """Return the language that the environment variables ask for: zh for Chinese, else en."""
     for variable in ("LC_ALL", "LC_MESSAGES", "LANG"):
         if value := environment.get(variable):
             return "zh" if value.lower().startswith("zh") else "en"
     return "en"
 
 
-def is_known(error: BaseException) -> bool:
-    """Whether it is known that nothing was done."""
+def is_definite_failure(error: BaseException) -> bool:
+    """Return True if the request certainly changed nothing, False if its outcome is unknown."""
     if isinstance(error, ConnectionLost):
         return not error.sent
     return not isinstance(error, RequestTimeout | ServerFailed)
 
 
-class Words:
-    """Says sentences in one language."""
+class Translator:
+    """Call it with a Text and the values of its placeholders to get a sentence in one language."""
 
     def __init__(self, language: str) -> None:
-        self._place = LANGUAGES.index(language)
+        self._language_index = LANGUAGES.index(language)
 
     def __call__(self, text: Text, **values: object) -> str:
-        return text[self._place].format(**values)
+        return text[self._language_index].format(**values)
 
-    def names(self, names: list[str]) -> str:
-        """Names in a row."""
-        return ("、" if self._place else ", ").join(names)
+    def join_names(self, names: list[str]) -> str:
+        """Return a list of names, separated as the language does it."""
+        return ("、" if self._language_index else ", ").join(names)
 
-    def error(self, error: BaseException) -> str:
-        """What went wrong, for a person."""
+    def describe_error(self, error: BaseException) -> str:
+        """Return what went wrong, for the user."""
         if isinstance(error, ConnectionLost):
-            return self(CONNECTION_BROKE if error.sent else NOT_CONNECTED)
+            return self(CONNECTION_LOST if error.sent else NOT_CONNECTED)
         if isinstance(error, RequestError) and error.code in ERRORS:
             return self(ERRORS[ErrorCode(error.code)])
         for kind, text in ((ServerBusy, SERVER_BUSY), (RequestTimeout, NO_ANSWER), (ServerFailed, SERVER_FAILED)):
             if isinstance(error, kind):
                 return self(text)
-        # The original server gives no reason; a later one may know reasons that we do not.
+        # The original server gives no reason. A later server may give reasons with unknown codes.
         return str(error) if isinstance(error, RequestError) and error.code else self(REFUSED)
 
-    def failed(self, what: str, error: BaseException) -> str:
-        """What somebody asked for, and why it was not done, or that nobody knows."""
-        return self(FAILED if is_known(error) else PERHAPS_DONE, what=what, reason=self.error(error))
+    def describe_failure(self, what: str, error: BaseException) -> str:
+        """Return which command failed and why, or that its outcome is unknown."""
+        return self(
+            FAILED if is_definite_failure(error) else PERHAPS_DONE, what=what, reason=self.describe_error(error)
+        )
 
 
-# --- how a request ends that has no result -------------------------------------------------------------------
+# --- why a request failed ------------------------------------------------------------------------------------
 
 ERRORS: dict[ErrorCode, Text] = {
-    ErrorCode.MALFORMED_FRAME: Text("this is too long for the server", "内容太长，服务器不接收"),
-    ErrorCode.MALFORMED_BODY: Text("the server cannot read this", "服务器无法识别这个请求"),
-    ErrorCode.UNKNOWN_TYPE: Text("this server cannot do that", "这个服务器不支持此操作"),
-    ErrorCode.NOT_LOGGED_IN: Text("you are not logged in", "尚未登录"),
-    ErrorCode.ALREADY_LOGGED_IN: Text("you are logged in already", "已经登录了"),
+    ErrorCode.MALFORMED_FRAME: Text("this is too long for the server; shorten it", "内容太长，服务器不接收，请缩短"),
+    ErrorCode.MALFORMED_BODY: Text(
+        "the server does not understand this request; update it or this program",
+        "服务器无法识别这个请求，请更新服务器或本程序",
+    ),
+    ErrorCode.UNKNOWN_TYPE: Text("this server does not support that", "这个服务器不支持此操作"),
+    ErrorCode.NOT_LOGGED_IN: Text("you are not logged in; log in again", "尚未登录，请重新登录"),
+    ErrorCode.ALREADY_LOGGED_IN: Text("you are already logged in", "已经登录"),
     ErrorCode.WRONG_CREDENTIALS: Text("the name or the password is wrong", "用户名或密码不对"),
     ErrorCode.TOO_MANY_ATTEMPTS: Text(
-        "too many failed logins: wait a quarter of an hour", "登录失败次数过多，请等一刻钟再试"
+        "too many failed logins; try again in 15 minutes", "登录失败次数过多，请 15 分钟后再试"
     ),
     ErrorCode.INVALID_USERNAME: Text(
-        "a name has 1 to 32 characters, without spaces or invisible ones",
-        "用户名为 1 到 32 个字符，不含空格和不可见字符",
+        "a name must have 1 to 32 characters, without spaces or invisible characters",
+        "用户名须为 1 到 32 个字符，不能含空格或不可见字符",
     ),
-    ErrorCode.INVALID_PASSWORD: Text("a password has 1 to 128 characters", "密码为 1 到 128 个字符"),
-    ErrorCode.USERNAME_TAKEN: Text("this name is taken", "这个用户名已被使用"),
-    ErrorCode.INVALID_TOKEN: Text("the session has ended", "会话已失效"),
-    ErrorCode.NOT_YOURSELF: Text("the server takes you for somebody else", "服务器认为你是另一个用户"),
+    ErrorCode.INVALID_PASSWORD: Text("a password must have 1 to 128 characters", "密码须为 1 到 128 个字符"),
+    ErrorCode.USERNAME_TAKEN: Text("this name is taken; choose another one", "这个用户名已被使用，请换一个"),
+    ErrorCode.INVALID_TOKEN: Text("the session has ended; log in again", "会话已失效，请重新登录"),
+    ErrorCode.NOT_YOURSELF: Text(
+        "you are logged in under another name; log in again", "你以另一个用户名登录，请重新登录"
+    ),
     ErrorCode.NO_SUCH_USER: Text("no such user", "没有这个用户"),
-    ErrorCode.ALREADY_FRIENDS: Text("already on your list", "已经在好友列表里"),
-    ErrorCode.NOT_FRIENDS: Text("not on your list", "不在好友列表里"),
+    ErrorCode.ALREADY_FRIENDS: Text("already on your friend list", "已经在好友列表里"),
+    ErrorCode.NOT_FRIENDS: Text("not on your friend list", "不在好友列表里"),
     ErrorCode.INVALID_GROUP_NAME: Text(
-        "a group's name has 1 to 32 characters, without spaces or invisible ones",
-        "群组名为 1 到 32 个字符，不含空格和不可见字符",
+        "a group name must have 1 to 32 characters, without spaces or invisible characters",
+        "群组名须为 1 到 32 个字符，不能含空格或不可见字符",
     ),
-    ErrorCode.GROUP_EXISTS: Text("there is a group of this name already", "已有同名群组"),
+    ErrorCode.GROUP_EXISTS: Text(
+        "a group of this name exists already; choose another name", "已有同名群组，请换一个名字"
+    ),
     ErrorCode.NO_SUCH_GROUP: Text("no such group", "没有这个群组"),
-    ErrorCode.NOT_GROUP_CREATOR: Text("only its creator may do this", "只有群组的创建者可以这样做"),
-    ErrorCode.ALREADY_MEMBER: Text("already a member", "已经是成员"),
+    ErrorCode.NOT_GROUP_CREATOR: Text("only the creator of the group can do this", "只有群组的创建者可以这样做"),
+    ErrorCode.ALREADY_MEMBER: Text("already a member of this group", "已经是该群组的成员"),
     ErrorCode.NOT_A_MEMBER: Text("not a member of this group", "不是该群组的成员"),
     ErrorCode.CREATOR_CANNOT_LEAVE: Text(
-        "its creator cannot leave it, only disband it", "创建者不能退出群组，只能解散它"
+        "the creator cannot leave the group, only disband it", "创建者不能退出群组，只能解散它"
     ),
-    ErrorCode.TOO_LONG: Text("this is too long", "内容太长"),
-    ErrorCode.LIMIT_REACHED: Text("there are too many already", "数量已达上限"),
-    ErrorCode.RATE_LIMITED: Text("too many messages a second: slow down", "发送太频繁，请慢一点"),
-    ErrorCode.REQUEST_ID_REUSED: Text("the server took it for another message", "服务器把它当成了另一条消息"),
+    ErrorCode.TOO_LONG: Text("this is too long; shorten it", "内容太长，请缩短"),
+    ErrorCode.LIMIT_REACHED: Text("the limit is reached; remove something first", "数量已达上限，请先删除一些"),
+    ErrorCode.RATE_LIMITED: Text("too many messages per second; slow down", "发送太频繁，请慢一点"),
+    ErrorCode.REQUEST_ID_REUSED: Text(
+        "the server took this for another message; send it again", "服务器把它当成了另一条消息，请重新发送"
+    ),
     ErrorCode.BUSY: Text(
-        "the server is busy, nothing was done: try again in a moment", "服务器繁忙，未做处理，请稍后再试"
+        "the server is busy and did nothing; try again in a moment", "服务器繁忙，未做处理，请稍后再试"
     ),
-    ErrorCode.INTERNAL: Text("the server failed", "服务器出错"),
+    ErrorCode.INTERNAL: Text("the server had an internal error", "服务器内部出错"),
 }
 
-CONNECTION_BROKE = Text("the connection broke", "连接中断")
-NOT_CONNECTED = Text("not connected", "没有连接")
+CONNECTION_LOST = Text("the connection was lost", "连接中断")
+NOT_CONNECTED = Text("not connected", "未连接")
 SERVER_BUSY = ERRORS[ErrorCode.BUSY]
 SERVER_FAILED = ERRORS[ErrorCode.INTERNAL]
-NO_ANSWER = Text("no answer in time", "没有及时应答")
-REFUSED = Text("the server refuses this, and gives no reason", "服务器拒绝了，没有说明原因")
+NO_ANSWER = Text("the server did not answer in time", "服务器没有及时应答")
+REFUSED = Text("the server refused this without a reason", "服务器拒绝了，没有说明原因")
 LIST_SEPARATOR = Text(", ", "，")
 
-# --- coming and going ----------------------------------------------------------------------------------------
+# --- the connection, and who is online -----------------------------------------------------------------------
 
-WELCOME = Text("Welcome, {name}. /to NAME begins a conversation, /help lists all commands.",
-               "欢迎，{name}。用 /to 名字 开始对话，用 /help 查看所有命令。")  # fmt: skip
+WELCOME = Text(
+    "Welcome, {name}. /to NAME starts a conversation, /help lists all commands.",
+    "欢迎，{name}。用 /to 名字 开始对话，用 /help 查看所有命令。",
+)
 ONLINE_NOW = Text("online: {names}", "在线：{names}")
 NOBODY_ONLINE = Text("none of your friends is online", "没有好友在线")
-NO_FRIENDS = Text("nobody is on your list yet: /add NAME", "好友列表还是空的：/add 名字")
+NO_FRIENDS = Text("your friend list is empty: /add NAME adds a friend", "好友列表还是空的：用 /add 名字 添加好友")
 WHILE_AWAY = Text("while you were away: {counts} (Alt-a goes there)", "你不在的时候：{counts}（按 Alt-a 前往）")
-FROM_PERSON = Text("{count} from {name}", "{name} 发来 {count} 条")
-IN_GROUP = Text("{count} in {name}", "{name} 中有 {count} 条")
+COUNT_FROM = Text("{count} from {name}", "{name} 发来 {count} 条")
+COUNT_IN = Text("{count} in {name}", "{name} 中有 {count} 条")
 WRITES_FIRST = Text("{name} writes to you: Alt-{number} goes there", "{name} 发来消息：按 Alt-{number} 前往")
 CONNECTED_AGAIN = Text("connected again (not connected since {since})", "已重新连接（{since} 起曾断开）")
 CONNECTED = Text("connected", "已连接")
 TAKEN_OVER = Text(
-    "ended: someone logged in as {name} elsewhere; /connect comes back",
-    "已结束：{name} 在别处登录；/connect 可重新登录",
+    "someone logged in as {name} elsewhere. /connect logs in again",
+    "{name} 在别处登录，会话已结束。/connect 可重新登录",
 )
-LINE_ENDED = Text("not connected any more; /connect tries again", "连接已断开；/connect 可重试")
+CONNECTION_CLOSED = Text("the connection is closed. /connect tries again", "连接已断开。/connect 可重试")
 CANNOT_CONNECT_NOW = Text("cannot connect: {reason}", "无法连接：{reason}")
 PASSWORD_NEEDED = Text("/connect asks for the password", "/connect 会询问密码")
-SERVER_STOPS = Text("the server is going down", "服务器即将停止")
-ALREADY_CONNECTED = Text("you are connected", "已经连接")
-ALREADY_TRYING = Text("still trying to connect", "正在不断重试")
+SERVER_STOPS = Text("the server is shutting down", "服务器即将停止")
+ALREADY_CONNECTED = Text("you are already connected", "已经连接")
+ALREADY_TRYING = Text("still trying to connect", "仍在尝试连接")
 
 # --- the status bar ------------------------------------------------------------------------------------------
 
@@ -164,11 +177,11 @@ BAR_RECONNECTING = Text("not connected since {since}, trying again", "{since} �
 BAR_OFFLINE = Text("not connected since {since}; /connect", "{since} 起断开；/connect")
 BAR_TAKEN_OVER = Text("ended: logged in elsewhere; /connect", "已结束：在别处登录；/connect")
 BAR_MORE_BELOW = Text("more below", "下方还有")
-LOADING = Text("reading what was said before", "正在读取更早的消息")
-BEGINNING = Text("nothing was said before this", "这是最早的消息")
-CANNOT_READ_BACK = Text("earlier messages: {reason}", "更早的消息：{reason}")
-NOT_KEPT = Text("more than is kept here", "更早的消息不再显示")
-NEW_FROM_HERE = Text("new", "新消息")
+LOADING = Text("loading earlier messages", "正在读取更早的消息")
+NO_EARLIER_MESSAGES = Text("there are no earlier messages", "没有更早的消息")
+CANNOT_LOAD_HISTORY = Text("cannot load earlier messages: {reason}", "无法读取更早的消息：{reason}")
+TRUNCATED = Text("earlier messages are no longer in memory", "更早的消息已不在内存中")
+NEW = Text("new", "新消息")
 
 # --- conversations -------------------------------------------------------------------------------------------
 
@@ -177,16 +190,16 @@ PERHAPS_DELIVERED = Text(
     "perhaps delivered: {reason}. /resend sends it again", "不确定是否送达：{reason}。/resend 可重发"
 )
 SOME_UNDELIVERED = Text(
-    "not confirmed: {counts}; /resend there sends them again", "未确认：{counts}；在该对话中用 /resend 重发"
+    "not confirmed: {counts}. Use /resend in that conversation", "未确认：{counts}。请在该对话中用 /resend 重发"
 )
-TO_SOMEBODY = Text("{count} to {name}", "给 {name} 的 {count} 条")
-NOTHING_TO_RESEND = Text("nothing here is marked", "这里没有需要重发的消息")
-NOBODY_TO_WRITE_TO = Text("this goes to nobody yet: /to NAME first", "还没有对话对象：请先 /to 名字")
+COUNT_TO = Text("{count} to {name}", "给 {name} 的 {count} 条")
+NOTHING_TO_RESEND = Text("there is nothing to resend here", "这里没有需要重发的消息")
+NO_RECEIVER = Text("no receiver yet: choose one with /to NAME", "还没有对话对象：请先用 /to 名字 选择")
 CONVERSATION_WITH = Text("you are writing to {name}", "正在与 {name} 对话")
-NO_CONVERSATIONS = Text("no conversations yet", "还没有对话")
-NO_HISTORY = Text("this server cannot say what was said before", "这个服务器不提供历史消息")
-HISTORY_OF = Text("what was said before, with {name}", "与 {name} 的历史消息")
-END_OF_HISTORY = Text("so far", "以上是历史消息")
+NO_CONVERSATIONS = Text("no conversations yet: /to NAME starts one", "还没有对话：用 /to 名字 开始")
+NO_HISTORY = Text("this server has no message history", "这个服务器不提供历史消息")
+HISTORY_BEGIN = Text("earlier messages with {name}", "与 {name} 的历史消息")
+HISTORY_END = Text("end of earlier messages", "以上是历史消息")
 CAME_ONLINE = Text("{name} is online", "{name} 上线了")
 WENT_OFFLINE = Text("{name} is offline", "{name} 下线了")
 JOINED = Text("{names} joined", "{names} 加入了群组")
@@ -204,32 +217,36 @@ UNKNOWN_COMMAND = Text(
 DID_YOU_MEAN = Text("there is no /{name}: did you mean /{close}?", "没有 /{name} 命令：是不是 /{close}？")
 USAGE = Text("usage: {usage}", "用法：{usage}")
 FAILED = Text("{what}: {reason}", "{what}：{reason}")
-PERHAPS_DONE = Text("{what}: {reason}; perhaps it was done, perhaps not", "{what}：{reason}，不确定是否已完成")
-ADDED_FRIEND = Text("{name} is on your list now", "{name} 已加入好友列表")
-REMOVED_FRIEND = Text("{name} is off your list", "{name} 已从好友列表移除")
+PERHAPS_DONE = Text("{what}: {reason}; it may or may not have been done", "{what}：{reason}，不确定是否已完成")
+ADDED_FRIEND = Text("{name} is on your friend list now", "{name} 已加入好友列表")
+REMOVED_FRIEND = Text("{name} is no longer on your friend list", "{name} 已从好友列表移除")
 FRIENDS_ONLINE = Text("online: {names}", "在线：{names}")
-FRIENDS_OFFLINE = Text("not online: {names}", "不在线：{names}")
-GROUP_CREATED = Text("{group} is yours: /to {group} goes there, /group add {group} NAME takes people in",
-                     "{group} 已创建：/to {group} 前往，/group add {group} 名字 添加成员")  # fmt: skip
+FRIENDS_OFFLINE = Text("offline: {names}", "离线：{names}")
+GROUP_CREATED = Text(
+    "{group} is created: /to {group} opens it, /group add {group} NAME adds members",
+    "{group} 已创建：用 /to {group} 打开，用 /group add {group} 名字 添加成员",
+)
 GROUP_DISBANDED = Text("{group} is disbanded", "{group} 已解散")
 MEMBER_ADDED = Text("{name} is in {group} now", "{name} 已加入 {group}")
-MEMBER_REMOVED = Text("{name} is out of {group}", "{name} 已移出 {group}")
+MEMBER_REMOVED = Text("{name} is no longer in {group}", "{name} 已移出 {group}")
 GROUP_LEFT = Text("you have left {group}", "你已退出 {group}")
-NO_GROUPS = Text("you are in no group: /group create NAME", "你还没有群组：/group create 名字")
+NO_GROUPS = Text("you are in no group: /group create NAME creates one", "你还没有群组：用 /group create 名字 创建")
 GROUP_LINE = Text("{group}: {names}", "{group}：{names}")
 CREATOR = Text("{name} (creator)", "{name}（创建者）")
 PROFILE_OF = Text("the profile of {name}", "{name} 的资料")
-PROFILE_EMPTY = Text("says nothing about himself or herself", "没有填写资料")
+PROFILE_EMPTY = Text("the profile is empty", "没有填写资料")
 PROFILE_LINE = Text("{field}: {value}", "{field}：{value}")
-OWN_PROFILE_EMPTY = Text("your profile is empty: /set name YOUR NAME", "你的资料是空的：/set name 你的名字")
+OWN_PROFILE_EMPTY = Text(
+    "your profile is empty: begin with /set name YOUR NAME", "你的资料是空的：可从 /set name 你的名字 开始填写"
+)
 FIELD_SET = Text("{field} is now: {value}", "{field} 已改为：{value}")
-NO_SUCH_FIELD = Text("a profile has these fields: {fields}", "资料包括：{fields}")
-WHOIS_NEEDS_FRIEND = Text("not on your list: /add {name} first", "不在好友列表里：请先 /add {name}")
+NO_SUCH_FIELD = Text("there is no such field. The fields are: {fields}", "没有这个字段。可填写：{fields}")
+WHOIS_NEEDS_FRIEND = Text("not on your friend list: /add {name} first", "不在好友列表里：请先 /add {name}")
 NEW_PASSWORD = Text("New password: ", "新密码：")
 ONCE_MORE = Text("Once more: ", "再输一次：")
-PASSWORDS_DIFFER = Text("the two were not the same: nothing is changed", "两次输入不一致，未做更改")
-PASSWORD_EMPTY = Text("nothing is changed", "未做更改")
-PASSWORD_CHANGED = Text("your password is changed", "密码已更改")
+PASSWORDS_DIFFER = Text("the passwords differ: nothing was changed", "两次输入的密码不一致，未做更改")
+PASSWORD_EMPTY = Text("nothing was changed", "未做更改")
+PASSWORD_CHANGED = Text("your password was changed", "密码已更改")
 
 FIELDS: dict[str, Text] = {
     "name": Text("name", "姓名"),
@@ -244,78 +261,80 @@ NOTHING = Text("", "")
 HELP: dict[str, Help] = {
     "to": Help(
         Text("bob | #team [TEXT]", "bob | #team [文字]"),
-        Text("turn to a person or a group", "转到与某人或群组的对话"),
+        Text("open the conversation with a person or group", "打开与某人或群组的对话"),
         Text(
-            "/to bob hello also says hello. # marks groups. /to alone lists the conversations.",
-            "/to bob 你好 会同时发出“你好”。# 表示群组。单独的 /to 列出所有对话。",
+            "/to bob hello also sends hello. Groups begin with #. /to alone lists the conversations.",
+            "/to bob 你好 会同时发出“你好”。群组以 # 开头。单独的 /to 列出所有对话。",
         ),
     ),
-    "friends": Help(NOTHING, Text("who is on your list, and online", "好友列表，谁在线")),
-    "add": Help(Text("bob", "bob"), Text("put a person on your list", "添加好友")),
-    "remove": Help(Text("bob", "bob"), Text("take a person off your list", "删除好友")),
+    "friends": Help(NOTHING, Text("show your friends, and who is online", "好友列表，谁在线")),
+    "add": Help(Text("bob", "bob"), Text("add a person to your friend list", "添加好友")),
+    "remove": Help(Text("bob", "bob"), Text("remove a person from your friend list", "删除好友")),
     "group": Help(
         Text("create|disband|add|remove|leave|list", "create|disband|add|remove|leave|list"),
         Text("groups: see /help group", "群组：见 /help group"),
         Text(
-            "/group create #team         found a group\n"
-            "/group disband [#team]      end a group of yours\n"
-            "/group add [#team] bob      take somebody into it\n"
-            "/group remove [#team] bob   take somebody out of it\n"
-            "/group leave [#team]        leave a group of somebody else's\n"
-            "/group list                 your groups and their members\n"
-            "In brackets: may be left out in the group's own conversation.",
+            "/group create #team         create a group\n"
+            "/group disband [#team]      disband your group\n"
+            "/group add [#team] bob      add a member\n"
+            "/group remove [#team] bob   remove a member\n"
+            "/group leave [#team]        leave the group\n"
+            "/group list                 list your groups and their members\n"
+            "You may leave out [#team] in the group's own conversation.",
             "/group create #team         创建群组\n"
             "/group disband [#team]      解散自己的群组\n"
             "/group add [#team] bob      添加成员\n"
             "/group remove [#team] bob   移除成员\n"
-            "/group leave [#team]        退出别人的群组\n"
-            "/group list                 自己的群组及成员\n"
-            "方括号中的部分在该群组的对话里可以省略。",
+            "/group leave [#team]        退出群组\n"
+            "/group list                 列出自己的群组及成员\n"
+            "在该群组的对话里可以省略 [#team]。",
         ),
     ),
-    "profile": Help(NOTHING, Text("what you said about yourself", "查看自己的资料")),
+    "profile": Help(NOTHING, Text("show your profile", "查看自己的资料")),
     "set": Help(
         Text("name Alice Smith", "name 王小明"),
-        Text("say something about yourself", "填写自己的资料"),
+        Text("fill in your profile", "填写自己的资料"),
         Text(
-            "The fields: name, sex, age, phone, address, introduction.",
+            "The fields are name, sex, age, phone, address and introduction.",
             "可填写：name、sex、age、phone、address、introduction。",
         ),
     ),
-    "whois": Help(Text("bob", "bob"), Text("what a friend says about himself or herself", "查看好友的资料")),
+    "whois": Help(Text("bob", "bob"), Text("show the profile of a friend", "查看好友的资料")),
     "passwd": Help(
         NOTHING,
         Text("change your password", "修改密码"),
-        Text("It asks for the new password twice; nothing is shown.", "会两次询问新密码，输入时不显示。"),
+        Text("It asks for the new password twice and does not show it.", "会两次询问新密码，输入时不显示。"),
     ),
     "resend": Help(
         NOTHING,
-        Text("send again what is marked ✗ or ?", "重发标有 ✗ 或 ? 的消息"),
+        Text("send messages marked ✗ or ? again", "重发标有 ✗ 或 ? 的消息"),
         Text(
-            "It sends what is marked in this conversation. What is marked ? may arrive twice then.",
-            "重发当前对话里有标记的消息。标有 ? 的可能会被收到两次。",
+            "It sends the marked messages of this conversation again. A message marked ? may arrive twice.",
+            "重发当前对话里有标记的消息。标有 ? 的消息可能会被收到两次。",
         ),
     ),
     "history": Help(
         Text("[20]", "[20]"),
-        Text("what was said here before", "查看更早的消息"),
+        Text("show earlier messages", "查看更早的消息"),
         Text(
-            "50 messages, or as many as you say, at most 100; once more goes further back. PageUp does it, too.",
-            "每次 50 条，也可以指定数目，最多 100；再次输入则继续向前。按 PageUp 也可以。",
+            "It shows 50 messages, or as many as you ask for, up to 100. Repeat it, or press PageUp, for more.",
+            "每次 50 条，也可以指定数目，最多 100 条。再次输入或按 PageUp 可继续向前。",
         ),
     ),
     "connect": Help(NOTHING, Text("log in again after the session has ended", "会话结束后重新登录")),
-    "logout": Help(NOTHING, Text("end the session and leave", "退出登录并离开")),
-    "quit": Help(NOTHING, Text("leave", "离开")),
-    "help": Help(Text("[COMMAND]", "[命令]"), Text("this list, or more about one command", "本列表，或某个命令的说明")),
+    "logout": Help(NOTHING, Text("log out and exit", "退出登录并关闭程序")),
+    "quit": Help(NOTHING, Text("exit", "关闭程序")),
+    "help": Help(
+        Text("[COMMAND]", "[命令]"), Text("show this list, or more about one command", "本列表，或某个命令的说明")
+    ),
 }
 
 HELP_KEYS = Text(
-    "Alt-a     the next unread; Alt-1, Alt-2: that conversation\n"
-    "Tab       completes; ↑ recalls; Alt-Enter: a new line\n"
+    "Alt-a     next unread conversation; Alt-1, Alt-2: that one\n"
+    "Tab       completes; ↑ recalls; Alt-Enter: new line\n"
     "PageUp    scrolls back; Ctrl-End: to the end\n"
     "//text    sends /text\n"
-    "… ✗ ?     on its way, not delivered, not known",
+    "… ✗ ?     being sent, not delivered, perhaps delivered",
     "Alt-a     下一个未读；Alt-1、Alt-2：切换对话\n"
     "Tab       补全；↑ 找回输入；Alt-Enter 换行\n"
     "PageUp    向上滚动；Ctrl-End 回到末尾\n"
@@ -323,33 +342,39 @@ HELP_KEYS = Text(
     "… ✗ ?     发送中、未送达、不确定",
 )
 HELP_PLAIN = Text(
-    "//text    sends /text\n✗ ?       not delivered, not known",
+    "//text    sends /text\n✗ ?       not delivered, perhaps delivered",
     "//文字    发送 /文字\n✗ ?       未送达、不确定",
 )
 
-# --- before the chat begins ----------------------------------------------------------------------------------
+# --- the login dialog, and failures that end the program -----------------------------------------------------
 
 ASK_NAME = Text("Name: ", "用户名：")
 ASK_PASSWORD = Text("Password for {name}: ", "{name} 的密码：")
-ASK_REGISTER = Text("No such name, or a wrong password. Register {name} as a new name? [y/N] ",
-                    "没有这个用户，或密码不对。要注册新用户 {name} 吗？[y/N] ")  # fmt: skip
+ASK_REGISTER = Text(
+    "Unknown name or wrong password. Register {name} as a new user? [y/N] ",
+    "没有这个用户，或密码不对。要注册新用户 {name} 吗？[y/N] ",
+)
 REGISTERED = Text("Welcome: {name} is registered.", "欢迎：{name} 注册成功。")
 PASSWORD_WAS_WRONG = Text("The name {name} is taken, so the password was wrong. Try again.",
                           "用户名 {name} 已存在，所以是密码不对。请再试一次。")  # fmt: skip
-DIFFERENT = Text("The two were not the same. Try again.", "两次输入不一致，请再试一次。")
+PASSWORDS_DIFFER_TRY_AGAIN = Text("The passwords differ. Try again.", "两次输入的密码不一致，请再试一次。")
 LOGIN_REFUSED = Text("Cannot log in as {name}: {reason}.", "无法以 {name} 登录：{reason}。")
 CANNOT_REGISTER = Text("Cannot register {name}: {reason}.", "无法注册 {name}：{reason}。")
 CANNOT_CONNECT = Text("Cannot connect to {server}: {reason}.", "无法连接 {server}：{reason}。")
 IS_IT_RUNNING = Text(" Is the server running?", "服务器在运行吗？")
-CLOSED_AT_ONCE = Text("it closes the connection (if it speaks TLS, its address begins with jellys://)",
-                      "对方关闭了连接（如果服务器使用 TLS，地址应以 jellys:// 开头）")  # fmt: skip
+CLOSED_BY_SERVER = Text(
+    "the server closed the connection (if it uses TLS, write jellys:// in its address)",
+    "服务器关闭了连接（如果服务器使用 TLS，地址应以 jellys:// 开头）",
+)
 NOT_TRUSTED = Text("{reason} (--tls-ca FILE trusts a certificate of your own)",
                    "{reason}（可用 --tls-ca 文件 指定所信任的证书）")  # fmt: skip
-NO_TLS = Text("it does not speak TLS as we do (if it speaks none, its address begins with jelly://)",
-              "TLS 握手失败（如果服务器不使用 TLS，地址应以 jelly:// 开头）")  # fmt: skip
-NO_CERTIFICATE = Text("there is no certificate in it", "其中没有证书")
-UNREACHABLE = Text("nobody answers there", "没有应答")
-NEED_NAME = Text("Say who you are: jelly chat NAME.", "请给出用户名：jelly chat NAME。")
+NO_TLS = Text(
+    "the TLS handshake failed (if the server does not use TLS, write jelly:// in its address)",
+    "TLS 握手失败（如果服务器不使用 TLS，地址应以 jelly:// 开头）",
+)
+NO_CERTIFICATE = Text("it contains no certificate", "其中没有证书")
+UNREACHABLE = Text("no server answers there", "没有服务器应答")
+NEED_NAME = Text("No name is given. Use: jelly chat NAME.", "没有给出用户名。用法：jelly chat NAME。")
 NEED_PASSWORD = Text(
     "There is no terminal to ask for the password: set JELLY_PASSWORD.", "没有终端可以询问密码：请设置 JELLY_PASSWORD。"
 )
@@ -357,22 +382,26 @@ BAD_CA = Text("--tls-ca: {file} cannot be used: {reason}.", "--tls-ca：无法�
 CA_WITHOUT_TLS = Text("--tls-ca needs a server with TLS: jellys://…", "--tls-ca 需要使用 TLS 的服务器：jellys://…")
 BAD_SERVER = Text("{server} is not of the form jelly://host:port or jellys://host:port.",
                   "{server} 的格式应为 jelly://host:port 或 jellys://host:port。")  # fmt: skip
-BAD_TO = Text("--send needs somebody to send to: bob or #team.", "--send 需要收信人：bob 或 #team。")
+BAD_TO = Text("--send needs a receiver: bob or #team.", "--send 需要收信人：bob 或 #team。")
 BAD_TEXT = Text("There is no text to send.", "没有要发送的文字。")
-NOT_UTF8 = Text("The text is not UTF-8.", "文字不是 UTF-8 编码。")
+NOT_UTF8 = Text("The text is not valid UTF-8: convert it first.", "文字不是有效的 UTF-8：请先转换编码。")
 SEND_FAILED = Text("Not sent to {name}: {reason}.", "未能发给 {name}：{reason}。")
-SEND_UNKNOWN = Text("Perhaps sent to {name}, perhaps not: {reason}.", "不确定是否已发给 {name}：{reason}。")
-PLAIN_HINT = Text("Plain mode, line by line. The full screen comes with: pip install '.[chat]'",
-                  "逐行模式。要使用全屏界面：pip install '.[chat]'")  # fmt: skip
-STILL_UNDELIVERED = Text("Not confirmed: {count}.", "未确认：{count} 条。")
+SEND_UNKNOWN = Text(
+    "The message to {name} may or may not have been sent: {reason}.", "不确定是否已发给 {name}：{reason}。"
+)
+PLAIN_HINT = Text(
+    "Plain mode, line by line. For the full screen: pip install '.[chat]'",
+    "逐行模式。要使用全屏界面：pip install '.[chat]'",
+)
+STILL_UNDELIVERED = Text("Messages not confirmed: {count}.", "未确认的消息：{count} 条。")
 
 # --- --help --------------------------------------------------------------------------------------------------
 
-ABOUT = Text("The chat for a person in a terminal. It asks for the password.", "终端聊天。密码会在运行时询问。")
+ABOUT = Text("Chat in the terminal. The program asks for the password.", "终端聊天。密码会在运行时询问。")
 USAGE_PREFIX = Text("usage: ", "用法：")
 ARGUMENTS = Text("arguments", "参数")
 OPTIONS = Text("options", "选项")
-ARG_NAME = Text("who you are; it offers to register an unknown name", "用户名；未注册的名字可当场注册")
+ARG_NAME = Text("your name; an unknown name can be registered", "用户名；未注册的名字可当场注册")
 ARG_SERVER = Text(
     "jelly://host:port, or jellys:// with TLS (default: %(default)s)",
     "jelly://host:port，TLS 用 jellys://（默认：%(default)s）",
@@ -392,9 +421,9 @@ ABOUT_EXIT = Text(
     "  NO_COLOR        no colours\n\n"
     "exit codes:\n"
     "  0  done; with --send: the message is stored\n"
-    "  1  the server refuses the message: nothing was sent to anybody\n"
+    "  1  the server refused the message: nobody gets it\n"
     "  2  wrong usage\n"
-    "  3  no connection, or it broke before anything was sent\n"
+    "  3  no connection, or it was lost before anything was sent\n"
     "  4  the login was refused\n"
     "  5  sent, but it is not known whether it arrived",
     "环境变量：\n"
@@ -403,7 +432,7 @@ ABOUT_EXIT = Text(
     "  NO_COLOR        不使用颜色\n\n"
     "退出码：\n"
     "  0  完成；用 --send 时：消息已保存\n"
-    "  1  服务器拒绝了消息：什么也没有发出\n"
+    "  1  服务器拒绝了消息：没有人会收到\n"
     "  2  用法有误\n"
     "  3  没有连接，或在发出之前断开\n"
     "  4  登录被拒绝\n"

@@ -1,10 +1,19 @@
-"""The inside of the client library; programs use `client_api.py`, which stands on it.
+"""The inside of the client library. Programs use `client_api.py`, which is built on it.
 
-    client_api.py       what an application sees: operations, results, events
-    conversation.py     the life of one client: login, requests and answers, cuts and coming back, close
-    line.py             one TCP connection: bytes out, frames in
-    callbacks.py        the thread that runs the application's code
-    states.py           the states, and when to try again
+    client_api.py          what an application uses: operations, results, events
+    connection_manager.py  what is behind the operations: login, requests, close
+    network_thread.py      the thread that reads: responses, notices, reconnecting
+    pipeline.py            the current connection: sends requests, pairs responses, acknowledges
+    lifecycle.py           the state, the phase of the close, and the lock of one client
+    handshake.py           how a connection begins: the first request and its response
+    pending.py             the requests without a response, over any number of connections
+    acks.py                drops duplicates, decides when to acknowledge
+    requests.py            one request, and what a response means
+    stream.py              one TCP connection: bytes out, frames in
+    poller.py              where a thread waits: for a socket, a time or another thread
+    callbacks.py           the thread that runs the application's code
+    states.py              the states, and when to reconnect
 
-Imports run from top to bottom, and on to the codec, the messages and the errors; nothing of the server is used.
+Imports go downwards only, and on to the codec, the messages, the errors, `tcp.py` and `wakeup.py`.
+The client uses nothing else of the server.
 """

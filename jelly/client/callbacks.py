@@ -1,7 +1,7 @@
-"""The one thread that runs the application's code: what arrives, changes of the connection, listeners of futures.
+"""The thread that runs the application's code: methods of the receiver, listeners of futures.
 
-It is not the thread that reads from the network: so a callback may wait for an answer, and one that takes long
-holds up only the callbacks behind it.
+It is not the thread that reads from the network. So a callback may wait for a response, and a slow
+callback delays only the callbacks behind it.
 """
 
 import contextlib
@@ -16,38 +16,45 @@ from typing import Any, TypeVar
 log = logging.getLogger("jelly.client")
 
 HIGH_MARK = 1000
-"""So many calls may wait; then nothing is read from the server unless an answer is awaited: TCP makes it wait."""
+"""At most this many callbacks wait before the client stops reading, unless a request is in flight.
+Then TCP's flow control stops the server."""
 
 T = TypeVar("T")
 
 
-class Callbacks:
-    """Runs functions one after the other on a thread of its own, which the first one starts."""
+class CallbackThread:
+    """Runs functions one after the other on a thread of its own (a serial executor)."""
 
     def __init__(self, on_room: Callable[[], None]) -> None:
-        """`on_room` is called (on that thread) when it is not full any more."""
+        """`on_room` is called on the thread when `is_full` turns False."""
         self._on_room = on_room
         self._condition = threading.Condition()  # guards everything below
         self._calls: deque[Callable[[], None]] = deque()
         self._thread: threading.Thread | None = None
-        self._is_running = False  # a call is under way
-        self._finished = False
+        self._is_running = False  # a call is being run
+        self._is_shut_down = False
         self._has_ended = False  # there is no thread, and never will be
 
     def submit(self, call: Callable[[], None]) -> None:
-        """Have a function called. When the thread has ended after `finish`, it is called here and now."""
+        """Queue a function.
+
+        After `shutdown`, when the thread has ended, run it in the caller's thread.
+        """
         with self._condition:
             has_ended = self._has_ended
             if not has_ended:
                 self._calls.append(call)
                 self._condition.notify_all()
-                with contextlib.suppress(RuntimeError):  # it waits for the next one that can start the thread
+                with contextlib.suppress(RuntimeError):  # a later submit may be able to start the thread
                     self.start()
         if has_ended:
             _run_safely(call)
 
     def start(self) -> None:
-        """Start the thread, if it was not yet. Raises RuntimeError if there is none to be had."""
+        """Start the thread if it is not running.
+
+        Raises RuntimeError if the system cannot start one.
+        """
         with self._condition:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="jelly-client-callbacks", daemon=True)
@@ -56,18 +63,19 @@ class Callbacks:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits that no more should be read from the server."""
+        """Whether so many calls wait that the client should stop reading."""
         return len(self._calls) >= HIGH_MARK
 
     @property
-    def is_here(self) -> bool:
-        """Whether the caller runs on this very thread."""
+    def is_current_thread(self) -> bool:
+        """Whether the caller runs on this thread."""
         return threading.current_thread() is self._thread
 
-    def drain(self, deadline: float) -> bool:
-        """Wait until everything was called, at most until a monotonic time; return whether it was.
+    def wait_until_idle(self, deadline: float) -> bool:
+        """Wait until no call waits or runs, at most until a monotonic time.
 
-        Without a thread there is nothing to wait for: what waits is for `finish`.
+        Returns whether that is so; True at once if there is no thread; `shutdown` runs the calls
+        that wait then.
         """
         with self._condition:
             return self._condition.wait_for(
@@ -75,20 +83,21 @@ class Callbacks:
                 max(0.0, deadline - time.monotonic()),
             )
 
-    def finish(self, deadline: float) -> None:
-        """Call what waits, then end the thread; wait for it until a monotonic time, but not on itself.
+    def shutdown(self, deadline: float) -> None:
+        """Run the calls that wait, then end the thread.
 
-        If there never was a thread, it is called here and now.
+        Waits for the thread until a monotonic time, unless the caller runs on it. If there is no
+        thread, the calls run in the caller's thread.
         """
         with self._condition:
-            self._finished = True
+            self._is_shut_down = True
             self._condition.notify_all()
             thread = self._thread
             self._has_ended = thread is None
         if thread is None:
             for call in self._calls:
                 _run_safely(call)
-        elif not self.is_here:
+        elif not self.is_current_thread:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
@@ -96,7 +105,7 @@ class Callbacks:
             with self._condition:
                 self._is_running = False
                 self._condition.notify_all()
-                self._condition.wait_for(lambda: self._calls or self._finished)
+                self._condition.wait_for(lambda: self._calls or self._is_shut_down)
                 if not self._calls:
                     self._has_ended = True
                     return
@@ -109,21 +118,24 @@ class Callbacks:
             _run_safely(call)
 
 
-class Reply(Future[T]):
-    """The future of a request. Its listeners are called on the callback thread, whoever ends it."""
+class RequestFuture(Future[T]):
+    """The future of a request.
 
-    def __init__(self, callbacks: Callbacks) -> None:
+    Its listeners run on the callback thread, whichever thread ends it.
+    """
+
+    def __init__(self, callbacks: CallbackThread) -> None:
         super().__init__()
         self._jelly_callbacks = callbacks
 
     def add_done_callback(self, fn: Callable[[Future[T]], Any]) -> None:
-        """Call `fn` with this future on the client's callback thread, when it is done."""
-        callbacks = self._jelly_callbacks  # no reference to itself: only the garbage collector could free it then
+        """Call `fn` with this future on the client's callback thread when the future is done."""
+        callbacks = self._jelly_callbacks  # a lambda that holds `self` would be a cycle for the garbage collector
         super().add_done_callback(lambda future: callbacks.submit(lambda: fn(future)))
 
 
 def _run_safely(call: Callable[[], None]) -> None:
     try:
         call()
-    except BaseException:  # SystemExit, too: the thread has to live for the calls behind
+    except BaseException:  # also SystemExit: the thread must survive for the calls behind
         log.exception("a callback failed")

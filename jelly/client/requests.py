@@ -1,74 +1,115 @@
-"""A request that waits for its answer, and what an answer means."""
+"""A request that waits for its response, and what a response means."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ssl import SSLCertVerificationError, SSLError
 from typing import Any, Generic, TypeVar
 
-from jelly.client.callbacks import Reply
-from jelly.codec import Frame, Status
-from jelly.errors import ErrorCode, Refused, RequestError, ServerBusy, ServerFailed, error_for
-from jelly.messages import parse_object
+from jelly.client.callbacks import RequestFuture
+from jelly.codec import HEADER, Frame, Status
+from jelly.errors import (
+    ErrorCode,
+    Refused,
+    RequestError,
+    RequestRejected,
+    RequestTimeout,
+    ServerBusy,
+    ServerFailed,
+    error_for,
+)
+from jelly.messages import encode_request, parse_object
 
 T = TypeVar("T")
 Decode = Callable[[dict[str, Any]], T]
-"""Makes a result of the values in a SUCCESS. Raises LookupError, TypeError or ValueError if they are not as agreed."""
+"""Makes a result of the values in a SUCCESS; raises LookupError, TypeError, ValueError if it
+cannot."""
 
 
 @dataclass(slots=True, eq=False)
 class Request(Generic[T]):
-    """A request that has no answer yet."""
+    """A request that has no response yet."""
 
     type: int
     decode: Decode[T]
-    future: Reply[T]
+    future: RequestFuture[T]
     frame: bytes = b""
-    request_id: str | None = None  # of a message, where the server knows such: it may be written again
-    deadline: float = float("inf")  # monotonic; counts from when it was written
-    # What `Outgoing` counts: its place in the order; how often it was written, cut off, left unanswered, refused.
+    request_id: str | None = None
+    """The idempotency key of a message; None if the request must not be sent twice."""
+    deadline: float = float("inf")
+    """The monotonic time until which the response must arrive."""
+    # `PendingRequests` counts these:
     number: int = 0
-    writes: int = 0
-    cuts: int = 0
+    """Its place in the order."""
+    sends: int = 0
+    connection_losses: int = 0
+    """How many connections were lost while it was in flight."""
     timeouts: int = 0
-    refusals: int = 0
+    retries: int = 0
+    """How many times it was sent again because the server was too busy."""
 
     @property
-    def is_repeat(self) -> bool:
-        """Whether it was written before: then "nothing was done" says nothing about the first time."""
-        return self.request_id is not None and self.writes > 1
+    def is_resend(self) -> bool:
+        """Whether it was sent before. Then "nothing was done" says nothing about the first time."""
+        return self.request_id is not None and self.sends > 1
 
-    def finish(self, frame: Frame) -> None:
-        """End its future with what the server answered."""
+    def complete(self, response: Frame) -> None:
+        """End the future with what the server answered."""
         try:
-            result = read_answer(frame, self.decode)
+            result = decode_response(response, self.decode)
         except RequestError as error:
             self.fail(error)
         else:
             self.future.set_result(result)
 
     def fail(self, error: RequestError) -> None:
-        """End its future without an answer (unless it was cancelled, as those can be that were not written)."""
+        """End the future without a response.
+
+        A future that was cancelled before it was sent stays cancelled.
+        """
         if self.future.running() or self.future.set_running_or_notify_cancel():
-            # Its traceback leads here, and so to the future, which only the garbage collector could free then.
+            # The traceback refers to this frame, and so to the future: only the garbage collector
+            # could free both.
             self.future.set_exception(error.with_traceback(None))
 
 
-def read_answer(frame: Frame, decode: Decode[T]) -> T:
-    """What a response says. Raises RequestError: what the server said, or ServerFailed if that cannot be read."""
+def decode_response(frame: Frame, decode: Decode[T]) -> T:
+    """Return the result in a SUCCESS.
+
+    Raises the RequestError that another response stands for; ServerFailed if the response cannot be
+    read.
+    """
     try:
         values = parse_object(frame.body) if frame.body else {}
         values = {key: value for key, value in values.items() if value is not None}
         if frame.status == Status.SUCCESS:
             return decode(values)
     except (Refused, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ServerFailed("", "The server's answer cannot be read.") from error
+        raise ServerFailed("", "The server sent a response that this client cannot read.") from error
     raise error_for(frame.status, str(values.get("error", "")), str(values.get("message", "")))
 
 
-def is_refused_for_now(frame: Frame) -> bool:
-    """Whether a response asks to try again later."""
+def encode(type: int, values: Mapping[str, Any], max_body: int) -> bytes:
+    """Return the frame of a request.
+
+    Raises RequestRejected if the body cannot be encoded or has more than `max_body` bytes: the
+    server would refuse the request, or even close the connection.
+    """
     try:
-        read_answer(frame, dict)
+        frame = encode_request(type, values)
+    except UnicodeEncodeError:
+        sentence = "The text contains half of a surrogate pair, which cannot be sent: remove it."
+        raise RequestRejected(ErrorCode.MALFORMED_BODY, sentence) from None
+    size = len(frame) - HEADER.size
+    if size > max_body:
+        sentence = f"The request has {size:,} bytes, but at most {max_body:,} can be sent: shorten it."
+        raise RequestRejected(ErrorCode.TOO_LONG, sentence)
+    return frame
+
+
+def is_retryable(frame: Frame) -> bool:
+    """Whether a response says that the same request may succeed later."""
+    try:
+        decode_response(frame, dict)
     except ServerBusy:
         return True
     except RequestError as error:
@@ -76,8 +117,13 @@ def is_refused_for_now(frame: Frame) -> bool:
     return False
 
 
-def why(error: Exception) -> str:
-    """What an error of the network says, as a part of a sentence."""
+def timed_out(seconds: float) -> RequestTimeout:
+    """The error for a request without a response in time."""
+    return RequestTimeout("", f"The server did not answer within {seconds:g} seconds. It may have done this or not.")
+
+
+def describe(error: Exception) -> str:
+    """Say what a network error means, as a part of a sentence."""
     if isinstance(error, SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message.rstrip('.')})"
     if isinstance(error, SSLError):

@@ -1,4 +1,4 @@
-"""Where a client stands with its server, and how it comes back after a cut."""
+"""The states of a client, and when it reconnects."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -7,18 +7,21 @@ from enum import Enum
 
 
 class State(Enum):
-    """Where a client stands. These are all the changes there are, and what the application should do:
+    """The state of a client. These are all the changes, and what your program should do:
 
-    | from         | to           | when, and what to do                                                            |
-    | ------------ | ------------ | ------------------------------------------------------------------------------- |
-    | OFFLINE      | CONNECTING   | `login` or `resume` was called: wait for its future                             |
-    | CONNECTING   | ONLINE       | it succeeded: go ahead                                                          |
-    | CONNECTING   | OFFLINE      | it failed; the future has the error: tell the user                              |
-    | ONLINE       | RECONNECTING | the line was cut: nothing. Messages without an answer wait; other requests fail |
-    | RECONNECTING | ONLINE       | the token was accepted; those messages are sent again: nothing                  |
-    | RECONNECTING | OFFLINE      | given up; `reason` says why: ask the user, and call `login`                     |
-    | ONLINE       | OFFLINE      | `logout`, another login took over, or a cut without reconnect: see `reason`     |
-    | any          | CLOSED       | `close` was called: make another client                                         |
+    | from         | to           | when, and what to do                                          |
+    | ------------ | ------------ | ------------------------------------------------------------- |
+    | OFFLINE      | CONNECTING   | you called `login` or `resume`: wait for the future           |
+    | CONNECTING   | ONLINE       | the login succeeded: go ahead                                 |
+    | CONNECTING   | OFFLINE      | the login failed: show the error that the future has          |
+    | ONLINE       | RECONNECTING | the connection was lost: do nothing. Messages without a       |
+    |              |              | response wait; other requests fail                            |
+    | RECONNECTING | ONLINE       | the server accepted the token: do nothing. The client sends   |
+    |              |              | the waiting messages again                                    |
+    | RECONNECTING | OFFLINE      | the client has given up: see `reason`, and call `login`       |
+    | ONLINE       | OFFLINE      | `logout`, a takeover, or a connection that was lost with      |
+    |              |              | `reconnect=False`: see `reason`                               |
+    | any          | CLOSED       | you called `close`: make a new client                         |
     """
 
     OFFLINE = "offline"
@@ -32,42 +35,49 @@ class Reason(Enum):
     """Why the state changed."""
 
     LOGIN = "login"
-    """The application called `login` or `resume`."""
+    """You called `login` or `resume`."""
     LOGIN_FAILED = "login failed"
     LOGGED_IN = "logged in"
     RECONNECTED = "reconnected"
     LOGGED_OUT = "logged out"
-    LINE_CUT = "line cut"
-    """The connection ended, and nobody here wanted it to."""
+    CONNECTION_LOST = "connection lost"
+    """The connection broke, or the server closed it. You did not ask for that."""
+    LINE_CUT = CONNECTION_LOST
+    """The old name of CONNECTION_LOST: an alias, the same object."""
     TAKEN_OVER = "taken over"
-    """Somebody logged in with this account elsewhere. To come back means to throw the other one out.
+    """Another program logged in with this account. To log in again would throw that program out.
 
-    A server that grants no features does not say so; there it is assumed when four lines in a row were closed soon.
+    A server that grants no features does not say so. There the client assumes it when the server
+    closes four connections in a row, each within 60 seconds.
     """
     TOKEN_REFUSED = "token refused"
-    """The token has expired, or a logout or a new password has ended it: log in with the password."""
+    """The token has expired, or a logout or a new password ended it: log in with the password."""
     GAVE_UP = "gave up"
-    """The policy allows no more tries."""
+    """The policy allows no more attempts."""
     CLOSED = "closed"
 
 
 @dataclass(frozen=True)
 class ReconnectPolicy:
-    """When to try again after a cut: once at once, then with growing pauses.
-
-    `pause` seconds before the second try, then each time `factor` times as long, up to `maximum` seconds; of each
-    pause a random part of up to `jitter` (0 to 1) is left out, so that a thousand clients do not come back in step.
-    `attempts`: how many tries there are (None: any number).
-    """
+    """When to reconnect after the connection is lost: at once, then with *exponential backoff*."""
 
     pause: float = 1.0
+    """Seconds before the second attempt. (The first attempt is made at once.)"""
     factor: float = 2.0
+    """How many times as long each next pause is."""
     maximum: float = 60.0
+    """At most this many seconds between two attempts."""
     jitter: float = 0.5
+    """At most this part of each pause (0 to 1) is left out, at random. Otherwise a thousand clients
+    would reconnect at the same moment."""
     attempts: int | None = None
+    """At most this many attempts; None: any number."""
 
     def pauses(self, random: Callable[[], float] = random.random) -> Iterator[float]:
-        """The seconds to wait before each try; `random` gives numbers from 0 to 1. Ends when no try is left."""
+        """Yield the seconds to wait before each attempt, as long as one is allowed.
+
+        `random` returns numbers from 0 to 1.
+        """
         tried, pause = 0, self.pause
         while self.attempts is None or tried < self.attempts:
             if tried == 0:

@@ -1,4 +1,4 @@
-"""Heartbeats and other deadlines, with the clock in the test's hand: `check` is told what time it is."""
+"""Heartbeats and other deadlines. The tests need no clock: they tell `check` what time it is."""
 
 import time
 
@@ -8,6 +8,7 @@ from wire import HEARTBEAT, OWN_PROFILE, RECONNECT, Wire, logged_in, pack, regis
 
 from jelly.connection import Connection
 from jelly.server import JellyServer
+from jelly.sessions import Response
 
 
 @pytest.fixture
@@ -27,13 +28,13 @@ def only(server: JellyServer) -> Connection:
 
 
 def closes_after(server: JellyServer, seconds: float) -> bool:
-    """Whether the only connection is closed when it was silent for so long, and not half a second before."""
+    """Whether the only connection is closed after this silence, and not half a second before."""
     connection = only(server)
-    server.watch.check(connection.last_read_at + seconds - 0.5)
-    if connection.outbox.is_closed:
+    server.watchdog.check(connection.last_read_at + seconds - 0.5)
+    if connection.send_queue.is_closed:
         return False
-    server.watch.check(connection.last_read_at + seconds)
-    return connection.outbox.is_closed
+    server.watchdog.check(connection.last_read_at + seconds)
+    return connection.send_queue.is_closed
 
 
 def test_silence_after_login(server: JellyServer) -> None:
@@ -53,8 +54,8 @@ def test_any_frame_clears_the_count(server: JellyServer, data: bytes) -> None:
         before = connection.last_read_at
         alice.send(data)
         wait_until(lambda: connection.last_read_at > before)
-        server.watch.check(before + 30)
-        assert not connection.outbox.is_closed
+        server.watchdog.check(before + 30)
+        assert not connection.send_queue.is_closed
         assert alice.call(OWN_PROFILE).type == (0x77 if data == pack(0x77) else OWN_PROFILE)
 
 
@@ -68,22 +69,22 @@ def test_other_numbers(start_server: StartServer) -> None:
 
 
 def test_a_classic_client_after_a_reconnect(server: JellyServer) -> None:
-    """The original client sends no heartbeats after RECONNECT: it is not closed for that, until it has sent one."""
+    """It sends no heartbeats after RECONNECT, and is not closed for that until it has sent one."""
     with logged_in(server.port, "alice") as alice:
         token = alice.token
     wait_until(lambda: not server.connections)
     with Wire(server.port) as alice:
         alice.ok(RECONNECT, username="alice", token=token)
         connection = only(server)
-        server.watch.check(time.monotonic() + 86400)
-        assert not connection.outbox.is_closed
+        server.watchdog.check(time.monotonic() + 86400)
+        assert not connection.send_queue.is_closed
         alice.heartbeat()
         wait_until(lambda: connection.session.has_heartbeat)
         assert closes_after(server, 30)
 
 
-def test_not_a_word_after_connecting(server: JellyServer) -> None:
-    """Who connects and says nothing is closed after 10 seconds, without an answer."""
+def test_nothing_after_connecting(server: JellyServer) -> None:
+    """A client that connects and sends nothing is closed after 10 seconds, without an answer."""
     with Wire(server.port) as wire:
         assert closes_after(server, 10)
         assert wire.socket.recv(1) == b""
@@ -95,14 +96,14 @@ def test_half_a_frame(server: JellyServer) -> None:
         connection = only(server)
         frame = pack(OWN_PROFILE, b'{"username":"alice"}')
         alice.send(frame[:5])
-        wait_until(lambda: connection.part_since is not None)
-        begun = connection.part_since or 0.0
+        wait_until(lambda: connection.incomplete_since is not None)
+        begun = connection.incomplete_since or 0.0
         alice.send(frame[5:8])
         wait_until(lambda: connection.last_read_at > begun)
-        server.watch.check(begun + 9.9)
-        assert not connection.outbox.is_closed
-        server.watch.check(begun + 10.001)  # (begun + 10) - begun may be a little less than 10
-        assert connection.outbox.is_closed
+        server.watchdog.check(begun + 9.9)
+        assert not connection.send_queue.is_closed
+        server.watchdog.check(begun + 10.001)  # (begun + 10) - begun may be a little less than 10
+        assert connection.send_queue.is_closed
 
 
 def test_a_whole_frame_ends_the_wait(server: JellyServer) -> None:
@@ -111,65 +112,65 @@ def test_a_whole_frame_ends_the_wait(server: JellyServer) -> None:
         connection = only(server)
         frame = pack(OWN_PROFILE, b'{"username":"alice"}')
         alice.send(frame[:5])
-        wait_until(lambda: connection.part_since is not None)
-        begun = connection.part_since or 0.0
+        wait_until(lambda: connection.incomplete_since is not None)
+        begun = connection.incomplete_since or 0.0
         alice.send(frame[5:] + frame[:3])
         assert alice.receive().type == OWN_PROFILE
-        assert (connection.part_since or 0.0) > begun
+        assert (connection.incomplete_since or 0.0) > begun
         alice.send(frame[3:])
         assert alice.receive().type == OWN_PROFILE
-        assert connection.part_since is None
+        assert connection.incomplete_since is None
 
 
-def test_a_client_that_does_not_close_after_the_last_word(server: JellyServer) -> None:
+def test_a_client_that_does_not_close_after_the_last_answer(server: JellyServer) -> None:
     """After the server's last answer the client has a moment to close; then the server does."""
     with Wire(server.port) as wire:
         connection = only(server)
         wire.send(b"GET / HTTP/1.1\r\n\r\n")
         assert wire.receive().error == "malformed_frame"
-        wait_until(lambda: connection.outbox.finished_at is not None)
-        server.watch.check((connection.outbox.finished_at or 0.0) + 3)
+        wait_until(lambda: connection.send_queue.finished_at is not None)
+        server.watchdog.check((connection.send_queue.finished_at or 0.0) + 3)
         wait_until(lambda: not server.connections)
 
 
-def test_a_client_that_does_not_take_the_last_word(server: JellyServer) -> None:
-    """It has a moment for that, too, even if it is so slow that the word cannot be written."""
+def test_a_client_that_does_not_take_the_closing_frame(server: JellyServer) -> None:
+    """It is closed after three seconds, even if the frame could not be written."""
     with logged_in(server.port, "alice"):
-        outbox = only(server).outbox
-        outbox.send([(b"x" * 10_000_000, 0.0)])
-        outbox.finish(b"last")
-        told_at = outbox.last_words_at or 0.0
-        server.watch.check(told_at + 2.9)
-        assert not outbox.is_closed
-        server.watch.check(told_at + 3)
-        assert outbox.is_closed
+        send_queue = only(server).send_queue
+        send_queue.send([Response(b"x" * 10_000_000, 0.0)])
+        send_queue.finish(b"last")
+        told_at = send_queue.closing_frame_at or 0.0
+        server.watchdog.check(told_at + 2.9)
+        assert not send_queue.is_closed
+        server.watchdog.check(told_at + 3)
+        assert send_queue.is_closed
 
 
-def test_hurry(server: JellyServer) -> None:
+def test_run_calls_now(server: JellyServer) -> None:
     """When the server stops, nobody waits for what was to happen later."""
     calls: list[str] = []
-    server.watch.later(1000, lambda: calls.append("second"))
-    server.watch.later(500, lambda: calls.append("first"))
-    server.watch.hurry()
+    server.watchdog.call_later(1000, lambda: calls.append("second"))
+    server.watchdog.call_later(500, lambda: calls.append("first"))
+    server.watchdog.run_calls_now()
     wait_until(lambda: calls == ["first", "second"])
 
 
 def test_calls_back_later(server: JellyServer) -> None:
-    """`later` calls on the watch's thread, in the order of the times."""
+    """`call_later` calls on the watchdog's thread, in the order of the times."""
     calls: list[int] = []
     for number, seconds in ((2, 0.02), (1, 0.01), (0, 0.0)):
-        server.watch.later(seconds, lambda number=number: calls.append(number))  # type: ignore[misc]
+        server.watchdog.call_later(seconds, lambda number=number: calls.append(number))  # type: ignore[misc]
     wait_until(lambda: calls == [0, 1, 2])
 
 
 def test_a_call_that_fails(server: JellyServer, caplog: pytest.LogCaptureFixture) -> None:
-    """The log tells it, and the watch goes on: dead connections would stay for ever without it."""
+    """The log tells it, and the watchdog lives: without it dead connections would stay open."""
 
     def fail() -> None:
         raise LookupError("a bug")
 
     calls: list[str] = []
-    server.watch.later(0, fail)
-    server.watch.later(0, lambda: calls.append("the next one"))
+    server.watchdog.call_later(0, fail)
+    server.watchdog.call_later(0, lambda: calls.append("the next one"))
     wait_until(lambda: calls)
-    assert "the watch failed: LookupError: a bug" in caplog.text
+    assert "the watchdog failed: LookupError: a bug" in caplog.text

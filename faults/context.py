@@ -1,4 +1,4 @@
-"""What a row of the table is, and what it is given to work with."""
+"""What a row of the table is, and the context in which it runs."""
 
 import random
 import tempfile
@@ -12,44 +12,47 @@ from faults.mariadb import PrivateMariaDB
 from faults.process import Server, free_port
 
 RESTART_LIMIT = 2.0
-"""Seconds in which a server is to listen again."""
+"""At most this many seconds until a restarted server listens."""
 
 
 @dataclass
 class Finding:
-    """What came out of a row: the checker's numbers, and what else did not hold."""
+    """The result of a row: the checker's numbers, measurements and problems."""
 
     trials: int = 0
     verdict: Verdict = field(default_factory=Verdict)
     restarts: list[float] = field(default_factory=list)
     """Seconds from each start of the server until it listened."""
-    healed: list[float] = field(default_factory=list)
+    recoveries: list[float] = field(default_factory=list)
     """Seconds from the end of each fault until messages were stored again."""
     problems: dict[str, str] = field(default_factory=dict)
-    """A kind of defect, and a sentence on where it was seen first."""
+    """For each kind of defect a sentence about its first occurrence."""
     notes: list[str] = field(default_factory=list)
-    """What was measured, for the table."""
+    """Measurements to show in the table."""
 
     def expect(self, holds: bool, kind: str, sentence: str) -> None:
-        """Note a problem unless something holds."""
+        """Note a problem unless a condition holds."""
         if not holds:
             self.problems.setdefault(kind, sentence)
 
-    def judge(self, verdict: Verdict) -> None:
-        """Take in what the checker found."""
+    def add_verdict(self, verdict: Verdict) -> None:
+        """Add the checker's numbers, and note each defect as a problem."""
         self.verdict += verdict
         for name, count in verdict.defects.items():
             self.problems.setdefault(name, f"{count} {name.replace('_', ' ')}")
 
-    def restarted(self, server: Server) -> None:
-        """Note how long a start took."""
+    def note_restart(self, server: Server) -> None:
+        """Note how long a start of the server took."""
         self.restarts.append(server.start_seconds)
         self.expect(server.start_seconds < RESTART_LIMIT, "slow_restart", f"a start took {server.start_seconds:.1f} s")
 
 
 @dataclass
-class Bench:
-    """Where a row runs. `is_short`: as short as it can be; `launch`: patches for the server, see server.py."""
+class RunContext:
+    """The context in which a row runs.
+
+    `is_short`: few trials. `variants`: defects of the server.
+    """
 
     database: str
     directory: Path
@@ -61,12 +64,12 @@ class Bench:
 
     @property
     def db(self) -> PrivateMariaDB:
-        """The database server, of a row that runs on MariaDB."""
+        """The MariaDB server, for rows that run on MariaDB."""
         assert self.mariadb is not None
         return self.mariadb
 
     def url(self, directory: Path | None = None) -> str:
-        """An empty database."""
+        """Create an empty database and return its URL."""
         if self.database == "mariadb":
             return self.db.fresh_database("faults")
         return f"sqlite:///{tempfile.mkdtemp(dir=directory or self.directory)}/jelly.db"
@@ -74,30 +77,30 @@ class Bench:
     def serve(
         self, url: str, port: int, *arguments: str, launch: Sequence[str] = (), within: Sequence[str] = (), **env: str
     ) -> Server:
-        """Start a server, with this bench's variants; as `python jelly.py` if it has none."""
+        """Start a server with the variants of this context, or `python jelly.py` if there are none."""
         patches = [*launch, *(f"--variant={name}" for name in self.variants)]
         options = {"launch": ("-m", "faults.server", *patches, "--")} if patches else {}
         return Server(url, f"--port={port}", *arguments, within=within, **options, **env)  # type: ignore[arg-type]
 
 
-Run = Callable[[Bench, Finding], None]
-"""Brings about a fault, and notes what comes out, as it goes along."""
+Run = Callable[[RunContext, Finding], None]
+"""A function that causes a fault and notes the results in the Finding."""
 
 
 @dataclass(frozen=True)
 class Control:
-    """A defect that the harness must find, by a problem of this kind."""
+    """A negative control: a defect that the harness must find, as a problem of this kind."""
 
     variant: str
-    """What server.py calls it; or, with `run`, a name for what is different."""
+    """The name of the defect in server.py or, with `run`, a description of it."""
     kind: str
     run: Run | None = None
-    """Instead of the row with that variant."""
+    """The function to run instead of the row with that variant."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One fault."""
+    """One fault: a row of the table."""
 
     number: int
     fault: str
@@ -105,11 +108,11 @@ class Row:
     controls: tuple[Control, ...]
     databases: tuple[str, ...] = ("sqlite", "mariadb")
     missing: Callable[[], str] = lambda: ""
-    """A sentence on why it cannot run on this machine."""
+    """Returns a sentence that says why the row cannot run on this machine, or an empty string."""
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait until something holds, at most some seconds; return whether it does."""
+    """Wait at most `seconds` until a condition holds; return whether it does."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -118,4 +121,4 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-__all__ = ["Bench", "Control", "Finding", "Row", "free_port", "wait_until"]
+__all__ = ["Control", "Finding", "Row", "RunContext", "free_port", "wait_until"]

@@ -1,0 +1,277 @@
+"""What is behind the operations of a `JellyClient`: login, requests, close.
+
+**Threads.** Each login starts a network thread (`network_thread.py`), which lives until the client
+is offline again. Requests are sent by the threads that make them, at once where that is allowed
+(`pipeline.py`). The application's code runs on a third thread (`callbacks.py`).
+
+**Exactly once, while the program runs.** Messages with ids are acknowledged when the application
+has processed them, and duplicates are dropped (`acks.py`). Messages that had no response when the
+connection was lost are sent again with the same idempotency key (`pending.py`).
+"""
+
+import functools
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from jelly.client.callbacks import CallbackThread, RequestFuture
+from jelly.client.handshake import Endpoint, do_handshake
+from jelly.client.lifecycle import Lifecycle, Phase
+from jelly.client.network_thread import NetworkThread
+from jelly.client.pipeline import Pipeline
+from jelly.client.poller import Poller, Stopped
+from jelly.client.requests import Decode, Request, describe, encode
+from jelly.client.states import Reason, ReconnectPolicy, State
+from jelly.codec import Type
+from jelly.errors import ConnectionLost, ErrorCode, RequestError, RequestRejected
+from jelly.messages import MESSAGES
+
+MAX_QUEUED = 1000
+"""At most this many requests wait to be sent. A thread that makes another one waits until there is
+room."""
+T = TypeVar("T")
+Values = Mapping[str, Any]
+
+
+class ConnectionManager:
+    """What is behind the operations of a `JellyClient`. Any thread may call the public methods."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        policy: ReconnectPolicy | None,
+        heartbeat: float,
+        features: tuple[str, ...],
+        max_body: int,
+        on_notice: Callable[[int, Values], Callable[[], None]],
+        on_change: Callable[[State, State, Reason, Exception | None], Callable[[], None]],
+    ) -> None:
+        """Neither connect nor start a thread.
+
+        `on_notice` and `on_change` return the function to call on the callback thread. They must
+        not wait. `policy`: None means not to reconnect. `heartbeat`: seconds without sending until
+        a heartbeat is sent. `max_body`: bytes that the body of a request may have.
+        """
+        self._endpoint, self._policy = endpoint, policy
+        self._features, self._max_body = features, max_body
+        self._on_notice = on_notice
+        self._callbacks = CallbackThread(on_room=self._wake)
+        self._lifecycle = Lifecycle(self._callbacks, on_change)
+        self._lock = self._lifecycle.lock  # guards everything below
+        self._pipeline = Pipeline(self._lock, self._wake, endpoint.request_timeout, heartbeat)
+        self._threads: dict[threading.Thread, Poller] = {}  # the network thread, and those that register
+        self._poller: Poller | None = None  # the network thread's
+
+    @property
+    def state(self) -> State:
+        """The state now. It may change at any moment."""
+        return self._lifecycle.state
+
+    @property
+    def username(self) -> str | None:
+        """Who is logged in; None while nobody is."""
+        return self._lifecycle.user if self._lifecycle.state in (State.ONLINE, State.RECONNECTING) else None
+
+    def login(self, type: Type, username: str, values: Values, decode: Decode[T]) -> RequestFuture[T]:
+        """Start a network thread that begins with this LOGIN or RECONNECT."""
+        token = int(values.get("token", 0))
+        request = Request(type, decode, RequestFuture[T](self._callbacks))
+        try:
+            request.frame = encode(type, {**values, "features": list(self._features) or None}, self._max_body)
+            with self._lock:
+                if self._lifecycle.state not in (State.OFFLINE, State.CLOSED):
+                    sentence = "This client is logged in already, or logging in: log out first."
+                    raise RequestRejected(ErrorCode.ALREADY_LOGGED_IN, sentence)
+                run = functools.partial(self._new_network_thread().run, request, username, token)
+                request.future.set_running_or_notify_cancel()
+                self._poller = self._start("jelly-client-network", run)
+                self._lifecycle.set_state(State.CONNECTING, Reason.LOGIN)
+        except RequestError as error:
+            request.fail(error)
+        return request.future
+
+    def register(self, values: Values, decode: Decode[T]) -> RequestFuture[T]:
+        """Send a REGISTER on a connection of its own: the server closes it afterwards."""
+        request = Request(Type.REGISTER, decode, RequestFuture[T](self._callbacks))
+
+        def run(poller: Poller) -> None:
+            try:
+                handshake = do_handshake(self._endpoint, request.type, request.frame, poller)
+            except Stopped as error:
+                request.fail(ConnectionLost("The client was closed before there was a response.", error.was_sent))
+            except Exception as error:  # noqa: BLE001 - a RequestError or a bug: the future carries both
+                request.future.set_exception(error)
+            else:
+                handshake.stream.close()
+                request.complete(handshake.response)
+
+        try:
+            request.frame = encode(request.type, values, self._max_body)
+            request.future.set_running_or_notify_cancel()
+            with self._lock:
+                self._start("jelly-client-register", run)
+        except RequestError as error:
+            request.fail(error)
+        return request.future
+
+    def request(self, type: Type, values: Values, decode: Decode[T], feature: str = "") -> RequestFuture[T]:
+        """Send a request of the user who is logged in. Waits if MAX_QUEUED requests are queued.
+
+        `feature`: the feature that the server must grant to know this request.
+        """
+        request = Request(type, decode, RequestFuture[T](self._callbacks))
+        pipeline = self._pipeline
+        try:
+            with self._lock:
+                self._lock.wait_for(lambda: len(pipeline.pending.queued) < MAX_QUEUED)
+                self._check_online()
+                if feature and feature not in (pipeline.features or ()):
+                    raise RequestRejected(ErrorCode.UNKNOWN_TYPE, "This server does not support this request.")
+                actor = "sender" if type in MESSAGES else "username"
+                if type in MESSAGES and pipeline.has_acks:
+                    request.request_id = pipeline.pending.new_request_id()
+                values = {actor: self._lifecycle.user, **values, "requestId": request.request_id}
+                request.frame = encode(type, values, self._max_body)
+                pipeline.submit(request)
+        except RequestError as error:
+            request.fail(error)
+        return request.future
+
+    def logout(self) -> RequestFuture[None]:
+        """Send LOGOUT, whose response is the end of the connection.
+
+        While RECONNECTING: only stop trying.
+        """
+        with self._lock:
+            if self._lifecycle.state is State.RECONNECTING and self._poller is not None:
+                self._poller.stop()
+            # The server reads no acknowledgement after a LOGOUT.
+            self._pipeline.acknowledge(self._pipeline.acks.ack_delivered())
+            return self.request(Type.LOGOUT, {"token": self._lifecycle.token}, lambda _: None)
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until the client is OFFLINE or CLOSED; return whether it is."""
+        return self._lifecycle.wait_until_offline(timeout)
+
+    def wait_until_online(self, timeout: float | None) -> bool:
+        """Wait while a login or a reconnect is under way; return whether the client is ONLINE."""
+        return self._lifecycle.wait_until_online(timeout)
+
+    def close(self, timeout: float) -> None:
+        """Wait for responses and callbacks, at most `timeout` seconds, then end the threads.
+
+        Callbacks may make requests until the last callback has returned.
+        """
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            if not self._lifecycle.is_open:
+                if not self._callbacks.is_current_thread:  # the other call may wait for this very callback
+                    self._lock.wait_for(lambda: self._lifecycle.phase is Phase.CLOSED, timeout)
+                return
+            self._lifecycle.phase = Phase.CLOSING
+            self._wake()
+        while not self._wait_until_idle(deadline) and time.monotonic() < deadline:
+            pass
+        has_slow_callback = not (self._callbacks.is_current_thread or self._callbacks.wait_until_idle(deadline))
+        with self._lock:
+            self._lifecycle.phase = Phase.STOPPING
+            self._pipeline.acknowledge(self._pipeline.acks.ack_delivered())
+            threads = dict(self._threads)
+        for poller in threads.values():
+            poller.stop()
+        # `stop` interrupts everything that a thread waits for, except looking up a host name.
+        for thread in threads:
+            thread.join(max(1.0, deadline - time.monotonic()))
+        with self._lock:
+            self._lifecycle.set_state(State.CLOSED, Reason.CLOSED)
+        # Requests that failed just now have listeners. A slow callback has had its time already.
+        self._callbacks.shutdown(deadline if has_slow_callback else max(deadline, time.monotonic() + 1.0))
+        with self._lock:
+            self._lifecycle.phase = Phase.CLOSED
+            self._lock.notify_all()
+
+    def _wait_until_idle(self, deadline: float) -> bool:
+        """Wait for the responses, then for the callbacks.
+
+        Returns whether the callbacks made no more requests.
+        """
+        with self._lock:
+            self._lock.wait_for(lambda: not self._has_open_requests(), max(0.0, deadline - time.monotonic()))
+        is_idle = self._callbacks.is_current_thread or self._callbacks.wait_until_idle(deadline)
+        with self._lock:
+            is_idle = is_idle and not self._has_open_requests()
+            if is_idle:  # under the same lock: from here on nobody may make a request
+                self._lifecycle.phase = Phase.STOPPING
+            return is_idle
+
+    def _has_open_requests(self) -> bool:
+        pending = self._pipeline.pending
+        is_registering = any(thread.name.endswith("register") for thread in self._threads)
+        is_connecting = is_registering or self._lifecycle.state is State.CONNECTING
+        return bool(pending.in_flight or pending.queued or self._pipeline.is_handling_frames or is_connecting)
+
+    def _check_online(self) -> None:
+        """With the lock held: raise the error for a request that cannot be made now."""
+        is_closing = self._lifecycle.phase is Phase.CLOSING
+        if self._lifecycle.is_stopping or (is_closing and not self._callbacks.is_current_thread):
+            raise _closed()
+        # A client that is closing does not reconnect, and its state is not updated any more.
+        if self._lifecycle.state is State.RECONNECTING or (is_closing and self._pipeline.stream is None):
+            sentence = "There is no connection to the server now: try again when the client is online."
+            raise ConnectionLost(sentence, sent=False)
+        if self._lifecycle.state is not State.ONLINE or self._pipeline.pending.has_logout:
+            raise RequestRejected(ErrorCode.NOT_LOGGED_IN)
+
+    def _new_network_thread(self) -> NetworkThread:
+        return NetworkThread(
+            self._endpoint,
+            self._policy,
+            self._features,
+            lifecycle=self._lifecycle,
+            pipeline=self._pipeline,
+            callbacks=self._callbacks,
+            on_notice=self._on_notice,
+        )
+
+    def _start(self, name: str, target: Callable[[Poller], None]) -> Poller:
+        """With the lock held: start a thread, and keep it in `_threads` until it ends.
+
+        Raises ConnectionLost.
+        """
+        if not self._lifecycle.is_open:
+            raise _closed()
+
+        def run() -> None:
+            try:
+                target(poller)
+            finally:
+                poller.close()
+                with self._lock:
+                    del self._threads[threading.current_thread()]
+                    self._lock.notify_all()
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        try:
+            self._callbacks.start()
+            poller = Poller()
+            try:
+                thread.start()
+            except BaseException:
+                poller.close()
+                raise
+        except (OSError, RuntimeError) as error:
+            sentence = f"This process cannot open a connection: {describe(error)}. Close others, or raise its limits."
+            raise ConnectionLost(sentence, sent=False) from error
+        self._threads[thread] = poller
+        return poller
+
+    def _wake(self) -> None:
+        poller = self._poller
+        if poller is not None:
+            poller.wake()
+
+
+def _closed() -> ConnectionLost:
+    return ConnectionLost("The client is closed: make a new one.", sent=False)

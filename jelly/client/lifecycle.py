@@ -1,0 +1,103 @@
+"""Where one client is in its life: its state, the phase of its close, and the lock for both."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from enum import Enum
+
+from jelly.client.callbacks import CallbackThread
+from jelly.client.states import Reason, State
+
+log = logging.getLogger("jelly.client")
+
+FOREVER = float("inf")
+WAIT_SLICE = 1.0
+"""Seconds after which `wait_until_offline` wakes up to let Python handle a Ctrl-C."""
+
+
+class Phase(Enum):
+    """How far `close` has come. A phase only ever changes to the next one.
+
+    | from     | to       | when                                                                     |
+    | -------- | -------- | ------------------------------------------------------------------------ |
+    | OPEN     | CLOSING  | `close` was called                                                       |
+    | CLOSING  | STOPPING | no request and no callback is left to wait for, or the time is up        |
+    | STOPPING | CLOSED   | the threads have ended (or were given up), and `close` returns           |
+    """
+
+    OPEN = "open"
+    """Everything is allowed."""
+    CLOSING = "closing"
+    """Only callbacks may make requests. The client reads only while requests are in flight, and
+    does not reconnect."""
+    STOPPING = "stopping"
+    """Nobody may make requests; the threads are told to end."""
+    CLOSED = "closed"
+
+
+class Lifecycle:
+    """The state and the phase of one client.
+
+    `lock` guards everything here, and the pipeline. Nobody waits while holding it (except in
+    `wait_for`, which releases it), and no code of the application runs under it; futures are ended
+    without it. Lock order: this lock, then those of `FrameStream`, `Poller` or `CallbackThread`.
+    """
+
+    def __init__(
+        self,
+        callbacks: CallbackThread,
+        on_change: Callable[[State, State, Reason, Exception | None], Callable[[], None]],
+    ) -> None:
+        """`on_change` returns the function to call on the callback thread; it must not wait."""
+        self._callbacks, self._on_change = callbacks, on_change
+        self.lock = threading.Condition()
+        self.phase = Phase.OPEN
+        self.state = State.OFFLINE
+        self.user = ""
+        """Who logged in last."""
+        self.token = 0
+        """The token of that login."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `close` was not called yet."""
+        return self.phase is Phase.OPEN
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether nobody may make requests any more."""
+        return self.phase in (Phase.STOPPING, Phase.CLOSED)
+
+    def set_state(self, state: State, reason: Reason, error: Exception | None = None) -> None:
+        """With the lock held: change the state, unless it is CLOSED, which is the last one."""
+        if self.state is State.CLOSED:
+            return
+        previous, self.state = self.state, state
+        log.debug("%s: %s, %s", self.user, state.value, reason.value)
+        self._callbacks.submit(self._on_change(previous, state, reason, error))
+        self.lock.notify_all()
+
+    def wait_until_offline(self, timeout: float | None) -> bool:
+        """Wait until the state is OFFLINE or CLOSED, at most `timeout` seconds.
+
+        Returns whether it is.
+        """
+        deadline = FOREVER if timeout is None else time.monotonic() + timeout
+        with self.lock:
+            while self.state not in (State.OFFLINE, State.CLOSED):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                # In slices: a Ctrl-C that comes just before the wait is handled only after it.
+                self.lock.wait(min(left, WAIT_SLICE))
+            return True
+
+    def wait_until_online(self, timeout: float | None) -> bool:
+        """Wait while a login or a reconnect is under way, at most `timeout` seconds.
+
+        Returns whether the state is ONLINE.
+        """
+        with self.lock:
+            self.lock.wait_for(lambda: self.state not in (State.CONNECTING, State.RECONNECTING), timeout)
+            return self.state is State.ONLINE

@@ -1,0 +1,287 @@
+"""The network thread: it runs one login, from the first connection until the client is offline.
+
+Only this thread reads. It pairs responses with requests, sends heartbeats, checks deadlines, and
+after a lost connection it reconnects with the token. `_deliver` alone runs on the callback thread.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from jelly.client.callbacks import CallbackThread
+from jelly.client.handshake import Endpoint, do_handshake
+from jelly.client.lifecycle import Lifecycle
+from jelly.client.pending import Failures
+from jelly.client.pipeline import Pipeline
+from jelly.client.poller import READ, Poller, Stopped
+from jelly.client.requests import Request, decode_response, describe, is_retryable
+from jelly.client.states import Reason, ReconnectPolicy, State
+from jelly.client.stream import FrameStream
+from jelly.codec import Frame, Sign, Type
+from jelly.errors import ConnectionLost, Refused, RequestError, RequestRejected, RequestTimeout, ServerFailed
+from jelly.messages import MESSAGES, encode_request, parse_object
+
+log = logging.getLogger("jelly.client")
+
+STABLE_AFTER = 5.0
+"""Seconds after which a connection counts as stable. When it is lost later than that, the pauses of
+the policy start again from the first, which is 0."""
+QUICK_CLOSE, MAX_QUICK_CLOSES = 60.0, 4
+"""A server that grants no features does not say that another login has taken over: it only closes
+the connection. When it closes this many connections in a row, each within this many seconds, the
+client assumes that another program wants the account, too, and stops."""
+Values = Mapping[str, Any]
+Connection = tuple[FrameStream, list[Frame]]
+"""A connection on which the server has accepted the user, and the frames that came with the
+response."""
+
+
+class NetworkThread:
+    """What the network thread of one login does. Each login has a new one."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        policy: ReconnectPolicy | None,
+        features: tuple[str, ...],
+        lifecycle: Lifecycle,
+        pipeline: Pipeline,
+        callbacks: CallbackThread,
+        on_notice: Callable[[int, Values], Callable[[], None]],
+    ) -> None:
+        self._endpoint, self._policy, self._features = endpoint, policy, features
+        self._lifecycle, self._pipeline, self._callbacks = lifecycle, pipeline, callbacks
+        self._lock = lifecycle.lock
+        self._on_notice = on_notice
+        self._was_taken_over = False  # the server has said so
+
+    def run(self, request: Request[Any], user: str, token: int, poller: Poller) -> None:
+        """Run one login from the first connection until the client is offline."""
+        try:
+            stream, early_frames = self._log_in(request, user, token, poller)
+        except Exception as error:
+            if not isinstance(error, RequestError):  # a bug: log it, and end the future all the same
+                log.exception("the login of %s failed", user)
+            with self._lock:
+                self._lifecycle.set_state(State.OFFLINE, Reason.LOGIN_FAILED, error)
+            request.future.set_exception(error)
+            return
+        pauses, quick_closes = self._pauses(), 0
+        while True:
+            cause = self._serve_connection(stream, early_frames, poller)
+            age = time.monotonic() - stream.opened_at
+            was_closed = self._pipeline.features is None and isinstance(cause, EOFError)
+            quick_closes = 0 if age >= QUICK_CLOSE else quick_closes + was_closed
+            if not self._connection_lost(stream, cause, quick_closes >= MAX_QUICK_CLOSES):
+                return
+            if age >= STABLE_AFTER:
+                pauses = self._pauses()
+            reconnected = self._reconnect(pauses, poller)
+            if reconnected is None:
+                return
+            stream, early_frames = reconnected
+
+    def _log_in(self, request: Request[Any], user: str, token: int, poller: Poller) -> Connection:
+        try:
+            stream, response, early_frames = do_handshake(self._endpoint, request.type, request.frame, poller)
+        except Stopped as error:
+            raise ConnectionLost("The client was closed before the login was complete.", error.was_sent) from None
+        try:
+            login = decode_response(response, request.decode)
+            values = decode_response(response, dict)
+            with self._lock:
+                self._lifecycle.user = user
+                self._lifecycle.token = int(values["token"]) if request.type == Type.LOGIN else token
+                self._enter_online(stream, values, Reason.LOGGED_IN)
+        except BaseException:
+            stream.close()
+            raise
+        request.future.set_result(login)
+        return stream, early_frames
+
+    def _reconnect(self, pauses: Iterator[float], poller: Poller) -> Connection | None:
+        """Try the token until the server accepts or refuses it, or the policy ends.
+
+        Returns None if the client stays offline.
+        """
+        reason = Reason.GAVE_UP
+        failure: RequestError | None = None
+        user, token = self._lifecycle.user, self._lifecycle.token
+        values = {"username": user, "token": token, "features": list(self._features) or None}
+        frame = encode_request(Type.RECONNECT, values)
+        try:
+            for pause in pauses:
+                poller.sleep(pause)
+                try:
+                    return self._send_token(frame, poller)
+                except RequestRejected as error:
+                    reason, failure = Reason.TOKEN_REFUSED, error
+                    break
+                except RequestError as error:
+                    log.info("%s: cannot reconnect yet: %s", user, error)
+                    failure = error
+        except Stopped:
+            reason, failure = Reason.LOGGED_OUT, None
+        except Exception:  # a bug, perhaps in the application's policy: log it, and end the futures all the same
+            log.exception("%s: cannot reconnect", user)
+        with self._lock:
+            if self._lifecycle.is_open:
+                self._lifecycle.set_state(State.OFFLINE, reason, failure)
+            failures = self._pipeline.pending.reconnect_failed(
+                f"The connection was lost before there was a response, and the client stays offline ({reason.value})."
+            )
+        _fail_all(failures)
+        return None
+
+    def _send_token(self, frame: bytes, poller: Poller) -> Connection:
+        stream, response, early_frames = do_handshake(self._endpoint, Type.RECONNECT, frame, poller)
+        try:
+            values = decode_response(response, dict)
+            with self._lock:
+                if poller.is_stopped or not self._lifecycle.is_open:
+                    raise Stopped
+                self._enter_online(stream, values, Reason.RECONNECTED)
+                failures = self._pipeline.pending.reconnected(has_request_ids=self._pipeline.has_acks)
+            _fail_all(failures)
+        except BaseException:
+            stream.close()
+            raise
+        return stream, early_frames
+
+    def _enter_online(self, stream: FrameStream, values: Values, reason: Reason) -> None:
+        """With the lock held: the server has accepted the login on this connection."""
+        granted = values.get("features")
+        self._pipeline.connected(stream, frozenset(map(str, granted)) if isinstance(granted, list) else None)
+        self._lifecycle.set_state(State.ONLINE, reason)
+
+    def _serve_connection(self, stream: FrameStream, early_frames: list[Frame], poller: Poller) -> Exception:
+        """Read, send what is due and watch the clock; return why the connection ended."""
+        try:
+            self._handle_frames(early_frames)
+            while True:
+                with self._lock:
+                    may_read = self._lifecycle.is_open and not self._callbacks.is_full
+                    events, until = self._pipeline.plan(stream, may_read)
+                if poller.wait(stream.sock, events, until) & READ:
+                    self._handle_frames(stream.receive())
+                stream.flush()
+                if stream.failure:
+                    self._receive_the_rest(stream)
+                    raise stream.failure
+                with self._lock:
+                    self._pipeline.do_due_work(stream)
+        except (OSError, EOFError, RequestTimeout, Stopped) as error:
+            return error
+        except Exception as error:  # a bug: log it, and end the futures all the same
+            log.exception("the connection of %s failed", self._lifecycle.user)
+            return error
+
+    def _receive_the_rest(self, stream: FrameStream) -> None:
+        """Handle what the server sent before it closed.
+
+        Sending fails, but these frames can still be read. They may tell of a takeover.
+        """
+        with contextlib.suppress(OSError, EOFError):
+            while not self._lifecycle.is_stopping:
+                self._handle_frames(stream.receive())
+
+    def _handle_frames(self, frames: list[Frame]) -> None:
+        self._pipeline.is_handling_frames = True
+        for frame in frames:
+            if frame.sign == Sign.RESPONSE:
+                self._handle_response(frame)
+            elif frame.sign == Sign.NOTICE:
+                self._handle_notice(frame)
+            else:
+                log.warning("dropped a frame with the sign 0x%02x", frame.sign)
+        with self._lock:
+            self._pipeline.is_handling_frames = False
+            self._pipeline.acknowledge(self._pipeline.acks.ack_duplicates())
+            self._lock.notify_all()
+
+    def _handle_response(self, frame: Frame) -> None:
+        with self._lock:
+            request = self._pipeline.pending.match_response(frame.type)
+            is_busy_resend = request is not None and request.is_resend and is_retryable(frame)
+            # Under the same lock: no newer request may be sent between the response and the retry.
+            if request is not None and is_busy_resend and self._pipeline.retry_later(request):
+                return
+        if request is None:
+            log.warning("dropped a response of type 0x%02x for which no request is pending", frame.type)
+        elif is_busy_resend:
+            sentence = "The server was too busy to say whether it had stored this message the first time."
+            request.fail(ServerFailed("", sentence))
+        else:
+            request.complete(frame)
+
+    def _handle_notice(self, frame: Frame) -> None:
+        try:
+            values = {key: value for key, value in parse_object(frame.body).items() if value is not None}
+            call = self._on_notice(frame.type, values)
+            id = values.get("id") if frame.type in MESSAGES else None
+        except (Refused, LookupError, TypeError, ValueError) as error:
+            log.warning("dropped a notice of type 0x%02x that cannot be read: %r", frame.type, error)
+            return
+        if frame.type == Type.SYSTEM and values.get("event") == "taken_over":
+            self._was_taken_over = True
+        if id.__class__ is not int:  # not isinstance: a bool is no id
+            self._callbacks.submit(call)
+            return
+        with self._lock:
+            is_new = self._pipeline.acks.is_new(id, hash((self._lifecycle.user, frame.body)))
+        if is_new:
+            self._callbacks.submit(lambda: self._deliver(id, call))
+
+    def _connection_lost(self, stream: FrameStream, error: Exception, seems_taken_over: bool) -> bool:
+        """Change the state, and end the requests that cannot be sent again.
+
+        Returns whether to reconnect.
+        """
+        with self._lock:
+            self._pipeline.stream = None
+            self._pipeline.is_handling_frames = False
+            if self._lifecycle.is_open:
+                cause = None if isinstance(error, EOFError | Stopped) else error
+                self._lifecycle.set_state(*self._state_after_loss(seems_taken_over), cause)
+            will_reconnect = self._lifecycle.state is State.RECONNECTING
+            sentence = f"The connection was lost before there was a response: {describe(error)}."
+            failures = self._pipeline.pending.connection_lost(error, sentence, will_reconnect)
+            self._lock.notify_all()
+        stream.close()
+        for request, failure in failures:
+            if request.type == Type.LOGOUT and isinstance(error, EOFError) and request.sends:
+                request.future.set_result(None)
+            else:
+                request.fail(failure)
+        return will_reconnect
+
+    def _state_after_loss(self, seems_taken_over: bool) -> tuple[State, Reason]:
+        if self._pipeline.pending.has_logout:
+            return State.OFFLINE, Reason.LOGGED_OUT
+        # Two clients that both reconnected after a takeover would throw each other out for ever.
+        if self._was_taken_over or seems_taken_over:
+            return State.OFFLINE, Reason.TAKEN_OVER
+        return (State.RECONNECTING if self._policy else State.OFFLINE), Reason.CONNECTION_LOST
+
+    def _pauses(self) -> Iterator[float]:
+        return self._policy.pauses() if self._policy else iter(())
+
+    def _deliver(self, id: int, call: Callable[[], None]) -> None:
+        """Let the application process a message with an id, then acknowledge it."""
+        with self._lock:
+            # A client that is closing without a connection cannot acknowledge the message any more.
+            # The server keeps it and sends it after the next login.
+            if not self._lifecycle.is_open and self._pipeline.stream is None:
+                return
+        try:
+            call()
+        finally:
+            with self._lock:
+                self._pipeline.acknowledge(self._pipeline.acks.delivered(id, time.monotonic()))
+
+
+def _fail_all(failures: Failures) -> None:
+    for request, error in failures:
+        request.fail(error)

@@ -1,0 +1,430 @@
+"""The kinds of database: one short class for each, with what differs between them.
+
+An engine knows its driver: how to connect, how to run a statement, what the shared schema needs on
+top, and how a commit gets onto the disk. It holds no connection. `database.py` keeps those, and
+`raw` stands here for a connection of the driver.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import re
+import sqlite3
+import tempfile
+import time
+import urllib.parse
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from jelly.errors import ConfigError, StartError, StoreError
+
+log = logging.getLogger("jelly.database")
+
+QUERY_TIMEOUT = 4.0
+"""Seconds to wait for a database that does not answer. A request may also wait for the batch before
+its own, and must be answered within 10 seconds."""
+CIRCUIT_OPEN_SECONDS = 1.0
+"""Seconds until a database that did not answer is asked again (a *circuit breaker*)."""
+
+WAL_BYTES = 32 * 1024 * 1024
+"""Bytes by which the log beside a SQLite database (jelly.db-wal) grows until it is emptied. SQLite
+usually starts again at the log's front long before. But for that it needs a moment without readers,
+and there may be none for hours."""
+CHECKPOINT_TIMEOUT = 0.25
+"""Seconds that a transaction may wait for that: the time that the present readers need."""
+
+MAX_ROWS = 5000
+"""At most this many rows are in one INSERT for MySQL."""
+MAX_STATEMENT_LENGTH = 8_000_000
+"""At most this many characters, values included, are in one INSERT for MySQL. (MariaDB takes 16 MiB
+by default.)"""
+ROWS_PER_STATEMENT = (16, 4, 1)
+"""How many rows one INSERT for SQLite has: few sizes, so that each statement stays in the cache."""
+
+Row = tuple[Any, ...]
+Insert = tuple[str, Sequence[Row]]
+"""A statement `INSERT ... VALUES (?, ...)`, and the rows for it."""
+
+
+class Engine(ABC):
+    """How to use one database, which a URL names.
+
+    The methods raise `errors` unless they say otherwise.
+    """
+
+    errors: tuple[type[Exception], ...]
+    """What the driver raises when the database fails."""
+    driver: str
+    """The driver's name and version, for the log."""
+    circuit_open_until = 0.0
+    """Until this monotonic time no connection asks the database: it has just not answered."""
+
+    @abstractmethod
+    def connect(self) -> Any:
+        """Open a DB-API connection. Outside of `begin` and commit() it commits each statement."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The database's name for the log: without a password."""
+
+    @abstractmethod
+    def begin(self, raw: Any) -> None:
+        """Start a transaction that is going to write."""
+
+    @abstractmethod
+    def query(self, raw: Any, sql: str, parameters: Sequence[Any]) -> list[Row]:
+        """The rows that a SELECT finds. `?` stands for a parameter."""
+
+    @abstractmethod
+    def execute(self, raw: Any, sql: str, parameters: Sequence[Any]) -> int:
+        """Run a statement; how many rows it changed. `?` stands for a parameter."""
+
+    @abstractmethod
+    def insert(self, raw: Any, *inserts: Insert) -> None:
+        """Insert rows, into one table after the other."""
+
+    @abstractmethod
+    def claim(self, raw: Any) -> None:
+        """Make this process the database's only server. Raises StoreError if there is another."""
+
+    def release(self) -> None:  # noqa: B027 - not every engine has something to give up
+        """Give up what `claim` took."""
+
+    @abstractmethod
+    def adapt_table(self, statement: str, raw: Any) -> str:
+        """A CREATE TABLE of the shared schema, with what only this engine needs."""
+
+    def already_exists(self, error: Exception) -> bool:  # noqa: ARG002 - for other engines
+        """Whether an error only says that a column or an index was made before."""
+        return False
+
+    def hangs(self, seconds: float) -> bool:
+        """Whether a failure after so many seconds means that the database hangs.
+
+        If it does, the circuit opens.
+        """
+        is_long = seconds > QUERY_TIMEOUT / 2
+        if is_long:
+            self.circuit_open_until = time.monotonic() + CIRCUIT_OPEN_SECONDS
+        return is_long
+
+
+class SqliteEngine(Engine):
+    """A file of the embedded SQLite. A commit returns when it is synced to the disk (WAL, FULL)."""
+
+    errors = (sqlite3.Error,)
+    driver = f"sqlite3 (SQLite {sqlite3.sqlite_version})"
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self._claim: IO[bytes] | None = None
+        self._wal = f"{self.path.resolve()}-wal"  # SQLite puts it beside the file that a symlink leads to
+        self._wal_limit = WAL_BYTES
+
+    def connect(self) -> sqlite3.Connection:
+        with contextlib.suppress(OSError):  # it exists; or it cannot be made, which SQLite reports
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, 0o600))  # for its owner only
+        raw = sqlite3.connect(self.path, timeout=QUERY_TIMEOUT, isolation_level=None, check_same_thread=False)
+        try:
+            raw.execute("PRAGMA journal_mode = WAL")
+            raw.execute("PRAGMA synchronous = FULL")
+        except sqlite3.Error:
+            raw.close()
+            raise
+        return raw
+
+    def describe(self) -> str:
+        return f"sqlite:///{self.path}"
+
+    def begin(self, raw: sqlite3.Connection) -> None:
+        try:
+            # (Path.stat would be one more call in each transaction.)
+            is_long = os.stat(self._wal).st_size > self._wal_limit  # noqa: PTH116
+        except OSError:  # there is no log
+            is_long = False
+        if is_long:
+            self._empty_wal(raw)
+        raw.execute("BEGIN IMMEDIATE")
+
+    def _empty_wal(self, raw: sqlite3.Connection) -> None:
+        raw.execute(f"PRAGMA busy_timeout = {int(CHECKPOINT_TIMEOUT * 1000)}")
+        with contextlib.suppress(sqlite3.Error):  # the disk may be full: the next one may succeed
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # if a reader takes longer, nothing happens
+        raw.execute(f"PRAGMA busy_timeout = {int(QUERY_TIMEOUT * 1000)}")
+        with contextlib.suppress(OSError):
+            self._wal_limit = os.stat(self._wal).st_size + WAL_BYTES  # noqa: PTH116
+
+    def query(self, raw: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> list[Row]:
+        return raw.execute(sql, parameters).fetchall()
+
+    def execute(self, raw: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> int:
+        return raw.execute(sql, parameters).rowcount
+
+    def insert(self, raw: sqlite3.Connection, *inserts: Insert) -> None:
+        for sql, rows in inserts:
+            if len(rows) == 1:
+                raw.execute(sql, rows[0])
+            elif rows:
+                self._insert_many(raw, sql, rows)
+
+    def _insert_many(self, raw: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> None:
+        # The driver gives the interpreter to other threads at each step, so a step takes many rows.
+        before, _, row = sql.rpartition(" VALUES ")
+        cursor = raw.cursor()
+        start = 0
+        for count in ROWS_PER_STATEMENT:
+            statement = f"{before} VALUES {', '.join([row] * count)}"
+            while len(rows) - start >= count:
+                cursor.execute(statement, [value for row in rows[start : start + count] for value in row])
+                start += count
+
+    def claim(self, raw: sqlite3.Connection) -> None:  # noqa: ARG002 - for other engines
+        # The lock is on a file of its own, because closing any descriptor of the database's file
+        # drops SQLite's own locks.
+        if self._claim is not None:
+            return
+        import fcntl
+
+        file = open(f"{self.path.resolve()}.lock", "wb", opener=_open_private)  # noqa: SIM115 - closed by release()
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            raise StoreError("another server is using this database") from error
+        self._claim = file
+
+    def release(self) -> None:
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
+
+    def adapt_table(self, statement: str, raw: sqlite3.Connection) -> str:  # noqa: ARG002 - for other engines
+        # Only INTEGER PRIMARY KEY makes the id the row's own number. WITHOUT ROWID keeps the other
+        # tables in the tree of their primary key, which saves a second tree for each.
+        if "BIGINT NOT NULL PRIMARY KEY" in statement:
+            return statement.replace("BIGINT NOT NULL PRIMARY KEY", "INTEGER PRIMARY KEY")
+        return f"{statement} WITHOUT ROWID"
+
+
+class MemoryEngine(SqliteEngine):
+    """A new, empty database that is gone when the server stops: for measuring and for trying out.
+
+    It is a file in a temporary directory, never synced; `release` removes it. (SQLite's `memdb`
+    needs no file, but has no WAL: its readers wait for its writer, and under load until they give
+    up.)
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._directory = tempfile.TemporaryDirectory(prefix="jelly-memory-")
+        except OSError as error:
+            raise StartError(f"There is no temporary directory for the database: {error.strerror}.") from error
+        super().__init__(f"{self._directory.name}/jelly.db")
+        log.warning("the database memory: keeps nothing; all that is in it is gone when the server stops")
+
+    def connect(self) -> sqlite3.Connection:
+        raw = super().connect()
+        raw.execute("PRAGMA synchronous = OFF")
+        return raw
+
+    def describe(self) -> str:
+        return "memory:"
+
+    def release(self) -> None:
+        super().release()
+        self._directory.cleanup()
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+class MysqlEngine(Engine):
+    """A database on a MySQL or MariaDB server, through mysql-connector-python."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            import mysql.connector
+        except ImportError as error:
+            raise ConfigError(
+                "A mysql:// database needs the package mysql-connector-python: "
+                "pip install 'mysql-connector-python>=9.2'."
+            ) from error
+        parts = urllib.parse.urlsplit(url)
+        self.name = urllib.parse.unquote(parts.path.lstrip("/"))
+        self._arguments: dict[str, Any] = {
+            "host": parts.hostname or "127.0.0.1",
+            "port": parts.port or 3306,
+            "user": urllib.parse.unquote(parts.username or ""),
+            "password": urllib.parse.unquote(parts.password or ""),
+            "database": self.name,
+            "charset": "utf8mb4",
+            "connection_timeout": int(QUERY_TIMEOUT),
+            "read_timeout": int(QUERY_TIMEOUT),
+            "write_timeout": int(QUERY_TIMEOUT),
+            "autocommit": True,
+        }
+        self._connector = mysql.connector
+        self._use_pure = False
+        self._claimed_by: int | None = None
+        # When a connection breaks within an answer, the driver's pure Python part raises the last
+        # three.
+        self.errors = (mysql.connector.Error, OSError, AttributeError, IndexError)
+        self.driver = f"mysql-connector-python {mysql.connector.__version__}"
+
+    def connect(self) -> Any:
+        raw = self._open()
+        try:
+            # Readers see what was committed last. A value that is too long is an error; without the
+            # mode it would be cut.
+            self.execute(raw, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", ())
+            self.execute(raw, "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'", ())
+        except self._connector.Error:
+            raw.close()
+            raise
+        return raw
+
+    def _open(self) -> Any:
+        """A connection through the C extension if it loads, else in pure Python.
+
+        (On Debian 12 the extension does not load once `ssl` was imported, and connect() then raises
+        instead of doing without it.)
+        """
+        if not self._use_pure:
+            try:
+                return self._connector.connect(use_pure=False, **self._arguments)
+            except (ImportError, AttributeError):
+                self._use_pure = True
+            except self._connector.Error:
+                if self._connector.HAVE_CEXT:
+                    raise
+                self._use_pure = True
+        return self._connector.connect(use_pure=True, **self._arguments)
+
+    def describe(self) -> str:
+        return f"mysql://{self._arguments['host']}:{self._arguments['port']}/{self.name}"
+
+    def begin(self, raw: Any) -> None:
+        raw.start_transaction()
+
+    def query(self, raw: Any, sql: str, parameters: Sequence[Any]) -> list[Row]:
+        cursor = raw.cursor()
+        cursor.execute(_with_percent(sql), parameters)
+        rows: list[Row] = cursor.fetchall()
+        cursor.close()
+        return rows
+
+    def execute(self, raw: Any, sql: str, parameters: Sequence[Any]) -> int:
+        cursor = raw.cursor()
+        cursor.execute(_with_percent(sql), parameters)
+        count: int = cursor.rowcount
+        cursor.close()
+        return count
+
+    def insert(self, raw: Any, *inserts: Insert) -> None:
+        for sql, rows in inserts:
+            for start in range(0, len(rows), MAX_ROWS):
+                self._insert_some(raw, sql, rows[start : start + MAX_ROWS])
+
+    def _insert_some(self, raw: Any, sql: str, rows: Sequence[Row]) -> None:
+        # Each statement is a round trip, so one statement takes all rows. It is put together here,
+        # because the driver would take four times as long.
+        before, _, _ = sql.rpartition(" VALUES ")
+        statement = f"{before} VALUES " + ",".join([f"({','.join(map(_sql_literal, row))})" for row in rows])
+        if len(statement) <= MAX_STATEMENT_LENGTH:
+            raw.cmd_query(statement)
+        else:  # there is a very large text in it, and hexadecimal digits double its size
+            cursor = raw.cursor()
+            cursor.executemany(_with_percent(sql), rows)
+            cursor.close()
+
+    def claim(self, raw: Any) -> None:
+        # The server gives the lock back by itself when the connection ends, however it ends.
+        name = f"jelly.{self.name}"[:64]
+        taken = self._value(raw, "SELECT GET_LOCK(?, 2)", name)
+        holder = self._value(raw, "SELECT IS_USED_LOCK(?)", name)
+        if taken != 1 and holder == self._claimed_by and holder is not None:
+            # The holder is our own last connection: it broke, and the database does not know yet.
+            self.execute(raw, f"KILL {int(holder)}", ())
+            taken = self._value(raw, "SELECT GET_LOCK(?, 2)", name)
+        if taken != 1:
+            raise StoreError("another server is using this database")
+        self._claimed_by = self._value(raw, "SELECT CONNECTION_ID()")
+        kind = "C extension" if "CMySQL" in type(raw).__name__ else "pure Python"
+        version = self._value(raw, "SELECT VERSION()")
+        self.driver = f"mysql-connector-python {self._connector.__version__}, {kind} (server {version})"
+        if self._value(raw, "SELECT @@innodb_flush_log_at_trx_commit") != 1:
+            log.warning(
+                "innodb_flush_log_at_trx_commit is not 1: a power cut may lose messages that were answered with SUCCESS"
+            )
+
+    def adapt_table(self, statement: str, raw: Any) -> str:
+        return f"{statement} ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE={self._exact_collation(raw)}"
+
+    def _exact_collation(self, raw: Any) -> str:
+        """The collation that compares character by character, spaces at the end included.
+
+        If the server has none, spaces at the end are ignored. (The program refuses names with
+        spaces.)
+        """
+        for name in ("utf8mb4_nopad_bin", "utf8mb4_0900_bin"):
+            if self._value(raw, "SELECT COUNT(*) FROM information_schema.COLLATIONS WHERE COLLATION_NAME = ?", name):
+                return name
+        return "utf8mb4_bin"
+
+    def already_exists(self, error: Exception) -> bool:
+        return getattr(error, "errno", None) in (1060, 1061)  # ER_DUP_FIELDNAME, ER_DUP_KEYNAME
+
+    def _value(self, raw: Any, sql: str, *parameters: Any) -> Any:
+        [(value,)] = self.query(raw, sql, parameters)
+        return value
+
+
+@functools.lru_cache(maxsize=1000)
+def _with_percent(sql: str) -> str:
+    """A statement with `?` for its parameters, as the driver for MySQL wants it written."""
+    return sql.replace("?", "%s")
+
+
+def _sql_literal(value: str | int | None) -> str:
+    """A value in SQL. Text becomes hexadecimal digits, so there is nothing to escape."""
+    if isinstance(value, str):
+        return f"x'{value.encode().hex()}'"
+    return "NULL" if value is None else str(int(value))
+
+
+def check_url(url: str) -> str:
+    """The URL itself, if `open_engine` knows its kind.
+
+    Raises ConfigError, which never shows a password.
+    """
+    if re.fullmatch(r"mysql://[^/]+/[^/]+", url):
+        try:
+            _ = urllib.parse.urlsplit(url).port
+        except ValueError:
+            raise ConfigError(
+                "The port in the database's URL is wrong: it must be a number from 0 to 65535. "
+                "(In a password, characters like / # : @ are written as %2F %23 %3A %40.)"
+            ) from None
+    elif not re.fullmatch(r"memory:|sqlite:///.+", url) or "\0" in urllib.parse.unquote(url):
+        raise ConfigError(
+            "A database is named as sqlite:///relative/file.db, sqlite:////absolute/file.db, "
+            "mysql://user:password@host:3306/database, or memory: if nothing is to be kept."
+        )
+    return url
+
+
+def open_engine(url: str) -> Engine:
+    """The engine for the database that a URL names; it does not connect yet.
+
+    Raises ConfigError or StartError.
+    """
+    check_url(url)
+    if url == "memory:":
+        return MemoryEngine()
+    if url.startswith("mysql:"):
+        return MysqlEngine(url)
+    return SqliteEngine(urllib.parse.unquote(url.removeprefix("sqlite:///")))

@@ -1,0 +1,75 @@
+"""The tables: made in an empty database, and migrated in an older one, one version at a time.
+
+Each step is a module with the statements that lead to its version. MySQL commits each definition by
+itself, so a start may be cut off between any two statements. That is why each statement must be
+repeatable: what a definition makes may be there already (`DatabaseConnection.define`).
+"""
+
+import logging
+from pathlib import Path
+
+from jelly.database import DatabaseConnection
+from jelly.errors import StartError, StoreError
+from jelly.migrations import to_2
+
+log = logging.getLogger("jelly.database")
+
+SCHEMA_VERSION = 2
+"""The version of the tables in schema.sql."""
+STEPS: dict[int, tuple[str, ...]] = {2: to_2.STATEMENTS}
+"""The statements that lead to a version from the one before."""
+
+
+def migrate(connection: DatabaseConnection) -> None:
+    """Make or migrate the tables, and claim the database for this process.
+
+    Raises StartError if a newer program made the tables; StoreError if the database fails, or if
+    another server is using it.
+    """
+    connection.open()
+    version = _version(connection)
+    if version > SCHEMA_VERSION:
+        raise StartError(
+            f"The database has schema version {version}, this program knows {SCHEMA_VERSION}: use a newer Jelly."
+        )
+    with connection.transaction():
+        if version == 0:
+            _create(connection)
+        for newer in range((version or SCHEMA_VERSION) + 1, SCHEMA_VERSION + 1):
+            log.info("migrating the database from schema version %d to %d", newer - 1, newer)
+            for statement in STEPS[newer]:
+                connection.define(statement)
+            connection.execute("UPDATE meta SET value = ? WHERE name = 'schema_version'", (newer,))
+
+
+def _create(connection: DatabaseConnection) -> None:
+    for statement in split_statements(schema()):
+        connection.define(statement)
+    connection.execute("DELETE FROM meta")  # a first start that was cut off here may have left some
+    # 'filed' (messages up to this id are indexed) keeps its old name until the next schema version.
+    for name, value in (("next_id", 1), ("filed", 0), ("schema_version", SCHEMA_VERSION)):
+        connection.execute("INSERT INTO meta (name, value) VALUES (?, ?)", (name, value))
+
+
+def _version(connection: DatabaseConnection) -> int:
+    """The schema version of the database, 0 if it has no tables of ours."""
+    try:
+        rows = connection.query("SELECT value FROM meta WHERE name = 'schema_version'")
+    except StoreError:
+        rows = []  # there is no such table; if the cause is worse, making the tables fails, too
+    return int(rows[0][0]) if rows else 0
+
+
+def schema() -> str:
+    """The text of schema.sql: inside the package when installed, beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    for path in (package / "schema.sql", package.parent / "schema.sql"):
+        if path.exists():
+            return path.read_text(encoding="utf-8")
+    raise StartError("The file schema.sql is missing: it belongs beside the package jelly.")
+
+
+def split_statements(script: str) -> list[str]:
+    """The statements of an SQL script, without comments. (executescript() would commit first.)"""
+    lines = [line for line in script.splitlines() if not line.lstrip().startswith("--")]
+    return [statement.strip() for statement in "\n".join(lines).split(";") if statement.strip()]

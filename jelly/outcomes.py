@@ -1,0 +1,70 @@
+"""What a service can decide about a request: data, and nothing that acts on it.
+
+`services.py` makes these, `queue_dispatch.py` passes them on, and `store.py` writes and answers them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jelly.dao import Dao
+from jelly.errors import Refused
+from jelly.groups import Group
+
+
+@dataclass(slots=True)
+class Answer:
+    """The response is ready. `frame` None: send nothing. `close`: then close the connection."""
+
+    frame: bytes | None
+    close: bool = False
+
+
+@dataclass(slots=True)
+class NewMessage:
+    """A message to store and deliver: to one user, or to the members a group has when it is written.
+
+    With a `request_id` (an idempotency key) it is stored only if its sender has not sent it before;
+    a repeat gets the answer of the first. `refusal` says why it cannot be stored now: that is the
+    answer, unless it was stored before.
+    """
+
+    type: int
+    sender: str
+    receiver: str
+    content: str
+    time: int
+    request_id: str | None
+    group: Group | None = None
+    refusal: Refused | None = None
+
+
+@dataclass(slots=True)
+class Write:
+    """Anything else that changes the database.
+
+    `write` runs inside the transaction; it may raise Refused as long as it has written nothing.
+    `answer` runs after the commit, with what `write` returned.
+    """
+
+    type: int
+    write: Callable[[Dao], Any]
+    answer: Callable[[Any], Answer]
+
+
+@dataclass(slots=True)
+class CpuTask:
+    """Work that takes the CPU for long: hashing a password. `run` returns or raises what a service may."""
+
+    run: "Callable[[], Outcome]"
+
+
+@dataclass(slots=True)
+class DelayedAnswer:
+    """An answer to send some seconds later, so that guessing passwords takes time."""
+
+    answer: Answer
+    seconds: float
+
+
+Outcome = Answer | NewMessage | Write | CpuTask | DelayedAnswer

@@ -1,0 +1,86 @@
+"""Retention: messages, idempotency keys and tokens are dropped when they are too old.
+
+A sweep does this in slices, each within a transaction of the store thread, so that no message waits
+long for it. The time of a message is the sender's, so it says nothing here. Instead each sweep
+records which ids were used so far (the table `calendar`), and later sweeps read there which ids are
+old.
+
+The store thread calls everything here; what takes a `Dao` runs inside its transaction.
+"""
+
+import time
+from collections.abc import Callable
+
+from jelly.dao import Dao
+
+IDEMPOTENCY_DAYS = 7.0
+"""Days for which a requestId is remembered. A client that repeats a message comes back with a
+token, and a token is valid for as long."""
+SWEEP_INTERVAL = 3600.0
+"""Seconds from the end of a sweep until the next one."""
+SWEEP_BATCH = 500
+"""At most this many messages, idempotency keys and tokens each are looked at in one slice."""
+SWEEP_PAUSE = 0.02
+"""Seconds between two slices."""
+RETRY_DELAY = 1.0
+"""Seconds until a sweep begins again after a transaction failed."""
+DAY = 86400.0
+
+
+class Retention:
+    """Drops what is too old, one slice each time it is due."""
+
+    def __init__(
+        self, history_days: float, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
+    ) -> None:
+        """`history_days`: how long messages can be read back; 0 keeps none after delivery."""
+        self._days = history_days
+        self._clock, self._wall = clock, wall
+        self._interval = min(SWEEP_INTERVAL, max(1.0, history_days * DAY / 24)) if history_days else SWEEP_INTERVAL
+        self.due_at = clock()
+        """When the next slice is due, by the clock."""
+        # Of the sweep under way: how far it has come, and below which ids everything is too old.
+        self._is_sweeping = False
+        self._swept_id, self._swept_token = 0, ""
+        self._history_end = self._requests_end = 0
+
+    @property
+    def keeps_history(self) -> bool:
+        """Whether a message stays when all receivers have it."""
+        return self._days > 0
+
+    def on_failure(self) -> None:
+        """A transaction has failed: begin the sweep again."""
+        self._is_sweeping = False
+        self.due_at = self._clock() + RETRY_DELAY
+
+    def run_due(self, dao: Dao) -> None:
+        """Drop the next slice, if it is due."""
+        if self._clock() >= self.due_at:
+            self._sweep(dao)
+
+    def _sweep(self, dao: Dao) -> None:
+        if not self._is_sweeping:
+            self._begin(dao)
+        message = dao.remove_old_messages(self._swept_id, self._history_end, SWEEP_BATCH)
+        has_requests = dao.remove_old_requests(self._requests_end, SWEEP_BATCH)
+        token = dao.remove_old_tokens(self._swept_token, int(self._wall() * 1000), SWEEP_BATCH)
+        if message is not None or has_requests or token is not None:
+            self._swept_id = self._swept_id if message is None else message
+            self._swept_token = token or self._swept_token
+            self.due_at = self._clock() + SWEEP_PAUSE
+        else:
+            dao.remove_times(min(self._requests_end, self._history_end))
+            self._is_sweeping = False
+            self.due_at = self._clock() + self._interval
+
+    def _begin(self, dao: Dao) -> None:
+        now = int(self._wall() * 1000)
+        dao.record_time(now)
+        self._is_sweeping = True
+        self._swept_id, self._swept_token = 0, ""
+        self._requests_end = dao.id_at(now - int(IDEMPOTENCY_DAYS * DAY * 1000))
+        self._history_end = dao.indexed_id() + 1  # what is not indexed stays
+        if self.keeps_history:
+            old = dao.id_at(now - int(self._days * DAY * 1000))
+            self._history_end = min(old, self._history_end)

@@ -1,0 +1,441 @@
+"""Writing to a connection: the send queue, through which everything leaves, and the flusher.
+
+A send queue writes at once what the socket takes, and never waits. It keeps the rest, and the
+flusher, a thread, comes back when the socket can take more. So a worker or the store thread loses
+no time with a slow receiver.
+
+A modern client is simple: nearly always nothing waits for it, and `send` is one call of the socket.
+Towards others there is more to do before or after that:
+
+- a classic client needs a gap between two frames: `pacing.py` says which goes next, and when;
+- for a client that cannot acknowledge messages TCP is asked how far they got: `tcp_confirmation.py`;
+- with TLS, what goes out is encrypted: `tls.py`.
+
+A connection begins with the first two; a modern client sheds them when it logs in.
+
+Each send queue has a lock. The flusher's lock and the TLS filter's may be taken while it is held,
+never the other way round. Functions that a send queue calls back are called without it.
+"""
+
+import contextlib
+import logging
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from operator import itemgetter
+from typing import Any
+
+from jelly import tcp
+from jelly.pacing import ClassicPacing
+from jelly.sessions import Notice, Response
+from jelly.tcp_confirmation import TcpConfirmation
+from jelly.timers import NEVER, TimerHeap
+from jelly.wakeup import WakeupPipe
+
+log = logging.getLogger("jelly.send_queue")
+
+HIGH_MARK = 128 * 1024
+LOW_MARK = 32 * 1024
+"""Bytes of notices. With more than HIGH_MARK there is no room, until less than LOW_MARK are left."""
+HIGH_COUNT = 100
+LOW_COUNT = 25
+"""The same as numbers of notices, for classic clients: theirs are small, and leave slowly."""
+MAX_RESPONSES = 256
+"""At most this many responses, or HIGH_MARK bytes, may wait while more requests are served."""
+
+_FRAME_OF_NOTICE = itemgetter(1)
+_FRAME_OF_RESPONSE = itemgetter(0)
+
+
+class SendQueue:
+    """What waits to be written to one connection.
+
+    Any thread may call any method, and none of them waits, except `wait_until_not_full`.
+
+    `on_room` is called, by any thread, when there is room for notices again. `encrypt` encrypts what
+    goes out, and raises OSError if it cannot. `pacing` and `confirmation` are None for a client that
+    does not need them.
+    """
+
+    __slots__ = (
+        "_confirmation",
+        "_encrypt",
+        "_flusher",
+        "_goes_at_once",
+        "_lock",
+        "_not_full",
+        "_notices",
+        "_notices_size",
+        "_on_room",
+        "_pacing",
+        "_responses",
+        "_responses_size",
+        "_scheduled_at",
+        "_sock",
+        "_unsent",
+        "_unsent_id",
+        "_when_not_full",
+        "closing_frame_at",
+        "finished_at",
+        "finishing",
+        "has_room",
+        "is_closed",
+        "is_full",
+        "read_bytes",
+        "stalled_since",
+        "tcp_acked_id",
+    )
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        flusher: "Flusher",
+        on_room: Callable[[], None],
+        pacing: ClassicPacing | None = None,
+        confirmation: TcpConfirmation | None = None,
+        encrypt: Callable[[bytes], bytes] | None = None,
+    ) -> None:
+        self._sock = sock
+        self._flusher = flusher
+        self._on_room = on_room
+        self._pacing = pacing
+        self._confirmation = confirmation
+        self._encrypt = encrypt
+        # Guards everything below. Held during `sock.send`, which does not wait.
+        self._lock = threading.Lock()
+        # Lists, not deques: they are short, and each connection would have two deques of 760 bytes.
+        self._responses: list[Response] = []
+        self._responses_size = 0
+        self._notices: list[Notice] = []
+        self._notices_size = 0
+        self._unsent = b""  # begun, and not yet written to its end
+        self._unsent_id = 0  # of the last message in it
+        self._scheduled_at: float | None = None  # when the flusher comes back
+        self._not_full: threading.Event | None = None  # the reader's, while it waits
+        self._when_not_full: Callable[[], None] | None = None
+        self._goes_at_once = pacing is None and encrypt is None
+        """Whether `send` may write what it is given at once and as it is."""
+
+        self.tcp_acked_id = 0
+        """The id up to which the client's TCP has acknowledged the messages."""
+        self.read_bytes = 0
+        """How many bytes the reader has read; the reader counts them."""
+        self.has_room = True
+        """Whether more notices may be sent."""
+        self.is_full = False
+        """Whether so many responses wait that no more requests should be served."""
+        self.stalled_since: float | None = None
+        """Since when the socket has taken nothing of what waits."""
+        self.finishing = False
+        self.finished_at: float | None = None
+        """When everything was written after `finish`."""
+        self.closing_frame_at: float | None = None
+        """When `finish` was called with a closing frame."""
+        self.is_closed = False
+
+    def send(self, responses: Sequence[Response] = (), notices: Sequence[Notice] = ()) -> None:
+        """Send responses and notices. Where both may go at once, the notices go first.
+
+        Look at `has_room` before you send more notices.
+        """
+        with self._lock:
+            if self._goes_at_once and not (notices and self._confirmation):
+                data = b"".join([*map(_FRAME_OF_NOTICE, notices), *map(_FRAME_OF_RESPONSE, responses)])
+                try:
+                    sent = self._sock.send(data, tcp.DO_NOT_WAIT)
+                except OSError:  # full or dead: `_write` meets the same error and deals with it
+                    sent = 0
+                if sent == len(data):
+                    return
+                self._unsent = data[sent:]
+                self._write()
+            else:
+                self._enqueue(responses, notices)
+            calls = self._update()
+        for call in calls:
+            call()
+
+    def send_raw(self, data: bytes) -> None:
+        """Send bytes as they are, before anything else: the messages of the TLS handshake."""
+        with self._changing():
+            if not self.is_closed:
+                self._unsent += data
+                self._pump()
+
+    def stop_pacing(self) -> None:
+        """From now on leave no gap between frames: the client takes any split of the stream."""
+        with self._changing():
+            self._pacing = None
+            if self._confirmation:
+                self._confirmation.gap = 0.0
+
+    def stop_confirming(self) -> None:
+        """Do not ask TCP any more how far messages got: the client itself acknowledges them."""
+        with self._changing():
+            self._confirmation = None
+
+    def finish(self, closing_frame: bytes = b"") -> None:
+        """Close the connection after all responses are written, and after them a closing frame.
+
+        Notices that wait here are dropped: messages stay in their inbox.
+        """
+        with self._changing():
+            if closing_frame and not self.finishing and not self.is_closed:
+                self.closing_frame_at = time.monotonic()
+                self._add_response(Response(closing_frame, self.closing_frame_at))
+            self.finishing = True
+            self._notices.clear()
+            self._notices_size = 0
+            if not self.is_closed:
+                self._pump()
+
+    def close(self) -> None:
+        """Close the connection now. Its reader notices, and frees what belongs to it."""
+        with self._changing():
+            self._close()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything was written that was ever sent."""
+        return not (self._unsent or self._responses or self._notices)
+
+    @property
+    def written_id(self) -> int:
+        """The id up to which all messages were written; 0 if TCP is not asked about them."""
+        with self._lock:  # a thread that has just written one may not have noted it yet
+            return self._confirmation.written_id if self._confirmation else 0
+
+    def when_not_full(self, function: Callable[[], None]) -> None:
+        """Call a function, once, when `is_full` is False; at once if it is now."""
+        with self._changing():
+            self._when_not_full = function
+
+    def wait_until_not_full(self, seconds: float) -> bool:
+        """Wait at most some seconds until `is_full` is False; return whether it is."""
+        with self._lock:
+            if not self.is_full:
+                return True
+            not_full = self._not_full = threading.Event()
+        return not_full.wait(seconds)
+
+    def resume(self, due: float | None = None) -> None:
+        """Go on writing: the socket can take more, or a time (`due`) has come."""
+        with self._changing():
+            if due is None or due == self._scheduled_at:  # else an earlier time was asked for since
+                self._scheduled_at = None
+                if not self.is_closed:
+                    self._pump(is_writable=True)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold the lock; then tell those who wait for it that there is room."""
+        with self._lock:
+            yield
+            calls = self._update()
+        for call in calls:
+            call()
+
+    # --- with the lock held -----------------------------------------------------------------------------
+
+    def _enqueue(self, responses: Sequence[Response], notices: Sequence[Notice]) -> None:
+        """Let frames wait; write what may go now, first of the notices, then of all."""
+        if notices and not self.finishing and not self.is_closed:
+            self._notices += notices
+            self._notices_size += sum([len(frame) for _, frame in notices])
+            self._pump()
+        if responses and self.finished_at is None and not self.is_closed:
+            for response in responses:
+                self._add_response(response)
+            self._pump()
+
+    def _add_response(self, response: Response) -> None:
+        self._responses.append(response)
+        self._responses_size += len(response.frame)
+
+    def _pump(self, is_writable: bool = False) -> None:
+        """Write what may be written now, and have the flusher come back for the rest."""
+        if self.stalled_since is not None and not is_writable:
+            return  # the flusher waits for the socket already
+        now = time.monotonic()
+        confirmation = self._confirmation
+        if confirmation:
+            confirmation.check(now, not self._unsent, self.read_bytes)
+            self.tcp_acked_id = confirmation.tcp_acked_id
+        while self._unsent or self._responses or self._notices:
+            if not self._unsent:
+                due = self._pacing.next_due(self._responses, self._notices) if self._pacing else now
+                if due > now:
+                    self._schedule(due)
+                    return
+                try:
+                    self._begin_next()
+                except OSError:  # TLS that has failed encrypts no more
+                    self._close()
+                    return
+            if not self._write():
+                return
+        if confirmation and confirmation.check_at is not None:
+            self._schedule(confirmation.check_at)
+        if self.finishing and self.finished_at is None:
+            self.finished_at = now
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_WR)
+
+    def _begin_next(self) -> None:
+        """Take what is written next: one frame to a classic client, else all that waits."""
+        data = self._take_one(self._pacing) if self._pacing else self._take_all()
+        self._unsent = self._encrypt(data) if self._encrypt else data
+
+    def _take_one(self, pacing: ClassicPacing) -> bytes:
+        is_notice = pacing.is_notices_turn(bool(self._responses), bool(self._notices))
+        if is_notice:
+            self._unsent_id, frame = self._notices.pop(0)
+            self._notices_size -= len(frame)
+        else:
+            frame, _ = self._responses.pop(0)
+            self._responses_size -= len(frame)
+        has_unread = not is_notice and tcp.has_unread(self._sock, self.read_bytes)
+        pacing.begin_frame(time.monotonic(), not is_notice, has_unread)
+        return frame
+
+    def _take_all(self) -> bytes:
+        data = b"".join([*map(_FRAME_OF_RESPONSE, self._responses), *map(_FRAME_OF_NOTICE, self._notices)])
+        self._unsent_id = max([self._unsent_id, *[notice.id for notice in self._notices]])
+        self._responses.clear()
+        self._notices.clear()
+        self._responses_size = self._notices_size = 0
+        return data
+
+    def _write(self) -> bool:
+        """Write what has begun; return False if the socket does not take all of it now."""
+        try:
+            sent = self._sock.send(self._unsent, tcp.DO_NOT_WAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._close()
+            return False
+        if sent < len(self._unsent):
+            self._unsent = self._unsent[sent:]
+            if sent or self.stalled_since is None:
+                self.stalled_since = time.monotonic()
+            self._flusher.call_when_writable(self._sock, self.resume)
+            return False
+        self._unsent = b""
+        self.stalled_since = None
+        now = time.monotonic()
+        if self._pacing:
+            self._pacing.end_frame(now)
+        if self._confirmation:
+            self._confirmation.note_written(self._unsent_id, now)
+        return True
+
+    def _schedule(self, due: float) -> None:
+        if self._scheduled_at is None or due < self._scheduled_at:
+            self._scheduled_at = due
+            self._flusher.call_at(due, partial(self.resume, due))
+
+    def _close(self) -> None:
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self._unsent = b""
+        self._responses.clear()
+        self._notices.clear()
+        self._responses_size = self._notices_size = 0
+        self.stalled_since = None
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def _update(self) -> list[Callable[[], None]]:
+        """Set the attributes that say how much waits. Return what to call without the lock."""
+        calls: list[Callable[[], None]] = []
+        self._goes_at_once = (
+            self.is_empty and not self._pacing and not self._encrypt and not self.finishing and not self.is_closed
+        )
+        self.is_full = len(self._responses) > MAX_RESPONSES or self._responses_size > HIGH_MARK
+        if not self.is_full:
+            if self._not_full:
+                self._not_full.set()
+                self._not_full = None
+            if self._when_not_full:
+                calls.append(self._when_not_full)
+                self._when_not_full = None
+        size, count = self._notices_size + len(self._unsent), len(self._notices)
+        if size > HIGH_MARK or count > HIGH_COUNT:
+            self.has_room = False
+        elif not self.has_room and size < LOW_MARK and count < LOW_COUNT and not (self.finishing or self.is_closed):
+            self.has_room = True
+            calls.append(self._on_room)
+        return calls
+
+
+class Flusher:
+    """The thread that calls functions when a socket is writable again, and when a time has come."""
+
+    def __init__(self) -> None:
+        # Guards everything below. Held for dictionary and heap operations only.
+        self._lock = threading.Lock()
+        self._selector = selectors.DefaultSelector()
+        self._timers = TimerHeap()
+        self._waits_until = NEVER
+        self._stopping = False
+        self._wakeup = WakeupPipe()
+        self._selector.register(self._wakeup, selectors.EVENT_READ, self._wakeup.drain)
+        self._thread = threading.Thread(target=self._run, name="jelly-flusher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; what was not written is dropped."""
+        self._stopping = True
+        self._wakeup.wake()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._selector.close()
+        self._wakeup.close()
+
+    def call_at(self, due: float, function: Callable[[], None]) -> None:
+        """Call a function at a monotonic time, on the flusher's thread."""
+        with self._lock:
+            self._timers.call_at(due, function)
+            is_earlier = due < self._waits_until
+            if is_earlier:
+                self._waits_until = due
+        if is_earlier:
+            self._wakeup.wake()
+
+    def call_when_writable(self, sock: socket.socket, function: Callable[[], None]) -> None:
+        """Call a function, once, when a socket can take more, on the flusher's thread."""
+        with self._lock, contextlib.suppress(KeyError, ValueError):  # registered already, or closed
+            self._selector.register(sock, selectors.EVENT_WRITE, function)
+
+    def forget(self, sock: Any) -> None:
+        """Do not wait for a socket any more. To be called before the socket is closed."""
+        with self._lock, contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(sock)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            for function in self._wait():
+                try:
+                    function()
+                except Exception as error:  # noqa: BLE001 - a bug, but the thread must live: others wait, too
+                    log.error("a send queue failed: %s: %s", type(error).__name__, error)
+
+    def _wait(self) -> list[Callable[[], None]]:
+        """Wait until something is to be called."""
+        with self._lock:
+            due = self._waits_until = self._timers.next_due
+        timeout = None if due == NEVER else max(0.0, due - time.monotonic())
+        functions = []
+        for key, _ in self._selector.select(timeout):
+            if key.fileobj is not self._wakeup:
+                self.forget(key.fileobj)
+            functions.append(key.data)
+        with self._lock:
+            return functions + self._timers.pop_due(time.monotonic())

@@ -1,0 +1,108 @@
+"""The watchdog: one thread that closes connections whose time is up, and calls functions later.
+
+It looks at all connections once a second, compares times, and holds no lock while it does. `check`
+takes the time from its caller, so a test needs no clock.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from jelly.connection import Connection
+from jelly.timers import NEVER, TimerHeap
+
+log = logging.getLogger("jelly.watchdog")
+
+TICK = 0.25
+"""Seconds until the watchdog looks again at what is to be called later."""
+CHECK_INTERVAL = 1.0
+"""Seconds until it looks at the connections again; fewer if `silence` is short."""
+FIRST_FRAME_TIMEOUT = 10.0
+"""Seconds until a new client must have sent something, and a frame must be complete."""
+WRITE_TIMEOUT = 30.0
+"""Seconds until a client must have taken something of what waits for it."""
+CLOSE_TIMEOUT = 3.0
+"""Seconds until a client must have closed its end, after the last answer or a closing frame."""
+
+
+class Watchdog:
+    """`silence`: seconds until a connection from which nothing was read is closed."""
+
+    def __init__(self, connections: Iterable[Connection], silence: float) -> None:
+        self._connections = connections
+        self._silence = silence
+        self._check_at = 0.0
+        self._condition = threading.Condition()  # guards the three below
+        self._timers = TimerHeap()
+        self._stopping = False
+        self._is_draining = False
+        self._thread = threading.Thread(target=self._run, name="jelly-watchdog", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; calls that are not due yet are dropped."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def call_later(self, seconds: float, function: Callable[[], None]) -> None:
+        """Call a function on the watchdog's thread, after some seconds or up to a tick later."""
+        with self._condition:
+            self._timers.call_at(time.monotonic() + seconds, function)
+
+    def run_calls_now(self) -> None:
+        """From now on call at once what was to be called later."""
+        with self._condition:
+            self._is_draining = True
+            self._condition.notify()
+
+    def check(self, now: float) -> None:
+        """Close the connections whose time is up at a monotonic time."""
+        for connection in tuple(self._connections):
+            reason = self._reason_to_close(connection, now)
+            if reason:
+                log.debug("%s: closed: %s", connection.address, reason)
+                connection.send_queue.close()
+
+    def _check_if_due(self) -> None:
+        now = time.monotonic()
+        if now >= self._check_at:
+            self._check_at = now + min(CHECK_INTERVAL, self._silence / 30)
+            self.check(now)
+
+    def _reason_to_close(self, connection: Connection, now: float) -> str:
+        send_queue, session = connection.send_queue, connection.session
+        if send_queue.finished_at is not None and now >= send_queue.finished_at + CLOSE_TIMEOUT:
+            return "the client did not close after the last answer"
+        if send_queue.closing_frame_at is not None and now >= send_queue.closing_frame_at + CLOSE_TIMEOUT:
+            return "the client did not take the closing frame"
+        if not connection.has_received_data and now >= connection.opened_at + FIRST_FRAME_TIMEOUT:
+            return "the client sent nothing"
+        if connection.incomplete_since is not None and now >= connection.incomplete_since + FIRST_FRAME_TIMEOUT:
+            return "the client did not complete a frame"
+        if send_queue.stalled_since is not None and now >= send_queue.stalled_since + WRITE_TIMEOUT:
+            return "the client takes nothing"
+        # The original client sends no heartbeats after a RECONNECT: TCP's keepalive watches it.
+        is_exempt = session.resumed and not session.is_modern and not session.has_heartbeat
+        if not is_exempt and not connection.is_paused and now >= connection.last_read_at + self._silence:
+            return "no heartbeat"
+        return ""
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                if not self._stopping:
+                    self._condition.wait(TICK)
+                if self._stopping:
+                    return
+                functions = self._timers.pop_due(NEVER if self._is_draining else time.monotonic())
+            for function in (*functions, self._check_if_due):
+                try:
+                    function()
+                except Exception as error:  # noqa: BLE001 - a bug, but dead connections must not stay for ever
+                    log.error("the watchdog failed: %s: %s", type(error).__name__, error)

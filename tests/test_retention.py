@@ -1,0 +1,143 @@
+"""Retention: messages, requestIds and tokens go when they are too old, and not before."""
+
+import itertools
+
+import pytest
+from harness import StartServer
+from upkeep import Upkeep
+from wire import HISTORY, SUCCESS, logged_in, register, wait_until
+
+from jelly import indexing, retention
+from jelly.dao import Dao
+from jelly.retention import DAY, IDEMPOTENCY_DAYS, SWEEP_BATCH, Retention
+
+
+@pytest.fixture
+def upkeep(dao: Dao) -> Upkeep:
+    """One that keeps messages for 30 days, with its first sweep behind it."""
+    upkeep = Upkeep(dao, 30)
+    upkeep.run_all()
+    return upkeep
+
+
+def test_old_messages_go(upkeep: Upkeep) -> None:
+    """A message goes after 30 days, a requestId after a week; what is in an inbox stays."""
+    upkeep.store(3)
+    waiting = upkeep.store(2, receivers=("bob",))
+    upkeep.run_all()
+    days = {0: upkeep.counts()}
+    start = upkeep.clock.now
+    for day in range(1, 40):
+        is_near_an_end = abs(day - IDEMPOTENCY_DAYS) <= 1 or abs(day - 30) <= 1
+        for hour in range(1, 25) if is_near_an_end else (24,):
+            upkeep.clock.now = start + (day - 1) * DAY + hour * 3600
+            upkeep.run_all()
+        days[day] = upkeep.counts()
+    assert days[0] == (5, 5, 5)
+    assert days[int(IDEMPOTENCY_DAYS) - 1] == (5, 5, 5)
+    assert days[int(IDEMPOTENCY_DAYS) + 1] == (5, 5, 0)
+    assert days[29] == (5, 5, 0)
+    assert days[31] == (2, 0, 0)
+    assert [message.id for message in upkeep.dao.waiting("bob", 0, 10)] == waiting
+    upkeep.dao.remove_delivered([("bob", waiting[-1])], keep=True)
+    upkeep.clock.now += DAY
+    upkeep.run_all()
+    assert upkeep.counts() == (0, 0, 0)
+    assert upkeep.count("calendar") == 1
+
+
+def test_young_messages_stay_while_old_ones_go(upkeep: Upkeep) -> None:
+    """Each goes in its own time, though only its id tells its age."""
+    for _ in range(40):
+        upkeep.store(10)
+        upkeep.run_all()
+        upkeep.clock.now += DAY
+        upkeep.run_all()
+    messages, history, requests = upkeep.counts()
+    assert 300 <= messages <= 310
+    assert history == messages
+    assert 70 <= requests <= 80
+    assert upkeep.count("calendar") <= 40
+
+
+def test_a_sweep_goes_in_slices(upkeep: Upkeep) -> None:
+    """However much is old, no transaction deletes more than a few hundred."""
+    upkeep.store(5 * SWEEP_BATCH)
+    upkeep.run_all()
+    upkeep.clock.now += 31 * DAY
+    upkeep.run_due()  # the first sweep after such a long time learns how old the ids are
+    upkeep.run_all()
+    upkeep.clock.now += 29 * DAY
+    upkeep.run_all()
+    before = upkeep.count("messages")
+    assert before == 5 * SWEEP_BATCH
+    while before:
+        upkeep.clock.now = upkeep.due_at
+        upkeep.run_due()
+        after = upkeep.count("messages")
+        assert before - after <= SWEEP_BATCH
+        before = after
+
+
+def test_a_clock_that_goes_back(upkeep: Upkeep) -> None:
+    """It makes nothing go early."""
+    upkeep.store(3)
+    upkeep.run_all()
+    upkeep.retention._wall = lambda: 0.0
+    upkeep.clock.now += 3600
+    upkeep.run_all()
+    assert upkeep.counts() == (3, 3, 3)
+
+
+def test_a_server_that_sweeps(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The running server drops what is older than --history-days, even if nothing else happens."""
+    monkeypatch.setattr(indexing, "INDEX_DELAY", 0.0)
+    server = start_server(classic_gap=0, history_days=1 / DAY)
+    register(server.port, "alice", "bob")
+    with (
+        logged_in(server.port, "alice", features=["ack"]) as alice,
+        logged_in(server.port, "bob", features=["ack"]) as bob,
+    ):
+        for number in range(10):
+            alice.send_message("bob", str(number))
+        assert {alice.receive().status for _ in range(10)} == {SUCCESS}
+        ids = [bob.receive_notice().values["id"] for _ in range(10)]
+        assert alice.ok(HISTORY, person="bob")["messages"]
+        bob.ack(ids[-1])
+        with server._reading() as dao:
+            wait_until(lambda: dao.connection.query("SELECT COUNT(*) FROM messages") == [(0,)])
+        assert alice.ok(HISTORY, person="bob") == {"username": "alice", "messages": [], "more": False}
+
+
+def test_a_start_with_a_clock_that_is_behind(upkeep: Upkeep) -> None:
+    """A machine that starts in 1970 and learns the time later keeps what it stored before."""
+    upkeep.clock.now += 50 * DAY
+    upkeep.run_all()
+    upkeep.store(3)
+    upkeep.run_all()
+    stored = upkeep.counts()
+    restarted = Retention(30, upkeep.clock, lambda: 0.0)
+    upkeep.retention = restarted
+    upkeep.run_all()
+    restarted._wall = upkeep.clock
+    upkeep.clock.now += 3600
+    upkeep.run_all()
+    assert upkeep.counts() == stored
+
+
+def test_expired_tokens_go(upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go in slices, even if their users never come back. Valid ones stay."""
+    monkeypatch.setattr(retention, "SWEEP_BATCH", 3)
+    now = int(upkeep.clock.now * 1000)
+    for number in range(20):
+        expires = now + (1 if number % 4 else 10**9)
+        upkeep.dao.add_token(f"{number:064}", f"user{number}", expires, now, keep=32)
+    upkeep.clock.now += retention.SWEEP_INTERVAL
+    left = [upkeep.count("tokens")]
+    while upkeep.due_at <= upkeep.clock.now + 1:
+        upkeep.clock.now = max(upkeep.clock.now, upkeep.due_at)
+        upkeep.run_due()
+        left.append(upkeep.count("tokens"))
+    assert left[-1] == 5
+    assert max(before - after for before, after in itertools.pairwise(left)) <= 3
+    assert upkeep.dao.token_owner(f"{4:064}", int(upkeep.clock.now * 1000)) == "user4"
