@@ -19,12 +19,27 @@ PATIENCE = 15.0
 """Seconds until a process that does not react is an error."""
 
 
+def bare_python() -> list[str]:
+    """How a Python without installed packages is started. (With them while coverage is measured, which is one.)"""
+    return [sys.executable] if "COVERAGE_PROCESS_CONFIG" in os.environ else [sys.executable, "-S"]
+
+
 def run(*arguments: str, bare: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `python jelly.py` until it ends. With `bare`: without any installed package."""
     command = [sys.executable, *(["-S"] if bare else []), str(ROOT / "jelly.py"), *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=PATIENCE, env={**clean_environment(), **environment}
     )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a program that may have ended: with SIGTERM, on which coverage keeps what it has measured, else by force."""
+    process.terminate()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def clean_environment() -> dict[str, str]:
@@ -72,7 +87,7 @@ class Server:
         within: Sequence[str] = (),
         **environment: str,
     ) -> None:
-        command = [*within, sys.executable, *(["-S"] if bare else []), *launch, "--port=0", "--password-cost=1"]
+        command = [*within, *(bare_python() if bare else [sys.executable]), *launch, "--port=0", "--password-cost=1"]
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - `kill` closes it
         self._whole_log = b""
         started_at = time.monotonic()
@@ -141,7 +156,7 @@ class Program:
 
     def __init__(self, *arguments: str, **environment: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-S", *arguments],
+            [*bare_python(), *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
             cwd=ROOT, env={**clean_environment(), **environment}, start_new_session=True,
             # In the background of a shell Ctrl-C is ignored, and the program would inherit that.
@@ -155,7 +170,7 @@ class Program:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self.process:
-            self.process.kill()
+            end(self.process)
 
     def line(self) -> str:
         """Return the next line that the program prints."""

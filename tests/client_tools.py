@@ -122,6 +122,20 @@ class Recorder(Receiver):
             return [(e.previous, e.state, e.reason) for e in self.events if isinstance(e, ConnectionEvent)]
 
 
+class Blocked(Recorder):
+    """Its first message holds up the callback thread until `go` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.go = threading.Event(), threading.Event()
+
+    def on_message(self, event: MessageEvent) -> None:
+        if not self.entered.is_set():
+            self.entered.set()
+            assert self.go.wait(10)
+        super().on_message(event)
+
+
 @pytest.fixture
 def new_client() -> Iterator[NewClient]:
     """Make clients, which reconnect quickly by default, and close them after the test."""

@@ -1,11 +1,15 @@
-"""Servers for the tests: real ones, in this process, on a free port."""
+"""Servers for the tests: real ones, in this process, on a free port; and what holds them up, from the inside."""
 
+import contextlib
 import logging
+import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from wire import Wire, wait_until
 
 from faults.mariadb import PrivateMariaDB
 from jelly import store
@@ -14,6 +18,7 @@ from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.engines import open_engine
 from jelly.migrations import migrate
+from jelly.queue_dispatch import Lane
 from jelly.server import JellyServer
 
 StartServer = Callable[..., JellyServer]
@@ -74,3 +79,91 @@ def nothing_unexpected_in_the_log(caplog: pytest.LogCaptureFixture) -> Iterator[
         r.getMessage() for r in caplog.get_records("call") if r.levelno >= logging.ERROR and ".py:" in r.getMessage()
     ]
     assert not bugs
+
+
+# --- what holds a server up, and what stands in for its parts ----------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for localhost that was signed by itself, and its key."""
+    directory = tmp_path_factory.mktemp("tls")
+    certificate, key = directory / "cert.pem", directory / "key.pem"
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+            "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate,
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return certificate, key
+
+
+class NullTransport:
+    """A transport for sessions of which nothing is sent."""
+
+    tcp_acked_id = 0
+    has_room = True
+    is_closed = False
+    is_full = False
+
+    def when_not_full(self, function: object) -> None: ...
+    def send(self, responses: object = (), notices: object = ()) -> None: ...
+    def stop_pacing(self) -> None: ...
+    def stop_confirming(self) -> None: ...
+    def finish(self, closing_frame: object = b"") -> None: ...
+    def close(self) -> None: ...
+
+
+def lane_of(server: JellyServer, user: str) -> Lane:
+    """The lane of somebody's connection."""
+    [lane] = [c.lane for c in tuple(server.connections) if c.session.user == user]
+    return lane
+
+
+@contextlib.contextmanager
+def stuck_store(path: Path) -> Iterator[None]:
+    """Have somebody else hold the database, so that the store thread waits for it."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+
+
+def occupy_the_store(server: JellyServer, alice: Wire, receiver: str) -> None:
+    """Have alice send a message that the store thread, which is stuck, takes and cannot answer."""
+    lane = lane_of(server, "alice")
+    wait_until(lambda: not lane.busy.locked())  # the login was answered, but its lane may not be open again yet
+    alice.send_message(receiver, "taken")
+    wait_until(lambda: lane.busy.locked() and not lane.waiting)
+
+
+def kept_for(user: str, database: Path) -> list[str]:
+    """What the messages say that wait for a user."""
+    query = "SELECT content FROM inbox JOIN messages ON id = message_id WHERE inbox.receiver = ? ORDER BY id"
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return [content for (content,) in connection.execute(query, (user,))]
+
+
+class LineThatBreaks(sqlite3.Connection):
+    """A connection whose next commit happens, but nobody is told so."""
+
+    breaks = False
+
+    def commit(self) -> None:
+        super().commit()
+        if LineThatBreaks.breaks:
+            LineThatBreaks.breaks = False
+            raise sqlite3.OperationalError("the line broke")
+
+
+@pytest.fixture
+def line_breaks(monkeypatch: pytest.MonkeyPatch) -> type[LineThatBreaks]:
+    """Set its `breaks`, and the next commit to SQLite is in doubt."""
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path, **options: connect(path, factory=LineThatBreaks, **options))
+    monkeypatch.setattr(LineThatBreaks, "breaks", False)
+    return LineThatBreaks

@@ -24,7 +24,7 @@ from typing import Self
 
 import pyte
 
-from faults.process import ROOT, clean_environment
+from faults.process import ROOT, clean_environment, end
 
 PATIENCE = 10.0
 """Seconds until something that does not appear is an error."""
@@ -86,9 +86,7 @@ class Terminal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait(PATIENCE)
+        end(self.process)
         os.close(self._master)
 
     @staticmethod

@@ -5,9 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import StartServer
-from test_queue_dispatch import lane_of, occupy_the_store, stuck_store
-from test_readme import kept_for
+from harness import StartServer, kept_for, lane_of, occupy_the_store, stuck_store
 from wire import (
     ACK,
     ALL_FRIENDS,

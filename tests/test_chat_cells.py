@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from faults.process import ROOT
+from jelly.chat import cells
 from jelly.chat.cells import align_right, char_width, sanitize, sanitize_lines, text_width, truncate, wrap
 
 HARMFUL = ["\x1b[2J", "\x9b31m", "\r", "\b", "\x07", "\x7f", "\u202e", "\u2066", "\u200f", "\u2028", "\ufeff", "\ud800"]
@@ -58,6 +59,14 @@ def test_width_without_wcwidth() -> None:
     )
     done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["3", "4", "1"]
+
+
+def test_width_by_the_tables_of_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They say the same as wcwidth does of the characters that people write."""
+    texts = ["abc", "你好", "e\u0301", "ｈｉ", "wörld", "\u200b"]
+    widths = [text_width(text) for text in texts]
+    monkeypatch.setattr(cells, "wcwidth", None)
+    assert [text_width(text) for text in texts] == widths
 
 
 def test_truncate_and_align() -> None:

@@ -5,7 +5,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from original import OriginalServer
 from wire import PERSON_MESSAGE, logged_in, register
 
 from client_api import History, PastMessage
-from faults.process import PATIENCE, ROOT, Program, clean_environment
+from faults.process import PATIENCE, ROOT, Program, bare_python, clean_environment
 from faults.proxy import Proxy
 from jelly.chat import plain
 from jelly.chat.model import MAX_LINES, Line, LineKind, Peer
@@ -59,7 +58,7 @@ class PlainChat(Program):
 def send(*arguments: str, port: int, input: bytes = b"", password: str = "pw") -> tuple[int, str]:
     """Run `jelly chat` until it ends; return its exit code and output."""
     url = f"--server=jelly://127.0.0.1:{port}"
-    command = [sys.executable, "-S", str(ROOT / "jelly.py"), "chat", url, *arguments]
+    command = [*bare_python(), str(ROOT / "jelly.py"), "chat", url, *arguments]
     done = subprocess.run(
         command, input=input, capture_output=True, timeout=PATIENCE, start_new_session=True,
         env={**clean_environment(), **ENVIRONMENT, "JELLY_PASSWORD": password},

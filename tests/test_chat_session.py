@@ -412,3 +412,19 @@ def test_loading_while_old_lines_are_dropped() -> None:
     chat.receive("bob", "z" * (MAX_CHARACTERS // 2), id=12)
     chat.client.answer(page((9, "bob", "before")))
     assert ([line.id for line in talk.lines], talk.history_state) == ([11, 12], HistoryState.TRUNCATED)
+
+
+def test_a_token_that_is_refused() -> None:
+    """The password, which is still known, logs in again."""
+    chat = Chat()
+    chat.session._password = "pw"
+    chat.connection(State.OFFLINE, Reason.TOKEN_REFUSED)
+    assert chat.client.calls[-1][0] == "login"
+
+
+def test_a_line_that_does_not_come_back() -> None:
+    """The user is told, and connects again."""
+    chat = Chat()
+    chat.connection(State.OFFLINE, Reason.GAVE_UP)
+    assert chat.said()
+    assert not chat.client.calls

@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import logging
+import os
+import resource
 import signal
 import socket
 import subprocess
@@ -16,7 +19,7 @@ from wire import Wire, logged_in, register, wait_until
 
 from faults.mariadb import PrivateMariaDB
 from faults.process import ROOT, Server, clean_environment, run
-from jelly import __version__
+from jelly import __version__, cli
 from jelly.config import Settings
 
 
@@ -244,3 +247,46 @@ def test_stopping_while_messages_come(tmp_path: Path) -> None:
 def test_stopping_before_all_is_answered(slow_stop: Stopping) -> None:
     """A classic client cannot be answered in time, because its answers are spaced."""
     assert_ends_well(slow_stop)
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "connections", "asked"),
+    [
+        (1024, 4096, 5000, (4096, 4096)),
+        (1024, resource.RLIM_INFINITY, 5000, (5100, resource.RLIM_INFINITY)),
+        (1024, 1 << 20, 5000, (5100, 1 << 20)),
+        (1024, 4096, 100, None),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 5000, None),
+    ],
+)
+def test_the_limit_of_descriptors(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, connections: int, asked: tuple[int, int] | None
+) -> None:
+    """It is raised to what the connections need, as far as the system lets it."""
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limit: limits.append(limit))
+    cli._raise_descriptor_limit(Settings(max_connections=connections))
+    assert limits == ([asked] if asked else [])
+
+
+def test_something_that_hangs_at_the_end(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The process ends all the same, and says that it did not wait."""
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    monkeypatch.setattr(logging, "shutdown", lambda: None)
+    cli._force_exit()
+    assert codes == [1]
+    assert "ending the process without waiting for it" in caplog.text
+
+
+def test_a_traceback_in_json() -> None:
+    """It is a field of the one object, so that the line stays one line."""
+    try:
+        raise LookupError("no such thing")
+    except LookupError:
+        record = logging.LogRecord("jelly", logging.ERROR, __file__, 1, "it failed", None, sys.exc_info())
+    [line] = cli.JsonFormatter().format(record).splitlines()
+    entry = json.loads(line)
+    assert entry["message"] == "it failed"
+    assert entry["traceback"].endswith("LookupError: no such thing")

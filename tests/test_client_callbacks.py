@@ -15,6 +15,7 @@ import pytest
 from client_tools import (
     CALLBACK_THREAD,
     SYSTEM,
+    Blocked,
     NewClient,
     Recorder,
     ScriptedServer,
@@ -39,20 +40,6 @@ from client_api import (
 from jelly.client.callbacks import HIGH_MARK, CallbackThread
 
 PROFILE = response(OWN_PROFILE, username="alice")
-
-
-class Blocked(Recorder):
-    """Blocks the callback thread in its first message until `go` is set."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.entered, self.go = threading.Event(), threading.Event()
-
-    def on_message(self, event: MessageEvent) -> None:
-        if not self.entered.is_set():
-            self.entered.set()
-            assert self.go.wait(10)
-        super().on_message(event)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from client_tools import (
     ACK,
+    Blocked,
     NewClient,
     Recorder,
     ScriptedServer,
@@ -14,7 +15,6 @@ from client_tools import (
     response,
     result,
 )
-from test_client_callbacks import Blocked
 from wire import HEARTBEAT, OWN_PROFILE, Reply, wait_until
 
 from client_api import JellyClient, MessageEvent, Receiver, State

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from client_tools import QUICK, Recorder, ScriptedServer, error, message, result
 from harness import StartServer
-from test_tls import certificate as certificate  # for the fixtures below
 from wire import wait_until
 
 from client_api import ConnectionLost, JellyClient, State

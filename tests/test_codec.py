@@ -1,9 +1,12 @@
 """Bytes to frames and back. One table serves both directions, in every way in which a stream may be cut."""
 
+import itertools
 import random
 import struct
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jelly.codec import DEFAULT_MAX_BODY, HEADER, Decoder, Frame, Sign, Status, Type, encode
 
@@ -290,3 +293,37 @@ def test_a_value_that_is_no_byte_is_our_mistake(place: int, value: int) -> None:
     sign, type, status = (value if i == place else 1 for i in range(3))
     with pytest.raises(struct.error):
         encode(sign, type, status)
+
+
+# --- any frames, any bytes ----------------------------------------------------------------------------------
+
+a_byte = st.integers(0, 255)
+any_frame = st.builds(Frame, a_byte, a_byte, a_byte, st.binary(max_size=30))
+cuts = st.lists(st.integers(0, 300))
+
+
+def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    """A stream, cut at some places."""
+    places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    return [data[start:end] for start, end in itertools.pairwise(places)]
+
+
+@given(st.lists(any_frame), cuts)
+def test_any_frames_in_any_pieces(frames: list[Frame], cuts: list[int]) -> None:
+    """What was encoded comes out as it was, and nothing is left behind it."""
+    decoder = Decoder()
+    data = b"".join(encode(*frame) for frame in frames)
+    assert [frame for piece in pieces(data, cuts) for frame in decoder.feed(piece)] == frames
+    assert decoder.error_type is None
+    assert not decoder.has_incomplete_frame
+
+
+@given(st.lists(st.binary(max_size=12) | any_frame.map(lambda frame: encode(*frame)) | st.just(b"\xab\xcd")), cuts)
+def test_any_bytes_in_any_pieces(parts: list[bytes], cuts: list[int]) -> None:
+    """Whatever comes, however it is cut: the same frames, and the same end."""
+    data = b"".join(parts)
+    whole, in_pieces = Decoder(max_body=100), Decoder(max_body=100)
+    frames = whole.feed(data)
+    assert [frame for piece in pieces(data, cuts) for frame in in_pieces.feed(piece)] == frames
+    assert (in_pieces.error_type, in_pieces.has_incomplete_frame) == (whole.error_type, whole.has_incomplete_frame)
+    assert data.startswith(b"".join(encode(*frame) for frame in frames))

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jelly.config import Settings, add_arguments, load_settings
 from jelly.engines import SqliteEngine, open_engine
@@ -332,3 +334,21 @@ def test_a_half_written_database_url_does_not_show_its_password(url: str) -> Non
     with pytest.raises(ConfigError) as caught:
         open_engine(url)
     assert "secret" not in str(caught.value)
+
+
+NO_ARGUMENTS = argparse.Namespace(config=None, **dict.fromkeys(VALUES))
+numbers = st.integers().map(str) | st.floats().map(str)
+
+
+@given(st.sampled_from([setting.name for setting in fields(Settings)]), st.text() | numbers)
+def test_any_text_for_any_setting(name: str, text: str) -> None:
+    """It is a value of the setting's type, or one sentence on one line that names the setting."""
+    try:
+        settings = load_settings(NO_ARGUMENTS, {f"JELLY_{name.upper()}": text})
+    except ConfigError as error:
+        said = str(error)
+        assert said.startswith((f"JELLY_{name.upper()} is ", f"JELLY_{name.upper()}: ", f"--{name.replace('_', '-')} "))
+        assert len(said.splitlines()) == 1
+    else:
+        default = Settings.__dataclass_fields__[name].default
+        assert type(getattr(settings, name)) is type(default)

@@ -20,7 +20,7 @@ from jelly import engines, migrations, passwords, store
 from jelly.dao import Dao, StoredMessage
 from jelly.database import DatabaseConnection
 from jelly.engines import open_engine
-from jelly.errors import StartError, StoreError
+from jelly.errors import ConfigError, StartError, StoreError
 from jelly.groups import Group
 from jelly.migrations import migrate
 from jelly.outcomes import NewMessage
@@ -446,3 +446,94 @@ def test_the_log_beside_sqlite_is_bounded(name: str, tmp_path: Path, monkeypatch
                     )
                 sizes.append(log.stat().st_size)
     assert max(sizes) < 4 * 2**20
+
+
+def test_mysql_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence says what to install."""
+    monkeypatch.setitem(sys.modules, "mysql", None)
+    monkeypatch.setitem(sys.modules, "mysql.connector", None)
+    with pytest.raises(ConfigError, match="pip install 'mysql-connector-python"):
+        open_engine("mysql://u:p@127.0.0.1/jelly")
+
+
+@pytest.mark.parametrize("error", [ImportError, AttributeError, "InterfaceError"])
+def test_a_c_extension_that_does_not_load(
+    mariadb: PrivateMariaDB, monkeypatch: pytest.MonkeyPatch, error: type[Exception] | str
+) -> None:
+    """The driver's Python part does instead, and is what all later connections are made with."""
+    connector = pytest.importorskip("mysql.connector")
+    raised = getattr(connector, error) if isinstance(error, str) else error
+    asked: list[bool] = []
+    connect = connector.connect
+
+    def connect_in_python(use_pure: bool, **arguments: Any) -> Any:
+        asked.append(use_pure)
+        if not use_pure:
+            raise raised("no C extension")
+        return connect(use_pure=True, **arguments)
+
+    engine = open_engine(mariadb.fresh_database("pure"))
+    monkeypatch.setattr(connector, "HAVE_CEXT", False)
+    monkeypatch.setattr(connector, "connect", connect_in_python)
+    for _ in range(2):
+        connection = DatabaseConnection(engine)
+        assert [tuple(row) for row in connection.query("SELECT 1")] == [(1,)]
+        connection.close()
+    engine.release()
+    assert asked == [False, True, True]
+
+
+def test_a_connection_that_cannot_be_set_up(mariadb: PrivateMariaDB, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is closed again, and the failure is the database's."""
+    connector = pytest.importorskip("mysql.connector")
+    made: list[Any] = []
+
+    class Refusing:
+        def __init__(self) -> None:
+            self.is_closed = False
+            made.append(self)
+
+        def cursor(self) -> Any:
+            raise connector.errors.OperationalError("gone")
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    engine = open_engine(mariadb.fresh_database("gone"))
+    monkeypatch.setattr(connector, "connect", lambda **_: Refusing())
+    connection = DatabaseConnection(engine)
+    with pytest.raises(StoreError, match="gone"):
+        connection.query("SELECT 1")
+    assert [each.is_closed for each in made] == [True, True]
+    engine.release()
+
+
+def test_a_connection_of_ours_whose_end_the_database_has_missed(mariadb: PrivateMariaDB) -> None:
+    """It holds the lock that keeps other servers out; the new one ends it, and has the lock."""
+    pytest.importorskip("mysql.connector")
+    engine = open_engine(mariadb.fresh_database("missed"))
+    lost, new = DatabaseConnection(engine, writes=True), DatabaseConnection(engine, writes=True)
+    lost.query("SELECT 1")
+    new.query("SELECT 1")
+    assert len(mariadb.sql("SELECT ID FROM information_schema.PROCESSLIST WHERE USER = 'jelly'")) == 1
+    for each in (lost, new):
+        each.close()
+    engine.release()
+
+
+def test_a_statement_of_the_schema_that_fails(tmp_path: Path) -> None:
+    """Nothing of it is overlooked, but for what is there already on a database where that may be."""
+    engine = open_engine(f"sqlite:///{tmp_path}/jelly.db")
+    connection = DatabaseConnection(engine, writes=True)
+    migrate(connection)
+    with pytest.raises(StoreError, match="no such table"):
+        connection.define("CREATE INDEX i ON nowhere (x)")
+    connection.close()
+    engine.release()
+
+
+def test_without_its_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation that lacks the file is told which one."""
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    with pytest.raises(StartError, match=r"schema\.sql is missing"):
+        migrations.schema()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from wire import ALL_FRIENDS, OWN_GROUPS, Wire
 
-from faults.process import PATIENCE, ROOT, clean_environment, run
+from faults.process import PATIENCE, ROOT, bare_python, clean_environment, end, run
 
 Demo = tuple[subprocess.Popen[bytes], str]
 
@@ -20,7 +20,7 @@ Demo = tuple[subprocess.Popen[bytes], str]
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Demo]:
     """A running demo, and what it says until clients may come."""
-    command = [sys.executable, "-S", str(ROOT / "jelly.py"), "--demo", "--port=0", "--password-cost=1"]
+    command = [*bare_python(), str(ROOT / "jelly.py"), "--demo", "--port=0", "--password-cost=1"]
     environment = {**clean_environment(), "TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
@@ -31,7 +31,7 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
                 said += os.read(process.stdout.fileno(), 4096)
             yield process, said.decode()
         finally:
-            process.kill()
+            end(process)
 
 
 def test_its_users_can_log_in(demo: Demo) -> None:

@@ -1,13 +1,12 @@
 """What breaks, and what must come out: nothing acknowledged is lost, and everything heals by itself."""
 
 import random
-import sqlite3
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from harness import StartServer
+from harness import LineThatBreaks, StartServer
 from wire import OWN_PROFILE, SERVER_ERROR, SUCCESS, Wire, logged_in, register
 
 from faults.__main__ import run
@@ -132,27 +131,6 @@ def test_connections_that_the_database_drops(start_server: StartServer, mariadb:
                 mariadb.sql(f"KILL {id}")
         alice.ok(OWN_PROFILE)
         alice.message("bob", "x")
-
-
-class LineThatBreaks(sqlite3.Connection):
-    """A connection whose next commit happens, but nobody is told so."""
-
-    breaks = False
-
-    def commit(self) -> None:
-        super().commit()
-        if LineThatBreaks.breaks:
-            LineThatBreaks.breaks = False
-            raise sqlite3.OperationalError("the line broke")
-
-
-@pytest.fixture
-def line_breaks(monkeypatch: pytest.MonkeyPatch) -> type[LineThatBreaks]:
-    """Set its `breaks`, and the next commit to SQLite is in doubt."""
-    connect = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda path, **options: connect(path, factory=LineThatBreaks, **options))
-    monkeypatch.setattr(LineThatBreaks, "breaks", False)
-    return LineThatBreaks
 
 
 def test_a_commit_in_doubt_is_taken_back(line_breaks: type[LineThatBreaks], start_server: StartServer) -> None:

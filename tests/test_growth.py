@@ -42,6 +42,7 @@ from jelly.server import JellyServer
 
 Memory = Callable[[], int]
 
+pytestmark = pytest.mark.allocations
 USERS = [f"user{number}" for number in range(24)]
 GROUPS = [f"group{number}" for number in range(12)]
 KNOWN, FAILED, MEMBERS, TOKENS, RECENT = 16, 50, 20, 3, 64

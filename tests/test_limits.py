@@ -34,9 +34,11 @@ from wire import (
 )
 
 from jelly import connection, services, tcp
+from jelly import server as server_module
 from jelly.messages import PROFILE_LIMITS
 from jelly.outcomes import CpuTask, Write
 from jelly.send_queue import SendQueue
+from jelly.server import JellyServer
 
 ROOT = Path(__file__).parent.parent
 
@@ -306,3 +308,69 @@ def test_out_of_descriptors(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=10)
     assert process.returncode == 0
+
+
+def test_more_connections_than_descriptors(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that is about to run out of them stops accepting, says so once, and goes on when one is free."""
+    tries: list[float] = []
+    accept = JellyServer.get_request
+    monkeypatch.setattr(server_module, "ACCEPT_PAUSE", 0.01)
+
+    def noted(self: JellyServer) -> Any:
+        tries.append(time.monotonic())
+        return accept(self)
+
+    monkeypatch.setattr(JellyServer, "get_request", noted)
+    server = start_server()
+    server._descriptors_for_connections = 1
+    with Wire(server.port) as first:
+        first.wait_until_served()
+        with Wire(server.port) as second:
+            wait_until(lambda: len(tries) > 3)
+            assert "cannot accept connections: Too many open files" in caplog.text
+            first.close()
+            second.wait_until_served()
+    assert caplog.text.count("cannot accept") == 1
+
+
+def test_a_bug_in_a_connection(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends that connection; the log tells it, and others are served."""
+    logged: list[str] = []
+    server = start_server()
+    with monkeypatch.context() as patched, Wire(server.port) as wire:
+        wire.wait_until_served()
+        patched.setattr("jelly.server.log_failure", lambda _, error: logged.append(str(error)))
+        patched.setattr(connection.Connection, "_read", lambda *_: [].pop())
+        wire.heartbeat()
+        assert wire.is_closed_by_server()
+        wait_until(lambda: logged)
+    assert logged == ["pop from empty list"]
+    with Wire(server.port) as wire:
+        wire.wait_until_served()
+
+
+def test_a_stop_that_finds_no_end(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What could not be answered in time is told in the log."""
+    server = start_server()
+    monkeypatch.setattr(server.dispatcher, "wait_until_idle", lambda *_: False)
+    server.stop()
+    server.stop()  # once is enough
+    assert caplog.text.count("stopped with requests that were not answered") == 1
+
+
+def test_a_bug_in_a_worker(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection whose requests it was serving ends; the worker lives, also if it is the only one."""
+    logged: list[str] = []
+    server = start_server(workers=1)
+    with monkeypatch.context() as patched, Wire(server.port) as wire:
+        patched.setattr("jelly.queue_dispatch.log_failure", lambda _, error: logged.append(str(error)))
+        patched.setattr(server.dispatcher, "_serve", lambda _: [].pop())
+        wire.send_request(OWN_PROFILE)
+        assert wire.is_closed_by_server()
+    assert set(logged) == {"pop from empty list"}  # for each try to serve what waits there
+    with Wire(server.port) as wire:
+        wire.wait_until_served()

@@ -3,16 +3,19 @@
 import json
 import random
 import time
+import unicodedata
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jelly import messages
 from jelly.codec import Decoder, Frame, Sign, Status, Type
 from jelly.errors import SENTENCES, ErrorCode, Refused
-from jelly.messages import MAX_DEPTH, REQUESTS, Request, is_valid_name, parse_object, parse_request
+from jelly.messages import MAX_DEPTH, MAX_NAME, REQUESTS, Request, is_valid_name, parse_object, parse_request
 
 
 def to_json(values: object) -> bytes:
@@ -617,3 +620,91 @@ def test_names_that_differ_are_different_people() -> None:
     names = ["bob", "Bob", "böb", FULL_WIDTH_BOB]
     parsed = {parse_request(Type.ALL_FRIENDS, to_json({"username": name})) for name in names}
     assert parsed == {messages.AllFriends(name) for name in names}
+
+
+# --- any body, any name -------------------------------------------------------------------------------------
+
+any_text = st.text(st.characters(exclude_categories=()))
+any_scalar = st.none() | st.booleans() | st.integers() | st.floats() | any_text
+any_json = st.recursive(
+    any_scalar, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(any_text, inner, max_size=4), max_leaves=12
+)
+a_type = st.sampled_from(sorted(REQUESTS))
+good_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+an_integer = st.integers(-(2**63), 2**63 - 1)
+GOOD_VALUES: dict[str, st.SearchStrategy[Any]] = {
+    **dict.fromkeys(("token", "time", "id", "before", "limit"), an_integer),
+    "features": st.lists(good_text, max_size=messages.MAX_FEATURES),
+    "requestId": st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=messages.MAX_REQUEST_ID),
+}
+
+
+def taken_or_refused(type: int, body: bytes) -> Request | ErrorCode:
+    """The request in a body, or the code with which it is refused. Any other exception is let through."""
+    try:
+        return parse_request(type, body)
+    except Refused as refused:
+        return refused.code
+
+
+@given(a_type, st.binary() | any_json.map(to_json))
+def test_any_body(type: int, body: bytes) -> None:
+    """It becomes a request, or is refused; there is no third thing."""
+    result = taken_or_refused(type, body)
+    assert result is ErrorCode.MALFORMED_BODY or result.__class__ is REQUESTS[type]
+
+
+@given(st.data(), a_type)
+def test_any_values_of_the_right_keys(data: st.DataObject, type: int) -> None:
+    """The same, where every key is there: what is taken has just the values that were sent."""
+    keys = REQUESTS[type]._fields
+    values = {key: data.draw(any_json | GOOD_VALUES.get(key, good_text)) for key in keys}
+    result = taken_or_refused(type, to_json(values))
+    assert result in (ErrorCode.MALFORMED_BODY, tuple(values.values()))
+
+
+@given(st.data(), a_type)
+def test_any_request_comes_back(data: st.DataObject, type: int) -> None:
+    """What the client library writes is what the server reads, whichever of the optional keys are there."""
+    cls = REQUESTS[type]
+    values = {key: data.draw(GOOD_VALUES.get(key, good_text)) for key in cls._fields}
+    for key in cls._field_defaults:
+        if data.draw(st.booleans()):
+            values[key] = None
+    [frame] = Decoder().feed(messages.encode_request(type, values))
+    assert frame[:3] == (Sign.REQUEST, type, Status.NONE)
+    assert parse_request(type, frame.body) == tuple(values.values())
+
+
+@given(st.binary() | an_integer.map(lambda id: to_json({"id": id})) | st.from_regex(rb'\{"id": ?-?[0-9]+\}'))
+def test_any_acknowledgement(body: bytes) -> None:
+    """The short way of reading one comes to the same as the usual one."""
+    try:
+        expected = parse_request(Type.ACK, body)
+    except Refused:
+        with pytest.raises(Refused):
+            messages.parse_ack(body)
+    else:
+        assert messages.Ack(messages.parse_ack(body)) == expected
+
+
+likely_name = st.text(st.characters(categories=["L", "N", "M", "P", "S"]), max_size=MAX_NAME + 2)
+
+
+@given(any_text | likely_name | likely_name.map(lambda text: unicodedata.normalize("NFC", text)))
+def test_any_name(name: str) -> None:
+    """A valid one survives what may happen to it on its way: UTF-8, JSON, normal form C, and a program that strips."""
+    if is_valid_name(name):
+        assert 1 <= len(name) <= MAX_NAME
+        assert name.encode().decode() == json.loads(json.dumps(name)) == name
+        assert unicodedata.normalize("NFC", name) == name.strip() == name
+        assert name.split() == [name]
+        assert not unicodedata.combining(name[0])
+
+
+@given(
+    likely_name, st.sampled_from(" \t\n\0\u200b\u202e\u2066\ufeff\u3164\u2028\ufe0f\ud800"), st.integers(0, MAX_NAME)
+)
+def test_nothing_invisible_in_any_name(name: str, invisible: str, place: int) -> None:
+    """Wherever it stands: two names that look the same would be two users."""
+    assert not is_valid_name(name[:place] + invisible + name[place:])

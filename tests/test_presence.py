@@ -4,7 +4,7 @@ import json
 import random
 
 import pytest
-from test_sessions import NullTransport
+from harness import NullTransport
 
 from jelly.presence import Presence
 from jelly.sessions import Session, Sessions

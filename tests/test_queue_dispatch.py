@@ -1,15 +1,11 @@
 """The queue and the workers: order, the bound, and what happens when a worker blocks."""
 
-import contextlib
-import sqlite3
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from queue import Full
 
 import pytest
-from harness import StartServer
-from test_sessions import NullTransport
+from harness import NullTransport, StartServer, lane_of, occupy_the_store, stuck_store
 from wire import (
     ADD_FRIEND,
     ALL_FRIENDS,
@@ -223,18 +219,6 @@ def test_two_hundred_clients_as_fast_as_they_are_answered(start_server: StartSer
         wire.close()
 
 
-@contextlib.contextmanager
-def stuck_store(path: Path) -> Iterator[None]:
-    """Have somebody else hold the database, so that the store thread waits for it."""
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    finally:
-        other.execute("ROLLBACK")
-        other.close()
-
-
 @pytest.fixture
 def narrow(start_server: StartServer) -> JellyServer:
     """A server in which two requests may wait."""
@@ -291,20 +275,6 @@ def test_a_full_lane_stops_its_reader(start_server: StartServer, tmp_path: Path)
         assert [alice.receive().status for _ in range(3000)] == [SUCCESS] * 3000
         writer.join()
         assert len(bob.contents(3000)) == 3000
-
-
-def occupy_the_store(server: JellyServer, alice: Wire, receiver: str) -> None:
-    """Have alice send a message that the store thread, which is stuck, takes and cannot answer."""
-    lane = lane_of(server, "alice")
-    wait_until(lambda: not lane.busy.locked())  # the login was answered, but its lane may not be open again yet
-    alice.send_message(receiver, "taken")
-    wait_until(lambda: lane.busy.locked() and not lane.waiting)
-
-
-def lane_of(server: JellyServer, user: str) -> Lane:
-    """The lane of somebody's connection."""
-    [lane] = [c.lane for c in tuple(server.connections) if c.session.user == user]
-    return lane
 
 
 def test_a_client_that_does_not_take_its_answers(start_server: StartServer) -> None:

@@ -1,4 +1,4 @@
-"""What the README promises: its tables are the program's, its commands work, its links lead somewhere."""
+"""What the README promises, and other pages of the project: tables, commands and links are true."""
 
 import contextlib
 import re
@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from harness import kept_for
 from wire import HEADER, Wire, logged_in, register, wait_until
 
 from faults.process import ROOT, Program, Server
@@ -19,7 +20,8 @@ from jelly.messages import REQUESTS
 
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
 both = pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=["en", "zh"])
-PAGES = [ENGLISH, CHINESE, *sorted((ROOT / "docs").glob("*.md"))]
+TESTS = ROOT / "tests"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), TESTS / "README.md"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -69,7 +71,7 @@ def test_both_languages_say_the_same() -> None:
     assert links(ENGLISH)[1:] == links(CHINESE)[1:]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_links(page: Path) -> None:
     """Each link to a file leads to one."""
     assert [link for link in links(page) if not (page.parent / link).is_file()] == []
@@ -105,6 +107,13 @@ def test_the_architecture_names_every_room() -> None:
     assert sorted(named) == sorted(str(path.relative_to(ROOT)) for path in modules)
 
 
+def test_the_page_of_the_tests_names_every_file() -> None:
+    """Each test and each tool has its place in one table, and nothing else has."""
+    rows = find(r"^\| (`.*\.py`) \|", TESTS / "README.md")
+    named = [name for (row,) in rows for name in re.findall(r"`(\w+\.py)`", row)]
+    assert sorted(named) == sorted(path.name for path in TESTS.glob("*.py"))
+
+
 # --- what it does -------------------------------------------------------------------------------------------
 
 
@@ -129,13 +138,6 @@ class Talker(Program):
 
     def __init__(self, port: int, me: str, password: str, friend: str) -> None:
         super().__init__("examples/raw_client.py", me, password, friend, str(port))
-
-
-def kept_for(user: str, database: Path) -> list[str]:
-    """What the messages say that wait for a user."""
-    query = "SELECT content FROM inbox JOIN messages ON id = message_id WHERE inbox.receiver = ? ORDER BY id"
-    with contextlib.closing(sqlite3.connect(database)) as connection:
-        return [content for (content,) in connection.execute(query, (user,))]
 
 
 def test_the_first_conversation(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """A message that is sent again with its requestId is stored once and answered again."""
 
 import pytest
-from harness import StartServer
-from test_faults import LineThatBreaks, line_breaks  # noqa: F401 - a fixture
+from harness import LineThatBreaks, StartServer
 from wire import (
     CREATE_GROUP,
     DISBAND_GROUP,
@@ -174,7 +173,7 @@ def test_a_repeat_after_a_crash(database_url: str, indexed: bool) -> None:
 
 
 def test_a_commit_in_doubt_leaves_its_id_free(
-    line_breaks: type[LineThatBreaks],  # noqa: F811
+    line_breaks: type[LineThatBreaks],
     start_server: StartServer,
 ) -> None:
     """A message that was answered with an error is stored once when it is sent again."""

@@ -83,3 +83,16 @@ def test_no_proc_to_look_into(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setattr(scheduling, "_STAT", tmp_path / "stat")
     assert scheduling.pin_process("auto") == "on all cores (No such file or directory)"
     assert os.sched_getaffinity(0) == before
+
+
+def test_a_system_that_does_not_allow_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server runs where it is, and says so; a thread that computes does so with the priority of all others."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    for name in ("sched_setscheduler", "sched_setaffinity", "setpriority"):
+        monkeypatch.setattr(os, name, refuse)
+    assert scheduling.pin_process("auto") == "on all cores (Operation not permitted)"
+    monkeypatch.setattr(scheduling, "_all_cores", {0})
+    scheduling.lower_priority()

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from wire import wait_until
 
-from jelly import tcp_confirmation
+from jelly import tcp, tcp_confirmation
 from jelly.pacing import ClassicPacing
 from jelly.send_queue import HIGH_COUNT, HIGH_MARK, MAX_RESPONSES, Flusher, SendQueue
 from jelly.sessions import Notice, Response
@@ -380,3 +380,36 @@ def test_a_dead_line_is_noticed_by_writing(stream: Line, send: Callable[[SendQue
     send(stream.send_queue)
     assert stream.send_queue.is_closed
     send(stream.send_queue)
+
+
+def test_a_send_queue_with_a_bug(
+    classic: Line, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log tells it, and the flusher serves all others."""
+    with monkeypatch.context() as patched:
+        patched.setattr(SendQueue, "resume", lambda *_: [].pop())
+        classic.send_queue.send(notices=[Notice(1, b"one"), Notice(2, b"two")])
+        wait_until(lambda: "a send queue failed: IndexError: pop from empty list" in caplog.text)
+    called = threading.Event()
+    classic.flusher.call_at(0, called.set)
+    assert called.wait(10)
+
+
+def test_encryption_that_fails_later(classic: Line) -> None:
+    """What cannot be encrypted any more cannot be sent: the send queue closes."""
+    classic.send_queue.send(notices=[Notice(1, b"one")])
+
+    def fail(_: bytes) -> bytes:
+        raise OSError("TLS has failed")
+
+    classic.send_queue._encrypt = fail
+    classic.send_queue.send(notices=[Notice(2, b"two")])
+    wait_until(lambda: classic.send_queue.is_closed)
+    assert read_all(classic) == b"one"
+
+
+def test_a_closed_socket_has_nothing_to_tell() -> None:
+    """The kernel is asked by several threads, of which one may have closed the socket."""
+    sock = socket.socket()
+    sock.close()
+    assert [ask(sock) for ask in (tcp.unread, tcp.unacknowledged, tcp.received)] == [0, 0, None]

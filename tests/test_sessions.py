@@ -3,7 +3,7 @@
 import socket
 
 import pytest
-from harness import StartServer
+from harness import NullTransport, StartServer
 from wire import LOGIN, LOGOUT, OWN_PROFILE, PERSON_MESSAGE, REGISTER, SUCCESS, Wire, logged_in, register, wait_until
 
 from jelly.server import JellyServer
@@ -118,22 +118,6 @@ def test_each_login_has_its_own_token(server: JellyServer) -> None:
             tokens.append(alice.token)
     assert len(set(tokens)) == 12
     assert all(-(2**63) <= token < 2**63 for token in tokens)
-
-
-class NullTransport:
-    """A transport for sessions of which nothing is sent."""
-
-    tcp_acked_id = 0
-    has_room = True
-    is_closed = False
-    is_full = False
-
-    def when_not_full(self, function: object) -> None: ...
-    def send(self, responses: object = (), notices: object = ()) -> None: ...
-    def stop_pacing(self) -> None: ...
-    def stop_confirming(self) -> None: ...
-    def finish(self, closing_frame: object = b"") -> None: ...
-    def close(self) -> None: ...
 
 
 def test_the_register_of_sessions() -> None:

@@ -17,21 +17,6 @@ from jelly.server import JellyServer
 from jelly.tls import server_context
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for localhost that was signed by itself, and its key."""
-    directory = tmp_path_factory.mktemp("tls")
-    certificate, key = directory / "cert.pem", directory / "key.pem"
-    subprocess.run(
-        [
-            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-            "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate,
-        ],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return certificate, key
-
-
 @pytest.fixture
 def server(start_server: StartServer, certificate: tuple[Path, Path]) -> JellyServer:
     return start_server(tls_cert=str(certificate[0]), tls_key=str(certificate[1]), classic_gap=1)

@@ -161,3 +161,16 @@ def test_calls_back_later(server: JellyServer) -> None:
     for number, seconds in ((2, 0.02), (1, 0.01), (0, 0.0)):
         server.watchdog.call_later(seconds, lambda number=number: calls.append(number))  # type: ignore[misc]
     wait_until(lambda: calls == [0, 1, 2])
+
+
+def test_a_call_that_fails(server: JellyServer, caplog: pytest.LogCaptureFixture) -> None:
+    """The log tells it, and the watchdog lives: without it dead connections would stay open."""
+
+    def fail() -> None:
+        raise LookupError("a bug")
+
+    calls: list[str] = []
+    server.watchdog.call_later(0, fail)
+    server.watchdog.call_later(0, lambda: calls.append("the next one"))
+    wait_until(lambda: calls)
+    assert "the watchdog failed: LookupError: a bug" in caplog.text
