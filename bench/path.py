@@ -2,9 +2,9 @@
 
     python -m bench.path
 
-Alice sends Bob a message. Both have modern clients, and the server is warm. Printed is each function
-of `jelly/` that is called until Bob has the message and Alice her SUCCESS, by thread, in order.
-Comprehensions do not count, nor does the standard library.
+Alice sends Bob a message. Both have modern clients, and the server is warm. Printed is each
+function of `jelly/` that is called until Bob has the message and Alice her SUCCESS, by thread, in
+order. Comprehensions do not count, nor does the standard library.
 """
 
 import contextlib
@@ -27,7 +27,9 @@ from jelly.server import JellyServer
 PACKAGE = Path(__file__).resolve().parent.parent / "jelly"
 WARM_UP = 20
 MESSAGES = 9
-"""How many messages are traced. The shortest path counts: on others lies work that is due just then."""
+"""How many messages are traced. The shortest path counts: on others lies work that is due just
+then.
+"""
 TIMEOUT = 10.0
 """Seconds for which a client waits for a frame."""
 
