@@ -82,7 +82,7 @@ FIRST_DAY, LAST_DAY = -62_135_510_400_000, 253_402_128_000_000
 that both exist in every time zone."""
 
 
-# --- results ------------------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Group:
         return self.members[0]
 
 
-# --- what arrives -------------------------------------------------------------------------------------------
+# --- what arrives ---------------------------------------------------------------------------------
 
 
 class _Timed:
@@ -266,7 +266,7 @@ class Receiver:
         """The state of the connection has changed."""
 
 
-# --- the client ---------------------------------------------------------------------------------------------
+# --- the client -----------------------------------------------------------------------------------
 
 
 class JellyClient:
@@ -335,7 +335,7 @@ class JellyClient:
             options.setdefault("tls", True)
         return cls(parts.hostname, parts.port or DEFAULT_PORT, **options)
 
-    # --- connecting ---------------------------------------------------------------------------------------
+    # --- connecting -------------------------------------------------------------------------------
 
     def register(self, username: str, password: str) -> "Future[str]":
         """Create an account. The result is its name.
@@ -432,7 +432,7 @@ class JellyClient:
         """The user who is logged in, also while the client is RECONNECTING; None if nobody is."""
         return self._manager.username
 
-    # --- messages -----------------------------------------------------------------------------------------
+    # --- messages ---------------------------------------------------------------------------------
 
     def send_message(self, receiver: str, content: str) -> "Future[Sent]":
         """Send a message to a user, online or not.
@@ -486,7 +486,7 @@ class JellyClient:
     def _history(self, values: Mapping[str, Any]) -> "Future[History]":
         return self._manager.request(Type.HISTORY, values, _page, feature="ack")
 
-    # --- friends and profiles -----------------------------------------------------------------------------
+    # --- friends and profiles ---------------------------------------------------------------------
 
     def add_friend(self, friend: str) -> "Future[None]":
         """Add a user to your friend list (one-way).
@@ -553,7 +553,7 @@ class JellyClient:
         }  # fmt: skip
         return self._manager.request(Type.UPDATE_PROFILE, values, _nothing)
 
-    # --- groups -------------------------------------------------------------------------------------------
+    # --- groups -----------------------------------------------------------------------------------
 
     def create_group(self, group: str) -> "Future[None]":
         """Create a group. You are its creator and first member.
@@ -607,7 +607,7 @@ class JellyClient:
         """
         return self._manager.request(Type.OWN_GROUPS, {}, _groups)
 
-    # --- what arrives, on the callback thread -------------------------------------------------------------
+    # --- what arrives, on the callback thread -----------------------------------------------------
 
     def _on_notice(self, type: int, values: Mapping[str, Any]) -> Callable[[], None]:
         """Return the function to call for a notice.
@@ -630,7 +630,7 @@ class JellyClient:
         return lambda: self.receiver.on_connection(event)
 
 
-# --- what the server's JSON means ---------------------------------------------------------------------------
+# --- what the server's JSON means -----------------------------------------------------------------
 
 
 def _message(values: Mapping[str, Any]) -> tuple[str, str, int, int | None]:

@@ -1,8 +1,8 @@
 """A chat client in nothing but sockets: python examples/raw_client.py ME PASSWORD FRIEND [PORT]
 
 It registers ME if there is no such user yet, logs in, prints what arrives, and sends each line that
-you type to FRIEND. It shows the protocol and nothing else: it does not reconnect. The password is on
-the command line because this is for trying out.
+you type to FRIEND. It shows the protocol and nothing else: it does not reconnect. The password is
+on the command line because this is for trying out.
 """
 
 import contextlib

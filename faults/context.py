@@ -77,7 +77,9 @@ class RunContext:
     def serve(
         self, url: str, port: int, *arguments: str, launch: Sequence[str] = (), within: Sequence[str] = (), **env: str
     ) -> Server:
-        """Start a server with the variants of this context, or `python jelly.py` if there are none."""
+        """Start a server with the variants of this context, or `python jelly.py` if there are
+        none.
+        """
         patches = [*launch, *(f"--variant={name}" for name in self.variants)]
         options = {"launch": ("-m", "faults.server", *patches, "--")} if patches else {}
         return Server(url, f"--port={port}", *arguments, within=within, **options, **env)  # type: ignore[arg-type]

@@ -20,7 +20,9 @@ PATIENCE = 15.0
 
 
 def bare_python() -> list[str]:
-    """How a Python without installed packages is started. (With them while coverage is measured, which is one.)"""
+    """How a Python without installed packages is started. (With them while coverage is measured,
+    which is one.)
+    """
     return [sys.executable] if "COVERAGE_PROCESS_CONFIG" in os.environ else [sys.executable, "-S"]
 
 
@@ -33,7 +35,9 @@ def run(*arguments: str, bare: bool = False, **environment: str) -> subprocess.C
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a program that may have ended: with SIGTERM, on which coverage keeps what it has measured, else by force."""
+    """End a program that may have ended: with SIGTERM, on which coverage keeps what it has
+    measured, else by force.
+    """
     process.terminate()
     try:
         process.wait(PATIENCE)

@@ -44,7 +44,7 @@ HASH_LOG = "FAULTS_HASH_LOG"
 """The environment variable with the path of the file to which `count-hashes` appends bytes."""
 
 
-# --- defects ------------------------------------------------------------------------------------------------
+# --- defects --------------------------------------------------------------------------------------
 
 
 def answers_early() -> None:
@@ -221,7 +221,7 @@ def hashes_at_reconnect() -> None:
     Services.reconnect = reconnect_slowly
 
 
-# --- seams --------------------------------------------------------------------------------------------------
+# --- seams ----------------------------------------------------------------------------------------
 
 
 def clock() -> None:
@@ -263,7 +263,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
 }  # fmt: skip
 
 
-# --- points at which to die ---------------------------------------------------------------------------------
+# --- points at which to die -----------------------------------------------------------------------
 
 POINTS = ("before-commit", "after-commit", "after-push", "at-ack")
 """Before messages are committed; before they are pushed and answered; before they are answered; and

@@ -46,12 +46,12 @@ LANE_LIMIT = 256
 """At most this many requests wait in one lane; then its reader stops reading, and TCP makes the client wait."""
 HASHERS = 2
 """Threads that hash passwords."""
-LANES_A_TURN = 16
+LANES_AT_ONCE = 16
 """At most this many lanes are served by a worker before it looks at the queue again."""
-REQUESTS_A_TURN = 64
+REQUESTS_AT_ONCE = 64
 """At most this many requests of one lane are served together."""
-BYTES_A_TURN = 64 * 1024
-"""Bytes of messages and answers after which a lane's turn ends: lists of friends and groups can be long."""
+BYTES_AT_ONCE = 64 * 1024
+"""Bytes of messages and answers after which the next lane is served: lists of friends and groups can be long."""
 
 
 class PendingRequest(NamedTuple):
@@ -239,7 +239,7 @@ def _refuse_beyond(room: int, requests: list[PendingRequest]) -> list[PendingReq
     return admitted
 
 
-class _Turn(threading.local):
+class _WorkerState(threading.local):
     """The lanes and jobs that a worker has in hand; None in threads that are not workers."""
 
     lanes: list[Lane] | None = None
@@ -252,22 +252,22 @@ class Blocking(contextlib.AbstractContextManager[None]):
     (Java calls this a ManagedBlocker, Go's scheduler entersyscall.) In other threads it does nothing.
     """
 
-    def __init__(self, queue: RequestQueue, store: Store, turn: _Turn) -> None:
+    def __init__(self, queue: RequestQueue, store: Store, state: _WorkerState) -> None:
         self._queue = queue
         self._store = store
-        self._turn = turn
+        self._state = state
 
     def __enter__(self) -> None:
-        turn = self._turn
-        if turn.lanes is None or turn.jobs is None:
+        state = self._state
+        if state.lanes is None or state.jobs is None:
             return
-        if turn.jobs:
-            self._store.submit(turn.jobs)
-            turn.jobs.clear()
-        self._queue.enter_blocking(turn.lanes)
+        if state.jobs:
+            self._store.submit(state.jobs)
+            state.jobs.clear()
+        self._queue.enter_blocking(state.lanes)
 
     def __exit__(self, *_: object) -> None:
-        if self._turn.lanes is not None:
+        if self._state.lanes is not None:
             self._queue.exit_blocking()
 
 
@@ -294,8 +294,8 @@ class Dispatcher:
         self._hashers = ThreadPoolExecutor(HASHERS, thread_name_prefix="jelly-hasher", initializer=lower_priority)
         # The queue of a ThreadPoolExecutor has no limit, so the limit stands in front of it.
         self._hash_slots = threading.BoundedSemaphore(queue_size)
-        self._turn = _Turn()
-        self.blocking = Blocking(self._queue, store, self._turn)
+        self._state = _WorkerState()
+        self.blocking = Blocking(self._queue, store, self._state)
 
     # --- called by readers ------------------------------------------------------------------------------
 
@@ -336,11 +336,11 @@ class Dispatcher:
     # --- the workers ------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        lanes = self._turn.lanes = []
-        jobs = self._turn.jobs = []
+        lanes = self._state.lanes = []
+        jobs = self._state.jobs = []
         is_running = False
         while True:
-            lanes += reversed(self._queue.get_many(LANES_A_TURN, is_running))
+            lanes += reversed(self._queue.get_many(LANES_AT_ONCE, is_running))
             if not lanes:
                 return
             is_running = True
@@ -376,7 +376,7 @@ class Dispatcher:
         if session.transport.is_full:  # the client does not take its answers: serve no more until it does
             session.transport.when_not_full(partial(self._queue.put_back, lane))
             return None
-        requests = self._queue.take_requests(lane, REQUESTS_A_TURN)
+        requests = self._queue.take_requests(lane, REQUESTS_AT_ONCE)
         outcomes = self._outcomes(session, requests)
         if len(outcomes) < len(requests):
             self._queue.return_requests(lane, requests[len(outcomes) :])
@@ -415,7 +415,7 @@ class Dispatcher:
                     break  # whatever the client sent after this is not served
             else:
                 break
-            if size > BYTES_A_TURN:
+            if size > BYTES_AT_ONCE:
                 break
         return outcomes
 

@@ -167,7 +167,7 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-# --- a server that the test plays ---------------------------------------------------------------------------
+# --- a server that the test plays -----------------------------------------------------------------
 
 
 class Peer(Wire):
@@ -279,7 +279,7 @@ def message(content: str, **values: Any) -> bytes:
     )
 
 
-# --- the three kinds of servers -----------------------------------------------------------------------------
+# --- the three kinds of servers -------------------------------------------------------------------
 
 
 class Service:

@@ -1,4 +1,6 @@
-"""What all tests share: no test may leave a thread behind, and those that need a MariaDB server get one."""
+"""What all tests share: no test may leave a thread behind, and those that need a MariaDB server get
+one.
+"""
 
 import os
 import threading
@@ -10,8 +12,8 @@ import pytest
 
 from faults.mariadb import MariaDBMissing, PrivateMariaDB
 
-# Without a deadline for one example, which a busy machine would miss. Where CI is set the examples are always the same:
-# what a run finds there is about what has changed, and others look further.
+# Without a deadline for one example, which a busy machine would miss. Where CI is set the examples
+# are always the same: what a run finds there is about what has changed, and others look further.
 hypothesis.settings.register_profile("anywhere", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
@@ -36,10 +38,11 @@ def no_thread_left_behind() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[PrivateMariaDB]:
-    """A MariaDB server, started for the first test that asks for it. Begin with its `fresh_database()`.
+    """A MariaDB server, started for the first test that asks for it. Begin with its
+    `fresh_database()`.
 
-    Without MariaDB on the machine the tests that need it are skipped; where CI is set they fail, so that
-    nobody takes them for done.
+    Without MariaDB on the machine the tests that need it are skipped; where CI is set they fail, so
+    that nobody takes them for done.
     """
     try:
         server = PrivateMariaDB()

@@ -1,6 +1,8 @@
-"""What `make coverage` ends with: fails if fewer lines or branches were run than the project wants to keep.
+"""What `make coverage` ends with: fails if fewer lines or branches were run than the project wants
+to keep.
 
-coverage's own `fail_under` knows only the mean of both. Call it with the file that `coverage json` wrote.
+coverage's own `fail_under` knows only the mean of both. Call it with the file that `coverage json`
+wrote.
 """
 
 import json
@@ -15,7 +17,9 @@ WORST = 5
 
 
 def shortfall(report: dict[str, Any]) -> list[str]:
-    """What is below its threshold, as sentences; the files where most is missing are named with them."""
+    """What is below its threshold, as sentences; the files where most is missing are named with
+    them.
+    """
     totals = report["totals"]
     kept = (
         ("lines", totals["percent_statements_covered"], LINES, "missing_lines"),

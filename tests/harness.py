@@ -1,4 +1,6 @@
-"""Servers for the tests: real ones, in this process, on a free port; and what holds them up, from the inside."""
+"""Servers for the tests: real ones, in this process, on a free port; and what holds them up, from
+the inside.
+"""
 
 import contextlib
 import logging
@@ -24,12 +26,16 @@ from jelly.server import JellyServer
 StartServer = Callable[..., JellyServer]
 
 CHEAP: dict[str, Any] = {"port": 0, "password_cost": 1, "classic_gap": 10}
-"""Settings for tests that are about something else than passwords or the gap between two frames (milliseconds)."""
+"""Settings for tests that are about something else than passwords or the gap between two frames
+(milliseconds).
+"""
 
 
 @pytest.fixture
 def start_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartServer]:
-    """Starts servers, with the settings given; on one SQLite file for each test unless they say otherwise."""
+    """Starts servers, with the settings given; on one SQLite file for each test unless they say
+    otherwise.
+    """
     monkeypatch.setattr(store, "DELIVERED_DELAY", 0.01)  # many tests wait until a message has left the inbox
     servers = []
 
@@ -72,7 +78,9 @@ def dao(database_url: str) -> Iterator[Dao]:
 
 @pytest.fixture(autouse=True)
 def nothing_unexpected_in_the_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """No test may bring about an error that the server did not expect: those carry the place in the source."""
+    """No test may bring about an error that the server did not expect: those carry the place in the
+    source.
+    """
     logging.getLogger("jelly").setLevel(logging.DEBUG)
     yield
     bugs = [
@@ -81,7 +89,7 @@ def nothing_unexpected_in_the_log(caplog: pytest.LogCaptureFixture) -> Iterator[
     assert not bugs
 
 
-# --- what holds a server up, and what stands in for its parts ----------------------------------------------
+# --- what holds a server up, and what stands in for its parts -------------------------------------
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,16 @@
-"""A stand-in for the original server, to test clients against: it does what the recordings in `golden/` show.
+"""A stand-in for the original server, to test clients against: it does what the recordings in
+`golden/` show.
 
-It has the original's behaviour, bugs and all; `test_original.py` replays the recordings against it. What came by chance
-is left out, or is to be asked for: which answers overtake each other, and what a slow reader finds in one read.
+It has the original's behaviour, bugs and all; `test_original.py` replays the recordings against it.
+What came by chance is left out, or is to be asked for: which answers overtake each other, and what
+a slow reader finds in one read.
 
     with OriginalServer() as server:
         client.connect("127.0.0.1", server.port)
 
-Each connection has a thread that reads it and serves its requests. One lock is around all that a request changes and
-sends, so requests are served one at a time. (The original has ten threads for every connection: see `overtaking`.)
+Each connection has a thread that reads it and serves its requests. One lock is around all that a
+request changes and sends, so requests are served one at a time. (The original has ten threads for
+every connection: see `overtaking`.)
 """
 
 import contextlib
@@ -116,9 +119,11 @@ class Connection:
                 return
 
     def _decode(self, data: bytes) -> None:
-        """The original's decoder: there is a frame only when the bytes that wait end exactly where the frame ends.
+        """The original's decoder: there is a frame only when the bytes that wait end exactly where
+        the frame ends.
 
-        `two_frames_in_one_segment`, `bad_magic`, `length_negative`: later bytes are kept, and nothing is answered.
+        `two_frames_in_one_segment`, `bad_magic`, `length_negative`: later bytes are kept, and
+        nothing is answered.
         """
         self._buffer += data
         if len(self._buffer) >= HEADER.size:
@@ -151,7 +156,8 @@ class Connection:
     def _tick(self) -> None:
         """See to what is due: an answer that nothing overtook, or a heartbeat that did not come.
 
-        Each fifth of `silence` without a frame is a miss, and the fifth one closes; only a heartbeat clears them.
+        Each fifth of `silence` without a frame is a miss, and the fifth one closes; only a
+        heartbeat clears them.
         """
         now = time.monotonic()
         if self._held and self._held[1] <= now:
@@ -170,10 +176,10 @@ class OriginalServer:
     """The stand-in, on a free port of 127.0.0.1 for as long as the `with` lasts.
 
     `silence`: it closes a connection that sent nothing for so many seconds after its login.
-    `read_delay`: how long it waits before a read; what is written within that time comes in one read.
-    `coalesce`: frames for one connection that belong together, as a login's answer and what waited, go out in one send.
-    `overtaking`: an answer waits so many seconds for that to the next request of its connection, which then goes first.
-    All four may be changed at any time.
+    `read_delay`: how long it waits before a read; what is written within that time comes in one
+    read. `coalesce`: frames for one connection that belong together, as a login's answer and what
+    waited, go out in one send. `overtaking`: an answer waits so many seconds for that to the next
+    request of its connection, which then goes first. All four may be changed at any time.
     """
 
     def __init__(

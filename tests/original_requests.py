@@ -1,4 +1,5 @@
-"""What the original server answers to each request, on a few dictionaries: the half of `original.py` without sockets.
+"""What the original server answers to each request, on a few dictionaries: the half of
+`original.py` without sockets.
 
 The names in the docstrings are those of recordings that show it.
 """
@@ -33,7 +34,9 @@ class Silence(Exception):
 
 
 class Request:
-    """The body of a request as Gson reads it: unknown keys do not count, null is missing, types are converted."""
+    """The body of a request as Gson reads it: unknown keys do not count, null is missing, types are
+    converted.
+    """
 
     def __init__(self, body: bytes) -> None:
         try:
@@ -63,7 +66,9 @@ class Request:
 
 
 def to_gson(values: Values) -> bytes:
-    """JSON as Gson writes it: without what is None, with < > & = ' escaped, half a character as a question mark."""
+    """JSON as Gson writes it: without what is None, with < > & = ' escaped, half a character as a
+    question mark.
+    """
     there = {key: value for key, value in values.items() if value is not None}
     return (
         json.dumps(there, ensure_ascii=False, separators=(",", ":")).translate(GSON_ESCAPES).encode("utf-8", "replace")
@@ -129,7 +134,9 @@ class Requests:
         }
 
     def serve(self, line: Line, frame: Reply) -> Sent:
-        """Serve a request; what is to be sent for it, in order. It closes a connection by its `is_open`."""
+        """Serve a request; what is to be sent for it, in order. It closes a connection by its
+        `is_open`.
+        """
         self._sent = []
         handler = self._handlers.get(frame.type) if frame.sign == wire.REQUEST else None
         try:
@@ -162,14 +169,18 @@ class Requests:
         self._sent.append((line, pack(type, to_gson(message), wire.NOTICE)))
 
     def cache_name(self, line: Line) -> None:
-        """Learn at a connection's first heartbeat, or the first that did not come, who is to be forgotten with it."""
+        """Learn at a connection's first heartbeat, or the first that did not come, who is to be
+        forgotten with it.
+        """
         if line.cached_name is None:
             line.cached_name = next((name for name, its in self._online.items() if its is line), None)
 
     def forget(self, line: Line) -> None:
-        """A connection has ended: the name that it is known by is offline, also if a newer connection has it.
+        """A connection has ended: the name that it is known by is offline, also if a newer
+        connection has it.
 
-        Without a heartbeat it is known by none: `disconnect_before_first_heartbeat_leaves_stale_entry`.
+        Without a heartbeat it is known by none:
+        `disconnect_before_first_heartbeat_leaves_stale_entry`.
         """
         line.is_open = False
         if line.cached_name is not None:
@@ -237,7 +248,9 @@ class Requests:
                 self._pass_on(wire.GROUP_MESSAGE, member, request)
 
     def _pass_on(self, type: int, receiver: str | None, request: Request) -> bool:
-        """Send a message or store it; False if the receiver's connection has ended unnoticed, and it is lost."""
+        """Send a message or store it; False if the receiver's connection has ended unnoticed, and
+        it is lost.
+        """
         time = request.number("time")
         message = {key: request.text(key) for key in ("sender", "receiver", "content")}
         target = self._online.get(receiver or "")
@@ -287,7 +300,9 @@ class Requests:
         members.append(member)
 
     def _remove_member(self, line: Line, request: Request) -> None:
-        """Nor does the creator's own removal, but a second entry of the creator's goes: `member_remove_creator`."""
+        """Nor does the creator's own removal, but a second entry of the creator's goes:
+        `member_remove_creator`.
+        """
         members, member = self._own_group(request), request.text("member")
         if member == members[0]:
             members[1:] = [other for other in members[1:] if other != member]

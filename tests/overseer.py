@@ -1,9 +1,8 @@
 """The overseer of a simulation: it sees everything that happens, and says when something must not.
 
-It learns what is in the database from triggers, what the server says from the
-transports, and what reaches an application
-from the devices. From that it keeps its own, simple picture of what has to be true, which shares no code with the
-server, and raises `Violation` where the two differ.
+It learns what is in the database from triggers, what the server says from the transports, and what
+reaches an application from the devices. From that it keeps its own, simple picture of what has to
+be true, which shares no code with the server, and raises `Violation` where the two differ.
 """
 
 import itertools
@@ -39,7 +38,9 @@ CREATE TEMP TRIGGER sim6 AFTER DELETE ON main.members
 
 
 class Violation(BaseException):
-    """Something happened that must not. Not an Exception: the server would catch it, log it and go on."""
+    """Something happened that must not. Not an Exception: the server would catch it, log it and go
+    on.
+    """
 
 
 @dataclass(eq=False)
@@ -63,7 +64,9 @@ class Sent:
     open_count: int = 0
     """So many copies of it the server has read and not answered."""
     is_shaken: bool = False
-    """It was answered at least once with something else than SUCCESS, or given up: later ones may overtake it."""
+    """It was answered at least once with something else than SUCCESS, or given up: later ones may
+    overtake it.
+    """
     is_acknowledged: bool = False
     was_refused: bool = False
     id: int | None = None
@@ -141,7 +144,7 @@ class Overseer:
         self.tick = next(self._ticks)
         return self.tick
 
-    # --- clients ----------------------------------------------------------------------------------------
+    # --- clients ----------------------------------------------------------------------------------
 
     def writes(self, sent: Sent) -> None:
         """A client is about to write a new message."""
@@ -177,7 +180,7 @@ class Overseer:
         self.check(content in self._by_content, f"nobody has ever written {content!r}")
         return self._by_content[content]
 
-    # --- the server's ears ------------------------------------------------------------------------------
+    # --- the server's ears ------------------------------------------------------------------------
 
     def asks(self, connection: object, user: str, frame: Frame) -> None:
         """The server has read a request."""
@@ -197,7 +200,7 @@ class Overseer:
             self._settled[user] = max(id, self._settled[user])
             del unacknowledged[: bisect_right(unacknowledged, id)]
 
-    # --- the server's mouth -----------------------------------------------------------------------------
+    # --- the server's mouth -----------------------------------------------------------------------
 
     def answers(self, connection: object, user: str, frame: bytes) -> None:
         """The server sends a response."""
@@ -307,7 +310,7 @@ class Overseer:
             page.append(id)
         return page[::-1], False
 
-    # --- the database -----------------------------------------------------------------------------------
+    # --- the database -----------------------------------------------------------------------------
 
     def saw(self, what: str, id: int, one: str, two: str, three: str) -> None:
         """A trigger was fired."""
@@ -436,7 +439,7 @@ class Overseer:
     def _is_forgotten(self, sent: Sent) -> bool:
         return sent.id is None or self._wall() - sent.stored_at > REPEAT_DAYS * DAY
 
-    # --- the end ----------------------------------------------------------------------------------------
+    # --- the end ----------------------------------------------------------------------------------
 
     def final_check(self) -> None:
         """Everything has come to rest: what was promised has happened."""
@@ -450,7 +453,9 @@ class Overseer:
         self._check_order()
 
     def _check_order(self) -> None:
-        """What one device wrote one after the other is stored in that order, unless it was told to try again."""
+        """What one device wrote one after the other is stored in that order, unless it was told to
+        try again.
+        """
         last: dict[Any, Sent] = {}
         for sent in self.sent:
             if sent.id is None or sent.is_shaken or sent.other is not None:

@@ -1,4 +1,5 @@
-"""Recorded conversations, replayed against a server: against Jelly, or against the stand-in for the original.
+"""Recorded conversations, replayed against a server: against Jelly, or against the stand-in for the
+original.
 
 `golden/README.md` explains the files.
 """
@@ -43,11 +44,13 @@ STATUSES = {
 }
 
 
-# --- frames as lines ----------------------------------------------------------------------------------------
+# --- frames as lines ------------------------------------------------------------------------------
 
 
 def describe(reply: Reply) -> str:
-    """One line for a frame: everything that counts, so neither the value of a token nor the order of a map."""
+    """One line for a frame: everything that counts, so neither the value of a token nor the order
+    of a map.
+    """
     values = reply.values
     if reply.sign == NOTICE and reply.status == 0:
         kind = "NOTICE"
@@ -83,11 +86,13 @@ def line_of(mark: str, what: str, code: str = "") -> str:
     return f"{describe(recorded_reply(what))} {code}".rstrip()
 
 
-# --- the replay ---------------------------------------------------------------------------------------------
+# --- the replay -----------------------------------------------------------------------------------
 
 
 class Replay(ABC):
-    """The connections of one file, and what is carried from one of its conversations to the next."""
+    """The connections of one file, and what is carried from one of its conversations to the
+    next.
+    """
 
     own: ClassVar[str]
     """The mark of the steps that only this kind of server does."""
@@ -120,7 +125,9 @@ class Replay(ABC):
             self._close(wire)
 
     def run(self, conversation: dict[str, Any]) -> None:
-        """Replay one conversation and compare; then nothing more may come, and who is connected stays so."""
+        """Replay one conversation and compare; then nothing more may come, and who is connected
+        stays so.
+        """
         wanted, heard = [], []
         for step in conversation["steps"]:
             name, what, *rest = step

@@ -1,6 +1,8 @@
-"""What is simulated around the server's real code: its database, its network, and the clients at the other end.
+"""What is simulated around the server's real code: its database, its network, and the clients at
+the other end.
 
-No threads, no sockets, no clock. Whatever happens by chance is drawn from the one generator of the world.
+No threads, no sockets, no clock. Whatever happens by chance is drawn from the one generator of the
+world.
 """
 
 import contextlib
@@ -37,7 +39,9 @@ FOREVER = 2**60
 
 
 class Crash(BaseException):
-    """The server's process dies here. Not an Exception: nothing in the server can do anything about it."""
+    """The server's process dies here. Not an Exception: nothing in the server can do anything about
+    it.
+    """
 
 
 @dataclass
@@ -70,11 +74,13 @@ class Faults:
             raise sqlite3.OperationalError("simulated")
 
 
-# --- the database -------------------------------------------------------------------------------------------
+# --- the database ---------------------------------------------------------------------------------
 
 
 class Disk:
-    """An SQLite database in memory, with triggers that tell the overseer. One for all seeds: emptied for each."""
+    """An SQLite database in memory, with triggers that tell the overseer. One for all seeds:
+    emptied for each.
+    """
 
     TABLES = (
         "meta", "users", "tokens", "friends", "chat_groups", "members",
@@ -111,7 +117,9 @@ class Disk:
 
 
 class FaultyEngine(SqliteEngine):
-    """The way to a disk, which can fail at each step. `meanwhile` is called where other threads may act."""
+    """The way to a disk, which can fail at each step. `meanwhile` is called where other threads may
+    act.
+    """
 
     def __init__(self, disk: Disk, faults: Faults, overseer: Overseer, meanwhile: Callable[[], None]) -> None:
         super().__init__("")
@@ -162,7 +170,7 @@ class FaultyConnection:
     close = rollback
 
 
-# --- the network --------------------------------------------------------------------------------------------
+# --- the network ----------------------------------------------------------------------------------
 
 
 class Wire:
@@ -361,14 +369,18 @@ class WatchedDispatcher(Dispatcher):
 
 
 class OrderedSessions(Sessions):
-    """The real register; but those who are told of something stand in a set, which has another order each time."""
+    """The real register; but those who are told of something stand in a set, which has another
+    order each time.
+    """
 
     def tell(self, users: Iterable[str], frame: bytes) -> None:
         super().tell(sorted(users), frame)
 
 
 class SimulatedServer:
-    """The server's real parts, put together as `JellyServer` does, on a simulated clock and database."""
+    """The server's real parts, put together as `JellyServer` does, on a simulated clock and
+    database.
+    """
 
     def __init__(self, world: Any) -> None:
         clock = world.clock
@@ -420,11 +432,13 @@ class SimulatedServer:
         return {name: len(value) for name, value in sizes.items() if value}
 
 
-# --- the clients --------------------------------------------------------------------------------------------
+# --- the clients ----------------------------------------------------------------------------------
 
 
 class Device:
-    """One client of one user: the real AckTracker, and around it what a client does, as the protocol advises."""
+    """One client of one user: the real AckTracker, and around it what a client does, as the
+    protocol advises.
+    """
 
     def __init__(self, world: Any, user: str, name: str, is_modern: bool, token: int, window: int) -> None:
         self._world = world

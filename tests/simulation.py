@@ -1,16 +1,18 @@
-"""The server's logic in a simulated world, where everything that can go wrong does, and every run can be repeated.
+"""The server's logic in a simulated world, where everything that can go wrong does, and every run
+can be repeated.
 
     python tests/simulation.py --seeds 5000              # many worlds, until one violates a promise
     python tests/simulation.py --seed 1234 --trace       # one of them, step by step
 
 The real code: `Connection` (what it does with what it reads), `Dispatcher`, `Services`, `Sessions`,
-`Delivery`, `Store`, `DeferredIndexing`, `Retention` and `Dao` over SQLite in memory, and the client's
-`Inbox`. Simulated (`simulated.py`): the clock, the network, the disk's failures, crashes, and clients.
-The overseer (`overseer.py`) says what must be true at each moment.
+`Delivery`, `Store`, `DeferredIndexing`, `Retention` and `Dao` over SQLite in memory, and the
+client's `Inbox`. Simulated (`simulated.py`): the clock, the network, the disk's failures, crashes,
+and clients. The overseer (`overseer.py`) says what must be true at each moment.
 
-From its seed a world draws first how often each kind of event happens in it, and how large each limit is: so some
-worlds have crashes and nothing else, some have receivers that read nothing, some have all at once. Then it draws one
-event after the other. At last the world heals, and everything has to come to rest.
+From its seed a world draws first how often each kind of event happens in it, and how large each
+limit is: so some worlds have crashes and nothing else, some have receivers that read nothing, some
+have all at once. Then it draws one event after the other. At last the world heals, and everything
+has to come to rest.
 """
 
 import argparse
@@ -93,7 +95,7 @@ class World:
         if self._trace is not None:
             self._trace(f"{self._now:12.3f}  {text.format(*values)}")
 
-    # --- the beginning ----------------------------------------------------------------------------------
+    # --- the beginning ----------------------------------------------------------------------------
 
     def _draw_limits(self) -> dict[Any, int]:
         """The limits of the real code, much smaller than they are, so that each is reached."""
@@ -155,7 +157,7 @@ class World:
         self.overseer.committed()
         self.overseer.turn_has_ended()
 
-    # --- the course -------------------------------------------------------------------------------------
+    # --- the course -------------------------------------------------------------------------------
 
     def run(self) -> None:
         rng = self.rng
@@ -215,7 +217,7 @@ class World:
                 wire.device.takes([wire.to_client.popleft()])
                 wire.took()
 
-    # --- events -----------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------
 
     def _device(self) -> Device:
         return self.rng.choice(self.devices)
@@ -241,14 +243,18 @@ class World:
         device.writes(sent)
 
     def _reuse_request_id(self) -> None:
-        """Somebody takes the id of a message that was acknowledged for another one: a bug in a client."""
+        """Somebody takes the id of a message that was acknowledged for another one: a bug in a
+        client.
+        """
         taken = [s for s in self.overseer.sent if s.is_acknowledged and s.request_id and not s.other]
         if taken:
             other = self.rng.choice(taken)
             self._send(other.device, other.receiver, other.is_group, other.request_id, other)
 
     def _change_group(self) -> None:
-        """A group's creator takes somebody in or out, or ends it, or founds it again; or a member leaves."""
+        """A group's creator takes somebody in or out, or ends it, or founds it again; or a member
+        leaves.
+        """
         device, group = self.devices[0] if self.rng.random() < 0.7 else self._device(), self.rng.choice(GROUPS)
         kinds = (Type.ADD_MEMBER, Type.REMOVE_MEMBER, Type.DISBAND_GROUP, Type.CREATE_GROUP)
         [kind] = self.rng.choices(kinds, (6.0, 4.0, 0.2, 0.5))
@@ -309,7 +315,7 @@ class World:
 
     def _turn(self) -> None:
         """The store thread does what is due."""
-        self.server.store.step()
+        self.server.store.take_turn()
         self.overseer.turn_has_ended()
         for user in self._users:
             session = self.server.sessions.get(user)
@@ -397,7 +403,7 @@ class World:
         """The database goes away, or comes back."""
         self.faults.database_is_down = not self.faults.database_is_down
 
-    # --- the end ----------------------------------------------------------------------------------------
+    # --- the end ----------------------------------------------------------------------------------
 
     def _heal(self) -> None:
         self.say("the world heals")
@@ -412,7 +418,9 @@ class World:
                 self._end(device, reads_on=False)
 
     def _come_to_rest(self) -> None:
-        """Everybody comes back, and who has something to do takes over, until nothing is left to do."""
+        """Everybody comes back, and who has something to do takes over, until nothing is left to
+        do.
+        """
         for _ in range(MAX_ROUNDS):
             if self._is_at_rest():
                 return
@@ -448,7 +456,9 @@ class World:
                 device.heartbeat()
 
     def _reads_all(self) -> None:
-        """The server reads what the devices have written, and learns which connections have ended."""
+        """The server reads what the devices have written, and learns which connections have
+        ended.
+        """
         for wire in list(self.wires):
             if wire.to_server and not wire.is_closed:
                 data = bytes(wire.to_server)
@@ -459,7 +469,9 @@ class World:
                 wire.connection.finish()
 
     def _receives_all(self, device: Device) -> None:
-        """A device reads what the server has written to it, and its application gets all of that."""
+        """A device reads what the server has written to it, and its application gets all of
+        that.
+        """
         if (wire := device.wire) is not None:
             device.takes([wire.to_client.popleft() for _ in range(len(wire.to_client))])
             wire.took()
@@ -481,7 +493,9 @@ class World:
         return not any(self._unrest().values()) and not self.server.dispatcher.has_work
 
     def _leave(self) -> None:
-        """Everybody goes; then nothing is left in memory, and in the end (in some worlds) nothing in the tables."""
+        """Everybody goes; then nothing is left in memory, and in the end (in some worlds) nothing
+        in the tables.
+        """
         for device in self.devices:
             if device.wire is not None:
                 self._end(device, reads_on=True)
@@ -500,7 +514,7 @@ class World:
         self.overseer.check(not any(tables.values()), f"left in the tables: {tables}")
 
 
-# --- many worlds --------------------------------------------------------------------------------------------
+# --- many worlds ----------------------------------------------------------------------------------
 
 
 class Ears(logging.Handler):
@@ -573,7 +587,9 @@ def first_failure(seeds: range) -> tuple[int, str] | None:
 
 
 def first_failure_on_all_cores(count: int) -> tuple[int, str] | None:
-    """The first of the seeds below `count` whose world violates a promise, played in one process for each core."""
+    """The first of the seeds below `count` whose world violates a promise, played in one process
+    for each core.
+    """
     slices = [range(start, min(start + SLICE, count)) for start in range(0, count, SLICE)]
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as processes:
         return next(filter(None, processes.map(first_failure, slices)), None)

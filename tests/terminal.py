@@ -93,7 +93,7 @@ class Terminal:
     def _set_size(file: int, columns: int, rows: int) -> None:
         fcntl.ioctl(file, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
-    # --- the keyboard -------------------------------------------------------------------------------------
+    # --- the keyboard -----------------------------------------------------------------------------
 
     def type(self, text: str) -> None:
         """Type a text."""
@@ -119,7 +119,7 @@ class Terminal:
         self._set_size(self._master, columns, rows)
         self.process.send_signal(signal.SIGWINCH)
 
-    # --- the screen ---------------------------------------------------------------------------------------
+    # --- the screen -------------------------------------------------------------------------------
 
     @property
     def rows(self) -> list[str]:

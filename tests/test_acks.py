@@ -1,4 +1,6 @@
-"""Acknowledgements: what is acknowledged goes, what is not comes again with the same id, and nothing is lost."""
+"""Acknowledgements: what is acknowledged goes, what is not comes again with the same id, and
+nothing is lost.
+"""
 
 import threading
 from collections.abc import Callable
@@ -78,7 +80,7 @@ def unacknowledged(server: JellyServer) -> int:
     return len(window._sent)
 
 
-# --- what an acknowledgement does ---------------------------------------------------------------------------
+# --- what an acknowledgement does -----------------------------------------------------------------
 
 
 def test_a_notice_has_an_id(sqlite: JellyServer) -> None:
@@ -92,7 +94,9 @@ def test_a_notice_has_an_id(sqlite: JellyServer) -> None:
 
 
 def test_what_is_acknowledged_goes_and_the_rest_comes_again(server: JellyServer) -> None:
-    """Everything up to and including the id: what is behind it comes again at the next login, with the same ids."""
+    """Everything up to and including the id: what is behind it comes again at the next login, with
+    the same ids.
+    """
     send(server.port, *"abcde")
     with logged_in(server.port, "bob", features=ACKS) as bob:
         first = take(bob, 5)
@@ -111,7 +115,9 @@ def test_what_is_acknowledged_goes_and_the_rest_comes_again(server: JellyServer)
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
 def test_across_a_restart_of_the_server(tmp_path: Path, end: str) -> None:
-    """What was acknowledged stays gone, what was not comes again with its ids in order, and new ids are larger."""
+    """What was acknowledged stays gone, what was not comes again with its ids in order, and new ids
+    are larger.
+    """
     url = f"sqlite:///{tmp_path}/jelly.db"
     with Server(url) as server:
         register(server.port, "alice", "bob")
@@ -130,7 +136,9 @@ def test_across_a_restart_of_the_server(tmp_path: Path, end: str) -> None:
 
 
 def test_nothing_else_settles_anything(server: JellyServer) -> None:
-    """Neither a heartbeat, nor another request, nor closing in good order: only the client's own word counts."""
+    """Neither a heartbeat, nor another request, nor closing in good order: only the client's own
+    word counts.
+    """
     send(server.port, "a", "b")
     with logged_in(server.port, "bob", features=ACKS) as bob:
         first = take(bob, 2)
@@ -182,7 +190,7 @@ def test_a_classic_client_gets_what_a_modern_one_left(sqlite: JellyServer) -> No
         )  # fmt: skip
 
 
-# --- acknowledgements of what one was not sent --------------------------------------------------------------
+# --- acknowledgements of what one was not sent ----------------------------------------------------
 
 WRONG: dict[str, Callable[[int, int], int]] = {
     "zero": lambda *_: 0,
@@ -196,7 +204,9 @@ WRONG: dict[str, Callable[[int, int], int]] = {
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
 def test_an_id_that_was_not_sent_deletes_nothing(sqlite: JellyServer, wrong: Callable[[int, int], int]) -> None:
-    """Not even what is older, and nothing of anybody else's; it is not answered, and the right id works after it."""
+    """Not even what is older, and nothing of anybody else's; it is not answered, and the right id
+    works after it.
+    """
     send(sqlite.port, "mine")
     send(sqlite.port, "another's", to="carol")
     with logged_in(sqlite.port, "bob", features=ACKS) as bob:
@@ -247,7 +257,9 @@ def test_before_the_login(sqlite: JellyServer) -> None:
 
 
 def test_together_with_the_login(sqlite: JellyServer) -> None:
-    """It can be about nothing that this connection was sent: so it is not answered, and nothing goes."""
+    """It can be about nothing that this connection was sent: so it is not answered, and nothing
+    goes.
+    """
     send(sqlite.port, "a")
     [id] = ids_waiting(sqlite)
     with Wire(sqlite.port) as bob:
@@ -305,7 +317,7 @@ def test_it_does_not_wait_in_the_queue(start_server: StartServer, tmp_path: Path
         assert bob.ok(OWN_PROFILE) == {"username": "bob"}
 
 
-# --- how much may be unacknowledged -------------------------------------------------------------------------
+# --- how much may be unacknowledged ---------------------------------------------------------------
 
 
 def given_without_acknowledging(server: JellyServer, bob: Wire) -> list[tuple[int, str]]:
@@ -318,7 +330,9 @@ def given_without_acknowledging(server: JellyServer, bob: Wire) -> list[tuple[in
 
 
 def test_who_acknowledges_nothing_is_given_no_more(sqlite: JellyServer) -> None:
-    """When so many messages are open the rest stays in the inbox; half of them acknowledged, it goes on."""
+    """When so many messages are open the rest stays in the inbox; half of them acknowledged, it
+    goes on.
+    """
     send(sqlite.port, *map(str, range(1300)))
     with logged_in(sqlite.port, "bob", features=ACKS) as bob:
         first = given_without_acknowledging(sqlite, bob)
@@ -350,7 +364,9 @@ def test_large_messages_that_are_not_acknowledged(sqlite: JellyServer) -> None:
 
 
 def test_a_long_backlog_slowly_acknowledged(sqlite: JellyServer) -> None:
-    """5,000 messages in pages, with new ones meanwhile: all of them, in order, nothing twice, and then live again."""
+    """5,000 messages in pages, with new ones meanwhile: all of them, in order, nothing twice, and
+    then live again.
+    """
     with logged_in(sqlite.port, "alice", features=[]) as alice:
         for start in range(0, 5000, 250):
             for number in range(start, start + 250):
@@ -374,7 +390,9 @@ def test_a_long_backlog_slowly_acknowledged(sqlite: JellyServer) -> None:
 
 
 def test_who_comes_and_goes_misses_nothing(sqlite: JellyServer) -> None:
-    """Cut off again and again while messages pour in: with the repeats dropped by id, each arrives once, in order."""
+    """Cut off again and again while messages pour in: with the repeats dropped by id, each arrives
+    once, in order.
+    """
 
     def pour() -> None:
         with logged_in(sqlite.port, "alice", features=[]) as alice:
@@ -398,7 +416,7 @@ def test_who_comes_and_goes_misses_nothing(sqlite: JellyServer) -> None:
     assert list(seen) == sorted(seen)
 
 
-# --- the window by itself -----------------------------------------------------------------------------------
+# --- the window by itself -------------------------------------------------------------------------
 
 
 def window(*ids: int) -> Window:

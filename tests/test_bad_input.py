@@ -1,6 +1,8 @@
-"""Bad input over real sockets: each kind gets the answer of the protocol's page, and the server lives on.
+"""Bad input over real sockets: each kind gets the answer of the protocol's page, and the server
+lives on.
 
-One server serves all rows of the tables; a test about time or about the end of connections has one of its own.
+One server serves all rows of the tables; a test about time or about the end of connections has one
+of its own.
 """
 
 import contextlib
@@ -72,7 +74,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JellyServer]:
     database = tmp_path_factory.mktemp("bad-input") / "jelly.db"
     server = JellyServer(Settings(**{**CHEAP, "database": f"sqlite:///{database}", "classic_gap": 0}))
     server.start()
-    # The hashers start at need. Have all of them now: one that started later would count as a test's own.
+    # The hashers start at need. Have all of them now: one that started later would count as a
+    # test's own.
     together = threading.Barrier(HASHERS + 1)
     for _ in range(HASHERS):
         server.dispatcher._hashers.submit(together.wait)
@@ -131,7 +134,7 @@ def client_hello() -> bytes:
     return outgoing.read()
 
 
-# --- frames -------------------------------------------------------------------------------------------------
+# --- frames ---------------------------------------------------------------------------------------
 
 MALFORMED_FRAME, UNKNOWN_TYPE = "malformed_frame", "unknown_type"
 
@@ -178,7 +181,9 @@ frames = pytest.mark.parametrize(
 
 @frames
 def test_a_bad_frame_after_login(port: int, data: bytes, error: str, type: int, stays: bool) -> None:
-    """Any doubt about where a frame begins ends the connection after one answer; other frames are only refused."""
+    """Any doubt about where a frame begins ends the connection after one answer; other frames are
+    only refused.
+    """
     with alice_at(port) as alice:
         alice.send(data)
         assert_refused(alice.receive(), type, error)
@@ -187,7 +192,9 @@ def test_a_bad_frame_after_login(port: int, data: bytes, error: str, type: int, 
 
 @frames
 def test_a_bad_frame_before_login(port: int, data: bytes, error: str, type: int, stays: bool) -> None:
-    """Before a login bad frames get the same answers, and one that is only refused leaves the login possible."""
+    """Before a login bad frames get the same answers, and one that is only refused leaves the login
+    possible.
+    """
     with Wire(port) as wire:
         wire.send(data)
         assert_refused(wire.receive(), type, error)
@@ -196,7 +203,9 @@ def test_a_bad_frame_before_login(port: int, data: bytes, error: str, type: int,
 
 @pytest.mark.parametrize("wrong", [-1, 1], ids=["one too small", "one too large"])
 def test_a_length_that_does_not_fit_its_body(port: int, wrong: int) -> None:
-    """The body that such a length cuts out is refused, and what stands where a header should stand ends it."""
+    """The body that such a length cuts out is refused, and what stands where a header should stand
+    ends it.
+    """
     with alice_at(port) as alice:
         alice.send(header(len(ME) + wrong) + ME + ASK)
         assert_refused(alice.receive(), OWN_PROFILE, "malformed_body")
@@ -205,7 +214,9 @@ def test_a_length_that_does_not_fit_its_body(port: int, wrong: int) -> None:
 
 
 def test_nothing_is_served_after_the_stream_broke(port: int) -> None:
-    """Sound frames behind a broken one are part of what cannot be trusted; those before it are served."""
+    """Sound frames behind a broken one are part of what cannot be trusted; those before it are
+    served.
+    """
     with alice_at(port) as alice:
         alice.send(ASK + header(-1) + pack(UPDATE_PROFILE, b'{"username":"alice","age":"99"}'))
         assert alice.receive().status == SUCCESS
@@ -232,7 +243,9 @@ def test_a_body_of_exactly_the_maximum(port: int) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"\xff", b"[" * MAX_BODY], ids=["empty", "object", "bytes", "brackets"])
 def test_heartbeats_are_never_answered(port: int, body: bytes) -> None:
-    """A heartbeat is not answered, whatever is in its body: the next answer is the next request's."""
+    """A heartbeat is not answered, whatever is in its body: the next answer is the next
+    request's.
+    """
     with Wire(port) as wire:
         wire.send(pack(HEARTBEAT, body))
         assert_goes_on(wire)
@@ -240,13 +253,15 @@ def test_heartbeats_are_never_answered(port: int, body: bytes) -> None:
         assert_goes_on(wire)
 
 
-# --- JSON ---------------------------------------------------------------------------------------------------
+# --- JSON -----------------------------------------------------------------------------------------
 
 WHOLE = to_json({"username": "alice", "password": PASSWORD})
 
 
 def with_x(value: bytes) -> bytes:
-    """A body for LOGIN and OWN_PROFILE alike, sound but for the value of a key that nobody knows."""
+    """A body for LOGIN and OWN_PROFILE alike, sound but for the value of a key that nobody
+    knows.
+    """
     return WHOLE[:-1] + b',"x":' + value + b"}"
 
 
@@ -370,7 +385,7 @@ def test_what_is_strange_but_sound(port: int, body: bytes) -> None:
         assert wire.receive() == (RESPONSE, OWN_PROFILE, SUCCESS, ME)
 
 
-# --- keys and values ----------------------------------------------------------------------------------------
+# --- keys and values ------------------------------------------------------------------------------
 
 TEXT_MESSAGE = {"sender": "alice", "receiver": "bob", "content": CONTENT, "time": 1}
 IN_GROUP = {"username": "alice", "groupName": "team"}
@@ -476,7 +491,7 @@ def test_control_characters_in_a_message(port: int) -> None:
         assert alice.contents(1) == [content]
 
 
-# --- the stream ---------------------------------------------------------------------------------------------
+# --- the stream -----------------------------------------------------------------------------------
 
 
 def test_a_first_frame_that_is_no_login(port: int) -> None:
@@ -518,7 +533,9 @@ def test_a_body_cut_short_and_then_the_end(port: int, missing: int) -> None:
 
 
 def test_byte_by_byte(port: int) -> None:
-    """A stream may come in pieces of one byte, from the login on, with heartbeats and bad frames in between."""
+    """A stream may come in pieces of one byte, from the login on, with heartbeats and bad frames in
+    between.
+    """
     stream = pack(LOGIN, WHOLE) + pack(HEARTBEAT) + ASK + pack(0x20) + pack(OWN_PROFILE, b"{") + ASK
     with Wire(port) as wire:
         for byte in stream:
@@ -569,7 +586,9 @@ def test_ten_megabytes_of_noise(port: int, noise: bytes) -> None:
 
 
 def test_any_flipped_bit(port: int) -> None:
-    """Whatever one wrong bit makes of a frame, every answer is a frame, and the nonsense after it ends it."""
+    """Whatever one wrong bit makes of a frame, every answer is a frame, and the nonsense after it
+    ends it.
+    """
     for bit in range(8 * len(ASK)):
         frame = bytearray(ASK)
         frame[bit // 8] ^= 1 << bit % 8
@@ -585,7 +604,9 @@ def test_any_flipped_bit(port: int) -> None:
 
 
 def test_resets_in_mid_frame(start_server: StartServer) -> None:
-    """A line that breaks within a frame leaves no thread, no descriptor and no connection behind."""
+    """A line that breaks within a frame leaves no thread, no descriptor and no connection
+    behind.
+    """
     server = start_server()
     before = sockets()
     register(server.port, "alice", password=PASSWORD)
@@ -619,7 +640,7 @@ def test_no_body_takes_long(port: int) -> None:
         assert time.process_time() - started < 0.5
 
 
-# --- time ---------------------------------------------------------------------------------------------------
+# --- time -----------------------------------------------------------------------------------------
 
 
 def test_nothing_for_ten_seconds_after_connecting(start_server: StartServer) -> None:
@@ -670,7 +691,9 @@ def test_a_byte_a_second(start_server: StartServer) -> None:
 
 
 def test_a_whole_frame_ends_the_wait(start_server: StartServer) -> None:
-    """A frame that came in two parts leaves nothing to wait for: only silence closes the connection then."""
+    """A frame that came in two parts leaves nothing to wait for: only silence closes the connection
+    then.
+    """
     server = start_server()
     with Wire(server.port) as wire:
         for part in (pack(0x20)[:5], pack(0x20)[5:]):
@@ -687,11 +710,13 @@ def assert_goes_on_before_login(wire: Wire) -> None:
     assert wire.receive().error == UNKNOWN_TYPE
 
 
-# --- the log ------------------------------------------------------------------------------------------------
+# --- the log --------------------------------------------------------------------------------------
 
 
 def test_the_log_tells_nothing_of_what_was_sent(port: int, caplog: pytest.LogCaptureFixture) -> None:
-    """Refused or served: neither passwords nor tokens nor messages are in the log, and no traceback."""
+    """Refused or served: neither passwords nor tokens nor messages are in the log, and no
+    traceback.
+    """
     with alice_at(port) as alice, Wire(port) as wire:
         alice.message("bob", CONTENT)
         alice.send(pack(PERSON_MESSAGE, to_json(TEXT_MESSAGE)[:-1]))

@@ -1,4 +1,6 @@
-"""The benchmark: every scenario runs and is checked, the check finds what it is for, and the tables are whole."""
+"""The benchmark: every scenario runs and is checked, the check finds what it is for, and the tables
+are whole.
+"""
 
 import contextlib
 import subprocess
@@ -77,7 +79,7 @@ def test_without_mariadb(runner: Runner) -> None:
     assert not result.problems
 
 
-# --- the check ----------------------------------------------------------------------------------------------
+# --- the check ------------------------------------------------------------------------------------
 
 
 def after(*numbers: int, sent: int = 5, damage: bytes = b"", refused: tuple[int, ...] = ()) -> list[str]:
@@ -102,7 +104,9 @@ def test_the_check_lets_pass_what_is_right() -> None:
 
 
 def test_the_check_finds_each_defect() -> None:
-    """Control: a message that is lost, comes twice, is overtaken, is changed, or came although it was refused."""
+    """Control: a message that is lost, comes twice, is overtaken, is changed, or came although it
+    was refused.
+    """
     assert after(0, 1, 3, 4) == ["lost"]
     assert after(0, 1, 2, 3) == ["lost"]
     assert after(0, 1, 1, 2, 3, 4) == ["doubled"]
@@ -139,7 +143,7 @@ def test_a_busy_generator_is_marked(runner: Runner) -> None:
     assert "95% (!)" in table([result])
 
 
-# --- the command line ---------------------------------------------------------------------------------------
+# --- the command line -----------------------------------------------------------------------------
 
 
 def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -156,7 +160,9 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_compare(capsys: pytest.CaptureFixture[str]) -> None:
-    """It runs both versions, and leaves no worktree behind; outside of a checkout it says that it needs one."""
+    """It runs both versions, and leaves no worktree behind; outside of a checkout it says that it
+    needs one.
+    """
     arguments = ["--compare=HEAD", "--scenarios=pairs-1-1", "--databases=sqlite", "--rounds=1"]
     if subprocess.run(["git", "rev-parse"], cwd=ROOT, capture_output=True).returncode:
         assert main(arguments) == 1

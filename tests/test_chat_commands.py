@@ -244,7 +244,7 @@ def test_leaving() -> None:
     assert run("/logout", RequestRejected("not_logged_in")).ui.has_exited
 
 
-# --- completion ---------------------------------------------------------------------------------------------
+# --- completion -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

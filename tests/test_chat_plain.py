@@ -66,7 +66,7 @@ def send(*arguments: str, port: int, input: bytes = b"", password: str = "pw") -
     return done.returncode, (done.stdout + done.stderr).decode()
 
 
-# --- the plain mode -----------------------------------------------------------------------------------------
+# --- the plain mode -------------------------------------------------------------------------------
 
 
 def test_history(port: int) -> None:
@@ -216,7 +216,7 @@ def test_the_original_server() -> None:
             assert alice.end()[0] == 0
 
 
-# --- one message --------------------------------------------------------------------------------------------
+# --- one message ----------------------------------------------------------------------------------
 
 
 def test_send(port: int) -> None:

@@ -290,7 +290,7 @@ def test_the_job_queue_keeps_the_order() -> None:
     assert done == list(range(100))
 
 
-# --- history ------------------------------------------------------------------------------------------------
+# --- history --------------------------------------------------------------------------------------
 
 
 def page(*messages: tuple[int, str, str], more: bool = False) -> History:

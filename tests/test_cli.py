@@ -170,8 +170,9 @@ def test_it_is_a_module_too() -> None:
 
 
 def test_a_database_that_hangs(mariadb: PrivateMariaDB) -> None:
-    """It keeps nobody for ten seconds: a start fails with one sentence, exit code 1, and a stop says that it did not
-    wait. Both wait for the same hang."""
+    """It keeps nobody for ten seconds: a start fails with one sentence, exit code 1, and a stop
+    says that it did not wait. Both wait for the same hang.
+    """
     url = mariadb.fresh_database("hanging")
     with Server(mariadb.fresh_database("hangs")) as server:
         register(server.port, "alice")
@@ -197,7 +198,9 @@ def test_the_file_is_its_owners(tmp_path: Path) -> None:
 
 @dataclass
 class Stopping:
-    """A server that was told to stop when it had much to answer, the client that asked, and the database."""
+    """A server that was told to stop when it had much to answer, the client that asked, and the
+    database.
+    """
 
     server: Server
     alice: Wire
@@ -206,7 +209,9 @@ class Stopping:
 
 @contextlib.contextmanager
 def stopping(directory: Path, number: int, features: list[str] | None) -> Iterator[Stopping]:
-    """On a bare Python, from another directory: alice sends 3000 messages, and at the first answer a signal comes."""
+    """On a bare Python, from another directory: alice sends 3000 messages, and at the first answer
+    a signal comes.
+    """
     url = f"sqlite:///{directory}/j.db"
     with Server(url, bare=True, cwd=directory) as server:
         register(server.port, "alice", "bob")
@@ -221,7 +226,9 @@ def stopping(directory: Path, number: int, features: list[str] | None) -> Iterat
 
 @pytest.fixture(scope="module", autouse=True)
 def slow_stop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stopping]:
-    """With a classic client, it takes eight seconds: it begins before the other tests here, and passes during them."""
+    """With a classic client, it takes eight seconds: it begins before the other tests here, and
+    passes during them.
+    """
     with stopping(tmp_path_factory.mktemp("slow"), signal.SIGTERM, None) as begun:
         yield begun
 

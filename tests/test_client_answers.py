@@ -50,7 +50,7 @@ from client_api import (
 
 PROFILE = response(OWN_PROFILE, username="alice")
 
-# --- answers ------------------------------------------------------------------------------------------------
+# --- answers --------------------------------------------------------------------------------------
 
 
 def test_answers_belong_to_the_oldest_request_of_their_type(new_client: NewClient, script: ScriptedServer) -> None:
@@ -234,7 +234,7 @@ def test_noise(new_client: NewClient, script: ScriptedServer, noise: bytes) -> N
     assert str(recorder.wait_for_state(State.RECONNECTING).error) == "the server does not speak the Jelly protocol"
 
 
-# --- the login's answer -------------------------------------------------------------------------------------
+# --- the login's answer ---------------------------------------------------------------------------
 
 
 def test_token_as_a_string(new_client: NewClient, script: ScriptedServer) -> None:
@@ -329,7 +329,7 @@ def test_no_answer_to_a_login(new_client: NewClient, script: ScriptedServer) -> 
     assert (type(failure), failure.sent) == (ConnectionLost, True)
 
 
-# --- notices ------------------------------------------------------------------------------------------------
+# --- notices --------------------------------------------------------------------------------------
 
 
 def test_a_notice_without_a_time(new_client: NewClient, script: ScriptedServer) -> None:

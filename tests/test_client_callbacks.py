@@ -47,7 +47,7 @@ def alice(new_client: NewClient, script: ScriptedServer) -> JellyClient:
     return new_client(script.port, Recorder())
 
 
-# --- which thread, in which order ---------------------------------------------------------------------------
+# --- which thread, in which order -----------------------------------------------------------------
 
 
 def test_everything_is_called_on_one_thread(alice: JellyClient, script: ScriptedServer) -> None:
@@ -109,7 +109,7 @@ def test_a_listener_gets_its_future(alice: JellyClient, script: ScriptedServer) 
     assert all(future is profile for future in got)
 
 
-# --- waiting in callbacks -----------------------------------------------------------------------------------
+# --- waiting in callbacks -------------------------------------------------------------------------
 
 
 def test_result_within_callbacks(new_client: NewClient, script: ScriptedServer) -> None:
@@ -169,7 +169,7 @@ def test_a_slow_callback_holds_up_no_answer(new_client: NewClient, script: Scrip
     assert called.wait(10)
 
 
-# --- more than fits -----------------------------------------------------------------------------------------
+# --- more than fits -------------------------------------------------------------------------------
 
 
 def test_reading_stops_when_too_many_callbacks_wait(new_client: NewClient, script: ScriptedServer) -> None:
@@ -245,7 +245,7 @@ def test_a_takeover_is_learnt_of_although_nothing_is_read(new_client: NewClient,
     assert blocked.wait_for_state(State.OFFLINE).reason is Reason.TAKEN_OVER
 
 
-# --- what goes wrong in callbacks ---------------------------------------------------------------------------
+# --- what goes wrong in callbacks -----------------------------------------------------------------
 
 
 class Failing(Recorder):
@@ -289,7 +289,7 @@ def test_exceptions_are_logged_and_survived(
     assert all(record.exc_info for record in failures)
 
 
-# --- cancelling ---------------------------------------------------------------------------------------------
+# --- cancelling -----------------------------------------------------------------------------------
 
 
 def test_cancel_before_sending(alice: JellyClient, script: ScriptedServer) -> None:
@@ -336,7 +336,7 @@ def test_a_login_cannot_be_cancelled(alice: JellyClient, script: ScriptedServer)
     assert result(registration) == "dora"
 
 
-# --- close and callbacks ------------------------------------------------------------------------------------
+# --- close and callbacks --------------------------------------------------------------------------
 
 
 def test_close_in_a_callback(new_client: NewClient, script: ScriptedServer) -> None:
@@ -404,7 +404,7 @@ def test_listeners_after_close(alice: JellyClient, script: ScriptedServer) -> No
     assert called == [threading.current_thread().name]
 
 
-# --- other ways to wait -------------------------------------------------------------------------------------
+# --- other ways to wait ---------------------------------------------------------------------------
 
 
 def test_with_asyncio(alice: JellyClient, script: ScriptedServer) -> None:
@@ -433,7 +433,7 @@ def test_as_completed(alice: JellyClient, script: ScriptedServer) -> None:
     assert next(completed) is friends
 
 
-# --- the thread itself --------------------------------------------------------------------------------------
+# --- the thread itself ----------------------------------------------------------------------------
 
 
 def test_the_thread_is_started_by_the_first_call() -> None:

@@ -77,7 +77,7 @@ def assert_nothing_runs() -> None:
     assert not [name for name in names if name.startswith("jelly-client")]
 
 
-# --- what it waits for --------------------------------------------------------------------------------------
+# --- what it waits for ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("features", [None, ("ack",)])
@@ -192,7 +192,7 @@ def test_a_callback_that_makes_a_request_after_a_connection_loss(new_client: New
     assert_nothing_runs()
 
 
-# --- wherever the client stands -----------------------------------------------------------------------------
+# --- wherever the client stands -------------------------------------------------------------------
 
 
 def test_with_a_pending_login(alice: JellyClient, script: ScriptedServer) -> None:
@@ -323,7 +323,7 @@ def test_a_host_whose_first_address_does_not_answer(
     assert 1.5 <= time.monotonic() - start < 3
 
 
-# --- more than once -----------------------------------------------------------------------------------------
+# --- more than once -------------------------------------------------------------------------------
 
 
 def test_twice(alice: JellyClient, script: ScriptedServer) -> None:
@@ -377,7 +377,7 @@ def test_a_client_that_did_nothing(new_client: NewClient) -> None:
     assert_nothing_runs()
 
 
-# --- nothing is left ----------------------------------------------------------------------------------------
+# --- nothing is left ------------------------------------------------------------------------------
 
 
 def test_no_descriptor_is_left(service: Service, join: Join) -> None:

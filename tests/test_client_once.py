@@ -37,7 +37,7 @@ def alice(new_client: NewClient, script: ScriptedServer, recorder: Recorder) -> 
     return new_client(script.port, recorder)
 
 
-# --- acknowledgements ---------------------------------------------------------------------------------------
+# --- acknowledgements -----------------------------------------------------------------------------
 
 
 def test_a_message_is_acknowledged_after_its_callback(new_client: NewClient, script: ScriptedServer) -> None:
@@ -170,7 +170,7 @@ def test_what_cannot_be_acknowledged_is_not_delivered_at_close(new_client: NewCl
     assert blocked.messages == ["1", "without"]
 
 
-# --- repeats ------------------------------------------------------------------------------------------------
+# --- repeats --------------------------------------------------------------------------------------
 
 
 def test_repeats_are_dropped_and_acknowledged_anew(
@@ -290,7 +290,7 @@ def test_a_classic_connection_has_no_acknowledgements(
     assert peer.is_silent()
 
 
-# --- the tracker --------------------------------------------------------------------------------------------
+# --- the tracker ----------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def found(creator: JellyClient, *members: str) -> None:
         result(creator.add_member("team", member))
 
 
-# --- coming and going ---------------------------------------------------------------------------------------
+# --- coming and going -----------------------------------------------------------------------------
 
 
 def test_register(service: Service, new_client: NewClient) -> None:
@@ -119,7 +119,7 @@ def test_logout(service: Service, new_client: NewClient) -> None:
     assert_refused(service, client.resume("alice", token), "invalid_token", RequestRejected)
 
 
-# --- messages -----------------------------------------------------------------------------------------------
+# --- messages -------------------------------------------------------------------------------------
 
 
 def test_send_message(join: Join) -> None:
@@ -168,7 +168,7 @@ def test_send_group_message(join: Join) -> None:
     assert (event.group, event.sender, event.content) == ("team", "bob", "hello alice")
 
 
-# --- friends and profiles -----------------------------------------------------------------------------------
+# --- friends and profiles -------------------------------------------------------------------------
 
 
 def test_friends(join: Join) -> None:
@@ -205,7 +205,7 @@ def test_new_password(service: Service, join: Join) -> None:
     assert result(alice.login("alice", "new")).username == "alice"
 
 
-# --- groups -------------------------------------------------------------------------------------------------
+# --- groups ---------------------------------------------------------------------------------------
 
 
 def test_groups(join: Join) -> None:
@@ -232,7 +232,7 @@ def test_leave_group(service: Service, join: Join) -> None:
         assert result(alice.list_groups())["team"].members == ("alice", "carol")
 
 
-# --- what is refused ----------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 REFUSALS: dict[str, Refusal] = {
@@ -286,7 +286,7 @@ def test_what_cannot_be_sent(join: Join) -> None:
     assert bob.contents(1) == ["x" * 900]
 
 
-# --- lost connections, silence ------------------------------------------------------------------------------
+# --- lost connections, silence --------------------------------------------------------------------
 
 
 def test_reconnect(service: Service, join: Join) -> None:
@@ -334,7 +334,7 @@ def test_silence_of_the_original(join: Join) -> None:
     assert len(result(alice.list_groups())["team"].members) == 11
 
 
-# --- history ------------------------------------------------------------------------------------------------
+# --- history --------------------------------------------------------------------------------------
 
 
 def test_history(service: Service, join: Join) -> None:

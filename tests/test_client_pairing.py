@@ -47,7 +47,7 @@ from jelly.client.stream import FrameStream
 
 PROFILE = response(OWN_PROFILE, username="alice")
 
-# --- towards a server that grants no features ---------------------------------------------------------------
+# --- towards a server that grants no features -----------------------------------------------------
 
 
 def test_classic_one_request_at_a_time(new_client: NewClient, script: ScriptedServer) -> None:
@@ -108,7 +108,7 @@ def test_classic_requests_of_many_threads_wait_for_room(new_client: NewClient, s
     assert sum(future.exception() is None for future in futures) == 1
 
 
-# --- towards a modern server --------------------------------------------------------------------------------
+# --- towards a modern server ----------------------------------------------------------------------
 
 
 def test_modern_requests_are_pipelined(new_client: NewClient, script: ScriptedServer) -> None:
@@ -165,7 +165,7 @@ def test_modern_heartbeat(new_client: NewClient, script: ScriptedServer) -> None
     assert time.monotonic() - start >= 0.3
 
 
-# --- the end of the connection ------------------------------------------------------------------------------
+# --- the end of the connection --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_reset", [False, True])
@@ -263,7 +263,7 @@ def test_what_arrived_before_a_failed_send_counts(new_client: NewClient, script:
     assert recorder.wait_for_state(State.OFFLINE).reason is Reason.TAKEN_OVER
 
 
-# --- the end of LOGOUT --------------------------------------------------------------------------------------
+# --- the end of LOGOUT ----------------------------------------------------------------------------
 
 
 def test_the_end_answers_a_logout(new_client: NewClient, script: ScriptedServer) -> None:

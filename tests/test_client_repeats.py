@@ -374,7 +374,7 @@ def test_other_responses_to_a_resend(alice: JellyClient, script: ScriptedServer)
         assert isinstance(error(failed), ServerFailed)
 
 
-# --- with the real server -----------------------------------------------------------------------------------
+# --- with the real server -------------------------------------------------------------------------
 
 
 def test_an_answer_that_a_cut_hid(start_server: StartServer, new_client: NewClient) -> None:
@@ -457,7 +457,8 @@ def test_nothing_is_stored_twice_when_connections_are_lost_all_the_time(
             futures.append(client.send_message("bob", str(number)))
             if number % 20 == 19:
                 proxy.cut()
-                # A message whose answer is cut off too often is given up, however slow the server is at the moment.
+                # A message whose answer is cut off too often is given up, however slow the server
+                # is at the moment.
                 futures[max(0, number - 100)].exception(20)
         outcomes = [future.exception(20) for future in futures]
         answered = [str(number) for number, outcome in enumerate(outcomes) if outcome is None]

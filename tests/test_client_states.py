@@ -46,7 +46,7 @@ def alice(new_client: NewClient, script: ScriptedServer, recorder: Recorder) -> 
     return new_client(script.port, recorder)
 
 
-# --- the table ----------------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 
 
 def test_login_and_logout(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:
@@ -302,7 +302,7 @@ def test_login_in_the_callback_of_a_failure(alice: JellyClient, script: Scripted
     wait_until(lambda: alice.state is ONLINE)
 
 
-# --- real servers -------------------------------------------------------------------------------------------
+# --- real servers ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("service", ["jelly", "jelly-classic"], indirect=True)
@@ -434,7 +434,7 @@ def test_waiting_until_it_is_online(start_server: StartServer, new_client: NewCl
         result(alice.own_profile())
 
 
-# --- the policy ---------------------------------------------------------------------------------------------
+# --- the policy -----------------------------------------------------------------------------------
 
 
 def take(policy: ReconnectPolicy, count: int, random: float = 0.0) -> list[float]:
@@ -487,7 +487,7 @@ def test_a_policy_without_a_try(new_client: NewClient, script: ScriptedServer, r
     assert recorder.wait_for_state(OFFLINE).reason is Reason.GAVE_UP
 
 
-# --- the constructor ----------------------------------------------------------------------------------------
+# --- the constructor ------------------------------------------------------------------------------
 
 
 def test_the_constructor_does_no_io() -> None:

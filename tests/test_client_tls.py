@@ -116,7 +116,7 @@ def test_a_server_that_takes_nothing_for_a_while(
         peer.close()
 
 
-# --- where it does not fit ----------------------------------------------------------------------------------
+# --- where it does not fit ------------------------------------------------------------------------
 
 
 def refused(client: JellyClient) -> ConnectionLost:

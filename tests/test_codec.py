@@ -1,4 +1,6 @@
-"""Bytes to frames and back. One table serves both directions, in every way in which a stream may be cut."""
+"""Bytes to frames and back. One table serves both directions, in every way in which a stream may be
+cut.
+"""
 
 import itertools
 import random
@@ -60,7 +62,7 @@ def header(length: int, type: int = Type.LOGIN) -> bytes:
     return struct.pack(">HBBBi", 0xABCD, Sign.REQUEST, type, 0, length)
 
 
-# --- the table, in every way --------------------------------------------------------------------------------
+# --- the table, in every way ----------------------------------------------------------------------
 
 
 @frames_table
@@ -135,7 +137,7 @@ def test_a_thousand_frames_in_one_read() -> None:
     assert len(Decoder().feed(HEARTBEAT * 1000)) == 1000
 
 
-# --- a part of a frame --------------------------------------------------------------------------------------
+# --- a part of a frame ----------------------------------------------------------------------------
 
 
 def test_a_part_is_known_from_its_first_byte_to_its_last_but_one() -> None:
@@ -159,7 +161,7 @@ def test_feeding_nothing_changes_nothing() -> None:
     assert decoder.feed(HEARTBEAT[5:]) == [Frame(Sign.REQUEST, Type.HEARTBEAT, 0, b"")]
 
 
-# --- limits -------------------------------------------------------------------------------------------------
+# --- limits ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("body", [b"", b"x", FULL[:-1], FULL], ids=["0", "1", "max-1", "max"])
@@ -203,7 +205,7 @@ def test_a_broken_type_is_told_as_an_unsigned_byte() -> None:
     assert decoder.error_type == 0xFF
 
 
-# --- strangers ----------------------------------------------------------------------------------------------
+# --- strangers ------------------------------------------------------------------------------------
 
 STRANGERS = {
     "http": (b"GET / HTTP/1.1\r\nHost: jelly\r\n\r\n", 1),
@@ -218,7 +220,9 @@ STRANGERS = {
 
 @pytest.mark.parametrize(("data", "enough"), STRANGERS.values(), ids=STRANGERS)
 def test_a_stranger_is_known_by_its_first_bytes(data: bytes, enough: int) -> None:
-    """Wrong magic is found at the first wrong byte, without waiting for a whole header; the type is not known."""
+    """Wrong magic is found at the first wrong byte, without waiting for a whole header; the type is
+    not known.
+    """
     decoder = Decoder()
     for i in range(enough):
         assert decoder.error_type is None
@@ -229,7 +233,9 @@ def test_a_stranger_is_known_by_its_first_bytes(data: bytes, enough: int) -> Non
 
 @pytest.mark.parametrize("data", [data for data, _ in STRANGERS.values()], ids=STRANGERS)
 def test_a_stranger_behind_good_frames(data: bytes) -> None:
-    """The frames before a broken one are still given, whether they come in the same read or before it."""
+    """The frames before a broken one are still given, whether they come in the same read or before
+    it.
+    """
     decoder = Decoder()
     assert len(decoder.feed(HEARTBEAT * 2 + data)) == 2
     assert decoder.error_type == 0
@@ -250,7 +256,9 @@ def test_frames_before_a_length_out_of_bounds_are_given() -> None:
 
 
 def test_a_length_one_less_than_the_body_breaks_the_stream_behind_it() -> None:
-    """The byte that was not counted is no magic: the frame comes out short and the stream is broken."""
+    """The byte that was not counted is no magic: the frame comes out short and the stream is
+    broken.
+    """
     decoder = Decoder()
     assert decoder.feed(header(len(ALICE) - 1) + ALICE) == [Frame(Sign.REQUEST, Type.LOGIN, 0, ALICE[:-1])]
     assert decoder.error_type == 0
@@ -258,7 +266,9 @@ def test_a_length_one_less_than_the_body_breaks_the_stream_behind_it() -> None:
 
 @pytest.mark.parametrize("breaker", [b"\x00", header(-1)], ids=["magic", "length"])
 def test_a_broken_stream_stays_broken(breaker: bytes) -> None:
-    """What follows a broken frame is dropped, good frames too, and the first offence stays on record."""
+    """What follows a broken frame is dropped, good frames too, and the first offence stays on
+    record.
+    """
     decoder = Decoder()
     decoder.feed(breaker)
     broken = decoder.error_type
@@ -277,7 +287,7 @@ def test_ten_megabytes_of_noise() -> None:
     assert not decoder.has_incomplete_frame
 
 
-# --- encode -------------------------------------------------------------------------------------------------
+# --- encode ---------------------------------------------------------------------------------------
 
 
 def test_a_frame_needs_neither_status_nor_body() -> None:
@@ -289,13 +299,15 @@ def test_a_frame_needs_neither_status_nor_body() -> None:
 @pytest.mark.parametrize("value", [-1, 256])
 @pytest.mark.parametrize("place", [0, 1, 2], ids=["sign", "type", "status"])
 def test_a_value_that_is_no_byte_is_our_mistake(place: int, value: int) -> None:
-    """Sign, type and status must fit into a byte: anything else raises instead of sending nonsense."""
+    """Sign, type and status must fit into a byte: anything else raises instead of sending
+    nonsense.
+    """
     sign, type, status = (value if i == place else 1 for i in range(3))
     with pytest.raises(struct.error):
         encode(sign, type, status)
 
 
-# --- any frames, any bytes ----------------------------------------------------------------------------------
+# --- any frames, any bytes ------------------------------------------------------------------------
 
 a_byte = st.integers(0, 255)
 any_frame = st.builds(Frame, a_byte, a_byte, a_byte, st.binary(max_size=30))

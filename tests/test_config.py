@@ -1,4 +1,6 @@
-"""The settings: where each may come from, which place wins, and what a wrong value is answered with."""
+"""The settings: where each may come from, which place wins, and what a wrong value is answered
+with.
+"""
 
 import argparse
 import re
@@ -78,11 +80,13 @@ def toml(tmp_path: Path) -> Path:
     return tmp_path / "jelly.toml"
 
 
-# --- where a value comes from -------------------------------------------------------------------------------
+# --- where a value comes from ---------------------------------------------------------------------
 
 
 def test_the_defaults_are_the_documented_ones() -> None:
-    """Without any setting the server listens on this machine only, on an SQLite file, as the design says."""
+    """Without any setting the server listens on this machine only, on an SQLite file, as the design
+    says.
+    """
     settings = load()
     assert settings == Settings()
     assert (settings.host, settings.port, settings.database) == ("127.0.0.1", 20000, "sqlite:///jelly.db")
@@ -93,7 +97,9 @@ def test_the_defaults_are_the_documented_ones() -> None:
 
 
 def test_the_table_has_every_setting() -> None:
-    """Each setting has a value here, and it is not the default: else the tests below would prove nothing."""
+    """Each setting has a value here, and it is not the default: else the tests below would prove
+    nothing.
+    """
     assert list(VALUES) == [setting.name for setting in fields(Settings)]
     assert all(VALUES[setting.name][1] != setting.default for setting in fields(Settings))
 
@@ -118,7 +124,9 @@ def test_by_environment(name: str) -> None:
 @pytest.mark.parametrize("spell", [flag, str], ids=["as-the-flag", "as-the-variable"])
 @pytest.mark.parametrize("form", ["{}", "'{}'"], ids=["bare", "quoted"])
 def test_by_file(name: str, spell: Any, form: str, toml: Path) -> None:
-    """Every setting can stand in a TOML file, spelt as the flag or with underscores, numbers bare or quoted."""
+    """Every setting can stand in a TOML file, spelt as the flag or with underscores, numbers bare
+    or quoted.
+    """
     lines = []
     for each, text in texts_for(name).items():
         is_text = isinstance(VALUES[each][1], str)
@@ -153,7 +161,7 @@ def test_a_value_that_is_overruled_is_not_looked_at() -> None:
     assert load("--port=1", environment={"JELLY_PORT": "one"}).port == 1
 
 
-# --- wrong values -------------------------------------------------------------------------------------------
+# --- wrong values ---------------------------------------------------------------------------------
 
 PORTS = "a whole number from 0 to 65,535"
 INTERVALS = "a number from 0.05 to 3,600"
@@ -182,7 +190,9 @@ INTERVALS = "a number from 0.05 to 3,600"
     ],
 )
 def test_a_wrong_value_is_one_sentence(name: str, text: str, right: str, toml: Path) -> None:
-    """The sentence names the setting, the place it came from, the value, and what would be right."""
+    """The sentence names the setting, the place it came from, the value, and what would be
+    right.
+    """
     variable = f"JELLY_{name.upper()}"
     toml.write_text(f"{name} = '{text}'")
     assert sentence(f"{flag(name)}={text}") == f"{flag(name)} is {text!r}, but it must be {right}."
@@ -206,7 +216,9 @@ def test_a_bare_number_in_the_file_is_checked_too(number: str, toml: Path) -> No
     ],
 )
 def test_an_unknown_key_in_the_file_is_no_setting(key: str, hint: str, toml: Path) -> None:
-    """A key that is misspelt is not silently ignored, and the sentence says which one was probably meant."""
+    """A key that is misspelt is not silently ignored, and the sentence says which one was probably
+    meant.
+    """
     toml.write_text(f"{key} = 1")
     assert sentence(f"--config={toml}") == f"There is no setting {key!r}, but {toml} has it{hint}."
 
@@ -249,7 +261,9 @@ def test_a_file_that_is_no_toml(data: bytes, toml: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    """A missing file, or a directory in its place, is named with the reason, whichever way it was given."""
+    """A missing file, or a directory in its place, is named with the reason, whichever way it was
+    given.
+    """
     missing = "Cannot read the configuration /no/such.toml: No such file or directory."
     assert sentence("--config=/no/such.toml") == missing
     assert sentence(environment={"JELLY_CONFIG": "/no/such.toml"}) == missing
@@ -257,7 +271,9 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_a_key_without_a_certificate() -> None:
-    """A TLS key alone would leave the port unencrypted behind the operator's back, so it is refused."""
+    """A TLS key alone would leave the port unencrypted behind the operator's back, so it is
+    refused.
+    """
     expected = "--tls-key alone does not turn TLS on: give --tls-cert, too."
     assert sentence("--tls-key=key.pem") == expected
     assert sentence(environment={"JELLY_TLS_KEY": "key.pem"}) == expected
@@ -274,11 +290,13 @@ def test_a_certificate_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_an_empty_host_does_not_open_the_server_to_the_network() -> None:
-    """A variable that is set to nothing, as in a template that was not filled in, is no address to listen on."""
+    """A variable that is set to nothing, as in a template that was not filled in, is no address to
+    listen on.
+    """
     assert "JELLY_HOST" in sentence(environment={"JELLY_HOST": ""})
 
 
-# --- the database's URL -------------------------------------------------------------------------------------
+# --- the database's URL ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -286,7 +304,9 @@ def test_an_empty_host_does_not_open_the_server_to_the_network() -> None:
     [("sqlite:///jelly.db", "jelly.db"), ("sqlite:////var/a.db", "/var/a.db"), ("sqlite:///a%20b.db", "a b.db")],
 )
 def test_the_url_of_an_sqlite_file(url: str, path: str) -> None:
-    """Three slashes lead to a relative path, four to an absolute one, and escapes are what they stand for."""
+    """Three slashes lead to a relative path, four to an absolute one, and escapes are what they
+    stand for.
+    """
     engine = open_engine(url)
     assert isinstance(engine, SqliteEngine)
     assert engine.path == Path(path)
@@ -329,7 +349,9 @@ def test_a_database_url_with_a_wrong_port(port: str) -> None:
 
 @pytest.mark.parametrize("url", ["mysql://user:secret/jelly", "mysql://user:secret#1@host/jelly"])
 def test_a_half_written_database_url_does_not_show_its_password(url: str) -> None:
-    """When the host is forgotten, or a password has a character that must be escaped, the password is not shown."""
+    """When the host is forgotten, or a password has a character that must be escaped, the password
+    is not shown.
+    """
     pytest.importorskip("mysql.connector")
     with pytest.raises(ConfigError) as caught:
         open_engine(url)

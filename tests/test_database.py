@@ -522,7 +522,9 @@ def test_a_connection_of_ours_whose_end_the_database_has_missed(mariadb: Private
 
 
 def test_a_statement_of_the_schema_that_fails(tmp_path: Path) -> None:
-    """Nothing of it is overlooked, but for what is there already on a database where that may be."""
+    """Nothing of it is overlooked, but for what is there already on a database where that may
+    be.
+    """
     engine = open_engine(f"sqlite:///{tmp_path}/jelly.db")
     connection = DatabaseConnection(engine, writes=True)
     migrate(connection)

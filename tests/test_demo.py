@@ -35,7 +35,9 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
 
 
 def test_its_users_can_log_in(demo: Demo) -> None:
-    """It prints a command and a password for each of its users, who are friends and have a group."""
+    """It prints a command and a password for each of its users, who are friends and have a
+    group.
+    """
     lines = re.findall(r"python jelly\.py chat (\w+) --server jelly://127\.0\.0\.1:(\d+) +# password: (\w+)", demo[1])
     assert [name for name, _, _ in lines] == ["alice", "bob"]
     for name, port, password in lines:

@@ -9,7 +9,9 @@ from jelly.errors import log_failure
 
 
 def logged(error: Exception, level: int) -> str:
-    """What a logger of this level writes of it. It is not one of the server's, in whose log a bug fails a test."""
+    """What a logger of this level writes of it. It is not one of the server's, in whose log a bug
+    fails a test.
+    """
     written = io.StringIO()
     log = logging.Logger("of this test", level)  # noqa: LOG001 - pytest listens to all that getLogger gives
     log.addHandler(logging.StreamHandler(written))

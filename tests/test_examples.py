@@ -84,7 +84,9 @@ def test_presence_watcher(port: int) -> None:
 
 
 def test_bulk_sender(port: int) -> None:
-    """It sends what it reads, in order; it says what was refused, and exits with 1 if anything was."""
+    """It sends what it reads, in order; it says what was refused, and exits with 1 if anything
+    was.
+    """
     register(port, "alice", "bob")
     for receiver, expected, code in (
         ("bob", ["3 of 3 stored"], 0),

@@ -1,4 +1,6 @@
-"""What breaks, and what must come out: nothing acknowledged is lost, and everything heals by itself."""
+"""What breaks, and what must come out: nothing acknowledged is lost, and everything heals by
+itself.
+"""
 
 import random
 from collections.abc import Sequence
@@ -31,7 +33,9 @@ TESTED = {
     "sqlite": [1, 2, 4, 5, 6],
     "mariadb": [1, 8],
 }
-"""The rows of the harness that are tested, each on the database that says more; the rest is for long runs."""
+"""The rows of the harness that are tested, each on the database that says more; the rest is for
+long runs.
+"""
 HANGS = {"sqlite": 11, "mariadb": 9}
 """Those in which a database hangs. They mostly wait, so they are tested at the same time."""
 
@@ -69,7 +73,9 @@ def test_a_database_that_hangs(tmp_path: Path, mariadb: PrivateMariaDB) -> None:
 
 
 def test_the_checker_finds_every_defect() -> None:
-    """Control: what was acknowledged and is absent, comes twice, out of order, from nowhere, or despite a refusal."""
+    """Control: what was acknowledged and is absent, comes twice, out of order, from nowhere, or
+    despite a refusal.
+    """
     ledger = Ledger()
     answers = [Answer.STORED] * 5 + [Answer.UNKNOWN, Answer.FAILED, Answer.REFUSED]
     for number, answer in enumerate(answers):
@@ -89,7 +95,9 @@ def test_the_checker_finds_every_defect() -> None:
 
 
 def test_a_control_that_is_not_caught_fails_the_row(tmp_path: Path) -> None:
-    """The harness does not believe in a control that finds nothing, or something else than it should."""
+    """The harness does not believe in a control that finds nothing, or something else than it
+    should.
+    """
     control = Control("nothing", "lost", lambda _, finding: finding.expect(False, "late", "it was late"))
     row = Row(0, "nothing at all", lambda *_: None, (control,))
     line = run(row, RunContext("sqlite", tmp_path, None, random.Random(1), kills=0, is_short=True))
@@ -134,7 +142,9 @@ def test_connections_that_the_database_drops(start_server: StartServer, mariadb:
 
 
 def test_a_commit_in_doubt_is_taken_back(line_breaks: type[LineThatBreaks], start_server: StartServer) -> None:
-    """A message that was committed, but answered with an error because nobody knew, never arrives."""
+    """A message that was committed, but answered with an error because nobody knew, never
+    arrives.
+    """
     port = start_server(classic_gap=0).port
     register(port, "alice", "bob")
     with logged_in(port, "alice") as alice:

@@ -76,7 +76,9 @@ def test_a_fresh_profile_has_only_a_name(users: int) -> None:
 
 
 def test_a_profile_comes_back_as_it_was_written(users: int) -> None:
-    """Every field, in the protocol's order, for oneself and for a friend; an empty text is a text."""
+    """Every field, in the protocol's order, for oneself and for a friend; an empty text is a
+    text.
+    """
     with logged_in(users, "alice") as alice, logged_in(users, "bob") as bob:
         alice.ok(UPDATE_PROFILE, **PROFILE)
         assert list(alice.ok(OWN_PROFILE).items()) == list({"username": "alice", **PROFILE}.items())

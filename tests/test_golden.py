@@ -1,7 +1,8 @@
-"""Conversations with the original server, replayed: Jelly answers the same, or as the list of differences says.
+"""Conversations with the original server, replayed: Jelly answers the same, or as the list of
+differences says.
 
-`golden/README.md` explains the files. The gap between two frames to a classic client is off in a replay: then
-everything is written at once, and a fence shows that nothing more comes.
+`golden/README.md` explains the files. The gap between two frames to a classic client is off in a
+replay: then everything is written at once, and a fence shows that nothing more comes.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "differences.md"
 NO_TYPE = 0x7F
 
 
-# --- the replay ---------------------------------------------------------------------------------------------
+# --- the replay -----------------------------------------------------------------------------------
 
 
 class JellyReplay(Replay):
@@ -49,7 +50,9 @@ class JellyReplay(Replay):
 
 @pytest.mark.parametrize("name", FILES)
 def test_replay(start_server: StartServer, name: str) -> None:
-    """Jelly answers each recorded conversation as the original did, or exactly as the file says that it differs."""
+    """Jelly answers each recorded conversation as the original did, or exactly as the file says
+    that it differs.
+    """
     file = FILES[name]
     server = start_server(classic_gap=0, **file.get("settings", {}))
     with contextlib.closing(JellyReplay(server)) as replay:
@@ -58,7 +61,7 @@ def test_replay(start_server: StartServer, name: str) -> None:
             replay.run(conversation)
 
 
-# --- the list of differences --------------------------------------------------------------------------------
+# --- the list of differences ----------------------------------------------------------------------
 
 
 def side(conversation: dict[str, Any], mark: str) -> dict[str, list[str]]:
@@ -73,7 +76,9 @@ def side(conversation: dict[str, Any], mark: str) -> dict[str, list[str]]:
 
 
 def rows() -> dict[str, list[str]]:
-    """The rows of the page's table: the name of each, and the patterns of the conversations that show it."""
+    """The rows of the page's table: the name of each, and the patterns of the conversations that
+    show it.
+    """
     table = PAGE.read_text(encoding="utf-8").split("\n## In the recordings\n")[1].split("\n## ")[0]
     found = {}
     for line in re.findall(r"^\| `.*$", table, re.MULTILINE):

@@ -81,7 +81,9 @@ def test_a_change_during_a_load_is_not_lost(cache: GroupCache) -> None:
 
 
 def test_forgetting_all(cache: GroupCache) -> None:
-    """After a commit whose outcome nobody knows, nothing in memory is trusted, nor what was being read."""
+    """After a commit whose outcome nobody knows, nothing in memory is trusted, nor what was being
+    read.
+    """
     cache.get("team", team)
     cache.forget_all()
     assert len(cache) == 0
@@ -113,7 +115,9 @@ def members(count: int) -> list[str]:
 
 
 def test_so_many_members_at_most(clock: Clock) -> None:
-    """Beyond that the groups that were used longest ago leave; a single one that is too large stays."""
+    """Beyond that the groups that were used longest ago leave; a single one that is too large
+    stays.
+    """
     cache = GroupCache(300, 600, clock, most=10)
     for name in ("a", "b", "c"):
         cache.get(name, lambda: members(3))

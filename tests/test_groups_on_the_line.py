@@ -72,7 +72,9 @@ def test_a_new_member_gets_the_very_next_message(users: int) -> None:
 
 
 def test_a_removed_member_gets_nothing_any_more(users: int) -> None:
-    """Removing takes effect with the very next message, and the removed one may not write either."""
+    """Removing takes effect with the very next message, and the removed one may not write
+    either.
+    """
     with logged_in(users, "alice") as alice, logged_in(users, "bob") as bob:
         found(alice, "bob", "carol")
         write(alice, "all")
@@ -85,7 +87,9 @@ def test_a_removed_member_gets_nothing_any_more(users: int) -> None:
 
 
 def test_a_disbanded_group_is_gone_and_its_name_free(users: int) -> None:
-    """After DISBAND_GROUP nobody can write to it; a new group of that name has nothing of the old one."""
+    """After DISBAND_GROUP nobody can write to it; a new group of that name has nothing of the old
+    one.
+    """
     with logged_in(users, "alice") as alice, logged_in(users, "bob") as bob:
         found(alice, "bob")
         write(alice, "still there")
@@ -98,7 +102,9 @@ def test_a_disbanded_group_is_gone_and_its_name_free(users: int) -> None:
 
 
 def test_own_groups(users: int) -> None:
-    """One sees the groups that one is in, each with its members in the order of their coming, the creator first."""
+    """One sees the groups that one is in, each with its members in the order of their coming, the
+    creator first.
+    """
     with logged_in(users, "alice") as alice, logged_in(users, "bob") as bob:
         assert alice.ok(OWN_GROUPS) == {"username": "alice", "groups": {}}
         found(alice, "carol", "bob")

@@ -1,4 +1,6 @@
-"""Nothing grows with use: after thousands of operations of every kind each structure is back at its bound."""
+"""Nothing grows with use: after thousands of operations of every kind each structure is back at its
+bound.
+"""
 
 import contextlib
 import gc
@@ -62,9 +64,13 @@ BOUNDS = {
 ROUNDS = 3
 """Rounds of a period, before and after which everything is measured."""
 PERIODS = 4
-"""At most so many periods may a table need until it is large enough for all that can come together in it."""
+"""At most so many periods may a table need until it is large enough for all that can come together
+in it.
+"""
 NOISE = 12_000
-"""Bytes that the memory may grow by in a period. An object for each of its hundreds of operations would be more."""
+"""Bytes that the memory may grow by in a period. An object for each of its hundreds of operations
+would be more.
+"""
 
 
 class World:
@@ -135,7 +141,7 @@ class World:
             lambda: not any(thread.name.startswith(("jelly-reader", "Thread-")) for thread in threading.enumerate())
         )
 
-    # --- what its users do: each of these is one round --------------------------------------------------------
+    # --- what its users do: each of these is one round --------------------------------------------
 
     def strangers(self) -> None:
         """Connections that come to nothing."""
@@ -168,7 +174,9 @@ class World:
                     assert again.is_closed_by_server()
 
     def messages(self) -> None:
-        """To people and to groups, online and not, with requestIds and without; read, acknowledged, read back."""
+        """To people and to groups, online and not, with requestIds and without; read, acknowledged,
+        read back.
+        """
         with logged_in(self.port, USERS[1], features=["ack"]) as bob, logged_in(self.port, USERS[2]) as carol:
             for number in range(200):
                 more: dict[str, Any] = {"requestId": f"{self.invented}-{number}"} if number % 2 else {}
@@ -234,7 +242,9 @@ def world(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> World:
 
 @pytest.fixture
 def memory() -> Iterator[Memory]:
-    """Says how many bytes this process has allocated through Python and not freed, since the test began."""
+    """Says how many bytes this process has allocated through Python and not freed, since the test
+    began.
+    """
     tracemalloc.start()
     yield allocated
     tracemalloc.stop()
@@ -242,7 +252,8 @@ def memory() -> Iterator[Memory]:
 
 def allocated() -> int:
     gc.collect()
-    # The module sqlite3 keeps the last 128 statements of each connection, and a weak reference to 200 cursors.
+    # The module sqlite3 keeps the last 128 statements of each connection, and a weak reference to
+    # 200 cursors.
     not_sqlite3 = [tracemalloc.Filter(False, module) for module in ("*/dao.py", "*/database.py", "*/engines.py")]
     snapshot = tracemalloc.take_snapshot().filter_traces(not_sqlite3)
     return sum(trace.size for trace in snapshot.traces)
@@ -253,8 +264,9 @@ def check_growth(
 ) -> None:
     """Fail if something is larger after some more rounds than before them, or above its bound.
 
-    The first rounds fill what has a bound. The memory may grow in some of the periods: a set that once held more
-    entries than ever before, because a thread was late, keeps its larger table. What leaks grows in each of them.
+    The first rounds fill what has a bound. The memory may grow in some of the periods: a set that
+    once held more entries than ever before, because a thread was late, keeps its larger table. What
+    leaks grows in each of them.
     """
 
     def period() -> tuple[dict[str, int], int]:

@@ -1,4 +1,6 @@
-"""The import graph of the package: one way, downwards, and nothing that is not in the standard library."""
+"""The import graph of the package: one way, downwards, and nothing that is not in the standard
+library.
+"""
 
 import ast
 import subprocess
@@ -34,7 +36,9 @@ FILES = {
 
 
 def imported(module: str) -> set[str]:
-    """What a module imports, anywhere in it; also what only the type checker sees (under TYPE_CHECKING)."""
+    """What a module imports, anywhere in it; also what only the type checker sees (under
+    TYPE_CHECKING).
+    """
     names: set[str] = set()
     for node in ast.walk(ast.parse(FILES[module].read_text())):
         if isinstance(node, ast.Import):
@@ -49,7 +53,9 @@ def imported(module: str) -> set[str]:
 
 
 def within(name: str) -> str:
-    """The name of one of our modules within the package; of another module something that none of ours has."""
+    """The name of one of our modules within the package; of another module something that none of
+    ours has.
+    """
     if name == "jelly":
         return "__init__"
     return name.removeprefix("jelly.") if name.startswith("jelly.") or name == "client_api" else f"not ours: {name}"
@@ -108,7 +114,9 @@ def test_the_codec_knows_bytes_only() -> None:
 
 
 def test_the_server_needs_the_standard_library_only() -> None:
-    """Importing the command line loads nothing but Python's own modules, no driver of a database server, no client."""
+    """Importing the command line loads nothing but Python's own modules, no driver of a database
+    server, no client.
+    """
     code = "import sys, jelly.cli; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr

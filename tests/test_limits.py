@@ -63,7 +63,9 @@ def test_connections(start_server: StartServer) -> None:
 def test_a_connection_that_is_accepted_while_the_server_stops(
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its thread begins when `stop` has closed all others: it ends, too, and the client is not left waiting."""
+    """Its thread begins when `stop` has closed all others: it ends, too, and the client is not left
+    waiting.
+    """
     begins, may_begin = threading.Event(), threading.Event()
 
     def prepare(sock: socket.socket) -> None:
@@ -131,7 +133,9 @@ def test_lists(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_service_that_raises(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is a SERVER_ERROR, the connection and the worker live, and the log has one line without a traceback."""
+    """It is a SERVER_ERROR, the connection and the worker live, and the log has one line without a
+    traceback.
+    """
     server = start_server(workers=1)
     register(server.port, "alice")
     table: Any = server.dispatcher._services._handlers
@@ -150,7 +154,9 @@ def test_a_service_that_raises(start_server: StartServer, monkeypatch: pytest.Mo
 def test_a_service_that_raises_at_any_stage(
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    """Wherever it fails, it is one SERVER_ERROR and one line, and the request behind it is served."""
+    """Wherever it fails, it is one SERVER_ERROR and one line, and the request behind it is
+    served.
+    """
 
     def fail(*_: Any) -> Any:
         raise ZeroDivisionError
@@ -177,7 +183,9 @@ def test_a_service_that_raises_at_any_stage(
 
 
 def test_a_transport_that_raises(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only its own connection ends: the others of the batch have their answers, and the message comes again."""
+    """Only its own connection ends: the others of the batch have their answers, and the message
+    comes again.
+    """
     logged: list[str] = []
     monkeypatch.setattr("jelly.delivery.log_failure", lambda _, error: logged.append(repr(error)))
     server = start_server(classic_gap=0)
@@ -202,7 +210,9 @@ def test_a_transport_that_raises(start_server: StartServer, monkeypatch: pytest.
 
 
 def test_out_of_threads(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client for whom there is no thread is turned away; those inside are served, and later ones are let in."""
+    """A client for whom there is no thread is turned away; those inside are served, and later ones
+    are let in.
+    """
     server = start_server()
     register(server.port, "alice")
     with logged_in(server.port, "alice") as alice:
@@ -249,7 +259,9 @@ def test_the_tokens_of_a_user(port: int, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_bodies(start_server: StartServer) -> None:
-    """The largest body is what the operator says, to the byte; a larger one ends the connection unread."""
+    """The largest body is what the operator says, to the byte; a larger one ends the connection
+    unread.
+    """
     port = start_server(max_body=1024).port
     register(port, "alice")
     body = b'{"username":"alice"}'
@@ -270,7 +282,9 @@ def cpu_seconds(pid: int) -> float:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 def test_out_of_descriptors(tmp_path: Path) -> None:
-    """Accepting pauses without burning CPU, those inside are served, and it heals when descriptors are free."""
+    """Accepting pauses without burning CPU, those inside are served, and it heals when descriptors
+    are free.
+    """
     command = [
         sys.executable,
         "-S",
@@ -313,7 +327,9 @@ def test_out_of_descriptors(tmp_path: Path) -> None:
 def test_more_connections_than_descriptors(
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A server that is about to run out of them stops accepting, says so once, and goes on when one is free."""
+    """A server that is about to run out of them stops accepting, says so once, and goes on when one
+    is free.
+    """
     tries: list[float] = []
     accept = JellyServer.get_request
     monkeypatch.setattr(server_module, "ACCEPT_PAUSE", 0.01)
@@ -363,7 +379,9 @@ def test_a_stop_that_finds_no_end(
 
 
 def test_a_bug_in_a_worker(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection whose requests it was serving ends; the worker lives, also if it is the only one."""
+    """The connection whose requests it was serving ends; the worker lives, also if it is the only
+    one.
+    """
     logged: list[str] = []
     server = start_server(workers=1)
     with monkeypatch.context() as patched, Wire(server.port) as wire:

@@ -1,4 +1,6 @@
-"""The JSON of the protocol: requests taken apart strictly, answers built to the byte, names told good from bad."""
+"""The JSON of the protocol: requests taken apart strictly, answers built to the byte, names told
+good from bad.
+"""
 
 import json
 import random
@@ -39,7 +41,7 @@ def outcome(body: bytes) -> ErrorCode | None:
     return None
 
 
-# --- requests: one row a type -------------------------------------------------------------------------------
+# --- requests: one row a type ---------------------------------------------------------------------
 
 SAID = {"sender": "alice", "receiver": "bob", "content": "hello", "time": 1795466503340}
 IN_GROUP = {"username": "alice", "groupName": "g1"}
@@ -89,7 +91,9 @@ def test_a_good_request(type: Type, values: dict[str, Any], request_: Request) -
 
 @every_request
 def test_unknown_keys_are_ignored(type: Type, values: dict[str, Any], request_: Request) -> None:
-    """Keys that a request does not have change nothing, whatever is in them, and the order of keys neither."""
+    """Keys that a request does not have change nothing, whatever is in them, and the order of keys
+    neither.
+    """
     more = {"extra": [1, {"a": None}], "": True, **dict(reversed(values.items())), "Username": 7}
     assert parse_request(type, to_json(more)) == request_
 
@@ -119,7 +123,9 @@ OPTIONAL = [
 
 @pytest.mark.parametrize(("type", "key", "value"), OPTIONAL)
 def test_keys_that_may_be_left_out(type: Type, key: str, value: object) -> None:
-    """They are taken as they are, and None if they are missing; another type is refused, null too."""
+    """They are taken as they are, and None if they are missing; another type is refused, null
+    too.
+    """
     values = next(values for each, values, _ in GOOD if each == type)
     assert getattr(parse_request(type, to_json({**values, key: value})), key) == value
     assert getattr(parse_request(type, to_json(values)), key) is None
@@ -155,7 +161,7 @@ def test_a_refusal_names_the_key() -> None:
         parse_request(Type.LOGOUT, b'{"username":"alice","token":9223372036854775808}')
 
 
-# --- UPDATE_PROFILE: every field may be left out ------------------------------------------------------------
+# --- UPDATE_PROFILE: every field may be left out --------------------------------------------------
 
 
 @pytest.mark.parametrize("key", PROFILE)
@@ -180,7 +186,7 @@ def test_a_field_of_a_profile_is_a_string(key: str, value: object) -> None:
     assert refusal_of(Type.UPDATE_PROFILE, body) is ErrorCode.MALFORMED_BODY
 
 
-# --- LOGIN and RECONNECT: features make a client modern -----------------------------------------------------
+# --- LOGIN and RECONNECT: features make a client modern -------------------------------------------
 
 WITH_FEATURES: list[tuple[Type, dict[str, Any], Callable[..., Request]]] = [
     (Type.LOGIN, {"username": "alice", "password": "pw1"}, partial(messages.Login, "alice", "pw1")),
@@ -208,7 +214,7 @@ def test_bad_features(type: Type, values: dict[str, Any], features: object) -> N
     assert refusal_of(type, to_json({**values, "features": features})) is ErrorCode.MALFORMED_BODY
 
 
-# --- bad bodies ---------------------------------------------------------------------------------------------
+# --- bad bodies -----------------------------------------------------------------------------------
 
 
 def alice_with(extra: bytes) -> bytes:
@@ -319,7 +325,9 @@ BAD_BODIES = {
 
 @pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
 def test_a_bad_body(body: bytes) -> None:
-    """Bodies that are not one strict JSON object of the right values are refused, and never raise anything else."""
+    """Bodies that are not one strict JSON object of the right values are refused, and never raise
+    anything else.
+    """
     type = Type.LOGOUT if b'"token"' in body else Type.ALL_FRIENDS
     assert refusal_of(type, body) is ErrorCode.MALFORMED_BODY
 
@@ -351,13 +359,15 @@ SLOW_BODIES = {
 
 @pytest.mark.parametrize("body", SLOW_BODIES.values(), ids=SLOW_BODIES)
 def test_no_body_takes_long(body: bytes) -> None:
-    """The work for a body grows with its length only: 64 KiB made to be slow take less than a second of the CPU."""
+    """The work for a body grows with its length only: 64 KiB made to be slow take less than a
+    second of the CPU.
+    """
     before = time.process_time()
     outcome(body)
     assert time.process_time() - before < 1
 
 
-# --- what looks bad and is good -----------------------------------------------------------------------------
+# --- what looks bad and is good -------------------------------------------------------------------
 
 CONTENTS = {
     "empty": (b'""', ""),
@@ -379,7 +389,9 @@ CONTENTS = {
 
 @pytest.mark.parametrize(("quoted", "content"), CONTENTS.values(), ids=CONTENTS)
 def test_any_text_may_be_said(quoted: bytes, content: str) -> None:
-    """The content of a message may be any text, however it is escaped, and comes out as it was meant."""
+    """The content of a message may be any text, however it is escaped, and comes out as it was
+    meant.
+    """
     body = b'{"sender":"alice","receiver":"bob","content":' + quoted + b',"time":0}'
     assert parse_request(Type.PERSON_MESSAGE, body) == messages.PersonMessage("alice", "bob", content, 0)
 
@@ -407,7 +419,7 @@ def test_a_body_written_in_another_way(body: bytes) -> None:
     assert parse_request(Type.ALL_FRIENDS, body) == messages.AllFriends("alice")
 
 
-# --- responses and notices ----------------------------------------------------------------------------------
+# --- responses and notices ------------------------------------------------------------------------
 
 GOLDEN_RESPONSES = [
     (Type.REGISTER, {"username": "alice"}, "abcd021231000000147b22757365726e616d65223a22616c696365227d"),
@@ -434,7 +446,9 @@ GOLDEN_RESPONSES = [
 
 @pytest.mark.parametrize(("type", "values", "golden"), GOLDEN_RESPONSES, ids=[row[0].name for row in GOLDEN_RESPONSES])
 def test_a_response_to_the_byte(type: Type, values: dict[str, Any] | None, golden: str) -> None:
-    """Responses are the bytes that clients have always got: compact, keys in order, nothing for nothing."""
+    """Responses are the bytes that clients have always got: compact, keys in order, nothing for
+    nothing.
+    """
     assert messages.response(type, values).hex() == golden
 
 
@@ -531,7 +545,9 @@ def test_a_notice_writes_other_alphabets_as_they_are() -> None:
 
 @pytest.mark.parametrize("id", [1, 2**53 - 1])
 def test_a_notice_with_an_id(id: int) -> None:
-    """It is the same notice, with the id as the last key of its body and the length that this makes."""
+    """It is the same notice, with the id as the last key of its body and the length that this
+    makes.
+    """
     plain = messages.notice(Type.GROUP_MESSAGE, "alice", "g1", 'a "}', 1)
     [frame] = Decoder().feed(messages.notice(Type.GROUP_MESSAGE, "alice", "g1", 'a "}', 1, id))
     assert frame[:3] == (Sign.NOTICE, Type.GROUP_MESSAGE, Status.NONE)
@@ -557,7 +573,7 @@ def test_a_system_notice() -> None:
     assert Decoder().feed(data) == [Frame(Sign.NOTICE, Type.SYSTEM, Status.NONE, body)]
 
 
-# --- names --------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 FULL_WIDTH_BOB = "\uff42\uff4f\uff42"
 VALID_NAMES = {
@@ -622,7 +638,7 @@ def test_names_that_differ_are_different_people() -> None:
     assert parsed == {messages.AllFriends(name) for name in names}
 
 
-# --- any body, any name -------------------------------------------------------------------------------------
+# --- any body, any name ---------------------------------------------------------------------------
 
 any_text = st.text(st.characters(exclude_categories=()))
 any_scalar = st.none() | st.booleans() | st.integers() | st.floats() | any_text
@@ -640,7 +656,9 @@ GOOD_VALUES: dict[str, st.SearchStrategy[Any]] = {
 
 
 def taken_or_refused(type: int, body: bytes) -> Request | ErrorCode:
-    """The request in a body, or the code with which it is refused. Any other exception is let through."""
+    """The request in a body, or the code with which it is refused. Any other exception is let
+    through.
+    """
     try:
         return parse_request(type, body)
     except Refused as refused:
@@ -665,7 +683,9 @@ def test_any_values_of_the_right_keys(data: st.DataObject, type: int) -> None:
 
 @given(st.data(), a_type)
 def test_any_request_comes_back(data: st.DataObject, type: int) -> None:
-    """What the client library writes is what the server reads, whichever of the optional keys are there."""
+    """What the client library writes is what the server reads, whichever of the optional keys are
+    there.
+    """
     cls = REQUESTS[type]
     values = {key: data.draw(GOOD_VALUES.get(key, good_text)) for key in cls._fields}
     for key in cls._field_defaults:
@@ -693,7 +713,9 @@ likely_name = st.text(st.characters(categories=["L", "N", "M", "P", "S"]), max_s
 
 @given(any_text | likely_name | likely_name.map(lambda text: unicodedata.normalize("NFC", text)))
 def test_any_name(name: str) -> None:
-    """A valid one survives what may happen to it on its way: UTF-8, JSON, normal form C, and a program that strips."""
+    """A valid one survives what may happen to it on its way: UTF-8, JSON, normal form C, and a
+    program that strips.
+    """
     if is_valid_name(name):
         assert 1 <= len(name) <= MAX_NAME
         assert name.encode().decode() == json.loads(json.dumps(name)) == name

@@ -1,4 +1,6 @@
-"""examples/minimal_server.py: it is one page, it works with both kinds of clients, and it breaks where it says so."""
+"""examples/minimal_server.py: it is one page, it works with both kinds of clients, and it breaks
+where it says so.
+"""
 
 import ast
 import contextlib
@@ -58,7 +60,7 @@ def minimal() -> Iterator[int]:
         yield server.port
 
 
-# --- what it is ---------------------------------------------------------------------------------------------
+# --- what it is -----------------------------------------------------------------------------------
 
 
 def test_it_is_one_page() -> None:
@@ -82,11 +84,13 @@ def test_every_cure_is_where_it_says() -> None:
         assert f"\nclass {name}" in code, (file, name)
 
 
-# --- what works ---------------------------------------------------------------------------------------------
+# --- what works -----------------------------------------------------------------------------------
 
 
 def test_the_client_library(minimal: int, new_client: NewClient) -> None:
-    """Two users register, log in, write to each other, miss a message while offline, and talk in a group."""
+    """Two users register, log in, write to each other, miss a message while offline, and talk in a
+    group.
+    """
     told, heard = Recorder(), Recorder()
     alice, bob = new_client(minimal, told), new_client(minimal, heard)
     for client, name in ((alice, "alice"), (bob, "bob")):
@@ -158,7 +162,7 @@ def test_the_wire(minimal: int) -> None:
         assert alice.is_closed_by_server()
 
 
-# --- what breaks --------------------------------------------------------------------------------------------
+# --- what breaks ----------------------------------------------------------------------------------
 
 
 def test_success_means_nothing_after_a_crash() -> None:
@@ -180,7 +184,9 @@ class Inside:
         self.module, self.port = module, port
 
     def hold(self, fits: Callable[[Any, int], bool], monkeypatch: pytest.MonkeyPatch) -> "Hold":
-        """Stop every worker that is about to send a frame that fits, given its receiver and its type."""
+        """Stop every worker that is about to send a frame that fits, given its receiver and its
+        type.
+        """
         hold, send = Hold(), self.module.Client.send
 
         def held_send(client: Any, sign: int, type: int, status: int, values: Any) -> None:
@@ -240,7 +246,9 @@ def test_answers_overtake_each_other(inside: Inside, monkeypatch: pytest.MonkeyP
 
 
 def test_a_receiver_that_does_not_read_stops_all_users(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four messages to one receiver hold all workers; then the queue fills up, and carol is not served."""
+    """Four messages to one receiver hold all workers; then the queue fills up, and carol is not
+    served.
+    """
     register(inside.port, "alice", "bob", "carol")
     with logged_in(inside.port, "alice") as alice, logged_in(inside.port, "bob") as bob:
         hold = inside.hold(lambda client, _: client.user == "bob", monkeypatch)
@@ -281,7 +289,9 @@ def test_passwords_are_kept_in_clear(inside: Inside) -> None:
 
 
 def test_the_sweep(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Idle groups leave the cache, and come back when they are used. An error in one sweep is the end of all."""
+    """Idle groups leave the cache, and come back when they are used. An error in one sweep is the
+    end of all.
+    """
     module, timers = inside.module, list[tuple[float, Any]]()
 
     class Timer:

@@ -1,4 +1,6 @@
-"""Modern clients: those that send `features` when they log in. Classic ones must notice nothing of it."""
+"""Modern clients: those that send `features` when they log in. Classic ones must notice nothing of
+it.
+"""
 
 from typing import Any
 
@@ -43,7 +45,7 @@ def server(start_server: StartServer) -> JellyServer:
     return server
 
 
-# --- what they are granted ----------------------------------------------------------------------------------
+# --- what they are granted ------------------------------------------------------------------------
 
 
 @features
@@ -65,7 +67,9 @@ def test_a_reconnect_is_told_what_it_is_granted(server: JellyServer, asked: list
 
 
 def test_a_classic_client_gets_the_same_bytes_as_ever(start_server: StartServer) -> None:
-    """No `features` in its responses, and no `id` in its notices, even if a modern client came before it."""
+    """No `features` in its responses, and no `id` in its notices, even if a modern client came
+    before it.
+    """
     port = start_server(classic_gap=0).port
     register(port, "alice", "bob")
     logged_in(port, "bob", features=["ack"]).close()
@@ -87,7 +91,9 @@ HELLO = b'{"sender":"alice","receiver":"bob","content":"hello","time":1}'
 )
 @pytest.mark.parametrize("type", [LOGIN, RECONNECT], ids=["LOGIN", "RECONNECT"])
 def test_bad_features(server: JellyServer, type: int, features: Any) -> None:
-    """Anything but an array of at most 32 strings is a malformed body, and before a login that is the end."""
+    """Anything but an array of at most 32 strings is a malformed body, and before a login that is
+    the end.
+    """
     with Wire(server.port) as wire:
         more = {"password": "pw"} if type == LOGIN else {"token": 1}
         reply = wire.call(type, username="alice", features=features, **more)
@@ -95,7 +101,7 @@ def test_bad_features(server: JellyServer, type: int, features: Any) -> None:
         assert wire.is_closed_by_server()
 
 
-# --- no gap, and no exemption -------------------------------------------------------------------------------
+# --- no gap, and no exemption ---------------------------------------------------------------------
 
 
 def login_frame(*features: str) -> bytes:
@@ -139,7 +145,7 @@ def test_a_modern_client_after_a_reconnect(server: JellyServer) -> None:
         assert again.is_closed_by_server()
 
 
-# --- without "ack" ------------------------------------------------------------------------------------------
+# --- without "ack" --------------------------------------------------------------------------------
 
 
 def test_without_ack_a_message_counts_as_for_a_classic_client(server: JellyServer) -> None:
@@ -170,7 +176,9 @@ def test_without_ack_a_message_comes_again_after_a_cut(server: JellyServer) -> N
 
 
 def test_without_ack_an_end_that_is_ours_settles_nothing(server: JellyServer) -> None:
-    """That a client closes after a takeover, in good order, does not say that its user has read anything."""
+    """That a client closes after a takeover, in good order, does not say that its user has read
+    anything.
+    """
     with logged_in(server.port, "alice", features=[]) as alice:
         alice.message("bob", "hello")
         with logged_in(server.port, "bob", features=[]) as old:
@@ -186,7 +194,9 @@ def test_without_ack_an_end_that_is_ours_settles_nothing(server: JellyServer) ->
 
 
 def test_all_kinds_of_clients_in_one_group(start_server: StartServer) -> None:
-    """Of one message each gets what is right for it: the id, as the last key, goes to who asked for `ack` only."""
+    """Of one message each gets what is right for it: the id, as the last key, goes to who asked for
+    `ack` only.
+    """
     port = start_server(classic_gap=0).port
     register(port, "alice", "bob", "carol", "dave", "eve")
     with logged_in(port, "alice") as alice:

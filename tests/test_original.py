@@ -1,4 +1,6 @@
-"""The stand-in for the original server does what the recordings show, byte by byte, but for what `LEFT_OUT` says."""
+"""The stand-in for the original server does what the recordings show, byte by byte, but for what
+`LEFT_OUT` says.
+"""
 
 import contextlib
 import select
@@ -48,13 +50,14 @@ LEFT_OUT = {
 LONG = 60.0
 """Seconds that no test waits for."""
 
-# --- the recordings -----------------------------------------------------------------------------------------
+# --- the recordings -------------------------------------------------------------------------------
 
 
 class OriginalReplay(Replay):
     """Conversations with the stand-in.
 
-    Each piece is sent when it has taken the one before: so they come in reads of their own, as in the recordings.
+    Each piece is sent when it has taken the one before: so they come in reads of their own, as in
+    the recordings.
     """
 
     own = "-"
@@ -78,7 +81,9 @@ class OriginalReplay(Replay):
         return f"{describe(reply)} {reply.body!r}" if is_fixed else describe(reply)
 
     def log_in(self, user: str) -> Wire:
-        """With a heartbeat, so that its end will be noticed: who is not part of the recording was never online."""
+        """With a heartbeat, so that its end will be noticed: who is not part of the recording was
+        never online.
+        """
         wire = super().log_in(user)
         self._wait_until_read(wire)
         wire.heartbeat()
@@ -107,7 +112,9 @@ class OriginalReplay(Replay):
 
 
 def has_read_all(server: OriginalServer, *wires: Wire) -> bool:
-    """Whether the server has read all that was sent, or has closed, and has done what it does about it."""
+    """Whether the server has read all that was sent, or has closed, and has done what it does about
+    it.
+    """
 
     def of(wire: Wire) -> bool:
         mine = [c for c in tuple(server.connections) if c.address == wire.socket.getsockname()]
@@ -134,7 +141,7 @@ def test_what_is_left_out_is_there() -> None:
     assert set(LEFT_OUT) < {conversation["name"] for conversation in CONVERSATIONS}
 
 
-# --- what else clients can rely on, or stumble over -----------------------------------------------------------
+# --- what else clients can rely on, or stumble over -----------------------------------------------
 
 
 @pytest.fixture
@@ -146,7 +153,9 @@ def server() -> Iterator[OriginalServer]:
 
 
 def online(server: OriginalServer, *users: str) -> Iterator[Wire]:
-    """Connections that have sent their first heartbeat: when they end, their users will be offline."""
+    """Connections that have sent their first heartbeat: when they end, their users will be
+    offline.
+    """
     for user in users:
         wire = logged_in(server.port, user)
         wait_until(lambda wire=wire: has_read_all(server, wire))
@@ -182,7 +191,9 @@ def test_two_frames_within_the_read_delay(server: OriginalServer) -> None:
 
 
 def test_overtaking(server: OriginalServer) -> None:
-    """Of two requests under way the second one may be answered first; a single one is answered a little later."""
+    """Of two requests under way the second one may be answered first; a single one is answered a
+    little later.
+    """
     with logged_in(server.port, "alice") as alice:
         wait_until(lambda: has_read_all(server, alice))
         server.overtaking = LONG
@@ -195,7 +206,9 @@ def test_overtaking(server: OriginalServer) -> None:
 
 
 def test_coalesced_login(server: OriginalServer) -> None:
-    """The answer, what persons sent and what groups sent may arrive in one piece: escaped, and without milliseconds."""
+    """The answer, what persons sent and what groups sent may arrive in one piece: escaped, and
+    without milliseconds.
+    """
     stored_for_bob(server)
     server.coalesce = True
     with Wire(server.port) as bob:
@@ -229,7 +242,9 @@ def test_stored_messages_come_once(server: OriginalServer) -> None:
 
 
 def test_features_are_not_known(server: OriginalServer) -> None:
-    """Keys that it does not know are ignored; an acknowledgement is answered with 0x01 for its type."""
+    """Keys that it does not know are ignored; an acknowledgement is answered with 0x01 for its
+    type.
+    """
     with Wire(server.port) as alice:
         values: dict[str, Any] = {"username": "alice", "password": "pw", "features": ["ack"]}
         assert alice.ok(LOGIN, **values).keys() == {"username", "token"}
@@ -251,7 +266,9 @@ def test_heartbeats_keep_a_connection(server: OriginalServer) -> None:
 
 
 def test_cut(server: OriginalServer) -> None:
-    """A cut resets a user's connections; after a heartbeat the user is offline, and comes back with the token."""
+    """A cut resets a user's connections; after a heartbeat the user is offline, and comes back with
+    the token.
+    """
     alice, bob = online(server, "alice", "bob")
     with alice, bob:
         server.cut("bob")
@@ -267,7 +284,9 @@ def test_cut(server: OriginalServer) -> None:
 
 
 def test_cut_before_the_first_heartbeat(server: OriginalServer) -> None:
-    """Before its first heartbeat a user stays online after the cut: what is sent then is lost and not answered."""
+    """Before its first heartbeat a user stays online after the cut: what is sent then is lost and
+    not answered.
+    """
     with logged_in(server.port, "alice") as alice, logged_in(server.port, "bob") as bob:
         server.cut("bob")
         alice.send_message("bob", "lost")

@@ -48,7 +48,9 @@ def test_a_change_of_cost_leaves_old_hashes_valid() -> None:
 
 
 def test_the_usual_cost() -> None:
-    """Who sets nothing gets the cost that OWASP recommends: n = 2^14, r = 8, p = 5, with 16 bytes of salt."""
+    """Who sets nothing gets the cost that OWASP recommends: n = 2^14, r = 8, p = 5, with 16 bytes
+    of salt.
+    """
     kind, cost, block_size, parallelism, salt, digest = hash_password("pw", Settings().password_cost).split("$")
     assert (kind, cost, block_size, parallelism) == ("scrypt", "14", "8", "5")
     assert (len(bytes.fromhex(salt)), len(bytes.fromhex(digest))) == (16, 32)
@@ -70,7 +72,9 @@ def test_the_highest_cost(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("token", [0, 1, -1, 2**63 - 1, -(2**63)])
 def test_what_is_stored_of_a_token(token: int) -> None:
-    """It is the SHA-256 of its eight bytes, which fits the column, for every signed integer of 64 bits."""
+    """It is the SHA-256 of its eight bytes, which fits the column, for every signed integer of 64
+    bits.
+    """
     assert hash_token(token) == hashlib.sha256(token.to_bytes(8, "big", signed=True)).hexdigest()
     assert len(hash_token(token)) == 64
 
@@ -82,7 +86,9 @@ def test_tokens_come_from_the_operating_system(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_tokens() -> None:
-    """They are signed 64-bit integers, all different, of both signs, and hashed beyond recognition."""
+    """They are signed 64-bit integers, all different, of both signs, and hashed beyond
+    recognition.
+    """
     tokens = {new_token() for _ in range(200)}
     assert len(tokens) == 200
     assert all(-(2**63) <= token < 2**63 for token in tokens)
@@ -92,7 +98,9 @@ def test_tokens() -> None:
 
 
 def test_answers_come_later_and_later(guard: LoginGuard) -> None:
-    """Five failures cost nothing, each further one twice as long; after ten nothing is tried any more."""
+    """Five failures cost nothing, each further one twice as long; after ten nothing is tried any
+    more.
+    """
     assert fail(guard, 9) == [0, 0, 0, 0, 0, 1, 2, 4, 8]
     assert not guard.is_locked("alice", "10.0.0.1")
     assert fail(guard, 1) == [16]
@@ -134,7 +142,9 @@ def test_memory_is_bounded(guard: LoginGuard) -> None:
 
 
 def test_asking_costs_no_memory(guard: LoginGuard) -> None:
-    """Only failures are remembered, not whoever was asked about; a flood of names leaves as many as allowed."""
+    """Only failures are remembered, not whoever was asked about; a flood of names leaves as many as
+    allowed.
+    """
     for number in range(100):
         assert not guard.is_locked(f"user{number}", "10.0.0.1")
         guard.record_success(f"user{number}", "10.0.0.1")

@@ -14,7 +14,9 @@ def users(start_server: StartServer, database_url: str) -> int:
 
 
 def test_a_message_to_somebody_online(users: int) -> None:
-    """It arrives as a notice with the same four values, and its sender gets a SUCCESS with an empty body."""
+    """It arrives as a notice with the same four values, and its sender gets a SUCCESS with an empty
+    body.
+    """
     with logged_in(users, "alice") as alice, logged_in(users, "bob") as bob:
         alice.send_message("bob", "<&'=> 你好 😀", time=1795466514788)
         assert alice.receive() == (2, PERSON_MESSAGE, 0x31, b"")
@@ -26,7 +28,9 @@ def test_a_message_to_somebody_online(users: int) -> None:
 
 
 def test_a_message_to_somebody_offline(users: int) -> None:
-    """It waits, and comes after the response to the next login, as it was sent, to the millisecond."""
+    """It waits, and comes after the response to the next login, as it was sent, to the
+    millisecond.
+    """
     with logged_in(users, "alice") as alice:
         alice.message("bob", "<&'=> 你好 😀", time=1795466514788)
     with Wire(users) as bob:
@@ -73,7 +77,9 @@ def test_unknown_receivers(users: int) -> None:
 
 
 def test_extra_keys_stay_behind(users: int) -> None:
-    """A notice has the protocol's keys in the protocol's order, whatever the sender put into its request."""
+    """A notice has the protocol's keys in the protocol's order, whatever the sender put into its
+    request.
+    """
     with logged_in(users, "alice") as alice, logged_in(users, "bob") as bob:
         alice.send_request(PERSON_MESSAGE, time=5, zzz=1, content="x", receiver="bob", sender="alice")
         assert alice.receive_response().body == b""
@@ -81,7 +87,9 @@ def test_extra_keys_stay_behind(users: int) -> None:
 
 
 def test_the_largest_message(start_server: StartServer, database_url: str) -> None:
-    """A message that fills the largest body arrives, live and stored; one more byte ends the connection."""
+    """A message that fills the largest body arrives, live and stored; one more byte ends the
+    connection.
+    """
     port = start_server(database=database_url, max_body=65536).port
     register(port, "alice", "bob")
     frame = '{"sender":"alice","receiver":"bob","content":"","time":1}'

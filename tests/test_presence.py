@@ -1,4 +1,6 @@
-"""The register of presence by itself: in whatever order ends and logins are noticed, the last word is true."""
+"""The register of presence by itself: in whatever order ends and logins are noticed, the last word
+is true.
+"""
 
 import json
 import random
@@ -107,7 +109,9 @@ def test_removing_one_of_two(world: World) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_any_order(world: World, seed: int) -> None:
-    """Logins, ends and late looks in any order: what is told alternates, and the last word is the truth."""
+    """Logins, ends and late looks in any order: what is told alternates, and the last word is the
+    truth.
+    """
     rng = random.Random(seed)
     _, alice = world.enter("alice", "bob")
     sessions: list[Session] = []

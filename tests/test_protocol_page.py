@@ -70,7 +70,7 @@ def numbered(rows: Iterable[list[str]]) -> dict[str, int]:
     return {names(name)[0]: int(number, 16) for number, name, *_ in rows}
 
 
-# --- the examples -------------------------------------------------------------------------------------------
+# --- the examples ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("line", EXAMPLES)
@@ -86,7 +86,9 @@ def test_every_example_is_exactly_one_frame(line: str) -> None:
 
 @pytest.mark.parametrize("line", EXAMPLES)
 def test_every_example_has_known_numbers(line: str) -> None:
-    """Sign, type and status of an example are those of the code, and only a response has a status."""
+    """Sign, type and status of an example are those of the code, and only a response has a
+    status.
+    """
     frame = to_frame(line)
     assert frame.sign in set(Sign)
     assert frame.type in set(Type) or (frame.type == 0 and b"malformed_frame" in frame.body)
@@ -106,7 +108,9 @@ def test_every_body_is_compact_json(line: str) -> None:
 
 @pytest.mark.parametrize("line", examples(Sign.REQUEST))
 def test_the_server_understands_every_request(line: str) -> None:
-    """A request on the page is parsed without complaint, and has no key that the server would ignore."""
+    """A request on the page is parsed without complaint, and has no key that the server would
+    ignore.
+    """
     frame = to_frame(line)
     if frame.type == Type.HEARTBEAT:
         assert frame.body == b""
@@ -154,7 +158,9 @@ def test_a_stream_may_be_cut_anywhere() -> None:
 
 
 def test_broken_frames_are_answered_with_the_type_that_is_known() -> None:
-    """The bytes of a `error_type` example break the stream, and the answer below them has the type that did it."""
+    """The bytes of a `error_type` example break the stream, and the answer below them has the type
+    that did it.
+    """
     broken = [position for position, (kind, _) in enumerate(BLOCKS) if kind == "broken"]
     assert len(broken) == 2
     for position in broken:
@@ -166,7 +172,9 @@ def test_broken_frames_are_answered_with_the_type_that_is_known() -> None:
 
 
 def test_the_page_shows_what_it_should() -> None:
-    """There is an example of each kind of frame, of a negative token, and no kind of block that is not tested."""
+    """There is an example of each kind of frame, of a negative token, and no kind of block that is
+    not tested.
+    """
     frames = [to_frame(line) for line in EXAMPLES]
     shown = {(frame.sign, frame.type) for frame in frames}
     for type in (Type.REGISTER, Type.LOGIN, Type.RECONNECT, Type.PERSON_MESSAGE):
@@ -178,11 +186,13 @@ def test_the_page_shows_what_it_should() -> None:
     assert {kind for kind, _ in BLOCKS} == {"frame", "stream", "broken"}
 
 
-# --- the tables ---------------------------------------------------------------------------------------------
+# --- the tables -----------------------------------------------------------------------------------
 
 
 def test_the_page_has_every_sign_type_and_status() -> None:
-    """The tables of signs, types and statuses hold the members of the enumerations, all of them and no others."""
+    """The tables of signs, types and statuses hold the members of the enumerations, all of them and
+    no others.
+    """
     signs = [row for row in map(cells, PAGE.splitlines()) if len(row) == 3 and re.fullmatch(r"0x0\d", row[0])]
     assert numbered(signs) == {sign.name: sign for sign in Sign}
     assert numbered(table("Types")) == {type.name: type for type in Type}
@@ -210,7 +220,9 @@ def test_the_page_has_every_event() -> None:
 
 
 def test_the_page_has_every_limit() -> None:
-    """The numbers on the page are those of the code: characters of names, passwords and profiles, bytes, depth."""
+    """The numbers on the page are those of the code: characters of names, passwords and profiles,
+    bytes, depth.
+    """
     rows = {value: limit for value, limit, _ in table("Names and limits")}
     upto = {names(value)[0]: int(limit[6:]) for value, limit in rows.items() if limit.startswith("up to ")}
     assert upto == messages.PROFILE_LIMITS

@@ -47,7 +47,9 @@ def errors(lane: Lane) -> list[ErrorCode | None]:
 
 
 def test_the_bound_counts_requests_in_all_lanes() -> None:
-    """A request beyond the bound stays in its lane, as an error in its place; taking requests makes room."""
+    """A request beyond the bound stays in its lane, as an error in its place; taking requests makes
+    room.
+    """
     queue, one, two = RequestQueue(3), lane(), lane()
     put(queue, one, 2)
     put(queue, two, 2)
@@ -58,7 +60,9 @@ def test_the_bound_counts_requests_in_all_lanes() -> None:
 
 
 def test_a_lane_with_nothing_but_refusals_is_full() -> None:
-    """`put` raises queue.Full then; a request that came meanwhile is for a worker, with the refusals before it."""
+    """`put` raises queue.Full then; a request that came meanwhile is for a worker, with the
+    refusals before it.
+    """
     queue, one, two = RequestQueue(1), lane(), lane()
     put(queue, one, 2)
     assert errors(one) == [None, ErrorCode.BUSY]
@@ -88,14 +92,18 @@ def test_only_refusals_in_front_are_taken() -> None:
 
 
 def test_what_is_refused_keeps_no_body() -> None:
-    """However many large requests a client writes to a server that is busy: nobody will look at them."""
+    """However many large requests a client writes to a server that is busy: nobody will look at
+    them.
+    """
     queue, one = RequestQueue(1), lane()
     put(queue, one, 3, frame=Frame(1, 0x15, 0, b"x" * 1000))
     assert [len(request.frame.body) for request in one.waiting] == [1000, 0, 0]
 
 
 def test_an_error_needs_no_room() -> None:
-    """A malformed frame is answered as such even when the queue is full, and takes nobody's place."""
+    """A malformed frame is answered as such even when the queue is full, and takes nobody's
+    place.
+    """
     queue, one = RequestQueue(1), lane()
     error = PendingRequest(FRAME, 0.0, ErrorCode.MALFORMED_FRAME)
     one.arrived = [error, PendingRequest(FRAME, 0.0), error, PendingRequest(FRAME, 0.0), error]
@@ -105,7 +113,9 @@ def test_an_error_needs_no_room() -> None:
 
 
 def test_returned_requests_stand_in_front() -> None:
-    """Requests that were taken and not served come before those that came meanwhile, and count again."""
+    """Requests that were taken and not served come before those that came meanwhile, and count
+    again.
+    """
     queue, one = RequestQueue(3), lane()
     put(queue, one, 2, received_at=1.0)
     requests = queue.take_requests(one, 2)
@@ -129,7 +139,9 @@ def test_a_lane_stands_in_the_queue_once() -> None:
 
 
 def test_one_worker_at_a_time_until_it_blocks() -> None:
-    """The lanes that a blocked worker has not served go to the next one, before those that came later."""
+    """The lanes that a blocked worker has not served go to the next one, before those that came
+    later.
+    """
     queue, lanes = RequestQueue(100), [lane() for _ in range(4)]
     for each in lanes[:3]:
         put(queue, each, 1)
@@ -145,7 +157,9 @@ def test_one_worker_at_a_time_until_it_blocks() -> None:
 
 
 def test_one_worker_is_woken_at_a_time() -> None:
-    """Lanes that come while a worker is on its way to the queue, or at work, wake no other; all are served."""
+    """Lanes that come while a worker is on its way to the queue, or at work, wake no other; all are
+    served.
+    """
     queue, taken = RequestQueue(100), []
     one_is_at_work, may_go_on = threading.Event(), threading.Event()
 
@@ -179,7 +193,9 @@ def test_one_worker_is_woken_at_a_time() -> None:
 
 
 def test_answers_keep_their_order_under_many_workers(start_server: StartServer) -> None:
-    """Many workers, many clients, requests of every kind written without waiting: answers come in order."""
+    """Many workers, many clients, requests of every kind written without waiting: answers come in
+    order.
+    """
     port = start_server(workers=16, queue_size=10_000, classic_gap=0).port
     names = [f"user{number}" for number in range(12)]
     register(port, *names)
@@ -228,7 +244,9 @@ def narrow(start_server: StartServer) -> JellyServer:
 
 
 def test_busy(narrow: JellyServer, tmp_path: Path) -> None:
-    """When the queue is full, SERVER_BUSY comes at once, and nothing was done; later it works again."""
+    """When the queue is full, SERVER_BUSY comes at once, and nothing was done; later it works
+    again.
+    """
     with logged_in(narrow.port, "alice") as alice, logged_in(narrow.port, "bob") as bob:
         with stuck_store(tmp_path / "jelly.db"):
             occupy_the_store(narrow, alice, "carol")
@@ -260,7 +278,9 @@ def test_a_login_when_the_server_is_busy(narrow: JellyServer, tmp_path: Path) ->
 
 
 def test_a_full_lane_stops_its_reader(start_server: StartServer, tmp_path: Path) -> None:
-    """A client that writes more than its lane holds is made to wait by TCP, others are not; all is answered."""
+    """A client that writes more than its lane holds is made to wait by TCP, others are not; all is
+    answered.
+    """
     server = start_server(queue_size=100_000, classic_gap=0)
     register(server.port, "alice", "bob")
     with logged_in(server.port, "alice") as alice, logged_in(server.port, "bob") as bob:
@@ -278,7 +298,9 @@ def test_a_full_lane_stops_its_reader(start_server: StartServer, tmp_path: Path)
 
 
 def test_a_client_that_does_not_take_its_answers(start_server: StartServer) -> None:
-    """Long answers that nobody reads are not made: requests wait, and all are answered when the client reads."""
+    """Long answers that nobody reads are not made: requests wait, and all are answered when the
+    client reads.
+    """
     server = start_server(classic_gap=0)
     friends = [f"{'界' * 28}{number}" for number in range(300)]
     with server._reading() as dao:

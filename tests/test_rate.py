@@ -35,7 +35,9 @@ def test_others_are_not_concerned(limit: RateLimit) -> None:
 
 
 def test_who_is_remembered(limit: RateLimit, clock: Clock) -> None:
-    """Those who tried within the last second, however many there were before; nobody gains by that."""
+    """Those who tried within the last second, however many there were before; nobody gains by
+    that.
+    """
     for number in range(1000):
         clock.now += 0.01
         taken(limit, "alice", 1)

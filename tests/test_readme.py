@@ -40,7 +40,7 @@ def links(page: Path) -> list[str]:
     return [link for (link,) in find(r"\]\((?!\w+:)([^)#]+)(?:#[^)]*)?\)", page)]
 
 
-# --- what it says -------------------------------------------------------------------------------------------
+# --- what it says ---------------------------------------------------------------------------------
 
 
 @both
@@ -62,7 +62,9 @@ def test_the_table_of_operations(readme: Path) -> None:
 
 
 def test_both_languages_say_the_same() -> None:
-    """They have the same headings, commands, links and names in code, and each links to the other at the same place."""
+    """They have the same headings, commands, links and names in code, and each links to the other
+    at the same place.
+    """
     assert find(r"^(#+) ", ENGLISH) == find(r"^(#+) ", CHINESE)
     assert commands(ENGLISH) == commands(CHINESE)
     assert sorted(find(r"`([^`]+)`", ENGLISH)) == sorted(find(r"`([^`]+)`", CHINESE))
@@ -86,7 +88,9 @@ def test_two_set_up_commands() -> None:
 
 
 def test_the_package_has_what_it_needs() -> None:
-    """The wheel has all, `jelly` is a command, the server needs no package; MySQL and the chat are extras."""
+    """The wheel has all, `jelly` is a command, the server needs no package; MySQL and the chat are
+    extras.
+    """
     wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
     moved = wheel["force-include"]
     assert (moved.pop("schema.sql"), moved.pop("client_api.py")) == ("jelly/schema.sql", "client_api/__init__.py")
@@ -114,12 +118,14 @@ def test_the_page_of_the_tests_names_every_file() -> None:
     assert sorted(named) == sorted(path.name for path in TESTS.glob("*.py"))
 
 
-# --- what it does -------------------------------------------------------------------------------------------
+# --- what it does ---------------------------------------------------------------------------------
 
 
 @both
 def test_the_frames_of_the_first_conversation(readme: Path, port: int) -> None:
-    """Alice sends the first of the three lines, byte for byte, and the server sends the other two."""
+    """Alice sends the first of the three lines, byte for byte, and the server sends the other
+    two.
+    """
     lines = find(r"^    (abcd(?: \w\w){3} \w{8}) \|(?: ({.*}))? ", readme)
     request, notice, response = (bytes.fromhex(header) + (body or "").encode() for header, body in lines)
     for frame in (request, notice, response):
@@ -141,7 +147,9 @@ class Talker(Program):
 
 
 def test_the_first_conversation(tmp_path: Path) -> None:
-    """Both chat; bob goes and comes back, and gets what he missed, once and in order, on a Python without packages."""
+    """Both chat; bob goes and comes back, and gets what he missed, once and in order, on a Python
+    without packages.
+    """
     with (
         Server(f"sqlite:///{tmp_path}/jelly.db", bare=True, cwd=tmp_path) as server,
         Talker(server.port, "alice", "secret1", "bob") as alice,
@@ -166,7 +174,9 @@ def test_the_first_conversation(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_stops_the_server(tmp_path: Path) -> None:
-    """It finishes what it has accepted, and exits: the request that came before has its answer and its effect."""
+    """It finishes what it has accepted, and exits: the request that came before has its answer and
+    its effect.
+    """
     url = f"sqlite:///{tmp_path}/jelly.db"
     with Server(url) as server:
         register(server.port, "alice")

@@ -1,4 +1,6 @@
-"""Rights over real sockets: nobody acts as another, nobody acts before the login, and every pretence is refused."""
+"""Rights over real sockets: nobody acts as another, nobody acts before the login, and every
+pretence is refused.
+"""
 
 import threading
 import time
@@ -76,11 +78,14 @@ PRETENCES = {
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a server that the tables share: alice has a group and a friend, mallory has nothing."""
+    """The port of a server that the tables share: alice has a group and a friend, mallory has
+    nothing.
+    """
     database = tmp_path_factory.mktemp("rights") / "jelly.db"
     server = JellyServer(Settings(**{**CHEAP, "database": f"sqlite:///{database}"}))
     server.start()
-    # The hashers start at need. Have all of them now: one that started later would count as a test's own.
+    # The hashers start at need. Have all of them now: one that started later would count as a
+    # test's own.
     together = threading.Barrier(HASHERS + 1)
     for _ in range(HASHERS):
         server.dispatcher._hashers.submit(together.wait)
@@ -132,13 +137,15 @@ def token_works(port: int, username: str, token: int) -> bool:
     return reply.status == SUCCESS
 
 
-# --- as another, and before the login -----------------------------------------------------------------------
+# --- as another, and before the login -------------------------------------------------------------
 
 
 @operations
 @pytest.mark.parametrize("pretence", PRETENCES)
 def test_as_another(port: int, operation: str, pretence: str) -> None:
-    """A request that names anybody but the one who logged in is refused, and the session goes on."""
+    """A request that names anybody but the one who logged in is refused, and the session goes
+    on.
+    """
     with logged_in(port, "mallory") as mallory:
         type, values = as_user(operation, PRETENCES[pretence])
         assert mallory.refused(type, **values) == "not_yourself"
@@ -146,7 +153,9 @@ def test_as_another(port: int, operation: str, pretence: str) -> None:
 
 
 def test_a_refused_pretence_changes_nothing(port: int) -> None:
-    """After all attempts alice's friends, groups, profile and password are what they were, and bob got nothing."""
+    """After all attempts alice's friends, groups, profile and password are what they were, and bob
+    got nothing.
+    """
     with logged_in(port, "mallory") as mallory, logged_in(port, "alice") as alice, logged_in(port, "bob") as bob:
         before = [alice.ok(type) for type in (ALL_FRIENDS, OWN_GROUPS, OWN_PROFILE)]
         for operation in OPERATIONS:
@@ -204,7 +213,7 @@ def test_two_logins_in_one_write(port: int) -> None:
         assert [wire.receive().error for _ in range(4)] == ["", "already_logged_in", "not_yourself", ""]
 
 
-# --- groups and profiles ------------------------------------------------------------------------------------
+# --- groups and profiles --------------------------------------------------------------------------
 
 
 def test_an_outsider_and_a_group(users: int) -> None:
@@ -246,7 +255,9 @@ def test_the_creator_cannot_leave(users: int) -> None:
 
 
 def test_who_was_just_removed_is_out_at_once(users: int) -> None:
-    """From the answer to the removal on, no message of the removed one is taken, and none reaches it."""
+    """From the answer to the removal on, no message of the removed one is taken, and none reaches
+    it.
+    """
     with logged_in(users, "alice") as alice, logged_in(users, "bob") as bob:
         found(alice)
         for number in range(20):
@@ -285,7 +296,7 @@ def test_the_profile_of_no_friend(users: int) -> None:
         assert bob.refused(FRIEND_PROFILE, friend="bob") == "not_friends"
 
 
-# --- tokens -------------------------------------------------------------------------------------------------
+# --- tokens ---------------------------------------------------------------------------------------
 
 
 def test_a_token_is_good_for_its_own_user(users: int) -> None:
@@ -323,7 +334,9 @@ def test_a_token_after_the_logout(users: int) -> None:
 
 
 def test_tokens_after_a_change_of_password(users: int) -> None:
-    """A change of the password revokes every token of the user, and nobody else's; the session goes on."""
+    """A change of the password revokes every token of the user, and nobody else's; the session goes
+    on.
+    """
     with logged_in(users, "alice") as first:
         pass
     with logged_in(users, "alice") as alice, logged_in(users, "bob") as bob:
@@ -335,7 +348,9 @@ def test_tokens_after_a_change_of_password(users: int) -> None:
 
 
 def test_an_expired_token(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A token works until its time is over, and not a moment longer; the session that it opened goes on."""
+    """A token works until its time is over, and not a moment longer; the session that it opened
+    goes on.
+    """
     port = start_server(token_days=1).port
     register(port, "alice")
     now = int(time.time() * 1000)
@@ -379,7 +394,9 @@ class Pause:
 
 
 def test_a_login_that_a_change_of_password_overtakes(users: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once the change of a password was answered, the old one opens no session and gets no token."""
+    """Once the change of a password was answered, the old one opens no session and gets no
+    token.
+    """
     with logged_in(users, "alice") as alice, Wire(users) as thief:
         pause = Pause(passwords.verify_password)
         monkeypatch.setattr(passwords, "verify_password", pause)
@@ -402,7 +419,7 @@ def test_a_reconnect_that_a_change_of_password_overtakes(users: int, monkeypatch
         assert thief.receive().error == "invalid_token"
 
 
-# --- names that look alike ----------------------------------------------------------------------------------
+# --- names that look alike ------------------------------------------------------------------------
 
 OTHERS = ["Bob", "BOB", "böb", "ｂｏｂ", "воb", "b.ob", "bob1", "ßob", "b\u0301ob"]
 IMPOSSIBLE = [
@@ -437,7 +454,9 @@ def test_names_that_look_alike_are_others(bobs: int) -> None:
 
 
 def test_impossible_names(bobs: int) -> None:
-    """Nobody may have one, nobody is found by one, and no password or token makes one of them bob."""
+    """Nobody may have one, nobody is found by one, and no password or token makes one of them
+    bob.
+    """
     for name in IMPOSSIBLE:
         assert first_answer(bobs, REGISTER, username=name, password=PASSWORD).error == "invalid_username"
         assert first_answer(bobs, LOGIN, username=name, password=PASSWORD).error == "wrong_credentials"
@@ -464,7 +483,7 @@ def test_groups_that_look_alike_are_others(bobs: int) -> None:
         assert bob.ok(OWN_GROUPS)["groups"] == {"bob": ["bob"]}
 
 
-# --- SQL ----------------------------------------------------------------------------------------------------
+# --- SQL ------------------------------------------------------------------------------------------
 
 INJECTIONS = [
     "'", '"', "`", "\\", "bob'--", "bob'#", "'OR'1'='1", "bob\\'OR/**/1=1#", "';DROP/**/TABLE/**/users;--",
@@ -473,7 +492,9 @@ INJECTIONS = [
 
 
 def test_sql_in_every_string(bobs: int) -> None:
-    """SQL in a string is a string: every operation refuses it or takes it as it is, and nothing else happens."""
+    """SQL in a string is a string: every operation refuses it or takes it as it is, and nothing
+    else happens.
+    """
     register(bobs, "alice")
     with logged_in(bobs, "alice") as alice:
         found(alice, "bob")
@@ -509,7 +530,7 @@ def test_sql_as_a_name_and_a_password(bobs: int) -> None:
         assert not token_works(bobs, "bob", wire.token)
 
 
-# --- guessing -----------------------------------------------------------------------------------------------
+# --- guessing -------------------------------------------------------------------------------------
 
 
 def guard_of(server: JellyServer) -> LoginGuard:
@@ -549,7 +570,9 @@ def test_five_wrong_passwords_are_answered_at_once(port: int) -> None:
 
 
 def test_the_sixth_wrong_password_is_answered_later(start_server: StartServer) -> None:
-    """The sixth wrong password in a row is answered after a second; other accounts do not wait meanwhile."""
+    """The sixth wrong password in a row is answered after a second; other accounts do not wait
+    meanwhile.
+    """
     port = start_server().port
     register(port, "alice", "bob")
     for _ in range(5):
@@ -575,7 +598,9 @@ def test_the_right_password_forgets_the_wrong_ones(start_server: StartServer) ->
 
 
 def test_the_eleventh_attempt(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After ten wrong passwords the right one is refused, too, for a quarter of an hour; tokens still work."""
+    """After ten wrong passwords the right one is refused, too, for a quarter of an hour; tokens
+    still work.
+    """
     server = start_server()
     register(server.port, "alice", "bob")
     with logged_in(server.port, "alice") as alice:
@@ -595,7 +620,9 @@ def test_the_eleventh_attempt(start_server: StartServer, monkeypatch: pytest.Mon
 
 
 def test_another_address_is_not_locked_out(start_server: StartServer) -> None:
-    """Who guesses at an account locks out the own address, not the account's owner at another one."""
+    """Who guesses at an account locks out the own address, not the account's owner at another
+    one.
+    """
     server = start_server()
     register(server.port, "alice")
     for _ in range(10):
@@ -613,7 +640,7 @@ def test_invented_names_cost_no_memory(start_server: StartServer) -> None:
     assert sum(len(username) for username, _ in remembered) < 1000
 
 
-# --- the rate of messages -----------------------------------------------------------------------------------
+# --- the rate of messages -------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -625,7 +652,9 @@ def slow(start_server: StartServer) -> JellyServer:
 
 
 def test_more_messages_a_second_than_allowed(slow: JellyServer) -> None:
-    """A second's worth may come at once; what is beyond is refused and not stored, to persons and groups alike."""
+    """A second's worth may come at once; what is beyond is refused and not stored, to persons and
+    groups alike.
+    """
     with logged_in(slow.port, "alice") as alice, logged_in(slow.port, "bob") as bob:
         found(alice, "bob")
         for number in range(10):
@@ -638,7 +667,9 @@ def test_more_messages_a_second_than_allowed(slow: JellyServer) -> None:
 
 
 def test_the_allowance_comes_back(slow: JellyServer) -> None:
-    """After a while as many messages are taken as belong to it, and never more than a second's worth."""
+    """After a while as many messages are taken as belong to it, and never more than a second's
+    worth.
+    """
     with logged_in(slow.port, "alice") as alice:
         for seconds, count in ((0, 5), (1, 5), (100, 5), (0.45, 2)):
             allowances = slow.dispatcher._services._rate._buckets

@@ -24,7 +24,9 @@ def threads(server: Server) -> list[int]:
 
 
 def test_one_core_for_all_but_the_hashers(tmp_path: Path) -> None:
-    """After a registration and a login there are threads of every kind; those that hash have all cores."""
+    """After a registration and a login there are threads of every kind; those that hash have all
+    cores.
+    """
     with serve(tmp_path) as server:
         register(server.port, "alice")
         with logged_in(server.port, "alice"):
@@ -86,7 +88,9 @@ def test_no_proc_to_look_into(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def test_a_system_that_does_not_allow_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server runs where it is, and says so; a thread that computes does so with the priority of all others."""
+    """The server runs where it is, and says so; a thread that computes does so with the priority of
+    all others.
+    """
 
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")

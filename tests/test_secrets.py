@@ -1,4 +1,6 @@
-"""What must never be seen: passwords, tokens and contents in the log, passwords and tokens in the database."""
+"""What must never be seen: passwords, tokens and contents in the log, passwords and tokens in the
+database.
+"""
 
 import contextlib
 import logging
@@ -20,7 +22,9 @@ CONTENTS = ["The-Content-Of-A-Message", "Another-Content"]
 
 
 def test_secrets_stay_secret(start_server: StartServer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """After a whole conversation nothing of it stands in the log, nor what opens an account in the database."""
+    """After a whole conversation nothing of it stands in the log, nor what opens an account in the
+    database.
+    """
     caplog.set_level(logging.DEBUG)
     server = start_server()
     register(server.port, "alice", "bob", password=PASSWORDS[0])
@@ -78,7 +82,9 @@ def test_a_message_that_cannot_be_stored(
 
 
 def test_the_same_password_twice(start_server: StartServer, tmp_path: Path) -> None:
-    """Two users with one password have two hashes, each with its own salt: nobody sees that they are the same."""
+    """Two users with one password have two hashes, each with its own salt: nobody sees that they
+    are the same.
+    """
     server = start_server()
     register(server.port, "alice", "bob", password=PASSWORDS[0])
     with contextlib.closing(sqlite3.connect(tmp_path / "jelly.db")) as database:
@@ -89,7 +95,9 @@ def test_the_same_password_twice(start_server: StartServer, tmp_path: Path) -> N
 
 
 def test_the_password_of_the_database(mariadb: PrivateMariaDB) -> None:
-    """The name under which a database is logged, and what is said when it refuses, are without its password."""
+    """The name under which a database is logged, and what is said when it refuses, are without its
+    password.
+    """
     url = mariadb.fresh_database("secret").replace(":password@", f":{PASSWORDS[0]}@")
     assert PASSWORDS[0] in url
     assert PASSWORDS[0] not in open_engine(url).describe()

@@ -145,7 +145,9 @@ class Ear(NullTransport):
 
 
 def test_telling_modern_clients() -> None:
-    """Those of the users who are online with one, and have room, get the frame; the others are left out."""
+    """Those of the users who are online with one, and have room, get the frame; the others are left
+    out.
+    """
     sessions, ears = Sessions(), {}
     for name, is_modern, has_room in (("ann", True, True), ("ben", False, True), ("cat", True, False)):
         session = Session(ear := Ear(has_room), "")

@@ -1,4 +1,6 @@
-"""The server's logic in simulated worlds: none of them violates a promise, and bugs that we put in are found."""
+"""The server's logic in simulated worlds: none of them violates a promise, and bugs that we put in
+are found.
+"""
 
 import inspect
 import os
@@ -60,7 +62,7 @@ def test_a_seed_gives_the_same_world_again() -> None:
 BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     "answers before the commit": [
         (Store, "_write", "messages], inbox)", "messages], inbox)\n        self._answer(batch)"),
-        (Store, "_take_turn", "self._answer(batch)", "pass"),
+        (Store, "step", "self._answer(batch)", "pass"),
     ],
     "does not take back what is in doubt": [(Store, "_fail", "if batch.messages:", "if False:")],
     "delivers what is in doubt": [(Store, "_feed", "if self._in_doubt:", "if False:")],
@@ -113,7 +115,9 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
 
 @pytest.mark.parametrize("changes", BUGS.values(), ids=BUGS)
 def test_a_bug_is_found(changes: list[tuple[type, str, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The simulation can fail: each of these, put into the real code, violates something in one of the first worlds."""
+    """The simulation can fail: each of these, put into the real code, violates something in one of
+    the first worlds.
+    """
     for owner, name, there, instead in changes:
         monkeypatch.setattr(owner, name, changed(getattr(owner, name), there, instead))
     failure = first_failure(range(FEW_SEEDS))

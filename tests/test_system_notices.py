@@ -1,4 +1,6 @@
-"""SYSTEM notices on the line: who is told what, byte for byte, and that classic clients are never told anything."""
+"""SYSTEM notices on the line: who is told what, byte for byte, and that classic clients are never
+told anything.
+"""
 
 import socket
 import threading
@@ -68,12 +70,14 @@ def assert_ends(wire: Wire) -> None:
         wire.receive()
 
 
-# --- taken_over ---------------------------------------------------------------------------------------------
+# --- taken_over -----------------------------------------------------------------------------------
 
 
 @modern
 def test_a_takeover_is_told(server: JellyServer, features: list[str]) -> None:
-    """It is the last thing that the old connection hears; then the server closes, and serves it no more."""
+    """It is the last thing that the old connection hears; then the server closes, and serves it no
+    more.
+    """
     with logged_in(server.port, "bob", features=features) as old, logged_in(server.port, "bob") as new:
         assert old.receive() == TAKEN_OVER
         old.send_message("alice", "too late")
@@ -125,7 +129,9 @@ def test_a_takeover_of_a_client_that_takes_nothing(server: JellyServer) -> None:
 
 
 def test_a_slow_client_still_hears_of_its_takeover(server: JellyServer) -> None:
-    """If it reads again in time: the frame that had begun is ended before it, what waited behind that is dropped."""
+    """If it reads again in time: the frame that had begun is ended before it, what waited behind
+    that is dropped.
+    """
     with logged_in(server.port, "alice") as alice, logged_in(server.port, "bob", features=[]) as old:
         for _ in range(200):
             alice.message("bob", "x" * 60_000)
@@ -138,7 +144,7 @@ def test_a_slow_client_still_hears_of_its_takeover(server: JellyServer) -> None:
             assert_ends(old)
 
 
-# --- shutdown -----------------------------------------------------------------------------------------------
+# --- shutdown -------------------------------------------------------------------------------------
 
 
 @modern
@@ -172,7 +178,7 @@ def test_sigterm_is_told(tmp_path: Path) -> None:
             assert_ends(alice)
 
 
-# --- presence -----------------------------------------------------------------------------------------------
+# --- presence -------------------------------------------------------------------------------------
 
 
 def befriend(server: JellyServer, user: str, *friends: str) -> None:
@@ -183,7 +189,9 @@ def befriend(server: JellyServer, user: str, *friends: str) -> None:
 
 @pytest.mark.parametrize("features", [None, []], ids=["classic", "modern"])
 def test_a_friend_comes_and_goes(server: JellyServer, features: list[str] | None) -> None:
-    """By login and logout, login and cut, reconnect and close: each is told once, whatever the friend's client."""
+    """By login and logout, login and cut, reconnect and close: each is told once, whatever the
+    friend's client.
+    """
     befriend(server, "alice", "bob")
     with logged_in(server.port, "alice", features=[]) as alice:
         with logged_in(server.port, "bob", features=features) as bob:
@@ -281,7 +289,9 @@ def test_the_register_is_empty_when_all_have_left(server: JellyServer) -> None:
 
 
 def test_the_list_of_friends_agrees_with_the_notices(server: JellyServer) -> None:
-    """While a friend comes and goes as fast as it can: the list is what one knows from the notices before it."""
+    """While a friend comes and goes as fast as it can: the list is what one knows from the notices
+    before it.
+    """
     befriend(server, "alice", "bob")
     stop = threading.Event()
     told = [False]
@@ -306,11 +316,13 @@ def test_the_list_of_friends_agrees_with_the_notices(server: JellyServer) -> Non
         assert not told[-1]
 
 
-# --- groups -------------------------------------------------------------------------------------------------
+# --- groups ---------------------------------------------------------------------------------------
 
 
 def test_members_are_told_of_a_new_one(server: JellyServer) -> None:
-    """All who are in the group now and online with a modern client, the creator and the new one, too."""
+    """All who are in the group now and online with a modern client, the creator and the new one,
+    too.
+    """
     with (
         logged_in(server.port, "alice", features=[]) as alice,
         logged_in(server.port, "bob", features=["ack"]) as bob,
@@ -385,7 +397,7 @@ def test_who_is_offline_is_not_told_later(server: JellyServer) -> None:
             assert was_told_nothing(bob)
 
 
-# --- all of them --------------------------------------------------------------------------------------------
+# --- all of them ----------------------------------------------------------------------------------
 
 
 def test_a_classic_client_is_told_nothing(server: JellyServer) -> None:
@@ -406,7 +418,9 @@ def test_a_classic_client_is_told_nothing(server: JellyServer) -> None:
 
 
 def test_who_takes_nothing_does_without(start_server: StartServer) -> None:
-    """A client whose send queue is full gets no such notice, and all of its messages when it reads again."""
+    """A client whose send queue is full gets no such notice, and all of its messages when it reads
+    again.
+    """
     server = start_server(classic_gap=0)
     register(server.port, "alice", "bob")
     with found(server.port, "bob") as alice, Wire(server.port) as bob:

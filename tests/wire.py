@@ -47,7 +47,8 @@ def to_json(values: dict[str, Any]) -> bytes:
 
 
 class Wire:
-    """One connection. `user` is who logged in on it; requests are made in that name unless they say otherwise.
+    """One connection. `user` is who logged in on it; requests are made in that name unless they say
+    otherwise.
 
     `source`: the address to connect from, such as 127.0.0.2.
     """
@@ -79,7 +80,9 @@ class Wire:
         self.socket.close()
 
     def wait_until_served(self) -> None:
-        """Wait until the server has accepted the connection and reads from it; nobody is logged in on it."""
+        """Wait until the server has accepted the connection and reads from it; nobody is logged in
+        on it.
+        """
         assert self.call(OWN_PROFILE).error == "not_logged_in"
 
     # --- sending ---
@@ -104,7 +107,9 @@ class Wire:
     # --- receiving ---
 
     def receive(self) -> Reply:
-        """The next frame, whatever it is. Raises EOFError when the server has closed, TimeoutError."""
+        """The next frame, whatever it is. Raises EOFError when the server has closed,
+        TimeoutError.
+        """
         header = self._take(HEADER.size)
         magic, sign, type, status, length = HEADER.unpack(header)
         assert magic == 0xABCD, header
@@ -148,7 +153,9 @@ class Wire:
         return True
 
     def says_nothing(self, seconds: float = 0.3) -> bool:
-        """Whether no byte comes for a while. (A request's answer is the better barrier where there is one.)"""
+        """Whether no byte comes for a while. (A request's answer is the better barrier where there
+        is one.)
+        """
         self.socket.settimeout(seconds)
         try:
             return not self._waiting and not self.notices and not self.socket.recv(1, socket.MSG_PEEK)
