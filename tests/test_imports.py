@@ -113,6 +113,14 @@ def test_the_codec_knows_bytes_only() -> None:
     assert imported("codec") == {"enum", "struct", "typing"}
 
 
+def test_services_know_neither_the_store_nor_threads() -> None:
+    """They return data, `outcomes.py` holds nothing else, and so neither needs what acts on it."""
+    data = {"collections.abc", "dataclasses", "typing", "jelly.dao", "jelly.errors", "jelly.groups"}
+    assert imported("outcomes") == data
+    assert not imported("services") & {"threading", "queue", "concurrent.futures", "socket", "jelly.store"}
+    assert "queue_dispatch" not in reached("services")
+
+
 def test_the_server_needs_the_standard_library_only() -> None:
     """Importing the command line loads nothing but Python's own modules, no driver of a database
     server, no client.
