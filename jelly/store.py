@@ -66,8 +66,8 @@ class Job:
     """What came of each entry inside the transaction: a Refused, or what its `write` returned."""
 
 
-class Addressed(NamedTuple):
-    """A message that is stored by this batch, and who gets it."""
+class Envelope(NamedTuple):
+    """A message to store, and its receivers."""
 
     message: StoredMessage
     receivers: Sequence[str]
@@ -80,7 +80,7 @@ class Batch:
     jobs: list[Job]
     delivered: dict[str, int]
     """For each user, the id up to which all messages have arrived: their inbox rows go."""
-    messages: list[Addressed] = field(default_factory=list)
+    messages: list[Envelope] = field(default_factory=list)
     """What the transaction stores."""
 
 
@@ -109,7 +109,7 @@ class Store:
         self._jobs: deque[Job] = deque()
         self._delivered: dict[str, int] = {}
         self._delivered_due: float | None = None
-        self._wanting: list[Session] = []
+        self._with_room: list[Session] = []
         self._calls: list[Callable[[], None]] = []
         self._stopping = False
         self._sleeps_until = 0.0  # the store thread, unless it is notified
@@ -163,7 +163,7 @@ class Store:
     def wants_more(self, session: Session) -> None:
         """A session that is behind may have room again."""
         with self._lock:
-            self._wanting.append(session)
+            self._with_room.append(session)
             self._condition.notify()
 
     def call_soon(self, function: Callable[[], None]) -> None:
@@ -197,7 +197,7 @@ class Store:
 
     def _wait_for_work(self) -> None:
         with self._condition:
-            while not (self._jobs or self._wanting or self._calls or self._stopping):
+            while not (self._jobs or self._with_room or self._calls or self._stopping):
                 self._sleeps_until = self._next_due()
                 timeout = self._sleeps_until - self._clock()
                 if timeout <= 0:
@@ -245,8 +245,8 @@ class Store:
             ):
                 delivered, self._delivered = self._delivered, {}
                 self._delivered_due = None
-            wanting, self._wanting = self._wanting, []
-        for session in wanting:
+            with_room, self._with_room = self._with_room, []
+        for session in with_room:
             self._delivery.wants_more(session)
         for call in calls:
             try:
@@ -293,7 +293,7 @@ class Store:
                     if isinstance(entry, NewMessage):
                         job.results.append(self._accept(entry, known, batch))
                     else:
-                        job.results.append(self._change(entry))
+                        job.results.append(self._apply(entry))
             if batch.messages:
                 inbox = [(receiver, message.id) for message, receivers in batch.messages for receiver in receivers]
                 self._dao.add_messages([message for message, _ in batch.messages], inbox)
@@ -328,10 +328,10 @@ class Store:
             new.request_id,
             digest,
         )
-        batch.messages.append(Addressed(message, receivers))
+        batch.messages.append(Envelope(message, receivers))
         return None
 
-    def _change(self, entry: Answer | Write) -> Any:
+    def _apply(self, entry: Answer | Write) -> Any:
         """What a Write returns, or why it was refused."""
         try:
             return entry.write(self._dao) if isinstance(entry, Write) else None

@@ -26,8 +26,15 @@ from typing import Self
 from original_requests import Requests, Sent
 from wire import HEADER, HEARTBEAT, LOGIN, RECONNECT, Reply
 
+from jelly.wakeup import WakeupPipe
+
 MISSES = 5
 WRITE_TIMEOUT = 5.0
+
+
+def readable(*files: socket.socket | WakeupPipe, seconds: float | None = None) -> list[socket.socket | WakeupPipe]:
+    """Wait until something can be read, at most some seconds; return from which of these."""
+    return select.select(files, [], [], seconds)[0]
 
 
 class Connection:
@@ -49,7 +56,7 @@ class Connection:
         self._misses = 0
         self._idle_since = time.monotonic()
         self._held: tuple[bytes, float] | None = None  # an answer that may be overtaken, and until when
-        self._woken, self._waker = socket.socketpair()
+        self._wakeup = WakeupPipe()  # readable once this is to end
         self._thread = threading.Thread(target=self._run, name=f"original-{self.address[1]}")
         self._thread.start()
 
@@ -65,7 +72,7 @@ class Connection:
         with contextlib.suppress(OSError):  # it has ended by itself
             if reset:
                 self._line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self._waker.send(b"\0")
+            self._wakeup.wake()
         self._thread.join()
 
     # --- for who holds the server's lock ---
@@ -91,7 +98,7 @@ class Connection:
     # --- its own thread ---
 
     def _run(self) -> None:
-        with self._line, self._woken, self._waker:
+        with self._line, contextlib.closing(self._wakeup):
             with contextlib.suppress(OSError):
                 while self.is_open and self._step():
                     pass
@@ -99,10 +106,10 @@ class Connection:
 
     def _step(self) -> bool:
         """Wait for bytes, and decode them; False at the end."""
-        readable, _, _ = select.select([self._line, self._woken], [], [], self._time_left())
-        if self._woken in readable:
+        ready = readable(self._line, self._wakeup, seconds=self._time_left())
+        if self._wakeup in ready:
             return False
-        if readable:
+        if ready:
             self._linger()
             data = self._line.recv(65536)
             if not data:
@@ -115,7 +122,7 @@ class Connection:
         """Let more bytes come; a `read_delay` that is changed meanwhile counts at once."""
         since = time.monotonic()
         while (left := since + self._server.read_delay - time.monotonic()) > 0:
-            if select.select([self._woken], [], [], min(left, 0.01))[0]:
+            if readable(self._wakeup, seconds=min(left, 0.01)):
                 return
 
     def _decode(self, data: bytes) -> None:
@@ -231,14 +238,14 @@ class OriginalServer:
     def stop_listening(self) -> None:
         """Refuse new connections; the port stays taken, and those that are there stay as well."""
         if self._acceptor.is_alive():
-            self._waker.send(b"\0")
+            self._wakeup.wake()
         self._acceptor.join()
         self._listener.close()
         self._listener = self._bind(self.port)
 
     def listen_again(self) -> None:
         """Accept connections, on the same port."""
-        self._woken, self._waker = socket.socketpair()
+        self._wakeup = WakeupPipe()
         self._listener.listen(128)
         self._acceptor = threading.Thread(target=self._accept, name="original-accept")
         self._acceptor.start()
@@ -250,12 +257,11 @@ class OriginalServer:
         return listener
 
     def _accept(self) -> None:
-        with self._woken, self._waker:
-            while self._woken not in (readable := select.select([self._listener, self._woken], [], [])[0]):
-                if readable:
-                    line, address = self._listener.accept()
-                    with self.lock:  # it must be in the list before it is served
-                        self.connections.append(Connection(self, line, address))
+        with contextlib.closing(self._wakeup):
+            while self._wakeup not in readable(self._listener, self._wakeup):
+                line, address = self._listener.accept()
+                with self.lock:  # it must be in the list before it is served
+                    self.connections.append(Connection(self, line, address))
 
     # --- for the connections ---
 

@@ -411,19 +411,19 @@ class SimulatedServer:
 
     def is_starved(self, session: Session) -> bool:
         """Whether a session could be given more, and nobody is going to do so."""
-        is_known = session.caught_up or session in self.delivery._hungry or session in self.store._wanting
+        is_known = session.caught_up or session in self.delivery._to_feed or session in self.store._with_room
         return not is_known and session.has_room
 
     def leftovers(self) -> dict[str, int]:
         """How much is left in memory where nothing is to be left when nobody is there."""
         sizes: dict[str, Any] = {
             "sessions": self.sessions._by_user,
-            "hungry": self.delivery._hungry,
+            "to feed": self.delivery._to_feed,
             "pushed": self.delivery._pushed,
             "unindexed": self.indexing._unindexed,
             "jobs": self.store._jobs,
             "delivered": self.store._delivered,
-            "wanting": self.store._wanting,
+            "with room": self.store._with_room,
             "calls": self.store._calls,
             "lists of friends": self.presence._friend_lists,
             "watchers": self.presence._watchers,

@@ -26,7 +26,7 @@ from jelly.indexing import DeferredIndexing
 from jelly.migrations import migrate
 from jelly.outcomes import NewMessage
 from jelly.retention import Retention
-from jelly.sessions import Session, Sessions
+from jelly.sessions import Notice, Response, Session, Sessions
 from jelly.store import Job, Store
 
 TESTED = {
@@ -172,7 +172,7 @@ class Notices:
     def finish(self, closing_frame: object = b"") -> None: ...
     def close(self) -> None: ...
 
-    def send(self, responses: Sequence[tuple[bytes, float]] = (), notices: Sequence[tuple[int, bytes]] = ()) -> None:
+    def send(self, responses: Sequence[Response] = (), notices: Sequence[Notice] = ()) -> None:
         self.ids += [id for id, _ in notices]
 
 

@@ -113,7 +113,7 @@ class World:
             "groups alive": len(groups._alive),
             "jobs": len(store._jobs),
             "delivered": len(store._delivered),
-            "sessions that want more": len(store._wanting) + len(store._delivery._hungry),
+            "sessions that want more": len(store._with_room) + len(store._delivery._to_feed),
             "calls on the store thread": len(store._calls),
             "requestIds not indexed": len(indexing._unindexed),
             "messages not indexed": indexing._unindexed_count,
