@@ -27,7 +27,7 @@ from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
 from jelly.messages import MESSAGES, encode_request, parse_object
 from jelly.migrations import schema, split_statements
-from jelly.passwords import LoginGuard, hash_token
+from jelly.passwords import LoginGuard, hash_password, hash_token
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher, Lane, PendingRequest
 from jelly.retention import Retention
@@ -35,7 +35,10 @@ from jelly.services import Policy, Services
 from jelly.sessions import Notice, Response, Session, Sessions
 from jelly.store import Store
 
-FOREVER = 2**60
+FOREVER = 1 << 60
+"""When the first tokens of the devices expire: never."""
+PASSWORD = "pw"
+PASSWORD_HASH = hash_password(PASSWORD, 1)
 
 
 class Crash(BaseException):
@@ -329,6 +332,10 @@ class SimulatedConnection(Connection):
     def reads(self, data: bytes) -> None:
         self._read(data)
 
+    def finish(self) -> None:
+        super().finish()
+        self._overseer.connection_has_ended(self.send_queue)
+
     def _acknowledge(self, frame: Frame) -> bool:
         if self.session.user is not None:
             self._overseer.acknowledges(self.send_queue, self.session.user, int(parse_object(frame.body)["id"]))
@@ -341,6 +348,10 @@ class WatchedDispatcher(Dispatcher):
     overseer: Overseer
     takes_turns: Callable[[], bool]
     """Whether a worker takes the store's turn for the job that it has now."""
+
+    def hash_at_once(self) -> None:
+        """Have passwords hashed by the thread that asks for it: there are no hashers, either."""
+        self._hashers = cast(Any, SimpleNamespace(submit=lambda function, *arguments: function(*arguments)))
 
     def submit(self, lane: Lane, requests: list[PendingRequest]) -> None:
         wire = cast(Wire, lane.session.transport)
@@ -406,6 +417,7 @@ class SimulatedServer:
         policy = Policy(password_cost=1, keeps_history=self.retention.keeps_history)
         services = Services(policy, self.sessions, self.presence, self.groups, self.delivery, reading, LoginGuard())
         self.dispatcher = WatchedDispatcher(services, self.store, 1, world.queue_size, lambda *_: None)
+        self.dispatcher.hash_at_once()
         self.dispatcher.overseer = world.overseer
         self.dispatcher.takes_turns = lambda: world.rng.random() < world.turns_of_workers
 
@@ -442,7 +454,8 @@ class Device:
 
     def __init__(self, world: Any, user: str, name: str, is_modern: bool, token: int, window: int) -> None:
         self._world = world
-        self.user, self.name, self.is_modern, self._token, self.window = user, name, is_modern, token, window
+        self.user, self.name, self.is_modern, self.window = user, name, is_modern, window
+        self._token: int | None = token
         self.wire: Wire | None = None
         self.is_online = False
         self.is_deaf = False
@@ -454,6 +467,7 @@ class Device:
 
     @property
     def token_hash(self) -> str:
+        assert self._token is not None
         return hash_token(self._token)
 
     def starts(self) -> None:
@@ -473,10 +487,14 @@ class Device:
     def connects(self, wire: Wire) -> None:
         self.wire = wire
         self.was_taken_over = self.is_deaf = False
-        values: dict[str, Any] = {"username": self.user, "token": self._token}
+        values: dict[str, Any] = {"username": self.user}
+        if self._token is None:  # it was refused: the user types the password
+            values["password"] = PASSWORD
+        else:
+            values["token"] = self._token
         if self.is_modern:
             values["features"] = ["ack"]
-        self._asks(Type.RECONNECT, values)
+        self._asks(Type.LOGIN if self._token is None else Type.RECONNECT, values)
 
     def writes(self, sent: Sent) -> None:
         """The application sends a message."""
@@ -536,10 +554,13 @@ class Device:
     def _settles(self, frame: Frame) -> None:
         type, sent = self._asked.popleft()
         assert type == frame.type
-        if type == Type.RECONNECT:
+        if type in (Type.LOGIN, Type.RECONNECT):
             self.is_online = frame.status == Status.SUCCESS
             if self.is_online:
                 self.acks.connected()
+                self._token = parse_object(frame.body).get("token", self._token)
+            elif frame.status == Status.REQUEST_ERROR:
+                self._token = None
         elif sent in self._outgoing and (
             sent.request_id is None or frame.status in (Status.SUCCESS, Status.REQUEST_ERROR)
         ):

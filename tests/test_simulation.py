@@ -105,6 +105,15 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     "keeps a session whose connection has ended": [
         (Services, "_attach_session", "if session.transport.is_closed:", "if False:")
     ],
+    "a classic session that is taken over keeps its token": [
+        (Services, "_take_over", "if is_classic and token_hash", "if False and token_hash"),
+    ],
+    "a classic session loses the token with which it comes back": [
+        (Services, "_take_over", "is_classic and token_hash != newcomer.token_hash", "is_classic"),
+    ],
+    "two logins in one transaction do not see each other": [
+        (Services, "_take_over", "if before is not None and before.is_pending:", "if before is None and before:"),
+    ],
     "an old connection throws out its successor": [(Sessions, "detach", "is not session", "is None")],
     "the client acknowledges what it has not handed over": [
         (AckTracker, "delivered", "self._delivered = id", "self._delivered = self._received"),
