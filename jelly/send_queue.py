@@ -208,6 +208,14 @@ class SendQueue:
         with self._lock:  # a thread that has just written one may not have noted it yet
             return self._confirmation.written_id if self._confirmation else 0
 
+    def delivered_before(self, read_bytes: int) -> int:
+        """The id up to which the client had all messages when it sent more than these many bytes.
+
+        Asks TCP now. 0 if that is not known, or if TCP is not asked about this client.
+        """
+        with self._lock:
+            return self._confirmation.delivered_before(read_bytes) if self._confirmation else 0
+
     def when_not_full(self, function: Callable[[], None]) -> None:
         """Call a function, once, when `is_full` is False; at once if it is now."""
         with self._changing():
@@ -311,6 +319,8 @@ class SendQueue:
 
     def _write(self) -> bool:
         """Write what has begun; return False if the socket does not take all of it now."""
+        if self._confirmation:
+            self._confirmation.before_write(self.read_bytes)
         try:
             sent = self._sock.send(self._unsent, tcp.DO_NOT_WAIT)
         except BlockingIOError:

@@ -106,7 +106,7 @@ class Overseer:
         self._first = ""
         self._history_days = history_days
         self._classic = set(classic)
-        self._rivals = set(rivals)  # users with more than one classic client
+        self._rivals = set(rivals)  # users whose tokens may be revoked: those with two classic clients
         self._page_characters = page_characters
         self._ticks = itertools.count(1)
         self.tick = 0
@@ -179,9 +179,14 @@ class Overseer:
         """A classic client has read a message."""
         self.read.add((user, self._known(content)))
 
-    def died_unread(self, user: str, content: str) -> None:
-        """A classic client has ended before it read a message that its machine had."""
-        self.excused.add((user, self._known(content)))
+    def died_unread(self, user: str, content: str, has_spoken: bool) -> None:
+        """A classic client has ended before it read a message that its machine had.
+
+        Only if it has sent something in between, the server may take the message for delivered.
+        """
+        sent = self._known(content)
+        if has_spoken:
+            self.excused.add((user, sent))
 
     def _known(self, content: str) -> Sent:
         self.check(content in self._by_content, f"nobody has ever written {content!r}")
@@ -191,6 +196,8 @@ class Overseer:
 
     def asks(self, connection: object, user: str, frame: Frame) -> None:
         """The server has read a request."""
+        if frame.type == Type.LOGOUT:
+            self._rivals.add(user)  # it loses its token by itself
         if frame.type in (Type.LOGIN, Type.RECONNECT):
             self._begins_after[connection] = self._settled[user]
         sent = self._by_body.get(frame.body) if frame.type in MESSAGES else None

@@ -125,7 +125,7 @@ class World:
         seldom: list[Event] = [
             self._cut, self._die, self._crash, self._fall_silent,
             self._reuse_request_id, self._confirm, self._wait_long, self._sweep_groups, self._fail_database,
-            self._repeat, self._acknowledge_wrongly, self._let_flow,
+            self._log_out, self._close, self._repeat, self._acknowledge_wrongly, self._let_flow,
         ]  # fmt: skip
         rng = self.rng
         events = [(event, rng.uniform(0.5, 5.0)) for event in often]
@@ -311,7 +311,7 @@ class World:
                 wire.took()
         elif wire.has_ended:
             self.say("{} notices the end", device)
-            self._end(device, reads_on=True)
+            self._end(device, device.reads_on)
 
     def _serve(self) -> None:
         """A worker serves a lane."""
@@ -363,6 +363,20 @@ class World:
         device.dies()
         if wire is not None:
             wire.cut(self.rng.randint(0, len(wire.to_server)))
+
+    def _log_out(self) -> None:
+        """A classic client's user logs out, right after what was shown last."""
+        device = self._device()
+        if not device.is_modern and device.is_online:
+            self.say("{} logs out", device)
+            device.logs_out()
+
+    def _close(self) -> None:
+        """A classic client closes in good order, having read everything."""
+        device = self._device()
+        if not device.is_modern and device.wire is not None and not device.wire.to_client:
+            self.say("{} closes", device)
+            device.closes()
 
     def _end(self, device: Device, reads_on: bool) -> None:
         wire = device.wire
@@ -481,7 +495,7 @@ class World:
             device.takes([wire.to_client.popleft() for _ in range(len(wire.to_client))])
             wire.took()
             if wire.has_ended and not wire.to_client:
-                self._end(device, reads_on=True)
+                self._end(device, device.reads_on)
         while device.callbacks or device.kernel:
             device.hands_over()
 

@@ -6,7 +6,20 @@ import time
 
 import pytest
 from harness import StartServer
-from wire import HEARTBEAT, LOGIN, NOTICE, OWN_PROFILE, RECONNECT, Wire, logged_in, pack, register, to_json, wait_until
+from wire import (
+    HEARTBEAT,
+    LOGIN,
+    LOGOUT,
+    NOTICE,
+    OWN_PROFILE,
+    RECONNECT,
+    Wire,
+    logged_in,
+    pack,
+    register,
+    to_json,
+    wait_until,
+)
 
 from jelly.server import JellyServer
 
@@ -82,6 +95,41 @@ def test_a_clean_close(server: JellyServer) -> None:
     send(server, "3")
     with logged_in(server.port, "bob") as bob:
         assert bob.contents(1) == ["3"]
+
+
+def test_a_logout_right_after_a_message(server: JellyServer) -> None:
+    """A client that has read a message and logs out at once does not get it again."""
+    send(server, "1")
+    with logged_in(server.port, "bob") as bob:
+        assert bob.contents(1) == ["1"]
+        bob.send_request(LOGOUT, token=bob.token)
+        assert bob.is_closed_by_server()
+    assert waits_for_bob(server) == 0
+
+
+def test_a_close_right_after_a_message(server: JellyServer) -> None:
+    """So it is with a client that closes at once, without a LOGOUT."""
+    send(server, "1")
+    with logged_in(server.port, "bob") as bob:
+        assert bob.contents(1) == ["1"]
+    wait_until(lambda: not server.connections)
+    wait_until(lambda: waits_for_bob(server) == 0)
+
+
+def test_a_logout_and_a_reset(server: JellyServer) -> None:
+    """The reset says that a message lies unread, so it comes again, whatever was sent before."""
+    bob = logged_in(server.port, "bob")
+    [connection] = [c for c in tuple(server.connections) if c.session.user == "bob"]
+    send(server, "1")
+    bob.socket.recv(1, socket.MSG_PEEK)
+    with connection.send_queue._lock:  # the reader has to wait, before it asks TCP about the message
+        bob.send_request(LOGOUT, token=bob.token)
+        wait_until(lambda: connection.send_queue.read_bytes == bob.bytes_sent)
+        bob.reset()
+        wait_until(lambda: connection.request.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\7")
+    wait_until(lambda: not server.connections)
+    with logged_in(server.port, "bob") as bob:
+        assert bob.contents(1) == ["1"]
 
 
 def test_takeover_gives_the_new_line_what_was_not_delivered_on_the_old_one(server: JellyServer) -> None:

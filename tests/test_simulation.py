@@ -16,6 +16,7 @@ from simulated import Disk
 from simulation import first_failure, first_failure_on_all_cores, simulate
 
 from jelly.client.acks import AckTracker
+from jelly.connection import Connection
 from jelly.dao import Dao
 from jelly.delivery import Delivery
 from jelly.groups import GroupCache
@@ -113,6 +114,12 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     ],
     "two logins in one transaction do not see each other": [
         (Services, "_take_over", "if before is not None and before.is_pending:", "if before is None and before:"),
+    ],
+    "a logout counts for what was written after it": [
+        (Connection, "_read", "send_queue.read_bytes - count", "send_queue.read_bytes"),
+    ],
+    "the end of a stream counts for what was written after it": [
+        (Connection, "_handle_end_of_stream", "send_queue.read_bytes", "send_queue.read_bytes + 1"),
     ],
     "an old connection throws out its successor": [(Sessions, "detach", "is not session", "is None")],
     "the client acknowledges what it has not handed over": [
