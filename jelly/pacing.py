@@ -9,13 +9,22 @@ One kind of frame needs no gap: a response, when the frame before it was a respo
 request came in after that one was written. Then the client has read that one, for it asks again
 only when it is answered. So a client that waits for its answers is served at full speed. As soon
 as a notice waits for such a client, responses and notices take turns.
+
+The first response of each type is held for a moment. The original client writes a request first,
+and then registers its listener for the answer; the first time, its machine loads classes in
+between. An answer that comes earlier is never shown. (Beside 3 busy loops, first commands of each
+kind: 6 of 180 answers lost; 0 of 180 when they came 30 ms after the request or later.)
 """
 
 from collections.abc import Sequence
 
 from jelly.sessions import Notice, Response
 
+FIRST_ANSWER_GAPS = 0.3
+"""Gaps from the arrival of a request until its response, if it is the first one of its type."""
 LONG_AGO = float("-inf")
+TYPE = slice(3, 4)
+"""Where a frame has its type."""
 
 
 class ClassicPacing:
@@ -25,10 +34,11 @@ class ClassicPacing:
     `end_frame`. All times are monotonic.
     """
 
-    __slots__ = ("_begun_at", "_ended_at", "_has_overlap", "_was_response", "gap")
+    __slots__ = ("_answered_types", "_begun_at", "_ended_at", "_has_overlap", "_was_response", "gap")
 
     def __init__(self, gap: float) -> None:
         self.gap = gap
+        self._answered_types = b""
         # About the last frame that was written:
         self._begun_at = LONG_AGO
         self._ended_at = LONG_AGO
@@ -45,6 +55,14 @@ class ClassicPacing:
 
     def next_due(self, responses: Sequence[Response], notices: Sequence[Notice]) -> float:
         """When the next of these frames may be written; there must be one."""
+        due = self._gap_due(responses, notices)
+        if not self.is_notices_turn(bool(responses), bool(notices)):
+            frame, received_at = responses[0]
+            if frame[TYPE] not in self._answered_types:
+                return max(due, received_at + FIRST_ANSWER_GAPS * self.gap)
+        return due
+
+    def _gap_due(self, responses: Sequence[Response], notices: Sequence[Notice]) -> float:
         if responses and self._was_response and not notices and not self._has_overlap:
             received_at = responses[0].received_at
             # Compared with the time at which the last frame was begun, not ended: the client may
@@ -53,11 +71,13 @@ class ClassicPacing:
                 return self._begun_at
         return self._ended_at + self.gap
 
-    def begin_frame(self, now: float, is_response: bool, has_unread: bool = False) -> None:
-        """The next frame is about to be written. `has_unread`: a request has come in unread.
+    def begin_frame(self, now: float, frame: bytes, is_response: bool, has_unread: bool = False) -> None:
+        """This frame is about to be written. `has_unread`: a request has come in unread.
 
         Such a request did not wait for this response, so its own response must keep the gap.
         """
+        if is_response and frame[TYPE] not in self._answered_types:
+            self._answered_types += frame[TYPE]
         self._begun_at = now
         self._was_response = is_response
         self._has_overlap = is_response and has_unread

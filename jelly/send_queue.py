@@ -306,7 +306,7 @@ class SendQueue:
             frame, _ = self._responses.pop(0)
             self._responses_size -= len(frame)
         has_unread = not is_notice and tcp.has_unread(self._sock, self.read_bytes)
-        pacing.begin_frame(time.monotonic(), not is_notice, has_unread)
+        pacing.begin_frame(time.monotonic(), frame, not is_notice, has_unread)
         return frame
 
     def _take_all(self) -> bytes:

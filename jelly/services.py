@@ -203,6 +203,7 @@ class Services:
     def login(self, session: Session, request: messages.Login) -> Outcome:
         """Log in with the password: answer with a new token, then deliver the inbox."""
         username, address = request.username, session.address
+        _stop_pacing_if_modern(session, request)
         if not is_valid_name(username):
             # Nobody can have this name, so the guard need not remember it.
             return CpuTask(lambda: self._wrong_credentials(session))
@@ -255,6 +256,7 @@ class Services:
         """Log in with a token, after the connection was lost."""
         token_hash = passwords.hash_token(request.token)
         username = request.username
+        _stop_pacing_if_modern(session, request)
 
         def check(dao: Dao) -> None:
             if dao.token_owner(token_hash, _now()) != username:
@@ -626,12 +628,17 @@ def _grant_features(session: Session, asked: Sequence[str] | None) -> list[str] 
     if asked is None:
         return None
     session.is_modern = True
-    session.transport.stop_pacing()
     if "ack" not in asked:
         return []
     session.transport.stop_confirming()
     session.window = Window()
     return ["ack"]
+
+
+def _stop_pacing_if_modern(session: Session, request: messages.Login | messages.Reconnect) -> None:
+    """Answer a modern client at once, also if its login is refused: it takes any split of the stream."""
+    if request.features is not None:
+        session.transport.stop_pacing()
 
 
 def _load_friends(dao: Dao, request: messages.Login | messages.Reconnect) -> Friends:

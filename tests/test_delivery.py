@@ -7,12 +7,14 @@ import time
 import pytest
 from harness import StartServer
 from wire import (
+    ALL_FRIENDS,
     HEARTBEAT,
     LOGIN,
     LOGOUT,
     NOTICE,
     OWN_PROFILE,
     RECONNECT,
+    REGISTER,
     Wire,
     logged_in,
     pack,
@@ -276,6 +278,33 @@ def test_a_client_that_waits_for_its_answers_is_not_slowed(start_server: StartSe
         alice.login("alice")
         for _ in range(50):
             alice.ok(OWN_PROFILE)
+
+
+def test_the_first_answer_of_each_type_is_held(start_server: StartServer) -> None:
+    """The original client listens for an answer only a moment after it has asked. Later, it is quick."""
+    port = start_server(classic_gap=1000).port
+    register(port, "alice")
+    waited = []
+    with Wire(port) as alice:
+        started = time.monotonic()
+        alice.login("alice")
+        waited.append(time.monotonic() - started)
+        for type in (OWN_PROFILE, ALL_FRIENDS, OWN_PROFILE, ALL_FRIENDS):
+            started = time.monotonic()
+            alice.ok(type)
+            waited.append(time.monotonic() - started)
+    assert min(waited[:3]) >= 0.3
+    assert max(waited[3:]) < 0.3
+
+
+@pytest.mark.parametrize("password", ["pw", "wrong"])
+def test_a_modern_login_is_not_held(start_server: StartServer, password: str) -> None:
+    """Whoever sends `features` takes an answer at any time; a refusal, too."""
+    port = start_server(classic_gap=10_000).port
+    with Wire(port, timeout=20) as wire:
+        wire.call(REGISTER, username="alice", password="pw")
+    with Wire(port, timeout=2.5) as wire:  # less than it would be held
+        assert wire.login("alice", password, features=[]).type == LOGIN
 
 
 def test_login_and_reconnect_race_with_senders(start_server: StartServer) -> None:

@@ -1,6 +1,6 @@
 """The pacing of classic clients, without sockets or a clock: which frame goes next, and when."""
 
-from jelly.pacing import ClassicPacing
+from jelly.pacing import FIRST_ANSWER_GAPS, ClassicPacing
 from jelly.sessions import Notice, Response
 
 GAP = 0.1
@@ -16,9 +16,11 @@ class Client:
         self.notices: list[Notice] = []
         self.now = START
 
-    def asks(self, name: str, at: float | None = None) -> None:
-        """A request comes in, now or before; its response waits."""
-        self.responses.append(Response(name.encode(), self.now if at is None else at))
+    def asks(self, name: str, at: float | None = None, type: str = "") -> None:
+        """A request comes in, now or before; its response waits. Without a type it counts as answered before."""
+        frame = f"...{type}{name}" if type else name
+        assert type or len(name) < 4  # see TYPE: the fourth byte
+        self.responses.append(Response(frame.encode(), self.now if at is None else at))
 
     def is_told(self, *names: str) -> None:
         self.notices += [Notice(1, name.encode()) for name in names]
@@ -29,18 +31,18 @@ class Client:
         waited, self.now = due - self.now, due
         is_notice = self.pacing.is_notices_turn(bool(self.responses), bool(self.notices))
         frame = (self.notices if is_notice else self.responses).pop(0).frame
-        self.pacing.begin_frame(self.now, not is_notice, has_unread)
+        self.pacing.begin_frame(self.now, frame, not is_notice, has_unread)
         self.now += write_takes
         self.pacing.end_frame(self.now)
-        return frame.decode(), round(waited, 6)
+        return frame.decode().lstrip("."), round(waited, 6)
 
 
 def test_the_first_frame_goes_at_once() -> None:
     """Nothing stands before it, so nothing can be read together with it."""
     for of_kind in (Client.asks, Client.is_told):
         client = Client()
-        of_kind(client, "first")
-        assert client.next() == ("first", 0)
+        of_kind(client, "1st")
+        assert client.next() == ("1st", 0)
 
 
 def test_notices_keep_the_gap() -> None:
@@ -103,8 +105,8 @@ def test_a_request_that_was_unread_keeps_the_gap() -> None:
     client.asks("two")
     assert client.next() == ("two", 0.099)
     client.now += 0.001
-    client.asks("three")
-    assert client.next() == ("three", 0)
+    client.asks("3rd")
+    assert client.next() == ("3rd", 0)
 
 
 def test_a_response_after_a_notice_keeps_the_gap_and_goes_before_other_notices() -> None:
@@ -113,8 +115,8 @@ def test_a_response_after_a_notice_keeps_the_gap_and_goes_before_other_notices()
     client.is_told("n1", "n2")
     client.next()
     client.now += 0.001
-    client.asks("answer")
-    assert client.next() == ("answer", 0.099)
+    client.asks("a0")
+    assert client.next() == ("a0", 0.099)
     assert client.next() == ("n2", GAP)
 
 
@@ -141,3 +143,54 @@ def test_a_response_does_not_hurry_while_a_notice_waits() -> None:
     client.asks("a1")
     client.is_told("n1")
     assert client.next() == ("n1", 0.099)
+
+
+HOLD = FIRST_ANSWER_GAPS * GAP
+
+
+def test_the_first_answer_of_each_type_is_held() -> None:
+    """Until a moment after its request came in. Later ones of its type go at once."""
+    client = Client()
+    for type, waits in (("L", HOLD), ("L", 0), ("P", HOLD), ("L", 0), ("P", 0)):
+        client.now += 0.001
+        client.asks("!", type=type)
+        assert client.next() == (f"{type}!", waits)
+
+
+def test_an_answer_that_took_long_is_not_held() -> None:
+    """The time counts from when the request came in."""
+    client = Client()
+    client.asks("!", at=START - HOLD / 2, type="L")
+    assert client.next() == ("L!", HOLD / 2)
+    client.asks("!", at=START - 1, type="P")
+    assert client.next()[1] == GAP  # only the gap: the request came before the answer before
+
+
+def test_answers_behind_one_that_is_held_keep_their_order() -> None:
+    """They have to wait for it, and then, as always, for the gap: they were not asked for after it."""
+    client = Client()
+    client.asks("!", type="L")
+    client.next()
+    client.now += 0.001
+    client.asks("1", type="P")
+    client.asks("2", type="L")
+    assert [client.next(), client.next()] == [("P1", HOLD), ("L2", GAP)]
+
+
+def test_no_message_goes_before_an_answer_that_is_held() -> None:
+    """What waits for a user follows the answer to the login."""
+    client = Client()
+    client.asks("!", type="L")
+    client.is_told("n1")
+    assert [client.next(), client.next()] == [("L!", HOLD), ("n1", GAP)]
+
+
+def test_a_message_does_not_wait_for_an_answer_that_is_held() -> None:
+    """If it is its turn."""
+    client = Client()
+    client.asks("a0")
+    client.next()
+    client.now += GAP
+    client.asks("!", type="P")
+    client.is_told("n1")
+    assert [client.next(), client.next()] == [("n1", 0), ("P!", GAP)]
