@@ -274,12 +274,16 @@ class SendQueue:
             self.tcp_acked_id = confirmation.tcp_acked_id
         while self._unsent or self._responses or self._notices:
             if not self._unsent:
-                due = self._pacing.next_due(self._responses, self._notices) if self._pacing else now
+                is_notice, due = False, now
+                if self._pacing:
+                    is_notice, due = self._pacing.choose(self._responses, self._notices, now)
                 if due > now:
+                    if confirmation and confirmation.check_at is not None:  # a notice may wait for long
+                        due = min(due, confirmation.check_at)
                     self._schedule(due)
                     return
                 try:
-                    self._begin_next()
+                    self._begin_next(is_notice)
                 except OSError:  # TLS that has failed encrypts no more
                     self._close()
                     return
@@ -292,13 +296,12 @@ class SendQueue:
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_WR)
 
-    def _begin_next(self) -> None:
-        """Take what is written next: one frame to a classic client, else all that waits."""
-        data = self._take_one(self._pacing) if self._pacing else self._take_all()
+    def _begin_next(self, is_notice: bool) -> None:
+        """Take what is written next: one frame to a classic client, a notice or not; else all that waits."""
+        data = self._take_one(self._pacing, is_notice) if self._pacing else self._take_all()
         self._unsent = self._encrypt(data) if self._encrypt else data
 
-    def _take_one(self, pacing: ClassicPacing) -> bytes:
-        is_notice = pacing.is_notices_turn(bool(self._responses), bool(self._notices))
+    def _take_one(self, pacing: ClassicPacing, is_notice: bool) -> bytes:
         if is_notice:
             self._unsent_id, frame = self._notices.pop(0)
             self._notices_size -= len(frame)

@@ -1,6 +1,6 @@
 """The pacing of classic clients, without sockets or a clock: which frame goes next, and when."""
 
-from jelly.pacing import FIRST_ANSWER_GAPS, ClassicPacing
+from jelly.pacing import FIRST_ANSWER_GAPS, LONG_GAPS, SLOW_NOTICES, ClassicPacing
 from jelly.sessions import Notice, Response
 
 GAP = 0.1
@@ -10,8 +10,12 @@ START = 1000.0
 class Client:
     """What waits for one classic client, and what it was sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_new: bool = False) -> None:
+        """Unless it `is_new`, it has had its first notices long ago."""
         self.pacing = ClassicPacing(GAP)
+        for _ in range(0 if is_new else SLOW_NOTICES):
+            self.pacing.begin_frame(START - 100, b"", is_response=False)
+            self.pacing.end_frame(START - 100)
         self.responses: list[Response] = []
         self.notices: list[Notice] = []
         self.now = START
@@ -27,9 +31,9 @@ class Client:
 
     def next(self, has_unread: bool = False, write_takes: float = 0.0) -> tuple[str, float]:
         """Write the next frame as soon as it is due: which one, and how many seconds it waited."""
-        due = max(self.now, self.pacing.next_due(self.responses, self.notices))
+        is_notice, due = self.pacing.choose(self.responses, self.notices, self.now)
+        due = max(self.now, due)
         waited, self.now = due - self.now, due
-        is_notice = self.pacing.is_notices_turn(bool(self.responses), bool(self.notices))
         frame = (self.notices if is_notice else self.responses).pop(0).frame
         self.pacing.begin_frame(self.now, frame, not is_notice, has_unread)
         self.now += write_takes
@@ -40,7 +44,7 @@ class Client:
 def test_the_first_frame_goes_at_once() -> None:
     """Nothing stands before it, so nothing can be read together with it."""
     for of_kind in (Client.asks, Client.is_told):
-        client = Client()
+        client = Client(is_new=True)
         of_kind(client, "1st")
         assert client.next() == ("1st", 0)
 
@@ -194,3 +198,77 @@ def test_a_message_does_not_wait_for_an_answer_that_is_held() -> None:
     client.asks("!", type="P")
     client.is_told("n1")
     assert [client.next(), client.next()] == [("n1", 0), ("P!", GAP)]
+
+
+LONG = LONG_GAPS * GAP
+
+
+def logged_in() -> Client:
+    """A client that has just had the answer to its login."""
+    client = Client(is_new=True)
+    client.asks("in")
+    assert client.next() == ("in", 0)
+    return client
+
+
+def test_the_first_three_of_several_notices_have_a_long_gap() -> None:
+    """The client may be slow with each of them; after that with none."""
+    client = logged_in()
+    client.is_told("n1", "n2", "n3", "n4", "n5")
+    assert [client.next()[1] for _ in range(5)] == [LONG, LONG, LONG, GAP, GAP]
+
+
+def test_what_follows_a_single_notice_waits() -> None:
+    """Until the long gap is over; what comes later has waited already."""
+    client = logged_in()
+    client.is_told("n1")
+    assert client.next() == ("n1", GAP)
+    client.now += GAP
+    client.is_told("n2")
+    assert client.next() == ("n2", round(LONG - GAP, 6))
+    client.now += LONG
+    client.is_told("n3")
+    assert client.next() == ("n3", 0)
+    client.is_told("n4")
+    assert client.next() == ("n4", GAP)
+
+
+def test_a_second_notice_before_the_first_is_written() -> None:
+    """Then several wait."""
+    client = logged_in()
+    client.is_told("n1")
+    assert client.pacing.choose((), client.notices, client.now)[1] == START + GAP
+    client.is_told("n2")
+    assert client.next() == ("n1", LONG)
+
+
+def test_answers_do_not_wait_for_a_long_gap() -> None:
+    """A client that asks all the time is answered at once, and gets its notices all the same."""
+    client = logged_in()
+    client.is_told("n1", "n2", "n3", "n4")
+    frames: list[tuple[str, float]] = []
+    while client.notices:
+        if not client.responses:
+            client.now += GAP / 4
+            client.asks("a")
+        frames.append(client.next())
+    waits = [wait for name, wait in frames if name == "a" and wait]
+    assert waits == [GAP] * 3  # only behind a notice
+    assert client.now - START <= 3 * (LONG + GAP) + 2 * GAP
+    assert len(frames) > 80
+
+
+def test_a_long_frame_counts_from_its_end() -> None:
+    """A first notice that the socket takes slowly."""
+    client = logged_in()
+    client.is_told("n1", "n2")
+    client.next(write_takes=5.0)
+    assert client.next() == ("n2", LONG)
+
+
+def test_a_handshake_is_no_notice() -> None:
+    """TLS writes something before all frames."""
+    client = Client(is_new=True)
+    client.pacing.end_frame(START)
+    client.is_told("n1")
+    assert client.next() == ("n1", GAP)
