@@ -102,6 +102,22 @@ class DatabaseConnection:
             if not self._engine.already_exists(error):
                 raise self._failed(error) from error
 
+    def query_if_exists(self, sql: str) -> list[Row]:
+        """The rows that a SELECT finds; none if there is no such table. Call it outside of transactions.
+
+        Every other failure is raised: it says nothing about the tables.
+        """
+
+        def query(raw: Any) -> list[Row]:
+            try:
+                return self._engine.query(raw, sql, ())
+            except self._engine.errors as error:
+                if self._engine.is_missing_table(error):
+                    return []
+                raise
+
+        return self._with_retry(query)
+
     # --- transactions -----------------------------------------------------------------------------
 
     def transaction(self) -> AbstractContextManager[None]:

@@ -97,6 +97,10 @@ class Engine(ABC):
     def adapt_table(self, statement: str, raw: Any) -> str:
         """A CREATE TABLE of the shared schema, with what only this engine needs."""
 
+    @abstractmethod
+    def is_missing_table(self, error: Exception) -> bool:
+        """Whether an error says that there is no such table, and nothing else."""
+
     def already_exists(self, error: Exception) -> bool:  # noqa: ARG002 - for other engines
         """Whether an error only says that a column or an index was made before."""
         return False
@@ -207,6 +211,9 @@ class SqliteEngine(Engine):
         if "BIGINT NOT NULL PRIMARY KEY" in statement:
             return statement.replace("BIGINT NOT NULL PRIMARY KEY", "INTEGER PRIMARY KEY")
         return f"{statement} WITHOUT ROWID"
+
+    def is_missing_table(self, error: Exception) -> bool:
+        return str(error).startswith("no such table: ")  # SQLite has no code of its own for it
 
 
 class MemoryEngine(SqliteEngine):
@@ -374,6 +381,9 @@ class MysqlEngine(Engine):
             if self._value(raw, "SELECT COUNT(*) FROM information_schema.COLLATIONS WHERE COLLATION_NAME = ?", name):
                 return name
         return "utf8mb4_bin"
+
+    def is_missing_table(self, error: Exception) -> bool:
+        return getattr(error, "errno", None) == 1146  # ER_NO_SUCH_TABLE
 
     def already_exists(self, error: Exception) -> bool:
         return getattr(error, "errno", None) in (1060, 1061)  # ER_DUP_FIELDNAME, ER_DUP_KEYNAME

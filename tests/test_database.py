@@ -2,6 +2,8 @@
 
 import contextlib
 import itertools
+import re
+import sqlite3
 import sys
 import threading
 from collections import deque
@@ -17,6 +19,7 @@ from wire import ADD_FRIEND, CREATE_GROUP, FRIEND_PROFILE, HISTORY, OWN_GROUPS, 
 from faults.mariadb import PrivateMariaDB
 from faults.process import Server
 from jelly import engines, migrations, passwords, store
+from jelly.config import Settings
 from jelly.dao import Dao, StoredMessage
 from jelly.database import DatabaseConnection
 from jelly.engines import open_engine
@@ -24,6 +27,7 @@ from jelly.errors import ConfigError, StartError, StoreError
 from jelly.groups import Group
 from jelly.migrations import migrate
 from jelly.outcomes import NewMessage
+from jelly.server import JellyServer
 
 COLLATIONS = ["utf8mb4_general_ci", "utf8mb4_unicode_ci", "latin1_swedish_ci", "utf8mb3_bin"]
 
@@ -234,6 +238,91 @@ def test_a_newer_schema_is_refused(database_url: str) -> None:
         dao.connection.execute("UPDATE meta SET value = 99 WHERE name = 'schema_version'")
     with pytest.raises(StartError, match="schema version 99, this program knows 2: use a newer Jelly"):
         next(reopen(database_url))
+
+
+def refused_start(url: str) -> str:
+    """Start a server that must not start on a database; what it says, which is one sentence."""
+    with pytest.raises(StartError) as refused:
+        JellyServer(Settings(database=url, port=0)).stop()
+    [line] = str(refused.value).splitlines()
+    return line
+
+
+def rows_of_meta(url: str) -> dict[str, int]:
+    """The table meta, after a message was stored in a new database and ids were reserved."""
+    for dao in reopen(url):
+        if not dao.has_user("bob"):
+            dao.add_user("bob", "hash")
+            dao.add_messages([StoredMessage(dao.allocate_id(), False, "a", "bob", "kept", 0)], [("bob", 1)])
+        assert [message.content for message in dao.waiting("bob", 0, 10)] == ["kept"]
+        rows: dict[str, int] = dict(dao.connection.query("SELECT name, value FROM meta"))
+    assert rows == {"next_id": 1_000_001, "filed": 0, "schema_version": 2}
+    return rows
+
+
+def test_a_database_that_fails_at_the_start(
+    database_url: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not taken for a new one: the start is refused, and no id is given a second time."""
+    rows_of_meta(database_url)
+    kind = engines.SqliteEngine if database_url.startswith("sqlite") else engines.MysqlEngine
+    query = kind.query
+
+    def fail(engine: Any, raw: Any, sql: str, parameters: Any) -> Any:
+        if "schema_version" in sql:
+            if kind is engines.SqliteEngine:
+                raise sqlite3.OperationalError("disk I/O error")
+            request.getfixturevalue("mariadb").sql(f"KILL {raw.connection_id}")  # each time: no retry helps
+        return query(engine, raw, sql, parameters)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "query", fail)
+        assert re.search(
+            r"cannot be used: .*(disk I/O error|[Ll]ost connection|Connection not available)",
+            refused_start(database_url),
+        )
+    rows_of_meta(database_url)
+
+
+def test_an_account_that_may_not_read(mariadb: PrivateMariaDB) -> None:
+    """It is told so, even if it may do everything else, and the database stays as it was."""
+    url = mariadb.fresh_database("unread")
+    rows_of_meta(url)
+    mariadb.sql(
+        "CREATE OR REPLACE USER blind@'%' IDENTIFIED BY 'password'; "
+        "GRANT INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP ON unread.* TO blind@'%'"
+    )
+    assert re.search(r"cannot be used: .*SELECT command denied", refused_start(url.replace("jelly:", "blind:")))
+    rows_of_meta(url)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        ("DROP TABLE meta", "users or messages, but its table meta does not say their schema version"),
+        ("DELETE FROM meta", "users or messages, but its table meta does not say their schema version"),
+        ("DELETE FROM meta WHERE name = 'schema_version'", "does not say their schema version: restore a backup"),
+        ("DELETE FROM meta WHERE name = 'next_id'", "has lost its row next_id: restore a backup"),
+        ("DELETE FROM meta WHERE name = 'filed'", "has lost its row filed: restore a backup"),
+    ],
+)
+def test_a_database_that_has_lost_its_meta(database_url: str, damage: str, sentence: str) -> None:
+    """While there are users or messages, it is not taken for a new one."""
+    rows_of_meta(database_url)
+    for dao in reopen(database_url):
+        with dao.connection.transaction():
+            dao.connection.define(damage)
+    assert sentence in refused_start(database_url)
+
+
+def test_nothing_deletes_from_meta() -> None:
+    """Which ids were given stands there only."""
+    files = [
+        *Path(migrations.__file__).parent.parent.rglob("*.py"),
+        Path(migrations.__file__).parents[2] / "schema.sql",
+    ]
+    for file in files:
+        assert not re.search(r"(DELETE FROM|DROP TABLE|REPLACE INTO|TRUNCATE) +meta", file.read_text()), file
 
 
 def test_an_older_schema_is_migrated(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
