@@ -178,6 +178,8 @@ class DatabaseConnection:
             raise self._failed(error) from error
 
     def _connect(self) -> Any:
+        if self._writes:
+            self._engine.claim_file()
         raw = self._engine.connect()
         try:
             if self._writes:

@@ -17,9 +17,10 @@ import urllib.parse
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from jelly.errors import ConfigError, StartError, StoreError
+from jelly.file_claim import FileClaim
 
 log = logging.getLogger("jelly.database")
 
@@ -86,12 +87,17 @@ class Engine(ABC):
     def insert(self, raw: Any, *inserts: Insert) -> None:
         """Insert rows, into one table after the other."""
 
-    @abstractmethod
-    def claim(self, raw: Any) -> None:
+    def claim_file(self) -> None:  # noqa: B027 - only for a database that is a file
+        """Make this process the database's only server, before its first connection.
+
+        Raises StoreError if there is another.
+        """
+
+    def claim(self, raw: Any) -> None:  # noqa: B027 - only for a database behind a connection
         """Make this process the database's only server. Raises StoreError if there is another."""
 
     def release(self) -> None:  # noqa: B027 - not every engine has something to give up
-        """Give up what `claim` took."""
+        """Give up what `claim_file` took, after the last connection is closed."""
 
     @abstractmethod
     def adapt_table(self, statement: str, raw: Any) -> str:
@@ -124,13 +130,11 @@ class SqliteEngine(Engine):
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
-        self._claim: IO[bytes] | None = None
+        self._claim = FileClaim(self.path)
         self._wal = f"{self.path.resolve()}-wal"  # SQLite puts it beside the file that a symlink leads to
         self._wal_limit = WAL_BYTES
 
     def connect(self) -> sqlite3.Connection:
-        with contextlib.suppress(OSError):  # it exists; or it cannot be made, which SQLite reports
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, 0o600))  # for its owner only
         raw = sqlite3.connect(self.path, timeout=QUERY_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
             raw.execute("PRAGMA journal_mode = WAL")
@@ -185,25 +189,11 @@ class SqliteEngine(Engine):
                 cursor.execute(statement, [value for row in rows[start : start + count] for value in row])
                 start += count
 
-    def claim(self, raw: sqlite3.Connection) -> None:  # noqa: ARG002 - for other engines
-        # The lock is on a file of its own, because closing any descriptor of the database's file
-        # drops SQLite's own locks.
-        if self._claim is not None:
-            return
-        import fcntl
-
-        file = open(f"{self.path.resolve()}.lock", "wb", opener=_open_private)  # noqa: SIM115 - closed by release()
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.close()
-            raise StoreError("another server is using this database") from error
-        self._claim = file
+    def claim_file(self) -> None:
+        self._claim.take()
 
     def release(self) -> None:
-        if self._claim is not None:
-            self._claim.close()
-            self._claim = None
+        self._claim.release()
 
     def adapt_table(self, statement: str, raw: sqlite3.Connection) -> str:  # noqa: ARG002 - for other engines
         # Only INTEGER PRIMARY KEY makes the id the row's own number. WITHOUT ROWID keeps the other
@@ -243,10 +233,6 @@ class MemoryEngine(SqliteEngine):
     def release(self) -> None:
         super().release()
         self._directory.cleanup()
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 class MysqlEngine(Engine):

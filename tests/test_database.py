@@ -1,9 +1,11 @@
 """The databases: values come back as they were; tables are made, found and migrated."""
 
 import contextlib
+import fcntl
 import itertools
 import re
 import sqlite3
+import subprocess
 import sys
 import threading
 from collections import deque
@@ -230,6 +232,48 @@ def test_a_link_to_the_database_is_the_same_database(tmp_path: Path) -> None:
     for _ in reopen(f"sqlite:///{tmp_path}/jelly.db"):
         with pytest.raises(StoreError, match="another server is using this database"):
             list(reopen(f"sqlite:///{tmp_path}/symlink.db"))
+
+
+def sqlite_holds_its_lock(path: Path) -> bool:
+    """Whether a process has SQLite's own lock on a file, seen from another process."""
+    code = f"import fcntl; fcntl.lockf(open({str(path)!r}, 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 or "BlockingIOError" in done.stderr, done.stderr
+    return done.returncode != 0
+
+
+def test_a_hard_link_to_the_database_is_the_same_database(tmp_path: Path) -> None:
+    """A second claim is refused, and does not cost the first one SQLite's own locks."""
+    path = tmp_path / "jelly.db"
+    for dao in reopen(f"sqlite:///{path}"):
+        (tmp_path / "linked.db").hardlink_to(path)
+        assert sqlite_holds_its_lock(path)
+        for _ in range(2):
+            with pytest.raises(StoreError, match="another server is using this database"):
+                list(reopen(f"sqlite:///{tmp_path}/linked.db"))
+        dao.connection.close()
+        with dao.connection.transaction():  # it connects again
+            dao.add_user("alice", "hash")
+        assert sqlite_holds_its_lock(path)
+    assert not sqlite_holds_its_lock(path)
+    for dao in reopen(f"sqlite:///{tmp_path}/linked.db"):
+        assert dao.has_user("alice")
+
+
+def test_a_system_on_which_the_lock_meets_sqlites_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the file itself is not locked, and the lock on the file beside it does the work."""
+
+    def is_refused(*_: object) -> None:
+        raise PermissionError
+
+    (tmp_path / "symlink.db").symlink_to(tmp_path / "jelly.db")
+    monkeypatch.setattr(fcntl, "lockf", is_refused)
+    for dao in reopen(f"sqlite:///{tmp_path}/jelly.db"):
+        with (tmp_path / "jelly.db").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(StoreError, match="another server is using this database"):
+            list(reopen(f"sqlite:///{tmp_path}/symlink.db"))
+        assert not dao.has_user("alice")
 
 
 def test_a_newer_schema_is_refused(database_url: str) -> None:

@@ -23,6 +23,7 @@ LAYERS = [
     {"dao", "config", "migrations", "pacing"},
     {"database", "sessions", "groups", "passwords", "rate", "tcp_confirmation", "tls"},
     {"engines", "messages", "tcp", "scheduling", "migrations.to_2"},
+    {"file_claim"},
     {"errors"},
     {"codec", "timers", "wakeup", "__init__"},
 ]  # fmt: skip
