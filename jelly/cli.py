@@ -35,7 +35,7 @@ program: see `jelly chat --help`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Return the exit code: 0 done, 1 cannot start, 2 a setting is wrong."""
+    """Run the command line. Return the exit code: 0 done, 1 cannot start or go on, 2 a setting is wrong."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if list(arguments[:1]) == ["chat"]:
         from jelly.chat.app import main as chat  # the server runs without what the chat imports
@@ -85,19 +85,21 @@ def _url(settings: Settings, port: int) -> str:
 def serve(settings: Settings, on_listening: Callable[[int], None] = lambda _: None) -> int:
     """Serve until SIGTERM or SIGINT; a second signal ends the process at once. Raises StartError.
 
-    `on_listening` is called with the port as soon as clients can connect.
+    Return the exit code: 1 if the server could not go on. `on_listening` is called with the port as
+    soon as clients can connect.
     """
     _raise_descriptor_limit(settings)
     placement = scheduling.pin_process(settings.pin)
-    # Not an Event: the handler runs on the main thread, which may hold the Event's lock in `wait`.
-    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    # Why to stop: empty after a signal. Not an Event: the handler runs on the main thread, which may
+    # hold the Event's lock in `wait`.
+    reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
 
-    def on_signal(number: int, _frame: FrameType | None) -> None:
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, signal.SIG_DFL)
-        signals.put(number)
+        reasons.put("")
 
-    server = JellyServer(settings)
+    server = JellyServer(settings, on_fatal=reasons.put)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     server.start()
@@ -117,15 +119,18 @@ def serve(settings: Settings, on_listening: Callable[[int], None] = lambda _: No
     if settings.host in ("127.0.0.1", "localhost", "::1"):
         log.info("only this machine can connect; to open the server to the network: --host 0.0.0.0")
     on_listening(server.port)
-    signals.get()
-    log.info("stopping: finishing the requests that were accepted")
+    reason = reasons.get()
+    if reason:
+        log.error("stopping: %s", reason)
+    else:
+        log.info("stopping: finishing the requests that were accepted")
     force_exit = threading.Timer(SHUTDOWN_TIMEOUT, _force_exit)
     force_exit.daemon = True
     force_exit.start()
     server.stop()
     force_exit.cancel()
     log.info("stopped")
-    return 0
+    return 1 if reason else 0
 
 
 def _force_exit() -> None:

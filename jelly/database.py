@@ -153,6 +153,11 @@ class DatabaseConnection:
             except self._engine.errors:
                 self.close()
 
+    def empty_wal(self) -> None:
+        """Write into a SQLite file what is in the log beside it. Call it outside of transactions."""
+        if self._raw is not None:
+            self._engine.empty_wal(self._raw)
+
     # --- failures ---------------------------------------------------------------------------------
 
     def _with_retry(self, action: Callable[..., T], *arguments: Any) -> T:
@@ -165,7 +170,7 @@ class DatabaseConnection:
         """
         started = time.monotonic()
         if started < self._engine.circuit_open_until:
-            raise StoreError("the database does not answer")
+            raise StoreError(self._engine.circuit_reason)
         try:
             return action(self._raw or self._connect(), *arguments)
         except self._engine.errors as error:

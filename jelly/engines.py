@@ -8,6 +8,7 @@ top, and how a commit gets onto the disk. It holds no connection. `database.py` 
 import contextlib
 import functools
 import logging
+import math
 import os
 import re
 import sqlite3
@@ -29,6 +30,8 @@ QUERY_TIMEOUT = 4.0
 its own, and must be answered within 10 seconds."""
 CIRCUIT_OPEN_SECONDS = 1.0
 """Seconds until a database that did not answer is asked again (a *circuit breaker*)."""
+
+NO_ANSWER = "the database does not answer"
 
 WAL_BYTES = 32 * 1024 * 1024
 """Bytes by which the log beside a SQLite database (jelly.db-wal) grows until it is emptied. SQLite
@@ -61,7 +64,10 @@ class Engine(ABC):
     driver: str
     """The driver's name and version, for the log."""
     circuit_open_until = 0.0
-    """Until this monotonic time no connection asks the database: it has just not answered."""
+    """Until this monotonic time no connection asks the database: it has just not answered, or its
+    file is not in its place."""
+    circuit_reason = NO_ANSWER
+    """What a connection says meanwhile."""
 
     @abstractmethod
     def connect(self) -> Any:
@@ -95,6 +101,16 @@ class Engine(ABC):
 
     def claim(self, raw: Any) -> None:  # noqa: B027 - only for a database behind a connection
         """Make this process the database's only server. Raises StoreError if there is another."""
+
+    def check_file(self) -> str:
+        """Why the file of the database is not in its place; empty if it is, or if there is none.
+
+        While it is not, the circuit is open: all connections fail at once.
+        """
+        return ""
+
+    def empty_wal(self, raw: Any) -> None:  # noqa: B027 - only for SQLite
+        """Have what is in the log beside the file written into the file."""
 
     def release(self) -> None:  # noqa: B027 - not every engine has something to give up
         """Give up what `claim_file` took, after the last connection is closed."""
@@ -135,6 +151,8 @@ class SqliteEngine(Engine):
         self._wal_limit = WAL_BYTES
 
     def connect(self) -> sqlite3.Connection:
+        if problem := self._claim.problem():  # SQLite would use the other file, or make one
+            raise sqlite3.OperationalError(problem)
         raw = sqlite3.connect(self.path, timeout=QUERY_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
             raw.execute("PRAGMA journal_mode = WAL")
@@ -154,10 +172,10 @@ class SqliteEngine(Engine):
         except OSError:  # there is no log
             is_long = False
         if is_long:
-            self._empty_wal(raw)
+            self.empty_wal(raw)
         raw.execute("BEGIN IMMEDIATE")
 
-    def _empty_wal(self, raw: sqlite3.Connection) -> None:
+    def empty_wal(self, raw: sqlite3.Connection) -> None:
         raw.execute(f"PRAGMA busy_timeout = {int(CHECKPOINT_TIMEOUT * 1000)}")
         with contextlib.suppress(sqlite3.Error):  # the disk may be full: the next one may succeed
             raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # if a reader takes longer, nothing happens
@@ -191,6 +209,14 @@ class SqliteEngine(Engine):
 
     def claim_file(self) -> None:
         self._claim.take()
+
+    def check_file(self) -> str:
+        problem = self._claim.problem()
+        if problem:
+            self.circuit_open_until, self.circuit_reason = math.inf, problem
+        elif self.circuit_open_until == math.inf:
+            self.circuit_open_until, self.circuit_reason = 0.0, NO_ANSWER
+        return problem
 
     def release(self) -> None:
         self._claim.release()

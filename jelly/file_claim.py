@@ -5,12 +5,16 @@ different paths would each keep a log of their own beside it (jelly.db-wal), and
 lock is on the file itself. There is one on a file beside it, too: it keeps out servers that lock
 only that one, and does the work alone where the other is not possible.
 
+The claim also tells when the path leads to another file than the claimed one, or to none: then
+what SQLite writes is not found by the next start.
+
 SQLite has locks on the same file, of another kind (fcntl), and a process loses these when it closes
 *any* descriptor of the file. That gives three rules. The claim opens the file before SQLite's first
 connection. It closes it after the last one. Nothing else in the process opens the file.
 """
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -53,6 +57,22 @@ class FileClaim:
             _claimed.discard(self._identity)
             self._identity = None
         self._close()
+
+    def problem(self) -> str:
+        """Why the path does not lead to the claimed file any more; empty if it does.
+
+        It only asks for the status of the file, and does not open it.
+        """
+        if self._identity is None:
+            return ""
+        try:
+            status = os.stat(self._path)  # noqa: PTH116 - both kinds of stat look alike
+        except OSError as error:
+            is_gone = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+            return "its file was moved or deleted" if is_gone else ""  # after another error it may be there
+        if _identity(status) != self._identity:
+            return "another file is in the place of its file"
+        return "" if status.st_nlink else "its file was deleted"  # a bind mount still leads to it
 
     def _lock_both(self) -> None:
         beside = self._open(Path(f"{self._path.resolve()}.lock"))
