@@ -17,6 +17,7 @@ from types import FrameType
 
 import jelly
 from jelly import scheduling
+from jelly.backup import back_up
 from jelly.config import Settings, add_arguments, load_settings
 from jelly.demo import demo_database
 from jelly.errors import ConfigError, StartError
@@ -31,7 +32,9 @@ SHUTDOWN_TIMEOUT = 9.5
 
 DESCRIPTION = """Jelly, an instant-messaging server. You can give each setting as a flag, as an
 environment variable (JELLY_PORT for --port), or in a TOML file. `jelly chat` starts the chat
-program: see `jelly chat --help`."""
+program: see `jelly chat --help`. `jelly backup FILE` copies the database: see `jelly backup --help`."""
+BACKUP_DESCRIPTION = """Copy the database into a new file, also while a server uses it. The database comes
+from --database, else from JELLY_DATABASE or the TOML file, as for the server."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--demo", action="store_true", help="serve a temporary database with users alice and bob")
     add_arguments(parser)
     try:
+        if list(arguments[:1]) == ["backup"]:
+            return back_up_database(arguments[1:])
         parsed = parser.parse_args(arguments)
         settings = load_settings(parsed)
         if parsed.demo and parsed.database:
@@ -58,6 +63,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:  # during the start: `serve` has not installed its handler yet
         return 130
+
+
+def back_up_database(arguments: Sequence[str]) -> int:
+    """Run `jelly backup`. Raises StartError."""
+    parser = argparse.ArgumentParser(prog="jelly backup", description=BACKUP_DESCRIPTION)
+    parser.add_argument("file", metavar="FILE", type=Path, help="the file to make; it must not exist")
+    parser.add_argument("--database", metavar="DATABASE", help="URL of the database, as for the server")
+    parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
+    parser.set_defaults(**{setting.name: None for setting in dataclasses.fields(Settings)})
+    parsed = parser.parse_args(arguments)
+    size = back_up(load_settings(parsed).database, parsed.file)
+    print(f"{parsed.file}: {size:,} bytes")
+    return 0
 
 
 def serve_demo(settings: Settings) -> int:
