@@ -6,12 +6,12 @@ can be repeated.
 
 The real code: `Connection` (what it does with what it reads), `Dispatcher`, `Services`, `Sessions`,
 `Delivery`, `Store`, `DeferredIndexing`, `Retention` and `Dao` over SQLite in memory, and the
-client's `Inbox`. Simulated (`simulated.py`): the clock, the network, the disk's failures, crashes,
+client's `AckTracker`. Simulated (`simulated.py`): the clock, the network, the disk's failures, crashes,
 and clients. The overseer (`overseer.py`) says what must be true at each moment.
 
 From its seed a world draws first how often each kind of event happens in it, and how large each
 limit is: so some worlds have crashes and nothing else, some have receivers that read nothing, some
-have all at once. Then it draws one event after the other. At last the world heals, and everything
+have all at once. Then it draws one event after the other. At last all faults end, and everything
 has to come to rest.
 """
 
@@ -40,10 +40,10 @@ from jelly.messages import encode_request
 GROUPS = ("g0", "u1")
 """The second one has the name of a user, too."""
 MAX_ROUNDS = 400
-"""In so many rounds a healed world has to come to rest."""
+"""At most this many rounds until a world without faults comes to rest."""
 EPOCH = 1_800_000_000.0
 SLICE = 50
-"""So many seeds are played in one process at a time."""
+"""How many seeds are played in one process at a time."""
 
 Event = Callable[[], None]
 
@@ -170,7 +170,7 @@ class World:
         for event in rng.choices(self._events, self._weights, k=steps):
             self._now += rng.choice((0.0, 0.001, 0.03, 0.1))
             self._guarded(event)
-        self._heal()
+        self._end_faults()
         self._come_to_rest()
         self.overseer.final_check()
         self._leave()
@@ -405,8 +405,8 @@ class World:
 
     # --- the end ----------------------------------------------------------------------------------
 
-    def _heal(self) -> None:
-        self.say("the world heals")
+    def _end_faults(self) -> None:
+        self.say("all faults end")
         self.faults.on = False
         self.queue_size = self.server.dispatcher.queue_size = 1000
         for device in self.devices:

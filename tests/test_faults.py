@@ -1,6 +1,4 @@
-"""What breaks, and what must come out: nothing acknowledged is lost, and everything heals by
-itself.
-"""
+"""The fault harness and its faults: nothing acknowledged is lost, and the server recovers by itself."""
 
 import random
 from collections.abc import Sequence
