@@ -102,7 +102,7 @@ class Engine(ABC):
         return False
 
     def hangs(self, seconds: float) -> bool:
-        """Whether a failure after so many seconds means that the database hangs.
+        """Whether a failure after this many seconds means that the database hangs.
 
         If it does, the circuit opens.
         """
