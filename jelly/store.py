@@ -144,7 +144,7 @@ class Store:
         try:
             with self._lock:
                 self._jobs.append(job)
-            self._take_turn(blocking)
+            self.step(blocking)
         except Exception as error:  # noqa: BLE001 - a bug; but the worker must not die of it
             log_failure(log, error)
         finally:
@@ -189,7 +189,7 @@ class Store:
         while not self._is_done():
             self._wait_for_work()
             try:
-                self.step()
+                self.take_turn()
             except Exception as error:  # noqa: BLE001 - a bug; but this thread must not die of it
                 log_failure(log, error)
         self._dao.connection.close()
@@ -207,19 +207,20 @@ class Store:
                     break
                 self._condition.wait(timeout)
 
-    def step(self) -> None:
+    def take_turn(self) -> None:
         """Take one turn, then give pages to the sessions that are behind.
 
-        The store thread does so again and again. (A simulation, which has no threads, calls this itself.)
+        The store thread does so again and again. (A simulation, which has no threads, calls this
+        itself.)
         """
         yield_cpu()
         with self._turn:
-            self._take_turn(NOT_BLOCKING)
+            self.step()
             if self._delivery.has_work:
                 self._feed()
 
-    def _take_turn(self, blocking: AbstractContextManager[None]) -> None:
-        """Gather, write, answer."""
+    def step(self, blocking: AbstractContextManager[None] = NOT_BLOCKING) -> None:
+        """Gather, write, answer. The caller has the turn; `blocking` is entered while it writes."""
         batch = self._gather()
         try:
             with blocking:

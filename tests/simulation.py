@@ -315,7 +315,7 @@ class World:
 
     def _turn(self) -> None:
         """The store thread does what is due."""
-        self.server.store.step()
+        self.server.store.take_turn()
         self.overseer.turn_has_ended()
         for user in self._users:
             session = self.server.sessions.get(user)

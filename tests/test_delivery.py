@@ -245,11 +245,11 @@ def test_login_and_reconnect_race_with_senders(start_server: StartServer) -> Non
     seen: list[int] = []
     with logged_in(server.port, "bob") as bob:
         token = bob.token
-        seen += map(int, bob.contents(2))
+        seen += map(int, bob.contents(2) + bob.contents_at_hand())
     for _ in range(10):
         with Wire(server.port) as bob:
             assert bob.call(RECONNECT, username="bob", token=token).status == 0x31
-            seen += map(int, bob.contents(3))
+            seen += map(int, bob.contents(3) + bob.contents_at_hand())
     thread.join()
     with Wire(server.port) as bob:
         bob.call(RECONNECT, username="bob", token=token)

@@ -62,7 +62,7 @@ def test_a_seed_gives_the_same_world_again() -> None:
 BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     "answers before the commit": [
         (Store, "_write", "messages], inbox)", "messages], inbox)\n        self._answer(batch)"),
-        (Store, "_take_turn", "self._answer(batch)", "pass"),
+        (Store, "step", "self._answer(batch)", "pass"),
     ],
     "does not take back what is in doubt": [(Store, "_fail", "if batch.messages:", "if False:")],
     "delivers what is in doubt": [(Store, "_feed", "if self._in_doubt:", "if False:")],

@@ -133,6 +133,14 @@ class Wire:
         """What the next messages say."""
         return [self.receive_notice().values["content"] for _ in range(count)]
 
+    def contents_at_hand(self) -> list[str]:
+        """What the messages say that came together with others in one read: a client that closes has them, too."""
+        contents = [notice.values["content"] for notice in self.notices]
+        self.notices.clear()
+        while self._holds_a_frame():
+            contents.append(self.receive_notice().values["content"])
+        return contents
+
     def is_closed_by_server(self) -> bool:
         """Wait until the server has closed, throwing away what it sends until then."""
         try:
@@ -155,6 +163,10 @@ class Wire:
             return True
         finally:
             self.socket.settimeout(PATIENCE)
+
+    def _holds_a_frame(self) -> bool:
+        header, rest = self._waiting[: HEADER.size], self._waiting[HEADER.size :]
+        return len(header) == HEADER.size and len(rest) >= HEADER.unpack(header)[-1]
 
     def _take(self, count: int) -> bytes:
         while len(self._waiting) < count:
