@@ -412,7 +412,7 @@ def check_url(url: str) -> str:
     elif not re.fullmatch(r"memory:|sqlite:///.+", url) or "\0" in urllib.parse.unquote(url):
         raise ConfigError(
             "A database is named as sqlite:///relative/file.db, sqlite:////absolute/file.db, "
-            "mysql://user:password@host:3306/database, or memory: if nothing is to be kept."
+            "mysql://user:password@host:3306/database, or memory: to keep nothing."
         )
     return url
 

@@ -308,7 +308,7 @@ class Store:
             log.info("the database works again")
 
     def _accept(self, new: NewMessage, known: dict[RequestKey, int], batch: Batch) -> Refused | None:
-        """Add a message to those that are to be stored, unless it was stored before."""
+        """Add a message to the batch, unless it is refused or was stored before."""
         digest = None
         if new.request_id is not None:
             digest = _digest(new)

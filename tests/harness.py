@@ -108,7 +108,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 class NullTransport:
-    """A transport for sessions of which nothing is sent."""
+    """A transport that drops everything that is sent."""
 
     tcp_acked_id = 0
     has_room = True

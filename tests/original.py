@@ -2,7 +2,7 @@
 `golden/` show.
 
 It has the original's behaviour, bugs and all; `test_original.py` replays the recordings against it.
-What came by chance is left out, or is to be asked for: which answers overtake each other, and what
+What came by chance is left out, or happens on request only: which answers overtake each other, and what
 a slow reader finds in one read.
 
     with OriginalServer() as server:
@@ -182,10 +182,10 @@ class Connection:
 class OriginalServer:
     """The stand-in, on a free port of 127.0.0.1 for as long as the `with` lasts.
 
-    `silence`: it closes a connection that sent nothing for so many seconds after its login.
+    `silence`: it closes a connection that sent nothing for this many seconds after its login.
     `read_delay`: how long it waits before a read; what is written within that time comes in one
     read. `coalesce`: frames for one connection that belong together, as a login's answer and what
-    waited, go out in one send. `overtaking`: an answer waits so many seconds for that to the next
+    waited, go out in one send. `overtaking`: an answer waits this many seconds for that to the next
     request of its connection, which then goes first. All four may be changed at any time.
     """
 

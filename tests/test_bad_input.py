@@ -117,7 +117,7 @@ def assert_goes_on(wire: Wire) -> None:
 
 
 def assert_ended(wire: Wire) -> None:
-    """The server says not one byte more, and closes in good order."""
+    """The server says not one byte more, and closes cleanly."""
     with pytest.raises(EOFError):
         wire.receive()
 

@@ -70,7 +70,7 @@ def test_group_bot(port: int) -> None:
 
 
 def test_presence_watcher(port: int) -> None:
-    """It says who is there, who comes and who goes; Ctrl-C ends it in good order."""
+    """It says who is there, who comes and who goes; Ctrl-C ends it with code 0, without a word."""
     register(port, "alice", "bob", "carol")
     with logged_in(port, "alice") as alice:
         alice.ok(0x1B, friend="bob")

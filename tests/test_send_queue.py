@@ -82,7 +82,7 @@ def arrivals(line: Line, count: int) -> list[tuple[bytes, float]]:
     return [(line.peer.recv(100), time.monotonic()) for _ in range(count)]
 
 
-def test_frames_to_a_classic_client_are_spaced(classic: Line) -> None:
+def test_frames_to_a_classic_client_are_paced(classic: Line) -> None:
     """Each notice is a read of its own, the gap after the one before."""
     started = time.monotonic()
     classic.send_queue.send(notices=[Notice(1, b"one"), Notice(2, b"two"), Notice(3, b"three")])
@@ -337,7 +337,7 @@ def test_close_ends_the_wait_until_not_full(modern: Line) -> None:
 
 
 def test_nobody_is_asked_for_more_messages_at_the_end(stream: Line) -> None:
-    """When `finish` drops notices there is room, but nothing more is to be sent."""
+    """When `finish` drops notices there is room, but nothing more may be sent."""
     stream.send_queue.send(notices=[Notice(1, b"x" * 10_000_000)])
     stream.send_queue.send(notices=[Notice(2, b"x")])
     assert not stream.send_queue.has_room
@@ -409,7 +409,7 @@ def test_encryption_that_fails_later(classic: Line) -> None:
 
 
 def test_a_closed_socket_has_nothing_to_tell() -> None:
-    """The kernel is asked by several threads, of which one may have closed the socket."""
+    """The kernel is asked by several threads, and one of them may have closed the socket."""
     sock = socket.socket()
     sock.close()
     assert [ask(sock) for ask in (tcp.unread, tcp.unacknowledged, tcp.received)] == [0, 0, None]
