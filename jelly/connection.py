@@ -174,7 +174,7 @@ class Connection(BaseRequestHandler):
                 self._pause()
 
     def _acknowledge(self, frame: Frame) -> bool:
-        """Handle an ACK, and return True; False if it is to be answered like other requests.
+        """Handle an ACK, and return True; False if it must be answered like other requests.
 
         It is answered, with an error, if it is malformed or comes before the login.
         """

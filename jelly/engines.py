@@ -128,7 +128,7 @@ class Engine(ABC):
         return False
 
     def hangs(self, seconds: float) -> bool:
-        """Whether a failure after so many seconds means that the database hangs.
+        """Whether a failure after this many seconds means that the database hangs.
 
         If it does, the circuit opens.
         """
@@ -434,7 +434,7 @@ def check_url(url: str) -> str:
     elif not re.fullmatch(r"memory:|sqlite:///.+", url) or "\0" in urllib.parse.unquote(url):
         raise ConfigError(
             "A database is named as sqlite:///relative/file.db, sqlite:////absolute/file.db, "
-            "mysql://user:password@host:3306/database, or memory: if nothing is to be kept."
+            "mysql://user:password@host:3306/database, or memory: to keep nothing."
         )
     return url
 

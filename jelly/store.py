@@ -45,12 +45,15 @@ RETRY_DELAY = 1.0
 NOT_BLOCKING: AbstractContextManager[None] = nullcontext()
 
 Entry = Answer | NewMessage | Write
-"""What a job consists of. (Answers go along so that they keep their place in the order.)"""
+"""A part of a job. (Answers are parts, too: so they keep their place in the order.)"""
 
 
 @dataclass(slots=True)
 class Job:
-    """Requests of one session, to be written and answered in this order. A Write stands alone in its job."""
+    """Requests of one session, in the order in which they are written and answered.
+
+    A Write has a job of its own.
+    """
 
     session: Session
     entries: list[Entry]
@@ -63,7 +66,7 @@ class Job:
     closes: bool = False
     """Whether the connection is closed after the answers."""
     results: list[Any] = field(default_factory=list)
-    """What came of each entry inside the transaction: a Refused, or what its `write` returned."""
+    """For each entry its result in the transaction: a Refused, or what its `write` returned."""
 
 
 class Envelope(NamedTuple):
@@ -235,7 +238,7 @@ class Store:
         try:
             with blocking:
                 self._write(batch)
-        except Exception as error:  # noqa: BLE001 - whatever it is, everyone in the batch is told
+        except Exception as error:  # noqa: BLE001 - after any error, each request gets an answer
             self._fail(batch, error)
         else:
             try:
@@ -247,24 +250,26 @@ class Store:
                 job.done()
 
     def _gather(self) -> Batch:
-        """Take what waits, as much as belongs into one transaction; first call what was to be called."""
+        """Take what waits, up to one transaction; call the functions that `call_soon` was given."""
         with self._lock:
             calls, self._calls = self._calls, []
             jobs = _take_jobs(self._jobs)
             delivered: dict[str, int] = {}
-            # A write may be a login, which must not get these messages again.
+            # These inbox rows go a little later, many at once. But a write may be a login, which
+            # must not get these messages again.
             if self._delivered and (
                 self._stopping or self._is_due(self._delivered_due) or any(job.is_write for job in jobs)
             ):
                 delivered, self._delivered = self._delivered, {}
                 self._delivered_due = None
             with_room, self._with_room = self._with_room, []
+        # Without the lock: the functions may submit, and other threads need not wait for them.
         for session in with_room:
             self._delivery.wants_more(session)
         for call in calls:
             try:
                 call()
-            except Exception as error:  # noqa: BLE001 - a bug; but nobody else would do the rest
+            except Exception as error:  # noqa: BLE001 - a bug; but the jobs must be served
                 log_failure(log, error)
         return Batch(jobs, delivered)
 
@@ -316,7 +321,7 @@ class Store:
             log.info("the database works again")
 
     def _accept(self, new: NewMessage, known: dict[RequestKey, int], batch: Batch) -> Refused | None:
-        """Add a message to those that are to be stored, unless it was stored before."""
+        """Add a message to the batch, unless it is refused or was stored before."""
         digest = None
         if new.request_id is not None:
             digest = _digest(new)
@@ -345,7 +350,7 @@ class Store:
         return None
 
     def _apply(self, entry: Answer | Write) -> Any:
-        """What a Write returns, or why it was refused."""
+        """Run a Write; return its result, or its refusal. An Answer has nothing to write."""
         try:
             return entry.write(self._dao) if isinstance(entry, Write) else None
         except Refused as error:
@@ -396,7 +401,7 @@ class Store:
             return failure(session, entry.type)
 
     def _fail(self, batch: Batch, error: Exception) -> None:
-        """Promise nothing of a batch to anyone: all are told, and what was delivered is noted again."""
+        """Answer all requests of a failed batch with an error; note again what was delivered."""
         self._report(error)
         self._on_commit_in_doubt()
         if batch.messages:
@@ -440,7 +445,10 @@ class Store:
 
 
 def send_answers(session: Session, answers: Sequence[Answer], received_at: Sequence[float]) -> None:
-    """Send answers in their order, each with the time at which its request came in; close if one says so."""
+    """Send answers in order, each with the time at which its request came in.
+
+    Then close the connection if one of them says so.
+    """
     responses = []
     closes = False
     for answer, at in zip(answers, received_at, strict=False):
@@ -453,7 +461,7 @@ def send_answers(session: Session, answers: Sequence[Answer], received_at: Seque
 
 
 def close_after_answers(session: Session) -> None:
-    """Serve no more of a session's requests, and close its connection after what it was sent."""
+    """Serve no more requests of a session; close its connection when its answers are written."""
     session.closing = True
     session.transport.finish()
 

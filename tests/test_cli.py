@@ -265,7 +265,7 @@ def test_stopping_while_messages_come(tmp_path: Path) -> None:
 
 
 def test_stopping_before_all_is_answered(slow_stop: Stopping) -> None:
-    """A classic client cannot be answered in time, because its answers are spaced."""
+    """A classic client cannot be answered in time, because its answers are paced."""
     assert_ends_well(slow_stop)
 
 

@@ -1,4 +1,4 @@
-"""SYSTEM notices on the line: who is told what, byte for byte, and that classic clients are never
+"""SYSTEM notices over the wire: who is told what, byte for byte, and that classic clients are never
 told anything.
 """
 

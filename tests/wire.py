@@ -71,11 +71,11 @@ class Wire:
         self.close()
 
     def close(self) -> None:
-        """Close in good order."""
+        """Close the connection."""
         self.socket.close()
 
     def reset(self) -> None:
-        """Break the line: the server gets a reset."""
+        """Break the connection: the server gets a reset."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
