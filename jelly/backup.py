@@ -1,8 +1,8 @@
 """The command `jelly backup FILE`: a copy of the database, also while a server writes to it.
 
-SQLite copies what is committed at one moment (`VACUUM INTO`), and commits go on meanwhile. (SQLite's
-other way, `.backup`, begins anew after each commit of another process. While people write it may
-never end.)
+SQLite copies what is committed at one moment (`VACUUM INTO`), and commits go on meanwhile.
+(SQLite's other way, `.backup`, begins anew after each commit of another process. While people write
+it may never end.)
 """
 
 import contextlib
@@ -20,7 +20,8 @@ TIMEOUT = 10.0
 
 
 def back_up(url: str, target: Path) -> int:
-    """Copy the database that a URL names into a new file, for its owner only; return its size in bytes.
+    """Copy the database that a URL names into a new file, for its owner only; return its size in
+    bytes.
 
     When the file is there, it is complete and synced. Raises StartError.
     """

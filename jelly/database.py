@@ -103,7 +103,8 @@ class DatabaseConnection:
                 raise self._failed(error) from error
 
     def query_if_exists(self, sql: str) -> list[Row]:
-        """The rows that a SELECT finds; none if there is no such table. Call it outside of transactions.
+        """The rows that a SELECT finds; none if there is no such table. Call it outside of
+        transactions.
 
         Every other failure is raised: it says nothing about the tables.
         """
@@ -154,7 +155,9 @@ class DatabaseConnection:
                 self.close()
 
     def empty_wal(self) -> None:
-        """Write into a SQLite file what is in the log beside it. Call it outside of transactions."""
+        """Write into a SQLite file what is in the log beside it. Call it outside of
+        transactions.
+        """
         if self._raw is not None:
             self._engine.empty_wal(self._raw)
 

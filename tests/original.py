@@ -2,8 +2,8 @@
 `golden/` show.
 
 It has the original's behaviour, bugs and all; `test_original.py` replays the recordings against it.
-What came by chance is left out, or happens on request only: which answers overtake each other, and what
-a slow reader finds in one read.
+What came by chance is left out, or happens on request only: which answers overtake each other, and
+what a slow reader finds in one read.
 
     with OriginalServer() as server:
         client.connect("127.0.0.1", server.port)

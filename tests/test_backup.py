@@ -57,8 +57,8 @@ def assert_is_restored(url: str, kept: list[str]) -> None:
 
 
 def test_a_backup_under_load(tmp_path: Path) -> None:
-    """It ends while people write, and has all that was answered with SUCCESS before it began; of what came
-    meanwhile it has the first part, in order.
+    """It ends while people write, and has all that was answered with SUCCESS before it began; of
+    what came meanwhile it has the first part, in order.
     """
     path, copy = tmp_path / "jelly.db", tmp_path / "copy.db"
     sent: list[str] = []
@@ -84,7 +84,9 @@ def test_a_backup_under_load(tmp_path: Path) -> None:
 
 
 def test_a_backup_of_mysql_under_load(mariadb: PrivateMariaDB, tmp_path: Path) -> None:
-    """It says which command to use, and this one does it: with its dump, a server has all messages."""
+    """It says which command to use, and this one does it: with its dump, a server has all
+    messages.
+    """
     if shutil.which("mysqldump") is None or shutil.which("mysql") is None:
         pytest.skip("mysqldump is not installed")
     url, dump = mariadb.fresh_database("dumped"), tmp_path / "a dump.sql"
@@ -160,7 +162,9 @@ def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_where_the_database_comes_from(tmp_path: Path) -> None:
-    """From the environment and the TOML file, as for the server; a wrong one is said in a sentence."""
+    """From the environment and the TOML file, as for the server; a wrong one is said in a
+    sentence.
+    """
     url = f"sqlite:///{tmp_path}/jelly.db"
     with Server(url) as server:
         assert server.stop() == 0

@@ -1,4 +1,6 @@
-"""The fault harness and its faults: nothing acknowledged is lost, and the server recovers by itself."""
+"""The fault harness and its faults: nothing acknowledged is lost, and the server recovers by
+itself.
+"""
 
 import random
 from collections.abc import Sequence

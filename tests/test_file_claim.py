@@ -1,4 +1,6 @@
-"""The claim on a SQLite file, and a file that is moved, replaced or deleted under a running server."""
+"""The claim on a SQLite file, and a file that is moved, replaced or deleted under a running
+server.
+"""
 
 import os
 from collections.abc import Callable
@@ -42,7 +44,9 @@ def delete(path: Path) -> None:
 
 
 def is_accepted(alice: Wire, contents: list[str]) -> bool:
-    """Have alice send one more message to bob, and note what it says if it was answered with SUCCESS."""
+    """Have alice send one more message to bob, and note what it says if it was answered with
+    SUCCESS.
+    """
     content = str(len(contents))
     reply = alice.call(PERSON_MESSAGE, receiver="bob", content=content, time=1)
     assert reply.status in (SUCCESS, SERVER_ERROR)
@@ -53,8 +57,8 @@ def is_accepted(alice: Wire, contents: list[str]) -> bool:
 
 @pytest.mark.parametrize("fault", [move, move_alone, replace, delete])
 def test_a_file_that_goes_under_the_running_server(fault: Callable[[Path], None], tmp_path: Path) -> None:
-    """Soon nothing is promised any more, and the server says why and ends with 1. What it had promised is
-    in the file, wherever that is now, and a file in the old place is not touched.
+    """Soon nothing is promised any more, and the server says why and ends with 1. What it had
+    promised is in the file, wherever that is now, and a file in the old place is not touched.
     """
     path, moved = tmp_path / "j.db", tmp_path / "moved" / "j.db"
     with Server(f"sqlite:///{path}") as running:
@@ -82,8 +86,8 @@ def test_a_file_that_goes_under_the_running_server(fault: Callable[[Path], None]
 
 
 def test_a_file_that_comes_back(start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until then requests fail, also those on new connections to the database; then all is well, and
-    nothing is missing.
+    """Until then requests fail, also those on new connections to the database; then all is well,
+    and nothing is missing.
     """
     monkeypatch.setattr(server, "FILE_LOST_TIMEOUT", 60.0)
     monkeypatch.setattr(server, "FILE_CHECK_INTERVAL", 0.01)
@@ -117,7 +121,9 @@ def test_a_new_connection_does_not_make_the_file_anew(start_server: StartServer,
 
 
 def test_what_is_wrong_with_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said while the file is claimed. An error that does not say that it is gone says nothing."""
+    """It is said while the file is claimed. An error that does not say that it is gone says
+    nothing.
+    """
     path = tmp_path / "j.db"
     claim = FileClaim(path)
     assert claim.problem() == ""
@@ -141,8 +147,8 @@ def test_what_is_wrong_with_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 def test_a_mount_that_still_leads_to_a_deleted_file(tmp_path: Path) -> None:
-    """The path exists and is the claimed file, but no directory has it any more. (A link into /proc leads to
-    the file as a bind mount does.)
+    """The path exists and is the claimed file, but no directory has it any more. (A link into /proc
+    leads to the file as a bind mount does.)
     """
     path, mount = tmp_path / "j.db", tmp_path / "mount.db"
     with path.open("wb") as file:
