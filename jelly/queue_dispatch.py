@@ -140,7 +140,7 @@ class RequestQueue(queue.Queue[Lane]):
                     return lanes
 
     def put_back(self, lane: Lane) -> None:
-        """Queue a lane again that the caller holds and cannot serve now."""
+        """Put a lane back into the queue. The caller holds it, and cannot serve it now."""
         with self.mutex:
             self._schedule(lane)
 
@@ -272,7 +272,7 @@ class Blocking(contextlib.AbstractContextManager[None]):
 
 
 class Dispatcher:
-    """The workers and the hashers, and the way of a request from its lane to its answer.
+    """The workers and the hashers, and the path of a request from its lane to its answer.
 
     `call_later(seconds, function)` must call a function after some seconds, in any thread.
     """
@@ -397,10 +397,11 @@ class Dispatcher:
         return self._carry_on(lane, requests[len(answers) : len(outcomes)], outcomes[len(answers) :])
 
     def _outcomes(self, session: Session, requests: Sequence[PendingRequest]) -> list[Outcome]:
-        """Serve these requests up to the first one that must wait for an earlier one.
+        """Serve these requests; return their outcomes, in order.
 
-        Answers and messages may come together. Any other outcome comes alone: a request behind it
-        may read what it changes. So may a request behind a message, unless it is a message, too.
+        Stop where a request must wait for an earlier one: after any outcome that is neither an
+        answer nor a message, and before a request that is no message but follows one. Such a
+        request may read what the earlier one changes. Also stop after BYTES_AT_ONCE.
         """
         outcomes: list[Outcome] = []
         size = 0

@@ -1,4 +1,4 @@
-"""The server: it builds the stations, accepts connections, and takes everything down again in order.
+"""The server: it builds the parts, accepts connections, and stops everything in order.
 
                    a thread each                                   a pool of threads
     client --TCP-> ThreadingTCPServer -> struct -> queue.Queue -> ThreadPoolExecutor
@@ -8,6 +8,9 @@
        +-- response, notice <-- send queue, + flusher <---------- one transaction, then the answers
                                 send_queue.py                     delivery.py
     threading.Timer -> sweeps the group cache  groups.py
+
+The threads of the pool take from the queue.Queue themselves. (`submit` of each request would move it
+into the pool's own queue, which has no limit.)
 
 The two parts marked + are what the plain design (examples/minimal_server.py) lacks. Why it fails:
 
@@ -236,7 +239,11 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Dao]:
-        """The calling thread's own Dao to read with; while a worker reads, another one runs."""
+        """The calling thread's own Dao to read with.
+
+        A query may wait for the disk or the network. So a worker tells the dispatcher, which lets
+        another worker run meanwhile.
+        """
         dao = getattr(self._thread_local, "dao", None)
         if dao is None:
             connection = DatabaseConnection(self.engine)
