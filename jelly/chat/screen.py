@@ -247,7 +247,7 @@ class ScreenInterface(UserInterface):
         ):
             bind(action, *sequence)
         for number in range(10):
-            bind(lambda number=number: self._open_number(number), "escape", str(number))  # type: ignore[misc]
+            bind(lambda number=number: self._open_conversation_by_number(number), "escape", str(number))  # type: ignore[misc]
         return keys
 
     def _page(self) -> int:
@@ -322,7 +322,7 @@ class ScreenInterface(UserInterface):
         if conversation := self._session.model.next_unread():
             self._session.model.open(conversation)
 
-    def _open_number(self, number: int) -> None:
+    def _open_conversation_by_number(self, number: int) -> None:
         if conversation := self._session.model.by_number(number):
             self._session.model.open(conversation)
 
