@@ -179,7 +179,7 @@ def _parse_message(options: argparse.Namespace, translate: Translator) -> tuple[
     return peer, text
 
 
-def _failure_of(error: RequestError) -> tuple[texts.Text, ExitCode]:
+def _failure_of(error: RequestError) -> tuple[texts.TranslatedText, ExitCode]:
     """Return the sentence and the exit code for a message that was not confirmed."""
     if not is_definite_failure(error):
         return texts.SEND_UNKNOWN, ExitCode.UNKNOWN_OUTCOME
