@@ -358,7 +358,7 @@ def test_chinese(port: int, open_chat: Open) -> None:
     first = open_chat("alice", LANG="zh_CN.UTF-8")
     first.wait_for("欢迎，alice。", "alice │ 已连接", "好友列表还是空的")
     first.enter("/help")
-    first.wait_for("好友列表，谁在线")
+    first.wait_for("查看好友列表及谁在线")
     first.press("ctrl-c")
     assert first.wait_for_end() == 0
     open_chat("alice", "--lang=zh").wait_for("欢迎，alice。")

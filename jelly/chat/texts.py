@@ -106,7 +106,7 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
     ErrorCode.USERNAME_TAKEN: TranslatedText("this name is taken; choose another one", "这个用户名已被使用，请换一个"),
     ErrorCode.INVALID_TOKEN: TranslatedText("the session has ended; log in again", "会话已失效，请重新登录"),
     ErrorCode.NOT_YOURSELF: TranslatedText(
-        "you are logged in under another name; log in again", "你以另一个用户名登录，请重新登录"
+        "you are logged in under another name; log in again", "当前登录的是另一个用户名，请重新登录"
     ),
     ErrorCode.NO_SUCH_USER: TranslatedText("no such user", "没有这个用户"),
     ErrorCode.ALREADY_FRIENDS: TranslatedText("already on your friend list", "已经在好友列表里"),
@@ -166,7 +166,7 @@ WHILE_AWAY = TranslatedText(
 COUNT_FROM = TranslatedText("{count} from {name}", "{name} 发来 {count} 条")
 COUNT_IN = TranslatedText("{count} in {name}", "{name} 中有 {count} 条")
 WRITES_FIRST = TranslatedText("{name} writes to you: Alt-{number} goes there", "{name} 发来消息：按 Alt-{number} 前往")
-CONNECTED_AGAIN = TranslatedText("connected again (not connected since {since})", "已重新连接（{since} 起曾断开）")
+CONNECTED_AGAIN = TranslatedText("connected again (not connected since {since})", "已重新连接（自 {since} 起曾断开）")
 CONNECTED = TranslatedText("connected", "已连接")
 TAKEN_OVER = TranslatedText(
     "someone logged in as {name} elsewhere. /connect logs in again",
@@ -183,9 +183,9 @@ ALREADY_TRYING = TranslatedText("still trying to connect", "仍在尝试连接")
 
 BAR_CONNECTED = TranslatedText("connected", "已连接")
 BAR_CONNECTING = TranslatedText("connecting", "正在连接")
-BAR_RECONNECTING = TranslatedText("not connected since {since}, trying again", "{since} 起断开，正在重试")
-BAR_OFFLINE = TranslatedText("not connected since {since}; /connect", "{since} 起断开；/connect")
-BAR_TAKEN_OVER = TranslatedText("ended: logged in elsewhere; /connect", "已结束：在别处登录；/connect")
+BAR_RECONNECTING = TranslatedText("not connected since {since}, trying again", "自 {since} 起断开，正在重试")
+BAR_OFFLINE = TranslatedText("not connected since {since}; /connect", "自 {since} 起断开；/connect")
+BAR_TAKEN_OVER = TranslatedText("ended: logged in elsewhere; /connect", "会话已结束：账号在别处登录；/connect")
 BAR_MORE_BELOW = TranslatedText("more below", "下方还有")
 LOADING = TranslatedText("loading earlier messages", "正在读取更早的消息")
 NO_EARLIER_MESSAGES = TranslatedText("there are no earlier messages", "没有更早的消息")
@@ -222,9 +222,11 @@ GROUP_ENDED = TranslatedText("{group} was disbanded", "{group} 已解散")
 
 UNKNOWN_COMMAND = TranslatedText(
     "there is no /{name}; /help lists all commands. (// sends a text that begins with /)",
-    "没有 /{name} 命令；用 /help 查看所有命令。（以 // 开头可发送以 / 开头的文字）",
+    "没有 /{name} 命令；用 /help 查看所有命令。（要发送以 / 开头的文字，请多输入一个 /）",
 )
-DID_YOU_MEAN = TranslatedText("there is no /{name}: did you mean /{close}?", "没有 /{name} 命令：是不是 /{close}？")
+DID_YOU_MEAN = TranslatedText(
+    "there is no /{name}: did you mean /{close}?", "没有 /{name} 命令：是不是想输入 /{close}？"
+)
 USAGE = TranslatedText("usage: {usage}", "用法：{usage}")
 FAILED = TranslatedText("{what}: {reason}", "{what}：{reason}")
 PERHAPS_DONE = TranslatedText(
@@ -240,7 +242,7 @@ GROUP_CREATED = TranslatedText(
 )
 GROUP_DISBANDED = TranslatedText("{group} is disbanded", "{group} 已解散")
 MEMBER_ADDED = TranslatedText("{name} is in {group} now", "{name} 已加入 {group}")
-MEMBER_REMOVED = TranslatedText("{name} is no longer in {group}", "{name} 已移出 {group}")
+MEMBER_REMOVED = TranslatedText("{name} is no longer in {group}", "已将 {name} 移出 {group}")
 GROUP_LEFT = TranslatedText("you have left {group}", "你已退出 {group}")
 NO_GROUPS = TranslatedText(
     "you are in no group: /group create NAME creates one", "你还没有群组：用 /group create 名字 创建"
@@ -281,7 +283,7 @@ HELP: dict[str, Help] = {
             "/to bob 你好 会同时发出“你好”。群组以 # 开头。单独的 /to 列出所有对话。",
         ),
     ),
-    "friends": Help(NOTHING, TranslatedText("show your friends, and who is online", "好友列表，谁在线")),
+    "friends": Help(NOTHING, TranslatedText("show your friends, and who is online", "查看好友列表及谁在线")),
     "add": Help(TranslatedText("bob", "bob"), TranslatedText("add a person to your friend list", "添加好友")),
     "remove": Help(TranslatedText("bob", "bob"), TranslatedText("remove a person from your friend list", "删除好友")),
     "group": Help(
@@ -340,7 +342,7 @@ HELP: dict[str, Help] = {
     "quit": Help(NOTHING, TranslatedText("exit", "关闭程序")),
     "help": Help(
         TranslatedText("[COMMAND]", "[命令]"),
-        TranslatedText("show this list, or more about one command", "本列表，或某个命令的说明"),
+        TranslatedText("show this list, or more about one command", "显示本列表，或某个命令的说明"),
     ),
 }
 
@@ -351,7 +353,7 @@ HELP_KEYS = TranslatedText(
     "//text    sends /text\n"
     "… ✗ ?     being sent, not delivered, perhaps delivered",
     "Alt-a     下一个未读；Alt-1、Alt-2：切换对话\n"
-    "Tab       补全；↑ 找回输入；Alt-Enter 换行\n"
+    "Tab       补全；↑ 调出之前的输入；Alt-Enter 换行\n"
     "PageUp    向上滚动；Ctrl-End 回到末尾\n"
     "//文字    发送 /文字\n"
     "… ✗ ?     发送中、未送达、不确定",
@@ -372,7 +374,7 @@ ASK_REGISTER = TranslatedText(
 REGISTERED = TranslatedText("Welcome: {name} is registered.", "欢迎：{name} 注册成功。")
 PASSWORD_WAS_WRONG = TranslatedText(
     "The name {name} is taken, so the password was wrong. Try again.",
-    "用户名 {name} 已存在，所以是密码不对。请再试一次。",
+    "用户名 {name} 已被注册，刚才的密码不对。请再试一次。",
 )
 PASSWORDS_DIFFER_TRY_AGAIN = TranslatedText("The passwords differ. Try again.", "两次输入的密码不一致，请再试一次。")
 LOGIN_REFUSED = TranslatedText("Cannot log in as {name}: {reason}.", "无法以 {name} 登录：{reason}。")
@@ -394,11 +396,12 @@ NO_CERTIFICATE = TranslatedText("it contains no certificate", "其中没有证�
 UNREACHABLE = TranslatedText("no server answers there", "没有服务器应答")
 NEED_NAME = TranslatedText("No name is given. Use: jelly chat NAME.", "没有给出用户名。用法：jelly chat NAME。")
 NEED_PASSWORD = TranslatedText(
-    "There is no terminal to ask for the password: set JELLY_PASSWORD.", "没有终端可以询问密码：请设置 JELLY_PASSWORD。"
+    "There is no terminal to ask for the password: set JELLY_PASSWORD.",
+    "没有终端，无法询问密码：请设置 JELLY_PASSWORD。",
 )
 BAD_CA = TranslatedText("--tls-ca: {file} cannot be used: {reason}.", "--tls-ca：无法使用 {file}：{reason}。")
 CA_WITHOUT_TLS = TranslatedText(
-    "--tls-ca needs a server with TLS: jellys://…", "--tls-ca 需要使用 TLS 的服务器：jellys://…"
+    "--tls-ca needs a server with TLS: jellys://…", "--tls-ca 只能用于启用 TLS 的服务器：jellys://…"
 )
 BAD_SERVER = TranslatedText(
     "{server} is not of the form jelly://host:port or jellys://host:port.",
