@@ -274,6 +274,7 @@ class ScreenInterface(UserInterface):
         self._input.reset()
         self._view.offset = 0
         if not submit(self._session, text):
+            self._session.show_info(self._session.translate(texts.TEXT_STAYS))
             self._input.insert_text(text)
 
     def _close_question(self) -> None:

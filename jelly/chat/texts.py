@@ -205,6 +205,10 @@ SOME_UNDELIVERED = TranslatedText(
 COUNT_TO = TranslatedText("{count} to {name}", "给 {name} 的 {count} 条")
 NOTHING_TO_RESEND = TranslatedText("there is nothing to resend here", "这里没有需要重发的消息")
 NO_RECEIVER = TranslatedText("no receiver yet: choose one with /to NAME", "还没有对话对象：请先用 /to 名字 选择")
+TEXT_STAYS = TranslatedText(
+    "your text is kept: Ctrl-A goes to its front, Ctrl-C clears it",
+    "文字仍在输入行中：按 Ctrl-A 回到行首，按 Ctrl-C 清空",
+)
 CONVERSATION_WITH = TranslatedText("you are writing to {name}", "正在与 {name} 对话")
 NO_CONVERSATIONS = TranslatedText("no conversations yet: /to NAME starts one", "还没有对话：用 /to 名字 开始")
 NO_HISTORY = TranslatedText("this server has no message history", "这个服务器不提供历史消息")
