@@ -66,6 +66,12 @@ OWN_DESCRIPTORS = 20
 STOP_SECONDS = 8.0
 """Seconds for which a stop finishes what was accepted before it; closing takes a little longer."""
 SHUTDOWN = system(Event.SHUTDOWN)
+BIND_ADVICE = {
+    errno.EADDRINUSE: "Is another server running there? Choose another one with --port.",
+    errno.EADDRNOTAVAIL: "This machine does not have that address: use 127.0.0.1, or 0.0.0.0 for all that it has.",
+    errno.EACCES: "Ports below 1024 need privileges: choose a higher one with --port.",
+}
+"""What the operator can do about an error that keeps the server from listening."""
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -136,13 +142,9 @@ class JellyServer(socketserver.ThreadingTCPServer):
         try:
             super().__init__((host, port), partial(Connection, self._context))
         except OSError as error:
-            hint = (
-                " Is another server running there? Choose another one with --port."
-                if error.errno == errno.EADDRINUSE
-                else ""
-            )
+            advice = BIND_ADVICE.get(error.errno or 0, "Choose another --host or --port.")
             reason = error.strerror or str(error)
-            raise StartError(f"Cannot listen on {host} port {port}: {reason}.{hint}") from error
+            raise StartError(f"Cannot listen on {host} port {port}: {reason}. {advice}") from error
 
     @property
     def port(self) -> int:
@@ -269,5 +271,7 @@ def _prepare_database(engine: Engine, connection: DatabaseConnection) -> None:
         connection.close()
         engine.release()
         if isinstance(error, StoreError):
-            raise StartError(f"The database {engine.describe()} cannot be used: {error}.") from error
+            is_drivers = isinstance(error.__cause__, engine.errors)
+            advice = f" {engine.advice}" if is_drivers else ""
+            raise StartError(f"The database {engine.describe()} cannot be used: {error}.{advice}") from error
         raise
