@@ -1,11 +1,13 @@
 """The examples of the client library: each is run as its first line says, and does what it says."""
 
+import socket
 from pathlib import Path
 
 import pytest
+from harness import StartServer
 from wire import GROUP_MESSAGE, OWN_GROUPS, logged_in, register
 
-from faults.process import ROOT, Program
+from faults.process import PATIENCE, ROOT, Program
 
 EXAMPLES = [
     path for path in sorted((ROOT / "examples").glob("*.py")) if "client_api" in path.read_text(encoding="utf-8")
@@ -99,3 +101,43 @@ def test_bulk_sender(port: int) -> None:
             assert sender.process.returncode == code
     with logged_in(port, "bob") as bob:
         assert bob.contents(3) == ["line 0", "line 1", "line 2"]
+
+
+# --- raw_client.py ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port on which no server listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def raw_client(port: object) -> Program:
+    return Program("examples/raw_client.py", "alice", "secret1", "bob", str(port))
+
+
+def test_raw_client_without_a_server(free_port: int) -> None:
+    """It says in one line how to start one."""
+    with raw_client(free_port) as program:
+        assert program.lines() == [f"! no server on port {free_port}: start one with python jelly.py"]
+        assert program.process.returncode == 1
+
+
+def test_raw_client_with_a_wrong_port() -> None:
+    """It says how to start it."""
+    for port in ("x", "70000"):
+        with raw_client(port) as program:
+            assert "python examples/raw_client.py ME PASSWORD FRIEND [PORT]" in program.lines()[0]
+            assert program.process.returncode == 1
+
+
+def test_raw_client_ends_with_the_connection(start_server: StartServer) -> None:
+    """When the server closes the connection it ends by itself, without waiting for a line."""
+    server = start_server()
+    with raw_client(server.port) as program:
+        assert program.line() == "logged in as alice; every line goes to bob"
+        server.stop()
+        assert program.line() == "! the server has closed the connection"
+        assert program.process.wait(PATIENCE) == 1
+        assert program.lines() == []
