@@ -9,8 +9,8 @@
                                 send_queue.py                     delivery.py
     threading.Timer -> sweeps the group cache  groups.py
 
-The threads of the pool take from the queue.Queue themselves. (`submit` of each request would move it
-into the pool's own queue, which has no limit.)
+The threads of the pool take from the queue.Queue themselves. (`submit` of each request would move
+it into the pool's own queue, which has no limit.)
 
 The two parts marked + are what the plain design (examples/minimal_server.py) lacks. Why it fails:
 

@@ -6,8 +6,8 @@ receiver. While it waits for the disk the next batch gathers. So the more there 
 message costs; alone, a message costs one sync. (This is group commit. One commit for each message
 reached a fifth of the throughput.)
 
-Only the store writes. So it alone decides the order of ids, membership changes and logins, and when a
-session is caught up (`delivery.py`).
+Only the store writes. So it alone decides the order of ids, membership changes and logins, and when
+a session is caught up (`delivery.py`).
 """
 
 import hashlib
@@ -388,7 +388,7 @@ class Store:
             return failure(session, entry.type)
 
     def _fail(self, batch: Batch, error: Exception) -> None:
-        """Answer every message and write of a failed batch with SERVER_ERROR; note the delivered ids again."""
+        """Answer the requests of a failed batch with SERVER_ERROR; note the delivered ids again."""
         self._report(error)
         self._on_commit_in_doubt()
         if batch.messages:
