@@ -80,7 +80,7 @@ class Connection(BaseRequestHandler):
         self.address = str(self.client_address[0])
         self.thread = threading.current_thread()
         self.thread.name = f"jelly-reader-{self.address}:{self.client_address[1]}"
-        tcp.prepare(self.request)
+        tcp.set_socket_options(self.request)
         self.tls = TlsFilter(context.tls_context) if context.tls_context else None
         gap = settings.classic_gap / 1000
         self.send_queue = SendQueue(
@@ -119,9 +119,10 @@ class Connection(BaseRequestHandler):
             log.debug("%s: %s", self.address, error)
 
     def finish(self) -> None:
-        context, user = self.context, self.session.user
+        context = self.context
         self.send_queue.close()
-        # After the close: see Services._attach_session.
+        # After the close: a login may be under way. See Services._attach_session.
+        user = self.session.user
         if context.sessions.detach(self.session) and user is not None:
             context.store.call_soon(partial(context.presence.refresh, user))
         context.flusher.forget(self.request)
@@ -177,7 +178,7 @@ class Connection(BaseRequestHandler):
                 self._pause()
 
     def _confirm(self, frame: Frame, read_bytes: int) -> bool:
-        """Handle an ACK, and return True; False if the frame is to be served like other requests.
+        """Handle an ACK, and return True; False if the frame must be served like other requests.
 
         An ACK is answered, with an error, if it is malformed or comes before the login. A LOGOUT is
         served, but it says that the client had what was written before it. `read_bytes`: how many

@@ -1,8 +1,8 @@
-"""The bounded queue in front of the thread pool: who is served next, in which order, and how much may wait.
+"""The bounded queue in front of the thread pool: which request is served next, how many may wait.
 
 The reader of each connection puts requests into its `Lane`, and the lane into the `RequestQueue`, a
 `queue.Queue`. Workers, which run in a `ThreadPoolExecutor`, get lanes from it and serve their requests
-in order. A lane is a *strand* (a serial executor): it stands in the queue at most once, and only the
+in order. A lane is a *strand* (a serial executor): it is in the queue at most once, and only the
 worker that got it serves it. So the responses of a connection leave in the order of its requests, on
 which the protocol relies. (A pool job for each request, the obvious first design, reordered 7,600
 messages of a test run and cost ten times the CPU.)
@@ -45,7 +45,7 @@ log = logging.getLogger("jelly.dispatch")
 LANE_LIMIT = 256
 """At most this many requests wait in one lane; then its reader stops reading, and TCP makes the client wait."""
 HASHERS = 2
-"""Threads that hash passwords."""
+"""How many threads hash passwords."""
 LANES_AT_ONCE = 16
 """At most this many lanes are served by a worker before it looks at the queue again."""
 REQUESTS_AT_ONCE = 64
@@ -66,12 +66,12 @@ class PendingRequest(NamedTuple):
 class Lane:
     """The requests of one connection that wait, oldest first."""
 
-    __slots__ = ("arrived", "busy", "room", "session", "waiting")
+    __slots__ = ("busy", "incoming", "room", "session", "waiting")
 
     def __init__(self, session: Session) -> None:
         self.session = session
         # The reader's, until `RequestQueue.put` moves them into `waiting`.
-        self.arrived: list[PendingRequest] = []
+        self.incoming: list[PendingRequest] = []
         # Guarded by the queue's mutex.
         self.waiting: list[PendingRequest] = []
         # Held from the moment the lane enters the queue until its last answer is sent. A lock and not
@@ -102,7 +102,7 @@ class RequestQueue(queue.Queue[Lane]):
         self._closed = False
 
     def put(self, item: Lane, block: bool = False, timeout: float | None = None) -> None:  # noqa: ARG002 - never blocks
-        """Count what arrived in a lane, and put the lane into the queue unless a worker has it.
+        """Count what has come into a lane, and put the lane into the queue unless a worker has it.
 
         Never blocks. Requests beyond `maxsize` are marked with the error `busy`. Raises queue.Full if
         nothing but such requests wait in the lane: the caller then holds the lane, and answers them. They
@@ -110,9 +110,9 @@ class RequestQueue(queue.Queue[Lane]):
         """
         lane = item
         with self.mutex:
-            if lane.arrived:
-                arrived, lane.arrived = lane.arrived, []
-                self._admit(lane, arrived)
+            if lane.incoming:
+                incoming, lane.incoming = lane.incoming, []
+                self._admit(lane, incoming)
             if not lane.waiting or not lane.busy.acquire(blocking=False):
                 return  # the thread that has the lane looks again when it releases it
             if lane.waiting[0].error is ErrorCode.BUSY and all(map(_is_refused, lane.waiting)):
@@ -140,7 +140,7 @@ class RequestQueue(queue.Queue[Lane]):
                     return lanes
 
     def put_back(self, lane: Lane) -> None:
-        """Have a lane served later, by the caller who holds it and cannot serve it now."""
+        """Put a lane back into the queue. The caller holds it, and cannot serve it now."""
         with self.mutex:
             self._schedule(lane)
 
@@ -200,26 +200,26 @@ class RequestQueue(queue.Queue[Lane]):
 
     # --- with the mutex held ----------------------------------------------------------------------------
 
-    def _admit(self, lane: Lane, arrived: list[PendingRequest]) -> None:
+    def _admit(self, lane: Lane, incoming: list[PendingRequest]) -> None:
         room = self.maxsize - self._waiting
-        if len(arrived) > room:
-            arrived = _refuse_beyond(room, arrived)
-        lane.waiting += arrived
-        self._waiting += _count(arrived)
+        if len(incoming) > room:
+            incoming = _refuse_beyond(room, incoming)
+        lane.waiting += incoming
+        self._waiting += _count(incoming)
 
     def _schedule(self, lane: Lane) -> None:
         self.queue.append(lane)
         self._wake()
 
     def _wake(self) -> None:
-        """Wake a worker if there is something to do and no worker runs: waking is what costs."""
+        """Wake a worker if lanes wait and no worker runs. (Waking costs more than serving.)"""
         if self.queue and not self._running and not self._is_waking:
             self._is_waking = True
             self.not_empty.notify()
 
 
 def _count(requests: Sequence[PendingRequest]) -> int:
-    """How many requests are to be served: an error costs no work, so it does not count."""
+    """How many requests need work: one with an error is only answered, so it does not count."""
     return [request.error for request in requests].count(None)
 
 
@@ -232,7 +232,7 @@ def _refuse_beyond(room: int, requests: list[PendingRequest]) -> list[PendingReq
     admitted = []
     for request in requests:
         if request.error is None:
-            if room <= 0:  # without its body, which nobody needs any more
+            if room <= 0:  # the body is not needed any more, so free it
                 request = PendingRequest(request.frame._replace(body=b""), request.received_at, ErrorCode.BUSY)
             room -= 1
         admitted.append(request)
@@ -272,7 +272,7 @@ class Blocking(contextlib.AbstractContextManager[None]):
 
 
 class Dispatcher:
-    """The workers and the hashers, and the way of a request from its lane to its answer.
+    """The workers and the hashers, and the path of a request from its lane to its answer.
 
     `call_later(seconds, function)` must call a function after some seconds, in any thread.
     """
@@ -301,7 +301,7 @@ class Dispatcher:
 
     def submit(self, lane: Lane, requests: list[PendingRequest]) -> None:
         """Have the requests of a connection served, in order. Never blocks."""
-        lane.arrived = requests
+        lane.incoming = requests
         try:
             self._queue.put(lane)
         except queue.Full:
@@ -373,13 +373,17 @@ class Dispatcher:
         Returns what the store thread has to write: the lane stays closed until that is answered.
         """
         session = lane.session
-        if session.transport.is_full:  # the client does not take its answers: serve no more until it does
+        # The client does not take its answers. To serve more would only fill the memory. So the lane
+        # stays out of the queue, and needs no worker, until there is room.
+        if session.transport.is_full:
             session.transport.when_not_full(partial(self._queue.put_back, lane))
             return None
         requests = self._queue.take_requests(lane, REQUESTS_AT_ONCE)
         outcomes = self._outcomes(session, requests)
         if len(outcomes) < len(requests):
             self._queue.return_requests(lane, requests[len(outcomes) :])
+        # Answers in front of the first write leave now. Those behind it go with the job: the store
+        # sends them after its commit, and so in their order.
         answers: list[Answer] = []
         for outcome in outcomes:
             if not isinstance(outcome, Answer):
@@ -393,10 +397,11 @@ class Dispatcher:
         return self._carry_on(lane, requests[len(answers) : len(outcomes)], outcomes[len(answers) :])
 
     def _outcomes(self, session: Session, requests: Sequence[PendingRequest]) -> list[Outcome]:
-        """What becomes of these requests, up to the first one that has to wait for one before it.
+        """Serve these requests; return their outcomes, in order.
 
-        Answers and messages may stand together. Anything else comes alone: a request behind it, or one
-        that is no message behind a message, may read what they change.
+        Stop where a request must wait for an earlier one: after any outcome that is neither an
+        answer nor a message, and before a request that is no message but follows one. Such a
+        request may read what the earlier one changes. Also stop after BYTES_AT_ONCE.
         """
         outcomes: list[Outcome] = []
         size = 0
@@ -412,7 +417,7 @@ class Dispatcher:
             elif isinstance(outcome, Answer):
                 size += len(outcome.frame or b"")
                 if outcome.close:
-                    break  # whatever the client sent after this is not served
+                    break  # nothing behind it is served
             else:
                 break
             if size > BYTES_AT_ONCE:
@@ -420,7 +425,7 @@ class Dispatcher:
         return outcomes
 
     def _outcome(self, session: Session, request: PendingRequest) -> Outcome:
-        """What becomes of one request."""
+        """Serve one request."""
         type = request.frame.type
         if session.closing:
             return Answer(None)
@@ -489,7 +494,7 @@ class Dispatcher:
         self._release(lane)
 
     def _release(self, lane: Lane) -> None:
-        """A lane was served; if more came meanwhile, have that served, too."""
+        """Give back a lane that was served; queue it again if more requests have come."""
         lane.busy.release()
         if lane.waiting:
             try:

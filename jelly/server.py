@@ -1,4 +1,4 @@
-"""The server: it builds the stations, accepts connections, and takes everything down again in order.
+"""The server: it builds the parts, accepts connections, and stops everything in order.
 
                    a thread each                                   a pool of threads
     client --TCP-> ThreadingTCPServer -> struct -> queue.Queue -> ThreadPoolExecutor
@@ -8,6 +8,9 @@
        +-- response, notice <-- send queue, + flusher <---------- one transaction, then the answers
                                 send_queue.py                     delivery.py
     threading.Timer -> sweeps the group cache  groups.py
+
+The threads of the pool take from the queue.Queue themselves. (`submit` of each request would move
+it into the pool's own queue, which has no limit.)
 
 The two parts marked + are what the plain design (examples/minimal_server.py) lacks. Why it fails:
 
@@ -26,7 +29,7 @@ import socketserver
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -62,7 +65,17 @@ OWN_DESCRIPTORS = 20
 """Descriptors that are kept back from connections, besides three for each worker's database connection."""
 STOP_SECONDS = 8.0
 """Seconds for which a stop finishes what was accepted before it; closing takes a little longer."""
+FILE_CHECK_INTERVAL = 1.0
+"""Seconds until the server looks again whether the database's file is in its place."""
+FILE_LOST_TIMEOUT = 5.0
+"""Seconds until the server gives up, because the file has not come back."""
 SHUTDOWN = system(Event.SHUTDOWN)
+BIND_ADVICE = {
+    errno.EADDRINUSE: "Is another server running there? Choose another one with --port.",
+    errno.EADDRNOTAVAIL: "This machine does not have that address: use 127.0.0.1, or 0.0.0.0 for all that it has.",
+    errno.EACCES: "Ports below 1024 need privileges: choose a higher one with --port.",
+}
+"""What the operator can do about an error that keeps the server from listening."""
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -76,8 +89,11 @@ class JellyServer(socketserver.ThreadingTCPServer):
     daemon_threads = True  # `stop` joins the readers itself, after it has closed their sockets
     request_queue_size = 1024
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, on_fatal: Callable[[str], None] = lambda _: None) -> None:
+        """`on_fatal` is called with a reason when the server cannot go on, and should be stopped."""
         self.settings = settings
+        self._on_fatal = on_fatal
+        self._file_lost_at: float | None = None
         self.connections: set[Connection] = set()
         self._stop_lock = threading.Lock()
         self._out_of_resources = False
@@ -133,13 +149,9 @@ class JellyServer(socketserver.ThreadingTCPServer):
         try:
             super().__init__((host, port), partial(Connection, self._context))
         except OSError as error:
-            hint = (
-                " Is another server running there? Choose another one with --port."
-                if error.errno == errno.EADDRINUSE
-                else ""
-            )
+            advice = BIND_ADVICE.get(error.errno or 0, "Choose another --host or --port.")
             reason = error.strerror or str(error)
-            raise StartError(f"Cannot listen on {host} port {port}: {reason}.{hint}") from error
+            raise StartError(f"Cannot listen on {host} port {port}: {reason}. {advice}") from error
 
     @property
     def port(self) -> int:
@@ -152,6 +164,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         """Start the threads and serve."""
         for part in (self.store, self.flusher, self.watchdog, self.groups, self.dispatcher, self._acceptor):
             part.start()
+        self._check_file()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
@@ -232,11 +245,31 @@ class JellyServer(socketserver.ThreadingTCPServer):
         while time.monotonic() < deadline and not all(c.send_queue.is_empty for c in connections):
             time.sleep(0.01)
 
+    # --- the file of the database -----------------------------------------------------------------------
+
+    def _check_file(self) -> None:
+        """See once a second whether the file is in its place; if it stays away, give up."""
+        reason = self.engine.check_file()
+        if not reason:
+            self._file_lost_at = None
+        else:
+            now = time.monotonic()
+            self._file_lost_at = self._file_lost_at or now
+            self.store.on_file_lost(reason)
+            if now >= self._file_lost_at + FILE_LOST_TIMEOUT:
+                self._on_fatal(f"the database {self.engine.describe()} is lost: {reason}")
+                return
+        self.watchdog.call_later(FILE_CHECK_INTERVAL, self._check_file)
+
     # --- reading from the database ----------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Dao]:
-        """The calling thread's own Dao to read with; while a worker reads, another one runs."""
+        """The calling thread's own Dao to read with.
+
+        A query may wait for the disk or the network. So a worker tells the dispatcher, which lets
+        another worker run meanwhile.
+        """
         dao = getattr(self._thread_local, "dao", None)
         if dao is None:
             connection = DatabaseConnection(self.engine)
@@ -262,5 +295,7 @@ def _prepare_database(engine: Engine, connection: DatabaseConnection) -> None:
         connection.close()
         engine.release()
         if isinstance(error, StoreError):
-            raise StartError(f"The database {engine.describe()} cannot be used: {error}.") from error
+            is_drivers = isinstance(error.__cause__, (OSError, *engine.errors))
+            advice = f" {engine.advice}" if is_drivers else ""
+            raise StartError(f"The database {engine.describe()} cannot be used: {error}.{advice}") from error
         raise

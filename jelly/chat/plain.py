@@ -77,17 +77,17 @@ class PlainInterface(UserInterface):
     def _print(self, text: str) -> None:
         print(text, file=self._output, flush=True)
 
-    # --- called by the session ----------------------------------------------------------------------------
+    # --- called by the session --------------------------------------------------------------------
 
     def line_added(self, conversation: Conversation, line: Line) -> None:
         """Print a line. What the user has typed is on the terminal already."""
         conversation.unread = 0
         if line.kind is LineKind.OUTGOING:
             return
-        self._print_day(line.at.date())
+        self._print_date_separator(line.at.date())
         self._print(format_line(conversation, line, conversation is not self._session.model.current))
 
-    def _print_day(self, day: date) -> None:
+    def _print_date_separator(self, day: date) -> None:
         if day != self._day:
             self._day = day
             self._print(f"── {day.isoformat()} ──")

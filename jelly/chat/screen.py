@@ -171,7 +171,7 @@ class ScreenInterface(UserInterface):
         self._sync_with_model()
         self._app.invalidate()
 
-    # --- called by the session --------------------------------------------------------------------------
+    # --- called by the session --------------------------------------------------------------------
 
     def line_added(self, conversation: Conversation, line: Any) -> None:  # noqa: ARG002 - the interface's signature
         if conversation is self._conversation:
@@ -191,7 +191,7 @@ class ScreenInterface(UserInterface):
             self._is_exiting = True
             self._app.exit()
 
-    # --- the layout ---------------------------------------------------------------------------------------
+    # --- the layout -------------------------------------------------------------------------------
 
     def _layout(self) -> Layout:
         is_question_open = Condition(lambda: self._question is not None)
@@ -220,7 +220,7 @@ class ScreenInterface(UserInterface):
         before = BeforeInput(lambda: self._question[0] if self._question else "", "class:prompt")
         return Window(BufferControl(self._password_input, input_processors=[PasswordProcessor(), before]), height=1)
 
-    # --- the keys -----------------------------------------------------------------------------------------
+    # --- the keys ---------------------------------------------------------------------------------
 
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
@@ -247,7 +247,7 @@ class ScreenInterface(UserInterface):
         ):
             bind(action, *sequence)
         for number in range(10):
-            bind(lambda number=number: self._open_number(number), "escape", str(number))  # type: ignore[misc]
+            bind(lambda number=number: self._open_conversation_by_number(number), "escape", str(number))  # type: ignore[misc]
         return keys
 
     def _page(self) -> int:
@@ -274,6 +274,7 @@ class ScreenInterface(UserInterface):
         self._input.reset()
         self._view.offset = 0
         if not submit(self._session, text):
+            self._session.show_info(self._session.translate(texts.TEXT_STAYS))
             self._input.insert_text(text)
 
     def _close_question(self) -> None:
@@ -316,13 +317,13 @@ class ScreenInterface(UserInterface):
         else:
             self._clear_or_exit()
 
-    # --- switching between conversations ------------------------------------------------------------------
+    # --- switching between conversations ----------------------------------------------------------
 
     def _open_next_unread(self) -> None:
         if conversation := self._session.model.next_unread():
             self._session.model.open(conversation)
 
-    def _open_number(self, number: int) -> None:
+    def _open_conversation_by_number(self, number: int) -> None:
         if conversation := self._session.model.by_number(number):
             self._session.model.open(conversation)
 
