@@ -117,9 +117,10 @@ class Connection(BaseRequestHandler):
             log.debug("%s: %s", self.address, error)
 
     def finish(self) -> None:
-        context, user = self.context, self.session.user
+        context = self.context
         self.send_queue.close()
-        # After the close: see Services._attach_session.
+        # After the close: a login may be under way. See Services._attach_session.
+        user = self.session.user
         if context.sessions.detach(self.session) and user is not None:
             context.store.call_soon(partial(context.presence.refresh, user))
         context.flusher.forget(self.request)

@@ -45,7 +45,7 @@ log = logging.getLogger("jelly.dispatch")
 LANE_LIMIT = 256
 """At most this many requests wait in one lane; then its reader stops reading, and TCP makes the client wait."""
 HASHERS = 2
-"""Threads that hash passwords."""
+"""How many threads hash passwords."""
 LANES_AT_ONCE = 16
 """At most this many lanes are served by a worker before it looks at the queue again."""
 REQUESTS_AT_ONCE = 64

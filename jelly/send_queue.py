@@ -40,10 +40,10 @@ log = logging.getLogger("jelly.send_queue")
 
 HIGH_MARK = 128 * 1024
 LOW_MARK = 32 * 1024
-"""Bytes of notices. With more than HIGH_MARK there is no room, until less than LOW_MARK are left."""
+"""Bytes of notices: above HIGH_MARK there is no room for more, until less than LOW_MARK wait."""
 HIGH_COUNT = 100
 LOW_COUNT = 25
-"""The same as numbers of notices, for classic clients: theirs are small, and leave slowly."""
+"""How many notices: the same for classic clients, whose notices are small and leave slowly."""
 MAX_RESPONSES = 256
 """At most this many responses, or HIGH_MARK bytes, may wait while more requests are served."""
 

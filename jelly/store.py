@@ -175,6 +175,19 @@ class Store:
             self._calls.append(function)
             self._condition.notify()
 
+    def on_file_lost(self, reason: str) -> None:
+        """Note that the file of the database is not in its place, and complete it wherever it is.
+
+        The log beside it stays behind: it would be missing at the file's new place, and would destroy
+        another file in the old one.
+        """
+
+        def complete() -> None:
+            self._report(StoreError(reason))
+            self._dao.connection.empty_wal()
+
+        self.call_soon(complete)
+
     def stop(self) -> None:
         """Write what has gathered, then end. Nothing may be submitted any more."""
         with self._lock:

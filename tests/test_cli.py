@@ -55,14 +55,15 @@ def test_a_wrong_setting() -> None:
 
 
 def test_a_wrong_command() -> None:
-    """The sentence names both commands. One that does not come first is refused, too."""
+    """The sentence names all commands. One that does not come first is refused, too."""
     for command in ("serv", "chatt"):
         done = run(command)
         assert done.returncode == 2
-        assert re.search(r"choose from '?serve'?, '?chat'?", done.stderr)
-    done = run("--port=0", "chat")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "write chat first" in done.stderr
+        assert re.search(r"choose from '?serve'?, '?chat'?, '?backup'?", done.stderr)
+    for command in ("chat", "backup"):
+        done = run("--port=0", command)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"write {command} first" in done.stderr
 
 
 def test_mysql_without_its_package() -> None:
@@ -138,6 +139,19 @@ def test_a_second_server_on_the_same_database(database_url: str) -> None:
         )
         first.kill()
     with Server(database_url) as second:
+        assert second.stop() == 0
+
+
+def test_a_second_server_through_a_hard_link(tmp_path: Path) -> None:
+    """It is the same file, so it is refused, although it would have another log beside it."""
+    (tmp_path / "other").mkdir()
+    with Server(f"sqlite:///{tmp_path}/j.db") as first:
+        register(first.port, "alice")
+        (tmp_path / "other" / "linked.db").hardlink_to(tmp_path / "j.db")
+        line = fails(1, f"--database=sqlite:///{tmp_path}/other/linked.db")
+        assert "another server is using this database" in line
+        first.kill()
+    with Server(f"sqlite:///{tmp_path}/other/linked.db") as second:
         assert second.stop() == 0
 
 

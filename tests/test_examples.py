@@ -86,7 +86,7 @@ def test_two_users(port: int) -> None:
 
 
 def test_echo_bot(port: int) -> None:
-    """It sends back what it gets, also after its line was cut; Ctrl-C stops it."""
+    """It sends back what it gets, also after its connection was lost; Ctrl-C stops it."""
     register(port, "alice")
     with Example("echo_bot", port, "echo", "secret") as bot, logged_in(port, "alice") as alice:
         assert [bot.line(), bot.line()] == ["connecting login ", "online logged in "]

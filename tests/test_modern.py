@@ -176,7 +176,9 @@ def test_without_ack_a_message_comes_again_after_a_cut(server: JellyServer) -> N
 
 
 def test_without_ack_an_end_that_is_ours_says_nothing(server: JellyServer) -> None:
-    """That a client closes cleanly after a takeover does not say that its user has read anything."""
+    """That a client closes cleanly after a takeover does not say that its user has read
+    anything.
+    """
     with logged_in(server.port, "alice", features=[]) as alice:
         alice.message("bob", "hello")
         with logged_in(server.port, "bob", features=[]) as old:

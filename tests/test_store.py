@@ -112,7 +112,9 @@ def test_a_step_writes_then_answers(world: World) -> None:
 
 
 def test_an_idle_store_is_worked_by_the_caller(world: World) -> None:
-    """`write_now` commits and answers on the calling thread; only the transaction counts as blocking."""
+    """`write_now` commits and answers on the calling thread; only the transaction counts as
+    blocking.
+    """
     watched = Watched(world)
     assert world.store.write_now(world.job(), watched)
     assert watched.stored == [0, 1]

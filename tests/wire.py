@@ -134,7 +134,9 @@ class Wire:
         return [self.receive_notice().values["content"] for _ in range(count)]
 
     def contents_at_hand(self) -> list[str]:
-        """What the messages say that came together with others in one read: a client that closes has them, too."""
+        """What the messages say that came together with others in one read: a client that closes
+        has them, too.
+        """
         contents = [notice.values["content"] for notice in self.notices]
         self.notices.clear()
         while self._holds_a_frame():

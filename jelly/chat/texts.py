@@ -81,7 +81,7 @@ class Translator:
         )
 
 
-# --- why a request failed ------------------------------------------------------------------------------------
+# --- why a request failed -------------------------------------------------------------------------
 
 ERRORS: dict[ErrorCode, TranslatedText] = {
     ErrorCode.MALFORMED_FRAME: TranslatedText(
@@ -149,7 +149,7 @@ NO_ANSWER = TranslatedText("the server did not answer in time", "服务器没有
 REFUSED = TranslatedText("the server refused this without a reason", "服务器拒绝了，没有说明原因")
 LIST_SEPARATOR = TranslatedText(", ", "，")
 
-# --- the connection, and who is online -----------------------------------------------------------------------
+# --- the connection, and who is online ------------------------------------------------------------
 
 WELCOME = TranslatedText(
     "Welcome, {name}. /to NAME starts a conversation, /help lists all commands.",
@@ -179,7 +179,7 @@ SERVER_STOPS = TranslatedText("the server is shutting down", "服务器即将停
 ALREADY_CONNECTED = TranslatedText("you are already connected", "已经连接")
 ALREADY_TRYING = TranslatedText("still trying to connect", "仍在尝试连接")
 
-# --- the status bar ------------------------------------------------------------------------------------------
+# --- the status bar -------------------------------------------------------------------------------
 
 BAR_CONNECTED = TranslatedText("connected", "已连接")
 BAR_CONNECTING = TranslatedText("connecting", "正在连接")
@@ -193,7 +193,7 @@ CANNOT_LOAD_HISTORY = TranslatedText("cannot load earlier messages: {reason}", "
 TRUNCATED = TranslatedText("earlier messages are no longer in memory", "更早的消息已不在内存中")
 NEW = TranslatedText("new", "新消息")
 
-# --- conversations -------------------------------------------------------------------------------------------
+# --- conversations --------------------------------------------------------------------------------
 
 NOT_DELIVERED = TranslatedText("not delivered: {reason}. /resend tries again", "未送达：{reason}。/resend 可重发")
 PERHAPS_DELIVERED = TranslatedText(
@@ -222,7 +222,7 @@ YOU_ARE_IN = TranslatedText("you are in {group} with {names}", "你已加入 {gr
 YOU_ARE_OUT = TranslatedText("you are no longer in {group}", "你已不在 {group} 中")
 GROUP_ENDED = TranslatedText("{group} was disbanded", "{group} 已解散")
 
-# --- answers to commands -------------------------------------------------------------------------------------
+# --- answers to commands --------------------------------------------------------------------------
 
 UNKNOWN_COMMAND = TranslatedText(
     "there is no /{name}; /help lists all commands. (// sends a text that begins with /)",
@@ -367,7 +367,7 @@ HELP_PLAIN = TranslatedText(
     "//文字    发送 /文字\n✗ ?       未送达、不确定",
 )
 
-# --- the login dialog, and failures that end the program -----------------------------------------------------
+# --- the login dialog, and failures that end the program ------------------------------------------
 
 ASK_NAME = TranslatedText("Name: ", "用户名：")
 ASK_PASSWORD = TranslatedText("Password for {name}: ", "{name} 的密码：")
@@ -424,7 +424,7 @@ PLAIN_HINT = TranslatedText(
 )
 STILL_UNDELIVERED = TranslatedText("Messages not confirmed: {count}.", "未确认的消息：{count} 条。")
 
-# --- --help --------------------------------------------------------------------------------------------------
+# --- --help ---------------------------------------------------------------------------------------
 
 ABOUT = TranslatedText("Chat in the terminal. The program asks for the password.", "终端聊天。密码会在运行时询问。")
 USAGE_PREFIX = TranslatedText("usage: ", "用法：")
