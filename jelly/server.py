@@ -14,8 +14,10 @@ it into the pool's own queue, which has no limit.)
 
 The two parts marked + are what the plain design (examples/minimal_server.py) lacks. Why it fails:
 
-- without the store thread each message costs a sync of its own, and SUCCESS comes before it is safe;
-- without the flusher a worker waits in `sendall` for a receiver that does not read, and all others wait.
+- without the store thread each message costs a sync of its own, and SUCCESS comes before it is
+  safe;
+- without the flusher a worker waits in `sendall` for a receiver that does not read, and all others
+  wait.
 
 `docs/architecture.md` is the tour: the same with the threads, the locks and the limits.
 """
