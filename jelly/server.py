@@ -14,8 +14,10 @@ it into the pool's own queue, which has no limit.)
 
 The two parts marked + are what the plain design (examples/minimal_server.py) lacks. Why it fails:
 
-- without the store thread each message costs a sync of its own, and SUCCESS comes before it is safe;
-- without the flusher a worker waits in `sendall` for a receiver that does not read, and all others wait.
+- without the store thread each message costs a sync of its own, and SUCCESS comes before it is
+  safe;
+- without the flusher a worker waits in `sendall` for a receiver that does not read, and all others
+  wait.
 
 `docs/architecture.md` is the tour: the same with the threads, the locks and the limits.
 """
@@ -295,7 +297,7 @@ def _prepare_database(engine: Engine, connection: DatabaseConnection) -> None:
         connection.close()
         engine.release()
         if isinstance(error, StoreError):
-            is_drivers = isinstance(error.__cause__, (OSError, *engine.errors))
-            advice = f" {engine.advice}" if is_drivers else ""
+            is_open_error = isinstance(error.__cause__, (OSError, *engine.errors))
+            advice = f" {engine.advice}" if is_open_error else ""
             raise StartError(f"The database {engine.describe()} cannot be used: {error}.{advice}") from error
         raise

@@ -243,6 +243,10 @@ class Store:
         else:
             try:
                 self._answer(batch)
+            except Exception:  # a bug; but a client that misses an answer would wait for it for ever
+                for job in batch.jobs:
+                    job.session.transport.close()
+                raise
             finally:  # after the answers: no one needs to wait for this
                 self._indexing.on_commit([message for message, _ in batch.messages])
         finally:

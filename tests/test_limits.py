@@ -182,6 +182,23 @@ def test_a_service_that_raises_at_any_stage(
     assert logged == ["ZeroDivisionError()"] * 3
 
 
+@pytest.mark.parametrize("workers", [1, 2], ids=["store thread", "worker"])
+def test_a_delivery_that_raises(start_server: StartServer, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    """Nobody waits for an answer that does not come: the connection ends, and what was committed arrives."""
+    logged: list[str] = []
+    monkeypatch.setattr("jelly.store.log_failure", lambda _, error: logged.append(repr(error)))
+    server = start_server(workers=workers, classic_gap=0)
+    register(server.port, "alice", "bob")
+    with logged_in(server.port, "alice") as alice, monkeypatch.context() as patch:
+        patch.setattr("jelly.delivery.Delivery.flush", lambda *_: 1 // 0)
+        alice.send_message("bob", "committed")
+        with pytest.raises(EOFError):
+            alice.receive()
+    wait_until(lambda: logged)
+    with logged_in(server.port, "bob") as bob:
+        assert bob.contents(1) == ["committed"]
+
+
 def test_a_transport_that_raises(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only its own connection ends: the others of the batch have their answers, and the message
     comes again.
