@@ -263,7 +263,7 @@ def test_a_login_that_ends_while_it_is_served(server: JellyServer, monkeypatch: 
     wait_until(lambda: not server.connections)
     with logged_in(server.port, "alice", features=[]) as alice:
         is_closing = threading.Event()
-        close, stop_pacing = SendQueue.close, SendQueue.stop_pacing
+        close, stop_confirming = SendQueue.close, SendQueue.stop_confirming
 
         def close_after_the_login(send_queue: SendQueue) -> None:
             is_closing.set()
@@ -272,12 +272,12 @@ def test_a_login_that_ends_while_it_is_served(server: JellyServer, monkeypatch: 
 
         def log_in_during_the_end(send_queue: SendQueue) -> None:
             is_closing.wait(10)
-            stop_pacing(send_queue)
+            stop_confirming(send_queue)
 
         monkeypatch.setattr(SendQueue, "close", close_after_the_login)
-        monkeypatch.setattr(SendQueue, "stop_pacing", log_in_during_the_end)
+        monkeypatch.setattr(SendQueue, "stop_confirming", log_in_during_the_end)
         with Wire(server.port) as bob:
-            bob.send_request(RECONNECT, username="bob", token=token, features=[])
+            bob.send_request(RECONNECT, username="bob", token=token, features=["ack"])
             wait_until(lambda: any(c.session.is_modern and not c.session.user for c in tuple(server.connections)))
             bob.reset()
         wait_until(lambda: len(server.connections) == 1)
