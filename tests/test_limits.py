@@ -33,8 +33,9 @@ from wire import (
     wait_until,
 )
 
-from jelly import connection, services, tcp
+from jelly import connection, passwords, services, tcp
 from jelly import server as server_module
+from jelly.connection import READ_SIZE
 from jelly.messages import PROFILE_LIMITS
 from jelly.outcomes import CpuTask, Write
 from jelly.send_queue import SendQueue
@@ -272,6 +273,43 @@ def test_bodies(start_server: StartServer) -> None:
         reply = alice.receive()
         assert (reply.type, reply.error) == (OWN_PROFILE, "malformed_frame")
         assert alice.is_closed_by_server()
+
+
+def test_what_is_held_before_a_login_is_answered(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a password is hashed, one large body is held and no more is read: it waits on the
+    client's side. Then all of it is served, in order; and the pause does not count as silence, or
+    as a frame that does not end.
+    """
+    may_hash = threading.Event()
+    verify = passwords.verify_password
+    monkeypatch.setattr(passwords, "verify_password", lambda *values: may_hash.wait(20) and verify(*values))
+    server = start_server(classic_gap=0)
+    register(server.port, "alice")
+    wait_until(lambda: not server.connections)
+    body = b'{"username":"alice"}'.center(60_000)
+    with Wire(server.port) as alice:
+        alice.send_request(LOGIN, username="alice", password="pw")
+        sender = threading.Thread(target=alice.send, args=(pack(OWN_PROFILE, body) * 20,))
+        sender.start()
+        wait_until(lambda: server.connections)
+        [connection] = server.connections
+        wait_until(lambda: connection.is_paused)
+        assert sum(len(request.frame.body) for request in connection.lane.waiting) < 65536 + READ_SIZE
+        server.watchdog.check(time.monotonic() + 15)
+        assert not connection.send_queue.is_closed
+        may_hash.set()
+        sender.join()
+        assert alice.receive().type == LOGIN
+        assert [alice.receive().type for _ in range(20)] == [OWN_PROFILE] * 20
+        assert not connection.is_paused
+
+
+def test_many_small_requests_before_a_login(port: int) -> None:
+    """What needs no login does not pile up either, and every frame is answered."""
+    with Wire(port) as wire:
+        wire.send(pack(0xFF, bytes(1000)) * 200)
+        assert {wire.receive().error for _ in range(200)} == {"unknown_type"}
+        assert wire.login("nobody").error == "wrong_credentials"
 
 
 def cpu_seconds(pid: int) -> float:
