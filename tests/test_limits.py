@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import os
 import resource
 import select
@@ -75,7 +76,7 @@ def test_a_connection_that_is_accepted_while_the_server_stops(
         tcp.prepare(sock)
 
     server = start_server()
-    monkeypatch.setattr(connection, "tcp", SimpleNamespace(prepare=prepare))
+    monkeypatch.setattr(connection, "tcp", SimpleNamespace(prepare=prepare, limit_buffers=tcp.limit_buffers))
     with Wire(server.port) as late:
         assert begins.wait(10)
         server.stop()
@@ -310,6 +311,55 @@ def test_many_small_requests_before_a_login(port: int) -> None:
         wire.send(pack(0xFF, bytes(1000)) * 200)
         assert {wire.receive().error for _ in range(200)} == {"unknown_type"}
         assert wire.login("nobody").error == "wrong_credentials"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel is not asked")
+@pytest.mark.parametrize("features", [None, []], ids=["classic", "modern"])
+def test_what_the_kernel_holds_for_a_client_that_does_not_read(
+    start_server: StartServer, features: list[str] | None
+) -> None:
+    """It takes some of the first messages; the others wait in the database, and none is lost."""
+    server = start_server(classic_gap=0)
+    register(server.port, "alice", "bob")
+    with logged_in(server.port, "alice") as alice, socket.socket() as bob:
+        bob.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        bob.connect(("127.0.0.1", server.port))
+        body = {"username": "bob", "password": "pw"} | ({} if features is None else {"features": features})
+        bob.sendall(pack(LOGIN, json.dumps(body).encode()))
+        wait_until(lambda: server.sessions.get("bob"))
+        [connection] = [c for c in tuple(server.connections) if c.session.user == "bob"]
+        for number in range(100):
+            alice.message("bob", str(number).ljust(60_000))
+        assert 0 < tcp.unacknowledged(connection.request) < 256 * 1024
+    with logged_in(server.port, "bob") as reader:
+        assert [int(content) for content in reader.contents(100)] == list(range(100))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel is not asked")
+def test_what_the_kernel_holds_for_a_reader_that_stops() -> None:
+    """A buffer that was read from for a while does not grow, so little waits in it once nobody
+    reads.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        client.connect(listener.getsockname())
+        accepted, _ = listener.accept()
+        with accepted:
+            tcp.limit_buffers(accepted)
+            client.setblocking(False)
+            for _ in range(5000):
+                while fits(client):
+                    pass
+                for _ in range(4):
+                    accepted.recv(READ_SIZE)
+            wait_until(lambda: not fits(client))
+            assert 0 < tcp.unread(accepted) < 256 * 1024
+
+
+def fits(sock: socket.socket) -> bool:
+    """Whether a socket took some more bytes."""
+    with contextlib.suppress(BlockingIOError):
+        return sock.send(bytes(60_000)) > 0
+    return False
 
 
 def cpu_seconds(pid: int) -> float:
