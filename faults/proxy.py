@@ -10,6 +10,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+from jelly.wakeup import WakeupPipe
+
 PATIENCE = 10.0
 """At most this many seconds to connect to the server."""
 
@@ -26,9 +28,9 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port: int = self._listener.getsockname()[1]
         self._selector = selectors.DefaultSelector()
-        self._wakeup_reader, self._wakeup_writer = socket.socketpair()
+        self._wakeup = WakeupPipe()
         self._selector.register(self._listener, selectors.EVENT_READ)
-        self._selector.register(self._wakeup_reader, selectors.EVENT_READ)
+        self._selector.register(self._wakeup, selectors.EVENT_READ)
         self._pairs: dict[socket.socket, socket.socket] = {}
         self._commands: deque[Callable[[], bool]] = deque()
         self._is_blocked = False
@@ -67,10 +69,10 @@ class Proxy:
 
     def _run_on_thread(self, command: Callable[[], bool]) -> None:
         self._commands.append(command)
-        self._wakeup_writer.send(b"!")
+        self._wakeup.wake()
 
     def _run(self) -> None:
-        with self._listener, self._selector, self._wakeup_reader, self._wakeup_writer:
+        with self._listener, self._selector, contextlib.closing(self._wakeup):
             while self._step():
                 pass
             for client in list(self._pairs)[::2]:
@@ -79,10 +81,11 @@ class Proxy:
     def _step(self) -> bool:
         for key, _ in self._selector.select():
             sock: Any = key.fileobj
-            if sock is self._wakeup_reader:
-                self._wakeup_reader.recv(1)
-                if not self._commands.popleft()():
-                    return False
+            if sock is self._wakeup:
+                self._wakeup.drain()
+                while self._commands:
+                    if not self._commands.popleft()():
+                        return False
             elif sock is self._listener:
                 self._accept()
             elif sock in self._pairs:

@@ -17,6 +17,7 @@ from types import FrameType
 
 import jelly
 from jelly import scheduling
+from jelly.backup import back_up
 from jelly.config import Settings, add_arguments, load_settings
 from jelly.demo import demo_database
 from jelly.errors import ConfigError, StartError
@@ -31,11 +32,13 @@ SHUTDOWN_TIMEOUT = 9.5
 
 DESCRIPTION = """Jelly, an instant-messaging server. You can give each setting as a flag, as an
 environment variable (JELLY_PORT for --port), or in a TOML file. `jelly chat` starts the chat
-program: see `jelly chat --help`."""
+program: see `jelly chat --help`. `jelly backup FILE` copies the database: see `jelly backup --help`."""
+BACKUP_DESCRIPTION = """Copy the database into a new file, also while a server uses it. The database comes
+from --database, else from JELLY_DATABASE or the TOML file, as for the server."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Return the exit code: 0 done, 1 cannot start, 2 a setting is wrong."""
+    """Run the command line. Return the exit code: 0 done, 1 cannot start or go on, 2 a setting is wrong."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if list(arguments[:1]) == ["chat"]:
         from jelly.chat.app import main as chat  # the server runs without what the chat imports
@@ -47,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--demo", action="store_true", help="serve a temporary database with users alice and bob")
     add_arguments(parser)
     try:
+        if list(arguments[:1]) == ["backup"]:
+            return back_up_database(arguments[1:])
         parsed = parser.parse_args(arguments)
         settings = load_settings(parsed)
         if parsed.demo and parsed.database:
@@ -58,6 +63,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:  # during the start: `serve` has not installed its handler yet
         return 130
+
+
+def back_up_database(arguments: Sequence[str]) -> int:
+    """Run `jelly backup`. Raises StartError."""
+    parser = argparse.ArgumentParser(prog="jelly backup", description=BACKUP_DESCRIPTION)
+    parser.add_argument("file", metavar="FILE", type=Path, help="the file to make; it must not exist")
+    parser.add_argument("--database", metavar="DATABASE", help="URL of the database, as for the server")
+    parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
+    parser.set_defaults(**{setting.name: None for setting in dataclasses.fields(Settings)})
+    parsed = parser.parse_args(arguments)
+    size = back_up(load_settings(parsed).database, parsed.file)
+    print(f"{parsed.file}: {size:,} bytes")
+    return 0
 
 
 def serve_demo(settings: Settings) -> int:
@@ -85,19 +103,21 @@ def _url(settings: Settings, port: int) -> str:
 def serve(settings: Settings, on_listening: Callable[[int], None] = lambda _: None) -> int:
     """Serve until SIGTERM or SIGINT; a second signal ends the process at once. Raises StartError.
 
-    `on_listening` is called with the port as soon as clients can connect.
+    Return the exit code: 1 if the server could not go on. `on_listening` is called with the port as
+    soon as clients can connect.
     """
     _raise_descriptor_limit(settings)
     placement = scheduling.pin_process(settings.pin)
-    # Not an Event: the handler runs on the main thread, which may hold the Event's lock in `wait`.
-    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    # Why to stop: empty after a signal. Not an Event: the handler runs on the main thread, which may
+    # hold the Event's lock in `wait`.
+    reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
 
-    def on_signal(number: int, _frame: FrameType | None) -> None:
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, signal.SIG_DFL)
-        signals.put(number)
+        reasons.put("")
 
-    server = JellyServer(settings)
+    server = JellyServer(settings, on_fatal=reasons.put)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     server.start()
@@ -117,15 +137,18 @@ def serve(settings: Settings, on_listening: Callable[[int], None] = lambda _: No
     if settings.host in ("127.0.0.1", "localhost", "::1"):
         log.info("only this machine can connect; to open the server to the network: --host 0.0.0.0")
     on_listening(server.port)
-    signals.get()
-    log.info("stopping: finishing the requests that were accepted")
+    reason = reasons.get()
+    if reason:
+        log.error("stopping: %s", reason)
+    else:
+        log.info("stopping: finishing the requests that were accepted")
     force_exit = threading.Timer(SHUTDOWN_TIMEOUT, _force_exit)
     force_exit.daemon = True
     force_exit.start()
     server.stop()
     force_exit.cancel()
     log.info("stopped")
-    return 0
+    return 1 if reason else 0
 
 
 def _force_exit() -> None:

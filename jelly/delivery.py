@@ -36,7 +36,7 @@ class Delivery:
         self._sessions = sessions
         self._pushed: dict[Session, list[Notice]] = {}
         self._limit = PAGE
-        self._hungry: dict[Session, None] = {}  # behind, and with room: an ordered set
+        self._to_feed: dict[Session, None] = {}  # behind, and with room: an ordered set
 
     def push(self, message: StoredMessage, receivers: Iterable[str]) -> None:
         """Push a message that was just committed to its receivers who are online and caught up."""
@@ -69,29 +69,33 @@ class Delivery:
             send_or_close(session, answers)
 
     def begin(self, session: Session) -> None:
-        """Start to deliver to a session that just logged in: behind, from the first message in its inbox."""
+        """Start to deliver to a session that just logged in: behind, from the first message in its
+        inbox.
+        """
         session.caught_up = False
         session.sent_id = 0
-        self._hungry[session] = None
+        self._to_feed[session] = None
 
     def wants_more(self, session: Session) -> None:
         """Look at a session again that may have room now."""
         if not session.caught_up:
-            self._hungry[session] = None
+            self._to_feed[session] = None
 
     @property
     def has_work(self) -> bool:
         """Whether `feed` would do anything."""
-        return bool(self._hungry)
+        return bool(self._to_feed)
 
     def feed(self, dao: Dao) -> None:
-        """Send each session that is behind and has room its next page. Raises StoreError; then it is as before."""
-        for session in list(self._hungry):
+        """Send each session that is behind and has room its next page. Raises StoreError; then it
+        is as before.
+        """
+        for session in list(self._to_feed):
             if session.user is None or session.transport.is_closed or self._sessions.get(session.user) is not session:
-                del self._hungry[session]  # it has ended: what it was not sent stays in the inbox
+                del self._to_feed[session]  # it has ended: what it was not sent stays in the inbox
                 continue
             if not session.has_room:
-                del self._hungry[session]  # its transport, or its reader with the next acknowledgement, asks again
+                del self._to_feed[session]  # its transport, or its reader with the next acknowledgement, asks again
                 continue
             limit = self._limit
             waiting = dao.waiting(session.user, session.sent_id, limit)
@@ -104,19 +108,19 @@ class Delivery:
                 send_or_close(session, (), notices)
             if len(waiting) < limit and len(notices) == len(waiting):
                 session.caught_up = True
-                del self._hungry[session]
+                del self._to_feed[session]
                 if not session.has_room:
                     self._fall_behind(session)
             elif not session.has_room:
-                del self._hungry[session]
+                del self._to_feed[session]
                 self._fall_behind(session)
 
     def _fall_behind(self, session: Session) -> None:
         session.caught_up = False
-        # The reader and the transport ask for more when there is room, but only for a session that is
-        # behind. If room has come since our look, nobody asked: so look again.
+        # The reader and the transport ask for more when there is room, but only for a session that
+        # is behind. If room has come since our look, nobody asked: so look again.
         if session.has_room:
-            self._hungry[session] = None
+            self._to_feed[session] = None
 
 
 def send_or_close(session: Session, responses: Sequence[Response], notices: Sequence[Notice] = ()) -> None:

@@ -1,8 +1,8 @@
 """The group cache: the members of the groups in use, so that a group message needs no query.
 
-A `threading.Timer` sweeps it every few minutes and forgets idle groups, and the cache holds a limited
-number of members; the next message to a forgotten group loads it again. The store enters a change of
-membership after its commit and before the answer, so the very next message sees it.
+A `threading.Timer` sweeps it every few minutes and forgets idle groups, and the cache holds a
+limited number of members; the next message to a forgotten group loads it again. The store enters a
+change of membership after its commit and before the answer, so the very next message sees it.
 """
 
 import threading
@@ -19,7 +19,9 @@ Beyond that the least recently used group is evicted.
 
 
 class Group:
-    """A group in memory. `members` is replaced as a whole and never changed, so readers need no lock."""
+    """A group in memory. `members` is replaced as a whole and never changed, so readers need no
+    lock.
+    """
 
     __slots__ = ("__weakref__", "members", "used")
 
@@ -32,8 +34,8 @@ class Group:
 class GroupCache:
     """Groups by name, loaded at need, and evicted when they are idle or too many.
 
-    `check_interval` and `idle` are seconds, `most` is a number of members. `start()` arms the sweeper,
-    `stop()` disarms it and waits for it.
+    `check_interval` and `idle` are seconds, `most` is a number of members. `start()` arms the
+    sweeper, `stop()` disarms it and waits for it.
     """
 
     def __init__(
@@ -50,8 +52,8 @@ class GroupCache:
         self._lock = threading.Lock()  # guards everything below; held for dictionary operations only
         self._groups: OrderedDict[str, Group] = OrderedDict()  # the least recently used first
         self._size = 0  # members of all of them
-        # These, and the groups that were evicted while a message to them was under way: that message
-        # must see every change, too.
+        # These, and the groups that were evicted while a message to them was under way: that
+        # message must see every change, too.
         self._alive: WeakValueDictionary[str, Group] = WeakValueDictionary()
         self._changes = 0
         self._timer: threading.Timer | None = None
@@ -60,7 +62,8 @@ class GroupCache:
     def get(self, name: str, load: Callable[[], Sequence[str] | None]) -> Group | None:
         """The group of a name, None if there is no such group.
 
-        `load` is asked for the members if the group is not in memory; it returns None if there is none.
+        `load` is asked for the members if the group is not in memory; it returns None if there is
+        none.
         """
         while True:
             with self._lock:
@@ -74,7 +77,8 @@ class GroupCache:
             if members is None:
                 return None
             with self._lock:
-                # If a membership changed while we read, we might keep the old members for ever: read again.
+                # If a membership changed while we read, we might keep the old members for ever:
+                # read again.
                 if changes == self._changes:
                     return self._enter(name, tuple(members))
 
@@ -90,7 +94,9 @@ class GroupCache:
         return group
 
     def _make_room(self) -> None:
-        """With the lock held: evict groups while there are too many members. The one used last stays."""
+        """With the lock held: evict groups while there are too many members. The one used last
+        stays.
+        """
         while self._size > self._most and len(self._groups) > 1:
             self._evict_oldest()
 

@@ -13,6 +13,8 @@ as a notice waits for such a client, responses and notices take turns.
 
 from collections.abc import Sequence
 
+from jelly.sessions import Notice, Response
+
 LONG_AGO = float("-inf")
 
 
@@ -41,10 +43,10 @@ class ClassicPacing:
         """
         return has_notices and (self._was_response or not has_responses)
 
-    def next_due(self, responses: Sequence[tuple[bytes, float]], notices: Sequence[tuple[int, bytes]]) -> float:
+    def next_due(self, responses: Sequence[Response], notices: Sequence[Notice]) -> float:
         """When the next of these frames may be written; there must be one."""
         if responses and self._was_response and not notices and not self._has_overlap:
-            _, received_at = responses[0]
+            received_at = responses[0].received_at
             # Compared with the time at which the last frame was begun, not ended: the client may
             # read the frame and ask again before the thread that wrote it has looked at the clock.
             if received_at > self._begun_at:

@@ -26,7 +26,7 @@ import socketserver
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -62,6 +62,10 @@ OWN_DESCRIPTORS = 20
 """Descriptors that are kept back from connections, besides three for each worker's database connection."""
 STOP_SECONDS = 8.0
 """Seconds for which a stop finishes what was accepted before it; closing takes a little longer."""
+FILE_CHECK_INTERVAL = 1.0
+"""Seconds until the server looks again whether the database's file is in its place."""
+FILE_LOST_TIMEOUT = 5.0
+"""Seconds until the server gives up, because the file has not come back."""
 SHUTDOWN = system(Event.SHUTDOWN)
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -76,8 +80,11 @@ class JellyServer(socketserver.ThreadingTCPServer):
     daemon_threads = True  # `stop` joins the readers itself, after it has closed their sockets
     request_queue_size = 1024
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, on_fatal: Callable[[str], None] = lambda _: None) -> None:
+        """`on_fatal` is called with a reason when the server cannot go on, and should be stopped."""
         self.settings = settings
+        self._on_fatal = on_fatal
+        self._file_lost_at: float | None = None
         self.connections: set[Connection] = set()
         self._stop_lock = threading.Lock()
         self._out_of_resources = False
@@ -152,6 +159,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         """Start the threads and serve."""
         for part in (self.store, self.flusher, self.watchdog, self.groups, self.dispatcher, self._acceptor):
             part.start()
+        self._check_file()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
@@ -231,6 +239,22 @@ class JellyServer(socketserver.ThreadingTCPServer):
             connection.send_queue.finish(SHUTDOWN if connection.session.is_modern else b"")
         while time.monotonic() < deadline and not all(c.send_queue.is_empty for c in connections):
             time.sleep(0.01)
+
+    # --- the file of the database -----------------------------------------------------------------------
+
+    def _check_file(self) -> None:
+        """See once a second whether the file is in its place; if it stays away, give up."""
+        reason = self.engine.check_file()
+        if not reason:
+            self._file_lost_at = None
+        else:
+            now = time.monotonic()
+            self._file_lost_at = self._file_lost_at or now
+            self.store.on_file_lost(reason)
+            if now >= self._file_lost_at + FILE_LOST_TIMEOUT:
+                self._on_fatal(f"the database {self.engine.describe()} is lost: {reason}")
+                return
+        self.watchdog.call_later(FILE_CHECK_INTERVAL, self._check_file)
 
     # --- reading from the database ----------------------------------------------------------------------
 

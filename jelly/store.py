@@ -51,12 +51,15 @@ RETRY_DELAY = 1.0
 NOT_BLOCKING: AbstractContextManager[None] = nullcontext()
 
 Entry = Answer | NewMessage | Write
-"""What a job consists of. (Answers go along so that they keep their place in the order.)"""
+"""A part of a job. (Answers are parts, too: so they keep their place in the order.)"""
 
 
 @dataclass(slots=True)
 class Job:
-    """Requests of one session, to be written and answered in this order. A Write stands alone in its job."""
+    """Requests of one session, in the order in which they are written and answered.
+
+    A Write has a job of its own.
+    """
 
     session: Session
     entries: list[Entry]
@@ -69,11 +72,11 @@ class Job:
     closes: bool = False
     """Whether the connection is closed after the answers."""
     results: list[Any] = field(default_factory=list)
-    """What came of each entry inside the transaction: a Refused, or what its `write` returned."""
+    """For each entry its result in the transaction: a Refused, or what its `write` returned."""
 
 
-class Addressed(NamedTuple):
-    """A message that is stored by this batch, and who gets it."""
+class Envelope(NamedTuple):
+    """A message to store, and its receivers."""
 
     message: StoredMessage
     receivers: Sequence[str]
@@ -86,7 +89,7 @@ class Batch:
     jobs: list[Job]
     delivered: dict[str, int]
     """For each user, the id up to which all messages have arrived: their inbox rows go."""
-    messages: list[Addressed] = field(default_factory=list)
+    messages: list[Envelope] = field(default_factory=list)
     """What the transaction stores."""
 
 
@@ -115,7 +118,7 @@ class Store:
         self._jobs: deque[Job] = deque()
         self._delivered: dict[str, int] = {}
         self._delivered_due: float | None = None
-        self._wanting: list[Session] = []
+        self._with_room: list[Session] = []
         self._calls: list[Callable[[], None]] = []
         self._stopping = False
         self._sleeps_until = 0.0  # the store thread, unless it is notified
@@ -170,7 +173,7 @@ class Store:
     def wants_more(self, session: Session) -> None:
         """A session that is behind may have room again."""
         with self._lock:
-            self._wanting.append(session)
+            self._with_room.append(session)
             self._condition.notify()
 
     def call_soon(self, function: Callable[[], None]) -> None:
@@ -178,6 +181,19 @@ class Store:
         with self._lock:
             self._calls.append(function)
             self._condition.notify()
+
+    def on_file_lost(self, reason: str) -> None:
+        """Note that the file of the database is not in its place, and complete it wherever it is.
+
+        The log beside it stays behind: it would be missing at the file's new place, and would destroy
+        another file in the old one.
+        """
+
+        def complete() -> None:
+            self._report(StoreError(reason))
+            self._dao.connection.empty_wal()
+
+        self.call_soon(complete)
 
     def stop(self) -> None:
         """Write what has gathered, then end. Nothing may be submitted any more."""
@@ -204,7 +220,7 @@ class Store:
 
     def _wait_for_work(self) -> None:
         with self._condition:
-            while not (self._jobs or self._wanting or self._calls or self._stopping):
+            while not (self._jobs or self._with_room or self._calls or self._stopping):
                 self._sleeps_until = self._next_due()
                 timeout = self._sleeps_until - self._clock()
                 if timeout <= 0:
@@ -232,7 +248,7 @@ class Store:
                     self._write(batch)
                 except RowsRefused as error:
                     self._write_the_rest(batch, error)
-        except Exception as error:  # noqa: BLE001 - whatever it is, everyone in the batch is told
+        except Exception as error:  # noqa: BLE001 - after any error, each request gets an answer
             self._fail(batch, error)
         else:
             try:
@@ -244,24 +260,26 @@ class Store:
                 job.done()
 
     def _gather(self) -> Batch:
-        """Take what waits, as much as belongs into one transaction; first call what was to be called."""
+        """Take what waits, up to one transaction; call the functions that `call_soon` was given."""
         with self._lock:
             calls, self._calls = self._calls, []
             jobs = _take_jobs(self._jobs)
             delivered: dict[str, int] = {}
-            # A write may be a login, which must not get these messages again.
+            # These inbox rows go a little later, many at once. But a write may be a login, which
+            # must not get these messages again.
             if self._delivered and (
                 self._stopping or self._is_due(self._delivered_due) or any(job.is_write for job in jobs)
             ):
                 delivered, self._delivered = self._delivered, {}
                 self._delivered_due = None
-            wanting, self._wanting = self._wanting, []
-        for session in wanting:
+            with_room, self._with_room = self._with_room, []
+        # Without the lock: the functions may submit, and other threads need not wait for them.
+        for session in with_room:
             self._delivery.wants_more(session)
         for call in calls:
             try:
                 call()
-            except Exception as error:  # noqa: BLE001 - a bug; but nobody else would do the rest
+            except Exception as error:  # noqa: BLE001 - a bug; but the jobs must be served
                 log_failure(log, error)
         return Batch(jobs, delivered)
 
@@ -303,7 +321,7 @@ class Store:
                     if isinstance(entry, NewMessage):
                         job.results.append(self._accept(entry, known, batch))
                     else:
-                        job.results.append(self._change(entry))
+                        job.results.append(self._apply(entry))
             if batch.messages:
                 inbox = [(receiver, message.id) for message, receivers in batch.messages for receiver in receivers]
                 self._dao.add_messages([message for message, _ in batch.messages], inbox)
@@ -351,7 +369,7 @@ class Store:
         self._retention.on_failure()
 
     def _accept(self, new: NewMessage, known: dict[RequestKey, int], batch: Batch) -> Refused | StoreError | None:
-        """Add a message to those that are to be stored, unless it was stored before."""
+        """Add a message to the batch, unless it is refused or was stored before."""
         digest = None
         if new.request_id is not None:
             digest = _digest(new)
@@ -378,11 +396,11 @@ class Store:
             new.request_id,
             digest,
         )
-        batch.messages.append(Addressed(message, receivers))
+        batch.messages.append(Envelope(message, receivers))
         return None
 
-    def _change(self, entry: Answer | Write) -> Any:
-        """What a Write returns, or why it was refused."""
+    def _apply(self, entry: Answer | Write) -> Any:
+        """Run a Write; return its result, or its refusal. An Answer has nothing to write."""
         try:
             return entry.write(self._dao) if isinstance(entry, Write) else None
         except Refused as error:
@@ -435,7 +453,7 @@ class Store:
             return failure(session, entry.type)
 
     def _fail(self, batch: Batch, error: Exception) -> None:
-        """Promise nothing of a batch to anyone: all are told, and what was delivered is noted again."""
+        """Answer all requests of a failed batch with an error; note again what was delivered."""
         self._report(error)
         self._on_commit_in_doubt()
         if batch.messages:
@@ -479,7 +497,10 @@ class Store:
 
 
 def send_answers(session: Session, answers: Sequence[Answer], received_at: Sequence[float]) -> None:
-    """Send answers in their order, each with the time at which its request came in; close if one says so."""
+    """Send answers in order, each with the time at which its request came in.
+
+    Then close the connection if one of them says so.
+    """
     responses = []
     closes = False
     for answer, at in zip(answers, received_at, strict=False):
@@ -492,7 +513,7 @@ def send_answers(session: Session, answers: Sequence[Answer], received_at: Seque
 
 
 def close_after_answers(session: Session) -> None:
-    """Serve no more of a session's requests, and close its connection after what it was sent."""
+    """Serve no more requests of a session; close its connection when its answers are written."""
     session.closing = True
     session.transport.finish()
 

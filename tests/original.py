@@ -2,8 +2,8 @@
 `golden/` show.
 
 It has the original's behaviour, bugs and all; `test_original.py` replays the recordings against it.
-What came by chance is left out, or is to be asked for: which answers overtake each other, and what
-a slow reader finds in one read.
+What came by chance is left out, or happens on request only: which answers overtake each other, and
+what a slow reader finds in one read.
 
     with OriginalServer() as server:
         client.connect("127.0.0.1", server.port)
@@ -26,14 +26,21 @@ from typing import Self
 from original_requests import Requests, Sent
 from wire import HEADER, HEARTBEAT, LOGIN, RECONNECT, Reply
 
+from jelly.wakeup import WakeupPipe
+
 MISSES = 5
 WRITE_TIMEOUT = 5.0
+
+
+def readable(*files: socket.socket | WakeupPipe, seconds: float | None = None) -> list[socket.socket | WakeupPipe]:
+    """Wait until something can be read, at most some seconds; return from which of these."""
+    return select.select(files, [], [], seconds)[0]
 
 
 class Connection:
     """One connection, also after its end: tests look at `frames`, `names` and `is_stalled`."""
 
-    def __init__(self, server: "OriginalServer", line: socket.socket, address: tuple[str, int]) -> None:
+    def __init__(self, server: "OriginalServer", sock: socket.socket, address: tuple[str, int]) -> None:
         self.address = address
         self.frames: list[Reply] = []  # all that were decoded
         self.names: list[str] = []  # who logged in on it
@@ -42,14 +49,14 @@ class Connection:
         self.bytes_read = 0  # of which every request has been served
         self.cached_name: str | None = None
         self._server = server
-        self._line = line
-        self._line.settimeout(WRITE_TIMEOUT)
-        self._line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sock = sock
+        self._sock.settimeout(WRITE_TIMEOUT)
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
         self._misses = 0
         self._idle_since = time.monotonic()
         self._held: tuple[bytes, float] | None = None  # an answer that may be overtaken, and until when
-        self._woken, self._waker = socket.socketpair()
+        self._wakeup = WakeupPipe()  # readable once this is to end
         self._thread = threading.Thread(target=self._run, name=f"original-{self.address[1]}")
         self._thread.start()
 
@@ -64,18 +71,18 @@ class Connection:
         """Close it, or reset it, and wait until that is done."""
         with contextlib.suppress(OSError):  # it has ended by itself
             if reset:
-                self._line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self._waker.send(b"\0")
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._wakeup.wake()
         self._thread.join()
 
     # --- for who holds the server's lock ---
 
     def write(self, data: bytes) -> None:
         try:
-            self._line.sendall(data)
+            self._sock.sendall(data)
         except OSError:  # it is broken, or its client takes nothing: its own thread ends it
             with contextlib.suppress(OSError):
-                self._line.shutdown(socket.SHUT_RDWR)
+                self._sock.shutdown(socket.SHUT_RDWR)
 
     def overtake(self, sent: Sent, seconds: float) -> Sent:
         """What to send now, of what ends with an answer: one waits, and goes after the next one."""
@@ -91,7 +98,7 @@ class Connection:
     # --- its own thread ---
 
     def _run(self) -> None:
-        with self._line, self._woken, self._waker:
+        with self._sock, contextlib.closing(self._wakeup):
             with contextlib.suppress(OSError):
                 while self.is_open and self._step():
                     pass
@@ -99,12 +106,12 @@ class Connection:
 
     def _step(self) -> bool:
         """Wait for bytes, and decode them; False at the end."""
-        readable, _, _ = select.select([self._line, self._woken], [], [], self._time_left())
-        if self._woken in readable:
+        ready = readable(self._sock, self._wakeup, seconds=self._time_left())
+        if self._wakeup in ready:
             return False
-        if readable:
+        if ready:
             self._linger()
-            data = self._line.recv(65536)
+            data = self._sock.recv(65536)
             if not data:
                 return False
             self._decode(data)
@@ -115,7 +122,7 @@ class Connection:
         """Let more bytes come; a `read_delay` that is changed meanwhile counts at once."""
         since = time.monotonic()
         while (left := since + self._server.read_delay - time.monotonic()) > 0:
-            if select.select([self._woken], [], [], min(left, 0.01))[0]:
+            if readable(self._wakeup, seconds=min(left, 0.01)):
                 return
 
     def _decode(self, data: bytes) -> None:
@@ -175,10 +182,10 @@ class Connection:
 class OriginalServer:
     """The stand-in, on a free port of 127.0.0.1 for as long as the `with` lasts.
 
-    `silence`: it closes a connection that sent nothing for so many seconds after its login.
+    `silence`: it closes a connection that sent nothing for this many seconds after its login.
     `read_delay`: how long it waits before a read; what is written within that time comes in one
     read. `coalesce`: frames for one connection that belong together, as a login's answer and what
-    waited, go out in one send. `overtaking`: an answer waits so many seconds for that to the next
+    waited, go out in one send. `overtaking`: an answer waits this many seconds for that to the next
     request of its connection, which then goes first. All four may be changed at any time.
     """
 
@@ -231,14 +238,14 @@ class OriginalServer:
     def stop_listening(self) -> None:
         """Refuse new connections; the port stays taken, and those that are there stay as well."""
         if self._acceptor.is_alive():
-            self._waker.send(b"\0")
+            self._wakeup.wake()
         self._acceptor.join()
         self._listener.close()
         self._listener = self._bind(self.port)
 
     def listen_again(self) -> None:
         """Accept connections, on the same port."""
-        self._woken, self._waker = socket.socketpair()
+        self._wakeup = WakeupPipe()
         self._listener.listen(128)
         self._acceptor = threading.Thread(target=self._accept, name="original-accept")
         self._acceptor.start()
@@ -250,12 +257,11 @@ class OriginalServer:
         return listener
 
     def _accept(self) -> None:
-        with self._woken, self._waker:
-            while self._woken not in (readable := select.select([self._listener, self._woken], [], [])[0]):
-                if readable:
-                    line, address = self._listener.accept()
-                    with self.lock:  # it must be in the list before it is served
-                        self.connections.append(Connection(self, line, address))
+        with contextlib.closing(self._wakeup):
+            while self._wakeup not in readable(self._listener, self._wakeup):
+                sock, address = self._listener.accept()
+                with self.lock:  # it must be in the list before it is served
+                    self.connections.append(Connection(self, sock, address))
 
     # --- for the connections ---
 

@@ -19,12 +19,13 @@ LAYERS = [
     {"client.handshake", "client.acks", "client.pending", "client.lifecycle"},
     {"client.stream", "client.requests"}, {"client.poller", "client.callbacks", "client.states", "client"},
     {"server"}, {"watchdog"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"},
-    {"outcomes", "delivery", "presence", "indexing", "retention", "send_queue"}, {"demo"},
-    {"dao", "config", "migrations"},
+    {"outcomes", "delivery", "presence", "indexing", "retention", "send_queue"}, {"demo", "backup"},
+    {"dao", "config", "migrations", "pacing"},
     {"database", "sessions", "groups", "passwords", "rate", "tcp_confirmation", "tls"},
     {"engines", "messages", "tcp", "scheduling", "migrations.to_2"},
+    {"file_claim"},
     {"errors"},
-    {"codec", "pacing", "timers", "wakeup", "__init__"},
+    {"codec", "timers", "wakeup", "__init__"},
 ]  # fmt: skip
 """From top to bottom: a module imports from the layers below its own only."""
 
@@ -111,6 +112,14 @@ def test_only_the_screen_needs_a_package() -> None:
 def test_the_codec_knows_bytes_only() -> None:
     """The codec imports no socket, no thread, no clock and no JSON."""
     assert imported("codec") == {"enum", "struct", "typing"}
+
+
+def test_services_know_neither_the_store_nor_threads() -> None:
+    """They return data, `outcomes.py` holds nothing else, and so neither needs what acts on it."""
+    data = {"collections.abc", "dataclasses", "typing", "jelly.dao", "jelly.errors", "jelly.groups"}
+    assert imported("outcomes") == data
+    assert not imported("services") & {"threading", "queue", "concurrent.futures", "socket", "jelly.store"}
+    assert "queue_dispatch" not in reached("services")
 
 
 def test_the_server_needs_the_standard_library_only() -> None:

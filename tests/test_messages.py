@@ -8,16 +8,21 @@ import random
 import time
 import unicodedata
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import pytest
+from harness import NullTransport
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jelly import messages
 from jelly.codec import Decoder, Frame, Sign, Status, Type
+from jelly.dao import Dao
+from jelly.delivery import Delivery
 from jelly.errors import SENTENCES, ErrorCode, Refused
+from jelly.groups import GroupCache
 from jelly.messages import (
     MAX_DEPTH,
     MAX_NAME,
@@ -28,6 +33,11 @@ from jelly.messages import (
     parse_object,
     parse_request,
 )
+from jelly.outcomes import Answer
+from jelly.passwords import LoginGuard
+from jelly.presence import Presence
+from jelly.services import BEFORE_LOGIN, Policy, Services
+from jelly.sessions import Session, Sessions, Window
 
 
 def to_json(values: object) -> bytes:
@@ -123,6 +133,44 @@ def test_a_value_of_the_wrong_type(type: Type, values: dict[str, Any], key: str)
     for value in wrong:
         body = to_json({**values, key: value})
         assert refusal_of(type, body) is ErrorCode.MALFORMED_BODY, body
+
+
+@every_request
+def test_the_actor(type: Type, values: dict[str, Any], request_: Request) -> None:
+    """The actor is the one who asks: the sender of a message, the `username` of any other request.
+
+    An ACK names no user: it has none.
+    """
+    key = "sender" if type in messages.MESSAGES else "username"
+    assert isinstance(vars(REQUESTS[type])["actor"], property)  # each class says it itself
+    assert request_.actor == (None if type is Type.ACK else values[key])
+
+
+def test_requests_in_the_name_of_another() -> None:
+    """Each request whose actor is not the user who logged in is refused, before anything is read."""
+
+    def reading() -> AbstractContextManager[Dao]:
+        raise AssertionError("it reads the database")
+
+    sessions = Sessions()
+    services = Services(
+        Policy(password_cost=1),
+        sessions,
+        Presence(sessions),
+        GroupCache(1, 1),
+        Delivery(sessions),
+        reading,
+        LoginGuard(),
+    )
+    session = Session(NullTransport(), "127.0.0.1")
+    session.user, session.window = "mallory", Window()  # HISTORY needs a client that acknowledges
+    refused = set()
+    for type, values, request in GOOD:
+        if request.actor is not None and type not in BEFORE_LOGIN:
+            outcome = services.serve(session, Frame(Sign.REQUEST, type, Status.NONE, to_json(values)))
+            assert outcome == Answer(messages.refusal(type, Refused(ErrorCode.NOT_YOURSELF)))
+            refused.add(type)
+    assert refused == set(REQUESTS) - BEFORE_LOGIN - {Type.ACK}
 
 
 OPTIONAL = [

@@ -1,6 +1,7 @@
 """The pacing of classic clients, without sockets or a clock: which frame goes next, and when."""
 
 from jelly.pacing import ClassicPacing
+from jelly.sessions import Notice, Response
 
 GAP = 0.1
 START = 1000.0
@@ -11,23 +12,23 @@ class Client:
 
     def __init__(self) -> None:
         self.pacing = ClassicPacing(GAP)
-        self.responses: list[tuple[bytes, float]] = []
-        self.notices: list[tuple[int, bytes]] = []
+        self.responses: list[Response] = []
+        self.notices: list[Notice] = []
         self.now = START
 
     def asks(self, name: str, at: float | None = None) -> None:
         """A request comes in, now or before; its response waits."""
-        self.responses.append((name.encode(), self.now if at is None else at))
+        self.responses.append(Response(name.encode(), self.now if at is None else at))
 
     def is_told(self, *names: str) -> None:
-        self.notices += [(1, name.encode()) for name in names]
+        self.notices += [Notice(1, name.encode()) for name in names]
 
     def next(self, has_unread: bool = False, write_takes: float = 0.0) -> tuple[str, float]:
         """Write the next frame as soon as it is due: which one, and how many seconds it waited."""
         due = max(self.now, self.pacing.next_due(self.responses, self.notices))
         waited, self.now = due - self.now, due
         is_notice = self.pacing.is_notices_turn(bool(self.responses), bool(self.notices))
-        frame = self.notices.pop(0)[1] if is_notice else self.responses.pop(0)[0]
+        frame = (self.notices if is_notice else self.responses).pop(0).frame
         self.pacing.begin_frame(self.now, not is_notice, has_unread)
         self.now += write_takes
         self.pacing.end_frame(self.now)
@@ -131,7 +132,7 @@ def test_responses_and_notices_take_turns() -> None:
     assert frames == ["n1", "a1", "n2", "a2"]
 
 
-def test_a_response_does_not_hurry_while_a_notice_waits() -> None:
+def test_a_response_keeps_the_gap_while_a_notice_waits() -> None:
     """Then the notice is next, and it keeps the gap."""
     client = Client()
     client.asks("a0")
