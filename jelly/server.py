@@ -105,7 +105,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
         self.engine = open_engine(settings.database)
         store_connection = DatabaseConnection(self.engine, writes=True)
-        _prepare_database(self.engine, store_connection)
+        _prepare_database(self.engine, store_connection, settings.max_body)
         self._thread_local = threading.local()
         self._database_connections = [store_connection]
 
@@ -290,9 +290,10 @@ def _descriptor_limit() -> float:
     return float("inf") if soft == resource.RLIM_INFINITY else soft
 
 
-def _prepare_database(engine: Engine, connection: DatabaseConnection) -> None:
+def _prepare_database(engine: Engine, connection: DatabaseConnection, max_body: int) -> None:
     try:
         migrate(connection)
+        engine.check_max_body(max_body)
     except JellyError as error:
         connection.close()
         engine.release()
