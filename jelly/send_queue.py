@@ -209,6 +209,14 @@ class SendQueue:
         with self._lock:  # a thread that has just written one may not have noted it yet
             return self._confirmation.written_id if self._confirmation else 0
 
+    def delivered_before(self, read_bytes: int) -> int:
+        """The id up to which the client had all messages when it sent more than these many bytes.
+
+        Asks TCP now. 0 if that is not known, or if TCP is not asked about this client.
+        """
+        with self._lock:
+            return self._confirmation.delivered_before(read_bytes) if self._confirmation else 0
+
     def when_not_full(self, function: Callable[[], None]) -> None:
         """Call a function, once, when `is_full` is False; at once if it is now."""
         with self._changing():
@@ -268,12 +276,16 @@ class SendQueue:
             self.tcp_acked_id = confirmation.tcp_acked_id
         while self._unsent or self._responses or self._notices:
             if not self._unsent:
-                due = self._pacing.next_due(self._responses, self._notices) if self._pacing else now
+                is_notice, due = False, now
+                if self._pacing:
+                    is_notice, due = self._pacing.choose(self._responses, self._notices, now)
                 if due > now:
+                    if confirmation and confirmation.check_at is not None:  # a notice may wait for long
+                        due = min(due, confirmation.check_at)
                     self._schedule(due)
                     return
                 try:
-                    self._begin_next()
+                    self._begin_next(is_notice)
                 except OSError:  # TLS that has failed encrypts no more
                     self._close()
                     return
@@ -286,13 +298,12 @@ class SendQueue:
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_WR)
 
-    def _begin_next(self) -> None:
-        """Take what is written next: one frame to a classic client, else all that waits."""
-        data = self._take_one(self._pacing) if self._pacing else self._take_all()
+    def _begin_next(self, is_notice: bool) -> None:
+        """Take what is written next: one frame to a classic client, a notice or not; else all that waits."""
+        data = self._take_one(self._pacing, is_notice) if self._pacing else self._take_all()
         self._unsent = self._encrypt(data) if self._encrypt else data
 
-    def _take_one(self, pacing: ClassicPacing) -> bytes:
-        is_notice = pacing.is_notices_turn(bool(self._responses), bool(self._notices))
+    def _take_one(self, pacing: ClassicPacing, is_notice: bool) -> bytes:
         if is_notice:
             self._unsent_id, frame = self._notices.pop(0)
             self._notices_size -= len(frame)
@@ -301,7 +312,7 @@ class SendQueue:
             self._responses_size -= len(frame)
         # A request that has come in already did not wait for this response (see `begin_frame`).
         has_unread = not is_notice and tcp.has_unread(self._sock, self.read_bytes)
-        pacing.begin_frame(time.monotonic(), not is_notice, has_unread)
+        pacing.begin_frame(time.monotonic(), frame, not is_notice, has_unread)
         return frame
 
     def _take_all(self) -> bytes:
@@ -314,6 +325,8 @@ class SendQueue:
 
     def _write(self) -> bool:
         """Write what has begun; return False if the socket does not take all of it now."""
+        if self._confirmation:
+            self._confirmation.before_write(self.read_bytes)
         try:
             sent = self._sock.send(self._unsent, tcp.DO_NOT_WAIT)
         except BlockingIOError:
