@@ -19,13 +19,15 @@ import jelly
 from jelly import scheduling
 from jelly.config import Settings, add_arguments, load_settings
 from jelly.demo import demo_database
-from jelly.errors import ConfigError, StartError
+from jelly.errors import ConfigError, StartError, log_failure
 from jelly.server import JellyServer
 
 log = logging.getLogger("jelly")
 
 DEFAULT_URL = "jelly://127.0.0.1:20000"
 """The server that the chat uses by default."""
+FAILED = 0
+"""Stands among the signals for a server that can serve no more; no signal has this number."""
 SHUTDOWN_TIMEOUT = 9.5
 """Seconds from the first signal until the process ends, even if something hangs."""
 
@@ -85,6 +87,8 @@ def _url(settings: Settings, port: int) -> str:
 def serve(settings: Settings, on_listening: Callable[[int], None] = lambda _: None) -> int:
     """Serve until SIGTERM or SIGINT; a second signal ends the process at once. Raises StartError.
 
+    Returns the exit code: 1 if the server stopped because one of its threads ended, else 0.
+
     `on_listening` is called with the port as soon as clients can connect.
     """
     _raise_descriptor_limit(settings)
@@ -97,7 +101,8 @@ def serve(settings: Settings, on_listening: Callable[[int], None] = lambda _: No
             signal.signal(each, signal.SIG_DFL)
         signals.put(number)
 
-    server = JellyServer(settings)
+    server = JellyServer(settings, on_failure=lambda: signals.put(FAILED))
+    threading.excepthook = _log_thread_end
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     server.start()
@@ -117,7 +122,7 @@ def serve(settings: Settings, on_listening: Callable[[int], None] = lambda _: No
     if settings.host in ("127.0.0.1", "localhost", "::1"):
         log.info("only this machine can connect; to open the server to the network: --host 0.0.0.0")
     on_listening(server.port)
-    signals.get()
+    reason = signals.get()
     log.info("stopping: finishing the requests that were accepted")
     force_exit = threading.Timer(SHUTDOWN_TIMEOUT, _force_exit)
     force_exit.daemon = True
@@ -125,7 +130,13 @@ def serve(settings: Settings, on_listening: Callable[[int], None] = lambda _: No
     server.stop()
     force_exit.cancel()
     log.info("stopped")
-    return 0
+    return 1 if reason == FAILED else 0
+
+
+def _log_thread_end(end: threading.ExceptHookArgs) -> None:
+    """Log in one line that a thread ended by an exception."""
+    name = end.thread.name if end.thread else "a thread"
+    log_failure(logging.getLogger(f"jelly.{name}"), end.exc_value or end.exc_type())
 
 
 def _force_exit() -> None:

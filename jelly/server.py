@@ -26,12 +26,12 @@ import socketserver
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 from jelly.config import Settings
-from jelly.connection import Connection, ServerContext
+from jelly.connection import Connection, Connections, ServerContext
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
@@ -49,6 +49,7 @@ from jelly.send_queue import Flusher
 from jelly.services import Policy, Services
 from jelly.sessions import Sessions
 from jelly.store import Store
+from jelly.threads import VitalThread
 from jelly.tls import server_context
 from jelly.watchdog import Watchdog
 
@@ -69,20 +70,22 @@ OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class JellyServer(socketserver.ThreadingTCPServer):
     """A Jelly server. The constructor opens the database and the port (raises StartError); `start` serves.
 
-    `stop` may be called from any thread, and more than once.
+    `stop` may be called from any thread, and more than once. `on_failure` is called, on any thread,
+    when the server can serve no more and should be stopped.
     """
 
     allow_reuse_address = True
     daemon_threads = True  # `stop` joins the readers itself, after it has closed their sockets
     request_queue_size = 1024
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, on_failure: Callable[[], None] = lambda: None) -> None:
         self.settings = settings
-        self.connections: set[Connection] = set()
+        self.connections = Connections()
+        self._on_failure = on_failure
         self._stop_lock = threading.Lock()
         self._out_of_resources = False
         self._descriptors_for_connections = _descriptor_limit() - OWN_DESCRIPTORS - 3 * settings.workers
-        self._acceptor = threading.Thread(target=self.serve_forever, args=(0.1,), name="jelly-acceptor", daemon=True)
+        self._acceptor = VitalThread(partial(self.serve_forever, 0.1), "jelly-acceptor")
         tls_context = server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
 
         self.engine = open_engine(settings.database)
@@ -150,15 +153,25 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
     def start(self) -> None:
         """Start the threads and serve."""
+        for thread in (self.store.thread, self.flusher.thread, self.watchdog.thread, self._acceptor):
+            thread.on_end = self._on_thread_end
         for part in (self.store, self.flusher, self.watchdog, self.groups, self.dispatcher, self._acceptor):
             part.start()
+
+    def _on_thread_end(self, thread: threading.Thread) -> None:
+        if not self._context.is_stopping:
+            log.error("the thread %s has ended, without which nobody can be served: stopping", thread.name)
+            self._on_failure()
+
+    # socketserver calls the next five. An exception in one of them costs one connection: it must
+    # not end the loop that accepts all others.
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
             if len(self.connections) >= self._descriptors_for_connections:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             request = super().get_request()
-        except OSError as error:
+        except OSError as error:  # with which socketserver goes on
             if error.errno in OUT_OF_RESOURCES:
                 # The connection still waits to be accepted, so trying again at once would only burn a core.
                 if not self._out_of_resources:
@@ -170,16 +183,28 @@ class JellyServer(socketserver.ThreadingTCPServer):
         return request
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 - socketserver's
-        """Whether there is room for one more connection, in all and from this address."""
+        """Whether there is room for one more connection, in all and from this address.
+
+        Only the acceptor asks. A reader that has just been started may not have entered its
+        connection yet, so a burst can exceed the limits by a few.
+        """
+        try:
+            return self._has_room(str(client_address[0]))
+        except Exception as error:  # noqa: BLE001 - a bug: this client is turned away, the acceptor lives
+            log_failure(log, error)
+            return False
+
+    def _has_room(self, address: str) -> bool:
         if len(self.connections) >= self.settings.max_connections:
             return False
         if self.settings.max_per_address >= self.settings.max_connections:
             return True
-        address: str = client_address[0]
-        here = sum(connection.address == address for connection in tuple(self.connections))
+        here = sum(connection.address == address for connection in self.connections)
         return here < self.settings.max_per_address
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        # For the whole process: a hasher or a sweeper that starts just now gets the same, and that
+        # is enough.
         usual = threading.stack_size(READER_STACK)
         try:
             super().process_request(request, client_address)
@@ -193,6 +218,10 @@ class JellyServer(socketserver.ThreadingTCPServer):
         error = sys.exception()
         if isinstance(error, Exception):
             log_failure(log, error)
+
+    def close_request(self, request: Any) -> None:
+        with contextlib.suppress(OSError):  # some systems report here that the client has reset the connection
+            super().close_request(request)
 
     # --- stopping ---------------------------------------------------------------------------------------
 
@@ -209,7 +238,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self.shutdown()
             self._acceptor.join()
         self.server_close()
-        connections = tuple(self.connections)
+        connections = tuple(self.connections)  # no thread accepts any more
         self.watchdog.run_calls_now()
         if not self.dispatcher.wait_until_idle([c.lane for c in connections], deadline):
             log.warning("stopped with requests that were not answered")
@@ -241,6 +270,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         if dao is None:
             connection = DatabaseConnection(self.engine)
             dao = self._thread_local.dao = Dao(connection)
+            # Appending is one step, and `stop` walks the list when no worker is left.
             self._database_connections.append(connection)
         with self.dispatcher.blocking:
             yield dao

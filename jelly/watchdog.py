@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterable
 
 from jelly.connection import Connection
+from jelly.errors import log_failure
+from jelly.threads import VitalThread
 from jelly.timers import NEVER, TimerHeap
 
 log = logging.getLogger("jelly.watchdog")
@@ -37,18 +39,18 @@ class Watchdog:
         self._timers = TimerHeap()
         self._stopping = False
         self._is_draining = False
-        self._thread = threading.Thread(target=self._run, name="jelly-watchdog", daemon=True)
+        self.thread = VitalThread(self._run, "jelly-watchdog")
 
     def start(self) -> None:
-        self._thread.start()
+        self.thread.start()
 
     def stop(self) -> None:
         """End the thread; calls that are not due yet are dropped."""
         with self._condition:
             self._stopping = True
             self._condition.notify()
-        if self._thread.is_alive():
-            self._thread.join()
+        if self.thread.is_alive():
+            self.thread.join()
 
     def call_later(self, seconds: float, function: Callable[[], None]) -> None:
         """Call a function on the watchdog's thread, after some seconds or up to a tick later."""
@@ -63,11 +65,14 @@ class Watchdog:
 
     def check(self, now: float) -> None:
         """Close the connections whose time is up at a monotonic time."""
-        for connection in tuple(self._connections):
-            reason = self._reason_to_close(connection, now)
-            if reason:
-                log.debug("%s: closed: %s", connection.address, reason)
-                connection.send_queue.close()
+        for connection in self._connections:  # a snapshot: readers come and go meanwhile
+            try:
+                reason = self._reason_to_close(connection, now)
+                if reason:
+                    log.debug("%s: closed: %s", connection.address, reason)
+                    connection.send_queue.close()
+            except Exception as error:  # noqa: BLE001 - a bug with one connection; the others have deadlines, too
+                log_failure(log, error)
 
     def _check_if_due(self) -> None:
         now = time.monotonic()
@@ -77,15 +82,18 @@ class Watchdog:
 
     def _reason_to_close(self, connection: Connection, now: float) -> str:
         send_queue, session = connection.send_queue, connection.session
-        if send_queue.finished_at is not None and now >= send_queue.finished_at + CLOSE_TIMEOUT:
+        # Each is read once: between two looks another thread may set it to None.
+        finished_at, closing_frame_at = send_queue.finished_at, send_queue.closing_frame_at
+        incomplete_since, stalled_since = connection.incomplete_since, send_queue.stalled_since
+        if finished_at is not None and now >= finished_at + CLOSE_TIMEOUT:
             return "the client did not close after the last answer"
-        if send_queue.closing_frame_at is not None and now >= send_queue.closing_frame_at + CLOSE_TIMEOUT:
+        if closing_frame_at is not None and now >= closing_frame_at + CLOSE_TIMEOUT:
             return "the client did not take the closing frame"
         if not connection.has_received_data and now >= connection.opened_at + FIRST_FRAME_TIMEOUT:
             return "the client sent nothing"
-        if connection.incomplete_since is not None and now >= connection.incomplete_since + FIRST_FRAME_TIMEOUT:
+        if incomplete_since is not None and now >= incomplete_since + FIRST_FRAME_TIMEOUT:
             return "the client did not complete a frame"
-        if send_queue.stalled_since is not None and now >= send_queue.stalled_since + WRITE_TIMEOUT:
+        if stalled_since is not None and now >= stalled_since + WRITE_TIMEOUT:
             return "the client takes nothing"
         # The original client sends no heartbeats after a RECONNECT: TCP's keepalive watches it.
         is_exempt = session.resumed and not session.is_modern and not session.has_heartbeat

@@ -22,7 +22,7 @@ LAYERS = [
     {"outcomes", "delivery", "presence", "indexing", "retention", "send_queue"}, {"demo"},
     {"dao", "config", "migrations", "pacing"},
     {"database", "sessions", "groups", "passwords", "rate", "tcp_confirmation", "tls"},
-    {"engines", "messages", "tcp", "scheduling", "migrations.to_2"},
+    {"engines", "messages", "tcp", "scheduling", "threads", "migrations.to_2"},
     {"errors"},
     {"codec", "timers", "wakeup", "__init__"},
 ]  # fmt: skip
