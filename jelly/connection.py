@@ -80,6 +80,7 @@ class ServerContext:
 
     settings: Settings
     tls_context: ssl.SSLContext | None
+    """Replaced as a whole when the certificate is read anew. A connection keeps its own."""
     flusher: Flusher
     dispatcher: Dispatcher
     store: Store

@@ -223,6 +223,14 @@ class JellyServer(socketserver.ThreadingTCPServer):
         with contextlib.suppress(OSError):  # some systems report here that the client has reset the connection
             super().close_request(request)
 
+    def reload_certificate(self) -> None:
+        """Read the certificate anew, for connections that come from now on.
+
+        Raises ConfigError if it cannot be used; then the old one stays. Without TLS it does nothing.
+        """
+        if self.settings.tls_cert:
+            self._context.tls_context = server_context(self.settings.tls_cert, self.settings.tls_key)
+
     # --- stopping ---------------------------------------------------------------------------------------
 
     def stop(self) -> None:
