@@ -456,7 +456,7 @@ class Dispatcher:
         try:
             return self._services.serve(session, request.frame)
         except StoreError as error:
-            log.warning("a query failed: %s", error)
+            self._store.outage.failed(error)
         except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
             log_failure(log, error)
         return failure(session, type)

@@ -26,6 +26,7 @@ from jelly.delivery import Delivery, send_or_close
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.indexing import DeferredIndexing, RequestKey
 from jelly.messages import SUCCESS, error_response, refusal
+from jelly.outage import OutageLog
 from jelly.outcomes import Answer, NewMessage, Write
 from jelly.retention import Retention
 from jelly.scheduling import yield_cpu
@@ -104,6 +105,8 @@ class Store:
         self._retention = retention
         self._on_commit_in_doubt = on_commit_in_doubt
         self._clock = clock
+        self.outage = OutageLog(clock)
+        """Is told of every failure of the database, also by those who only read from it."""
         self._turn = threading.Lock()  # held during a turn, by the thread that takes it
         self._lock = threading.Lock()  # guards the seven fields below
         self._condition = threading.Condition(self._lock)
@@ -309,9 +312,9 @@ class Store:
                 inbox = [(receiver, message.id) for message, receivers in batch.messages for receiver in receivers]
                 self._dao.add_messages([message for message, _ in batch.messages], inbox)
         self._in_doubt = None
-        if self._failing:
-            self._failing = False
-            log.info("the database works again")
+        self._failing = False
+        if self.outage.is_open:  # a look without its lock: else the next transaction sees it
+            self.outage.worked()
 
     def _accept(self, new: NewMessage, known: dict[RequestKey, int], batch: Batch) -> Refused | None:
         """Add a message to those that are to be stored, unless it was stored before."""
@@ -415,12 +418,11 @@ class Store:
             send_answers(job.session, answers, job.received_at)
 
     def _report(self, error: Exception) -> None:
-        """Log one line when the database begins to fail, not one for every batch."""
-        if not isinstance(error, StoreError):
-            log_failure(log, error)
-        elif not self._failing:
+        if isinstance(error, StoreError):
             self._failing = True
-            log.error("the database failed: %s", error)
+            self.outage.failed(error)
+        else:
+            log_failure(log, error)
 
     # --- pages for those who are behind -----------------------------------------------------------------
 

@@ -24,7 +24,7 @@ LAYERS = [
     {"database", "sessions", "groups", "passwords", "rate", "tcp_confirmation", "tls"},
     {"engines", "messages", "tcp", "scheduling", "threads", "migrations.to_2"},
     {"errors"},
-    {"codec", "timers", "wakeup", "__init__"},
+    {"codec", "outage", "timers", "wakeup", "__init__"},
 ]  # fmt: skip
 """From top to bottom: a module imports from the layers below its own only."""
 
