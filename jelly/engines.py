@@ -7,6 +7,7 @@ top, and how a commit gets onto the disk. It holds no connection. `database.py` 
 
 import contextlib
 import functools
+import hashlib
 import logging
 import os
 import re
@@ -343,7 +344,7 @@ class MysqlEngine(Engine):
 
     def claim(self, raw: Any) -> None:
         # The server gives the lock back by itself when the connection ends, however it ends.
-        name = f"jelly.{self.name}"[:64]
+        name = self._lock_name(raw)
         taken = self._value(raw, "SELECT GET_LOCK(?, 2)", name)
         holder = self._value(raw, "SELECT IS_USED_LOCK(?)", name)
         if taken != 1 and holder == self._claimed_by and holder is not None:
@@ -360,6 +361,17 @@ class MysqlEngine(Engine):
             log.warning(
                 "innodb_flush_log_at_trx_commit is not 1: a power cut may lose messages that were answered with SUCCESS"
             )
+
+    def _lock_name(self, raw: Any) -> str:
+        """The name of the lock that says whose database this is.
+
+        It is a digest, because the name of a lock has at most 64 characters and is compared without
+        regard to case. A database's name can be as long, and case counts in it on most systems.
+        """
+        name = self.name
+        if self._value(raw, "SELECT @@lower_case_table_names") != 0:  # for this server `A` and `a` are one database
+            name = name.lower()
+        return f"jelly.{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}"
 
     def adapt_table(self, statement: str, raw: Any) -> str:
         return f"{statement} ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE={self._exact_collation(raw)}"
