@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+from jelly import tcp
 from jelly.connection import Connection
 from jelly.errors import log_failure
 from jelly.threads import VitalThread
@@ -26,6 +27,11 @@ WRITE_TIMEOUT = 30.0
 """Seconds until a client must have taken something of what waits for it."""
 CLOSE_TIMEOUT = 3.0
 """Seconds until a client must have closed its end, after the last answer or a closing frame."""
+LATENESS = 1.0
+"""At most this many seconds a look at the connections may be late. A later one means that the other
+threads were late, too: the process was stopped, or its machine."""
+LATENESS_TO_LOG = 5.0
+"""At most this many seconds a look may be late without a line in the log."""
 
 
 class Watchdog:
@@ -34,7 +40,7 @@ class Watchdog:
     def __init__(self, connections: Iterable[Connection], silence: float) -> None:
         self._connections = connections
         self._silence = silence
-        self._check_at = 0.0
+        self._check_at: float | None = None
         self._condition = threading.Condition()  # guards the three below
         self._timers = TimerHeap()
         self._stopping = False
@@ -74,9 +80,17 @@ class Watchdog:
             except Exception as error:  # noqa: BLE001 - a bug with one connection; the others have deadlines, too
                 log_failure(log, error)
 
-    def _check_if_due(self) -> None:
-        now = time.monotonic()
-        if now >= self._check_at:
+    def _check_if_due(self, now: float | None = None) -> None:
+        now = time.monotonic() if now is None else now
+        lateness = 0.0 if self._check_at is None else now - self._check_at
+        if lateness > LATENESS:
+            # Readers and the flusher have still to notice what the clients did meanwhile, and TCP
+            # may have to repeat it. So no connection is closed for as long as this look was late.
+            grace = min(lateness, self._silence)
+            if lateness > LATENESS_TO_LOG:
+                log.warning("the server stood still for %.1f s: closing no connection for %.1f s", lateness, grace)
+            self._check_at = now + grace
+        elif lateness >= 0:
             self._check_at = now + min(CHECK_INTERVAL, self._silence / 30)
             self.check(now)
 
@@ -98,6 +112,9 @@ class Watchdog:
         # The original client sends no heartbeats after a RECONNECT: TCP's keepalive watches it.
         is_exempt = session.resumed and not session.is_modern and not session.has_heartbeat
         if not is_exempt and not connection.is_paused and now >= connection.last_read_at + self._silence:
+            # On a busy machine a reader may not have come to read what is here, or to say so.
+            if tcp.has_unread(connection.request, send_queue.read_bytes):
+                return ""
             return "no heartbeat"
         return ""
 
