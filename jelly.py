@@ -1,4 +1,6 @@
-"""Start Jelly from a checkout: `python jelly.py`. (An `import jelly` finds the package beside this file.)"""
+"""Start Jelly from a checkout: `python jelly.py`. (An `import jelly` finds the package beside this
+file.)
+"""
 
 import sys
 

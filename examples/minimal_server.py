@@ -40,7 +40,7 @@ class Client(socketserver.StreamRequestHandler):  # one for each connection
     def send(self, sign: int, type: int, status: int, values: dict[str, Any]) -> None:
         body = json.dumps(values).encode() if values else b""
         frame = HEADER.pack(0xABCD, sign, type, status, len(body)) + body
-        with self.sending, suppress(OSError):  # BREAKS: who reads nothing stops the worker. send_queue.py: SendQueue
+        with self.sending, suppress(OSError):  # BREAKS: a deaf client stops the worker. send_queue.py: SendQueue
             self.request.sendall(frame)  # BREAKS: two in one read stall the original client. pacing.py: ClassicPacing
 
     def serve(self, type: int, body: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

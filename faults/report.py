@@ -55,8 +55,8 @@ class RowResult:
     def _outcome(self) -> str:
         if self.finding.problems:
             return f"FAILED: {'; '.join(self.finding.problems.values())}"
-        healed = [f"healed within {max(self.finding.recoveries):.2f} s"] if self.finding.recoveries else []
-        return "; ".join(["passed", *self.finding.notes, *healed])
+        recovered = [f"recovered within {max(self.finding.recoveries):.2f} s"] if self.finding.recoveries else []
+        return "; ".join(["passed", *self.finding.notes, *recovered])
 
 
 def table(lines: list[RowResult]) -> str:

@@ -149,7 +149,7 @@ def blocking_send() -> None:
 
 
 def no_watchdog() -> None:
-    """Nobody watches for lines that are dead, neither the server nor TCP."""
+    """Neither the server nor TCP notices a dead connection."""
     Watchdog.check = lambda *_: None
     tcp.prepare = lambda _: None
 
@@ -330,7 +330,7 @@ def main() -> int:
     parser.add_argument("--variant", choices=VARIANTS, action="append", default=[], metavar="NAME")
     parser.add_argument("--kill-at", choices=POINTS)
     parser.add_argument("--passes", type=int, default=1, help="die at the Nth time")
-    parser.add_argument("arguments", nargs="*", metavar="-- ARGUMENT", help="what the server is to be told")
+    parser.add_argument("arguments", nargs="*", metavar="-- ARGUMENT", help="an argument for jelly.py")
     options = parser.parse_args()
     for name in options.variant:
         VARIANTS[name]()

@@ -17,6 +17,7 @@ from types import FrameType
 
 import jelly
 from jelly import scheduling
+from jelly.backup import back_up
 from jelly.config import Settings, add_arguments, load_settings
 from jelly.demo import demo_database
 from jelly.errors import ConfigError, StartError, log_failure
@@ -27,18 +28,20 @@ log = logging.getLogger("jelly")
 DEFAULT_URL = "jelly://127.0.0.1:20000"
 """The server that the chat uses by default."""
 HANGUP: int | None = getattr(signal, "SIGHUP", None)
-FAILED = 0
-"""Stands among the signals for a server that can serve no more; no signal has this number."""
+RELOAD = "SIGHUP"
+"""Stands among the reasons to stop: this one may only be one to reload."""
 SHUTDOWN_TIMEOUT = 9.5
 """Seconds from the first signal until the process ends, even if something hangs."""
 
 DESCRIPTION = """Jelly, an instant-messaging server. You can give each setting as a flag, as an
 environment variable (JELLY_PORT for --port), or in a TOML file. `jelly chat` starts the chat
-program: see `jelly chat --help`."""
+program: see `jelly chat --help`. `jelly backup FILE` copies the database: see `jelly backup --help`."""
+BACKUP_DESCRIPTION = """Copy the database into a new file, also while a server uses it. The database comes
+from --database, else from JELLY_DATABASE or the TOML file, as for the server."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Return the exit code: 0 done, 1 cannot start, 2 a setting is wrong."""
+    """Run the command line. Return the exit code: 0 done, 1 cannot start or go on, 2 a setting is wrong."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if list(arguments[:1]) == ["chat"]:
         from jelly.chat.app import main as chat  # the server runs without what the chat imports
@@ -53,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN:
         signal.signal(HANGUP, terminal.interrupt_if_gone)
     try:
+        if list(arguments[:1]) == ["backup"]:
+            return back_up_database(arguments[1:])
         parsed = parser.parse_args(arguments)
         settings = load_settings(parsed)
         if parsed.demo and parsed.database:
@@ -108,6 +113,19 @@ class LogFile(logging.FileHandler):
             old.close()
 
 
+def back_up_database(arguments: Sequence[str]) -> int:
+    """Run `jelly backup`. Raises StartError."""
+    parser = argparse.ArgumentParser(prog="jelly backup", description=BACKUP_DESCRIPTION)
+    parser.add_argument("file", metavar="FILE", type=Path, help="the file to make; it must not exist")
+    parser.add_argument("--database", metavar="DATABASE", help="URL of the database, as for the server")
+    parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
+    parser.set_defaults(**{setting.name: None for setting in dataclasses.fields(Settings)})
+    parsed = parser.parse_args(arguments)
+    size = back_up(load_settings(parsed).database, parsed.file)
+    print(f"{parsed.file}: {size:,} bytes")
+    return 0
+
+
 def serve_demo(settings: Settings, terminal: Terminal, log_output: logging.Handler) -> int:
     """Serve a temporary database, and print how to try it out. Raises StartError."""
     with demo_database(settings.password_cost) as demo:
@@ -142,26 +160,26 @@ def serve(
     from which the server was started, the server stops. If it is ignored at the start, it stays
     ignored.
 
-    Returns the exit code: 1 if the server stopped because one of its threads ended, else 0.
-
-    `on_listening` is called with the port as soon as clients can connect.
+    Return the exit code: 1 if the server could not go on. `on_listening` is called with the port as
+    soon as clients can connect.
     """
     _raise_descriptor_limit(settings)
     placement = scheduling.pin_process(settings.pin)
-    # Not an Event: the handler runs on the main thread, which may hold the Event's lock in `wait`.
-    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    # Why to stop: empty after a signal. Not an Event: the handler runs on the main thread, which may
+    # hold the Event's lock in `wait`.
+    reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
 
-    def on_signal(number: int, _frame: FrameType | None) -> None:
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, signal.SIG_DFL)
-        signals.put(number)
+        reasons.put("")
 
-    server = JellyServer(settings, on_failure=lambda: signals.put(FAILED))
+    server = JellyServer(settings, on_fatal=reasons.put)
     threading.excepthook = _log_thread_end
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN:
-        signal.signal(HANGUP, lambda number, _: signals.put(number))
+        signal.signal(HANGUP, lambda *_: reasons.put(RELOAD))
     server.start()
     log.info(
         "listening on %s port %d%s; database %s; at most %d connections, %d waiting requests, %d bytes a body; "
@@ -179,16 +197,19 @@ def serve(
     if settings.host in ("127.0.0.1", "localhost", "::1"):
         log.info("only this machine can connect; to open the server to the network: --host 0.0.0.0")
     on_listening(server.port)
-    while (reason := signals.get()) == HANGUP and not terminal.is_gone:
+    while (reason := reasons.get()) == RELOAD and not terminal.is_gone:
         reload(server, log_output)
-    log.info("stopping: finishing the requests that were accepted")
+    if reason and reason != RELOAD:
+        log.error("stopping: %s", reason)
+    else:
+        log.info("stopping: finishing the requests that were accepted")
     force_exit = threading.Timer(SHUTDOWN_TIMEOUT, _force_exit)
     force_exit.daemon = True
     force_exit.start()
     server.stop()
     force_exit.cancel()
     log.info("stopped")
-    return 1 if reason == FAILED else 0
+    return 1 if reason and reason != RELOAD else 0
 
 
 def reload(server: JellyServer, log_output: logging.Handler) -> None:

@@ -150,10 +150,11 @@ class Connection(BaseRequestHandler):
             log.debug("%s: %s", self.address, error)
 
     def finish(self) -> None:
-        context, user = self.context, self.session.user
+        context = self.context
         try:
             self.send_queue.close()
-            # After the close: see Services._attach_session.
+            # After the close: a login may be under way. See Services._attach_session.
+            user = self.session.user
             if context.sessions.detach(self.session) and user is not None:
                 context.store.call_soon(partial(context.presence.refresh, user))
         finally:  # whatever fails, the connection does not keep its place
@@ -209,7 +210,7 @@ class Connection(BaseRequestHandler):
                 self._pause()
 
     def _acknowledge(self, frame: Frame) -> bool:
-        """Handle an ACK, and return True; False if it is to be answered like other requests.
+        """Handle an ACK, and return True; False if it must be answered like other requests.
 
         It is answered, with an error, if it is malformed or comes before the login.
         """

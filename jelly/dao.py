@@ -322,7 +322,7 @@ class Dao:
         )
 
     def indexed_requests(self, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
-        """Those of some keys (sender, requestId) that are indexed, each with its digest."""
+        """Return the digest of each of these keys (sender, requestId) that is indexed."""
         found = {}
         for chunk in _chunks(list(wanted)):
             which = " OR ".join(["(sender = ? AND request_id = ?)"] * len(chunk))

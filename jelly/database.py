@@ -102,6 +102,23 @@ class DatabaseConnection:
             if not self._engine.already_exists(error):
                 raise self._failed(error) from error
 
+    def query_if_exists(self, sql: str) -> list[Row]:
+        """The rows that a SELECT finds; none if there is no such table. Call it outside of
+        transactions.
+
+        Every other failure is raised: it says nothing about the tables.
+        """
+
+        def query(raw: Any) -> list[Row]:
+            try:
+                return self._engine.query(raw, sql, ())
+            except self._engine.errors as error:
+                if self._engine.is_missing_table(error):
+                    return []
+                raise
+
+        return self._with_retry(query)
+
     # --- transactions -----------------------------------------------------------------------------
 
     def transaction(self) -> AbstractContextManager[None]:
@@ -137,6 +154,13 @@ class DatabaseConnection:
             except self._engine.errors:
                 self.close()
 
+    def empty_wal(self) -> None:
+        """Write into a SQLite file what is in the log beside it. Call it outside of
+        transactions.
+        """
+        if self._raw is not None:
+            self._engine.empty_wal(self._raw)
+
     # --- failures ---------------------------------------------------------------------------------
 
     def _with_retry(self, action: Callable[..., T], *arguments: Any) -> T:
@@ -149,7 +173,7 @@ class DatabaseConnection:
         """
         started = time.monotonic()
         if started < self._engine.circuit_open_until:
-            raise StoreError("the database does not answer")
+            raise StoreError(self._engine.circuit_reason)
         try:
             return action(self._raw or self._connect(), *arguments)
         except self._engine.errors as error:
@@ -162,6 +186,8 @@ class DatabaseConnection:
             raise self._failed(error) from error
 
     def _connect(self) -> Any:
+        if self._writes:
+            self._engine.claim_file()
         raw = self._engine.connect()
         try:
             if self._writes:

@@ -69,7 +69,9 @@ class Delivery:
             send_or_close(session, answers)
 
     def begin(self, session: Session) -> None:
-        """Start to deliver to a session that just logged in: behind, from the first message in its inbox."""
+        """Start to deliver to a session that just logged in: behind, from the first message in its
+        inbox.
+        """
         session.caught_up = False
         session.sent_id = 0
         self._to_feed[session] = None
@@ -85,7 +87,9 @@ class Delivery:
         return bool(self._to_feed)
 
     def feed(self, dao: Dao) -> None:
-        """Send each session that is behind and has room its next page. Raises StoreError; then it is as before."""
+        """Send each session that is behind and has room its next page. Raises StoreError; then it
+        is as before.
+        """
         for session in list(self._to_feed):
             if session.user is None or session.transport.is_closed or self._sessions.get(session.user) is not session:
                 del self._to_feed[session]  # it has ended: what it was not sent stays in the inbox
@@ -113,8 +117,8 @@ class Delivery:
 
     def _fall_behind(self, session: Session) -> None:
         session.caught_up = False
-        # The reader and the transport ask for more when there is room, but only for a session that is
-        # behind. If room has come since our look, nobody asked: so look again.
+        # The reader and the transport ask for more when there is room, but only for a session that
+        # is behind. If room has come since our look, nobody asked: so look again.
         if session.has_room:
             self._to_feed[session] = None
 

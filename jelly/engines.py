@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import logging
+import math
 import os
 import re
 import sqlite3
@@ -18,9 +19,10 @@ import urllib.parse
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from jelly.errors import ConfigError, StartError, StoreError
+from jelly.file_claim import FileClaim
 
 log = logging.getLogger("jelly.database")
 
@@ -29,6 +31,8 @@ QUERY_TIMEOUT = 4.0
 its own, and must be answered within 10 seconds."""
 CIRCUIT_OPEN_SECONDS = 1.0
 """Seconds until a database that did not answer is asked again (a *circuit breaker*)."""
+
+NO_ANSWER = "the database does not answer"
 
 WAL_BYTES = 32 * 1024 * 1024
 """Bytes by which the log beside a SQLite database (jelly.db-wal) grows until it is emptied. SQLite
@@ -61,7 +65,10 @@ class Engine(ABC):
     driver: str
     """The driver's name and version, for the log."""
     circuit_open_until = 0.0
-    """Until this monotonic time no connection asks the database: it has just not answered."""
+    """Until this monotonic time no connection asks the database: it has just not answered, or its
+    file is not in its place."""
+    circuit_reason = NO_ANSWER
+    """What a connection says meanwhile."""
 
     @abstractmethod
     def connect(self) -> Any:
@@ -87,23 +94,42 @@ class Engine(ABC):
     def insert(self, raw: Any, *inserts: Insert) -> None:
         """Insert rows, into one table after the other."""
 
-    @abstractmethod
-    def claim(self, raw: Any) -> None:
+    def claim_file(self) -> None:  # noqa: B027 - only for a database that is a file
+        """Make this process the database's only server, before its first connection.
+
+        Raises StoreError if there is another.
+        """
+
+    def claim(self, raw: Any) -> None:  # noqa: B027 - only for a database behind a connection
         """Make this process the database's only server. Raises StoreError if there is another."""
 
+    def check_file(self) -> str:
+        """Why the file of the database is not in its place; empty if it is, or if there is none.
+
+        While it is not, the circuit is open: all connections fail at once.
+        """
+        return ""
+
+    def empty_wal(self, raw: Any) -> None:  # noqa: B027 - only for SQLite
+        """Have what is in the log beside the file written into the file."""
+
     def release(self) -> None:  # noqa: B027 - not every engine has something to give up
-        """Give up what `claim` took."""
+        """Give up what `claim_file` took, after the last connection is closed."""
 
     @abstractmethod
     def adapt_table(self, statement: str, raw: Any) -> str:
         """A CREATE TABLE of the shared schema, with what only this engine needs."""
+
+    @abstractmethod
+    def is_missing_table(self, error: Exception) -> bool:
+        """Whether an error says that there is no such table, and nothing else."""
 
     def already_exists(self, error: Exception) -> bool:  # noqa: ARG002 - for other engines
         """Whether an error only says that a column or an index was made before."""
         return False
 
     def hangs(self, seconds: float) -> bool:
-        """Whether a failure after so many seconds means that the database hangs.
+        """Whether a failure after this many seconds means that the database hangs.
 
         If it does, the circuit opens.
         """
@@ -121,13 +147,13 @@ class SqliteEngine(Engine):
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
-        self._claim: IO[bytes] | None = None
+        self._claim = FileClaim(self.path)
         self._wal = f"{self.path.resolve()}-wal"  # SQLite puts it beside the file that a symlink leads to
         self._wal_limit = WAL_BYTES
 
     def connect(self) -> sqlite3.Connection:
-        with contextlib.suppress(OSError):  # it exists; or it cannot be made, which SQLite reports
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, 0o600))  # for its owner only
+        if problem := self._claim.problem():  # SQLite would use the other file, or make one
+            raise sqlite3.OperationalError(problem)
         raw = sqlite3.connect(self.path, timeout=QUERY_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
             raw.execute("PRAGMA journal_mode = WAL")
@@ -147,10 +173,10 @@ class SqliteEngine(Engine):
         except OSError:  # there is no log
             is_long = False
         if is_long:
-            self._empty_wal(raw)
+            self.empty_wal(raw)
         raw.execute("BEGIN IMMEDIATE")
 
-    def _empty_wal(self, raw: sqlite3.Connection) -> None:
+    def empty_wal(self, raw: sqlite3.Connection) -> None:
         raw.execute(f"PRAGMA busy_timeout = {int(CHECKPOINT_TIMEOUT * 1000)}")
         with contextlib.suppress(sqlite3.Error):  # the disk may be full: the next one may succeed
             raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # if a reader takes longer, nothing happens
@@ -182,25 +208,19 @@ class SqliteEngine(Engine):
                 cursor.execute(statement, [value for row in rows[start : start + count] for value in row])
                 start += count
 
-    def claim(self, raw: sqlite3.Connection) -> None:  # noqa: ARG002 - for other engines
-        # The lock is on a file of its own, because closing any descriptor of the database's file
-        # drops SQLite's own locks.
-        if self._claim is not None:
-            return
-        import fcntl
+    def claim_file(self) -> None:
+        self._claim.take()
 
-        file = open(f"{self.path.resolve()}.lock", "wb", opener=_open_private)  # noqa: SIM115 - closed by release()
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.close()
-            raise StoreError("another server is using this database") from error
-        self._claim = file
+    def check_file(self) -> str:
+        problem = self._claim.problem()
+        if problem:
+            self.circuit_open_until, self.circuit_reason = math.inf, problem
+        elif self.circuit_open_until == math.inf:
+            self.circuit_open_until, self.circuit_reason = 0.0, NO_ANSWER
+        return problem
 
     def release(self) -> None:
-        if self._claim is not None:
-            self._claim.close()
-            self._claim = None
+        self._claim.release()
 
     def adapt_table(self, statement: str, raw: sqlite3.Connection) -> str:  # noqa: ARG002 - for other engines
         # Only INTEGER PRIMARY KEY makes the id the row's own number. WITHOUT ROWID keeps the other
@@ -208,6 +228,9 @@ class SqliteEngine(Engine):
         if "BIGINT NOT NULL PRIMARY KEY" in statement:
             return statement.replace("BIGINT NOT NULL PRIMARY KEY", "INTEGER PRIMARY KEY")
         return f"{statement} WITHOUT ROWID"
+
+    def is_missing_table(self, error: Exception) -> bool:
+        return str(error).startswith("no such table: ")  # SQLite has no code of its own for it
 
 
 class MemoryEngine(SqliteEngine):
@@ -237,10 +260,6 @@ class MemoryEngine(SqliteEngine):
     def release(self) -> None:
         super().release()
         self._directory.cleanup()
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 class MysqlEngine(Engine):
@@ -387,6 +406,9 @@ class MysqlEngine(Engine):
                 return name
         return "utf8mb4_bin"
 
+    def is_missing_table(self, error: Exception) -> bool:
+        return getattr(error, "errno", None) == 1146  # ER_NO_SUCH_TABLE
+
     def already_exists(self, error: Exception) -> bool:
         return getattr(error, "errno", None) in (1060, 1061)  # ER_DUP_FIELDNAME, ER_DUP_KEYNAME
 
@@ -424,7 +446,7 @@ def check_url(url: str) -> str:
     elif not re.fullmatch(r"memory:|sqlite:///.+", url) or "\0" in urllib.parse.unquote(url):
         raise ConfigError(
             "A database is named as sqlite:///relative/file.db, sqlite:////absolute/file.db, "
-            "mysql://user:password@host:3306/database, or memory: if nothing is to be kept."
+            "mysql://user:password@host:3306/database, or memory: to keep nothing."
         )
     return url
 

@@ -1,8 +1,8 @@
 """The group cache: the members of the groups in use, so that a group message needs no query.
 
-A `threading.Timer` sweeps it every few minutes and forgets idle groups, and the cache holds a limited
-number of members; the next message to a forgotten group loads it again. The store enters a change of
-membership after its commit and before the answer, so the very next message sees it.
+A `threading.Timer` sweeps it every few minutes and forgets idle groups, and the cache holds a
+limited number of members; the next message to a forgotten group loads it again. The store enters a
+change of membership after its commit and before the answer, so the very next message sees it.
 """
 
 import logging
@@ -26,7 +26,9 @@ THREAD_PAUSE = 1.0
 
 
 class Group:
-    """A group in memory. `members` is replaced as a whole and never changed, so readers need no lock."""
+    """A group in memory. `members` is replaced as a whole and never changed, so readers need no
+    lock.
+    """
 
     __slots__ = ("__weakref__", "members", "used")
 
@@ -39,8 +41,8 @@ class Group:
 class GroupCache:
     """Groups by name, loaded at need, and evicted when they are idle or too many.
 
-    `check_interval` and `idle` are seconds, `most` is a number of members. `start()` arms the sweeper,
-    `stop()` disarms it and waits for it.
+    `check_interval` and `idle` are seconds, `most` is a number of members. `start()` arms the
+    sweeper, `stop()` disarms it and waits for it.
     """
 
     def __init__(
@@ -69,7 +71,8 @@ class GroupCache:
     def get(self, name: str, load: Callable[[], Sequence[str] | None]) -> Group | None:
         """The group of a name, None if there is no such group.
 
-        `load` is asked for the members if the group is not in memory; it returns None if there is none.
+        `load` is asked for the members if the group is not in memory; it returns None if there is
+        none.
         """
         while True:
             with self._lock:
@@ -83,7 +86,8 @@ class GroupCache:
             if members is None:
                 return None
             with self._lock:
-                # If a membership changed while we read, we might keep the old members for ever: read again.
+                # If a membership changed while we read, we might keep the old members for ever:
+                # read again.
                 if changes == self._changes:
                     return self._enter(name, tuple(members))
 
@@ -99,7 +103,9 @@ class GroupCache:
         return group
 
     def _make_room(self) -> None:
-        """With the lock held: evict groups while there are too many members. The one used last stays."""
+        """With the lock held: evict groups while there are too many members. The one used last
+        stays.
+        """
         while self._size > self._most and len(self._groups) > 1:
             self._evict_oldest()
 

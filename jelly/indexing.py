@@ -40,10 +40,10 @@ class DeferredIndexing:
         self._unindexed: OrderedDict[RequestKey, tuple[int, int]] = OrderedDict()  # id and digest, oldest first
         self._unindexed_count = 0  # with and without a requestId
         self.due_at = clock()
-        """When the next messages are to be indexed, by the clock; infinity if none wait."""
+        """When to index the next messages, by the clock; infinity if none wait."""
 
     def stored_digests(self, dao: Dao, keys: Iterable[RequestKey]) -> dict[RequestKey, int]:
-        """Those of some keys under which a message is stored already, each with its digest."""
+        """Return the digests of the messages that are stored under these keys."""
         self._load(dao)
         wanted = set(keys)
         found = {key: self._unindexed[key][1] for key in wanted if key in self._unindexed}

@@ -1,6 +1,7 @@
 """What a service can decide about a request: data, and nothing that acts on it.
 
-`services.py` makes these, `queue_dispatch.py` passes them on, and `store.py` writes and answers them.
+`services.py` makes these, `queue_dispatch.py` passes them on, and `store.py` writes and answers
+them.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,8 @@ class Answer:
 
 @dataclass(slots=True)
 class NewMessage:
-    """A message to store and deliver: to one user, or to the members a group has when it is written.
+    """A message to store and deliver: to one user, or to the members a group has when it is
+    written.
 
     With a `request_id` (an idempotency key) it is stored only if its sender has not sent it before;
     a repeat gets the answer of the first. `refusal` says why it cannot be stored now: that is the
@@ -54,7 +56,9 @@ class Write:
 
 @dataclass(slots=True)
 class CpuTask:
-    """Work that takes the CPU for long: hashing a password. `run` returns or raises what a service may."""
+    """Work that takes the CPU for long: hashing a password. `run` returns or raises what a service
+    may.
+    """
 
     run: "Callable[[], Outcome]"
 

@@ -1,8 +1,8 @@
-"""The bounded queue in front of the thread pool: who is served next, in which order, and how much may wait.
+"""The bounded queue in front of the thread pool: which request is served next, how many may wait.
 
 The reader of each connection puts requests into its `Lane`, and the lane into the `RequestQueue`, a
 `queue.Queue`. Workers, which run in a `ThreadPoolExecutor`, get lanes from it and serve their requests
-in order. A lane is a *strand* (a serial executor): it stands in the queue at most once, and only the
+in order. A lane is a *strand* (a serial executor): it is in the queue at most once, and only the
 worker that got it serves it. So the responses of a connection leave in the order of its requests, on
 which the protocol relies. (A pool job for each request, the obvious first design, reordered 7,600
 messages of a test run and cost ten times the CPU.)
@@ -45,7 +45,7 @@ log = logging.getLogger("jelly.dispatch")
 LANE_LIMIT = 256
 """At most this many requests wait in one lane; then its reader stops reading, and TCP makes the client wait."""
 HASHERS = 2
-"""Threads that hash passwords."""
+"""How many threads hash passwords."""
 LANES_AT_ONCE = 16
 """At most this many lanes are served by a worker before it looks at the queue again."""
 REQUESTS_AT_ONCE = 64
@@ -140,7 +140,7 @@ class RequestQueue(queue.Queue[Lane]):
                     return lanes
 
     def put_back(self, lane: Lane) -> None:
-        """Have a lane served later, by the caller who holds it and cannot serve it now."""
+        """Queue a lane again that the caller holds and cannot serve now."""
         with self.mutex:
             self._schedule(lane)
 
@@ -222,14 +222,14 @@ class RequestQueue(queue.Queue[Lane]):
         self._wake()
 
     def _wake(self) -> None:
-        """Wake a worker if there is something to do and no worker runs: waking is what costs."""
+        """Wake a worker if lanes wait and no worker runs. (Waking costs more than serving.)"""
         if self.queue and not self._running and not self._is_waking:
             self._is_waking = True
             self.not_empty.notify()
 
 
 def _count(requests: Sequence[PendingRequest]) -> int:
-    """How many requests are to be served: an error costs no work, so it does not count."""
+    """How many requests need work: one with an error is only answered, so it does not count."""
     return [request.error for request in requests].count(None)
 
 
@@ -242,7 +242,7 @@ def _refuse_beyond(room: int, requests: list[PendingRequest]) -> list[PendingReq
     admitted = []
     for request in requests:
         if request.error is None:
-            if room <= 0:  # without its body, which nobody needs any more
+            if room <= 0:  # the body is not needed any more, so free it
                 request = PendingRequest(request.frame._replace(body=b""), request.received_at, ErrorCode.BUSY)
             room -= 1
         admitted.append(request)
@@ -398,13 +398,17 @@ class Dispatcher:
         Returns what the store thread has to write: the lane stays closed until that is answered.
         """
         session = lane.session
-        if session.transport.is_full:  # the client does not take its answers: serve no more until it does
+        # The client does not take its answers. To serve more would only fill the memory. So the lane
+        # stays out of the queue, and needs no worker, until there is room.
+        if session.transport.is_full:
             session.transport.when_not_full(partial(self._queue.put_back, lane))
             return None
         requests = self._queue.take_requests(lane, REQUESTS_AT_ONCE)
         outcomes = self._outcomes(session, requests)
         if len(outcomes) < len(requests):
             self._queue.return_requests(lane, requests[len(outcomes) :])
+        # Answers in front of the first write leave now. Those behind it go with the job: the store
+        # sends them after its commit, and so in their order.
         answers: list[Answer] = []
         for outcome in outcomes:
             if not isinstance(outcome, Answer):
@@ -418,10 +422,10 @@ class Dispatcher:
         return self._carry_on(lane, requests[len(answers) : len(outcomes)], outcomes[len(answers) :])
 
     def _outcomes(self, session: Session, requests: Sequence[PendingRequest]) -> list[Outcome]:
-        """What becomes of these requests, up to the first one that has to wait for one before it.
+        """Serve these requests up to the first one that must wait for an earlier one.
 
-        Answers and messages may stand together. Anything else comes alone: a request behind it, or one
-        that is no message behind a message, may read what they change.
+        Answers and messages may come together. Any other outcome comes alone: a request behind it
+        may read what it changes. So may a request behind a message, unless it is a message, too.
         """
         outcomes: list[Outcome] = []
         size = 0
@@ -437,7 +441,7 @@ class Dispatcher:
             elif isinstance(outcome, Answer):
                 size += len(outcome.frame or b"")
                 if outcome.close:
-                    break  # whatever the client sent after this is not served
+                    break  # nothing behind it is served
             else:
                 break
             if size > BYTES_AT_ONCE:
@@ -445,7 +449,7 @@ class Dispatcher:
         return outcomes
 
     def _outcome(self, session: Session, request: PendingRequest) -> Outcome:
-        """What becomes of one request."""
+        """Serve one request."""
         type = request.frame.type
         if session.closing:
             return Answer(None)
@@ -530,7 +534,7 @@ class Dispatcher:
         self._release(lane)
 
     def _release(self, lane: Lane) -> None:
-        """A lane was served; if more came meanwhile, have that served, too."""
+        """Give back a lane that was served; queue it again if more requests have come."""
         # Under the mutex, under which readers add a request and then try the lock: so either the
         # reader gets the lock, or this thread sees the request.
         with self._queue.mutex:

@@ -5,13 +5,13 @@ flusher, a thread, comes back when the socket can take more. So a worker or the 
 no time with a slow receiver.
 
 A modern client is simple: nearly always nothing waits for it, and `send` is one call of the socket.
-Towards others there is more to do before or after that:
+Other clients need more:
 
 - a classic client needs a gap between two frames: `pacing.py` says which goes next, and when;
 - for a client that cannot acknowledge messages TCP is asked how far they got: `tcp_confirmation.py`;
 - with TLS, what goes out is encrypted: `tls.py`.
 
-A connection begins with the first two; a modern client sheds them when it logs in.
+A connection begins with the first two. They end when a modern client logs in.
 
 Each send queue has a lock. The flusher's lock and the TLS filter's may be taken while it is held,
 never the other way round. Functions that a send queue calls back are called without it.
@@ -40,10 +40,10 @@ log = logging.getLogger("jelly.send_queue")
 
 HIGH_MARK = 128 * 1024
 LOW_MARK = 32 * 1024
-"""Bytes of notices. With more than HIGH_MARK there is no room, until less than LOW_MARK are left."""
+"""Bytes of notices: above HIGH_MARK there is no room for more, until less than LOW_MARK wait."""
 HIGH_COUNT = 100
 LOW_COUNT = 25
-"""The same as numbers of notices, for classic clients: theirs are small, and leave slowly."""
+"""How many notices: the same for classic clients, whose notices are small and leave slowly."""
 MAX_RESPONSES = 256
 """At most this many responses, or HIGH_MARK bytes, may wait while more requests are served."""
 
@@ -118,7 +118,7 @@ class SendQueue:
         self._not_full: threading.Event | None = None  # the reader's, while it waits
         self._when_not_full: Callable[[], None] | None = None
         self._goes_at_once = pacing is None and encrypt is None
-        """Whether `send` may write what it is given at once and as it is."""
+        """Whether `send` may write frames at once, as they are."""
 
         self.tcp_acked_id = 0
         """The id up to which the client's TCP has acknowledged the messages."""
@@ -127,9 +127,9 @@ class SendQueue:
         self.has_room = True
         """Whether more notices may be sent."""
         self.is_full = False
-        """Whether so many responses wait that no more requests should be served."""
+        """Whether too many responses wait: then no more requests should be served."""
         self.stalled_since: float | None = None
-        """Since when the socket has taken nothing of what waits."""
+        """Since when the socket is full and has taken nothing; None if it is not full."""
         self.finishing = False
         self.finished_at: float | None = None
         """When everything was written after `finish`."""
@@ -200,7 +200,7 @@ class SendQueue:
 
     @property
     def is_empty(self) -> bool:
-        """Whether everything was written that was ever sent."""
+        """Whether nothing waits to be written."""
         with self._lock:  # a thread that moves responses into `_unsent` empties the one before it fills the other
             return not (self._unsent or self._responses or self._notices)
 
@@ -299,6 +299,7 @@ class SendQueue:
         else:
             frame, _ = self._responses.pop(0)
             self._responses_size -= len(frame)
+        # A request that has come in already did not wait for this response (see `begin_frame`).
         has_unread = not is_notice and tcp.has_unread(self._sock, self.read_bytes)
         pacing.begin_frame(time.monotonic(), not is_notice, has_unread)
         return frame
@@ -426,7 +427,7 @@ class Flusher:
             self._selector.register(sock, selectors.EVENT_WRITE, function)
 
     def forget(self, sock: Any) -> None:
-        """Do not wait for a socket any more. To be called before the socket is closed."""
+        """Do not wait for a socket any more. Call this before you close the socket."""
         with self._lock, contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(sock)
 
@@ -439,7 +440,7 @@ class Flusher:
                     log.error("a send queue failed: %s: %s", type(error).__name__, error)
 
     def _wait(self) -> list[Callable[[], None]]:
-        """Wait until something is to be called."""
+        """Wait until functions are due, and return them."""
         with self._lock:
             due = self._waits_until = self._timers.next_due
         timeout = None if due == NEVER else max(0.0, due - time.monotonic())

@@ -63,6 +63,10 @@ OWN_DESCRIPTORS = 20
 """Descriptors that are kept back from connections, besides three for each worker's database connection."""
 STOP_SECONDS = 8.0
 """Seconds for which a stop finishes what was accepted before it; closing takes a little longer."""
+FILE_CHECK_INTERVAL = 1.0
+"""Seconds until the server looks again whether the database's file is in its place."""
+FILE_LOST_TIMEOUT = 5.0
+"""Seconds until the server gives up, because the file has not come back."""
 SHUTDOWN = system(Event.SHUTDOWN)
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -70,18 +74,22 @@ OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class JellyServer(socketserver.ThreadingTCPServer):
     """A Jelly server. The constructor opens the database and the port (raises StartError); `start` serves.
 
-    `stop` may be called from any thread, and more than once. `on_failure` is called, on any thread,
-    when the server can serve no more and should be stopped.
+    `stop` may be called from any thread, and more than once.
     """
 
     allow_reuse_address = True
     daemon_threads = True  # `stop` joins the readers itself, after it has closed their sockets
     request_queue_size = 1024
 
-    def __init__(self, settings: Settings, on_failure: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, settings: Settings, on_fatal: Callable[[str], None] = lambda _: None) -> None:
+        """`on_fatal` is called with a reason when the server cannot go on, and should be stopped.
+
+        Any thread may call it, and more than once.
+        """
         self.settings = settings
+        self._on_fatal = on_fatal
+        self._file_lost_at: float | None = None
         self.connections = Connections()
-        self._on_failure = on_failure
         self._stop_lock = threading.Lock()
         self._out_of_resources = False
         self._descriptors_for_connections = _descriptor_limit() - OWN_DESCRIPTORS - 3 * settings.workers
@@ -157,11 +165,11 @@ class JellyServer(socketserver.ThreadingTCPServer):
             thread.on_end = self._on_thread_end
         for part in (self.store, self.flusher, self.watchdog, self.groups, self.dispatcher, self._acceptor):
             part.start()
+        self._check_file()
 
     def _on_thread_end(self, thread: threading.Thread) -> None:
         if not self._context.is_stopping:
-            log.error("the thread %s has ended, without which nobody can be served: stopping", thread.name)
-            self._on_failure()
+            self._on_fatal(f"the thread {thread.name} has ended, without which nobody can be served")
 
     # socketserver calls the next five. An exception in one of them costs one connection: it must
     # not end the loop that accepts all others.
@@ -268,6 +276,22 @@ class JellyServer(socketserver.ThreadingTCPServer):
             connection.send_queue.finish(SHUTDOWN if connection.session.is_modern else b"")
         while time.monotonic() < deadline and not all(c.send_queue.is_empty for c in connections):
             time.sleep(0.01)
+
+    # --- the file of the database -----------------------------------------------------------------------
+
+    def _check_file(self) -> None:
+        """See once a second whether the file is in its place; if it stays away, give up."""
+        # First, so that a look that fails is not the last one.
+        self.watchdog.call_later(FILE_CHECK_INTERVAL, self._check_file)
+        reason = self.engine.check_file()
+        if not reason:
+            self._file_lost_at = None
+        else:
+            now = time.monotonic()
+            self._file_lost_at = self._file_lost_at or now
+            self.store.on_file_lost(reason)
+            if now >= self._file_lost_at + FILE_LOST_TIMEOUT:
+                self._on_fatal(f"the database {self.engine.describe()} is lost: {reason}")
 
     # --- reading from the database ----------------------------------------------------------------------
 

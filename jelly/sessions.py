@@ -29,8 +29,9 @@ from typing import NamedTuple, Protocol
 
 MAX_UNACKNOWLEDGED = 1000
 MAX_UNACKNOWLEDGED_BYTES = 1024 * 1024
-"""With more messages, or bytes of frames, that it has not acknowledged a session is given no more until half of it
-is. All of that may come again after a cut; and who acknowledges nothing is not to get the whole inbox."""
+"""At most this many messages, or bytes of frames, are sent to a session and not acknowledged. Then
+it gets no more until half of them are acknowledged. All of them come again after a lost connection,
+and a client that acknowledges nothing must not get its whole inbox."""
 
 
 class Response(NamedTuple):
@@ -53,34 +54,33 @@ class Transport(Protocol):
     """Where a session's frames go. Every method may be called by any thread and none of them waits."""
 
     tcp_acked_id: int
-    """The id up to which the client's machine has acknowledged the notices (TCP says so, not the client)."""
+    """The id up to which the client's TCP has acknowledged the notices."""
 
     is_closed: bool
     """Whether the connection has ended, or is about to."""
 
     @property
     def has_room(self) -> bool:
-        """Whether more notices may be sent, or the client is to take first what waits for it."""
+        """Whether more notices may be sent. If not, the client must first take those that wait."""
 
     @property
     def is_full(self) -> bool:
-        """Whether so many responses wait that no more requests should be served."""
+        """Whether too many responses wait: then no more requests should be served."""
 
     def when_not_full(self, function: Callable[[], None]) -> None:
         """Call a function, once, when `is_full` is False; at once if it is now."""
 
     def send(self, responses: Sequence[Response] = (), notices: Sequence[Notice] = ()) -> None:
-        """Send frames: responses, each with the monotonic time at which its request came in; notices, each with the id
-        of its message, or 0 if its arrival is not to be confirmed."""
+        """Send responses and notices."""
 
     def stop_pacing(self) -> None:
-        """From now on frames leave as fast as they come: the client takes any split of the stream."""
+        """From now on leave no gap between frames: the client takes any split of the stream."""
 
     def stop_confirming(self) -> None:
         """From now on `tcp_acked_id` does not move: the client itself acknowledges its notices."""
 
     def finish(self, closing_frame: bytes = b"") -> None:
-        """Close the connection once every response that was sent is written, and this frame after them."""
+        """Write the responses that wait, and then this frame; then close the connection."""
 
     def close(self) -> None:
         """Close the connection now."""
@@ -172,17 +172,20 @@ class Session:
 
 
 class Sessions:
-    """The register of who is logged in. Any thread may ask; the lock only guards look-then-change."""
+    """The sessions of the users who are logged in. Any thread may call any method.
+
+    Reading takes no lock. The lock makes a look and the change after it one step.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._by_user: dict[str, Session] = {}
         self.get = self._by_user.get
-        """The session of a user, None while the user is offline. (Asked for each receiver of each message, so it is
-        the dictionary's own method and no function around it.)"""
+        """The session of a user, None while the user is offline. (It is called for each receiver of
+        each message. So it is the dictionary's own method, which saves a call.)"""
 
     def attach(self, session: Session) -> Session | None:
-        """Enter a session whose `user` is set; return the one that it takes over, if there was one."""
+        """Add a session whose `user` is set; return the one that it takes over from, if any."""
         assert session.user is not None
         with self._lock:
             old = self._by_user.get(session.user)

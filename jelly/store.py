@@ -47,12 +47,15 @@ RETRY_DELAY = 1.0
 NOT_BLOCKING: AbstractContextManager[None] = nullcontext()
 
 Entry = Answer | NewMessage | Write
-"""What a job consists of. (Answers go along so that they keep their place in the order.)"""
+"""A part of a job. (Answers are parts, too: so they keep their place in the order.)"""
 
 
 @dataclass(slots=True)
 class Job:
-    """Requests of one session, to be written and answered in this order. A Write stands alone in its job."""
+    """Requests of one session, in the order in which they are written and answered.
+
+    A Write has a job of its own.
+    """
 
     session: Session
     entries: list[Entry]
@@ -65,7 +68,7 @@ class Job:
     closes: bool = False
     """Whether the connection is closed after the answers."""
     results: list[Any] = field(default_factory=list)
-    """What came of each entry inside the transaction: a Refused, or what its `write` returned."""
+    """For each entry its result in the transaction: a Refused, or what its `write` returned."""
 
 
 class Envelope(NamedTuple):
@@ -178,6 +181,19 @@ class Store:
             self._calls.append(function)
             self._condition.notify()
 
+    def on_file_lost(self, reason: str) -> None:
+        """Note that the file of the database is not in its place, and complete it wherever it is.
+
+        The log beside it stays behind: it would be missing at the file's new place, and would destroy
+        another file in the old one.
+        """
+
+        def complete() -> None:
+            self._report(StoreError(reason))
+            self._dao.connection.empty_wal()
+
+        self.call_soon(complete)
+
     def stop(self) -> None:
         """Write what has gathered, then end. Nothing may be submitted any more."""
         with self._lock:
@@ -228,7 +244,7 @@ class Store:
         try:
             with blocking:
                 self._write(batch)
-        except Exception as error:  # noqa: BLE001 - whatever it is, everyone in the batch is told
+        except Exception as error:  # noqa: BLE001 - after any error, each request gets an answer
             self._fail(batch, error)
         else:
             try:
@@ -243,24 +259,26 @@ class Store:
                     log_failure(log, error)
 
     def _gather(self) -> Batch:
-        """Take what waits, as much as belongs into one transaction; first call what was to be called."""
+        """Take what waits, up to one transaction; call the functions that `call_soon` was given."""
         with self._lock:
             calls, self._calls = self._calls, []
             jobs = _take_jobs(self._jobs)
             delivered: dict[str, int] = {}
-            # A write may be a login, which must not get these messages again.
+            # These inbox rows go a little later, many at once. But a write may be a login, which
+            # must not get these messages again.
             if self._delivered and (
                 self._stopping or self._is_due(self._delivered_due) or any(job.is_write for job in jobs)
             ):
                 delivered, self._delivered = self._delivered, {}
                 self._delivered_due = None
             with_room, self._with_room = self._with_room, []
+        # Without the lock: the functions may submit, and other threads need not wait for them.
         for session in with_room:
             self._delivery.wants_more(session)
         for call in calls:
             try:
                 call()
-            except Exception as error:  # noqa: BLE001 - a bug; but nobody else would do the rest
+            except Exception as error:  # noqa: BLE001 - a bug; but the jobs must be served
                 log_failure(log, error)
         return Batch(jobs, delivered)
 
@@ -317,7 +335,7 @@ class Store:
             self.outage.worked()
 
     def _accept(self, new: NewMessage, known: dict[RequestKey, int], batch: Batch) -> Refused | None:
-        """Add a message to those that are to be stored, unless it was stored before."""
+        """Add a message to the batch, unless it is refused or was stored before."""
         digest = None
         if new.request_id is not None:
             digest = _digest(new)
@@ -346,7 +364,7 @@ class Store:
         return None
 
     def _apply(self, entry: Answer | Write) -> Any:
-        """What a Write returns, or why it was refused."""
+        """Run a Write; return its result, or its refusal. An Answer has nothing to write."""
         try:
             return entry.write(self._dao) if isinstance(entry, Write) else None
         except Refused as error:
@@ -397,7 +415,7 @@ class Store:
             return failure(session, entry.type)
 
     def _fail(self, batch: Batch, error: Exception) -> None:
-        """Promise nothing of a batch to anyone: all are told, and what was delivered is noted again."""
+        """Answer all requests of a failed batch with an error; note again what was delivered."""
         self._report(error)
         self._on_commit_in_doubt()
         if batch.messages:
@@ -440,7 +458,10 @@ class Store:
 
 
 def send_answers(session: Session, answers: Sequence[Answer], received_at: Sequence[float]) -> None:
-    """Send answers in their order, each with the time at which its request came in; close if one says so."""
+    """Send answers in order, each with the time at which its request came in.
+
+    Then close the connection if one of them says so.
+    """
     responses = []
     closes = False
     for answer, at in zip(answers, received_at, strict=False):
@@ -453,7 +474,7 @@ def send_answers(session: Session, answers: Sequence[Answer], received_at: Seque
 
 
 def close_after_answers(session: Session) -> None:
-    """Serve no more of a session's requests, and close its connection after what it was sent."""
+    """Serve no more requests of a session; close its connection when its answers are written."""
     session.closing = True
     session.transport.finish()
 

@@ -1,4 +1,4 @@
-"""Timers: what is to happen at which time, in one heap. Knows neither threads nor a clock."""
+"""Timers: functions and their times, in one heap. Knows neither threads nor a clock."""
 
 import heapq
 import itertools
@@ -10,8 +10,8 @@ NEVER = float("inf")
 class TimerHeap:
     """Functions to call, each at a monotonic time. Not thread-safe: its owner has a lock.
 
-    A timer cannot be cancelled. If it may become needless, let its function see for itself whether
-    there is still something to do.
+    A timer cannot be cancelled. If it may become unnecessary, let its function check whether there
+    is still something to do.
     """
 
     __slots__ = ("_heap", "_numbers")

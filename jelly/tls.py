@@ -2,8 +2,8 @@
 
 An ssl.SSLSocket would not do here. The reader blocks in it as long as its client is silent, other
 threads must write meanwhile, and OpenSSL allows one thread at a time on a connection. So the socket
-stays a plain one. An ssl.SSLObject between two memory buffers decrypts what was read and encrypts
-what is to be written, each under a lock that no thread holds while it waits.
+stays a plain one. An ssl.SSLObject between two memory buffers decrypts incoming bytes and encrypts
+outgoing ones, each under a lock that no thread holds while it waits.
 """
 
 import ssl
@@ -72,7 +72,7 @@ class TlsFilter:
         return b"".join(plaintext)
 
     def encrypt(self, data: bytes) -> bytes:
-        """Encrypt what is to be written. Raises OSError if TLS has failed."""
+        """Encrypt bytes to write. Raises OSError if TLS has failed."""
         with self._lock:
             self._object.write(data)
             return self._outgoing.read()

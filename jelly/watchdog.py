@@ -18,13 +18,13 @@ from jelly.timers import NEVER, TimerHeap
 log = logging.getLogger("jelly.watchdog")
 
 TICK = 0.25
-"""Seconds until the watchdog looks again at what is to be called later."""
+"""Seconds until the watchdog looks at its timers again."""
 CHECK_INTERVAL = 1.0
 """Seconds until it looks at the connections again; fewer if `silence` is short."""
 FIRST_FRAME_TIMEOUT = 10.0
 """Seconds until a new client must have sent something, and a frame must be complete."""
 WRITE_TIMEOUT = 30.0
-"""Seconds until a client must have taken something of what waits for it."""
+"""Seconds until a client must take some of the bytes that wait for it."""
 CLOSE_TIMEOUT = 3.0
 """Seconds until a client must have closed its end, after the last answer or a closing frame."""
 LATENESS = 1.0
@@ -64,7 +64,7 @@ class Watchdog:
             self._timers.call_at(time.monotonic() + seconds, function)
 
     def run_calls_now(self) -> None:
-        """From now on call at once what was to be called later."""
+        """From now on call each function at once, before its time comes."""
         with self._condition:
             self._is_draining = True
             self._condition.notify()

@@ -13,7 +13,7 @@ from typing import Any
 LINES, BRANCHES = 98.0, 95.0
 """At least so much of each is run, in percent."""
 WORST = 5
-"""At most so many files are named when something is missing."""
+"""At most this many files are named when something is missing."""
 
 
 def shortfall(report: dict[str, Any]) -> list[str]:

@@ -108,7 +108,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 class NullTransport:
-    """A transport for sessions of which nothing is sent."""
+    """A transport that drops everything that is sent."""
 
     tcp_acked_id = 0
     has_room = True
@@ -156,22 +156,22 @@ def kept_for(user: str, database: Path) -> list[str]:
         return [content for (content,) in connection.execute(query, (user,))]
 
 
-class LineThatBreaks(sqlite3.Connection):
+class InDoubtCommit(sqlite3.Connection):
     """A connection whose next commit happens, but nobody is told so."""
 
     breaks = False
 
     def commit(self) -> None:
         super().commit()
-        if LineThatBreaks.breaks:
-            LineThatBreaks.breaks = False
-            raise sqlite3.OperationalError("the line broke")
+        if InDoubtCommit.breaks:
+            InDoubtCommit.breaks = False
+            raise sqlite3.OperationalError("the connection broke")
 
 
 @pytest.fixture
-def line_breaks(monkeypatch: pytest.MonkeyPatch) -> type[LineThatBreaks]:
+def commits(monkeypatch: pytest.MonkeyPatch) -> type[InDoubtCommit]:
     """Set its `breaks`, and the next commit to SQLite is in doubt."""
     connect = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda path, **options: connect(path, factory=LineThatBreaks, **options))
-    monkeypatch.setattr(LineThatBreaks, "breaks", False)
-    return LineThatBreaks
+    monkeypatch.setattr(sqlite3, "connect", lambda path, **options: connect(path, factory=InDoubtCommit, **options))
+    monkeypatch.setattr(InDoubtCommit, "breaks", False)
+    return InDoubtCommit

@@ -2,8 +2,8 @@
 `golden/` show.
 
 It has the original's behaviour, bugs and all; `test_original.py` replays the recordings against it.
-What came by chance is left out, or is to be asked for: which answers overtake each other, and what
-a slow reader finds in one read.
+What came by chance is left out, or happens on request only: which answers overtake each other, and
+what a slow reader finds in one read.
 
     with OriginalServer() as server:
         client.connect("127.0.0.1", server.port)
@@ -40,7 +40,7 @@ def readable(*files: socket.socket | WakeupPipe, seconds: float | None = None) -
 class Connection:
     """One connection, also after its end: tests look at `frames`, `names` and `is_stalled`."""
 
-    def __init__(self, server: "OriginalServer", line: socket.socket, address: tuple[str, int]) -> None:
+    def __init__(self, server: "OriginalServer", sock: socket.socket, address: tuple[str, int]) -> None:
         self.address = address
         self.frames: list[Reply] = []  # all that were decoded
         self.names: list[str] = []  # who logged in on it
@@ -49,9 +49,9 @@ class Connection:
         self.bytes_read = 0  # of which every request has been served
         self.cached_name: str | None = None
         self._server = server
-        self._line = line
-        self._line.settimeout(WRITE_TIMEOUT)
-        self._line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sock = sock
+        self._sock.settimeout(WRITE_TIMEOUT)
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
         self._misses = 0
         self._idle_since = time.monotonic()
@@ -71,7 +71,7 @@ class Connection:
         """Close it, or reset it, and wait until that is done."""
         with contextlib.suppress(OSError):  # it has ended by itself
             if reset:
-                self._line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._wakeup.wake()
         self._thread.join()
 
@@ -79,10 +79,10 @@ class Connection:
 
     def write(self, data: bytes) -> None:
         try:
-            self._line.sendall(data)
+            self._sock.sendall(data)
         except OSError:  # it is broken, or its client takes nothing: its own thread ends it
             with contextlib.suppress(OSError):
-                self._line.shutdown(socket.SHUT_RDWR)
+                self._sock.shutdown(socket.SHUT_RDWR)
 
     def overtake(self, sent: Sent, seconds: float) -> Sent:
         """What to send now, of what ends with an answer: one waits, and goes after the next one."""
@@ -98,7 +98,7 @@ class Connection:
     # --- its own thread ---
 
     def _run(self) -> None:
-        with self._line, contextlib.closing(self._wakeup):
+        with self._sock, contextlib.closing(self._wakeup):
             with contextlib.suppress(OSError):
                 while self.is_open and self._step():
                     pass
@@ -106,12 +106,12 @@ class Connection:
 
     def _step(self) -> bool:
         """Wait for bytes, and decode them; False at the end."""
-        ready = readable(self._line, self._wakeup, seconds=self._time_left())
+        ready = readable(self._sock, self._wakeup, seconds=self._time_left())
         if self._wakeup in ready:
             return False
         if ready:
             self._linger()
-            data = self._line.recv(65536)
+            data = self._sock.recv(65536)
             if not data:
                 return False
             self._decode(data)
@@ -182,10 +182,10 @@ class Connection:
 class OriginalServer:
     """The stand-in, on a free port of 127.0.0.1 for as long as the `with` lasts.
 
-    `silence`: it closes a connection that sent nothing for so many seconds after its login.
+    `silence`: it closes a connection that sent nothing for this many seconds after its login.
     `read_delay`: how long it waits before a read; what is written within that time comes in one
     read. `coalesce`: frames for one connection that belong together, as a login's answer and what
-    waited, go out in one send. `overtaking`: an answer waits so many seconds for that to the next
+    waited, go out in one send. `overtaking`: an answer waits this many seconds for that to the next
     request of its connection, which then goes first. All four may be changed at any time.
     """
 
@@ -259,9 +259,9 @@ class OriginalServer:
     def _accept(self) -> None:
         with contextlib.closing(self._wakeup):
             while self._wakeup not in readable(self._listener, self._wakeup):
-                line, address = self._listener.accept()
+                sock, address = self._listener.accept()
                 with self.lock:  # it must be in the list before it is served
-                    self.connections.append(Connection(self, line, address))
+                    self.connections.append(Connection(self, sock, address))
 
     # --- for the connections ---
 

@@ -14,8 +14,8 @@ import wire
 from wire import REQUEST_ERROR, SERVER_ERROR, Reply, pack
 
 Values = dict[str, Any]
-Handler = Callable[["Line", "Request"], Values | None]
-Sent = list[tuple["Line", bytes]]
+Handler = Callable[["Connection", "Request"], Values | None]
+Sent = list[tuple["Connection", bytes]]
 
 PROFILE = ("name", "sex", "age", "phone", "address", "introduction")
 NAME_COLUMN, VALUE_COLUMN, FRIEND_COLUMNS, MEMBER_COLUMNS = 64, 255, 20, 10
@@ -90,7 +90,7 @@ class Account:
     friends: list[str] = field(default_factory=list)
 
 
-class Line(Protocol):
+class Connection(Protocol):
     """What a request must know about its connection."""
 
     names: list[str]
@@ -108,7 +108,7 @@ class Requests:
     def __init__(self) -> None:
         self._accounts: dict[str | None, Account] = {}
         self._tokens: set[int] = set()
-        self._online: dict[str, Line] = {}
+        self._online: dict[str, Connection] = {}
         self._groups: dict[str, list[str | None]] = {}  # the creator first
         self._cached_groups: dict[str, list[str | None]] = {}
         self._stored: dict[str | None, list[tuple[int, Values]]] = {}
@@ -133,7 +133,7 @@ class Requests:
             wire.FRIEND_PROFILE: self._friend_profile,
         }
 
-    def serve(self, line: Line, frame: Reply) -> Sent:
+    def serve(self, connection: Connection, frame: Reply) -> Sent:
         """Serve a request; what is to be sent for it, in order. It closes a connection by its
         `is_open`.
         """
@@ -142,53 +142,53 @@ class Requests:
         try:
             if handler is None:
                 # `unknown_type`: the frame's sign in the place of its type
-                self._sent.append((line, pack(frame.sign, b"", wire.RESPONSE, REQUEST_ERROR)))
+                self._sent.append((connection, pack(frame.sign, b"", wire.RESPONSE, REQUEST_ERROR)))
             else:
-                self._answer(handler, line, frame)
+                self._answer(handler, connection, frame)
         except Silence:
             pass
         return self._sent
 
-    def _answer(self, handler: Handler, line: Line, frame: Reply) -> None:
+    def _answer(self, handler: Handler, connection: Connection, frame: Reply) -> None:
         is_login = frame.type in (wire.LOGIN, wire.RECONNECT)
-        is_first_login = is_login and not line.names
+        is_first_login = is_login and not connection.names
         try:
-            values = handler(line, Request(frame.body))
+            values = handler(connection, Request(frame.body))
             body, status = b"" if values is None else to_gson(values), wire.SUCCESS
         except Refused as refused:
             body, status = b"", refused.status
         if frame.type == wire.REGISTER or (is_login and status != wire.SUCCESS):
-            line.is_open = False
-        self._sent.append((line, pack(frame.type, body, wire.RESPONSE, status)))
-        if is_first_login and line.names:
-            waiting = self._stored.pop(row(line.names[0]), [])
+            connection.is_open = False
+        self._sent.append((connection, pack(frame.type, body, wire.RESPONSE, status)))
+        if is_first_login and connection.names:
+            waiting = self._stored.pop(row(connection.names[0]), [])
             for type, message in sorted(waiting, key=lambda stored: stored[0]):  # from persons, then from groups
-                self._notify(line, type, message)
+                self._notify(connection, type, message)
 
-    def _notify(self, line: Line, type: int, message: Values) -> None:
-        self._sent.append((line, pack(type, to_gson(message), wire.NOTICE)))
+    def _notify(self, connection: Connection, type: int, message: Values) -> None:
+        self._sent.append((connection, pack(type, to_gson(message), wire.NOTICE)))
 
-    def cache_name(self, line: Line) -> None:
+    def cache_name(self, connection: Connection) -> None:
         """Learn at a connection's first heartbeat, or the first that did not come, who is to be
         forgotten with it.
         """
-        if line.cached_name is None:
-            line.cached_name = next((name for name, its in self._online.items() if its is line), None)
+        if connection.cached_name is None:
+            connection.cached_name = next((name for name, its in self._online.items() if its is connection), None)
 
-    def forget(self, line: Line) -> None:
+    def forget(self, connection: Connection) -> None:
         """A connection has ended: the name that it is known by is offline, also if a newer
         connection has it.
 
         Without a heartbeat it is known by none:
         `disconnect_before_first_heartbeat_leaves_stale_entry`.
         """
-        line.is_open = False
-        if line.cached_name is not None:
-            self._online.pop(line.cached_name, None)
+        connection.is_open = False
+        if connection.cached_name is not None:
+            self._online.pop(connection.cached_name, None)
 
     # --- logins ---
 
-    def _register(self, line: Line, request: Request) -> Values:
+    def _register(self, connection: Connection, request: Request) -> Values:
         username = request.text("username")
         if username is None or len(username) > NAME_COLUMN:
             raise Refused(SERVER_ERROR)
@@ -197,7 +197,7 @@ class Requests:
         self._accounts[row(username)] = Account(username, request.text("password"))
         return {"username": username}
 
-    def _login(self, line: Line, request: Request) -> Values:
+    def _login(self, connection: Connection, request: Request) -> Values:
         username, password = request.text("username"), request.text("password")
         account = self._accounts.get(row(username))
         if account is None:
@@ -208,37 +208,37 @@ class Requests:
             raise Refused(REQUEST_ERROR)
         token = randbits(64) - 2**63
         self._tokens.add(token)
-        self._enter(line, username)
+        self._enter(connection, username)
         return {"username": username, "token": token}
 
-    def _reconnect(self, line: Line, request: Request) -> Values:
+    def _reconnect(self, connection: Connection, request: Request) -> Values:
         """Any valid token opens any account: `reconn_token_not_bound_to_user`."""
         username = request.text("username")
         if request.number("token") not in self._tokens:
             raise Refused(REQUEST_ERROR)
-        self._enter(line, username)
+        self._enter(connection, username)
         return {"username": username}
 
-    def _enter(self, line: Line, username: str | None) -> None:
+    def _enter(self, connection: Connection, username: str | None) -> None:
         if username is not None:
-            line.names.append(username)
-            self._online[username] = line
+            connection.names.append(username)
+            self._online[username] = connection
 
-    def _logout(self, line: Line, request: Request) -> None:
+    def _logout(self, connection: Connection, request: Request) -> None:
         self._tokens.discard(request.number("token") or 0)
-        line.is_open = False
+        connection.is_open = False
         raise Silence
 
     # --- messages ---
 
-    def _person_message(self, line: Line, request: Request) -> None:
+    def _person_message(self, connection: Connection, request: Request) -> None:
         receiver = request.text("receiver")
         if receiver not in self._online and row(receiver) not in self._accounts:
             raise Refused(SERVER_ERROR)
         if not self._pass_on(wire.PERSON_MESSAGE, receiver, request):
             raise Silence
 
-    def _group_message(self, line: Line, request: Request) -> None:
+    def _group_message(self, connection: Connection, request: Request) -> None:
         """A group's members at its first message get all later ones: the cache is never emptied."""
         group, sender = request.text("receiver") or "", request.text("sender")
         if group not in self._cached_groups:
@@ -278,7 +278,7 @@ class Requests:
             raise Refused(REQUEST_ERROR)
         return members
 
-    def _create_group(self, line: Line, request: Request) -> None:
+    def _create_group(self, connection: Connection, request: Request) -> None:
         name = request.text("groupName")
         if name is None:
             raise Refused(SERVER_ERROR)
@@ -286,11 +286,11 @@ class Requests:
             raise Refused(REQUEST_ERROR)
         self._groups[name] = [request.text("username")]
 
-    def _disband_group(self, line: Line, request: Request) -> None:
+    def _disband_group(self, connection: Connection, request: Request) -> None:
         self._own_group(request)
         del self._groups[request.text("groupName") or ""]
 
-    def _add_member(self, line: Line, request: Request) -> None:
+    def _add_member(self, connection: Connection, request: Request) -> None:
         """The eleventh beside the creator gets no answer: `add_10_members_then_11th`."""
         members, member = self._own_group(request), request.text("member")
         if row(member) not in self._accounts:
@@ -299,7 +299,7 @@ class Requests:
             raise Silence
         members.append(member)
 
-    def _remove_member(self, line: Line, request: Request) -> None:
+    def _remove_member(self, connection: Connection, request: Request) -> None:
         """Nor does the creator's own removal, but a second entry of the creator's goes:
         `member_remove_creator`.
         """
@@ -311,7 +311,7 @@ class Requests:
             raise Refused(REQUEST_ERROR)
         members.remove(member)
 
-    def _own_groups(self, line: Line, request: Request) -> Values:
+    def _own_groups(self, connection: Connection, request: Request) -> Values:
         username = request.text("username")
         if username is None and self._groups:
             raise Silence
@@ -320,7 +320,7 @@ class Requests:
 
     # --- friends and profiles ---
 
-    def _add_friend(self, line: Line, request: Request) -> None:
+    def _add_friend(self, connection: Connection, request: Request) -> None:
         """The friend need not exist, and may be added twice."""
         account, friend = self._accounts.get(row(request.text("username"))), request.text("friend")
         if account is None or len(account.friends) == FRIEND_COLUMNS:
@@ -328,7 +328,7 @@ class Requests:
         if friend is not None:
             account.friends.append(friend)
 
-    def _remove_friend(self, line: Line, request: Request) -> None:
+    def _remove_friend(self, connection: Connection, request: Request) -> None:
         self._friends_with(request).remove(request.text("friend") or "")
 
     def _friends_with(self, request: Request) -> list[str]:
@@ -340,12 +340,12 @@ class Requests:
             raise Refused(REQUEST_ERROR)
         return account.friends
 
-    def _all_friends(self, line: Line, request: Request) -> Values:
+    def _all_friends(self, connection: Connection, request: Request) -> Values:
         username = request.text("username")
         account = self._accounts.get(row(username))
         return {"username": username, "friends": {f: f in self._online for f in (account.friends if account else ())}}
 
-    def _update_profile(self, line: Line, request: Request) -> None:
+    def _update_profile(self, connection: Connection, request: Request) -> None:
         changes = {key: value for key in ("password", *PROFILE) if (value := request.text(key)) is not None}
         if not changes:
             return
@@ -355,11 +355,11 @@ class Requests:
         account.password = changes.pop("password", account.password)
         account.profile.update(changes)
 
-    def _own_profile(self, line: Line, request: Request) -> Values:
+    def _own_profile(self, connection: Connection, request: Request) -> Values:
         """The answer is the request filled in: `json_password_echoed_on_show_self`."""
         return self._profile(request.text("username"), request.text("password"))
 
-    def _friend_profile(self, line: Line, request: Request) -> Values:
+    def _friend_profile(self, connection: Connection, request: Request) -> Values:
         self._friends_with(request)
         return self._profile(request.text("friend"))
 

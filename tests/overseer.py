@@ -19,7 +19,7 @@ from jelly.messages import MESSAGES
 
 DAY = 86400.0
 REPEAT_DAYS = 7
-"""For so long the protocol promises that a requestId is remembered."""
+"""Days for which the protocol promises to remember a requestId."""
 
 # Temporary triggers: they live in the connection, not in the schema.
 TRIGGERS = """
@@ -62,7 +62,7 @@ class Sent:
     """The tick at which the server read it first."""
     read_count: int = 0
     open_count: int = 0
-    """So many copies of it the server has read and not answered."""
+    """How many copies of it the server has read and not answered."""
     is_shaken: bool = False
     """It was answered at least once with something else than SUCCESS, or given up: later ones may
     overtake it.
@@ -70,7 +70,7 @@ class Sent:
     is_acknowledged: bool = False
     was_refused: bool = False
     id: int | None = None
-    """Its id while it is stored (or was, until it was dropped in good order)."""
+    """Its id while it is stored, and also after it was dropped as it should be."""
     receivers: set[str] = field(default_factory=set)
     stored_at: float = 0.0
     is_there: bool = False
@@ -180,7 +180,7 @@ class Overseer:
         self.check(content in self._by_content, f"nobody has ever written {content!r}")
         return self._by_content[content]
 
-    # --- the server's ears ------------------------------------------------------------------------
+    # --- what the server reads ----------------------------------------------------------------------
 
     def asks(self, connection: object, user: str, frame: Frame) -> None:
         """The server has read a request."""

@@ -302,7 +302,7 @@ class Wire:
             self._notices.clear()
 
     def cut(self, kept: int) -> None:
-        """The client's end is gone; of what it wrote the server still gets so many bytes."""
+        """The client's end is gone; of what it wrote the server still gets `kept` bytes."""
         self.is_cut = True
         del self.to_server[kept:]
         self.to_client.clear()
@@ -415,7 +415,7 @@ class SimulatedServer:
         return not is_known and session.has_room
 
     def leftovers(self) -> dict[str, int]:
-        """How much is left in memory where nothing is to be left when nobody is there."""
+        """How much is left in memory that must be empty when no client is connected."""
         sizes: dict[str, Any] = {
             "sessions": self.sessions._by_user,
             "to feed": self.delivery._to_feed,
@@ -463,7 +463,7 @@ class Device:
         self.last_id = 0
         self.callbacks: deque[tuple[int, str]] = deque()
         self.kernel: deque[str] = deque()  # a classic client's: what its machine has, and it has not read
-        self._outgoing: list[Sent] = []  # not answered yet, in the order in which they are to be written
+        self._outgoing: list[Sent] = []  # not answered yet, in the order in which to write them
         self._asked: deque[tuple[int, Sent | None]] = deque()  # written on this connection and not answered
 
     @property
@@ -495,7 +495,7 @@ class Device:
         self.wire.to_server += encode_request(type, values)
 
     def pump(self) -> None:
-        """Write the messages that are to be written, in their order."""
+        """Write the outgoing messages, in their order."""
         if not self.is_online or self.wire is None:
             return
         under_way = [sent for _, sent in self._asked]

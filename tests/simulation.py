@@ -6,12 +6,12 @@ can be repeated.
 
 The real code: `Connection` (what it does with what it reads), `Dispatcher`, `Services`, `Sessions`,
 `Delivery`, `Store`, `DeferredIndexing`, `Retention` and `Dao` over SQLite in memory, and the
-client's `Inbox`. Simulated (`simulated.py`): the clock, the network, the disk's failures, crashes,
+client's `AckTracker`. Simulated (`simulated.py`): the clock, the network, the disk's failures, crashes,
 and clients. The overseer (`overseer.py`) says what must be true at each moment.
 
 From its seed a world draws first how often each kind of event happens in it, and how large each
 limit is: so some worlds have crashes and nothing else, some have receivers that read nothing, some
-have all at once. Then it draws one event after the other. At last the world heals, and everything
+have all at once. Then it draws one event after the other. At last all faults end, and everything
 has to come to rest.
 """
 
@@ -40,10 +40,10 @@ from jelly.messages import encode_request
 GROUPS = ("g0", "u1")
 """The second one has the name of a user, too."""
 MAX_ROUNDS = 400
-"""In so many rounds a healed world has to come to rest."""
+"""At most this many rounds until a world without faults comes to rest."""
 EPOCH = 1_800_000_000.0
 SLICE = 50
-"""So many seeds are played in one process at a time."""
+"""How many seeds are played in one process at a time."""
 
 Event = Callable[[], None]
 
@@ -170,7 +170,7 @@ class World:
         for event in rng.choices(self._events, self._weights, k=steps):
             self._now += rng.choice((0.0, 0.001, 0.03, 0.1))
             self._guarded(event)
-        self._heal()
+        self._end_faults()
         self._come_to_rest()
         self.overseer.final_check()
         self._leave()
@@ -405,8 +405,8 @@ class World:
 
     # --- the end ----------------------------------------------------------------------------------
 
-    def _heal(self) -> None:
-        self.say("the world heals")
+    def _end_faults(self) -> None:
+        self.say("all faults end")
         self.faults.on = False
         self.queue_size = self.server.dispatcher.queue_size = 1000
         for device in self.devices:
@@ -517,30 +517,30 @@ class World:
 # --- many worlds ----------------------------------------------------------------------------------
 
 
-class Ears(logging.Handler):
-    """Hears of errors that the server did not expect: it catches and logs them, and goes on."""
+class LogCollector(logging.Handler):
+    """Collects the errors that the server did not expect: it catches and logs them, and goes on."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
-        self.heard: list[str] = []
+        self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         if ".py:" in record.getMessage():
-            self.heard.append(record.getMessage())
+            self.lines.append(record.getMessage())
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[Ears]:
-    """The server's log goes to us alone."""
-    ears, log = Ears(), logging.getLogger("jelly")
+def collected_log() -> Iterator[LogCollector]:
+    """Within the block, the server's log is collected and goes nowhere else."""
+    collector, log = LogCollector(), logging.getLogger("jelly")
     before = log.level, log.propagate
-    log.addHandler(ears)
+    log.addHandler(collector)
     log.setLevel(logging.ERROR)
     log.propagate = False
     try:
-        yield ears
+        yield collector
     finally:
-        log.removeHandler(ears)
+        log.removeHandler(collector)
         log.level, log.propagate = before
 
 
@@ -560,18 +560,18 @@ def limits_of(world: World) -> Iterator[None]:
 def simulate(seed: int, disk: Disk, trace: Callable[[str], None] | None = None) -> str:
     """Play the world of a seed; what it violated, in one sentence, or nothing."""
     world = World(seed, disk, trace)
-    with listening() as ears, limits_of(world):
+    with collected_log() as collected, limits_of(world):
         try:
             world.run()
         except Violation as violation:
-            return " ".join([f"{violation}.", *ears.heard])
+            return " ".join([f"{violation}.", *collected.lines])
         except Exception as error:
             if trace is not None:
                 raise
             return f"{type(error).__name__}: {error}."
         finally:
             disk.overseer = None
-        return f"in the server's log: {ears.heard[0]}." if ears.heard else ""
+        return f"in the server's log: {collected.lines[0]}." if collected.lines else ""
 
 
 def first_failure(seeds: range) -> tuple[int, str] | None:
@@ -599,7 +599,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Play simulated worlds.")
     parser.add_argument("--seed", type=int, help="play this one")
     parser.add_argument("--trace", action="store_true", help="print what happens")
-    parser.add_argument("--seeds", type=int, default=1000, help="play so many (default: 1000)")
+    parser.add_argument("--seeds", type=int, default=1000, help="how many to play (default: 1000)")
     arguments = parser.parse_args()
     if arguments.seed is not None:
         disk = Disk()

@@ -136,7 +136,7 @@ def test_across_a_restart_of_the_server(tmp_path: Path, end: str) -> None:
 
 
 def test_nothing_else_settles_anything(server: JellyServer) -> None:
-    """Neither a heartbeat, nor another request, nor closing in good order: only the client's own
+    """Neither a heartbeat, nor another request, nor a clean close: only the client's own
     word counts.
     """
     send(server.port, "a", "b")
@@ -330,7 +330,7 @@ def given_without_acknowledging(server: JellyServer, bob: Wire) -> list[tuple[in
 
 
 def test_who_acknowledges_nothing_is_given_no_more(sqlite: JellyServer) -> None:
-    """When so many messages are open the rest stays in the inbox; half of them acknowledged, it
+    """When that many messages are open the rest stays in the inbox; half of them acknowledged, it
     goes on.
     """
     send(sqlite.port, *map(str, range(1300)))

@@ -117,7 +117,7 @@ def assert_goes_on(wire: Wire) -> None:
 
 
 def assert_ended(wire: Wire) -> None:
-    """The server says not one byte more, and closes in good order."""
+    """The server says not one byte more, and closes cleanly."""
     with pytest.raises(EOFError):
         wire.receive()
 
@@ -604,9 +604,7 @@ def test_any_flipped_bit(port: int) -> None:
 
 
 def test_resets_in_mid_frame(start_server: StartServer) -> None:
-    """A line that breaks within a frame leaves no thread, no descriptor and no connection
-    behind.
-    """
+    """A connection that breaks within a frame leaves no thread and no descriptor behind."""
     server = start_server()
     before = sockets()
     register(server.port, "alice", password=PASSWORD)

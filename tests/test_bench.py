@@ -83,7 +83,7 @@ def test_without_mariadb(runner: Runner) -> None:
 
 
 def after(*numbers: int, sent: int = 5, damage: bytes = b"", refused: tuple[int, ...] = ()) -> list[str]:
-    """The kinds of problems when of so many messages these arrive, in this order."""
+    """The kinds of problems when of `count` messages these arrive, in this order."""
     problems: list[str] = []
     channel = Channel("alice", "bob")
     checker = DeliveryChecker(channel, problems)

@@ -104,6 +104,19 @@ def test_a_second_server_on_the_same_database(database_url: str) -> None:
         assert second.stop() == 0
 
 
+def test_a_second_server_through_a_hard_link(tmp_path: Path) -> None:
+    """It is the same file, so it is refused, although it would have another log beside it."""
+    (tmp_path / "other").mkdir()
+    with Server(f"sqlite:///{tmp_path}/j.db") as first:
+        register(first.port, "alice")
+        (tmp_path / "other" / "linked.db").hardlink_to(tmp_path / "j.db")
+        line = fails(1, f"--database=sqlite:///{tmp_path}/other/linked.db")
+        assert "another server is using this database" in line
+        first.kill()
+    with Server(f"sqlite:///{tmp_path}/other/linked.db") as second:
+        assert second.stop() == 0
+
+
 def is_connected(process: subprocess.Popen[bytes]) -> bool:
     """Whether a process has a socket."""
     for file in Path(f"/proc/{process.pid}/fd").iterdir():
@@ -252,7 +265,7 @@ def test_stopping_while_messages_come(tmp_path: Path) -> None:
 
 
 def test_stopping_before_all_is_answered(slow_stop: Stopping) -> None:
-    """A classic client cannot be answered in time, because its answers are spaced."""
+    """A classic client cannot be answered in time, because its answers are paced."""
     assert_ends_well(slow_stop)
 
 

@@ -108,6 +108,33 @@ def test_classic_requests_of_many_threads_wait_for_room(new_client: NewClient, s
     assert sum(future.exception() is None for future in futures) == 1
 
 
+def test_a_thread_that_waits_for_room_behind_cancelled_requests(
+    new_client: NewClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on when they leave the queue, although nothing is sent for them."""
+    alice = new_client(script.port)
+    peer = script.log_in(alice, features=None)
+    peer.receive_request(HEARTBEAT)
+    profile, *queued = [alice.own_profile() for _ in range(MAX_QUEUED + 1)]
+    peer.receive_request(OWN_PROFILE)
+    futures: list[Any] = []
+    thread = Thread(target=lambda: futures.append(alice.own_profile()))
+    thread.start()
+    time.sleep(0.1)
+    assert all(future.cancel() for future in queued)
+    flush = FrameStream.flush
+
+    def flush_later(stream: FrameStream) -> None:
+        time.sleep(0.1)  # the response wakes the thread, which finds the queue still full
+        flush(stream)
+
+    monkeypatch.setattr(FrameStream, "flush", flush_later)
+    peer.send(PROFILE)
+    result(profile)
+    thread.join(5)
+    assert len(futures) == 1
+
+
 # --- towards a modern server ----------------------------------------------------------------------
 
 

@@ -49,7 +49,7 @@ def test_the_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str], lines
 
 
 def test_one_file_of_many() -> None:
-    """At most so many are named that somebody reads them."""
+    """Only a few are named, so that somebody reads them."""
     many = report(0, 100)
     many["files"] = {f"{number}.py": {"summary": {"missing_lines": number}} for number in range(20)}
     assert shortfall(many)[0].count(".py") == coverage_gate.WORST

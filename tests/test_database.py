@@ -1,7 +1,11 @@
 """The databases: values come back as they were; tables are made, found and migrated."""
 
 import contextlib
+import fcntl
 import itertools
+import re
+import sqlite3
+import subprocess
 import sys
 import threading
 from collections import deque
@@ -17,6 +21,7 @@ from wire import ADD_FRIEND, CREATE_GROUP, FRIEND_PROFILE, HISTORY, OWN_GROUPS, 
 from faults.mariadb import PrivateMariaDB
 from faults.process import Server
 from jelly import engines, migrations, passwords, store
+from jelly.config import Settings
 from jelly.dao import Dao, StoredMessage
 from jelly.database import DatabaseConnection
 from jelly.engines import open_engine
@@ -24,6 +29,7 @@ from jelly.errors import ConfigError, StartError, StoreError
 from jelly.groups import Group
 from jelly.migrations import migrate
 from jelly.outcomes import NewMessage
+from jelly.server import JellyServer
 
 COLLATIONS = ["utf8mb4_general_ci", "utf8mb4_unicode_ci", "latin1_swedish_ci", "utf8mb3_bin"]
 
@@ -228,12 +234,139 @@ def test_a_link_to_the_database_is_the_same_database(tmp_path: Path) -> None:
             list(reopen(f"sqlite:///{tmp_path}/symlink.db"))
 
 
+def sqlite_holds_its_lock(path: Path) -> bool:
+    """Whether a process has SQLite's own lock on a file, seen from another process."""
+    code = f"import fcntl; fcntl.lockf(open({str(path)!r}, 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 or "BlockingIOError" in done.stderr, done.stderr
+    return done.returncode != 0
+
+
+def test_a_hard_link_to_the_database_is_the_same_database(tmp_path: Path) -> None:
+    """A second claim is refused, and does not cost the first one SQLite's own locks."""
+    path = tmp_path / "jelly.db"
+    for dao in reopen(f"sqlite:///{path}"):
+        (tmp_path / "linked.db").hardlink_to(path)
+        assert sqlite_holds_its_lock(path)
+        for _ in range(2):
+            with pytest.raises(StoreError, match="another server is using this database"):
+                list(reopen(f"sqlite:///{tmp_path}/linked.db"))
+        dao.connection.close()
+        with dao.connection.transaction():  # it connects again
+            dao.add_user("alice", "hash")
+        assert sqlite_holds_its_lock(path)
+    assert not sqlite_holds_its_lock(path)
+    for dao in reopen(f"sqlite:///{tmp_path}/linked.db"):
+        assert dao.has_user("alice")
+
+
+def test_a_system_on_which_the_lock_meets_sqlites_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the file itself is not locked, and the lock on the file beside it does the work."""
+
+    def is_refused(*_: object) -> None:
+        raise PermissionError
+
+    (tmp_path / "symlink.db").symlink_to(tmp_path / "jelly.db")
+    monkeypatch.setattr(fcntl, "lockf", is_refused)
+    for dao in reopen(f"sqlite:///{tmp_path}/jelly.db"):
+        with (tmp_path / "jelly.db").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(StoreError, match="another server is using this database"):
+            list(reopen(f"sqlite:///{tmp_path}/symlink.db"))
+        assert not dao.has_user("alice")
+
+
 def test_a_newer_schema_is_refused(database_url: str) -> None:
     """An older program does not touch tables that it does not know."""
     for dao in reopen(database_url):
         dao.connection.execute("UPDATE meta SET value = 99 WHERE name = 'schema_version'")
     with pytest.raises(StartError, match="schema version 99, this program knows 2: use a newer Jelly"):
         next(reopen(database_url))
+
+
+def refused_start(url: str) -> str:
+    """Start a server that must not start on a database; what it says, which is one sentence."""
+    with pytest.raises(StartError) as refused:
+        JellyServer(Settings(database=url, port=0)).stop()
+    [line] = str(refused.value).splitlines()
+    return line
+
+
+def rows_of_meta(url: str) -> dict[str, int]:
+    """The table meta, after a message was stored in a new database and ids were reserved."""
+    for dao in reopen(url):
+        if not dao.has_user("bob"):
+            dao.add_user("bob", "hash")
+            dao.add_messages([StoredMessage(dao.allocate_id(), False, "a", "bob", "kept", 0)], [("bob", 1)])
+        assert [message.content for message in dao.waiting("bob", 0, 10)] == ["kept"]
+        rows: dict[str, int] = dict(dao.connection.query("SELECT name, value FROM meta"))
+    assert rows == {"next_id": 1_000_001, "filed": 0, "schema_version": 2}
+    return rows
+
+
+def test_a_database_that_fails_at_the_start(
+    database_url: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not taken for a new one: the start is refused, and no id is given a second time."""
+    rows_of_meta(database_url)
+    kind = engines.SqliteEngine if database_url.startswith("sqlite") else engines.MysqlEngine
+    query = kind.query
+
+    def fail(engine: Any, raw: Any, sql: str, parameters: Any) -> Any:
+        if "schema_version" in sql:
+            if kind is engines.SqliteEngine:
+                raise sqlite3.OperationalError("disk I/O error")
+            request.getfixturevalue("mariadb").sql(f"KILL {raw.connection_id}")  # each time: no retry helps
+        return query(engine, raw, sql, parameters)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "query", fail)
+        assert re.search(
+            r"cannot be used: .*(disk I/O error|[Ll]ost connection|Connection not available)",
+            refused_start(database_url),
+        )
+    rows_of_meta(database_url)
+
+
+def test_an_account_that_may_not_read(mariadb: PrivateMariaDB) -> None:
+    """It is told so, even if it may do everything else, and the database stays as it was."""
+    url = mariadb.fresh_database("unread")
+    rows_of_meta(url)
+    mariadb.sql(
+        "CREATE OR REPLACE USER blind@'%' IDENTIFIED BY 'password'; "
+        "GRANT INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP ON unread.* TO blind@'%'"
+    )
+    assert re.search(r"cannot be used: .*SELECT command denied", refused_start(url.replace("jelly:", "blind:")))
+    rows_of_meta(url)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        ("DROP TABLE meta", "users or messages, but its table meta does not say their schema version"),
+        ("DELETE FROM meta", "users or messages, but its table meta does not say their schema version"),
+        ("DELETE FROM meta WHERE name = 'schema_version'", "does not say their schema version: restore a backup"),
+        ("DELETE FROM meta WHERE name = 'next_id'", "has lost its row next_id: restore a backup"),
+        ("DELETE FROM meta WHERE name = 'filed'", "has lost its row filed: restore a backup"),
+    ],
+)
+def test_a_database_that_has_lost_its_meta(database_url: str, damage: str, sentence: str) -> None:
+    """While there are users or messages, it is not taken for a new one."""
+    rows_of_meta(database_url)
+    for dao in reopen(database_url):
+        with dao.connection.transaction():
+            dao.connection.define(damage)
+    assert sentence in refused_start(database_url)
+
+
+def test_nothing_deletes_from_meta() -> None:
+    """Which ids were given stands there only."""
+    files = [
+        *Path(migrations.__file__).parent.parent.rglob("*.py"),
+        Path(migrations.__file__).parents[2] / "schema.sql",
+    ]
+    for file in files:
+        assert not re.search(r"(DELETE FROM|DROP TABLE|REPLACE INTO|TRUNCATE) +meta", file.read_text()), file
 
 
 def test_an_older_schema_is_migrated(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

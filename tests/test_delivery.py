@@ -1,4 +1,4 @@
-"""Delivery on the line: what is given again and what is not, slow receivers, long backlogs."""
+"""Delivery over the wire: what is given again and what is not, slow receivers, long backlogs."""
 
 import socket
 import threading

@@ -48,7 +48,7 @@ def test_its_users_can_log_in(demo: Demo) -> None:
 
 
 def test_nothing_is_left(demo: Demo, tmp_path: Path) -> None:
-    """When it is stopped its database is gone, and it exits in good order."""
+    """When it is stopped its database is gone, and it exits with code 0."""
     process, _ = demo
     assert any(tmp_path.iterdir())
     process.send_signal(signal.SIGTERM)

@@ -42,7 +42,7 @@ def test_two_users(port: int) -> None:
 
 
 def test_echo_bot(port: int) -> None:
-    """It sends back what it gets, also after its line was cut; Ctrl-C stops it."""
+    """It sends back what it gets, also after its connection was lost; Ctrl-C stops it."""
     register(port, "alice")
     with Example("echo_bot", port, "echo", "secret") as bot, logged_in(port, "alice") as alice:
         assert [bot.line(), bot.line()] == ["connecting login ", "online logged in "]
@@ -70,7 +70,7 @@ def test_group_bot(port: int) -> None:
 
 
 def test_presence_watcher(port: int) -> None:
-    """It says who is there, who comes and who goes; Ctrl-C ends it in good order."""
+    """It says who is there, who comes and who goes; Ctrl-C ends it with code 0, without a word."""
     register(port, "alice", "bob", "carol")
     with logged_in(port, "alice") as alice:
         alice.ok(0x1B, friend="bob")

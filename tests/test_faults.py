@@ -1,4 +1,4 @@
-"""What breaks, and what must come out: nothing acknowledged is lost, and everything heals by
+"""The fault harness and its faults: nothing acknowledged is lost, and the server recovers by
 itself.
 """
 
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from harness import LineThatBreaks, StartServer
+from harness import InDoubtCommit, StartServer
 from wire import OWN_PROFILE, SERVER_ERROR, SUCCESS, Wire, logged_in, register
 
 from faults.__main__ import run
@@ -141,14 +141,14 @@ def test_connections_that_the_database_drops(start_server: StartServer, mariadb:
         alice.message("bob", "x")
 
 
-def test_a_commit_in_doubt_is_taken_back(line_breaks: type[LineThatBreaks], start_server: StartServer) -> None:
+def test_a_commit_in_doubt_is_taken_back(commits: type[InDoubtCommit], start_server: StartServer) -> None:
     """A message that was committed, but answered with an error because nobody knew, never
     arrives.
     """
     port = start_server(classic_gap=0).port
     register(port, "alice", "bob")
     with logged_in(port, "alice") as alice:
-        line_breaks.breaks = True
+        commits.breaks = True
         assert alice.call(0x15, receiver="bob", content="denied", time=1).status == SERVER_ERROR
         with logged_in(port, "bob") as bob:
             alice.message("bob", "kept")
@@ -176,7 +176,7 @@ class Notices:
         self.ids += [id for id, _ in notices]
 
 
-def test_a_commit_in_doubt_is_not_fed(line_breaks: type[LineThatBreaks], tmp_path: Path) -> None:
+def test_a_commit_in_doubt_is_not_fed(commits: type[InDoubtCommit], tmp_path: Path) -> None:
     """Nor does it arrive at a receiver who is behind, and whose send queue has room just then."""
     engine = SqliteEngine(f"{tmp_path}/jelly.db")
     connection = DatabaseConnection(engine, writes=True)
@@ -190,9 +190,9 @@ def test_a_commit_in_doubt_is_not_fed(line_breaks: type[LineThatBreaks], tmp_pat
     writer = Store(Dao(connection), delivery, DeferredIndexing(keeps_history=True), Retention(30))
     new = NewMessage(0x15, "alice", "bob", "denied", 0, None)
     writer.submit([Job(Session(Notices(), "127.0.0.1"), [new], [0.0], 0, lambda: None)])
-    line_breaks.breaks = True
+    commits.breaks = True
     writer.start()
     writer.stop()
     engine.release()
-    assert not line_breaks.breaks
+    assert not commits.breaks
     assert notices.ids == []

@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """The names that are to be found in this file: everything else that is marked as code."""
+        """The names that this file must have: everything else that is marked as code."""
         return re.findall(r"`([^`]+)`", " ".join(self))[1:]
 
 

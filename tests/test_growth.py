@@ -64,8 +64,7 @@ BOUNDS = {
 ROUNDS = 3
 """Rounds of a period, before and after which everything is measured."""
 PERIODS = 4
-"""At most so many periods may a table need until it is large enough for all that can come together
-in it.
+"""At most this many periods until a table is large enough for all that can come together in it.
 """
 NOISE = 12_000
 """Bytes that the memory may grow by in a period. An object for each of its hundreds of operations
@@ -127,7 +126,7 @@ class World:
         with self.server._reading() as dao:
             return {table: int(dao.connection.query(f"SELECT COUNT(*) FROM {table}")[0][0]) for table in tables}
 
-    def settle(self) -> None:
+    def wait_until_quiet(self) -> None:
         """Wait until nothing is under way."""
         with Wire(self.port) as last:
             last.call(OWN_PROFILE)  # now all those before it are accepted, too
@@ -260,7 +259,10 @@ def allocated() -> int:
 
 
 def check_growth(
-    a_round: Callable[[], None], settle: Callable[[], None], sizes: Callable[[], dict[str, int]], memory: Memory
+    a_round: Callable[[], None],
+    wait_until_quiet: Callable[[], None],
+    sizes: Callable[[], dict[str, int]],
+    memory: Memory,
 ) -> None:
     """Fail if something is larger after some more rounds than before them, or above its bound.
 
@@ -272,7 +274,7 @@ def check_growth(
     def period() -> tuple[dict[str, int], int]:
         for _ in range(ROUNDS):
             a_round()
-            settle()
+            wait_until_quiet()
         return sizes(), memory()
 
     period()
@@ -290,7 +292,7 @@ def check_growth(
 @pytest.mark.parametrize("what", ["strangers", "guesses", "visits", "messages", "changes"])
 def test_the_server(world: World, memory: Memory, what: str) -> None:
     """Nothing is left of what its users did, but for caches, which are within their bounds."""
-    check_growth(getattr(world, what), world.settle, world.sizes, memory)
+    check_growth(getattr(world, what), world.wait_until_quiet, world.sizes, memory)
 
 
 class Counter(Receiver):
@@ -336,9 +338,9 @@ def test_the_client(world: World, memory: Memory, new_client: NewClient, monkeyp
             "unsent": len(stream._unsent) if (stream := inside._pipeline.stream) else 0,
         }
 
-    def settle() -> None:
+    def wait_until_quiet() -> None:
         wait_until(lambda: len(inside._threads) == 1 and len(world.server.connections) == 1)
         wait_until(lambda: not (world.server.store._delivered or world.server.store._indexing._unindexed_count))
         wait_until(lambda: not inside._callbacks._calls)
 
-    check_growth(a_round, settle, sizes, memory)
+    check_growth(a_round, wait_until_quiet, sizes, memory)

@@ -19,10 +19,11 @@ LAYERS = [
     {"client.handshake", "client.acks", "client.pending", "client.lifecycle"},
     {"client.stream", "client.requests"}, {"client.poller", "client.callbacks", "client.states", "client"},
     {"server"}, {"watchdog"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"},
-    {"outcomes", "delivery", "presence", "indexing", "retention", "send_queue"}, {"demo"},
+    {"outcomes", "delivery", "presence", "indexing", "retention", "send_queue"}, {"demo", "backup"},
     {"dao", "config", "migrations", "pacing"},
     {"database", "sessions", "groups", "passwords", "rate", "tcp_confirmation", "tls"},
     {"engines", "messages", "tcp", "scheduling", "threads", "migrations.to_2"},
+    {"file_claim"},
     {"errors"},
     {"codec", "outage", "timers", "wakeup", "__init__"},
 ]  # fmt: skip

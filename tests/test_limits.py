@@ -252,7 +252,7 @@ def test_a_flood_of_logins(start_server: StartServer, monkeypatch: pytest.Monkey
 
 
 def test_the_tokens_of_a_user(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user has so many tokens; one more login ends the oldest, and no other."""
+    """A user has a limited number of tokens; one more login ends the oldest, and no other."""
     monkeypatch.setattr(services, "MAX_TOKENS", 3)
     times = itertools.count(int(time.time() * 1000))
     monkeypatch.setattr(services, "_now", lambda: next(times))

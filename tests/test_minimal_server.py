@@ -205,7 +205,7 @@ class Hold:
         self.may_go = threading.Event()
 
     def wait_for(self, workers: int) -> None:
-        """Wait until so many workers stand still."""
+        """Wait until this many workers are blocked."""
         for _ in range(workers):
             assert self.arrived.acquire(timeout=10)
 

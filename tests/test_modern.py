@@ -175,8 +175,8 @@ def test_without_ack_a_message_comes_again_after_a_cut(server: JellyServer) -> N
             assert again.contents(1) == ["hello"]
 
 
-def test_without_ack_an_end_that_is_ours_settles_nothing(server: JellyServer) -> None:
-    """That a client closes after a takeover, in good order, does not say that its user has read
+def test_without_ack_an_end_that_is_ours_says_nothing(server: JellyServer) -> None:
+    """That a client closes cleanly after a takeover does not say that its user has read
     anything.
     """
     with logged_in(server.port, "alice", features=[]) as alice:

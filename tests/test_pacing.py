@@ -132,7 +132,7 @@ def test_responses_and_notices_take_turns() -> None:
     assert frames == ["n1", "a1", "n2", "a2"]
 
 
-def test_a_response_does_not_hurry_while_a_notice_waits() -> None:
+def test_a_response_keeps_the_gap_while_a_notice_waits() -> None:
     """Then the notice is next, and it keeps the gap."""
     client = Client()
     client.asks("a0")

@@ -1,4 +1,4 @@
-"""Messages from one person to another: on the line, while away, in order, and once."""
+"""Messages from one person to another: online, while away, in order, and once."""
 
 import pytest
 from harness import StartServer

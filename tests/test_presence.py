@@ -12,7 +12,7 @@ from jelly.presence import Presence
 from jelly.sessions import Session, Sessions
 
 
-class Ear(NullTransport):
+class RecordingTransport(NullTransport):
     """A transport that keeps what was told, as (friend, online)."""
 
     def __init__(self) -> None:
@@ -33,14 +33,14 @@ class World:
         self.sessions = Sessions()
         self.presence = Presence(self.sessions)
 
-    def enter(self, user: str, *friends: str, modern: bool = True) -> tuple[Session, Ear]:
+    def enter(self, user: str, *friends: str, modern: bool = True) -> tuple[Session, RecordingTransport]:
         """A login, as the store thread does it."""
-        ear = Ear()
-        session = Session(ear, "")
+        transport = RecordingTransport()
+        session = Session(transport, "")
         session.user, session.is_modern = user, modern
         self.sessions.attach(session)
         self.presence.user_logged_in(user, friends if modern else None)
-        return session, ear
+        return session, transport
 
     def leave(self, session: Session) -> None:
         """The end of a connection that was noticed and told at once."""

@@ -1,7 +1,7 @@
 """A message that is sent again with its requestId is stored once and answered again."""
 
 import pytest
-from harness import LineThatBreaks, StartServer
+from harness import InDoubtCommit, StartServer
 from wire import (
     CREATE_GROUP,
     DISBAND_GROUP,
@@ -173,14 +173,14 @@ def test_a_repeat_after_a_crash(database_url: str, indexed: bool) -> None:
 
 
 def test_a_commit_in_doubt_leaves_its_id_free(
-    line_breaks: type[LineThatBreaks],
+    commits: type[InDoubtCommit],
     start_server: StartServer,
 ) -> None:
     """A message that was answered with an error is stored once when it is sent again."""
     port = start_server(classic_gap=0).port
     register(port, "alice", "bob")
     with logged_in(port, "alice") as alice, logged_in(port, "bob") as bob:
-        line_breaks.breaks = True
+        commits.breaks = True
         reply = alice.call(PERSON_MESSAGE, receiver="bob", content="x", time=1, requestId="r1")
         assert reply.status == SERVER_ERROR
         assert send(alice, "x", "r1") == "ok"

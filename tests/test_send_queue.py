@@ -18,7 +18,7 @@ from jelly.tcp import unread
 from jelly.tcp_confirmation import TcpConfirmation
 
 
-class Line:
+class Connection:
     """A send queue with its flusher, and the other end of its socket."""
 
     def __init__(self, gap: float) -> None:
@@ -51,38 +51,38 @@ class Line:
 
 
 @pytest.fixture
-def classic() -> Iterator[Line]:
-    line = Line(gap=0.1)
-    yield line
-    line.close()
+def classic() -> Iterator[Connection]:
+    connection = Connection(gap=0.1)
+    yield connection
+    connection.close()
 
 
 @pytest.fixture
-def patient() -> Iterator[Line]:
-    """A line whose gap is longer than a read may take: what is read did not wait for the gap."""
-    line = Line(gap=60)
-    yield line
-    line.close()
+def patient() -> Iterator[Connection]:
+    """A connection with a gap longer than a read may take: what is read did not wait for it."""
+    connection = Connection(gap=60)
+    yield connection
+    connection.close()
 
 
 @pytest.fixture
-def stream() -> Iterator[Line]:
-    line = Line(gap=0)
-    yield line
-    line.close()
+def stream() -> Iterator[Connection]:
+    connection = Connection(gap=0)
+    yield connection
+    connection.close()
 
 
-def read_all(line: Line) -> bytes:
+def read_all(connection: Connection) -> bytes:
     """Everything up to the end of the stream."""
-    return b"".join(iter(lambda: line.peer.recv(65536), b""))
+    return b"".join(iter(lambda: connection.peer.recv(65536), b""))
 
 
-def arrivals(line: Line, count: int) -> list[tuple[bytes, float]]:
+def arrivals(connection: Connection, count: int) -> list[tuple[bytes, float]]:
     """What each of the next reads brings, and when."""
-    return [(line.peer.recv(100), time.monotonic()) for _ in range(count)]
+    return [(connection.peer.recv(100), time.monotonic()) for _ in range(count)]
 
 
-def test_frames_to_a_classic_client_are_spaced(classic: Line) -> None:
+def test_frames_to_a_classic_client_are_paced(classic: Connection) -> None:
     """Each notice is a read of its own, the gap after the one before."""
     started = time.monotonic()
     classic.send_queue.send(notices=[Notice(1, b"one"), Notice(2, b"two"), Notice(3, b"three")])
@@ -92,20 +92,20 @@ def test_frames_to_a_classic_client_are_spaced(classic: Line) -> None:
     wait_until(lambda: classic.send_queue.written_id == 3)
 
 
-def test_the_first_frame_goes_at_once(patient: Line) -> None:
+def test_the_first_frame_goes_at_once(patient: Connection) -> None:
     """No frame is before it, so it needs no gap."""
     patient.send_queue.send(notices=[Notice(1, b"one"), Notice(2, b"two")])
     assert patient.peer.recv(100) == b"one"
 
 
-def test_a_response_goes_at_once_after_a_response(patient: Line) -> None:
+def test_a_response_goes_at_once_after_a_response(patient: Connection) -> None:
     """If its request came in after the last response was written."""
     for _ in range(5):
         patient.send_queue.send([Response(b"answer", time.monotonic())])
         assert patient.peer.recv(100) == b"answer"
 
 
-def test_a_response_whose_request_is_here_already_keeps_the_gap(classic: Line) -> None:
+def test_a_response_whose_request_is_here_already_keeps_the_gap(classic: Connection) -> None:
     """A request that is unread when a response is written did not wait for it."""
     classic.peer.sendall(b"next request")
     wait_until(lambda: classic.socket.recv(100, socket.MSG_PEEK))
@@ -117,19 +117,19 @@ def test_a_response_whose_request_is_here_already_keeps_the_gap(classic: Line) -
     assert second - started >= 0.1
 
 
-def test_confirmed_when_tcp_has_everything(classic: Line) -> None:
+def test_confirmed_when_tcp_has_everything(classic: Connection) -> None:
     """What the client's TCP has acknowledged is confirmed a moment later, by the flusher."""
     classic.send_queue.send(notices=[Notice(7, b"x")])
     wait_until(lambda: classic.send_queue.tcp_acked_id == 7)
 
 
-def test_without_a_gap_everything_goes_in_one_piece(stream: Line) -> None:
+def test_without_a_gap_everything_goes_in_one_piece(stream: Connection) -> None:
     """Towards a client that takes any split, frames leave together."""
     stream.send_queue.send(notices=[Notice(1, b"one"), Notice(2, b"two")])
     assert stream.peer.recv(100) == b"onetwo"
 
 
-def test_what_the_socket_does_not_take_is_finished_later(stream: Line) -> None:
+def test_what_the_socket_does_not_take_is_finished_later(stream: Connection) -> None:
     """`send` does not wait. It says that there is no room, and calls when there is room again."""
     frames = [Notice(number, bytes([number % 251]) * 100_000) for number in range(1, 101)]
     for frame in frames:  # nobody reads meanwhile: a send that waited would wait for ever
@@ -143,7 +143,7 @@ def test_what_the_socket_does_not_take_is_finished_later(stream: Line) -> None:
     assert stream.send_queue.stalled_since is None
 
 
-def test_room_is_counted_in_frames_for_a_classic_client(classic: Line) -> None:
+def test_room_is_counted_in_frames_for_a_classic_client(classic: Connection) -> None:
     """A hundred small messages are enough: at ten a second they take ten seconds."""
     classic.send_queue.send(notices=[Notice(number, b"x") for number in range(1, HIGH_COUNT + 1)])
     assert classic.send_queue.has_room
@@ -151,7 +151,7 @@ def test_room_is_counted_in_frames_for_a_classic_client(classic: Line) -> None:
     assert not classic.send_queue.has_room
 
 
-def test_finish_writes_responses_and_drops_notices(classic: Line) -> None:
+def test_finish_writes_responses_and_drops_notices(classic: Connection) -> None:
     """What is answered is written before the end; messages stay in their inbox."""
     classic.send_queue.send(notices=[Notice(1, b"n1"), Notice(2, b"n2")])
     classic.send_queue.send([Response(b"bye", time.monotonic())])
@@ -160,7 +160,7 @@ def test_finish_writes_responses_and_drops_notices(classic: Line) -> None:
     assert classic.send_queue.finished_at is not None
 
 
-def test_no_gap_any_more(classic: Line) -> None:
+def test_no_gap_any_more(classic: Connection) -> None:
     """Once the client turns out to be modern, what waited leaves with the next frame."""
     classic.send_queue.send([Response(b"one", 0.0), Response(b"two", 0.0)])
     assert classic.peer.recv(100) == b"one"
@@ -170,7 +170,7 @@ def test_no_gap_any_more(classic: Line) -> None:
     assert classic.read(16) == b"twothreefourfive"
 
 
-def test_a_closing_frame(stream: Line) -> None:
+def test_a_closing_frame(stream: Connection) -> None:
     """It stands behind the responses, in the place of the notices, and is sent once."""
     stream.send_queue.send([Response(b"x" * 10_000_000, 0.0)])
     assert stream.send_queue.stalled_since is not None
@@ -182,7 +182,7 @@ def test_a_closing_frame(stream: Line) -> None:
     assert read_all(stream).endswith(b"xxanswerlast")
 
 
-def test_nothing_follows_the_closing_frame(stream: Line) -> None:
+def test_nothing_follows_the_closing_frame(stream: Connection) -> None:
     """An answer that comes after the end was written is dropped, and breaks nothing."""
     stream.send_queue.finish(b"last")
     stream.send_queue.send([Response(b"late", 0.0)])
@@ -191,7 +191,7 @@ def test_nothing_follows_the_closing_frame(stream: Line) -> None:
     assert read_all(stream) == b"last"
 
 
-def test_a_closing_frame_for_a_closed_connection(stream: Line) -> None:
+def test_a_closing_frame_for_a_closed_connection(stream: Connection) -> None:
     """It is not sent, and the watchdog does not wait for it."""
     stream.send_queue.close()
     stream.send_queue.finish(b"last")
@@ -199,7 +199,7 @@ def test_a_closing_frame_for_a_closed_connection(stream: Line) -> None:
 
 
 @pytest.mark.parametrize(("ids", "written"), [([0], 0), ([0, 0], 0), ([3, 0], 3), ([0, 3, 4, 0], 4)], ids=str)
-def test_what_need_not_be_confirmed(stream: Line, ids: list[int], written: int) -> None:
+def test_what_need_not_be_confirmed(stream: Connection, ids: list[int], written: int) -> None:
     """A notice without an id moves no watermark, and hides no id that leaves together with it."""
     stream.send_queue.send(notices=[Notice(id, b"n") for id in ids])
     assert stream.read(len(ids)) == b"n" * len(ids)
@@ -221,7 +221,7 @@ class SlowToReturn:
         return sent
 
 
-def test_what_the_client_has_is_written(stream: Line) -> None:
+def test_what_the_client_has_is_written(stream: Connection) -> None:
     """Even if the client has read a message before the thread that wrote it has come back."""
     slow = SlowToReturn(stream.socket)
     stream.send_queue._sock = slow  # type: ignore[assignment]
@@ -238,16 +238,16 @@ def test_what_the_client_has_is_written(stream: Line) -> None:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
-    """A classic client's line on which everything happens five times as fast."""
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
+    """A classic client's connection on which everything happens five times as fast."""
     monkeypatch.setattr(tcp_confirmation, "CONFIRM_DELAY", 0.01)
     monkeypatch.setattr(tcp_confirmation, "CONFIRM_DELAY_MAX", 0.2)
-    line = Line(gap=0.02)
-    yield line
-    line.close()
+    connection = Connection(gap=0.02)
+    yield connection
+    connection.close()
 
 
-def test_the_flusher_comes_back_at_one_time_only(quick: Line) -> None:
+def test_the_flusher_comes_back_at_one_time_only(quick: Connection) -> None:
     """However often something is written to a client that confirms nothing: no timers pile up."""
     quick.peer.send(b"x")  # it stays unread, so nothing can be confirmed
     wait_until(lambda: unread(quick.socket) == 1)
@@ -260,13 +260,13 @@ def test_the_flusher_comes_back_at_one_time_only(quick: Line) -> None:
 
 
 @pytest.fixture
-def modern(stream: Line) -> Line:
-    """The line of a modern client that acknowledges its messages."""
+def modern(stream: Connection) -> Connection:
+    """The connection of a modern client that acknowledges its messages."""
     stream.send_queue.stop_confirming()
     return stream
 
 
-def test_a_modern_frame_is_one_call(modern: Line) -> None:
+def test_a_modern_frame_is_one_call(modern: Connection) -> None:
     """While nothing waits, `send` calls no other Python function: each message goes this way."""
     calls: list[str] = []
     response, notice = Response(b"response", 0.0), Notice(1, b"notice")
@@ -280,7 +280,7 @@ def test_a_modern_frame_is_one_call(modern: Line) -> None:
     assert modern.read(14) == b"responsenotice"
 
 
-def test_a_modern_client_that_is_slow(modern: Line) -> None:
+def test_a_modern_client_that_is_slow(modern: Connection) -> None:
     """What its socket does not take at once comes later, in order, with what was sent after it."""
     data = [bytes([number]) * 3_000_000 for number in range(4)]
     modern.send_queue.send([Response(data[0], 0.0)], [Notice(1, data[1])])
@@ -292,7 +292,7 @@ def test_a_modern_client_that_is_slow(modern: Line) -> None:
     assert modern.send_queue.stalled_since is None
 
 
-def test_nothing_is_confirmed_for_a_client_that_acknowledges(modern: Line) -> None:
+def test_nothing_is_confirmed_for_a_client_that_acknowledges(modern: Connection) -> None:
     """Whatever ids its messages have, TCP is not asked about them."""
     modern.send_queue.send(notices=[Notice(7, b"n")])
     assert modern.read(1) == b"n"
@@ -300,7 +300,7 @@ def test_nothing_is_confirmed_for_a_client_that_acknowledges(modern: Line) -> No
     assert len(modern.flusher._timers) == 0
 
 
-def test_full_of_responses(modern: Line) -> None:
+def test_full_of_responses(modern: Connection) -> None:
     """With too many of them no more requests are served, until the client takes them."""
     told: list[bool] = []
     modern.send_queue.when_not_full(lambda: told.append(False))
@@ -322,7 +322,7 @@ def test_full_of_responses(modern: Line) -> None:
     assert modern.send_queue.wait_until_not_full(0)
 
 
-def test_close_ends_the_wait_until_not_full(modern: Line) -> None:
+def test_close_ends_the_wait_until_not_full(modern: Connection) -> None:
     """Those who wait until responses are taken are told when the connection ends."""
     modern.send_queue.send([Response(b"x" * 10_000_000, 0.0)])
     modern.send_queue.send([Response(b"x" * (HIGH_MARK + 1), 0.0)])
@@ -336,8 +336,8 @@ def test_close_ends_the_wait_until_not_full(modern: Line) -> None:
     assert told == [True]
 
 
-def test_nobody_is_asked_for_more_messages_at_the_end(stream: Line) -> None:
-    """When `finish` drops notices there is room, but nothing more is to be sent."""
+def test_nobody_is_asked_for_more_messages_at_the_end(stream: Connection) -> None:
+    """When `finish` drops notices there is room, but nothing more may be sent."""
     stream.send_queue.send(notices=[Notice(1, b"x" * 10_000_000)])
     stream.send_queue.send(notices=[Notice(2, b"x")])
     assert not stream.send_queue.has_room
@@ -346,7 +346,7 @@ def test_nobody_is_asked_for_more_messages_at_the_end(stream: Line) -> None:
     assert stream.rooms == []
 
 
-def test_close_drops_everything(stream: Line) -> None:
+def test_close_drops_everything(stream: Connection) -> None:
     """After `close` nothing is written, and nothing is raised."""
     stream.send_queue.close()
     stream.send_queue.send(notices=[Notice(1, b"x" * HIGH_MARK)])
@@ -372,7 +372,7 @@ def reset_has_come(sock: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize("send", [send_response, send_notice])
-def test_a_dead_line_is_noticed_by_writing(stream: Line, send: Callable[[SendQueue], None]) -> None:
+def test_a_dead_line_is_noticed_by_writing(stream: Connection, send: Callable[[SendQueue], None]) -> None:
     """A send that fails, of a response or of a notice, closes the send queue instead of raising."""
     stream.peer.close()
     send(stream.send_queue)
@@ -383,7 +383,7 @@ def test_a_dead_line_is_noticed_by_writing(stream: Line, send: Callable[[SendQue
 
 
 def test_a_send_queue_with_a_bug(
-    classic: Line, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    classic: Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log tells it, and the flusher serves all others."""
     with monkeypatch.context() as patched:
@@ -395,7 +395,7 @@ def test_a_send_queue_with_a_bug(
     assert called.wait(10)
 
 
-def test_encryption_that_fails_later(classic: Line) -> None:
+def test_encryption_that_fails_later(classic: Connection) -> None:
     """What cannot be encrypted any more cannot be sent: the send queue closes."""
     classic.send_queue.send(notices=[Notice(1, b"one")])
 
@@ -409,7 +409,7 @@ def test_encryption_that_fails_later(classic: Line) -> None:
 
 
 def test_a_closed_socket_has_nothing_to_tell() -> None:
-    """The kernel is asked by several threads, of which one may have closed the socket."""
+    """The kernel is asked by several threads, and one of them may have closed the socket."""
     sock = socket.socket()
     sock.close()
     assert [ask(sock) for ask in (tcp.unread, tcp.unacknowledged, tcp.received)] == [0, 0, None]

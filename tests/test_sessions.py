@@ -133,7 +133,7 @@ def test_the_register_of_sessions() -> None:
     sessions.detach(Session(NullTransport(), ""))
 
 
-class Ear(NullTransport):
+class RecordingTransport(NullTransport):
     """A transport that keeps its notices."""
 
     def __init__(self, has_room: bool = True) -> None:
@@ -148,14 +148,18 @@ def test_telling_modern_clients() -> None:
     """Those of the users who are online with one, and have room, get the frame; the others are left
     out.
     """
-    sessions, ears = Sessions(), {}
+    sessions, transports = Sessions(), {}
     for name, is_modern, has_room in (("ann", True, True), ("ben", False, True), ("cat", True, False)):
-        session = Session(ear := Ear(has_room), "")
+        session = Session(transport := RecordingTransport(has_room), "")
         session.user, session.is_modern = name, is_modern
         sessions.attach(session)
-        ears[name] = ear
+        transports[name] = transport
     sessions.tell(["ann", "ben", "cat", "dan"], b"frame")
-    assert {name: ear.notices for name, ear in ears.items()} == {"ann": [[(0, b"frame")]], "ben": [], "cat": []}
+    assert {name: transport.notices for name, transport in transports.items()} == {
+        "ann": [[(0, b"frame")]],
+        "ben": [],
+        "cat": [],
+    }
 
 
 def test_a_client_that_leaves_during_its_login(start_server: StartServer) -> None:

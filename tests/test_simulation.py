@@ -26,7 +26,7 @@ from jelly.store import Store
 
 SEEDS = 300
 FEW_SEEDS = 1000
-"""In so many worlds each bug is to be found."""
+"""At most this many worlds until each bug is found."""
 PROGRAM = Path(__file__).parent / "simulation.py"
 
 

@@ -1,4 +1,4 @@
-"""SYSTEM notices on the line: who is told what, byte for byte, and that classic clients are never
+"""SYSTEM notices over the wire: who is told what, byte for byte, and that classic clients are never
 told anything.
 """
 
@@ -21,6 +21,7 @@ from wire import (
     NOTICE,
     OWN_PROFILE,
     PERSON_MESSAGE,
+    RECONNECT,
     REMOVE_FRIEND,
     REMOVE_MEMBER,
     SUCCESS,
@@ -32,6 +33,7 @@ from wire import (
 )
 
 from faults.process import Server
+from jelly.send_queue import SendQueue
 from jelly.server import JellyServer
 
 TAKEN_OVER = (NOTICE, SYSTEM, 0, b'{"event":"taken_over"}')
@@ -251,6 +253,36 @@ def test_a_new_friend_is_told_about_and_a_former_one_is_not(server: JellyServer)
         wait_until(lambda: server.sessions.get("bob") is None)
         logged_in(server.port, "bob").close()
         assert was_told_nothing(alice)
+
+
+def test_a_login_that_ends_while_it_is_served(server: JellyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection ends before the login is served, and the reader notices it while it is: the friend is gone."""
+    with logged_in(server.port, "bob") as bob:
+        token = bob.token
+    befriend(server, "alice", "bob")
+    wait_until(lambda: not server.connections)
+    with logged_in(server.port, "alice", features=[]) as alice:
+        is_closing = threading.Event()
+        close, stop_pacing = SendQueue.close, SendQueue.stop_pacing
+
+        def close_after_the_login(send_queue: SendQueue) -> None:
+            is_closing.set()
+            wait_until(lambda: server.presence.is_announced_online("bob"))
+            close(send_queue)
+
+        def log_in_during_the_end(send_queue: SendQueue) -> None:
+            is_closing.wait(10)
+            stop_pacing(send_queue)
+
+        monkeypatch.setattr(SendQueue, "close", close_after_the_login)
+        monkeypatch.setattr(SendQueue, "stop_pacing", log_in_during_the_end)
+        with Wire(server.port) as bob:
+            bob.send_request(RECONNECT, username="bob", token=token, features=[])
+            wait_until(lambda: any(c.session.is_modern and not c.session.user for c in tuple(server.connections)))
+            bob.reset()
+        wait_until(lambda: len(server.connections) == 1)
+        monkeypatch.undo()
+        assert alice.ok(ALL_FRIENDS)["friends"] == {"bob": False}
 
 
 def test_a_failed_change_of_the_list_changes_nothing(server: JellyServer) -> None:

@@ -71,11 +71,11 @@ class Wire:
         self.close()
 
     def close(self) -> None:
-        """Close in good order."""
+        """Close the connection."""
         self.socket.close()
 
     def reset(self) -> None:
-        """Break the line: the server gets a reset."""
+        """Break the connection: the server gets a reset."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
@@ -134,7 +134,9 @@ class Wire:
         return [self.receive_notice().values["content"] for _ in range(count)]
 
     def contents_at_hand(self) -> list[str]:
-        """What the messages say that came together with others in one read: a client that closes has them, too."""
+        """What the messages say that came together with others in one read: a client that closes
+        has them, too.
+        """
         contents = [notice.values["content"] for notice in self.notices]
         self.notices.clear()
         while self._holds_a_frame():

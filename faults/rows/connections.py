@@ -139,7 +139,7 @@ def resets(context: RunContext, finding: Finding) -> None:
         finding.expect(is_back, "leak", sentence)
         finding.notes.append(sentence)
         load.finish()
-        finding.expect(not load.disconnects, "cut", f"{load.disconnects} other connections were lost")
+        finding.expect(not load.disconnects, "disconnected", f"{load.disconnects} other connections were lost")
         finding.add_verdict(load.ledger.verdict())
 
 
@@ -197,7 +197,7 @@ def odd_pieces(context: RunContext, finding: Finding) -> None:
         proxy.one_by_one = True
         load.start()
         load.ledger.wait_for_more(Answer.STORED, pieces, 2 if context.is_short else 60)
-        finding.expect(not load.disconnects, "cut", f"the server closed {load.disconnects} connections")
+        finding.expect(not load.disconnects, "disconnected", f"the server closed {load.disconnects} connections")
         proxy.one_by_one = False
         load.stop()
         load.wait_until_online()
@@ -288,7 +288,7 @@ ROWS = [
         16,
         "bytes one at a time; 50 frames in one write",
         odd_pieces,
-        (Control("frame-a-read", "cut"), Control("answers-reversed", "refused_but_arrived")),
+        (Control("frame-a-read", "disconnected"), Control("answers-reversed", "refused_but_arrived")),
     ),
     Row(20, "all clients cut at once", mass_disconnect, (Control("hashes-at-reconnect", "hashing"),)),
 ]

@@ -11,7 +11,7 @@ from faults.checker import Answer
 from faults.context import Control, Finding, Row, RunContext, free_port, wait_until
 from faults.load import AWAY, GROUP, ONLINE, PATIENCE, Load
 
-HEAL_LIMIT = 5.0
+RECOVERY_LIMIT = 5.0
 """At most this many seconds after the database is back until messages are stored again."""
 ANSWER_LIMIT = 10.0
 """At most this many seconds until a request is answered, whatever the database does."""
@@ -45,9 +45,9 @@ def blocked_database(context: RunContext, url: str) -> Iterator[None]:
 def measure_recovery(load: Load, finding: Finding) -> None:
     """Measure how long it takes until messages are stored again."""
     started = time.monotonic()
-    load.ledger.wait_for_more(Answer.STORED, 20, 2 * HEAL_LIMIT)
+    load.ledger.wait_for_more(Answer.STORED, 20, 2 * RECOVERY_LIMIT)
     took = time.monotonic() - started
-    finding.expect(took < HEAL_LIMIT, "not_healed", f"{took:.1f} s after the fault no message was stored")
+    finding.expect(took < RECOVERY_LIMIT, "not_recovered", f"{took:.1f} s after the fault no message was stored")
     finding.recoveries.append(took)
 
 
@@ -65,7 +65,7 @@ def kill_database(context: RunContext, finding: Finding) -> None:
             context.db.start()
             measure_recovery(load, finding)
         load.finish()
-        finding.expect(not load.disconnects, "cut", f"{load.disconnects} connections were lost meanwhile")
+        finding.expect(not load.disconnects, "disconnected", f"{load.disconnects} connections were lost meanwhile")
         finding.add_verdict(load.ledger.verdict())
 
 
@@ -93,7 +93,7 @@ def hang(context: RunContext, finding: Finding) -> None:
         verdict, slowest = load.ledger.verdict(), load.ledger.slowest_answer(started - 1)
         finding.expect(slowest < limit, "late", f"an answer took {slowest:.1f} s")
         finding.expect(load.ledger.counts[Answer.FAILED] > 0, "no_error", "no SERVER_ERROR while it hung")
-        finding.expect(not load.disconnects, "cut", f"{load.disconnects} connections were lost meanwhile")
+        finding.expect(not load.disconnects, "disconnected", f"{load.disconnects} connections were lost meanwhile")
         finding.notes.insert(0, f"held for {held:.0f} s; slowest answer {slowest:.1f} s")
         finding.add_verdict(verdict)
 

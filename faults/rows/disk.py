@@ -146,7 +146,7 @@ def fill_disk(context: RunContext, finding: Finding) -> None:
             load.ledger.wait_for_more(Answer.STORED, 20, 5)
             # Stop now: the disk is so small that it would soon be full again.
             load.finish()
-            finding.expect(not load.disconnects, "cut", f"{load.disconnects} connections were lost meanwhile")
+            finding.expect(not load.disconnects, "disconnected", f"{load.disconnects} connections were lost meanwhile")
             finding.add_verdict(load.ledger.verdict())
 
 
@@ -168,7 +168,7 @@ def slow_disk(context: RunContext, finding: Finding) -> None:
         finding.expect(load.ledger.counts[Answer.REFUSED] > 0, "no_busy", "no SERVER_BUSY though the queue is full")
         finding.expect(growth < GROWTH, "memory", f"the server grew by {growth:.0f} MB")
         measure_recovery(load, finding)
-        finding.expect(not load.disconnects, "cut", f"{load.disconnects} connections were lost meanwhile")
+        finding.expect(not load.disconnects, "disconnected", f"{load.disconnects} connections were lost meanwhile")
         load.finish()
         finding.notes.append(f"{load.ledger.counts[Answer.REFUSED]:,} busy; server grew by {growth:.1f} MB")
         finding.add_verdict(load.ledger.verdict())

@@ -126,7 +126,7 @@ def half_open(context: RunContext, finding: Finding) -> None:
                 finding.notes = [f"closed after {took:.1f} s"]
             gus.catch_up()
             load.finish()
-            finding.expect(not load.disconnects, "cut", f"{load.disconnects} other connections were lost")
+            finding.expect(not load.disconnects, "disconnected", f"{load.disconnects} other connections were lost")
             finding.add_verdict(load.ledger.verdict())
 
 

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.INTERRUPTED
 
 
-# --- arguments ----------------------------------------------------------------------------------------------
+# --- arguments ------------------------------------------------------------------------------------
 
 
 def _parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:
@@ -109,7 +109,7 @@ def _tls_context(options: argparse.Namespace, translate: Translator) -> ssl.SSLC
         ) from error
 
 
-# --- one message --------------------------------------------------------------------------------------------
+# --- one message ----------------------------------------------------------------------------------
 
 
 class NoAckReceiver(Receiver):
@@ -186,7 +186,7 @@ def _failure_of(error: RequestError) -> tuple[texts.Text, ExitCode]:
     return texts.SEND_FAILED, ExitCode.NO_CONNECTION if isinstance(error, ConnectionLost) else ExitCode.REJECTED
 
 
-# --- the chat -----------------------------------------------------------------------------------------------
+# --- the chat -------------------------------------------------------------------------------------
 
 
 def _run(options: argparse.Namespace, translate: Translator) -> int:

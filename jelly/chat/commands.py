@@ -101,7 +101,7 @@ def _request(session: Session, what: str, future: "Future[Any]", done: Callable[
     session.request(future, lambda result: done(result, where), failed)
 
 
-# --- conversations ------------------------------------------------------------------------------------------
+# --- conversations --------------------------------------------------------------------------------
 
 
 def _to(session: Session, rest: str) -> None:
@@ -151,7 +151,7 @@ def _history(session: Session, rest: str) -> None:
     return None
 
 
-# --- friends and profiles -----------------------------------------------------------------------------------
+# --- friends and profiles -------------------------------------------------------------------------
 
 
 def _friends(session: Session, rest: str) -> None:
@@ -266,7 +266,7 @@ def _passwd(session: Session, rest: str) -> None:
     session.ui.ask_password(session.translate(texts.NEW_PASSWORD), first)
 
 
-# --- groups -------------------------------------------------------------------------------------------------
+# --- groups ---------------------------------------------------------------------------------------
 
 
 def _group(session: Session, rest: str) -> None:
@@ -392,7 +392,7 @@ def _members(session: Session, members: tuple[str, ...]) -> str:
     return session.translate.join_names([session.translate(texts.CREATOR, name=creator), *others])
 
 
-# --- the rest -----------------------------------------------------------------------------------------------
+# --- the rest -------------------------------------------------------------------------------------
 
 
 def _connect(session: Session, rest: str) -> None:
@@ -426,7 +426,7 @@ def _help_about_all(session: Session) -> None:
     session.show_info("\n".join([*lines, session.translate(keys)]))
 
 
-# --- completion ---------------------------------------------------------------------------------------------
+# --- completion -----------------------------------------------------------------------------------
 
 
 def complete(session: Session, typed: str) -> tuple[int, list[str]]:

@@ -77,7 +77,7 @@ class PlainInterface(UserInterface):
     def _print(self, text: str) -> None:
         print(text, file=self._output, flush=True)
 
-    # --- called by the session ----------------------------------------------------------------------------
+    # --- called by the session --------------------------------------------------------------------
 
     def line_added(self, conversation: Conversation, line: Line) -> None:
         """Print a line. What the user has typed is on the terminal already."""

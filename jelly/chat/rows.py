@@ -164,7 +164,7 @@ def history_status(session: Session) -> str:
     return session.translate(HISTORY_TEXTS[conversation.history_state], reason=conversation.history_error)
 
 
-# --- the status bar -----------------------------------------------------------------------------------------
+# --- the status bar -------------------------------------------------------------------------------
 
 
 def status_bar(session: Session, width: int, offset: int) -> Row:

@@ -171,7 +171,7 @@ class ScreenInterface(UserInterface):
         self._sync_with_model()
         self._app.invalidate()
 
-    # --- called by the session --------------------------------------------------------------------------
+    # --- called by the session --------------------------------------------------------------------
 
     def line_added(self, conversation: Conversation, line: Any) -> None:  # noqa: ARG002 - the interface's signature
         if conversation is self._conversation:
@@ -191,7 +191,7 @@ class ScreenInterface(UserInterface):
             self._is_exiting = True
             self._app.exit()
 
-    # --- the layout ---------------------------------------------------------------------------------------
+    # --- the layout -------------------------------------------------------------------------------
 
     def _layout(self) -> Layout:
         is_question_open = Condition(lambda: self._question is not None)
@@ -220,7 +220,7 @@ class ScreenInterface(UserInterface):
         before = BeforeInput(lambda: self._question[0] if self._question else "", "class:prompt")
         return Window(BufferControl(self._password_input, input_processors=[PasswordProcessor(), before]), height=1)
 
-    # --- the keys -----------------------------------------------------------------------------------------
+    # --- the keys ---------------------------------------------------------------------------------
 
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
@@ -316,7 +316,7 @@ class ScreenInterface(UserInterface):
         else:
             self._clear_or_exit()
 
-    # --- switching between conversations ------------------------------------------------------------------
+    # --- switching between conversations ----------------------------------------------------------
 
     def _open_next_unread(self) -> None:
         if conversation := self._session.model.next_unread():

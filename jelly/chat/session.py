@@ -161,7 +161,7 @@ class Session:
         self.show_info(self.translate(texts.WELCOME, name=name))
         self.refresh(self._show_online_friends)
 
-    # --- lines --------------------------------------------------------------------------------------------
+    # --- lines ------------------------------------------------------------------------------------
 
     def show_info(self, text: str, where: Conversation | None = None, kind: LineKind = LineKind.INFO) -> Line:
         """Show a text of the chat in a conversation, by default in the current one."""
@@ -178,7 +178,7 @@ class Session:
         """Make the conversation with a peer the current one."""
         self.model.open(self.model[peer])
 
-    # --- requests -----------------------------------------------------------------------------------------
+    # --- requests ---------------------------------------------------------------------------------
 
     def request(self, future: "Future[T]", done: Callable[[T], None], failed: Callable[[BaseException], None]) -> None:
         """When a request ends, call `done` with its result or `failed` with its error."""
@@ -296,7 +296,7 @@ class Session:
         else:
             self.show_info(self.translate(texts.NOBODY_ONLINE if friends else texts.NO_FRIENDS), self.model.home)
 
-    # --- reconnecting -------------------------------------------------------------------------------------
+    # --- reconnecting -----------------------------------------------------------------------------
 
     def connect(self) -> None:
         """Log in again with the remembered password. Ask for it if the server refused it."""
@@ -374,7 +374,7 @@ class Session:
                 return self.translate(texts.BAR_TAKEN_OVER)
         return self.translate(texts.BAR_OFFLINE, since=since)
 
-    # --- events -------------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------
 
     def on_message(self, peer: Peer, event: MessageEvent | GroupMessageEvent) -> None:
         """Show a message that has arrived."""

@@ -81,7 +81,7 @@ class Translator:
         )
 
 
-# --- why a request failed ------------------------------------------------------------------------------------
+# --- why a request failed -------------------------------------------------------------------------
 
 ERRORS: dict[ErrorCode, Text] = {
     ErrorCode.MALFORMED_FRAME: Text("this is too long for the server; shorten it", "内容太长，服务器不接收，请缩短"),
@@ -143,7 +143,7 @@ NO_ANSWER = Text("the server did not answer in time", "服务器没有及时应�
 REFUSED = Text("the server refused this without a reason", "服务器拒绝了，没有说明原因")
 LIST_SEPARATOR = Text(", ", "，")
 
-# --- the connection, and who is online -----------------------------------------------------------------------
+# --- the connection, and who is online ------------------------------------------------------------
 
 WELCOME = Text(
     "Welcome, {name}. /to NAME starts a conversation, /help lists all commands.",
@@ -169,7 +169,7 @@ SERVER_STOPS = Text("the server is shutting down", "服务器即将停止")
 ALREADY_CONNECTED = Text("you are already connected", "已经连接")
 ALREADY_TRYING = Text("still trying to connect", "仍在尝试连接")
 
-# --- the status bar ------------------------------------------------------------------------------------------
+# --- the status bar -------------------------------------------------------------------------------
 
 BAR_CONNECTED = Text("connected", "已连接")
 BAR_CONNECTING = Text("connecting", "正在连接")
@@ -183,7 +183,7 @@ CANNOT_LOAD_HISTORY = Text("cannot load earlier messages: {reason}", "无法读�
 TRUNCATED = Text("earlier messages are no longer in memory", "更早的消息已不在内存中")
 NEW = Text("new", "新消息")
 
-# --- conversations -------------------------------------------------------------------------------------------
+# --- conversations --------------------------------------------------------------------------------
 
 NOT_DELIVERED = Text("not delivered: {reason}. /resend tries again", "未送达：{reason}。/resend 可重发")
 PERHAPS_DELIVERED = Text(
@@ -208,7 +208,7 @@ YOU_ARE_IN = Text("you are in {group} with {names}", "你已加入 {group}，成
 YOU_ARE_OUT = Text("you are no longer in {group}", "你已不在 {group} 中")
 GROUP_ENDED = Text("{group} was disbanded", "{group} 已解散")
 
-# --- answers to commands -------------------------------------------------------------------------------------
+# --- answers to commands --------------------------------------------------------------------------
 
 UNKNOWN_COMMAND = Text(
     "there is no /{name}; /help lists all commands. (// sends a text that begins with /)",
@@ -346,7 +346,7 @@ HELP_PLAIN = Text(
     "//文字    发送 /文字\n✗ ?       未送达、不确定",
 )
 
-# --- the login dialog, and failures that end the program -----------------------------------------------------
+# --- the login dialog, and failures that end the program ------------------------------------------
 
 ASK_NAME = Text("Name: ", "用户名：")
 ASK_PASSWORD = Text("Password for {name}: ", "{name} 的密码：")
@@ -395,7 +395,7 @@ PLAIN_HINT = Text(
 )
 STILL_UNDELIVERED = Text("Messages not confirmed: {count}.", "未确认的消息：{count} 条。")
 
-# --- --help --------------------------------------------------------------------------------------------------
+# --- --help ---------------------------------------------------------------------------------------
 
 ABOUT = Text("Chat in the terminal. The program asks for the password.", "终端聊天。密码会在运行时询问。")
 USAGE_PREFIX = Text("usage: ", "用法：")

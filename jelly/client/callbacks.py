@@ -63,7 +63,7 @@ class CallbackThread:
 
     @property
     def is_full(self) -> bool:
-        """Whether so many calls wait that the client should stop reading."""
+        """Whether too many calls wait: then the client should stop reading."""
         return len(self._calls) >= HIGH_MARK
 
     @property

@@ -29,9 +29,9 @@ STABLE_AFTER = 5.0
 """Seconds after which a connection counts as stable. When it is lost later than that, the pauses of
 the policy start again from the first, which is 0."""
 QUICK_CLOSE, MAX_QUICK_CLOSES = 60.0, 4
-"""A server that grants no features does not say that another login has taken over: it only closes
-the connection. When it closes this many connections in a row, each within this many seconds, the
-client assumes that another program wants the account, too, and stops."""
+"""Seconds until a close no longer counts as quick, and how many quick ones in a row make the client
+stop: it assumes that another program wants the account, too. (A server that grants no features does
+not report a takeover: it only closes the connection.)"""
 Values = Mapping[str, Any]
 Connection = tuple[FrameStream, list[Frame]]
 """A connection on which the server has accepted the user, and the frames that came with the

@@ -144,15 +144,17 @@ class Pipeline:
                 self._wake()  # so that the network thread plans anew, and sends at that time
             return
         frames = []
+        queued = len(pending.queued)
         while pending.can_send(self._window):
             request = pending.queued.popleft()
             # The future of a resend runs already. A new request may have been cancelled meanwhile.
             if request.sends or request.future.set_running_or_notify_cancel():
                 pending.mark_sent(request, now + self._request_timeout)
                 frames.append(request.frame)
+        if len(pending.queued) < queued:  # also if all of them were cancelled: there is room
+            self._lock.notify_all()
         if frames:
             stream.send(b"".join(frames))
-            self._lock.notify_all()
             # Wake the network thread if it does not wait for the right events or time.
             if stream.events or not self.is_reading or pending.in_flight[0].deadline < self._wakes_at:
                 self._wake()

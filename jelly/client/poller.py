@@ -64,7 +64,7 @@ class Poller:
         return ready.get(sock, 0) if sock is not None else 0
 
     def sleep(self, seconds: float) -> None:
-        """Wait for a time, whoever calls `wake` meanwhile. Raises Stopped."""
+        """Wait for a time; `wake` does not end the wait. Raises Stopped."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             self.wait(None, 0, until)

@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 
 from jelly.database import DatabaseConnection
-from jelly.errors import StartError, StoreError
+from jelly.errors import StartError
 from jelly.migrations import to_2
 
 log = logging.getLogger("jelly.database")
@@ -23,14 +23,19 @@ STEPS: dict[int, tuple[str, ...]] = {2: to_2.STATEMENTS}
 def migrate(connection: DatabaseConnection) -> None:
     """Make or migrate the tables, and claim the database for this process.
 
-    Raises StartError if a newer program made the tables; StoreError if the database fails, or if
-    another server is using it.
+    Raises StartError if a newer program made the tables, or if a part of them has been lost;
+    StoreError if the database fails, or if another server is using it.
     """
     connection.open()
     version = _version(connection)
     if version > SCHEMA_VERSION:
         raise StartError(
             f"The database has schema version {version}, this program knows {SCHEMA_VERSION}: use a newer Jelly."
+        )
+    if version == 0 and _is_used(connection):
+        raise StartError(
+            "The database has users or messages, but its table meta does not say their schema version: "
+            "restore a backup, or start with an empty database."
         )
     with connection.transaction():
         if version == 0:
@@ -40,24 +45,37 @@ def migrate(connection: DatabaseConnection) -> None:
             for statement in STEPS[newer]:
                 connection.define(statement)
             connection.execute("UPDATE meta SET value = ? WHERE name = 'schema_version'", (newer,))
+    missing = {"next_id", "filed"} - _names_in_meta(connection)
+    if missing:
+        raise StartError(f"The database's table meta has lost its row {min(missing)}: restore a backup.")
 
 
 def _create(connection: DatabaseConnection) -> None:
     for statement in split_statements(schema()):
         connection.define(statement)
-    connection.execute("DELETE FROM meta")  # a first start that was cut off here may have left some
-    # 'filed' (messages up to this id are indexed) keeps its old name until the next schema version.
+    # A first start that was cut off here may have left some rows. They stay: nothing deletes from
+    # meta, because ids that were given must never be given again. 'filed' (messages up to this id
+    # are indexed) keeps its old name until the next schema version. The version comes last: it says
+    # that everything is there.
+    present = _names_in_meta(connection)
     for name, value in (("next_id", 1), ("filed", 0), ("schema_version", SCHEMA_VERSION)):
-        connection.execute("INSERT INTO meta (name, value) VALUES (?, ?)", (name, value))
+        if name not in present:
+            connection.execute("INSERT INTO meta (name, value) VALUES (?, ?)", (name, value))
+
+
+def _names_in_meta(connection: DatabaseConnection) -> set[str]:
+    return {name for (name,) in connection.query("SELECT name FROM meta")}
 
 
 def _version(connection: DatabaseConnection) -> int:
-    """The schema version of the database, 0 if it has no tables of ours."""
-    try:
-        rows = connection.query("SELECT value FROM meta WHERE name = 'schema_version'")
-    except StoreError:
-        rows = []  # there is no such table; if the cause is worse, making the tables fails, too
+    """The schema version of the database, 0 if it has no tables of ours, or not all of them."""
+    rows = connection.query_if_exists("SELECT value FROM meta WHERE name = 'schema_version'")
     return int(rows[0][0]) if rows else 0
+
+
+def _is_used(connection: DatabaseConnection) -> bool:
+    """Whether the database holds what a first start that was cut off cannot have left."""
+    return any(connection.query_if_exists(f"SELECT 1 FROM {table} LIMIT 1") for table in ("users", "messages"))
 
 
 def schema() -> str:

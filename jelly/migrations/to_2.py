@@ -11,6 +11,7 @@ STATEMENTS = (
     "request_id VARCHAR(36) NOT NULL, digest BIGINT NOT NULL)",
     "CREATE INDEX requests_of_sender ON requests (sender, request_id)",
     "CREATE TABLE IF NOT EXISTS calendar (first_id BIGINT NOT NULL PRIMARY KEY, time BIGINT NOT NULL)",
-    "DELETE FROM meta WHERE name = 'filed'",
-    "INSERT INTO meta (name, value) VALUES ('filed', 0)",
+    # A migration that was cut off may have made the row.
+    "INSERT INTO meta (name, value) SELECT 'filed', 0 FROM meta WHERE name = 'schema_version' "
+    "AND NOT EXISTS (SELECT 1 FROM meta AS row_of WHERE row_of.name = 'filed')",
 )
