@@ -205,7 +205,10 @@ def serve(
         log.info("stopping: finishing the requests that were accepted")
     force_exit = threading.Timer(SHUTDOWN_TIMEOUT, _force_exit)
     force_exit.daemon = True
-    force_exit.start()
+    try:
+        force_exit.start()
+    except RuntimeError as error:  # no more threads: a stop in order is still the best that can be done
+        log.warning("cannot watch over the stop: %s", error)
     server.stop()
     force_exit.cancel()
     log.info("stopped")

@@ -326,9 +326,16 @@ class Dispatcher:
     # --- start and stop ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the workers."""
+        """Start the workers and the hashers.
+
+        The hashers start now, and not with the first logins: the system may have no more threads
+        then, and the pool would raise an error for a task that it has queued all the same.
+        """
         for _ in range(self._workers):
             self._pool.submit(self._work)
+        all_here = threading.Barrier(HASHERS)  # so that each of the tasks needs a thread
+        for _ in range(HASHERS):
+            self._hashers.submit(all_here.wait)
 
     def wait_until_idle(self, lanes: Iterable[Lane], deadline: float) -> bool:
         """Wait until these lanes are served, at most until a monotonic time; return whether they are."""

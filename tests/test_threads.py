@@ -284,6 +284,23 @@ def test_a_hasher_that_cannot_answer(
     assert logged == ["a bug"]
 
 
+def test_no_thread_for_a_login(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is connected can log in while the system has no more threads: the hashers are there
+    from the start.
+    """
+    server = start_server()
+    with Wire(server.port) as first, Wire(server.port) as second:
+        wait_until(lambda: len(server.connections) == 2)
+
+        def no_more_threads(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", no_more_threads)
+            assert first.login("nobody").error == "wrong_credentials"
+            assert second.login("nobody").error == "wrong_credentials"
+
+
 def test_no_thread_for_the_next_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sweeper tries again: else idle groups would stay for ever."""
     monkeypatch.setattr(groups, "THREAD_PAUSE", 0.01)
