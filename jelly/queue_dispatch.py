@@ -499,15 +499,22 @@ class Dispatcher:
     def _run_task(self, lane: Lane, request: PendingRequest, task: CpuTask) -> None:
         """On a hasher thread."""
         try:
-            outcome: Outcome = task.run()
+            outcome = self._task_outcome(lane.session, request.frame.type, task)
+        except BaseException as error:  # noqa: BLE001 - a bug: the pool would swallow it, and the client wait for ever
+            self._give_up(lane, error)
+        else:
+            self._finish(lane, request, outcome)
+
+    def _task_outcome(self, session: Session, type: int, task: CpuTask) -> Outcome:
+        try:
+            return task.run()
         except Refused as error:
-            outcome = self._services.refused(lane.session, request.frame.type, error)
+            return self._services.refused(session, type, error)
         except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
             log_failure(log, error)
-            outcome = failure(lane.session, request.frame.type)
+            return failure(session, type)
         finally:
             self._hash_slots.release()
-        self._finish(lane, request, outcome)
 
     def _finish(self, lane: Lane, request: PendingRequest, outcome: Outcome) -> None:
         """Go on with the one request for which a lane waited, on any thread."""

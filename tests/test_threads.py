@@ -16,7 +16,7 @@ from harness import NullTransport, StartServer
 from wire import LOGIN, OWN_PROFILE, Wire, register, wait_until
 
 from faults.process import Server
-from jelly import cli, groups, queue_dispatch
+from jelly import cli, groups, passwords, queue_dispatch
 from jelly.codec import Frame
 from jelly.connection import Connections
 from jelly.groups import GroupCache
@@ -129,7 +129,6 @@ def converse(server: JellyServer) -> None:
         pytest.param(TimerHeap, "pop_due", id="watchdog or flusher"),
         pytest.param(Dispatcher, "_serve", id="worker"),
         pytest.param(queue_dispatch, "yield_cpu", id="worker that was woken"),
-        pytest.param(Dispatcher, "_run_task", id="hasher"),
         pytest.param(Sessions, "detach", id="reader, at its end"),
     ],
 )
@@ -282,6 +281,22 @@ def test_a_hasher_that_cannot_answer(
         assert wire.is_closed_by_server()
         assert failed.is_set()
     assert logged == ["a bug"]
+
+
+def test_a_hasher_that_is_ended(start_server: StartServer, monkeypatch: pytest.MonkeyPatch, logged: list[str]) -> None:
+    """SystemExit, say, ends the connection, and no client waits for an answer that never comes."""
+
+    def end(*_: object) -> bool:
+        raise SystemExit("go")
+
+    server = start_server()
+    with monkeypatch.context() as patch, Wire(server.port) as wire:
+        patch.setattr(passwords, "verify_password", end)
+        wire.send_request(LOGIN, username="nobody", password="wrong")
+        assert wire.is_closed_by_server()
+    assert logged == ["go"]
+    with Wire(server.port) as wire:
+        assert wire.login("nobody").error == "wrong_credentials"
 
 
 def test_no_thread_for_a_login(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
