@@ -174,6 +174,8 @@ class Connection(BaseRequestHandler):
         This runs twice for each message. Hence the local names, and few calls.
         """
         session, send_queue, decoder = self.session, self.send_queue, self.decoder
+        # Before these bytes count as read: until then, the flusher confirms nothing.
+        tcp_acked_id = send_queue.tcp_acked_id
         send_queue.read_bytes += len(data)
         now = self.last_read_at = time.monotonic()
         self.has_received_data = True
@@ -182,8 +184,8 @@ class Connection(BaseRequestHandler):
         if session.closing or self.context.is_stopping or decoder.error_type is not None:
             return
         # The client had these messages before it sent what we have just read.
-        if send_queue.tcp_acked_id > session.delivered_id:
-            self._report_delivered(send_queue.tcp_acked_id)
+        if tcp_acked_id > session.delivered_id:
+            self._report_delivered(tcp_acked_id)
         if self.tls:
             data = self.tls.decrypt(data)
         frames = decoder.feed(data)

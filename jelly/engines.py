@@ -66,7 +66,10 @@ class Engine(ABC):
     """The driver's name and version, for the log."""
     circuit_open_until = 0.0
     """Until this monotonic time no connection asks the database: it has just not answered, or its
-    file is not in its place."""
+    file is not in its place.
+
+    Any thread sets it, in one step. If two do so at once, either may win.
+    """
     circuit_reason = NO_ANSWER
     """What a connection says meanwhile."""
 

@@ -120,6 +120,7 @@ class SendQueue:
         self._goes_at_once = pacing is None and encrypt is None
         """Whether `send` may write frames at once, as they are."""
 
+        # Other threads read these without the lock, each once, as a hint.
         self.tcp_acked_id = 0
         """The id up to which the client's TCP has acknowledged the messages."""
         self.read_bytes = 0
