@@ -93,7 +93,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self._stop_lock = threading.Lock()
         self._out_of_resources = False
         self._descriptors_for_connections = _descriptor_limit() - OWN_DESCRIPTORS - 3 * settings.workers
-        self._acceptor = VitalThread(partial(self.serve_forever, 0.1), "jelly-acceptor")
+        self._acceptor = VitalThread(self._accept, "jelly-acceptor")
         tls_context = server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
 
         self.engine = open_engine(settings.database)
@@ -170,6 +170,12 @@ class JellyServer(socketserver.ThreadingTCPServer):
     def _on_thread_end(self, thread: threading.Thread) -> None:
         if not self._context.is_stopping:
             self._on_fatal(f"the thread {thread.name} has ended, without which nobody can be served")
+
+    def _accept(self) -> None:
+        # The look is for a loop that begins again after a failure: the failure ended the loop that
+        # `shutdown` has told to stop, and the next one would not know of it.
+        if not self._context.is_stopping:
+            self.serve_forever(0.1)
 
     # socketserver calls the next five. An exception in one of them costs one connection: it must
     # not end the loop that accepts all others.

@@ -52,6 +52,15 @@ VITAL = {
 """The threads that the server cannot do without, and how each is made to fail."""
 
 
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is logged of exceptions that nobody expected."""
+    errors: list[str] = []
+    for module in ("threads", "server", "watchdog", "queue_dispatch", "store", "groups"):
+        monkeypatch.setattr(f"jelly.{module}.log_failure", lambda _, error: errors.append(str(error)))
+    return errors
+
+
 def broken(thing: str, value: str, error: str = "LookupError('a bug')") -> tuple[str, str]:
     return ("-c", BREAK.format(thing=thing, value=value, error=error))
 
@@ -75,6 +84,32 @@ def test_a_thread_that_fails_for_good(name: str, tmp_path: Path) -> None:
         assert "Traceback" not in server.log.decode()
 
 
+def test_a_bug_while_the_server_stops(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    """The acceptor ends, although its loop fails after it was told to stop."""
+    server = start_server()
+    shutdown = server.shutdown
+
+    def fail() -> None:
+        looped.set()
+        assert told.wait(10)
+        raise LookupError("a bug")
+
+    def tell() -> None:
+        server._BaseServer__shutdown_request = True  # type: ignore[attr-defined]
+        told.set()
+        shutdown()
+
+    told, looped = threading.Event(), threading.Event()
+    monkeypatch.setattr(server, "service_actions", fail)
+    monkeypatch.setattr(server, "shutdown", tell)
+    assert looped.wait(10)
+    server.stop()
+    assert not server._acceptor.is_alive()
+    assert logged == ["a bug"]
+
+
 def test_a_thread_that_is_ended(tmp_path: Path) -> None:
     """SystemExit, which ends a thread without a word, is told, too."""
     launch = broken("watchdog.Watchdog.check", "fail", error="SystemExit('go')")
@@ -83,15 +118,6 @@ def test_a_thread_that_is_ended(tmp_path: Path) -> None:
         assert server.process.wait(12) == 1
         assert "SystemExit: go" in server.log.decode()
         assert "the thread jelly-watchdog has ended" in server.log.decode()
-
-
-@pytest.fixture
-def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is logged of exceptions that nobody expected."""
-    errors: list[str] = []
-    for module in ("threads", "server", "watchdog", "queue_dispatch", "store", "groups"):
-        monkeypatch.setattr(f"jelly.{module}.log_failure", lambda _, error: errors.append(str(error)))
-    return errors
 
 
 def fails_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> threading.Event:
