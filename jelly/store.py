@@ -6,8 +6,8 @@ receiver. While it waits for the disk the next batch gathers. So the more there 
 message costs; alone, a message costs one sync. (This is group commit. One commit for each message
 reached a fifth of the throughput.)
 
-Nothing else writes, so one order is decided here: of ids, memberships, logins, and of the step of a
-session from behind to caught up (`delivery.py`).
+Only the store writes. So it alone decides the order of ids, membership changes and logins, and when
+a session is caught up (`delivery.py`).
 """
 
 import hashlib
@@ -415,7 +415,7 @@ class Store:
             return failure(session, entry.type)
 
     def _fail(self, batch: Batch, error: Exception) -> None:
-        """Answer all requests of a failed batch with an error; note again what was delivered."""
+        """Answer the requests of a failed batch with SERVER_ERROR; note the delivered ids again."""
         self._report(error)
         self._on_commit_in_doubt()
         if batch.messages:
@@ -499,9 +499,9 @@ def _take_jobs(waiting: deque[Job]) -> list[Job]:
 
 
 def _digest(new: NewMessage) -> int:
-    """Tells a message from another one with the same requestId.
+    """Return a hash that differs for two different messages with the same requestId.
 
-    Its time does not count: that is when it was sent, or sent again.
+    It leaves the time out, which may differ when a message is sent again.
     """
     what = f"{new.type} {new.receiver} {new.content}".encode()  # no name holds a space
     return int.from_bytes(hashlib.blake2b(what, digest_size=8).digest(), signed=True)

@@ -69,7 +69,7 @@ def _ask(sock: socket.socket, request: str) -> int:
     return int(_NUMBER.unpack(answer)[0])
 
 
-def prepare(sock: socket.socket) -> None:
+def set_socket_options(sock: socket.socket) -> None:
     """Send small frames at once, and find out within half a minute that a silent peer is gone."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

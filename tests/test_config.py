@@ -265,10 +265,11 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     """A missing file, or a directory in its place, is named with the reason, whichever way it was
     given.
     """
-    missing = "Cannot read the configuration /no/such.toml: No such file or directory."
+    advice = "Name another file with --config or JELLY_CONFIG."
+    missing = f"Cannot read the configuration /no/such.toml: No such file or directory. {advice}"
     assert sentence("--config=/no/such.toml") == missing
     assert sentence(environment={"JELLY_CONFIG": "/no/such.toml"}) == missing
-    assert sentence(f"--config={tmp_path}") == f"Cannot read the configuration {tmp_path}: Is a directory."
+    assert sentence(f"--config={tmp_path}") == f"Cannot read the configuration {tmp_path}: Is a directory. {advice}"
 
 
 def test_a_key_without_a_certificate() -> None:

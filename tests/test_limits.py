@@ -68,13 +68,13 @@ def test_a_connection_that_is_accepted_while_the_server_stops(
     """
     begins, may_begin = threading.Event(), threading.Event()
 
-    def prepare(sock: socket.socket) -> None:
+    def set_socket_options(sock: socket.socket) -> None:
         begins.set()
         assert may_begin.wait(10)
-        tcp.prepare(sock)
+        tcp.set_socket_options(sock)
 
     server = start_server()
-    monkeypatch.setattr(connection, "tcp", SimpleNamespace(prepare=prepare))
+    monkeypatch.setattr(connection, "tcp", SimpleNamespace(set_socket_options=set_socket_options))
     with Wire(server.port) as late:
         assert begins.wait(10)
         server.stop()

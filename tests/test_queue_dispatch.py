@@ -38,7 +38,7 @@ FRAME = Frame(1, 0x1F, 0, b"")
 
 def put(queue: RequestQueue, lane: Lane, count: int, received_at: float = 0.0, frame: Frame = FRAME) -> None:
     """What a reader does with the requests of one read."""
-    lane.arrived = [PendingRequest(frame, received_at)] * count
+    lane.incoming = [PendingRequest(frame, received_at)] * count
     queue.put(lane)
 
 
@@ -106,7 +106,7 @@ def test_an_error_needs_no_room() -> None:
     """
     queue, one = RequestQueue(1), lane()
     error = PendingRequest(FRAME, 0.0, ErrorCode.MALFORMED_FRAME)
-    one.arrived = [error, PendingRequest(FRAME, 0.0), error, PendingRequest(FRAME, 0.0), error]
+    one.incoming = [error, PendingRequest(FRAME, 0.0), error, PendingRequest(FRAME, 0.0), error]
     queue.put(one)
     malformed = ErrorCode.MALFORMED_FRAME
     assert errors(one) == [malformed, None, malformed, ErrorCode.BUSY, malformed]
