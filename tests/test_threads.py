@@ -289,7 +289,7 @@ def test_a_reader_that_stops_waiting_for_room() -> None:
     """It takes its event away under the lock: a worker that has just found it would set None."""
     lane, queue = GuardedLane(Session(NullTransport(), "")), RequestQueue(10_000)
     lane.queue, lane.guarded = queue, []
-    lane.arrived = [PendingRequest(Frame(1, 0x1F, 0, b""), 0.0)] * LANE_LIMIT
+    lane.incoming = [PendingRequest(Frame(1, 0x1F, 0, b""), 0.0)] * LANE_LIMIT
     queue.put(lane)
     assert not queue.wait_for_room(lane, 0.0)
     assert lane.room is None
