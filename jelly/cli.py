@@ -50,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return chat(arguments[1:])
     parser = argparse.ArgumentParser(prog="jelly", description=DESCRIPTION)
-    parser.add_argument("command", nargs="?", choices=["serve", "chat"], default="serve", help="default: serve")
+    parser.add_argument(
+        "command", nargs="?", choices=["serve", "chat", "backup"], default="serve", help="default: serve"
+    )
     parser.add_argument("--version", action="version", version=f"jelly {jelly.__version__}")
     parser.add_argument("--demo", action="store_true", help="serve a temporary database with users alice and bob")
     add_arguments(parser)
@@ -61,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if list(arguments[:1]) == ["backup"]:
             return back_up_database(arguments[1:])
         parsed = parser.parse_args(arguments)
-        if parsed.command == "chat":
-            parser.error("write chat first: jelly chat [NAME] ...")
+        if parsed.command != "serve":
+            parser.error(f"write {parsed.command} first: jelly {parsed.command} ...")
         settings = load_settings(parsed)
         if parsed.demo and parsed.database:
             raise ConfigError("--demo uses its own temporary database: leave out --database.")

@@ -12,14 +12,14 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from socketserver import BaseRequestHandler, BaseServer
 from typing import Any
 
 from jelly import tcp
-from jelly.codec import HEADER, Decoder, Frame, Sign, Type
+from jelly.codec import HEADER, MAX_FIRST_BODY, Decoder, Frame, Sign, Type
 from jelly.config import Settings
 from jelly.errors import ErrorCode, Refused
 from jelly.messages import parse_ack
@@ -99,6 +99,8 @@ class Connection(BaseRequestHandler):
     """The handler that socketserver runs in a thread of its own for each client."""
 
     request: socket.socket
+    bytes_before_login = 0
+    """Bytes of bodies that have come since the lane was last seen idle; counted until the login."""
 
     def __init__(self, context: ServerContext, request: socket.socket, client_address: Any, server: BaseServer) -> None:
         """Serve the client; return when the connection is over."""
@@ -111,6 +113,7 @@ class Connection(BaseRequestHandler):
         self.thread = threading.current_thread()
         self.thread.name = f"jelly-reader-{self.address}:{self.client_address[1]}"
         tcp.set_socket_options(self.request)
+        tcp.limit_buffers(self.request)
         self.tls = TlsFilter(context.tls_context) if context.tls_context else None
         gap = settings.classic_gap / 1000
         self.send_queue = SendQueue(
@@ -123,7 +126,7 @@ class Connection(BaseRequestHandler):
         )
         self.session = Session(self.send_queue, self.address)
         self.lane = Lane(self.session)
-        self.decoder = Decoder(settings.max_body)
+        self.decoder = Decoder(settings.max_body, MAX_FIRST_BODY)
         # The watchdog looks at the following, without a lock: only this thread changes them, each
         # in one step. Times are in monotonic seconds.
         self.opened_at = self.last_read_at = time.monotonic()
@@ -208,8 +211,8 @@ class Connection(BaseRequestHandler):
             self.incomplete_since = None
         if requests:
             self.context.dispatcher.submit(self.lane, requests)
-            if len(self.lane.waiting) >= LANE_LIMIT or send_queue.is_full:
-                self._pause()
+            if session.user is None or len(self.lane.waiting) >= LANE_LIMIT or send_queue.is_full:
+                self._wait_if_too_much_waits(requests)
 
     def _acknowledge(self, frame: Frame) -> bool:
         """Handle an ACK, and return True; False if it must be answered like other requests.
@@ -241,14 +244,37 @@ class Connection(BaseRequestHandler):
             session.delivered_id = upto
             self.context.store.delivered(session.user, upto)
 
-    def _pause(self) -> None:
-        """Do not read on while too much waits, in the lane or in the send queue."""
+    def _wait_if_too_much_waits(self, requests: list[PendingRequest]) -> None:
+        """Stop reading while the lane or the send queue is full.
+
+        For a client whose login is not answered, the lane is full with one large body, or with a
+        few small ones: anybody can send a LOGIN, and hashing takes long.
+        """
+        if self.session.user is None:
+            self.bytes_before_login += sum([len(request.frame.body) for request in requests])
+            if self.bytes_before_login > MAX_FIRST_BODY:
+                self._pause(self._is_idle)
+                self.bytes_before_login = 0
+        if self.lane.is_full or self.send_queue.is_full:
+            self._pause(self._has_room)
+
+    def _pause(self, may_go_on: Callable[[], bool]) -> None:
+        """Do not read until `may_go_on`, which waits a second at most, returns True."""
         self.is_paused = True
-        while not self.context.is_stopping and not self.send_queue.is_closed:
-            if self.context.dispatcher.wait_for_room(self.lane, 1.0) and self.send_queue.wait_until_not_full(1.0):
-                break
+        is_within_frame = self.incomplete_since is not None
+        self.incomplete_since = None  # a frame that is not read cannot become complete
+        while not self.context.is_stopping and not self.send_queue.is_closed and not may_go_on():
             self.last_read_at = time.monotonic()
+        if is_within_frame:
+            self.incomplete_since = time.monotonic()
         self.is_paused = False
+
+    def _is_idle(self) -> bool:
+        return self.context.dispatcher.wait_until_idle([self.lane], time.monotonic() + 1.0)
+
+    def _has_room(self) -> bool:
+        """Whether neither the lane nor the send queue is full."""
+        return self.context.dispatcher.wait_for_room(self.lane, 1.0) and self.send_queue.wait_until_not_full(1.0)
 
     def _ask_for_more_messages(self) -> None:
         if not self.session.caught_up and self.session.user is not None:

@@ -543,9 +543,13 @@ class Dispatcher:
 
     def _refuse(self, lane: Lane) -> None:
         """Answer the requests of a lane that holds nothing but refused ones."""
+        session = lane.session
         requests = self._queue.take_refused(lane)
-        answers = [_busy(lane.session, request.frame.type) for request in requests]
-        send_answers(lane.session, answers, [request.received_at for request in requests])
+        if session.user is None:
+            del requests[1:]  # the first answer closes the connection
+        if not session.closing:
+            answers = [_busy(session, request.frame.type) for request in requests]
+            send_answers(session, answers, [request.received_at for request in requests])
         self._release(lane)
 
     def _release(self, lane: Lane) -> None:

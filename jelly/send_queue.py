@@ -250,7 +250,8 @@ class SendQueue:
             self._notices += notices
             self._notices_size += sum([len(frame) for _, frame in notices])
             self._pump()
-        if responses and self.finished_at is None and not self.is_closed:
+        # Nothing follows a closing frame, not even the answer to a request that was under way.
+        if responses and self.finished_at is None and self.closing_frame_at is None and not self.is_closed:
             for response in responses:
                 self._add_response(response)
             self._pump()

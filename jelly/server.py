@@ -14,8 +14,10 @@ it into the pool's own queue, which has no limit.)
 
 The two parts marked + are what the plain design (examples/minimal_server.py) lacks. Why it fails:
 
-- without the store thread each message costs a sync of its own, and SUCCESS comes before it is safe;
-- without the flusher a worker waits in `sendall` for a receiver that does not read, and all others wait.
+- without the store thread each message costs a sync of its own, and SUCCESS comes before it is
+  safe;
+- without the flusher a worker waits in `sendall` for a receiver that does not read, and all others
+  wait.
 
 `docs/architecture.md` is the tour: the same with the threads, the locks and the limits.
 """
@@ -107,7 +109,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
         self.engine = open_engine(settings.database)
         store_connection = DatabaseConnection(self.engine, writes=True)
-        _prepare_database(self.engine, store_connection)
+        _prepare_database(self.engine, store_connection, settings.max_body)
         self._thread_local = threading.local()
         self._database_connections = [store_connection]
 
@@ -332,14 +334,15 @@ def _descriptor_limit() -> float:
     return float("inf") if soft == resource.RLIM_INFINITY else soft
 
 
-def _prepare_database(engine: Engine, connection: DatabaseConnection) -> None:
+def _prepare_database(engine: Engine, connection: DatabaseConnection, max_body: int) -> None:
     try:
         migrate(connection)
+        engine.check_max_body(max_body)
     except JellyError as error:
         connection.close()
         engine.release()
         if isinstance(error, StoreError):
-            is_drivers = isinstance(error.__cause__, (OSError, *engine.errors))
-            advice = f" {engine.advice}" if is_drivers else ""
+            is_open_error = isinstance(error.__cause__, (OSError, *engine.errors))
+            advice = f" {engine.advice}" if is_open_error else ""
             raise StartError(f"The database {engine.describe()} cannot be used: {error}.{advice}") from error
         raise

@@ -12,6 +12,7 @@ a session is caught up (`delivery.py`).
 
 import hashlib
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple
 from jelly.codec import Status
 from jelly.dao import Dao, StoredMessage
 from jelly.delivery import Delivery, send_or_close
+from jelly.engines import RowsRefused
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.indexing import DeferredIndexing, RequestKey
 from jelly.messages import SUCCESS, error_response, refusal
@@ -38,7 +40,11 @@ log = logging.getLogger("jelly.store")
 BATCH_ROWS = 4000
 """About how many rows one transaction writes: a long one makes everybody wait."""
 BATCH_BYTES = 2 * 1024 * 1024
-"""About how many bytes of requests one transaction writes: MySQL limits a packet."""
+"""About how many bytes of requests one transaction writes, for the same reason."""
+UNSTORABLE = StoreError("the database refuses this message")
+"""The result of a message that is answered with SERVER_ERROR, while the rest of its batch is stored."""
+REPORT_INTERVAL = 60.0
+"""Seconds until the log tells again of messages that cannot be stored."""
 DELIVERED_DELAY = 0.1
 """Seconds for which delivered messages may stay in the inbox. A crash then repeats them; none is lost."""
 RETRY_DELAY = 1.0
@@ -124,6 +130,7 @@ class Store:
         self._in_doubt: tuple[int, int] | None = None
         self._retry_at = 0.0
         self._failing = False
+        self._unstorable_reported_at = -math.inf
         self.thread = VitalThread(self._run, "jelly-store")
 
     # --- called by any thread ---------------------------------------------------------------------------
@@ -243,12 +250,19 @@ class Store:
         batch = self._gather()
         try:
             with blocking:
-                self._write(batch)
+                try:
+                    self._write(batch)
+                except RowsRefused as error:
+                    self._write_the_rest(batch, error)
         except Exception as error:  # noqa: BLE001 - after any error, each request gets an answer
             self._fail(batch, error)
         else:
             try:
                 self._answer(batch)
+            except Exception:  # a bug; but a client that misses an answer would wait for it for ever
+                for job in batch.jobs:
+                    job.session.transport.close()
+                raise
             finally:  # after the answers: no one needs to wait for this
                 self._indexing.on_commit([message for message, _ in batch.messages])
         finally:
@@ -334,7 +348,45 @@ class Store:
         if self.outage.is_open:  # a look without its lock: else the next transaction sees it
             self.outage.worked()
 
-    def _accept(self, new: NewMessage, known: dict[RequestKey, int], batch: Batch) -> Refused | None:
+    def _write_the_rest(self, batch: Batch, error: RowsRefused) -> None:
+        """Write a batch without the messages that the database refuses. Nothing of it is committed yet."""
+        while True:
+            self._set_aside(batch, error)
+            try:
+                self._write(batch)
+            except RowsRefused as again:
+                error = again
+            else:
+                return
+
+    def _set_aside(self, batch: Batch, error: RowsRefused) -> None:
+        """Mark the messages of a batch that the database refuses, and forget what came of the others.
+
+        Raises the error if it is about none of them.
+        """
+        # What has the same content cannot be stored either, so no id is needed to find the message.
+        refused = {(row.sender, row.receiver, row.content) for row in error.rows if isinstance(row, StoredMessage)}
+        unstorable = [
+            entry
+            for job in batch.jobs
+            for entry in job.entries
+            if isinstance(entry, NewMessage) and (entry.sender, entry.receiver, entry.content) in refused
+        ]
+        if all(new.is_unstorable for new in unstorable):
+            raise error
+        for new in unstorable:
+            new.is_unstorable = True
+        if self._clock() >= self._unstorable_reported_at + REPORT_INTERVAL:
+            self._unstorable_reported_at = self._clock()
+            log.warning("a message of %s cannot be stored, and is answered with SERVER_ERROR: %s", new.sender, error)
+        batch.messages.clear()
+        for job in batch.jobs:
+            job.results.clear()
+        self._dao.forget_ids()
+        self._indexing.on_failure()
+        self._retention.on_failure()
+
+    def _accept(self, new: NewMessage, known: dict[RequestKey, int], batch: Batch) -> Refused | StoreError | None:
         """Add a message to the batch, unless it is refused or was stored before."""
         digest = None
         if new.request_id is not None:
@@ -344,6 +396,8 @@ class Store:
                 return None if stored == digest else Refused(ErrorCode.REQUEST_ID_REUSED)
         if new.refusal is not None:
             return new.refusal
+        if new.is_unstorable:
+            return UNSTORABLE
         if new.request_id is not None and digest is not None:
             known[new.sender, new.request_id] = digest
         if new.group is None:
@@ -407,6 +461,8 @@ class Store:
             return entry
         if isinstance(result, Refused):
             return Answer(refusal(entry.type, result), close=session.user is None)
+        if result is UNSTORABLE:
+            return failure(session, entry.type)
         assert isinstance(entry, Write)  # a message is answered above
         try:
             return entry.answer(result)

@@ -55,14 +55,15 @@ def test_a_wrong_setting() -> None:
 
 
 def test_a_wrong_command() -> None:
-    """The sentence names both commands. One that does not come first is refused, too."""
+    """The sentence names all commands. One that does not come first is refused, too."""
     for command in ("serv", "chatt"):
         done = run(command)
         assert done.returncode == 2
-        assert re.search(r"choose from '?serve'?, '?chat'?", done.stderr)
-    done = run("--port=0", "chat")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "write chat first" in done.stderr
+        assert re.search(r"choose from '?serve'?, '?chat'?, '?backup'?", done.stderr)
+    for command in ("chat", "backup"):
+        done = run("--port=0", command)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"write {command} first" in done.stderr
 
 
 def test_mysql_without_its_package() -> None:

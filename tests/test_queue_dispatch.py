@@ -9,6 +9,7 @@ from harness import NullTransport, StartServer, lane_of, occupy_the_store, stuck
 from wire import (
     ADD_FRIEND,
     ALL_FRIENDS,
+    LOGIN,
     OWN_PROFILE,
     PERSON_MESSAGE,
     SERVER_BUSY,
@@ -274,6 +275,11 @@ def test_a_login_when_the_server_is_busy(narrow: JellyServer, tmp_path: Path) ->
             with Wire(narrow.port) as wire:
                 assert wire.login("bob").status == SERVER_BUSY
                 assert wire.is_closed_by_server()
+            with Wire(narrow.port) as wire:  # what it sent behind that is ignored
+                wire.send(pack(LOGIN) * 3)
+                assert wire.receive().status == SERVER_BUSY
+                with pytest.raises(EOFError):
+                    wire.receive()
         assert [alice.receive().status for _ in range(3)] == [SUCCESS] * 3
 
 
