@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from socketserver import BaseRequestHandler, BaseServer
@@ -49,21 +49,52 @@ HALF_CLOSE_TIMEOUT = 5.0
 """Seconds until a client that has closed its half must have taken its last answers."""
 
 
+class Connections:
+    """The open connections. Each adds and removes itself, on its reader's thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the set: to walk it while it changes is an error
+        self._set: set[Connection] = set()
+
+    def add(self, connection: "Connection") -> None:
+        """Enter a connection that has begun."""
+        with self._lock:
+            self._set.add(connection)
+
+    def discard(self, connection: "Connection") -> None:
+        """Remove a connection that has ended, if it is here."""
+        with self._lock:
+            self._set.discard(connection)
+
+    def __iter__(self) -> Iterator["Connection"]:
+        """Walk over those that are open now; others may come and go meanwhile."""
+        with self._lock:
+            snapshot = tuple(self._set)
+        return iter(snapshot)
+
+    def __len__(self) -> int:
+        return len(self._set)
+
+
 @dataclass
 class ServerContext:
     """What a server shares with its connections."""
 
     settings: Settings
     tls_context: ssl.SSLContext | None
+    """Replaced as a whole when the certificate is read anew. A connection keeps its own."""
     flusher: Flusher
     dispatcher: Dispatcher
     store: Store
     sessions: Sessions
     presence: Presence
-    connections: set["Connection"]
-    """The open ones. Each adds and removes itself."""
+    connections: Connections
     is_stopping: bool = False
-    """Once this is set, requests are read and thrown away."""
+    """Once this is set, requests are read and thrown away.
+
+    (A connection enters `connections` before it looks at this. A stop sets this before it looks at
+    `connections`. The lock there is in between. So one of the two sees the other.)
+    """
 
 
 class Connection(BaseRequestHandler):
@@ -98,7 +129,8 @@ class Connection(BaseRequestHandler):
         self.session = Session(self.send_queue, self.address)
         self.lane = Lane(self.session)
         self.decoder = Decoder(settings.max_body, MAX_FIRST_BODY)
-        # The watchdog looks at the following. Times are in monotonic seconds.
+        # The watchdog looks at the following, without a lock: only this thread changes them, each
+        # in one step. Times are in monotonic seconds.
         self.opened_at = self.last_read_at = time.monotonic()
         self.incomplete_since: float | None = self.opened_at if self.tls else None
         self.has_received_data = False
@@ -124,13 +156,15 @@ class Connection(BaseRequestHandler):
 
     def finish(self) -> None:
         context = self.context
-        self.send_queue.close()
-        # After the close: a login may be under way. See Services._attach_session.
-        user = self.session.user
-        if context.sessions.detach(self.session) and user is not None:
-            context.store.call_soon(partial(context.presence.refresh, user))
-        context.flusher.forget(self.request)
-        context.connections.discard(self)
+        try:
+            self.send_queue.close()
+            # After the close: a login may be under way. See Services._attach_session.
+            user = self.session.user
+            if context.sessions.detach(self.session) and user is not None:
+                context.store.call_soon(partial(context.presence.refresh, user))
+        finally:  # whatever fails, the connection does not keep its place
+            context.flusher.forget(self.request)
+            context.connections.discard(self)
 
     # --- reading ----------------------------------------------------------------------------------------
 
@@ -146,6 +180,8 @@ class Connection(BaseRequestHandler):
         """
         session, send_queue, decoder = self.session, self.send_queue, self.decoder
         count = len(data)
+        # Before these bytes count as read: until then, the flusher confirms nothing.
+        tcp_acked_id = send_queue.tcp_acked_id
         send_queue.read_bytes += count
         now = self.last_read_at = time.monotonic()
         self.has_received_data = True
@@ -154,8 +190,8 @@ class Connection(BaseRequestHandler):
         if session.closing or self.context.is_stopping or decoder.error_type is not None:
             return
         # The client had these messages before it sent what we have just read.
-        if send_queue.tcp_acked_id > session.delivered_id:
-            self._report_delivered(send_queue.tcp_acked_id)
+        if tcp_acked_id > session.delivered_id:
+            self._report_delivered(tcp_acked_id)
         if self.tls:
             data = self.tls.decrypt(data)
         frames = decoder.feed(data)
