@@ -146,7 +146,9 @@ class PrivateMariaDB:
 
         (--no-defaults must come first.)
         """
-        options = ["--no-defaults", f"--datadir={self._directory / 'data'}", "--innodb-log-file-size=16M"]
+        # With a shared directory, one server removes the temporary tables of another as it starts.
+        own = [f"--datadir={self._directory / 'data'}", f"--tmpdir={self._directory}"]
+        options = ["--no-defaults", *own, "--innodb-log-file-size=16M"]
         return [*options, "--user=root"] if os.geteuid() == 0 else options
 
     def _server_options(self) -> list[str]:

@@ -73,6 +73,19 @@ def memory(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+def kernel_memory(port: int) -> int:
+    """Return how many bytes the kernel holds for the connections of a port on this machine.
+
+    These are bytes that were written and are not acknowledged, or have arrived and were not read.
+    """
+    held = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, _, queues, *_ = line.split()
+        if int(local.partition(":")[2], 16) == port:
+            held += sum(int(size, 16) for size in queues.split(":"))
+    return held
+
+
 class Server:
     """A running server, by default `python jelly.py`. The context manager kills it.
 

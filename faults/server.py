@@ -148,6 +148,11 @@ def blocking_send() -> None:
     tcp.DO_NOT_WAIT = 0  # send_queue.py asks for it at each send
 
 
+def unbounded_buffers() -> None:
+    """The kernel's buffers for a connection grow as they are needed."""
+    tcp.limit_buffers = lambda _: None
+
+
 def no_watchdog() -> None:
     """Neither the server nor TCP notices a dead connection."""
     Watchdog.check = lambda *_: None
@@ -257,8 +262,9 @@ VARIANTS: dict[str, Callable[[], None]] = {
     function.__name__.replace("_", "-"): function
     for function in (
         answers_early, ignores_failures, waits_for_ever, tries_once, synchronous_normal, drops_queue, ignores_signals,
-        unbounded_queue, unbounded_send_queue, blocking_send, no_watchdog, delivered_when_written, leaks_sockets,
-        answers_reversed, frame_a_read, wall_clock, order_by_time, hashes_at_reconnect, clock, count_hashes, impatient,
+        unbounded_queue, unbounded_send_queue, unbounded_buffers, blocking_send, no_watchdog, delivered_when_written,
+        leaks_sockets, answers_reversed, frame_a_read, wall_clock, order_by_time, hashes_at_reconnect, clock,
+        count_hashes, impatient,
     )
 }  # fmt: skip
 

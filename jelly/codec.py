@@ -17,6 +17,9 @@ MAGIC = 0xABCD
 HEADER = struct.Struct(">HBBBi")
 DEFAULT_MAX_BODY = 64 * 1024
 """Bytes that the body of a request may have at most, unless the operator sets another limit."""
+MAX_FIRST_BODY = 4 * 1024
+"""Bytes that a body may have at most on a connection that has not asked to log in. (The longest
+login that the server accepts has about 2 KiB, even if all its characters are escaped.)"""
 
 
 class Sign(IntEnum):
@@ -53,6 +56,10 @@ class Type(IntEnum):
     HISTORY = 0x26
 
 
+LOGINS = frozenset({Type.LOGIN, Type.REGISTER, Type.RECONNECT})
+"""The requests with which a connection begins."""
+
+
 class Status(IntEnum):
     """The result of a request: the fifth byte of a response. It is 0 in requests and notices."""
 
@@ -84,13 +91,24 @@ class Decoder:
     is broken: nobody knows where the next frame begins, and the decoder drops all further bytes.
     """
 
-    __slots__ = ("_buffer", "error_type", "max_body")
+    __slots__ = ("_buffer", "_limit", "_needed", "_quick_limit", "error_type", "max_body")
 
-    def __init__(self, max_body: int = DEFAULT_MAX_BODY) -> None:
+    def __init__(self, max_body: int = DEFAULT_MAX_BODY, max_first_body: int | None = None) -> None:
+        """`max_first_body`: the limit until a LOGIN, REGISTER or RECONNECT is complete."""
         self.max_body = max_body
         self.error_type: int | None = None
         """The type of the frame that broke the stream (0: unknown), or None."""
-        self._buffer = b""
+        # The beginning of an incomplete frame. A bytearray, because `+=` copies only what is new:
+        # with bytes, each read would copy all that came before it.
+        self._buffer: bytearray | bytes = b""
+        self._needed = 0  # with fewer bytes in the buffer there is nothing to decide
+        self._limit = max_body if max_first_body is None else min(max_first_body, max_body)
+        self._quick_limit = max_body if max_first_body is None else -1  # of the short path in `feed`
+
+    @property
+    def awaits_login(self) -> bool:
+        """Whether `max_first_body` still holds."""
+        return self._quick_limit < 0
 
     @property
     def has_incomplete_frame(self) -> bool:
@@ -100,28 +118,35 @@ class Decoder:
     def feed(self, data: bytes) -> list[Frame]:
         """Take the next bytes of the stream; return the frames that they complete, in order."""
         if self._buffer:
-            data = self._buffer + data
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return []
+            data = bytes(self._buffer)
         elif len(data) >= HEADER.size and self.error_type is None:
             # Nearly always exactly one frame has arrived: this path takes half the time.
             magic, sign, type, status, length = HEADER.unpack_from(data)
-            if magic == MAGIC and length == len(data) - HEADER.size <= self.max_body:
+            if magic == MAGIC and length == len(data) - HEADER.size <= self._quick_limit:
                 return [Frame(sign, type, status, data[HEADER.size :])]
         frames = []
-        start, end = 0, len(data)
+        start, end, needed = 0, len(data), HEADER.size
         while end - start >= HEADER.size and self.error_type is None:
             magic, sign, type, status, length = HEADER.unpack_from(data, start)
             body = start + HEADER.size
             if magic != MAGIC:
                 self.error_type = 0
-            elif not 0 <= length <= self.max_body:
+            elif not 0 <= length <= self._limit:
                 self.error_type = type
             elif end - body < length:
+                needed += length
                 break
             else:
                 start = body + length
                 frames.append(Frame(sign, type, status, data[body:start]))
+                if self._quick_limit < 0 and type in LOGINS and sign == Sign.REQUEST:
+                    self._limit = self._quick_limit = self.max_body
         rest = data[start:] if start else data
         if self.error_type is None and not MAGIC.to_bytes(2).startswith(rest[:2]):
             self.error_type = 0  # the magic is wrong: do not wait for the rest of the header
-        self._buffer = b"" if self.error_type is not None else rest
+        self._buffer = bytearray(rest) if rest and self.error_type is None else b""
+        self._needed = needed if len(rest) > 1 else 2  # the magic is looked at as soon as it is there
         return frames

@@ -100,6 +100,7 @@ class Settings:
         "least level of log lines: debug, info, warning or error",
     )
     log_format: str = _setting("text", _choice("text", "json"), "format of log lines: text or json")
+    log_file: str = _setting("", _text, "file to which the log is appended, instead of standard error")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,13 +12,14 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from socketserver import BaseRequestHandler, BaseServer
 from typing import Any
 
 from jelly import tcp
-from jelly.codec import HEADER, Decoder, Frame, Sign, Type
+from jelly.codec import HEADER, MAX_FIRST_BODY, Decoder, Frame, Sign, Type
 from jelly.config import Settings
 from jelly.errors import ErrorCode, Refused
 from jelly.messages import parse_ack
@@ -48,27 +49,60 @@ HALF_CLOSE_TIMEOUT = 5.0
 """Seconds until a client that has closed its half must have taken its last answers."""
 
 
+class Connections:
+    """The open connections. Each adds and removes itself, on its reader's thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the set: to walk it while it changes is an error
+        self._set: set[Connection] = set()
+
+    def add(self, connection: "Connection") -> None:
+        """Enter a connection that has begun."""
+        with self._lock:
+            self._set.add(connection)
+
+    def discard(self, connection: "Connection") -> None:
+        """Remove a connection that has ended, if it is here."""
+        with self._lock:
+            self._set.discard(connection)
+
+    def __iter__(self) -> Iterator["Connection"]:
+        """Walk over those that are open now; others may come and go meanwhile."""
+        with self._lock:
+            snapshot = tuple(self._set)
+        return iter(snapshot)
+
+    def __len__(self) -> int:
+        return len(self._set)
+
+
 @dataclass
 class ServerContext:
     """What a server shares with its connections."""
 
     settings: Settings
     tls_context: ssl.SSLContext | None
+    """Replaced as a whole when the certificate is read anew. A connection keeps its own."""
     flusher: Flusher
     dispatcher: Dispatcher
     store: Store
     sessions: Sessions
     presence: Presence
-    connections: set["Connection"]
-    """The open ones. Each adds and removes itself."""
+    connections: Connections
     is_stopping: bool = False
-    """Once this is set, requests are read and thrown away."""
+    """Once this is set, requests are read and thrown away.
+
+    (A connection enters `connections` before it looks at this. A stop sets this before it looks at
+    `connections`. The lock there is in between. So one of the two sees the other.)
+    """
 
 
 class Connection(BaseRequestHandler):
     """The handler that socketserver runs in a thread of its own for each client."""
 
     request: socket.socket
+    bytes_before_login = 0
+    """Bytes of bodies that have come since the lane was last seen idle; counted until the login."""
 
     def __init__(self, context: ServerContext, request: socket.socket, client_address: Any, server: BaseServer) -> None:
         """Serve the client; return when the connection is over."""
@@ -81,6 +115,7 @@ class Connection(BaseRequestHandler):
         self.thread = threading.current_thread()
         self.thread.name = f"jelly-reader-{self.address}:{self.client_address[1]}"
         tcp.set_socket_options(self.request)
+        tcp.limit_buffers(self.request)
         self.tls = TlsFilter(context.tls_context) if context.tls_context else None
         gap = settings.classic_gap / 1000
         self.send_queue = SendQueue(
@@ -93,8 +128,9 @@ class Connection(BaseRequestHandler):
         )
         self.session = Session(self.send_queue, self.address)
         self.lane = Lane(self.session)
-        self.decoder = Decoder(settings.max_body)
-        # The watchdog looks at the following. Times are in monotonic seconds.
+        self.decoder = Decoder(settings.max_body, MAX_FIRST_BODY)
+        # The watchdog looks at the following, without a lock: only this thread changes them, each
+        # in one step. Times are in monotonic seconds.
         self.opened_at = self.last_read_at = time.monotonic()
         self.incomplete_since: float | None = self.opened_at if self.tls else None
         self.has_received_data = False
@@ -120,13 +156,15 @@ class Connection(BaseRequestHandler):
 
     def finish(self) -> None:
         context = self.context
-        self.send_queue.close()
-        # After the close: a login may be under way. See Services._attach_session.
-        user = self.session.user
-        if context.sessions.detach(self.session) and user is not None:
-            context.store.call_soon(partial(context.presence.refresh, user))
-        context.flusher.forget(self.request)
-        context.connections.discard(self)
+        try:
+            self.send_queue.close()
+            # After the close: a login may be under way. See Services._attach_session.
+            user = self.session.user
+            if context.sessions.detach(self.session) and user is not None:
+                context.store.call_soon(partial(context.presence.refresh, user))
+        finally:  # whatever fails, the connection does not keep its place
+            context.flusher.forget(self.request)
+            context.connections.discard(self)
 
     # --- reading ----------------------------------------------------------------------------------------
 
@@ -142,6 +180,8 @@ class Connection(BaseRequestHandler):
         """
         session, send_queue, decoder = self.session, self.send_queue, self.decoder
         count = len(data)
+        # Before these bytes count as read: until then, the flusher confirms nothing.
+        tcp_acked_id = send_queue.tcp_acked_id
         send_queue.read_bytes += count
         now = self.last_read_at = time.monotonic()
         self.has_received_data = True
@@ -150,8 +190,8 @@ class Connection(BaseRequestHandler):
         if session.closing or self.context.is_stopping or decoder.error_type is not None:
             return
         # The client had these messages before it sent what we have just read.
-        if send_queue.tcp_acked_id > session.delivered_id:
-            self._report_delivered(send_queue.tcp_acked_id)
+        if tcp_acked_id > session.delivered_id:
+            self._report_delivered(tcp_acked_id)
         if self.tls:
             data = self.tls.decrypt(data)
         frames = decoder.feed(data)
@@ -174,8 +214,8 @@ class Connection(BaseRequestHandler):
             self.incomplete_since = None
         if requests:
             self.context.dispatcher.submit(self.lane, requests)
-            if len(self.lane.waiting) >= LANE_LIMIT or send_queue.is_full:
-                self._pause()
+            if session.user is None or len(self.lane.waiting) >= LANE_LIMIT or send_queue.is_full:
+                self._wait_if_too_much_waits(requests)
 
     def _confirm(self, frame: Frame, read_bytes: int) -> bool:
         """Handle an ACK, and return True; False if the frame must be served like other requests.
@@ -218,14 +258,37 @@ class Connection(BaseRequestHandler):
         if upto > self.session.delivered_id:
             self._report_delivered(upto)
 
-    def _pause(self) -> None:
-        """Do not read on while too much waits, in the lane or in the send queue."""
+    def _wait_if_too_much_waits(self, requests: list[PendingRequest]) -> None:
+        """Stop reading while the lane or the send queue is full.
+
+        For a client whose login is not answered, the lane is full with one large body, or with a
+        few small ones: anybody can send a LOGIN, and hashing takes long.
+        """
+        if self.session.user is None:
+            self.bytes_before_login += sum([len(request.frame.body) for request in requests])
+            if self.bytes_before_login > MAX_FIRST_BODY:
+                self._pause(self._is_idle)
+                self.bytes_before_login = 0
+        if self.lane.is_full or self.send_queue.is_full:
+            self._pause(self._has_room)
+
+    def _pause(self, may_go_on: Callable[[], bool]) -> None:
+        """Do not read until `may_go_on`, which waits a second at most, returns True."""
         self.is_paused = True
-        while not self.context.is_stopping and not self.send_queue.is_closed:
-            if self.context.dispatcher.wait_for_room(self.lane, 1.0) and self.send_queue.wait_until_not_full(1.0):
-                break
+        is_within_frame = self.incomplete_since is not None
+        self.incomplete_since = None  # a frame that is not read cannot become complete
+        while not self.context.is_stopping and not self.send_queue.is_closed and not may_go_on():
             self.last_read_at = time.monotonic()
+        if is_within_frame:
+            self.incomplete_since = time.monotonic()
         self.is_paused = False
+
+    def _is_idle(self) -> bool:
+        return self.context.dispatcher.wait_until_idle([self.lane], time.monotonic() + 1.0)
+
+    def _has_room(self) -> bool:
+        """Whether neither the lane nor the send queue is full."""
+        return self.context.dispatcher.wait_for_room(self.lane, 1.0) and self.send_queue.wait_until_not_full(1.0)
 
     def _ask_for_more_messages(self) -> None:
         if not self.session.caught_up and self.session.user is not None:

@@ -7,6 +7,7 @@ top, and how a commit gets onto the disk. It holds no connection. `database.py` 
 
 import contextlib
 import functools
+import hashlib
 import logging
 import math
 import os
@@ -43,14 +44,32 @@ CHECKPOINT_TIMEOUT = 0.25
 MAX_ROWS = 5000
 """At most this many rows are in one INSERT for MySQL."""
 MAX_STATEMENT_LENGTH = 8_000_000
-"""At most this many characters, values included, are in one INSERT for MySQL. (MariaDB takes 16 MiB
-by default.)"""
+"""At most this many characters, values included, are in one INSERT for MySQL, even if the server
+takes more."""
+SMALLEST_PACKET = 64 * 1024
+"""At least this many bytes of max_allowed_packet are needed for statements without a message."""
+ROW_OVERHEAD = 2 * 1024
+"""Bytes of a packet that are kept for the statement, and for all columns of a message but its content."""
+ROW_ERRORS = frozenset({1118, 1264, 1366, 1406})
+"""The errors of MySQL that are about a value in a row, and leave the transaction open: the row is too
+large, a number is out of range, text has a wrong character, text is too long."""
 ROWS_PER_STATEMENT = (16, 4, 1)
 """How many rows one INSERT for SQLite has: few sizes, so that each statement stays in the cache."""
 
 Row = tuple[Any, ...]
 Insert = tuple[str, Sequence[Row]]
 """A statement `INSERT ... VALUES (?, ...)`, and the rows for it."""
+
+
+class RowsRefused(StoreError):
+    """The database would refuse these rows again, and takes the others.
+
+    The connection and its transaction stay open, but of the INSERT anything may be done or not.
+    """
+
+    def __init__(self, rows: Sequence[Row], reason: str) -> None:
+        super().__init__(reason)
+        self.rows = rows
 
 
 class Engine(ABC):
@@ -65,7 +84,10 @@ class Engine(ABC):
     """The driver's name and version, for the log."""
     circuit_open_until = 0.0
     """Until this monotonic time no connection asks the database: it has just not answered, or its
-    file is not in its place."""
+    file is not in its place.
+
+    Any thread sets it, in one step. If two do so at once, either may win.
+    """
     circuit_reason = NO_ANSWER
     """What a connection says meanwhile."""
 
@@ -96,7 +118,7 @@ class Engine(ABC):
 
     @abstractmethod
     def insert(self, raw: Any, *inserts: Insert) -> None:
-        """Insert rows, into one table after the other."""
+        """Insert rows, into one table after the other. May raise RowsRefused."""
 
     def claim_file(self) -> None:  # noqa: B027 - only for a database that is a file
         """Make this process the database's only server, before its first connection.
@@ -119,6 +141,12 @@ class Engine(ABC):
 
     def release(self) -> None:  # noqa: B027 - not every engine has something to give up
         """Give up what `claim_file` took, after the last connection is closed."""
+
+    def check_max_body(self, max_body: int) -> None:  # noqa: B027 - not every engine has a limit
+        """Raise StartError if a message of so many bytes cannot be stored.
+
+        The connection that writes must be open.
+        """
 
     @abstractmethod
     def adapt_table(self, statement: str, raw: Any) -> str:
@@ -308,6 +336,9 @@ class MysqlEngine(Engine):
         self._connector = mysql.connector
         self._use_pure = False
         self._claimed_by: int | None = None
+        # The server's max_allowed_packet, as the connection that writes has found it.
+        self._max_packet = 1024 * 1024
+        self._max_body = 0
         # When a connection breaks within an answer, the driver's pure Python part raises the last
         # three.
         self.errors = (mysql.connector.Error, OSError, AttributeError, IndexError)
@@ -372,20 +403,49 @@ class MysqlEngine(Engine):
                 self._insert_some(raw, sql, rows[start : start + MAX_ROWS])
 
     def _insert_some(self, raw: Any, sql: str, rows: Sequence[Row]) -> None:
-        # Each statement is a round trip, so one statement takes all rows. It is put together here,
-        # because the driver would take four times as long.
+        # Each statement is a round trip, so one statement takes all rows, or as many as fit. It is
+        # put together here, because the driver would take four times as long.
         before, _, _ = sql.rpartition(" VALUES ")
         statement = f"{before} VALUES " + ",".join([f"({','.join(map(_sql_literal, row))})" for row in rows])
-        if len(statement) <= MAX_STATEMENT_LENGTH:
-            raw.cmd_query(statement)
-        else:  # there is a very large text in it, and hexadecimal digits double its size
-            cursor = raw.cursor()
-            cursor.executemany(_with_percent(sql), rows)
-            cursor.close()
+        try:
+            if len(statement) <= min(MAX_STATEMENT_LENGTH, self._max_packet - ROW_OVERHEAD):
+                raw.cmd_query(statement)
+            elif len(rows) > 1:
+                self._insert_halves(raw, sql, rows)
+            else:
+                self._insert_large(raw, sql, rows[0])
+        except self._connector.Error as error:
+            if error.errno not in ROW_ERRORS:
+                raise
+            if len(rows) == 1:
+                raise RowsRefused(rows, str(error)) from error
+            self._insert_halves(raw, sql, rows)
+
+    def _insert_halves(self, raw: Any, sql: str, rows: Sequence[Row]) -> None:
+        """Insert rows in two statements or more. Raises RowsRefused with all rows that are refused."""
+        middle = len(rows) // 2
+        refused: list[Row] = []
+        reason = ""
+        for half in (rows[:middle], rows[middle:]):
+            try:
+                self._insert_some(raw, sql, half)
+            except RowsRefused as error:
+                refused += error.rows
+                reason = str(error)
+        if refused:
+            raise RowsRefused(refused, reason)
+
+    def _insert_large(self, raw: Any, sql: str, row: Row) -> None:
+        """Insert a row with a text that does not fit into a statement as hexadecimal digits."""
+        size = sum([len(value.encode()) for value in row if isinstance(value, str)])
+        if size > self._max_packet - ROW_OVERHEAD:  # the server would close the connection
+            raise RowsRefused([row], f"{size:,} bytes do not fit into max_allowed_packet, {self._max_packet:,}")
+        with contextlib.closing(raw.cursor(prepared=True)) as cursor:  # sends the bytes as they are
+            cursor.execute(sql, row)
 
     def claim(self, raw: Any) -> None:
         # The server gives the lock back by itself when the connection ends, however it ends.
-        name = f"jelly.{self.name}"[:64]
+        name = self._lock_name(raw)
         taken = self._value(raw, "SELECT GET_LOCK(?, 2)", name)
         holder = self._value(raw, "SELECT IS_USED_LOCK(?)", name)
         if taken != 1 and holder == self._claimed_by and holder is not None:
@@ -398,10 +458,41 @@ class MysqlEngine(Engine):
         kind = "C extension" if "CMySQL" in type(raw).__name__ else "pure Python"
         version = self._value(raw, "SELECT VERSION()")
         self.driver = f"mysql-connector-python {self._connector.__version__}, {kind} (server {version})"
+        self._max_packet = self._value(raw, "SELECT @@max_allowed_packet")
+        if self._packet_problem():  # it was larger when the server started
+            log.warning("larger messages are answered with SERVER_ERROR: %s", self._packet_problem())
         if self._value(raw, "SELECT @@innodb_flush_log_at_trx_commit") != 1:
             log.warning(
                 "innodb_flush_log_at_trx_commit is not 1: a power cut may lose messages that were answered with SUCCESS"
             )
+
+    def _lock_name(self, raw: Any) -> str:
+        """The name of the lock that says whose database this is.
+
+        It is a digest, because the name of a lock has at most 64 characters and is compared without
+        regard to case. A database's name can be as long, and case counts in it on most systems.
+        """
+        name = self.name
+        if self._value(raw, "SELECT @@lower_case_table_names") != 0:  # for this server `A` and `a` are one database
+            name = name.lower()
+        return f"jelly.{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}"
+
+    def check_max_body(self, max_body: int) -> None:
+        self._max_body = max_body
+        if problem := self._packet_problem():
+            raise StartError(f"Messages cannot be stored: {problem}.")
+
+    def _packet_problem(self) -> str:
+        """What is wrong with max_allowed_packet, and what to do; empty if nothing is."""
+        needed = max(self._max_body + ROW_OVERHEAD, SMALLEST_PACKET) if self._max_body else 0
+        if self._max_packet >= needed:
+            return ""
+        room = self._max_packet - ROW_OVERHEAD
+        other = f", or start with --max-body {room}" if self._max_packet >= SMALLEST_PACKET else ""
+        return (
+            f"with --max-body {self._max_body}, max_allowed_packet of {self.describe()} must be at least {needed}, "
+            f"and it is {self._max_packet}: raise it{other}"
+        )
 
     def adapt_table(self, statement: str, raw: Any) -> str:
         return f"{statement} ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE={self._exact_collation(raw)}"

@@ -23,6 +23,9 @@ MAX_PASSWORD = 128
 """At most this many characters are in a password."""
 MAX_DEPTH = 16
 """At most this many arrays and objects are nested, the outermost object included."""
+MAX_PARTS = 8192
+"""At most this many commas and opening brackets are in a body, outside of strings. Each number and
+each object costs a call in Python."""
 MAX_INTEGER_DIGITS = 20
 """At most this many characters are in an integer. (One of 64 bits has 19 digits and a sign.)"""
 MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
@@ -350,8 +353,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """Parse the JSON object in a body. Raises Refused: `malformed_body` for anything else."""
     try:
         text = body.decode()  # refuses overlong forms and surrogates
-        if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
-            _check_depth(text)
+        if body.count(b"[") + body.count(b"{") > MAX_DEPTH or len(body) > MAX_PARTS:
+            _check_shape(body)
         if text.startswith("{") and text.endswith("}"):
             # `decode` would look for white space on both sides, which is a quarter of its time.
             value, end = _decoder.raw_decode(text)
@@ -368,21 +371,35 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _check_depth(text: str) -> None:
-    """Raise ValueError for deep nesting before the parser, which recurses, sees it.
+def _check_shape(body: bytes) -> None:
+    """Raise ValueError for deep nesting or too many parts before the parser sees them.
 
-    20,000 brackets would end in a RecursionError.
+    The parser recurses, so 20,000 brackets would end in a RecursionError. Methods of
+    bytes do all the work, because a step in Python for each bracket would take longer than the
+    parser. What is not JSON may pass, but only if it is shallow up to the place at which the parser
+    gives up.
     """
-    depth = 0
-    # The closing quote is optional, so that a string without one matches up to the end of the text.
-    # Otherwise the search would start again at each quote in it: quadratic time.
-    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"?|[\[{\]}]', text, re.DOTALL):
-        if bracket in "[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise ValueError("nested too deeply")
-        elif bracket in "]}":
-            depth -= 1
+    if b"\\" in body:
+        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if body.count(b'"') > 4 * (MAX_PARTS + 1):  # a part has at most a key and a value
+        raise ValueError("too many strings")
+    outside = b"".join(body.split(b'"')[::2])  # no quote is escaped any more
+    brackets = outside.translate(_SQUARE, _NO_BRACKETS)
+    opening = brackets.count(b"[")
+    if opening + outside.count(b",") > MAX_PARTS:
+        raise ValueError("too many parts")
+    if 2 * opening != len(brackets):
+        raise ValueError("a bracket without its other half")
+    for _ in range(MAX_DEPTH):  # each round takes the innermost brackets away
+        if not brackets:
+            return
+        brackets = brackets.replace(b"[]", b"")
+    if brackets:
+        raise ValueError("nested too deeply")
+
+
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 
 
 def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

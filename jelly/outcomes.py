@@ -39,6 +39,8 @@ class NewMessage:
     request_id: str | None
     group: Group | None = None
     refusal: Refused | None = None
+    is_unstorable: bool = False
+    """Set by the store when the database has refused this message, and would do so again."""
 
 
 @dataclass(slots=True)

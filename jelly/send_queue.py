@@ -33,6 +33,7 @@ from jelly import tcp
 from jelly.pacing import ClassicPacing
 from jelly.sessions import Notice, Response
 from jelly.tcp_confirmation import TcpConfirmation
+from jelly.threads import VitalThread
 from jelly.timers import NEVER, TimerHeap
 from jelly.wakeup import WakeupPipe
 
@@ -120,6 +121,7 @@ class SendQueue:
         self._goes_at_once = pacing is None and encrypt is None
         """Whether `send` may write frames at once, as they are."""
 
+        # Other threads read these without the lock, each once, as a hint.
         self.tcp_acked_id = 0
         """The id up to which the client's TCP has acknowledged the messages."""
         self.read_bytes = 0
@@ -201,7 +203,8 @@ class SendQueue:
     @property
     def is_empty(self) -> bool:
         """Whether nothing waits to be written."""
-        return not (self._unsent or self._responses or self._notices)
+        with self._lock:  # a thread that moves responses into `_unsent` empties the one before it fills the other
+            return not (self._unsent or self._responses or self._notices)
 
     @property
     def written_id(self) -> int:
@@ -369,8 +372,14 @@ class SendQueue:
     def _update(self) -> list[Callable[[], None]]:
         """Set the attributes that say how much waits. Return what to call without the lock."""
         calls: list[Callable[[], None]] = []
-        self._goes_at_once = (
-            self.is_empty and not self._pacing and not self._encrypt and not self.finishing and not self.is_closed
+        self._goes_at_once = not (
+            self._unsent
+            or self._responses
+            or self._notices
+            or self._pacing
+            or self._encrypt
+            or self.finishing
+            or self.is_closed
         )
         self.is_full = len(self._responses) > MAX_RESPONSES or self._responses_size > HIGH_MARK
         if not self.is_full:
@@ -393,26 +402,29 @@ class Flusher:
     """The thread that calls functions when a socket is writable again, and when a time has come."""
 
     def __init__(self) -> None:
-        # Guards everything below. Held for dictionary and heap operations only.
+        # Guards the timers, and what is registered with the selector; held for dictionary and heap
+        # operations only. Waiting in the selector needs no lock: epoll, kqueue and poll may be
+        # waited for while another thread registers a socket.
         self._lock = threading.Lock()
         self._selector = selectors.DefaultSelector()
         self._timers = TimerHeap()
         self._waits_until = NEVER
-        self._stopping = False
+        self._stopping = False  # goes from False to True once, so reading it needs no lock
         self._wakeup = WakeupPipe()
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._wakeup.drain)
-        self._thread = threading.Thread(target=self._run, name="jelly-flusher", daemon=True)
+        self.thread = VitalThread(self._run, "jelly-flusher")
 
     def start(self) -> None:
-        self._thread.start()
+        self.thread.start()
 
     def stop(self) -> None:
         """End the thread; what was not written is dropped."""
         self._stopping = True
         self._wakeup.wake()
-        if self._thread.is_alive():
-            self._thread.join()
-        self._selector.close()
+        if self.thread.is_alive():
+            self.thread.join()
+        with self._lock:
+            self._selector.close()
         self._wakeup.close()
 
     def call_at(self, due: float, function: Callable[[], None]) -> None:

@@ -608,6 +608,8 @@ class Services:
                 return False
         if len(self._known_users) >= MAX_KNOWN_USERS:
             # One at a time: if all were dropped at once, every sender would wait for a query.
+            # (Workers may do this at the same time, as each step here is safe by itself. The set
+            # may then hold a name too many for each worker.)
             self._known_users.pop()
         self._known_users.add(name)
         return True

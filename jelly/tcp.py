@@ -24,6 +24,13 @@ DO_NOT_WAIT = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL
 KEEPALIVE_SECONDS = 30
 """Seconds until TCP gives up a peer that is silent."""
 
+BUFFER_SIZE = 64 * 1024
+"""Bytes that the kernel may hold for a client, in each direction; Linux doubles the number, for its
+own bookkeeping.
+
+Left alone, Linux lets the buffers grow: it took up to 4 MB for each receiver that does not read, and
+up to 32 MB for each client whose requests are not read."""
+
 _NUMBER = struct.Struct("i")
 _ALIVE = {1, 8}
 """The states of a connection that was not reset and whose server side is open: ESTABLISHED, CLOSE_WAIT."""
@@ -110,3 +117,9 @@ def set_socket_options(sock: socket.socket) -> None:
     for name, value in options.items():
         with contextlib.suppress(AttributeError, OSError):  # not on every system
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def limit_buffers(sock: socket.socket) -> None:
+    """Have the kernel hold at most about 2 * BUFFER_SIZE bytes for a connection in each direction."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_SIZE)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_SIZE)

@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from harness import StartServer
@@ -16,6 +17,7 @@ from wire import (
     NOTICE,
     OWN_PROFILE,
     RECONNECT,
+    SUCCESS,
     Wire,
     logged_in,
     pack,
@@ -24,6 +26,7 @@ from wire import (
     wait_until,
 )
 
+from jelly.send_queue import SendQueue
 from jelly.server import JellyServer
 
 
@@ -87,6 +90,40 @@ def test_a_heartbeat_after_the_messages(server: JellyServer) -> None:
     send(server, "3")
     with logged_in(server.port, "bob") as bob:
         assert bob.contents(1) == ["3"]
+
+
+class ConfirmedJustNow:
+    """A send queue whose flusher hears from TCP right after the reader has counted what it read."""
+
+    def __init__(self, real: SendQueue, id: int) -> None:
+        self._real = real
+        self._id = id
+        self.tcp_acked_id = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    @property
+    def read_bytes(self) -> int:
+        return self._real.read_bytes
+
+    @read_bytes.setter
+    def read_bytes(self, count: int) -> None:
+        self._real.read_bytes = count
+        self.tcp_acked_id = self._id
+
+
+def test_confirmed_while_a_word_is_read(server: JellyServer) -> None:
+    """A word that came before TCP's confirmation is no sign of life after it; the next one is."""
+    with logged_in(server.port, "alice") as alice:
+        [connection] = [c for c in server.connections if c.session.user == "alice"]
+        connection.send_queue = ConfirmedJustNow(connection.send_queue, 7)  # type: ignore[assignment]
+        for delivered in (0, 7):
+            before = connection.last_read_at
+            alice.send(pack(OWN_PROFILE, b'{"username":"alice"}'))
+            assert alice.receive().status == SUCCESS
+            assert connection.last_read_at > before
+            assert connection.session.delivered_id == delivered
 
 
 def test_a_clean_close(server: JellyServer) -> None:

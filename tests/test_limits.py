@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import os
 import resource
 import select
@@ -35,6 +36,7 @@ from wire import (
 
 from jelly import connection, passwords, services, tcp
 from jelly import server as server_module
+from jelly.connection import READ_SIZE
 from jelly.messages import PROFILE_LIMITS
 from jelly.outcomes import CpuTask, Write
 from jelly.send_queue import SendQueue
@@ -74,7 +76,8 @@ def test_a_connection_that_is_accepted_while_the_server_stops(
         tcp.set_socket_options(sock)
 
     server = start_server()
-    monkeypatch.setattr(connection, "tcp", SimpleNamespace(set_socket_options=set_socket_options))
+    stand_in = SimpleNamespace(set_socket_options=set_socket_options, limit_buffers=tcp.limit_buffers)
+    monkeypatch.setattr(connection, "tcp", stand_in)
     with Wire(server.port) as late:
         assert begins.wait(10)
         server.stop()
@@ -297,6 +300,92 @@ def test_bodies(start_server: StartServer) -> None:
         reply = alice.receive()
         assert (reply.type, reply.error) == (OWN_PROFILE, "malformed_frame")
         assert alice.is_closed_by_server()
+
+
+def test_what_is_held_before_a_login_is_answered(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a password is hashed, one large body is held and no more is read: it waits on the
+    client's side. Then all of it is served, in order; and the pause does not count as silence, or
+    as a frame that does not end.
+    """
+    may_hash = threading.Event()
+    verify = passwords.verify_password
+    monkeypatch.setattr(passwords, "verify_password", lambda *values: may_hash.wait(20) and verify(*values))
+    server = start_server(classic_gap=0)
+    register(server.port, "alice")
+    wait_until(lambda: not server.connections)
+    body = b'{"username":"alice"}'.center(60_000)
+    with Wire(server.port) as alice:
+        alice.send_request(LOGIN, username="alice", password="pw")
+        sender = threading.Thread(target=alice.send, args=(pack(OWN_PROFILE, body) * 20,))
+        sender.start()
+        wait_until(lambda: server.connections)
+        [connection] = server.connections
+        wait_until(lambda: connection.is_paused)
+        assert sum(len(request.frame.body) for request in connection.lane.waiting) < 65536 + READ_SIZE
+        server.watchdog.check(time.monotonic() + 15)
+        assert not connection.send_queue.is_closed
+        may_hash.set()
+        sender.join()
+        assert alice.receive().type == LOGIN
+        assert [alice.receive().type for _ in range(20)] == [OWN_PROFILE] * 20
+        assert not connection.is_paused
+
+
+def test_many_small_requests_before_a_login(port: int) -> None:
+    """What needs no login does not pile up either, and every frame is answered."""
+    with Wire(port) as wire:
+        wire.send(pack(0xFF, bytes(1000)) * 200)
+        assert {wire.receive().error for _ in range(200)} == {"unknown_type"}
+        assert wire.login("nobody").error == "wrong_credentials"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel is not asked")
+@pytest.mark.parametrize("features", [None, []], ids=["classic", "modern"])
+def test_what_the_kernel_holds_for_a_client_that_does_not_read(
+    start_server: StartServer, features: list[str] | None
+) -> None:
+    """It takes some of the first messages; the others wait in the database, and none is lost."""
+    server = start_server(classic_gap=0)
+    register(server.port, "alice", "bob")
+    with logged_in(server.port, "alice") as alice, socket.socket() as bob:
+        bob.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        bob.connect(("127.0.0.1", server.port))
+        body = {"username": "bob", "password": "pw"} | ({} if features is None else {"features": features})
+        bob.sendall(pack(LOGIN, json.dumps(body).encode()))
+        wait_until(lambda: server.sessions.get("bob"))
+        [connection] = [c for c in tuple(server.connections) if c.session.user == "bob"]
+        for number in range(100):
+            alice.message("bob", str(number).ljust(60_000))
+        assert 0 < (tcp.unacknowledged(connection.request) or 0) < 256 * 1024
+    with logged_in(server.port, "bob") as reader:
+        assert [int(content) for content in reader.contents(100)] == list(range(100))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel is not asked")
+def test_what_the_kernel_holds_for_a_reader_that_stops() -> None:
+    """A buffer that was read from for a while does not grow, so little waits in it once nobody
+    reads.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        client.connect(listener.getsockname())
+        accepted, _ = listener.accept()
+        with accepted:
+            tcp.limit_buffers(accepted)
+            client.setblocking(False)
+            for _ in range(5000):
+                while fits(client):
+                    pass
+                for _ in range(4):
+                    accepted.recv(READ_SIZE)
+            wait_until(lambda: not fits(client))
+            assert 0 < tcp.unread(accepted) < 256 * 1024
+
+
+def fits(sock: socket.socket) -> bool:
+    """Whether a socket took some more bytes."""
+    with contextlib.suppress(BlockingIOError):
+        return sock.send(bytes(60_000)) > 0
+    return False
 
 
 def cpu_seconds(pid: int) -> float:

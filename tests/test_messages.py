@@ -2,6 +2,7 @@
 good from bad.
 """
 
+import contextlib
 import json
 import random
 import time
@@ -22,7 +23,16 @@ from jelly.dao import Dao
 from jelly.delivery import Delivery
 from jelly.errors import SENTENCES, ErrorCode, Refused
 from jelly.groups import GroupCache
-from jelly.messages import MAX_DEPTH, MAX_NAME, REQUESTS, Request, is_valid_name, parse_object, parse_request
+from jelly.messages import (
+    MAX_DEPTH,
+    MAX_NAME,
+    MAX_PARTS,
+    REQUESTS,
+    Request,
+    is_valid_name,
+    parse_object,
+    parse_request,
+)
 from jelly.outcomes import Answer
 from jelly.passwords import LoginGuard
 from jelly.presence import Presence
@@ -392,27 +402,136 @@ def test_noise_is_refused_or_taken(seed: int) -> None:
         assert outcome(bytes(noisy)) in (None, ErrorCode.MALFORMED_BODY)
 
 
+MAX_BODY = 65_536
+
+
+def fill(item: bytes, before: bytes = b'{"x":[', after: bytes = b'0],"username":"alice"}') -> bytes:
+    """A body of 64 KiB with as many of an item as fit in."""
+    return before + item * ((MAX_BODY - len(before) - len(after)) // len(item)) + after
+
+
 SLOW_BODIES = {
-    "brackets": b"[" * 65_536,
+    "brackets": b"[" * MAX_BODY,
+    "brackets-in-balance": b"[" * (MAX_BODY // 2) + b"]" * (MAX_BODY // 2),
     "closing-brackets": b"{},]" * 16_384,
+    "as-deep-as-may-be": fill(b"[" * 14 + b"]" * 14 + b","),
+    "lists": fill(b"[],"),
+    "objects": fill(b"{},"),
+    "integers": fill(b"1,"),
+    "long-integers": fill(b"12345678901234567890,"),
+    "integers-of-4000-digits": fill(b"9" * 4000 + b","),
+    "floats": fill(b"1.5,"),
+    "long-floats": fill(b"1234567890.123,"),
+    "floats-of-300-digits": fill(b"0." + b"3" * 300 + b","),
+    "exponents": fill(b"1e9,"),
+    "constants": fill(b"null,"),
     "empty-strings": b"[" * 17 + b'"",' * 21_000,
+    "quotes": fill(b'"' * 4),
     "string-without-end": b"[" * 17 + b'"' * 65_519,
     "escaped-quotes-without-end": b"[" * 17 + b'"' + b'\\"' * 32_000,
     "backslashes-without-end": b"[" * 17 + b'"' + b"\\\\" * 32_000,
+    "backslashes": b"\\" * MAX_BODY,
     "keys": b"{" + b",".join(b'"%d":[]' % n for n in range(6000)) + b"}",
+    "empty-keys": fill(b'"":0,', b"{", b'"":0}'),
+    "text-of-brackets": fill(b"[{", b'{"username":"alice","x":"', b'"}'),
+    "text-of-commas": fill(b",", b'{"username":"alice","x":"', b'"}'),
+    "text-of-escapes": fill(b"\\n", b'{"username":"alice","x":"', b'"}'),
+    "text-of-escaped-letters": fill(b"\\u4e2d", b'{"username":"alice","x":"', b'"}'),
+    "text-of-escaped-quotes": fill(b'\\"', b'{"username":"alice","x":"', b'"}'),
+    "spaces": b" " * (MAX_BODY - 20) + b'{"username":"alice"}',
     "float-of-65000-digits": alice_with(b"0." + b"1" * 65_000),
     "exponent-of-65000-digits": alice_with(b"1e" + b"9" * 65_000),
 }
+slow_bodies = pytest.mark.parametrize("body", SLOW_BODIES.values(), ids=SLOW_BODIES)
 
 
-@pytest.mark.parametrize("body", SLOW_BODIES.values(), ids=SLOW_BODIES)
+def cpu_time(action: Callable[[], object]) -> float:
+    """The least CPU time that an action took in some tries, in seconds."""
+    times = []
+    for _ in range(7):
+        before = time.thread_time()
+        action()
+        times.append(time.thread_time() - before)
+    return min(times)
+
+
+@slow_bodies
 def test_no_body_takes_long(body: bytes) -> None:
-    """The work for a body grows with its length only: 64 KiB made to be slow take less than a
-    second of the CPU.
+    """64 KiB made to be slow take less than 3 ms of the CPU."""
+    assert cpu_time(lambda: outcome(body)) < 0.003
+
+
+@slow_bodies
+def test_looking_at_the_shape_costs_no_more_than_parsing(body: bytes) -> None:
+    """For what the parser would take whole, the look before it takes less than the parser. (What is
+    refused by the look needs no parser.)
     """
-    before = time.process_time()
-    outcome(body)
-    assert time.process_time() - before < 1
+    text = body.decode()
+
+    def look() -> None:
+        with contextlib.suppress(ValueError):
+            messages._check_shape(body)
+
+    def parse() -> None:
+        with contextlib.suppress(ValueError, RecursionError):
+            messages._decoder.decode(text)
+
+    assert cpu_time(look) <= max(cpu_time(parse), 0.0007)
+
+
+@pytest.mark.parametrize(
+    ("item", "parts"),
+    [
+        pytest.param(b"1,", 1, id="integers"),
+        pytest.param(b"[],", 2, id="lists"),
+        pytest.param(b'{"y":0,"z":0},', 3, id="objects"),
+        pytest.param(b'"a,[{b\\"[,",', 1, id="strings"),
+    ],
+)
+def test_so_many_parts_and_no_more(item: bytes, parts: int) -> None:
+    """Commas and opening brackets count, but not those in strings."""
+    around = 3  # the two brackets of the outermost object and its array, and the comma behind that
+    count = (MAX_PARTS - around) // parts
+    good = alice_with(b"[" + item * count + b"0]")
+    assert parse_request(Type.ALL_FRIENDS, good) == messages.AllFriends("alice")
+    bad = alice_with(b"[" + item * (count + 1) + b"0]")
+    assert refusal_of(Type.ALL_FRIENDS, bad) is ErrorCode.MALFORMED_BODY
+
+
+def depth_of(text: str) -> int:
+    """How deep brackets are nested, up to the first character that no JSON has at its place."""
+    depth = deepest = 0
+    in_string = escaped = False
+    for character in text:
+        if in_string:
+            in_string = escaped or character != '"'
+            escaped = not escaped and character == "\\"
+        elif character == '"':
+            in_string = True
+        elif character == "\\" or (character in "]}" and depth == 0):
+            break
+        else:
+            depth += (character in "[{") - (character in "]}")
+            deepest = max(deepest, depth)
+    return deepest
+
+
+PIECES = ['"', "\\", '\\"', "[", "{", "]", "}", ",", "a", '"a":', "[" * 15, "]" * 15, '{"a":' * 15, "}" * 15]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=40).map("".join))
+def test_the_look_at_the_shape_finds_every_depth(text: str) -> None:
+    """No text reaches the parser that makes it recurse more than 16 times, and no JSON of a smaller
+    depth is refused.
+    """
+    try:
+        messages._check_shape(text.encode())
+    except ValueError:
+        with contextlib.suppress(ValueError):
+            json.loads(text)
+            assert depth_of(text) > MAX_DEPTH
+    else:
+        assert depth_of(text) <= MAX_DEPTH
 
 
 # --- what looks bad and is good -------------------------------------------------------------------

@@ -425,7 +425,7 @@ OTHERS = ["Bob", "BOB", "böb", "ｂｏｂ", "воb", "b.ob", "bob1", "ßob", "b
 IMPOSSIBLE = [
     "", " ", "bob ", " bob", "b ob", "bob\u00a0", "bob\u3000", "bob\t", "bob\n", "bob\0", "bob\x7f", "bob\x85",
     "b\u200bob", "bob\u200d", "\ufeffbob", "bob\u00ad", "bob\u202e", "bob\u2028", "bo\u0308b", "\u0301bob",
-    "\u0301\u0302\u0303", "x" * 33, "x" * 60_000,
+    "\u0301\u0302\u0303", "x" * 33, "x" * 4000,
 ]  # fmt: skip
 
 
@@ -464,6 +464,7 @@ def test_impossible_names(bobs: int) -> None:
         bob.ok(CREATE_GROUP, groupName="bob")
         for name in IMPOSSIBLE:
             assert not token_works(bobs, name, bob.token)
+        for name in (*IMPOSSIBLE, "x" * 60_000):
             assert bob.refused(CREATE_GROUP, groupName=name) == "invalid_group_name"
             assert bob.refused(ADD_FRIEND, friend=name) == "no_such_user"
             assert bob.refused(FRIEND_PROFILE, friend=name) == "not_friends"

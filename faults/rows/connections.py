@@ -14,7 +14,7 @@ from client_api import ConnectionEvent, Reason, ReconnectPolicy
 from faults.checker import Answer, Ledger
 from faults.context import Control, Finding, Row, RunContext, free_port, wait_until
 from faults.load import AWAY, GROUP, ONLINE, PASSWORD, PATIENCE, Load, Sender, User, register
-from faults.process import memory
+from faults.process import kernel_memory, memory
 from faults.proxy import Proxy
 from jelly.codec import HEADER, Decoder, Frame, Type
 from jelly.messages import encode_request
@@ -26,6 +26,8 @@ BYTES = {True: 20e6, False: 60e6}
 """Bytes that are sent to them in all, in the short form and in the long one."""
 GROWTH = {True: 10e6, False: 40 * 2**20}
 """At most this many bytes may the server grow meanwhile, in the short form and in the long one."""
+KERNEL_GROWTH = 256 * 2**10
+"""At most this many bytes may the kernel hold for each of them."""
 SLOW_SECONDS = 60.0
 MAX_LATENCY = 0.5
 """At most this many seconds for a message between other users, or three times the usual time."""
@@ -54,7 +56,7 @@ def slow_receivers(context: RunContext, finding: Finding) -> None:
         flooder.log_in()
         load.start()
         count = int(BYTES[context.is_short] / PIECE)
-        before, since = memory(server.process.pid), time.monotonic()
+        before, held, since = memory(server.process.pid), kernel_memory(port), time.monotonic()
         _flood(flooder, ["sue"], count // 4)
         usual = _percentile(load.ledger, since)
         sockets = [stack.enter_context(_never_reads(port, name, features)) for name, features in SLOW.items()]
@@ -63,9 +65,11 @@ def slow_receivers(context: RunContext, finding: Finding) -> None:
         if not context.is_short:
             time.sleep(max(0.0, since + SLOW_SECONDS - time.monotonic()))
         growth = 1e6 * (memory(server.process.pid) - before)
+        held = kernel_memory(port) - held
         harmed = _percentile(load.ledger, since)
         finding.expect(is_done, "latency", "messages to those who do not read were not answered in time")
         finding.expect(growth < GROWTH[context.is_short], "memory", f"the server grew by {growth / 1e6:.0f} MB")
+        finding.expect(held < KERNEL_GROWTH * len(SLOW), "kernel", f"the kernel holds {held / 1e6:.1f} MB for them")
         finding.expect(
             harmed < max(MAX_LATENCY, 3 * usual), "latency", f"for others 1 of 100 messages took {harmed:.1f} s"
         )
@@ -78,7 +82,8 @@ def slow_receivers(context: RunContext, finding: Finding) -> None:
             reader.catch_up()
         load.finish()
         finding.notes.append(
-            f"{count * PIECE / 1e6:.0f} MB; server grew by {growth / 2**20:.1f} MiB; p99 of others "
+            f"{count * PIECE / 1e6:.0f} MB; server grew by {growth / 2**20:.1f} MiB, the kernel's buffers by "
+            f"{held / 2**20:.1f} MiB; p99 of others "
             f"{harmed * 1000:.0f} ms (all reading: {usual * 1000:.0f} ms)"
         )
         finding.add_verdict(load.ledger.verdict())
@@ -281,7 +286,11 @@ ROWS = [
         12,
         "receivers that never read (SO_RCVBUF 4096)",
         slow_receivers,
-        (Control("unbounded-send-queue", "memory"), Control("blocking-send", "latency")),
+        (
+            Control("unbounded-send-queue", "memory"),
+            Control("unbounded-buffers", "kernel"),
+            Control("blocking-send", "latency"),
+        ),
     ),
     Row(15, "reset in mid-frame (SO_LINGER 0)", resets, (Control("leaks-sockets", "leak"),)),
     Row(
