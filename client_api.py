@@ -91,7 +91,7 @@ class Login:
 
     username: str
     token: int = field(repr=False)
-    """Logs the user in without the password (`JellyClient.resume`): keep it as secret as one."""
+    """Logs the user in without the password (`JellyClient.resume`): keep it as secret as the password."""
     features: tuple[str, ...] = ()
     """The features that the server granted; the original server grants none."""
 
@@ -340,9 +340,8 @@ class JellyClient:
     def register(self, username: str, password: str) -> "Future[str]":
         """Create an account. The result is its name.
 
-        This uses a connection of its own and does not log in; a client in any state but CLOSED may
-        do it. Rejected with `username_taken`,
-        `invalid_username`, `invalid_password`.
+        This uses a connection of its own and does not log in. You may call it in any state except
+        CLOSED. Rejected with `username_taken`, `invalid_username`, `invalid_password`.
 
         >>> client.register("dora", "secret4").result(timeout=10)
         'dora'

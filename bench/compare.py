@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.runs import Result, Runner
 from bench.scenarios import Scenario
-from bench.table import NO_VALUE, markdown, numbers
+from bench.table import NO_VALUE, markdown, not_run, numbers
 from faults.process import ROOT
 
 COLUMNS = ("a second", "p50 ms", "p99 ms", "CPU µs each", "database µs each", "MiB")
@@ -64,15 +64,15 @@ def compare(
                     results.append(version.run(scenario, database))
             rows += _rows(here, there)
             everything += here + there
-    return markdown(HEAD, rows), everything
+    return markdown(HEAD, rows) + not_run(everything), everything
 
 
 def _rows(here: Sequence[Result], there: Sequence[Result]) -> Iterator[tuple[str, ...]]:
     scenario, database = here[0].scenario, here[0].database
-    failed = [result for result in (*here, *there) if result.problems or result.not_run]
+    failed = [result.problems for result in (*here, *there) if result.problems]
     if failed:
-        why = f"FAILED: {failed[0].problems}" if failed[0].problems else f"not run: {failed[0].not_run}"
-        yield scenario, database, *[NO_VALUE] * (len(HEAD) - 3), why
+        yield scenario, database, *[NO_VALUE] * (len(HEAD) - 3), f"FAILED: {failed[0]}"
+    if failed or any(result.not_run for result in (*here, *there)):
         return
     for place, measurement in enumerate(here[0].measurements):
         ours, theirs = _medians(here, place), _medians(there, place)

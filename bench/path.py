@@ -2,9 +2,9 @@
 
     python -m bench.path
 
-Alice sends Bob a message. Both have modern clients, and the server is warm. Printed is each
-function of `jelly/` that is called until Bob has the message and Alice her SUCCESS, by thread, in
-order. Comprehensions do not count, nor does the standard library.
+Alice sends Bob a message. Both have modern clients, and the server is warm. It prints each function
+of `jelly/` that is called until Bob has the message and Alice her SUCCESS, by thread, in order.
+Comprehensions do not count, nor does the standard library.
 """
 
 import contextlib
@@ -30,6 +30,8 @@ MESSAGES = 9
 """How many messages are traced. The shortest path counts: on others lies work that is due just
 then.
 """
+INTRODUCTION = """Every call that one message from Alice to Bob makes, in order, by thread and file.
+The last line counts the calls, and how often a reader who follows it has to turn to another file."""
 TIMEOUT = 10.0
 """Seconds for which a client waits for a frame."""
 
@@ -40,6 +42,7 @@ class Call(NamedTuple):
     thread: str
     file: str
     function: str
+    note: str = ""
 
 
 class Tracer:
@@ -56,7 +59,10 @@ class Tracer:
             name = code.co_qualname
             if not name.endswith(("comp>", "genexpr>")):
                 file = code.co_filename.removeprefix(self._root)
-                self.calls.append(Call(threading.current_thread().name, file, name))
+                note = ""
+                if name == "SendQueue.send":
+                    note = "notice to Bob" if frame.f_locals["notices"] else "response to Alice"
+                self.calls.append(Call(threading.current_thread().name, file, name, note))
 
 
 class Client:
@@ -138,12 +144,17 @@ def file_changes(calls: Sequence[Call]) -> int:
     return sum(before.file != after.file for before, after in pairwise(calls))
 
 
+def _describe(call: Call) -> str:
+    return f"{call.function} ({call.note})" if call.note else call.function
+
+
 def main() -> int:
     calls = message_path()
+    print(f"{INTRODUCTION}\n")
     for thread, part in groupby(calls, key=lambda call: call.thread):
         print(thread)
         for file, functions in groupby(part, key=lambda call: call.file):
-            print(f"    {file:20} {', '.join(call.function for call in functions)}")
+            print(f"    {file:20} {', '.join(map(_describe, functions))}")
     print(f"\n{len(calls)} calls, {file_changes(calls)} changes of file")
     return 0
 

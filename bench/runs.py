@@ -109,7 +109,7 @@ def open_runner(databases: Sequence[str], seconds: float) -> Iterator[Runner]:
         if "mariadb" in databases:
             try:
                 if importlib.util.find_spec("mysql") is None:
-                    raise MariaDBMissing("mysql-connector-python is not installed: pip install '.[mysql]'")
+                    raise MariaDBMissing("run pip install '.[mysql]' and apt-get install mariadb-server")
                 mariadb = stack.enter_context(PrivateMariaDB())
             except MariaDBMissing as error:
                 missing = f"MariaDB is left out: {error}"

@@ -25,20 +25,26 @@ def table(results: Sequence[Result]) -> str:
     text = markdown(HEAD, rows)
     if any("(!)" in cell for row in rows for cell in row):
         text += f"\n\n(!) The generator was busy for more than {BUSY:.0%} of the time: it may be the bottleneck."
-    return text
+    return text + not_run(results)
+
+
+def not_run(results: Sequence[Result]) -> str:
+    """Return which scenarios were not run: one line for each database and reason, or nothing."""
+    scenarios: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        if result.not_run:
+            names = scenarios.setdefault((result.database, result.not_run), [])
+            if result.scenario not in names:  # a comparison has several rounds
+                names.append(result.scenario)
+    lines = [f"Not run on {database}: {', '.join(names)}. {why}" for (database, why), names in scenarios.items()]
+    return "\n\n" + "\n".join(lines) if lines else ""
 
 
 def _rows(result: Result) -> Iterator[tuple[str, ...]]:
     for measurement in result.measurements:
         yield _cells(measurement, result.database)
-    if result.not_run or result.problems:
-        empty = [NO_VALUE] * (len(HEAD) - 3)
-        yield (
-            result.scenario,
-            result.database,
-            *empty,
-            f"FAILED: {result.problems}" if result.problems else (f"not run: {result.not_run}"),
-        )
+    if result.problems:
+        yield result.scenario, result.database, *[NO_VALUE] * (len(HEAD) - 3), f"FAILED: {result.problems}"
 
 
 def _cells(measurement: Measurement, database: str) -> tuple[str, ...]:

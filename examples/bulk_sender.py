@@ -4,9 +4,10 @@ import sys
 from concurrent.futures import Future
 
 from client_api import ConnectionLost, JellyClient, RequestError, Sent
+from examples.command_line import arguments, no_traceback
 
-name, password, receiver, url = (*sys.argv[1:], "jelly://127.0.0.1:20000")[:4]
-with JellyClient.from_url(url) as client:
+name, password, receiver, url = arguments(__doc__, 3)
+with no_traceback(), JellyClient.from_url(url) as client:
     client.login(name, password).result()
     lines = [line.rstrip("\n") for line in sys.stdin]
     futures: list[Future[Sent]] = [client.send_message(receiver, line) for line in lines]
@@ -19,5 +20,5 @@ with JellyClient.from_url(url) as client:
             print("not sent:" if not error.sent else "perhaps sent:", line)
         except RequestError as error:
             print(f"refused: {line} ({error})")
-print(f"{stored} of {len(lines)} stored")
-sys.exit(stored < len(lines))
+    print(f"{stored} of {len(lines)} stored")
+    sys.exit(stored < len(lines))

@@ -1,9 +1,7 @@
 """A bot that sends messages back. python -m examples.echo_bot NAME PASSWORD [jelly://host:port]"""
 
-import contextlib
-import sys
-
 from client_api import ConnectionEvent, JellyClient, MessageEvent, Receiver, RequestRejected
+from examples.command_line import arguments, no_traceback
 
 
 class Echo(Receiver):
@@ -14,12 +12,11 @@ class Echo(Receiver):
         print(event.state.value, event.reason.value, event.error or "", flush=True)
 
 
-name, password, url = (*sys.argv[1:], "jelly://127.0.0.1:20000")[:3]
-with JellyClient.from_url(url, receiver=Echo()) as bot:
+name, password, url = arguments(__doc__, 2)
+with no_traceback(), JellyClient.from_url(url, receiver=Echo()) as bot:
     try:
         bot.register(name, password).result()
     except RequestRejected as error:
-        print(error)
+        print(f"{name} is registered already" if error.code == "username_taken" else error, flush=True)
     bot.login(name, password).result()
-    with contextlib.suppress(KeyboardInterrupt):
-        bot.wait()  # until another login takes over, or Ctrl-C
+    bot.wait()  # until another login takes over, or Ctrl-C

@@ -7,19 +7,17 @@
 It serves raw_client.py and the client library. BREAKS marks what fails, and the cure in jelly/.
 """
 
-import json, queue, secrets, signal, socket, socketserver, struct, sys, threading, time  # noqa: E401, I001
+import json, queue, secrets, signal, socket, socketserver, struct, sys, threading, time, typing  # noqa: E401, I001
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
 
 HEADER = struct.Struct(">HBBBi")  # magic, sign, type, status, length of the body
 RESPONSE, NOTICE, SUCCESS, REQUEST_ERROR, HEARTBEAT = 2, 3, 0x31, 0x32, 0x23
 WORKERS, QUEUE_SIZE, IDLE_SECONDS = 4, 64, 300.0
 requests = queue.Queue[tuple["Client", int, bytes]](QUEUE_SIZE)
 lock = threading.RLock()  # guards the dictionaries. BREAKS: a crash loses them all. store.py: Store
-users, tokens, groups = dict[str, str](), dict[int, str](), dict[str, list[str]]()
-waiting, online = dict[str, list[tuple[int, int, Any]]](), dict[str, "Client"]()
-cache = dict[str, tuple[float, list[str]]]()  # group -> when it was used last, its members
+users, tokens, groups, online = dict[str, str](), dict[int, str](), dict[str, list[str]](), dict[str, "Client"]()
+waiting, cache = dict[str, list[tuple[int, int, typing.Any]]](), dict[str, tuple[float, list[str]]]()
 
 
 class Client(socketserver.StreamRequestHandler):  # one for each connection
@@ -37,17 +35,17 @@ class Client(socketserver.StreamRequestHandler):  # one for each connection
             if online.get(self.user) is self:  # else another connection has taken over
                 del online[self.user]
 
-    def send(self, sign: int, type: int, status: int, values: dict[str, Any]) -> None:
+    def send(self, sign: int, type: int, status: int, values: dict[str, typing.Any]) -> None:
         body = json.dumps(values).encode() if values else b""
         frame = HEADER.pack(0xABCD, sign, type, status, len(body)) + body
         with self.sending, suppress(OSError):  # BREAKS: a deaf client stops the worker. send_queue.py: SendQueue
             self.request.sendall(frame)  # BREAKS: two in one read stall the original client. pacing.py: ClassicPacing
 
-    def serve(self, type: int, body: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    def serve(self, type: int, body: dict[str, typing.Any]) -> tuple[dict[str, typing.Any], list[str]]:
         user, to, group = body.get("sender") or body["username"], body.get("receiver", ""), body.get("groupName", "")
         check(self.user == ("" if type in (0x11, 0x12, 0x14) else user), "not_yourself")
         check(type in (0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x19), "unknown_type")
-        receivers = list[str]()
+        receivers = [to] if type == 0x15 else []  # PERSON_MESSAGE
         match type:
             case 0x12:  # REGISTER
                 check(user not in users, "username_taken")
@@ -63,7 +61,6 @@ class Client(socketserver.StreamRequestHandler):  # one for each connection
                 self.request.shutdown(socket.SHUT_RDWR)
             case 0x15:  # PERSON_MESSAGE
                 check(to in users, "no_such_user")
-                receivers = [to]
             case 0x16:  # GROUP_MESSAGE
                 check(user in self.members(to), "not_a_member")
                 receivers = [name for name in self.members(to) if name != user]
@@ -78,7 +75,7 @@ class Client(socketserver.StreamRequestHandler):  # one for each connection
             waiting.setdefault(name, []).append((type, 0, body))
         return {}, receivers
 
-    def members(self, group: str) -> list[str]:
+    def members(self, group: str) -> list[str]:  # cached, with the time when they were used last
         check(group in groups, "no_such_group")
         cache[group] = time.monotonic(), cache[group][1] if group in cache else groups[group]
         return cache[group][1]
@@ -97,8 +94,7 @@ def sweep() -> None:
 
 
 def work(_: int) -> None:
-    while True:  # BREAKS: workers overtake each other, and so do answers. queue_dispatch.py: Lane
-        client, type, data = requests.get()
+    for client, type, data in iter(requests.get, None):  # BREAKS: answers overtake each other. queue_dispatch.py: Lane
         try:
             with lock:
                 status, (answer, receivers) = SUCCESS, client.serve(type, json.loads(data))
@@ -112,9 +108,13 @@ def work(_: int) -> None:
 
 
 if __name__ == "__main__":
-    with socketserver.ThreadingTCPServer(("127.0.0.1", int([*sys.argv, "20000"][1])), Client) as server:
-        ThreadPoolExecutor(WORKERS).map(work, range(WORKERS))  # `submit` of each request would bound nothing
-        sweep()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # BREAKS: Ctrl-C drops what was accepted. server.py: JellyServer
-        print(f"listening on 127.0.0.1 port {server.server_address[1]}", flush=True)
-        server.serve_forever()
+    socketserver.TCPServer.allow_reuse_address = True  # else no start for a minute after one that had clients
+    try:
+        with socketserver.ThreadingTCPServer(("127.0.0.1", int([*sys.argv, "20000"][1])), Client) as server:
+            ThreadPoolExecutor(WORKERS).map(work, range(WORKERS))  # `submit` of each request would bound nothing
+            sweep()
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # BREAKS: Ctrl-C drops requests. server.py: JellyServer
+            print(f"listening on 127.0.0.1 port {server.server_address[1]}", flush=True)
+            server.serve_forever()
+    except (OSError, ValueError, OverflowError) as error:
+        sys.exit(f"Cannot listen: {error}. Is another server running? Choose another port: minimal_server.py PORT")

@@ -7,6 +7,7 @@ on the command line because this is for trying out.
 
 import contextlib
 import json
+import os
 import socket
 import struct
 import sys
@@ -47,7 +48,10 @@ def receive(sock: socket.socket) -> tuple[int, int, int, dict[str, object]]:
 
 def connect(port: int, type: int, me: str, password: str) -> tuple[socket.socket, int, dict[str, object]]:
     """Open a connection and register or log in on it."""
-    sock = socket.create_connection(("127.0.0.1", port))
+    try:
+        sock = socket.create_connection(("127.0.0.1", port))
+    except ConnectionRefusedError:
+        sys.exit(f"! no server on port {port}: start one with python jelly.py")
     send(sock, type, username=me, password=password)
     _, _, status, values = receive(sock)
     return sock, status, values
@@ -63,6 +67,7 @@ def print_what_arrives(sock: socket.socket) -> None:
                 print(f"! {values['message']}", flush=True)
     except (EOFError, OSError):
         print("! the server has closed the connection", flush=True)
+        os._exit(1)  # ends the main thread, too, which waits for a line
 
 
 def send_heartbeats(sock: socket.socket) -> None:
@@ -74,23 +79,28 @@ def send_heartbeats(sock: socket.socket) -> None:
         pass  # closed: the other thread prints that
 
 
-def main(me: str, password: str, friend: str, port: str = "20000") -> None:
-    sock, _, _ = connect(int(port), REGISTER, me, password)
+def main(me: str, password: str, friend: str, port: int) -> None:
+    sock, _, _ = connect(port, REGISTER, me, password)
     sock.close()  # the server closes the connection after every response to REGISTER
-    sock, status, values = connect(int(port), LOGIN, me, password)
+    sock, status, values = connect(port, LOGIN, me, password)
     if status != SUCCESS:
         sys.exit(f"! {values['message']}")
     print(f"logged in as {me}; every line goes to {friend}", flush=True)
     for job in (print_what_arrives, send_heartbeats):
         threading.Thread(target=job, args=(sock,), daemon=True).start()
-    for text in sys.stdin:
-        send(sock, PERSON_MESSAGE, sender=me, receiver=friend, content=text.rstrip("\n"), time=int(time.time() * 1000))
+    with contextlib.suppress(OSError):  # closed: the other thread prints that, and ends the program
+        for text in sys.stdin:
+            content, now = text.rstrip("\n"), int(time.time() * 1000)
+            send(sock, PERSON_MESSAGE, sender=me, receiver=friend, content=content, time=now)
     time.sleep(0.2)  # for the last responses
-    sock.close()
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (4, 5):
+    if len(sys.argv) not in (4, 5) or not (port := [*sys.argv, "20000"][4]).isdecimal() or int(port) > 65535:
         sys.exit(__doc__)
-    with contextlib.suppress(KeyboardInterrupt):
-        main(*sys.argv[1:])
+    try:
+        main(sys.argv[1], sys.argv[2], sys.argv[3], int(port))
+    except (EOFError, OSError):
+        sys.exit("! the server has closed the connection")
+    except KeyboardInterrupt:
+        pass

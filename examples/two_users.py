@@ -1,9 +1,10 @@
 """Two users in one process ask and answer. python -m examples.two_users [jelly://host:port]"""
 
-import sys
 import threading
+from functools import partial
 
 from client_api import JellyClient, MessageEvent, Receiver, RequestRejected
+from examples.command_line import arguments, no_traceback
 
 
 class Polite(Receiver):
@@ -12,14 +13,13 @@ class Polite(Receiver):
         event.reply("Fine, thank you.") if event.content.endswith("?") else answered.set()
 
 
-answered = threading.Event()
-url = sys.argv[1] if len(sys.argv) > 1 else "jelly://127.0.0.1:20000"
-with JellyClient.from_url(url, receiver=Polite()) as ann, JellyClient.from_url(url, receiver=Polite()) as ben:
+answered, new_client = threading.Event(), partial(JellyClient.from_url, *arguments(__doc__, 0), receiver=Polite())
+with no_traceback(), new_client() as ann, new_client() as ben:
     for client, name in ((ann, "ann"), (ben, "ben")):
         try:
             client.register(name, "a-secret").result()
-        except RequestRejected as error:
-            print(error)  # this example has run before
+        except RequestRejected:
+            print(f"{name} is registered already: this example has run before")
         client.login(name, "a-secret").result()
     ann.send_message("ben", "How are you?").result()
     answered.wait(timeout=10)

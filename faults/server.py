@@ -156,7 +156,7 @@ def unbounded_buffers() -> None:
 def no_watchdog() -> None:
     """Neither the server nor TCP notices a dead connection."""
     Watchdog.check = lambda *_: None
-    tcp.prepare = lambda _: None
+    tcp.set_socket_options = lambda _: None
 
 
 def delivered_when_written() -> None:

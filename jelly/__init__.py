@@ -1,14 +1,16 @@
-"""Jelly, an instant-messaging server: the way of a message, station by station.
+"""Jelly, an instant-messaging server: the path of a message, file by file.
 
-station                           file                               module of the original
-python jelly.py                   cli.py, config.py                  launcher
-ThreadingTCPServer, its readers   server.py, connection.py           transport
-struct: bytes <-> frames          codec.py, messages.py (the JSON)   serialization
-queue.Queue, ThreadPoolExecutor   queue_dispatch.py                  service
-what each request does            services.py, outcomes.py           service
-transactions, and the SQL         store.py, dao.py                   dao
-response and notice               delivery.py, send_queue.py         transport
-Timer that sweeps the groups      groups.py                          service
+what happens                            file                           module of the original Java server
+the server starts                       cli.py, config.py              launcher
+ThreadingTCPServer accepts, and reads   server.py, connection.py       transport
+bytes become frames, and requests       codec.py, messages.py          serialization
+requests wait for a worker thread       queue_dispatch.py              service
+the worker decides what a request does  services.py, outcomes.py       service
+the store thread writes and commits     store.py, dao.py               dao
+response and notices are sent           delivery.py, send_queue.py     transport
+
+Beside the path: sessions.py and presence.py (who is online), groups.py (a Timer sweeps its cache),
+indexing.py, engines.py (SQLite, MySQL), watchdog.py. `docs/architecture.md` has every file.
 """
 
 __version__ = "0.2.0.dev0"

@@ -37,7 +37,7 @@ def back_up(url: str, target: Path) -> int:
     try:
         descriptor, name = tempfile.mkstemp(".partial", f"{target.name}.", target.absolute().parent)
     except OSError as error:
-        raise StartError(f"Cannot write {target}: {error.strerror}.") from error
+        raise StartError(f"Cannot write {target}: {error.strerror}. Name a file elsewhere.") from error
     partial = Path(name)
     try:
         _copy(Path(urllib.parse.unquote(url.removeprefix("sqlite:///"))), partial)
@@ -46,9 +46,11 @@ def back_up(url: str, target: Path) -> int:
         _sync_directory(target.absolute().parent)
         return target.stat().st_size
     except sqlite3.Error as error:
-        raise StartError(f"The database {url} cannot be backed up: {error}.") from error
+        raise StartError(
+            f"The database {url} cannot be backed up: {error}. Check --database, and the room on the disk."
+        ) from error
     except OSError as error:
-        raise StartError(f"Cannot write {target}: {error.strerror}.") from error
+        raise StartError(f"Cannot write {target}: {error.strerror}. Name a file elsewhere.") from error
     finally:
         os.close(descriptor)
         partial.unlink(missing_ok=True)

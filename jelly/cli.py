@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import queue
+import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -45,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return chat(arguments[1:])
     parser = argparse.ArgumentParser(prog="jelly", description=DESCRIPTION)
-    parser.add_argument("command", nargs="?", choices=["serve"], default="serve", help="what to do (default: serve)")
+    parser.add_argument(
+        "command", nargs="?", choices=["serve", "chat", "backup"], default="serve", help="default: serve"
+    )
     parser.add_argument("--version", action="version", version=f"jelly {jelly.__version__}")
     parser.add_argument("--demo", action="store_true", help="serve a temporary database with users alice and bob")
     add_arguments(parser)
@@ -53,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if list(arguments[:1]) == ["backup"]:
             return back_up_database(arguments[1:])
         parsed = parser.parse_args(arguments)
+        if parsed.command != "serve":
+            parser.error(f"write {parsed.command} first: jelly {parsed.command} ...")
         settings = load_settings(parsed)
         if parsed.demo and parsed.database:
             raise ConfigError("--demo uses its own temporary database: leave out --database.")
@@ -83,7 +89,7 @@ def serve_demo(settings: Settings) -> int:
     with demo_database(settings.password_cost) as demo:
 
         def print_instructions(port: int) -> None:
-            program = "python jelly.py" if Path(sys.argv[0]).name == "jelly.py" else "jelly"
+            program = typed_command()
             url = _url(settings, port)
             server = "" if url == DEFAULT_URL else f" --server {url}"
             print("To try it out, run this in two more terminals (all data is deleted when this server stops):\n")
@@ -92,6 +98,14 @@ def serve_demo(settings: Settings) -> int:
             print(flush=True)
 
         return serve(dataclasses.replace(settings, database=demo.url), print_instructions)
+
+
+def typed_command() -> str:
+    """Return how this program was started, without its arguments: `python3 jelly.py`, or `jelly`."""
+    script = sys.argv[0]
+    if Path(script).name == "jelly.py":
+        return shlex.join([sys.orig_argv[0], script])
+    return Path(script).name if shutil.which(Path(script).name) == script else shlex.quote(script)
 
 
 def _url(settings: Settings, port: int) -> str:

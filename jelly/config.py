@@ -150,7 +150,9 @@ def _read_file(path: str) -> dict[str, str]:
         with Path(path).open("rb") as file:
             table = tomllib.load(file)
     except OSError as error:
-        raise ConfigError(f"Cannot read the configuration {path}: {error.strerror}.") from error
+        raise ConfigError(
+            f"Cannot read the configuration {path}: {error.strerror}. Name another file with --config or JELLY_CONFIG."
+        ) from error
     except (ValueError, RecursionError) as error:  # the parser raises more than TOMLDecodeError
         raise ConfigError(f"The configuration {path} is not valid TOML: {error}.") from error
     known = [setting.name for setting in fields(Settings)]

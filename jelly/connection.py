@@ -81,7 +81,7 @@ class Connection(BaseRequestHandler):
         self.address = str(self.client_address[0])
         self.thread = threading.current_thread()
         self.thread.name = f"jelly-reader-{self.address}:{self.client_address[1]}"
-        tcp.prepare(self.request)
+        tcp.set_socket_options(self.request)
         tcp.limit_buffers(self.request)
         self.tls = TlsFilter(context.tls_context) if context.tls_context else None
         gap = settings.classic_gap / 1000

@@ -38,7 +38,9 @@ def demo_database(password_cost: int) -> Iterator[Demo]:
     try:
         directory = tempfile.TemporaryDirectory(prefix="jelly-demo-")
     except OSError as error:
-        raise StartError(f"Cannot create a temporary directory for the demo: {error.strerror}.") from error
+        raise StartError(
+            f"Cannot create a temporary directory for the demo: {error.strerror}. Set TMPDIR to another one."
+        ) from error
     with directory as path:
         url = f"sqlite:///{Path(path) / 'jelly.db'}"
         # Random, because --host can open even this server to a network.
@@ -46,7 +48,9 @@ def demo_database(password_cost: int) -> Iterator[Demo]:
         try:
             _fill(url, passwords, password_cost)
         except StoreError as error:
-            raise StartError(f"Cannot create the demo database in {path}: {error}.") from error
+            raise StartError(
+                f"Cannot create the demo database in {path}: {error}. Set TMPDIR to a directory with room."
+            ) from error
         yield Demo(url, passwords)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from jelly.errors import ConfigError, StartError, StoreError
-from jelly.file_claim import FileClaim
+from jelly.file_claim import IN_USE, FileClaim
 
 log = logging.getLogger("jelly.database")
 
@@ -48,10 +48,11 @@ takes more."""
 SMALLEST_PACKET = 64 * 1024
 """At least this many bytes of max_allowed_packet are needed for statements without a message."""
 ROW_OVERHEAD = 2 * 1024
-"""Bytes of a packet that are kept for the statement, and for all columns of a message but its content."""
+"""Bytes of a packet that are kept for the statement, and for all columns of a message but its
+content."""
 ROW_ERRORS = frozenset({1118, 1264, 1366, 1406})
-"""The errors of MySQL that are about a value in a row, and leave the transaction open: the row is too
-large, a number is out of range, text has a wrong character, text is too long."""
+"""The errors of MySQL that are about a value in a row, and leave the transaction open: the row is
+too large, a number is out of range, text has a wrong character, text is too long."""
 ROWS_PER_STATEMENT = (16, 4, 1)
 """How many rows one INSERT for SQLite has: few sizes, so that each statement stays in the cache."""
 
@@ -94,6 +95,11 @@ class Engine(ABC):
     @abstractmethod
     def describe(self) -> str:
         """The database's name for the log: without a password."""
+
+    @property
+    @abstractmethod
+    def advice(self) -> str:
+        """What the operator can do when the server starts and the database cannot be opened."""
 
     @abstractmethod
     def begin(self, raw: Any) -> None:
@@ -189,6 +195,18 @@ class SqliteEngine(Engine):
     def describe(self) -> str:
         return f"sqlite:///{self.path}"
 
+    @property
+    def advice(self) -> str:
+        path = self.path.resolve()
+        if not path.parent.is_dir():
+            return f"There is no directory {path.parent}: create it first."
+        if path.is_dir():
+            return f"{path} is a directory: name a file in it."
+        for needed in (path.parent, path):
+            if needed.exists() and not os.access(needed, os.W_OK):
+                return f"This user may not write to {needed}: change its permissions."
+        return "Check the file, and the room on its disk, or name another file with --database."
+
     def begin(self, raw: sqlite3.Connection) -> None:
         try:
             # (Path.stat would be one more call in each transaction.)
@@ -268,7 +286,9 @@ class MemoryEngine(SqliteEngine):
         try:
             self._directory = tempfile.TemporaryDirectory(prefix="jelly-memory-")
         except OSError as error:
-            raise StartError(f"There is no temporary directory for the database: {error.strerror}.") from error
+            raise StartError(
+                f"There is no temporary directory for the database: {error.strerror}. Set TMPDIR to another one."
+            ) from error
         super().__init__(f"{self._directory.name}/jelly.db")
         log.warning("the database memory: keeps nothing; all that is in it is gone when the server stops")
 
@@ -353,6 +373,10 @@ class MysqlEngine(Engine):
     def describe(self) -> str:
         return f"mysql://{self._arguments['host']}:{self._arguments['port']}/{self.name}"
 
+    @property
+    def advice(self) -> str:
+        return "Check that it runs, and the user, the password and the name in its URL."
+
     def begin(self, raw: Any) -> None:
         raw.start_transaction()
 
@@ -395,7 +419,10 @@ class MysqlEngine(Engine):
             self._insert_halves(raw, sql, rows)
 
     def _insert_halves(self, raw: Any, sql: str, rows: Sequence[Row]) -> None:
-        """Insert rows in two statements or more. Raises RowsRefused with all rows that are refused."""
+        """Insert rows in two statements or more.
+
+        Raises RowsRefused with all rows that are refused.
+        """
         middle = len(rows) // 2
         refused: list[Row] = []
         reason = ""
@@ -426,7 +453,7 @@ class MysqlEngine(Engine):
             self.execute(raw, f"KILL {int(holder)}", ())
             taken = self._value(raw, "SELECT GET_LOCK(?, 2)", name)
         if taken != 1:
-            raise StoreError("another server is using this database")
+            raise StoreError(IN_USE)
         self._claimed_by = self._value(raw, "SELECT CONNECTION_ID()")
         kind = "C extension" if "CMySQL" in type(raw).__name__ else "pure Python"
         version = self._value(raw, "SELECT VERSION()")

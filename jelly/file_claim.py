@@ -20,7 +20,8 @@ from pathlib import Path
 
 from jelly.errors import StoreError
 
-IN_USE = "another server is using this database"
+IN_USE = "another server is using this database: stop that one, or name another database"
+"""Why a second server does not start."""
 
 _claimed: set[tuple[int, int]] = set()
 """Device and inode of each file that this process has claimed. A second claim must not open it."""

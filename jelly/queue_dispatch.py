@@ -66,12 +66,12 @@ class PendingRequest(NamedTuple):
 class Lane:
     """The requests of one connection that wait, oldest first."""
 
-    __slots__ = ("arrived", "busy", "room", "session", "waiting")
+    __slots__ = ("busy", "incoming", "room", "session", "waiting")
 
     def __init__(self, session: Session) -> None:
         self.session = session
         # The reader's, until `RequestQueue.put` moves them into `waiting`.
-        self.arrived: list[PendingRequest] = []
+        self.incoming: list[PendingRequest] = []
         # Guarded by the queue's mutex.
         self.waiting: list[PendingRequest] = []
         # Held from the moment the lane enters the queue until its last answer is sent. A lock and not
@@ -102,7 +102,7 @@ class RequestQueue(queue.Queue[Lane]):
         self._closed = False
 
     def put(self, item: Lane, block: bool = False, timeout: float | None = None) -> None:  # noqa: ARG002 - never blocks
-        """Count what arrived in a lane, and put the lane into the queue unless a worker has it.
+        """Count what has come into a lane, and put the lane into the queue unless a worker has it.
 
         Never blocks. Requests beyond `maxsize` are marked with the error `busy`. Raises queue.Full if
         nothing but such requests wait in the lane: the caller then holds the lane, and answers them. They
@@ -110,9 +110,9 @@ class RequestQueue(queue.Queue[Lane]):
         """
         lane = item
         with self.mutex:
-            if lane.arrived:
-                arrived, lane.arrived = lane.arrived, []
-                self._admit(lane, arrived)
+            if lane.incoming:
+                incoming, lane.incoming = lane.incoming, []
+                self._admit(lane, incoming)
             if not lane.waiting or not lane.busy.acquire(blocking=False):
                 return  # the thread that has the lane looks again when it releases it
             if lane.waiting[0].error is ErrorCode.BUSY and all(map(_is_refused, lane.waiting)):
@@ -140,7 +140,7 @@ class RequestQueue(queue.Queue[Lane]):
                     return lanes
 
     def put_back(self, lane: Lane) -> None:
-        """Queue a lane again that the caller holds and cannot serve now."""
+        """Put a lane back into the queue. The caller holds it, and cannot serve it now."""
         with self.mutex:
             self._schedule(lane)
 
@@ -200,12 +200,12 @@ class RequestQueue(queue.Queue[Lane]):
 
     # --- with the mutex held ----------------------------------------------------------------------------
 
-    def _admit(self, lane: Lane, arrived: list[PendingRequest]) -> None:
+    def _admit(self, lane: Lane, incoming: list[PendingRequest]) -> None:
         room = self.maxsize - self._waiting
-        if len(arrived) > room:
-            arrived = _refuse_beyond(room, arrived)
-        lane.waiting += arrived
-        self._waiting += _count(arrived)
+        if len(incoming) > room:
+            incoming = _refuse_beyond(room, incoming)
+        lane.waiting += incoming
+        self._waiting += _count(incoming)
 
     def _schedule(self, lane: Lane) -> None:
         self.queue.append(lane)
@@ -272,7 +272,7 @@ class Blocking(contextlib.AbstractContextManager[None]):
 
 
 class Dispatcher:
-    """The workers and the hashers, and the way of a request from its lane to its answer.
+    """The workers and the hashers, and the path of a request from its lane to its answer.
 
     `call_later(seconds, function)` must call a function after some seconds, in any thread.
     """
@@ -301,7 +301,7 @@ class Dispatcher:
 
     def submit(self, lane: Lane, requests: list[PendingRequest]) -> None:
         """Have the requests of a connection served, in order. Never blocks."""
-        lane.arrived = requests
+        lane.incoming = requests
         try:
             self._queue.put(lane)
         except queue.Full:
@@ -397,10 +397,11 @@ class Dispatcher:
         return self._carry_on(lane, requests[len(answers) : len(outcomes)], outcomes[len(answers) :])
 
     def _outcomes(self, session: Session, requests: Sequence[PendingRequest]) -> list[Outcome]:
-        """Serve these requests up to the first one that must wait for an earlier one.
+        """Serve these requests; return their outcomes, in order.
 
-        Answers and messages may come together. Any other outcome comes alone: a request behind it
-        may read what it changes. So may a request behind a message, unless it is a message, too.
+        Stop where a request must wait for an earlier one: after any outcome that is neither an
+        answer nor a message, and before a request that is no message but follows one. Such a
+        request may read what the earlier one changes. Also stop after BYTES_AT_ONCE.
         """
         outcomes: list[Outcome] = []
         size = 0
@@ -487,9 +488,13 @@ class Dispatcher:
 
     def _refuse(self, lane: Lane) -> None:
         """Answer the requests of a lane that holds nothing but refused ones."""
+        session = lane.session
         requests = self._queue.take_refused(lane)
-        answers = [_busy(lane.session, request.frame.type) for request in requests]
-        send_answers(lane.session, answers, [request.received_at for request in requests])
+        if session.user is None:
+            del requests[1:]  # the first answer closes the connection
+        if not session.closing:
+            answers = [_busy(session, request.frame.type) for request in requests]
+            send_answers(session, answers, [request.received_at for request in requests])
         self._release(lane)
 
     def _release(self, lane: Lane) -> None:

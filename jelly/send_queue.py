@@ -11,7 +11,8 @@ Other clients need more:
 - for a client that cannot acknowledge messages TCP is asked how far they got: `tcp_confirmation.py`;
 - with TLS, what goes out is encrypted: `tls.py`.
 
-A connection begins with the first two. They end when a modern client logs in.
+Every connection begins with the first two. The login of a modern client switches off what it does
+not need.
 
 Each send queue has a lock. The flusher's lock and the TLS filter's may be taken while it is held,
 never the other way round. Functions that a send queue calls back are called without it.
@@ -246,7 +247,8 @@ class SendQueue:
             self._notices += notices
             self._notices_size += sum([len(frame) for _, frame in notices])
             self._pump()
-        if responses and self.finished_at is None and not self.is_closed:
+        # Nothing follows a closing frame, not even the answer to a request that was under way.
+        if responses and self.finished_at is None and self.closing_frame_at is None and not self.is_closed:
             for response in responses:
                 self._add_response(response)
             self._pump()

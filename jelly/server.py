@@ -1,4 +1,4 @@
-"""The server: it builds the stations, accepts connections, and takes everything down again in order.
+"""The server: it builds the parts, accepts connections, and stops everything in order.
 
                    a thread each                                   a pool of threads
     client --TCP-> ThreadingTCPServer -> struct -> queue.Queue -> ThreadPoolExecutor
@@ -9,10 +9,15 @@
                                 send_queue.py                     delivery.py
     threading.Timer -> sweeps the group cache  groups.py
 
+The threads of the pool take from the queue.Queue themselves. (`submit` of each request would move
+it into the pool's own queue, which has no limit.)
+
 The two parts marked + are what the plain design (examples/minimal_server.py) lacks. Why it fails:
 
-- without the store thread each message costs a sync of its own, and SUCCESS comes before it is safe;
-- without the flusher a worker waits in `sendall` for a receiver that does not read, and all others wait.
+- without the store thread each message costs a sync of its own, and SUCCESS comes before it is
+  safe;
+- without the flusher a worker waits in `sendall` for a receiver that does not read, and all others
+  wait.
 
 `docs/architecture.md` is the tour: the same with the threads, the locks and the limits.
 """
@@ -67,6 +72,12 @@ FILE_CHECK_INTERVAL = 1.0
 FILE_LOST_TIMEOUT = 5.0
 """Seconds until the server gives up, because the file has not come back."""
 SHUTDOWN = system(Event.SHUTDOWN)
+BIND_ADVICE = {
+    errno.EADDRINUSE: "Is another server running there? Choose another one with --port.",
+    errno.EADDRNOTAVAIL: "This machine does not have that address: use 127.0.0.1, or 0.0.0.0 for all that it has.",
+    errno.EACCES: "Ports below 1024 need privileges: choose a higher one with --port.",
+}
+"""What the operator can do about an error that keeps the server from listening."""
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -140,13 +151,9 @@ class JellyServer(socketserver.ThreadingTCPServer):
         try:
             super().__init__((host, port), partial(Connection, self._context))
         except OSError as error:
-            hint = (
-                " Is another server running there? Choose another one with --port."
-                if error.errno == errno.EADDRINUSE
-                else ""
-            )
+            advice = BIND_ADVICE.get(error.errno or 0, "Choose another --host or --port.")
             reason = error.strerror or str(error)
-            raise StartError(f"Cannot listen on {host} port {port}: {reason}.{hint}") from error
+            raise StartError(f"Cannot listen on {host} port {port}: {reason}. {advice}") from error
 
     @property
     def port(self) -> int:
@@ -260,7 +267,11 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Dao]:
-        """The calling thread's own Dao to read with; while a worker reads, another one runs."""
+        """The calling thread's own Dao to read with.
+
+        A query may wait for the disk or the network. So a worker tells the dispatcher, which lets
+        another worker run meanwhile.
+        """
         dao = getattr(self._thread_local, "dao", None)
         if dao is None:
             connection = DatabaseConnection(self.engine)
@@ -287,5 +298,7 @@ def _prepare_database(engine: Engine, connection: DatabaseConnection, max_body: 
         connection.close()
         engine.release()
         if isinstance(error, StoreError):
-            raise StartError(f"The database {engine.describe()} cannot be used: {error}.") from error
+            is_open_error = isinstance(error.__cause__, (OSError, *engine.errors))
+            advice = f" {engine.advice}" if is_open_error else ""
+            raise StartError(f"The database {engine.describe()} cannot be used: {error}.{advice}") from error
         raise

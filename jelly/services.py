@@ -9,8 +9,8 @@ A service gets the session and the typed request. It returns what should happen 
 
 A service that refuses the request raises `Refused`; then nothing was done. Services know sessions,
 groups and queries, but neither sockets nor threads. `queue_dispatch.py` calls the services and
-carries out what they return. The user is always the one of the session: a name in the body is only
-compared with it.
+carries out what they return. A service acts for the user who is logged in on the session. It only
+compares the name in the body with that user.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ MAX_MEMBERS = 1000
 MAX_GROUPS_CREATED = 200
 """At most this many groups exist that one user has created."""
 MAX_GROUPS_JOINED = 1000
-"""At most this many groups until a user cannot be added to another one."""
+"""At most this many groups have a user as a member."""
 MAX_TOKENS = 32
 """At most this many tokens of one user are valid; a new one replaces the oldest."""
 MAX_KNOWN_USERS = 100_000

@@ -6,8 +6,8 @@ receiver. While it waits for the disk the next batch gathers. So the more there 
 message costs; alone, a message costs one sync. (This is group commit. One commit for each message
 reached a fifth of the throughput.)
 
-Nothing else writes, so one order is decided here: of ids, memberships, logins, and of the step of a
-session from behind to caught up (`delivery.py`).
+Only the store writes. So it alone decides the order of ids, membership changes and logins, and when
+a session is caught up (`delivery.py`).
 """
 
 import hashlib
@@ -40,7 +40,8 @@ BATCH_ROWS = 4000
 BATCH_BYTES = 2 * 1024 * 1024
 """About how many bytes of requests one transaction writes, for the same reason."""
 UNSTORABLE = StoreError("the database refuses this message")
-"""The result of a message that is answered with SERVER_ERROR, while the rest of its batch is stored."""
+"""The result of a message that is answered with SERVER_ERROR, while the rest of its batch is
+stored."""
 REPORT_INTERVAL = 60.0
 """Seconds until the log tells again of messages that cannot be stored."""
 DELIVERED_DELAY = 0.1
@@ -253,6 +254,10 @@ class Store:
         else:
             try:
                 self._answer(batch)
+            except Exception:  # a bug; but a client that misses an answer would wait for it for ever
+                for job in batch.jobs:
+                    job.session.transport.close()
+                raise
             finally:  # after the answers: no one needs to wait for this
                 self._indexing.on_commit([message for message, _ in batch.messages])
         finally:
@@ -331,7 +336,10 @@ class Store:
             log.info("the database works again")
 
     def _write_the_rest(self, batch: Batch, error: RowsRefused) -> None:
-        """Write a batch without the messages that the database refuses. Nothing of it is committed yet."""
+        """Write a batch without the messages that the database refuses.
+
+        Nothing of it is committed yet.
+        """
         while True:
             self._set_aside(batch, error)
             try:
@@ -342,7 +350,7 @@ class Store:
                 return
 
     def _set_aside(self, batch: Batch, error: RowsRefused) -> None:
-        """Mark the messages of a batch that the database refuses, and forget what came of the others.
+        """Mark the messages that the database refuses, and forget what came of the others.
 
         Raises the error if it is about none of them.
         """
@@ -453,7 +461,7 @@ class Store:
             return failure(session, entry.type)
 
     def _fail(self, batch: Batch, error: Exception) -> None:
-        """Answer all requests of a failed batch with an error; note again what was delivered."""
+        """Answer the requests of a failed batch with SERVER_ERROR; note the delivered ids again."""
         self._report(error)
         self._on_commit_in_doubt()
         if batch.messages:
@@ -538,9 +546,9 @@ def _take_jobs(waiting: deque[Job]) -> list[Job]:
 
 
 def _digest(new: NewMessage) -> int:
-    """Tells a message from another one with the same requestId.
+    """Return a hash that differs for two different messages with the same requestId.
 
-    Its time does not count: that is when it was sent, or sent again.
+    It leaves the time out, which may differ when a message is sent again.
     """
     what = f"{new.type} {new.receiver} {new.content}".encode()  # no name holds a space
     return int.from_bytes(hashlib.blake2b(what, digest_size=8).digest(), signed=True)

@@ -28,8 +28,8 @@ BUFFER_SIZE = 64 * 1024
 """Bytes that the kernel may hold for a client, in each direction; Linux doubles the number, for its
 own bookkeeping.
 
-Left alone, Linux lets the buffers grow: it took up to 4 MB for each receiver that does not read, and
-up to 32 MB for each client whose requests are not read."""
+Left alone, Linux lets the buffers grow: to 4 MB for each receiver that does not read, and to 32 MB
+(less on some systems) for each client whose requests are not read."""
 
 _NUMBER = struct.Struct("i")
 _RECEIVED_AT = 128  # of tcpi_bytes_received in struct tcp_info
@@ -76,7 +76,7 @@ def _ask(sock: socket.socket, request: str) -> int:
     return int(_NUMBER.unpack(answer)[0])
 
 
-def prepare(sock: socket.socket) -> None:
+def set_socket_options(sock: socket.socket) -> None:
     """Send small frames at once, and find out within half a minute that a silent peer is gone."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -92,6 +92,6 @@ def prepare(sock: socket.socket) -> None:
 
 
 def limit_buffers(sock: socket.socket) -> None:
-    """Have the kernel hold at most about 2 * BUFFER_SIZE bytes for a connection in each direction."""
+    """Have the kernel hold at most about 2 * BUFFER_SIZE bytes in each direction."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_SIZE)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_SIZE)

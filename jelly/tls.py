@@ -21,7 +21,9 @@ def server_context(certificate: str, key: str) -> ssl.SSLContext:
         # With a password that is wrong, a key with a password fails. Without one, Python would ask.
         context.load_cert_chain(certificate, key or None, password="")
     except (OSError, ValueError) as error:
-        raise ConfigError(f"The certificate {certificate} or its key cannot be used: {error}.") from error
+        raise ConfigError(
+            f"The certificate {certificate} or its key cannot be used: {error}. Check --tls-cert and --tls-key."
+        ) from error
     return context
 
 

@@ -129,12 +129,15 @@ def test_what_cannot_be_backed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """One sentence says why, and neither file is made."""
     path = tmp_path / "jelly.db"
     url, copy = f"sqlite:///{path}", tmp_path / "copy.db"
-    assert fails(copy, url) == f"The database {url} cannot be backed up: unable to open database file."
+    advice = "Check --database, and the room on the disk."
+    assert fails(copy, url) == f"The database {url} cannot be backed up: unable to open database file. {advice}"
     assert "nobody but its server can read it" in fails(copy, "memory:")
     with Server(url) as server:
         assert server.stop() == 0
     assert fails(path, url) == f"The file {path} exists already: name a new file."
-    assert fails(tmp_path / "missing" / "copy.db", url).startswith("Cannot write ")
+    line = fails(tmp_path / "missing" / "copy.db", url)
+    assert line.startswith("Cannot write ")
+    assert line.endswith("No such file or directory. Name a file elsewhere.")
     other = tmp_path / "other.db"
     sqlite3.connect(other).close()
     assert "no such table: meta" in fails(copy, f"sqlite:///{other}")
@@ -158,7 +161,10 @@ def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", fail)
-    assert fails(tmp_path / "copy.db", url) == f"Cannot write {tmp_path}/copy.db: Input/output error."
+    assert (
+        fails(tmp_path / "copy.db", url)
+        == f"Cannot write {tmp_path}/copy.db: Input/output error. Name a file elsewhere."
+    )
 
 
 def test_where_the_database_comes_from(tmp_path: Path) -> None:

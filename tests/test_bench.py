@@ -3,6 +3,7 @@ are whole.
 """
 
 import contextlib
+import importlib.util
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from bench import soak
 from bench.__main__ import main
+from bench.compare import compare
 from bench.profile import role_of
 from bench.runs import Result, Runner, open_runner
 from bench.scenarios import STANDARD, Measurement, Scenario, parse
@@ -72,11 +74,26 @@ def test_on_mariadb(runner: Runner, mariadb: PrivateMariaDB) -> None:
 
 
 def test_without_mariadb(runner: Runner) -> None:
-    """It is left out with a sentence, and that is no failure."""
+    """It is left out with one sentence for all scenarios, and that is no failure."""
     without = Runner(None, "MariaDB is left out: mariadbd is not installed", runner.directory, SECONDS)
-    result = without.run(parse("pairs-1-1"), "mariadb")
-    assert "not run: MariaDB is left out" in table([result])
-    assert not result.problems
+    results = [without.run(parse(name), "mariadb") for name in ("pairs-1-1", "idle-5")]
+    assert not any(result.problems for result in results)
+    head, _, *rest = table(results).splitlines()
+    assert head.startswith("| scenario")
+    assert rest == ["", "Not run on mariadb: pairs-1-1, idle-5. MariaDB is left out: mariadbd is not installed"]
+    text, _ = compare(without, ROOT, [parse("pairs-1-1")], ["mariadb"], rounds=2)
+    assert text.splitlines()[2:] == [
+        "",
+        "Not run on mariadb: pairs-1-1. MariaDB is left out: mariadbd is not installed",
+    ]
+
+
+def test_how_to_install_mariadb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the driver the sentence names it, and the package of the database too."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with open_runner(["mariadb"], SECONDS) as runner:
+        assert "pip install '.[mysql]'" in runner.no_mariadb
+        assert "mariadb-server" in runner.no_mariadb
 
 
 # --- the check ------------------------------------------------------------------------------------

@@ -297,11 +297,13 @@ def test_a_draft_stays_with_its_conversation(port: int, open_chat: Open) -> None
 
 
 def test_a_text_without_a_receiver_stays_in_the_input(port: int, open_chat: Open) -> None:
-    """A text without a receiver stays in the input, and can be sent after /to."""
+    """A text without a receiver stays in the input, and can be sent after /to. The chat says how to
+    write that in front of the text, and how to clear it.
+    """
     register(port, "alice", "bob")
     alice = open_chat("alice", port=port)
     alice.enter("good morning")
-    alice.wait_for("no receiver yet", "> good morning")
+    alice.wait_for("no receiver yet", "Ctrl-A", "Ctrl-C clears", "> good morning")
     alice.enter("\x01/to bob ")  # Ctrl-A: to the beginning of the input
     alice.wait_for("alice │ good morning", "[1:bob]")
 
@@ -358,7 +360,7 @@ def test_chinese(port: int, open_chat: Open) -> None:
     first = open_chat("alice", LANG="zh_CN.UTF-8")
     first.wait_for("欢迎，alice。", "alice │ 已连接", "好友列表还是空的")
     first.enter("/help")
-    first.wait_for("好友列表，谁在线")
+    first.wait_for("查看好友列表及谁在线")
     first.press("ctrl-c")
     assert first.wait_for_end() == 0
     open_chat("alice", "--lang=zh").wait_for("欢迎，alice。")

@@ -8,7 +8,7 @@ import pytest
 from faults.process import ROOT
 from jelly.chat import texts
 from jelly.chat.commands import COMMANDS
-from jelly.chat.texts import Help, Text, Translator, language_of
+from jelly.chat.texts import Help, TranslatedText, Translator, language_of
 from jelly.errors import ConnectionLost, ErrorCode, RequestRejected, RequestTimeout, ServerBusy, ServerFailed
 
 TABLES: list[object] = [vars(texts), texts.ERRORS, texts.FIELDS]
@@ -17,7 +17,7 @@ SENTENCES = {
     for table in TABLES
     if isinstance(table, dict)
     for name, value in table.items()
-    if isinstance(value, Text)
+    if isinstance(value, TranslatedText)
 }
 SENTENCES |= {
     f"{name}-{part}": text for name, help in texts.HELP.items() for part, text in zip(Help._fields, help, strict=True)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import resource
 import signal
 import socket
@@ -21,6 +22,7 @@ from faults.mariadb import PrivateMariaDB
 from faults.process import ROOT, Server, clean_environment, run
 from jelly import __version__, cli
 from jelly.config import Settings
+from jelly.engines import SqliteEngine
 
 
 def test_help_shows_every_setting() -> None:
@@ -52,6 +54,18 @@ def test_a_wrong_setting() -> None:
     assert fails(2, "--database=oracle://x").startswith("--database: A database is named as sqlite:///")
 
 
+def test_a_wrong_command() -> None:
+    """The sentence names all commands. One that does not come first is refused, too."""
+    for command in ("serv", "chatt"):
+        done = run(command)
+        assert done.returncode == 2
+        assert re.search(r"choose from '?serve'?, '?chat'?, '?backup'?", done.stderr)
+    for command in ("chat", "backup"):
+        done = run("--port=0", command)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"write {command} first" in done.stderr
+
+
 def test_mysql_without_its_package() -> None:
     """It is one sentence with the command that helps."""
     assert "pip install 'mysql-connector-python" in fails(2, "--database=mysql://u:p@127.0.0.1/jelly", bare=True)
@@ -69,20 +83,40 @@ def test_a_port_in_use(tmp_path: Path) -> None:
 
 def test_an_address_that_is_not_ours(tmp_path: Path) -> None:
     """One sentence, exit code 1."""
-    assert fails(1, "--host=203.0.113.1", f"--database=sqlite:///{tmp_path}/j.db").startswith("Cannot listen on")
+    line = fails(1, "--host=203.0.113.1", f"--database=sqlite:///{tmp_path}/j.db")
+    assert line.startswith("Cannot listen on 203.0.113.1 port 0: ")
+    assert "This machine does not have that address: use 127.0.0.1" in line
+    line = fails(1, "--host=no.such.host.invalid", f"--database=sqlite:///{tmp_path}/j.db")
+    assert line.endswith(" Choose another --host or --port.")
 
 
-@pytest.mark.parametrize("path", ["{tmp}/missing/j.db", "{tmp}"])
-def test_a_file_that_cannot_be_written(path: str, tmp_path: Path) -> None:
-    """One sentence with the database's name, exit code 1."""
+@pytest.mark.parametrize(
+    ("path", "what_to_do"),
+    [
+        ("{tmp}/missing/j.db", "There is no directory {tmp}/missing: create it first."),
+        ("{tmp}", "{tmp} is a directory: name a file in it."),
+    ],
+)
+def test_a_file_that_cannot_be_written(path: str, what_to_do: str, tmp_path: Path) -> None:
+    """One line with the database's name and what to do, exit code 1."""
     url = f"sqlite:///{path.format(tmp=tmp_path)}"
-    assert fails(1, f"--database={url}").startswith(f"The database {url} cannot be used: ")
+    line = fails(1, f"--database={url}")
+    assert line.startswith(f"The database {url} cannot be used: ")
+    assert line.endswith(f". {what_to_do.format(tmp=tmp_path)}")
+
+
+def test_a_directory_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The advice names the directory. (The tests may run as root, who may write everywhere.)"""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert SqliteEngine(f"{tmp_path}/j.db").advice == f"This user may not write to {tmp_path}: change its permissions."
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     """Somebody's other file is not touched."""
     (tmp_path / "letter.txt").write_text("Dear friend, " * 100)
-    assert "cannot be used" in fails(1, f"--database=sqlite:///{tmp_path}/letter.txt")
+    line = fails(1, f"--database=sqlite:///{tmp_path}/letter.txt")
+    assert "cannot be used" in line
+    assert line.endswith("or name another file with --database.")
     assert (tmp_path / "letter.txt").read_text() == "Dear friend, " * 100
 
 
@@ -91,6 +125,7 @@ def test_a_mysql_that_refuses(mariadb: PrivateMariaDB) -> None:
     url = mariadb.fresh_database("refusing")
     line = fails(1, f"--database={url.replace('password', 'Wrong-Secret')}")
     assert line.startswith(f"The database mysql://127.0.0.1:{mariadb.port}/refusing cannot be used: ")
+    assert line.endswith("Check that it runs, and the user, the password and the name in its URL.")
     assert "Secret" not in line
     assert "cannot be used" in fails(1, "--database=mysql://jelly:Wrong-Secret@127.0.0.1:1/jelly")
 
@@ -98,7 +133,10 @@ def test_a_mysql_that_refuses(mariadb: PrivateMariaDB) -> None:
 def test_a_second_server_on_the_same_database(database_url: str) -> None:
     """One database belongs to one server; after a crash it is free at once."""
     with Server(database_url) as first:
-        assert "another server is using this database" in fails(1, f"--database={database_url}")
+        line = fails(1, f"--database={database_url}")
+        assert line.endswith(
+            "cannot be used: another server is using this database: stop that one, or name another database."
+        )
         first.kill()
     with Server(database_url) as second:
         assert second.stop() == 0

@@ -13,7 +13,7 @@ import pytest
 from wire import logged_in, register
 
 from client_api import JellyClient, Reason, RequestError, State
-from faults.process import ROOT
+from faults.process import ROOT, Program
 
 PAGE = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
 BLOCKS = [textwrap.dedent(block) for block in re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)]
@@ -22,7 +22,7 @@ BLOCKS = [textwrap.dedent(block) for block in re.findall(r"^```python\n(.*?)^```
 README = (
     (ROOT / "README.md").read_text(encoding="utf-8").partition("## Build a bot")[2].partition("\nEvery operation")[0]
 )
-README_BOT = textwrap.dedent(README[README.index("    from client_api") :])
+README_BOT = textwrap.dedent(README[README.index("    import contextlib") :])
 
 
 @pytest.fixture
@@ -50,6 +50,18 @@ def test_the_shortest_bot(bot: str, names: dict[str, Any]) -> None:
         logged_in(names["port"], "echo", "its password").close()
         thread.join(10)
         assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("bot", [BLOCKS[0], README_BOT], ids=["client.md", "README.md"])
+def test_ctrl_c_ends_the_shortest_bot(bot: str, names: dict[str, Any], tmp_path: Path) -> None:
+    """It prints no traceback. It runs from a file that is not in the checkout, as the pages say."""
+    file = tmp_path / "bot.py"
+    file.write_text(bot.replace("20000", str(names["port"])), encoding="utf-8")
+    with Program(str(file), PYTHONPATH=str(ROOT)) as program, logged_in(names["port"], "bob", "secret1") as bob:
+        bob.message("echo", "hello")
+        assert bob.contents(1) == ["hello"]
+        program.press_ctrl_c()
+        assert (program.lines(), program.process.returncode) == ([], 0)
 
 
 def test_the_other_programs(names: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

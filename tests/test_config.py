@@ -264,10 +264,11 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     """A missing file, or a directory in its place, is named with the reason, whichever way it was
     given.
     """
-    missing = "Cannot read the configuration /no/such.toml: No such file or directory."
+    advice = "Name another file with --config or JELLY_CONFIG."
+    missing = f"Cannot read the configuration /no/such.toml: No such file or directory. {advice}"
     assert sentence("--config=/no/such.toml") == missing
     assert sentence(environment={"JELLY_CONFIG": "/no/such.toml"}) == missing
-    assert sentence(f"--config={tmp_path}") == f"Cannot read the configuration {tmp_path}: Is a directory."
+    assert sentence(f"--config={tmp_path}") == f"Cannot read the configuration {tmp_path}: Is a directory. {advice}"
 
 
 def test_a_key_without_a_certificate() -> None:
@@ -282,10 +283,12 @@ def test_a_key_without_a_certificate() -> None:
 def test_a_certificate_that_cannot_be_used(tmp_path: Path) -> None:
     """A certificate that is missing, or that is none, is named with the reason."""
     path = tmp_path / "cert.pem"
-    with pytest.raises(ConfigError, match=r"The certificate \S+cert.pem or its key cannot be used: .*No such file"):
+    with pytest.raises(ConfigError, match=r"cert.pem or its key cannot be used: .*No such file.*\. Check --tls-cert"):
         server_context(str(path), "")
     path.write_text("no certificate")
-    with pytest.raises(ConfigError, match=r"The certificate \S+cert.pem or its key cannot be used: .+\."):
+    with pytest.raises(
+        ConfigError, match=r"cert.pem or its key cannot be used: .+\. Check --tls-cert and --tls-key\.$"
+    ):
         server_context(str(path), "")
 
 

@@ -3,6 +3,8 @@
 import os
 import re
 import select
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 from wire import ALL_FRIENDS, OWN_GROUPS, Wire
 
 from faults.process import PATIENCE, ROOT, bare_python, clean_environment, end, run
+from jelly import cli
 
 Demo = tuple[subprocess.Popen[bytes], str]
 
@@ -38,13 +41,33 @@ def test_its_users_can_log_in(demo: Demo) -> None:
     """It prints a command and a password for each of its users, who are friends and have a
     group.
     """
-    lines = re.findall(r"python jelly\.py chat (\w+) --server jelly://127\.0\.0\.1:(\d+) +# password: (\w+)", demo[1])
+    start = re.escape(shlex.join([bare_python()[0], str(ROOT / "jelly.py")]))
+    lines = re.findall(rf"{start} chat (\w+) --server jelly://127\.0\.0\.1:(\d+) +# password: (\w+)", demo[1])
     assert [name for name, _, _ in lines] == ["alice", "bob"]
     for name, port, password in lines:
         with Wire(int(port)) as wire:
             assert wire.login(name, password).status == 0x31
             assert set(wire.ok(ALL_FRIENDS)["friends"]) == {"alice", "bob"} - {name}
             assert wire.ok(OWN_GROUPS)["groups"] == {"team": ["alice", "bob"]}
+
+
+@pytest.mark.parametrize(
+    ("typed", "on_path", "expected"),
+    [
+        (["python3", "jelly.py"], None, "python3 jelly.py"),
+        (["python3", "-X", "dev", "../jelly.py"], None, "python3 ../jelly.py"),
+        (["/usr/bin/python", "/opt/bin/jelly"], "/opt/bin/jelly", "jelly"),
+        (["/usr/bin/python", "/my venv/bin/jelly"], None, "'/my venv/bin/jelly'"),
+    ],
+)
+def test_the_command_is_the_one_that_was_typed(
+    typed: list[str], on_path: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The demo prints commands that start the chat in the same way."""
+    monkeypatch.setattr(sys, "orig_argv", [*typed, "--demo"])
+    monkeypatch.setattr(sys, "argv", [typed[-1], "--demo"])
+    monkeypatch.setattr(shutil, "which", lambda _: on_path)
+    assert cli.typed_command() == expected
 
 
 def test_nothing_is_left(demo: Demo, tmp_path: Path) -> None:
@@ -71,4 +94,5 @@ def test_no_room(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert "Cannot create the demo database" in done.stderr
+    assert done.stderr.endswith("Set TMPDIR to a directory with room.\n")
     assert not any(tmp_path.iterdir())

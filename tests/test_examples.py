@@ -1,15 +1,28 @@
 """The examples of the client library: each is run as its first line says, and does what it says."""
 
+import socket
 from pathlib import Path
 
 import pytest
-from wire import GROUP_MESSAGE, OWN_GROUPS, logged_in, register
+from harness import StartServer
+from wire import ADD_FRIEND, ALL_FRIENDS, GROUP_MESSAGE, OWN_GROUPS, logged_in, register, wait_until
 
-from faults.process import ROOT, Program
+from faults.process import PATIENCE, ROOT, Program
 
 EXAMPLES = [
-    path for path in sorted((ROOT / "examples").glob("*.py")) if "client_api" in path.read_text(encoding="utf-8")
+    path for path in sorted((ROOT / "examples").glob("*.py")) if "JellyClient" in path.read_text(encoding="utf-8")
 ]
+
+
+COUNTS = {"bulk_sender": 3, "echo_bot": 2, "group_bot": 3, "presence_watcher": 2, "two_users": 0}
+"""How many arguments each of them needs."""
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port on which no server listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 class Example(Program):
@@ -21,7 +34,7 @@ class Example(Program):
 
 def test_there_are_five() -> None:
     """Five programs use the library."""
-    assert len(EXAMPLES) == 5
+    assert [path.stem for path in EXAMPLES] == list(COUNTS)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
@@ -32,10 +45,41 @@ def test_they_are_short(path: Path) -> None:
     assert f"python -m examples.{path.stem}" in lines[0]
 
 
+@pytest.mark.parametrize(("name", "count"), COUNTS.items())
+def test_without_a_server(name: str, count: int, free_port: int) -> None:
+    """Each ends with the client's sentence, which is its last line, and with exit code 1."""
+    with Example(name, free_port, *["argument"] * count) as program:
+        *before, last = program.lines()
+    assert last == f"Cannot connect to 127.0.0.1 port {free_port}: Connection refused. Is the server running?"
+    assert program.process.returncode == 1
+    assert not any("Traceback" in line for line in before)
+
+
+@pytest.mark.parametrize(("name", "count"), COUNTS.items())
+def test_wrong_arguments(name: str, count: int) -> None:
+    """With too few or too many arguments, or with a URL that is none, each says how to start it."""
+    usage = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8").splitlines()[0].strip('"')
+    fits = ["argument"] * count
+    for wrong in ([*fits, "localhost"], [*fits, "jelly://localhost", "more"], *([fits[1:], []] if count else [])):
+        with Program("-m", f"examples.{name}", *wrong) as program:
+            assert program.lines() == [usage]
+            assert program.process.returncode == 1
+
+
+def test_ctrl_c(port: int) -> None:
+    """It also ends a program that waits for its input, without a word."""
+    register(port, "alice", "bob")
+    with logged_in(port, "bob") as bob, Example("bulk_sender", port, "alice", "pw", "bob") as sender:
+        bob.ok(ADD_FRIEND, friend="alice")
+        wait_until(lambda: bob.ok(ALL_FRIENDS)["friends"]["alice"])
+        sender.press_ctrl_c()
+        assert (sender.lines(), sender.process.returncode) == ([], 0)
+
+
 def test_two_users(port: int) -> None:
     """One asks, the other answers, on the first run and on the second."""
     conversation = ["ann to ben: How are you?", "ben to ann: Fine, thank you."]
-    for before in ([], ["This user name is taken: choose another one."] * 2):
+    for before in ([], [f"{name} is registered already: this example has run before" for name in ("ann", "ben")]):
         with Example("two_users", port) as program:
             assert program.lines() == before + conversation
             assert program.process.returncode == 0
@@ -59,8 +103,9 @@ def test_group_bot(port: int) -> None:
     register(port, "bot", "alice")
     with Example("group_bot", port, "bot", "pw", "casino") as bot, logged_in(port, "alice") as alice:
         assert bot.line() == "created"
+        assert bot.line() == "write to bot to get into casino, then !dice in casino; Ctrl-C ends"
         alice.message("bot", "hello")
-        assert alice.contents(1) == ["Welcome to casino!"]
+        assert alice.contents(1) == ["Welcome to casino! Write !dice there."]
         assert alice.ok(OWN_GROUPS)["groups"] == {"casino": ["bot", "alice"]}
         alice.message("casino", "!dice", GROUP_MESSAGE)
         [thrown] = alice.contents(1)
@@ -83,6 +128,13 @@ def test_presence_watcher(port: int) -> None:
         assert (watcher.lines(), watcher.process.returncode) == ([], 0)
 
 
+def test_presence_watcher_without_friends(port: int) -> None:
+    """It says why it has nothing to say."""
+    register(port, "alice")
+    with Example("presence_watcher", port, "alice", "pw") as watcher:
+        assert watcher.line() == "your friend list is empty: add a friend in the chat, with /add NAME"
+
+
 def test_bulk_sender(port: int) -> None:
     """It sends what it reads, in order; it says what was refused, and exits with 1 if anything
     was.
@@ -99,3 +151,36 @@ def test_bulk_sender(port: int) -> None:
             assert sender.process.returncode == code
     with logged_in(port, "bob") as bob:
         assert bob.contents(3) == ["line 0", "line 1", "line 2"]
+
+
+# --- raw_client.py ----------------------------------------------------------------------------------
+
+
+def raw_client(port: object) -> Program:
+    return Program("examples/raw_client.py", "alice", "secret1", "bob", str(port))
+
+
+def test_raw_client_without_a_server(free_port: int) -> None:
+    """It says in one line how to start one."""
+    with raw_client(free_port) as program:
+        assert program.lines() == [f"! no server on port {free_port}: start one with python jelly.py"]
+        assert program.process.returncode == 1
+
+
+def test_raw_client_with_a_wrong_port() -> None:
+    """It says how to start it."""
+    for port in ("x", "70000"):
+        with raw_client(port) as program:
+            assert "python examples/raw_client.py ME PASSWORD FRIEND [PORT]" in program.lines()[0]
+            assert program.process.returncode == 1
+
+
+def test_raw_client_ends_with_the_connection(start_server: StartServer) -> None:
+    """When the server closes the connection it ends by itself, without waiting for a line."""
+    server = start_server()
+    with raw_client(server.port) as program:
+        assert program.line() == "logged in as alice; every line goes to bob"
+        server.stop()
+        assert program.line() == "! the server has closed the connection"
+        assert program.process.wait(PATIENCE) == 1
+        assert program.lines() == []

@@ -70,13 +70,15 @@ def test_a_connection_that_is_accepted_while_the_server_stops(
     """
     begins, may_begin = threading.Event(), threading.Event()
 
-    def prepare(sock: socket.socket) -> None:
+    def set_socket_options(sock: socket.socket) -> None:
         begins.set()
         assert may_begin.wait(10)
-        tcp.prepare(sock)
+        tcp.set_socket_options(sock)
 
     server = start_server()
-    monkeypatch.setattr(connection, "tcp", SimpleNamespace(prepare=prepare, limit_buffers=tcp.limit_buffers))
+    monkeypatch.setattr(
+        connection, "tcp", SimpleNamespace(set_socket_options=set_socket_options, limit_buffers=tcp.limit_buffers)
+    )
     with Wire(server.port) as late:
         assert begins.wait(10)
         server.stop()
@@ -182,6 +184,23 @@ def test_a_service_that_raises_at_any_stage(
             replies = [alice.receive() for _ in range(2)]
             assert [(reply.type, reply.error) for reply in replies] == [(ADD_FRIEND, "internal"), (OWN_PROFILE, "")]
     assert logged == ["ZeroDivisionError()"] * 3
+
+
+@pytest.mark.parametrize("workers", [1, 2], ids=["store thread", "worker"])
+def test_a_delivery_that_raises(start_server: StartServer, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    """Nobody waits for an answer that does not come: the connection ends, and what was committed arrives."""
+    logged: list[str] = []
+    monkeypatch.setattr("jelly.store.log_failure", lambda _, error: logged.append(repr(error)))
+    server = start_server(workers=workers, classic_gap=0)
+    register(server.port, "alice", "bob")
+    with logged_in(server.port, "alice") as alice, monkeypatch.context() as patch:
+        patch.setattr("jelly.delivery.Delivery.flush", lambda *_: 1 // 0)
+        alice.send_message("bob", "committed")
+        with pytest.raises(EOFError):
+            alice.receive()
+    wait_until(lambda: logged)
+    with logged_in(server.port, "bob") as bob:
+        assert bob.contents(1) == ["committed"]
 
 
 def test_a_transport_that_raises(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from harness import NullTransport, StartServer, lane_of, occupy_the_store, stuck
 from wire import (
     ADD_FRIEND,
     ALL_FRIENDS,
+    LOGIN,
     OWN_PROFILE,
     PERSON_MESSAGE,
     SERVER_BUSY,
@@ -38,7 +39,7 @@ FRAME = Frame(1, 0x1F, 0, b"")
 
 def put(queue: RequestQueue, lane: Lane, count: int, received_at: float = 0.0, frame: Frame = FRAME) -> None:
     """What a reader does with the requests of one read."""
-    lane.arrived = [PendingRequest(frame, received_at)] * count
+    lane.incoming = [PendingRequest(frame, received_at)] * count
     queue.put(lane)
 
 
@@ -106,7 +107,7 @@ def test_an_error_needs_no_room() -> None:
     """
     queue, one = RequestQueue(1), lane()
     error = PendingRequest(FRAME, 0.0, ErrorCode.MALFORMED_FRAME)
-    one.arrived = [error, PendingRequest(FRAME, 0.0), error, PendingRequest(FRAME, 0.0), error]
+    one.incoming = [error, PendingRequest(FRAME, 0.0), error, PendingRequest(FRAME, 0.0), error]
     queue.put(one)
     malformed = ErrorCode.MALFORMED_FRAME
     assert errors(one) == [malformed, None, malformed, ErrorCode.BUSY, malformed]
@@ -274,6 +275,11 @@ def test_a_login_when_the_server_is_busy(narrow: JellyServer, tmp_path: Path) ->
             with Wire(narrow.port) as wire:
                 assert wire.login("bob").status == SERVER_BUSY
                 assert wire.is_closed_by_server()
+            with Wire(narrow.port) as wire:  # what it sent behind that is ignored
+                wire.send(pack(LOGIN) * 3)
+                assert wire.receive().status == SERVER_BUSY
+                with pytest.raises(EOFError):
+                    wire.receive()
         assert [alice.receive().status for _ in range(3)] == [SUCCESS] * 3
 
 

@@ -191,6 +191,15 @@ def test_nothing_follows_the_closing_frame(stream: Connection) -> None:
     assert read_all(stream) == b"last"
 
 
+def test_nothing_follows_a_closing_frame_that_waits(stream: Connection) -> None:
+    """Not the answer to a request either that was under way at the takeover."""
+    stream.send_queue.send([Response(b"x" * 10_000_000, 0.0)])
+    assert stream.send_queue.stalled_since is not None
+    stream.send_queue.finish(b"last")
+    stream.send_queue.send([Response(b"late", 0.0)])
+    assert read_all(stream).endswith(b"xxlast")
+
+
 def test_a_closing_frame_for_a_closed_connection(stream: Connection) -> None:
     """It is not sent, and the watchdog does not wait for it."""
     stream.send_queue.close()

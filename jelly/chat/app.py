@@ -124,12 +124,12 @@ class NoAckReceiver(Receiver):
         self._closed = threading.Event()
 
     def on_message(self, event: MessageEvent) -> None:
-        self._hold(Peer(event.sender), event)
+        self._block_until_closed(Peer(event.sender), event)
 
     def on_group_message(self, event: GroupMessageEvent) -> None:
-        self._hold(Peer(event.group, True), event)
+        self._block_until_closed(Peer(event.group, True), event)
 
-    def _hold(self, peer: Peer, event: MessageEvent | GroupMessageEvent) -> None:
+    def _block_until_closed(self, peer: Peer, event: MessageEvent | GroupMessageEvent) -> None:
         if event.id is None:
             line = Line(LineKind.INCOMING, event.written_at, event.content, event.sender)
             print(format_line(Conversation(peer), line, False), flush=True)
@@ -179,7 +179,7 @@ def _parse_message(options: argparse.Namespace, translate: Translator) -> tuple[
     return peer, text
 
 
-def _failure_of(error: RequestError) -> tuple[texts.Text, ExitCode]:
+def _failure_of(error: RequestError) -> tuple[texts.TranslatedText, ExitCode]:
     """Return the sentence and the exit code for a message that was not confirmed."""
     if not is_definite_failure(error):
         return texts.SEND_UNKNOWN, ExitCode.UNKNOWN_OUTCOME

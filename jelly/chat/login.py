@@ -13,7 +13,7 @@ from enum import IntEnum
 from client_api import ConnectionLost, ErrorCode, JellyClient, RequestError, RequestRejected
 from jelly.chat import texts
 from jelly.chat.cells import sanitize
-from jelly.chat.texts import Text, Translator
+from jelly.chat.texts import TranslatedText, Translator
 
 MAX_ATTEMPTS = 3
 """At most this many wrong passwords; then the program ends."""
@@ -102,7 +102,7 @@ class LoginDialog:
             self._text(texts.LOGIN_REFUSED, name=name, reason=self._translate.describe_error(error)),
         )
 
-    def _text(self, text: Text, **values: object) -> str:
+    def _text(self, text: TranslatedText, **values: object) -> str:
         return sanitize(self._translate(text, **values))
 
     def _ask_name(self) -> str:

@@ -84,10 +84,10 @@ class PlainInterface(UserInterface):
         conversation.unread = 0
         if line.kind is LineKind.OUTGOING:
             return
-        self._print_day(line.at.date())
+        self._print_date_separator(line.at.date())
         self._print(format_line(conversation, line, conversation is not self._session.model.current))
 
-    def _print_day(self, day: date) -> None:
+    def _print_date_separator(self, day: date) -> None:
         if day != self._day:
             self._day = day
             self._print(f"── {day.isoformat()} ──")

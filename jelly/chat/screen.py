@@ -247,7 +247,7 @@ class ScreenInterface(UserInterface):
         ):
             bind(action, *sequence)
         for number in range(10):
-            bind(lambda number=number: self._open_number(number), "escape", str(number))  # type: ignore[misc]
+            bind(lambda number=number: self._open_conversation_by_number(number), "escape", str(number))  # type: ignore[misc]
         return keys
 
     def _page(self) -> int:
@@ -274,6 +274,7 @@ class ScreenInterface(UserInterface):
         self._input.reset()
         self._view.offset = 0
         if not submit(self._session, text):
+            self._session.show_info(self._session.translate(texts.TEXT_STAYS))
             self._input.insert_text(text)
 
     def _close_question(self) -> None:
@@ -322,7 +323,7 @@ class ScreenInterface(UserInterface):
         if conversation := self._session.model.next_unread():
             self._session.model.open(conversation)
 
-    def _open_number(self, number: int) -> None:
+    def _open_conversation_by_number(self, number: int) -> None:
         if conversation := self._session.model.by_number(number):
             self._session.model.open(conversation)
 

@@ -31,7 +31,7 @@ from client_api import (
 )
 from jelly.chat import texts
 from jelly.chat.model import LOADABLE, Conversation, DeliveryStatus, HistoryState, Line, LineKind, Model, Peer
-from jelly.chat.texts import Text, Translator, is_definite_failure
+from jelly.chat.texts import TranslatedText, Translator, is_definite_failure
 
 T = TypeVar("T")
 
@@ -461,7 +461,7 @@ class Session:
         self._show_member_changes(peer, texts.LEFT, set(before) - set(members))
         return None
 
-    def _show_member_changes(self, peer: Peer, text: Text, names: Iterable[str]) -> None:
+    def _show_member_changes(self, peer: Peer, text: TranslatedText, names: Iterable[str]) -> None:
         if shown := self._join_people(sorted(names)):
             self._show_info_in(peer, self.translate(text, names=shown))
 

@@ -19,7 +19,7 @@ from jelly.errors import (
 LANGUAGES = ("en", "zh")
 
 
-class Text(NamedTuple):
+class TranslatedText(NamedTuple):
     """One sentence in all languages. The fields are in the order of LANGUAGES."""
 
     en: str
@@ -29,9 +29,9 @@ class Text(NamedTuple):
 class Help(NamedTuple):
     """What /help shows about a command: its arguments, a summary in one line, and details."""
 
-    arguments: Text
-    summary: Text
-    details: Text = Text("", "")
+    arguments: TranslatedText
+    summary: TranslatedText
+    details: TranslatedText = TranslatedText("", "")
 
 
 def language_of(environment: Mapping[str, str]) -> str:
@@ -50,12 +50,12 @@ def is_definite_failure(error: BaseException) -> bool:
 
 
 class Translator:
-    """Call it with a Text and the values of its placeholders to get a sentence in one language."""
+    """Call it with a TranslatedText and its values to get a sentence in one language."""
 
     def __init__(self, language: str) -> None:
         self._language_index = LANGUAGES.index(language)
 
-    def __call__(self, text: Text, **values: object) -> str:
+    def __call__(self, text: TranslatedText, **values: object) -> str:
         return text[self._language_index].format(**values)
 
     def join_names(self, names: list[str]) -> str:
@@ -83,197 +83,217 @@ class Translator:
 
 # --- why a request failed -------------------------------------------------------------------------
 
-ERRORS: dict[ErrorCode, Text] = {
-    ErrorCode.MALFORMED_FRAME: Text("this is too long for the server; shorten it", "内容太长，服务器不接收，请缩短"),
-    ErrorCode.MALFORMED_BODY: Text(
+ERRORS: dict[ErrorCode, TranslatedText] = {
+    ErrorCode.MALFORMED_FRAME: TranslatedText(
+        "this is too long for the server; shorten it", "内容太长，服务器不接收，请缩短"
+    ),
+    ErrorCode.MALFORMED_BODY: TranslatedText(
         "the server does not understand this request; update it or this program",
         "服务器无法识别这个请求，请更新服务器或本程序",
     ),
-    ErrorCode.UNKNOWN_TYPE: Text("this server does not support that", "这个服务器不支持此操作"),
-    ErrorCode.NOT_LOGGED_IN: Text("you are not logged in; log in again", "尚未登录，请重新登录"),
-    ErrorCode.ALREADY_LOGGED_IN: Text("you are already logged in", "已经登录"),
-    ErrorCode.WRONG_CREDENTIALS: Text("the name or the password is wrong", "用户名或密码不对"),
-    ErrorCode.TOO_MANY_ATTEMPTS: Text(
+    ErrorCode.UNKNOWN_TYPE: TranslatedText("this server does not support that", "这个服务器不支持此操作"),
+    ErrorCode.NOT_LOGGED_IN: TranslatedText("you are not logged in; log in again", "尚未登录，请重新登录"),
+    ErrorCode.ALREADY_LOGGED_IN: TranslatedText("you are already logged in", "已经登录"),
+    ErrorCode.WRONG_CREDENTIALS: TranslatedText("the name or the password is wrong", "用户名或密码不对"),
+    ErrorCode.TOO_MANY_ATTEMPTS: TranslatedText(
         "too many failed logins; try again in 15 minutes", "登录失败次数过多，请 15 分钟后再试"
     ),
-    ErrorCode.INVALID_USERNAME: Text(
+    ErrorCode.INVALID_USERNAME: TranslatedText(
         "a name must have 1 to 32 characters, without spaces or invisible characters",
         "用户名须为 1 到 32 个字符，不能含空格或不可见字符",
     ),
-    ErrorCode.INVALID_PASSWORD: Text("a password must have 1 to 128 characters", "密码须为 1 到 128 个字符"),
-    ErrorCode.USERNAME_TAKEN: Text("this name is taken; choose another one", "这个用户名已被使用，请换一个"),
-    ErrorCode.INVALID_TOKEN: Text("the session has ended; log in again", "会话已失效，请重新登录"),
-    ErrorCode.NOT_YOURSELF: Text(
-        "you are logged in under another name; log in again", "你以另一个用户名登录，请重新登录"
+    ErrorCode.INVALID_PASSWORD: TranslatedText("a password must have 1 to 128 characters", "密码须为 1 到 128 个字符"),
+    ErrorCode.USERNAME_TAKEN: TranslatedText("this name is taken; choose another one", "这个用户名已被使用，请换一个"),
+    ErrorCode.INVALID_TOKEN: TranslatedText("the session has ended; log in again", "会话已失效，请重新登录"),
+    ErrorCode.NOT_YOURSELF: TranslatedText(
+        "you are logged in under another name; log in again", "当前登录的是另一个用户名，请重新登录"
     ),
-    ErrorCode.NO_SUCH_USER: Text("no such user", "没有这个用户"),
-    ErrorCode.ALREADY_FRIENDS: Text("already on your friend list", "已经在好友列表里"),
-    ErrorCode.NOT_FRIENDS: Text("not on your friend list", "不在好友列表里"),
-    ErrorCode.INVALID_GROUP_NAME: Text(
+    ErrorCode.NO_SUCH_USER: TranslatedText("no such user", "没有这个用户"),
+    ErrorCode.ALREADY_FRIENDS: TranslatedText("already on your friend list", "已经在好友列表里"),
+    ErrorCode.NOT_FRIENDS: TranslatedText("not on your friend list", "不在好友列表里"),
+    ErrorCode.INVALID_GROUP_NAME: TranslatedText(
         "a group name must have 1 to 32 characters, without spaces or invisible characters",
         "群组名须为 1 到 32 个字符，不能含空格或不可见字符",
     ),
-    ErrorCode.GROUP_EXISTS: Text(
+    ErrorCode.GROUP_EXISTS: TranslatedText(
         "a group of this name exists already; choose another name", "已有同名群组，请换一个名字"
     ),
-    ErrorCode.NO_SUCH_GROUP: Text("no such group", "没有这个群组"),
-    ErrorCode.NOT_GROUP_CREATOR: Text("only the creator of the group can do this", "只有群组的创建者可以这样做"),
-    ErrorCode.ALREADY_MEMBER: Text("already a member of this group", "已经是该群组的成员"),
-    ErrorCode.NOT_A_MEMBER: Text("not a member of this group", "不是该群组的成员"),
-    ErrorCode.CREATOR_CANNOT_LEAVE: Text(
+    ErrorCode.NO_SUCH_GROUP: TranslatedText("no such group", "没有这个群组"),
+    ErrorCode.NOT_GROUP_CREATOR: TranslatedText(
+        "only the creator of the group can do this", "只有群组的创建者可以这样做"
+    ),
+    ErrorCode.ALREADY_MEMBER: TranslatedText("already a member of this group", "已经是该群组的成员"),
+    ErrorCode.NOT_A_MEMBER: TranslatedText("not a member of this group", "不是该群组的成员"),
+    ErrorCode.CREATOR_CANNOT_LEAVE: TranslatedText(
         "the creator cannot leave the group, only disband it", "创建者不能退出群组，只能解散它"
     ),
-    ErrorCode.TOO_LONG: Text("this is too long; shorten it", "内容太长，请缩短"),
-    ErrorCode.LIMIT_REACHED: Text("the limit is reached; remove something first", "数量已达上限，请先删除一些"),
-    ErrorCode.RATE_LIMITED: Text("too many messages per second; slow down", "发送太频繁，请慢一点"),
-    ErrorCode.REQUEST_ID_REUSED: Text(
+    ErrorCode.TOO_LONG: TranslatedText("this is too long; shorten it", "内容太长，请缩短"),
+    ErrorCode.LIMIT_REACHED: TranslatedText(
+        "the limit is reached; remove something first", "数量已达上限，请先删除一些"
+    ),
+    ErrorCode.RATE_LIMITED: TranslatedText("too many messages per second; slow down", "发送太频繁，请慢一点"),
+    ErrorCode.REQUEST_ID_REUSED: TranslatedText(
         "the server took this for another message; send it again", "服务器把它当成了另一条消息，请重新发送"
     ),
-    ErrorCode.BUSY: Text(
+    ErrorCode.BUSY: TranslatedText(
         "the server is busy and did nothing; try again in a moment", "服务器繁忙，未做处理，请稍后再试"
     ),
-    ErrorCode.INTERNAL: Text("the server had an internal error", "服务器内部出错"),
+    ErrorCode.INTERNAL: TranslatedText("the server had an internal error", "服务器内部出错"),
 }
 
-CONNECTION_LOST = Text("the connection was lost", "连接中断")
-NOT_CONNECTED = Text("not connected", "未连接")
+CONNECTION_LOST = TranslatedText("the connection was lost", "连接中断")
+NOT_CONNECTED = TranslatedText("not connected", "未连接")
 SERVER_BUSY = ERRORS[ErrorCode.BUSY]
 SERVER_FAILED = ERRORS[ErrorCode.INTERNAL]
-NO_ANSWER = Text("the server did not answer in time", "服务器没有及时应答")
-REFUSED = Text("the server refused this without a reason", "服务器拒绝了，没有说明原因")
-LIST_SEPARATOR = Text(", ", "，")
+NO_ANSWER = TranslatedText("the server did not answer in time", "服务器没有及时应答")
+REFUSED = TranslatedText("the server refused this without a reason", "服务器拒绝了，没有说明原因")
+LIST_SEPARATOR = TranslatedText(", ", "，")
 
 # --- the connection, and who is online ------------------------------------------------------------
 
-WELCOME = Text(
+WELCOME = TranslatedText(
     "Welcome, {name}. /to NAME starts a conversation, /help lists all commands.",
     "欢迎，{name}。用 /to 名字 开始对话，用 /help 查看所有命令。",
 )
-ONLINE_NOW = Text("online: {names}", "在线：{names}")
-NOBODY_ONLINE = Text("none of your friends is online", "没有好友在线")
-NO_FRIENDS = Text("your friend list is empty: /add NAME adds a friend", "好友列表还是空的：用 /add 名字 添加好友")
-WHILE_AWAY = Text("while you were away: {counts} (Alt-a goes there)", "你不在的时候：{counts}（按 Alt-a 前往）")
-COUNT_FROM = Text("{count} from {name}", "{name} 发来 {count} 条")
-COUNT_IN = Text("{count} in {name}", "{name} 中有 {count} 条")
-WRITES_FIRST = Text("{name} writes to you: Alt-{number} goes there", "{name} 发来消息：按 Alt-{number} 前往")
-CONNECTED_AGAIN = Text("connected again (not connected since {since})", "已重新连接（{since} 起曾断开）")
-CONNECTED = Text("connected", "已连接")
-TAKEN_OVER = Text(
+ONLINE_NOW = TranslatedText("online: {names}", "在线：{names}")
+NOBODY_ONLINE = TranslatedText("none of your friends is online", "没有好友在线")
+NO_FRIENDS = TranslatedText(
+    "your friend list is empty: /add NAME adds a friend", "好友列表还是空的：用 /add 名字 添加好友"
+)
+WHILE_AWAY = TranslatedText(
+    "while you were away: {counts} (Alt-a goes there)", "你不在的时候：{counts}（按 Alt-a 前往）"
+)
+COUNT_FROM = TranslatedText("{count} from {name}", "{name} 发来 {count} 条")
+COUNT_IN = TranslatedText("{count} in {name}", "{name} 中有 {count} 条")
+WRITES_FIRST = TranslatedText("{name} writes to you: Alt-{number} goes there", "{name} 发来消息：按 Alt-{number} 前往")
+CONNECTED_AGAIN = TranslatedText("connected again (not connected since {since})", "已重新连接（自 {since} 起曾断开）")
+CONNECTED = TranslatedText("connected", "已连接")
+TAKEN_OVER = TranslatedText(
     "someone logged in as {name} elsewhere. /connect logs in again",
     "{name} 在别处登录，会话已结束。/connect 可重新登录",
 )
-CONNECTION_CLOSED = Text("the connection is closed. /connect tries again", "连接已断开。/connect 可重试")
-CANNOT_CONNECT_NOW = Text("cannot connect: {reason}", "无法连接：{reason}")
-PASSWORD_NEEDED = Text("/connect asks for the password", "/connect 会询问密码")
-SERVER_STOPS = Text("the server is shutting down", "服务器即将停止")
-ALREADY_CONNECTED = Text("you are already connected", "已经连接")
-ALREADY_TRYING = Text("still trying to connect", "仍在尝试连接")
+CONNECTION_CLOSED = TranslatedText("the connection is closed. /connect tries again", "连接已断开。/connect 可重试")
+CANNOT_CONNECT_NOW = TranslatedText("cannot connect: {reason}", "无法连接：{reason}")
+PASSWORD_NEEDED = TranslatedText("/connect asks for the password", "/connect 会询问密码")
+SERVER_STOPS = TranslatedText("the server is shutting down", "服务器即将停止")
+ALREADY_CONNECTED = TranslatedText("you are already connected", "已经连接")
+ALREADY_TRYING = TranslatedText("still trying to connect", "仍在尝试连接")
 
 # --- the status bar -------------------------------------------------------------------------------
 
-BAR_CONNECTED = Text("connected", "已连接")
-BAR_CONNECTING = Text("connecting", "正在连接")
-BAR_RECONNECTING = Text("not connected since {since}, trying again", "{since} 起断开，正在重试")
-BAR_OFFLINE = Text("not connected since {since}; /connect", "{since} 起断开；/connect")
-BAR_TAKEN_OVER = Text("ended: logged in elsewhere; /connect", "已结束：在别处登录；/connect")
-BAR_MORE_BELOW = Text("more below", "下方还有")
-LOADING = Text("loading earlier messages", "正在读取更早的消息")
-NO_EARLIER_MESSAGES = Text("there are no earlier messages", "没有更早的消息")
-CANNOT_LOAD_HISTORY = Text("cannot load earlier messages: {reason}", "无法读取更早的消息：{reason}")
-TRUNCATED = Text("earlier messages are no longer in memory", "更早的消息已不在内存中")
-NEW = Text("new", "新消息")
+BAR_CONNECTED = TranslatedText("connected", "已连接")
+BAR_CONNECTING = TranslatedText("connecting", "正在连接")
+BAR_RECONNECTING = TranslatedText("not connected since {since}, trying again", "自 {since} 起断开，正在重试")
+BAR_OFFLINE = TranslatedText("not connected since {since}; /connect", "自 {since} 起断开；/connect")
+BAR_TAKEN_OVER = TranslatedText("ended: logged in elsewhere; /connect", "会话已结束：账号在别处登录；/connect")
+BAR_MORE_BELOW = TranslatedText("more below", "下方还有")
+LOADING = TranslatedText("loading earlier messages", "正在读取更早的消息")
+NO_EARLIER_MESSAGES = TranslatedText("there are no earlier messages", "没有更早的消息")
+CANNOT_LOAD_HISTORY = TranslatedText("cannot load earlier messages: {reason}", "无法读取更早的消息：{reason}")
+TRUNCATED = TranslatedText("earlier messages are no longer in memory", "更早的消息已不在内存中")
+NEW = TranslatedText("new", "新消息")
 
 # --- conversations --------------------------------------------------------------------------------
 
-NOT_DELIVERED = Text("not delivered: {reason}. /resend tries again", "未送达：{reason}。/resend 可重发")
-PERHAPS_DELIVERED = Text(
+NOT_DELIVERED = TranslatedText("not delivered: {reason}. /resend tries again", "未送达：{reason}。/resend 可重发")
+PERHAPS_DELIVERED = TranslatedText(
     "perhaps delivered: {reason}. /resend sends it again", "不确定是否送达：{reason}。/resend 可重发"
 )
-SOME_UNDELIVERED = Text(
+SOME_UNDELIVERED = TranslatedText(
     "not confirmed: {counts}. Use /resend in that conversation", "未确认：{counts}。请在该对话中用 /resend 重发"
 )
-COUNT_TO = Text("{count} to {name}", "给 {name} 的 {count} 条")
-NOTHING_TO_RESEND = Text("there is nothing to resend here", "这里没有需要重发的消息")
-NO_RECEIVER = Text("no receiver yet: choose one with /to NAME", "还没有对话对象：请先用 /to 名字 选择")
-CONVERSATION_WITH = Text("you are writing to {name}", "正在与 {name} 对话")
-NO_CONVERSATIONS = Text("no conversations yet: /to NAME starts one", "还没有对话：用 /to 名字 开始")
-NO_HISTORY = Text("this server has no message history", "这个服务器不提供历史消息")
-HISTORY_BEGIN = Text("earlier messages with {name}", "与 {name} 的历史消息")
-HISTORY_END = Text("end of earlier messages", "以上是历史消息")
-CAME_ONLINE = Text("{name} is online", "{name} 上线了")
-WENT_OFFLINE = Text("{name} is offline", "{name} 下线了")
-JOINED = Text("{names} joined", "{names} 加入了群组")
-LEFT = Text("{names} left", "{names} 离开了群组")
-YOU_ARE_IN = Text("you are in {group} with {names}", "你已加入 {group}，成员：{names}")
-YOU_ARE_OUT = Text("you are no longer in {group}", "你已不在 {group} 中")
-GROUP_ENDED = Text("{group} was disbanded", "{group} 已解散")
+COUNT_TO = TranslatedText("{count} to {name}", "给 {name} 的 {count} 条")
+NOTHING_TO_RESEND = TranslatedText("there is nothing to resend here", "这里没有需要重发的消息")
+NO_RECEIVER = TranslatedText("no receiver yet: choose one with /to NAME", "还没有对话对象：请先用 /to 名字 选择")
+TEXT_STAYS = TranslatedText(
+    "your text is kept: Ctrl-A goes to its front, Ctrl-C clears it",
+    "文字仍在输入行中：按 Ctrl-A 回到行首，按 Ctrl-C 清空",
+)
+CONVERSATION_WITH = TranslatedText("you are writing to {name}", "正在与 {name} 对话")
+NO_CONVERSATIONS = TranslatedText("no conversations yet: /to NAME starts one", "还没有对话：用 /to 名字 开始")
+NO_HISTORY = TranslatedText("this server has no message history", "这个服务器不提供历史消息")
+HISTORY_BEGIN = TranslatedText("earlier messages with {name}", "与 {name} 的历史消息")
+HISTORY_END = TranslatedText("end of earlier messages", "以上是历史消息")
+CAME_ONLINE = TranslatedText("{name} is online", "{name} 上线了")
+WENT_OFFLINE = TranslatedText("{name} is offline", "{name} 下线了")
+JOINED = TranslatedText("{names} joined", "{names} 加入了群组")
+LEFT = TranslatedText("{names} left", "{names} 离开了群组")
+YOU_ARE_IN = TranslatedText("you are in {group} with {names}", "你已加入 {group}，成员：{names}")
+YOU_ARE_OUT = TranslatedText("you are no longer in {group}", "你已不在 {group} 中")
+GROUP_ENDED = TranslatedText("{group} was disbanded", "{group} 已解散")
 
 # --- answers to commands --------------------------------------------------------------------------
 
-UNKNOWN_COMMAND = Text(
+UNKNOWN_COMMAND = TranslatedText(
     "there is no /{name}; /help lists all commands. (// sends a text that begins with /)",
-    "没有 /{name} 命令；用 /help 查看所有命令。（以 // 开头可发送以 / 开头的文字）",
+    "没有 /{name} 命令；用 /help 查看所有命令。（要发送以 / 开头的文字，请多输入一个 /）",
 )
-DID_YOU_MEAN = Text("there is no /{name}: did you mean /{close}?", "没有 /{name} 命令：是不是 /{close}？")
-USAGE = Text("usage: {usage}", "用法：{usage}")
-FAILED = Text("{what}: {reason}", "{what}：{reason}")
-PERHAPS_DONE = Text("{what}: {reason}; it may or may not have been done", "{what}：{reason}，不确定是否已完成")
-ADDED_FRIEND = Text("{name} is on your friend list now", "{name} 已加入好友列表")
-REMOVED_FRIEND = Text("{name} is no longer on your friend list", "{name} 已从好友列表移除")
-FRIENDS_ONLINE = Text("online: {names}", "在线：{names}")
-FRIENDS_OFFLINE = Text("offline: {names}", "离线：{names}")
-GROUP_CREATED = Text(
+DID_YOU_MEAN = TranslatedText(
+    "there is no /{name}: did you mean /{close}?", "没有 /{name} 命令：是不是想输入 /{close}？"
+)
+USAGE = TranslatedText("usage: {usage}", "用法：{usage}")
+FAILED = TranslatedText("{what}: {reason}", "{what}：{reason}")
+PERHAPS_DONE = TranslatedText(
+    "{what}: {reason}; it may or may not have been done", "{what}：{reason}，不确定是否已完成"
+)
+ADDED_FRIEND = TranslatedText("{name} is on your friend list now", "{name} 已加入好友列表")
+REMOVED_FRIEND = TranslatedText("{name} is no longer on your friend list", "{name} 已从好友列表移除")
+FRIENDS_ONLINE = TranslatedText("online: {names}", "在线：{names}")
+FRIENDS_OFFLINE = TranslatedText("offline: {names}", "离线：{names}")
+GROUP_CREATED = TranslatedText(
     "{group} is created: /to {group} opens it, /group add {group} NAME adds members",
     "{group} 已创建：用 /to {group} 打开，用 /group add {group} 名字 添加成员",
 )
-GROUP_DISBANDED = Text("{group} is disbanded", "{group} 已解散")
-MEMBER_ADDED = Text("{name} is in {group} now", "{name} 已加入 {group}")
-MEMBER_REMOVED = Text("{name} is no longer in {group}", "{name} 已移出 {group}")
-GROUP_LEFT = Text("you have left {group}", "你已退出 {group}")
-NO_GROUPS = Text("you are in no group: /group create NAME creates one", "你还没有群组：用 /group create 名字 创建")
-GROUP_LINE = Text("{group}: {names}", "{group}：{names}")
-CREATOR = Text("{name} (creator)", "{name}（创建者）")
-PROFILE_OF = Text("the profile of {name}", "{name} 的资料")
-PROFILE_EMPTY = Text("the profile is empty", "没有填写资料")
-PROFILE_LINE = Text("{field}: {value}", "{field}：{value}")
-OWN_PROFILE_EMPTY = Text(
+GROUP_DISBANDED = TranslatedText("{group} is disbanded", "{group} 已解散")
+MEMBER_ADDED = TranslatedText("{name} is in {group} now", "{name} 已加入 {group}")
+MEMBER_REMOVED = TranslatedText("{name} is no longer in {group}", "已将 {name} 移出 {group}")
+GROUP_LEFT = TranslatedText("you have left {group}", "你已退出 {group}")
+NO_GROUPS = TranslatedText(
+    "you are in no group: /group create NAME creates one", "你还没有群组：用 /group create 名字 创建"
+)
+GROUP_LINE = TranslatedText("{group}: {names}", "{group}：{names}")
+CREATOR = TranslatedText("{name} (creator)", "{name}（创建者）")
+PROFILE_OF = TranslatedText("the profile of {name}", "{name} 的资料")
+PROFILE_EMPTY = TranslatedText("the profile is empty", "没有填写资料")
+PROFILE_LINE = TranslatedText("{field}: {value}", "{field}：{value}")
+OWN_PROFILE_EMPTY = TranslatedText(
     "your profile is empty: begin with /set name YOUR NAME", "你的资料是空的：可从 /set name 你的名字 开始填写"
 )
-FIELD_SET = Text("{field} is now: {value}", "{field} 已改为：{value}")
-NO_SUCH_FIELD = Text("there is no such field. The fields are: {fields}", "没有这个字段。可填写：{fields}")
-WHOIS_NEEDS_FRIEND = Text("not on your friend list: /add {name} first", "不在好友列表里：请先 /add {name}")
-NEW_PASSWORD = Text("New password: ", "新密码：")
-ONCE_MORE = Text("Once more: ", "再输一次：")
-PASSWORDS_DIFFER = Text("the passwords differ: nothing was changed", "两次输入的密码不一致，未做更改")
-PASSWORD_EMPTY = Text("nothing was changed", "未做更改")
-PASSWORD_CHANGED = Text("your password was changed", "密码已更改")
+FIELD_SET = TranslatedText("{field} is now: {value}", "{field} 已改为：{value}")
+NO_SUCH_FIELD = TranslatedText("there is no such field. The fields are: {fields}", "没有这个字段。可填写：{fields}")
+WHOIS_NEEDS_FRIEND = TranslatedText("not on your friend list: /add {name} first", "不在好友列表里：请先 /add {name}")
+NEW_PASSWORD = TranslatedText("New password: ", "新密码：")
+ONCE_MORE = TranslatedText("Once more: ", "再输一次：")
+PASSWORDS_DIFFER = TranslatedText("the passwords differ: nothing was changed", "两次输入的密码不一致，未做更改")
+PASSWORD_EMPTY = TranslatedText("nothing was changed", "未做更改")
+PASSWORD_CHANGED = TranslatedText("your password was changed", "密码已更改")
 
-FIELDS: dict[str, Text] = {
-    "name": Text("name", "姓名"),
-    "sex": Text("sex", "性别"),
-    "age": Text("age", "年龄"),
-    "phone": Text("phone", "电话"),
-    "address": Text("address", "地址"),
-    "introduction": Text("introduction", "简介"),
+FIELDS: dict[str, TranslatedText] = {
+    "name": TranslatedText("name", "姓名"),
+    "sex": TranslatedText("sex", "性别"),
+    "age": TranslatedText("age", "年龄"),
+    "phone": TranslatedText("phone", "电话"),
+    "address": TranslatedText("address", "地址"),
+    "introduction": TranslatedText("introduction", "简介"),
 }
 
-NOTHING = Text("", "")
+NOTHING = TranslatedText("", "")
 HELP: dict[str, Help] = {
     "to": Help(
-        Text("bob | #team [TEXT]", "bob | #team [文字]"),
-        Text("open the conversation with a person or group", "打开与某人或群组的对话"),
-        Text(
+        TranslatedText("bob | #team [TEXT]", "bob | #team [文字]"),
+        TranslatedText("open the conversation with a person or group", "打开与某人或群组的对话"),
+        TranslatedText(
             "/to bob hello also sends hello. Groups begin with #. /to alone lists the conversations.",
             "/to bob 你好 会同时发出“你好”。群组以 # 开头。单独的 /to 列出所有对话。",
         ),
     ),
-    "friends": Help(NOTHING, Text("show your friends, and who is online", "好友列表，谁在线")),
-    "add": Help(Text("bob", "bob"), Text("add a person to your friend list", "添加好友")),
-    "remove": Help(Text("bob", "bob"), Text("remove a person from your friend list", "删除好友")),
+    "friends": Help(NOTHING, TranslatedText("show your friends, and who is online", "查看好友列表及谁在线")),
+    "add": Help(TranslatedText("bob", "bob"), TranslatedText("add a person to your friend list", "添加好友")),
+    "remove": Help(TranslatedText("bob", "bob"), TranslatedText("remove a person from your friend list", "删除好友")),
     "group": Help(
-        Text("create|disband|add|remove|leave|list", "create|disband|add|remove|leave|list"),
-        Text("groups: see /help group", "群组：见 /help group"),
-        Text(
+        TranslatedText("create|disband|add|remove|leave|list", "create|disband|add|remove|leave|list"),
+        TranslatedText("groups: see /help group", "群组：见 /help group"),
+        TranslatedText(
             "/group create #team         create a group\n"
             "/group disband [#team]      disband your group\n"
             "/group add [#team] bob      add a member\n"
@@ -290,131 +310,140 @@ HELP: dict[str, Help] = {
             "在该群组的对话里可以省略 [#team]。",
         ),
     ),
-    "profile": Help(NOTHING, Text("show your profile", "查看自己的资料")),
+    "profile": Help(NOTHING, TranslatedText("show your profile", "查看自己的资料")),
     "set": Help(
-        Text("name Alice Smith", "name 王小明"),
-        Text("fill in your profile", "填写自己的资料"),
-        Text(
+        TranslatedText("name Alice Smith", "name 王小明"),
+        TranslatedText("fill in your profile", "填写自己的资料"),
+        TranslatedText(
             "The fields are name, sex, age, phone, address and introduction.",
             "可填写：name、sex、age、phone、address、introduction。",
         ),
     ),
-    "whois": Help(Text("bob", "bob"), Text("show the profile of a friend", "查看好友的资料")),
+    "whois": Help(TranslatedText("bob", "bob"), TranslatedText("show the profile of a friend", "查看好友的资料")),
     "passwd": Help(
         NOTHING,
-        Text("change your password", "修改密码"),
-        Text("It asks for the new password twice and does not show it.", "会两次询问新密码，输入时不显示。"),
+        TranslatedText("change your password", "修改密码"),
+        TranslatedText("It asks for the new password twice and does not show it.", "会两次询问新密码，输入时不显示。"),
     ),
     "resend": Help(
         NOTHING,
-        Text("send messages marked ✗ or ? again", "重发标有 ✗ 或 ? 的消息"),
-        Text(
+        TranslatedText("send messages marked ✗ or ? again", "重发标有 ✗ 或 ? 的消息"),
+        TranslatedText(
             "It sends the marked messages of this conversation again. A message marked ? may arrive twice.",
             "重发当前对话里有标记的消息。标有 ? 的消息可能会被收到两次。",
         ),
     ),
     "history": Help(
-        Text("[20]", "[20]"),
-        Text("show earlier messages", "查看更早的消息"),
-        Text(
+        TranslatedText("[20]", "[20]"),
+        TranslatedText("show earlier messages", "查看更早的消息"),
+        TranslatedText(
             "It shows 50 messages, or as many as you ask for, up to 100. Repeat it, or press PageUp, for more.",
             "每次 50 条，也可以指定数目，最多 100 条。再次输入或按 PageUp 可继续向前。",
         ),
     ),
-    "connect": Help(NOTHING, Text("log in again after the session has ended", "会话结束后重新登录")),
-    "logout": Help(NOTHING, Text("log out and exit", "退出登录并关闭程序")),
-    "quit": Help(NOTHING, Text("exit", "关闭程序")),
+    "connect": Help(NOTHING, TranslatedText("log in again after the session has ended", "会话结束后重新登录")),
+    "logout": Help(NOTHING, TranslatedText("log out and exit", "退出登录并关闭程序")),
+    "quit": Help(NOTHING, TranslatedText("exit", "关闭程序")),
     "help": Help(
-        Text("[COMMAND]", "[命令]"), Text("show this list, or more about one command", "本列表，或某个命令的说明")
+        TranslatedText("[COMMAND]", "[命令]"),
+        TranslatedText("show this list, or more about one command", "显示本列表，或某个命令的说明"),
     ),
 }
 
-HELP_KEYS = Text(
+HELP_KEYS = TranslatedText(
     "Alt-a     next unread conversation; Alt-1, Alt-2: that one\n"
     "Tab       completes; ↑ recalls; Alt-Enter: new line\n"
     "PageUp    scrolls back; Ctrl-End: to the end\n"
     "//text    sends /text\n"
     "… ✗ ?     being sent, not delivered, perhaps delivered",
     "Alt-a     下一个未读；Alt-1、Alt-2：切换对话\n"
-    "Tab       补全；↑ 找回输入；Alt-Enter 换行\n"
+    "Tab       补全；↑ 调出之前的输入；Alt-Enter 换行\n"
     "PageUp    向上滚动；Ctrl-End 回到末尾\n"
     "//文字    发送 /文字\n"
     "… ✗ ?     发送中、未送达、不确定",
 )
-HELP_PLAIN = Text(
+HELP_PLAIN = TranslatedText(
     "//text    sends /text\n✗ ?       not delivered, perhaps delivered",
     "//文字    发送 /文字\n✗ ?       未送达、不确定",
 )
 
 # --- the login dialog, and failures that end the program ------------------------------------------
 
-ASK_NAME = Text("Name: ", "用户名：")
-ASK_PASSWORD = Text("Password for {name}: ", "{name} 的密码：")
-ASK_REGISTER = Text(
+ASK_NAME = TranslatedText("Name: ", "用户名：")
+ASK_PASSWORD = TranslatedText("Password for {name}: ", "{name} 的密码：")
+ASK_REGISTER = TranslatedText(
     "Unknown name or wrong password. Register {name} as a new user? [y/N] ",
     "没有这个用户，或密码不对。要注册新用户 {name} 吗？[y/N] ",
 )
-REGISTERED = Text("Welcome: {name} is registered.", "欢迎：{name} 注册成功。")
-PASSWORD_WAS_WRONG = Text("The name {name} is taken, so the password was wrong. Try again.",
-                          "用户名 {name} 已存在，所以是密码不对。请再试一次。")  # fmt: skip
-PASSWORDS_DIFFER_TRY_AGAIN = Text("The passwords differ. Try again.", "两次输入的密码不一致，请再试一次。")
-LOGIN_REFUSED = Text("Cannot log in as {name}: {reason}.", "无法以 {name} 登录：{reason}。")
-CANNOT_REGISTER = Text("Cannot register {name}: {reason}.", "无法注册 {name}：{reason}。")
-CANNOT_CONNECT = Text("Cannot connect to {server}: {reason}.", "无法连接 {server}：{reason}。")
-IS_IT_RUNNING = Text(" Is the server running?", "服务器在运行吗？")
-CLOSED_BY_SERVER = Text(
+REGISTERED = TranslatedText("Welcome: {name} is registered.", "欢迎：{name} 注册成功。")
+PASSWORD_WAS_WRONG = TranslatedText(
+    "The name {name} is taken, so the password was wrong. Try again.",
+    "用户名 {name} 已被注册，刚才的密码不对。请再试一次。",
+)
+PASSWORDS_DIFFER_TRY_AGAIN = TranslatedText("The passwords differ. Try again.", "两次输入的密码不一致，请再试一次。")
+LOGIN_REFUSED = TranslatedText("Cannot log in as {name}: {reason}.", "无法以 {name} 登录：{reason}。")
+CANNOT_REGISTER = TranslatedText("Cannot register {name}: {reason}.", "无法注册 {name}：{reason}。")
+CANNOT_CONNECT = TranslatedText("Cannot connect to {server}: {reason}.", "无法连接 {server}：{reason}。")
+IS_IT_RUNNING = TranslatedText(" Is the server running?", "服务器在运行吗？")
+CLOSED_BY_SERVER = TranslatedText(
     "the server closed the connection (if it uses TLS, write jellys:// in its address)",
     "服务器关闭了连接（如果服务器使用 TLS，地址应以 jellys:// 开头）",
 )
-NOT_TRUSTED = Text("{reason} (--tls-ca FILE trusts a certificate of your own)",
-                   "{reason}（可用 --tls-ca 文件 指定所信任的证书）")  # fmt: skip
-NO_TLS = Text(
+NOT_TRUSTED = TranslatedText(
+    "{reason} (--tls-ca FILE trusts a certificate of your own)", "{reason}（可用 --tls-ca 文件 指定所信任的证书）"
+)
+NO_TLS = TranslatedText(
     "the TLS handshake failed (if the server does not use TLS, write jelly:// in its address)",
     "TLS 握手失败（如果服务器不使用 TLS，地址应以 jelly:// 开头）",
 )
-NO_CERTIFICATE = Text("it contains no certificate", "其中没有证书")
-UNREACHABLE = Text("no server answers there", "没有服务器应答")
-NEED_NAME = Text("No name is given. Use: jelly chat NAME.", "没有给出用户名。用法：jelly chat NAME。")
-NEED_PASSWORD = Text(
-    "There is no terminal to ask for the password: set JELLY_PASSWORD.", "没有终端可以询问密码：请设置 JELLY_PASSWORD。"
+NO_CERTIFICATE = TranslatedText("it contains no certificate", "其中没有证书")
+UNREACHABLE = TranslatedText("no server answers there", "没有服务器应答")
+NEED_NAME = TranslatedText("No name is given. Use: jelly chat NAME.", "没有给出用户名。用法：jelly chat NAME。")
+NEED_PASSWORD = TranslatedText(
+    "There is no terminal to ask for the password: set JELLY_PASSWORD.",
+    "没有终端，无法询问密码：请设置 JELLY_PASSWORD。",
 )
-BAD_CA = Text("--tls-ca: {file} cannot be used: {reason}.", "--tls-ca：无法使用 {file}：{reason}。")
-CA_WITHOUT_TLS = Text("--tls-ca needs a server with TLS: jellys://…", "--tls-ca 需要使用 TLS 的服务器：jellys://…")
-BAD_SERVER = Text("{server} is not of the form jelly://host:port or jellys://host:port.",
-                  "{server} 的格式应为 jelly://host:port 或 jellys://host:port。")  # fmt: skip
-BAD_TO = Text("--send needs a receiver: bob or #team.", "--send 需要收信人：bob 或 #team。")
-BAD_TEXT = Text("There is no text to send.", "没有要发送的文字。")
-NOT_UTF8 = Text("The text is not valid UTF-8: convert it first.", "文字不是有效的 UTF-8：请先转换编码。")
-SEND_FAILED = Text("Not sent to {name}: {reason}.", "未能发给 {name}：{reason}。")
-SEND_UNKNOWN = Text(
+BAD_CA = TranslatedText("--tls-ca: {file} cannot be used: {reason}.", "--tls-ca：无法使用 {file}：{reason}。")
+CA_WITHOUT_TLS = TranslatedText(
+    "--tls-ca needs a server with TLS: jellys://…", "--tls-ca 只能用于启用 TLS 的服务器：jellys://…"
+)
+BAD_SERVER = TranslatedText(
+    "{server} is not of the form jelly://host:port or jellys://host:port.",
+    "{server} 的格式应为 jelly://host:port 或 jellys://host:port。",
+)
+BAD_TO = TranslatedText("--send needs a receiver: bob or #team.", "--send 需要收信人：bob 或 #team。")
+BAD_TEXT = TranslatedText("There is no text to send.", "没有要发送的文字。")
+NOT_UTF8 = TranslatedText("The text is not valid UTF-8: convert it first.", "文字不是有效的 UTF-8：请先转换编码。")
+SEND_FAILED = TranslatedText("Not sent to {name}: {reason}.", "未能发给 {name}：{reason}。")
+SEND_UNKNOWN = TranslatedText(
     "The message to {name} may or may not have been sent: {reason}.", "不确定是否已发给 {name}：{reason}。"
 )
-PLAIN_HINT = Text(
+PLAIN_HINT = TranslatedText(
     "Plain mode, line by line. For the full screen: pip install '.[chat]'",
     "逐行模式。要使用全屏界面：pip install '.[chat]'",
 )
-STILL_UNDELIVERED = Text("Messages not confirmed: {count}.", "未确认的消息：{count} 条。")
+STILL_UNDELIVERED = TranslatedText("Messages not confirmed: {count}.", "未确认的消息：{count} 条。")
 
 # --- --help ---------------------------------------------------------------------------------------
 
-ABOUT = Text("Chat in the terminal. The program asks for the password.", "终端聊天。密码会在运行时询问。")
-USAGE_PREFIX = Text("usage: ", "用法：")
-ARGUMENTS = Text("arguments", "参数")
-OPTIONS = Text("options", "选项")
-ARG_NAME = Text("your name; an unknown name can be registered", "用户名；未注册的名字可当场注册")
-ARG_SERVER = Text(
+ABOUT = TranslatedText("Chat in the terminal. The program asks for the password.", "终端聊天。密码会在运行时询问。")
+USAGE_PREFIX = TranslatedText("usage: ", "用法：")
+ARGUMENTS = TranslatedText("arguments", "参数")
+OPTIONS = TranslatedText("options", "选项")
+ARG_NAME = TranslatedText("your name; an unknown name can be registered", "用户名；未注册的名字可当场注册")
+ARG_SERVER = TranslatedText(
     "jelly://host:port, or jellys:// with TLS (default: %(default)s)",
     "jelly://host:port，TLS 用 jellys://（默认：%(default)s）",
 )
-ARG_CA = Text("file with the certificate to trust, for jellys://", "jellys:// 所信任的证书文件")
-ARG_PLAIN = Text("line by line instead of the full screen", "逐行模式，不用全屏界面")
-ARG_SEND = Text(
+ARG_CA = TranslatedText("file with the certificate to trust, for jellys://", "jellys:// 所信任的证书文件")
+ARG_PLAIN = TranslatedText("line by line instead of the full screen", "逐行模式，不用全屏界面")
+ARG_SEND = TranslatedText(
     "send one message to bob or #team and exit; TEXT - reads standard input",
     "向 bob 或 #team 发一条消息后退出；TEXT 为 - 时读标准输入",
 )
-ARG_LANG = Text("language (default: LANG)", "语言（默认取 LANG）")
-ARG_HELP = Text("show this and exit", "显示本说明")
-ABOUT_EXIT = Text(
+ARG_LANG = TranslatedText("language (default: LANG)", "语言（默认取 LANG）")
+ARG_HELP = TranslatedText("show this and exit", "显示本说明")
+ABOUT_EXIT = TranslatedText(
     "environment:\n"
     "  JELLY_PASSWORD  the password, for scripts\n"
     "  JELLY_SERVER    instead of --server\n"

@@ -42,6 +42,8 @@ def do_handshake(endpoint: Endpoint, type: int, frame: bytes, poller: Poller) ->
     except (OSError, ValueError, OverflowError) as error:  # the last two: not a host name, not a port
         is_no_tls = isinstance(error, SSLError) and not isinstance(error, SSLCertVerificationError)
         hint = " If the server does not use TLS, use a URL that begins with jelly://." if is_no_tls else ""
+        if isinstance(error, ConnectionRefusedError):
+            hint = " Is the server running?"
         sentence = f"Cannot connect to {endpoint.host} port {endpoint.port}: {describe(error)}.{hint}"
         raise ConnectionLost(sentence, sent=False) from error
     try:

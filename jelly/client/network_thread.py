@@ -115,7 +115,7 @@ class NetworkThread:
             for pause in pauses:
                 poller.sleep(pause)
                 try:
-                    return self._send_token(frame, poller)
+                    return self._log_in_with_token(frame, poller)
                 except RequestRejected as error:
                     reason, failure = Reason.TOKEN_REFUSED, error
                     break
@@ -135,7 +135,7 @@ class NetworkThread:
         _fail_all(failures)
         return None
 
-    def _send_token(self, frame: bytes, poller: Poller) -> Connection:
+    def _log_in_with_token(self, frame: bytes, poller: Poller) -> Connection:
         stream, response, early_frames = do_handshake(self._endpoint, Type.RECONNECT, frame, poller)
         try:
             values = decode_response(response, dict)

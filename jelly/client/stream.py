@@ -119,7 +119,7 @@ def open_stream(host: str, port: int, tls: ssl.SSLContext | None, poller: Poller
         sock = socket.socket(family, kind, protocol)
         try:
             sock.setblocking(False)
-            tcp.prepare(sock)
+            tcp.set_socket_options(sock)
             _connect(sock, address, poller, share)
             if tls is not None:
                 sock = tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)

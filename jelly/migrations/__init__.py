@@ -84,7 +84,7 @@ def schema() -> str:
     for path in (package / "schema.sql", package.parent / "schema.sql"):
         if path.exists():
             return path.read_text(encoding="utf-8")
-    raise StartError("The file schema.sql is missing: it belongs beside the package jelly.")
+    raise StartError("The file schema.sql is missing beside the package jelly: install Jelly again.")
 
 
 def split_statements(script: str) -> list[str]:
