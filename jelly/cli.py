@@ -22,13 +22,16 @@ from jelly import scheduling
 from jelly.backup import back_up
 from jelly.config import Settings, add_arguments, load_settings
 from jelly.demo import demo_database
-from jelly.errors import ConfigError, StartError
+from jelly.errors import ConfigError, StartError, log_failure
 from jelly.server import JellyServer
 
 log = logging.getLogger("jelly")
 
 DEFAULT_URL = "jelly://127.0.0.1:20000"
 """The server that the chat uses by default."""
+HANGUP: int | None = getattr(signal, "SIGHUP", None)
+RELOAD = "SIGHUP"
+"""Stands among the reasons to stop: this one may only be one to reload."""
 SHUTDOWN_TIMEOUT = 9.5
 """Seconds from the first signal until the process ends, even if something hangs."""
 
@@ -53,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"jelly {jelly.__version__}")
     parser.add_argument("--demo", action="store_true", help="serve a temporary database with users alice and bob")
     add_arguments(parser)
+    terminal = Terminal()
+    if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN:
+        signal.signal(HANGUP, terminal.interrupt_if_gone)
     try:
         if list(arguments[:1]) == ["backup"]:
             return back_up_database(arguments[1:])
@@ -62,13 +68,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings(parsed)
         if parsed.demo and parsed.database:
             raise ConfigError("--demo uses its own temporary database: leave out --database.")
-        set_up_logging(settings)
-        return serve_demo(settings) if parsed.demo else serve(settings)
+        log_output = set_up_logging(settings)
+        start = serve_demo if parsed.demo else serve
+        return start(settings, terminal, log_output)
     except StartError as error:
         print(f"jelly: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:  # during the start: `serve` has not installed its handler yet
         return 130
+
+
+class Terminal:
+    """The terminal that the server was started from, if it was.
+
+    When that terminal is closed, the system sends SIGHUP, which an operator also sends by hand.
+    """
+
+    def __init__(self) -> None:
+        self._was_there = self._is_there()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether there was a terminal at the start, and is none any more."""
+        return self._was_there and not self._is_there()
+
+    def interrupt_if_gone(self, *_: object) -> None:
+        """Handle SIGHUP during the start, while there is nothing to reload yet."""
+        if self.is_gone:
+            raise KeyboardInterrupt
+
+    def _is_there(self) -> bool:
+        try:
+            os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        except OSError:
+            return False
+        return True
+
+
+class LogFile(logging.FileHandler):
+    """Appends the log to a file that can be moved away and opened anew."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+
+    def reopen(self) -> None:
+        """Write to the file that has the name now. Raises OSError; then the old one stays open."""
+        new = self._open()
+        old = self.setStream(new)
+        if old is not None:
+            old.close()
 
 
 def back_up_database(arguments: Sequence[str]) -> int:
@@ -84,7 +132,7 @@ def back_up_database(arguments: Sequence[str]) -> int:
     return 0
 
 
-def serve_demo(settings: Settings) -> int:
+def serve_demo(settings: Settings, terminal: Terminal, log_output: logging.Handler) -> int:
     """Serve a temporary database, and print how to try it out. Raises StartError."""
     with demo_database(settings.password_cost) as demo:
 
@@ -97,7 +145,7 @@ def serve_demo(settings: Settings) -> int:
                 print(f"    {program} chat {name}{server}    # password: {password}")
             print(flush=True)
 
-        return serve(dataclasses.replace(settings, database=demo.url), print_instructions)
+        return serve(dataclasses.replace(settings, database=demo.url), terminal, log_output, print_instructions)
 
 
 def typed_command() -> str:
@@ -114,8 +162,17 @@ def _url(settings: Settings, port: int) -> str:
     return f"{'jellys' if settings.tls_cert else 'jelly'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def serve(settings: Settings, on_listening: Callable[[int], None] = lambda _: None) -> int:
+def serve(
+    settings: Settings,
+    terminal: Terminal,
+    log_output: logging.Handler,
+    on_listening: Callable[[int], None] = lambda _: None,
+) -> int:
     """Serve until SIGTERM or SIGINT; a second signal ends the process at once. Raises StartError.
+
+    SIGHUP reloads the certificate and opens the log file anew. If it says that the terminal is gone
+    from which the server was started, the server stops. If it is ignored at the start, it stays
+    ignored.
 
     Return the exit code: 1 if the server could not go on. `on_listening` is called with the port as
     soon as clients can connect.
@@ -132,8 +189,11 @@ def serve(settings: Settings, on_listening: Callable[[int], None] = lambda _: No
         reasons.put("")
 
     server = JellyServer(settings, on_fatal=reasons.put)
+    threading.excepthook = _log_thread_end
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
+    if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN:
+        signal.signal(HANGUP, lambda *_: reasons.put(RELOAD))
     server.start()
     log.info(
         "listening on %s port %d%s; database %s; at most %d connections, %d waiting requests, %d bytes a body; "
@@ -151,18 +211,49 @@ def serve(settings: Settings, on_listening: Callable[[int], None] = lambda _: No
     if settings.host in ("127.0.0.1", "localhost", "::1"):
         log.info("only this machine can connect; to open the server to the network: --host 0.0.0.0")
     on_listening(server.port)
-    reason = reasons.get()
-    if reason:
+    while (reason := reasons.get()) == RELOAD and not terminal.is_gone:
+        reload(server, log_output)
+    if reason and reason != RELOAD:
         log.error("stopping: %s", reason)
     else:
         log.info("stopping: finishing the requests that were accepted")
     force_exit = threading.Timer(SHUTDOWN_TIMEOUT, _force_exit)
     force_exit.daemon = True
-    force_exit.start()
+    try:
+        force_exit.start()
+    except RuntimeError as error:  # no more threads: a stop in order is still the best that can be done
+        log.warning("cannot watch over the stop: %s", error)
     server.stop()
     force_exit.cancel()
     log.info("stopped")
-    return 1 if reason else 0
+    return 1 if reason and reason != RELOAD else 0
+
+
+def reload(server: JellyServer, log_output: logging.Handler) -> None:
+    """Open the log file anew, then read the certificate anew.
+
+    If one of them cannot be used, the log says why, and the old one stays in use.
+    """
+    if isinstance(log_output, LogFile):
+        try:
+            log_output.reopen()
+        except OSError as error:
+            log.error("cannot open %s: %s; the log goes on in the old file", log_output.baseFilename, error.strerror)
+        else:
+            log.info("opened the log file anew")
+    try:
+        server.reload_certificate()
+    except ConfigError as error:
+        log.error("%s The old certificate stays in use.", error)
+    else:
+        if server.settings.tls_cert:
+            log.info("read the certificate anew: new connections get it")
+
+
+def _log_thread_end(end: threading.ExceptHookArgs) -> None:
+    """Log in one line that a thread ended by an exception."""
+    name = end.thread.name if end.thread else "a thread"
+    log_failure(logging.getLogger(f"jelly.{name}"), end.exc_value or end.exc_type())
 
 
 def _force_exit() -> None:
@@ -194,9 +285,16 @@ class JsonFormatter(logging.Formatter):
         return f"{seconds}.{int(record.msecs):03d}Z"
 
 
-def set_up_logging(settings: Settings) -> None:
-    """Write the log to standard error."""
-    handler = logging.StreamHandler()
+def set_up_logging(settings: Settings) -> logging.Handler:
+    """Write the log to its file, or to standard error.
+
+    Raises ConfigError if the file cannot be opened.
+    """
+    handler: logging.Handler
+    try:
+        handler = LogFile(settings.log_file) if settings.log_file else logging.StreamHandler()
+    except OSError as error:
+        raise ConfigError(f"Cannot write the log to {settings.log_file}: {error.strerror}.") from error
     if settings.log_format == "json":
         handler.setFormatter(JsonFormatter())
     else:
@@ -205,6 +303,7 @@ def set_up_logging(settings: Settings) -> None:
     root.handlers[:] = [handler]
     root.propagate = False
     root.setLevel(settings.log_level.upper())
+    return handler
 
 
 def _raise_descriptor_limit(settings: Settings) -> None:

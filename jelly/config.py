@@ -83,7 +83,11 @@ class Settings:
         300.0, _number(float, 0.05, 86400), "seconds between sweeps of the group cache"
     )
     group_idle: float = _setting(600.0, _number(float, 0.05, 86400), "seconds until an unused group leaves the cache")
-    classic_gap: int = _setting(100, _number(int, 0, 10_000), "milliseconds between two frames to a classic client")
+    classic_gap: int = _setting(
+        100,
+        _number(int, 0, 10_000),
+        "milliseconds between two frames to a classic client; other waits for it scale with this",
+    )
     token_days: float = _setting(7.0, _number(float, 0.001, 3650), "days for which a token is valid")
     history_days: float = _setting(30.0, _number(float, 0, 36500), "days for which messages can be read back; 0: none")
     password_cost: int = _setting(14, _number(int, 1, 20), "log2 of scrypt's n; each step doubles the time of a login")
@@ -96,6 +100,7 @@ class Settings:
         "least level of log lines: debug, info, warning or error",
     )
     log_format: str = _setting("text", _choice("text", "json"), "format of log lines: text or json")
+    log_file: str = _setting("", _text, "file to which the log is appended, instead of standard error")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

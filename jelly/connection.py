@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from socketserver import BaseRequestHandler, BaseServer
@@ -43,8 +43,37 @@ A reader that waits holds a buffer of the size that it asks for. Idle clients se
 heartbeats, and with READ_SIZE 5,000 of them would hold 80 MB. (With its header the buffer takes less
 than 512 bytes, so that it costs no more than itself in Python's own allocator.)"""
 HEARTBEAT_SIZE = HEADER.size
+CONFIRMING = {Type.ACK, Type.LOGOUT}
+"""The requests that say which messages the client has."""
 HALF_CLOSE_TIMEOUT = 5.0
 """Seconds until a client that has closed its half must have taken its last answers."""
+
+
+class Connections:
+    """The open connections. Each adds and removes itself, on its reader's thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the set: to walk it while it changes is an error
+        self._set: set[Connection] = set()
+
+    def add(self, connection: "Connection") -> None:
+        """Enter a connection that has begun."""
+        with self._lock:
+            self._set.add(connection)
+
+    def discard(self, connection: "Connection") -> None:
+        """Remove a connection that has ended, if it is here."""
+        with self._lock:
+            self._set.discard(connection)
+
+    def __iter__(self) -> Iterator["Connection"]:
+        """Walk over those that are open now; others may come and go meanwhile."""
+        with self._lock:
+            snapshot = tuple(self._set)
+        return iter(snapshot)
+
+    def __len__(self) -> int:
+        return len(self._set)
 
 
 @dataclass
@@ -53,15 +82,19 @@ class ServerContext:
 
     settings: Settings
     tls_context: ssl.SSLContext | None
+    """Replaced as a whole when the certificate is read anew. A connection keeps its own."""
     flusher: Flusher
     dispatcher: Dispatcher
     store: Store
     sessions: Sessions
     presence: Presence
-    connections: set["Connection"]
-    """The open ones. Each adds and removes itself."""
+    connections: Connections
     is_stopping: bool = False
-    """Once this is set, requests are read and thrown away."""
+    """Once this is set, requests are read and thrown away.
+
+    (A connection enters `connections` before it looks at this. A stop sets this before it looks at
+    `connections`. The lock there is in between. So one of the two sees the other.)
+    """
 
 
 class Connection(BaseRequestHandler):
@@ -96,7 +129,8 @@ class Connection(BaseRequestHandler):
         self.session = Session(self.send_queue, self.address)
         self.lane = Lane(self.session)
         self.decoder = Decoder(settings.max_body, MAX_FIRST_BODY)
-        # The watchdog looks at the following. Times are in monotonic seconds.
+        # The watchdog looks at the following, without a lock: only this thread changes them, each
+        # in one step. Times are in monotonic seconds.
         self.opened_at = self.last_read_at = time.monotonic()
         self.incomplete_since: float | None = self.opened_at if self.tls else None
         self.has_received_data = False
@@ -122,13 +156,15 @@ class Connection(BaseRequestHandler):
 
     def finish(self) -> None:
         context = self.context
-        self.send_queue.close()
-        # After the close: a login may be under way. See Services._attach_session.
-        user = self.session.user
-        if context.sessions.detach(self.session) and user is not None:
-            context.store.call_soon(partial(context.presence.refresh, user))
-        context.flusher.forget(self.request)
-        context.connections.discard(self)
+        try:
+            self.send_queue.close()
+            # After the close: a login may be under way. See Services._attach_session.
+            user = self.session.user
+            if context.sessions.detach(self.session) and user is not None:
+                context.store.call_soon(partial(context.presence.refresh, user))
+        finally:  # whatever fails, the connection does not keep its place
+            context.flusher.forget(self.request)
+            context.connections.discard(self)
 
     # --- reading ----------------------------------------------------------------------------------------
 
@@ -143,7 +179,10 @@ class Connection(BaseRequestHandler):
         This runs twice for each message. Hence the local names, and few calls.
         """
         session, send_queue, decoder = self.session, self.send_queue, self.decoder
-        send_queue.read_bytes += len(data)
+        count = len(data)
+        # Before these bytes count as read: until then, the flusher confirms nothing.
+        tcp_acked_id = send_queue.tcp_acked_id
+        send_queue.read_bytes += count
         now = self.last_read_at = time.monotonic()
         self.has_received_data = True
         # At the end nothing is served any more. What still comes is read and thrown away: closing a
@@ -151,8 +190,8 @@ class Connection(BaseRequestHandler):
         if session.closing or self.context.is_stopping or decoder.error_type is not None:
             return
         # The client had these messages before it sent what we have just read.
-        if send_queue.tcp_acked_id > session.delivered_id:
-            self._report_delivered(send_queue.tcp_acked_id)
+        if tcp_acked_id > session.delivered_id:
+            self._report_delivered(tcp_acked_id)
         if self.tls:
             data = self.tls.decrypt(data)
         frames = decoder.feed(data)
@@ -167,7 +206,7 @@ class Connection(BaseRequestHandler):
             # Heartbeats and acknowledgements get no answer, so they need not wait for their turn.
             if frame.type == Type.HEARTBEAT and frame.sign == Sign.REQUEST:
                 session.has_heartbeat = True
-            elif frame.type != Type.ACK or not self._acknowledge(frame):
+            elif frame.type not in CONFIRMING or not self._confirm(frame, send_queue.read_bytes - count):
                 requests.append(PendingRequest(frame, now))
         if decoder.error_type is not None:
             malformed = Frame(Sign.REQUEST, decoder.error_type, 0, b"")
@@ -178,13 +217,18 @@ class Connection(BaseRequestHandler):
             if session.user is None or len(self.lane.waiting) >= LANE_LIMIT or send_queue.is_full:
                 self._wait_if_too_much_waits(requests)
 
-    def _acknowledge(self, frame: Frame) -> bool:
-        """Handle an ACK, and return True; False if it must be answered like other requests.
+    def _confirm(self, frame: Frame, read_bytes: int) -> bool:
+        """Handle an ACK, and return True; False if the frame must be served like other requests.
 
-        It is answered, with an error, if it is malformed or comes before the login.
+        An ACK is answered, with an error, if it is malformed or comes before the login. A LOGOUT is
+        served, but it says that the client had what was written before it. `read_bytes`: how many
+        bytes of the client had been read before the frame came.
         """
         session = self.session
         if session.user is None or frame.sign != Sign.REQUEST:
+            return False
+        if frame.type == Type.LOGOUT:
+            self._report_last_word(read_bytes)
             return False
         try:
             id = parse_ack(frame.body)
@@ -207,6 +251,12 @@ class Connection(BaseRequestHandler):
         if session.user is not None:
             session.delivered_id = upto
             self.context.store.delivered(session.user, upto)
+
+    def _report_last_word(self, read_bytes: int) -> None:
+        """The client ends its session, by what follows after `read_bytes`: it had what was written before."""
+        upto = self.send_queue.delivered_before(read_bytes)
+        if upto > self.session.delivered_id:
+            self._report_delivered(upto)
 
     def _wait_if_too_much_waits(self, requests: list[PendingRequest]) -> None:
         """Stop reading while the lane or the send queue is full.
@@ -252,9 +302,11 @@ class Connection(BaseRequestHandler):
         if send_queue.is_closed or send_queue.closing_frame_at is not None:
             return  # the server ended it, so this says nothing about what the client has read
         # The client has read all that its TCP has: with unread data, TCP would have sent a reset.
-        written_id = send_queue.written_id
-        if written_id > self.session.delivered_id and tcp.unacknowledged(self.request) == 0:
-            self._report_delivered(written_id)
+        self._report_last_word(send_queue.read_bytes)
+        self._finish_answers()
+
+    def _finish_answers(self) -> None:
+        send_queue = self.send_queue
         # The client may have closed its half only, and still wait for its answers.
         deadline = time.monotonic() + HALF_CLOSE_TIMEOUT
         self.context.dispatcher.wait_until_idle([self.lane], deadline)

@@ -7,6 +7,7 @@ top, and how a commit gets onto the disk. It holds no connection. `database.py` 
 
 import contextlib
 import functools
+import hashlib
 import logging
 import math
 import os
@@ -84,7 +85,10 @@ class Engine(ABC):
     """The driver's name and version, for the log."""
     circuit_open_until = 0.0
     """Until this monotonic time no connection asks the database: it has just not answered, or its
-    file is not in its place."""
+    file is not in its place.
+
+    Any thread sets it, in one step. If two do so at once, either may win.
+    """
     circuit_reason = NO_ANSWER
     """What a connection says meanwhile."""
 
@@ -445,7 +449,7 @@ class MysqlEngine(Engine):
 
     def claim(self, raw: Any) -> None:
         # The server gives the lock back by itself when the connection ends, however it ends.
-        name = f"jelly.{self.name}"[:64]
+        name = self._lock_name(raw)
         taken = self._value(raw, "SELECT GET_LOCK(?, 2)", name)
         holder = self._value(raw, "SELECT IS_USED_LOCK(?)", name)
         if taken != 1 and holder == self._claimed_by and holder is not None:
@@ -465,6 +469,17 @@ class MysqlEngine(Engine):
             log.warning(
                 "innodb_flush_log_at_trx_commit is not 1: a power cut may lose messages that were answered with SUCCESS"
             )
+
+    def _lock_name(self, raw: Any) -> str:
+        """The name of the lock that says whose database this is.
+
+        It is a digest, because the name of a lock has at most 64 characters and is compared without
+        regard to case. A database's name can be as long, and case counts in it on most systems.
+        """
+        name = self.name
+        if self._value(raw, "SELECT @@lower_case_table_names") != 0:  # for this server `A` and `a` are one database
+            name = name.lower()
+        return f"jelly.{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}"
 
     def check_max_body(self, max_body: int) -> None:
         self._max_body = max_body

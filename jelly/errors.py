@@ -171,7 +171,7 @@ def _sentence(code: str) -> str:
     return SENTENCES[ErrorCode(code)] if code in SENTENCES else ""
 
 
-def log_failure(log: logging.Logger, error: Exception) -> None:
+def log_failure(log: logging.Logger, error: BaseException) -> None:
     """Log an unexpected exception in one line; add the traceback if the log level is debug."""
     where = traceback.extract_tb(error.__traceback__)[-1:]
     place = f" ({where[0].filename.rpartition('/')[2]}:{where[0].lineno})" if where else ""

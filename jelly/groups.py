@@ -5,17 +5,24 @@ limited number of members; the next message to a forgotten group loads it again.
 change of membership after its commit and before the answer, so the very next message sees it.
 """
 
+import logging
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from weakref import WeakValueDictionary
 
+from jelly.errors import log_failure
+
+log = logging.getLogger("jelly.groups")
+
 MAX_MEMBERS_IN_MEMORY = 500_000
 """At most this many members, of all groups together, are kept (less than 50 MB).
 
 Beyond that the least recently used group is evicted.
 """
+THREAD_PAUSE = 1.0
+"""Seconds until the next timer is started again, after the system had no thread for it."""
 
 
 class Group:
@@ -53,7 +60,9 @@ class GroupCache:
         self._groups: OrderedDict[str, Group] = OrderedDict()  # the least recently used first
         self._size = 0  # members of all of them
         # These, and the groups that were evicted while a message to them was under way: that
-        # message must see every change, too.
+        # message must see every change, too. (A group leaves this dictionary by itself, on the
+        # thread that used it last and without the lock. The dictionary's own lookups allow for
+        # that.)
         self._alive: WeakValueDictionary[str, Group] = WeakValueDictionary()
         self._changes = 0
         self._timer: threading.Timer | None = None
@@ -145,10 +154,11 @@ class GroupCache:
         with self._lock:
             if self._stopped:
                 return
-            self._timer = threading.Timer(self._check_interval, self._on_timer)
-            self._timer.name = "jelly-group-sweeper"
-            self._timer.daemon = True
-            self._timer.start()
+            timer = threading.Timer(self._check_interval, self._on_timer)
+            timer.name = "jelly-group-sweeper"
+            timer.daemon = True
+            timer.start()
+            self._timer = timer
 
     def stop(self) -> None:
         """Stop sweeping."""
@@ -160,5 +170,13 @@ class GroupCache:
             timer.join()
 
     def _on_timer(self) -> None:
-        self.start()  # first: whatever happens to this sweep, there will be a next one
-        self.sweep()
+        try:
+            self.sweep()
+        except Exception as error:  # noqa: BLE001 - a bug; there must be a next sweep all the same
+            log_failure(log, error)
+        while True:
+            try:
+                return self.start()
+            except RuntimeError as error:  # no more threads: this one waits for the next sweep, too
+                log.warning("cannot start the sweeper of the group cache: %s", error)
+            time.sleep(THREAD_PAUSE)

@@ -176,7 +176,8 @@ class RequestQueue(queue.Queue[Lane]):
                 return True
             room = lane.room = threading.Event()
         has_room = room.wait(seconds)
-        lane.room = None
+        with self.mutex:  # else a worker might find the event, and None when it sets it
+            lane.room = None
         return has_room
 
     def enter_blocking(self, unserved: list[Lane]) -> None:
@@ -191,6 +192,15 @@ class RequestQueue(queue.Queue[Lane]):
         """The calling worker runs again."""
         with self.mutex:
             self._running += 1
+
+    def forget_worker(self, was_running: bool, unserved: list[Lane]) -> None:
+        """A worker has failed: forget it, and have another one serve what it left."""
+        with self.mutex:
+            self._running -= was_running
+            self._is_waking = False  # it may have been the one that was woken
+            self.queue.extendleft(unserved)
+            unserved.clear()
+            self._wake()
 
     def close(self) -> None:
         """Let the workers end once the queue is empty."""
@@ -244,6 +254,8 @@ class _WorkerState(threading.local):
 
     lanes: list[Lane] | None = None
     jobs: list[Job] | None = None
+    is_running = False
+    """Whether the queue counts this worker as running."""
 
 
 class Blocking(contextlib.AbstractContextManager[None]):
@@ -314,9 +326,16 @@ class Dispatcher:
     # --- start and stop ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the workers."""
+        """Start the workers and the hashers.
+
+        The hashers start now, and not with the first logins: the system may have no more threads
+        then, and the pool would raise an error for a task that it has queued all the same.
+        """
         for _ in range(self._workers):
             self._pool.submit(self._work)
+        all_here = threading.Barrier(HASHERS)  # so that each of the tasks needs a thread
+        for _ in range(HASHERS):
+            self._hashers.submit(all_here.wait)
 
     def wait_until_idle(self, lanes: Iterable[Lane], deadline: float) -> bool:
         """Wait until these lanes are served, at most until a monotonic time; return whether they are."""
@@ -336,28 +355,41 @@ class Dispatcher:
     # --- the workers ------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        lanes = self._state.lanes = []
-        jobs = self._state.jobs = []
-        is_running = False
+        """A worker: serve until the queue is closed. After a failure it begins anew."""
+        state = self._state
+        lanes: list[Lane] = []
+        jobs: list[Job] = []
+        state.lanes, state.jobs = lanes, jobs
         while True:
-            lanes += reversed(self._queue.get_many(LANES_AT_ONCE, is_running))
+            try:
+                return self._serve_lanes(state, lanes, jobs)
+            except BaseException as error:  # noqa: BLE001 - a bug; the pool would end the worker without a word
+                log_failure(log, error)
+            self._store.submit(jobs)
+            jobs.clear()
+            self._queue.forget_worker(state.is_running, lanes)
+            state.is_running = False
+
+    def _serve_lanes(self, state: _WorkerState, lanes: list[Lane], jobs: list[Job]) -> None:
+        while True:
+            was_running, state.is_running = state.is_running, False
+            lanes += reversed(self._queue.get_many(LANES_AT_ONCE, was_running))
             if not lanes:
                 return
-            is_running = True
+            state.is_running = True
             while lanes:
                 lane = lanes.pop()
                 try:
                     job = self._serve(lane)
-                except Exception as error:  # noqa: BLE001 - a bug; the worker lives, and the lane does not stay closed
-                    log_failure(log, error)
-                    lane.session.transport.close()
-                    if lane.busy.locked():
-                        self._release(lane)
+                except BaseException as error:  # noqa: BLE001 - a bug: this connection ends, the worker lives
+                    self._give_up(lane, error)
                 else:
                     if job is not None:
                         jobs.append(job)
-            # A single job, and nothing else to do: take the store's turn here, and wake no other thread.
-            # (But not if this worker is the only one: while the database works none could take over.)
+            # A single job, and nothing else to do: take the store's turn here, and wake no other
+            # thread. (But not if this worker is the only one: while the database works none could
+            # take over. Both lists are looked at without the mutex: a wrong guess costs time, and
+            # nothing else.)
             if len(jobs) == 1 and not lane.waiting and not self._queue.queue and self._workers > 1:
                 job = jobs.pop()
                 if self._store.write_now(job, self.blocking):
@@ -436,7 +468,7 @@ class Dispatcher:
         try:
             return self._services.serve(session, request.frame)
         except StoreError as error:
-            log.warning("a query failed: %s", error)
+            self._store.outage.failed(error)
         except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
             log_failure(log, error)
         return failure(session, type)
@@ -468,23 +500,46 @@ class Dispatcher:
     def _run_task(self, lane: Lane, request: PendingRequest, task: CpuTask) -> None:
         """On a hasher thread."""
         try:
-            outcome: Outcome = task.run()
+            outcome = self._task_outcome(lane.session, request.frame.type, task)
+        except BaseException as error:  # noqa: BLE001 - a bug: the pool would swallow it, and the client wait for ever
+            self._give_up(lane, error)
+        else:
+            self._finish(lane, request, outcome)
+
+    def _task_outcome(self, session: Session, type: int, task: CpuTask) -> Outcome:
+        try:
+            return task.run()
         except Refused as error:
-            outcome = self._services.refused(lane.session, request.frame.type, error)
+            return self._services.refused(session, type, error)
         except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
             log_failure(log, error)
-            outcome = failure(lane.session, request.frame.type)
+            return failure(session, type)
         finally:
             self._hash_slots.release()
-        self._finish(lane, request, outcome)
 
     def _finish(self, lane: Lane, request: PendingRequest, outcome: Outcome) -> None:
         """Go on with the one request for which a lane waited, on any thread."""
-        if isinstance(outcome, Answer):
-            send_answers(lane.session, [outcome], [request.received_at])
+        try:
+            if isinstance(outcome, Answer):
+                send_answers(lane.session, [outcome], [request.received_at])
+                self._release(lane)
+            elif job := self._carry_on(lane, [request], [outcome]):
+                self._store.submit([job])
+        except Exception as error:  # noqa: BLE001 - a bug: this connection ends, the thread lives
+            self._give_up(lane, error)
+
+    def _give_up(self, lane: Lane, error: BaseException) -> None:
+        """Serving a lane failed: close its connection, and do not leave the lane closed.
+
+        The caller still holds the lane: nothing fails after a lane was handed on, and `_release`
+        fails only while it holds the lane again.
+        """
+        log_failure(log, error)
+        lane.session.closing = True  # a login that still waits here must not take over its successor
+        try:
+            lane.session.transport.close()
+        finally:
             self._release(lane)
-        elif job := self._carry_on(lane, [request], [outcome]):
-            self._store.submit([job])
 
     def _refuse(self, lane: Lane) -> None:
         """Answer the requests of a lane that holds nothing but refused ones."""
@@ -499,8 +554,12 @@ class Dispatcher:
 
     def _release(self, lane: Lane) -> None:
         """Give back a lane that was served; queue it again if more requests have come."""
-        lane.busy.release()
-        if lane.waiting:
+        # Under the mutex, under which readers add a request and then try the lock: so either the
+        # reader gets the lock, or this thread sees the request.
+        with self._queue.mutex:
+            lane.busy.release()
+            has_more = bool(lane.waiting)
+        if has_more:
             try:
                 self._queue.put(lane)
             except queue.Full:

@@ -33,6 +33,7 @@ from jelly import tcp
 from jelly.pacing import ClassicPacing
 from jelly.sessions import Notice, Response
 from jelly.tcp_confirmation import TcpConfirmation
+from jelly.threads import VitalThread
 from jelly.timers import NEVER, TimerHeap
 from jelly.wakeup import WakeupPipe
 
@@ -120,6 +121,7 @@ class SendQueue:
         self._goes_at_once = pacing is None and encrypt is None
         """Whether `send` may write frames at once, as they are."""
 
+        # Other threads read these without the lock, each once, as a hint.
         self.tcp_acked_id = 0
         """The id up to which the client's TCP has acknowledged the messages."""
         self.read_bytes = 0
@@ -201,13 +203,22 @@ class SendQueue:
     @property
     def is_empty(self) -> bool:
         """Whether nothing waits to be written."""
-        return not (self._unsent or self._responses or self._notices)
+        with self._lock:  # a thread that moves responses into `_unsent` empties the one before it fills the other
+            return not (self._unsent or self._responses or self._notices)
 
     @property
     def written_id(self) -> int:
         """The id up to which all messages were written; 0 if TCP is not asked about them."""
         with self._lock:  # a thread that has just written one may not have noted it yet
             return self._confirmation.written_id if self._confirmation else 0
+
+    def delivered_before(self, read_bytes: int) -> int:
+        """The id up to which the client had all messages when it sent more than these many bytes.
+
+        Asks TCP now. 0 if that is not known, or if TCP is not asked about this client.
+        """
+        with self._lock:
+            return self._confirmation.delivered_before(read_bytes) if self._confirmation else 0
 
     def when_not_full(self, function: Callable[[], None]) -> None:
         """Call a function, once, when `is_full` is False; at once if it is now."""
@@ -268,12 +279,16 @@ class SendQueue:
             self.tcp_acked_id = confirmation.tcp_acked_id
         while self._unsent or self._responses or self._notices:
             if not self._unsent:
-                due = self._pacing.next_due(self._responses, self._notices) if self._pacing else now
+                is_notice, due = False, now
+                if self._pacing:
+                    is_notice, due = self._pacing.choose(self._responses, self._notices, now)
                 if due > now:
+                    if confirmation and confirmation.check_at is not None:  # a notice may wait for long
+                        due = min(due, confirmation.check_at)
                     self._schedule(due)
                     return
                 try:
-                    self._begin_next()
+                    self._begin_next(is_notice)
                 except OSError:  # TLS that has failed encrypts no more
                     self._close()
                     return
@@ -286,13 +301,12 @@ class SendQueue:
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_WR)
 
-    def _begin_next(self) -> None:
-        """Take what is written next: one frame to a classic client, else all that waits."""
-        data = self._take_one(self._pacing) if self._pacing else self._take_all()
+    def _begin_next(self, is_notice: bool) -> None:
+        """Take what is written next: one frame to a classic client, a notice or not; else all that waits."""
+        data = self._take_one(self._pacing, is_notice) if self._pacing else self._take_all()
         self._unsent = self._encrypt(data) if self._encrypt else data
 
-    def _take_one(self, pacing: ClassicPacing) -> bytes:
-        is_notice = pacing.is_notices_turn(bool(self._responses), bool(self._notices))
+    def _take_one(self, pacing: ClassicPacing, is_notice: bool) -> bytes:
         if is_notice:
             self._unsent_id, frame = self._notices.pop(0)
             self._notices_size -= len(frame)
@@ -301,7 +315,7 @@ class SendQueue:
             self._responses_size -= len(frame)
         # A request that has come in already did not wait for this response (see `begin_frame`).
         has_unread = not is_notice and tcp.has_unread(self._sock, self.read_bytes)
-        pacing.begin_frame(time.monotonic(), not is_notice, has_unread)
+        pacing.begin_frame(time.monotonic(), frame, not is_notice, has_unread)
         return frame
 
     def _take_all(self) -> bytes:
@@ -314,6 +328,8 @@ class SendQueue:
 
     def _write(self) -> bool:
         """Write what has begun; return False if the socket does not take all of it now."""
+        if self._confirmation:
+            self._confirmation.before_write(self.read_bytes)
         try:
             sent = self._sock.send(self._unsent, tcp.DO_NOT_WAIT)
         except BlockingIOError:
@@ -356,8 +372,14 @@ class SendQueue:
     def _update(self) -> list[Callable[[], None]]:
         """Set the attributes that say how much waits. Return what to call without the lock."""
         calls: list[Callable[[], None]] = []
-        self._goes_at_once = (
-            self.is_empty and not self._pacing and not self._encrypt and not self.finishing and not self.is_closed
+        self._goes_at_once = not (
+            self._unsent
+            or self._responses
+            or self._notices
+            or self._pacing
+            or self._encrypt
+            or self.finishing
+            or self.is_closed
         )
         self.is_full = len(self._responses) > MAX_RESPONSES or self._responses_size > HIGH_MARK
         if not self.is_full:
@@ -380,26 +402,29 @@ class Flusher:
     """The thread that calls functions when a socket is writable again, and when a time has come."""
 
     def __init__(self) -> None:
-        # Guards everything below. Held for dictionary and heap operations only.
+        # Guards the timers, and what is registered with the selector; held for dictionary and heap
+        # operations only. Waiting in the selector needs no lock: epoll, kqueue and poll may be
+        # waited for while another thread registers a socket.
         self._lock = threading.Lock()
         self._selector = selectors.DefaultSelector()
         self._timers = TimerHeap()
         self._waits_until = NEVER
-        self._stopping = False
+        self._stopping = False  # goes from False to True once, so reading it needs no lock
         self._wakeup = WakeupPipe()
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._wakeup.drain)
-        self._thread = threading.Thread(target=self._run, name="jelly-flusher", daemon=True)
+        self.thread = VitalThread(self._run, "jelly-flusher")
 
     def start(self) -> None:
-        self._thread.start()
+        self.thread.start()
 
     def stop(self) -> None:
         """End the thread; what was not written is dropped."""
         self._stopping = True
         self._wakeup.wake()
-        if self._thread.is_alive():
-            self._thread.join()
-        self._selector.close()
+        if self.thread.is_alive():
+            self.thread.join()
+        with self._lock:
+            self._selector.close()
         self._wakeup.close()
 
     def call_at(self, due: float, function: Callable[[], None]) -> None:

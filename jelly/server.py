@@ -36,7 +36,7 @@ from functools import partial
 from typing import Any
 
 from jelly.config import Settings
-from jelly.connection import Connection, ServerContext
+from jelly.connection import Connection, Connections, ServerContext
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
@@ -54,6 +54,7 @@ from jelly.send_queue import Flusher
 from jelly.services import Policy, Services
 from jelly.sessions import Sessions
 from jelly.store import Store
+from jelly.threads import VitalThread
 from jelly.tls import server_context
 from jelly.watchdog import Watchdog
 
@@ -92,15 +93,18 @@ class JellyServer(socketserver.ThreadingTCPServer):
     request_queue_size = 1024
 
     def __init__(self, settings: Settings, on_fatal: Callable[[str], None] = lambda _: None) -> None:
-        """`on_fatal` is called with a reason when the server cannot go on, and should be stopped."""
+        """`on_fatal` is called with a reason when the server cannot go on, and should be stopped.
+
+        Any thread may call it, and more than once.
+        """
         self.settings = settings
         self._on_fatal = on_fatal
         self._file_lost_at: float | None = None
-        self.connections: set[Connection] = set()
+        self.connections = Connections()
         self._stop_lock = threading.Lock()
         self._out_of_resources = False
         self._descriptors_for_connections = _descriptor_limit() - OWN_DESCRIPTORS - 3 * settings.workers
-        self._acceptor = threading.Thread(target=self.serve_forever, args=(0.1,), name="jelly-acceptor", daemon=True)
+        self._acceptor = VitalThread(self._accept, "jelly-acceptor")
         tls_context = server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
 
         self.engine = open_engine(settings.database)
@@ -164,16 +168,31 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
     def start(self) -> None:
         """Start the threads and serve."""
+        for thread in (self.store.thread, self.flusher.thread, self.watchdog.thread, self._acceptor):
+            thread.on_end = self._on_thread_end
         for part in (self.store, self.flusher, self.watchdog, self.groups, self.dispatcher, self._acceptor):
             part.start()
         self._check_file()
+
+    def _on_thread_end(self, thread: threading.Thread) -> None:
+        if not self._context.is_stopping:
+            self._on_fatal(f"the thread {thread.name} has ended, without which nobody can be served")
+
+    def _accept(self) -> None:
+        # The look is for a loop that begins again after a failure: the failure ended the loop that
+        # `shutdown` has told to stop, and the next one would not know of it.
+        if not self._context.is_stopping:
+            self.serve_forever(0.1)
+
+    # socketserver calls the next five. An exception in one of them costs one connection: it must
+    # not end the loop that accepts all others.
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
             if len(self.connections) >= self._descriptors_for_connections:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             request = super().get_request()
-        except OSError as error:
+        except OSError as error:  # with which socketserver goes on
             if error.errno in OUT_OF_RESOURCES:
                 # The connection still waits to be accepted, so trying again at once would only burn a core.
                 if not self._out_of_resources:
@@ -185,16 +204,28 @@ class JellyServer(socketserver.ThreadingTCPServer):
         return request
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 - socketserver's
-        """Whether there is room for one more connection, in all and from this address."""
+        """Whether there is room for one more connection, in all and from this address.
+
+        Only the acceptor asks. A reader that has just been started may not have entered its
+        connection yet, so a burst can exceed the limits by a few.
+        """
+        try:
+            return self._has_room(str(client_address[0]))
+        except Exception as error:  # noqa: BLE001 - a bug: this client is turned away, the acceptor lives
+            log_failure(log, error)
+            return False
+
+    def _has_room(self, address: str) -> bool:
         if len(self.connections) >= self.settings.max_connections:
             return False
         if self.settings.max_per_address >= self.settings.max_connections:
             return True
-        address: str = client_address[0]
-        here = sum(connection.address == address for connection in tuple(self.connections))
+        here = sum(connection.address == address for connection in self.connections)
         return here < self.settings.max_per_address
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        # For the whole process: a hasher or a sweeper that starts just now gets the same, and that
+        # is enough.
         usual = threading.stack_size(READER_STACK)
         try:
             super().process_request(request, client_address)
@@ -208,6 +239,18 @@ class JellyServer(socketserver.ThreadingTCPServer):
         error = sys.exception()
         if isinstance(error, Exception):
             log_failure(log, error)
+
+    def close_request(self, request: Any) -> None:
+        with contextlib.suppress(OSError):  # some systems report here that the client has reset the connection
+            super().close_request(request)
+
+    def reload_certificate(self) -> None:
+        """Read the certificate anew, for connections that come from now on.
+
+        Raises ConfigError if it cannot be used; then the old one stays. Without TLS it does nothing.
+        """
+        if self.settings.tls_cert:
+            self._context.tls_context = server_context(self.settings.tls_cert, self.settings.tls_key)
 
     # --- stopping ---------------------------------------------------------------------------------------
 
@@ -224,7 +267,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self.shutdown()
             self._acceptor.join()
         self.server_close()
-        connections = tuple(self.connections)
+        connections = tuple(self.connections)  # no thread accepts any more
         self.watchdog.run_calls_now()
         if not self.dispatcher.wait_until_idle([c.lane for c in connections], deadline):
             log.warning("stopped with requests that were not answered")
@@ -251,6 +294,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
     def _check_file(self) -> None:
         """See once a second whether the file is in its place; if it stays away, give up."""
+        # First, so that a look that fails is not the last one.
+        self.watchdog.call_later(FILE_CHECK_INTERVAL, self._check_file)
         reason = self.engine.check_file()
         if not reason:
             self._file_lost_at = None
@@ -260,8 +305,6 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self.store.on_file_lost(reason)
             if now >= self._file_lost_at + FILE_LOST_TIMEOUT:
                 self._on_fatal(f"the database {self.engine.describe()} is lost: {reason}")
-                return
-        self.watchdog.call_later(FILE_CHECK_INTERVAL, self._check_file)
 
     # --- reading from the database ----------------------------------------------------------------------
 
@@ -276,6 +319,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         if dao is None:
             connection = DatabaseConnection(self.engine)
             dao = self._thread_local.dao = Dao(connection)
+            # Appending is one step, and `stop` walks the list when no worker is left.
             self._database_connections.append(connection)
         with self.dispatcher.blocking:
             yield dao

@@ -17,7 +17,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from jelly import messages, passwords
 from jelly.codec import Frame, Sign, Type
@@ -77,6 +77,20 @@ class Policy:
     """Whether delivered messages stay readable."""
 
 
+class _Newcomer(NamedTuple):
+    """A session whose login is being written."""
+
+    session: Session
+    username: str
+    token_hash: str
+    is_classic: bool
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the transaction of this login is still open: it has neither succeeded nor failed."""
+        return self.session.user is None and not self.session.closing
+
+
 class Services:
     """All requests of the protocol except HEARTBEAT, which the reader handles."""
 
@@ -98,6 +112,8 @@ class Services:
         self._reading = reading
         self._guard = guard
         self._known_users: set[str] = set()
+        # Only used in turns of the store: see _take_over.
+        self._logging_in: dict[str, _Newcomer] = {}
         self._rate = RateLimit(policy.message_rate)
         # An unknown user's password is checked against this, so that a wrong name takes as long
         # as a wrong password, and nobody can find out by the clock which names exist.
@@ -187,6 +203,7 @@ class Services:
     def login(self, session: Session, request: messages.Login) -> Outcome:
         """Log in with the password: answer with a new token, then deliver the inbox."""
         username, address = request.username, session.address
+        _stop_pacing_if_modern(session, request)
         if not is_valid_name(username):
             # Nobody can have this name, so the guard need not remember it.
             return CpuTask(lambda: self._wrong_credentials(session))
@@ -226,6 +243,7 @@ class Services:
             now = _now()
             expires = now + int(self._policy.token_seconds * 1000)
             dao.add_token(token_hash, username, expires, now, MAX_TOKENS)
+            self._take_over(dao, _Newcomer(session, username, token_hash, request.features is None))
             return _load_friends(dao, request)
 
         def after_commit(friends: Friends) -> Answer:
@@ -238,6 +256,7 @@ class Services:
         """Log in with a token, after the connection was lost."""
         token_hash = passwords.hash_token(request.token)
         username = request.username
+        _stop_pacing_if_modern(session, request)
 
         def check(dao: Dao) -> None:
             if dao.token_owner(token_hash, _now()) != username:
@@ -245,6 +264,7 @@ class Services:
 
         def in_transaction(dao: Dao) -> Friends:
             check(dao)
+            self._take_over(dao, _Newcomer(session, username, token_hash, request.features is None))
             return _load_friends(dao, request)
 
         def after_commit(friends: Friends) -> Answer:
@@ -256,6 +276,29 @@ class Services:
             check(dao)  # here, too, so that guessed tokens do not occupy the store
         return Write(Type.RECONNECT, in_transaction, after_commit)
 
+    def _take_over(self, dao: Dao, newcomer: "_Newcomer") -> None:
+        """Revoke the token of a classic session that this login is about to take over.
+
+        Nobody tells a classic client why its connection ends. So it comes back by its token at
+        once, and would throw out the newer login, whose client would do the same, and so on for
+        ever. A client that comes back by the same token has lost its connection, and keeps it.
+        """
+        logging_in, username = self._logging_in, newcomer.username
+        # Logins in this transaction are not attached yet, so they are remembered here. Those of a
+        # transaction that failed lie at the front.
+        while logging_in and not (oldest := next(iter(logging_in.values()))).is_pending:
+            del logging_in[oldest.username]
+        before = logging_in.pop(username, None)
+        logging_in[username] = newcomer
+        if before is not None and before.is_pending:
+            is_classic, token_hash = before.is_classic, before.token_hash
+        elif (old := self._sessions.get(username)) is not None:
+            is_classic, token_hash = not old.is_modern, old.token_hash
+        else:
+            return
+        if is_classic and token_hash != newcomer.token_hash:
+            dao.remove_token(token_hash, username)
+
     def _attach_session(
         self, session: Session, request: messages.Login | messages.Reconnect, token_hash: str, friends: Friends
     ) -> list[str] | None:
@@ -264,6 +307,7 @@ class Services:
         It runs in a turn of the store, and turns never overlap. So no message is stored while it
         runs: each message is either in the inbox or pushed to this session.
         """
+        self._logging_in.pop(request.username, None)
         features = _grant_features(session, request.features)
         session.token_hash = token_hash
         session.user = request.username
@@ -564,6 +608,8 @@ class Services:
                 return False
         if len(self._known_users) >= MAX_KNOWN_USERS:
             # One at a time: if all were dropped at once, every sender would wait for a query.
+            # (Workers may do this at the same time, as each step here is safe by itself. The set
+            # may then hold a name too many for each worker.)
             self._known_users.pop()
         self._known_users.add(name)
         return True
@@ -584,12 +630,17 @@ def _grant_features(session: Session, asked: Sequence[str] | None) -> list[str] 
     if asked is None:
         return None
     session.is_modern = True
-    session.transport.stop_pacing()
     if "ack" not in asked:
         return []
     session.transport.stop_confirming()
     session.window = Window()
     return ["ack"]
+
+
+def _stop_pacing_if_modern(session: Session, request: messages.Login | messages.Reconnect) -> None:
+    """Answer a modern client at once, also if its login is refused: it takes any split of the stream."""
+    if request.features is not None:
+        session.transport.stop_pacing()
 
 
 def _load_friends(dao: Dao, request: messages.Login | messages.Reconnect) -> Friends:

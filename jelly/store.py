@@ -28,10 +28,12 @@ from jelly.engines import RowsRefused
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.indexing import DeferredIndexing, RequestKey
 from jelly.messages import SUCCESS, error_response, refusal
+from jelly.outage import OutageLog
 from jelly.outcomes import Answer, NewMessage, Write
 from jelly.retention import Retention
 from jelly.scheduling import yield_cpu
 from jelly.sessions import Response, Session
+from jelly.threads import VitalThread
 
 log = logging.getLogger("jelly.store")
 
@@ -113,6 +115,8 @@ class Store:
         self._retention = retention
         self._on_commit_in_doubt = on_commit_in_doubt
         self._clock = clock
+        self.outage = OutageLog(clock)
+        """Is told of every failure of the database, also by those who only read from it."""
         self._turn = threading.Lock()  # held during a turn, by the thread that takes it
         self._lock = threading.Lock()  # guards the seven fields below
         self._condition = threading.Condition(self._lock)
@@ -128,12 +132,12 @@ class Store:
         self._retry_at = 0.0
         self._failing = False
         self._unstorable_reported_at = -math.inf
-        self._thread = threading.Thread(target=self._run, name="jelly-store", daemon=True)
+        self.thread = VitalThread(self._run, "jelly-store")
 
     # --- called by any thread ---------------------------------------------------------------------------
 
     def start(self) -> None:
-        self._thread.start()
+        self.thread.start()
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Write and answer these jobs, in this order."""
@@ -147,6 +151,8 @@ class Store:
         Returns whether it did. `blocking` is entered while the database works. (So a message that comes
         alone wakes one thread less: 1 futex call instead of 13, and a fifth of its latency.)
         """
+        # A look without the lock, to decide what is cheaper and no more: a job that comes right
+        # after it is in this turn or in the next one.
         if self._jobs or not self._turn.acquire(blocking=False):
             return False
         try:
@@ -201,8 +207,8 @@ class Store:
         with self._lock:
             self._stopping = True
             self._condition.notify()
-        if self._thread.is_alive():
-            self._thread.join()
+        if self.thread.is_alive():
+            self.thread.join()
 
     # --- the store thread -------------------------------------------------------------------------------
 
@@ -262,7 +268,10 @@ class Store:
                 self._indexing.on_commit([message for message, _ in batch.messages])
         finally:
             for job in batch.jobs:
-                job.done()
+                try:
+                    job.done()
+                except Exception as error:  # noqa: BLE001 - a bug with one lane; the others must be opened
+                    log_failure(log, error)
 
     def _gather(self) -> Batch:
         """Take what waits, up to one transaction; call the functions that `call_soon` was given."""
@@ -289,6 +298,11 @@ class Store:
         return Batch(jobs, delivered)
 
     def _next_due(self) -> float:
+        """When a turn is due although nothing has come. The caller has the lock.
+
+        The caller may not have the turn, and a worker may be changing these times. That worker looks
+        at them again when its turn is over, and wakes the store thread if that sleeps for too long.
+        """
         due = [self._indexing.due_at, self._retention.due_at]
         if self._delivered_due is not None:
             due.append(self._delivered_due)
@@ -331,9 +345,9 @@ class Store:
                 inbox = [(receiver, message.id) for message, receivers in batch.messages for receiver in receivers]
                 self._dao.add_messages([message for message, _ in batch.messages], inbox)
         self._in_doubt = None
-        if self._failing:
-            self._failing = False
-            log.info("the database works again")
+        self._failing = False
+        if self.outage.is_open:  # a look without its lock: else the next transaction sees it
+            self.outage.worked()
 
     def _write_the_rest(self, batch: Batch, error: RowsRefused) -> None:
         """Write a batch without the messages that the database refuses.
@@ -482,12 +496,11 @@ class Store:
             send_answers(job.session, answers, job.received_at)
 
     def _report(self, error: Exception) -> None:
-        """Log one line when the database begins to fail, not one for every batch."""
-        if not isinstance(error, StoreError):
-            log_failure(log, error)
-        elif not self._failing:
+        if isinstance(error, StoreError):
             self._failing = True
-            log.error("the database failed: %s", error)
+            self.outage.failed(error)
+        else:
+            log_failure(log, error)
 
     # --- pages for those who are behind -----------------------------------------------------------------
 

@@ -32,17 +32,40 @@ Left alone, Linux lets the buffers grow: to 4 MB for each receiver that does not
 (less on some systems) for each client whose requests are not read."""
 
 _NUMBER = struct.Struct("i")
+_ALIVE = {1, 8}
+"""The states of a connection that was not reset and whose server side is open: ESTABLISHED, CLOSE_WAIT."""
 _RECEIVED_AT = 128  # of tcpi_bytes_received in struct tcp_info
 
 
-def unacknowledged(sock: socket.socket) -> int:
-    """How many written bytes the other side's TCP has not acknowledged yet (SIOCOUTQ)."""
+def unacknowledged(sock: socket.socket) -> int | None:
+    """How many written bytes the other side's TCP has not acknowledged yet (SIOCOUTQ).
+
+    None if the kernel reports an error: then nothing is known.
+    """
     return _ask(sock, "TIOCOUTQ") if sys.platform == "linux" else 0
+
+
+def has_arrived(sock: socket.socket) -> bool:
+    """Whether the other side's TCP has every byte that was written, and has not reset the connection.
+
+    False if the kernel reports an error.
+    """
+    if unacknowledged(sock) != 0:
+        return False
+    if sys.platform != "linux":
+        return True
+    try:
+        # After the question above: after a reset the kernel drops what it has not sent. And not by
+        # an error of `recv`: a `send` on another thread may have taken that, and then `recv`
+        # reports an orderly end.
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _ALIVE
+    except OSError:
+        return False
 
 
 def unread(sock: socket.socket) -> int:
     """How many bytes have arrived and were not read yet (FIONREAD)."""
-    return _ask(sock, "FIONREAD")
+    return _ask(sock, "FIONREAD") or 0
 
 
 def received(sock: socket.socket) -> int | None:
@@ -56,23 +79,28 @@ def received(sock: socket.socket) -> int | None:
     return int.from_bytes(info[_RECEIVED_AT:], sys.byteorder) if len(info) == _RECEIVED_AT + 8 else None
 
 
+def arrived(sock: socket.socket, read_bytes: int) -> int:
+    """How many bytes have ever arrived, read or not; the reader knows of `read_bytes`."""
+    count = received(sock)
+    return read_bytes + unread(sock) if count is None else count
+
+
 def has_unread(sock: socket.socket, read_bytes: int) -> bool:
     """Whether something has arrived that the reader does not know of; it knows of `read_bytes`.
 
     The rest may wait in the kernel. Or the reader has just read it and waits for its turn to run;
     FIONREAD alone would miss that.
     """
-    arrived = received(sock)
-    return unread(sock) > 0 if arrived is None else arrived != read_bytes
+    return arrived(sock, read_bytes) != read_bytes
 
 
-def _ask(sock: socket.socket, request: str) -> int:
+def _ask(sock: socket.socket, request: str) -> int | None:
     if fcntl is None:
         return 0
     try:
         answer = fcntl.ioctl(sock.fileno(), getattr(termios, request), bytes(_NUMBER.size))
     except (OSError, ValueError):  # closed meanwhile
-        return 0
+        return None
     return int(_NUMBER.unpack(answer)[0])
 
 

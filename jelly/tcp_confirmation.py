@@ -9,6 +9,10 @@ A message to such a client counts as delivered after three steps, in this order:
 
 TCP tells nobody when it has an acknowledgement, so it must be asked: a moment after the write, and
 then less and less often.
+
+A client that ends the session, by a LOGOUT or by closing its half, may do so within that moment. So
+the reader asks then, too (`delivered_before`), but only about messages that were written before the
+client's last word had arrived.
 """
 
 import socket
@@ -27,7 +31,7 @@ class TcpConfirmation:
     `gap`: seconds between two frames to this client. TCP is not asked sooner than that after a write.
     """
 
-    __slots__ = ("_delay", "_sock", "check_at", "gap", "tcp_acked_id", "written_id")
+    __slots__ = ("_arrived", "_before", "_delay", "_last", "_sock", "check_at", "gap", "tcp_acked_id", "written_id")
 
     def __init__(self, sock: socket.socket, gap: float = 0.0) -> None:
         self.gap = gap
@@ -37,14 +41,36 @@ class TcpConfirmation:
         """When to call `check`; None while there is nothing to ask."""
         self._sock = sock
         self._delay = CONFIRM_DELAY
+        self._arrived = 0
+        # How many bytes of the client had arrived when the last message was written, and its id;
+        # and the same about the last message that was written when fewer bytes had arrived.
+        self._last = self._before = (0, 0)
+
+    def before_write(self, read_bytes: int) -> None:
+        """Something is about to be written. `read_bytes`: how many bytes the reader has read."""
+        # Not after the write: the client may have read the message and answered by then.
+        self._arrived = tcp.arrived(self._sock, read_bytes)
 
     def note_written(self, id: int, now: float) -> None:
         """All messages up to this one are written now."""
         if id > self.written_id:
             self.written_id = id
+            if self._arrived > self._last[0]:
+                self._before = self._last
+            self._last = (self._arrived, id)
             if self.check_at is None:
                 self._delay = max(self.gap, CONFIRM_DELAY)
                 self.check_at = now + self._delay
+
+    def delivered_before(self, read_bytes: int) -> int:
+        """The id of the last message that the client had when it sent more than `read_bytes`.
+
+        0 if that is not known, or if TCP does not have everything acknowledged.
+        """
+        for arrived, id in (self._last, self._before):
+            if arrived <= read_bytes:
+                return id if tcp.has_arrived(self._sock) else 0
+        return 0
 
     def check(self, now: float, is_all_written: bool, read_bytes: int) -> None:
         """Ask TCP, if it is time to. `read_bytes`: how many bytes the reader has read."""

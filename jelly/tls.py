@@ -50,7 +50,8 @@ class TlsFilter:
                 data = receive()
                 if not data:
                     raise ConnectionError("the client left during the handshake") from None
-                self._incoming.write(data)
+                with self._lock:
+                    self._incoming.write(data)
             finally:
                 self._send_outgoing(send)
 

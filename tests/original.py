@@ -1,5 +1,6 @@
-"""A stand-in for the original server, to test clients against: it does what the recordings in
-`golden/` show.
+"""Stand-ins for the original server, to test clients against, and for the original client.
+
+The server does what the recordings in `golden/` show.
 
 It has the original's behaviour, bugs and all; `test_original.py` replays the recordings against it.
 What came by chance is left out, or happens on request only: which answers overtake each other, and
@@ -11,25 +12,59 @@ what a slow reader finds in one read.
 Each connection has a thread that reads it and serves its requests. One lock is around all that a
 request changes and sends, so requests are served one at a time. (The original has ten threads for
 every connection: see `overtaking`.)
+
+    with OriginalClient(port, seed=1, slow_at_first=0.5, slow_sometimes=0.03) as client:
+        client.ask(LOGIN, username="bob", password="pw")
+
+The client is as deaf as the original one, and as slow as that is on a busy machine.
 """
 
 import contextlib
 import itertools
+import random
 import select
 import socket
 import struct
 import threading
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from original_requests import Requests, Sent
-from wire import HEADER, HEARTBEAT, LOGIN, RECONNECT, Reply
+from wire import HEADER, HEARTBEAT, LOGIN, NOTICE, RECONNECT, Reply, Wire
 
 from jelly.wakeup import WakeupPipe
 
 MISSES = 5
 WRITE_TIMEOUT = 5.0
+
+
+class OriginalDecoder:
+    """The original's decoder, of its server and of its client: there is a frame only when the bytes
+    that wait end exactly where the frame ends.
+
+    `two_frames_in_one_segment`, `bad_magic`, `length_negative`: later bytes are kept, and nothing is
+    decoded any more.
+    """
+
+    def __init__(self) -> None:
+        self.is_stalled = False
+        self._buffer = b""
+
+    def feed(self, data: bytes) -> Reply | None:
+        """The frame that these bytes complete."""
+        self._buffer += data
+        if len(self._buffer) < HEADER.size:
+            return None
+        magic, sign, type, status, length = HEADER.unpack_from(self._buffer)
+        rest = len(self._buffer) - HEADER.size - length
+        if magic != 0xABCD or length < 0 or rest > 0:
+            self.is_stalled = True
+        if self.is_stalled or rest < 0:
+            return None
+        frame = Reply(sign, type, status, self._buffer[HEADER.size :])
+        self._buffer = b""
+        return frame
 
 
 def readable(*files: socket.socket | WakeupPipe, seconds: float | None = None) -> list[socket.socket | WakeupPipe]:
@@ -45,14 +80,13 @@ class Connection:
         self.frames: list[Reply] = []  # all that were decoded
         self.names: list[str] = []  # who logged in on it
         self.is_open = True
-        self.is_stalled = False
         self.bytes_read = 0  # of which every request has been served
         self.cached_name: str | None = None
         self._server = server
         self._sock = sock
         self._sock.settimeout(WRITE_TIMEOUT)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._buffer = b""
+        self._decoder = OriginalDecoder()
         self._misses = 0
         self._idle_since = time.monotonic()
         self._held: tuple[bytes, float] | None = None  # an answer that may be overtaken, and until when
@@ -61,6 +95,11 @@ class Connection:
         self._thread.start()
 
     # --- for anybody ---
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether it decodes nothing any more."""
+        return self._decoder.is_stalled
 
     @property
     def has_ended(self) -> bool:
@@ -126,22 +165,9 @@ class Connection:
                 return
 
     def _decode(self, data: bytes) -> None:
-        """The original's decoder: there is a frame only when the bytes that wait end exactly where
-        the frame ends.
-
-        `two_frames_in_one_segment`, `bad_magic`, `length_negative`: later bytes are kept, and
-        nothing is answered.
-        """
-        self._buffer += data
-        if len(self._buffer) >= HEADER.size:
-            magic, sign, type, status, length = HEADER.unpack_from(self._buffer)
-            rest = len(self._buffer) - HEADER.size - length
-            if magic != 0xABCD or length < 0 or rest > 0:
-                self.is_stalled = True
-            elif rest == 0:
-                frame = Reply(sign, type, status, self._buffer[HEADER.size :])
-                self._buffer = b""
-                self._take(frame)
+        frame = self._decoder.feed(data)
+        if frame is not None:
+            self._take(frame)
         self.bytes_read += len(data)
 
     def _take(self, frame: Reply) -> None:
@@ -283,3 +309,60 @@ class OriginalServer:
     def forget(self, connection: Connection) -> None:
         with self.lock:
             self._requests.forget(connection)
+
+
+class OriginalClient:
+    """The stand-in for the client, without threads: it reads when `receive` is called.
+
+    `slow_at_first`: how many seconds it takes at the first notice, for which the original loads
+    classes. `slow_sometimes`: at most so many seconds it takes at any frame, now and then, as `seed`
+    says. What comes meanwhile, it finds in one read.
+    """
+
+    def __init__(self, port: int, seed: int = 0, slow_at_first: float = 0.0, slow_sometimes: float = 0.0) -> None:
+        self.wire = Wire(port)
+        self.frames: list[Reply] = []
+        self._rng = random.Random(seed)
+        self._slow_at_first = slow_at_first
+        self._slow_sometimes = slow_sometimes
+        self._decoder = OriginalDecoder()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.wire.close()
+
+    @property
+    def is_deaf(self) -> bool:
+        """Whether it decodes nothing any more."""
+        return self._decoder.is_stalled
+
+    def receive(self) -> Reply | None:
+        """The next frame; None when it has become deaf, or the server has closed."""
+        while not self.is_deaf and (data := self.wire.socket.recv(65536)):
+            frame = self._decoder.feed(data)
+            if frame is not None:
+                self._process(frame)
+                return frame
+        return None
+
+    def ask(self, type: int, **values: Any) -> Reply | None:
+        """A request, and the next frame, which is to be its response."""
+        self.wire.send_request(type, **values)
+        return self.receive()
+
+    def contents(self, count: int) -> list[str]:
+        """What the next messages say; fewer if it becomes deaf."""
+        frames = [frame for _ in range(count) if (frame := self.receive()) is not None]
+        return [frame.values["content"] for frame in frames]
+
+    def _process(self, frame: Reply) -> None:
+        is_first_notice = frame.sign == NOTICE and all(before.sign != NOTICE for before in self.frames)
+        self.frames.append(frame)
+        seconds = self._slow_at_first if is_first_notice else 0.0
+        if self._rng.random() < 0.5:
+            seconds += self._rng.uniform(0, self._slow_sometimes)
+        time.sleep(seconds)

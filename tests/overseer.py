@@ -34,6 +34,8 @@ CREATE TEMP TRIGGER sim5 AFTER INSERT ON main.members
     BEGIN SELECT saw('joined', new.since, new.group_name, new.username, ''); END;
 CREATE TEMP TRIGGER sim6 AFTER DELETE ON main.members
     BEGIN SELECT saw('left', 0, old.group_name, old.username, ''); END;
+CREATE TEMP TRIGGER sim7 AFTER DELETE ON main.tokens WHEN old.expires = 1 << 60
+    BEGIN SELECT saw('revoked', 0, old.username, '', ''); END;
 """
 
 
@@ -95,6 +97,7 @@ class Overseer:
         wall: Callable[[], float],
         history_days: float,
         classic: Iterable[str],
+        rivals: Iterable[str],
         page_characters: int,
         may_be_busy: bool,
     ) -> None:
@@ -103,6 +106,7 @@ class Overseer:
         self._first = ""
         self._history_days = history_days
         self._classic = set(classic)
+        self._rivals = set(rivals)  # users whose tokens may be revoked: those with two classic clients
         self._page_characters = page_characters
         self._ticks = itertools.count(1)
         self.tick = 0
@@ -128,6 +132,9 @@ class Overseer:
         self._settled: defaultdict[str, int] = defaultdict(int)  # what the server has read an ACK for
         self._begins_after: defaultdict[object, int] = defaultdict(int)  # the same, when a connection asked to log in
         self._unacknowledged: defaultdict[object, list[int]] = defaultdict(list)
+        self._online: dict[str, tuple[object, int]] = {}  # by user: the connection, and the token it came with
+        self._ended: set[object] = set()  # connections
+        self._revoked: set[int] = set()  # tokens of classic clients that were taken over
         self.had: set[tuple[str, int]] = set()  # (user, id): it has reached the application, or a classic's machine
         self.read: set[tuple[str, Sent]] = set()  # it has reached the application
         self.excused: set[tuple[str, Sent]] = set()  # a classic client that died between its machine and itself
@@ -172,9 +179,14 @@ class Overseer:
         """A classic client has read a message."""
         self.read.add((user, self._known(content)))
 
-    def died_unread(self, user: str, content: str) -> None:
-        """A classic client has ended before it read a message that its machine had."""
-        self.excused.add((user, self._known(content)))
+    def died_unread(self, user: str, content: str, has_spoken: bool) -> None:
+        """A classic client has ended before it read a message that its machine had.
+
+        Only if it has sent something in between, the server may take the message for delivered.
+        """
+        sent = self._known(content)
+        if has_spoken:
+            self.excused.add((user, sent))
 
     def _known(self, content: str) -> Sent:
         self.check(content in self._by_content, f"nobody has ever written {content!r}")
@@ -184,7 +196,9 @@ class Overseer:
 
     def asks(self, connection: object, user: str, frame: Frame) -> None:
         """The server has read a request."""
-        if frame.type == Type.RECONNECT:
+        if frame.type == Type.LOGOUT:
+            self._rivals.add(user)  # it loses its token by itself
+        if frame.type in (Type.LOGIN, Type.RECONNECT):
             self._begins_after[connection] = self._settled[user]
         sent = self._by_body.get(frame.body) if frame.type in MESSAGES else None
         if sent is not None:
@@ -200,6 +214,13 @@ class Overseer:
             self._settled[user] = max(id, self._settled[user])
             del unacknowledged[: bisect_right(unacknowledged, id)]
 
+    def connection_has_ended(self, connection: object) -> None:
+        """The server has noticed that."""
+        self._ended.add(connection)
+        for user, (current, _) in list(self._online.items()):
+            if current is connection:
+                del self._online[user]
+
     # --- the server's mouth -----------------------------------------------------------------------
 
     def answers(self, connection: object, user: str, frame: bytes) -> None:
@@ -213,8 +234,20 @@ class Overseer:
         if sent is not None:
             values = json.loads(frame[HEADER.size :] or b"{}")
             self._answers_message(sent, status, str(values.get("error", "")))
+        elif type in (Type.LOGIN, Type.RECONNECT) and status == Status.SUCCESS:
+            came_with = json.loads(asked.body) if type == Type.RECONNECT else json.loads(frame[HEADER.size :])
+            self._answers_login(connection, user, came_with["token"])
         elif type == Type.HISTORY:
             self._answers_history(connection, user, json.loads(asked.body), status, json.loads(frame[HEADER.size :]))
+
+    def _answers_login(self, connection: object, user: str, token: int) -> None:
+        self.check(token not in self._revoked, f"{user} came with a token that was lost by a takeover")
+        _, old = self._online.get(user, (None, token))
+        if old != token and user in self._classic:
+            self._revoked.add(old)
+        self._online.pop(user, None)
+        if connection not in self._ended:
+            self._online[user] = connection, token
 
     def _answers_message(self, sent: Sent, status: int, code: str) -> None:
         sent.open_count -= 1
@@ -337,6 +370,8 @@ class Overseer:
                 )
             elif what == "stored":
                 self._stored(id, self._known(three), one, two)
+            elif what == "revoked":
+                self.check(one in self._rivals, f"{one}, whom no other client takes over, has lost a token")
             elif what == "put":
                 self.inbox[one].add(id)
                 self._by_id[id].receivers.add(one)
@@ -433,6 +468,7 @@ class Overseer:
                     # It may have been refused, or turned away, without anybody hearing of it.
                     sent.is_shaken = sent.is_shaken or sent.is_group or self._may_be_busy
         self._asked.clear()
+        self._online.clear()
         self._settled.clear()
         self.turn_has_ended()
 

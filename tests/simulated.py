@@ -27,7 +27,7 @@ from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
 from jelly.messages import MESSAGES, encode_request, parse_object
 from jelly.migrations import schema, split_statements
-from jelly.passwords import LoginGuard, hash_token
+from jelly.passwords import LoginGuard, hash_password, hash_token
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher, Lane, PendingRequest
 from jelly.retention import Retention
@@ -35,7 +35,10 @@ from jelly.services import Policy, Services
 from jelly.sessions import Notice, Response, Session, Sessions
 from jelly.store import Store
 
-FOREVER = 2**60
+FOREVER = 1 << 60
+"""When the first tokens of the devices expire: never."""
+PASSWORD = "pw"
+PASSWORD_HASH = hash_password(PASSWORD, 1)
 
 
 class Crash(BaseException):
@@ -188,6 +191,8 @@ class Wire:
         self._responses: deque[bytes] = deque()
         self._notices: deque[tuple[int, bytes]] = deque()
         self.is_cut = False  # nothing comes from the client any more but what is under way
+        self.is_reset = False  # and TCP has told the server so by a reset
+        self._written: list[tuple[int, int]] = [(0, 0)]  # how much had arrived when a message was written, and its id
         self.has_ended = False  # nothing more is going to come from the server but what is under way
         self.finishing = False
         self._confirms = True
@@ -266,6 +271,9 @@ class Wire:
         while (self._responses or self._notices) and len(self.to_client) < self._capacity:
             id, frame = (0, self._responses.popleft()) if self._responses else self._notices.popleft()
             self.written_id = max(self.written_id, id) if self._confirms else 0
+            if id and self._confirms:
+                arrived = self.read_bytes + len(self.to_server) + self.is_cut
+                self._written.append((arrived, id))
             if not self.is_cut:
                 self.to_client.append((id, frame))
         if self.finishing and not self._responses:
@@ -286,6 +294,11 @@ class Wire:
         if not (self._notices or self._responses or self.to_client or self.to_server or self.is_cut):
             self.tcp_acked_id = self.written_id
 
+    def delivered_before(self, read_bytes: int) -> int:
+        if self.to_client or self.is_reset or not self._confirms:
+            return 0
+        return max(id for arrived, id in self._written if arrived <= read_bytes)
+
     def finish(self, closing_frame: bytes = b"") -> None:
         if closing_frame and not self.finishing and not self.is_closed:
             self.closing_frame_at = 0.0
@@ -301,9 +314,13 @@ class Wire:
             self._responses.clear()
             self._notices.clear()
 
+    def ends(self) -> None:
+        """The client has read everything, and closes: what it wrote still arrives."""
+        self.is_cut = True
+
     def cut(self, kept: int) -> None:
         """The client's end is gone; of what it wrote the server still gets `kept` bytes."""
-        self.is_cut = True
+        self.is_cut = self.is_reset = True
         del self.to_server[kept:]
         self.to_client.clear()
         self.pump()
@@ -329,10 +346,19 @@ class SimulatedConnection(Connection):
     def reads(self, data: bytes) -> None:
         self._read(data)
 
-    def _acknowledge(self, frame: Frame) -> bool:
-        if self.session.user is not None:
+    def finish(self) -> None:
+        if not cast(Wire, self.send_queue).is_reset:
+            self._handle_end_of_stream()
+        super().finish()
+        self._overseer.connection_has_ended(self.send_queue)
+
+    def _finish_answers(self) -> None:
+        """There is no time to wait for them."""
+
+    def _confirm(self, frame: Frame, read_bytes: int) -> bool:
+        if self.session.user is not None and frame.type == Type.ACK:
             self._overseer.acknowledges(self.send_queue, self.session.user, int(parse_object(frame.body)["id"]))
-        return super()._acknowledge(frame)
+        return super()._confirm(frame, read_bytes)
 
 
 class WatchedDispatcher(Dispatcher):
@@ -341,6 +367,10 @@ class WatchedDispatcher(Dispatcher):
     overseer: Overseer
     takes_turns: Callable[[], bool]
     """Whether a worker takes the store's turn for the job that it has now."""
+
+    def hash_at_once(self) -> None:
+        """Have passwords hashed by the thread that asks for it: there are no hashers, either."""
+        self._hashers = cast(Any, SimpleNamespace(submit=lambda function, *arguments: function(*arguments)))
 
     def submit(self, lane: Lane, requests: list[PendingRequest]) -> None:
         wire = cast(Wire, lane.session.transport)
@@ -406,6 +436,7 @@ class SimulatedServer:
         policy = Policy(password_cost=1, keeps_history=self.retention.keeps_history)
         services = Services(policy, self.sessions, self.presence, self.groups, self.delivery, reading, LoginGuard())
         self.dispatcher = WatchedDispatcher(services, self.store, 1, world.queue_size, lambda *_: None)
+        self.dispatcher.hash_at_once()
         self.dispatcher.overseer = world.overseer
         self.dispatcher.takes_turns = lambda: world.rng.random() < world.turns_of_workers
 
@@ -442,11 +473,13 @@ class Device:
 
     def __init__(self, world: Any, user: str, name: str, is_modern: bool, token: int, window: int) -> None:
         self._world = world
-        self.user, self.name, self.is_modern, self._token, self.window = user, name, is_modern, token, window
+        self.user, self.name, self.is_modern, self.window = user, name, is_modern, window
+        self._token: int | None = token
         self.wire: Wire | None = None
         self.is_online = False
         self.is_deaf = False
         self.was_taken_over = False
+        self.reads_on = True  # not any more after it has logged out
         self.starts()
 
     def __repr__(self) -> str:
@@ -454,6 +487,7 @@ class Device:
 
     @property
     def token_hash(self) -> str:
+        assert self._token is not None
         return hash_token(self._token)
 
     def starts(self) -> None:
@@ -463,6 +497,7 @@ class Device:
         self.last_id = 0
         self.callbacks: deque[tuple[int, str]] = deque()
         self.kernel: deque[str] = deque()  # a classic client's: what its machine has, and it has not read
+        self._spoken_after = 0  # how many of these had come when it sent something last
         self._outgoing: list[Sent] = []  # not answered yet, in the order in which to write them
         self._asked: deque[tuple[int, Sent | None]] = deque()  # written on this connection and not answered
 
@@ -473,10 +508,15 @@ class Device:
     def connects(self, wire: Wire) -> None:
         self.wire = wire
         self.was_taken_over = self.is_deaf = False
-        values: dict[str, Any] = {"username": self.user, "token": self._token}
+        self.reads_on = True
+        values: dict[str, Any] = {"username": self.user}
+        if self._token is None:  # it was refused: the user types the password
+            values["password"] = PASSWORD
+        else:
+            values["token"] = self._token
         if self.is_modern:
             values["features"] = ["ack"]
-        self._asks(Type.RECONNECT, values)
+        self._asks(Type.LOGIN if self._token is None else Type.RECONNECT, values)
 
     def writes(self, sent: Sent) -> None:
         """The application sends a message."""
@@ -488,8 +528,24 @@ class Device:
         if self.is_online:
             self._asks(type, {"username": self.user, **values})
 
+    def logs_out(self) -> None:
+        """The user has seen everything, and ends the session."""
+        while self.kernel:
+            self.hands_over()
+        self.asks(Type.LOGOUT, {"token": self._token})
+        self.is_online, self._token, self.reads_on = False, None, False
+
+    def closes(self) -> None:
+        """The program has read everything, and closes in good order; what it has asked is not answered any more."""
+        assert self.wire is not None
+        while self.kernel:
+            self.hands_over()
+        self.wire.ends()
+        self.is_cut(reads_on=True)
+
     def _asks(self, type: Type, values: dict[str, Any]) -> None:
         assert self.wire is not None
+        self._spoken_after = len(self.kernel)
         self._world.say("{} asks 0x{:02x} {}", self, type, values)
         self._asked.append((type, None))
         self.wire.to_server += encode_request(type, values)
@@ -509,6 +565,7 @@ class Device:
         self._world.say("{} writes {}", self, sent)
         type = Type.GROUP_MESSAGE if sent.is_group else Type.PERSON_MESSAGE
         self._asked.append((type, sent))
+        self._spoken_after = len(self.kernel)
         wire.to_server += encode(Sign.REQUEST, type, 0, sent.body)
 
     def repeats(self) -> None:
@@ -519,6 +576,7 @@ class Device:
 
     def heartbeat(self) -> None:
         if self.is_online and self.wire is not None:
+            self._spoken_after = len(self.kernel)
             self.wire.to_server += encode_request(Type.HEARTBEAT, {})
 
     def takes(self, frames: Iterable[tuple[int, bytes]]) -> None:
@@ -536,10 +594,15 @@ class Device:
     def _settles(self, frame: Frame) -> None:
         type, sent = self._asked.popleft()
         assert type == frame.type
-        if type == Type.RECONNECT:
+        if type in (Type.LOGIN, Type.RECONNECT):
             self.is_online = frame.status == Status.SUCCESS
             if self.is_online:
                 self.acks.connected()
+                self._token = parse_object(frame.body).get("token", self._token)
+            elif frame.status == Status.REQUEST_ERROR:
+                self._token = None
+        elif type == Type.LOGOUT:  # it has failed
+            self.is_online = self.reads_on = True
         elif sent in self._outgoing and (
             sent.request_id is None or frame.status in (Status.SUCCESS, Status.REQUEST_ERROR)
         ):
@@ -559,6 +622,7 @@ class Device:
         """The application gets the next message."""
         if self.kernel:
             self._world.overseer.was_read(self.user, self.kernel.popleft())
+            self._spoken_after = max(0, self._spoken_after - 1)
         if self.callbacks:
             id, content = self.callbacks.popleft()
             self._world.say("{} hands over {} {}", self, id, content)
@@ -581,7 +645,8 @@ class Device:
             if reads_on:
                 self.hands_over()
             else:
-                self._world.overseer.died_unread(self.user, self.kernel.popleft())
+                self._world.overseer.died_unread(self.user, self.kernel.popleft(), self._spoken_after > 0)
+                self._spoken_after = max(0, self._spoken_after - 1)
 
     def dies(self) -> None:
         """The program ends, with all that it knew."""

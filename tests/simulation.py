@@ -31,9 +31,9 @@ if __name__ == "__main__":  # called by its name: as pytest does, look for the p
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from overseer import DAY, Overseer, Sent, Violation
-from simulated import FOREVER, Crash, Device, Disk, Faults, SimulatedConnection, SimulatedServer, Wire
+from simulated import FOREVER, PASSWORD_HASH, Crash, Device, Disk, Faults, SimulatedConnection, SimulatedServer, Wire
 
-from jelly import dao, delivery, indexing, retention, services, sessions, store
+from jelly import dao, delivery, indexing, passwords, retention, services, sessions, store
 from jelly.codec import Type
 from jelly.messages import encode_request
 
@@ -64,18 +64,19 @@ class World:
         self.faults = Faults(rng, on=False)
         self._users = [f"u{number}" for number in range(rng.randint(2, 4))]
         classic = [user for user in self._users[1:] if rng.random() < 0.3]
+        devices = [user for user in self._users for _ in range(1 if rng.random() < 0.7 else 2)]
         self.overseer = Overseer(
             self.wall,
             self.history_days,
             classic,
+            rivals=[user for user in classic if devices.count(user) > 1],
             page_characters=self.limits[services, "PAGE_CHARACTERS"],
             may_be_busy=self.queue_size < 1000,
         )
         window = rng.choice((1, 4, 16))
         self.devices = [
             Device(self, user, f"{user}.{number}", user not in classic, rng.getrandbits(62), window)
-            for user in self._users
-            for number in range(1 if rng.random() < 0.7 else 2)
+            for number, user in enumerate(devices)
         ]
         self.wires: list[Wire] = []
         self._count = 0
@@ -97,8 +98,10 @@ class World:
 
     # --- the beginning ----------------------------------------------------------------------------
 
-    def _draw_limits(self) -> dict[Any, int]:
-        """The limits of the real code, much smaller than they are, so that each is reached."""
+    def _draw_limits(self) -> dict[Any, Any]:
+        """The limits of the real code, much smaller than they are, so that each is reached; and
+        what it would take from chance and from the machine's clock.
+        """
         draw = self.rng.choice
         return {
             (sessions, "MAX_UNACKNOWLEDGED"): draw((1, 4, 10, 1000)),
@@ -109,6 +112,8 @@ class World:
             (services, "PAGE_CHARACTERS"): draw((40, 128 * 1024)),
             (store, "BATCH_ROWS"): draw((1, 6, 4000)),
             (dao, "ID_BLOCK"): draw((1, 3, 10, 1_000_000)),
+            (passwords, "new_token"): lambda: self.rng.getrandbits(62),
+            (services, "_now"): lambda: int(self.wall() * 1000),
         }
 
     def _draw_events(self) -> tuple[list[Event], list[float]]:
@@ -120,7 +125,7 @@ class World:
         seldom: list[Event] = [
             self._cut, self._die, self._crash, self._fall_silent,
             self._reuse_request_id, self._confirm, self._wait_long, self._sweep_groups, self._fail_database,
-            self._repeat, self._acknowledge_wrongly, self._let_flow,
+            self._log_out, self._close, self._repeat, self._acknowledge_wrongly, self._let_flow,
         ]  # fmt: skip
         rng = self.rng
         events = [(event, rng.uniform(0.5, 5.0)) for event in often]
@@ -140,7 +145,7 @@ class World:
         self.disk.empty()
         self.disk.overseer, self.overseer.raw = self.overseer, self.disk.raw
         run = self.disk.raw.executemany
-        run("INSERT INTO users (username, password) VALUES (?, '')", [(user,) for user in self._users])
+        run("INSERT INTO users (username, password) VALUES (?, ?)", [(user, PASSWORD_HASH) for user in self._users])
         run(
             "INSERT INTO tokens VALUES (?, ?, ?)",
             [(device.token_hash, device.user, FOREVER) for device in self.devices],
@@ -306,7 +311,7 @@ class World:
                 wire.took()
         elif wire.has_ended:
             self.say("{} notices the end", device)
-            self._end(device, reads_on=True)
+            self._end(device, device.reads_on)
 
     def _serve(self) -> None:
         """A worker serves a lane."""
@@ -358,6 +363,20 @@ class World:
         device.dies()
         if wire is not None:
             wire.cut(self.rng.randint(0, len(wire.to_server)))
+
+    def _log_out(self) -> None:
+        """A classic client's user logs out, right after what was shown last."""
+        device = self._device()
+        if not device.is_modern and device.is_online:
+            self.say("{} logs out", device)
+            device.logs_out()
+
+    def _close(self) -> None:
+        """A classic client closes in good order, having read everything."""
+        device = self._device()
+        if not device.is_modern and device.wire is not None and not device.wire.to_client:
+            self.say("{} closes", device)
+            device.closes()
 
     def _end(self, device: Device, reads_on: bool) -> None:
         wire = device.wire
@@ -476,7 +495,7 @@ class World:
             device.takes([wire.to_client.popleft() for _ in range(len(wire.to_client))])
             wire.took()
             if wire.has_ended and not wire.to_client:
-                self._end(device, reads_on=True)
+                self._end(device, device.reads_on)
         while device.callbacks or device.kernel:
             device.hands_over()
 

@@ -42,6 +42,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "pin": ("off", "off"),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
+    "log_file": ("/var/log/jelly.log", "/var/log/jelly.log"),
 }
 NEEDED = {"tls_key": "tls_cert"}
 """What a setting needs beside it."""

@@ -538,6 +538,30 @@ def test_a_weak_mariadb_is_warned_about(mariadb: PrivateMariaDB, caplog: pytest.
         mariadb.sql("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
 
 
+@pytest.mark.parametrize("other", ["x" * 60 + "b", "X" * 60 + "a"], ids=["end", "case"])
+def test_a_database_with_nearly_the_same_name(mariadb: PrivateMariaDB, other: str) -> None:
+    """Each has its own server: its name is neither cut nor compared without regard to case."""
+    urls = [mariadb.fresh_database(name) for name in ("x" * 60 + "a", other)]
+    connections = [DatabaseConnection(open_engine(url), writes=True) for url in urls]
+    for connection in connections:
+        connection.open()
+    again = DatabaseConnection(open_engine(urls[1]), writes=True)
+    with pytest.raises(StoreError, match="another server is using this database"):
+        again.open()
+    for connection in connections:
+        connection.close()
+
+
+def test_a_server_that_ignores_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Chat` and `chat` are one database there, so they have one lock."""
+    pytest.importorskip("mysql.connector")
+    for ignores_case in (0, 1, 2):
+        monkeypatch.setattr(engines.MysqlEngine, "_value", lambda *_: ignores_case)  # noqa: B023 - used at once
+        names = {engines.MysqlEngine(f"mysql://u:p@h/{name}")._lock_name(None) for name in ("Chat", "chat")}
+        assert len(names) == (1 if ignores_case else 2)
+        assert max(map(len, names)) <= 64
+
+
 class Reading(threading.Thread):
     """Reads from a SQLite database without a break until it is left, overlapping with others."""
 

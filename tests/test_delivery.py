@@ -3,11 +3,30 @@
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from harness import StartServer
-from wire import HEARTBEAT, LOGIN, NOTICE, OWN_PROFILE, RECONNECT, Wire, logged_in, pack, register, to_json, wait_until
+from original import OriginalClient
+from wire import (
+    ALL_FRIENDS,
+    HEARTBEAT,
+    LOGIN,
+    LOGOUT,
+    NOTICE,
+    OWN_PROFILE,
+    RECONNECT,
+    SUCCESS,
+    Wire,
+    logged_in,
+    pack,
+    register,
+    to_json,
+    wait_until,
+)
 
+from jelly.send_queue import SendQueue
 from jelly.server import JellyServer
 
 
@@ -73,6 +92,40 @@ def test_a_heartbeat_after_the_messages(server: JellyServer) -> None:
         assert bob.contents(1) == ["3"]
 
 
+class ConfirmedJustNow:
+    """A send queue whose flusher hears from TCP right after the reader has counted what it read."""
+
+    def __init__(self, real: SendQueue, id: int) -> None:
+        self._real = real
+        self._id = id
+        self.tcp_acked_id = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    @property
+    def read_bytes(self) -> int:
+        return self._real.read_bytes
+
+    @read_bytes.setter
+    def read_bytes(self, count: int) -> None:
+        self._real.read_bytes = count
+        self.tcp_acked_id = self._id
+
+
+def test_confirmed_while_a_word_is_read(server: JellyServer) -> None:
+    """A word that came before TCP's confirmation is no sign of life after it; the next one is."""
+    with logged_in(server.port, "alice") as alice:
+        [connection] = [c for c in server.connections if c.session.user == "alice"]
+        connection.send_queue = ConfirmedJustNow(connection.send_queue, 7)  # type: ignore[assignment]
+        for delivered in (0, 7):
+            before = connection.last_read_at
+            alice.send(pack(OWN_PROFILE, b'{"username":"alice"}'))
+            assert alice.receive().status == SUCCESS
+            assert connection.last_read_at > before
+            assert connection.session.delivered_id == delivered
+
+
 def test_a_clean_close(server: JellyServer) -> None:
     """A client that has read everything and closes does not get it again."""
     send(server, "1", "2")
@@ -82,6 +135,41 @@ def test_a_clean_close(server: JellyServer) -> None:
     send(server, "3")
     with logged_in(server.port, "bob") as bob:
         assert bob.contents(1) == ["3"]
+
+
+def test_a_logout_right_after_a_message(server: JellyServer) -> None:
+    """A client that has read a message and logs out at once does not get it again."""
+    send(server, "1")
+    with logged_in(server.port, "bob") as bob:
+        assert bob.contents(1) == ["1"]
+        bob.send_request(LOGOUT, token=bob.token)
+        assert bob.is_closed_by_server()
+    assert waits_for_bob(server) == 0
+
+
+def test_a_close_right_after_a_message(server: JellyServer) -> None:
+    """So it is with a client that closes at once, without a LOGOUT."""
+    send(server, "1")
+    with logged_in(server.port, "bob") as bob:
+        assert bob.contents(1) == ["1"]
+    wait_until(lambda: not server.connections)
+    wait_until(lambda: waits_for_bob(server) == 0)
+
+
+def test_a_logout_and_a_reset(server: JellyServer) -> None:
+    """The reset says that a message lies unread, so it comes again, whatever was sent before."""
+    bob = logged_in(server.port, "bob")
+    [connection] = [c for c in tuple(server.connections) if c.session.user == "bob"]
+    send(server, "1")
+    bob.socket.recv(1, socket.MSG_PEEK)
+    with connection.send_queue._lock:  # the reader has to wait, before it asks TCP about the message
+        bob.send_request(LOGOUT, token=bob.token)
+        wait_until(lambda: connection.send_queue.read_bytes == bob.bytes_sent)
+        bob.reset()
+        wait_until(lambda: connection.request.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\7")
+    wait_until(lambda: not server.connections)
+    with logged_in(server.port, "bob") as bob:
+        assert bob.contents(1) == ["1"]
 
 
 def test_takeover_gives_the_new_line_what_was_not_delivered_on_the_old_one(server: JellyServer) -> None:
@@ -167,56 +255,85 @@ def test_a_receiver_that_takes_nothing_is_closed_after_half_a_minute(start_serve
     assert waits_for_bob(server) == 200
 
 
-class OneFrameARead:
-    """A client like the original: it decodes only when what it has read ends with the frame."""
-
-    def __init__(self, port: int) -> None:
-        self.wire = Wire(port)
-
-    def read(self) -> tuple[int, int, int, bytes]:
-        """The next frame; fails if a read brought more than one."""
-        data = b""
-        while True:
-            data += self.wire.socket.recv(65536)
-            length = int.from_bytes(data[5:9]) if len(data) >= 9 else 1
-            assert len(data) <= 9 + length, f"two frames in one read would stall it for ever: {data!r}"
-            if len(data) == 9 + length:
-                return data[2], data[3], data[4], data[9:]
+SLOW_CLIENTS = 4
 
 
-def test_stored_messages_for_a_strict_reader(start_server: StartServer) -> None:
-    """With the usual gap, a client of one frame a read gets its stored messages, in order."""
+def test_stored_messages_for_a_client_that_is_slow_at_first(start_server: StartServer) -> None:
+    """With the usual gap, each client like the original gets its stored messages, in order."""
+    server = start_server(classic_gap=100)
+    names = [f"bob{number}" for number in range(SLOW_CLIENTS)]
+    register(server.port, "alice", *names)
+    contents = [str(number) for number in range(6)]
+    with logged_in(server.port, "alice", features=[]) as alice:
+        for name in names:
+            for content in contents:
+                alice.message(name, content)
+
+    def come(seed: int) -> list[str]:
+        with OriginalClient(server.port, seed, slow_at_first=0.5, slow_sometimes=0.03) as client:
+            client.ask(LOGIN, username=names[seed], password="pw")
+            return client.contents(len(contents))
+
+    with ThreadPoolExecutor() as pool:
+        assert list(pool.map(come, range(SLOW_CLIENTS))) == [contents] * SLOW_CLIENTS
+
+
+def test_live_messages_for_a_client_that_is_slow_at_first(start_server: StartServer) -> None:
+    """The first one comes soon, those right behind it wait, and an answer waits for none of them."""
     server = start_server(classic_gap=100)
     register(server.port, "alice", "bob")
-    send(server, *map(str, range(12)))
-    reader = OneFrameARead(server.port)
-    started = time.monotonic()
-    reader.wire.send(pack(LOGIN, to_json({"username": "bob", "password": "pw"})))
-    assert reader.read()[:3] == (2, LOGIN, 0x31)
-    frames = [reader.read() for _ in range(12)]
-    assert [f'"content":"{n}"'.encode() in frame[3] for n, frame in enumerate(frames)] == [True] * 12
-    assert time.monotonic() - started >= 12 * 0.1
-    reader.wire.close()
+    with (
+        logged_in(server.port, "alice", features=[]) as alice,
+        OriginalClient(server.port, slow_at_first=0.3) as bob,
+    ):
+        bob.ask(LOGIN, username="bob", password="pw")
+        started = time.monotonic()
+        alice.message("bob", "1")
+        assert bob.wire.socket.recv(1, socket.MSG_PEEK)
+        assert time.monotonic() - started < 0.7
+        for content in ("2", "3", "4"):
+            alice.message("bob", content)
+        assert bob.contents(1) == ["1"]
+        answer = bob.ask(OWN_PROFILE, username="bob")
+        assert answer is not None
+        assert answer.type == OWN_PROFILE
+        assert bob.contents(3) == ["2", "3", "4"]
+
+
+def test_what_a_deaf_client_loses(start_server: StartServer) -> None:
+    """It goes on with its heartbeats, so what it was sent counts as delivered; then it closes, and gets the rest."""
+    server = start_server(classic_gap=0)
+    register(server.port, "alice", "bob")
+    send(server, "1", "2", "3")
+    with OriginalClient(server.port) as bob:
+        bob.ask(LOGIN, username="bob", password="pw")
+        assert bob.contents(1) == []
+        assert bob.is_deaf
+        wait_until(lambda: confirmed(server, 3))
+        bob.wire.heartbeat()
+        wait_until(lambda: waits_for_bob(server) == 0)
+    wait_until(lambda: server.sessions.get("bob") is None)
+    send(server, "4")
+    with logged_in(server.port, "bob") as bob_again:
+        assert bob_again.contents(1) == ["4"]
 
 
 def test_a_strict_reader_in_the_middle_of_everything(start_server: StartServer) -> None:
     """Notices and responses keep the gap, too, and an answer does not wait for all notices."""
-    server = start_server(classic_gap=100)
+    server = start_server(classic_gap=50)
     register(server.port, "alice", "bob")
-    reader = OneFrameARead(server.port)
-    reader.wire.send(pack(LOGIN, to_json({"username": "bob", "password": "pw"})))
-    reader.read()
-    with logged_in(server.port, "alice") as alice:
+    with OriginalClient(server.port) as bob, logged_in(server.port, "alice") as alice:
+        bob.ask(LOGIN, username="bob", password="pw")
         for number in range(10):
             alice.send_message("bob", str(number))
         ask = pack(OWN_PROFILE, to_json({"username": "bob"}))
         # In one write: a request that waited for the last answer would be answered at once.
-        reader.wire.send(ask + pack(HEARTBEAT) + ask)
-        frames = [reader.read() for _ in range(12)]
-    responses = [position for position, frame in enumerate(frames) if frame[0] != NOTICE]
+        bob.wire.send(ask + pack(HEARTBEAT) + ask)
+        frames = [bob.receive() for _ in range(12)]
+    responses = [position for position, frame in enumerate(frames) if frame is not None and frame.sign != NOTICE]
+    assert None not in frames
     assert len(responses) == 2
     assert responses[-1] < 8
-    reader.wire.close()
 
 
 def test_a_client_that_waits_for_its_answers_is_not_slowed(start_server: StartServer) -> None:
@@ -228,6 +345,34 @@ def test_a_client_that_waits_for_its_answers_is_not_slowed(start_server: StartSe
         alice.login("alice")
         for _ in range(50):
             alice.ok(OWN_PROFILE)
+
+
+def test_the_first_answer_of_each_type_is_held(start_server: StartServer) -> None:
+    """The original client listens for an answer only a moment after it has asked. Later, it is quick."""
+    port = start_server(classic_gap=1000).port
+    register(port, "alice")
+    waited = []
+    with Wire(port) as alice:
+        started = time.monotonic()
+        alice.login("alice")
+        waited.append(time.monotonic() - started)
+        for type in (OWN_PROFILE, ALL_FRIENDS, OWN_PROFILE, ALL_FRIENDS):
+            started = time.monotonic()
+            alice.ok(type)
+            waited.append(time.monotonic() - started)
+    assert min(waited[:3]) >= 0.3
+    assert max(waited[3:]) < 0.3
+
+
+@pytest.mark.parametrize("password", ["pw", "wrong"])
+def test_a_modern_login_is_not_held(start_server: StartServer, password: str) -> None:
+    """Whoever sends `features` takes an answer at any time; a refusal, too."""
+    quick = start_server(classic_gap=0)
+    register(quick.port, "alice")
+    quick.stop()
+    port = start_server(classic_gap=10_000).port
+    with Wire(port, timeout=2.5) as wire:  # less than it would be held
+        assert wire.login("alice", password, features=[]).type == LOGIN
 
 
 def test_login_and_reconnect_race_with_senders(start_server: StartServer) -> None:

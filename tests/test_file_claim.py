@@ -113,8 +113,9 @@ def test_a_new_connection_does_not_make_the_file_anew(start_server: StartServer,
     register(port, "alice")
     with logged_in(port, "alice") as alice:
         (tmp_path / "jelly.db").rename(tmp_path / "moved.db")
-        for connection in started._database_connections:
-            connection.close()
+        with started.store._turn:  # no connection may be closed while a thread uses it
+            for connection in started._database_connections:
+                connection.close()
         assert alice.call(PERSON_MESSAGE, receiver="alice", content="x", time=1).status == SERVER_ERROR
         assert not (tmp_path / "jelly.db").exists()
         (tmp_path / "moved.db").rename(tmp_path / "jelly.db")

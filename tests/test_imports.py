@@ -22,10 +22,10 @@ LAYERS = [
     {"outcomes", "delivery", "presence", "indexing", "retention", "send_queue"}, {"demo", "backup"},
     {"dao", "config", "migrations", "pacing"},
     {"database", "sessions", "groups", "passwords", "rate", "tcp_confirmation", "tls"},
-    {"engines", "messages", "tcp", "scheduling", "migrations.to_2"},
+    {"engines", "messages", "tcp", "scheduling", "threads", "migrations.to_2"},
     {"file_claim"},
     {"errors"},
-    {"codec", "timers", "wakeup", "__init__"},
+    {"codec", "outage", "timers", "wakeup", "__init__"},
 ]  # fmt: skip
 """From top to bottom: a module imports from the layers below its own only."""
 

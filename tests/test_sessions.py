@@ -1,10 +1,23 @@
 """Coming and going: login, takeover, reconnect, tokens, logout."""
 
 import socket
+from pathlib import Path
 
 import pytest
-from harness import NullTransport, StartServer
-from wire import LOGIN, LOGOUT, OWN_PROFILE, PERSON_MESSAGE, REGISTER, SUCCESS, Wire, logged_in, register, wait_until
+from harness import NullTransport, StartServer, occupy_the_store, stuck_store
+from wire import (
+    LOGIN,
+    LOGOUT,
+    OWN_PROFILE,
+    PERSON_MESSAGE,
+    RECONNECT,
+    REGISTER,
+    SUCCESS,
+    Wire,
+    logged_in,
+    register,
+    wait_until,
+)
 
 from jelly.server import JellyServer
 from jelly.sessions import Session, Sessions
@@ -63,6 +76,68 @@ def test_a_second_login_takes_over(server: JellyServer) -> None:
         wait_until(lambda: len(server.connections) == 2)
         alice.message("bob", "to the new one")
         assert new.contents(1) == ["to the new one"]
+
+
+@pytest.mark.parametrize("features", [None, ["ack"]], ids=["classic", "modern"])
+def test_a_classic_session_that_was_taken_over_stays_out(server: JellyServer, features: list[str] | None) -> None:
+    """Its client comes back by its token at once. It is refused, and the newer login left alone."""
+    with logged_in(server.port, "bob") as old, logged_in(server.port, "bob", features=features) as new:
+        assert old.is_closed_by_server()
+        with Wire(server.port) as again:
+            assert again.refused(RECONNECT, username="bob", token=old.token) == "invalid_token"
+        new.ok(OWN_PROFILE)
+
+
+def test_a_reconnect_takes_over_for_good_too(server: JellyServer) -> None:
+    """A client that comes back by its own token throws out the one that came meanwhile."""
+    with logged_in(server.port, "bob") as first:
+        token = first.token
+    wait_until(lambda: server.sessions.get("bob") is None)
+    with logged_in(server.port, "bob") as second, Wire(server.port) as first_again:
+        first_again.reconnect("bob", token)
+        assert second.is_closed_by_server()
+        with Wire(server.port) as second_again:
+            assert second_again.refused(RECONNECT, username="bob", token=second.token) == "invalid_token"
+        first_again.ok(OWN_PROFILE)
+
+
+def test_a_client_that_comes_back_by_itself_keeps_its_token(server: JellyServer) -> None:
+    """The server need not have noticed the end of its old connection."""
+    with logged_in(server.port, "bob") as lost, Wire(server.port) as again:
+        again.reconnect("bob", lost.token)
+        assert lost.is_closed_by_server()
+        with Wire(server.port) as once_more:
+            assert once_more.reconnect("bob", lost.token).status == SUCCESS
+
+
+def test_a_modern_session_that_was_taken_over_keeps_its_token(server: JellyServer) -> None:
+    """It is told why it was closed, so it does not come back by itself."""
+    with logged_in(server.port, "bob", features=[]) as old, logged_in(server.port, "bob"):
+        assert old.is_closed_by_server()
+        with Wire(server.port) as again:
+            assert again.reconnect("bob", old.token).status == SUCCESS
+
+
+def test_two_logins_in_one_transaction(start_server: StartServer, tmp_path: Path) -> None:
+    """The first of them is taken over before anyone has seen it, and loses its token all the same."""
+    server = start_server()
+    register(server.port, "alice", "bob")
+    tokens = []
+    for _ in range(2):
+        with logged_in(server.port, "bob") as bob:
+            tokens.append(bob.token)
+        wait_until(lambda: server.sessions.get("bob") is None)
+    with logged_in(server.port, "alice") as alice, Wire(server.port) as first, Wire(server.port) as second:
+        with stuck_store(tmp_path / "jelly.db"):
+            occupy_the_store(server, alice, "bob")
+            for number, (wire, token) in enumerate(zip((first, second), tokens, strict=True), start=1):
+                wire.send_request(RECONNECT, username="bob", token=token)
+                wait_until(lambda number=number: len(server.store._jobs) == number)
+        assert second.receive().status == SUCCESS
+        assert first.is_closed_by_server()
+        with Wire(server.port) as first_again:
+            assert first_again.refused(RECONNECT, username="bob", token=tokens[0]) == "invalid_token"
+        assert server.sessions.get("bob") is not None
 
 
 def test_reconnect(server: JellyServer) -> None:

@@ -16,6 +16,7 @@ from simulated import Disk
 from simulation import first_failure, first_failure_on_all_cores, simulate
 
 from jelly.client.acks import AckTracker
+from jelly.connection import Connection
 from jelly.dao import Dao
 from jelly.delivery import Delivery
 from jelly.groups import GroupCache
@@ -104,6 +105,21 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     "shows what is not indexed to nobody": [(Dao, "history_page", "(unindexed + rows)", "rows")],
     "keeps a session whose connection has ended": [
         (Services, "_attach_session", "if session.transport.is_closed:", "if False:")
+    ],
+    "a classic session that is taken over keeps its token": [
+        (Services, "_take_over", "if is_classic and token_hash", "if False and token_hash"),
+    ],
+    "a classic session loses the token with which it comes back": [
+        (Services, "_take_over", "is_classic and token_hash != newcomer.token_hash", "is_classic"),
+    ],
+    "two logins in one transaction do not see each other": [
+        (Services, "_take_over", "if before is not None and before.is_pending:", "if before is None and before:"),
+    ],
+    "a logout counts for what was written after it": [
+        (Connection, "_read", "send_queue.read_bytes - count", "send_queue.read_bytes"),
+    ],
+    "the end of a stream counts for what was written after it": [
+        (Connection, "_handle_end_of_stream", "send_queue.read_bytes", "send_queue.read_bytes + 1"),
     ],
     "an old connection throws out its successor": [(Sessions, "detach", "is not session", "is None")],
     "the client acknowledges what it has not handed over": [

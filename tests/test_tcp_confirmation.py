@@ -1,5 +1,6 @@
 """Confirmation by TCP, on a pair of sockets: when TCP is asked, and what counts as confirmed."""
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from itertools import pairwise
@@ -7,7 +8,7 @@ from itertools import pairwise
 import pytest
 from wire import wait_until
 
-from jelly.tcp import unacknowledged
+from jelly.tcp import received, unacknowledged
 from jelly.tcp_confirmation import CONFIRM_DELAY, CONFIRM_DELAY_MAX, TcpConfirmation
 
 START = 1000.0
@@ -27,10 +28,18 @@ class Pair:
         self.socket.close()
         self.peer.close()
 
-    def write(self, id: int, now: float) -> None:
+    def write(self, id: int, now: float = START) -> None:
+        self.confirmation.before_write(self.read_bytes)
         self.socket.sendall(b"message")
         wait_until(lambda: unacknowledged(self.socket) == 0)
         self.confirmation.note_written(id, now)
+
+    def says(self, data: bytes, is_read: bool = True) -> None:
+        """The peer sends something; it arrives, and is read."""
+        self.peer.sendall(data)
+        wait_until(lambda: received(self.socket) == self.read_bytes + len(data))
+        if is_read:
+            self.read_bytes += len(self.socket.recv(100))
 
     def check(self, now: float, is_all_written: bool = True) -> int:
         """What is confirmed at this time."""
@@ -118,3 +127,60 @@ def test_a_closed_socket(pair: Pair) -> None:
     pair.write(7, START)
     pair.socket.close()
     pair.check(START + 1)
+
+
+def test_the_last_word(pair: Pair) -> None:
+    """It counts at once for what was written before it had arrived, and for nothing else."""
+    pair.says(b"login")
+    pair.write(7)
+    assert pair.confirmation.delivered_before(pair.read_bytes) == 7
+    pair.says(b"logout", is_read=False)
+    pair.write(8)
+    pair.write(9)
+    assert pair.confirmation.delivered_before(len(b"login")) == 7
+    pair.read_bytes += len(pair.socket.recv(100))
+    pair.says(b"and on")
+    pair.write(10)
+    assert pair.confirmation.delivered_before(len(b"loginlogout")) == 9
+    assert pair.confirmation.delivered_before(len(b"login")) == 0  # it is too long ago: not known any more
+    assert pair.check(START + 1) == 10  # that it was asked between changes nothing
+
+
+def test_the_last_word_before_everything_has_arrived(pair: Pair) -> None:
+    """What TCP has not acknowledged the client cannot have read."""
+    pair.write(7)
+    pair.peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    pair.socket.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while pair.socket.send(b"x" * 65536):
+            pass
+    assert pair.confirmation.delivered_before(pair.read_bytes) == 0
+
+
+def test_the_end_of_the_stream(pair: Pair) -> None:
+    """A client that closes has read everything, else TCP would have sent a reset."""
+    pair.write(7)
+    assert pair.peer.recv(100) == b"message"
+    pair.peer.close()
+    assert pair.socket.recv(100) == b""
+    assert pair.confirmation.delivered_before(pair.read_bytes) == 7
+
+
+def test_no_last_word_after_a_reset(pair: Pair) -> None:
+    """Not even if a write has taken its error, and reading reports an orderly end."""
+    pair.write(7)
+    pair.peer.close()  # with the message unread
+    with contextlib.suppress(ConnectionResetError):
+        while pair.socket.send(b"x"):
+            pass
+    assert pair.socket.recv(100) == b""
+    assert unacknowledged(pair.socket) == 0
+    assert pair.confirmation.delivered_before(pair.read_bytes) == 0
+
+
+def test_an_error_is_no_acknowledgement(pair: Pair) -> None:
+    """What the kernel does not tell has not been delivered."""
+    pair.write(7)
+    pair.socket.close()
+    assert pair.check(START + 1) == 0
+    assert pair.confirmation.delivered_before(pair.read_bytes) == 0

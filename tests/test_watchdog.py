@@ -1,14 +1,22 @@
 """Heartbeats and other deadlines. The tests need no clock: they tell `check` what time it is."""
 
+import contextlib
+import select
+import signal
+import threading
 import time
+from pathlib import Path
 
 import pytest
 from harness import StartServer
 from wire import HEARTBEAT, OWN_PROFILE, RECONNECT, Wire, logged_in, pack, register, wait_until
 
+from faults.process import Server
+from jelly import tcp
 from jelly.connection import Connection
 from jelly.server import JellyServer
 from jelly.sessions import Response
+from jelly.watchdog import Watchdog
 
 
 @pytest.fixture
@@ -81,6 +89,81 @@ def test_a_classic_client_after_a_reconnect(server: JellyServer) -> None:
         alice.heartbeat()
         wait_until(lambda: connection.session.has_heartbeat)
         assert closes_after(server, 30)
+
+
+def test_a_look_that_is_late(server: JellyServer, caplog: pytest.LogCaptureFixture) -> None:
+    """After a minute in which the process was stopped, no connection is closed until the other
+    threads have had time to notice what came meanwhile. The next looks are as usual.
+    """
+    with logged_in(server.port, "alice"):
+        connection = only(server)
+        dog = Watchdog([connection], 30)
+        begin = connection.last_read_at
+        for seconds in (0.0, 1.0, 2.0, 3.0):
+            dog._check_if_due(begin + seconds)
+        for seconds in (63.0, 70.0, 92.9):
+            dog._check_if_due(begin + seconds)
+            assert not connection.send_queue.is_closed
+        dog._check_if_due(begin + 93.0)
+        assert connection.send_queue.is_closed
+    assert "the server stood still for 59.0 s: closing no connection for 30.0 s" in caplog.text
+
+
+def test_looks_that_are_always_late(server: JellyServer) -> None:
+    """On a machine that is so busy, a dead connection is closed all the same."""
+    with logged_in(server.port, "alice"):
+        connection = only(server)
+        dog = Watchdog([connection], 30)
+        for look in range(20):
+            dog._check_if_due(connection.last_read_at + 3 * look)
+        assert connection.send_queue.is_closed
+
+
+def test_a_heartbeat_that_no_reader_has_read(server: JellyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it lies in the kernel the client is not taken for silent."""
+    with logged_in(server.port, "alice") as alice:
+        connection = only(server)
+        may_read, read = threading.Event(), Connection._read
+
+        def read_later(self: Connection, data: bytes) -> None:
+            may_read.wait(10)
+            read(self, data)
+
+        monkeypatch.setattr(Connection, "_read", read_later)
+        before = connection.last_read_at
+        alice.heartbeat()
+        wait_until(lambda: tcp.has_unread(connection.request, connection.send_queue.read_bytes))
+        server.watchdog.check(before + 30)
+        assert not connection.send_queue.is_closed
+        may_read.set()
+        wait_until(lambda: connection.last_read_at > before)
+        assert closes_after(server, 30)
+
+
+def test_a_server_that_was_stopped(tmp_path: Path) -> None:
+    """Of clients that went on sending heartbeats while it stood still, none is closed when it goes
+    on. (A client is silent after 2 seconds here.)
+    """
+    options = ("--heartbeat-interval=0.5", "--heartbeat-misses=4")
+    with Server(f"sqlite:///{tmp_path}/j.db", *options) as server, contextlib.ExitStack() as stack:
+        names = [f"user{number}" for number in range(40)]
+        register(server.port, *names)
+        clients = [stack.enter_context(logged_in(server.port, name)) for name in names]
+
+        def beat(seconds: float) -> None:
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                for client in clients:
+                    with contextlib.suppress(OSError):
+                        client.heartbeat()
+                time.sleep(0.2)
+
+        server.process.send_signal(signal.SIGSTOP)
+        beat(4)
+        server.process.send_signal(signal.SIGCONT)
+        beat(3)
+        closed, _, _ = select.select([client.socket for client in clients], [], [], 0)
+        assert len(closed) == 0
 
 
 def test_nothing_after_connecting(server: JellyServer) -> None:
