@@ -49,10 +49,11 @@ takes more."""
 SMALLEST_PACKET = 64 * 1024
 """At least this many bytes of max_allowed_packet are needed for statements without a message."""
 ROW_OVERHEAD = 2 * 1024
-"""Bytes of a packet that are kept for the statement, and for all columns of a message but its content."""
+"""Bytes of a packet that are kept for the statement, and for all columns of a message but its
+content."""
 ROW_ERRORS = frozenset({1118, 1264, 1366, 1406})
-"""The errors of MySQL that are about a value in a row, and leave the transaction open: the row is too
-large, a number is out of range, text has a wrong character, text is too long."""
+"""The errors of MySQL that are about a value in a row, and leave the transaction open: the row is
+too large, a number is out of range, text has a wrong character, text is too long."""
 ROWS_PER_STATEMENT = (16, 4, 1)
 """How many rows one INSERT for SQLite has: few sizes, so that each statement stays in the cache."""
 
@@ -422,7 +423,10 @@ class MysqlEngine(Engine):
             self._insert_halves(raw, sql, rows)
 
     def _insert_halves(self, raw: Any, sql: str, rows: Sequence[Row]) -> None:
-        """Insert rows in two statements or more. Raises RowsRefused with all rows that are refused."""
+        """Insert rows in two statements or more.
+
+        Raises RowsRefused with all rows that are refused.
+        """
         middle = len(rows) // 2
         refused: list[Row] = []
         reason = ""

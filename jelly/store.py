@@ -42,7 +42,8 @@ BATCH_ROWS = 4000
 BATCH_BYTES = 2 * 1024 * 1024
 """About how many bytes of requests one transaction writes, for the same reason."""
 UNSTORABLE = StoreError("the database refuses this message")
-"""The result of a message that is answered with SERVER_ERROR, while the rest of its batch is stored."""
+"""The result of a message that is answered with SERVER_ERROR, while the rest of its batch is
+stored."""
 REPORT_INTERVAL = 60.0
 """Seconds until the log tells again of messages that cannot be stored."""
 DELIVERED_DELAY = 0.1
@@ -349,7 +350,10 @@ class Store:
             self.outage.worked()
 
     def _write_the_rest(self, batch: Batch, error: RowsRefused) -> None:
-        """Write a batch without the messages that the database refuses. Nothing of it is committed yet."""
+        """Write a batch without the messages that the database refuses.
+
+        Nothing of it is committed yet.
+        """
         while True:
             self._set_aside(batch, error)
             try:
@@ -360,7 +364,7 @@ class Store:
                 return
 
     def _set_aside(self, batch: Batch, error: RowsRefused) -> None:
-        """Mark the messages of a batch that the database refuses, and forget what came of the others.
+        """Mark the messages that the database refuses, and forget what came of the others.
 
         Raises the error if it is about none of them.
         """

@@ -28,8 +28,8 @@ BUFFER_SIZE = 64 * 1024
 """Bytes that the kernel may hold for a client, in each direction; Linux doubles the number, for its
 own bookkeeping.
 
-Left alone, Linux lets the buffers grow: it took up to 4 MB for each receiver that does not read, and
-up to 32 MB for each client whose requests are not read."""
+Left alone, Linux lets the buffers grow: to 4 MB for each receiver that does not read, and to 32 MB
+(less on some systems) for each client whose requests are not read."""
 
 _NUMBER = struct.Struct("i")
 _ALIVE = {1, 8}
@@ -120,6 +120,6 @@ def set_socket_options(sock: socket.socket) -> None:
 
 
 def limit_buffers(sock: socket.socket) -> None:
-    """Have the kernel hold at most about 2 * BUFFER_SIZE bytes for a connection in each direction."""
+    """Have the kernel hold at most about 2 * BUFFER_SIZE bytes in each direction."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_SIZE)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_SIZE)

@@ -327,7 +327,8 @@ def given_without_acknowledging(server: JellyServer, bob: Wire) -> list[tuple[in
     messages: list[tuple[int, str]] = []
 
     def is_full() -> bool:
-        messages.extend(take(bob, unacknowledged(server) - len(messages)))  # the kernel does not hold them all
+        # Read meanwhile: the kernel does not hold them all.
+        messages.extend(take(bob, unacknowledged(server) - len(messages)))
         return not window.has_room and not server.store._delivery.has_work
 
     wait_until(is_full)
