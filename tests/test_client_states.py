@@ -20,7 +20,7 @@ from client_tools import (
 )
 from harness import StartServer
 from original import OriginalServer
-from wire import LOGOUT, RECONNECT, SERVER_BUSY, SERVER_ERROR, logged_in, register, wait_until
+from wire import LOGOUT, OWN_PROFILE, RECONNECT, SERVER_BUSY, SERVER_ERROR, logged_in, register, wait_until
 
 from client_api import (
     ConnectionLost,
@@ -31,6 +31,7 @@ from client_api import (
     State,
 )
 from faults.proxy import Proxy
+from jelly.client.network_thread import MAX_QUICK_CLOSES
 
 OFFLINE, CONNECTING, ONLINE, RECONNECTING, CLOSED = State
 BEGIN = [(OFFLINE, CONNECTING, Reason.LOGIN), (CONNECTING, ONLINE, Reason.LOGGED_IN)]
@@ -390,30 +391,38 @@ def original() -> Iterator[OriginalServer]:
 def test_another_kind_of_client_takes_over_without_a_word(
     start_server: StartServer, new_client: NewClient, recorder: Recorder
 ) -> None:
-    """A classic client is not told about a takeover: it reconnects, and so takes over again."""
+    """A classic client is not told about a takeover. It tries to reconnect, its token is refused,
+    and the newer login is left in peace."""
     port = start_server().port
     register(port, "alice")
     alice = new_client(port, recorder, features=())
     result(alice.login("alice", "pw"))
     with logged_in(port, "alice") as other:
-        assert other.is_closed_by_server()
-    recorder.wait_for_state(ONLINE, count=2)
+        assert recorder.wait_for_state(OFFLINE).reason is Reason.TOKEN_REFUSED
+        other.ok(OWN_PROFILE)
 
 
 def test_two_classic_clients_do_not_fight_for_ever(start_server: StartServer, new_client: NewClient) -> None:
-    """They throw each other out a few times; then one of them stops, and the other one has the
-    account."""
+    """The token of the first one is refused after the second login, which keeps the account."""
     port = start_server(classic_gap=1).port
     register(port, "alice")
     recorders = [Recorder(), Recorder()]
     clients = [new_client(port, recorder, features=()) for recorder in recorders]
     for client in clients:
         result(client.login("alice", "pw"))
-    wait_until(lambda: any(client.state is OFFLINE for client in clients))
-    loser = int(clients[1].state is OFFLINE)
-    assert recorders[loser].wait_for_state(OFFLINE).reason is Reason.TAKEN_OVER
-    wait_until(lambda: clients[1 - loser].state is ONLINE)
-    result(clients[1 - loser].own_profile())
+    assert recorders[0].wait_for_state(OFFLINE).reason is Reason.TOKEN_REFUSED
+    assert clients[1].state is ONLINE
+    result(clients[1].own_profile())
+
+
+def test_a_server_that_only_closes(script: ScriptedServer, new_client: NewClient, recorder: Recorder) -> None:
+    """A server without features does not say why it closes. If it does so for several connections
+    in a row, another login has taken over, and the client stops."""
+    alice = new_client(script.port, recorder)
+    script.log_in(alice, features=None).close()
+    for _ in range(MAX_QUICK_CLOSES - 1):
+        script.accept_login(features=None).close()
+    assert recorder.wait_for_state(OFFLINE).reason is Reason.TAKEN_OVER
 
 
 def test_waiting_until_it_is_online(start_server: StartServer, new_client: NewClient) -> None:
