@@ -91,7 +91,9 @@ class Login:
 
     username: str
     token: int = field(repr=False)
-    """Logs the user in without the password (`JellyClient.resume`): keep it as secret as the password."""
+    """Logs the user in without the password (`JellyClient.resume`): keep it as secret as the
+    password.
+    """
     features: tuple[str, ...] = ()
     """The features that the server granted; the original server grants none."""
 

@@ -1,6 +1,7 @@
 """Jelly, an instant-messaging server: the path of a message, file by file.
 
-what happens                            file                           module of the original Java server
+what happens                            file                           module of the Java server
+                                                                       whose protocol this is
 the server starts                       cli.py, config.py              launcher
 ThreadingTCPServer accepts, and reads   server.py, connection.py       transport
 bytes become frames, and requests       codec.py, messages.py          serialization

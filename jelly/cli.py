@@ -43,7 +43,9 @@ from --database, else from JELLY_DATABASE or the TOML file, as for the server.""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Return the exit code: 0 done, 1 cannot start or go on, 2 a setting is wrong."""
+    """Run the command line. Return the exit code: 0 done, 1 cannot start or go on, 2 a setting is
+    wrong.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     if list(arguments[:1]) == ["chat"]:
         from jelly.chat.app import main as chat  # the server runs without what the chat imports
@@ -149,7 +151,9 @@ def serve_demo(settings: Settings, terminal: Terminal, log_output: logging.Handl
 
 
 def typed_command() -> str:
-    """Return how this program was started, without its arguments: `python3 jelly.py`, or `jelly`."""
+    """Return how this program was started, without its arguments: `python3 jelly.py`, or
+    `jelly`.
+    """
     script = sys.argv[0]
     if Path(script).name == "jelly.py":
         return shlex.join([sys.orig_argv[0], script])
@@ -179,8 +183,8 @@ def serve(
     """
     _raise_descriptor_limit(settings)
     placement = scheduling.pin_process(settings.pin)
-    # Why to stop: empty after a signal. Not an Event: the handler runs on the main thread, which may
-    # hold the Event's lock in `wait`.
+    # Why to stop: empty after a signal. Not an Event: the handler runs on the main thread, which
+    # may hold the Event's lock in `wait`.
     reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:

@@ -40,8 +40,9 @@ IDLE_READ_SIZE = 448
 """Bytes that a reader asks for after a heartbeat.
 
 A reader that waits holds a buffer of the size that it asks for. Idle clients send nothing but
-heartbeats, and with READ_SIZE 5,000 of them would hold 80 MB. (With its header the buffer takes less
-than 512 bytes, so that it costs no more than itself in Python's own allocator.)"""
+heartbeats, and with READ_SIZE 5,000 of them would hold 80 MB. (With its header the buffer takes
+less than 512 bytes, so that it costs no more than itself in Python's own allocator.)
+"""
 HEARTBEAT_SIZE = HEADER.size
 CONFIRMING = {Type.ACK, Type.LOGOUT}
 """The requests that say which messages the client has."""
@@ -166,7 +167,7 @@ class Connection(BaseRequestHandler):
             context.flusher.forget(self.request)
             context.connections.discard(self)
 
-    # --- reading ----------------------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------
 
     def _receive_handshake(self) -> bytes:
         data = self.request.recv(READ_SIZE)
@@ -245,7 +246,8 @@ class Connection(BaseRequestHandler):
     def _report_delivered(self, upto: int) -> None:
         """Messages up to this id have reached a client that cannot acknowledge them.
 
-        (For a client that can, `tcp_acked_id` and `written_id` stay 0: only its own acknowledgements count.)
+        (For a client that can, `tcp_acked_id` and `written_id` stay 0: only its own
+        acknowledgements count.)
         """
         session = self.session
         if session.user is not None:
@@ -253,7 +255,9 @@ class Connection(BaseRequestHandler):
             self.context.store.delivered(session.user, upto)
 
     def _report_last_word(self, read_bytes: int) -> None:
-        """The client ends its session, by what follows after `read_bytes`: it had what was written before."""
+        """The client ends its session, by what follows after `read_bytes`: it had what was written
+        before.
+        """
         upto = self.send_queue.delivered_before(read_bytes)
         if upto > self.session.delivered_id:
             self._report_delivered(upto)
@@ -294,7 +298,7 @@ class Connection(BaseRequestHandler):
         if not self.session.caught_up and self.session.user is not None:
             self.context.store.wants_more(self.session)
 
-    # --- the end ----------------------------------------------------------------------------------------
+    # --- the end ----------------------------------------------------------------------------------
 
     def _handle_end_of_stream(self) -> None:
         """The client has closed its half of the connection: finish what it asked for."""

@@ -12,12 +12,15 @@ LINE_INTERVAL = 60.0
 QUIET_SECONDS = 10.0
 """Seconds without a failure after which the next failure begins a new outage."""
 RECOVERY_SECONDS = 1.0
-"""Seconds without a failure after which the database works again: it may fail for some threads only."""
+"""Seconds without a failure after which the database works again: it may fail for some threads
+only.
+"""
 NEVER_YET = float("-inf")
 
 
 class OutageLog:
-    """Logs a line when the database begins to fail, one a minute meanwhile, one when it works again.
+    """Logs a line when the database begins to fail, one a minute meanwhile, one when it works
+    again.
 
     Any thread may call any method.
     """
@@ -29,7 +32,9 @@ class OutageLog:
         self._failed_at = NEVER_YET
         self._failures = 0  # since the last line
         self.is_open = False
-        """Whether a line said that the database failed, and none said since then that it works again."""
+        """Whether a line said that the database failed, and none said since then that it works
+        again.
+        """
 
     def failed(self, error: Exception) -> None:
         """Note a failure of the database."""
@@ -53,6 +58,7 @@ class OutageLog:
             if not self.is_open or now < self._failed_at + RECOVERY_SECONDS:
                 return
             self.is_open = False
-            # The next failure is not told at once: a database that fails now and then would fill the log.
+            # The next failure is not told at once: a database that fails now and then would fill
+            # the log.
             self._next_line_at = min(self._next_line_at, now + QUIET_SECONDS)
         log.info("the database works again")

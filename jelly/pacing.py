@@ -70,7 +70,8 @@ class ClassicPacing:
         self._waiting_since: float | None = None  # the first of those that wait
 
     def choose(self, responses: Sequence[Response], notices: Sequence[Notice], now: float) -> tuple[bool, float]:
-        """Whether the next of these frames is a notice, and when it may be written; there must be one.
+        """Whether the next of these frames is a notice, and when it may be written; there must be
+        one.
 
         Neither kind waits for all of the other: not responses for a long backlog of messages, and
         not messages for a client that never stops asking.

@@ -1,23 +1,23 @@
 """The bounded queue in front of the thread pool: which request is served next, how many may wait.
 
 The reader of each connection puts requests into its `Lane`, and the lane into the `RequestQueue`, a
-`queue.Queue`. Workers, which run in a `ThreadPoolExecutor`, get lanes from it and serve their requests
-in order. A lane is a *strand* (a serial executor): it is in the queue at most once, and only the
-worker that got it serves it. So the responses of a connection leave in the order of its requests, on
-which the protocol relies. (A pool job for each request, the obvious first design, reordered 7,600
-messages of a test run and cost ten times the CPU.)
+`queue.Queue`. Workers, which run in a `ThreadPoolExecutor`, get lanes from it and serve their
+requests in order. A lane is a *strand* (a serial executor): it is in the queue at most once, and
+only the worker that got it serves it. So the responses of a connection leave in the order of its
+requests, on which the protocol relies. (A pool job for each request, the obvious first design,
+reordered 7,600 messages of a test run and cost ten times the CPU.)
 
 Waking threads costs more than running Python, so:
 
 - the queue holds lanes, not requests, and a worker gets up to 16 lanes at once;
 - only one worker runs at a time. The others sleep; one of them takes over when the running worker
   enters `blocking()`, for a query say. So the size of the pool costs nothing;
-- the messages of a lane go to the store thread together, and the lane stays closed until the store has
-  answered them.
+- the messages of a lane go to the store thread together, and the lane stays closed until the store
+  has answered them.
 
-The queue's `maxsize` bounds the requests that wait in all lanes together. A request for which there is
-no room gets SERVER_BUSY, in its place in the order: at once if its lane is idle, otherwise after the
-answers before it, because clients match responses to requests by their order.
+The queue's `maxsize` bounds the requests that wait in all lanes together. A request for which there
+is no room gets SERVER_BUSY, in its place in the order: at once if its lane is idle, otherwise after
+the answers before it, because clients match responses to requests by their order.
 """
 
 import contextlib
@@ -43,7 +43,9 @@ from jelly.store import Job, Store, failure, send_answers
 log = logging.getLogger("jelly.dispatch")
 
 LANE_LIMIT = 256
-"""At most this many requests wait in one lane; then its reader stops reading, and TCP makes the client wait."""
+"""At most this many requests wait in one lane; then its reader stops reading, and TCP makes the
+client wait.
+"""
 HASHERS = 2
 """How many threads hash passwords."""
 LANES_AT_ONCE = 16
@@ -51,11 +53,15 @@ LANES_AT_ONCE = 16
 REQUESTS_AT_ONCE = 64
 """At most this many requests of one lane are served together."""
 BYTES_AT_ONCE = 64 * 1024
-"""Bytes of messages and answers after which the next lane is served: lists of friends and groups can be long."""
+"""Bytes of messages and answers after which the next lane is served: lists of friends and groups
+can be long.
+"""
 
 
 class PendingRequest(NamedTuple):
-    """One request that waits in a lane. With `error` it is not served, but answered with that error."""
+    """One request that waits in a lane. With `error` it is not served, but answered with that
+    error.
+    """
 
     frame: Frame
     received_at: float
@@ -74,8 +80,9 @@ class Lane:
         self.incoming: list[PendingRequest] = []
         # Guarded by the queue's mutex.
         self.waiting: list[PendingRequest] = []
-        # Held from the moment the lane enters the queue until its last answer is sent. A lock and not
-        # a flag, because one thread takes it and another releases it, and taking it is one atomic step.
+        # Held from the moment the lane enters the queue until its last answer is sent. A lock and
+        # not a flag, because one thread takes it and another releases it, and taking it is one
+        # atomic step.
         self.busy = threading.Lock()
         # Set while the reader waits for room in a full lane.
         self.room: threading.Event | None = None
@@ -89,8 +96,8 @@ class Lane:
 class RequestQueue(queue.Queue[Lane]):
     """A `queue.Queue` of lanes. `maxsize` bounds the requests that wait in all of them together.
 
-    It differs from its base class in three ways: it counts requests and not its elements, `get_many`
-    takes several lanes at once, and `put` wakes a worker only if no worker is running.
+    It differs from its base class in three ways: it counts requests and not its elements,
+    `get_many` takes several lanes at once, and `put` wakes a worker only if no worker is running.
     """
 
     def __init__(self, maxsize: int) -> None:
@@ -104,9 +111,9 @@ class RequestQueue(queue.Queue[Lane]):
     def put(self, item: Lane, block: bool = False, timeout: float | None = None) -> None:  # noqa: ARG002 - never blocks
         """Count what has come into a lane, and put the lane into the queue unless a worker has it.
 
-        Never blocks. Requests beyond `maxsize` are marked with the error `busy`. Raises queue.Full if
-        nothing but such requests wait in the lane: the caller then holds the lane, and answers them. They
-        must not wait for a worker, since the queue is full because no worker is free.
+        Never blocks. Requests beyond `maxsize` are marked with the error `busy`. Raises queue.Full
+        if nothing but such requests wait in the lane: the caller then holds the lane, and answers
+        them. They must not wait for a worker, since the queue is full because no worker is free.
         """
         lane = item
         with self.mutex:
@@ -120,7 +127,8 @@ class RequestQueue(queue.Queue[Lane]):
             self._schedule(lane)
 
     def get_many(self, most: int, was_running: bool = False) -> list[Lane]:
-        """Wait for lanes and take up to `most` of them; an empty list means that the queue is closed.
+        """Wait for lanes and take up to `most` of them; an empty list means that the queue is
+        closed.
 
         From then on the caller counts as running, until it calls this again (with `was_running`).
         """
@@ -181,7 +189,9 @@ class RequestQueue(queue.Queue[Lane]):
         return has_room
 
     def enter_blocking(self, unserved: list[Lane]) -> None:
-        """The calling worker is about to block: another one takes over the lanes that it has not served."""
+        """The calling worker is about to block: another one takes over the lanes that it has not
+        served.
+        """
         with self.mutex:
             self.queue.extendleft(unserved)
             unserved.clear()
@@ -208,7 +218,7 @@ class RequestQueue(queue.Queue[Lane]):
             self._closed = True
             self.not_empty.notify_all()
 
-    # --- with the mutex held ----------------------------------------------------------------------------
+    # --- with the mutex held ----------------------------------------------------------------------
 
     def _admit(self, lane: Lane, incoming: list[PendingRequest]) -> None:
         room = self.maxsize - self._waiting
@@ -259,9 +269,11 @@ class _WorkerState(threading.local):
 
 
 class Blocking(contextlib.AbstractContextManager[None]):
-    """For `with`, around anything that blocks a worker, like a query: another worker runs meanwhile.
+    """For `with`, around anything that blocks a worker, like a query: another worker runs
+    meanwhile.
 
-    (Java calls this a ManagedBlocker, Go's scheduler entersyscall.) In other threads it does nothing.
+    (Java calls this a ManagedBlocker, Go's scheduler entersyscall.) In other threads it does
+    nothing.
     """
 
     def __init__(self, queue: RequestQueue, store: Store, state: _WorkerState) -> None:
@@ -309,7 +321,7 @@ class Dispatcher:
         self._state = _WorkerState()
         self.blocking = Blocking(self._queue, store, self._state)
 
-    # --- called by readers ------------------------------------------------------------------------------
+    # --- called by readers ------------------------------------------------------------------------
 
     def submit(self, lane: Lane, requests: list[PendingRequest]) -> None:
         """Have the requests of a connection served, in order. Never blocks."""
@@ -320,10 +332,12 @@ class Dispatcher:
             self._refuse(lane)
 
     def wait_for_room(self, lane: Lane, seconds: float) -> bool:
-        """If a lane is full, wait at most some seconds until it is not; return whether it has room."""
+        """If a lane is full, wait at most some seconds until it is not; return whether it has
+        room.
+        """
         return not lane.is_full or self._queue.wait_for_room(lane, seconds)
 
-    # --- start and stop ---------------------------------------------------------------------------------
+    # --- start and stop ---------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the workers and the hashers.
@@ -338,7 +352,9 @@ class Dispatcher:
             self._hashers.submit(all_here.wait)
 
     def wait_until_idle(self, lanes: Iterable[Lane], deadline: float) -> bool:
-        """Wait until these lanes are served, at most until a monotonic time; return whether they are."""
+        """Wait until these lanes are served, at most until a monotonic time; return whether they
+        are.
+        """
         for lane in lanes:
             while lane.waiting or lane.busy.locked():
                 if not lane.busy.acquire(timeout=max(0.0, deadline - time.monotonic())):
@@ -352,7 +368,7 @@ class Dispatcher:
         self._hashers.shutdown(cancel_futures=True)
         self._pool.shutdown()
 
-    # --- the workers ------------------------------------------------------------------------------------
+    # --- the workers ------------------------------------------------------------------------------
 
     def _work(self) -> None:
         """A worker: serve until the queue is closed. After a failure it begins anew."""
@@ -405,8 +421,8 @@ class Dispatcher:
         Returns what the store thread has to write: the lane stays closed until that is answered.
         """
         session = lane.session
-        # The client does not take its answers. To serve more would only fill the memory. So the lane
-        # stays out of the queue, and needs no worker, until there is room.
+        # The client does not take its answers. To serve more would only fill the memory. So the
+        # lane stays out of the queue, and needs no worker, until there is room.
         if session.transport.is_full:
             session.transport.when_not_full(partial(self._queue.put_back, lane))
             return None
@@ -474,7 +490,9 @@ class Dispatcher:
         return failure(session, type)
 
     def _carry_on(self, lane: Lane, requests: Sequence[PendingRequest], outcomes: list[Outcome]) -> Job | None:
-        """Do what the first of these outcomes needs next. Returns a job if it is for the store thread."""
+        """Do what the first of these outcomes needs next. Returns a job if it is for the store
+        thread.
+        """
         first = outcomes[0]
         if isinstance(first, CpuTask):
             self._hash(lane, requests[0], first)

@@ -8,7 +8,8 @@ A modern client is simple: nearly always nothing waits for it, and `send` is one
 Other clients need more:
 
 - a classic client needs a gap between two frames: `pacing.py` says which goes next, and when;
-- for a client that cannot acknowledge messages TCP is asked how far they got: `tcp_confirmation.py`;
+- for a client that cannot acknowledge messages TCP is asked how far they got:
+  `tcp_confirmation.py`;
 - with TLS, what goes out is encrypted: `tls.py`.
 
 Every connection begins with the first two. The login of a modern client switches off what it does
@@ -57,9 +58,9 @@ class SendQueue:
 
     Any thread may call any method, and none of them waits, except `wait_until_not_full`.
 
-    `on_room` is called, by any thread, when there is room for notices again. `encrypt` encrypts what
-    goes out, and raises OSError if it cannot. `pacing` and `confirmation` are None for a client that
-    does not need them.
+    `on_room` is called, by any thread, when there is room for notices again. `encrypt` encrypts
+    what goes out, and raises OSError if it cannot. `pacing` and `confirmation` are None for a
+    client that does not need them.
     """
 
     __slots__ = (
@@ -250,7 +251,7 @@ class SendQueue:
         for call in calls:
             call()
 
-    # --- with the lock held -----------------------------------------------------------------------------
+    # --- with the lock held -----------------------------------------------------------------------
 
     def _enqueue(self, responses: Sequence[Response], notices: Sequence[Notice]) -> None:
         """Let frames wait; write what may go now, first of the notices, then of all."""
@@ -302,7 +303,9 @@ class SendQueue:
                 self._sock.shutdown(socket.SHUT_WR)
 
     def _begin_next(self, is_notice: bool) -> None:
-        """Take what is written next: one frame to a classic client, a notice or not; else all that waits."""
+        """Take what is written next: one frame to a classic client, a notice or not; else all that
+        waits.
+        """
         data = self._take_one(self._pacing, is_notice) if self._pacing else self._take_all()
         self._unsent = self._encrypt(data) if self._encrypt else data
 

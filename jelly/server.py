@@ -61,11 +61,17 @@ from jelly.watchdog import Watchdog
 log = logging.getLogger("jelly.server")
 
 READER_STACK = 256 * 1024
-"""Bytes of address space for the stack of a reader: with the usual 8 MiB, 5,000 readers reserve 40 GiB."""
+"""Bytes of address space for the stack of a reader: with the usual 8 MiB, 5,000 readers reserve 40
+GiB.
+"""
 ACCEPT_PAUSE = 0.2
-"""Seconds until the server tries to accept again after the system has run out of descriptors or memory."""
+"""Seconds until the server tries to accept again after the system has run out of descriptors or
+memory.
+"""
 OWN_DESCRIPTORS = 20
-"""Descriptors that are kept back from connections, besides three for each worker's database connection."""
+"""Descriptors that are kept back from connections, besides three for each worker's database
+connection.
+"""
 STOP_SECONDS = 8.0
 """Seconds for which a stop finishes what was accepted before it; closing takes a little longer."""
 FILE_CHECK_INTERVAL = 1.0
@@ -83,7 +89,8 @@ OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class JellyServer(socketserver.ThreadingTCPServer):
-    """A Jelly server. The constructor opens the database and the port (raises StartError); `start` serves.
+    """A Jelly server. The constructor opens the database and the port (raises StartError); `start`
+    serves.
 
     `stop` may be called from any thread, and more than once.
     """
@@ -164,7 +171,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         """The port that the server listens on."""
         return int(self.server_address[1])
 
-    # --- accepting --------------------------------------------------------------------------------------
+    # --- accepting --------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the threads and serve."""
@@ -194,7 +201,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
             request = super().get_request()
         except OSError as error:  # with which socketserver goes on
             if error.errno in OUT_OF_RESOURCES:
-                # The connection still waits to be accepted, so trying again at once would only burn a core.
+                # The connection still waits to be accepted, so trying again at once would only burn
+                # a core.
                 if not self._out_of_resources:
                     log.warning("cannot accept connections: %s", error.strerror)
                 self._out_of_resources = True
@@ -247,12 +255,13 @@ class JellyServer(socketserver.ThreadingTCPServer):
     def reload_certificate(self) -> None:
         """Read the certificate anew, for connections that come from now on.
 
-        Raises ConfigError if it cannot be used; then the old one stays. Without TLS it does nothing.
+        Raises ConfigError if it cannot be used; then the old one stays. Without TLS it does
+        nothing.
         """
         if self.settings.tls_cert:
             self._context.tls_context = server_context(self.settings.tls_cert, self.settings.tls_key)
 
-    # --- stopping ---------------------------------------------------------------------------------------
+    # --- stopping ---------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Stop accepting, finish what was accepted, commit, close. Takes less than ten seconds."""
@@ -290,7 +299,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         while time.monotonic() < deadline and not all(c.send_queue.is_empty for c in connections):
             time.sleep(0.01)
 
-    # --- the file of the database -----------------------------------------------------------------------
+    # --- the file of the database -----------------------------------------------------------------
 
     def _check_file(self) -> None:
         """See once a second whether the file is in its place; if it stays away, give up."""
@@ -306,7 +315,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             if now >= self._file_lost_at + FILE_LOST_TIMEOUT:
                 self._on_fatal(f"the database {self.engine.describe()} is lost: {reason}")
 
-    # --- reading from the database ----------------------------------------------------------------------
+    # --- reading from the database ----------------------------------------------------------------
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Dao]:

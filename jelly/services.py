@@ -87,7 +87,9 @@ class _Newcomer(NamedTuple):
 
     @property
     def is_pending(self) -> bool:
-        """Whether the transaction of this login is still open: it has neither succeeded nor failed."""
+        """Whether the transaction of this login is still open: it has neither succeeded nor
+        failed.
+        """
         return self.session.user is None and not self.session.closing
 
 
@@ -638,7 +640,9 @@ def _grant_features(session: Session, asked: Sequence[str] | None) -> list[str] 
 
 
 def _stop_pacing_if_modern(session: Session, request: messages.Login | messages.Reconnect) -> None:
-    """Answer a modern client at once, also if its login is refused: it takes any split of the stream."""
+    """Answer a modern client at once, also if its login is refused: it takes any split of the
+    stream.
+    """
     if request.features is not None:
         session.transport.stop_pacing()
 

@@ -1,24 +1,25 @@
 """Who is online: one session a user.
 
-A `Session` is what the server knows about one connection above the socket: who has logged in on it, and
-how far that user's messages have got. It writes through a `Transport`, which the server gives it
-(`send_queue.py`); nothing here or above the transport knows a socket.
+A `Session` is what the server knows about one connection above the socket: who has logged in on it,
+and how far that user's messages have got. It writes through a `Transport`, which the server gives
+it (`send_queue.py`); nothing here or above the transport knows a socket.
 
-A client is *modern* if it sent `features` when it logged in, otherwise *classic*. If the server granted
-it "ack", its session has a `Window`: the messages that it was sent and has not acknowledged yet.
+A client is *modern* if it sent `features` when it logged in, otherwise *classic*. If the server
+granted it "ack", its session has a `Window`: the messages that it was sent and has not acknowledged
+yet.
 
 Message ids only grow, so four watermarks say how far a session has got. Each is the id up to which
 everything has ...
 
-| watermark                | ... what                                           | moved by            |
-| ------------------------ | -------------------------------------------------- | ------------------- |
-| `Session.sent_id`        | been given to the transport                        | the store's turn    |
-| `Transport.written_id`   | been written to the socket                         | the sending thread  |
-| `Transport.tcp_acked_id` | been acknowledged by the client's TCP              | the flusher         |
-| `Session.delivered_id`   | been reported to the store as delivered            | the reader          |
+| watermark                | ... what                                      | moved by            |
+| ------------------------ | --------------------------------------------- | ------------------- |
+| `Session.sent_id`        | been given to the transport                   | the store's turn    |
+| `Transport.written_id`   | been written to the socket                    | the sending thread  |
+| `Transport.tcp_acked_id` | been acknowledged by the client's TCP         | the flusher         |
+| `Session.delivered_id`   | been reported to the store as delivered       | the reader          |
 
-The two in the middle are for clients that cannot acknowledge. For the others the `Window` knows what
-was sent, and an ACK reports it as delivered.
+The two in the middle are for clients that cannot acknowledge. For the others the `Window` knows
+what was sent, and an ACK reports it as delivered.
 """
 
 import threading
@@ -39,7 +40,9 @@ class Response(NamedTuple):
 
     frame: bytes
     received_at: float
-    """When the request came in, in monotonic seconds: towards a classic client it decides when this may leave."""
+    """When the request came in, in monotonic seconds: towards a classic client it decides when this
+    may leave.
+    """
 
 
 class Notice(NamedTuple):
@@ -51,7 +54,9 @@ class Notice(NamedTuple):
 
 
 class Transport(Protocol):
-    """Where a session's frames go. Every method may be called by any thread and none of them waits."""
+    """Where a session's frames go. Every method may be called by any thread and none of them
+    waits.
+    """
 
     tcp_acked_id: int
     """The id up to which the client's TCP has acknowledged the notices."""
@@ -89,8 +94,8 @@ class Transport(Protocol):
 class Window:
     """What a session was sent and has not acknowledged yet, oldest first.
 
-    The store adds before it sends, the reader takes out. `has_room` is False from when the window is full
-    until half of it is acknowledged.
+    The store adds before it sends, the reader takes out. `has_room` is False from when the window
+    is full until half of it is acknowledged.
     """
 
     __slots__ = ("_lock", "_sent", "_size", "has_room")
@@ -111,7 +116,9 @@ class Window:
                 self.has_room = False
 
     def acknowledge(self, upto: int) -> bool:
-        """Take out everything up to and including an id. False if that id is not in the window: nothing is done."""
+        """Take out everything up to and including an id. False if that id is not in the window:
+        nothing is done.
+        """
         with self._lock:
             # It is nearly always the oldest one, and the search would cost more than all the rest.
             is_oldest = bool(self._sent) and self._sent[0][0] == upto

@@ -2,9 +2,9 @@
 
 The store thread takes everything that has gathered, writes it in one transaction, and answers after
 the commit, never before: SUCCESS to a message means that it is on the disk, with a row for each
-receiver. While it waits for the disk the next batch gathers. So the more there is to do, the less each
-message costs; alone, a message costs one sync. (This is group commit. One commit for each message
-reached a fifth of the throughput.)
+receiver. While it waits for the disk the next batch gathers. So the more there is to do, the less
+each message costs; alone, a message costs one sync. (This is group commit. One commit for each
+message reached a fifth of the throughput.)
 
 Only the store writes. So it alone decides the order of ids, membership changes and logins, and when
 a session is caught up (`delivery.py`).
@@ -47,7 +47,9 @@ stored."""
 REPORT_INTERVAL = 60.0
 """Seconds until the log tells again of messages that cannot be stored."""
 DELIVERED_DELAY = 0.1
-"""Seconds for which delivered messages may stay in the inbox. A crash then repeats them; none is lost."""
+"""Seconds for which delivered messages may stay in the inbox. A crash then repeats them; none is
+lost.
+"""
 RETRY_DELAY = 1.0
 """Seconds until a page is read again after the database failed."""
 
@@ -108,7 +110,9 @@ class Store:
         on_commit_in_doubt: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_commit_in_doubt` is called when a transaction failed: what it changed may have been committed or not."""
+        """`on_commit_in_doubt` is called when a transaction failed: what it changed may have been
+        committed or not.
+        """
         self._dao = dao
         self._delivery = delivery
         self._indexing = indexing
@@ -127,14 +131,15 @@ class Store:
         self._calls: list[Callable[[], None]] = []
         self._stopping = False
         self._sleeps_until = 0.0  # the store thread, unless it is notified
-        # Only read and written during a turn, as is what `delivery`, `indexing` and `retention` know.
+        # Only read and written during a turn, as is what `delivery`, `indexing` and `retention`
+        # know.
         self._in_doubt: tuple[int, int] | None = None
         self._retry_at = 0.0
         self._failing = False
         self._unstorable_reported_at = -math.inf
         self.thread = VitalThread(self._run, "jelly-store")
 
-    # --- called by any thread ---------------------------------------------------------------------------
+    # --- called by any thread ---------------------------------------------------------------------
 
     def start(self) -> None:
         self.thread.start()
@@ -148,8 +153,8 @@ class Store:
     def write_now(self, job: Job, blocking: AbstractContextManager[None]) -> bool:
         """Take the turn for this job on the calling thread, if the store has nothing else to do.
 
-        Returns whether it did. `blocking` is entered while the database works. (So a message that comes
-        alone wakes one thread less: 1 futex call instead of 13, and a fifth of its latency.)
+        Returns whether it did. `blocking` is entered while the database works. (So a message that
+        comes alone wakes one thread less: 1 futex call instead of 13, and a fifth of its latency.)
         """
         # A look without the lock, to decide what is cheaper and no more: a job that comes right
         # after it is in this turn or in the next one.
@@ -169,7 +174,9 @@ class Store:
         return True
 
     def delivered(self, user: str, upto: int) -> None:
-        """Note that everything up to and including an id has reached a user; its rows go a little later."""
+        """Note that everything up to and including an id has reached a user; its rows go a little
+        later.
+        """
         with self._lock:
             if upto > self._delivered.get(user, 0):
                 self._delivered[user] = upto
@@ -192,8 +199,8 @@ class Store:
     def on_file_lost(self, reason: str) -> None:
         """Note that the file of the database is not in its place, and complete it wherever it is.
 
-        The log beside it stays behind: it would be missing at the file's new place, and would destroy
-        another file in the old one.
+        The log beside it stays behind: it would be missing at the file's new place, and would
+        destroy another file in the old one.
         """
 
         def complete() -> None:
@@ -210,7 +217,7 @@ class Store:
         if self.thread.is_alive():
             self.thread.join()
 
-    # --- the store thread -------------------------------------------------------------------------------
+    # --- the store thread -------------------------------------------------------------------------
 
     def _run(self) -> None:
         while not self._is_done():
@@ -300,8 +307,9 @@ class Store:
     def _next_due(self) -> float:
         """When a turn is due although nothing has come. The caller has the lock.
 
-        The caller may not have the turn, and a worker may be changing these times. That worker looks
-        at them again when its turn is over, and wakes the store thread if that sleeps for too long.
+        The caller may not have the turn, and a worker may be changing these times. That worker
+        looks at them again when its turn is over, and wakes the store thread if that sleeps for too
+        long.
         """
         due = [self._indexing.due_at, self._retention.due_at]
         if self._delivered_due is not None:
@@ -313,7 +321,7 @@ class Store:
     def _is_due(self, moment: float | None) -> bool:
         return moment is not None and moment <= self._clock()
 
-    # --- write ------------------------------------------------------------------------------------------
+    # --- write ------------------------------------------------------------------------------------
 
     def _write(self, batch: Batch) -> None:
         """Write a batch in one transaction. Fills its `messages`, and the results of its jobs."""
@@ -428,12 +436,14 @@ class Store:
         except Refused as error:
             return error
 
-    # --- answer -----------------------------------------------------------------------------------------
+    # --- answer -----------------------------------------------------------------------------------
 
     def _answer(self, batch: Batch) -> None:
-        """After the commit: push messages to their receivers, and answer; one send for each session.
+        """After the commit: push messages to their receivers, and answer; one send for each
+        session.
 
-        Writes come last and one by one: what one of them tells others must not overtake the answers before.
+        Writes come last and one by one: what one of them tells others must not overtake the answers
+        before.
         """
         try:
             for message, receivers in batch.messages:
@@ -480,8 +490,8 @@ class Store:
         self._on_commit_in_doubt()
         if batch.messages:
             # When the connection to the database breaks during a commit, it is not known whether it
-            # happened. These messages are answered with an error, so they are removed before anything
-            # else is written.
+            # happened. These messages are answered with an error, so they are removed before
+            # anything else is written.
             first = self._in_doubt[0] if self._in_doubt else batch.messages[0].message.id
             self._in_doubt = (min(first, batch.messages[0].message.id), batch.messages[-1].message.id)
         self._dao.forget_ids()
@@ -502,7 +512,7 @@ class Store:
         else:
             log_failure(log, error)
 
-    # --- pages for those who are behind -----------------------------------------------------------------
+    # --- pages for those who are behind -----------------------------------------------------------
 
     def _feed(self) -> None:
         if not self._is_due(self._retry_at):

@@ -33,7 +33,9 @@ Left alone, Linux lets the buffers grow: to 4 MB for each receiver that does not
 
 _NUMBER = struct.Struct("i")
 _ALIVE = {1, 8}
-"""The states of a connection that was not reset and whose server side is open: ESTABLISHED, CLOSE_WAIT."""
+"""The states of a connection that was not reset and whose server side is open: ESTABLISHED,
+CLOSE_WAIT.
+"""
 _RECEIVED_AT = 128  # of tcpi_bytes_received in struct tcp_info
 
 
@@ -46,7 +48,8 @@ def unacknowledged(sock: socket.socket) -> int | None:
 
 
 def has_arrived(sock: socket.socket) -> bool:
-    """Whether the other side's TCP has every byte that was written, and has not reset the connection.
+    """Whether the other side's TCP has every byte that was written, and has not reset the
+    connection.
 
     False if the kernel reports an error.
     """

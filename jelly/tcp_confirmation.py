@@ -28,7 +28,8 @@ CONFIRM_DELAY_MAX = 1.0
 class TcpConfirmation:
     """How far the messages of one connection have got. Not thread-safe: the send queue has a lock.
 
-    `gap`: seconds between two frames to this client. TCP is not asked sooner than that after a write.
+    `gap`: seconds between two frames to this client. TCP is not asked sooner than that after a
+    write.
     """
 
     __slots__ = ("_arrived", "_before", "_delay", "_last", "_sock", "check_at", "gap", "tcp_acked_id", "written_id")

@@ -39,7 +39,9 @@ class TlsFilter:
         """Whether the client has ended its half of the connection (close_notify)."""
 
     def handshake(self, receive: Callable[[], bytes], send: Callable[[bytes], None]) -> None:
-        """Do the handshake. Raises OSError (ssl.SSLError is one) if it fails or the client leaves."""
+        """Do the handshake. Raises OSError (ssl.SSLError is one) if it fails or the client
+        leaves.
+        """
         while True:
             try:
                 with self._lock:
@@ -58,7 +60,8 @@ class TlsFilter:
     def decrypt(self, data: bytes) -> bytes:
         """Decrypt what was read; empty if no record is complete yet. Raises OSError if that fails.
 
-        If TLS itself has to answer, its answer leaves with the next `encrypt`, so that records stay in order.
+        If TLS itself has to answer, its answer leaves with the next `encrypt`, so that records stay
+        in order.
         """
         plaintext = []
         with self._lock:

@@ -43,8 +43,8 @@ class OriginalDecoder:
     """The original's decoder, of its server and of its client: there is a frame only when the bytes
     that wait end exactly where the frame ends.
 
-    `two_frames_in_one_segment`, `bad_magic`, `length_negative`: later bytes are kept, and nothing is
-    decoded any more.
+    `two_frames_in_one_segment`, `bad_magic`, `length_negative`: later bytes are kept, and nothing
+    is decoded any more.
     """
 
     def __init__(self) -> None:
@@ -315,8 +315,8 @@ class OriginalClient:
     """The stand-in for the client, without threads: it reads when `receive` is called.
 
     `slow_at_first`: how many seconds it takes at the first notice, for which the original loads
-    classes. `slow_sometimes`: at most so many seconds it takes at any frame, now and then, as `seed`
-    says. What comes meanwhile, it finds in one read.
+    classes. `slow_sometimes`: at most so many seconds it takes at any frame, now and then, as
+    `seed` says. What comes meanwhile, it finds in one read.
     """
 
     def __init__(self, port: int, seed: int = 0, slow_at_first: float = 0.0, slow_sometimes: float = 0.0) -> None:

@@ -192,7 +192,7 @@ class Overseer:
         self.check(content in self._by_content, f"nobody has ever written {content!r}")
         return self._by_content[content]
 
-    # --- what the server reads ----------------------------------------------------------------------
+    # --- what the server reads --------------------------------------------------------------------
 
     def asks(self, connection: object, user: str, frame: Frame) -> None:
         """The server has read a request."""

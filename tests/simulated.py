@@ -536,7 +536,9 @@ class Device:
         self.is_online, self._token, self.reads_on = False, None, False
 
     def closes(self) -> None:
-        """The program has read everything, and closes in good order; what it has asked is not answered any more."""
+        """The program has read everything, and closes in good order; what it has asked is not
+        answered any more.
+        """
         assert self.wire is not None
         while self.kernel:
             self.hands_over()

@@ -6,8 +6,8 @@ can be repeated.
 
 The real code: `Connection` (what it does with what it reads), `Dispatcher`, `Services`, `Sessions`,
 `Delivery`, `Store`, `DeferredIndexing`, `Retention` and `Dao` over SQLite in memory, and the
-client's `AckTracker`. Simulated (`simulated.py`): the clock, the network, the disk's failures, crashes,
-and clients. The overseer (`overseer.py`) says what must be true at each moment.
+client's `AckTracker`. Simulated (`simulated.py`): the clock, the network, the disk's failures,
+crashes, and clients. The overseer (`overseer.py`) says what must be true at each moment.
 
 From its seed a world draws first how often each kind of event happens in it, and how large each
 limit is: so some worlds have crashes and nothing else, some have receivers that read nothing, some

@@ -228,7 +228,9 @@ def test_nothing_is_served_after_the_stream_broke(port: int) -> None:
 
 @pytest.mark.parametrize("type", [LOGIN, REGISTER, RECONNECT, HEARTBEAT, OWN_PROFILE, 0xFF])
 def test_a_large_body_before_login(port: int, type: int) -> None:
-    """The header is enough to refuse it, whatever the type is; nothing of the body is waited for."""
+    """The header is enough to refuse it, whatever the type is; nothing of the body is waited
+    for.
+    """
     with Wire(port) as wire:
         wire.send(header(MAX_FIRST_BODY + 1, type))
         assert_refused(wire.receive(), type, MALFORMED_FRAME)

@@ -212,7 +212,9 @@ def test_a_broken_type_is_told_as_an_unsigned_byte() -> None:
 @pytest.mark.parametrize("type", sorted(LOGINS))
 @pytest.mark.parametrize("piece", [1, 10, 10_000])
 def test_a_login_ends_the_limit_of_the_first_bodies(type: Type, piece: int) -> None:
-    """Behind a complete login, and not before, a body may have the maximum, in the same read, too."""
+    """Behind a complete login, and not before, a body may have the maximum, in the same read,
+    too.
+    """
     decoder = Decoder(max_body=200, max_first_body=50)
     whole = Frame(Sign.REQUEST, Type.OWN_PROFILE, 0, b"y" * 200)
     first = [Frame(Sign.REQUEST, Type.HEARTBEAT, 0, b"z" * 50), Frame(Sign.REQUEST, type, 0, b"x" * 50), whole, whole]

@@ -279,7 +279,9 @@ def test_stored_messages_for_a_client_that_is_slow_at_first(start_server: StartS
 
 
 def test_live_messages_for_a_client_that_is_slow_at_first(start_server: StartServer) -> None:
-    """The first one comes soon, those right behind it wait, and an answer waits for none of them."""
+    """The first one comes soon, those right behind it wait, and an answer waits for none of
+    them.
+    """
     server = start_server(classic_gap=100)
     register(server.port, "alice", "bob")
     with (
@@ -301,7 +303,9 @@ def test_live_messages_for_a_client_that_is_slow_at_first(start_server: StartSer
 
 
 def test_what_a_deaf_client_loses(start_server: StartServer) -> None:
-    """It goes on with its heartbeats, so what it was sent counts as delivered; then it closes, and gets the rest."""
+    """It goes on with its heartbeats, so what it was sent counts as delivered; then it closes, and
+    gets the rest.
+    """
     server = start_server(classic_gap=0)
     register(server.port, "alice", "bob")
     send(server, "1", "2", "3")
@@ -348,7 +352,9 @@ def test_a_client_that_waits_for_its_answers_is_not_slowed(start_server: StartSe
 
 
 def test_the_first_answer_of_each_type_is_held(start_server: StartServer) -> None:
-    """The original client listens for an answer only a moment after it has asked. Later, it is quick."""
+    """The original client listens for an answer only a moment after it has asked. Later, it is
+    quick.
+    """
     port = start_server(classic_gap=1000).port
     register(port, "alice")
     waited = []

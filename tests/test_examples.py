@@ -153,7 +153,7 @@ def test_bulk_sender(port: int) -> None:
         assert bob.contents(3) == ["line 0", "line 1", "line 2"]
 
 
-# --- raw_client.py ----------------------------------------------------------------------------------
+# --- raw_client.py --------------------------------------------------------------------------------
 
 
 def raw_client(port: object) -> Program:

@@ -187,7 +187,9 @@ def test_a_service_that_raises_at_any_stage(
 
 @pytest.mark.parametrize("workers", [1, 2], ids=["store thread", "worker"])
 def test_a_delivery_that_raises(start_server: StartServer, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
-    """Nobody waits for an answer that does not come: the connection ends, and what was committed arrives."""
+    """Nobody waits for an answer that does not come: the connection ends, and what was committed
+    arrives.
+    """
     logged: list[str] = []
     monkeypatch.setattr("jelly.store.log_failure", lambda _, error: logged.append(repr(error)))
     server = start_server(workers=workers, classic_gap=0)

@@ -147,7 +147,9 @@ def test_the_actor(type: Type, values: dict[str, Any], request_: Request) -> Non
 
 
 def test_requests_in_the_name_of_another() -> None:
-    """Each request whose actor is not the user who logged in is refused, before anything is read."""
+    """Each request whose actor is not the user who logged in is refused, before anything is
+    read.
+    """
 
     def reading() -> AbstractContextManager[Dao]:
         raise AssertionError("it reads the database")

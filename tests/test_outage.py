@@ -92,7 +92,9 @@ def test_a_database_that_fails_now_and_then(pause: float, caplog: pytest.LogCapt
 
 
 def test_only_readers_fail(caplog: pytest.LogCaptureFixture) -> None:
-    """While one thread commits and another's queries fail, the log does not say that all is well."""
+    """While one thread commits and another's queries fail, the log does not say that all is
+    well.
+    """
     clock = Clock()
     outage = OutageLog(clock)
     for _ in range(int(LINE_INTERVAL) * 10 - 1):

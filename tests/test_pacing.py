@@ -21,7 +21,9 @@ class Client:
         self.now = START
 
     def asks(self, name: str, at: float | None = None, type: str = "") -> None:
-        """A request comes in, now or before; its response waits. Without a type it counts as answered before."""
+        """A request comes in, now or before; its response waits. Without a type it counts as
+        answered before.
+        """
         frame = f"...{type}{name}" if type else name
         assert type or len(name) < 4  # see TYPE: the fourth byte
         self.responses.append(Response(frame.encode(), self.now if at is None else at))
@@ -171,7 +173,9 @@ def test_an_answer_that_took_long_is_not_held() -> None:
 
 
 def test_answers_behind_one_that_is_held_keep_their_order() -> None:
-    """They have to wait for it, and then, as always, for the gap: they were not asked for after it."""
+    """They have to wait for it, and then, as always, for the gap: they were not asked for after
+    it.
+    """
     client = Client()
     client.asks("!", type="L")
     client.next()

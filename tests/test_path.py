@@ -21,8 +21,8 @@ def test_the_path_is_short() -> None:
 
 
 def test_the_command() -> None:
-    """It prints the path by thread and file, whose frame is sent, and both counts. It says first what
-    they are for.
+    """It prints the path by thread and file, whose frame is sent, and both counts. It says first
+    what they are for.
     """
     done = subprocess.run(
         [sys.executable, "-m", "bench.path"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60

@@ -119,7 +119,9 @@ def test_a_modern_session_that_was_taken_over_keeps_its_token(server: JellyServe
 
 
 def test_two_logins_in_one_transaction(start_server: StartServer, tmp_path: Path) -> None:
-    """The first of them is taken over before anyone has seen it, and loses its token all the same."""
+    """The first of them is taken over before anyone has seen it, and loses its token all the
+    same.
+    """
     server = start_server()
     register(server.port, "alice", "bob")
     tokens = []

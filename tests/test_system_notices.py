@@ -256,7 +256,9 @@ def test_a_new_friend_is_told_about_and_a_former_one_is_not(server: JellyServer)
 
 
 def test_a_login_that_ends_while_it_is_served(server: JellyServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection ends before the login is served, and the reader notices it while it is: the friend is gone."""
+    """The connection ends before the login is served, and the reader notices it while it is: the
+    friend is gone.
+    """
     with logged_in(server.port, "bob") as bob:
         token = bob.token
     befriend(server, "alice", "bob")

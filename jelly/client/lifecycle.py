@@ -19,11 +19,11 @@ WAIT_SLICE = 1.0
 class Phase(Enum):
     """How far `close` has come. A phase only ever changes to the next one.
 
-    | from     | to       | when                                                                     |
-    | -------- | -------- | ------------------------------------------------------------------------ |
-    | OPEN     | CLOSING  | `close` was called                                                       |
-    | CLOSING  | STOPPING | no request and no callback is left to wait for, or the time is up        |
-    | STOPPING | CLOSED   | the threads have ended (or were given up), and `close` returns           |
+    | from     | to       | when                                                                 |
+    | -------- | -------- | -------------------------------------------------------------------- |
+    | OPEN     | CLOSING  | `close` was called                                                   |
+    | CLOSING  | STOPPING | no request and no callback is left to wait for, or the time is up    |
+    | STOPPING | CLOSED   | the threads have ended (or were given up), and `close` returns       |
     """
 
     OPEN = "open"
