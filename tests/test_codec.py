@@ -5,7 +5,6 @@ cut.
 import itertools
 import random
 import struct
-import time
 
 import pytest
 from hypothesis import given
@@ -251,16 +250,14 @@ def test_the_first_limit_is_never_above_the_other_one() -> None:
 
 
 def test_a_large_body_that_drips() -> None:
-    """A byte more costs the same, however many came before it: a thousand bytes behind eight
-    megabytes take less than 30 ms. (When each read copied what waited, one byte took 1 to 6 ms.)
-    """
+    """A byte more costs the same, however many came before it: those are not copied."""
     size = 8_000_000
     decoder = Decoder(max_body=size)
     decoder.feed(header(size) + bytes(size - 1001))
-    before = time.thread_time()
+    buffer = decoder._buffer
     for _ in range(1000):
         assert decoder.feed(b"\0") == []
-    assert time.thread_time() - before < 0.03
+    assert decoder._buffer is buffer
     assert decoder.feed(b"\0" + HEARTBEAT[:3]) == [Frame(Sign.REQUEST, Type.LOGIN, 0, bytes(size))]
     assert decoder.feed(HEARTBEAT[3:]) == [Frame(Sign.REQUEST, Type.HEARTBEAT, 0, b"")]
 
