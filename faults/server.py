@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jelly import cli, delivery, engines, passwords, tcp
+from jelly import cli, delivery, engines, passwords, tcp, watchdog
 from jelly.connection import Connection
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
@@ -202,9 +202,10 @@ def frame_a_read() -> None:
 
 
 def wall_clock() -> None:
-    """Idle time is measured with the wall clock."""
+    """Idle time is measured with the wall clock, and a jump is not taken for a standstill."""
     clock()
     time.monotonic = lambda: time.time()
+    watchdog.LATENESS = 2 * HOUR
 
 
 def order_by_time() -> None:
