@@ -57,7 +57,7 @@ class Type(IntEnum):
 
 
 LOGINS = frozenset({Type.LOGIN, Type.REGISTER, Type.RECONNECT})
-"""The requests with which a connection begins."""
+"""The requests with which a connection begins; they are allowed only until a user is logged in."""
 
 
 class Status(IntEnum):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jelly import messages, passwords
-from jelly.codec import Frame, Sign, Type
+from jelly.codec import LOGINS, Frame, Sign, Type
 from jelly.dao import MAX_ID, Dao, HistoryQuery, StoredMessage
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
@@ -50,9 +50,6 @@ PAGE_CHARACTERS = 128 * 1024
 ROWS_PER_QUERY = 20
 """How many messages of a page one query reads: few, because messages may be large."""
 TAKEN_OVER = system(Event.TAKEN_OVER)
-
-BEFORE_LOGIN = {Type.LOGIN, Type.REGISTER, Type.RECONNECT}
-"""The requests that are allowed only while nobody is logged in on the connection."""
 
 Friends = list[str] | None
 """The friend list of a modern client; None for a classic client, which gets no presence notices."""
@@ -164,7 +161,7 @@ class Services:
         handler = self._handlers.get(frame.type)
         if handler is None or (frame.type == Type.HISTORY and session.user is not None and session.window is None):
             raise Refused(ErrorCode.UNKNOWN_TYPE)  # HISTORY needs the feature "ack"
-        if (session.user is None) != (frame.type in BEFORE_LOGIN):
+        if (session.user is None) != (frame.type in LOGINS):
             raise Refused(ErrorCode.NOT_LOGGED_IN if session.user is None else ErrorCode.ALREADY_LOGGED_IN)
         return handler
 

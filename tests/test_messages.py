@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jelly import messages
-from jelly.codec import Decoder, Frame, Sign, Status, Type
+from jelly.codec import LOGINS, Decoder, Frame, Sign, Status, Type
 from jelly.dao import Dao
 from jelly.delivery import Delivery
 from jelly.errors import SENTENCES, ErrorCode, Refused
@@ -37,7 +37,7 @@ from jelly.messages import (
 from jelly.outcomes import Answer
 from jelly.passwords import LoginGuard
 from jelly.presence import Presence
-from jelly.services import BEFORE_LOGIN, Policy, Services
+from jelly.services import Policy, Services
 from jelly.sessions import Session, Sessions, Window
 
 
@@ -169,11 +169,11 @@ def test_requests_in_the_name_of_another() -> None:
     session.user, session.window = "mallory", Window()  # HISTORY needs a client that acknowledges
     refused = set()
     for type, values, request in GOOD:
-        if request.actor is not None and type not in BEFORE_LOGIN:
+        if request.actor is not None and type not in LOGINS:
             outcome = services.serve(session, Frame(Sign.REQUEST, type, Status.NONE, to_json(values)))
             assert outcome == Answer(messages.refusal(type, Refused(ErrorCode.NOT_YOURSELF)))
             refused.add(type)
-    assert refused == set(REQUESTS) - BEFORE_LOGIN - {Type.ACK}
+    assert refused == set(REQUESTS) - LOGINS - {Type.ACK}
 
 
 OPTIONAL = [
