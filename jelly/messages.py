@@ -173,6 +173,7 @@ class AllFriends(NamedTuple):
 class UpdateProfile(NamedTuple):
     username: str
     password: str | None = None
+    oldPassword: str | None = None
     name: str | None = None
     sex: str | None = None
     age: str | None = None
@@ -484,6 +485,7 @@ class Event(StrEnum):
     """The values of the key `event` in a SYSTEM notice. Part of the protocol: never rename one."""
 
     TAKEN_OVER = "taken_over"
+    PASSWORD_CHANGED = "password_changed"
     SHUTDOWN = "shutdown"
     PRESENCE = "presence"
     GROUP_CHANGED = "group_changed"

@@ -139,9 +139,11 @@ class JellyServer(socketserver.ThreadingTCPServer):
             keeps_history=retention.keeps_history,
             reserved_names=parse_reserved(settings.reserved_names),
         )
-        services = Services(policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard())
+        self.services = Services(
+            policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard()
+        )
         self.dispatcher = Dispatcher(
-            services, self.store, settings.workers, settings.queue_size, self.watchdog.call_later
+            self.services, self.store, settings.workers, settings.queue_size, self.watchdog.call_later
         )
         self._context = ServerContext(
             settings,

@@ -191,6 +191,11 @@ class Sessions:
         """The session of a user, None while the user is offline. (It is called for each receiver of
         each message. So it is the dictionary's own method, which saves a call.)"""
 
+    def of(self, user: str) -> Sequence[Session]:
+        """All sessions of a user: none or one."""
+        session = self._by_user.get(user)
+        return () if session is None else (session,)
+
     def attach(self, session: Session) -> Session | None:
         """Add a session whose `user` is set; return the one that it takes over from, if any."""
         assert session.user is not None

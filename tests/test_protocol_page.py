@@ -26,7 +26,7 @@ EXAMPLES = [line for kind, lines in BLOCKS if kind == "frame" for line in lines]
 
 FIELDS_OF_A_MESSAGE = ["sender", "receiver", "content", "time"]
 KEYS_OF_AN_EVENT = {
-    Event.TAKEN_OVER: [], Event.SHUTDOWN: [], Event.PRESENCE: ["friend", "online"],
+    Event.TAKEN_OVER: [], Event.PASSWORD_CHANGED: [], Event.SHUTDOWN: [], Event.PRESENCE: ["friend", "online"],
     Event.GROUP_CHANGED: ["group", "members"], Event.GROUP_DISBANDED: ["group"],
 }  # fmt: skip
 

@@ -176,6 +176,10 @@ TAKEN_OVER = TranslatedText(
     "someone logged in as {name} elsewhere. /connect logs in again",
     "{name} 在别处登录，会话已结束。/connect 可重新登录",
 )
+PASSWORD_CHANGED_ELSEWHERE = TranslatedText(
+    "the password of {name} was changed elsewhere. /connect asks for the new one",
+    "{name} 的密码已在别处更改。/connect 会询问新密码",
+)
 CONNECTION_CLOSED = TranslatedText("the connection is closed. /connect tries again", "连接已断开。/connect 可重试")
 CANNOT_CONNECT_NOW = TranslatedText("cannot connect: {reason}", "无法连接：{reason}")
 PASSWORD_NEEDED = TranslatedText("/connect asks for the password", "/connect 会询问密码")
@@ -190,6 +194,7 @@ BAR_CONNECTING = TranslatedText("connecting", "正在连接")
 BAR_RECONNECTING = TranslatedText("not connected since {since}, trying again", "自 {since} 起断开，正在重试")
 BAR_OFFLINE = TranslatedText("not connected since {since}; /connect", "自 {since} 起断开；/connect")
 BAR_TAKEN_OVER = TranslatedText("ended: logged in elsewhere; /connect", "会话已结束：账号在别处登录；/connect")
+BAR_PASSWORD_CHANGED = TranslatedText("ended: the password was changed; /connect", "会话已结束：密码已更改；/connect")
 BAR_MORE_BELOW = TranslatedText("more below", "下方还有")
 LOADING = TranslatedText("loading earlier messages", "正在读取更早的消息")
 NO_EARLIER_MESSAGES = TranslatedText("there are no earlier messages", "没有更早的消息")
@@ -266,6 +271,8 @@ OWN_PROFILE_EMPTY = TranslatedText(
 FIELD_SET = TranslatedText("{field} is now: {value}", "{field} 已改为：{value}")
 NO_SUCH_FIELD = TranslatedText("there is no such field. The fields are: {fields}", "没有这个字段。可填写：{fields}")
 WHOIS_NEEDS_FRIEND = TranslatedText("not on your friend list: /add {name} first", "不在好友列表里：请先 /add {name}")
+OLD_PASSWORD = TranslatedText("Present password: ", "当前密码：")
+OLD_PASSWORD_WRONG = TranslatedText("the present password was wrong: nothing was changed", "当前密码不对，未做更改")
 NEW_PASSWORD = TranslatedText("New password: ", "新密码：")
 ONCE_MORE = TranslatedText("Once more: ", "再输一次：")
 PASSWORDS_DIFFER = TranslatedText("the passwords differ: nothing was changed", "两次输入的密码不一致，未做更改")
@@ -327,7 +334,10 @@ HELP: dict[str, Help] = {
     "passwd": Help(
         NOTHING,
         TranslatedText("change your password", "修改密码"),
-        TranslatedText("It asks for the new password twice and does not show it.", "会两次询问新密码，输入时不显示。"),
+        TranslatedText(
+            "It asks for the present password, and for the new one twice. It shows none of them.",
+            "先询问当前密码，再两次询问新密码，输入时都不显示。",
+        ),
     ),
     "resend": Help(
         NOTHING,

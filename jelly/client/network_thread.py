@@ -32,6 +32,8 @@ QUICK_CLOSE, MAX_QUICK_CLOSES = 60.0, 4
 """Seconds until a close no longer counts as quick, and how many quick ones in a row make the client
 stop: it assumes that another program wants the account, too. (A server that grants no features does
 not report a takeover: it only closes the connection.)"""
+ENDINGS = {"taken_over": Reason.TAKEN_OVER, "password_changed": Reason.PASSWORD_CHANGED}
+"""The events after which the client does not reconnect, and why."""
 Values = Mapping[str, Any]
 Connection = tuple[FrameStream, list[Frame]]
 """A connection on which the server has accepted the user, and the frames that came with the
@@ -55,7 +57,7 @@ class NetworkThread:
         self._lifecycle, self._pipeline, self._callbacks = lifecycle, pipeline, callbacks
         self._lock = lifecycle.lock
         self._on_notice = on_notice
-        self._was_taken_over = False  # the server has said so
+        self._ended_by: Reason | None = None  # why the server has said that it ends the session
 
     def run(self, request: Request[Any], user: str, token: int, poller: Poller) -> None:
         """Run one login from the first connection until the client is offline."""
@@ -224,8 +226,8 @@ class NetworkThread:
         except (Refused, LookupError, TypeError, ValueError) as error:
             log.warning("dropped a notice of type 0x%02x that cannot be read: %r", frame.type, error)
             return
-        if frame.type == Type.SYSTEM and values.get("event") == "taken_over":
-            self._was_taken_over = True
+        if frame.type == Type.SYSTEM:
+            self._ended_by = ENDINGS.get(str(values.get("event")), self._ended_by)
         if id.__class__ is not int:  # not isinstance: a bool is no id
             self._callbacks.submit(call)
             return
@@ -261,8 +263,8 @@ class NetworkThread:
         if self._pipeline.pending.has_logout:
             return State.OFFLINE, Reason.LOGGED_OUT
         # Two clients that both reconnected after a takeover would throw each other out for ever.
-        if self._was_taken_over or seems_taken_over:
-            return State.OFFLINE, Reason.TAKEN_OVER
+        if self._ended_by or seems_taken_over:
+            return State.OFFLINE, self._ended_by or Reason.TAKEN_OVER
         return (State.RECONNECTING if self._policy else State.OFFLINE), Reason.CONNECTION_LOST
 
     def _pauses(self) -> Iterator[float]:

@@ -1,5 +1,5 @@
-"""From version 2 to 3: a row for the commit mark, a clearer name for another row, and the NFKC form
-of each name.
+"""From version 2 to 3: a row for the commit mark, a clearer name for another row, the NFKC form of
+each name, and whether a user has had a modern client.
 """
 
 from jelly.database import DatabaseConnection
@@ -33,4 +33,5 @@ STATEMENTS: tuple[Step, ...] = (
     fill_nfkc,
     "CREATE INDEX nfkc_of_users ON users (nfkc)",
     "CREATE INDEX nfkc_of_groups ON chat_groups (nfkc)",
+    "ALTER TABLE users ADD COLUMN modern SMALLINT NOT NULL DEFAULT 0",
 )
