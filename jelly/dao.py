@@ -283,12 +283,11 @@ class Dao:
 
     # --- deferred indexing and history ------------------------------------------------------------
 
-    # The table history finds messages by conversation, requests by idempotency key. The row of meta
-    # keeps its name, 'filed' (an older word for indexed), until the next schema version.
+    # The table history finds messages by conversation, requests by idempotency key.
 
     def indexed_id(self) -> int:
         """Messages up to and including this id are indexed."""
-        return int(self.connection.query("SELECT value FROM meta WHERE name = 'filed'")[0][0])
+        return int(self.connection.query("SELECT value FROM meta WHERE name = 'indexed'")[0][0])
 
     def index_messages(self, after: int, limit: int, with_history: bool) -> tuple[int | None, int]:
         """Index the messages with ids above `after`, at most `limit`.
@@ -311,7 +310,7 @@ class Dao:
             "FROM messages WHERE id > ? AND id <= ? AND request_id IS NOT NULL",
             (after, upto),
         )
-        self.connection.execute("UPDATE meta SET value = ? WHERE name = 'filed'", (upto,))
+        self.connection.execute("UPDATE meta SET value = ? WHERE name = 'indexed'", (upto,))
         return upto, count
 
     def unindexed_requests(self, after: int) -> list[tuple[int, str, str, int]]:

@@ -26,7 +26,7 @@ from jelly.engines import SqliteEngine
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
 from jelly.messages import MESSAGES, encode_request, parse_object
-from jelly.migrations import schema, split_statements
+from jelly.migrations import ROWS_OF_META, SCHEMA_VERSION, schema, split_statements
 from jelly.passwords import LoginGuard, hash_password, hash_token
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher, Lane, PendingRequest
@@ -108,7 +108,8 @@ class Disk:
         self.raw.execute("BEGIN")
         for table in self.TABLES:
             self.raw.execute(f"DELETE FROM {table}")
-        self.raw.executemany("INSERT INTO meta VALUES (?, ?)", [("next_id", 1), ("filed", 0), ("schema_version", 2)])
+        rows = {**ROWS_OF_META, "schema_version": SCHEMA_VERSION}
+        self.raw.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
         self.raw.execute("COMMIT")
 
     def count(self, table: str) -> int:

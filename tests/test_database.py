@@ -280,7 +280,7 @@ def test_a_newer_schema_is_refused(database_url: str) -> None:
     """An older program does not touch tables that it does not know."""
     for dao in reopen(database_url):
         dao.connection.execute("UPDATE meta SET value = 99 WHERE name = 'schema_version'")
-    with pytest.raises(StartError, match="schema version 99, this program knows 2: use a newer Jelly"):
+    with pytest.raises(StartError, match="schema version 99, this program knows 3: use a newer Jelly"):
         next(reopen(database_url))
 
 
@@ -300,7 +300,7 @@ def rows_of_meta(url: str) -> dict[str, int]:
             dao.add_messages([StoredMessage(dao.allocate_id(), False, "a", "bob", "kept", 0)], [("bob", 1)])
         assert [message.content for message in dao.waiting("bob", 0, 10)] == ["kept"]
         rows: dict[str, int] = dict(dao.connection.query("SELECT name, value FROM meta"))
-    assert rows == {"next_id": 1_000_001, "filed": 0, "schema_version": 2}
+    assert rows == {"next_id": 1_000_001, "indexed": 0, "mark": 0, "schema_version": 3}
     return rows
 
 
@@ -347,7 +347,7 @@ def test_an_account_that_may_not_read(mariadb: PrivateMariaDB) -> None:
         ("DELETE FROM meta", "users or messages, but its table meta does not say their schema version"),
         ("DELETE FROM meta WHERE name = 'schema_version'", "does not say their schema version: restore a backup"),
         ("DELETE FROM meta WHERE name = 'next_id'", "has lost its row next_id: restore a backup"),
-        ("DELETE FROM meta WHERE name = 'filed'", "has lost its row filed: restore a backup"),
+        ("DELETE FROM meta WHERE name = 'indexed'", "has lost its row indexed: restore a backup"),
     ],
 )
 def test_a_database_that_has_lost_its_meta(database_url: str, damage: str, sentence: str) -> None:
@@ -373,14 +373,18 @@ def test_an_older_schema_is_migrated(database_url: str, monkeypatch: pytest.Monk
     """Each step runs once, in order, and nothing is lost."""
     for dao in reopen(database_url):
         dao.add_messages([StoredMessage(1, False, "a", "bob", "kept", 0)], [("bob", 1)])
-    steps = {3: ("ALTER TABLE users ADD COLUMN one INT",), 4: ("ALTER TABLE users ADD COLUMN two INT",)}
-    monkeypatch.setattr(migrations, "SCHEMA_VERSION", 4)
+    newer = migrations.SCHEMA_VERSION + 2
+    steps = {
+        newer - 1: ("ALTER TABLE users ADD COLUMN one INT",),
+        newer: ("ALTER TABLE users ADD COLUMN two INT", lambda connection: connection.query("SELECT 1")),
+    }
+    monkeypatch.setattr(migrations, "SCHEMA_VERSION", newer)
     monkeypatch.setattr(migrations, "STEPS", steps)
     for _ in range(2):
         for dao in reopen(database_url):
             assert [message.content for message in dao.waiting("bob", 0, 10)] == ["kept"]
             assert dao.connection.query("SELECT one, two FROM users") == []
-            assert dao.connection.query("SELECT value FROM meta WHERE name = 'schema_version'") == [(4,)]
+            assert dao.connection.query("SELECT value FROM meta WHERE name = 'schema_version'") == [(newer,)]
 
 
 def definitions(dao: Dao, url: str) -> list[tuple[Any, ...]]:
@@ -406,13 +410,16 @@ def definitions(dao: Dao, url: str) -> list[tuple[Any, ...]]:
     return dao.connection.query(columns) + dao.connection.query(indexes)
 
 
-def test_a_database_of_version_1(database_url: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_database_of_an_older_version(
+    database_url: str, version: int, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     """It becomes like a new one, and keeps its users, groups and messages."""
     fresh = f"sqlite:///{tmp_path}/fresh.db"
     if database_url.startswith("mysql"):
         fresh = request.getfixturevalue("mariadb").fresh_database("fresh")
     expected = [definitions(dao, fresh) for dao in reopen(fresh)]
-    old = make_version_1(database_url)
+    old = make_old_version(database_url, version)
     assert [definitions(dao, database_url) for dao in reopen(database_url)] == expected
     with Server(database_url, "--classic-gap=0") as server, logged_in(server.port, "bob", features=["ack"]) as bob:
         notices = [bob.receive_notice().values for _ in range(len(old))]
@@ -428,11 +435,12 @@ def test_a_migration_cut_off_after_any_statement(
 ) -> None:
     """Wherever it ends, the next start completes it, and no message is lost."""
     define = DatabaseConnection.define
-    for most in range(len(migrations.STEPS[2]) + 1):
+    total = sum(isinstance(step, str) for steps in migrations.STEPS.values() for step in steps)
+    for most in range(total + 1):
         url = f"sqlite:///{tmp_path}/{most}.db"
         if database_url.startswith("mysql"):
             url = request.getfixturevalue("mariadb").fresh_database("cut")
-        old = make_version_1(url)
+        old = make_old_version(url, 1)
         left = iter(range(most))
 
         def cut_off(connection: DatabaseConnection, statement: str, left: Iterator[int] = left) -> None:
@@ -442,19 +450,20 @@ def test_a_migration_cut_off_after_any_statement(
 
         with monkeypatch.context() as patch:
             patch.setattr(DatabaseConnection, "define", cut_off)
-            with pytest.raises(KeyboardInterrupt) if most < len(migrations.STEPS[2]) else contextlib.nullcontext():
+            with pytest.raises(KeyboardInterrupt) if most < total else contextlib.nullcontext():
                 list(reopen(url))
         for dao in reopen(url):
             assert [message.content for message in dao.waiting("bob", 0, 100)] == old
             assert dao.indexed_id() == 0
-            assert dao.connection.query("SELECT value FROM meta WHERE name = 'schema_version'") == [(2,)]
+            [(version,)] = dao.connection.query("SELECT value FROM meta WHERE name = 'schema_version'")
+            assert version == migrations.SCHEMA_VERSION
 
 
-def make_version_1(url: str) -> list[str]:
-    """Make a database with the first version of the schema; the contents of bob's messages."""
+def make_old_version(url: str, version: int) -> list[str]:
+    """Make a database with an older version of the schema; the contents of bob's messages."""
     engine = open_engine(url)
     connection = DatabaseConnection(engine, writes=True)
-    script = (Path(__file__).parent / "schema_1.sql").read_text()
+    script = (Path(__file__).parent / f"schema_{version}.sql").read_text()
     with connection.transaction():
         for statement in migrations.split_statements(script):
             connection.define(statement)
@@ -473,8 +482,9 @@ def make_version_1(url: str) -> list[str]:
             (id, is_group, "team" if is_group else "bob", content),
         )
         connection.execute("INSERT INTO inbox (receiver, message_id) VALUES ('bob', ?)", (id,))
-    connection.execute("INSERT INTO meta (name, value) VALUES ('next_id', 2000001)")
-    connection.execute("INSERT INTO meta (name, value) VALUES ('schema_version', 1)")
+    rows = {"next_id": 2_000_001, "schema_version": version} | ({"filed": 0} if version == 2 else {})
+    for row in rows.items():
+        connection.execute("INSERT INTO meta (name, value) VALUES (?, ?)", row)
     connection.close()
     engine.release()
     return contents
