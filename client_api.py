@@ -447,8 +447,9 @@ class JellyClient:
         """Send a message to a user, online or not.
 
         The result means: the server has stored the message safely, and once, even if the connection
-        was lost meanwhile. Rejected with `no_such_user`, `rate_limited`; with `too_long`, before it
-        is sent, if its body has more than `max_body` bytes.
+        was lost meanwhile. If you send more than the server takes, the client waits, and the result
+        comes later. Rejected with `no_such_user`; with `too_long`, before it is sent, if its body
+        has more than `max_body` bytes.
 
         >>> client.send_message("bob", "hello").result(timeout=5).receiver
         'bob'

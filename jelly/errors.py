@@ -100,9 +100,11 @@ class JellyError(Exception):
 class Refused(JellyError):
     """The server refuses a request, and the client is at fault. Nothing was done."""
 
-    def __init__(self, code: ErrorCode, sentence: str = "") -> None:
+    def __init__(self, code: ErrorCode, sentence: str = "", retry_after: float | None = None) -> None:
         super().__init__(sentence or SENTENCES[code])
         self.code = code
+        self.retry_after = retry_after
+        """Seconds until the same request may succeed; None if nobody knows."""
 
 
 class StoreError(JellyError):

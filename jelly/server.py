@@ -136,6 +136,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             password_cost=settings.password_cost,
             token_seconds=settings.token_days * 86400,
             message_rate=settings.message_rate,
+            message_burst=settings.message_burst,
             keeps_history=retention.keeps_history,
             reserved_names=parse_reserved(settings.reserved_names),
         )

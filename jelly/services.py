@@ -29,7 +29,7 @@ from jelly.messages import PROFILE_LIMITS, SUCCESS, Event, response, system
 from jelly.names import fold, is_valid_name, problem_of_new_name
 from jelly.outcomes import Answer, CpuTask, DelayedAnswer, NewMessage, Outcome, Write
 from jelly.presence import Presence
-from jelly.rate import RateLimit
+from jelly.rate import HeldBack, RateLimit
 from jelly.sessions import Session, Sessions, Window
 
 MAX_FRIENDS = 1000
@@ -74,6 +74,8 @@ class Policy:
     """Seconds until a token expires."""
     message_rate: int = 0
     """At most this many messages a second from one user; 0: any number."""
+    message_burst: int = 1
+    """At most this many messages at once from one user who was quiet before."""
     keeps_history: bool = True
     """Whether delivered messages stay readable."""
     reserved_names: frozenset[str] = frozenset()
@@ -119,7 +121,8 @@ class Services:
         self._known_users: set[str] = set()
         # Only used in turns of the store: see _take_over.
         self._logging_in: dict[str, _Newcomer] = {}
-        self._rate = RateLimit(policy.message_rate)
+        self._rate = RateLimit(policy.message_rate, policy.message_burst)
+        self._try_acquire = self._rate.try_acquire if policy.message_rate else None
         # An unknown user's password is checked against this, so that a wrong name takes as long
         # as a wrong password, and nobody can find out by the clock which names exist.
         self._dummy_hash = passwords.hash_password("", policy.password_cost)
@@ -178,7 +181,7 @@ class Services:
         or which is not a request: the original server keeps the connection open after those.
         """
         stays_open = session.user is not None or error.code in (ErrorCode.UNKNOWN_TYPE, ErrorCode.MALFORMED_FRAME)
-        return Answer(messages.refusal(type, error), close=not stays_open)
+        return Answer(messages.refusal(type, error, session.is_modern), close=not stays_open)
 
     # --- accounts and logins ------------------------------------------------------------------
 
@@ -368,8 +371,8 @@ class Services:
         """Send a message to one user, online or offline."""
         receiver = request.receiver
         try:
-            if self._policy.message_rate:
-                self._check_rate(request.sender)
+            if self._try_acquire and (session.held_back or not self._try_acquire(request.sender)):
+                self._check_rate(session, request, request.sender)
             if receiver not in self._known_users and not self._is_user(receiver):
                 raise Refused(ErrorCode.NO_SUCH_USER)
         except Refused as error:
@@ -380,8 +383,8 @@ class Services:
         """Send a message to all other members of a group."""
         sender = request.sender
         try:
-            if self._policy.message_rate:
-                self._check_rate(sender)
+            if self._try_acquire and (session.held_back or not self._try_acquire(sender)):
+                self._check_rate(session, request, sender)
             group = self._cached_group(request.receiver)
             if sender not in group.members:
                 raise Refused(
@@ -420,9 +423,21 @@ class Services:
         entries = [messages.history_entry(m.sender, m.receiver, m.content, m.time, m.id) for m in found]
         return Answer(response(Type.HISTORY, {"username": request.username, "messages": entries, "more": more}))
 
-    def _check_rate(self, user: str) -> None:
-        if not self._rate.try_acquire(user):
-            raise Refused(ErrorCode.RATE_LIMITED)
+    def _check_rate(
+        self, session: Session, request: messages.PersonMessage | messages.GroupMessage, sender: str
+    ) -> None:
+        """Raise Refused for a message that is beyond the rate, or behind one that was.
+
+        The common case is decided by the caller, which saves each message a call.
+        """
+        now, held_back = time.monotonic(), session.held_back
+        if held_back and not held_back.holds(request.requestId, now) and self._rate.try_acquire(sender):
+            session.held_back = None
+            return
+        if session.is_modern and request.requestId is not None:
+            session.held_back = held_back or HeldBack()
+            session.held_back.refused(request.requestId, now)
+        raise Refused(ErrorCode.RATE_LIMITED, retry_after=self._rate.seconds_until_room(sender))
 
     # --- groups -------------------------------------------------------------------------------
 

@@ -16,10 +16,10 @@ from jelly.client.lifecycle import Lifecycle
 from jelly.client.pending import Failures
 from jelly.client.pipeline import Pipeline
 from jelly.client.poller import READ, Poller, Stopped
-from jelly.client.requests import Request, decode_response, describe, is_retryable
+from jelly.client.requests import Request, decode_response, describe, is_retryable, seconds_to_wait
 from jelly.client.states import Reason, ReconnectPolicy, State
 from jelly.client.stream import FrameStream
-from jelly.codec import Frame, Sign, Type
+from jelly.codec import Frame, Sign, Status, Type
 from jelly.errors import ConnectionLost, Refused, RequestError, RequestRejected, RequestTimeout, ServerFailed
 from jelly.messages import MESSAGES, encode_request, parse_object
 
@@ -206,6 +206,12 @@ class NetworkThread:
     def _handle_response(self, frame: Frame) -> None:
         with self._lock:
             request = self._pipeline.pending.match_response(frame.type)
+            if request is not None and frame.status == Status.REQUEST_ERROR:
+                seconds = seconds_to_wait(frame)
+                if seconds is not None:
+                    self._pipeline.slow_down(request, seconds)
+                    return
+            self._pipeline.speed_up()
             is_busy_resend = request is not None and request.is_resend and is_retryable(frame)
             # Under the same lock: no newer request may be sent between the response and the retry.
             if request is not None and is_busy_resend and self._pipeline.retry_later(request):
