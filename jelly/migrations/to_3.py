@@ -1,8 +1,5 @@
-"""From version 2 to 3: a row for the commit mark, and a clearer name for another row."""
+"""From version 2 to 3: a clearer name for a row of the table meta."""
 
-from jelly.migrations.step import Step, add_to_meta
+from jelly.migrations.step import Step
 
-STATEMENTS: tuple[Step, ...] = (
-    "UPDATE meta SET name = 'indexed' WHERE name = 'filed'",
-    add_to_meta("mark", 0),
-)
+STATEMENTS: tuple[Step, ...] = ("UPDATE meta SET name = 'indexed' WHERE name = 'filed'",)
