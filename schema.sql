@@ -15,7 +15,8 @@ CREATE TABLE IF NOT EXISTS meta (
     PRIMARY KEY (name)
 );
 
--- password is "scrypt$log2(n)$r$p$salt$hash", never the password itself.
+-- password is "scrypt$log2(n)$r$p$salt$hash", never the password itself. nfkc is the form of the
+-- name in which new names are compared with it; two old names may have the same.
 CREATE TABLE IF NOT EXISTS users (
     username     VARCHAR(32) NOT NULL,
     password     VARCHAR(255) NOT NULL,
@@ -25,8 +26,10 @@ CREATE TABLE IF NOT EXISTS users (
     phone        VARCHAR(32),
     address      VARCHAR(256),
     introduction VARCHAR(1024),
+    nfkc         VARCHAR(32),
     PRIMARY KEY (username)
 );
+CREATE INDEX nfkc_of_users ON users (nfkc);
 
 -- A token lets its user come back without the password. Only its SHA-256 is stored.
 CREATE TABLE IF NOT EXISTS tokens (
@@ -47,8 +50,10 @@ CREATE TABLE IF NOT EXISTS friends (
 CREATE TABLE IF NOT EXISTS chat_groups (
     name    VARCHAR(32) NOT NULL,
     creator VARCHAR(32) NOT NULL,
+    nfkc    VARCHAR(32),
     PRIMARY KEY (name)
 );
+CREATE INDEX nfkc_of_groups ON chat_groups (nfkc);
 CREATE INDEX groups_of_creator ON chat_groups (creator);
 
 -- position grows with every added member; the first member is the creator. since: a member may read

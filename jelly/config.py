@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from jelly import names
 from jelly.engines import check_url
 from jelly.errors import ConfigError
 from jelly.scheduling import check_pin
@@ -44,6 +45,11 @@ def _choice(*values: str) -> Callable[[str], str]:
 
 
 def _text(text: str) -> str:
+    return text
+
+
+def _reserved(text: str) -> str:
+    names.parse_reserved(text)
     return text
 
 
@@ -90,6 +96,7 @@ class Settings:
     )
     token_days: float = _setting(7.0, _number(float, 0.001, 3650), "days for which a token is valid")
     history_days: float = _setting(30.0, _number(float, 0, 36500), "days for which messages can be read back; 0: none")
+    reserved_names: str = _setting(names.RESERVED, _reserved, "user names that nobody can register, with commas")
     password_cost: int = _setting(14, _number(int, 1, 20), "log2 of scrypt's n; each step doubles the time of a login")
     tls_cert: str = _setting("", _text, "file with the certificate (chain); turns TLS on")
     tls_key: str = _setting("", _text, "file with the private key, if it is not in the certificate's file")

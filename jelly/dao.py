@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from jelly.database import DatabaseConnection
 from jelly.errors import StoreError
+from jelly.names import nfkc
 
 VALUES_PER_STATEMENT = 100
 """At most this many values are in one statement of varying length."""
@@ -93,8 +94,15 @@ class Dao:
         rows = self.connection.query("SELECT password FROM users WHERE username = ?", (username,))
         return rows[0][0] if rows else None
 
+    def is_username_taken(self, username: str) -> bool:
+        """Whether a user has this name, or one with the same NFKC form."""
+        found = "SELECT 1 FROM users WHERE username = ? OR nfkc = ? LIMIT 1"
+        return bool(self.connection.query(found, (username, nfkc(username))))
+
     def add_user(self, username: str, password_hash: str) -> None:
-        self.connection.execute("INSERT INTO users (username, password) VALUES (?, ?)", (username, password_hash))
+        self.connection.execute(
+            "INSERT INTO users (username, password, nfkc) VALUES (?, ?, ?)", (username, password_hash, nfkc(username))
+        )
 
     def profile(self, username: str) -> dict[str, str | None]:
         """The profile's fields in the protocol's order, None for those that were never set."""
@@ -196,8 +204,15 @@ class Dao:
     def count_groups_of(self, username: str) -> int:
         return int(self.connection.query("SELECT COUNT(*) FROM members WHERE username = ?", (username,))[0][0])
 
+    def is_group_name_taken(self, name: str) -> bool:
+        """Whether a group has this name, or one with the same NFKC form."""
+        found = "SELECT 1 FROM chat_groups WHERE name = ? OR nfkc = ? LIMIT 1"
+        return bool(self.connection.query(found, (name, nfkc(name))))
+
     def add_group(self, name: str, creator: str) -> None:
-        self.connection.execute("INSERT INTO chat_groups (name, creator) VALUES (?, ?)", (name, creator))
+        self.connection.execute(
+            "INSERT INTO chat_groups (name, creator, nfkc) VALUES (?, ?, ?)", (name, creator, nfkc(name))
+        )
         self._insert_member(name, creator, 0)
 
     def remove_group(self, name: str) -> None:

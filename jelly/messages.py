@@ -8,7 +8,6 @@ keys are ignored. `services.py` decides what a request *means*, and who may send
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from json.encoder import encode_basestring as quote
@@ -17,8 +16,6 @@ from typing import Any, NamedTuple, NoReturn
 from jelly.codec import Sign, Status, Type, encode
 from jelly.errors import SENTENCES, ErrorCode, Refused
 
-MAX_NAME = 32
-"""At most this many characters are in the name of a user or of a group."""
 MAX_PASSWORD = 128
 """At most this many characters are in a password."""
 MAX_DEPTH = 16
@@ -496,30 +493,3 @@ class Event(StrEnum):
 def system(event: Event, **values: Any) -> bytes:
     """Return the SYSTEM notice of an event, for modern clients. The values keep their order."""
     return encode(Sign.NOTICE, Type.SYSTEM, Status.NONE, _encode({"event": event, **values}).encode())
-
-
-# --- names ------------------------------------------------------------------------------------
-
-
-def is_valid_name(name: str) -> bool:
-    """Whether a user or a group may have this name.
-
-    A name has 1 to 32 characters in normal form C (NFC), so that two names that are equal in
-    Unicode are equal here. It has no spaces, and no control, format (zero-width, direction),
-    surrogate or other invisible characters. It does not begin with a combining mark: that would
-    combine with the character that a client prints before the name.
-    """
-    return (
-        1 <= len(name) <= MAX_NAME
-        and unicodedata.is_normalized("NFC", name)
-        and unicodedata.category(name[0])[0] != "M"
-        and not any(unicodedata.category(c) in _INVISIBLE or c in _BLANK for c in name)
-    )
-
-
-_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}
-# Letters and marks without a shape: fillers, the grapheme joiner, variation selectors, a blank
-# Braille pattern.
-_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0") | {
-    chr(code) for code in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
-}

@@ -46,6 +46,7 @@ from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
 from jelly.messages import Event, system
 from jelly.migrations import migrate
+from jelly.names import parse_reserved
 from jelly.passwords import LoginGuard
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher
@@ -138,7 +139,11 @@ class JellyServer(socketserver.ThreadingTCPServer):
         )
         self.flusher = Flusher()
         policy = Policy(
-            settings.password_cost, settings.token_days * 86400, settings.message_rate, retention.keeps_history
+            password_cost=settings.password_cost,
+            token_seconds=settings.token_days * 86400,
+            message_rate=settings.message_rate,
+            keeps_history=retention.keeps_history,
+            reserved_names=parse_reserved(settings.reserved_names),
         )
         services = Services(policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard())
         self._services = services

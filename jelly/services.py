@@ -25,7 +25,8 @@ from jelly.dao import MAX_ID, Dao, HistoryQuery, StoredMessage
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
 from jelly.groups import Group, GroupCache
-from jelly.messages import PROFILE_LIMITS, SUCCESS, Event, is_valid_name, response, system
+from jelly.messages import PROFILE_LIMITS, SUCCESS, Event, response, system
+from jelly.names import fold, is_valid_name, problem_of_new_name
 from jelly.outcomes import Answer, CpuTask, DelayedAnswer, NewMessage, Outcome, Write
 from jelly.presence import Presence
 from jelly.rate import RateLimit
@@ -72,6 +73,8 @@ class Policy:
     """At most this many messages a second from one user; 0: any number."""
     keeps_history: bool = True
     """Whether delivered messages stay readable."""
+    reserved_names: frozenset[str] = frozenset()
+    """Names that nobody can register, folded."""
 
 
 class _Newcomer(NamedTuple):
@@ -178,12 +181,13 @@ class Services:
 
     def register(self, session: Session, request: messages.Register) -> Outcome:
         """Create an account. The connection closes afterwards, also if the request is refused."""
-        _check_name(request.username, ErrorCode.INVALID_USERNAME)
-        _check_password(request.password)
+        check_username(request.username)
+        if fold(request.username) in self._policy.reserved_names:
+            raise Refused(ErrorCode.NAME_RESERVED)
+        check_password(request.password)
 
         def in_transaction(dao: Dao) -> None:
-            if dao.has_user(request.username):
-                raise Refused(ErrorCode.USERNAME_TAKEN)
+            check_username_is_free(dao, request.username)
             dao.add_user(request.username, password_hash)
 
         password_hash = ""
@@ -195,8 +199,7 @@ class Services:
 
         with self._reading() as dao:
             # `in_transaction` checks this again, but then the expensive hash has been computed.
-            if dao.has_user(request.username):
-                raise Refused(ErrorCode.USERNAME_TAKEN)
+            check_username_is_free(dao, request.username)
         return CpuTask(hash_then_write)
 
     def login(self, session: Session, request: messages.Login) -> Outcome:
@@ -421,10 +424,10 @@ class Services:
     def create_group(self, session: Session, request: messages.CreateGroup) -> Outcome:
         """Create a group. Its creator is its first member."""
         username, name = request
-        _check_name(name, ErrorCode.INVALID_GROUP_NAME)
+        _check_new_name(name, ErrorCode.INVALID_GROUP_NAME, "This group name is not possible")
 
         def in_transaction(dao: Dao) -> MemberChange:
-            if dao.group(name) is not None:
+            if dao.is_group_name_taken(name):
                 raise Refused(ErrorCode.GROUP_EXISTS)
             if dao.count_created_groups(username) >= MAX_GROUPS_CREATED:
                 raise Refused(
@@ -587,7 +590,7 @@ class Services:
         if request.password is None:
             return write if values else write.answer(None)
         password = request.password
-        _check_password(password)
+        check_password(password)
 
         def hash_then_write() -> Write:
             values["password"] = passwords.hash_password(password, self._policy.password_cost)
@@ -667,12 +670,26 @@ def _load_friends(dao: Dao, request: messages.Login | messages.Reconnect) -> Fri
     return None if request.features is None else dao.friends(request.username)
 
 
-def _check_name(name: str, code: ErrorCode) -> None:
+def check_username(name: str) -> None:
+    """Raise Refused if a new user may not have this name, whoever else has which."""
+    _check_new_name(name, ErrorCode.INVALID_USERNAME, "This user name is not possible")
+
+
+def check_username_is_free(dao: Dao, name: str) -> None:
+    """Raise Refused if a user has this name, or one that is too much like it."""
+    if dao.is_username_taken(name):
+        raise Refused(ErrorCode.USERNAME_TAKEN)
+
+
+def _check_new_name(name: str, code: ErrorCode, what: str) -> None:
     if not is_valid_name(name):
         raise Refused(code)
+    if problem := problem_of_new_name(name):
+        raise Refused(code, f"{what}: {problem}. Choose another one.")
 
 
-def _check_password(password: str) -> None:
+def check_password(password: str) -> None:
+    """Raise Refused if this cannot be a password."""
     if not 1 <= len(password) <= messages.MAX_PASSWORD:
         raise Refused(ErrorCode.INVALID_PASSWORD)
 

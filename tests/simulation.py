@@ -154,7 +154,7 @@ class World:
             [(device.token_hash, device.user, FOREVER) for device in self.devices],
         )
         run("INSERT INTO friends VALUES (?, ?)", [(self._users[0], self._users[1])])
-        run("INSERT INTO chat_groups VALUES (?, ?)", [(group, self._users[0]) for group in GROUPS])
+        run("INSERT INTO chat_groups (name, creator) VALUES (?, ?)", [(group, self._users[0]) for group in GROUPS])
         members = [
             (group, user, position, 1)
             for group in GROUPS

@@ -36,6 +36,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "classic_gap": ("0", 0),
     "token_days": ("0.25", 0.25),
     "history_days": ("0.5", 0.5),
+    "reserved_names": ("boss,chef", "boss,chef"),
     "password_cost": ("1", 1),
     "tls_cert": ("/etc/ssl/jelly.pem", "/etc/ssl/jelly.pem"),
     "tls_key": ("/etc/ssl/jelly.key", "/etc/ssl/jelly.key"),

@@ -36,13 +36,13 @@ COLLATIONS = ["utf8mb4_general_ci", "utf8mb4_unicode_ci", "latin1_swedish_ci", "
 
 @pytest.mark.parametrize("collation", ["sqlite", *COLLATIONS])
 def test_names_are_told_apart(collation: str, start_server: StartServer, request: pytest.FixtureRequest) -> None:
-    """bob, Bob, böb and full-width bob are four users, whatever the default collation is."""
+    """bob, Bob and böb are three users, whatever the default collation is."""
     settings = {}
     if collation != "sqlite":
         mariadb: PrivateMariaDB = request.getfixturevalue("mariadb")
         settings["database"] = mariadb.fresh_database("names", collation)
     port = start_server(classic_gap=1, **settings).port
-    names = ["bob", "Bob", "böb", "ｂｏｂ", "😀", "ß", "ss"]
+    names = ["bob", "Bob", "böb", "боб", "😀", "ß", "ss"]
     register(port, "alice", *names)
     with logged_in(port, "alice") as alice:
         for name in names:

@@ -22,10 +22,10 @@ LAYERS = [
     {"outcomes", "delivery", "presence", "indexing", "retention", "send_queue"}, {"demo", "backup"},
     {"dao", "config", "migrations", "pacing"}, {"migrations.to_2", "migrations.to_3"}, {"migrations.step"},
     {"database", "sessions", "groups", "passwords", "rate", "tcp_confirmation", "tls"},
-    {"engines", "messages", "tcp", "scheduling", "threads"},
+    {"engines", "messages", "names", "tcp", "scheduling", "threads"},
     {"file_claim"},
     {"errors"},
-    {"codec", "outage", "timers", "wakeup", "__init__"},
+    {"addresses", "codec", "outage", "timers", "wakeup", "__init__"},
 ]  # fmt: skip
 """From top to bottom: a module imports from the layers below its own only."""
 

@@ -13,6 +13,7 @@ from jelly.codec import Decoder, Frame, Sign, Status, Type
 from jelly.config import Settings
 from jelly.errors import ErrorCode
 from jelly.messages import Event
+from jelly.names import MAX_NAME
 from jelly.retention import IDEMPOTENCY_DAYS
 from jelly.services import DEFAULT_PAGE, MAX_PAGE
 from jelly.sessions import MAX_UNACKNOWLEDGED, MAX_UNACKNOWLEDGED_BYTES
@@ -226,7 +227,7 @@ def test_the_page_has_every_limit() -> None:
     rows = {value: limit for value, limit, _ in table("Names and limits")}
     upto = {names(value)[0]: int(limit[6:]) for value, limit in rows.items() if limit.startswith("up to ")}
     assert upto == messages.PROFILE_LIMITS
-    assert rows["name of a user"] == rows["name of a group"] == f"1 to {messages.MAX_NAME}"
+    assert rows["name of a user"] == rows["name of a group"] == f"1 to {MAX_NAME}"
     assert rows["`password`"] == f"1 to {messages.MAX_PASSWORD}"
     text = " ".join(PAGE.split())
     assert f"up to {codec.DEFAULT_MAX_BODY} bytes" in text

@@ -421,7 +421,7 @@ def test_a_reconnect_that_a_change_of_password_overtakes(users: int, monkeypatch
 
 # --- names that look alike ------------------------------------------------------------------------
 
-OTHERS = ["Bob", "BOB", "böb", "ｂｏｂ", "воb", "b.ob", "bob1", "ßob", "b\u0301ob"]
+OTHERS = ["Bob", "BOB", "böb", "ЬоЬ", "b.ob", "bob1", "ßob", "b\u0301ob"]
 IMPOSSIBLE = [
     "", " ", "bob ", " bob", "b ob", "bob\u00a0", "bob\u3000", "bob\t", "bob\n", "bob\0", "bob\x7f", "bob\x85",
     "b\u200bob", "bob\u200d", "\ufeffbob", "bob\u00ad", "bob\u202e", "bob\u2028", "bo\u0308b", "\u0301bob",

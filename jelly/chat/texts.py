@@ -99,11 +99,15 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
         "too many failed logins; try again in 15 minutes", "登录失败次数过多，请 15 分钟后再试"
     ),
     ErrorCode.INVALID_USERNAME: TranslatedText(
-        "a name must have 1 to 32 characters, without spaces or invisible characters",
-        "用户名须为 1 到 32 个字符，不能含空格或不可见字符",
+        "a name must have 1 to 32 characters, without spaces or invisible characters, in one script",
+        "用户名须为 1 到 32 个字符，不能含空格或不可见字符，不能混用不同的文字",
     ),
     ErrorCode.INVALID_PASSWORD: TranslatedText("a password must have 1 to 128 characters", "密码须为 1 到 128 个字符"),
     ErrorCode.USERNAME_TAKEN: TranslatedText("this name is taken; choose another one", "这个用户名已被使用，请换一个"),
+    ErrorCode.NAME_RESERVED: TranslatedText(
+        "this name is reserved for the operator of the server; choose another one",
+        "这个用户名留给服务器管理员，请换一个",
+    ),
     ErrorCode.INVALID_TOKEN: TranslatedText("the session has ended; log in again", "会话已失效，请重新登录"),
     ErrorCode.NOT_YOURSELF: TranslatedText(
         "you are logged in under another name; log in again", "当前登录的是另一个用户名，请重新登录"
@@ -112,8 +116,8 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
     ErrorCode.ALREADY_FRIENDS: TranslatedText("already on your friend list", "已经在好友列表里"),
     ErrorCode.NOT_FRIENDS: TranslatedText("not on your friend list", "不在好友列表里"),
     ErrorCode.INVALID_GROUP_NAME: TranslatedText(
-        "a group name must have 1 to 32 characters, without spaces or invisible characters",
-        "群组名须为 1 到 32 个字符，不能含空格或不可见字符",
+        "a group name must have 1 to 32 characters, without spaces or invisible characters, in one script",
+        "群组名须为 1 到 32 个字符，不能含空格或不可见字符，不能混用不同的文字",
     ),
     ErrorCode.GROUP_EXISTS: TranslatedText(
         "a group of this name exists already; choose another name", "已有同名群组，请换一个名字"
