@@ -19,7 +19,7 @@ LAYERS = [
     {"client.handshake", "client.acks", "client.pending", "client.lifecycle"},
     {"client.stream", "client.requests"}, {"client.poller", "client.callbacks", "client.states", "client"},
     {"server"}, {"watchdog"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"},
-    {"outcomes", "delivery", "presence", "indexing", "retention", "send_queue"}, {"demo", "backup"},
+    {"outcomes", "delivery", "presence", "indexing", "retention", "send_queue", "admission"}, {"demo", "backup"},
     {"dao", "config", "migrations", "pacing"}, {"migrations.to_2", "migrations.to_3"}, {"migrations.step"},
     {"database", "sessions", "groups", "passwords", "tcp_confirmation", "tls"},
     {"engines", "messages", "names", "tcp", "scheduling", "threads", "rate"},
