@@ -15,7 +15,7 @@ from bench.meter import Thread, Usage
 from bench.scenarios import Measurement, Scenario
 from faults.mariadb import MariaDBMissing, PrivateMariaDB
 from faults.mysql import PrivateMySQL, find_mysql
-from faults.process import ROOT, Server
+from faults.process import ROOT, Server, no_limits
 
 DATABASES = ("sqlite", "mariadb", "memory")
 SERVERS: dict[str, Callable[[], PrivateMariaDB]] = {
@@ -71,6 +71,7 @@ class Runner:
         """Start a server on an empty database. `launch`: what to start instead of jelly.py."""
         launch = launch or (str(self.root / "jelly.py"),)
         environment["TMPDIR"] = str(self.directory)  # a server that is killed cannot remove its files
+        arguments = (*no_limits(self.root), *arguments)
         return Server(self._url(database), *arguments, cwd=self.root, launch=launch, **environment)  # type: ignore[arg-type]
 
     def generate(self, server: Server, database: str, **job: Any) -> Iterator[dict[str, Any]]:

@@ -43,6 +43,13 @@ class PrivateMySQL(PrivateMariaDB):
         self._has_binary_log = has_binary_log
         super().__init__()
 
+    def start(self) -> None:
+        super().start()
+        # From now on the server knows the password's hash, and takes it without TLS, too. (A
+        # proxy that reads along needs that.)
+        login = [f"--user={USER}", f"--password={PASSWORD}", "--protocol=TCP", f"--port={self.port}"]
+        self._run([self._client, "--no-defaults", *login, "--execute=SELECT 1"])
+
     def _find_programs(self) -> tuple[str, str, str]:
         client = Path(self._program).with_name("mysql")
         return self._program, self._program, str(client) if client.exists() else "mysql"

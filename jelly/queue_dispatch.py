@@ -330,6 +330,7 @@ class Dispatcher:
             self._queue.put(lane)
         except queue.Full:
             self._refuse(lane)
+            self._release(lane)
 
     def wait_for_room(self, lane: Lane, seconds: float) -> bool:
         """If a lane is full, wait at most some seconds until it is not; return whether it has
@@ -568,18 +569,18 @@ class Dispatcher:
         if not session.closing:
             answers = [_busy(session, request.frame.type) for request in requests]
             send_answers(session, answers, [request.received_at for request in requests])
-        self._release(lane)
 
     def _release(self, lane: Lane) -> None:
         """Give back a lane that was served; queue it again if more requests have come."""
-        # Under the mutex, under which readers add a request and then try the lock: so either the
-        # reader gets the lock, or this thread sees the request.
-        with self._queue.mutex:
-            lane.busy.release()
-            has_more = bool(lane.waiting)
-        if has_more:
+        while True:
+            # Under the mutex, under which readers add a request and then try the lock: so either
+            # the reader gets the lock, or this thread sees the request.
+            with self._queue.mutex:
+                lane.busy.release()
+                if not lane.waiting:
+                    return None
             try:
-                self._queue.put(lane)
+                return self._queue.put(lane)
             except queue.Full:
                 self._refuse(lane)
 

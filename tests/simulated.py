@@ -26,7 +26,7 @@ from jelly.engines import SqliteEngine
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
 from jelly.messages import MESSAGES, encode_request, parse_object
-from jelly.migrations import schema, split_statements
+from jelly.migrations import ROWS_OF_META, SCHEMA_VERSION, schema, split_statements
 from jelly.passwords import LoginGuard, hash_password, hash_token
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher, Lane, PendingRequest
@@ -55,6 +55,9 @@ class Faults:
     statement_fails: float = 0.0
     commit_fails: float = 0.0
     commit_is_doubted: float = 0.0
+    """A commit happens, or does not, and the connection breaks."""
+    sync_fails: float = 0.0
+    """Of the commits that are doubted: what can be read afterwards need not be on the disk."""
     crashes: float = 0.0
     """At each of the points between two effects that can be seen from outside."""
     happens_meanwhile: float = 0.0
@@ -108,7 +111,8 @@ class Disk:
         self.raw.execute("BEGIN")
         for table in self.TABLES:
             self.raw.execute(f"DELETE FROM {table}")
-        self.raw.executemany("INSERT INTO meta VALUES (?, ?)", [("next_id", 1), ("filed", 0), ("schema_version", 2)])
+        rows = {**ROWS_OF_META, "schema_version": SCHEMA_VERSION}
+        self.raw.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
         self.raw.execute("COMMIT")
 
     def count(self, table: str) -> int:
@@ -131,6 +135,10 @@ class FaultyEngine(SqliteEngine):
     def connect(self) -> Any:
         self.faults.may_fail(self.faults.statement_fails)
         return FaultyConnection(self)
+
+    def on_commit_failure(self, error: Exception) -> None:
+        if "sync" in str(error):
+            self.lost_syncs += 1
 
 
 class FaultyConnection:
@@ -159,11 +167,12 @@ class FaultyConnection:
         self._engine.overseer.committed()
         faults.may_crash()
         is_doubted = faults.strikes(faults.commit_is_doubted)
+        sync_fails = is_doubted and faults.strikes(faults.sync_fails)
         if is_doubted:
-            self._engine.overseer.commit_is_doubted()
+            self._engine.overseer.commit_is_doubted(sync_fails)
         self._engine.meanwhile()
         if is_doubted:
-            raise sqlite3.OperationalError("simulated, after the commit")
+            raise sqlite3.OperationalError(f"simulated, {'at the sync' if sync_fails else 'after the commit'}")
 
     def rollback(self) -> None:
         if self._raw.in_transaction:
@@ -426,7 +435,15 @@ class SimulatedServer:
         self.retention = Retention(world.history_days, clock, world.wall)
         self.indexing = DeferredIndexing(self.retention.keeps_history, clock)
         writer = Dao(DatabaseConnection(engine))
-        self.store = Store(writer, self.delivery, self.indexing, self.retention, self.groups.forget_all, clock)
+        self.store = Store(
+            writer,
+            self.delivery,
+            self.indexing,
+            self.retention,
+            self.groups.forget_all,
+            clock,
+            on_database_went_back=lambda: world.overseer.fail("the server believes that the database has gone back"),
+        )
         reader = Dao(DatabaseConnection(engine))
 
         @contextlib.contextmanager
@@ -456,6 +473,7 @@ class SimulatedServer:
             "delivered": self.store._delivered,
             "with room": self.store._with_room,
             "calls": self.store._calls,
+            "doubtful jobs": self.store._doubtful_jobs,
             "lists of friends": self.presence._friend_lists,
             "watchers": self.presence._watchers,
             "online": self.presence._announced_online,

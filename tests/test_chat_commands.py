@@ -218,18 +218,31 @@ def test_help(language: str) -> None:
 
 
 def test_passwd() -> None:
-    """/passwd asks twice, and then changes the password."""
+    """/passwd asks for the old password, for the new one twice, and then changes it."""
     chat = Chat()
-    chat.ui.secrets = ["new", "new"]
+    chat.ui.secrets = ["old", "new", "new"]
     submit(chat.session, "/passwd")
-    assert chat.client.calls == [("update_profile", {"password": "new"})]
+    assert chat.client.calls == [("update_profile", {"password": "new", "old_password": "old"})]
     chat.client.answer()
     assert chat.said() == ["your password was changed"]
 
 
+def test_passwd_with_a_wrong_old_password() -> None:
+    """The user is told which of the passwords was wrong."""
+    chat = Chat()
+    chat.ui.secrets = ["wrong", "new", "new"]
+    submit(chat.session, "/passwd")
+    chat.client.refuse("wrong_credentials")
+    assert chat.said() == ["the present password was wrong: nothing was changed"]
+
+
 @pytest.mark.parametrize(
     ("secrets", "said"),
-    [(["new", "nwe"], "the passwords differ: nothing was changed"), ([""], "nothing was changed")],
+    [
+        (["old", "new", "nwe"], "the passwords differ: nothing was changed"),
+        (["old", ""], "nothing was changed"),
+        ([""], "nothing was changed"),
+    ],
 )
 def test_passwd_with_different_passwords(secrets: list[str], said: str) -> None:
     """If the passwords differ or are empty, nothing is changed."""

@@ -129,7 +129,7 @@ def test_a_script(port: int) -> None:
         alice.say(
             "/add bob", "/friends", "/group create team", "/group add team bob", "/to #team", "hello", "/group list"
         )
-        alice.say("/set name Alice Smith", "/profile", "/to nobody", "hello?", "/passwd", "pw2", "pw2")
+        alice.say("/set name Alice Smith", "/profile", "/to nobody", "hello?", "/passwd", "pw", "pw2", "pw2")
         code, output = alice.end()
     assert code == 0
     assert output.splitlines() == [

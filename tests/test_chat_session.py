@@ -212,6 +212,20 @@ def test_a_takeover() -> None:
     assert chat.said()[-1] == "connected"
 
 
+def test_a_password_that_was_changed_elsewhere() -> None:
+    """Nothing is tried; /connect asks for the new password."""
+    chat = Chat()
+    chat.session.start("alice", "secret1")
+    chat.client.answer({})
+    chat.client.answer({})
+    chat.connection(State.OFFLINE, Reason.PASSWORD_CHANGED)
+    assert chat.said()[-1] == "the password of alice was changed elsewhere. /connect asks for the new one"
+    assert "the password was changed" in chat.session.connection_status()
+    chat.ui.secrets = ["secret2"]
+    chat.session.connect()
+    assert chat.client.calls[-1] == ("login", "alice", "secret2")
+
+
 def test_a_refused_token() -> None:
     """The chat logs in once with the remembered password; if it is wrong, /connect asks for it."""
     chat = Chat()

@@ -201,7 +201,7 @@ def test_profiles(join: Join) -> None:
 def test_new_password(service: Service, join: Join) -> None:
     """A new password is valid from the next login on; the old one is not."""
     alice = join("alice")
-    result(alice.update_profile(password="new"))
+    result(alice.update_profile(password="new", old_password="pw"))
     result(alice.logout())
     assert_refused(service, alice.login("alice", "pw"), "wrong_credentials", RequestRejected)
     assert result(alice.login("alice", "new")).username == "alice"

@@ -20,7 +20,18 @@ from client_tools import (
 )
 from harness import StartServer
 from original import OriginalServer
-from wire import HEARTBEAT, LOGOUT, OWN_PROFILE, RECONNECT, SERVER_BUSY, SERVER_ERROR, logged_in, register, wait_until
+from wire import (
+    HEARTBEAT,
+    LOGOUT,
+    OWN_PROFILE,
+    RECONNECT,
+    SERVER_BUSY,
+    SERVER_ERROR,
+    UPDATE_PROFILE,
+    logged_in,
+    register,
+    wait_until,
+)
 
 from client_api import (
     ConnectionLost,
@@ -29,8 +40,10 @@ from client_api import (
     ReconnectPolicy,
     RequestRejected,
     State,
+    SystemEvent,
 )
 from faults.proxy import Proxy
+from jelly import services
 
 OFFLINE, CONNECTING, ONLINE, RECONNECTING, CLOSED = State
 BEGIN = [(OFFLINE, CONNECTING, Reason.LOGIN), (CONNECTING, ONLINE, Reason.LOGGED_IN)]
@@ -305,7 +318,48 @@ def test_login_in_the_callback_of_a_failure(alice: JellyClient, script: Scripted
 # --- real servers ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("service", ["jelly", "jelly-classic"], indirect=True)
+@pytest.mark.parametrize("service", ["jelly"], indirect=True)
+def test_a_new_password_brings_a_new_token(service: Service, join: Join, recorder: Recorder) -> None:
+    """The client reconnects with it, and another client can resume with it."""
+    alice = join("alice", recorder)
+    old = alice.token
+    assert error(alice.update_profile(password="new")).code == "wrong_credentials"
+    assert error(alice.update_profile(password="new", old_password="wrong")).code == "wrong_credentials"
+    assert alice.token == old
+    result(alice.update_profile(password="new", old_password="pw"))
+    token = alice.token
+    assert token not in (old, None)
+    service.cut()
+    recorder.wait_for_state(RECONNECTING)
+    assert alice.wait_until_online(10)
+    assert alice.token == token
+    result(alice.logout())
+    assert alice.token is None
+
+
+def test_a_password_that_is_changed_elsewhere(
+    start_server: StartServer, new_client: NewClient, recorder: Recorder
+) -> None:
+    """The client that is told so stops; one that was away is told that its token is not valid."""
+    server = start_server()
+    register(server.port, "alice", "bob")
+    with Proxy(server.port) as proxy:
+        alice = new_client(proxy.port, recorder)
+        result(alice.login("alice", "pw"))
+        server.store.call_soon(lambda: server.services.end_sessions("alice", services.PASSWORD_CHANGED))
+        assert recorder.wait_for_state(OFFLINE).reason is Reason.PASSWORD_CHANGED
+        [event] = recorder.wait_for(lambda e: isinstance(e, SystemEvent))
+        assert event.event == "password_changed"
+        result(alice.login("alice", "pw"))
+        proxy.block()
+        recorder.wait_for_state(RECONNECTING)
+        with logged_in(server.port, "alice") as other:
+            other.ok(UPDATE_PROFILE, password="new")
+        proxy.mend()
+        assert recorder.wait_for_state(OFFLINE, count=2).reason is Reason.TOKEN_REFUSED
+
+
+@pytest.mark.parametrize("service", ["jelly-classic"], indirect=True)
 def test_a_new_password_ends_the_token(service: Service, join: Join, recorder: Recorder) -> None:
     """The connection stays; after it is lost the token is refused, and the new password opens the
     account."""

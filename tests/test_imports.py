@@ -20,12 +20,12 @@ LAYERS = [
     {"client.stream", "client.requests"}, {"client.poller", "client.callbacks", "client.states", "client"},
     {"server"}, {"watchdog"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"},
     {"outcomes", "delivery", "presence", "indexing", "retention", "send_queue"}, {"demo", "backup"},
-    {"dao", "config", "migrations", "pacing"},
-    {"database", "sessions", "groups", "passwords", "rate", "tcp_confirmation", "tls"},
-    {"engines", "messages", "tcp", "scheduling", "threads", "migrations.to_2"},
+    {"dao", "config", "migrations", "pacing"}, {"migrations.to_2", "migrations.to_3"}, {"migrations.step"},
+    {"database", "sessions", "groups", "passwords", "tcp_confirmation", "tls"},
+    {"engines", "messages", "names", "tcp", "scheduling", "threads", "rate"},
     {"file_claim"},
     {"errors"},
-    {"codec", "outage", "timers", "wakeup", "__init__"},
+    {"addresses", "codec", "outage", "timers", "wakeup", "__init__"},
 ]  # fmt: skip
 """From top to bottom: a module imports from the layers below its own only."""
 

@@ -26,14 +26,13 @@ from jelly.errors import SENTENCES, ErrorCode, Refused
 from jelly.groups import GroupCache
 from jelly.messages import (
     MAX_DEPTH,
-    MAX_NAME,
     MAX_PARTS,
     REQUESTS,
     Request,
-    is_valid_name,
     parse_object,
     parse_request,
 )
+from jelly.names import MAX_NAME, is_valid_name
 from jelly.outcomes import Answer
 from jelly.passwords import LoginGuard
 from jelly.presence import Presence

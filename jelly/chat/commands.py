@@ -15,6 +15,7 @@ from jelly.chat import texts
 from jelly.chat.cells import sanitize
 from jelly.chat.model import LOADABLE, Conversation, Peer
 from jelly.chat.session import HISTORY_TEXTS, PAGE, Session
+from jelly.chat.texts import TranslatedText
 
 CompletionFunction = Callable[[Session, str], Iterable[str]]
 Members = tuple[str, ...]
@@ -260,19 +261,28 @@ def _set(session: Session, rest: str) -> None:
 def _passwd(session: Session, rest: str) -> None:
     where = session.model.current
 
-    def first(password: str) -> None:
-        if password:
-            session.ui.ask_password(session.translate(texts.ONCE_MORE), lambda again: second(password, again))
-        else:
-            session.show_info(session.translate(texts.PASSWORD_EMPTY), where)
+    def ask(question: TranslatedText, then: Callable[[str], None]) -> None:
+        def answered(password: str) -> None:
+            if password:
+                then(password)
+            else:
+                session.show_info(session.translate(texts.PASSWORD_EMPTY), where)
 
-    def second(password: str, again: str) -> None:
-        if password == again:
-            session.change_password(password, where)
+        session.ui.ask_password(session.translate(question), answered)
+
+    def ask_new(old: str) -> None:
+        ask(texts.NEW_PASSWORD, lambda new: ask_again(old, new))
+
+    def ask_again(old: str, new: str) -> None:
+        session.ui.ask_password(session.translate(texts.ONCE_MORE), lambda again: change(old, new, again))
+
+    def change(old: str, new: str, again: str) -> None:
+        if new == again:
+            session.change_password(old, new, where)
         else:
             session.show_error(session.translate(texts.PASSWORDS_DIFFER), where)
 
-    session.ui.ask_password(session.translate(texts.NEW_PASSWORD), first)
+    ask(texts.OLD_PASSWORD, ask_new)
 
 
 # --- groups ---------------------------------------------------------------------------------------

@@ -347,17 +347,21 @@ class Session:
             )
             self.show_info(self.translate(texts.SOME_UNDELIVERED, counts=counts))
 
-    def change_password(self, password: str, where: Conversation) -> None:
-        """Change the user's password."""
+    def change_password(self, old: str, password: str, where: Conversation) -> None:
+        """Change the user's password from the old one to this one."""
 
         def done(_: None) -> None:
             self._password = password
             self.show_info(self.translate(texts.PASSWORD_CHANGED), where)
 
         def failed(error: BaseException) -> None:
-            self.show_error(self.translate.describe_failure("/passwd", error), where)
+            is_wrong = isinstance(error, RequestError) and error.code == ErrorCode.WRONG_CREDENTIALS
+            if is_wrong:
+                self.show_error(self.translate(texts.OLD_PASSWORD_WRONG), where)
+            else:
+                self.show_error(self.translate.describe_failure("/passwd", error), where)
 
-        self.request(self.client.update_profile(password=password), done, failed)
+        self.request(self.client.update_profile(password=password, old_password=old), done, failed)
 
     def logout(self) -> None:
         """Log out, and then end the chat even if the request fails."""
@@ -375,6 +379,8 @@ class Session:
                 return self.translate(texts.BAR_RECONNECTING, since=since)
             case _, Reason.TAKEN_OVER:
                 return self.translate(texts.BAR_TAKEN_OVER)
+            case _, Reason.PASSWORD_CHANGED:
+                return self.translate(texts.BAR_PASSWORD_CHANGED)
         return self.translate(texts.BAR_OFFLINE, since=since)
 
     # --- events -----------------------------------------------------------------------------------
@@ -423,6 +429,9 @@ class Session:
                 self._back_online(self.translate(texts.CONNECTED_AGAIN, since=self.since.strftime("%H:%M")))
             case State.OFFLINE, Reason.TAKEN_OVER:
                 self.show_error(self.translate(texts.TAKEN_OVER, name=self.name))
+            case State.OFFLINE, Reason.PASSWORD_CHANGED:
+                self._password = ""  # /connect asks for the new one
+                self.show_error(self.translate(texts.PASSWORD_CHANGED_ELSEWHERE, name=self.name))
             case State.OFFLINE, Reason.TOKEN_REFUSED:
                 self.connect()  # only once: a failed login has another reason
             case State.OFFLINE, Reason.CONNECTION_LOST | Reason.GAVE_UP:

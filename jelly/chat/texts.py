@@ -115,11 +115,15 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
         "too many failed logins; try again in 15 minutes", "登录失败次数过多，请 15 分钟后再试"
     ),
     ErrorCode.INVALID_USERNAME: TranslatedText(
-        "a name must have 1 to 32 characters, without spaces or invisible characters",
-        "用户名须为 1 到 32 个字符，不能含空格或不可见字符",
+        "a name must have 1 to 32 characters, without spaces or invisible characters, in one script",
+        "用户名须为 1 到 32 个字符，不能含空格或不可见字符，不能混用不同的文字",
     ),
     ErrorCode.INVALID_PASSWORD: TranslatedText("a password must have 1 to 128 characters", "密码须为 1 到 128 个字符"),
     ErrorCode.USERNAME_TAKEN: TranslatedText("this name is taken; choose another one", "这个用户名已被使用，请换一个"),
+    ErrorCode.NAME_RESERVED: TranslatedText(
+        "this name is reserved for the operator of the server; choose another one",
+        "这个用户名留给服务器管理员，请换一个",
+    ),
     ErrorCode.INVALID_TOKEN: TranslatedText("the session has ended; log in again", "会话已失效，请重新登录"),
     ErrorCode.NOT_YOURSELF: TranslatedText(
         "you are logged in under another name; log in again", "当前登录的是另一个用户名，请重新登录"
@@ -128,8 +132,8 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
     ErrorCode.ALREADY_FRIENDS: TranslatedText("already on your friend list", "已经在好友列表里"),
     ErrorCode.NOT_FRIENDS: TranslatedText("not on your friend list", "不在好友列表里"),
     ErrorCode.INVALID_GROUP_NAME: TranslatedText(
-        "a group name must have 1 to 32 characters, without spaces or invisible characters",
-        "群组名须为 1 到 32 个字符，不能含空格或不可见字符",
+        "a group name must have 1 to 32 characters, without spaces or invisible characters, in one script",
+        "群组名须为 1 到 32 个字符，不能含空格或不可见字符，不能混用不同的文字",
     ),
     ErrorCode.GROUP_EXISTS: TranslatedText(
         "a group of this name exists already; choose another name", "已有同名群组，请换一个名字"
@@ -201,6 +205,10 @@ TAKEN_OVER = TranslatedText(
     "someone logged in as {name} elsewhere. /connect logs in again",
     "{name} 在别处登录，会话已结束。/connect 可重新登录",
 )
+PASSWORD_CHANGED_ELSEWHERE = TranslatedText(
+    "the password of {name} was changed elsewhere. /connect asks for the new one",
+    "{name} 的密码已在别处更改。/connect 会询问新密码",
+)
 CONNECTION_CLOSED = TranslatedText("the connection is closed. /connect tries again", "连接已断开。/connect 可重试")
 CANNOT_CONNECT_NOW = TranslatedText("cannot connect: {reason}", "无法连接：{reason}")
 PASSWORD_NEEDED = TranslatedText("/connect asks for the password", "/connect 会询问密码")
@@ -215,6 +223,7 @@ BAR_CONNECTING = TranslatedText("connecting", "正在连接")
 BAR_RECONNECTING = TranslatedText("not connected since {since}, trying again", "自 {since} 起断开，正在重试")
 BAR_OFFLINE = TranslatedText("not connected since {since}; /connect", "自 {since} 起断开；/connect")
 BAR_TAKEN_OVER = TranslatedText("ended: logged in elsewhere; /connect", "会话已结束：账号在别处登录；/connect")
+BAR_PASSWORD_CHANGED = TranslatedText("ended: the password was changed; /connect", "会话已结束：密码已更改；/connect")
 BAR_MORE_BELOW = TranslatedText("more below", "下方还有")
 LOADING = TranslatedText("loading earlier messages", "正在读取更早的消息")
 NO_EARLIER_MESSAGES = TranslatedText("there are no earlier messages", "没有更早的消息")
@@ -292,6 +301,8 @@ OWN_PROFILE_EMPTY = TranslatedText(
 FIELD_SET = TranslatedText("{field} is now: {value}", "{field} 已改为：{value}")
 NO_SUCH_FIELD = TranslatedText("there is no such field. The fields are: {fields}", "没有这个字段。可填写：{fields}")
 WHOIS_NEEDS_FRIEND = TranslatedText("not on your friend list: /add {name} first", "不在好友列表里：请先 /add {name}")
+OLD_PASSWORD = TranslatedText("Present password: ", "当前密码：")
+OLD_PASSWORD_WRONG = TranslatedText("the present password was wrong: nothing was changed", "当前密码不对，未做更改")
 NEW_PASSWORD = TranslatedText("New password: ", "新密码：")
 ONCE_MORE = TranslatedText("Once more: ", "再输一次：")
 PASSWORDS_DIFFER = TranslatedText("the passwords differ: nothing was changed", "两次输入的密码不一致，未做更改")
@@ -353,7 +364,10 @@ HELP: dict[str, Help] = {
     "passwd": Help(
         NOTHING,
         TranslatedText("change your password", "修改密码"),
-        TranslatedText("It asks for the new password twice and does not show it.", "会两次询问新密码，输入时不显示。"),
+        TranslatedText(
+            "It asks for the present password, and for the new one twice. It shows none of them.",
+            "先询问当前密码，再两次询问新密码，输入时都不显示。",
+        ),
     ),
     "resend": Help(
         NOTHING,

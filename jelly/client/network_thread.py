@@ -16,10 +16,10 @@ from jelly.client.lifecycle import Lifecycle
 from jelly.client.pending import Failures
 from jelly.client.pipeline import Pipeline
 from jelly.client.poller import READ, Poller, Stopped
-from jelly.client.requests import Request, decode_response, describe, is_retryable
+from jelly.client.requests import Request, decode_response, describe, is_retryable, seconds_to_wait
 from jelly.client.states import Reason, ReconnectPolicy, State
 from jelly.client.stream import FrameStream
-from jelly.codec import Frame, Sign, Type
+from jelly.codec import Frame, Sign, Status, Type
 from jelly.errors import ConnectionLost, Refused, RequestError, RequestRejected, RequestTimeout, ServerFailed
 from jelly.messages import MESSAGES, encode_request, parse_object
 
@@ -28,6 +28,9 @@ log = logging.getLogger("jelly.client")
 STABLE_AFTER = 5.0
 """Seconds after which a connection counts as stable. When it is lost later than that, the pauses of
 the policy start again from the first, which is 0."""
+ENDINGS = {"taken_over": Reason.TAKEN_OVER, "password_changed": Reason.PASSWORD_CHANGED}
+"""The events after which the client does not reconnect, and why."""
+
 Values = Mapping[str, Any]
 Connection = tuple[FrameStream, list[Frame]]
 """A connection on which the server has accepted the user, and the frames that came with the
@@ -51,7 +54,7 @@ class NetworkThread:
         self._lifecycle, self._pipeline, self._callbacks = lifecycle, pipeline, callbacks
         self._lock = lifecycle.lock
         self._on_notice = on_notice
-        self._was_taken_over = False  # the server has said so
+        self._ended_by: Reason | None = None  # why the server has said that it ends the session
 
     def run(self, request: Request[Any], user: str, token: int, poller: Poller) -> None:
         """Run one login from the first connection until the client is offline."""
@@ -197,6 +200,12 @@ class NetworkThread:
     def _handle_response(self, frame: Frame) -> None:
         with self._lock:
             request = self._pipeline.pending.match_response(frame.type)
+            if request is not None and frame.status == Status.REQUEST_ERROR:
+                seconds = seconds_to_wait(frame)
+                if seconds is not None:
+                    self._pipeline.slow_down(request, seconds)
+                    return
+            self._pipeline.speed_up()
             is_busy_resend = request is not None and request.is_resend and is_retryable(frame)
             # Under the same lock: no newer request may be sent between the response and the retry.
             if request is not None and is_busy_resend and self._pipeline.retry_later(request):
@@ -217,8 +226,8 @@ class NetworkThread:
         except (Refused, LookupError, TypeError, ValueError) as error:
             log.warning("dropped a notice of type 0x%02x that cannot be read: %r", frame.type, error)
             return
-        if frame.type == Type.SYSTEM and values.get("event") == "taken_over":
-            self._was_taken_over = True
+        if frame.type == Type.SYSTEM:
+            self._ended_by = ENDINGS.get(str(values.get("event")), self._ended_by)
         if id.__class__ is not int:  # not isinstance: a bool is no id
             self._callbacks.submit(call)
             return
@@ -256,8 +265,8 @@ class NetworkThread:
         # Two clients that both reconnected after a takeover would throw each other out for ever. (A
         # server that only closes has another reason: Jelly refuses the token of a classic client
         # that was taken over, and the original keeps both connections.)
-        if self._was_taken_over:
-            return State.OFFLINE, Reason.TAKEN_OVER
+        if self._ended_by:
+            return State.OFFLINE, self._ended_by
         return (State.RECONNECTING if self._policy else State.OFFLINE), Reason.CONNECTION_LOST
 
     def _pauses(self) -> Iterator[float]:

@@ -19,6 +19,8 @@ from jelly.errors import (
 )
 from jelly.messages import encode_request, parse_object
 
+MAX_RETRY_AFTER = 60.0
+"""At most this many seconds a server's `retryAfter` is obeyed; then the client asks again."""
 LIKELY_CODES: dict[tuple[int, int], ErrorCode] = {
     (Type.REGISTER, Status.REQUEST_ERROR): ErrorCode.USERNAME_TAKEN,
     (Type.REGISTER, Status.SERVER_ERROR): ErrorCode.INVALID_USERNAME,
@@ -59,6 +61,7 @@ class Request(Generic[T]):
     number: int = 0
     """Its place in the order."""
     sends: int = 0
+    """How many times it was sent. Not counted are those that the server refused for the rate."""
     connection_losses: int = 0
     """How many connections were lost while it was in flight."""
     timeouts: int = 0
@@ -125,6 +128,23 @@ def encode(type: int, values: Mapping[str, Any], max_body: int) -> bytes:
         sentence = f"The request has {size:,} bytes, but at most {max_body:,} can be sent: shorten it."
         raise RequestRejected(ErrorCode.TOO_LONG, sentence)
     return frame
+
+
+def seconds_to_wait(frame: Frame) -> float | None:
+    """The seconds after which to send a request again that was refused for the rate.
+
+    None if the response says something else, or not how long.
+    """
+    try:
+        decode_response(frame, dict)
+    except RequestRejected as error:
+        if error.code == ErrorCode.RATE_LIMITED:
+            milliseconds = parse_object(frame.body).get("retryAfter")
+            if milliseconds.__class__ is int:  # not isinstance: a bool is no number here
+                return min(max(0.0, milliseconds / 1000), MAX_RETRY_AFTER)
+    except RequestError:
+        pass
+    return None
 
 
 def is_retryable(frame: Frame) -> bool:

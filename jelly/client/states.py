@@ -19,8 +19,8 @@ class State(Enum):
     | RECONNECTING | ONLINE       | the server accepted the token: do nothing. The client sends   |
     |              |              | the waiting messages again                                    |
     | RECONNECTING | OFFLINE      | the client has given up: see `reason`, and call `login`       |
-    | ONLINE       | OFFLINE      | `logout`, a takeover, or a connection that was lost with      |
-    |              |              | `reconnect=False`: see `reason`                               |
+    | ONLINE       | OFFLINE      | `logout`, a takeover, a password changed elsewhere, or a      |
+    |              |              | connection lost with `reconnect=False`: see `reason`          |
     | any          | CLOSED       | you called `close`: make a new client                         |
     """
 
@@ -50,6 +50,8 @@ class Reason(Enum):
     Jelly tells a classic client (`features=()`) nothing. It refuses the token of such a client, so
     the reason is TOKEN_REFUSED there. The original server keeps both connections open.
     """
+    PASSWORD_CHANGED = "password changed"
+    """The password was changed in another session, or by the operator: log in with the new one."""
     TOKEN_REFUSED = "token refused"
     """The token has expired, or a logout or a new password ended it: log in with the password."""
     GAVE_UP = "gave up"

@@ -1,7 +1,7 @@
 """The tables: made in an empty database, and migrated in an older one, one version at a time.
 
-Each step is a module with the statements that lead to its version. MySQL commits each definition by
-itself, so a start may be cut off between any two statements. That is why each statement must be
+Each version has a module with the steps that lead to it. MySQL commits each definition by
+itself, so a start may be cut off between any two statements. That is why each step must be
 repeatable: what a definition makes may be there already (`DatabaseConnection.define`).
 """
 
@@ -10,14 +10,17 @@ from pathlib import Path
 
 from jelly.database import DatabaseConnection
 from jelly.errors import StartError
-from jelly.migrations import to_2
+from jelly.migrations import to_2, to_3
+from jelly.migrations.step import Step
 
 log = logging.getLogger("jelly.database")
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The version of the tables in schema.sql."""
-STEPS: dict[int, tuple[str, ...]] = {2: to_2.STATEMENTS}
-"""The statements that lead to a version from the one before."""
+STEPS: dict[int, tuple[Step, ...]] = {2: to_2.STATEMENTS, 3: to_3.STATEMENTS}
+"""What leads to a version from the one before."""
+ROWS_OF_META = {"next_id": 1, "indexed": 0}
+"""The rows that the table meta has in an empty database, besides the schema version."""
 
 
 def migrate(connection: DatabaseConnection) -> None:
@@ -42,10 +45,13 @@ def migrate(connection: DatabaseConnection) -> None:
             _create(connection)
         for newer in range((version or SCHEMA_VERSION) + 1, SCHEMA_VERSION + 1):
             log.info("migrating the database from schema version %d to %d", newer - 1, newer)
-            for statement in STEPS[newer]:
-                connection.define(statement)
+            for step in STEPS[newer]:
+                if isinstance(step, str):
+                    connection.define(step)
+                else:
+                    step(connection)
             connection.execute("UPDATE meta SET value = ? WHERE name = 'schema_version'", (newer,))
-    missing = {"next_id", "filed"} - _names_in_meta(connection)
+    missing = ROWS_OF_META.keys() - _names_in_meta(connection)
     if missing:
         raise StartError(f"The database's table meta has lost its row {min(missing)}: restore a backup.")
 
@@ -54,11 +60,10 @@ def _create(connection: DatabaseConnection) -> None:
     for statement in split_statements(schema()):
         connection.define(statement)
     # A first start that was cut off here may have left some rows. They stay: nothing deletes from
-    # meta, because ids that were given must never be given again. 'filed' (messages up to this id
-    # are indexed) keeps its old name until the next schema version. The version comes last: it says
+    # meta, because ids that were given must never be given again. The version comes last: it says
     # that everything is there.
     present = _names_in_meta(connection)
-    for name, value in (("next_id", 1), ("filed", 0), ("schema_version", SCHEMA_VERSION)):
+    for name, value in (*ROWS_OF_META.items(), ("schema_version", SCHEMA_VERSION)):
         if name not in present:
             connection.execute("INSERT INTO meta (name, value) VALUES (?, ?)", (name, value))
 

@@ -1,6 +1,8 @@
 """From version 1 to 2: history, idempotency keys (`requestId`), and since when a member is one."""
 
-STATEMENTS = (
+from jelly.migrations.step import Step, add_to_meta
+
+STATEMENTS: tuple[Step, ...] = (
     "ALTER TABLE members ADD COLUMN since BIGINT NOT NULL DEFAULT 0",
     "ALTER TABLE messages ADD COLUMN request_id VARCHAR(36)",
     "ALTER TABLE messages ADD COLUMN digest BIGINT",
@@ -11,7 +13,5 @@ STATEMENTS = (
     "request_id VARCHAR(36) NOT NULL, digest BIGINT NOT NULL)",
     "CREATE INDEX requests_of_sender ON requests (sender, request_id)",
     "CREATE TABLE IF NOT EXISTS calendar (first_id BIGINT NOT NULL PRIMARY KEY, time BIGINT NOT NULL)",
-    # A migration that was cut off may have made the row.
-    "INSERT INTO meta (name, value) SELECT 'filed', 0 FROM meta WHERE name = 'schema_version' "
-    "AND NOT EXISTS (SELECT 1 FROM meta AS row_of WHERE row_of.name = 'filed')",
+    add_to_meta("filed", 0),
 )

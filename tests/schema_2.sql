@@ -1,0 +1,114 @@
+-- The tables of Jelly, in the SQL that SQLite, MySQL and MariaDB share. jelly/migrations runs this
+-- file on an empty database. jelly/engines.py adds what only one of them needs: engine, character
+-- set and collation, WITHOUT ROWID.
+--
+-- Names are compared character by character (Bob, bob and böb are three users). Times are
+-- milliseconds since 1970. Ids come from the program, so that they grow in the order of the
+-- commits. There are no foreign keys: one thread does all writing, checks before it writes, and
+-- deletes a row only after the rows that refer to it.
+
+-- schema_version: the version of these tables. next_id: ids below it may have been used. filed:
+-- messages up to this id are indexed.
+CREATE TABLE IF NOT EXISTS meta (
+    name  VARCHAR(32) NOT NULL,
+    value BIGINT NOT NULL,
+    PRIMARY KEY (name)
+);
+
+-- password is "scrypt$log2(n)$r$p$salt$hash", never the password itself.
+CREATE TABLE IF NOT EXISTS users (
+    username     VARCHAR(32) NOT NULL,
+    password     VARCHAR(255) NOT NULL,
+    name         VARCHAR(64),
+    sex          VARCHAR(16),
+    age          VARCHAR(16),
+    phone        VARCHAR(32),
+    address      VARCHAR(256),
+    introduction VARCHAR(1024),
+    PRIMARY KEY (username)
+);
+
+-- A token lets its user come back without the password. Only its SHA-256 is stored.
+CREATE TABLE IF NOT EXISTS tokens (
+    token_hash CHAR(64) NOT NULL,
+    username   VARCHAR(32) NOT NULL,
+    expires    BIGINT NOT NULL,
+    PRIMARY KEY (token_hash)
+);
+CREATE INDEX tokens_of_user ON tokens (username);
+
+-- One row for each friend on a user's list: being a friend is one-way.
+CREATE TABLE IF NOT EXISTS friends (
+    username VARCHAR(32) NOT NULL,
+    friend   VARCHAR(32) NOT NULL,
+    PRIMARY KEY (username, friend)
+);
+
+CREATE TABLE IF NOT EXISTS chat_groups (
+    name    VARCHAR(32) NOT NULL,
+    creator VARCHAR(32) NOT NULL,
+    PRIMARY KEY (name)
+);
+CREATE INDEX groups_of_creator ON chat_groups (creator);
+
+-- position grows with every added member; the first member is the creator. since: a member may read
+-- the messages with this id and larger ones, so none that is older than the membership.
+CREATE TABLE IF NOT EXISTS members (
+    group_name VARCHAR(32) NOT NULL,
+    username   VARCHAR(32) NOT NULL,
+    position   BIGINT NOT NULL,
+    since      BIGINT NOT NULL DEFAULT 0,
+    PRIMARY KEY (group_name, username)
+);
+CREATE INDEX groups_of_member ON members (username);
+
+-- A message is stored once. is_group says whether receiver is a group (1) or a person (0). The
+-- message is kept while an inbox refers to it, and for as long as the operator wants history. Rows
+-- are only appended here, which is the cheapest way to have them on the disk. The tables that find
+-- a message by something else than its id follow a second later, for many messages at a time
+-- (jelly/indexing.py).
+CREATE TABLE IF NOT EXISTS messages (
+    id         BIGINT NOT NULL PRIMARY KEY,
+    is_group   SMALLINT NOT NULL,
+    sender     VARCHAR(32) NOT NULL,
+    receiver   VARCHAR(32) NOT NULL,
+    content    MEDIUMTEXT NOT NULL,
+    time       BIGINT NOT NULL,
+    request_id VARCHAR(36),
+    digest     BIGINT
+);
+
+-- The messages that wait for each person: one row for each receiver, deleted when the message
+-- counts as delivered.
+CREATE TABLE IF NOT EXISTS inbox (
+    receiver   VARCHAR(32) NOT NULL,
+    message_id BIGINT NOT NULL,
+    PRIMARY KEY (receiver, message_id)
+);
+CREATE INDEX inbox_of_message ON inbox (message_id);
+
+-- Index of conversations. Of two persons, one_side is the smaller name and other_side the larger
+-- one; of a group, one_side is its name and other_side is empty.
+CREATE TABLE IF NOT EXISTS history (
+    message_id BIGINT NOT NULL PRIMARY KEY,
+    is_group   SMALLINT NOT NULL,
+    one_side   VARCHAR(32) NOT NULL,
+    other_side VARCHAR(32) NOT NULL
+);
+CREATE INDEX conversations ON history (is_group, one_side, other_side, message_id);
+
+-- Index of idempotency keys (sender and request_id), so that a message that comes again is not
+-- stored again. digest says whether it is the same message.
+CREATE TABLE IF NOT EXISTS requests (
+    message_id BIGINT NOT NULL PRIMARY KEY,
+    sender     VARCHAR(32) NOT NULL,
+    request_id VARCHAR(36) NOT NULL,
+    digest     BIGINT NOT NULL
+);
+CREATE INDEX requests_of_sender ON requests (sender, request_id);
+
+-- How old ids are: at this time no message had an id of first_id or above.
+CREATE TABLE IF NOT EXISTS calendar (
+    first_id BIGINT NOT NULL PRIMARY KEY,
+    time     BIGINT NOT NULL
+);
