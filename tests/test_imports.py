@@ -18,7 +18,7 @@ LAYERS = [
     {"client_api"}, {"client.connection_manager"}, {"client.network_thread"}, {"client.pipeline"},
     {"client.handshake", "client.acks", "client.pending", "client.lifecycle"},
     {"client.stream", "client.requests"}, {"client.poller", "client.callbacks", "client.states", "client"},
-    {"server"}, {"watchdog"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"},
+    {"server"}, {"watchdog"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"}, {"fair_queue"},
     {"outcomes", "delivery", "doubt", "presence", "indexing", "retention", "send_queue", "admission"},
     {"demo", "backup"},
     {"dao", "config", "migrations", "pacing"}, {"migrations.to_2", "migrations.to_3"}, {"migrations.step"},
