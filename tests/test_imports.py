@@ -19,7 +19,7 @@ LAYERS = [
     {"client.handshake", "client.acks", "client.pending", "client.lifecycle"},
     {"client.stream", "client.requests"}, {"client.poller", "client.callbacks", "client.states", "client"},
     {"server", "user_command"}, {"operator_commands"}, {"watchdog"}, {"connection"}, {"queue_dispatch"},
-    {"services"}, {"store", "accounts"}, {"doubt"},
+    {"services"}, {"store", "accounts"}, {"doubt", "fair_queue"},
     {"outcomes", "delivery", "presence", "indexing", "retention", "send_queue", "admission"}, {"demo", "backup"},
     {"dao", "config", "migrations", "pacing"}, {"migrations.to_2", "migrations.to_3"}, {"migrations.step"},
     {"database", "sessions", "groups", "passwords", "tcp_confirmation", "tls"},
