@@ -16,7 +16,8 @@ when the response is there. Each future ends with a result or with one of these 
 
     RequestRejected   The server refused: `error.code` is one of `ErrorCode`. Nothing was done.
     ServerBusy        The server had too much to do. Nothing was done: try again a little later.
-    ServerFailed      The server failed. Nobody knows whether the request was carried out.
+    ServerFailed      The server failed. Nobody knows whether the request was carried out. (The
+                      original server says so of an unknown receiver, too: see `likely_code`.)
     RequestTimeout    There was no response in time. Nobody knows whether the request was carried
                       out. The client makes a new connection. (Responses have no ids, so a late
                       response would be taken for the response to another request.)

@@ -7,8 +7,8 @@
 -- commits. There are no foreign keys: one thread does all writing, checks before it writes, and
 -- deletes a row only after the rows that refer to it.
 
--- schema_version: the version of these tables. next_id: ids below it may have been used.
--- indexed: messages up to this id are indexed. mark: grows with each transaction.
+-- schema_version: the version of these tables. next_id: ids below it may have been used; it is also
+-- the mark, which grows with each transaction. indexed: messages up to this id are indexed.
 CREATE TABLE IF NOT EXISTS meta (
     name  VARCHAR(32) NOT NULL,
     value BIGINT NOT NULL,

@@ -135,15 +135,21 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.presence = Presence(self.sessions)
         retention = Retention(settings.history_days)
         indexing = DeferredIndexing(retention.keeps_history)
-        self.store = Store(
-            Dao(store_connection), delivery, indexing, retention, on_commit_in_doubt=self.groups.forget_all
-        )
-        self.flusher = Flusher()
         self.watchdog = Watchdog(
             self.connections,
             settings.heartbeat_interval * settings.heartbeat_misses,
             self.connections.beyond_half,
         )
+        self.store = Store(
+            Dao(store_connection),
+            delivery,
+            indexing,
+            retention,
+            on_commit_in_doubt=self.groups.forget_all,
+            call_later=self.watchdog.call_later,
+            on_database_went_back=self._begin_anew,
+        )
+        self.flusher = Flusher()
         policy = Policy(
             password_cost=settings.password_cost,
             token_seconds=settings.token_days * 86400,
@@ -324,6 +330,19 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self.store.on_file_lost(reason)
             if now >= self._file_lost_at + FILE_LOST_TIMEOUT:
                 self._on_fatal(f"the database {self.engine.describe()} is lost: {reason}")
+
+    # --- a database that has gone back ------------------------------------------------------------
+
+    def _begin_anew(self) -> None:
+        """Forget what is known of the database, and close all connections.
+
+        Their clients come back, if the database still knows them, and get what it holds for them.
+        """
+        self.groups.forget_all()
+        self.services.forget_users()
+        for connection in self.connections:
+            connection.session.closing = True
+            connection.send_queue.close()
 
     # --- reading from the database ----------------------------------------------------------------
 

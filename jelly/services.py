@@ -272,7 +272,7 @@ class Services:
             features = self._attach_session(session, request, token_hash, friends)
             return Answer(response(Type.LOGIN, {"username": username, "token": token, "features": features}))
 
-        return Write(Type.LOGIN, in_transaction, after_commit)
+        return Write(Type.LOGIN, in_transaction, after_commit, lambda _: self._end_revoked(username, token_hash))
 
     def _store_token(self, dao: Dao, token_hash: str, username: str) -> None:
         now = _now()
@@ -303,7 +303,7 @@ class Services:
         with self._reading() as dao:
             check(dao)  # here, too, so that guessed tokens do not occupy the store
             is_first_modern = request.features is not None and not dao.has_been_modern(username)
-        return Write(Type.RECONNECT, in_transaction, after_commit)
+        return Write(Type.RECONNECT, in_transaction, after_commit, lambda _: self._end_revoked(username, token_hash))
 
     def _take_over(self, dao: Dao, newcomer: "_Newcomer") -> None:
         """Revoke the token of a classic session that this login is about to take over.
@@ -327,6 +327,17 @@ class Services:
             return
         if is_classic and token_hash != newcomer.token_hash:
             dao.remove_token(token_hash, username)
+
+    def _end_revoked(self, username: str, token_hash: str) -> None:
+        """Close a classic session whose token `_take_over` has revoked, for a login that failed.
+
+        (The commit of that login was in doubt for too long.) The session has no successor, but
+        without its token it could not come back. So its client learns it now.
+        """
+        old = self._sessions.get(username)
+        if old is not None and not old.is_modern and old.token_hash != token_hash:
+            old.closing = True
+            old.transport.close()
 
     def _attach_session(
         self, session: Session, request: messages.Login | messages.Reconnect, token_hash: str, friends: Friends
@@ -363,7 +374,11 @@ class Services:
             self._presence.refresh(request.username)
             return Answer(None, close=True)
 
-        return Write(Type.LOGOUT, in_transaction, after_commit)
+        def on_late_commit(_: None) -> None:
+            after_commit(None)
+            session.transport.close()
+
+        return Write(Type.LOGOUT, in_transaction, after_commit, on_late_commit)
 
     # --- messages -----------------------------------------------------------------------------
 
@@ -677,6 +692,10 @@ class Services:
         with self._reading() as dao:
             profile = dao.profile(username)
         return Answer(response(type, {"username": username, **profile}))
+
+    def forget_users(self) -> None:
+        """Ask the database for each user again: it may not know all of them any more."""
+        self._known_users.clear()
 
     def _is_user(self, name: str) -> bool:
         """Whether there is a user of this name. Users are never deleted, so a yes is cached."""

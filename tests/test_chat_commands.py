@@ -3,7 +3,7 @@
 import pytest
 from fake_client import Chat
 
-from client_api import Group, History, Profile, RequestRejected, RequestTimeout
+from client_api import ConnectionLost, Group, History, Profile, RequestRejected, RequestTimeout, ServerFailed
 from jelly.chat.commands import COMMANDS, complete, submit
 from jelly.chat.model import Peer
 
@@ -125,6 +125,10 @@ def test_too_many_words(name: str) -> None:
         ("/add bob", None, "bob is on your friend list now"),
         ("/add bob", RequestRejected("no_such_user"), "/add bob: no such user"),
         ("/add bob", RequestTimeout(), "/add bob: the server did not answer in time; it may or may not have been done"),
+        ("/whois bob", RequestTimeout(), "/whois bob: the server did not answer in time"),
+        ("/friends", ServerFailed("internal"), "/friends: the server had an internal error"),
+        ("/profile", ConnectionLost("", sent=True), "/profile: the connection was lost"),
+        ("/group list", RequestTimeout(), "/group list: the server did not answer in time"),
         ("/remove bob", None, "bob is no longer on your friend list"),
         ("/friends", {}, "your friend list is empty: /add NAME adds a friend"),
         ("/friends", {"dave": False, "carol": True, "bob": True}, "online: bob, carol\noffline: dave"),

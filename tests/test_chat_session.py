@@ -45,7 +45,18 @@ def test_a_message_to_a_group() -> None:
 @pytest.mark.parametrize(
     ("error", "status", "reason"),
     [
-        (RequestRejected("no_such_user"), DeliveryStatus.FAILED, "not delivered: no such user. /resend tries again"),
+        (RequestRejected("no_such_user"), DeliveryStatus.FAILED, "not delivered: no such user"),
+        (RequestRejected("not_a_member"), DeliveryStatus.FAILED, "not delivered: not a member of this group"),
+        (
+            RequestRejected("rate_limited"),
+            DeliveryStatus.FAILED,
+            "not delivered: too many messages per second; slow down. /resend tries again",
+        ),
+        (
+            ServerFailed(likely_code="no_such_user"),  # the original server's answer
+            DeliveryStatus.FAILED,
+            "not delivered: probably no such user",
+        ),
         (ConnectionLost("", sent=False), DeliveryStatus.FAILED, "not delivered: not connected. /resend tries again"),
         (
             ConnectionLost("", sent=True),
@@ -169,8 +180,11 @@ def test_connection_status() -> None:
 
 
 def test_a_reconnect() -> None:
-    """The chat says that it has reconnected, and how many messages are undelivered."""
+    """The chat says that it has reconnected, and how many messages are worth resending."""
     chat = Chat()
+    chat.session.open(Peer("nobody"))
+    chat.session.send(chat.model.current, "hello?")
+    chat.client.refuse("no_such_user")
     chat.session.open(Peer("bob"))
     chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST)
     chat.session.send(chat.model.current, "hello")

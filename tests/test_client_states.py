@@ -44,7 +44,6 @@ from client_api import (
 )
 from faults.proxy import Proxy
 from jelly import services
-from jelly.client.network_thread import MAX_QUICK_CLOSES
 
 OFFLINE, CONNECTING, ONLINE, RECONNECTING, CLOSED = State
 BEGIN = [(OFFLINE, CONNECTING, Reason.LOGIN), (CONNECTING, ONLINE, Reason.LOGGED_IN)]
@@ -470,16 +469,38 @@ def test_two_classic_clients_do_not_fight_for_ever(start_server: StartServer, ne
 
 
 def test_a_server_that_only_closes(script: ScriptedServer, new_client: NewClient, recorder: Recorder) -> None:
-    """A server without features does not say why it closes. If it does so for several connections
-    in a row, another login has taken over, and the client stops."""
+    """A server without features that closes again and again tells of no takeover: the client comes
+    back each time."""
     alice = new_client(script.port, recorder, reconnect=ReconnectPolicy(pause=0.01, maximum=0.01))
     peer = script.log_in(alice, features=None)
-    for number in range(MAX_QUICK_CLOSES):
+    for _ in range(10):
         assert peer.receive().type == HEARTBEAT  # unread, it would make the close a reset
         peer.close()
-        if number < MAX_QUICK_CLOSES - 1:
-            peer = script.accept_login(features=None)
-    assert recorder.wait_for_state(OFFLINE).reason is Reason.TAKEN_OVER
+        peer = script.accept_login(features=None)
+    recorder.wait_for_state(ONLINE, Reason.RECONNECTED, count=10)
+    assert {reason for _, _, reason in recorder.changes} == {
+        Reason.LOGIN, Reason.LOGGED_IN, Reason.CONNECTION_LOST, Reason.RECONNECTED
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("features", [("ack",), ()])
+@pytest.mark.parametrize("reset", [False, True])
+def test_cuts_at_the_original(
+    original: OriginalServer, new_client: NewClient, recorder: Recorder, features: tuple[str, ...], reset: bool
+) -> None:
+    """However often the original ends the connection within a minute, the client comes back, and
+    the second client of the user is left in peace."""
+    alice = new_client(original.port, recorder, features=features)
+    result(alice.login("alice", "pw"))
+    with logged_in(original.port, "alice") as other:
+        for number in range(1, 7):
+            connection = original.connections[-2 if number == 1 else -1]
+            wait_until(lambda: any(frame.type == HEARTBEAT for frame in connection.frames))  # noqa: B023 - it waits here
+            connection.end(reset)
+            recorder.wait_for_state(ONLINE, Reason.RECONNECTED, count=number)
+        other.ok(OWN_PROFILE)
+    assert result(alice.own_profile()).username == "alice"
+    assert not [reason for _, _, reason in recorder.changes if reason is Reason.TAKEN_OVER]
 
 
 def test_waiting_until_it_is_online(start_server: StartServer, new_client: NewClient) -> None:

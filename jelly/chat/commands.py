@@ -92,12 +92,21 @@ def _required(text: str) -> str:
     return text
 
 
-def _request(session: Session, what: str, future: "Future[Any]", done: Callable[[Any, Conversation], None]) -> None:
-    """Send a request. Its answer appears in the conversation in which the command was typed."""
+def _request(
+    session: Session,
+    what: str,
+    future: "Future[Any]",
+    done: Callable[[Any, Conversation], None],
+    changes: bool = True,
+) -> None:
+    """Send a request. Its answer appears in the conversation in which the command was typed.
+
+    `changes`: whether the request would change something.
+    """
     where = session.model.current
 
     def failed(error: BaseException) -> None:
-        session.show_error(session.translate.describe_failure(what, error), where)
+        session.show_error(session.translate.describe_failure(what, error, changes), where)
 
     session.request(future, lambda result: done(result, where), failed)
 
@@ -164,7 +173,7 @@ def _friends(session: Session, rest: str) -> None:
                 lines.append(session.translate(text, names=session.translate.join_names(names)))
         session.show_info("\n".join(lines) or session.translate(texts.NO_FRIENDS), where)
 
-    _request(session, "/friends", session.client.list_friends(), done)
+    _request(session, "/friends", session.client.list_friends(), done, changes=False)
 
 
 def _person_name(text: str) -> str:
@@ -201,7 +210,7 @@ def _profile(session: Session, rest: str) -> None:
         title = session.translate(texts.PROFILE_OF, name=Peer(session.name))
         session.show_info("\n".join([title, *lines]) if lines else session.translate(texts.OWN_PROFILE_EMPTY), where)
 
-    _request(session, "/profile", session.client.own_profile(), done)
+    _request(session, "/profile", session.client.own_profile(), done, changes=False)
 
 
 def _whois(session: Session, rest: str) -> None:
@@ -213,13 +222,13 @@ def _whois(session: Session, rest: str) -> None:
         session.show_info("\n".join([session.translate(texts.PROFILE_OF, name=Peer(name)), *lines]), where)
 
     def failed(error: BaseException) -> None:
-        is_stranger = isinstance(error, RequestError) and error.code == ErrorCode.NOT_FRIENDS
+        is_stranger = isinstance(error, RequestError) and error.likely_code == ErrorCode.NOT_FRIENDS
         needs = session.translate(texts.WHOIS_NEEDS_FRIEND, name=rest)
         what = f"/whois {rest}"
         text = (
             session.translate(texts.FAILED, what=what, reason=needs)
             if is_stranger
-            else session.translate.describe_failure(what, error)
+            else session.translate.describe_failure(what, error, changes=False)
         )
         session.show_error(text, where)
 
@@ -394,7 +403,7 @@ def _group_list(session: Session, rest: str) -> None:
         ]
         session.show_info("\n".join(lines) or session.translate(texts.NO_GROUPS), where)
 
-    _request(session, "/group list", session.client.list_groups(), done)
+    _request(session, "/group list", session.client.list_groups(), done, changes=False)
 
 
 def _members(session: Session, members: tuple[str, ...]) -> str:

@@ -46,7 +46,20 @@ def is_definite_failure(error: BaseException) -> bool:
     """Return True if the request certainly changed nothing, False if its outcome is unknown."""
     if isinstance(error, ConnectionLost):
         return not error.sent
-    return not isinstance(error, RequestTimeout | ServerFailed)
+    return not isinstance(error, RequestTimeout | ServerFailed) or _is_original_refusal(error)
+
+
+def can_resend_help(error: BaseException) -> bool:
+    """Return whether the same message may be accepted later."""
+    return not (isinstance(error, RequestError) and error.likely_code in NO_USE_TO_RESEND)
+
+
+def _is_original_refusal(error: BaseException) -> bool:
+    """Return whether this is an answer of the original server that means one thing only.
+
+    Also where it says SERVER_ERROR, it has done nothing.
+    """
+    return isinstance(error, RequestError) and not error.code and bool(error.likely_code)
 
 
 class Translator:
@@ -66,19 +79,22 @@ class Translator:
         """Return what went wrong, for the user."""
         if isinstance(error, ConnectionLost):
             return self(CONNECTION_LOST if error.sent else NOT_CONNECTED)
-        if isinstance(error, RequestError) and error.code in ERRORS:
-            return self(ERRORS[ErrorCode(error.code)])
+        if isinstance(error, RequestError) and error.likely_code in ERRORS:
+            reason = self(ERRORS[ErrorCode(error.likely_code)])
+            return reason if error.code else self(PROBABLY, reason=reason)
         for kind, text in ((ServerBusy, SERVER_BUSY), (RequestTimeout, NO_ANSWER), (ServerFailed, SERVER_FAILED)):
             if isinstance(error, kind):
                 return self(text)
         # The original server gives no reason. A later server may give reasons with unknown codes.
         return str(error) if isinstance(error, RequestError) and error.code else self(REFUSED)
 
-    def describe_failure(self, what: str, error: BaseException) -> str:
-        """Return which command failed and why, or that its outcome is unknown."""
-        return self(
-            FAILED if is_definite_failure(error) else PERHAPS_DONE, what=what, reason=self.describe_error(error)
-        )
+    def describe_failure(self, what: str, error: BaseException, changes: bool = True) -> str:
+        """Return which command failed and why, or that its outcome is unknown.
+
+        `changes`: whether the command would change something. Otherwise it has no outcome.
+        """
+        is_definite = is_definite_failure(error) or not changes
+        return self(FAILED if is_definite else PERHAPS_DONE, what=what, reason=self.describe_error(error))
 
 
 # --- why a request failed -------------------------------------------------------------------------
@@ -145,6 +161,19 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
     ErrorCode.INTERNAL: TranslatedText("the server had an internal error", "服务器内部出错"),
 }
 
+NO_USE_TO_RESEND = frozenset(
+    {
+        ErrorCode.NO_SUCH_USER,
+        ErrorCode.NO_SUCH_GROUP,
+        ErrorCode.NOT_A_MEMBER,
+        ErrorCode.TOO_LONG,
+        ErrorCode.MALFORMED_BODY,
+        ErrorCode.MALFORMED_FRAME,
+        ErrorCode.UNKNOWN_TYPE,
+    }
+)
+"""Why the same message would be refused again. The chat does not suggest to resend it."""
+PROBABLY = TranslatedText("probably {reason}", "很可能{reason}")
 CONNECTION_LOST = TranslatedText("the connection was lost", "连接中断")
 NOT_CONNECTED = TranslatedText("not connected", "未连接")
 SERVER_BUSY = ERRORS[ErrorCode.BUSY]
@@ -205,6 +234,7 @@ NEW = TranslatedText("new", "新消息")
 # --- conversations --------------------------------------------------------------------------------
 
 NOT_DELIVERED = TranslatedText("not delivered: {reason}. /resend tries again", "未送达：{reason}。/resend 可重发")
+REFUSED_MESSAGE = TranslatedText("not delivered: {reason}", "未送达：{reason}")
 PERHAPS_DELIVERED = TranslatedText(
     "perhaps delivered: {reason}. /resend sends it again", "不确定是否送达：{reason}。/resend 可重发"
 )

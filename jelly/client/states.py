@@ -47,8 +47,8 @@ class Reason(Enum):
     TAKEN_OVER = "taken over"
     """Another program logged in with this account. To log in again would throw that program out.
 
-    A server that grants no features does not say so. There the client assumes it when the server
-    closes four connections in a row, each within 60 seconds.
+    Jelly tells a classic client (`features=()`) nothing. It refuses the token of such a client, so
+    the reason is TOKEN_REFUSED there. The original server keeps both connections open.
     """
     PASSWORD_CHANGED = "password changed"
     """The password was changed in another session, or by the operator: log in with the new one."""
