@@ -378,8 +378,9 @@ class World:
 
     def _log_out(self) -> None:
         """A classic client's user logs out, right after what was shown last."""
-        device = self._device()
-        if not device.is_modern and device.is_online:
+        classic = [device for device in self.devices if not device.is_modern and device.is_online]
+        if classic:
+            device = self.rng.choice(classic)
             self.say("{} logs out", device)
             device.logs_out()
 
