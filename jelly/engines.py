@@ -487,6 +487,12 @@ class MysqlEngine(Engine):
             log.warning(
                 "innodb_flush_log_at_trx_commit is not 1: a power cut may lose messages that were answered with SUCCESS"
             )
+        # After a crash, InnoDB takes back a transaction that it prepared and the binary log lacks.
+        if self._value(raw, "SELECT @@log_bin = 1 AND @@sync_binlog <> 1"):
+            log.warning(
+                "the binary log is on and sync_binlog is not 1: a power cut may lose messages that were answered "
+                "with SUCCESS. Set it to 1, or turn the binary log off"
+            )
 
     def _note_restart(self, raw: Any) -> None:
         """Count a restart of the server: InnoDB ends the server when a sync fails."""

@@ -19,10 +19,11 @@ from jelly.accounts import Action, OperatorCommand, carry_out
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.errors import Refused, StoreError, log_failure
+from jelly.fair_queue import Job
 from jelly.outcomes import Answer, Write
 from jelly.services import PASSWORD_CHANGED, Services
 from jelly.sessions import Notice, Response, Session
-from jelly.store import Job, Store
+from jelly.store import Store
 
 log = logging.getLogger("jelly.operator")
 

@@ -299,8 +299,12 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.server_close()
         connections = tuple(self.connections)  # no thread accepts any more
         self.watchdog.run_calls_now()
-        if not self.dispatcher.wait_until_idle([c.lane for c in connections], deadline):
+        self.store.hurry()
+        is_late = not self.dispatcher.wait_until_idle([c.lane for c in connections], deadline)
+        if is_late:
             log.warning("stopped with requests that were not answered")
+            for connection in connections:  # else what waits in their lanes would still be served
+                connection.session.closing = True
         self._wait_for_send_queues(connections, min(deadline, time.monotonic() + 2.0))
         for connection in connections:
             connection.send_queue.close()
@@ -308,6 +312,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
             connection.thread.join(max(0.0, deadline + 1 - time.monotonic()))
         self.dispatcher.stop()
         self._operator_commands.stop()
+        if is_late:
+            self.store.drop_waiting()
         self.store.stop()
         for part in (self.watchdog, self.flusher, self.groups):
             part.stop()
