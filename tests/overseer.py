@@ -190,6 +190,10 @@ class Overseer:
         if has_spoken:
             self.excused.add((user, sent))
 
+    def logs_out(self, user: str) -> None:
+        """A client has asked to log out, and its user may log in again before the server knows."""
+        self._rivals.add(user)
+
     def _known(self, content: str) -> Sent:
         self.check(content in self._by_content, f"nobody has ever written {content!r}")
         return self._by_content[content]
@@ -198,8 +202,6 @@ class Overseer:
 
     def asks(self, connection: object, user: str, frame: Frame) -> None:
         """The server has read a request."""
-        if frame.type == Type.LOGOUT:
-            self._rivals.add(user)  # it loses its token by itself
         if frame.type in (Type.LOGIN, Type.RECONNECT):
             self._begins_after[connection] = self._settled[user]
         sent = self._by_body.get(frame.body) if frame.type in MESSAGES else None
