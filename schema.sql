@@ -16,7 +16,8 @@ CREATE TABLE IF NOT EXISTS meta (
 );
 
 -- password is "scrypt$log2(n)$r$p$salt$hash", never the password itself. nfkc is the form of the
--- name in which new names are compared with it; two old names may have the same.
+-- name in which new names are compared with it; two old names may have the same. modern: whether
+-- the user has ever logged in with a modern client (1) or not (0).
 CREATE TABLE IF NOT EXISTS users (
     username     VARCHAR(32) NOT NULL,
     password     VARCHAR(255) NOT NULL,
@@ -27,6 +28,7 @@ CREATE TABLE IF NOT EXISTS users (
     address      VARCHAR(256),
     introduction VARCHAR(1024),
     nfkc         VARCHAR(32),
+    modern       SMALLINT NOT NULL DEFAULT 0,
     PRIMARY KEY (username)
 );
 CREATE INDEX nfkc_of_users ON users (nfkc);

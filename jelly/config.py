@@ -82,7 +82,10 @@ class Settings:
     max_connections: int = _setting(10_000, _number(int, 1, 1_000_000), "most connections at the same time")
     max_per_address: int = _setting(10_000, _number(int, 1, 1_000_000), "most connections from one address")
     max_body: int = _setting(65536, _number(int, 1024, 16_777_216), "most bytes in the body of a request")
-    message_rate: int = _setting(0, _number(int, 0, 1_000_000), "most messages a second from one user; 0: any number")
+    message_rate: int = _setting(50, _number(int, 0, 1_000_000), "most messages a second from one user; 0: any number")
+    message_burst: int = _setting(
+        1000, _number(int, 1, 1_000_000), "most messages at once from a user who was quiet before"
+    )
     heartbeat_interval: float = _setting(6.0, _number(float, 0.05, 3600), "seconds of silence that count as a miss")
     heartbeat_misses: int = _setting(5, _number(int, 1, 1000), "misses after which a connection is closed")
     group_check_interval: float = _setting(

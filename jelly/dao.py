@@ -99,6 +99,14 @@ class Dao:
         found = "SELECT 1 FROM users WHERE username = ? OR nfkc = ? LIMIT 1"
         return bool(self.connection.query(found, (username, nfkc(username))))
 
+    def has_been_modern(self, username: str) -> bool:
+        """Whether a user has ever logged in with a modern client."""
+        return bool(self.connection.query("SELECT 1 FROM users WHERE username = ? AND modern = 1", (username,)))
+
+    def note_modern_login(self, username: str) -> None:
+        """Remember that a user has logged in with a modern client."""
+        self.connection.execute("UPDATE users SET modern = 1 WHERE username = ? AND modern = 0", (username,))
+
     def add_user(self, username: str, password_hash: str) -> None:
         self.connection.execute(
             "INSERT INTO users (username, password, nfkc) VALUES (?, ?, ?)", (username, password_hash, nfkc(username))

@@ -173,6 +173,7 @@ class AllFriends(NamedTuple):
 class UpdateProfile(NamedTuple):
     username: str
     password: str | None = None
+    oldPassword: str | None = None
     name: str | None = None
     sex: str | None = None
     age: str | None = None
@@ -449,18 +450,24 @@ SUCCESS: dict[int, bytes] = {type: response(type) for type in Type}
 """For each type, the SUCCESS frame with an empty body."""
 
 
-def error_response(type: int, status: Status, code: ErrorCode, sentence: str = "") -> bytes:
+def error_response(type: int, status: Status, code: ErrorCode, sentence: str = "", **values: int) -> bytes:
     """Return a frame that says what went wrong: `code` for programs, `sentence` for people.
 
     Without a sentence, the one of the code is used.
     """
-    body = _encode({"error": code, "message": sentence or SENTENCES[code]})
+    body = _encode({"error": code, "message": sentence or SENTENCES[code], **values})
     return encode(Sign.RESPONSE, type, status, body.encode())
 
 
-def refusal(type: int, error: Refused) -> bytes:
-    """Return the REQUEST_ERROR frame for a request that was refused."""
-    return error_response(type, Status.REQUEST_ERROR, error.code, str(error))
+def refusal(type: int, error: Refused, is_modern: bool = False) -> bytes:
+    """Return the REQUEST_ERROR frame for a request that was refused.
+
+    A modern client is told when to send the request again, if that is known.
+    """
+    values = {}
+    if is_modern and error.retry_after is not None:
+        values["retryAfter"] = max(1, math.ceil(error.retry_after * 1000))
+    return error_response(type, Status.REQUEST_ERROR, error.code, str(error), **values)
 
 
 def notice(type: int, sender: str, receiver: str, content: str, time: int, id: int | None = None) -> bytes:
@@ -484,6 +491,7 @@ class Event(StrEnum):
     """The values of the key `event` in a SYSTEM notice. Part of the protocol: never rename one."""
 
     TAKEN_OVER = "taken_over"
+    PASSWORD_CHANGED = "password_changed"
     SHUTDOWN = "shutdown"
     PRESENCE = "presence"
     GROUP_CHANGED = "group_changed"

@@ -142,13 +142,15 @@ class JellyServer(socketserver.ThreadingTCPServer):
             password_cost=settings.password_cost,
             token_seconds=settings.token_days * 86400,
             message_rate=settings.message_rate,
+            message_burst=settings.message_burst,
             keeps_history=retention.keeps_history,
             reserved_names=parse_reserved(settings.reserved_names),
         )
-        services = Services(policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard())
-        self._services = services
+        self.services = Services(
+            policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard()
+        )
         self.dispatcher = Dispatcher(
-            services, self.store, settings.workers, settings.queue_size, self.watchdog.call_later
+            self.services, self.store, settings.workers, settings.queue_size, self.watchdog.call_later
         )
         self._context = ServerContext(
             settings,
@@ -335,7 +337,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         Their clients come back, if the database still knows them, and get what it holds for them.
         """
         self.groups.forget_all()
-        self._services.forget_users()
+        self.services.forget_users()
         for connection in self.connections:
             connection.session.closing = True
             connection.send_queue.close()

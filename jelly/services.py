@@ -29,7 +29,7 @@ from jelly.messages import PROFILE_LIMITS, SUCCESS, Event, response, system
 from jelly.names import fold, is_valid_name, problem_of_new_name
 from jelly.outcomes import Answer, CpuTask, DelayedAnswer, NewMessage, Outcome, Write
 from jelly.presence import Presence
-from jelly.rate import RateLimit
+from jelly.rate import HeldBack, RateLimit
 from jelly.sessions import Session, Sessions, Window
 
 MAX_FRIENDS = 1000
@@ -51,6 +51,9 @@ PAGE_CHARACTERS = 128 * 1024
 ROWS_PER_QUERY = 20
 """How many messages of a page one query reads: few, because messages may be large."""
 TAKEN_OVER = system(Event.TAKEN_OVER)
+PASSWORD_CHANGED = system(Event.PASSWORD_CHANGED)
+NEEDS_OLD_PASSWORD = "To set a new password, send the old one, too: as 'oldPassword'."
+OLD_PASSWORD_WRONG = "The old password is wrong: nothing was changed."
 
 Friends = list[str] | None
 """The friend list of a modern client; None for a classic client, which gets no presence notices."""
@@ -71,6 +74,8 @@ class Policy:
     """Seconds until a token expires."""
     message_rate: int = 0
     """At most this many messages a second from one user; 0: any number."""
+    message_burst: int = 1
+    """At most this many messages at once from one user who was quiet before."""
     keeps_history: bool = True
     """Whether delivered messages stay readable."""
     reserved_names: frozenset[str] = frozenset()
@@ -116,7 +121,8 @@ class Services:
         self._known_users: set[str] = set()
         # Only used in turns of the store: see _take_over.
         self._logging_in: dict[str, _Newcomer] = {}
-        self._rate = RateLimit(policy.message_rate)
+        self._rate = RateLimit(policy.message_rate, policy.message_burst)
+        self._try_acquire = self._rate.try_acquire if policy.message_rate else None
         # An unknown user's password is checked against this, so that a wrong name takes as long
         # as a wrong password, and nobody can find out by the clock which names exist.
         self._dummy_hash = passwords.hash_password("", policy.password_cost)
@@ -175,7 +181,7 @@ class Services:
         or which is not a request: the original server keeps the connection open after those.
         """
         stays_open = session.user is not None or error.code in (ErrorCode.UNKNOWN_TYPE, ErrorCode.MALFORMED_FRAME)
-        return Answer(messages.refusal(type, error), close=not stays_open)
+        return Answer(messages.refusal(type, error, session.is_modern), close=not stays_open)
 
     # --- accounts and logins ------------------------------------------------------------------
 
@@ -215,18 +221,32 @@ class Services:
             stored = dao.password_hash(username)
 
         def verify() -> Outcome:
-            # Logins that waited for a hasher with this one may have failed since the check above.
-            if self._guard.is_locked(username, address):
-                raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
-            right = passwords.verify_password(request.password, stored or self._dummy_hash)
-            if stored is None or not right:
-                answer = self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
-                seconds = self._guard.record_failure(username, address)
-                return DelayedAnswer(answer, seconds) if seconds else answer
-            self._guard.record_success(username, address)
+            refusal = self._check_guess(session, Type.LOGIN, username, request.password, stored)
+            if refusal is not None or stored is None:
+                return refusal or self._wrong_credentials(session)
             return self._issue_token(session, request, stored)
 
         return CpuTask(verify)
+
+    def _check_guess(
+        self, session: Session, type: Type, username: str, password: str, stored: str | None
+    ) -> Answer | DelayedAnswer | None:
+        """Check a password against a stored hash (None: there is no such user), on a hasher.
+
+        Returns the answer to a wrong one, None if it is right. Raises Refused if there were too
+        many wrong ones.
+        """
+        # Logins that waited for a hasher with this one may have failed since they were taken on.
+        if self._guard.is_locked(username, session.address):
+            raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
+        right = passwords.verify_password(password, stored or self._dummy_hash)
+        if stored is not None and right:
+            self._guard.record_success(username, session.address)
+            return None
+        sentence = OLD_PASSWORD_WRONG if type == Type.UPDATE_PROFILE else ""
+        answer = self.refused(session, type, Refused(ErrorCode.WRONG_CREDENTIALS, sentence))
+        seconds = self._guard.record_failure(username, session.address)
+        return DelayedAnswer(answer, seconds) if seconds else answer
 
     def _wrong_credentials(self, session: Session) -> Answer:
         """Refuse a name that nobody can have, in the same time as a wrong password."""
@@ -242,9 +262,9 @@ class Services:
         def in_transaction(dao: Dao) -> Friends:
             if dao.password_hash(username) != password_hash:  # changed while this one was hashed
                 raise Refused(ErrorCode.WRONG_CREDENTIALS)
-            now = _now()
-            expires = now + int(self._policy.token_seconds * 1000)
-            dao.add_token(token_hash, username, expires, now, MAX_TOKENS)
+            self._store_token(dao, token_hash, username)
+            if request.features is not None:
+                dao.note_modern_login(username)
             self._take_over(dao, _Newcomer(session, username, token_hash, request.features is None))
             return _load_friends(dao, request)
 
@@ -253,6 +273,10 @@ class Services:
             return Answer(response(Type.LOGIN, {"username": username, "token": token, "features": features}))
 
         return Write(Type.LOGIN, in_transaction, after_commit, lambda _: self._end_revoked(username, token_hash))
+
+    def _store_token(self, dao: Dao, token_hash: str, username: str) -> None:
+        now = _now()
+        dao.add_token(token_hash, username, now + int(self._policy.token_seconds * 1000), now, MAX_TOKENS)
 
     def reconnect(self, session: Session, request: messages.Reconnect) -> Outcome:
         """Log in with a token, after the connection was lost."""
@@ -266,6 +290,8 @@ class Services:
 
         def in_transaction(dao: Dao) -> Friends:
             check(dao)
+            if is_first_modern:
+                dao.note_modern_login(username)
             self._take_over(dao, _Newcomer(session, username, token_hash, request.features is None))
             return _load_friends(dao, request)
 
@@ -276,6 +302,7 @@ class Services:
 
         with self._reading() as dao:
             check(dao)  # here, too, so that guessed tokens do not occupy the store
+            is_first_modern = request.features is not None and not dao.has_been_modern(username)
         return Write(Type.RECONNECT, in_transaction, after_commit, lambda _: self._end_revoked(username, token_hash))
 
     def _take_over(self, dao: Dao, newcomer: "_Newcomer") -> None:
@@ -326,11 +353,7 @@ class Services:
         session.user = request.username
         old = self._sessions.attach(session)
         if old is not None:
-            old.closing = True
-            if old.is_modern:
-                old.transport.finish(TAKEN_OVER)
-            else:
-                old.transport.close()
+            _end(old, TAKEN_OVER)
         if session.transport.is_closed:
             # The reader found no session to detach, because it saw the connection end before this.
             self._sessions.detach(session)
@@ -363,8 +386,8 @@ class Services:
         """Send a message to one user, online or offline."""
         receiver = request.receiver
         try:
-            if self._policy.message_rate:
-                self._check_rate(request.sender)
+            if self._try_acquire and (session.held_back or not self._try_acquire(request.sender)):
+                self._check_rate(session, request, request.sender)
             if receiver not in self._known_users and not self._is_user(receiver):
                 raise Refused(ErrorCode.NO_SUCH_USER)
         except Refused as error:
@@ -375,8 +398,8 @@ class Services:
         """Send a message to all other members of a group."""
         sender = request.sender
         try:
-            if self._policy.message_rate:
-                self._check_rate(sender)
+            if self._try_acquire and (session.held_back or not self._try_acquire(sender)):
+                self._check_rate(session, request, sender)
             group = self._cached_group(request.receiver)
             if sender not in group.members:
                 raise Refused(
@@ -415,9 +438,21 @@ class Services:
         entries = [messages.history_entry(m.sender, m.receiver, m.content, m.time, m.id) for m in found]
         return Answer(response(Type.HISTORY, {"username": request.username, "messages": entries, "more": more}))
 
-    def _check_rate(self, user: str) -> None:
-        if not self._rate.try_acquire(user):
-            raise Refused(ErrorCode.RATE_LIMITED)
+    def _check_rate(
+        self, session: Session, request: messages.PersonMessage | messages.GroupMessage, sender: str
+    ) -> None:
+        """Raise Refused for a message that is beyond the rate, or behind one that was.
+
+        The common case is decided by the caller, which saves each message a call.
+        """
+        now, held_back = time.monotonic(), session.held_back
+        if held_back and not held_back.holds(request.requestId, now) and self._rate.try_acquire(sender):
+            session.held_back = None
+            return
+        if session.is_modern and request.requestId is not None:
+            session.held_back = held_back or HeldBack()
+            session.held_back.refused(request.requestId, now)
+        raise Refused(ErrorCode.RATE_LIMITED, retry_after=self._rate.seconds_until_room(sender))
 
     # --- groups -------------------------------------------------------------------------------
 
@@ -583,20 +618,64 @@ class Services:
         def in_transaction(dao: Dao) -> None:
             if values:
                 dao.update_user(request.username, values)
-            if "password" in values:
-                dao.remove_tokens(request.username)
 
+        if request.password is not None:
+            return self._change_password(session, request, values)
         write = _success_write(Type.UPDATE_PROFILE, in_transaction)
-        if request.password is None:
-            return write if values else write.answer(None)
-        password = request.password
+        return write if values else write.answer(None)
+
+    def _change_password(self, session: Session, request: messages.UpdateProfile, values: dict[str, str]) -> Outcome:
+        """Set a new password, and these values of the profile; end the user's tokens and other
+        sessions.
+
+        A token opens a session without the password. So a session must know the old password, too,
+        unless it may belong to a client that cannot send it.
+        """
+        username, password, old_password = request.username, request.password, request.oldPassword
+        assert password is not None
         check_password(password)
+        with self._reading() as dao:
+            stored = dao.password_hash(username)
+            needs_old = session.is_modern or (session.resumed and dao.has_been_modern(username))
+        if old_password is None and needs_old:
+            raise Refused(ErrorCode.WRONG_CREDENTIALS, NEEDS_OLD_PASSWORD)
+        token = passwords.new_token() if session.is_modern else None
+        token_hash = None if token is None else passwords.hash_token(token)
 
-        def hash_then_write() -> Write:
+        def in_transaction(dao: Dao) -> None:
+            if old_password is not None and dao.password_hash(username) != stored:  # changed meanwhile
+                raise Refused(ErrorCode.WRONG_CREDENTIALS, OLD_PASSWORD_WRONG)
+            dao.update_user(username, values)
+            dao.remove_tokens(username)
+            if token_hash is not None:
+                self._store_token(dao, token_hash, username)
+
+        def after_commit(_: None) -> Answer:
+            if token_hash is not None:
+                session.token_hash = token_hash
+            self.end_sessions(username, PASSWORD_CHANGED, keep=session)
+            return Answer(response(Type.UPDATE_PROFILE, None if token is None else {"token": token}))
+
+        def verify_then_write() -> Outcome:
+            if old_password is not None and stored is not None:
+                refusal = self._check_guess(session, Type.UPDATE_PROFILE, username, old_password, stored)
+                if refusal is not None:
+                    return refusal
             values["password"] = passwords.hash_password(password, self._policy.password_cost)
-            return write
+            return Write(Type.UPDATE_PROFILE, in_transaction, after_commit)
 
-        return CpuTask(hash_then_write)
+        return CpuTask(verify_then_write)
+
+    def end_sessions(self, user: str, closing_frame: bytes, keep: Session | None = None) -> None:
+        """End all sessions of a user but one. Call it in a turn of the store.
+
+        Modern clients get the closing frame, which says why.
+        """
+        for session in self._sessions.of(user):
+            if session is not keep:
+                _end(session, closing_frame)
+                self._sessions.detach(session)
+        self._presence.refresh(user)
 
     def own_profile(self, session: Session, request: messages.OwnProfile) -> Outcome:
         """Return the profile of the logged-in user."""
@@ -641,6 +720,18 @@ def _success_write(
 ) -> Write:
     """Return a write that is answered with SUCCESS and these values."""
     return Write(type, in_transaction, lambda _: Answer(response(type, values), close))
+
+
+def _end(session: Session, closing_frame: bytes) -> None:
+    """Serve nothing more on a session, and close its connection.
+
+    A modern client gets the closing frame before. A classic one would not understand it.
+    """
+    session.closing = True
+    if session.is_modern:
+        session.transport.finish(closing_frame)
+    else:
+        session.transport.close()
 
 
 def _grant_features(session: Session, asked: Sequence[str] | None) -> list[str] | None:

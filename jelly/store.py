@@ -498,7 +498,7 @@ class Store:
         if isinstance(entry, Answer):
             return entry
         if isinstance(result, Refused):
-            return Answer(refusal(entry.type, result), close=session.user is None)
+            return Answer(refusal(entry.type, result, session.is_modern), close=session.user is None)
         if result is UNSTORABLE:
             return failure(session, entry.type)
         assert isinstance(entry, Write)  # a message is answered above

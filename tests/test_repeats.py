@@ -127,7 +127,7 @@ def test_a_repeat_that_would_be_refused_today(server: JellyServer) -> None:
 
 def test_a_repeat_beyond_the_rate(start_server: StartServer) -> None:
     """A sender above the rate still learns that a message was stored before."""
-    port = start_server(message_rate=1, classic_gap=0).port
+    port = start_server(message_rate=1, message_burst=1, classic_gap=0).port
     register(port, "alice", "bob")
     with logged_in(port, "alice") as alice:
         assert send(alice, "x", "r1") == "ok"

@@ -1,5 +1,5 @@
-"""From version 2 to 3: a clearer name for a row of the table meta, and the NFKC form of each
-name.
+"""From version 2 to 3: a clearer name for a row of the table meta, the NFKC form of each name, and
+whether a user has had a modern client.
 """
 
 from jelly.database import DatabaseConnection
@@ -32,4 +32,5 @@ STATEMENTS: tuple[Step, ...] = (
     fill_nfkc,
     "CREATE INDEX nfkc_of_users ON users (nfkc)",
     "CREATE INDEX nfkc_of_groups ON chat_groups (nfkc)",
+    "ALTER TABLE users ADD COLUMN modern SMALLINT NOT NULL DEFAULT 0",
 )
