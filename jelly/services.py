@@ -110,7 +110,9 @@ class Services:
         delivery: Delivery,
         reading: Reading,
         guard: passwords.LoginGuard,
+        expiry_clock: Callable[[], float] | None = None,
     ) -> None:
+        """`expiry_clock`: the time by which tokens expire, in seconds since 1970."""
         self._policy = policy
         self._sessions = sessions
         self._presence = presence
@@ -118,6 +120,7 @@ class Services:
         self._delivery = delivery
         self._reading = reading
         self._guard = guard
+        self._expiry_clock = expiry_clock
         self._known_users: set[str] = set()
         # Only used in turns of the store: see _take_over.
         self._logging_in: dict[str, _Newcomer] = {}
@@ -274,9 +277,12 @@ class Services:
 
         return Write(Type.LOGIN, in_transaction, after_commit, lambda _: self._end_revoked(username, token_hash))
 
+    def _expiry_now(self) -> int:
+        return _now() if self._expiry_clock is None else int(self._expiry_clock() * 1000)
+
     def _store_token(self, dao: Dao, token_hash: str, username: str) -> None:
-        now = _now()
-        dao.add_token(token_hash, username, now + int(self._policy.token_seconds * 1000), now, MAX_TOKENS)
+        expires = _now() + int(self._policy.token_seconds * 1000)
+        dao.add_token(token_hash, username, expires, self._expiry_now(), MAX_TOKENS)
 
     def reconnect(self, session: Session, request: messages.Reconnect) -> Outcome:
         """Log in with a token, after the connection was lost."""
@@ -285,7 +291,7 @@ class Services:
         _stop_pacing_if_modern(session, request)
 
         def check(dao: Dao) -> None:
-            if dao.token_owner(token_hash, _now()) != username:
+            if dao.token_owner(token_hash, self._expiry_now()) != username:
                 raise Refused(ErrorCode.INVALID_TOKEN)
 
         def in_transaction(dao: Dao) -> Friends:

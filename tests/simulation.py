@@ -282,7 +282,7 @@ class World:
         if rng.random() < 0.5:
             values["limit"] = rng.randint(1, 5)
         if rng.random() < 0.3:
-            values["before"] = rng.randint(1, 30)
+            values["before"] = self.overseer.last_id + rng.randint(-30, 10)
         device.asks(Type.HISTORY, values)
 
     def _reach_server(self) -> None:
