@@ -23,7 +23,7 @@ from jelly.backup import back_up
 from jelly.config import Settings, add_arguments, load_settings
 from jelly.demo import demo_database
 from jelly.errors import ConfigError, StartError, log_failure
-from jelly.server import JellyServer
+from jelly.server import JellyServer, descriptors_needed
 
 log = logging.getLogger("jelly")
 
@@ -316,7 +316,7 @@ def _raise_descriptor_limit(settings: Settings) -> None:
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = settings.max_connections + 100
+        wanted = descriptors_needed(settings)
         if soft != resource.RLIM_INFINITY and soft < wanted:
             limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

@@ -80,7 +80,9 @@ class Settings:
     workers: int = _setting(4, _number(int, 1, 64), "threads that serve requests")
     queue_size: int = _setting(1024, _number(int, 1, 1_000_000), "requests that can wait; more get SERVER_BUSY")
     max_connections: int = _setting(10_000, _number(int, 1, 1_000_000), "most connections at the same time")
-    max_per_address: int = _setting(10_000, _number(int, 1, 1_000_000), "most connections from one address")
+    max_per_address: int = _setting(
+        1000, _number(int, 1, 1_000_000), "most connections from one address; an IPv6 network of 64 bits counts as one"
+    )
     max_body: int = _setting(65536, _number(int, 1024, 16_777_216), "most bytes in the body of a request")
     message_rate: int = _setting(50, _number(int, 0, 1_000_000), "most messages a second from one user; 0: any number")
     message_burst: int = _setting(

@@ -35,8 +35,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from jelly.addresses import canonical, network_of
+from jelly.admission import Connections, Limits, RefusalLog
 from jelly.config import Settings
-from jelly.connection import Connection, Connections, ServerContext
+from jelly.connection import Connection, ServerContext
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
@@ -70,10 +72,12 @@ ACCEPT_PAUSE = 0.2
 """Seconds until the server tries to accept again after the system has run out of descriptors or
 memory.
 """
-OWN_DESCRIPTORS = 20
+OWN_DESCRIPTORS = 24
 """Descriptors that are kept back from connections, besides three for each worker's database
 connection.
 """
+SPARE_DESCRIPTORS = 64
+"""Descriptors for connections that were closed to make room and have still to end."""
 STOP_SECONDS = 8.0
 """Seconds for which a stop finishes what was accepted before it; closing takes a little longer."""
 FILE_CHECK_INTERVAL = 1.0
@@ -109,10 +113,15 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.settings = settings
         self._on_fatal = on_fatal
         self._file_lost_at: float | None = None
-        self.connections = Connections()
         self._stop_lock = threading.Lock()
         self._out_of_resources = False
         self._descriptors_for_connections = _descriptor_limit() - OWN_DESCRIPTORS - 3 * settings.workers
+        self.sessions = Sessions()
+        self.connections: Connections[Connection] = Connections(
+            self.sessions,
+            _limits(settings, self._descriptors_for_connections),
+            RefusalLog(lambda seconds, function: self.watchdog.call_later(seconds, function)),
+        )
         self._acceptor = VitalThread(self._accept, "jelly-acceptor")
         tls_context = server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
 
@@ -124,13 +133,16 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self._thread_local = threading.local()
         self._database_connections = [store_connection]
 
-        self.sessions = Sessions()
         self.groups = GroupCache(settings.group_check_interval, settings.group_idle)
         delivery = Delivery(self.sessions)
         self.presence = Presence(self.sessions)
         retention = Retention(settings.history_days, wall=clock.now)
         indexing = DeferredIndexing(retention.keeps_history)
-        self.watchdog = Watchdog(self.connections, settings.heartbeat_interval * settings.heartbeat_misses)
+        self.watchdog = Watchdog(
+            self.connections,
+            settings.heartbeat_interval * settings.heartbeat_misses,
+            self.connections.beyond_half,
+        )
         self.store = Store(
             dao,
             delivery,
@@ -213,7 +225,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
-            if len(self.connections) >= self._descriptors_for_connections:
+            if self.connections.places_taken >= self._descriptors_for_connections:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             request = super().get_request()
         except OSError as error:  # with which socketserver goes on
@@ -228,25 +240,14 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self._out_of_resources = False
         return request
 
-    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 - socketserver's
-        """Whether there is room for one more connection, in all and from this address.
-
-        Only the acceptor asks. A reader that has just been started may not have entered its
-        connection yet, so a burst can exceed the limits by a few.
-        """
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether there is room for one more connection: see admission.py."""
         try:
-            return self._has_room(str(client_address[0]))
+            address = canonical(str(client_address[0]))
+            return self.connections.admit(request, network_of(address), address)
         except Exception as error:  # noqa: BLE001 - a bug: this client is turned away, the acceptor lives
             log_failure(log, error)
             return False
-
-    def _has_room(self, address: str) -> bool:
-        if len(self.connections) >= self.settings.max_connections:
-            return False
-        if self.settings.max_per_address >= self.settings.max_connections:
-            return True
-        here = sum(connection.address == address for connection in self.connections)
-        return here < self.settings.max_per_address
 
     def process_request(self, request: Any, client_address: Any) -> None:
         # For the whole process: a hasher or a sweeper that starts just now gets the same, and that
@@ -266,6 +267,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             log_failure(log, error)
 
     def close_request(self, request: Any) -> None:
+        self.connections.release(request)  # in case its reader has not begun
         with contextlib.suppress(OSError):  # some systems report here that the client has reset the connection
             super().close_request(request)
 
@@ -371,6 +373,19 @@ def _descriptor_limit() -> float:
         return float("inf")
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return float("inf") if soft == resource.RLIM_INFINITY else soft
+
+
+def descriptors_needed(settings: Settings) -> int:
+    """How many descriptors the server needs for all its connections and for itself."""
+    return settings.max_connections + SPARE_DESCRIPTORS + OWN_DESCRIPTORS + 3 * settings.workers
+
+
+def _limits(settings: Settings, descriptors: float) -> Limits:
+    """The limits of connections, of which each takes a descriptor."""
+    usable = descriptors - min(SPARE_DESCRIPTORS, descriptors // 4)
+    if usable < settings.max_connections:
+        return Limits(max(1, int(usable)), settings.max_per_address, "the limit of open files, ulimit -n")
+    return Limits(settings.max_connections, settings.max_per_address)
 
 
 def _prepare_database(engine: Engine, dao: Dao, clock: TrustedClock, max_body: int) -> None:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from jelly import messages, passwords
 from jelly.codec import LOGINS, Frame, Sign, Type
-from jelly.dao import MAX_ID, Dao, HistoryQuery, StoredMessage
+from jelly.dao import Dao, HistoryQuery, StoredMessage
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
 from jelly.groups import Group, GroupCache
@@ -31,6 +31,7 @@ from jelly.outcomes import Answer, CpuTask, DelayedAnswer, NewMessage, Outcome, 
 from jelly.presence import Presence
 from jelly.rate import HeldBack, RateLimit
 from jelly.sessions import Session, Sessions, Window
+from jelly.trusted_clock import MAX_ID
 
 MAX_FRIENDS = 1000
 """At most this many users are on a friend list."""
