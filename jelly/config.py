@@ -17,6 +17,7 @@ from typing import Any
 from jelly import names
 from jelly.engines import check_url
 from jelly.errors import ConfigError
+from jelly.proxy_protocol import parse_networks
 from jelly.scheduling import check_pin
 
 
@@ -59,6 +60,11 @@ def _host(text: str) -> str:
     return text
 
 
+def _networks(text: str) -> str:
+    parse_networks(text)
+    return text
+
+
 def _setting(default: Any, parse: Callable[[str], Any], help: str) -> Any:
     return field(default=default, metadata={"parse": parse, "help": help})
 
@@ -82,6 +88,11 @@ class Settings:
     max_connections: int = _setting(10_000, _number(int, 1, 1_000_000), "most connections at the same time")
     max_per_address: int = _setting(
         1000, _number(int, 1, 1_000_000), "most connections from one address; an IPv6 network of 64 bits counts as one"
+    )
+    proxy_protocol: str = _setting(
+        "",
+        _networks,
+        "networks, separated by commas, of load balancers that say who the client is (PROXY protocol version 2)",
     )
     max_body: int = _setting(65536, _number(int, 1024, 16_777_216), "most bytes in the body of a request")
     message_rate: int = _setting(50, _number(int, 0, 1_000_000), "most messages a second from one user; 0: any number")
@@ -110,6 +121,9 @@ class Settings:
     tls_cert: str = _setting("", _text, "file with the certificate (chain); turns TLS on")
     tls_key: str = _setting("", _text, "file with the private key, if it is not in the certificate's file")
     pin: str = _setting("auto", check_pin, "core to run on: auto, off (all of them) or its number; only on Linux")
+    trust_clock: str = _setting(
+        "no", _choice("no", "yes"), "yes: the clock is right, although it is far ahead of what the database knows"
+    )
     log_level: str = _setting(
         "info",
         _choice("debug", "info", "warning", "error"),

@@ -52,6 +52,7 @@ from jelly.names import parse_reserved
 from jelly.operator_commands import OperatorCommands
 from jelly.passwords import LoginGuard
 from jelly.presence import Presence
+from jelly.proxy_protocol import is_in, parse_networks
 from jelly.queue_dispatch import Dispatcher
 from jelly.retention import Retention
 from jelly.send_queue import Flusher
@@ -60,6 +61,7 @@ from jelly.sessions import Sessions
 from jelly.store import Store
 from jelly.threads import VitalThread
 from jelly.tls import server_context
+from jelly.trusted_clock import TrustedClock
 from jelly.watchdog import Watchdog
 
 log = logging.getLogger("jelly.server")
@@ -127,14 +129,16 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
         self.engine = open_engine(settings.database)
         store_connection = DatabaseConnection(self.engine, writes=True)
-        _prepare_database(self.engine, store_connection, settings.max_body)
+        clock = TrustedClock(settings.trust_clock == "yes")
+        dao = Dao(store_connection, clock)
+        _prepare_database(self.engine, dao, clock, settings.max_body)
         self._thread_local = threading.local()
         self._database_connections = [store_connection]
 
         self.groups = GroupCache(settings.group_check_interval, settings.group_idle)
         delivery = Delivery(self.sessions)
         self.presence = Presence(self.sessions)
-        retention = Retention(settings.history_days)
+        retention = Retention(settings.history_days, wall=clock.now)
         indexing = DeferredIndexing(retention.keeps_history)
         self.watchdog = Watchdog(
             self.connections,
@@ -142,7 +146,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self.connections.beyond_half,
         )
         self.store = Store(
-            Dao(store_connection),
+            dao,
             delivery,
             indexing,
             retention,
@@ -162,7 +166,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             reserved_names=parse_reserved(settings.reserved_names),
         )
         self.services = Services(
-            policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard()
+            policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard(), clock.now
         )
         self.dispatcher = Dispatcher(
             self.services, self.store, settings.workers, settings.queue_size, self.watchdog.call_later
@@ -177,6 +181,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self.sessions,
             self.presence,
             self.connections,
+            parse_networks(settings.proxy_protocol),
         )
         try:
             self._bind()
@@ -246,7 +251,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
         """Whether there is room for one more connection: see admission.py."""
         try:
             address = canonical(str(client_address[0]))
-            return self.connections.admit(request, network_of(address), address)
+            is_proxy = is_in(address, self._context.proxies)  # it says later who its client is
+            return self.connections.admit(request, None if is_proxy else network_of(address), address)
         except Exception as error:  # noqa: BLE001 - a bug: this client is turned away, the acceptor lives
             log_failure(log, error)
             return False
@@ -397,10 +403,12 @@ def _limits(settings: Settings, descriptors: float) -> Limits:
     return Limits(settings.max_connections, settings.max_per_address)
 
 
-def _prepare_database(engine: Engine, connection: DatabaseConnection, max_body: int) -> None:
+def _prepare_database(engine: Engine, dao: Dao, clock: TrustedClock, max_body: int) -> None:
+    connection = dao.connection
     try:
         migrate(connection)
         engine.check_max_body(max_body)
+        clock.start(dao.read_mark())
     except JellyError as error:
         connection.close()
         engine.release()
