@@ -25,7 +25,7 @@ LAYERS = [
     {"engines", "messages", "tcp", "scheduling", "threads"},
     {"file_claim"},
     {"errors"},
-    {"codec", "outage", "timers", "wakeup", "__init__"},
+    {"addresses", "codec", "outage", "timers", "wakeup", "__init__"},
 ]  # fmt: skip
 """From top to bottom: a module imports from the layers below its own only."""
 
