@@ -83,6 +83,61 @@ class Dao:
         rows = self.connection.query("SELECT password FROM users WHERE username = ?", (username,))
         return rows[0][0] if rows else None
 
+    def credentials(self, username: str, network: str) -> tuple[str | None, bool]:
+        """A user's password hash, and whether the user has logged in from a network before."""
+        rows = self.connection.query(
+            "SELECT password, (SELECT 1 FROM known_addresses AS k WHERE k.username = u.username AND k.network = ?) "
+            "FROM users AS u WHERE u.username = ?",
+            (network, username),
+        )
+        return (rows[0][0], rows[0][1] is not None) if rows else (None, False)
+
+    def remember_address(self, username: str, network: str, now: int, renew: int, keep: int) -> None:
+        """Note that a user has logged in from a network at a time; drop the oldest beyond `keep`.
+
+        A time that is younger than `renew` stays, so that most logins write nothing here.
+        """
+        rows = self.connection.query(
+            "SELECT network, used FROM known_addresses WHERE username = ? ORDER BY used DESC", (username,)
+        )
+        known: dict[str, int] = dict(rows)
+        used = known.get(network)
+        if used is None:
+            for surplus, _ in rows[keep - 1 :]:
+                self.connection.execute(
+                    "DELETE FROM known_addresses WHERE username = ? AND network = ?", (username, surplus)
+                )
+            self.connection.execute(
+                "INSERT INTO known_addresses (username, network, used) VALUES (?, ?, ?)", (username, network, now)
+            )
+        elif used <= renew:
+            self.connection.execute(
+                "UPDATE known_addresses SET used = ? WHERE username = ? AND network = ?", (now, username, network)
+            )
+
+    def remove_old_addresses(self, before: int, limit: int) -> bool:
+        """Forget at most `limit` networks that were last used before a time; whether there were
+        any.
+        """
+        rows = self.connection.query(
+            "SELECT username, network FROM known_addresses WHERE used < ? ORDER BY used LIMIT ?", (before, limit)
+        )
+        for chunk in _chunks(rows):
+            which = " OR ".join(["(username = ? AND network = ?)"] * len(chunk))
+            self.connection.execute(
+                f"DELETE FROM known_addresses WHERE {which}", [value for row in chunk for value in row]
+            )
+        return bool(rows)
+
+    def hash_costs(self, sample: int) -> dict[int, int]:
+        """How many of the first `sample` users have a password hash of which cost."""
+        rows = self.connection.query(
+            "SELECT start, COUNT(*) FROM "
+            "(SELECT SUBSTR(password, 1, 10) AS start FROM users ORDER BY username LIMIT ?) AS sample GROUP BY start",
+            (sample,),
+        )
+        return {int(start.split("$")[1]): count for start, count in rows}
+
     def add_user(self, username: str, password_hash: str) -> None:
         self.connection.execute("INSERT INTO users (username, password) VALUES (?, ?)", (username, password_hash))
 

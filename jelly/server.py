@@ -44,9 +44,9 @@ from jelly.engines import Engine, open_engine
 from jelly.errors import JellyError, StartError, StoreError, log_failure
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
+from jelly.login_guard import LoginGuard
 from jelly.messages import Event, system
 from jelly.migrations import migrate
-from jelly.passwords import LoginGuard
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher
 from jelly.retention import Retention
@@ -74,6 +74,12 @@ connection.
 """
 STOP_SECONDS = 8.0
 """Seconds for which a stop finishes what was accepted before it; closing takes a little longer."""
+LONGEST_HOLD = 24.0
+"""At most this many seconds are logins held back that the guard makes wait; then they are refused.
+"""
+HOLD_SHARE = 0.8
+"""The same as a part of the silence after which a connection is closed: a client that waits for its
+answer need not send anything."""
 FILE_CHECK_INTERVAL = 1.0
 """Seconds until the server looks again whether the database's file is in its place."""
 FILE_LOST_TIMEOUT = 5.0
@@ -130,13 +136,14 @@ class JellyServer(socketserver.ThreadingTCPServer):
             Dao(store_connection), delivery, indexing, retention, on_commit_in_doubt=self.groups.forget_all
         )
         self.flusher = Flusher()
-        self.watchdog = Watchdog(self.connections, settings.heartbeat_interval * settings.heartbeat_misses)
+        silence = settings.heartbeat_interval * settings.heartbeat_misses
+        self.watchdog = Watchdog(self.connections, silence)
         policy = Policy(
             settings.password_cost, settings.token_days * 86400, settings.message_rate, retention.keeps_history
         )
         services = Services(policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard())
         self.dispatcher = Dispatcher(
-            services, self.store, settings.workers, settings.queue_size, self.watchdog.call_later
+            services, self.store, settings.workers, settings.queue_size, min(LONGEST_HOLD, HOLD_SHARE * silence)
         )
         self._context = ServerContext(
             settings,
@@ -175,7 +182,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
     def start(self) -> None:
         """Start the threads and serve."""
-        for thread in (self.store.thread, self.flusher.thread, self.watchdog.thread, self._acceptor):
+        single = (self.store.thread, self.flusher.thread, self.watchdog.thread, self._acceptor)
+        for thread in (*single, *self.dispatcher.hashers):
             thread.on_end = self._on_thread_end
         for part in (self.store, self.flusher, self.watchdog, self.groups, self.dispatcher, self._acceptor):
             part.start()
@@ -278,6 +286,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.server_close()
         connections = tuple(self.connections)  # no thread accepts any more
         self.watchdog.run_calls_now()
+        self.dispatcher.refuse_logins()
         if not self.dispatcher.wait_until_idle([c.lane for c in connections], deadline):
             log.warning("stopped with requests that were not answered")
         self._wait_for_send_queues(connections, min(deadline, time.monotonic() + 2.0))

@@ -5,7 +5,6 @@ A service gets the session and the typed request. It returns what should happen 
 - `Answer`: the response is ready.
 - `NewMessage` or `Write`: the store writes it, and answers after the commit.
 - `CpuTask`: a hasher thread runs it. It returns one of the other outcomes.
-- `DelayedAnswer`: the response, to be sent some seconds later.
 
 A service that refuses the request raises `Refused`; then nothing was done. Services know sessions,
 groups and queries, but neither sockets nor threads. `queue_dispatch.py` calls the services and
@@ -15,18 +14,21 @@ compares the name in the body with that user.
 
 import contextlib
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jelly import messages, passwords
+from jelly.addresses import network_of
 from jelly.codec import LOGINS, Frame, Sign, Type
 from jelly.dao import MAX_ID, Dao, HistoryQuery, StoredMessage
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
 from jelly.groups import Group, GroupCache
+from jelly.login_guard import LoginGuard
 from jelly.messages import PROFILE_LIMITS, SUCCESS, Event, is_valid_name, response, system
-from jelly.outcomes import Answer, CpuTask, DelayedAnswer, NewMessage, Outcome, Write
+from jelly.outcomes import Answer, CpuTask, NewMessage, Outcome, Place, Write
 from jelly.presence import Presence
 from jelly.rate import RateLimit
 from jelly.sessions import Session, Sessions, Window
@@ -41,6 +43,16 @@ MAX_GROUPS_JOINED = 1000
 """At most this many groups have a user as a member."""
 MAX_TOKENS = 32
 """At most this many tokens of one user are valid; a new one replaces the oldest."""
+MAX_KNOWN_ADDRESSES = 32
+"""At most this many networks are remembered from which a user has logged in; a new one replaces the
+one that was not used for longest."""
+ADDRESS_PRECISION = 86_400_000
+"""Milliseconds until a login from the same network is noted again."""
+COST_SAMPLE = 2000
+"""At most this many accounts are looked at to see what most hashes cost."""
+MAX_RENEWED = 1000
+"""At most this many renewed hashes are remembered: logins may be under way that verified the old
+one."""
 MAX_KNOWN_USERS = 100_000
 """At most this many user names are cached."""
 DEFAULT_PAGE, MAX_PAGE = 50, 100
@@ -101,7 +113,7 @@ class Services:
         groups: GroupCache,
         delivery: Delivery,
         reading: Reading,
-        guard: passwords.LoginGuard,
+        guard: LoginGuard,
     ) -> None:
         self._policy = policy
         self._sessions = sessions
@@ -115,8 +127,14 @@ class Services:
         self._logging_in: dict[str, _Newcomer] = {}
         self._rate = RateLimit(policy.message_rate)
         # An unknown user's password is checked against this, so that a wrong name takes as long
-        # as a wrong password, and nobody can find out by the clock which names exist.
-        self._dummy_hash = passwords.hash_password("", policy.password_cost)
+        # as a wrong password, and nobody can find out by the clock which names exist. While
+        # accounts have hashes of another cost than the settings say, it costs what most of them do.
+        self._dummy_hash = passwords.impossible_hash(policy.password_cost)
+        self._has_old_hashes = True
+        self._knows_costs = False
+        # Hashes that were replaced by ones of today's cost, and these. Only used in turns of the
+        # store.
+        self._renewed: OrderedDict[str, str] = OrderedDict()
         self._handlers: Mapping[int, Callable[[Session, Any], Outcome]] = {
             Type.LOGIN: self.login,
             Type.REGISTER: self.register,
@@ -197,55 +215,88 @@ class Services:
             # `in_transaction` checks this again, but then the expensive hash has been computed.
             if dao.has_user(request.username):
                 raise Refused(ErrorCode.USERNAME_TAKEN)
-        return CpuTask(hash_then_write)
+        return CpuTask(hash_then_write, Place.REGISTRATION)
 
     def login(self, session: Session, request: messages.Login) -> Outcome:
         """Log in with the password: answer with a new token, then deliver the inbox."""
-        username, address = request.username, session.address
+        username, network = request.username, network_of(session.address)
         _stop_pacing_if_modern(session, request)
         if not is_valid_name(username):
             # Nobody can have this name, so the guard need not remember it.
-            return CpuTask(lambda: self._wrong_credentials(session))
-        if self._guard.is_locked(username, address):
-            raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
+            return CpuTask(lambda: self._wrong_credentials(session), Place.LOGIN)
         with self._reading() as dao:
-            stored = dao.password_hash(username)
+            stored, is_known = dao.credentials(username, network)
+            if not self._knows_costs:
+                self._learn_costs(dao)
+        attempt = self._guard.attempt(username, network, is_known, exists=stored is not None)
 
         def verify() -> Outcome:
-            # Logins that waited for a hasher with this one may have failed since the check above.
-            if self._guard.is_locked(username, address):
-                raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
             right = passwords.verify_password(request.password, stored or self._dummy_hash)
             if stored is None or not right:
-                answer = self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
-                seconds = self._guard.record_failure(username, address)
-                return DelayedAnswer(answer, seconds) if seconds else answer
-            self._guard.record_success(username, address)
-            return self._issue_token(session, request, stored)
+                attempt.fail()
+                return self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
+            attempt.succeed()
+            cost = self._policy.password_cost
+            is_old = passwords.is_outdated(stored, cost)
+            renewed = passwords.hash_password(request.password, cost) if is_old else None
+            return self._issue_token(session, request, stored, renewed)
 
-        return CpuTask(verify)
+        return CpuTask(verify, Place.KNOWN if is_known else Place.LOGIN, attempt)
+
+    def too_many_attempts(self, session: Session) -> Answer:
+        """Return the answer to a login that the guard has held back for too long."""
+        return self.refused(session, Type.LOGIN, Refused(ErrorCode.TOO_MANY_ATTEMPTS))
 
     def _wrong_credentials(self, session: Session) -> Answer:
         """Refuse a name that nobody can have, in the same time as a wrong password."""
         passwords.verify_password("", self._dummy_hash)
         return self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
 
-    def _issue_token(self, session: Session, request: messages.Login, password_hash: str) -> Write:
-        """Return the write that stores a new token; after its commit the user is logged in."""
+    def _learn_costs(self, dao: Dao) -> None:
+        """See what most password hashes cost."""
+        self._knows_costs = True  # first: what is stored meanwhile makes the next login look again
+        costs = dao.hash_costs(COST_SAMPLE)
+        if costs:
+            self._dummy_hash = passwords.impossible_hash(max(costs, key=costs.__getitem__))
+        self._has_old_hashes = bool(costs.keys() - {self._policy.password_cost})
+
+    def _renew(self, dao: Dao, username: str, verified: str, renewed: str | None) -> None:
+        """Replace a hash of an old cost, which was verified. Raises Refused if the password was
+        changed since.
+        """
+        current = dao.password_hash(username)
+        if current != verified:
+            if current is None or current != self._renewed.get(verified):
+                raise Refused(ErrorCode.WRONG_CREDENTIALS)
+        elif renewed is not None:
+            dao.update_user(username, {"password": renewed})
+            self._renewed[verified] = renewed
+            if len(self._renewed) > MAX_RENEWED:
+                self._renewed.popitem(last=False)
+
+    def _issue_token(self, session: Session, request: messages.Login, verified: str, renewed: str | None) -> Write:
+        """Return the write that stores a new token; after its commit the user is logged in.
+
+        `verified`: the hash that the password was checked against; `renewed`: one of today's cost
+        to replace it, if it is an old one.
+        """
         username = request.username
         token = passwords.new_token()
         token_hash = passwords.hash_token(token)
 
         def in_transaction(dao: Dao) -> Friends:
-            if dao.password_hash(username) != password_hash:  # changed while this one was hashed
-                raise Refused(ErrorCode.WRONG_CREDENTIALS)
+            self._renew(dao, username, verified, renewed)
             now = _now()
             expires = now + int(self._policy.token_seconds * 1000)
             dao.add_token(token_hash, username, expires, now, MAX_TOKENS)
+            network = network_of(session.address)
+            dao.remember_address(username, network, now, now - ADDRESS_PRECISION, MAX_KNOWN_ADDRESSES)
             self._take_over(dao, _Newcomer(session, username, token_hash, request.features is None))
             return _load_friends(dao, request)
 
         def after_commit(friends: Friends) -> Answer:
+            if self._has_old_hashes:
+                self._knows_costs = False
             features = self._attach_session(session, request, token_hash, friends)
             return Answer(response(Type.LOGIN, {"username": username, "token": token, "features": features}))
 
@@ -578,7 +629,7 @@ class Services:
             values["password"] = passwords.hash_password(password, self._policy.password_cost)
             return write
 
-        return CpuTask(hash_then_write)
+        return CpuTask(hash_then_write, Place.KNOWN)
 
     def own_profile(self, session: Session, request: messages.OwnProfile) -> Outcome:
         """Return the profile of the logged-in user."""

@@ -18,10 +18,10 @@ LAYERS = [
     {"client_api"}, {"client.connection_manager"}, {"client.network_thread"}, {"client.pipeline"},
     {"client.handshake", "client.acks", "client.pending", "client.lifecycle"},
     {"client.stream", "client.requests"}, {"client.poller", "client.callbacks", "client.states", "client"},
-    {"server"}, {"watchdog"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store"},
+    {"server"}, {"watchdog"}, {"connection"}, {"queue_dispatch"}, {"services"}, {"store", "hashing"},
     {"outcomes", "delivery", "presence", "indexing", "retention", "send_queue"}, {"demo", "backup"},
     {"dao", "config", "migrations", "pacing"}, {"migrations.to_2", "migrations.to_3"}, {"migrations.step"},
-    {"database", "sessions", "groups", "passwords", "rate", "tcp_confirmation", "tls"},
+    {"database", "sessions", "groups", "login_guard", "passwords", "rate", "tcp_confirmation", "tls"},
     {"engines", "messages", "tcp", "scheduling", "threads"},
     {"file_claim"},
     {"errors"},
@@ -116,7 +116,16 @@ def test_the_codec_knows_bytes_only() -> None:
 
 def test_services_know_neither_the_store_nor_threads() -> None:
     """They return data, `outcomes.py` holds nothing else, and so neither needs what acts on it."""
-    data = {"collections.abc", "dataclasses", "typing", "jelly.dao", "jelly.errors", "jelly.groups"}
+    data = {
+        "collections.abc",
+        "dataclasses",
+        "enum",
+        "typing",
+        "jelly.dao",
+        "jelly.errors",
+        "jelly.groups",
+        "jelly.login_guard",
+    }
     assert imported("outcomes") == data
     assert not imported("services") & {"threading", "queue", "concurrent.futures", "socket", "jelly.store"}
     assert "queue_dispatch" not in reached("services")

@@ -24,6 +24,7 @@ from jelly.dao import Dao
 from jelly.delivery import Delivery
 from jelly.errors import SENTENCES, ErrorCode, Refused
 from jelly.groups import GroupCache
+from jelly.login_guard import LoginGuard
 from jelly.messages import (
     MAX_DEPTH,
     MAX_NAME,
@@ -35,7 +36,6 @@ from jelly.messages import (
     parse_request,
 )
 from jelly.outcomes import Answer
-from jelly.passwords import LoginGuard
 from jelly.presence import Presence
 from jelly.services import Policy, Services
 from jelly.sessions import Session, Sessions, Window
