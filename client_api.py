@@ -16,7 +16,8 @@ when the response is there. Each future ends with a result or with one of these 
 
     RequestRejected   The server refused: `error.code` is one of `ErrorCode`. Nothing was done.
     ServerBusy        The server had too much to do. Nothing was done: try again a little later.
-    ServerFailed      The server failed. Nobody knows whether the request was carried out.
+    ServerFailed      The server failed. Nobody knows whether the request was carried out. (The
+                      original server says so of an unknown receiver, too: see `likely_code`.)
     RequestTimeout    There was no response in time. Nobody knows whether the request was carried
                       out. The client makes a new connection. (Responses have no ids, so a late
                       response would be taken for the response to another request.)
@@ -223,8 +224,8 @@ class SystemEvent:
 
     client: "JellyClient" = field(repr=False, compare=False)
     event: str
-    """`presence`, `group_changed`, `group_disbanded`, `taken_over` or `shutdown`. Later servers may
-    send others."""
+    """`presence`, `group_changed`, `group_disbanded`, `taken_over`, `password_changed` or
+    `shutdown`. Later servers may send others."""
     friend: str = ""
     """For `presence`: the friend who came online or went offline."""
     online: bool = False
@@ -433,14 +434,23 @@ class JellyClient:
         """The user who is logged in, also while the client is RECONNECTING; None if nobody is."""
         return self._manager.username
 
+    @property
+    def token(self) -> int | None:
+        """The token of the session, as `Login.token`; None if nobody is logged in.
+
+        A new password brings a new one (`update_profile`).
+        """
+        return self._manager.token
+
     # --- messages ---------------------------------------------------------------------------------
 
     def send_message(self, receiver: str, content: str) -> "Future[Sent]":
         """Send a message to a user, online or not.
 
         The result means: the server has stored the message safely, and once, even if the connection
-        was lost meanwhile. Rejected with `no_such_user`, `rate_limited`; with `too_long`, before it
-        is sent, if its body has more than `max_body` bytes.
+        was lost meanwhile. If you send more than the server takes, the client waits, and the result
+        comes later. Rejected with `no_such_user`; with `too_long`, before it is sent, if its body
+        has more than `max_body` bytes.
 
         >>> client.send_message("bob", "hello").result(timeout=5).receiver
         'bob'
@@ -533,6 +543,7 @@ class JellyClient:
         self,
         *,
         password: str | None = None,
+        old_password: str | None = None,
         name: str | None = None,
         sex: str | None = None,
         age: str | None = None,
@@ -542,17 +553,22 @@ class JellyClient:
     ) -> "Future[None]":
         """Change your profile or your password. Values that are None stay as they are.
 
-        Rejected with `too_long`, `invalid_password`. A new password ends all your tokens. This
-        connection stays; but if it is lost, the client goes OFFLINE with `Reason.TOKEN_REFUSED`,
-        and you must log in with the new password.
+        A new `password` needs the present one as `old_password`. It ends all your tokens, and your
+        other sessions with `Reason.PASSWORD_CHANGED`. This session goes on with a new `token`. (The
+        original server gives no new token: if this connection is lost, the client goes OFFLINE with
+        `Reason.TOKEN_REFUSED`.)
+
+        Rejected with `too_long`, `invalid_password`; with `wrong_credentials` if the old password
+        is wrong or missing, and with `too_many_attempts` if it was wrong too often.
 
         >>> client.update_profile(name="Alice", address="Paris").result(timeout=5)
+        >>> client.update_profile(password="secret9", old_password="secret1").result(timeout=5)
         """
         values = {
-            "password": password, "name": name, "sex": sex, "age": age, "phone": phone, "address": address,
-            "introduction": introduction,
+            "password": password, "oldPassword": old_password, "name": name, "sex": sex, "age": age, "phone": phone,
+            "address": address, "introduction": introduction,
         }  # fmt: skip
-        return self._manager.request(Type.UPDATE_PROFILE, values, _nothing)
+        return self._manager.request(Type.UPDATE_PROFILE, values, self._manager.keep_token)
 
     # --- groups -----------------------------------------------------------------------------------
 

@@ -7,15 +7,17 @@
 -- commits. There are no foreign keys: one thread does all writing, checks before it writes, and
 -- deletes a row only after the rows that refer to it.
 
--- schema_version: the version of these tables. next_id: ids below it may have been used.
--- indexed: messages up to this id are indexed. mark: grows with each transaction.
+-- schema_version: the version of these tables. next_id: ids below it may have been used; it is also
+-- the mark, which grows with each transaction. indexed: messages up to this id are indexed.
 CREATE TABLE IF NOT EXISTS meta (
     name  VARCHAR(32) NOT NULL,
     value BIGINT NOT NULL,
     PRIMARY KEY (name)
 );
 
--- password is "scrypt$log2(n)$r$p$salt$hash", never the password itself.
+-- password is "scrypt$log2(n)$r$p$salt$hash", never the password itself. nfkc is the form of the
+-- name in which new names are compared with it; two old names may have the same. modern: whether
+-- the user has ever logged in with a modern client (1) or not (0).
 CREATE TABLE IF NOT EXISTS users (
     username     VARCHAR(32) NOT NULL,
     password     VARCHAR(255) NOT NULL,
@@ -25,8 +27,11 @@ CREATE TABLE IF NOT EXISTS users (
     phone        VARCHAR(32),
     address      VARCHAR(256),
     introduction VARCHAR(1024),
+    nfkc         VARCHAR(32),
+    modern       SMALLINT NOT NULL DEFAULT 0,
     PRIMARY KEY (username)
 );
+CREATE INDEX nfkc_of_users ON users (nfkc);
 
 -- A token lets its user come back without the password. Only its SHA-256 is stored.
 CREATE TABLE IF NOT EXISTS tokens (
@@ -57,8 +62,10 @@ CREATE TABLE IF NOT EXISTS friends (
 CREATE TABLE IF NOT EXISTS chat_groups (
     name    VARCHAR(32) NOT NULL,
     creator VARCHAR(32) NOT NULL,
+    nfkc    VARCHAR(32),
     PRIMARY KEY (name)
 );
+CREATE INDEX nfkc_of_groups ON chat_groups (nfkc);
 CREATE INDEX groups_of_creator ON chat_groups (creator);
 
 -- position grows with every added member; the first member is the creator. since: a member may read

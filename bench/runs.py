@@ -14,7 +14,7 @@ from typing import Any
 from bench.meter import Thread, Usage
 from bench.scenarios import Measurement, Scenario
 from faults.mariadb import MariaDBMissing, PrivateMariaDB
-from faults.process import ROOT, Server
+from faults.process import ROOT, Server, no_limits
 
 DATABASES = ("sqlite", "mariadb", "memory")
 
@@ -60,6 +60,7 @@ class Runner:
         """Start a server on an empty database. `launch`: what to start instead of jelly.py."""
         launch = launch or (str(self.root / "jelly.py"),)
         environment["TMPDIR"] = str(self.directory)  # a server that is killed cannot remove its files
+        arguments = (*no_limits(self.root), *arguments)
         return Server(self._url(database), *arguments, cwd=self.root, launch=launch, **environment)  # type: ignore[arg-type]
 
     def generate(self, server: Server, database: str, **job: Any) -> Iterator[dict[str, Any]]:

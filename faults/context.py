@@ -9,7 +9,7 @@ from pathlib import Path
 
 from faults.checker import Verdict
 from faults.mariadb import PrivateMariaDB
-from faults.process import Server, free_port
+from faults.process import Server, free_port, no_limits
 
 RESTART_LIMIT = 2.0
 """At most this many seconds until a restarted server listens."""
@@ -82,7 +82,7 @@ class RunContext:
         """
         patches = [*launch, *(f"--variant={name}" for name in self.variants)]
         options = {"launch": ("-m", "faults.server", *patches, "--")} if patches else {}
-        return Server(url, f"--port={port}", *arguments, within=within, **options, **env)  # type: ignore[arg-type]
+        return Server(url, f"--port={port}", *no_limits(), *arguments, within=within, **options, **env)  # type: ignore[arg-type]
 
 
 Run = Callable[[RunContext, Finding], None]

@@ -1,5 +1,6 @@
 """The real program in a process of its own, for tests that start, stop and kill it."""
 
+import functools
 import os
 import random
 import select
@@ -44,6 +45,19 @@ def end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+NO_LIMITS = {"--message-rate": "0"}
+"""The flags that turn off what limits a user, who may send as much under load as the server takes.
+"""
+
+
+@functools.cache
+def no_limits(root: Path = ROOT) -> tuple[str, ...]:
+    """The flags of NO_LIMITS that the revision of the server in `root` has."""
+    command = [sys.executable, str(root / "jelly.py"), "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=PATIENCE, check=True).stdout
+    return tuple(f"{flag}={value}" for flag, value in NO_LIMITS.items() if f"  {flag} " in shown)
 
 
 def clean_environment() -> dict[str, str]:

@@ -12,6 +12,8 @@ from typing import Any, Self
 
 from jelly.wakeup import WakeupPipe
 
+COMMIT = b"\x03COMMIT"
+"""What a client of MySQL sends after the four bytes of the header."""
 PATIENCE = 10.0
 """At most this many seconds to connect to the server."""
 
@@ -125,6 +127,44 @@ class Proxy:
             self._pairs.pop(each, None)
             self._selector.unregister(each)
             (_reset if reset else socket.socket.close)(each)
+
+
+class CommitProxy(Proxy):
+    """A proxy in front of MySQL or MariaDB that can break a connection at a COMMIT."""
+
+    def __init__(self, target: int) -> None:
+        super().__init__(target)
+        self.cuts = 0
+        """How often it has done so."""
+        self._is_armed = self._lets_it_happen = self._stays_away = False
+        self._committing: socket.socket | None = None
+
+    def cut_at_commit(self, happens: bool, stays_away: bool = False) -> None:
+        """Break the connection of the next COMMIT.
+
+        `happens`: the COMMIT reaches the server, and only its answer is lost. `stays_away`: new
+        connections are refused until `mend`.
+        """
+        self._lets_it_happen, self._stays_away, self._is_armed = happens, stays_away, True
+
+    def _deliver(self, sock: socket.socket, data: bytes) -> None:
+        if sock is self._committing:  # the answer
+            self._committing = None
+            self._cut_pair(sock)
+        elif self._is_armed and data[4:].upper() == COMMIT:
+            self._is_armed = False
+            if self._lets_it_happen:
+                self._committing = self._pairs[sock]
+                super()._deliver(sock, data)
+            else:
+                self._cut_pair(sock)
+        else:
+            super()._deliver(sock, data)
+
+    def _cut_pair(self, sock: socket.socket) -> None:
+        self.cuts += 1
+        self._is_blocked = self._stays_away
+        self._close(sock)
 
 
 def _reset(sock: socket.socket) -> None:

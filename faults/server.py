@@ -88,6 +88,33 @@ def ignores_failures() -> None:
     Store._write = write_blindly
 
 
+def doubt_is_success() -> None:
+    """The store takes a commit that is in doubt for one that has happened."""
+    move_mark = Dao.move_mark
+
+    def move_any_mark(self: Dao, count: int) -> None:
+        self.mark = 0
+        move_mark(self, count)
+
+    def answer(self: Store, batch: Batch, _: StoreError) -> None:
+        self._answer(batch)
+        for job in batch.jobs:
+            job.done()
+
+    Dao.move_mark, Store._begin_doubt = move_any_mark, answer
+
+
+def doubt_is_failure() -> None:
+    """The store takes a commit that is in doubt for one that has not happened."""
+
+    def fail(self: Store, batch: Batch, error: StoreError) -> None:
+        self._fail(batch, error)
+        for job in batch.jobs:
+            job.done()
+
+    Store._begin_doubt = fail
+
+
 def waits_for_ever() -> None:
     """The server waits for the database without a time limit."""
     engines.QUERY_TIMEOUT = HOUR
@@ -275,7 +302,8 @@ def impatient() -> None:
 VARIANTS: dict[str, Callable[[], None]] = {
     function.__name__.replace("_", "-"): function
     for function in (
-        answers_early, ignores_failures, waits_for_ever, tries_once, synchronous_normal, drops_queue, ignores_signals,
+        answers_early, ignores_failures, doubt_is_success, doubt_is_failure, waits_for_ever, tries_once,
+        synchronous_normal, drops_queue, ignores_signals,
         unbounded_queue, unbounded_send_queue, unbounded_buffers, blocking_send, no_watchdog, delivered_when_written,
         leaks_sockets, answers_reversed, frame_a_read, wall_clock, order_by_time, hashes_at_reconnect,
         plain_hash_queue, clock, count_hashes, impatient,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from jelly import names
 from jelly.engines import check_url
 from jelly.errors import ConfigError
 from jelly.scheduling import check_pin
@@ -47,6 +48,11 @@ def _text(text: str) -> str:
     return text
 
 
+def _reserved(text: str) -> str:
+    names.parse_reserved(text)
+    return text
+
+
 def _host(text: str) -> str:
     if not text:
         raise ValueError("an address such as 127.0.0.1, or 0.0.0.0 for the network")
@@ -76,7 +82,10 @@ class Settings:
     max_connections: int = _setting(10_000, _number(int, 1, 1_000_000), "most connections at the same time")
     max_per_address: int = _setting(10_000, _number(int, 1, 1_000_000), "most connections from one address")
     max_body: int = _setting(65536, _number(int, 1024, 16_777_216), "most bytes in the body of a request")
-    message_rate: int = _setting(0, _number(int, 0, 1_000_000), "most messages a second from one user; 0: any number")
+    message_rate: int = _setting(50, _number(int, 0, 1_000_000), "most messages a second from one user; 0: any number")
+    message_burst: int = _setting(
+        1000, _number(int, 1, 1_000_000), "most messages at once from a user who was quiet before"
+    )
     heartbeat_interval: float = _setting(6.0, _number(float, 0.05, 3600), "seconds of silence that count as a miss")
     heartbeat_misses: int = _setting(5, _number(int, 1, 1000), "misses after which a connection is closed")
     group_check_interval: float = _setting(
@@ -90,6 +99,7 @@ class Settings:
     )
     token_days: float = _setting(7.0, _number(float, 0.001, 3650), "days for which a token is valid")
     history_days: float = _setting(30.0, _number(float, 0, 36500), "days for which messages can be read back; 0: none")
+    reserved_names: str = _setting(names.RESERVED, _reserved, "user names that nobody can register, with commas")
     password_cost: int = _setting(14, _number(int, 1, 20), "log2 of scrypt's n; each step doubles the time of a login")
     tls_cert: str = _setting("", _text, "file with the certificate (chain); turns TLS on")
     tls_key: str = _setting("", _text, "file with the private key, if it is not in the certificate's file")

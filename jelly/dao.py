@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from jelly.database import DatabaseConnection
+from jelly.errors import StoreError
+from jelly.names import nfkc
 
 VALUES_PER_STATEMENT = 100
 """At most this many values are in one statement of varying length."""
-ID_BLOCK = 1_000_000
-"""How many ids are reserved at a time."""
 MAX_ID = 2**53
 """All ids are smaller."""
 
@@ -30,6 +30,13 @@ WITHIN_PAGE = (
 )
 
 T = TypeVar("T")
+
+
+class DatabaseWentBack(StoreError):
+    """The database holds an older state than the one that was committed last."""
+
+    def __init__(self) -> None:
+        super().__init__("the database has gone back to an older state")
 
 
 class StoredMessage(NamedTuple):
@@ -72,7 +79,11 @@ class Dao:
 
     def __init__(self, connection: DatabaseConnection) -> None:
         self.connection = connection
-        self._next_id, self._last_id = 1, 0  # the reserved ids: none yet
+        self.mark = 0
+        """The mark as of the last commit; 0: only the database knows it."""
+        self.new_mark = 1
+        """The mark that the transaction has made that is open, or was open last."""
+        self._next_id = 1
 
     # --- users and tokens -------------------------------------------------------------------------
 
@@ -138,8 +149,23 @@ class Dao:
         )
         return {int(start.split("$")[1]): count for start, count in rows}
 
+    def is_username_taken(self, username: str) -> bool:
+        """Whether a user has this name, or one with the same NFKC form."""
+        found = "SELECT 1 FROM users WHERE username = ? OR nfkc = ? LIMIT 1"
+        return bool(self.connection.query(found, (username, nfkc(username))))
+
+    def has_been_modern(self, username: str) -> bool:
+        """Whether a user has ever logged in with a modern client."""
+        return bool(self.connection.query("SELECT 1 FROM users WHERE username = ? AND modern = 1", (username,)))
+
+    def note_modern_login(self, username: str) -> None:
+        """Remember that a user has logged in with a modern client."""
+        self.connection.execute("UPDATE users SET modern = 1 WHERE username = ? AND modern = 0", (username,))
+
     def add_user(self, username: str, password_hash: str) -> None:
-        self.connection.execute("INSERT INTO users (username, password) VALUES (?, ?)", (username, password_hash))
+        self.connection.execute(
+            "INSERT INTO users (username, password, nfkc) VALUES (?, ?, ?)", (username, password_hash, nfkc(username))
+        )
 
     def profile(self, username: str) -> dict[str, str | None]:
         """The profile's fields in the protocol's order, None for those that were never set."""
@@ -241,8 +267,15 @@ class Dao:
     def count_groups_of(self, username: str) -> int:
         return int(self.connection.query("SELECT COUNT(*) FROM members WHERE username = ?", (username,))[0][0])
 
+    def is_group_name_taken(self, name: str) -> bool:
+        """Whether a group has this name, or one with the same NFKC form."""
+        found = "SELECT 1 FROM chat_groups WHERE name = ? OR nfkc = ? LIMIT 1"
+        return bool(self.connection.query(found, (name, nfkc(name))))
+
     def add_group(self, name: str, creator: str) -> None:
-        self.connection.execute("INSERT INTO chat_groups (name, creator) VALUES (?, ?)", (name, creator))
+        self.connection.execute(
+            "INSERT INTO chat_groups (name, creator, nfkc) VALUES (?, ?, ?)", (name, creator, nfkc(name))
+        )
         self._insert_member(name, creator, 0)
 
     def remove_group(self, name: str) -> None:
@@ -271,32 +304,44 @@ class Dao:
 
     # --- messages ---------------------------------------------------------------------------------
 
+    # The row 'next_id' of meta is the next id of a message, and the *mark*: each transaction of the
+    # store thread moves it first of all. So no id is given twice, whatever happens to the process.
+    # If the mark is not what the last transaction has made it, the database has gone back. If a
+    # commit fails, the mark tells later whether it happened.
+
+    def move_mark(self, count: int) -> None:
+        """Begin a transaction of the store thread, which allocates at most `count` ids.
+
+        After its commit set `mark` to `new_mark`. Raises DatabaseWentBack if the database does not
+        hold the last transaction any more.
+        """
+        old = self.mark = self.mark or self.read_mark()
+        # What was allocated in a transaction that failed is not allocated again.
+        self._next_id = max(old, self.new_mark)
+        new = self._next_id + (count or 1)  # at least one: no two transactions have the same mark
+        if new > MAX_ID:
+            raise StoreError("all ids of messages are used")
+        self.new_mark = new
+        if self.connection.execute("UPDATE meta SET value = ? WHERE name = 'next_id' AND value = ?", (new, old)) != 1:
+            raise DatabaseWentBack
+
+    def read_mark(self) -> int:
+        """The mark that the database has."""
+        rows = self.connection.query("SELECT value FROM meta WHERE name = 'next_id'")
+        if not rows:
+            raise StoreError("the table meta has lost its row next_id: restore a backup")
+        return int(rows[0][0])
+
     def peek_id(self) -> int:
         """The id that the next message is going to have; it is not allocated."""
-        if self._next_id > self._last_id:
-            self._reserve_ids()
         return self._next_id
 
     def allocate_id(self) -> int:
-        """An id for a new message."""
-        if self._next_id > self._last_id:
-            self._reserve_ids()
+        """An id for a new message, of those for which the mark was moved."""
         id = self._next_id
+        assert id < self.new_mark, "move_mark was told of fewer ids"
         self._next_id = id + 1
         return id
-
-    def _reserve_ids(self) -> None:
-        """Reserve the next block of ids.
-
-        So none is used twice, whatever happens to the process or its clock.
-        """
-        self._next_id = int(self.connection.query("SELECT value FROM meta WHERE name = 'next_id'")[0][0])
-        self._last_id = self._next_id + ID_BLOCK - 1
-        self.connection.execute("UPDATE meta SET value = ? WHERE name = 'next_id'", (self._last_id + 1,))
-
-    def forget_ids(self) -> None:
-        """Forget the reserved ids, because the transaction that reserved them may have failed."""
-        self._next_id, self._last_id = 1, 0
 
     def add_messages(self, messages: Sequence[StoredMessage], inbox: Sequence[tuple[str, int]]) -> None:
         """Store messages, and for each receiver of one a row (receiver, id) in the inbox."""
@@ -330,11 +375,6 @@ class Dao:
                 self.connection.execute(
                     f"DELETE FROM messages WHERE id IN ({', '.join('?' * len(ids))}) AND {DELIVERED_TO_ALL}", ids
                 )
-
-    def remove_messages_between(self, first: int, last: int) -> None:
-        """Take back messages whose commit is in doubt: it failed, but may have happened."""
-        self.connection.execute("DELETE FROM inbox WHERE message_id BETWEEN ? AND ?", (first, last))
-        self.connection.execute("DELETE FROM messages WHERE id BETWEEN ? AND ?", (first, last))
 
     # --- deferred indexing and history ------------------------------------------------------------
 

@@ -18,6 +18,15 @@ from jelly.errors import StoreError
 T = TypeVar("T")
 
 
+class CommitInDoubt(StoreError):
+    """A commit failed: it may have happened or not."""
+
+    def __init__(self, reason: str, lost_syncs: int) -> None:
+        super().__init__(reason)
+        self.lost_syncs = lost_syncs
+        """What `DatabaseConnection.lost_syncs` was before."""
+
+
 class DatabaseConnection:
     """One connection, for one thread at a time; opened at its first use, and again after a failure.
 
@@ -124,7 +133,7 @@ class DatabaseConnection:
     def transaction(self) -> AbstractContextManager[None]:
         """For `with`: everything inside is committed together, and synced, or not at all.
 
-        If the commit itself fails, it is in doubt: it may have happened or not.
+        If the commit itself fails, it is in doubt, which raises CommitInDoubt.
         """
         return self
 
@@ -141,8 +150,10 @@ class DatabaseConnection:
             return
         try:
             self._raw.commit()
-        except self._engine.errors as failure:
-            raise self._failed(failure) from failure
+        except Exception as failure:
+            lost_syncs = self._engine.lost_syncs
+            self._engine.on_commit_failure(failure)
+            raise CommitInDoubt(str(self._failed(failure)), lost_syncs) from failure
         except BaseException:
             self._rollback()
             raise
@@ -160,6 +171,13 @@ class DatabaseConnection:
         """
         if self._raw is not None:
             self._engine.empty_wal(self._raw)
+
+    @property
+    def lost_syncs(self) -> int:
+        """How often something has happened after which a commit that can be read need not be on
+        the disk, also if a later one is.
+        """
+        return self._engine.lost_syncs
 
     # --- failures ---------------------------------------------------------------------------------
 

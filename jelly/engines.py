@@ -41,6 +41,8 @@ and there may be none for hours."""
 CHECKPOINT_TIMEOUT = 0.25
 """Seconds that a transaction may wait for that: the time that the present readers need."""
 
+CLOCK_ERROR = 3.0
+"""Seconds by which what MySQL says of its start may differ from one time to the next."""
 MAX_ROWS = 5000
 """At most this many rows are in one INSERT for MySQL."""
 MAX_STATEMENT_LENGTH = 8_000_000
@@ -91,6 +93,9 @@ class Engine(ABC):
     """
     circuit_reason = NO_ANSWER
     """What a connection says meanwhile."""
+    lost_syncs = 0
+    """How often something has happened after which a commit that can be read need not be on the
+    disk, also if a later one is. The connection that writes counts it."""
 
     @abstractmethod
     def connect(self) -> Any:
@@ -148,6 +153,9 @@ class Engine(ABC):
 
         The connection that writes must be open.
         """
+
+    def on_commit_failure(self, error: Exception) -> None:  # noqa: B027 - only for SQLite
+        """Note that a commit has failed."""
 
     @abstractmethod
     def adapt_table(self, statement: str, raw: Any) -> str:
@@ -256,6 +264,12 @@ class SqliteEngine(Engine):
     def claim_file(self) -> None:
         self._claim.take()
 
+    def on_commit_failure(self, error: Exception) -> None:
+        # After a sync that failed, the kernel may show data that it has given up to write. A later
+        # sync does not report it again.
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
+            self.lost_syncs += 1
+
     def check_file(self) -> str:
         problem = self._claim.problem()
         if problem:
@@ -340,6 +354,7 @@ class MysqlEngine(Engine):
         # The server's max_allowed_packet, as the connection that writes has found it.
         self._max_packet = 1024 * 1024
         self._max_body = 0
+        self._started_at: float | None = None  # the server, by our monotonic clock
         # When a connection breaks within an answer, the driver's pure Python part raises the last
         # three.
         self.errors = (mysql.connector.Error, OSError, AttributeError, IndexError)
@@ -462,6 +477,7 @@ class MysqlEngine(Engine):
         kind = "C extension" if "CMySQL" in type(raw).__name__ else "pure Python"
         version = self._value(raw, "SELECT VERSION()")
         self.driver = f"mysql-connector-python {self._connector.__version__}, {kind} (server {version})"
+        self._note_restart(raw)
         self._max_packet = self._value(raw, "SELECT @@max_allowed_packet")
         if self._packet_problem():  # it was larger when the server started
             log.warning("larger messages are answered with SERVER_ERROR: %s", self._packet_problem())
@@ -469,6 +485,14 @@ class MysqlEngine(Engine):
             log.warning(
                 "innodb_flush_log_at_trx_commit is not 1: a power cut may lose messages that were answered with SUCCESS"
             )
+
+    def _note_restart(self, raw: Any) -> None:
+        """Count a restart of the server: InnoDB ends the server when a sync fails."""
+        [(_, uptime)] = self.query(raw, "SHOW GLOBAL STATUS LIKE 'Uptime'", ())
+        started_at = time.monotonic() - int(uptime)
+        if self._started_at is not None and abs(started_at - self._started_at) > CLOCK_ERROR:
+            self.lost_syncs += 1
+        self._started_at = started_at
 
     def _lock_name(self, raw: Any) -> str:
         """The name of the lock that says whose database this is.

@@ -38,6 +38,7 @@ class ErrorCode(StrEnum):
     INVALID_USERNAME = "invalid_username"
     INVALID_PASSWORD = "invalid_password"
     USERNAME_TAKEN = "username_taken"
+    NAME_RESERVED = "name_reserved"
     INVALID_TOKEN = "invalid_token"
     NOT_YOURSELF = "not_yourself"
     NO_SUCH_USER = "no_such_user"
@@ -68,14 +69,15 @@ SENTENCES = {
     ErrorCode.TOO_MANY_ATTEMPTS: "Too many failed logins to this account: this one was not tried, try again later.",
     ErrorCode.INVALID_USERNAME: "A user name must have 1 to 32 characters, without spaces or invisible characters.",
     ErrorCode.INVALID_PASSWORD: "A password must have 1 to 128 characters.",
-    ErrorCode.USERNAME_TAKEN: "This user name is taken: choose another one.",
+    ErrorCode.USERNAME_TAKEN: "This user name, or one that looks the same, is taken: choose another one.",
+    ErrorCode.NAME_RESERVED: "This user name is reserved for the operator of the server: choose another one.",
     ErrorCode.INVALID_TOKEN: "The token is not valid, or no longer valid: log in with the password.",
     ErrorCode.NOT_YOURSELF: "The user in the request is not the user who is logged in on this connection.",
     ErrorCode.NO_SUCH_USER: "There is no such user.",
     ErrorCode.ALREADY_FRIENDS: "This user is already on your friend list.",
     ErrorCode.NOT_FRIENDS: "This user is not on your friend list.",
     ErrorCode.INVALID_GROUP_NAME: "A group name must have 1 to 32 characters, without spaces or invisible characters.",
-    ErrorCode.GROUP_EXISTS: "There is already a group with this name: choose another name.",
+    ErrorCode.GROUP_EXISTS: "There is already a group with this name, or one that looks the same: choose another name.",
     ErrorCode.NO_SUCH_GROUP: "There is no such group.",
     ErrorCode.NOT_GROUP_CREATOR: "Only the creator of the group may do this.",
     ErrorCode.ALREADY_MEMBER: "This user is already a member of the group.",
@@ -98,9 +100,11 @@ class JellyError(Exception):
 class Refused(JellyError):
     """The server refuses a request, and the client is at fault. Nothing was done."""
 
-    def __init__(self, code: ErrorCode, sentence: str = "") -> None:
+    def __init__(self, code: ErrorCode, sentence: str = "", retry_after: float | None = None) -> None:
         super().__init__(sentence or SENTENCES[code])
         self.code = code
+        self.retry_after = retry_after
+        """Seconds until the same request may succeed; None if nobody knows."""
 
 
 class StoreError(JellyError):
@@ -118,10 +122,14 @@ class ConfigError(StartError):
 class RequestError(JellyError):
     """A request of a client ended without a result. The text is one sentence for a person."""
 
-    def __init__(self, code: str = "", sentence: str = "") -> None:
-        super().__init__(sentence or _sentence(code) or "The server gave no reason.")
+    def __init__(self, code: str = "", sentence: str = "", likely_code: str = "") -> None:
+        likely = f" Probably: {_sentence(likely_code)}" if likely_code else ""
+        super().__init__(sentence or _sentence(code) or f"The server gave no reason.{likely}")
         self.code = str(code)
         """The server's error code (one of ErrorCode), or empty: the original server sends none."""
+        self.likely_code = str(code or likely_code)
+        """The same as `code`. If that is empty: what the original server means by such a response,
+        as far as it was ever observed; empty if that may be several things."""
 
 
 class RequestRejected(RequestError):
@@ -133,7 +141,10 @@ class ServerBusy(RequestError):
 
 
 class ServerFailed(RequestError):
-    """The server is at fault (0x34), or its answer cannot be read. The outcome is unknown."""
+    """The server is at fault (0x34), or its answer cannot be read. The outcome is unknown.
+
+    The original server answers so to some faults of the client, too: then there is a `likely_code`.
+    """
 
 
 class RequestTimeout(RequestError):
@@ -159,12 +170,13 @@ _BY_STATUS: dict[int, type[RequestError]] = {
 }
 
 
-def error_for(status: int, code: str, sentence: str) -> RequestError:
+def error_for(status: int, code: str, sentence: str, likely_code: str = "") -> RequestError:
     """Return the error for a response that is not SUCCESS.
 
-    `code` and `sentence` come from its body, and may be empty.
+    `code` and `sentence` come from its body, and may be empty. `likely_code`: what the response
+    means if they are.
     """
-    return _BY_STATUS.get(status, ServerFailed)(code, sentence)
+    return _BY_STATUS.get(status, ServerFailed)(code, sentence, likely_code)
 
 
 def _sentence(code: str) -> str:

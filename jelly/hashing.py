@@ -213,10 +213,13 @@ class HashQueue:
         return self._closed and not self._size
 
     def refuse_logins(self) -> list[Work]:
-        """From now on take nothing from those who are not logged in; return what waits of them."""
+        """From now on take nothing from those who are not logged in; return what waits of them, and
+        what the guard holds back.
+        """
         with self._condition:
             self._refuses_logins = True
-            return self._take_if(lambda work: work.is_before_login)
+            held = {work for works in self._held.values() for work in works.values()}
+            return self._take_if(lambda work: work.is_before_login or work in held)
 
     def close(self) -> list[Work]:
         """Let the hashers end; return what still waits."""

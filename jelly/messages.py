@@ -8,7 +8,6 @@ keys are ignored. `services.py` decides what a request *means*, and who may send
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from json.encoder import encode_basestring as quote
@@ -17,8 +16,6 @@ from typing import Any, NamedTuple, NoReturn
 from jelly.codec import Sign, Status, Type, encode
 from jelly.errors import SENTENCES, ErrorCode, Refused
 
-MAX_NAME = 32
-"""At most this many characters are in the name of a user or of a group."""
 MAX_PASSWORD = 128
 """At most this many characters are in a password."""
 MAX_DEPTH = 16
@@ -176,6 +173,7 @@ class AllFriends(NamedTuple):
 class UpdateProfile(NamedTuple):
     username: str
     password: str | None = None
+    oldPassword: str | None = None
     name: str | None = None
     sex: str | None = None
     age: str | None = None
@@ -452,18 +450,24 @@ SUCCESS: dict[int, bytes] = {type: response(type) for type in Type}
 """For each type, the SUCCESS frame with an empty body."""
 
 
-def error_response(type: int, status: Status, code: ErrorCode, sentence: str = "") -> bytes:
+def error_response(type: int, status: Status, code: ErrorCode, sentence: str = "", **values: int) -> bytes:
     """Return a frame that says what went wrong: `code` for programs, `sentence` for people.
 
     Without a sentence, the one of the code is used.
     """
-    body = _encode({"error": code, "message": sentence or SENTENCES[code]})
+    body = _encode({"error": code, "message": sentence or SENTENCES[code], **values})
     return encode(Sign.RESPONSE, type, status, body.encode())
 
 
-def refusal(type: int, error: Refused) -> bytes:
-    """Return the REQUEST_ERROR frame for a request that was refused."""
-    return error_response(type, Status.REQUEST_ERROR, error.code, str(error))
+def refusal(type: int, error: Refused, is_modern: bool = False) -> bytes:
+    """Return the REQUEST_ERROR frame for a request that was refused.
+
+    A modern client is told when to send the request again, if that is known.
+    """
+    values = {}
+    if is_modern and error.retry_after is not None:
+        values["retryAfter"] = max(1, math.ceil(error.retry_after * 1000))
+    return error_response(type, Status.REQUEST_ERROR, error.code, str(error), **values)
 
 
 def notice(type: int, sender: str, receiver: str, content: str, time: int, id: int | None = None) -> bytes:
@@ -487,6 +491,7 @@ class Event(StrEnum):
     """The values of the key `event` in a SYSTEM notice. Part of the protocol: never rename one."""
 
     TAKEN_OVER = "taken_over"
+    PASSWORD_CHANGED = "password_changed"
     SHUTDOWN = "shutdown"
     PRESENCE = "presence"
     GROUP_CHANGED = "group_changed"
@@ -496,30 +501,3 @@ class Event(StrEnum):
 def system(event: Event, **values: Any) -> bytes:
     """Return the SYSTEM notice of an event, for modern clients. The values keep their order."""
     return encode(Sign.NOTICE, Type.SYSTEM, Status.NONE, _encode({"event": event, **values}).encode())
-
-
-# --- names ------------------------------------------------------------------------------------
-
-
-def is_valid_name(name: str) -> bool:
-    """Whether a user or a group may have this name.
-
-    A name has 1 to 32 characters in normal form C (NFC), so that two names that are equal in
-    Unicode are equal here. It has no spaces, and no control, format (zero-width, direction),
-    surrogate or other invisible characters. It does not begin with a combining mark: that would
-    combine with the character that a client prints before the name.
-    """
-    return (
-        1 <= len(name) <= MAX_NAME
-        and unicodedata.is_normalized("NFC", name)
-        and unicodedata.category(name[0])[0] != "M"
-        and not any(unicodedata.category(c) in _INVISIBLE or c in _BLANK for c in name)
-    )
-
-
-_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}
-# Letters and marks without a shape: fillers, the grapheme joiner, variation selectors, a blank
-# Braille pattern.
-_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0") | {
-    chr(code) for code in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
-}

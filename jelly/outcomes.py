@@ -50,12 +50,15 @@ class Write:
     """Anything else that changes the database.
 
     `write` runs inside the transaction; it may raise Refused as long as it has written nothing.
-    `answer` runs after the commit, with what `write` returned.
+    `answer` runs after the commit, with what `write` returned. If the commit was in doubt for so
+    long that the client was told SERVER_ERROR, `on_late_commit` runs instead. If that is None,
+    `answer` runs for its effects, and nothing is sent.
     """
 
     type: int
     write: Callable[[Dao], Any]
     answer: Callable[[Any], Answer]
+    on_late_commit: Callable[[Any], None] | None = None
 
 
 class Place(IntEnum):

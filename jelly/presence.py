@@ -10,9 +10,6 @@ connection ends only asks the store to call `refresh`. `refresh` compares who is
 was announced last. So the order in which the server notices logins and ends does not matter: the
 last notice about a user is always right. A takeover is no change, and neither is a reconnect that
 comes before the end of the old connection was noticed.
-
-If the connection to the database breaks during the commit of an added friend, the friend is missing
-from the list here until the user's next login.
 """
 
 from collections.abc import Iterable

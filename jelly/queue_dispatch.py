@@ -328,6 +328,7 @@ class Dispatcher:
             self._queue.put(lane)
         except queue.Full:
             self._refuse(lane)
+            self._release(lane)
 
     def wait_for_room(self, lane: Lane, seconds: float) -> bool:
         """If a lane is full, wait at most some seconds until it is not; return whether it has
@@ -526,7 +527,7 @@ class Dispatcher:
         )
 
     def _refuse_login(self, lane: Lane, request: PendingRequest) -> None:
-        self._finish(lane, request, self._services.too_many_attempts(lane.session))
+        self._finish(lane, request, self._services.too_many_attempts(lane.session, request.frame.type))
 
     def _run_task(self, lane: Lane, request: PendingRequest, task: CpuTask) -> None:
         """On a hasher thread."""
@@ -583,18 +584,18 @@ class Dispatcher:
         if not session.closing:
             answers = [_busy(session, request.frame.type) for request in requests]
             send_answers(session, answers, [request.received_at for request in requests])
-        self._release(lane)
 
     def _release(self, lane: Lane) -> None:
         """Give back a lane that was served; queue it again if more requests have come."""
-        # Under the mutex, under which readers add a request and then try the lock: so either the
-        # reader gets the lock, or this thread sees the request.
-        with self._queue.mutex:
-            lane.busy.release()
-            has_more = bool(lane.waiting)
-        if has_more:
+        while True:
+            # Under the mutex, under which readers add a request and then try the lock: so either
+            # the reader gets the lock, or this thread sees the request.
+            with self._queue.mutex:
+                lane.busy.release()
+                if not lane.waiting:
+                    return None
             try:
-                self._queue.put(lane)
+                return self._queue.put(lane)
             except queue.Full:
                 self._refuse(lane)
 

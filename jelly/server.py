@@ -47,6 +47,7 @@ from jelly.indexing import DeferredIndexing
 from jelly.login_guard import LoginGuard
 from jelly.messages import Event, system
 from jelly.migrations import migrate
+from jelly.names import parse_reserved
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher
 from jelly.retention import Retention
@@ -132,18 +133,31 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.presence = Presence(self.sessions)
         retention = Retention(settings.history_days)
         indexing = DeferredIndexing(retention.keeps_history)
-        self.store = Store(
-            Dao(store_connection), delivery, indexing, retention, on_commit_in_doubt=self.groups.forget_all
-        )
-        self.flusher = Flusher()
         silence = settings.heartbeat_interval * settings.heartbeat_misses
         self.watchdog = Watchdog(self.connections, silence)
-        policy = Policy(
-            settings.password_cost, settings.token_days * 86400, settings.message_rate, retention.keeps_history
+        self.store = Store(
+            Dao(store_connection),
+            delivery,
+            indexing,
+            retention,
+            on_commit_in_doubt=self.groups.forget_all,
+            call_later=self.watchdog.call_later,
+            on_database_went_back=self._begin_anew,
         )
-        services = Services(policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard())
+        self.flusher = Flusher()
+        policy = Policy(
+            password_cost=settings.password_cost,
+            token_seconds=settings.token_days * 86400,
+            message_rate=settings.message_rate,
+            message_burst=settings.message_burst,
+            keeps_history=retention.keeps_history,
+            reserved_names=parse_reserved(settings.reserved_names),
+        )
+        self.services = Services(
+            policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard()
+        )
         self.dispatcher = Dispatcher(
-            services, self.store, settings.workers, settings.queue_size, min(LONGEST_HOLD, HOLD_SHARE * silence)
+            self.services, self.store, settings.workers, settings.queue_size, min(LONGEST_HOLD, HOLD_SHARE * silence)
         )
         self._context = ServerContext(
             settings,
@@ -323,6 +337,19 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self.store.on_file_lost(reason)
             if now >= self._file_lost_at + FILE_LOST_TIMEOUT:
                 self._on_fatal(f"the database {self.engine.describe()} is lost: {reason}")
+
+    # --- a database that has gone back ------------------------------------------------------------
+
+    def _begin_anew(self) -> None:
+        """Forget what is known of the database, and close all connections.
+
+        Their clients come back, if the database still knows them, and get what it holds for them.
+        """
+        self.groups.forget_all()
+        self.services.forget_users()
+        for connection in self.connections:
+            connection.session.closing = True
+            connection.send_queue.close()
 
     # --- reading from the database ----------------------------------------------------------------
 

@@ -26,11 +26,12 @@ from jelly.dao import MAX_ID, Dao, HistoryQuery, StoredMessage
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
 from jelly.groups import Group, GroupCache
-from jelly.login_guard import LoginGuard
-from jelly.messages import PROFILE_LIMITS, SUCCESS, Event, is_valid_name, response, system
+from jelly.login_guard import Attempt, LoginGuard
+from jelly.messages import PROFILE_LIMITS, SUCCESS, Event, response, system
+from jelly.names import fold, is_valid_name, problem_of_new_name
 from jelly.outcomes import Answer, CpuTask, NewMessage, Outcome, Place, Write
 from jelly.presence import Presence
-from jelly.rate import RateLimit
+from jelly.rate import HeldBack, RateLimit
 from jelly.sessions import Session, Sessions, Window
 
 MAX_FRIENDS = 1000
@@ -62,6 +63,9 @@ PAGE_CHARACTERS = 128 * 1024
 ROWS_PER_QUERY = 20
 """How many messages of a page one query reads: few, because messages may be large."""
 TAKEN_OVER = system(Event.TAKEN_OVER)
+PASSWORD_CHANGED = system(Event.PASSWORD_CHANGED)
+NEEDS_OLD_PASSWORD = "To set a new password, send the old one, too: as 'oldPassword'."
+OLD_PASSWORD_WRONG = "The old password is wrong: nothing was changed."
 
 Friends = list[str] | None
 """The friend list of a modern client; None for a classic client, which gets no presence notices."""
@@ -82,8 +86,12 @@ class Policy:
     """Seconds until a token expires."""
     message_rate: int = 0
     """At most this many messages a second from one user; 0: any number."""
+    message_burst: int = 1
+    """At most this many messages at once from one user who was quiet before."""
     keeps_history: bool = True
     """Whether delivered messages stay readable."""
+    reserved_names: frozenset[str] = frozenset()
+    """Names that nobody can register, folded."""
 
 
 class _Newcomer(NamedTuple):
@@ -125,7 +133,8 @@ class Services:
         self._known_users: set[str] = set()
         # Only used in turns of the store: see _take_over.
         self._logging_in: dict[str, _Newcomer] = {}
-        self._rate = RateLimit(policy.message_rate)
+        self._rate = RateLimit(policy.message_rate, policy.message_burst)
+        self._try_acquire = self._rate.try_acquire if policy.message_rate else None
         # An unknown user's password is checked against this, so that a wrong name takes as long
         # as a wrong password, and nobody can find out by the clock which names exist. While
         # accounts have hashes of another cost than the settings say, it costs what most of them do.
@@ -190,18 +199,19 @@ class Services:
         or which is not a request: the original server keeps the connection open after those.
         """
         stays_open = session.user is not None or error.code in (ErrorCode.UNKNOWN_TYPE, ErrorCode.MALFORMED_FRAME)
-        return Answer(messages.refusal(type, error), close=not stays_open)
+        return Answer(messages.refusal(type, error, session.is_modern), close=not stays_open)
 
     # --- accounts and logins ------------------------------------------------------------------
 
     def register(self, session: Session, request: messages.Register) -> Outcome:
         """Create an account. The connection closes afterwards, also if the request is refused."""
-        _check_name(request.username, ErrorCode.INVALID_USERNAME)
-        _check_password(request.password)
+        check_username(request.username)
+        if fold(request.username) in self._policy.reserved_names:
+            raise Refused(ErrorCode.NAME_RESERVED)
+        check_password(request.password)
 
         def in_transaction(dao: Dao) -> None:
-            if dao.has_user(request.username):
-                raise Refused(ErrorCode.USERNAME_TAKEN)
+            check_username_is_free(dao, request.username)
             dao.add_user(request.username, password_hash)
 
         password_hash = ""
@@ -213,8 +223,7 @@ class Services:
 
         with self._reading() as dao:
             # `in_transaction` checks this again, but then the expensive hash has been computed.
-            if dao.has_user(request.username):
-                raise Refused(ErrorCode.USERNAME_TAKEN)
+            check_username_is_free(dao, request.username)
         return CpuTask(hash_then_write, Place.REGISTRATION)
 
     def login(self, session: Session, request: messages.Login) -> Outcome:
@@ -231,11 +240,9 @@ class Services:
         attempt = self._guard.attempt(username, network, is_known, exists=stored is not None)
 
         def verify() -> Outcome:
-            right = passwords.verify_password(request.password, stored or self._dummy_hash)
-            if stored is None or not right:
-                attempt.fail()
-                return self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
-            attempt.succeed()
+            refusal = self._check_guess(session, Type.LOGIN, attempt, request.password, stored)
+            if refusal is not None or stored is None:
+                return refusal or self._wrong_credentials(session)
             cost = self._policy.password_cost
             is_old = passwords.is_outdated(stored, cost)
             renewed = passwords.hash_password(request.password, cost) if is_old else None
@@ -243,9 +250,24 @@ class Services:
 
         return CpuTask(verify, Place.KNOWN if is_known else Place.LOGIN, attempt)
 
-    def too_many_attempts(self, session: Session) -> Answer:
-        """Return the answer to a login that the guard has held back for too long."""
-        return self.refused(session, Type.LOGIN, Refused(ErrorCode.TOO_MANY_ATTEMPTS))
+    def too_many_attempts(self, session: Session, type: int) -> Answer:
+        """Return the answer to a password that the guard has held back for too long."""
+        return self.refused(session, type, Refused(ErrorCode.TOO_MANY_ATTEMPTS))
+
+    def _check_guess(
+        self, session: Session, type: Type, attempt: Attempt, password: str, stored: str | None
+    ) -> Answer | None:
+        """Check a password against a stored hash (None: there is no such user), on a hasher.
+
+        Returns the answer to a wrong one, None if it is right.
+        """
+        right = passwords.verify_password(password, stored or self._dummy_hash)
+        if stored is not None and right:
+            attempt.succeed()
+            return None
+        attempt.fail()
+        sentence = OLD_PASSWORD_WRONG if type == Type.UPDATE_PROFILE else ""
+        return self.refused(session, type, Refused(ErrorCode.WRONG_CREDENTIALS, sentence))
 
     def _wrong_credentials(self, session: Session) -> Answer:
         """Refuse a name that nobody can have, in the same time as a wrong password."""
@@ -260,13 +282,17 @@ class Services:
             self._dummy_hash = passwords.impossible_hash(max(costs, key=costs.__getitem__))
         self._has_old_hashes = bool(costs.keys() - {self._policy.password_cost})
 
+    def _is_current(self, dao: Dao, username: str, verified: str) -> bool:
+        """Whether a user still has the password of a hash that was verified."""
+        current = dao.password_hash(username)
+        return current is not None and current in (verified, self._renewed.get(verified))
+
     def _renew(self, dao: Dao, username: str, verified: str, renewed: str | None) -> None:
         """Replace a hash of an old cost, which was verified. Raises Refused if the password was
         changed since.
         """
-        current = dao.password_hash(username)
-        if current != verified:
-            if current is None or current != self._renewed.get(verified):
+        if dao.password_hash(username) != verified:
+            if not self._is_current(dao, username, verified):
                 raise Refused(ErrorCode.WRONG_CREDENTIALS)
         elif renewed is not None:
             dao.update_user(username, {"password": renewed})
@@ -286,9 +312,10 @@ class Services:
 
         def in_transaction(dao: Dao) -> Friends:
             self._renew(dao, username, verified, renewed)
+            self._store_token(dao, token_hash, username)
+            if request.features is not None:
+                dao.note_modern_login(username)
             now = _now()
-            expires = now + int(self._policy.token_seconds * 1000)
-            dao.add_token(token_hash, username, expires, now, MAX_TOKENS)
             network = network_of(session.address)
             dao.remember_address(username, network, now, now - ADDRESS_PRECISION, MAX_KNOWN_ADDRESSES)
             self._take_over(dao, _Newcomer(session, username, token_hash, request.features is None))
@@ -300,7 +327,11 @@ class Services:
             features = self._attach_session(session, request, token_hash, friends)
             return Answer(response(Type.LOGIN, {"username": username, "token": token, "features": features}))
 
-        return Write(Type.LOGIN, in_transaction, after_commit)
+        return Write(Type.LOGIN, in_transaction, after_commit, lambda _: self._end_revoked(username, token_hash))
+
+    def _store_token(self, dao: Dao, token_hash: str, username: str) -> None:
+        now = _now()
+        dao.add_token(token_hash, username, now + int(self._policy.token_seconds * 1000), now, MAX_TOKENS)
 
     def reconnect(self, session: Session, request: messages.Reconnect) -> Outcome:
         """Log in with a token, after the connection was lost."""
@@ -314,6 +345,8 @@ class Services:
 
         def in_transaction(dao: Dao) -> Friends:
             check(dao)
+            if is_first_modern:
+                dao.note_modern_login(username)
             self._take_over(dao, _Newcomer(session, username, token_hash, request.features is None))
             return _load_friends(dao, request)
 
@@ -324,7 +357,8 @@ class Services:
 
         with self._reading() as dao:
             check(dao)  # here, too, so that guessed tokens do not occupy the store
-        return Write(Type.RECONNECT, in_transaction, after_commit)
+            is_first_modern = request.features is not None and not dao.has_been_modern(username)
+        return Write(Type.RECONNECT, in_transaction, after_commit, lambda _: self._end_revoked(username, token_hash))
 
     def _take_over(self, dao: Dao, newcomer: "_Newcomer") -> None:
         """Revoke the token of a classic session that this login is about to take over.
@@ -349,6 +383,17 @@ class Services:
         if is_classic and token_hash != newcomer.token_hash:
             dao.remove_token(token_hash, username)
 
+    def _end_revoked(self, username: str, token_hash: str) -> None:
+        """Close a classic session whose token `_take_over` has revoked, for a login that failed.
+
+        (The commit of that login was in doubt for too long.) The session has no successor, but
+        without its token it could not come back. So its client learns it now.
+        """
+        old = self._sessions.get(username)
+        if old is not None and not old.is_modern and old.token_hash != token_hash:
+            old.closing = True
+            old.transport.close()
+
     def _attach_session(
         self, session: Session, request: messages.Login | messages.Reconnect, token_hash: str, friends: Friends
     ) -> list[str] | None:
@@ -363,11 +408,7 @@ class Services:
         session.user = request.username
         old = self._sessions.attach(session)
         if old is not None:
-            old.closing = True
-            if old.is_modern:
-                old.transport.finish(TAKEN_OVER)
-            else:
-                old.transport.close()
+            _end(old, TAKEN_OVER)
         if session.transport.is_closed:
             # The reader found no session to detach, because it saw the connection end before this.
             self._sessions.detach(session)
@@ -388,7 +429,11 @@ class Services:
             self._presence.refresh(request.username)
             return Answer(None, close=True)
 
-        return Write(Type.LOGOUT, in_transaction, after_commit)
+        def on_late_commit(_: None) -> None:
+            after_commit(None)
+            session.transport.close()
+
+        return Write(Type.LOGOUT, in_transaction, after_commit, on_late_commit)
 
     # --- messages -----------------------------------------------------------------------------
 
@@ -396,8 +441,8 @@ class Services:
         """Send a message to one user, online or offline."""
         receiver = request.receiver
         try:
-            if self._policy.message_rate:
-                self._check_rate(request.sender)
+            if self._try_acquire and (session.held_back or not self._try_acquire(request.sender)):
+                self._check_rate(session, request, request.sender)
             if receiver not in self._known_users and not self._is_user(receiver):
                 raise Refused(ErrorCode.NO_SUCH_USER)
         except Refused as error:
@@ -408,8 +453,8 @@ class Services:
         """Send a message to all other members of a group."""
         sender = request.sender
         try:
-            if self._policy.message_rate:
-                self._check_rate(sender)
+            if self._try_acquire and (session.held_back or not self._try_acquire(sender)):
+                self._check_rate(session, request, sender)
             group = self._cached_group(request.receiver)
             if sender not in group.members:
                 raise Refused(
@@ -448,19 +493,31 @@ class Services:
         entries = [messages.history_entry(m.sender, m.receiver, m.content, m.time, m.id) for m in found]
         return Answer(response(Type.HISTORY, {"username": request.username, "messages": entries, "more": more}))
 
-    def _check_rate(self, user: str) -> None:
-        if not self._rate.try_acquire(user):
-            raise Refused(ErrorCode.RATE_LIMITED)
+    def _check_rate(
+        self, session: Session, request: messages.PersonMessage | messages.GroupMessage, sender: str
+    ) -> None:
+        """Raise Refused for a message that is beyond the rate, or behind one that was.
+
+        The common case is decided by the caller, which saves each message a call.
+        """
+        now, held_back = time.monotonic(), session.held_back
+        if held_back and not held_back.holds(request.requestId, now) and self._rate.try_acquire(sender):
+            session.held_back = None
+            return
+        if session.is_modern and request.requestId is not None:
+            session.held_back = held_back or HeldBack()
+            session.held_back.refused(request.requestId, now)
+        raise Refused(ErrorCode.RATE_LIMITED, retry_after=self._rate.seconds_until_room(sender))
 
     # --- groups -------------------------------------------------------------------------------
 
     def create_group(self, session: Session, request: messages.CreateGroup) -> Outcome:
         """Create a group. Its creator is its first member."""
         username, name = request
-        _check_name(name, ErrorCode.INVALID_GROUP_NAME)
+        _check_new_name(name, ErrorCode.INVALID_GROUP_NAME, "This group name is not possible")
 
         def in_transaction(dao: Dao) -> MemberChange:
-            if dao.group(name) is not None:
+            if dao.is_group_name_taken(name):
                 raise Refused(ErrorCode.GROUP_EXISTS)
             if dao.count_created_groups(username) >= MAX_GROUPS_CREATED:
                 raise Refused(
@@ -616,20 +673,66 @@ class Services:
         def in_transaction(dao: Dao) -> None:
             if values:
                 dao.update_user(request.username, values)
-            if "password" in values:
-                dao.remove_tokens(request.username)
 
+        if request.password is not None:
+            return self._change_password(session, request, values)
         write = _success_write(Type.UPDATE_PROFILE, in_transaction)
-        if request.password is None:
-            return write if values else write.answer(None)
-        password = request.password
-        _check_password(password)
+        return write if values else write.answer(None)
 
-        def hash_then_write() -> Write:
+    def _change_password(self, session: Session, request: messages.UpdateProfile, values: dict[str, str]) -> Outcome:
+        """Set a new password, and these values of the profile; end the user's tokens and other
+        sessions.
+
+        A token opens a session without the password. So a session must know the old password, too,
+        unless it may belong to a client that cannot send it.
+        """
+        username, password, old_password = request.username, request.password, request.oldPassword
+        network = network_of(session.address)
+        assert password is not None
+        check_password(password)
+        with self._reading() as dao:
+            stored, is_known = dao.credentials(username, network)
+            needs_old = session.is_modern or (session.resumed and dao.has_been_modern(username))
+        if old_password is None and needs_old:
+            raise Refused(ErrorCode.WRONG_CREDENTIALS, NEEDS_OLD_PASSWORD)
+        attempt = None if old_password is None else self._guard.attempt(username, network, is_known, exists=True)
+        token = passwords.new_token() if session.is_modern else None
+        token_hash = None if token is None else passwords.hash_token(token)
+
+        def in_transaction(dao: Dao) -> None:
+            if old_password is not None and not (stored and self._is_current(dao, username, stored)):
+                raise Refused(ErrorCode.WRONG_CREDENTIALS, OLD_PASSWORD_WRONG)
+            dao.update_user(username, values)
+            dao.remove_tokens(username)
+            if token_hash is not None:
+                self._store_token(dao, token_hash, username)
+
+        def after_commit(_: None) -> Answer:
+            if token_hash is not None:
+                session.token_hash = token_hash
+            self.end_sessions(username, PASSWORD_CHANGED, keep=session)
+            return Answer(response(Type.UPDATE_PROFILE, None if token is None else {"token": token}))
+
+        def verify_then_write() -> Outcome:
+            if old_password is not None and attempt is not None:
+                refusal = self._check_guess(session, Type.UPDATE_PROFILE, attempt, old_password, stored)
+                if refusal is not None:
+                    return refusal
             values["password"] = passwords.hash_password(password, self._policy.password_cost)
-            return write
+            return Write(Type.UPDATE_PROFILE, in_transaction, after_commit)
 
-        return CpuTask(hash_then_write, Place.KNOWN)
+        return CpuTask(verify_then_write, Place.KNOWN, attempt)
+
+    def end_sessions(self, user: str, closing_frame: bytes, keep: Session | None = None) -> None:
+        """End all sessions of a user but one. Call it in a turn of the store.
+
+        Modern clients get the closing frame, which says why.
+        """
+        for session in self._sessions.of(user):
+            if session is not keep:
+                _end(session, closing_frame)
+                self._sessions.detach(session)
+        self._presence.refresh(user)
 
     def own_profile(self, session: Session, request: messages.OwnProfile) -> Outcome:
         """Return the profile of the logged-in user."""
@@ -646,6 +749,10 @@ class Services:
         with self._reading() as dao:
             profile = dao.profile(username)
         return Answer(response(type, {"username": username, **profile}))
+
+    def forget_users(self) -> None:
+        """Ask the database for each user again: it may not know all of them any more."""
+        self._known_users.clear()
 
     def _is_user(self, name: str) -> bool:
         """Whether there is a user of this name. Users are never deleted, so a yes is cached."""
@@ -670,6 +777,18 @@ def _success_write(
 ) -> Write:
     """Return a write that is answered with SUCCESS and these values."""
     return Write(type, in_transaction, lambda _: Answer(response(type, values), close))
+
+
+def _end(session: Session, closing_frame: bytes) -> None:
+    """Serve nothing more on a session, and close its connection.
+
+    A modern client gets the closing frame before. A classic one would not understand it.
+    """
+    session.closing = True
+    if session.is_modern:
+        session.transport.finish(closing_frame)
+    else:
+        session.transport.close()
 
 
 def _grant_features(session: Session, asked: Sequence[str] | None) -> list[str] | None:
@@ -699,12 +818,26 @@ def _load_friends(dao: Dao, request: messages.Login | messages.Reconnect) -> Fri
     return None if request.features is None else dao.friends(request.username)
 
 
-def _check_name(name: str, code: ErrorCode) -> None:
+def check_username(name: str) -> None:
+    """Raise Refused if a new user may not have this name, whoever else has which."""
+    _check_new_name(name, ErrorCode.INVALID_USERNAME, "This user name is not possible")
+
+
+def check_username_is_free(dao: Dao, name: str) -> None:
+    """Raise Refused if a user has this name, or one that is too much like it."""
+    if dao.is_username_taken(name):
+        raise Refused(ErrorCode.USERNAME_TAKEN)
+
+
+def _check_new_name(name: str, code: ErrorCode, what: str) -> None:
     if not is_valid_name(name):
         raise Refused(code)
+    if problem := problem_of_new_name(name):
+        raise Refused(code, f"{what}: {problem}. Choose another one.")
 
 
-def _check_password(password: str) -> None:
+def check_password(password: str) -> None:
+    """Raise Refused if this cannot be a password."""
     if not 1 <= len(password) <= messages.MAX_PASSWORD:
         raise Refused(ErrorCode.INVALID_PASSWORD)
 

@@ -28,6 +28,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from jelly.rate import HeldBack
+
 MAX_UNACKNOWLEDGED = 1000
 MAX_UNACKNOWLEDGED_BYTES = 1024 * 1024
 """At most this many messages, or bytes of frames, are sent to a session and not acknowledged. Then
@@ -151,6 +153,7 @@ class Session:
         "closing",
         "delivered_id",
         "has_heartbeat",
+        "held_back",
         "is_modern",
         "resumed",
         "sent_id",
@@ -169,8 +172,10 @@ class Session:
         self.resumed = False  # came by RECONNECT
         self.is_modern = False
         self.window: Window | None = None  # of a client that acknowledges
-        # Set by the thread that serves the session's lane: no request after this one is served.
+        # Set by the thread that serves the session's lane: no request after this one is served; and
+        # what was refused for the rate of messages (None: nothing).
         self.closing = False
+        self.held_back: HeldBack | None = None
         # The reader's: whether the client has ever sent a heartbeat, and a watermark (see above).
         self.has_heartbeat = False
         self.delivered_id = 0
@@ -196,6 +201,11 @@ class Sessions:
         self.get = self._by_user.get
         """The session of a user, None while the user is offline. (It is called for each receiver of
         each message. So it is the dictionary's own method, which saves a call.)"""
+
+    def of(self, user: str) -> Sequence[Session]:
+        """All sessions of a user: none or one."""
+        session = self._by_user.get(user)
+        return () if session is None else (session,)
 
     def attach(self, session: Session) -> Session | None:
         """Add a session whose `user` is set; return the one that it takes over from, if any."""

@@ -19,11 +19,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from jelly.codec import Status
-from jelly.dao import Dao, StoredMessage
+from jelly.dao import Dao, DatabaseWentBack, StoredMessage
+from jelly.database import CommitInDoubt
 from jelly.delivery import Delivery, send_or_close
+from jelly.doubt import Doubt, Found
 from jelly.engines import RowsRefused
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.indexing import DeferredIndexing, RequestKey
@@ -52,6 +55,10 @@ lost.
 """
 RETRY_DELAY = 1.0
 """Seconds until a page is read again after the database failed."""
+LOOK_INTERVAL = 0.1
+"""Seconds from one look whether a commit in doubt has happened to the next one."""
+DOUBT_SECONDS = 8.0
+"""Seconds from a request until it is answered with SERVER_ERROR because its commit is in doubt."""
 
 NOT_BLOCKING: AbstractContextManager[None] = nullcontext()
 
@@ -109,15 +116,20 @@ class Store:
         retention: Retention,
         on_commit_in_doubt: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        call_later: Callable[[float, Callable[[], None]], None] = lambda *_: None,
+        on_database_went_back: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_commit_in_doubt` is called when a transaction failed: what it changed may have been
-        committed or not.
+        """`on_commit_in_doubt` is called when it is not known whether a transaction was committed,
+        and again when it is known. `on_database_went_back` is called when the database is in an
+        older state than before, so that all that is known of it is wrong.
         """
         self._dao = dao
         self._delivery = delivery
         self._indexing = indexing
         self._retention = retention
         self._on_commit_in_doubt = on_commit_in_doubt
+        self._on_database_went_back = on_database_went_back
+        self._call_later = call_later
         self._clock = clock
         self.outage = OutageLog(clock)
         """Is told of every failure of the database, also by those who only read from it."""
@@ -132,8 +144,11 @@ class Store:
         self._stopping = False
         self._sleeps_until = 0.0  # the store thread, unless it is notified
         # Only read and written during a turn, as is what `delivery`, `indexing` and `retention`
-        # know.
-        self._in_doubt: tuple[int, int] | None = None
+        # know. (But see `_take_doubtful_jobs`.)
+        self._doubt: Doubt | None = None
+        self._doubtful = Batch([], {})
+        self._doubtful_jobs: list[Job] = []  # those that have no answer yet
+        self._answer_doubtful_at = math.inf
         self._retry_at = 0.0
         self._failing = False
         self._unstorable_reported_at = -math.inf
@@ -158,7 +173,7 @@ class Store:
         """
         # A look without the lock, to decide what is cheaper and no more: a job that comes right
         # after it is in this turn or in the next one.
-        if self._jobs or not self._turn.acquire(blocking=False):
+        if self._jobs or self._doubt is not None or not self._turn.acquire(blocking=False):
             return False
         try:
             with self._lock:
@@ -230,7 +245,8 @@ class Store:
 
     def _is_done(self) -> bool:
         with self._lock:
-            return self._stopping and not self._jobs and (self._failing or not self._delivered)
+            has_work = self._jobs or self._doubtful_jobs or (self._delivered and not self._failing)
+            return self._stopping and not has_work
 
     def _wait_for_work(self) -> None:
         with self._condition:
@@ -255,30 +271,26 @@ class Store:
 
     def step(self, blocking: AbstractContextManager[None] = NOT_BLOCKING) -> None:
         """Gather, write, answer. The caller has the turn; `blocking` is entered while it writes."""
+        if self._doubt is not None:
+            self._look(self._doubt, blocking)
         batch = self._gather()
+        jobs = batch.jobs
         try:
             with blocking:
                 try:
                     self._write(batch)
                 except RowsRefused as error:
                     self._write_the_rest(batch, error)
+        except CommitInDoubt as error:
+            jobs = []  # answered later
+            self._begin_doubt(batch, error)
         except Exception as error:  # noqa: BLE001 - after any error, each request gets an answer
             self._fail(batch, error)
         else:
-            try:
-                self._answer(batch)
-            except Exception:  # a bug; but a client that misses an answer would wait for it for ever
-                for job in batch.jobs:
-                    job.session.transport.close()
-                raise
-            finally:  # after the answers: no one needs to wait for this
-                self._indexing.on_commit([message for message, _ in batch.messages])
+            self._answer(batch)
         finally:
-            for job in batch.jobs:
-                try:
-                    job.done()
-                except Exception as error:  # noqa: BLE001 - a bug with one lane; the others must be opened
-                    log_failure(log, error)
+            for job in jobs:
+                _end(job)
 
     def _gather(self) -> Batch:
         """Take what waits, up to one transaction; call the functions that `call_soon` was given."""
@@ -311,6 +323,9 @@ class Store:
         looks at them again when its turn is over, and wakes the store thread if that sleeps for too
         long.
         """
+        doubt = self._doubt
+        if doubt is not None:  # until then nothing is written
+            return doubt.look_at
         due = [self._indexing.due_at, self._retention.due_at]
         if self._delivered_due is not None:
             due.append(self._delivered_due)
@@ -326,11 +341,14 @@ class Store:
     def _write(self, batch: Batch) -> None:
         """Write a batch in one transaction. Fills its `messages`, and the results of its jobs."""
         housekeeping_is_due = self._clock() >= min(self._indexing.due_at, self._retention.due_at)
-        if not (batch.jobs or batch.delivered or self._in_doubt or housekeeping_is_due):
+        if self._doubt is not None:
+            if batch.jobs or batch.delivered:
+                raise StoreError("it is not known yet whether the last commit has happened")
+            return
+        if not (batch.jobs or batch.delivered or housekeeping_is_due):
             return
         with self._dao.connection.transaction():
-            if self._in_doubt:
-                self._dao.remove_messages_between(*self._in_doubt)
+            self._dao.move_mark(sum([len(job.entries) for job in batch.jobs]))
             if batch.delivered:  # first, so that a login in this batch does not get them again
                 self._indexing.remove_delivered(self._dao, batch.delivered.items())
             if housekeeping_is_due:
@@ -352,7 +370,7 @@ class Store:
             if batch.messages:
                 inbox = [(receiver, message.id) for message, receivers in batch.messages for receiver in receivers]
                 self._dao.add_messages([message for message, _ in batch.messages], inbox)
-        self._in_doubt = None
+        self._dao.mark = self._dao.new_mark
         self._failing = False
         if self.outage.is_open:  # a look without its lock: else the next transaction sees it
             self.outage.worked()
@@ -394,7 +412,6 @@ class Store:
         batch.messages.clear()
         for job in batch.jobs:
             job.results.clear()
-        self._dao.forget_ids()
         self._indexing.on_failure()
         self._retention.on_failure()
 
@@ -446,16 +463,23 @@ class Store:
         before.
         """
         try:
-            for message, receivers in batch.messages:
-                self._delivery.push(message, receivers)
-        except Exception as error:  # noqa: BLE001 - a bug; but what is committed must be answered
-            log_failure(log, error)
-        self._delivery.flush({job.session: self._responses(job) for job in batch.jobs if not job.is_write})
-        for job in batch.jobs:
-            if job.is_write:
-                send_or_close(job.session, self._responses(job))
-            if job.closes:
-                close_after_answers(job.session)
+            try:
+                for message, receivers in batch.messages:
+                    self._delivery.push(message, receivers)
+            except Exception as error:  # noqa: BLE001 - a bug; but what is committed must be answered
+                log_failure(log, error)
+            self._delivery.flush({job.session: self._responses(job) for job in batch.jobs if not job.is_write})
+            for job in batch.jobs:
+                if job.is_write:
+                    send_or_close(job.session, self._responses(job))
+                if job.closes:
+                    close_after_answers(job.session)
+        except Exception:  # a bug; but a client that misses an answer would wait for it for ever
+            for job in batch.jobs:
+                job.session.transport.close()
+            raise
+        finally:  # after the answers: no one needs to wait for this
+            self._indexing.on_commit([message for message, _ in batch.messages])
 
     def _responses(self, job: Job) -> list[Response]:
         """The frames that answer a job."""
@@ -474,7 +498,7 @@ class Store:
         if isinstance(entry, Answer):
             return entry
         if isinstance(result, Refused):
-            return Answer(refusal(entry.type, result), close=session.user is None)
+            return Answer(refusal(entry.type, result, session.is_modern), close=session.user is None)
         if result is UNSTORABLE:
             return failure(session, entry.type)
         assert isinstance(entry, Write)  # a message is answered above
@@ -486,20 +510,22 @@ class Store:
 
     def _fail(self, batch: Batch, error: Exception) -> None:
         """Answer the requests of a failed batch with SERVER_ERROR; note the delivered ids again."""
+        self._forget(batch, error)
+        if isinstance(error, DatabaseWentBack):
+            self._doubt = Doubt(self._dao, 0, self._clock)
+            self._doubtful = Batch([], {})
+        self._answer_failed(batch.jobs)
+
+    def _forget(self, batch: Batch, error: Exception) -> None:
+        """A transaction failed: report it, and forget what only a commit would have made true."""
         self._report(error)
-        self._on_commit_in_doubt()
-        if batch.messages:
-            # When the connection to the database breaks during a commit, it is not known whether it
-            # happened. These messages are answered with an error, so they are removed before
-            # anything else is written.
-            first = self._in_doubt[0] if self._in_doubt else batch.messages[0].message.id
-            self._in_doubt = (min(first, batch.messages[0].message.id), batch.messages[-1].message.id)
-        self._dao.forget_ids()
         self._indexing.on_failure()
         self._retention.on_failure()
         for user, upto in batch.delivered.items():
             self.delivered(user, upto)
-        for job in batch.jobs:
+
+    def _answer_failed(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
             answers = [
                 entry if isinstance(entry, Answer) else failure(job.session, entry.type) for entry in job.entries
             ]
@@ -512,13 +538,101 @@ class Store:
         else:
             log_failure(log, error)
 
+    # --- a commit in doubt ------------------------------------------------------------------------
+
+    def _begin_doubt(self, batch: Batch, error: CommitInDoubt) -> None:
+        """Keep a batch whose commit failed, until it is known whether the commit has happened."""
+        self._forget(batch, error)
+        self._on_commit_in_doubt()
+        self._doubt, self._doubtful = Doubt(self._dao, error.lost_syncs, self._clock), batch
+        now = self._clock()
+        asked_at = min([now, *(at for job in batch.jobs for at in job.received_at)])
+        self._answer_doubtful_at = asked_at + DOUBT_SECONDS
+        with self._lock:
+            self._doubtful_jobs = batch.jobs
+        if batch.jobs:  # by another thread: a look at a database that hangs may take too long
+            self._call_later(self._answer_doubtful_at - now, partial(self._give_up, self._doubt))
+
+    def _take_doubtful_jobs(self) -> list[Job]:
+        """Take the jobs whose commit is in doubt: the thread that gets them answers them."""
+        with self._lock:
+            jobs, self._doubtful_jobs = self._doubtful_jobs, []
+        return jobs
+
+    def _give_up(self, doubt: Doubt) -> None:
+        """Answer the requests whose commit is still in doubt. Any thread may call this."""
+        if self._doubt is doubt:
+            self._refuse(self._take_doubtful_jobs())
+
+    def _refuse(self, jobs: Sequence[Job]) -> None:
+        """Answer jobs with SERVER_ERROR, and end them."""
+        try:
+            self._answer_failed(jobs)
+        finally:
+            for job in jobs:
+                _end(job)
+
+    def _look(self, doubt: Doubt, blocking: AbstractContextManager[None]) -> None:
+        """If it is time, see whether the commit in doubt has happened; then answer its requests."""
+        if doubt.look_at > self._clock() and not self._stopping:
+            return
+        try:
+            with blocking:
+                found = doubt.look(self._dao)
+        except Exception as error:  # noqa: BLE001 - after any error, each request gets an answer
+            self._report(error)
+            if self._stopping or self._clock() >= self._answer_doubtful_at:
+                self._give_up(doubt)
+            doubt.look_at = self._clock() + (LOOK_INTERVAL if self._doubtful_jobs else RETRY_DELAY)
+            return
+        self._failing = False
+        self._doubt = None
+        batch, self._doubtful = self._doubtful, Batch([], {})
+        self._on_commit_in_doubt()
+        jobs = self._take_doubtful_jobs()
+        if found is Found.COMMITTED and jobs:
+            try:
+                self._answer(batch)
+            finally:
+                for job in jobs:
+                    _end(job)
+            return
+        self._refuse(jobs)
+        if found in (Found.COMMITTED, Found.UNSYNCED):
+            self._complete_late(batch)
+        elif found is Found.WENT_BACK:
+            self._go_on_after_going_back()
+
+    def _complete_late(self, batch: Batch) -> None:
+        """Make known what a commit has changed whose requests were answered with SERVER_ERROR."""
+        for message, receivers in batch.messages:
+            self._delivery.push(message, receivers)
+        self._delivery.flush()
+        for job in batch.jobs:
+            for entry, result in zip(job.entries, job.results, strict=True):
+                if isinstance(entry, Write) and not isinstance(result, Refused):
+                    try:
+                        (entry.on_late_commit or entry.answer)(result)
+                    except Exception as error:  # noqa: BLE001 - a bug; but the rest must become known
+                        log_failure(log, error)
+        self._indexing.on_commit([message for message, _ in batch.messages])
+
+    def _go_on_after_going_back(self) -> None:
+        """The database is in an older state. What is known of it is wrong, so all begin anew."""
+        log.error("the database has gone back to an older state: all connections are closed")
+        with self._lock:
+            jobs = list(self._jobs)
+            self._jobs.clear()
+        self._on_database_went_back()
+        self._refuse(jobs)  # what they ask was checked against a state that is gone
+
     # --- pages for those who are behind -----------------------------------------------------------
 
     def _feed(self) -> None:
         if not self._is_due(self._retry_at):
             return
-        if self._in_doubt:  # a message that is about to be removed must not be delivered
-            self._retry_at = self._clock() + RETRY_DELAY
+        if self._doubt is not None:  # what can be read need not be on the disk
+            self._retry_at = self._clock() + LOOK_INTERVAL
             return
         try:
             self._delivery.feed(self._dao)
@@ -547,6 +661,13 @@ def close_after_answers(session: Session) -> None:
     """Serve no more requests of a session; close its connection when its answers are written."""
     session.closing = True
     session.transport.finish()
+
+
+def _end(job: Job) -> None:
+    try:
+        job.done()
+    except Exception as error:  # noqa: BLE001 - a bug with one lane; the others must be opened
+        log_failure(log, error)
 
 
 def failure(session: Session, type: int) -> Answer:

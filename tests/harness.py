@@ -25,9 +25,9 @@ from jelly.server import JellyServer
 
 StartServer = Callable[..., JellyServer]
 
-CHEAP: dict[str, Any] = {"port": 0, "password_cost": 1, "classic_gap": 10}
-"""Settings for tests that are about something else than passwords or the gap between two frames
-(milliseconds).
+CHEAP: dict[str, Any] = {"port": 0, "password_cost": 1, "classic_gap": 10, "message_rate": 0}
+"""Settings for tests that are about something else than passwords, the gap between two frames
+(milliseconds) or the rate of messages.
 """
 
 
@@ -107,6 +107,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return certificate, key
 
 
+def allocate_ids(dao: Dao, count: int = 1) -> list[int]:
+    """Ids from a transaction of their own."""
+    with dao.connection.transaction():
+        dao.move_mark(count)
+        ids = [dao.allocate_id() for _ in range(count)]
+    dao.mark = dao.new_mark
+    return ids
+
+
 class NullTransport:
     """A transport that drops everything that is sent."""
 
@@ -166,12 +175,16 @@ class InDoubtCommit(sqlite3.Connection):
     """A connection whose next commit happens, but nobody is told so."""
 
     breaks = False
+    code = 0
+    """SQLite's code for the error."""
 
     def commit(self) -> None:
         super().commit()
         if InDoubtCommit.breaks:
             InDoubtCommit.breaks = False
-            raise sqlite3.OperationalError("the connection broke")
+            error = sqlite3.OperationalError("the connection broke")
+            error.sqlite_errorcode = InDoubtCommit.code
+            raise error
 
 
 @pytest.fixture
@@ -180,4 +193,5 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> type[InDoubtCommit]:
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda path, **options: connect(path, factory=InDoubtCommit, **options))
     monkeypatch.setattr(InDoubtCommit, "breaks", False)
+    monkeypatch.setattr(InDoubtCommit, "code", 0)
     return InDoubtCommit

@@ -69,6 +69,8 @@ class Sent:
     """It was answered at least once with something else than SUCCESS, or given up: later ones may
     overtake it.
     """
+    is_unsynced: bool = False
+    """The sync of its commit has failed, and it has no answer yet."""
     is_acknowledged: bool = False
     was_refused: bool = False
     id: int | None = None
@@ -252,10 +254,12 @@ class Overseer:
     def _answers_message(self, sent: Sent, status: int, code: str) -> None:
         sent.open_count -= 1
         sent.was_refused = False
+        is_unsynced, sent.is_unsynced = sent.is_unsynced, False  # a repeat finds it stored
         sent.is_shaken = sent.is_shaken or status != Status.SUCCESS
         if status == Status.SUCCESS:
             self.check(sent.id is not None, f"{sent} got SUCCESS and is not stored")
             self.check(sent.id not in self._in_doubt, f"{sent} got SUCCESS and is in doubt")
+            self.check(not is_unsynced, f"{sent} got SUCCESS, although its sync has failed")
             self.check(sent.other is None or self._is_forgotten(sent.other), f"{sent} takes the id of {sent.other}")
             sent.is_acknowledged = True
         elif status == Status.REQUEST_ERROR:
@@ -355,19 +359,16 @@ class Overseer:
     def committed(self) -> None:
         """A transaction is on the disk."""
         tick = self.passes()
-        doubt, self._in_doubt = self._in_doubt, set()
+        self._in_doubt = set()  # what was committed before is certain now
         changes, self._pending = self._pending, []
         self._last_commit = set()
         receivers: defaultdict[int, set[str]] = defaultdict(set)
         for what, id, one, two, three in changes:
             if what == "dropped":
-                self._dropped(id, id in doubt)
-                doubt.discard(id)
+                self._dropped(id)
             elif what == "taken":
                 self.inbox[one].discard(id)
-                self.check(
-                    id in doubt or (one, id) in self.had, f"{self._by_id[id]} was taken away before {one} had it"
-                )
+                self.check((one, id) in self.had, f"{self._by_id[id]} was taken away before {one} had it")
             elif what == "stored":
                 self._stored(id, self._known(three), one, two)
             elif what == "revoked":
@@ -378,7 +379,6 @@ class Overseer:
                 receivers[id].add(one)
             else:
                 self._changed_membership(tick, what, id, one, two)
-        self.check(not doubt, f"messages {doubt} were answered with an error, and stay")
         for id in self._last_commit:
             if id in self._by_id:
                 self._check_receivers(self._by_id[id], receivers[id], tick)
@@ -404,13 +404,9 @@ class Overseer:
         self._by_id[id] = sent
         self._last_commit.add(id)
 
-    def _dropped(self, id: int, is_taken_back: bool) -> None:
+    def _dropped(self, id: int) -> None:
         sent = self._by_id.pop(id)
         sent.is_there = False
-        if is_taken_back:
-            sent.id = None
-            sent.receivers.clear()
-            return
         waits = [user for user, ids in self.inbox.items() if id in ids]
         self.check(not waits, f"{sent} is dropped while {waits} wait for it")
         age = self._wall() - sent.stored_at
@@ -453,9 +449,14 @@ class Overseer:
                 is_member = bool(member)
         return is_member
 
-    def commit_is_doubted(self) -> None:
-        """The server is told that the last commit failed, and it did not."""
+    def commit_is_doubted(self, sync_fails: bool) -> None:
+        """The server is told that the last commit failed, and it did not.
+
+        `sync_fails`: although it can be read, it need not be on the disk.
+        """
         self._in_doubt = set(self._last_commit)
+        for id in self._last_commit if sync_fails else ():
+            self._by_id[id].is_unsynced = True
 
     def crashed(self) -> None:
         """The server is gone, with all that it knew."""
@@ -465,6 +466,7 @@ class Overseer:
             for _, sent in asked:
                 if sent is not None:
                     sent.open_count = 0
+                    sent.is_unsynced = False
                     # It may have been refused, or turned away, without anybody hearing of it.
                     sent.is_shaken = sent.is_shaken or sent.is_group or self._may_be_busy
         self._asked.clear()

@@ -56,6 +56,9 @@ class Faults:
     statement_fails: float = 0.0
     commit_fails: float = 0.0
     commit_is_doubted: float = 0.0
+    """A commit happens, or does not, and the connection breaks."""
+    sync_fails: float = 0.0
+    """Of the commits that are doubted: what can be read afterwards need not be on the disk."""
     crashes: float = 0.0
     """At each of the points between two effects that can be seen from outside."""
     happens_meanwhile: float = 0.0
@@ -134,6 +137,10 @@ class FaultyEngine(SqliteEngine):
         self.faults.may_fail(self.faults.statement_fails)
         return FaultyConnection(self)
 
+    def on_commit_failure(self, error: Exception) -> None:
+        if "sync" in str(error):
+            self.lost_syncs += 1
+
 
 class FaultyConnection:
     """What `DatabaseConnection` needs of a DB-API connection."""
@@ -161,11 +168,12 @@ class FaultyConnection:
         self._engine.overseer.committed()
         faults.may_crash()
         is_doubted = faults.strikes(faults.commit_is_doubted)
+        sync_fails = is_doubted and faults.strikes(faults.sync_fails)
         if is_doubted:
-            self._engine.overseer.commit_is_doubted()
+            self._engine.overseer.commit_is_doubted(sync_fails)
         self._engine.meanwhile()
         if is_doubted:
-            raise sqlite3.OperationalError("simulated, after the commit")
+            raise sqlite3.OperationalError(f"simulated, {'at the sync' if sync_fails else 'after the commit'}")
 
     def rollback(self) -> None:
         if self._raw.in_transaction:
@@ -434,7 +442,15 @@ class SimulatedServer:
         self.retention = Retention(world.history_days, clock, world.wall)
         self.indexing = DeferredIndexing(self.retention.keeps_history, clock)
         writer = Dao(DatabaseConnection(engine))
-        self.store = Store(writer, self.delivery, self.indexing, self.retention, self.groups.forget_all, clock)
+        self.store = Store(
+            writer,
+            self.delivery,
+            self.indexing,
+            self.retention,
+            self.groups.forget_all,
+            clock,
+            on_database_went_back=lambda: world.overseer.fail("the server believes that the database has gone back"),
+        )
         reader = Dao(DatabaseConnection(engine))
 
         @contextlib.contextmanager
@@ -464,6 +480,7 @@ class SimulatedServer:
             "delivered": self.store._delivered,
             "with room": self.store._with_room,
             "calls": self.store._calls,
+            "doubtful jobs": self.store._doubtful_jobs,
             "lists of friends": self.presence._friend_lists,
             "watchers": self.presence._watchers,
             "online": self.presence._announced_online,

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 if __name__ == "__main__":  # called by its name: as pytest does, look for the program in the directory above
@@ -33,7 +34,7 @@ if __name__ == "__main__":  # called by its name: as pytest does, look for the p
 from overseer import DAY, Overseer, Sent, Violation
 from simulated import FOREVER, PASSWORD_HASH, Crash, Device, Disk, Faults, SimulatedConnection, SimulatedServer, Wire
 
-from jelly import dao, delivery, indexing, passwords, retention, services, sessions, store
+from jelly import connection, delivery, indexing, passwords, retention, services, sessions, store
 from jelly.codec import Type
 from jelly.messages import encode_request
 
@@ -78,6 +79,7 @@ class World:
             Device(self, user, f"{user}.{number}", user not in classic, rng.getrandbits(62), window)
             for number, user in enumerate(devices)
         ]
+        self._lasting_tokens = {device.token_hash for device in self.devices}
         self.wires: list[Wire] = []
         self._count = 0
         self._events, self._weights = self._draw_events()
@@ -111,7 +113,7 @@ class World:
             (services, "ROWS_PER_QUERY"): draw((1, 2, 20)),
             (services, "PAGE_CHARACTERS"): draw((40, 128 * 1024)),
             (store, "BATCH_ROWS"): draw((1, 6, 4000)),
-            (dao, "ID_BLOCK"): draw((1, 3, 10, 1_000_000)),
+            (connection, "time"): SimpleNamespace(monotonic=self.clock),
             (passwords, "new_token"): lambda: self.rng.getrandbits(62),
             (services, "_now"): lambda: int(self.wall() * 1000),
         }
@@ -136,6 +138,7 @@ class World:
         faults.statement_fails = rng.choice((0.0, 0.0, 0.01))
         faults.commit_fails = rng.choice((0.0, 0.1, 0.3))
         faults.commit_is_doubted = rng.choice((0.0, 0.2, 0.5))
+        faults.sync_fails = rng.choice((0.0, 0.5))
         faults.crashes = rng.choice((0.0, 0.0, 0.01))
         faults.happens_meanwhile = rng.choice((0.0, 0.1, 0.5))
         return [event for event, _ in possible], [weight for _, weight in possible]
@@ -151,7 +154,7 @@ class World:
             [(device.token_hash, device.user, FOREVER) for device in self.devices],
         )
         run("INSERT INTO friends VALUES (?, ?)", [(self._users[0], self._users[1])])
-        run("INSERT INTO chat_groups VALUES (?, ?)", [(group, self._users[0]) for group in GROUPS])
+        run("INSERT INTO chat_groups (name, creator) VALUES (?, ?)", [(group, self._users[0]) for group in GROUPS])
         members = [
             (group, user, position, 1)
             for group in GROUPS
@@ -327,7 +330,16 @@ class World:
             if session is not None:
                 is_there = session.transport in self.wires
                 self.overseer.check(is_there, f"{user} is taken to be online, and its connection has ended")
+                self.overseer.check(self._can_come_back(session), f"{user} is online, and its token is gone")
                 self.overseer.check(not self.server.is_starved(session), f"{user} has room, and nobody gives it more")
+
+    def _can_come_back(self, session: sessions.Session) -> bool:
+        """Whether a classic session has its token, if that does not expire."""
+        is_exempt = session.is_modern or session.transport.is_closed or self.server.store._doubt is not None
+        if is_exempt or session.token_hash not in self._lasting_tokens:
+            return True
+        query = "SELECT 1 FROM tokens WHERE token_hash = ?"
+        return bool(self.disk.raw.execute(query, (session.token_hash,)).fetchall())
 
     def _hand_over(self) -> None:
         """An application gets its next message, or all that wait."""

@@ -3,7 +3,7 @@
 import pytest
 from fake_client import Chat
 
-from client_api import Group, History, Profile, RequestRejected, RequestTimeout
+from client_api import ConnectionLost, Group, History, Profile, RequestRejected, RequestTimeout, ServerFailed
 from jelly.chat.commands import COMMANDS, complete, submit
 from jelly.chat.model import Peer
 
@@ -125,6 +125,10 @@ def test_too_many_words(name: str) -> None:
         ("/add bob", None, "bob is on your friend list now"),
         ("/add bob", RequestRejected("no_such_user"), "/add bob: no such user"),
         ("/add bob", RequestTimeout(), "/add bob: the server did not answer in time; it may or may not have been done"),
+        ("/whois bob", RequestTimeout(), "/whois bob: the server did not answer in time"),
+        ("/friends", ServerFailed("internal"), "/friends: the server had an internal error"),
+        ("/profile", ConnectionLost("", sent=True), "/profile: the connection was lost"),
+        ("/group list", RequestTimeout(), "/group list: the server did not answer in time"),
         ("/remove bob", None, "bob is no longer on your friend list"),
         ("/friends", {}, "your friend list is empty: /add NAME adds a friend"),
         ("/friends", {"dave": False, "carol": True, "bob": True}, "online: bob, carol\noffline: dave"),
@@ -214,18 +218,31 @@ def test_help(language: str) -> None:
 
 
 def test_passwd() -> None:
-    """/passwd asks twice, and then changes the password."""
+    """/passwd asks for the old password, for the new one twice, and then changes it."""
     chat = Chat()
-    chat.ui.secrets = ["new", "new"]
+    chat.ui.secrets = ["old", "new", "new"]
     submit(chat.session, "/passwd")
-    assert chat.client.calls == [("update_profile", {"password": "new"})]
+    assert chat.client.calls == [("update_profile", {"password": "new", "old_password": "old"})]
     chat.client.answer()
     assert chat.said() == ["your password was changed"]
 
 
+def test_passwd_with_a_wrong_old_password() -> None:
+    """The user is told which of the passwords was wrong."""
+    chat = Chat()
+    chat.ui.secrets = ["wrong", "new", "new"]
+    submit(chat.session, "/passwd")
+    chat.client.refuse("wrong_credentials")
+    assert chat.said() == ["the present password was wrong: nothing was changed"]
+
+
 @pytest.mark.parametrize(
     ("secrets", "said"),
-    [(["new", "nwe"], "the passwords differ: nothing was changed"), ([""], "nothing was changed")],
+    [
+        (["old", "new", "nwe"], "the passwords differ: nothing was changed"),
+        (["old", ""], "nothing was changed"),
+        ([""], "nothing was changed"),
+    ],
 )
 def test_passwd_with_different_passwords(secrets: list[str], said: str) -> None:
     """If the passwords differ or are empty, nothing is changed."""

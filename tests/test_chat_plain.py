@@ -129,7 +129,7 @@ def test_a_script(port: int) -> None:
         alice.say(
             "/add bob", "/friends", "/group create team", "/group add team bob", "/to #team", "hello", "/group list"
         )
-        alice.say("/set name Alice Smith", "/profile", "/to nobody", "hello?", "/passwd", "pw2", "pw2")
+        alice.say("/set name Alice Smith", "/profile", "/to nobody", "hello?", "/passwd", "pw", "pw2", "pw2")
         code, output = alice.end()
     assert code == 0
     assert output.splitlines() == [
@@ -144,7 +144,7 @@ def test_a_script(port: int) -> None:
         "   name: Alice Smith",
         "-- you are writing to nobody",
         "✗ nobody < hello?",
-        "   not delivered: no such user. /resend tries again",
+        "   not delivered: no such user",
         "-- your password was changed",
         "Messages not confirmed: 1.",
     ]
@@ -214,6 +214,27 @@ def test_the_original_server() -> None:
                 "-- offline: bob",
             ]
             assert alice.end()[0] == 0
+
+
+def test_what_the_original_server_cannot_do() -> None:
+    """What it calls its own failure was not done, and to send the message again is no use."""
+    with OriginalServer() as server:
+        register(server.port, "alice")
+        with PlainChat("alice", server.port) as alice:
+            alice.say("/whois nobody", "/add nobody", "/whois nobody", "/to nobody", "hello?", f"/set name {'x' * 300}")
+            assert [alice.line() for _ in range(7)] == [
+                "!! /whois nobody: not on your friend list: /add nobody first",
+                "-- nobody is on your friend list now",
+                "!! /whois nobody: probably no such user",
+                "-- you are writing to nobody",
+                "✗ nobody < hello?",
+                "   not delivered: probably no such user",
+                "!! /set name: probably this is too long; shorten it",
+            ]
+            assert alice.end()[0] == 0
+        assert send("alice", "--send", "nobody", "hello?", port=server.port) == (
+            1, "jelly: Not sent to nobody: probably no such user.\n"
+        )  # fmt: skip
 
 
 # --- one message ----------------------------------------------------------------------------------

@@ -45,7 +45,18 @@ def test_a_message_to_a_group() -> None:
 @pytest.mark.parametrize(
     ("error", "status", "reason"),
     [
-        (RequestRejected("no_such_user"), DeliveryStatus.FAILED, "not delivered: no such user. /resend tries again"),
+        (RequestRejected("no_such_user"), DeliveryStatus.FAILED, "not delivered: no such user"),
+        (RequestRejected("not_a_member"), DeliveryStatus.FAILED, "not delivered: not a member of this group"),
+        (
+            RequestRejected("rate_limited"),
+            DeliveryStatus.FAILED,
+            "not delivered: too many messages per second; slow down. /resend tries again",
+        ),
+        (
+            ServerFailed(likely_code="no_such_user"),  # the original server's answer
+            DeliveryStatus.FAILED,
+            "not delivered: probably no such user",
+        ),
         (ConnectionLost("", sent=False), DeliveryStatus.FAILED, "not delivered: not connected. /resend tries again"),
         (
             ConnectionLost("", sent=True),
@@ -169,8 +180,11 @@ def test_connection_status() -> None:
 
 
 def test_a_reconnect() -> None:
-    """The chat says that it has reconnected, and how many messages are undelivered."""
+    """The chat says that it has reconnected, and how many messages are worth resending."""
     chat = Chat()
+    chat.session.open(Peer("nobody"))
+    chat.session.send(chat.model.current, "hello?")
+    chat.client.refuse("no_such_user")
     chat.session.open(Peer("bob"))
     chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST)
     chat.session.send(chat.model.current, "hello")
@@ -196,6 +210,20 @@ def test_a_takeover() -> None:
     chat.client.state = State.ONLINE
     chat.client.answer()
     assert chat.said()[-1] == "connected"
+
+
+def test_a_password_that_was_changed_elsewhere() -> None:
+    """Nothing is tried; /connect asks for the new password."""
+    chat = Chat()
+    chat.session.start("alice", "secret1")
+    chat.client.answer({})
+    chat.client.answer({})
+    chat.connection(State.OFFLINE, Reason.PASSWORD_CHANGED)
+    assert chat.said()[-1] == "the password of alice was changed elsewhere. /connect asks for the new one"
+    assert "the password was changed" in chat.session.connection_status()
+    chat.ui.secrets = ["secret2"]
+    chat.session.connect()
+    assert chat.client.calls[-1] == ("login", "alice", "secret2")
 
 
 def test_a_refused_token() -> None:

@@ -264,7 +264,7 @@ def stopping(directory: Path, number: int, features: list[str] | None) -> Iterat
     a signal comes.
     """
     url = f"sqlite:///{directory}/j.db"
-    with Server(url, bare=True, cwd=directory) as server:
+    with Server(url, "--message-rate=0", bare=True, cwd=directory) as server:
         register(server.port, "alice", "bob")
         with Wire(server.port) as alice:
             alice.login("alice", features=features)

@@ -133,9 +133,9 @@ def test_a_listener_that_makes_a_request(
         looked.set()
         return found
 
-    def complete_late(request: Request[Any], frame: Frame) -> None:
+    def complete_late(request: Request[Any], frame: Frame, may_be_original: bool) -> None:
         looked.wait(0.2)  # the response must not be complete before the listener is added
-        complete(request, frame)
+        complete(request, frame, may_be_original)
 
     monkeypatch.setattr(ConnectionManager, "_wait_until_idle", look)
     monkeypatch.setattr(Request, "complete", complete_late)

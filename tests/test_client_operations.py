@@ -39,7 +39,9 @@ def assert_refused(service: Service, future: Future[Any], code: str, at_original
         result(future)
     else:
         refused = error(future)
-        assert (type(refused), refused.code, str(refused)) == (at_original, "", "The server gave no reason.")
+        assert (type(refused), refused.code) == (at_original, "")
+        assert str(refused).startswith("The server gave no reason.")
+        assert refused.likely_code in ("", code)
 
 
 def found(creator: JellyClient, *members: str) -> None:
@@ -199,7 +201,7 @@ def test_profiles(join: Join) -> None:
 def test_new_password(service: Service, join: Join) -> None:
     """A new password is valid from the next login on; the old one is not."""
     alice = join("alice")
-    result(alice.update_profile(password="new"))
+    result(alice.update_profile(password="new", old_password="pw"))
     result(alice.logout())
     assert_refused(service, alice.login("alice", "pw"), "wrong_credentials", RequestRejected)
     assert result(alice.login("alice", "new")).username == "alice"

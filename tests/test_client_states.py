@@ -20,7 +20,18 @@ from client_tools import (
 )
 from harness import StartServer
 from original import OriginalServer
-from wire import HEARTBEAT, LOGOUT, OWN_PROFILE, RECONNECT, SERVER_BUSY, SERVER_ERROR, logged_in, register, wait_until
+from wire import (
+    HEARTBEAT,
+    LOGOUT,
+    OWN_PROFILE,
+    RECONNECT,
+    SERVER_BUSY,
+    SERVER_ERROR,
+    UPDATE_PROFILE,
+    logged_in,
+    register,
+    wait_until,
+)
 
 from client_api import (
     ConnectionLost,
@@ -29,9 +40,10 @@ from client_api import (
     ReconnectPolicy,
     RequestRejected,
     State,
+    SystemEvent,
 )
 from faults.proxy import Proxy
-from jelly.client.network_thread import MAX_QUICK_CLOSES
+from jelly import services
 
 OFFLINE, CONNECTING, ONLINE, RECONNECTING, CLOSED = State
 BEGIN = [(OFFLINE, CONNECTING, Reason.LOGIN), (CONNECTING, ONLINE, Reason.LOGGED_IN)]
@@ -306,7 +318,48 @@ def test_login_in_the_callback_of_a_failure(alice: JellyClient, script: Scripted
 # --- real servers ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("service", ["jelly", "jelly-classic"], indirect=True)
+@pytest.mark.parametrize("service", ["jelly"], indirect=True)
+def test_a_new_password_brings_a_new_token(service: Service, join: Join, recorder: Recorder) -> None:
+    """The client reconnects with it, and another client can resume with it."""
+    alice = join("alice", recorder)
+    old = alice.token
+    assert error(alice.update_profile(password="new")).code == "wrong_credentials"
+    assert error(alice.update_profile(password="new", old_password="wrong")).code == "wrong_credentials"
+    assert alice.token == old
+    result(alice.update_profile(password="new", old_password="pw"))
+    token = alice.token
+    assert token not in (old, None)
+    service.cut()
+    recorder.wait_for_state(RECONNECTING)
+    assert alice.wait_until_online(10)
+    assert alice.token == token
+    result(alice.logout())
+    assert alice.token is None
+
+
+def test_a_password_that_is_changed_elsewhere(
+    start_server: StartServer, new_client: NewClient, recorder: Recorder
+) -> None:
+    """The client that is told so stops; one that was away is told that its token is not valid."""
+    server = start_server()
+    register(server.port, "alice", "bob")
+    with Proxy(server.port) as proxy:
+        alice = new_client(proxy.port, recorder)
+        result(alice.login("alice", "pw"))
+        server.store.call_soon(lambda: server.services.end_sessions("alice", services.PASSWORD_CHANGED))
+        assert recorder.wait_for_state(OFFLINE).reason is Reason.PASSWORD_CHANGED
+        [event] = recorder.wait_for(lambda e: isinstance(e, SystemEvent))
+        assert event.event == "password_changed"
+        result(alice.login("alice", "pw"))
+        proxy.block()
+        recorder.wait_for_state(RECONNECTING)
+        with logged_in(server.port, "alice") as other:
+            other.ok(UPDATE_PROFILE, password="new")
+        proxy.mend()
+        assert recorder.wait_for_state(OFFLINE, count=2).reason is Reason.TOKEN_REFUSED
+
+
+@pytest.mark.parametrize("service", ["jelly-classic"], indirect=True)
 def test_a_new_password_ends_the_token(service: Service, join: Join, recorder: Recorder) -> None:
     """The connection stays; after it is lost the token is refused, and the new password opens the
     account."""
@@ -416,16 +469,38 @@ def test_two_classic_clients_do_not_fight_for_ever(start_server: StartServer, ne
 
 
 def test_a_server_that_only_closes(script: ScriptedServer, new_client: NewClient, recorder: Recorder) -> None:
-    """A server without features does not say why it closes. If it does so for several connections
-    in a row, another login has taken over, and the client stops."""
+    """A server without features that closes again and again tells of no takeover: the client comes
+    back each time."""
     alice = new_client(script.port, recorder, reconnect=ReconnectPolicy(pause=0.01, maximum=0.01))
     peer = script.log_in(alice, features=None)
-    for number in range(MAX_QUICK_CLOSES):
+    for _ in range(10):
         assert peer.receive().type == HEARTBEAT  # unread, it would make the close a reset
         peer.close()
-        if number < MAX_QUICK_CLOSES - 1:
-            peer = script.accept_login(features=None)
-    assert recorder.wait_for_state(OFFLINE).reason is Reason.TAKEN_OVER
+        peer = script.accept_login(features=None)
+    recorder.wait_for_state(ONLINE, Reason.RECONNECTED, count=10)
+    assert {reason for _, _, reason in recorder.changes} == {
+        Reason.LOGIN, Reason.LOGGED_IN, Reason.CONNECTION_LOST, Reason.RECONNECTED
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("features", [("ack",), ()])
+@pytest.mark.parametrize("reset", [False, True])
+def test_cuts_at_the_original(
+    original: OriginalServer, new_client: NewClient, recorder: Recorder, features: tuple[str, ...], reset: bool
+) -> None:
+    """However often the original ends the connection within a minute, the client comes back, and
+    the second client of the user is left in peace."""
+    alice = new_client(original.port, recorder, features=features)
+    result(alice.login("alice", "pw"))
+    with logged_in(original.port, "alice") as other:
+        for number in range(1, 7):
+            connection = original.connections[-2 if number == 1 else -1]
+            wait_until(lambda: any(frame.type == HEARTBEAT for frame in connection.frames))  # noqa: B023 - it waits here
+            connection.end(reset)
+            recorder.wait_for_state(ONLINE, Reason.RECONNECTED, count=number)
+        other.ok(OWN_PROFILE)
+    assert result(alice.own_profile()).username == "alice"
+    assert not [reason for _, _, reason in recorder.changes if reason is Reason.TAKEN_OVER]
 
 
 def test_waiting_until_it_is_online(start_server: StartServer, new_client: NewClient) -> None:

@@ -3,13 +3,12 @@ itself.
 """
 
 import random
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from harness import InDoubtCommit, StartServer
-from wire import OWN_PROFILE, SERVER_ERROR, SUCCESS, Wire, logged_in, register
+from harness import StartServer
+from wire import OWN_PROFILE, SUCCESS, Wire, logged_in, register
 
 from faults.__main__ import run
 from faults.checker import Answer, Ledger, Verdict
@@ -18,20 +17,10 @@ from faults.mariadb import PrivateMariaDB
 from faults.process import Server
 from faults.report import RowResult, table
 from faults.rows import ROWS
-from jelly.dao import Dao
-from jelly.database import DatabaseConnection
-from jelly.delivery import Delivery
-from jelly.engines import SqliteEngine
-from jelly.indexing import DeferredIndexing
-from jelly.migrations import migrate
-from jelly.outcomes import NewMessage
-from jelly.retention import Retention
-from jelly.sessions import Notice, Response, Session, Sessions
-from jelly.store import Job, Store
 
 TESTED = {
     "sqlite": [1, 2, 4, 5, 6],
-    "mariadb": [1, 8],
+    "mariadb": [1, 8, 21],
 }
 """The rows of the harness that are tested, each on the database that says more; the rest is for
 long runs.
@@ -139,66 +128,3 @@ def test_connections_that_the_database_drops(start_server: StartServer, mariadb:
                 mariadb.sql(f"KILL {id}")
         alice.ok(OWN_PROFILE)
         alice.message("bob", "x")
-
-
-def test_a_commit_in_doubt_is_taken_back(commits: type[InDoubtCommit], start_server: StartServer) -> None:
-    """A message that was committed, but answered with an error because nobody knew, never
-    arrives.
-    """
-    port = start_server(classic_gap=0).port
-    register(port, "alice", "bob")
-    with logged_in(port, "alice") as alice:
-        commits.breaks = True
-        assert alice.call(0x15, receiver="bob", content="denied", time=1).status == SERVER_ERROR
-        with logged_in(port, "bob") as bob:
-            alice.message("bob", "kept")
-            assert bob.contents(1) == ["kept"]
-
-
-class Notices:
-    """A transport that notes which messages it was given."""
-
-    tcp_acked_id = 0
-    is_closed = False
-    is_full = False
-    has_room = True
-
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-
-    def has_left(self) -> bool:
-        return self.is_closed
-
-    def is_half_closed(self) -> bool:
-        return False
-
-    def when_not_full(self, function: object) -> None: ...
-    def stop_pacing(self) -> None: ...
-    def stop_confirming(self) -> None: ...
-    def finish(self, closing_frame: object = b"") -> None: ...
-    def close(self) -> None: ...
-
-    def send(self, responses: Sequence[Response] = (), notices: Sequence[Notice] = ()) -> None:
-        self.ids += [id for id, _ in notices]
-
-
-def test_a_commit_in_doubt_is_not_fed(commits: type[InDoubtCommit], tmp_path: Path) -> None:
-    """Nor does it arrive at a receiver who is behind, and whose send queue has room just then."""
-    engine = SqliteEngine(f"{tmp_path}/jelly.db")
-    connection = DatabaseConnection(engine, writes=True)
-    migrate(connection)
-    sessions, notices = Sessions(), Notices()
-    delivery = Delivery(sessions)
-    bob = Session(notices, "127.0.0.1")
-    bob.user = "bob"
-    sessions.attach(bob)
-    delivery.begin(bob)
-    writer = Store(Dao(connection), delivery, DeferredIndexing(keeps_history=True), Retention(30))
-    new = NewMessage(0x15, "alice", "bob", "denied", 0, None)
-    writer.submit([Job(Session(Notices(), "127.0.0.1"), [new], [0.0], 0, lambda: None)])
-    commits.breaks = True
-    writer.start()
-    writer.stop()
-    engine.release()
-    assert not commits.breaks
-    assert notices.ids == []

@@ -93,9 +93,11 @@ def test_reading_while_writing() -> None:
     def write() -> None:
         while min(reads) < ENOUGH and time.monotonic() < end:
             with writer.connection.transaction():
+                writer.move_mark(16)
                 ids = [writer.allocate_id() for _ in range(16)]
                 messages = [StoredMessage(id, False, "alice", "bob", "hello", 0) for id in ids]
                 writer.add_messages(messages, [("bob", id) for id in ids])
+            writer.mark = writer.new_mark
         is_enough.set()
 
     def read(number: int) -> None:
@@ -118,7 +120,7 @@ def test_reading_while_writing() -> None:
         thread.join()
     reader = DatabaseConnection(engine)
     with writer.connection.transaction():
-        writer.add_messages([StoredMessage(writer.allocate_id(), False, "alice", "bob", "not yet", 0)], [])
+        writer.add_messages([StoredMessage(writer.peek_id(), False, "alice", "bob", "not yet", 0)], [])
         [[stored]] = reader.query("SELECT COUNT(*) FROM messages")
     reader.close()
     writer.connection.close()

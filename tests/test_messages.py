@@ -27,14 +27,13 @@ from jelly.groups import GroupCache
 from jelly.login_guard import LoginGuard
 from jelly.messages import (
     MAX_DEPTH,
-    MAX_NAME,
     MAX_PARTS,
     REQUESTS,
     Request,
-    is_valid_name,
     parse_object,
     parse_request,
 )
+from jelly.names import MAX_NAME, is_valid_name
 from jelly.outcomes import Answer
 from jelly.presence import Presence
 from jelly.services import Policy, Services

@@ -13,6 +13,8 @@ from jelly.codec import Decoder, Frame, Sign, Status, Type
 from jelly.config import Settings
 from jelly.errors import ErrorCode
 from jelly.messages import Event
+from jelly.names import MAX_NAME
+from jelly.rate import HOLD_SECONDS
 from jelly.retention import IDEMPOTENCY_DAYS
 from jelly.services import DEFAULT_PAGE, MAX_PAGE
 from jelly.sessions import MAX_UNACKNOWLEDGED, MAX_UNACKNOWLEDGED_BYTES
@@ -25,7 +27,7 @@ EXAMPLES = [line for kind, lines in BLOCKS if kind == "frame" for line in lines]
 
 FIELDS_OF_A_MESSAGE = ["sender", "receiver", "content", "time"]
 KEYS_OF_AN_EVENT = {
-    Event.TAKEN_OVER: [], Event.SHUTDOWN: [], Event.PRESENCE: ["friend", "online"],
+    Event.TAKEN_OVER: [], Event.PASSWORD_CHANGED: [], Event.SHUTDOWN: [], Event.PRESENCE: ["friend", "online"],
     Event.GROUP_CHANGED: ["group", "members"], Event.GROUP_DISBANDED: ["group"],
 }  # fmt: skip
 
@@ -128,8 +130,8 @@ def test_the_server_writes_every_response_like_that(line: str) -> None:
     if frame.status == Status.SUCCESS:
         expected = messages.response(frame.type, values or None)
     else:
-        code, sentence = ErrorCode(values["error"]), values["message"]
-        expected = messages.error_response(frame.type, Status(frame.status), code, sentence)
+        code, sentence = ErrorCode(values.pop("error")), values.pop("message")
+        expected = messages.error_response(frame.type, Status(frame.status), code, sentence, **values)
     assert to_bytes(line) == expected
 
 
@@ -226,7 +228,7 @@ def test_the_page_has_every_limit() -> None:
     rows = {value: limit for value, limit, _ in table("Names and limits")}
     upto = {names(value)[0]: int(limit[6:]) for value, limit in rows.items() if limit.startswith("up to ")}
     assert upto == messages.PROFILE_LIMITS
-    assert rows["name of a user"] == rows["name of a group"] == f"1 to {messages.MAX_NAME}"
+    assert rows["name of a user"] == rows["name of a group"] == f"1 to {MAX_NAME}"
     assert rows["`password`"] == f"1 to {messages.MAX_PASSWORD}"
     text = " ".join(PAGE.split())
     assert f"up to {codec.DEFAULT_MAX_BODY} bytes" in text
@@ -237,6 +239,9 @@ def test_the_page_has_every_limit() -> None:
     assert f"1 or more, {DEFAULT_PAGE} if it is left out. You never get more than {MAX_PAGE}" in text
     assert (IDEMPOTENCY_DAYS, Settings().history_days) == (7, 30)  # a week, as the page says
     assert "a `requestId` for a week" in text
+    assert (HOLD_SECONDS, Settings().message_rate, Settings().message_burst) == (10, 50, 1000)
+    assert "may send 50 messages a second, and 1000 at once after a pause" in text
+    assert "until ten seconds have passed" in text
     assert "keeps messages for 30 days" in text
     assert f"more than {MAX_UNACKNOWLEDGED} messages, or more than {MAX_UNACKNOWLEDGED_BYTES} bytes" in text
 

@@ -1,5 +1,7 @@
 """A message that is sent again with its requestId is stored once and answered again."""
 
+import sqlite3
+
 import pytest
 from harness import InDoubtCommit, StartServer
 from wire import (
@@ -125,7 +127,7 @@ def test_a_repeat_that_would_be_refused_today(server: JellyServer) -> None:
 
 def test_a_repeat_beyond_the_rate(start_server: StartServer) -> None:
     """A sender above the rate still learns that a message was stored before."""
-    port = start_server(message_rate=1, classic_gap=0).port
+    port = start_server(message_rate=1, message_burst=1, classic_gap=0).port
     register(port, "alice", "bob")
     with logged_in(port, "alice") as alice:
         assert send(alice, "x", "r1") == "ok"
@@ -180,7 +182,7 @@ def test_a_commit_in_doubt_leaves_its_id_free(
     port = start_server(classic_gap=0).port
     register(port, "alice", "bob")
     with logged_in(port, "alice") as alice, logged_in(port, "bob") as bob:
-        commits.breaks = True
+        commits.breaks, commits.code = True, sqlite3.SQLITE_IOERR_FSYNC
         reply = alice.call(PERSON_MESSAGE, receiver="bob", content="x", time=1, requestId="r1")
         assert reply.status == SERVER_ERROR
         assert send(alice, "x", "r1") == "ok"

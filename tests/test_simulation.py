@@ -19,6 +19,7 @@ from jelly.client.acks import AckTracker
 from jelly.connection import Connection
 from jelly.dao import Dao
 from jelly.delivery import Delivery
+from jelly.doubt import Doubt
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
 from jelly.services import Services
@@ -65,9 +66,37 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
         (Store, "_write", "messages], inbox)", "messages], inbox)\n        self._answer(batch)"),
         (Store, "step", "self._answer(batch)", "pass"),
     ],
-    "does not take back what is in doubt": [(Store, "_fail", "if batch.messages:", "if False:")],
-    "delivers what is in doubt": [(Store, "_feed", "if self._in_doubt:", "if False:")],
-    "uses ids again": [(Dao, "forget_ids", "self._next_id, self._last_id = 1, 0", "pass")],
+    "doubt is failure": [
+        (Store, "step", "jobs = []", "jobs = batch.jobs"),
+        (Store, "step", "self._begin_doubt(batch, error)", "self._fail(batch, error)"),
+        (Dao, "move_mark", "self.mark or self.read_mark()", "self.read_mark()"),
+    ],
+    "doubt is failure, and the mark tells of it": [
+        (Store, "step", "jobs = []", "jobs = batch.jobs"),
+        (Store, "step", "self._begin_doubt(batch, error)", "self._fail(batch, error)"),
+    ],
+    "doubt is success": [
+        (Store, "step", "jobs = []", "jobs = batch.jobs"),
+        (Store, "step", "self._begin_doubt(batch, error)", "self._answer(batch)"),
+        (Dao, "move_mark", "self.mark or self.read_mark()", "self.read_mark()"),
+    ],
+    "believes what can be read": [
+        (Doubt, "look", "with dao.connection.transaction():", "if True:"),
+        (Doubt, "look", "dao.move_mark(0)", "dao.new_mark = dao.mark"),
+    ],
+    "forgets what it has found when the look is in doubt, too": [
+        (Doubt, "look", "self._is_committed[dao.new_mark] = is_committed", "pass"),
+    ],
+    "SUCCESS after a sync that failed": [
+        (Doubt, "look", "if dao.connection.lost_syncs == self._lost_syncs", "if True"),
+    ],
+    "delivers what is in doubt": [(Store, "_feed", "if self._doubt is not None:", "if False:")],
+    "writes while a commit is in doubt": [(Store, "_write", "if self._doubt is not None:", "if False:")],
+    "keeps to itself what is found late": [(Store, "_look", "self._complete_late(batch)", "pass")],
+    "a login in doubt leaves a session without its token": [
+        (Services, "_end_revoked", "old.transport.close()", "pass"),
+    ],
+    "uses ids again": [(Dao, "move_mark", "(new, old)", "(old + 1, old)")],
     "a session begins as if it had everything": [
         (Delivery, "begin", "session.caught_up = False", "session.caught_up = True"),
     ],
@@ -78,7 +107,7 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     "pushes to those who are behind": [(Delivery, "push", "if not session.caught_up:", "if False:")],
     "never falls behind": [(Delivery, "flush", "if not session.has_room:", "if False:")],
     "gives what it has an acknowledgement for": [(Store, "_gather", " or any(job.is_write for job in jobs)", "")],
-    "forgets acknowledgements when it fails": [(Store, "_fail", "self.delivered(user, upto)", "pass")],
+    "forgets acknowledgements when it fails": [(Store, "_forget", "self.delivered(user, upto)", "pass")],
     "deletes one too many": [(Dao, "remove_delivered", "message_id <= ?", "message_id - 1 <= ?")],
     "drops what somebody waits for": [(Dao, "remove_old_messages", " AND {DELIVERED_TO_ALL}", "")],
     "takes an acknowledgement of anything": [

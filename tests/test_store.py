@@ -156,5 +156,5 @@ def test_what_a_turn_of_the_caller_leaves_is_done_when_it_is_due(world: World, m
     wait_until(lambda: bool(world.store._condition._waiters))  # type: ignore[attr-defined]
     assert world.store.write_now(world.job(), nullcontext())
     reader = DatabaseConnection(world.engine)
-    wait_until(lambda: Dao(reader).indexed_id() == 1)
+    wait_until(lambda: reader.query("SELECT MAX(id) FROM messages") == [(Dao(reader).indexed_id(),)])
     reader.close()

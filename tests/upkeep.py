@@ -1,6 +1,7 @@
 """Deferred indexing and retention over one database, with clocks that only the tests move."""
 
 from clock import Clock
+from harness import allocate_ids
 
 from jelly.dao import Dao, StoredMessage
 from jelly.indexing import INDEX_DELAY, DeferredIndexing
@@ -19,7 +20,7 @@ class Upkeep:
 
     def store(self, count: int, receivers: tuple[str, ...] = ()) -> list[int]:
         """Store messages from ann to bob, each with a requestId; their ids."""
-        ids = [self.dao.allocate_id() for _ in range(count)]
+        ids = allocate_ids(self.dao, count)
         messages = [StoredMessage(id, False, "ann", "bob", "x", 1, f"r{id}", id) for id in ids]
         with self.dao.connection.transaction():
             self.dao.add_messages(messages, [(name, id) for name in receivers for id in ids])

@@ -1,4 +1,4 @@
-"""Rows 8 to 11: the database is killed, hangs, drops connections or is locked."""
+"""Rows 8 to 11 and 21: the database is killed, hangs, drops connections, is locked or cut off."""
 
 import contextlib
 import sqlite3
@@ -10,6 +10,7 @@ from typing import Any
 from faults.checker import Answer
 from faults.context import Control, Finding, Row, RunContext, free_port, wait_until
 from faults.load import AWAY, GROUP, ONLINE, PATIENCE, Load
+from faults.proxy import CommitProxy
 
 RECOVERY_LIMIT = 5.0
 """At most this many seconds after the database is back until messages are stored again."""
@@ -98,6 +99,33 @@ def hang(context: RunContext, finding: Finding) -> None:
         finding.add_verdict(verdict)
 
 
+def cut_at_commit(context: RunContext, finding: Finding) -> None:
+    """Cut the connection at a COMMIT, again and again under load.
+
+    Half of these commits happen, and only the answer is lost. The server finds out which.
+    """
+    finding.trials = 6 if context.is_short else 100
+    url, port = context.url(), free_port()
+    with CommitProxy(context.db.port) as proxy:
+        url = url.replace(f":{context.db.port}/", f":{proxy.port}/")
+        with context.serve(url, port), Load(port) as load:
+            load.start()
+            for number in range(finding.trials):
+                load.ledger.wait_for_more(Answer.STORED, context.random.randint(20, 200), 30)
+                proxy.cut_at_commit(happens=number % 2 == 0)
+                if not wait_until(lambda number=number: proxy.cuts > number, 10):  # type: ignore[misc]
+                    break
+            finding.expect(
+                proxy.cuts == finding.trials, "not_cut", f"{proxy.cuts} of {finding.trials} commits were cut"
+            )
+            load.finish()
+            verdict = load.ledger.verdict()
+            finding.expect(not load.disconnects, "disconnected", f"{load.disconnects} connections were lost meanwhile")
+            # Those that have happened are found, so only the others are answered with an error.
+            finding.expect(verdict.unknown > 0, "no_error", "no SERVER_ERROR, although commits were lost")
+            finding.add_verdict(verdict)
+
+
 def drop_idle(context: RunContext, finding: Finding) -> None:
     """MariaDB drops the server's connections after one idle second.
 
@@ -131,5 +159,12 @@ ROWS = [
     Row(8, "database killed and restarted", kill_database, (Control("ignores-failures", "lost"),), ("mariadb",)),
     Row(9, "database hangs (SIGSTOP)", hang, (Control("waits-for-ever", "late"),), ("mariadb",)),
     Row(10, "database drops idle connections", drop_idle, (Control("tries-once", "seen"),), ("mariadb",)),
+    Row(
+        21,
+        "connection to the database cut at COMMIT",
+        cut_at_commit,
+        (Control("doubt-is-success", "lost"), Control("doubt-is-failure", "disconnected")),
+        ("mariadb",),
+    ),
     Row(11, "SQLite file locked by another process", hang, (Control("waits-for-ever", "late"),), ("sqlite",)),
 ]

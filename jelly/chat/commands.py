@@ -15,6 +15,7 @@ from jelly.chat import texts
 from jelly.chat.cells import sanitize
 from jelly.chat.model import LOADABLE, Conversation, Peer
 from jelly.chat.session import HISTORY_TEXTS, PAGE, Session
+from jelly.chat.texts import TranslatedText
 
 CompletionFunction = Callable[[Session, str], Iterable[str]]
 Members = tuple[str, ...]
@@ -91,12 +92,21 @@ def _required(text: str) -> str:
     return text
 
 
-def _request(session: Session, what: str, future: "Future[Any]", done: Callable[[Any, Conversation], None]) -> None:
-    """Send a request. Its answer appears in the conversation in which the command was typed."""
+def _request(
+    session: Session,
+    what: str,
+    future: "Future[Any]",
+    done: Callable[[Any, Conversation], None],
+    changes: bool = True,
+) -> None:
+    """Send a request. Its answer appears in the conversation in which the command was typed.
+
+    `changes`: whether the request would change something.
+    """
     where = session.model.current
 
     def failed(error: BaseException) -> None:
-        session.show_error(session.translate.describe_failure(what, error), where)
+        session.show_error(session.translate.describe_failure(what, error, changes), where)
 
     session.request(future, lambda result: done(result, where), failed)
 
@@ -163,7 +173,7 @@ def _friends(session: Session, rest: str) -> None:
                 lines.append(session.translate(text, names=session.translate.join_names(names)))
         session.show_info("\n".join(lines) or session.translate(texts.NO_FRIENDS), where)
 
-    _request(session, "/friends", session.client.list_friends(), done)
+    _request(session, "/friends", session.client.list_friends(), done, changes=False)
 
 
 def _person_name(text: str) -> str:
@@ -200,7 +210,7 @@ def _profile(session: Session, rest: str) -> None:
         title = session.translate(texts.PROFILE_OF, name=Peer(session.name))
         session.show_info("\n".join([title, *lines]) if lines else session.translate(texts.OWN_PROFILE_EMPTY), where)
 
-    _request(session, "/profile", session.client.own_profile(), done)
+    _request(session, "/profile", session.client.own_profile(), done, changes=False)
 
 
 def _whois(session: Session, rest: str) -> None:
@@ -212,13 +222,13 @@ def _whois(session: Session, rest: str) -> None:
         session.show_info("\n".join([session.translate(texts.PROFILE_OF, name=Peer(name)), *lines]), where)
 
     def failed(error: BaseException) -> None:
-        is_stranger = isinstance(error, RequestError) and error.code == ErrorCode.NOT_FRIENDS
+        is_stranger = isinstance(error, RequestError) and error.likely_code == ErrorCode.NOT_FRIENDS
         needs = session.translate(texts.WHOIS_NEEDS_FRIEND, name=rest)
         what = f"/whois {rest}"
         text = (
             session.translate(texts.FAILED, what=what, reason=needs)
             if is_stranger
-            else session.translate.describe_failure(what, error)
+            else session.translate.describe_failure(what, error, changes=False)
         )
         session.show_error(text, where)
 
@@ -251,19 +261,28 @@ def _set(session: Session, rest: str) -> None:
 def _passwd(session: Session, rest: str) -> None:
     where = session.model.current
 
-    def first(password: str) -> None:
-        if password:
-            session.ui.ask_password(session.translate(texts.ONCE_MORE), lambda again: second(password, again))
-        else:
-            session.show_info(session.translate(texts.PASSWORD_EMPTY), where)
+    def ask(question: TranslatedText, then: Callable[[str], None]) -> None:
+        def answered(password: str) -> None:
+            if password:
+                then(password)
+            else:
+                session.show_info(session.translate(texts.PASSWORD_EMPTY), where)
 
-    def second(password: str, again: str) -> None:
-        if password == again:
-            session.change_password(password, where)
+        session.ui.ask_password(session.translate(question), answered)
+
+    def ask_new(old: str) -> None:
+        ask(texts.NEW_PASSWORD, lambda new: ask_again(old, new))
+
+    def ask_again(old: str, new: str) -> None:
+        session.ui.ask_password(session.translate(texts.ONCE_MORE), lambda again: change(old, new, again))
+
+    def change(old: str, new: str, again: str) -> None:
+        if new == again:
+            session.change_password(old, new, where)
         else:
             session.show_error(session.translate(texts.PASSWORDS_DIFFER), where)
 
-    session.ui.ask_password(session.translate(texts.NEW_PASSWORD), first)
+    ask(texts.OLD_PASSWORD, ask_new)
 
 
 # --- groups ---------------------------------------------------------------------------------------
@@ -384,7 +403,7 @@ def _group_list(session: Session, rest: str) -> None:
         ]
         session.show_info("\n".join(lines) or session.translate(texts.NO_GROUPS), where)
 
-    _request(session, "/group list", session.client.list_groups(), done)
+    _request(session, "/group list", session.client.list_groups(), done, changes=False)
 
 
 def _members(session: Session, members: tuple[str, ...]) -> str:

@@ -92,6 +92,8 @@ class Line:
     status: DeliveryStatus = DeliveryStatus.NONE
     reason: str = ""
     """Why the message is not confirmed, as a sentence for the user."""
+    can_resend_help: bool = True
+    """Of a message that is not confirmed: whether the server may accept it later."""
     id: int | None = None
     """The message's id on the server. Messages that arrive or come from the history have one."""
     sent_at: int = 0
@@ -265,6 +267,10 @@ class Conversation:
     def undelivered(self) -> list[Line]:
         """Return the outgoing messages that failed or whose outcome is unknown."""
         return [line for line in self.lines if line.status in UNDELIVERED]
+
+    def worth_resending(self) -> list[Line]:
+        """Return the undelivered messages that the server may accept later."""
+        return [line for line in self.undelivered() if line.can_resend_help]
 
 
 class Model:

@@ -31,7 +31,7 @@ from client_api import (
 )
 from jelly.chat import texts
 from jelly.chat.model import LOADABLE, Conversation, DeliveryStatus, HistoryState, Line, LineKind, Model, Peer
-from jelly.chat.texts import TranslatedText, Translator, is_definite_failure
+from jelly.chat.texts import TranslatedText, Translator, can_resend_help, is_definite_failure
 
 T = TypeVar("T")
 
@@ -224,7 +224,10 @@ class Session:
                 return  # the history had the message meanwhile, so it is stored
             is_definite = is_definite_failure(error)
             line.status = DeliveryStatus.FAILED if is_definite else DeliveryStatus.UNKNOWN
+            line.can_resend_help = can_resend_help(error)
             text = texts.NOT_DELIVERED if is_definite else texts.PERHAPS_DELIVERED
+            if is_definite and not line.can_resend_help:
+                text = texts.REFUSED_MESSAGE
             line.reason = self.translate(text, reason=self.translate.describe_error(error))
             self.ui.line_undelivered(conversation, line)
 
@@ -264,7 +267,7 @@ class Session:
             if by_command and has_no_history:
                 self.show_info(self.translate(texts.NO_HISTORY), conversation)
             elif by_command:
-                self.show_error(self.translate.describe_failure("/history", error), conversation)
+                self.show_error(self.translate.describe_failure("/history", error, changes=False), conversation)
 
         read = self.client.group_history if peer.is_group else self.client.history
         self.request(read(peer.name, before=conversation.history_cursor, limit=max(count, PAGE)), done, failed)
@@ -323,7 +326,7 @@ class Session:
         else:
             reason = self.translate.describe_error(error)
         self.show_error(self.translate(texts.CANNOT_CONNECT_NOW, reason=reason))
-        if isinstance(error, RequestError) and error.code == ErrorCode.WRONG_CREDENTIALS:
+        if isinstance(error, RequestError) and error.likely_code == ErrorCode.WRONG_CREDENTIALS:
             # The next /connect asks. A question now would take the keys while the user is typing.
             self._password = ""
             self.show_info(self.translate(texts.PASSWORD_NEEDED))
@@ -338,23 +341,27 @@ class Session:
         self._backlog_counts.clear()
         self.show_info(text)
         self.refresh()
-        if marked := [each for each in self.model if each.undelivered()]:
+        if marked := {each.peer: count for each in self.model if (count := len(each.worth_resending()))}:
             counts = self.translate(texts.LIST_SEPARATOR).join(
-                self.translate(texts.COUNT_TO, count=len(each.undelivered()), name=each.peer) for each in marked
+                self.translate(texts.COUNT_TO, count=count, name=peer) for peer, count in marked.items()
             )
             self.show_info(self.translate(texts.SOME_UNDELIVERED, counts=counts))
 
-    def change_password(self, password: str, where: Conversation) -> None:
-        """Change the user's password."""
+    def change_password(self, old: str, password: str, where: Conversation) -> None:
+        """Change the user's password from the old one to this one."""
 
         def done(_: None) -> None:
             self._password = password
             self.show_info(self.translate(texts.PASSWORD_CHANGED), where)
 
         def failed(error: BaseException) -> None:
-            self.show_error(self.translate.describe_failure("/passwd", error), where)
+            is_wrong = isinstance(error, RequestError) and error.code == ErrorCode.WRONG_CREDENTIALS
+            if is_wrong:
+                self.show_error(self.translate(texts.OLD_PASSWORD_WRONG), where)
+            else:
+                self.show_error(self.translate.describe_failure("/passwd", error), where)
 
-        self.request(self.client.update_profile(password=password), done, failed)
+        self.request(self.client.update_profile(password=password, old_password=old), done, failed)
 
     def logout(self) -> None:
         """Log out, and then end the chat even if the request fails."""
@@ -372,6 +379,8 @@ class Session:
                 return self.translate(texts.BAR_RECONNECTING, since=since)
             case _, Reason.TAKEN_OVER:
                 return self.translate(texts.BAR_TAKEN_OVER)
+            case _, Reason.PASSWORD_CHANGED:
+                return self.translate(texts.BAR_PASSWORD_CHANGED)
         return self.translate(texts.BAR_OFFLINE, since=since)
 
     # --- events -----------------------------------------------------------------------------------
@@ -420,6 +429,9 @@ class Session:
                 self._back_online(self.translate(texts.CONNECTED_AGAIN, since=self.since.strftime("%H:%M")))
             case State.OFFLINE, Reason.TAKEN_OVER:
                 self.show_error(self.translate(texts.TAKEN_OVER, name=self.name))
+            case State.OFFLINE, Reason.PASSWORD_CHANGED:
+                self._password = ""  # /connect asks for the new one
+                self.show_error(self.translate(texts.PASSWORD_CHANGED_ELSEWHERE, name=self.name))
             case State.OFFLINE, Reason.TOKEN_REFUSED:
                 self.connect()  # only once: a failed login has another reason
             case State.OFFLINE, Reason.CONNECTION_LOST | Reason.GAVE_UP:

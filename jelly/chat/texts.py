@@ -46,7 +46,20 @@ def is_definite_failure(error: BaseException) -> bool:
     """Return True if the request certainly changed nothing, False if its outcome is unknown."""
     if isinstance(error, ConnectionLost):
         return not error.sent
-    return not isinstance(error, RequestTimeout | ServerFailed)
+    return not isinstance(error, RequestTimeout | ServerFailed) or _is_original_refusal(error)
+
+
+def can_resend_help(error: BaseException) -> bool:
+    """Return whether the same message may be accepted later."""
+    return not (isinstance(error, RequestError) and error.likely_code in NO_USE_TO_RESEND)
+
+
+def _is_original_refusal(error: BaseException) -> bool:
+    """Return whether this is an answer of the original server that means one thing only.
+
+    Also where it says SERVER_ERROR, it has done nothing.
+    """
+    return isinstance(error, RequestError) and not error.code and bool(error.likely_code)
 
 
 class Translator:
@@ -66,19 +79,22 @@ class Translator:
         """Return what went wrong, for the user."""
         if isinstance(error, ConnectionLost):
             return self(CONNECTION_LOST if error.sent else NOT_CONNECTED)
-        if isinstance(error, RequestError) and error.code in ERRORS:
-            return self(ERRORS[ErrorCode(error.code)])
+        if isinstance(error, RequestError) and error.likely_code in ERRORS:
+            reason = self(ERRORS[ErrorCode(error.likely_code)])
+            return reason if error.code else self(PROBABLY, reason=reason)
         for kind, text in ((ServerBusy, SERVER_BUSY), (RequestTimeout, NO_ANSWER), (ServerFailed, SERVER_FAILED)):
             if isinstance(error, kind):
                 return self(text)
         # The original server gives no reason. A later server may give reasons with unknown codes.
         return str(error) if isinstance(error, RequestError) and error.code else self(REFUSED)
 
-    def describe_failure(self, what: str, error: BaseException) -> str:
-        """Return which command failed and why, or that its outcome is unknown."""
-        return self(
-            FAILED if is_definite_failure(error) else PERHAPS_DONE, what=what, reason=self.describe_error(error)
-        )
+    def describe_failure(self, what: str, error: BaseException, changes: bool = True) -> str:
+        """Return which command failed and why, or that its outcome is unknown.
+
+        `changes`: whether the command would change something. Otherwise it has no outcome.
+        """
+        is_definite = is_definite_failure(error) or not changes
+        return self(FAILED if is_definite else PERHAPS_DONE, what=what, reason=self.describe_error(error))
 
 
 # --- why a request failed -------------------------------------------------------------------------
@@ -99,11 +115,15 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
         "too many failed logins to this account; try again later", "这个账号登录失败次数过多，请稍后再试"
     ),
     ErrorCode.INVALID_USERNAME: TranslatedText(
-        "a name must have 1 to 32 characters, without spaces or invisible characters",
-        "用户名须为 1 到 32 个字符，不能含空格或不可见字符",
+        "a name must have 1 to 32 characters, without spaces or invisible characters, in one script",
+        "用户名须为 1 到 32 个字符，不能含空格或不可见字符，不能混用不同的文字",
     ),
     ErrorCode.INVALID_PASSWORD: TranslatedText("a password must have 1 to 128 characters", "密码须为 1 到 128 个字符"),
     ErrorCode.USERNAME_TAKEN: TranslatedText("this name is taken; choose another one", "这个用户名已被使用，请换一个"),
+    ErrorCode.NAME_RESERVED: TranslatedText(
+        "this name is reserved for the operator of the server; choose another one",
+        "这个用户名留给服务器管理员，请换一个",
+    ),
     ErrorCode.INVALID_TOKEN: TranslatedText("the session has ended; log in again", "会话已失效，请重新登录"),
     ErrorCode.NOT_YOURSELF: TranslatedText(
         "you are logged in under another name; log in again", "当前登录的是另一个用户名，请重新登录"
@@ -112,8 +132,8 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
     ErrorCode.ALREADY_FRIENDS: TranslatedText("already on your friend list", "已经在好友列表里"),
     ErrorCode.NOT_FRIENDS: TranslatedText("not on your friend list", "不在好友列表里"),
     ErrorCode.INVALID_GROUP_NAME: TranslatedText(
-        "a group name must have 1 to 32 characters, without spaces or invisible characters",
-        "群组名须为 1 到 32 个字符，不能含空格或不可见字符",
+        "a group name must have 1 to 32 characters, without spaces or invisible characters, in one script",
+        "群组名须为 1 到 32 个字符，不能含空格或不可见字符，不能混用不同的文字",
     ),
     ErrorCode.GROUP_EXISTS: TranslatedText(
         "a group of this name exists already; choose another name", "已有同名群组，请换一个名字"
@@ -141,6 +161,19 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
     ErrorCode.INTERNAL: TranslatedText("the server had an internal error", "服务器内部出错"),
 }
 
+NO_USE_TO_RESEND = frozenset(
+    {
+        ErrorCode.NO_SUCH_USER,
+        ErrorCode.NO_SUCH_GROUP,
+        ErrorCode.NOT_A_MEMBER,
+        ErrorCode.TOO_LONG,
+        ErrorCode.MALFORMED_BODY,
+        ErrorCode.MALFORMED_FRAME,
+        ErrorCode.UNKNOWN_TYPE,
+    }
+)
+"""Why the same message would be refused again. The chat does not suggest to resend it."""
+PROBABLY = TranslatedText("probably {reason}", "很可能{reason}")
 CONNECTION_LOST = TranslatedText("the connection was lost", "连接中断")
 NOT_CONNECTED = TranslatedText("not connected", "未连接")
 SERVER_BUSY = ERRORS[ErrorCode.BUSY]
@@ -172,6 +205,10 @@ TAKEN_OVER = TranslatedText(
     "someone logged in as {name} elsewhere. /connect logs in again",
     "{name} 在别处登录，会话已结束。/connect 可重新登录",
 )
+PASSWORD_CHANGED_ELSEWHERE = TranslatedText(
+    "the password of {name} was changed elsewhere. /connect asks for the new one",
+    "{name} 的密码已在别处更改。/connect 会询问新密码",
+)
 CONNECTION_CLOSED = TranslatedText("the connection is closed. /connect tries again", "连接已断开。/connect 可重试")
 CANNOT_CONNECT_NOW = TranslatedText("cannot connect: {reason}", "无法连接：{reason}")
 PASSWORD_NEEDED = TranslatedText("/connect asks for the password", "/connect 会询问密码")
@@ -186,6 +223,7 @@ BAR_CONNECTING = TranslatedText("connecting", "正在连接")
 BAR_RECONNECTING = TranslatedText("not connected since {since}, trying again", "自 {since} 起断开，正在重试")
 BAR_OFFLINE = TranslatedText("not connected since {since}; /connect", "自 {since} 起断开；/connect")
 BAR_TAKEN_OVER = TranslatedText("ended: logged in elsewhere; /connect", "会话已结束：账号在别处登录；/connect")
+BAR_PASSWORD_CHANGED = TranslatedText("ended: the password was changed; /connect", "会话已结束：密码已更改；/connect")
 BAR_MORE_BELOW = TranslatedText("more below", "下方还有")
 LOADING = TranslatedText("loading earlier messages", "正在读取更早的消息")
 NO_EARLIER_MESSAGES = TranslatedText("there are no earlier messages", "没有更早的消息")
@@ -196,6 +234,7 @@ NEW = TranslatedText("new", "新消息")
 # --- conversations --------------------------------------------------------------------------------
 
 NOT_DELIVERED = TranslatedText("not delivered: {reason}. /resend tries again", "未送达：{reason}。/resend 可重发")
+REFUSED_MESSAGE = TranslatedText("not delivered: {reason}", "未送达：{reason}")
 PERHAPS_DELIVERED = TranslatedText(
     "perhaps delivered: {reason}. /resend sends it again", "不确定是否送达：{reason}。/resend 可重发"
 )
@@ -262,6 +301,8 @@ OWN_PROFILE_EMPTY = TranslatedText(
 FIELD_SET = TranslatedText("{field} is now: {value}", "{field} 已改为：{value}")
 NO_SUCH_FIELD = TranslatedText("there is no such field. The fields are: {fields}", "没有这个字段。可填写：{fields}")
 WHOIS_NEEDS_FRIEND = TranslatedText("not on your friend list: /add {name} first", "不在好友列表里：请先 /add {name}")
+OLD_PASSWORD = TranslatedText("Present password: ", "当前密码：")
+OLD_PASSWORD_WRONG = TranslatedText("the present password was wrong: nothing was changed", "当前密码不对，未做更改")
 NEW_PASSWORD = TranslatedText("New password: ", "新密码：")
 ONCE_MORE = TranslatedText("Once more: ", "再输一次：")
 PASSWORDS_DIFFER = TranslatedText("the passwords differ: nothing was changed", "两次输入的密码不一致，未做更改")
@@ -323,7 +364,10 @@ HELP: dict[str, Help] = {
     "passwd": Help(
         NOTHING,
         TranslatedText("change your password", "修改密码"),
-        TranslatedText("It asks for the new password twice and does not show it.", "会两次询问新密码，输入时不显示。"),
+        TranslatedText(
+            "It asks for the present password, and for the new one twice. It shows none of them.",
+            "先询问当前密码，再两次询问新密码，输入时都不显示。",
+        ),
     ),
     "resend": Help(
         NOTHING,

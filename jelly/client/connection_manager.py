@@ -74,6 +74,18 @@ class ConnectionManager:
         """Who is logged in; None while nobody is."""
         return self._lifecycle.user if self._lifecycle.state in (State.ONLINE, State.RECONNECTING) else None
 
+    @property
+    def token(self) -> int | None:
+        """The token of the user who is logged in; None while nobody is."""
+        with self._lock:
+            return None if self.username is None else self._lifecycle.token
+
+    def keep_token(self, values: Values) -> None:
+        """Use the token in a response, if there is one, from now on."""
+        if "token" in values:
+            with self._lock:
+                self._lifecycle.token = int(values["token"])
+
     def login(self, type: Type, username: str, values: Values, decode: Decode[T]) -> RequestFuture[T]:
         """Start a network thread that begins with this LOGIN or RECONNECT."""
         token = int(values.get("token", 0))

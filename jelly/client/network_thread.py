@@ -16,10 +16,10 @@ from jelly.client.lifecycle import Lifecycle
 from jelly.client.pending import Failures
 from jelly.client.pipeline import Pipeline
 from jelly.client.poller import READ, Poller, Stopped
-from jelly.client.requests import Request, decode_response, describe, is_retryable
+from jelly.client.requests import Request, decode_response, describe, is_retryable, seconds_to_wait
 from jelly.client.states import Reason, ReconnectPolicy, State
 from jelly.client.stream import FrameStream
-from jelly.codec import Frame, Sign, Type
+from jelly.codec import Frame, Sign, Status, Type
 from jelly.errors import ConnectionLost, Refused, RequestError, RequestRejected, RequestTimeout, ServerFailed
 from jelly.messages import MESSAGES, encode_request, parse_object
 
@@ -28,10 +28,9 @@ log = logging.getLogger("jelly.client")
 STABLE_AFTER = 5.0
 """Seconds after which a connection counts as stable. When it is lost later than that, the pauses of
 the policy start again from the first, which is 0."""
-QUICK_CLOSE, MAX_QUICK_CLOSES = 60.0, 4
-"""Seconds until a close no longer counts as quick, and how many quick ones in a row make the client
-stop: it assumes that another program wants the account, too. (A server that grants no features does
-not report a takeover: it only closes the connection.)"""
+ENDINGS = {"taken_over": Reason.TAKEN_OVER, "password_changed": Reason.PASSWORD_CHANGED}
+"""The events after which the client does not reconnect, and why."""
+
 Values = Mapping[str, Any]
 Connection = tuple[FrameStream, list[Frame]]
 """A connection on which the server has accepted the user, and the frames that came with the
@@ -55,7 +54,7 @@ class NetworkThread:
         self._lifecycle, self._pipeline, self._callbacks = lifecycle, pipeline, callbacks
         self._lock = lifecycle.lock
         self._on_notice = on_notice
-        self._was_taken_over = False  # the server has said so
+        self._ended_by: Reason | None = None  # why the server has said that it ends the session
 
     def run(self, request: Request[Any], user: str, token: int, poller: Poller) -> None:
         """Run one login from the first connection until the client is offline."""
@@ -68,15 +67,12 @@ class NetworkThread:
                 self._lifecycle.set_state(State.OFFLINE, Reason.LOGIN_FAILED, error)
             request.future.set_exception(error)
             return
-        pauses, quick_closes = self._pauses(), 0
+        pauses = self._pauses()
         while True:
             cause = self._serve_connection(stream, early_frames, poller)
-            age = time.monotonic() - stream.opened_at
-            was_closed = self._pipeline.features is None and isinstance(cause, EOFError)
-            quick_closes = 0 if age >= QUICK_CLOSE else quick_closes + was_closed
-            if not self._connection_lost(stream, cause, quick_closes >= MAX_QUICK_CLOSES):
+            if not self._connection_lost(stream, cause):
                 return
-            if age >= STABLE_AFTER:
+            if time.monotonic() - stream.opened_at >= STABLE_AFTER:
                 pauses = self._pauses()
             reconnected = self._reconnect(pauses, poller)
             if reconnected is None:
@@ -204,6 +200,12 @@ class NetworkThread:
     def _handle_response(self, frame: Frame) -> None:
         with self._lock:
             request = self._pipeline.pending.match_response(frame.type)
+            if request is not None and frame.status == Status.REQUEST_ERROR:
+                seconds = seconds_to_wait(frame)
+                if seconds is not None:
+                    self._pipeline.slow_down(request, seconds)
+                    return
+            self._pipeline.speed_up()
             is_busy_resend = request is not None and request.is_resend and is_retryable(frame)
             # Under the same lock: no newer request may be sent between the response and the retry.
             if request is not None and is_busy_resend and self._pipeline.retry_later(request):
@@ -214,7 +216,7 @@ class NetworkThread:
             sentence = "The server was too busy to say whether it had stored this message the first time."
             request.fail(ServerFailed("", sentence))
         else:
-            request.complete(frame)
+            request.complete(frame, self._pipeline.features is None)
 
     def _handle_notice(self, frame: Frame) -> None:
         try:
@@ -224,8 +226,8 @@ class NetworkThread:
         except (Refused, LookupError, TypeError, ValueError) as error:
             log.warning("dropped a notice of type 0x%02x that cannot be read: %r", frame.type, error)
             return
-        if frame.type == Type.SYSTEM and values.get("event") == "taken_over":
-            self._was_taken_over = True
+        if frame.type == Type.SYSTEM:
+            self._ended_by = ENDINGS.get(str(values.get("event")), self._ended_by)
         if id.__class__ is not int:  # not isinstance: a bool is no id
             self._callbacks.submit(call)
             return
@@ -234,7 +236,7 @@ class NetworkThread:
         if is_new:
             self._callbacks.submit(lambda: self._deliver(id, call))
 
-    def _connection_lost(self, stream: FrameStream, error: Exception, seems_taken_over: bool) -> bool:
+    def _connection_lost(self, stream: FrameStream, error: Exception) -> bool:
         """Change the state, and end the requests that cannot be sent again.
 
         Returns whether to reconnect.
@@ -244,7 +246,7 @@ class NetworkThread:
             self._pipeline.is_handling_frames = False
             if self._lifecycle.is_open:
                 cause = None if isinstance(error, EOFError | Stopped) else error
-                self._lifecycle.set_state(*self._state_after_loss(seems_taken_over), cause)
+                self._lifecycle.set_state(*self._state_after_loss(), cause)
             will_reconnect = self._lifecycle.state is State.RECONNECTING
             sentence = f"The connection was lost before there was a response: {describe(error)}."
             failures = self._pipeline.pending.connection_lost(error, sentence, will_reconnect)
@@ -257,12 +259,14 @@ class NetworkThread:
                 request.fail(failure)
         return will_reconnect
 
-    def _state_after_loss(self, seems_taken_over: bool) -> tuple[State, Reason]:
+    def _state_after_loss(self) -> tuple[State, Reason]:
         if self._pipeline.pending.has_logout:
             return State.OFFLINE, Reason.LOGGED_OUT
-        # Two clients that both reconnected after a takeover would throw each other out for ever.
-        if self._was_taken_over or seems_taken_over:
-            return State.OFFLINE, Reason.TAKEN_OVER
+        # Two clients that both reconnected after a takeover would throw each other out for ever. (A
+        # server that only closes has another reason: Jelly refuses the token of a classic client
+        # that was taken over, and the original keeps both connections.)
+        if self._ended_by:
+            return State.OFFLINE, self._ended_by
         return (State.RECONNECTING if self._policy else State.OFFLINE), Reason.CONNECTION_LOST
 
     def _pauses(self) -> Iterator[float]:

@@ -65,12 +65,13 @@ class PendingRequests:
         """Whether the next request may be sent now, with at most `window` in flight.
 
         While a resend is in flight, nothing new is sent: if the server is too busy for the resend,
-        the new request would overtake it. (Resends are sent first, so the oldest request in flight
-        tells whether there are any.)
+        the new request would overtake it. (Resends are sent before what is new. Only messages that
+        were refused for the rate may go in front of them. So the newest request in flight tells
+        whether there are any.)
         """
         if not self.queued or len(self.in_flight) >= window:
             return False
-        return self.queued[0].sends > 0 or not (self.in_flight and self.in_flight[0].is_resend)
+        return self.queued[0].sends > 0 or not (self.in_flight and self.in_flight[-1].is_resend)
 
     def mark_sent(self, request: Request[Any], deadline: float) -> None:
         """Note that a request, which the caller has taken from `queued`, is being sent."""
@@ -98,6 +99,17 @@ class PendingRequests:
         request.retries += 1
         self._requeue([request])
         return backoff
+
+    def put_back(self, request: Request[Any]) -> None:
+        """Queue a request again that the server has refused for the rate.
+
+        Nothing was done. So it was not sent, as far as anybody can tell.
+        """
+        request.sends -= 1
+        place = 0  # behind those that were refused before it
+        while place < len(self.queued) and self.queued[place].number < request.number:
+            place += 1
+        self.queued.insert(place, request)
 
     def connection_lost(self, cause: Exception, sentence: str, will_reconnect: bool) -> Failures:
         """Keep the messages that can be sent again on the next connection; return the rest."""

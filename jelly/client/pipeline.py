@@ -9,6 +9,11 @@ client *pipelines* up to WINDOW of them. A server that grants none may be the or
 stalls for ever when two frames arrive in one read, and it answers overlapping requests in any
 order. So the client keeps one request in flight there, and sends nothing within CLASSIC_GAP after a
 heartbeat.
+
+**The rate.** A server may refuse messages for their rate, and say when to send them again. The
+client then waits for the responses to all that is in flight, and for that time. It sends the
+refused ones again in their old order, at first one, and twice as many after each round in which
+none was refused.
 """
 
 import threading
@@ -58,14 +63,14 @@ class Pipeline:
         """Whether the network thread waits for frames. If not, it waits for other events only."""
         self.is_handling_frames = False
         """Whether the network thread is handling frames, from which callbacks may still come."""
-        self._window = 1
+        self._window = self._full_window = 1
         self._send_not_before = 0.0  # requests must wait until this monotonic time
         self._wakes_at = 0.0  # when the network thread wakes up by itself
 
     def connected(self, stream: FrameStream, features: frozenset[str] | None) -> None:
         """Use a new connection, on which the server has accepted the login."""
         self.stream, self.features = stream, features
-        self._window = 1 if features is None else WINDOW
+        self._window = self._full_window = 1 if features is None else WINDOW
         self._send_not_before = 0.0
         if features is None:
             # The original server keeps a user online for ever if the connection ends before its
@@ -122,6 +127,17 @@ class Pipeline:
         self._send_not_before = max(self._send_not_before, time.monotonic() + backoff)
         return True
 
+    def slow_down(self, request: Request[Any], seconds: float) -> None:
+        """Send a request again after some seconds, which the server has refused for the rate."""
+        self.pending.put_back(request)
+        self._window = 1  # so nothing is sent while other requests are in flight
+        self._send_not_before = max(self._send_not_before, time.monotonic() + seconds)
+
+    def speed_up(self) -> None:
+        """Send more at a time, if all that was in flight is answered and nothing was refused."""
+        if self._window < self._full_window and not self.pending.in_flight:
+            self._window *= 2
+
     def acknowledge(self, id: int | None) -> None:
         """Acknowledge all messages up to an id; do nothing for None, or without a connection."""
         if id is not None and self.stream is not None:
@@ -148,7 +164,7 @@ class Pipeline:
         while pending.can_send(self._window):
             request = pending.queued.popleft()
             # The future of a resend runs already. A new request may have been cancelled meanwhile.
-            if request.sends or request.future.set_running_or_notify_cancel():
+            if request.future.running() or request.future.set_running_or_notify_cancel():
                 pending.mark_sent(request, now + self._request_timeout)
                 frames.append(request.frame)
         if len(pending.queued) < queued:  # also if all of them were cancelled: there is room

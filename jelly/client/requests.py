@@ -6,7 +6,7 @@ from ssl import SSLCertVerificationError, SSLError
 from typing import Any, Generic, TypeVar
 
 from jelly.client.callbacks import RequestFuture
-from jelly.codec import HEADER, Frame, Status
+from jelly.codec import HEADER, Frame, Status, Type
 from jelly.errors import (
     ErrorCode,
     Refused,
@@ -18,6 +18,26 @@ from jelly.errors import (
     error_for,
 )
 from jelly.messages import encode_request, parse_object
+
+MAX_RETRY_AFTER = 60.0
+"""At most this many seconds a server's `retryAfter` is obeyed; then the client asks again."""
+LIKELY_CODES: dict[tuple[int, int], ErrorCode] = {
+    (Type.REGISTER, Status.REQUEST_ERROR): ErrorCode.USERNAME_TAKEN,
+    (Type.REGISTER, Status.SERVER_ERROR): ErrorCode.INVALID_USERNAME,
+    (Type.LOGIN, Status.REQUEST_ERROR): ErrorCode.WRONG_CREDENTIALS,
+    (Type.RECONNECT, Status.REQUEST_ERROR): ErrorCode.INVALID_TOKEN,
+    (Type.PERSON_MESSAGE, Status.SERVER_ERROR): ErrorCode.NO_SUCH_USER,
+    (Type.GROUP_MESSAGE, Status.REQUEST_ERROR): ErrorCode.NO_SUCH_GROUP,
+    (Type.CREATE_GROUP, Status.REQUEST_ERROR): ErrorCode.GROUP_EXISTS,
+    (Type.ADD_FRIEND, Status.REQUEST_ERROR): ErrorCode.LIMIT_REACHED,
+    (Type.REMOVE_FRIEND, Status.REQUEST_ERROR): ErrorCode.NOT_FRIENDS,
+    (Type.FRIEND_PROFILE, Status.REQUEST_ERROR): ErrorCode.NOT_FRIENDS,
+    (Type.FRIEND_PROFILE, Status.SERVER_ERROR): ErrorCode.NO_SUCH_USER,
+    (Type.UPDATE_PROFILE, Status.SERVER_ERROR): ErrorCode.TOO_LONG,
+}
+"""What an error response with an empty body means, where it means one thing only: the original
+server sends no codes, and takes SERVER_ERROR for some faults of the client. (tests/golden/ has its
+answers.)"""
 
 T = TypeVar("T")
 Decode = Callable[[dict[str, Any]], T]
@@ -41,6 +61,7 @@ class Request(Generic[T]):
     number: int = 0
     """Its place in the order."""
     sends: int = 0
+    """How many times it was sent. Not counted are those that the server refused for the rate."""
     connection_losses: int = 0
     """How many connections were lost while it was in flight."""
     timeouts: int = 0
@@ -52,10 +73,10 @@ class Request(Generic[T]):
         """Whether it was sent before. Then "nothing was done" says nothing about the first time."""
         return self.request_id is not None and self.sends > 1
 
-    def complete(self, response: Frame) -> None:
-        """End the future with what the server answered."""
+    def complete(self, response: Frame, may_be_original: bool = True) -> None:
+        """End the future with what the server answered; see `decode_response`."""
         try:
-            result = decode_response(response, self.decode)
+            result = decode_response(response, self.decode, may_be_original)
         except RequestError as error:
             self.fail(error)
         else:
@@ -72,11 +93,12 @@ class Request(Generic[T]):
             self.future.set_exception(error.with_traceback(None))
 
 
-def decode_response(frame: Frame, decode: Decode[T]) -> T:
+def decode_response(frame: Frame, decode: Decode[T], may_be_original: bool = True) -> T:
     """Return the result in a SUCCESS.
 
-    Raises the RequestError that another response stands for; ServerFailed if the response cannot be
-    read.
+    `may_be_original`: whether the server may be the original one, because it has granted no
+    features, or nobody has logged in yet. Raises the RequestError that another response stands for;
+    ServerFailed if the response cannot be read.
     """
     try:
         values = parse_object(frame.body) if frame.body else {}
@@ -85,7 +107,9 @@ def decode_response(frame: Frame, decode: Decode[T]) -> T:
             return decode(values)
     except (Refused, LookupError, TypeError, ValueError, AttributeError) as error:
         raise ServerFailed("", "The server sent a response that this client cannot read.") from error
-    raise error_for(frame.status, str(values.get("error", "")), str(values.get("message", "")))
+    is_original = may_be_original and not frame.body
+    likely_code = LIKELY_CODES.get((frame.type, frame.status), "") if is_original else ""
+    raise error_for(frame.status, str(values.get("error", "")), str(values.get("message", "")), likely_code)
 
 
 def encode(type: int, values: Mapping[str, Any], max_body: int) -> bytes:
@@ -104,6 +128,23 @@ def encode(type: int, values: Mapping[str, Any], max_body: int) -> bytes:
         sentence = f"The request has {size:,} bytes, but at most {max_body:,} can be sent: shorten it."
         raise RequestRejected(ErrorCode.TOO_LONG, sentence)
     return frame
+
+
+def seconds_to_wait(frame: Frame) -> float | None:
+    """The seconds after which to send a request again that was refused for the rate.
+
+    None if the response says something else, or not how long.
+    """
+    try:
+        decode_response(frame, dict)
+    except RequestRejected as error:
+        if error.code == ErrorCode.RATE_LIMITED:
+            milliseconds = parse_object(frame.body).get("retryAfter")
+            if milliseconds.__class__ is int:  # not isinstance: a bool is no number here
+                return min(max(0.0, milliseconds / 1000), MAX_RETRY_AFTER)
+    except RequestError:
+        pass
+    return None
 
 
 def is_retryable(frame: Frame) -> bool:

@@ -19,8 +19,8 @@ class State(Enum):
     | RECONNECTING | ONLINE       | the server accepted the token: do nothing. The client sends   |
     |              |              | the waiting messages again                                    |
     | RECONNECTING | OFFLINE      | the client has given up: see `reason`, and call `login`       |
-    | ONLINE       | OFFLINE      | `logout`, a takeover, or a connection that was lost with      |
-    |              |              | `reconnect=False`: see `reason`                               |
+    | ONLINE       | OFFLINE      | `logout`, a takeover, a password changed elsewhere, or a      |
+    |              |              | connection lost with `reconnect=False`: see `reason`          |
     | any          | CLOSED       | you called `close`: make a new client                         |
     """
 
@@ -47,9 +47,11 @@ class Reason(Enum):
     TAKEN_OVER = "taken over"
     """Another program logged in with this account. To log in again would throw that program out.
 
-    A server that grants no features does not say so. There the client assumes it when the server
-    closes four connections in a row, each within 60 seconds.
+    Jelly tells a classic client (`features=()`) nothing. It refuses the token of such a client, so
+    the reason is TOKEN_REFUSED there. The original server keeps both connections open.
     """
+    PASSWORD_CHANGED = "password changed"
+    """The password was changed in another session, or by the operator: log in with the new one."""
     TOKEN_REFUSED = "token refused"
     """The token has expired, or a logout or a new password ended it: log in with the password."""
     GAVE_UP = "gave up"

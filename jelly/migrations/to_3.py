@@ -1,10 +1,38 @@
-"""From version 2 to 3: the commit mark, a clearer name for a row, and known addresses."""
+"""From version 2 to 3: a clearer name for a row of the table meta, the NFKC form of each name,
+whether a user has had a modern client, and known addresses.
+"""
 
-from jelly.migrations.step import Step, add_to_meta
+from jelly.database import DatabaseConnection
+from jelly.migrations.step import Step
+from jelly.names import nfkc
+
+NAMES_AT_ONCE = 1000
+"""How many names are read at a time."""
+
+
+def fill_nfkc(connection: DatabaseConnection) -> None:
+    """Compute the NFKC form of each name. SQL cannot do it, but it is nearly always the name."""
+    for table, column in (("users", "username"), ("chat_groups", "name")):
+        last = ""
+        page = f"SELECT {column} FROM {table} WHERE {column} > ? ORDER BY {column} LIMIT ?"
+        while names := [name for (name,) in connection.query(page, (last, NAMES_AT_ONCE))]:
+            first, last = names[0], names[-1]
+            connection.execute(
+                f"UPDATE {table} SET nfkc = {column} WHERE {column} >= ? AND {column} <= ?", (first, last)
+            )
+            for name in names:
+                if nfkc(name) != name:
+                    connection.execute(f"UPDATE {table} SET nfkc = ? WHERE {column} = ?", (nfkc(name), name))
+
 
 STATEMENTS: tuple[Step, ...] = (
     "UPDATE meta SET name = 'indexed' WHERE name = 'filed'",
-    add_to_meta("mark", 0),
+    "ALTER TABLE users ADD COLUMN nfkc VARCHAR(32)",
+    "ALTER TABLE chat_groups ADD COLUMN nfkc VARCHAR(32)",
+    fill_nfkc,
+    "CREATE INDEX nfkc_of_users ON users (nfkc)",
+    "CREATE INDEX nfkc_of_groups ON chat_groups (nfkc)",
+    "ALTER TABLE users ADD COLUMN modern SMALLINT NOT NULL DEFAULT 0",
     "CREATE TABLE IF NOT EXISTS known_addresses (username VARCHAR(32) NOT NULL, network VARCHAR(64) NOT NULL, "
     "used BIGINT NOT NULL, PRIMARY KEY (username, network))",
     "CREATE INDEX known_addresses_by_use ON known_addresses (used)",
