@@ -94,34 +94,30 @@ class Dao:
         rows = self.connection.query("SELECT password FROM users WHERE username = ?", (username,))
         return rows[0][0] if rows else None
 
-    def credentials(self, username: str, network: str) -> tuple[str | None, bool]:
-        """A user's password hash, and whether the user has logged in from a network before."""
+    def credentials(self, username: str, network: str) -> tuple[str | None, int | None]:
+        """A user's password hash, and when the user was last noted to log in from a network."""
         rows = self.connection.query(
-            "SELECT password, (SELECT 1 FROM known_addresses AS k WHERE k.username = u.username AND k.network = ?) "
+            "SELECT password, (SELECT used FROM known_addresses AS k WHERE k.username = u.username AND k.network = ?) "
             "FROM users AS u WHERE u.username = ?",
             (network, username),
         )
-        return (rows[0][0], rows[0][1] is not None) if rows else (None, False)
+        return (rows[0][0], rows[0][1]) if rows else (None, None)
 
-    def remember_address(self, username: str, network: str, now: int, renew: int, keep: int) -> None:
-        """Note that a user has logged in from a network at a time; drop the oldest beyond `keep`.
-
-        A time that is younger than `renew` stays, so that most logins write nothing here.
-        """
+    def remember_address(self, username: str, network: str, now: int, keep: int) -> None:
+        """Note that a user has logged in from a network now; drop the oldest beyond `keep`."""
         rows = self.connection.query(
-            "SELECT network, used FROM known_addresses WHERE username = ? ORDER BY used DESC", (username,)
+            "SELECT network FROM known_addresses WHERE username = ? ORDER BY used DESC", (username,)
         )
-        known: dict[str, int] = dict(rows)
-        used = known.get(network)
-        if used is None:
-            for surplus, _ in rows[keep - 1 :]:
+        known = [each for (each,) in rows]
+        if network not in known:
+            for surplus in known[keep - 1 :]:
                 self.connection.execute(
                     "DELETE FROM known_addresses WHERE username = ? AND network = ?", (username, surplus)
                 )
             self.connection.execute(
                 "INSERT INTO known_addresses (username, network, used) VALUES (?, ?, ?)", (username, network, now)
             )
-        elif used <= renew:
+        else:
             self.connection.execute(
                 "UPDATE known_addresses SET used = ? WHERE username = ? AND network = ?", (now, username, network)
             )

@@ -48,7 +48,7 @@ MAX_KNOWN_ADDRESSES = 32
 """At most this many networks are remembered from which a user has logged in; a new one replaces the
 one that was not used for longest."""
 ADDRESS_PRECISION = 86_400_000
-"""Milliseconds until a login from the same network is noted again."""
+"""Milliseconds until a login from the same network is noted again: most logins write nothing."""
 COST_SAMPLE = 2000
 """At most this many accounts are looked at to see what most hashes cost."""
 MAX_RENEWED = 1000
@@ -234,9 +234,10 @@ class Services:
             # Nobody can have this name, so the guard need not remember it.
             return CpuTask(lambda: self._wrong_credentials(session), Place.LOGIN)
         with self._reading() as dao:
-            stored, is_known = dao.credentials(username, network)
+            stored, noted_at = dao.credentials(username, network)
             if not self._knows_costs:
                 self._learn_costs(dao)
+        is_known = noted_at is not None
         attempt = self._guard.attempt(username, network, is_known, exists=stored is not None)
 
         def verify() -> Outcome:
@@ -246,7 +247,7 @@ class Services:
             cost = self._policy.password_cost
             is_old = passwords.is_outdated(stored, cost)
             renewed = passwords.hash_password(request.password, cost) if is_old else None
-            return self._issue_token(session, request, stored, renewed)
+            return self._issue_token(session, request, stored, renewed, noted_at)
 
         return CpuTask(verify, Place.KNOWN if is_known else Place.LOGIN, attempt)
 
@@ -300,11 +301,14 @@ class Services:
             if len(self._renewed) > MAX_RENEWED:
                 self._renewed.popitem(last=False)
 
-    def _issue_token(self, session: Session, request: messages.Login, verified: str, renewed: str | None) -> Write:
+    def _issue_token(
+        self, session: Session, request: messages.Login, verified: str, renewed: str | None, noted_at: int | None
+    ) -> Write:
         """Return the write that stores a new token; after its commit the user is logged in.
 
         `verified`: the hash that the password was checked against; `renewed`: one of today's cost
-        to replace it, if it is an old one.
+        to replace it, if it is an old one. `noted_at`: when a login from this network was last
+        noted.
         """
         username = request.username
         token = passwords.new_token()
@@ -316,8 +320,8 @@ class Services:
             if request.features is not None:
                 dao.note_modern_login(username)
             now = _now()
-            network = network_of(session.address)
-            dao.remember_address(username, network, now, now - ADDRESS_PRECISION, MAX_KNOWN_ADDRESSES)
+            if noted_at is None or noted_at <= now - ADDRESS_PRECISION:
+                dao.remember_address(username, network_of(session.address), now, MAX_KNOWN_ADDRESSES)
             self._take_over(dao, _Newcomer(session, username, token_hash, request.features is None))
             return _load_friends(dao, request)
 
@@ -691,10 +695,11 @@ class Services:
         assert password is not None
         check_password(password)
         with self._reading() as dao:
-            stored, is_known = dao.credentials(username, network)
+            stored, noted_at = dao.credentials(username, network)
             needs_old = session.is_modern or (session.resumed and dao.has_been_modern(username))
         if old_password is None and needs_old:
             raise Refused(ErrorCode.WRONG_CREDENTIALS, NEEDS_OLD_PASSWORD)
+        is_known = noted_at is not None
         attempt = None if old_password is None else self._guard.attempt(username, network, is_known, exists=True)
         token = passwords.new_token() if session.is_modern else None
         token_hash = None if token is None else passwords.hash_token(token)

@@ -172,22 +172,22 @@ def test_tokens(dao: Dao) -> None:
 
 
 def test_known_addresses(dao: Dao) -> None:
-    """Each user has some, the oldest go, and a time is written again only after a while."""
+    """Each user has some, the oldest go, and the newest time counts."""
     with dao.connection.transaction():
         dao.add_user("alice", "hash")
         dao.add_user("bob", "hash")
         for number, network in enumerate(["10.0.0.1", "2001:db8::/64", "10.0.0.1", "10.0.0.2"]):
-            dao.remember_address("alice", network, 100 * number, 100 * number - 150, keep=2)
-    assert dao.credentials("alice", "10.0.0.1") == ("hash", True)
-    assert dao.credentials("alice", "10.0.0.2") == ("hash", True)
-    assert dao.credentials("alice", "2001:db8::/64") == ("hash", False)
-    assert dao.credentials("bob", "10.0.0.1") == ("hash", False)
-    assert dao.credentials("nobody", "10.0.0.1") == (None, False)
+            dao.remember_address("alice", network, 100 * number, keep=2)
+    assert dao.credentials("alice", "10.0.0.1") == ("hash", 200)
+    assert dao.credentials("alice", "10.0.0.2") == ("hash", 300)
+    assert dao.credentials("alice", "2001:db8::/64") == ("hash", None)
+    assert dao.credentials("bob", "10.0.0.1") == ("hash", None)
+    assert dao.credentials("nobody", "10.0.0.1") == (None, None)
     with dao.connection.transaction():
         assert dao.remove_old_addresses(before=300, limit=10)
         assert not dao.remove_old_addresses(before=300, limit=10)
-    assert dao.credentials("alice", "10.0.0.1") == ("hash", False)
-    assert dao.credentials("alice", "10.0.0.2") == ("hash", True)
+    assert dao.credentials("alice", "10.0.0.1") == ("hash", None)
+    assert dao.credentials("alice", "10.0.0.2") == ("hash", 300)
 
 
 def test_what_hashes_cost(dao: Dao) -> None:

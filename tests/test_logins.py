@@ -22,6 +22,7 @@ from wire import (
 
 from jelly import messages, passwords, services
 from jelly import server as server_module
+from jelly.dao import Dao
 from jelly.hashing import HASHERS, Work
 from jelly.login_guard import LoginGuard
 from jelly.outcomes import CpuTask, Place
@@ -340,9 +341,30 @@ def test_known_addresses_are_bounded(start_server: StartServer, monkeypatch: pyt
         with Wire(server.port, source=source) as wire:
             assert wire.login("alice").status == SUCCESS
     with server._reading() as dao:
-        known = [dao.credentials("alice", f"127.0.0.{number}")[1] for number in (1, 2, 3)]
-        assert known == [True, False, True]
-        assert dao.credentials("ghost", "127.0.0.1") == (None, False)
+        noted = [dao.credentials("alice", f"127.0.0.{number}")[1] for number in (1, 2, 3)]
+    assert [at is not None for at in noted] == [True, False, True]
+
+
+def test_a_login_from_a_known_address_writes_nothing_more(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is noted again after a day."""
+    server = start_server()
+    register(server.port, "alice")
+    noted: list[str] = []
+    remember = Dao.remember_address
+
+    def note(dao: Dao, username: str, network: str, now: int, keep: int) -> None:
+        noted.append(network)
+        remember(dao, username, network, now, keep)
+
+    monkeypatch.setattr(Dao, "remember_address", note)
+    for _ in range(3):
+        logged_in(server.port, "alice").close()
+    assert noted == ["127.0.0.1"]
+    monkeypatch.setattr(services, "ADDRESS_PRECISION", 0)
+    logged_in(server.port, "alice").close()
+    assert noted == ["127.0.0.1"] * 2
 
 
 def test_invented_names_cost_no_memory(start_server: StartServer) -> None:

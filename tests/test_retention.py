@@ -148,7 +148,7 @@ def test_addresses_that_were_not_used_go(upkeep: Upkeep, monkeypatch: pytest.Mon
     monkeypatch.setattr(retention, "SWEEP_BATCH", 3)
     for number in range(10):
         used = int((upkeep.clock.now + number * DAY) * 1000)
-        upkeep.dao.remember_address(f"user{number}", "10.0.0.1", used, used, keep=32)
+        upkeep.dao.remember_address(f"user{number}", "10.0.0.1", used, keep=32)
     upkeep.clock.now += (ADDRESS_DAYS + 6.5) * DAY
     left = [upkeep.count("known_addresses")]
     while upkeep.due_at <= upkeep.clock.now + 1:
