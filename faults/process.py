@@ -47,7 +47,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-NO_LIMITS = {"--message-rate": "0"}
+NO_LIMITS = {"--message-rate": "0", "--registration-rate": "0"}
 """The flags that turn off what limits a user, who may send as much under load as the server takes.
 """
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jelly import cli, delivery, engines, passwords, tcp, watchdog
+from jelly import admission, cli, delivery, engines, passwords, tcp, watchdog
+from jelly.admission import Connections
 from jelly.connection import Connection
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
@@ -181,6 +182,13 @@ def unbounded_buffers() -> None:
     tcp.limit_buffers = lambda _: None
 
 
+def strangers_stay() -> None:
+    """A connection that never logs in keeps its place as long as it sends heartbeats."""
+    admission.GUEST_SHARE = 1.0
+    Connections._choose_victim = lambda *_: None
+    watchdog.TYPING_TIMEOUT = HOUR
+
+
 def no_watchdog() -> None:
     """Neither the server nor TCP notices a dead connection."""
     Watchdog.check = lambda *_: None
@@ -306,7 +314,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
         synchronous_normal, drops_queue, ignores_signals,
         unbounded_queue, unbounded_send_queue, unbounded_buffers, blocking_send, no_watchdog, delivered_when_written,
         leaks_sockets, answers_reversed, frame_a_read, wall_clock, order_by_time, hashes_at_reconnect,
-        plain_hash_queue, clock, count_hashes, impatient,
+        plain_hash_queue, clock, count_hashes, impatient, strangers_stay,
     )
 }  # fmt: skip
 

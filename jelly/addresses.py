@@ -1,5 +1,6 @@
 """Addresses of clients: one way to write each, and the network that it belongs to."""
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 NETWORK_BITS = 64
@@ -15,6 +16,7 @@ def canonical(address: str) -> str:
     return address if parsed is None else str(parsed)
 
 
+@lru_cache(4096)
 def network_of(address: str) -> str:
     """Return what counts as one address: an IPv4 address itself, the /64 of an IPv6 address.
 

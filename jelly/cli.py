@@ -23,7 +23,8 @@ from jelly.backup import back_up
 from jelly.config import Settings, add_arguments, load_settings
 from jelly.demo import demo_database
 from jelly.errors import ConfigError, StartError, log_failure
-from jelly.server import JellyServer
+from jelly.server import JellyServer, descriptors_needed
+from jelly.user_command import add_user_arguments, run_user_command
 
 log = logging.getLogger("jelly")
 
@@ -37,9 +38,14 @@ SHUTDOWN_TIMEOUT = 9.5
 
 DESCRIPTION = """Jelly, an instant-messaging server. You can give each setting as a flag, as an
 environment variable (JELLY_PORT for --port), or in a TOML file. `jelly chat` starts the chat
-program: see `jelly chat --help`. `jelly backup FILE` copies the database: see `jelly backup --help`."""
+program: see `jelly chat --help`. `jelly backup FILE` copies the database: see `jelly backup --help`. `jelly user`
+adds users, and sets their passwords: see `jelly user --help`."""
 BACKUP_DESCRIPTION = """Copy the database into a new file, also while a server uses it. The database comes
 from --database, else from JELLY_DATABASE or the TOML file, as for the server."""
+
+USER_DESCRIPTION = """Add users, set their passwords, list them; also while a server uses the database.
+The password is asked for, or read from standard input: echo secret | jelly user add alice. The
+database comes from --database, else from JELLY_DATABASE or the TOML file, as for the server."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return chat(arguments[1:])
     parser = argparse.ArgumentParser(prog="jelly", description=DESCRIPTION)
     parser.add_argument(
-        "command", nargs="?", choices=["serve", "chat", "backup"], default="serve", help="default: serve"
+        "command", nargs="?", choices=["serve", "chat", "backup", "user"], default="serve", help="default: serve"
     )
     parser.add_argument("--version", action="version", version=f"jelly {jelly.__version__}")
     parser.add_argument("--demo", action="store_true", help="serve a temporary database with users alice and bob")
@@ -64,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if list(arguments[:1]) == ["backup"]:
             return back_up_database(arguments[1:])
+        if list(arguments[:1]) == ["user"]:
+            return change_users(arguments[1:])
         parsed = parser.parse_args(arguments)
         if parsed.command != "serve":
             parser.error(f"write {parsed.command} first: jelly {parsed.command} ...")
@@ -131,6 +139,18 @@ def back_up_database(arguments: Sequence[str]) -> int:
     parsed = parser.parse_args(arguments)
     size = back_up(load_settings(parsed).database, parsed.file)
     print(f"{parsed.file}: {size:,} bytes")
+    return 0
+
+
+def change_users(arguments: Sequence[str]) -> int:
+    """Run `jelly user`. Raises StartError."""
+    parser = argparse.ArgumentParser(prog="jelly user", description=USER_DESCRIPTION)
+    add_user_arguments(parser)
+    parsed = parser.parse_args(arguments)
+    for setting in dataclasses.fields(Settings):
+        if not hasattr(parsed, setting.name):
+            setattr(parsed, setting.name, None)
+    run_user_command(parsed.action, parsed.name, load_settings(parsed))
     return 0
 
 
@@ -316,7 +336,7 @@ def _raise_descriptor_limit(settings: Settings) -> None:
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = settings.max_connections + 100
+        wanted = descriptors_needed(settings)
         if soft != resource.RLIM_INFINITY and soft < wanted:
             limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

@@ -80,7 +80,9 @@ class Settings:
     workers: int = _setting(4, _number(int, 1, 64), "threads that serve requests")
     queue_size: int = _setting(1024, _number(int, 1, 1_000_000), "requests that can wait; more get SERVER_BUSY")
     max_connections: int = _setting(10_000, _number(int, 1, 1_000_000), "most connections at the same time")
-    max_per_address: int = _setting(10_000, _number(int, 1, 1_000_000), "most connections from one address")
+    max_per_address: int = _setting(
+        1000, _number(int, 1, 1_000_000), "most connections from one address; an IPv6 network of 64 bits counts as one"
+    )
     max_body: int = _setting(65536, _number(int, 1024, 16_777_216), "most bytes in the body of a request")
     message_rate: int = _setting(50, _number(int, 0, 1_000_000), "most messages a second from one user; 0: any number")
     message_burst: int = _setting(
@@ -99,6 +101,10 @@ class Settings:
     )
     token_days: float = _setting(7.0, _number(float, 0.001, 3650), "days for which a token is valid")
     history_days: float = _setting(30.0, _number(float, 0, 36500), "days for which messages can be read back; 0: none")
+    registration: str = _setting("open", _choice("open", "closed"), "whether clients can make accounts: open or closed")
+    registration_rate: int = _setting(
+        300, _number(int, 0, 1_000_000), "most accounts an hour that one address makes; 0: any number"
+    )
     reserved_names: str = _setting(names.RESERVED, _reserved, "user names that nobody can register, with commas")
     password_cost: int = _setting(14, _number(int, 1, 20), "log2 of scrypt's n; each step doubles the time of a login")
     tls_cert: str = _setting("", _text, "file with the certificate (chain); turns TLS on")

@@ -12,13 +12,15 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from socketserver import BaseRequestHandler, BaseServer
 from typing import Any
 
 from jelly import tcp
+from jelly.addresses import canonical
+from jelly.admission import Connections
 from jelly.codec import HEADER, MAX_FIRST_BODY, Decoder, Frame, Sign, Type
 from jelly.config import Settings
 from jelly.errors import ErrorCode, Refused
@@ -50,33 +52,6 @@ HALF_CLOSE_TIMEOUT = 5.0
 """Seconds until a client that has closed its half must have taken its last answers."""
 
 
-class Connections:
-    """The open connections. Each adds and removes itself, on its reader's thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards the set: to walk it while it changes is an error
-        self._set: set[Connection] = set()
-
-    def add(self, connection: "Connection") -> None:
-        """Enter a connection that has begun."""
-        with self._lock:
-            self._set.add(connection)
-
-    def discard(self, connection: "Connection") -> None:
-        """Remove a connection that has ended, if it is here."""
-        with self._lock:
-            self._set.discard(connection)
-
-    def __iter__(self) -> Iterator["Connection"]:
-        """Walk over those that are open now; others may come and go meanwhile."""
-        with self._lock:
-            snapshot = tuple(self._set)
-        return iter(snapshot)
-
-    def __len__(self) -> int:
-        return len(self._set)
-
-
 @dataclass
 class ServerContext:
     """What a server shares with its connections."""
@@ -89,7 +64,7 @@ class ServerContext:
     store: Store
     sessions: Sessions
     presence: Presence
-    connections: Connections
+    connections: "Connections[Connection]"
     is_stopping: bool = False
     """Once this is set, requests are read and thrown away.
 
@@ -104,6 +79,10 @@ class Connection(BaseRequestHandler):
     request: socket.socket
     bytes_before_login = 0
     """Bytes of bodies that have come since the lane was last seen idle; counted until the login."""
+    awaits_login = True
+    """Whether no LOGIN, REGISTER or RECONNECT was read yet."""
+    sends_only_heartbeats = True
+    """Whether nothing else was read yet: the client is there, and its user types a password."""
 
     def __init__(self, context: ServerContext, request: socket.socket, client_address: Any, server: BaseServer) -> None:
         """Serve the client; return when the connection is over."""
@@ -112,7 +91,7 @@ class Connection(BaseRequestHandler):
 
     def setup(self) -> None:
         context, settings = self.context, self.context.settings
-        self.address = str(self.client_address[0])
+        self.address = canonical(str(self.client_address[0]))
         self.thread = threading.current_thread()
         self.thread.name = f"jelly-reader-{self.address}:{self.client_address[1]}"
         tcp.set_socket_options(self.request)
@@ -126,6 +105,7 @@ class Connection(BaseRequestHandler):
             pacing=ClassicPacing(gap) if gap else None,
             confirmation=TcpConfirmation(self.request, gap),
             encrypt=self.tls.encrypt if self.tls else None,
+            on_finish=self._leave_place,
         )
         self.session = Session(self.send_queue, self.address)
         self.lane = Lane(self.session)
@@ -214,9 +194,10 @@ class Connection(BaseRequestHandler):
             requests.append(PendingRequest(malformed, now, ErrorCode.MALFORMED_FRAME))
             self.incomplete_since = None
         if requests:
-            self.context.dispatcher.submit(self.lane, requests)
-            if session.user is None or len(self.lane.waiting) >= LANE_LIMIT or send_queue.is_full:
-                self._wait_if_too_much_waits(requests)
+            submit = self._submit_before_login if session.user is None else self.context.dispatcher.submit
+            submit(self.lane, requests)
+            if len(self.lane.waiting) >= LANE_LIMIT or send_queue.is_full:
+                self._pause(self._has_room)
 
     def _confirm(self, frame: Frame, read_bytes: int) -> bool:
         """Handle an ACK, and return True; False if the frame must be served like other requests.
@@ -262,19 +243,21 @@ class Connection(BaseRequestHandler):
         if upto > self.session.delivered_id:
             self._report_delivered(upto)
 
-    def _wait_if_too_much_waits(self, requests: list[PendingRequest]) -> None:
-        """Stop reading while the lane or the send queue is full.
+    def _submit_before_login(self, lane: Lane, requests: list[PendingRequest]) -> None:
+        """Have requests served that were read before the login was answered.
 
-        For a client whose login is not answered, the lane is full with one large body, or with a
-        few small ones: anybody can send a LOGIN, and hashing takes long.
+        Until it is, the lane is full with one large body, or with a few small ones: anybody can
+        send a LOGIN, and hashing takes long.
         """
-        if self.session.user is None:
-            self.bytes_before_login += sum([len(request.frame.body) for request in requests])
-            if self.bytes_before_login > MAX_FIRST_BODY:
-                self._pause(self._is_idle)
-                self.bytes_before_login = 0
-        if self.lane.is_full or self.send_queue.is_full:
-            self._pause(self._has_room)
+        self.sends_only_heartbeats = False
+        if self.awaits_login and not self.decoder.awaits_login:
+            self.awaits_login = False
+            self.context.connections.login_was_read(self)  # now: a worker may answer it at once
+        self.context.dispatcher.submit(lane, requests)
+        self.bytes_before_login += sum([len(request.frame.body) for request in requests])
+        if self.bytes_before_login > MAX_FIRST_BODY:
+            self._pause(self._is_idle)
+            self.bytes_before_login = 0
 
     def _pause(self, may_go_on: Callable[[], bool]) -> None:
         """Do not read until `may_go_on`, which waits a second at most, returns True."""
@@ -299,6 +282,16 @@ class Connection(BaseRequestHandler):
             self.context.store.wants_more(self.session)
 
     # --- the end ----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the connection now. Any thread may call this."""
+        self.send_queue.close()
+
+    def _leave_place(self) -> None:
+        """The last answers are on their way: from now on others may need the place more."""
+        session = self.session
+        if session.user is None or session.closing:  # otherwise the client has closed its half only
+            self.context.connections.is_done_with(self)
 
     def _handle_end_of_stream(self) -> None:
         """The client has closed its half of the connection: finish what it asked for."""

@@ -23,6 +23,14 @@ from jelly.errors import StoreError
 IN_USE = "another server is using this database: stop that one, or name another database"
 """Why a second server does not start."""
 
+
+class InUse(StoreError):
+    """Another server has claimed the database."""
+
+    def __init__(self) -> None:
+        super().__init__(IN_USE)
+
+
 _claimed: set[tuple[int, int]] = set()
 """Device and inode of each file that this process has claimed. A second claim must not open it."""
 
@@ -78,13 +86,13 @@ class FileClaim:
     def _lock_both(self) -> None:
         beside = self._open(Path(f"{self._path.resolve()}.lock"))
         if not _lock(beside):
-            raise StoreError(IN_USE)
+            raise InUse
         with contextlib.suppress(FileNotFoundError):
             if _identity(os.stat(self._path)) in _claimed:  # noqa: PTH116 - both kinds of stat look alike
-                raise StoreError(IN_USE)
+                raise InUse
         file = self._open(self._path)
         if not _lock(file):
-            raise StoreError(IN_USE)
+            raise InUse
         self._identity = _identity(os.fstat(file))
         _claimed.add(self._identity)
         if _meets_sqlite(file):

@@ -34,13 +34,14 @@ from typing import NamedTuple
 from jelly.addresses import network_of
 from jelly.codec import Frame, Status
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
+from jelly.fair_queue import Job
 from jelly.hashing import Hashers, Work
 from jelly.messages import MESSAGES, error_response, refusal
 from jelly.outcomes import Answer, CpuTask, NewMessage, Outcome, Write
 from jelly.scheduling import yield_cpu
 from jelly.services import Services
 from jelly.sessions import Session
-from jelly.store import Job, Store, failure, send_answers
+from jelly.store import Store, failure, send_answers
 from jelly.threads import VitalThread
 
 log = logging.getLogger("jelly.dispatch")

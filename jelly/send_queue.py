@@ -58,9 +58,9 @@ class SendQueue:
 
     Any thread may call any method, and none of them waits, except `wait_until_not_full`.
 
-    `on_room` is called, by any thread, when there is room for notices again. `encrypt` encrypts
-    what goes out, and raises OSError if it cannot. `pacing` and `confirmation` are None for a
-    client that does not need them.
+    `on_room` is called, by any thread, when there is room for notices again, and `on_finish` when
+    `finish` was. `encrypt` encrypts what goes out, and raises OSError if it cannot. `pacing` and
+    `confirmation` are None for a client that does not need them.
     """
 
     __slots__ = (
@@ -72,6 +72,7 @@ class SendQueue:
         "_not_full",
         "_notices",
         "_notices_size",
+        "_on_finish",
         "_on_room",
         "_pacing",
         "_responses",
@@ -84,6 +85,7 @@ class SendQueue:
         "closing_frame_at",
         "finished_at",
         "finishing",
+        "finishing_since",
         "has_room",
         "is_closed",
         "is_full",
@@ -100,10 +102,12 @@ class SendQueue:
         pacing: ClassicPacing | None = None,
         confirmation: TcpConfirmation | None = None,
         encrypt: Callable[[bytes], bytes] | None = None,
+        on_finish: Callable[[], None] = lambda: None,
     ) -> None:
         self._sock = sock
         self._flusher = flusher
         self._on_room = on_room
+        self._on_finish = on_finish
         self._pacing = pacing
         self._confirmation = confirmation
         self._encrypt = encrypt
@@ -134,6 +138,8 @@ class SendQueue:
         self.stalled_since: float | None = None
         """Since when the socket is full and has taken nothing; None if it is not full."""
         self.finishing = False
+        self.finishing_since: float | None = None
+        """When `finish` was called."""
         self.finished_at: float | None = None
         """When everything was written after `finish`."""
         self.closing_frame_at: float | None = None
@@ -187,14 +193,17 @@ class SendQueue:
         Notices that wait here are dropped: messages stay in their inbox.
         """
         with self._changing():
-            if closing_frame and not self.finishing and not self.is_closed:
-                self.closing_frame_at = time.monotonic()
-                self._add_response(Response(closing_frame, self.closing_frame_at))
+            if not self.finishing:
+                self.finishing_since = time.monotonic()
+                if closing_frame and not self.is_closed:
+                    self.closing_frame_at = self.finishing_since
+                    self._add_response(Response(closing_frame, self.closing_frame_at))
             self.finishing = True
             self._notices.clear()
             self._notices_size = 0
             if not self.is_closed:
                 self._pump()
+        self._on_finish()
 
     def close(self) -> None:
         """Close the connection now. Its reader notices, and frees what belongs to it."""

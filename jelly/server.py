@@ -35,8 +35,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from jelly.addresses import canonical, network_of
+from jelly.admission import Connections, Limits, RefusalLog
 from jelly.config import Settings
-from jelly.connection import Connection, Connections, ServerContext
+from jelly.connection import Connection, ServerContext
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
@@ -48,6 +50,7 @@ from jelly.login_guard import LoginGuard
 from jelly.messages import Event, system
 from jelly.migrations import migrate
 from jelly.names import parse_reserved
+from jelly.operator_commands import OperatorCommands
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher
 from jelly.retention import Retention
@@ -69,10 +72,12 @@ ACCEPT_PAUSE = 0.2
 """Seconds until the server tries to accept again after the system has run out of descriptors or
 memory.
 """
-OWN_DESCRIPTORS = 20
+OWN_DESCRIPTORS = 24
 """Descriptors that are kept back from connections, besides three for each worker's database
 connection.
 """
+SPARE_DESCRIPTORS = 64
+"""Descriptors for connections that were closed to make room and have still to end."""
 STOP_SECONDS = 8.0
 """Seconds for which a stop finishes what was accepted before it; closing takes a little longer."""
 LONGEST_HOLD = 24.0
@@ -114,10 +119,15 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.settings = settings
         self._on_fatal = on_fatal
         self._file_lost_at: float | None = None
-        self.connections = Connections()
         self._stop_lock = threading.Lock()
         self._out_of_resources = False
         self._descriptors_for_connections = _descriptor_limit() - OWN_DESCRIPTORS - 3 * settings.workers
+        self.sessions = Sessions()
+        self.connections: Connections[Connection] = Connections(
+            self.sessions,
+            _limits(settings, self._descriptors_for_connections),
+            RefusalLog(lambda seconds, function: self.watchdog.call_later(seconds, function)),
+        )
         self._acceptor = VitalThread(self._accept, "jelly-acceptor")
         tls_context = server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
 
@@ -127,14 +137,13 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self._thread_local = threading.local()
         self._database_connections = [store_connection]
 
-        self.sessions = Sessions()
         self.groups = GroupCache(settings.group_check_interval, settings.group_idle)
         delivery = Delivery(self.sessions)
         self.presence = Presence(self.sessions)
         retention = Retention(settings.history_days)
         indexing = DeferredIndexing(retention.keeps_history)
         silence = settings.heartbeat_interval * settings.heartbeat_misses
-        self.watchdog = Watchdog(self.connections, silence)
+        self.watchdog = Watchdog(self.connections, silence, self.connections.beyond_half)
         self.store = Store(
             Dao(store_connection),
             delivery,
@@ -151,6 +160,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
             message_rate=settings.message_rate,
             message_burst=settings.message_burst,
             keeps_history=retention.keeps_history,
+            is_registration_open=settings.registration == "open",
+            registration_rate=settings.registration_rate,
             reserved_names=parse_reserved(settings.reserved_names),
         )
         self.services = Services(
@@ -159,6 +170,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.dispatcher = Dispatcher(
             self.services, self.store, settings.workers, settings.queue_size, min(LONGEST_HOLD, HOLD_SHARE * silence)
         )
+        self._operator_commands = OperatorCommands(DatabaseConnection(self.engine), self.store, self.services)
         self._context = ServerContext(
             settings,
             tls_context,
@@ -201,6 +213,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             thread.on_end = self._on_thread_end
         for part in (self.store, self.flusher, self.watchdog, self.groups, self.dispatcher, self._acceptor):
             part.start()
+        self._operator_commands.start()
         self._check_file()
 
     def _on_thread_end(self, thread: threading.Thread) -> None:
@@ -218,7 +231,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
-            if len(self.connections) >= self._descriptors_for_connections:
+            if self.connections.places_taken >= self._descriptors_for_connections:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             request = super().get_request()
         except OSError as error:  # with which socketserver goes on
@@ -233,25 +246,14 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self._out_of_resources = False
         return request
 
-    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 - socketserver's
-        """Whether there is room for one more connection, in all and from this address.
-
-        Only the acceptor asks. A reader that has just been started may not have entered its
-        connection yet, so a burst can exceed the limits by a few.
-        """
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether there is room for one more connection: see admission.py."""
         try:
-            return self._has_room(str(client_address[0]))
+            address = canonical(str(client_address[0]))
+            return self.connections.admit(request, network_of(address), address)
         except Exception as error:  # noqa: BLE001 - a bug: this client is turned away, the acceptor lives
             log_failure(log, error)
             return False
-
-    def _has_room(self, address: str) -> bool:
-        if len(self.connections) >= self.settings.max_connections:
-            return False
-        if self.settings.max_per_address >= self.settings.max_connections:
-            return True
-        here = sum(connection.address == address for connection in self.connections)
-        return here < self.settings.max_per_address
 
     def process_request(self, request: Any, client_address: Any) -> None:
         # For the whole process: a hasher or a sweeper that starts just now gets the same, and that
@@ -271,6 +273,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             log_failure(log, error)
 
     def close_request(self, request: Any) -> None:
+        self.connections.release(request)  # in case its reader has not begun
         with contextlib.suppress(OSError):  # some systems report here that the client has reset the connection
             super().close_request(request)
 
@@ -301,14 +304,21 @@ class JellyServer(socketserver.ThreadingTCPServer):
         connections = tuple(self.connections)  # no thread accepts any more
         self.watchdog.run_calls_now()
         self.dispatcher.refuse_logins()
-        if not self.dispatcher.wait_until_idle([c.lane for c in connections], deadline):
+        self.store.hurry()
+        is_late = not self.dispatcher.wait_until_idle([c.lane for c in connections], deadline)
+        if is_late:
             log.warning("stopped with requests that were not answered")
+            for connection in connections:  # else what waits in their lanes would still be served
+                connection.session.closing = True
         self._wait_for_send_queues(connections, min(deadline, time.monotonic() + 2.0))
         for connection in connections:
             connection.send_queue.close()
         for connection in connections:
             connection.thread.join(max(0.0, deadline + 1 - time.monotonic()))
         self.dispatcher.stop()
+        self._operator_commands.stop()
+        if is_late:
+            self.store.drop_waiting()
         self.store.stop()
         for part in (self.watchdog, self.flusher, self.groups):
             part.stop()
@@ -377,6 +387,19 @@ def _descriptor_limit() -> float:
         return float("inf")
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return float("inf") if soft == resource.RLIM_INFINITY else soft
+
+
+def descriptors_needed(settings: Settings) -> int:
+    """How many descriptors the server needs for all its connections and for itself."""
+    return settings.max_connections + SPARE_DESCRIPTORS + OWN_DESCRIPTORS + 3 * settings.workers
+
+
+def _limits(settings: Settings, descriptors: float) -> Limits:
+    """The limits of connections, of which each takes a descriptor."""
+    usable = descriptors - min(SPARE_DESCRIPTORS, descriptors // 4)
+    if usable < settings.max_connections:
+        return Limits(max(1, int(usable)), settings.max_per_address, "the limit of open files, ulimit -n")
+    return Limits(settings.max_connections, settings.max_per_address)
 
 
 def _prepare_database(engine: Engine, connection: DatabaseConnection, max_body: int) -> None:

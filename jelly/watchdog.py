@@ -23,10 +23,18 @@ CHECK_INTERVAL = 1.0
 """Seconds until it looks at the connections again; fewer if `silence` is short."""
 FIRST_FRAME_TIMEOUT = 10.0
 """Seconds until a new client must have sent something, and a frame must be complete."""
+LOGIN_TIMEOUT = 30.0
+"""Seconds until a LOGIN, REGISTER or RECONNECT must have been read whole; its answer may take
+longer."""
+TYPING_TIMEOUT = 300.0
+"""Seconds that a client has for it which sends nothing but heartbeats, while there is room: the
+original client connects first, and then its user types the password."""
 WRITE_TIMEOUT = 30.0
 """Seconds until a client must take some of the bytes that wait for it."""
 CLOSE_TIMEOUT = 3.0
 """Seconds until a client must have closed its end, after the last answer or a closing frame."""
+LAST_ANSWERS_TIMEOUT = 60.0
+"""Seconds until a client must have taken all that waits for it when no more requests are served."""
 LATENESS = 1.0
 """At most this many seconds a look at the connections may be late. A later one means that the other
 threads were late, too: the process was stopped, or its machine."""
@@ -35,11 +43,19 @@ LATENESS_TO_LOG = 5.0
 
 
 class Watchdog:
-    """`silence`: seconds until a connection from which nothing was read is closed."""
+    """`silence`: seconds until a connection from which nothing was read is closed. `beyond_half`
+    says which of the clients that only send heartbeats must make room for others.
+    """
 
-    def __init__(self, connections: Iterable[Connection], silence: float) -> None:
+    def __init__(
+        self,
+        connections: Iterable[Connection],
+        silence: float,
+        beyond_half: Callable[[Iterable[Connection]], Iterable[Connection]] = lambda _: (),
+    ) -> None:
         self._connections = connections
         self._silence = silence
+        self._beyond_half = beyond_half
         self._check_at: float | None = None
         self._condition = threading.Condition()  # guards the three below
         self._timers = TimerHeap()
@@ -71,14 +87,20 @@ class Watchdog:
 
     def check(self, now: float) -> None:
         """Close the connections whose time is up at a monotonic time."""
+        typing: list[Connection] = []
         for connection in self._connections:  # a snapshot: readers come and go meanwhile
             try:
                 reason = self._reason_to_close(connection, now)
                 if reason:
                     log.debug("%s: closed: %s", connection.address, reason)
                     connection.send_queue.close()
+                elif connection.awaits_login and now >= connection.opened_at + LOGIN_TIMEOUT:
+                    typing.append(connection)
             except Exception as error:  # noqa: BLE001 - a bug with one connection; the others have deadlines, too
                 log_failure(log, error)
+        for connection in self._beyond_half(typing):
+            log.debug("%s: closed: others need the place more", connection.address)
+            connection.send_queue.close()
 
     def _check_if_due(self, now: float | None = None) -> None:
         now = time.monotonic() if now is None else now
@@ -99,6 +121,7 @@ class Watchdog:
         # Each is read once: between two looks another thread may set it to None.
         finished_at, closing_frame_at = send_queue.finished_at, send_queue.closing_frame_at
         incomplete_since, stalled_since = connection.incomplete_since, send_queue.stalled_since
+        finishing_since = send_queue.finishing_since
         if finished_at is not None and now >= finished_at + CLOSE_TIMEOUT:
             return "the client did not close after the last answer"
         if closing_frame_at is not None and now >= closing_frame_at + CLOSE_TIMEOUT:
@@ -107,6 +130,12 @@ class Watchdog:
             return "the client sent nothing"
         if incomplete_since is not None and now >= incomplete_since + FIRST_FRAME_TIMEOUT:
             return "the client did not complete a frame"
+        if connection.awaits_login:
+            timeout = TYPING_TIMEOUT if connection.sends_only_heartbeats else LOGIN_TIMEOUT
+            if now >= connection.opened_at + timeout:
+                return "the client did not ask to log in"
+        if finishing_since is not None and now >= finishing_since + LAST_ANSWERS_TIMEOUT:
+            return "the client did not take its last answers"
         if stalled_since is not None and now >= stalled_since + WRITE_TIMEOUT:
             return "the client takes nothing"
         # The original client sends no heartbeats after a RECONNECT: TCP's keepalive watches it.

@@ -87,10 +87,12 @@ def test_a_notice_has_an_id(sqlite: JellyServer) -> None:
     """It is the last key of the body, whether the message waited or comes live."""
     send(sqlite.port, "waited")
     with logged_in(sqlite.port, "bob", features=ACKS) as bob:
-        body = b'{"sender":"alice","receiver":"bob","content":"waited","time":1,"id":1}'
-        assert bob.receive() == (NOTICE, PERSON_MESSAGE, 0, body)
+        [id] = ids_waiting(sqlite)
+        body = b'{"sender":"alice","receiver":"bob","content":"waited","time":1,"id":%d}'
+        assert bob.receive() == (NOTICE, PERSON_MESSAGE, 0, body % id)
         send(sqlite.port, "live")
-        assert bob.receive() == (NOTICE, PERSON_MESSAGE, 0, body.replace(b"waited", b"live").replace(b"1}", b"2}"))
+        [_, id] = ids_waiting(sqlite)
+        assert bob.receive() == (NOTICE, PERSON_MESSAGE, 0, body.replace(b"waited", b"live") % id)
 
 
 def test_what_is_acknowledged_goes_and_the_rest_comes_again(server: JellyServer) -> None:
@@ -279,22 +281,22 @@ def test_a_bad_body(sqlite: JellyServer, body: bytes) -> None:
     """It is answered, in its place among the other answers, and nothing goes."""
     send(sqlite.port, "a")
     with logged_in(sqlite.port, "bob", features=ACKS) as bob:
-        assert take(bob, 1) == [(1, "a")]
+        [(id, _)] = take(bob, 1)
         ask = pack(OWN_PROFILE, b'{"username":"bob"}')
         bob.send(ask + pack(ACK, body) + ask)
         replies = [bob.receive() for _ in range(3)]
         assert [(reply.type, reply.error) for reply in replies] == [
             (OWN_PROFILE, ""), (ACK, "malformed_body"), (OWN_PROFILE, ""),
         ]  # fmt: skip
-        assert ids_waiting(sqlite) == [1]
+        assert ids_waiting(sqlite) == [id]
 
 
 def test_unknown_keys_and_white_space(sqlite: JellyServer) -> None:
     """An ACK may be written in any way that JSON allows."""
     send(sqlite.port, "a")
     with logged_in(sqlite.port, "bob", features=ACKS) as bob:
-        take(bob, 1)
-        bob.send(pack(ACK, b' { "username" : "bob", "id" : 1 } '))
+        [(id, _)] = take(bob, 1)
+        bob.send(pack(ACK, b' { "username" : "bob", "id" : %d } ' % id))
         wait_until(lambda: not ids_waiting(sqlite))
 
 

@@ -37,6 +37,8 @@ VALUES: dict[str, tuple[str, Any]] = {
     "classic_gap": ("0", 0),
     "token_days": ("0.25", 0.25),
     "history_days": ("0.5", 0.5),
+    "registration": ("closed", "closed"),
+    "registration_rate": ("77", 77),
     "reserved_names": ("boss,chef", "boss,chef"),
     "password_cost": ("1", 1),
     "tls_cert": ("/etc/ssl/jelly.pem", "/etc/ssl/jelly.pem"),

@@ -17,8 +17,8 @@ from wire import LOGIN, OWN_PROFILE, Wire, register, wait_until
 
 from faults.process import Server
 from jelly import cli, groups, passwords, queue_dispatch
+from jelly.admission import Connections
 from jelly.codec import Frame
-from jelly.connection import Connections
 from jelly.groups import GroupCache
 from jelly.hashing import HashQueue
 from jelly.queue_dispatch import LANE_LIMIT, Dispatcher, Lane, PendingRequest, RequestQueue
@@ -150,7 +150,7 @@ def converse(server: JellyServer) -> None:
     ("owner", "name"),
     [
         pytest.param(JellyServer, "service_actions", id="acceptor"),
-        pytest.param(Connections, "__len__", id="acceptor, in verify_request"),
+        pytest.param(Connections, "admit", id="acceptor, in verify_request"),
         pytest.param(Store, "_wait_for_work", id="store"),
         pytest.param(Flusher, "_wait", id="flusher"),
         pytest.param(TimerHeap, "pop_due", id="watchdog, flusher or hasher"),
@@ -211,7 +211,8 @@ class Vanishing:
     address = "somewhere"
     opened_at = last_read_at = 0.0
     has_received_data = is_paused = True
-    finished_at = closing_frame_at = None
+    awaits_login = False
+    finished_at = finishing_since = closing_frame_at = None
 
     def __init__(self) -> None:
         self.session = Session(NullTransport(), "")

@@ -1,14 +1,18 @@
-"""Rows 12, 15, 16 and 20: receivers that do not read, resets, odd chunks, mass disconnects."""
+"""Rows 12, 15, 16, 20 and 28: receivers that do not read, resets, odd chunks, mass disconnects,
+sockets that never log in.
+"""
 
 import contextlib
 import resource
+import selectors
 import socket
 import struct
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from client_api import ConnectionEvent, Reason, ReconnectPolicy
 from faults.checker import Answer, Ledger
@@ -16,7 +20,7 @@ from faults.context import Control, Finding, Row, RunContext, free_port, wait_un
 from faults.load import AWAY, GROUP, ONLINE, PASSWORD, PATIENCE, Load, Sender, User, register
 from faults.process import kernel_memory, memory
 from faults.proxy import Proxy
-from jelly.codec import HEADER, Decoder, Frame, Type
+from jelly.codec import HEADER, Decoder, Frame, Sign, Status, Type, encode
 from jelly.messages import encode_request
 
 SLOW: dict[str, list[str] | None] = {"uma": ["ack"], "vic": [], "wes": None}
@@ -38,6 +42,15 @@ LEAK_LIMIT = 3.0
 UNKNOWN_USER = "nobody"
 CLIENTS = {True: 100, False: 1000}
 BACK_LIMIT = 10.0
+STRANGERS = {True: 200, False: 2000}
+"""How many sockets never log in: as many as the server has places."""
+STRANGERS_AT_ONCE = 20
+"""At most this many of them connect together, ten times a second."""
+STRANGERS_SECONDS = 45.0
+HEARTBEAT = encode(Sign.REQUEST, Type.HEARTBEAT)
+LOGINS = {True: 10, False: 100}
+SLOWEST_LOGIN = 2.0
+"""At most this many seconds for a login meanwhile."""
 
 
 def slow_receivers(context: RunContext, finding: Finding) -> None:
@@ -245,7 +258,13 @@ def mass_disconnect(context: RunContext, finding: Finding) -> None:
     port, ledger = free_port(), Ledger()
     hashes = context.directory / f"hashes-{port}"
     with contextlib.ExitStack() as stack:
-        server = context.serve(context.url(), port, launch=["--variant=count-hashes"], FAULTS_HASH_LOG=str(hashes))
+        server = context.serve(
+            context.url(),
+            port,
+            "--max-per-address=10000",
+            launch=["--variant=count-hashes"],
+            FAULTS_HASH_LOG=str(hashes),
+        )
         stack.enter_context(server)
         proxy = stack.enter_context(Proxy(port))
         users = [
@@ -273,6 +292,107 @@ def mass_disconnect(context: RunContext, finding: Finding) -> None:
         finding.add_verdict(ledger.verdict())
 
 
+class Strangers:
+    """Sockets that send heartbeats and never log in. Those that the server closes are renewed.
+
+    The context manager keeps them open until it ends.
+    """
+
+    def __init__(self, port: int, count: int) -> None:
+        self._port, self._count = port, count
+        self._selector = selectors.DefaultSelector()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="strangers")
+        self.renewed = -count
+        """How many were closed, and opened again."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join()
+        for key in list(self._selector.get_map().values()):
+            self._close(key.fileobj)
+        self._selector.close()
+
+    def _run(self) -> None:
+        next_beat = 0.0
+        while not self._ending.wait(0.1):
+            for key, _ in self._selector.select(0):  # nothing is sent to them, so this is their end
+                self._close(key.fileobj)
+            sockets = self._selector.get_map().values()
+            for _ in range(min(self._count - len(sockets), STRANGERS_AT_ONCE)):
+                with contextlib.suppress(OSError):
+                    sock = socket.create_connection(("127.0.0.1", self._port), PATIENCE)
+                    sock.sendall(HEARTBEAT)
+                    sock.setblocking(False)
+                    self._selector.register(sock, selectors.EVENT_READ)
+                    self.renewed += 1
+            if time.monotonic() >= next_beat:
+                next_beat = time.monotonic() + 5
+                for key in sockets:
+                    with contextlib.suppress(OSError):
+                        key.fileobj.send(HEARTBEAT)  # type: ignore[union-attr]
+
+    def _close(self, sock: Any) -> None:
+        self._selector.unregister(sock)
+        sock.close()
+
+
+def strangers(context: RunContext, finding: Finding) -> None:
+    """All places of the server are wanted by sockets from one address that never log in.
+
+    Users log in from the same address meanwhile, and those inside are served.
+    """
+    finding.trials = LOGINS[context.is_short]
+    count = STRANGERS[context.is_short]
+    _allow_descriptors(4 * count)
+    port = free_port()
+    limits = f"--max-connections={count}", f"--max-per-address={2 * count}"
+    with context.serve(context.url(), port, *limits) as server, Load(port) as load:
+        names = [f"u{number}" for number in range(finding.trials)]
+        register(port, names)
+        load.start()
+        with Strangers(port, count) as crowd:
+            wait_until(lambda: crowd.renewed >= 0, 10 * PATIENCE)
+            since = time.monotonic()
+            took = [_log_in_once(port, name) for name in names]
+            is_told = b"--max-connections" in server.log
+            lines = server.log.count(b"turned away")
+            if not context.is_short:
+                time.sleep(max(0.0, since + STRANGERS_SECONDS - time.monotonic()))
+            took.append(_log_in_once(port, names[0]))
+        load.finish()
+        refused = took.count(None)
+        slowest = max((seconds for seconds in took if seconds is not None), default=0.0)
+        finding.expect(not refused, "shut out", f"{refused} of {len(took)} users could not log in")
+        finding.expect(slowest < SLOWEST_LOGIN, "late", f"a login took {slowest:.1f} s")
+        finding.expect(is_told and lines < 5, "log", f"{lines} lines say that connections were turned away")
+        finding.expect(not load.disconnects, "disconnected", f"{load.disconnects} users were cut off")
+        finding.notes.append(
+            f"{count} sockets, {crowd.renewed} renewed; {len(took) - refused} of {len(took)} logins, the slowest "
+            f"{slowest:.2f} s; {lines} lines in the log"
+        )
+        finding.add_verdict(load.ledger.verdict())
+
+
+def _log_in_once(port: int, name: str) -> float | None:
+    """Log in, and return how many seconds it took; None if the server closes or says no."""
+    started = time.monotonic()
+    login = encode_request(Type.LOGIN, {"username": name, "password": PASSWORD, "features": []})
+    try:
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
+            sock.sendall(login)
+            header = sock.recv(HEADER.size, socket.MSG_WAITALL)
+    except OSError:
+        return None
+    if len(header) < HEADER.size or HEADER.unpack(header)[3] != Status.SUCCESS:
+        return None
+    return time.monotonic() - started
+
+
 def _allow_descriptors(wanted: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -298,6 +418,12 @@ ROWS = [
         "bytes one at a time; 50 frames in one write",
         odd_pieces,
         (Control("frame-a-read", "disconnected"), Control("answers-reversed", "refused_but_arrived")),
+    ),
+    Row(
+        28,
+        "sockets that never log in, as many as there are places",
+        strangers,
+        (Control("strangers-stay", "shut out"),),
     ),
     Row(20, "all clients cut at once", mass_disconnect, (Control("hashes-at-reconnect", "hashing"),)),
 ]

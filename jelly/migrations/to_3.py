@@ -1,5 +1,5 @@
 """From version 2 to 3: a clearer name for a row of the table meta, the NFKC form of each name,
-whether a user has had a modern client, and known addresses.
+whether a user has had a modern client, the commands of an operator, and known addresses.
 """
 
 from jelly.database import DatabaseConnection
@@ -33,6 +33,9 @@ STATEMENTS: tuple[Step, ...] = (
     "CREATE INDEX nfkc_of_users ON users (nfkc)",
     "CREATE INDEX nfkc_of_groups ON chat_groups (nfkc)",
     "ALTER TABLE users ADD COLUMN modern SMALLINT NOT NULL DEFAULT 0",
+    "CREATE TABLE IF NOT EXISTS operator_commands (id VARCHAR(32) NOT NULL, action VARCHAR(16) NOT NULL, "
+    "username VARCHAR(32) NOT NULL, password VARCHAR(255) NOT NULL, result VARCHAR(32) NOT NULL DEFAULT '', "
+    "finished BIGINT NOT NULL DEFAULT 0, PRIMARY KEY (id))",
     "CREATE TABLE IF NOT EXISTS known_addresses (username VARCHAR(32) NOT NULL, network VARCHAR(64) NOT NULL, "
     "used BIGINT NOT NULL, PRIMARY KEY (username, network))",
     "CREATE INDEX known_addresses_by_use ON known_addresses (used)",
