@@ -232,6 +232,8 @@ def serve(
         server.engine.driver,
         placement,
     )
+    if settings.proxy_protocol:
+        log.info("connections from %s must begin with a PROXY protocol header", settings.proxy_protocol)
     if settings.host in ("127.0.0.1", "localhost", "::1"):
         log.info("only this machine can connect; to open the server to the network: --host 0.0.0.0")
     on_listening(server.port)

@@ -17,6 +17,7 @@ from typing import Any
 from jelly import names
 from jelly.engines import check_url
 from jelly.errors import ConfigError
+from jelly.proxy_protocol import parse_networks
 from jelly.scheduling import check_pin
 
 
@@ -59,6 +60,11 @@ def _host(text: str) -> str:
     return text
 
 
+def _networks(text: str) -> str:
+    parse_networks(text)
+    return text
+
+
 def _setting(default: Any, parse: Callable[[str], Any], help: str) -> Any:
     return field(default=default, metadata={"parse": parse, "help": help})
 
@@ -82,6 +88,11 @@ class Settings:
     max_connections: int = _setting(10_000, _number(int, 1, 1_000_000), "most connections at the same time")
     max_per_address: int = _setting(
         1000, _number(int, 1, 1_000_000), "most connections from one address; an IPv6 network of 64 bits counts as one"
+    )
+    proxy_protocol: str = _setting(
+        "",
+        _networks,
+        "networks, separated by commas, of load balancers that say who the client is (PROXY protocol version 2)",
     )
     max_body: int = _setting(65536, _number(int, 1024, 16_777_216), "most bytes in the body of a request")
     message_rate: int = _setting(50, _number(int, 0, 1_000_000), "most messages a second from one user; 0: any number")

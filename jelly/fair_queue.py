@@ -224,9 +224,10 @@ def _drop_messages(job: Job) -> None:
     """Do not write the messages of a session that was taken over.
 
     Its client does not hear what becomes of them, and may send them again on its new connection.
-    If some of them failed and later ones did not, they would be in the wrong order then.
+    If some of them failed and later ones did not, they would be in the wrong order then. What is
+    behind them is not answered either: the client would take it for the answer to a message.
     """
-    job.entries = [Answer(None) if isinstance(entry, NewMessage) else entry for entry in job.entries]
+    job.entries = [entry if isinstance(entry, Write) else Answer(None) for entry in job.entries]
 
 
 def _not_done() -> None:

@@ -25,10 +25,15 @@ IN_USE = "another server is using this database: stop that one, or name another 
 
 
 class InUse(StoreError):
-    """Another server has claimed the database."""
+    """Another server has claimed the database.
 
-    def __init__(self) -> None:
+    `by_other_path`: it reaches the file by another path. Then even a mere connection by this path
+    would destroy the file, because it would have another log beside it.
+    """
+
+    def __init__(self, by_other_path: bool = False) -> None:
         super().__init__(IN_USE)
+        self.by_other_path = by_other_path
 
 
 _claimed: set[tuple[int, int]] = set()
@@ -89,10 +94,10 @@ class FileClaim:
             raise InUse
         with contextlib.suppress(FileNotFoundError):
             if _identity(os.stat(self._path)) in _claimed:  # noqa: PTH116 - both kinds of stat look alike
-                raise InUse
+                raise InUse(by_other_path=True)
         file = self._open(self._path)
         if not _lock(file):
-            raise InUse
+            raise InUse(by_other_path=True)
         self._identity = _identity(os.fstat(file))
         _claimed.add(self._identity)
         if _meets_sqlite(file):

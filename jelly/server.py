@@ -52,6 +52,7 @@ from jelly.migrations import migrate
 from jelly.names import parse_reserved
 from jelly.operator_commands import OperatorCommands
 from jelly.presence import Presence
+from jelly.proxy_protocol import is_in, parse_networks
 from jelly.queue_dispatch import Dispatcher
 from jelly.retention import Retention
 from jelly.send_queue import Flusher
@@ -180,6 +181,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self.sessions,
             self.presence,
             self.connections,
+            parse_networks(settings.proxy_protocol),
         )
         try:
             self._bind()
@@ -250,7 +252,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
         """Whether there is room for one more connection: see admission.py."""
         try:
             address = canonical(str(client_address[0]))
-            return self.connections.admit(request, network_of(address), address)
+            is_proxy = is_in(address, self._context.proxies)  # it says later who its client is
+            return self.connections.admit(request, None if is_proxy else network_of(address), address)
         except Exception as error:  # noqa: BLE001 - a bug: this client is turned away, the acceptor lives
             log_failure(log, error)
             return False

@@ -32,6 +32,7 @@ ANSWER_INTERVAL = 0.1
 """Seconds from one look for its answer to the next one."""
 NAMES_AT_ONCE = 1000
 """How many names are read at a time."""
+OTHER_PATH = "A server uses this file by another path: name the file in --database as that server does."
 OTHER_VERSION = "The server that uses the database is of another version: use its own `jelly user`."
 
 
@@ -71,13 +72,12 @@ def _change(action: Action, name: str, settings: Settings) -> None:
     accounts.check_password(password)
     command = OperatorCommand(action, name, hash_password(password, settings.password_cost))
     with contextlib.closing(_Database(settings.database)) as database:
-        try:
-            database.claim()
-        except InUse:
-            _ask_server(database.dao_beside_the_server(), command)
-        else:
+        if database.claim():
+            migrate(database.connection)
             with database.connection.transaction():
                 accounts.carry_out(Dao(database.connection), command)
+        else:
+            _ask_server(Dao(database.connection), command)
     print(f"{name} is added" if action == Action.ADD else f"the password of {name} is changed")
 
 
@@ -89,18 +89,19 @@ class _Database:
         self._engine.claim_timeout = 0  # a server that has the database is asked instead
         self.connection = DatabaseConnection(self._engine, writes=True)
 
-    def claim(self) -> None:
-        """Be the one process that uses the database; make or migrate the tables.
+    def claim(self) -> bool:
+        """Be the one process that uses the database, if no server uses it; whether that is so.
 
-        Raises InUse, StoreError, StartError.
+        If not, only the table `operator_commands` may be written. Raises StoreError, StartError.
         """
-        migrate(self.connection)
-
-    def dao_beside_the_server(self) -> Dao:
-        """Connect without a claim. Only the table `operator_commands` may be written then."""
-        self.connection.close()
-        self.connection = DatabaseConnection(self._engine)
-        return Dao(self.connection)
+        try:
+            self.connection.open()
+        except InUse as error:
+            if error.by_other_path:
+                raise StartError(OTHER_PATH) from error
+            self.connection = DatabaseConnection(self._engine)
+            return False
+        return True
 
     def close(self) -> None:
         self.connection.close()
@@ -138,8 +139,10 @@ def _list_users(url: str, name: str | None) -> None:
     engine = open_engine(url)
     if isinstance(engine, SqliteEngine) and not engine.path.exists():  # a connection would make it
         raise StartError(f"There is no database {engine.describe()}: check --database.")
-    with contextlib.closing(DatabaseConnection(engine)) as connection:
-        dao = Dao(connection)
+    engine.release()
+    with contextlib.closing(_Database(url)) as database:
+        database.claim()
+        dao = Dao(database.connection)
         if name is None:
             for each in _usernames(dao):
                 print(each)

@@ -63,4 +63,4 @@ def mariadb() -> Iterator[PrivateMariaDB]:
         yield server
 
 
-pytest_plugins = ["harness", "client_tools"]
+pytest_plugins = ["harness", "client_tools", "haproxy"]

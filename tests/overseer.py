@@ -406,6 +406,7 @@ class Overseer:
             joined_now = self._changes[receiver, user][-1][0] == self.tick
             self.check(since <= id or joined_now, f"{user}, a member of {receiver} since {since}, may not read {id}")
         self._last_id = id
+        sent.is_shaken = sent.is_shaken or sent.id is not None  # it came again after a week: a new one
         sent.id, sent.stored_at, sent.is_there = id, self._wall(), True
         self._by_id[id] = sent
         self._last_commit.add(id)

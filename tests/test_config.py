@@ -27,6 +27,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "queue_size": ("1", 1),
     "max_connections": ("1000000", 1_000_000),
     "max_per_address": ("20", 20),
+    "proxy_protocol": ("10.0.0.0/8, ::1", "10.0.0.0/8, ::1"),
     "max_body": ("1024", 1024),
     "message_rate": ("100", 100),
     "message_burst": ("1", 1),

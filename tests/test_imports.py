@@ -23,7 +23,7 @@ LAYERS = [
     {"outcomes", "delivery", "presence", "indexing", "retention", "send_queue", "admission"}, {"demo", "backup"},
     {"dao", "config", "migrations", "pacing"}, {"migrations.to_2", "migrations.to_3"}, {"migrations.step"},
     {"database", "sessions", "groups", "login_guard", "passwords", "tcp_confirmation", "tls"},
-    {"engines", "messages", "names", "tcp", "scheduling", "threads", "rate"},
+    {"engines", "messages", "proxy_protocol", "names", "tcp", "scheduling", "threads", "rate"},
     {"file_claim"},
     {"errors"},
     {"addresses", "codec", "outage", "timers", "wakeup", "__init__"},

@@ -168,6 +168,20 @@ def test_a_database_that_is_away_for_a_moment(tmp_path: Path, start_server: Star
     logged_in(server.port, "alice", "new").close()
 
 
+def test_a_server_that_reaches_the_file_by_another_path(tmp_path: Path, start_server: StartServer, user: User) -> None:
+    """The file is not touched: its log is beside the other path."""
+    register(start_server().port, "alice")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "linked.db").hardlink_to(tmp_path / "jelly.db")
+    (tmp_path / "symlink.db").symlink_to(tmp_path / "jelly.db")
+    for action in ("list", "add"):
+        with pytest.raises(StartError, match="uses this file by another path"):
+            user(f"sqlite:///{tmp_path}/other/linked.db", action, "bob", "pw")
+    assert {file.name for file in (tmp_path / "other").iterdir()} == {"linked.db", "linked.db.lock"}
+    assert user(f"sqlite:///{tmp_path}/symlink.db", "add", "bob", "pw") == "bob is added"
+    assert user(f"sqlite:///{tmp_path}/symlink.db", "list").split() == ["alice", "bob"]
+
+
 @contextmanager
 def claimed(url: str) -> Iterator[Dao]:
     """A database that belongs to a server which does not look for commands."""
