@@ -8,10 +8,16 @@ PYTEST := -m pytest -n auto --dist worksteal
 # the code than its worlds without them, and tracing makes them ten times slower.
 TRACED := -m 'not allocations' --deselect tests/test_simulation.py::test_a_bug_is_found
 
-.PHONY: test check lint coverage clean
+.PHONY: test test-mysql check lint coverage clean
 
 test: $(VENV)/installed
 	$(VENV)/bin/python $(PYTEST)
+
+# The tests that need MariaDB, on MySQL: the server that JELLY_MYSQLD names, or one from Debian's unstable, which is
+# fetched into ~/.cache/jelly once. (Its folder has `mysqldump`, too.)
+test-mysql: $(VENV)/installed
+	mysqld="$${JELLY_MYSQLD:-$$($(VENV)/bin/python -m faults.mysql)}" && \
+	PATH="$$(dirname "$$mysqld"):$$PATH" JELLY_MYSQLD="$$mysqld" $(VENV)/bin/python $(PYTEST) -m mariadb
 
 check: lint coverage
 

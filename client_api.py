@@ -344,7 +344,9 @@ class JellyClient:
         """Create an account. The result is its name.
 
         This uses a connection of its own and does not log in. You may call it in any state except
-        CLOSED. Rejected with `username_taken`, `invalid_username`, `invalid_password`.
+        CLOSED. Rejected with `username_taken`, `name_reserved`, `invalid_username`,
+        `invalid_password`; with `registration_closed` if only the operator makes accounts, and with
+        `too_many_registrations` if too many came from your address.
 
         >>> client.register("dora", "secret4").result(timeout=10)
         'dora'

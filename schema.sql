@@ -114,3 +114,15 @@ CREATE TABLE IF NOT EXISTS requests (
     digest     BIGINT NOT NULL
 );
 CREATE INDEX requests_of_sender ON requests (sender, request_id);
+
+-- What `jelly user` asks of the running server, which alone changes the other tables. result is
+-- empty while a command waits. Then it is "done" or an error code, and the password is emptied.
+CREATE TABLE IF NOT EXISTS operator_commands (
+    id       VARCHAR(32) NOT NULL,
+    action   VARCHAR(16) NOT NULL,
+    username VARCHAR(32) NOT NULL,
+    password VARCHAR(255) NOT NULL,
+    result   VARCHAR(32) NOT NULL DEFAULT '',
+    finished BIGINT NOT NULL DEFAULT 0,
+    PRIMARY KEY (id)
+);

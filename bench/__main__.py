@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.compare import NoRevision, checkout, compare
 from bench.profile import charts
-from bench.runs import DATABASES, Result, Runner, open_runner
+from bench.runs import DATABASES, SERVERS, Result, Runner, open_runner
 from bench.scenarios import GROWTH, PARAMETERS, PROFILED, QUICK, STANDARD, Scenario, parse
 from bench.soak import is_flat
 from bench.table import markdown, table
@@ -26,15 +26,15 @@ EPILOG = (
     + "."
 )
 SETTINGS = "default settings but --port 0 --password-cost 1; SQLite: WAL, synchronous=FULL; memory: synchronous=OFF"
-MARIADB_SETTINGS = "; MariaDB: innodb_flush_log_at_trx_commit=1, innodb_buffer_pool_size=32M"
+SERVER_SETTINGS = ": innodb_flush_log_at_trx_commit=1, innodb_buffer_pool_size=32M"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for, and return the exit code."""
     options = _parse(arguments)
     with open_runner(options.databases, options.seconds) as runner:
-        if runner.no_mariadb:
-            _log(runner.no_mariadb)
+        for sentence in dict.fromkeys(runner.missing.values()):
+            _log(sentence)
         print(head(runner) + ("" if options.soak else f"; {options.seconds:g} s each") + "\n", flush=True)
         try:
             return _dispatch(runner, options)
@@ -45,8 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def head(runner: Runner) -> str:
     """Return the date, the machine and the settings as one line."""
-    settings = SETTINGS + (MARIADB_SETTINGS if runner.mariadb else "")
-    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {machine.describe(runner.mariadb)}; {settings}"
+    names = dict.fromkeys(server.NAME for server in runner.servers.values())
+    settings = SETTINGS + (f"; {' and '.join(names)}{SERVER_SETTINGS}" if names else "")
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {machine.describe(*runner.servers.values())}; {settings}"
 
 
 def _dispatch(runner: Runner, options: argparse.Namespace) -> int:
@@ -85,7 +86,7 @@ def soak(runner: Runner, databases: Sequence[str], operations: int) -> int:
     """
     rows, growing = [], []
     for database in databases:
-        if database == "mariadb" and runner.mariadb is None:
+        if database in runner.missing:
             continue
         memory = []
         with runner.serve(database) as server:
@@ -114,7 +115,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--databases", type=_databases, metavar="NAME,...",
-        help="any of sqlite, mariadb, memory (default: all; with --soak and --profile sqlite)",
+        help="any of sqlite, mariadb, memory, mysql, mysql-skip-log-bin (default: the first three; with --soak and "
+        "--profile sqlite)",
     )  # fmt: skip
     parser.add_argument("--seconds", type=float, help="duration of each measurement (default: 5; with --quick 0.5)")
     parser.add_argument("--quick", action="store_true", help="run a few small scenarios, each for half a second")
@@ -150,9 +152,9 @@ def _scenarios(text: str) -> list[Scenario]:
 
 
 def _databases(text: str) -> list[str]:
-    names = text.split(",")
-    if unknown := [name for name in names if name not in DATABASES]:
-        raise argparse.ArgumentTypeError(f"there is no {unknown[0]!r}, only {', '.join(DATABASES)}")
+    names, known = text.split(","), dict.fromkeys((*DATABASES, *SERVERS))
+    if unknown := [name for name in names if name not in known]:
+        raise argparse.ArgumentTypeError(f"there is no {unknown[0]!r}, only {', '.join(known)}")
     return names
 
 

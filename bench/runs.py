@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,16 @@ from typing import Any
 from bench.meter import Thread, Usage
 from bench.scenarios import Measurement, Scenario
 from faults.mariadb import MariaDBMissing, PrivateMariaDB
+from faults.mysql import PrivateMySQL, find_mysql
 from faults.process import ROOT, Server, no_limits
 
 DATABASES = ("sqlite", "mariadb", "memory")
+SERVERS: dict[str, Callable[[], PrivateMariaDB]] = {
+    "mariadb": PrivateMariaDB,
+    "mysql": lambda: PrivateMySQL(find_mysql()),
+    "mysql-skip-log-bin": lambda: PrivateMySQL(find_mysql(), has_binary_log=False),
+}
+"""The databases that are servers of their own."""
 
 
 @dataclass
@@ -32,10 +39,14 @@ class Result:
 
 @dataclass
 class Runner:
-    """Runs scenarios. `root`: the checkout of the server."""
+    """Runs scenarios.
 
-    mariadb: PrivateMariaDB | None
-    no_mariadb: str
+    `servers`: the database servers that run. `missing`: why others of SERVERS do not. `root`: the
+    checkout of the server.
+    """
+
+    servers: Mapping[str, PrivateMariaDB]
+    missing: Mapping[str, str]
     directory: Path
     seconds: float
     root: Path = ROOT
@@ -43,8 +54,8 @@ class Runner:
     def run(self, scenario: Scenario, database: str) -> Result:
         """Run a scenario on a new server."""
         result = Result(scenario.name, database)
-        if database == "mariadb" and self.mariadb is None:
-            result.not_run = self.no_mariadb
+        if database in self.missing:
+            result.not_run = self.missing[database]
             return result
         try:
             with self.serve(database, *scenario.server_arguments) as server:
@@ -65,7 +76,7 @@ class Runner:
 
     def generate(self, server: Server, database: str, **job: Any) -> Iterator[dict[str, Any]]:
         """Start a generator and yield its results. Raises RuntimeError if it fails."""
-        pid = self.mariadb.pid if self.mariadb is not None and database == "mariadb" else None
+        pid = self.servers[database].pid if database in self.servers else None
         whole = {"port": server.port, "server": server.process.pid, "database": pid, "seconds": self.seconds, **job}
         command = [sys.executable, "-m", "bench.generator", json.dumps(whole)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) as process:
@@ -87,9 +98,8 @@ class Runner:
                 result.problems = piece.get("problems", "")
 
     def _url(self, database: str) -> str:
-        if database == "mariadb":
-            assert self.mariadb is not None
-            return self.mariadb.fresh_database("bench")
+        if database in self.servers:
+            return self.servers[database].fresh_database("bench")
         if database == "memory":
             return "memory:"
         return f"sqlite:///{tempfile.mkdtemp(dir=self.directory)}/jelly.db"
@@ -104,15 +114,18 @@ def measurement_of(piece: dict[str, Any]) -> Measurement:
 
 @contextlib.contextmanager
 def open_runner(databases: Sequence[str], seconds: float) -> Iterator[Runner]:
-    """Yield a Runner, with a private MariaDB server if it is wanted and installed."""
+    """Yield a Runner, with a private server for each of SERVERS that is wanted and installed."""
+    servers: dict[str, PrivateMariaDB] = {}
+    missing: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
-        mariadb, missing = None, ""
-        if "mariadb" in databases:
+        for database in databases:
+            if database not in SERVERS:
+                continue
             try:
                 if importlib.util.find_spec("mysql") is None:
                     raise MariaDBMissing("run pip install '.[mysql]' and apt-get install mariadb-server")
-                mariadb = stack.enter_context(PrivateMariaDB())
+                servers[database] = stack.enter_context(SERVERS[database]())
             except MariaDBMissing as error:
-                missing = f"MariaDB is left out: {error}"
+                missing[database] = f"{'MariaDB' if database == 'mariadb' else 'MySQL'} is left out: {error}"
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="jelly-bench-"))
-        yield Runner(mariadb, missing, Path(directory), seconds)
+        yield Runner(servers, missing, Path(directory), seconds)

@@ -281,8 +281,7 @@ class Scenario(NamedTuple):
     @property
     def server_arguments(self) -> list[str]:
         """Additional arguments of the server."""
-        everybody_here = "--max-per-address=10000"
-        return [everybody_here, *([f"--password-cost={self.numbers[0]}"] if self.kind == "logins" else [])]
+        return [f"--password-cost={self.numbers[0]}"] if self.kind == "logins" else []
 
     def run(self, context: Context) -> Iterator[Measurement]:
         """Run the scenario in the generator process."""

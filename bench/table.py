@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from bench.runs import Result
+from bench.runs import SERVERS, Result
 from bench.scenarios import Measurement
 
 HEAD = (
@@ -57,7 +57,7 @@ def _cells(measurement: Measurement, database: str) -> tuple[str, ...]:
         f"{values['p50 ms']:,.2f}" if measurement.p50 else NO_VALUE,
         f"{values['p99 ms']:,.2f}" if measurement.p99 else NO_VALUE,
         f"{values['CPU µs each']:,.0f}",
-        f"{values['database µs each']:,.0f}" if database == "mariadb" else NO_VALUE,
+        f"{values['database µs each']:,.0f}" if database in SERVERS else NO_VALUE,
         f"{values['MiB']:.0f}",
         f"{busy:.0%}{' (!)' if busy > BUSY else ''}",
         measurement.note,

@@ -14,14 +14,15 @@ from pathlib import Path
 
 from faults import machine
 from faults.context import Control, Finding, Row, Run, RunContext
-from faults.mariadb import MariaDBMissing, PrivateMariaDB
+from faults.mariadb import MariaDBMissing
+from faults.mysql import private_server
 from faults.report import RowResult, table
 from faults.rows import ROWS
 
-DESCRIPTION = """Cause faults under load, on SQLite and on a private MariaDB server, and check that
-no acknowledged message is lost, repeated or reordered. For each fault, also run controls: a server
-(or a client) with a real defect, which the check must find. Print a table in Markdown. The exit
-code is 1 if a row fails or a control is not caught."""
+DESCRIPTION = """Cause faults under load, on SQLite and on a private MariaDB server (or MySQL: name
+its mysqld in JELLY_MYSQLD), and check that no acknowledged message is lost, repeated or reordered.
+For each fault, also run controls: a server (or a client) with a real defect, which the check must
+find. Print a table in Markdown. The exit code is 1 if a row fails or a control is not caught."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mariadb, no_mariadb = None, ""
         if "mariadb" in databases and any("mariadb" in row.databases for row in wanted):
             try:
-                mariadb = stack.enter_context(PrivateMariaDB())
+                mariadb = stack.enter_context(private_server())
             except MariaDBMissing as error:
                 no_mariadb = str(error)
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jelly-faults-")))
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 missing = row.missing() or (no_mariadb if database == "mariadb" else "")
                 results.append(RowResult(row, database, not_run=missing) if missing else run(row, context))
                 _log(f"| {' | '.join(results[-1].cells())} | {results[-1].seconds:.1f} s")
-        about = machine.describe(mariadb)
+        about = machine.describe(*([mariadb] if mariadb else []))
     command = " ".join(sys.argv[1:] if arguments is None else arguments)
     print(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {about}; `python -m faults {command}` (seed {options.seed})\n")
     print(table(results))

@@ -9,7 +9,7 @@ from pathlib import Path
 from faults.mariadb import PrivateMariaDB
 
 
-def describe(mariadb: PrivateMariaDB | None) -> str:
+def describe(*databases: PrivateMariaDB) -> str:
     """Return CPU, cores, kernel and versions as one line."""
     parts = [
         f"{_cpu()}, {os.cpu_count()} cores",
@@ -17,9 +17,10 @@ def describe(mariadb: PrivateMariaDB | None) -> str:
         f"Python {platform.python_version()}",
         f"SQLite {sqlite3.sqlite_version}",
     ]
-    if mariadb is not None:
-        [[version]] = mariadb.sql("SELECT VERSION()")
-        parts.append(f"MariaDB {version.partition('-')[0]}")
+    for database in databases:
+        [[version]] = database.sql("SELECT VERSION()")
+        if (part := f"{database.NAME} {version.partition('-')[0]}") not in parts:
+            parts.append(part)
     revision = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True)
     if revision.returncode == 0:
         parts.append(f"revision {revision.stdout.strip()}")

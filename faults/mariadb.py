@@ -29,13 +29,16 @@ class PrivateMariaDB:
     """A MariaDB server on 127.0.0.1, with a user `jelly` who has all privileges.
 
     Port, password and data survive `kill()` and `start()`, so URLs stay valid. Use it as a context
-    manager, or call `close()` at the end. Not thread-safe.
+    manager, or call `close()` at the end. Not thread-safe. (`faults/mysql.py` has the same for
+    MySQL.)
     """
 
+    NAME = "MariaDB"
+    SMALL_LOG = "--innodb-log-file-size=16M"
+    MAKE_USER = f"GRANT ALL ON *.* TO '{USER}'@'%' IDENTIFIED BY '{PASSWORD}' WITH GRANT OPTION"
+
     def __init__(self) -> None:
-        self._server = _program("mariadbd", "mysqld")
-        self._install = _program("mariadb-install-db", "mysql_install_db")
-        self._client = _program("mariadb", "mysql")
+        self._server, self._install, self._client = self._find_programs()
         self._directory = Path(tempfile.mkdtemp(prefix="jelly-mariadb-"))
         self._socket = self._directory / "socket"
         self._log = self._directory / "log"
@@ -69,7 +72,7 @@ class PrivateMariaDB:
             return
         installed = (self._directory / "data").exists()
         if not installed:
-            self._run([self._install, *self._options(), "--auth-root-authentication-method=normal", "--skip-test-db"])
+            self._run([self._install, *self._options(), *self._installer_options()])
         with self._log.open("ab") as log:
             # In a session of its own: Ctrl-C must not stop it before the tests are done with it.
             self._process = subprocess.Popen(
@@ -79,7 +82,7 @@ class PrivateMariaDB:
         try:
             self._wait_until_ready()
             if not installed:
-                self.sql(f"GRANT ALL ON *.* TO '{USER}'@'%' IDENTIFIED BY '{PASSWORD}' WITH GRANT OPTION")
+                self.sql(self.MAKE_USER)
         except BaseException:
             self.kill()
             raise
@@ -148,10 +151,22 @@ class PrivateMariaDB:
         """
         # With a shared directory, one server removes the temporary tables of another as it starts.
         own = [f"--datadir={self._directory / 'data'}", f"--tmpdir={self._directory}"]
-        options = ["--no-defaults", *own, "--innodb-log-file-size=16M"]
+        options = ["--no-defaults", *own, self.SMALL_LOG]
         return [*options, "--user=root"] if os.geteuid() == 0 else options
 
+    def _find_programs(self) -> tuple[str, str, str]:
+        """Return the server, what installs a database, and the client. Raises MariaDBMissing."""
+        installer = _program("mariadb-install-db", "mysql_install_db")
+        return _program("mariadbd", "mysqld"), installer, _program("mariadb", "mysql")
+
+    def _installer_options(self) -> list[str]:
+        return ["--auth-root-authentication-method=normal", "--skip-test-db"]
+
     def _server_options(self) -> list[str]:
+        # --sync-frm=OFF: table definitions are not synced (tests make many); data still is.
+        return [*self._common_options(), "--aria-pagecache-buffer-size=8M", "--sync-frm=OFF"]
+
+    def _common_options(self) -> list[str]:
         return [
             "--bind-address=127.0.0.1",
             f"--port={self.port}",
@@ -162,10 +177,8 @@ class PrivateMariaDB:
             "--innodb-flush-log-at-trx-commit=1",
             # Small buffers start faster.
             "--innodb-buffer-pool-size=32M",
-            "--aria-pagecache-buffer-size=8M",
             "--key-buffer-size=1M",
             "--performance-schema=OFF",
-            "--sync-frm=OFF",  # does not sync table definitions (tests make many); data is still synced
         ]
 
     def _wait_until_ready(self) -> None:
@@ -178,7 +191,7 @@ class PrivateMariaDB:
                 return
             except subprocess.CalledProcessError:
                 time.sleep(0.02)
-        raise RuntimeError(f"mariadbd did not start:\n{self._log.read_text(errors='replace')[-3000:]}")
+        raise RuntimeError(f"{self._server} did not start:\n{self._log.read_text(errors='replace')[-3000:]}")
 
     def _run(self, command: list[str]) -> str:
         """Run a program and return its output. Raises CalledProcessError with the error output."""

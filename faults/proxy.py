@@ -12,8 +12,11 @@ from typing import Any, Self
 
 from jelly.wakeup import WakeupPipe
 
-COMMIT = b"\x03COMMIT"
-"""What a client of MySQL sends after the four bytes of the header."""
+GREETING, TLS_FLAG = b"\0\x0a", 0x0800
+"""How the first packet of a server begins, and the bit in it that offers TLS."""
+COMMITS = (b"\x03COMMIT", b"\x03\0\1COMMIT")
+"""What a client of MariaDB or MySQL sends after the four bytes of the header: to MySQL with the
+numbers of its parameters."""
 PATIENCE = 10.0
 """At most this many seconds to connect to the server."""
 
@@ -130,7 +133,10 @@ class Proxy:
 
 
 class CommitProxy(Proxy):
-    """A proxy in front of MySQL or MariaDB that can break a connection at a COMMIT."""
+    """A proxy in front of MySQL or MariaDB that can break a connection at a COMMIT.
+
+    It reads along, so it hides from the client that the server offers TLS, as MySQL does.
+    """
 
     def __init__(self, target: int) -> None:
         super().__init__(target)
@@ -151,13 +157,17 @@ class CommitProxy(Proxy):
         if sock is self._committing:  # the answer
             self._committing = None
             self._cut_pair(sock)
-        elif self._is_armed and data[4:].upper() == COMMIT:
+        elif self._is_armed and data[4:].upper() in COMMITS:
             self._is_armed = False
             if self._lets_it_happen:
                 self._committing = self._pairs[sock]
                 super()._deliver(sock, data)
             else:
                 self._cut_pair(sock)
+        elif data[3:5] == GREETING:
+            at = data.index(0, 5) + 14  # behind the version, the number of the connection, and a part of the challenge
+            flags = int.from_bytes(data[at : at + 2], "little") & ~TLS_FLAG
+            super()._deliver(sock, data[:at] + flags.to_bytes(2, "little") + data[at + 2 :])
         else:
             super()._deliver(sock, data)
 

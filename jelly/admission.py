@@ -221,7 +221,7 @@ class Connections(Generic[C]):
                 self._count(network, 1)
         if victim is not None:
             assert victim.connection is not None
-            self._refusals.note(f"{self._is_full()}, and others want to log in", victim.network or address)
+            self._refusals.note(self._is_full(), victim.network or address)
             victim.connection.close()
         if reason:
             self._refusals.note(reason, network or address)

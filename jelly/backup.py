@@ -217,6 +217,9 @@ def dump_command(url: str, target: Path) -> str:
             "mysqldump",
             "--single-transaction",  # all of it as of one moment, and nobody waits for it
             "--no-tablespaces",  # which would take a right that the account does not need otherwise
+            # Otherwise MySQL's own program writes the ids of transactions into the dump, and the
+            # server that has them refuses it. MariaDB's program does not know this ("loose").
+            "--loose-set-gtid-purged=OFF",
             "--default-character-set=utf8mb4",
             f"--host={parts.hostname or '127.0.0.1'}",
             f"--port={parts.port or 3306}",

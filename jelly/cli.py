@@ -24,6 +24,7 @@ from jelly.config import Settings, add_arguments, load_settings
 from jelly.demo import demo_database
 from jelly.errors import ConfigError, StartError, log_failure
 from jelly.server import JellyServer, descriptors_needed
+from jelly.user_command import add_user_arguments, run_user_command
 
 log = logging.getLogger("jelly")
 
@@ -38,12 +39,17 @@ SHUTDOWN_TIMEOUT = 9.5
 DESCRIPTION = """Jelly, an instant-messaging server. You can give each setting as a flag, as an
 environment variable (JELLY_PORT for --port), or in a TOML file. `jelly chat` starts the chat
 program: see `jelly chat --help`. `jelly backup FILE` copies the database, and `jelly restore FILE`
-puts a copy into its place: see `jelly backup --help` and `jelly restore --help`."""
+puts a copy into its place: see `jelly backup --help` and `jelly restore --help`. `jelly user` adds
+users, and sets their passwords: see `jelly user --help`."""
 BACKUP_DESCRIPTION = """Copy the database into a new file, also while a server uses it. The database comes
 from --database, else from JELLY_DATABASE or the TOML file, as for the server."""
 RESTORE_DESCRIPTION = """Put a copy of the database into its place, while the server is stopped. The file that
 is replaced stays beside it, under another name. The database comes from --database, else from
 JELLY_DATABASE or the TOML file, as for the server."""
+
+USER_DESCRIPTION = """Add users, set their passwords, list them; also while a server uses the database.
+The password is asked for, or read from standard input: echo secret | jelly user add alice. The
+database comes from --database, else from JELLY_DATABASE or the TOML file, as for the server."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return chat(arguments[1:])
     parser = argparse.ArgumentParser(prog="jelly", description=DESCRIPTION)
     parser.add_argument(
-        "command", nargs="?", choices=["serve", "chat", "backup", "restore"], default="serve", help="default: serve"
+        "command",
+        nargs="?",
+        choices=["serve", "chat", "backup", "restore", "user"],
+        default="serve",
+        help="default: serve",
     )
     parser.add_argument("--version", action="version", version=f"jelly {jelly.__version__}")
     parser.add_argument("--demo", action="store_true", help="serve a temporary database with users alice and bob")
@@ -70,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return back_up_database(arguments[1:])
         if list(arguments[:1]) == ["restore"]:
             return restore_database(arguments[1:])
+        if list(arguments[:1]) == ["user"]:
+            return change_users(arguments[1:])
         parsed = parser.parse_args(arguments)
         if parsed.command != "serve":
             parser.error(f"write {parsed.command} first: jelly {parsed.command} ...")
@@ -158,6 +170,18 @@ def _parse_database(parser: argparse.ArgumentParser, arguments: Sequence[str]) -
     return parser.parse_args(arguments)
 
 
+def change_users(arguments: Sequence[str]) -> int:
+    """Run `jelly user`. Raises StartError."""
+    parser = argparse.ArgumentParser(prog="jelly user", description=USER_DESCRIPTION)
+    add_user_arguments(parser)
+    parsed = parser.parse_args(arguments)
+    for setting in dataclasses.fields(Settings):
+        if not hasattr(parsed, setting.name):
+            setattr(parsed, setting.name, None)
+    run_user_command(parsed.action, parsed.name, load_settings(parsed))
+    return 0
+
+
 def serve_demo(settings: Settings, terminal: Terminal, log_output: logging.Handler) -> int:
     """Serve a temporary database, and print how to try it out. Raises StartError."""
     with demo_database(settings.password_cost) as demo:
@@ -236,6 +260,8 @@ def serve(
         server.engine.driver,
         placement,
     )
+    if settings.proxy_protocol:
+        log.info("connections from %s must begin with a PROXY protocol header", settings.proxy_protocol)
     if settings.host in ("127.0.0.1", "localhost", "::1"):
         log.info("only this machine can connect; to open the server to the network: --host 0.0.0.0")
     on_listening(server.port)

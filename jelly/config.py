@@ -17,6 +17,7 @@ from typing import Any
 from jelly import names
 from jelly.engines import check_url
 from jelly.errors import ConfigError
+from jelly.proxy_protocol import parse_networks
 from jelly.scheduling import check_pin
 
 
@@ -59,6 +60,11 @@ def _host(text: str) -> str:
     return text
 
 
+def _networks(text: str) -> str:
+    parse_networks(text)
+    return text
+
+
 def _setting(default: Any, parse: Callable[[str], Any], help: str) -> Any:
     return field(default=default, metadata={"parse": parse, "help": help})
 
@@ -83,6 +89,11 @@ class Settings:
     max_per_address: int = _setting(
         1000, _number(int, 1, 1_000_000), "most connections from one address; an IPv6 network of 64 bits counts as one"
     )
+    proxy_protocol: str = _setting(
+        "",
+        _networks,
+        "networks, separated by commas, of load balancers that say who the client is (PROXY protocol version 2)",
+    )
     max_body: int = _setting(65536, _number(int, 1024, 16_777_216), "most bytes in the body of a request")
     message_rate: int = _setting(50, _number(int, 0, 1_000_000), "most messages a second from one user; 0: any number")
     message_burst: int = _setting(
@@ -101,6 +112,10 @@ class Settings:
     )
     token_days: float = _setting(7.0, _number(float, 0.001, 3650), "days for which a token is valid")
     history_days: float = _setting(30.0, _number(float, 0, 36500), "days for which messages can be read back; 0: none")
+    registration: str = _setting("open", _choice("open", "closed"), "whether clients can make accounts: open or closed")
+    registration_rate: int = _setting(
+        300, _number(int, 0, 1_000_000), "most accounts an hour that one address makes; 0: any number"
+    )
     reserved_names: str = _setting(names.RESERVED, _reserved, "user names that nobody can register, with commas")
     password_cost: int = _setting(14, _number(int, 1, 20), "log2 of scrypt's n; each step doubles the time of a login")
     tls_cert: str = _setting("", _text, "file with the certificate (chain); turns TLS on")

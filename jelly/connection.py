@@ -18,8 +18,8 @@ from functools import partial
 from socketserver import BaseRequestHandler, BaseServer
 from typing import Any
 
-from jelly import tcp
-from jelly.addresses import canonical
+from jelly import proxy_protocol, tcp
+from jelly.addresses import canonical, network_of
 from jelly.admission import Connections
 from jelly.codec import HEADER, MAX_FIRST_BODY, Decoder, Frame, Sign, Type
 from jelly.config import Settings
@@ -65,6 +65,8 @@ class ServerContext:
     sessions: Sessions
     presence: Presence
     connections: "Connections[Connection]"
+    proxies: tuple[proxy_protocol.Network, ...] = ()
+    """From these networks, a PROXY protocol header must come first."""
     is_stopping: bool = False
     """Once this is set, requests are read and thrown away.
 
@@ -114,6 +116,7 @@ class Connection(BaseRequestHandler):
         # in one step. Times are in monotonic seconds.
         self.opened_at = self.last_read_at = time.monotonic()
         self.incomplete_since: float | None = self.opened_at if self.tls else None
+        self.header_since = self.opened_at if proxy_protocol.is_in(self.address, context.proxies) else None
         self.has_received_data = False
         self.is_paused = False
         context.connections.add(self)
@@ -122,8 +125,10 @@ class Connection(BaseRequestHandler):
 
     def handle(self) -> None:
         try:
+            if self.header_since is not None and not self._read_proxy_header():
+                return
             if self.tls:
-                self.tls.handshake(self._receive_handshake, self.send_queue.send_raw)
+                self.tls.handshake(self._receive, self.send_queue.send_raw)
                 self._read(b"")  # the first request may have come with the end of the handshake
             size = READ_SIZE
             while data := self.request.recv(size):
@@ -149,10 +154,28 @@ class Connection(BaseRequestHandler):
 
     # --- reading ----------------------------------------------------------------------------------
 
-    def _receive_handshake(self) -> bytes:
-        data = self.request.recv(READ_SIZE)
+    def _receive(self, size: int = READ_SIZE) -> bytes:
+        """Receive what comes before the protocol itself."""
+        data = self.request.recv(size)
         self.send_queue.read_bytes += len(data)
         return data
+
+    def _read_proxy_header(self) -> bool:
+        """Learn from the proxy who the client is. Return False if the connection must end."""
+        try:
+            client = proxy_protocol.read_header(self._receive)
+        except proxy_protocol.HeaderError as error:
+            self.turn_away(str(error))
+            return False
+        self.header_since = None
+        self.last_read_at = time.monotonic()
+        if self.tls:
+            self.incomplete_since = self.last_read_at
+        if client is not None:
+            self.address = self.session.address = client.address
+            self.thread.name = f"jelly-reader-{client.address}:{client.port}"
+            return self.context.connections.identify(self, network_of(client.address))
+        return True
 
     def _read(self, data: bytes) -> None:
         """Take the next bytes of the stream, and pass on the requests that they complete.
@@ -286,6 +309,12 @@ class Connection(BaseRequestHandler):
     def close(self) -> None:
         """Close the connection now. Any thread may call this."""
         self.send_queue.close()
+
+    def turn_away(self, reason: str) -> None:
+        """Close the connection, unless it is closed, and count the reason for the log."""
+        if not self.send_queue.is_closed:
+            self.context.connections.refuse(reason, self.address)
+            self.send_queue.close()
 
     def _leave_place(self) -> None:
         """The last answers are on their way: from now on others may need the place more."""

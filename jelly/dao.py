@@ -111,6 +111,13 @@ class Dao:
         """Remember that a user has logged in with a modern client."""
         self.connection.execute("UPDATE users SET modern = 1 WHERE username = ? AND modern = 0", (username,))
 
+    def usernames(self, after: str, limit: int) -> list[str]:
+        """The first names of users behind a name, in the order of the database."""
+        rows = self.connection.query(
+            "SELECT username FROM users WHERE username > ? ORDER BY username LIMIT ?", (after, limit)
+        )
+        return [username for (username,) in rows]
+
     def add_user(self, username: str, password_hash: str) -> None:
         self.connection.execute(
             "INSERT INTO users (username, password, nfkc) VALUES (?, ?, ?)", (username, password_hash, nfkc(username))
@@ -167,6 +174,39 @@ class Dao:
                 "DELETE FROM tokens WHERE token_hash > ? AND token_hash <= ? AND expires <= ?", (after, last, now)
             )
         return last
+
+    # --- commands of an operator, for the running server ------------------------------------------
+
+    def add_command(self, id: str, action: str, username: str, password_hash: str) -> None:
+        """Ask the running server for something. Only `jelly user` does that."""
+        self.connection.execute(
+            "INSERT INTO operator_commands (id, action, username, password) VALUES (?, ?, ?, ?)",
+            (id, action, username, password_hash),
+        )
+
+    def waiting_commands(self, id: str | None = None) -> list[tuple[str, str, str, str]]:
+        """The commands that wait, or one of them: (id, action, username, password hash)."""
+        which = "" if id is None else " AND id = ?"
+        return self.connection.query(
+            f"SELECT id, action, username, password FROM operator_commands WHERE result = ''{which} ORDER BY id",
+            () if id is None else (id,),
+        )
+
+    def finish_command(self, id: str, result: str, now: int, forget_before: int) -> None:
+        """Note the result of a command, and forget old results that nobody has fetched."""
+        self.connection.execute(
+            "UPDATE operator_commands SET result = ?, password = '', finished = ? WHERE id = ?", (result, now, id)
+        )
+        self.connection.execute("DELETE FROM operator_commands WHERE result <> '' AND finished < ?", (forget_before,))
+
+    def command_result(self, id: str) -> str | None:
+        """The result of a command: empty while it waits, None if there is no such command."""
+        rows = self.connection.query("SELECT result FROM operator_commands WHERE id = ?", (id,))
+        return rows[0][0] if rows else None
+
+    def withdraw_command(self, id: str) -> None:
+        """Remove a command, whether it waits or is done."""
+        self.connection.execute("DELETE FROM operator_commands WHERE id = ?", (id,))
 
     # --- friends ----------------------------------------------------------------------------------
 
@@ -300,7 +340,9 @@ class Dao:
 
     def add_messages(self, messages: Sequence[StoredMessage], inbox: Sequence[tuple[str, int]]) -> None:
         """Store messages, and for each receiver of one a row (receiver, id) in the inbox."""
-        self.connection.insert((INSERT_MESSAGE, messages), (INSERT_INBOX, inbox))
+        # In the order of the table, so that each of its pages is looked up once: with 1,000
+        # receivers that saves a third of the time.
+        self.connection.insert((INSERT_MESSAGE, messages), (INSERT_INBOX, sorted(inbox)))
 
     def waiting(self, receiver: str, after: int, limit: int) -> list[StoredMessage]:
         """The oldest messages in a user's inbox with ids above `after`, at most `limit`."""

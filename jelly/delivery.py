@@ -27,6 +27,8 @@ PAGE = 100
 """How many messages are read from an inbox at a time, if they are small."""
 PAGE_BYTES = 128 * 1024
 """At most this many bytes of frames go to a transport as one page (but always one frame)."""
+FEED_MESSAGES = 500
+"""How many messages are sent in pages until the store writes again: it may wait for many pages."""
 
 
 class Delivery:
@@ -87,10 +89,14 @@ class Delivery:
         return bool(self._to_feed)
 
     def feed(self, dao: Dao) -> None:
-        """Send each session that is behind and has room its next page. Raises StoreError; then it
-        is as before.
+        """Send the sessions that are behind and have room their next pages, up to FEED_MESSAGES.
+
+        The others are first the next time. Raises StoreError; then the session is as before.
         """
+        fed = 0
         for session in list(self._to_feed):
+            if fed >= FEED_MESSAGES:
+                return
             if session.user is None or session.transport.is_closed or self._sessions.get(session.user) is not session:
                 del self._to_feed[session]  # it has ended: what it was not sent stays in the inbox
                 continue
@@ -103,6 +109,8 @@ class Delivery:
             if waiting:  # do not read many large messages to send two of them
                 average = sum(len(message.content) for message in waiting) // len(waiting)
                 self._limit = max(2, min(PAGE, PAGE_BYTES // (average + 100)))
+            fed += len(waiting) + 1
+            self._to_feed[session] = self._to_feed.pop(session)  # now the last of all
             if notices:
                 session.sent_id = notices[-1].id
                 send_or_close(session, (), notices)

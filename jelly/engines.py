@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from jelly.errors import ConfigError, StartError, StoreError
-from jelly.file_claim import IN_USE, FileClaim
+from jelly.file_claim import FileClaim, InUse
 
 log = logging.getLogger("jelly.database")
 
@@ -93,6 +93,8 @@ class Engine(ABC):
     """
     circuit_reason = NO_ANSWER
     """What a connection says meanwhile."""
+    claim_timeout = 2
+    """Seconds to wait until the database is free: its last server may be about to end."""
     lost_syncs = 0
     """How often something has happened after which a commit that can be read need not be on the
     disk, also if a later one is. The connection that writes counts it."""
@@ -465,14 +467,14 @@ class MysqlEngine(Engine):
     def claim(self, raw: Any) -> None:
         # The server gives the lock back by itself when the connection ends, however it ends.
         name = self._lock_name(raw)
-        taken = self._value(raw, "SELECT GET_LOCK(?, 2)", name)
+        taken = self._value(raw, "SELECT GET_LOCK(?, ?)", name, self.claim_timeout)
         holder = self._value(raw, "SELECT IS_USED_LOCK(?)", name)
         if taken != 1 and holder == self._claimed_by and holder is not None:
             # The holder is our own last connection: it broke, and the database does not know yet.
             self.execute(raw, f"KILL {int(holder)}", ())
-            taken = self._value(raw, "SELECT GET_LOCK(?, 2)", name)
+            taken = self._value(raw, "SELECT GET_LOCK(?, ?)", name, self.claim_timeout)
         if taken != 1:
-            raise StoreError(IN_USE)
+            raise InUse
         self._claimed_by = self._value(raw, "SELECT CONNECTION_ID()")
         kind = "C extension" if "CMySQL" in type(raw).__name__ else "pure Python"
         version = self._value(raw, "SELECT VERSION()")
@@ -484,6 +486,12 @@ class MysqlEngine(Engine):
         if self._value(raw, "SELECT @@innodb_flush_log_at_trx_commit") != 1:
             log.warning(
                 "innodb_flush_log_at_trx_commit is not 1: a power cut may lose messages that were answered with SUCCESS"
+            )
+        # After a crash, InnoDB takes back a transaction that it prepared and the binary log lacks.
+        if self._value(raw, "SELECT @@log_bin = 1 AND @@sync_binlog <> 1"):
+            log.warning(
+                "the binary log is on and sync_binlog is not 1: a power cut may lose messages that were answered "
+                "with SUCCESS. Set it to 1, or turn the binary log off"
             )
 
     def _note_restart(self, raw: Any) -> None:

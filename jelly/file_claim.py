@@ -23,6 +23,19 @@ from jelly.errors import StoreError
 IN_USE = "another server is using this database: stop that one, or name another database"
 """Why a second server does not start."""
 
+
+class InUse(StoreError):
+    """Another server has claimed the database.
+
+    `by_other_path`: it reaches the file by another path. Then even a mere connection by this path
+    would destroy the file, because it would have another log beside it.
+    """
+
+    def __init__(self, by_other_path: bool = False) -> None:
+        super().__init__(IN_USE)
+        self.by_other_path = by_other_path
+
+
 _claimed: set[tuple[int, int]] = set()
 """Device and inode of each file that this process has claimed. A second claim must not open it."""
 
@@ -78,13 +91,13 @@ class FileClaim:
     def _lock_both(self) -> None:
         beside = self._open(Path(f"{self._path.resolve()}.lock"))
         if not _lock(beside):
-            raise StoreError(IN_USE)
+            raise InUse
         with contextlib.suppress(FileNotFoundError):
             if _identity(os.stat(self._path)) in _claimed:  # noqa: PTH116 - both kinds of stat look alike
-                raise StoreError(IN_USE)
+                raise InUse(by_other_path=True)
         file = self._open(self._path)
         if not _lock(file):
-            raise StoreError(IN_USE)
+            raise InUse(by_other_path=True)
         self._identity = _identity(os.fstat(file))
         _claimed.add(self._identity)
         if _meets_sqlite(file):

@@ -33,12 +33,13 @@ from typing import NamedTuple
 
 from jelly.codec import Frame, Status
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
+from jelly.fair_queue import Job
 from jelly.messages import MESSAGES, error_response, refusal
 from jelly.outcomes import Answer, CpuTask, DelayedAnswer, NewMessage, Outcome, Write
 from jelly.scheduling import lower_priority, yield_cpu
 from jelly.services import Services
 from jelly.sessions import Session
-from jelly.store import Job, Store, failure, send_answers
+from jelly.store import Store, failure, send_answers
 
 log = logging.getLogger("jelly.dispatch")
 

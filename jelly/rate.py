@@ -18,7 +18,7 @@ class RateLimit:
     remembered. So only the buckets that were used since then are kept.
     """
 
-    def __init__(self, rate: int, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._burst = float(rate), float(burst)
         self._until_full = burst / rate if rate else 0.0
         self._clock = clock

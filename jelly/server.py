@@ -49,8 +49,10 @@ from jelly.indexing import DeferredIndexing
 from jelly.messages import Event, system
 from jelly.migrations import migrate
 from jelly.names import parse_reserved
+from jelly.operator_commands import OperatorCommands
 from jelly.passwords import LoginGuard
 from jelly.presence import Presence
+from jelly.proxy_protocol import is_in, parse_networks
 from jelly.queue_dispatch import Dispatcher
 from jelly.retention import Retention
 from jelly.send_queue import Flusher
@@ -159,6 +161,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
             message_rate=settings.message_rate,
             message_burst=settings.message_burst,
             keeps_history=retention.keeps_history,
+            is_registration_open=settings.registration == "open",
+            registration_rate=settings.registration_rate,
             reserved_names=parse_reserved(settings.reserved_names),
         )
         self.services = Services(
@@ -167,6 +171,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.dispatcher = Dispatcher(
             self.services, self.store, settings.workers, settings.queue_size, self.watchdog.call_later
         )
+        self._operator_commands = OperatorCommands(DatabaseConnection(self.engine), self.store, self.services)
         self._context = ServerContext(
             settings,
             tls_context,
@@ -176,6 +181,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self.sessions,
             self.presence,
             self.connections,
+            parse_networks(settings.proxy_protocol),
         )
         try:
             self._bind()
@@ -208,6 +214,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             thread.on_end = self._on_thread_end
         for part in (self.store, self.flusher, self.watchdog, self.groups, self.dispatcher, self._acceptor):
             part.start()
+        self._operator_commands.start()
         self._check_file()
 
     def _on_thread_end(self, thread: threading.Thread) -> None:
@@ -244,7 +251,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
         """Whether there is room for one more connection: see admission.py."""
         try:
             address = canonical(str(client_address[0]))
-            return self.connections.admit(request, network_of(address), address)
+            is_proxy = is_in(address, self._context.proxies)  # it says later who its client is
+            return self.connections.admit(request, None if is_proxy else network_of(address), address)
         except Exception as error:  # noqa: BLE001 - a bug: this client is turned away, the acceptor lives
             log_failure(log, error)
             return False
@@ -297,14 +305,21 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.server_close()
         connections = tuple(self.connections)  # no thread accepts any more
         self.watchdog.run_calls_now()
-        if not self.dispatcher.wait_until_idle([c.lane for c in connections], deadline):
+        self.store.hurry()
+        is_late = not self.dispatcher.wait_until_idle([c.lane for c in connections], deadline)
+        if is_late:
             log.warning("stopped with requests that were not answered")
+            for connection in connections:  # else what waits in their lanes would still be served
+                connection.session.closing = True
         self._wait_for_send_queues(connections, min(deadline, time.monotonic() + 2.0))
         for connection in connections:
             connection.send_queue.close()
         for connection in connections:
             connection.thread.join(max(0.0, deadline + 1 - time.monotonic()))
         self.dispatcher.stop()
+        self._operator_commands.stop()
+        if is_late:
+            self.store.drop_waiting()
         self.store.stop()
         for part in (self.watchdog, self.flusher, self.groups):
             part.stop()

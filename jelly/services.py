@@ -19,14 +19,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from jelly import messages, passwords
+from jelly import accounts, messages, passwords
+from jelly.accounts import check_new_name, check_password
+from jelly.addresses import network_of
 from jelly.codec import LOGINS, Frame, Sign, Type
 from jelly.dao import Dao, HistoryQuery, StoredMessage
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
 from jelly.groups import Group, GroupCache
 from jelly.messages import PROFILE_LIMITS, SUCCESS, Event, response, system
-from jelly.names import fold, is_valid_name, problem_of_new_name
+from jelly.names import fold, is_valid_name
 from jelly.outcomes import Answer, CpuTask, DelayedAnswer, NewMessage, Outcome, Write
 from jelly.presence import Presence
 from jelly.rate import HeldBack, RateLimit
@@ -79,6 +81,10 @@ class Policy:
     """At most this many messages at once from one user who was quiet before."""
     keeps_history: bool = True
     """Whether delivered messages stay readable."""
+    is_registration_open: bool = True
+    """Whether anybody may make an account."""
+    registration_rate: int = 0
+    """At most this many accounts an hour are made from one address; 0: any number."""
     reserved_names: frozenset[str] = frozenset()
     """Names that nobody can register, folded."""
 
@@ -126,6 +132,7 @@ class Services:
         # Only used in turns of the store: see _take_over.
         self._logging_in: dict[str, _Newcomer] = {}
         self._rate = RateLimit(policy.message_rate, policy.message_burst)
+        self._registrations = RateLimit(policy.registration_rate / 3600, policy.registration_rate)
         self._try_acquire = self._rate.try_acquire if policy.message_rate else None
         # An unknown user's password is checked against this, so that a wrong name takes as long
         # as a wrong password, and nobody can find out by the clock which names exist.
@@ -191,14 +198,15 @@ class Services:
 
     def register(self, session: Session, request: messages.Register) -> Outcome:
         """Create an account. The connection closes afterwards, also if the request is refused."""
-        check_username(request.username)
+        if not self._policy.is_registration_open:
+            raise Refused(ErrorCode.REGISTRATION_CLOSED)
+        check_new_name(request.username, ErrorCode.INVALID_USERNAME)
         if fold(request.username) in self._policy.reserved_names:
             raise Refused(ErrorCode.NAME_RESERVED)
         check_password(request.password)
 
         def in_transaction(dao: Dao) -> None:
-            check_username_is_free(dao, request.username)
-            dao.add_user(request.username, password_hash)
+            accounts.add(dao, request.username, password_hash)
 
         password_hash = ""
 
@@ -209,7 +217,10 @@ class Services:
 
         with self._reading() as dao:
             # `in_transaction` checks this again, but then the expensive hash has been computed.
-            check_username_is_free(dao, request.username)
+            accounts.check_is_free(dao, request.username)
+        # Only now: a user who tries names that are taken is not held up.
+        if self._policy.registration_rate and not self._registrations.try_acquire(network_of(session.address)):
+            raise Refused(ErrorCode.TOO_MANY_REGISTRATIONS)
         return CpuTask(hash_then_write)
 
     def login(self, session: Session, request: messages.Login) -> Outcome:
@@ -466,7 +477,7 @@ class Services:
     def create_group(self, session: Session, request: messages.CreateGroup) -> Outcome:
         """Create a group. Its creator is its first member."""
         username, name = request
-        _check_new_name(name, ErrorCode.INVALID_GROUP_NAME, "This group name is not possible")
+        check_new_name(name, ErrorCode.INVALID_GROUP_NAME)
 
         def in_transaction(dao: Dao) -> MemberChange:
             if dao.is_group_name_taken(name):
@@ -766,30 +777,6 @@ def _stop_pacing_if_modern(session: Session, request: messages.Login | messages.
 
 def _load_friends(dao: Dao, request: messages.Login | messages.Reconnect) -> Friends:
     return None if request.features is None else dao.friends(request.username)
-
-
-def check_username(name: str) -> None:
-    """Raise Refused if a new user may not have this name, whoever else has which."""
-    _check_new_name(name, ErrorCode.INVALID_USERNAME, "This user name is not possible")
-
-
-def check_username_is_free(dao: Dao, name: str) -> None:
-    """Raise Refused if a user has this name, or one that is too much like it."""
-    if dao.is_username_taken(name):
-        raise Refused(ErrorCode.USERNAME_TAKEN)
-
-
-def _check_new_name(name: str, code: ErrorCode, what: str) -> None:
-    if not is_valid_name(name):
-        raise Refused(code)
-    if problem := problem_of_new_name(name):
-        raise Refused(code, f"{what}: {problem}. Choose another one.")
-
-
-def check_password(password: str) -> None:
-    """Raise Refused if this cannot be a password."""
-    if not 1 <= len(password) <= messages.MAX_PASSWORD:
-        raise Refused(ErrorCode.INVALID_PASSWORD)
 
 
 def _refused_message(

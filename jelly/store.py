@@ -1,10 +1,10 @@
 """The store: it writes what services decided, in one order, and then answers and delivers.
 
-The store thread takes everything that has gathered, writes it in one transaction, and answers after
-the commit, never before: SUCCESS to a message means that it is on the disk, with a row for each
-receiver. While it waits for the disk the next batch gathers. So the more there is to do, the less
-each message costs; alone, a message costs one sync. (This is group commit. One commit for each
-message reached a fifth of the throughput.)
+The store thread takes what has gathered (`fair_queue.py`), writes it in one transaction, and
+answers after the commit, never before: SUCCESS to a message means that it is on the disk, with a
+row for each receiver. While it waits for the disk the next batch gathers. So the more there is to
+do, the less each message costs; alone, a message costs one sync. (This is group commit. One commit
+for each message reached a fifth of the throughput.)
 
 Only the store writes. So it alone decides the order of ids, membership changes and logins, and when
 a session is caught up (`delivery.py`).
@@ -15,7 +15,6 @@ import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from jelly.delivery import Delivery, send_or_close
 from jelly.doubt import Doubt, Found
 from jelly.engines import RowsRefused
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
+from jelly.fair_queue import Entry, FairQueue, Job
 from jelly.indexing import DeferredIndexing, RequestKey
 from jelly.messages import SUCCESS, error_response, refusal
 from jelly.outage import OutageLog
@@ -40,10 +40,6 @@ from jelly.threads import VitalThread
 
 log = logging.getLogger("jelly.store")
 
-BATCH_ROWS = 4000
-"""About how many rows one transaction writes: a long one makes everybody wait."""
-BATCH_BYTES = 2 * 1024 * 1024
-"""About how many bytes of requests one transaction writes, for the same reason."""
 UNSTORABLE = StoreError("the database refuses this message")
 """The result of a message that is answered with SERVER_ERROR, while the rest of its batch is
 stored."""
@@ -61,30 +57,6 @@ DOUBT_SECONDS = 8.0
 """Seconds from a request until it is answered with SERVER_ERROR because its commit is in doubt."""
 
 NOT_BLOCKING: AbstractContextManager[None] = nullcontext()
-
-Entry = Answer | NewMessage | Write
-"""A part of a job. (Answers are parts, too: so they keep their place in the order.)"""
-
-
-@dataclass(slots=True)
-class Job:
-    """Requests of one session, in the order in which they are written and answered.
-
-    A Write has a job of its own.
-    """
-
-    session: Session
-    entries: list[Entry]
-    received_at: list[float]
-    size: int
-    """Bytes of the requests."""
-    done: Callable[[], None]
-    """Called after the answers."""
-    is_write: bool = False
-    closes: bool = False
-    """Whether the connection is closed after the answers."""
-    results: list[Any] = field(default_factory=list)
-    """For each entry its result in the transaction: a Refused, or what its `write` returned."""
 
 
 class Envelope(NamedTuple):
@@ -136,7 +108,7 @@ class Store:
         self._turn = threading.Lock()  # held during a turn, by the thread that takes it
         self._lock = threading.Lock()  # guards the seven fields below
         self._condition = threading.Condition(self._lock)
-        self._jobs: deque[Job] = deque()
+        self._jobs = FairQueue()
         self._delivered: dict[str, int] = {}
         self._delivered_due: float | None = None
         self._with_room: list[Session] = []
@@ -162,7 +134,7 @@ class Store:
     def submit(self, jobs: Sequence[Job]) -> None:
         """Write and answer these jobs, in this order."""
         with self._lock:  # (entering a Condition is a call in Python, and takes four times as long)
-            self._jobs.extend(jobs)
+            self._jobs.add(jobs)
             self._condition.notify()
 
     def write_now(self, job: Job, blocking: AbstractContextManager[None]) -> bool:
@@ -177,7 +149,7 @@ class Store:
             return False
         try:
             with self._lock:
-                self._jobs.append(job)
+                self._jobs.add((job,))
             self.step(blocking)
         except Exception as error:  # noqa: BLE001 - a bug; but the worker must not die of it
             log_failure(log, error)
@@ -223,6 +195,18 @@ class Store:
             self._dao.connection.empty_wal()
 
         self.call_soon(complete)
+
+    def hurry(self) -> None:
+        """Write more in each transaction from now on: the server stops, and nobody new waits."""
+        with self._lock:
+            self._jobs.is_in_hurry = True
+
+    def drop_waiting(self) -> None:
+        """Do not write what waits, because there is no time: nobody gets an answer to it."""
+        with self._lock:
+            jobs = self._jobs.clear()
+        for job in jobs:
+            job.done()
 
     def stop(self) -> None:
         """Write what has gathered, then end. Nothing may be submitted any more."""
@@ -296,7 +280,7 @@ class Store:
         """Take what waits, up to one transaction; call the functions that `call_soon` was given."""
         with self._lock:
             calls, self._calls = self._calls, []
-            jobs = _take_jobs(self._jobs)
+            jobs = self._jobs.take()
             delivered: dict[str, int] = {}
             # These inbox rows go a little later, many at once. But a write may be a login, which
             # must not get these messages again.
@@ -530,6 +514,10 @@ class Store:
                 entry if isinstance(entry, Answer) else failure(job.session, entry.type) for entry in job.entries
             ]
             send_answers(job.session, answers, job.received_at)
+            if job.session.transport.is_closed:
+                # Nobody hears of the failure. So what follows must not be stored before these are
+                # sent again.
+                job.session.closing = True
 
     def _report(self, error: Exception) -> None:
         if isinstance(error, StoreError):
@@ -550,6 +538,9 @@ class Store:
         self._answer_doubtful_at = asked_at + DOUBT_SECONDS
         with self._lock:
             self._doubtful_jobs = batch.jobs
+            for job in batch.jobs:  # what follows in the same lane is answered after it
+                if rest := self._jobs.set_aside_rest(job):
+                    job.done = partial(self.submit, [rest])
         if batch.jobs:  # by another thread: a look at a database that hangs may take too long
             self._call_later(self._answer_doubtful_at - now, partial(self._give_up, self._doubt))
 
@@ -621,8 +612,7 @@ class Store:
         """The database is in an older state. What is known of it is wrong, so all begin anew."""
         log.error("the database has gone back to an older state: all connections are closed")
         with self._lock:
-            jobs = list(self._jobs)
-            self._jobs.clear()
+            jobs = self._jobs.clear()
         self._on_database_went_back()
         self._refuse(jobs)  # what they ask was checked against a state that is gone
 
@@ -674,19 +664,6 @@ def failure(session: Session, type: int) -> Answer:
     """The SERVER_ERROR for a request; before a login the server closes after it."""
     frame = error_response(type, Status.SERVER_ERROR, ErrorCode.INTERNAL)
     return Answer(frame, close=session.user is None)
-
-
-def _take_jobs(waiting: deque[Job]) -> list[Job]:
-    """The jobs for one transaction: all of them, unless they have too many rows or bytes."""
-    jobs: list[Job] = []
-    rows = size = 0
-    while waiting and rows < BATCH_ROWS and size < BATCH_BYTES:
-        job = waiting.popleft()
-        for entry in job.entries:
-            rows += len(entry.group.members) if isinstance(entry, NewMessage) and entry.group is not None else 1
-        size += job.size
-        jobs.append(job)
-    return jobs
 
 
 def _digest(new: NewMessage) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from jelly import tcp
 from jelly.connection import Connection
 from jelly.errors import log_failure
+from jelly.proxy_protocol import HEADER_TIMEOUT, IS_LATE
 from jelly.threads import VitalThread
 from jelly.timers import NEVER, TimerHeap
 
@@ -91,7 +92,9 @@ class Watchdog:
         for connection in self._connections:  # a snapshot: readers come and go meanwhile
             try:
                 reason = self._reason_to_close(connection, now)
-                if reason:
+                if reason == IS_LATE:
+                    connection.turn_away(reason)
+                elif reason:
                     log.debug("%s: closed: %s", connection.address, reason)
                     connection.send_queue.close()
                 elif connection.awaits_login and now >= connection.opened_at + LOGIN_TIMEOUT:
@@ -121,7 +124,9 @@ class Watchdog:
         # Each is read once: between two looks another thread may set it to None.
         finished_at, closing_frame_at = send_queue.finished_at, send_queue.closing_frame_at
         incomplete_since, stalled_since = connection.incomplete_since, send_queue.stalled_since
-        finishing_since = send_queue.finishing_since
+        finishing_since, header_since = send_queue.finishing_since, connection.header_since
+        if header_since is not None and now >= header_since + HEADER_TIMEOUT:
+            return IS_LATE
         if finished_at is not None and now >= finished_at + CLOSE_TIMEOUT:
             return "the client did not close after the last answer"
         if closing_frame_at is not None and now >= closing_frame_at + CLOSE_TIMEOUT:

@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 
 from faults.mariadb import MariaDBMissing, PrivateMariaDB
+from faults.mysql import private_server
 
 # Without a deadline for one example, which a busy machine would miss. Where CI is set the examples
 # are always the same: what a run finds there is about what has changed, and others look further.
@@ -20,6 +21,13 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
 
 LAST_THREAD = 5.0
 """Seconds that the threads of a test may take to end after it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a MariaDB server, for `pytest -m mariadb`."""
+    for item in items:
+        if "mariadb" in getattr(item, "fixturenames", ()) or "mariadb" in item.name:
+            item.add_marker("mariadb")
 
 
 @pytest.fixture(autouse=True)
@@ -41,11 +49,12 @@ def mariadb() -> Iterator[PrivateMariaDB]:
     """A MariaDB server, started for the first test that asks for it. Begin with its
     `fresh_database()`.
 
-    Without MariaDB on the machine the tests that need it are skipped; where CI is set they fail, so
-    that nobody takes them for done.
+    It is MySQL if JELLY_MYSQLD names the program of one, as `make test-mysql` does. Without MariaDB
+    on the machine the tests that need it are skipped; where CI is set they fail, so that nobody
+    takes them for done.
     """
     try:
-        server = PrivateMariaDB()
+        server = private_server()
     except MariaDBMissing as error:
         if os.environ.get("CI"):
             pytest.fail(str(error), pytrace=False)
@@ -54,4 +63,4 @@ def mariadb() -> Iterator[PrivateMariaDB]:
         yield server
 
 
-pytest_plugins = ["harness", "client_tools"]
+pytest_plugins = ["harness", "client_tools", "haproxy"]

@@ -25,9 +25,9 @@ from jelly.server import JellyServer
 
 StartServer = Callable[..., JellyServer]
 
-CHEAP: dict[str, Any] = {"port": 0, "password_cost": 1, "classic_gap": 10, "message_rate": 0}
+CHEAP: dict[str, Any] = {"port": 0, "password_cost": 1, "classic_gap": 10, "message_rate": 0, "registration_rate": 0}
 """Settings for tests that are about something else than passwords, the gap between two frames
-(milliseconds) or the rate of messages.
+(milliseconds), or the rate of messages and registrations.
 """
 
 

@@ -101,6 +101,7 @@ class Overseer:
         classic: Iterable[str],
         rivals: Iterable[str],
         page_characters: int,
+        batch_rows: int,
         may_be_busy: bool,
     ) -> None:
         self._wall = wall
@@ -110,6 +111,7 @@ class Overseer:
         self._classic = set(classic)
         self._rivals = set(rivals)  # users whose tokens may be revoked: those with two classic clients
         self._page_characters = page_characters
+        self._batch_rows = batch_rows
         self._ticks = itertools.count(1)
         self.tick = 0
         self.raw: sqlite3.Connection
@@ -381,6 +383,8 @@ class Overseer:
                 receivers[id].add(one)
             else:
                 self._changed_membership(tick, what, id, one, two)
+        rows = sum(map(len, receivers.values()))
+        self.check(rows <= self._batch_rows, f"a transaction has {rows} rows of inboxes")
         for id in self._last_commit:
             if id in self._by_id:
                 self._check_receivers(self._by_id[id], receivers[id], tick)
@@ -402,6 +406,7 @@ class Overseer:
             joined_now = self._changes[receiver, user][-1][0] == self.tick
             self.check(since <= id or joined_now, f"{user}, a member of {receiver} since {since}, may not read {id}")
         self.last_id = id
+        sent.is_shaken = sent.is_shaken or sent.id is not None  # it came again after a week: a new one
         sent.id, sent.stored_at, sent.is_there = id, self._wall(), True
         self._by_id[id] = sent
         self._last_commit.add(id)

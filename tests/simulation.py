@@ -34,7 +34,7 @@ if __name__ == "__main__":  # called by its name: as pytest does, look for the p
 from overseer import DAY, Overseer, Sent, Violation
 from simulated import FOREVER, PASSWORD_HASH, Crash, Device, Disk, Faults, SimulatedConnection, SimulatedServer, Wire
 
-from jelly import connection, delivery, indexing, passwords, retention, services, sessions, store
+from jelly import connection, delivery, fair_queue, indexing, passwords, retention, services, sessions
 from jelly.codec import Type
 from jelly.messages import encode_request
 
@@ -72,6 +72,7 @@ class World:
             classic,
             rivals=[user for user in classic if devices.count(user) > 1],
             page_characters=self.limits[services, "PAGE_CHARACTERS"],
+            batch_rows=max(self.limits[fair_queue, "BATCH_ROWS"], len(self._users)),
             may_be_busy=self.queue_size < 1000,
         )
         window = rng.choice((1, 4, 16))
@@ -108,11 +109,13 @@ class World:
         return {
             (sessions, "MAX_UNACKNOWLEDGED"): draw((1, 4, 10, 1000)),
             (delivery, "PAGE"): draw((2, 3, 10, 100)),
+            (delivery, "FEED_MESSAGES"): draw((1, 5, 500)),
             (indexing, "INDEX_BATCH"): draw((1, 3, 500)),
             (retention, "SWEEP_BATCH"): draw((2, 10, 500)),
             (services, "ROWS_PER_QUERY"): draw((1, 2, 20)),
             (services, "PAGE_CHARACTERS"): draw((40, 128 * 1024)),
-            (store, "BATCH_ROWS"): draw((1, 6, 4000)),
+            (fair_queue, "BATCH_ROWS"): draw((1, 6, 4000)),
+            (fair_queue, "WRITE_ROWS"): 1,
             (connection, "time"): SimpleNamespace(monotonic=self.clock),
             (passwords, "new_token"): lambda: self.rng.getrandbits(62),
             (services, "_now"): lambda: int(self.wall() * 1000),

@@ -65,7 +65,7 @@ def test_the_tiny_forms_are_of_every_kind() -> None:
 
 def test_on_mariadb(runner: Runner, mariadb: PrivateMariaDB) -> None:
     """The database has a cost of its own there."""
-    on_mariadb = Runner(mariadb, "", runner.directory, SECONDS)
+    on_mariadb = Runner({"mariadb": mariadb}, {}, runner.directory, SECONDS)
     result = on_mariadb.run(parse("pairs-2-1"), "mariadb")
     assert (result.problems, result.not_run) == ("", "")
     [measurement] = result.measurements
@@ -75,7 +75,7 @@ def test_on_mariadb(runner: Runner, mariadb: PrivateMariaDB) -> None:
 
 def test_without_mariadb(runner: Runner) -> None:
     """It is left out with one sentence for all scenarios, and that is no failure."""
-    without = Runner(None, "MariaDB is left out: mariadbd is not installed", runner.directory, SECONDS)
+    without = Runner({}, {"mariadb": "MariaDB is left out: mariadbd is not installed"}, runner.directory, SECONDS)
     results = [without.run(parse(name), "mariadb") for name in ("pairs-1-1", "idle-5")]
     assert not any(result.problems for result in results)
     head, _, *rest = table(results).splitlines()
@@ -92,8 +92,8 @@ def test_how_to_install_mariadb(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the driver the sentence names it, and the package of the database too."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with open_runner(["mariadb"], SECONDS) as runner:
-        assert "pip install '.[mysql]'" in runner.no_mariadb
-        assert "mariadb-server" in runner.no_mariadb
+        assert "pip install '.[mysql]'" in runner.missing["mariadb"]
+        assert "mariadb-server" in runner.missing["mariadb"]
 
 
 # --- the check ------------------------------------------------------------------------------------

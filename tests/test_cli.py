@@ -59,8 +59,8 @@ def test_a_wrong_command() -> None:
     for command in ("serv", "chatt"):
         done = run(command)
         assert done.returncode == 2
-        assert re.search(r"choose from '?serve'?, '?chat'?, '?backup'?", done.stderr)
-    for command in ("chat", "backup"):
+        assert re.search(r"choose from '?serve'?, '?chat'?, '?backup'?, '?user'?", done.stderr)
+    for command in ("chat", "backup", "user"):
         done = run("--port=0", command)
         assert (done.returncode, done.stdout) == (2, "")
         assert f"write {command} first" in done.stderr

@@ -32,12 +32,13 @@ from jelly.delivery import Delivery
 from jelly.doubt import Doubt
 from jelly.engines import SqliteEngine
 from jelly.errors import StoreError
+from jelly.fair_queue import Job
 from jelly.indexing import DeferredIndexing
 from jelly.migrations import migrate
 from jelly.outcomes import NewMessage
 from jelly.retention import Retention
 from jelly.sessions import Session, Sessions
-from jelly.store import Job, Store
+from jelly.store import Store
 
 
 @contextlib.contextmanager

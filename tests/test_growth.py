@@ -106,6 +106,7 @@ class World:
             "users told to be online": len(presence._announced_online),
             "known users": len(services._known_users),
             "allowances": len(services._rate),
+            "allowances to register": len(services._registrations),
             "failed logins": len(services._guard._failures),
             "members of groups": groups._size,
             "groups": len(groups),
@@ -233,7 +234,7 @@ def world(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(services, "MAX_TOKENS", TOKENS)
     monkeypatch.setattr(indexing, "INDEX_DELAY", 0.05)
     monkeypatch.setattr(tcp_confirmation, "CONFIRM_DELAY_MAX", 0.1)
-    server = start_server(classic_gap=0, message_rate=100_000)
+    server = start_server(classic_gap=0, message_rate=100_000, registration_rate=1_000_000)
     server.dispatcher._services._guard._max_pairs = FAILED
     server.groups._most = MEMBERS
     return World(server)

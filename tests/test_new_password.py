@@ -150,8 +150,8 @@ def test_a_login_in_the_same_transaction(server: JellyServer) -> None:
             alice.send_request(UPDATE_PROFILE, password="new", oldPassword="pw")
             other.send_request(RECONNECT, username="alice", token=alice.token, features=[])
             wait_until(lambda: len(store._jobs) == 2)
-            if store._jobs[0].entries[0].type == UPDATE_PROFILE:  # type: ignore[union-attr]
-                store._jobs.rotate(1)
+            if store._jobs._arrived[0].entries[0].type == UPDATE_PROFILE:  # type: ignore[union-attr]
+                store._jobs._arrived.reverse()
         assert other.receive_response().status == SUCCESS
         assert other.receive_notice().values == {"event": "password_changed"}
         assert not opens(server.port, alice.token)

@@ -3,22 +3,22 @@ others when one message cannot be stored.
 """
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
-from harness import StartServer, lane_of
+from harness import NullTransport, StartServer, lane_of
 from test_database import reopen
 from wire import GROUP_MESSAGE, PERSON_MESSAGE, SERVER_ERROR, SUCCESS, Reply, Wire, logged_in, register, wait_until
 
 from faults.mariadb import PrivateMariaDB
-from jelly import store
+from jelly import fair_queue
 from jelly.dao import StoredMessage
 from jelly.engines import RowsRefused
 from jelly.errors import StartError
+from jelly.fair_queue import FairQueue, Job
 from jelly.outcomes import NewMessage
 from jelly.server import JellyServer
+from jelly.sessions import Session
 
 MIB = 2**20
 HARD = "'\"\\\n\0😀"
@@ -51,14 +51,15 @@ def hard_text(size: int) -> str:
 @pytest.mark.parametrize("size", [100, 10_000, 64_000, 600_000, MIB - 3000])
 def test_a_batch_of_any_messages_is_stored(small_packets: PrivateMariaDB, size: int) -> None:
     """The largest batch of the store goes in, in as many statements as it needs."""
-    session: Any = None
     content = hard_text(size)
-    count = max(1, store.BATCH_BYTES // len(content.encode()))
+    count = max(1, fair_queue.BATCH_BYTES // len(content.encode()))
     new = NewMessage(PERSON_MESSAGE, "alice", "bob", content, 0, None)
-    jobs = deque(store.Job(session, [new], [0.0], len(content.encode()), print) for _ in range(count + 10))
+    queue = FairQueue()
+    session = Session(NullTransport(), "")
+    queue.add(Job(session, [new], [0.0], len(content.encode()), print) for _ in range(count + 10))
     messages = [
         StoredMessage(id, False, "alice", "bob", content, -(2**63), "r" * 36, 2**63 - 1)
-        for id in range(1, len(store._take_jobs(jobs)) + 1)
+        for id in range(1, len(queue.take()) + 1)
     ]
     for dao in reopen(small_packets.fresh_database("packets")):
         with dao.connection.transaction():

@@ -6,8 +6,8 @@ import sys
 from bench.path import file_changes, message_path
 from faults.process import ROOT
 
-MAX_CALLS = 64
-MAX_FILE_CHANGES = 33
+MAX_CALLS = 68
+MAX_FILE_CHANGES = 36
 
 
 def test_the_path_is_short() -> None:

@@ -20,6 +20,7 @@ from jelly.connection import Connection
 from jelly.dao import Dao
 from jelly.delivery import Delivery
 from jelly.doubt import Doubt
+from jelly.fair_queue import FairQueue
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
 from jelly.services import Services
@@ -27,7 +28,7 @@ from jelly.sessions import Sessions, Window
 from jelly.store import Store
 
 SEEDS = 300
-FEW_SEEDS = 1000
+FEW_SEEDS = 2000
 """At most this many worlds until each bug is found."""
 PROGRAM = Path(__file__).parent / "simulation.py"
 
@@ -65,6 +66,23 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     "answers before the commit": [
         (Store, "_write", "messages], inbox)", "messages], inbox)\n        self._answer(batch)"),
         (Store, "step", "self._answer(batch)", "pass"),
+    ],
+    "writes a job whole": [
+        (
+            FairQueue,
+            "_take_in_turns",
+            "_share(user.jobs[0], rows, size, must_take=not taken)",
+            "len(user.jobs[0].entries), 1, 1",
+        ),
+    ],
+    "opens a lane after a part of its job": [(FairQueue, "_take_from", "_not_done", "job.done")],
+    "takes the last messages of a job first": [
+        (FairQueue, "_take_from", "job.entries[:count]\n", "job.entries[-count:]\n"),
+        (FairQueue, "_take_from", "del job.entries[:count]", "del job.entries[-count:]"),
+    ],
+    "the rest of a job overtakes what is in doubt": [(Store, "_begin_doubt", "if rest :=", "if False and")],
+    "forgets the rest of a job": [
+        (FairQueue, "_take_from", "if is_all:\n        user.jobs", "if True:\n        user.jobs"),
     ],
     "doubt is failure": [
         (Store, "step", "jobs = []", "jobs = batch.jobs"),

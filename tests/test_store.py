@@ -16,13 +16,14 @@ from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
 from jelly.engines import SqliteEngine
 from jelly.errors import StoreError
+from jelly.fair_queue import Entry, Job
 from jelly.indexing import DeferredIndexing
 from jelly.messages import SUCCESS
 from jelly.migrations import migrate
 from jelly.outcomes import Answer, NewMessage, Write
 from jelly.retention import Retention
 from jelly.sessions import Notice, Response, Session, Sessions
-from jelly.store import Entry, Job, Store
+from jelly.store import Store
 
 
 class Recorder(NullTransport):

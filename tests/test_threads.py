@@ -210,6 +210,7 @@ class Vanishing:
     opened_at = last_read_at = 0.0
     has_received_data = is_paused = True
     awaits_login = False
+    header_since = None
     finished_at = finishing_since = closing_frame_at = None
 
     def __init__(self) -> None:

@@ -258,13 +258,7 @@ def mass_disconnect(context: RunContext, finding: Finding) -> None:
     port, ledger = free_port(), Ledger()
     hashes = context.directory / f"hashes-{port}"
     with contextlib.ExitStack() as stack:
-        server = context.serve(
-            context.url(),
-            port,
-            "--max-per-address=10000",
-            launch=["--variant=count-hashes"],
-            FAULTS_HASH_LOG=str(hashes),
-        )
+        server = context.serve(context.url(), port, launch=["--variant=count-hashes"], FAULTS_HASH_LOG=str(hashes))
         stack.enter_context(server)
         proxy = stack.enter_context(Proxy(port))
         users = [

@@ -118,6 +118,14 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
         "a name must have 1 to 32 characters, without spaces or invisible characters, in one script",
         "用户名须为 1 到 32 个字符，不能含空格或不可见字符，不能混用不同的文字",
     ),
+    ErrorCode.REGISTRATION_CLOSED: TranslatedText(
+        "this server takes no new users by itself; ask its operator for an account",
+        "这个服务器不开放注册，请向管理员申请账号",
+    ),
+    ErrorCode.TOO_MANY_REGISTRATIONS: TranslatedText(
+        "too many accounts were made from your address; try again in an hour",
+        "从你的地址注册的账号太多，请一小时后再试",
+    ),
     ErrorCode.INVALID_PASSWORD: TranslatedText("a password must have 1 to 128 characters", "密码须为 1 到 128 个字符"),
     ErrorCode.USERNAME_TAKEN: TranslatedText("this name is taken; choose another one", "这个用户名已被使用，请换一个"),
     ErrorCode.NAME_RESERVED: TranslatedText(

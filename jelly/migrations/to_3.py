@@ -1,5 +1,6 @@
 """From version 2 to 3: ids that carry the time instead of a calendar, a clearer name for a row of
-the table meta, the NFKC form of each name, and whether a user has had a modern client.
+the table meta, the NFKC form of each name, whether a user has had a modern client, and the commands
+of an operator.
 """
 
 from jelly.database import DatabaseConnection
@@ -35,4 +36,7 @@ STATEMENTS: tuple[Step, ...] = (
     "CREATE INDEX nfkc_of_users ON users (nfkc)",
     "CREATE INDEX nfkc_of_groups ON chat_groups (nfkc)",
     "ALTER TABLE users ADD COLUMN modern SMALLINT NOT NULL DEFAULT 0",
+    "CREATE TABLE IF NOT EXISTS operator_commands (id VARCHAR(32) NOT NULL, action VARCHAR(16) NOT NULL, "
+    "username VARCHAR(32) NOT NULL, password VARCHAR(255) NOT NULL, result VARCHAR(32) NOT NULL DEFAULT '', "
+    "finished BIGINT NOT NULL DEFAULT 0, PRIMARY KEY (id))",
 )

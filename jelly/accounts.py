@@ -1,0 +1,69 @@
+"""Accounts: what may be a new name or password, and what makes or changes an account.
+
+`services.py` uses this for requests of clients, `user_command.py` and `operator_commands.py` for
+the command `jelly user`.
+"""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from jelly.dao import Dao
+from jelly.errors import ErrorCode, Refused
+from jelly.messages import MAX_PASSWORD
+from jelly.names import is_valid_name, problem_of_new_name
+
+
+class Action(StrEnum):
+    """What an operator may do with an account."""
+
+    ADD = "add"
+    PASSWD = "passwd"
+
+
+class OperatorCommand(NamedTuple):
+    """What an operator asks for."""
+
+    action: Action
+    username: str
+    password_hash: str
+
+
+def check_new_name(name: str, code: ErrorCode) -> None:
+    """Raise Refused with this code if no new user or group may have this name."""
+    if not is_valid_name(name):
+        raise Refused(code)
+    if problem := problem_of_new_name(name):
+        raise Refused(code, f"This name is not possible: {problem}. Choose another one.")
+
+
+def check_password(password: str) -> None:
+    """Raise Refused if this cannot be a password."""
+    if not 1 <= len(password) <= MAX_PASSWORD:
+        raise Refused(ErrorCode.INVALID_PASSWORD)
+
+
+def check_is_free(dao: Dao, username: str) -> None:
+    """Raise Refused if a user has this name, or one that looks the same."""
+    if dao.is_username_taken(username):
+        raise Refused(ErrorCode.USERNAME_TAKEN)
+
+
+def add(dao: Dao, username: str, password_hash: str) -> None:
+    """Add a user. Raises Refused if the name is taken; then nothing was written."""
+    check_is_free(dao, username)
+    dao.add_user(username, password_hash)
+
+
+def carry_out(dao: Dao, command: OperatorCommand) -> None:
+    """Do what an operator asks for, within a transaction.
+
+    Raises Refused if that is not possible; then nothing was written.
+    """
+    action, username, password_hash = command
+    if action == Action.ADD:
+        add(dao, username, password_hash)
+        return
+    if not dao.has_user(username):
+        raise Refused(ErrorCode.NO_SUCH_USER)
+    dao.update_user(username, {"password": password_hash})
+    dao.remove_tokens(username)

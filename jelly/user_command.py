@@ -1,0 +1,175 @@
+"""The command `jelly user`: add a user, set a password, list the users.
+
+While a server uses the database, the server does what is asked for (`operator_commands.py`). While
+none does, this process takes the server's claim and does it itself. Passwords are asked for on the
+terminal, or read from standard input; never are they on the command line, which others can see.
+"""
+
+import argparse
+import contextlib
+import getpass
+import secrets
+import sys
+import time
+import unicodedata
+from collections.abc import Iterator
+
+from jelly import accounts
+from jelly.accounts import Action, OperatorCommand
+from jelly.config import Settings
+from jelly.dao import Dao
+from jelly.database import DatabaseConnection
+from jelly.engines import Engine, SqliteEngine, open_engine
+from jelly.errors import SENTENCES, ErrorCode, Refused, StartError, StoreError
+from jelly.file_claim import InUse
+from jelly.migrations import SCHEMA_VERSION, migrate
+from jelly.operator_commands import DONE
+from jelly.passwords import hash_password
+
+ANSWER_TIMEOUT = 15.0
+"""Seconds to wait for the running server."""
+ANSWER_INTERVAL = 0.1
+"""Seconds from one look for its answer to the next one."""
+NAMES_AT_ONCE = 1000
+"""How many names are read at a time."""
+OTHER_PATH = "A server uses this file by another path: name the file in --database as that server does."
+OTHER_VERSION = "The server that uses the database is of another version: use its own `jelly user`."
+
+
+def add_user_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `jelly user` needs to a parser."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="add|passwd|list")
+    for action, help in (
+        ("add", "make an account; its password is asked for, or read from standard input"),
+        ("passwd", "set a user's password; all tokens and sessions of the user end"),
+        ("list", "print the names of all users, or this one if there is such a user"),
+    ):
+        each = actions.add_parser(action, help=help, description=help)
+        each.add_argument("name", metavar="NAME", nargs="?" if action == "list" else None, help="the user's name")
+        each.add_argument("--database", metavar="DATABASE", help="URL of the database, as for the server")
+        each.add_argument("--config", metavar="FILE", help="TOML file with settings")
+
+
+def run_user_command(action: str, name: str | None, settings: Settings) -> None:
+    """Do what `jelly user` was asked for. Raises StartError: one sentence that says why not."""
+    if settings.database == "memory:":
+        raise StartError("The database memory: has no users but those of its server: name another one.")
+    try:
+        if action == "list":
+            _list_users(settings.database, name)
+        else:
+            _change(Action(action), unicodedata.normalize("NFC", name or ""), settings)
+    except Refused as error:
+        raise StartError(str(error)) from error
+    except StoreError as error:
+        raise StartError(f"The database cannot be used: {error}. Check --database.") from error
+
+
+def _change(action: Action, name: str, settings: Settings) -> None:
+    if action == Action.ADD:
+        accounts.check_new_name(name, ErrorCode.INVALID_USERNAME)  # before the password is asked for
+    password = _ask_password(name)
+    accounts.check_password(password)
+    command = OperatorCommand(action, name, hash_password(password, settings.password_cost))
+    with contextlib.closing(_Database(settings.database)) as database:
+        if database.claim():
+            migrate(database.connection)
+            with database.connection.transaction():
+                accounts.carry_out(Dao(database.connection), command)
+        else:
+            _ask_server(Dao(database.connection), command)
+    print(f"{name} is added" if action == Action.ADD else f"the password of {name} is changed")
+
+
+class _Database:
+    """The database, with the claim of a server or beside one."""
+
+    def __init__(self, url: str) -> None:
+        self._engine: Engine = open_engine(url)
+        self._engine.claim_timeout = 0  # a server that has the database is asked instead
+        self.connection = DatabaseConnection(self._engine, writes=True)
+
+    def claim(self) -> bool:
+        """Be the one process that uses the database, if no server uses it; whether that is so.
+
+        If not, only the table `operator_commands` may be written. Raises StoreError, StartError.
+        """
+        try:
+            self.connection.open()
+        except InUse as error:
+            if error.by_other_path:
+                raise StartError(OTHER_PATH) from error
+            self.connection = DatabaseConnection(self._engine)
+            return False
+        return True
+
+    def close(self) -> None:
+        self.connection.close()
+        self._engine.release()
+
+
+def _ask_server(dao: Dao, command: OperatorCommand) -> None:
+    """Have the running server carry out a command. Raises Refused, StartError, StoreError."""
+    version = dao.connection.query_if_exists("SELECT value FROM meta WHERE name = 'schema_version'")
+    if not version or version[0][0] != SCHEMA_VERSION:
+        raise StartError(OTHER_VERSION)
+    id = secrets.token_hex(16)
+    dao.add_command(id, *command)
+    try:
+        result = _await_result(dao, id)
+    finally:
+        dao.withdraw_command(id)
+    if result in SENTENCES:
+        raise Refused(ErrorCode(result))
+    if result != DONE:
+        raise StartError(
+            "The server that uses the database has not answered: nobody knows whether it was done. "
+            "Look at its log, and try again."
+        )
+
+
+def _await_result(dao: Dao, id: str) -> str | None:
+    deadline = time.monotonic() + ANSWER_TIMEOUT
+    while (result := dao.command_result(id)) == "" and time.monotonic() < deadline:
+        time.sleep(ANSWER_INTERVAL)
+    return result
+
+
+def _list_users(url: str, name: str | None) -> None:
+    engine = open_engine(url)
+    if isinstance(engine, SqliteEngine) and not engine.path.exists():  # a connection would make it
+        raise StartError(f"There is no database {engine.describe()}: check --database.")
+    engine.release()
+    with contextlib.closing(_Database(url)) as database:
+        database.claim()
+        dao = Dao(database.connection)
+        if name is None:
+            for each in _usernames(dao):
+                print(each)
+        elif dao.has_user(unicodedata.normalize("NFC", name)):
+            print(unicodedata.normalize("NFC", name))
+        else:
+            raise Refused(ErrorCode.NO_SUCH_USER)
+
+
+def _usernames(dao: Dao) -> Iterator[str]:
+    last = ""
+    while page := dao.usernames(last, NAMES_AT_ONCE):
+        yield from page
+        last = page[-1]
+
+
+def _ask_password(name: str) -> str:
+    """Ask for a password twice; or read it, without a terminal, as the first line of the input.
+
+    Raises StartError if there is none, or if the two differ.
+    """
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().removesuffix("\n")
+    try:
+        password = getpass.getpass(f"New password for {name}: ")
+        if getpass.getpass("Once more: ") != password:
+            raise StartError("The passwords differ: nothing was changed.")
+    except EOFError:
+        raise StartError("No password was given: nothing was changed.") from None
+    return password
