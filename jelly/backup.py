@@ -190,7 +190,9 @@ def _raise_ids(path: Path, next_id: int) -> None:
         [(own,)] = raw.execute("SELECT value FROM meta WHERE name = 'next_id'").fetchall()
         raw.execute("UPDATE meta SET value = ? WHERE name = 'next_id'", (max(own, next_id),))
         if own < FIRST_DATED <= next_id:  # its ids were counted, and the next ones carry the time
-            raw.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('first_dated', ?)", (next_id,))
+            changed = raw.execute("UPDATE meta SET value = ? WHERE name = 'first_dated'", (next_id,)).rowcount
+            if changed == 0:  # an older version has no such row
+                raw.execute("INSERT INTO meta (name, value) VALUES ('first_dated', ?)", (next_id,))
         raw.execute("COMMIT")
 
 
