@@ -224,8 +224,8 @@ class SystemEvent:
 
     client: "JellyClient" = field(repr=False, compare=False)
     event: str
-    """`presence`, `group_changed`, `group_disbanded`, `taken_over`, `password_changed` or
-    `shutdown`. Later servers may send others."""
+    """`presence`, `group_changed`, `group_disbanded`, `inbox_full`, `taken_over`,
+    `password_changed` or `shutdown`. Later servers may send others."""
     friend: str = ""
     """For `presence`: the friend who came online or went offline."""
     online: bool = False
@@ -234,6 +234,9 @@ class SystemEvent:
     """For `group_changed` and `group_disbanded`: the name of the group."""
     members: tuple[str, ...] = ()
     """For `group_changed`: the members now, the creator first."""
+    groups: Mapping[str, int] = field(default_factory=dict)
+    """For `inbox_full`: each group of which messages were left out of your inbox, with the id of
+    the first one. `group_history` has them."""
     values: Mapping[str, Any] = field(default_factory=dict)
     """Everything in the notice, by the names of the protocol."""
 
@@ -451,8 +454,9 @@ class JellyClient:
 
         The result means: the server has stored the message safely, and once, even if the connection
         was lost meanwhile. If you send more than the server takes, the client waits, and the result
-        comes later. Rejected with `no_such_user`; with `too_long`, before it is sent, if its body
-        has more than `max_body` bytes.
+        comes later. Rejected with `no_such_user`; with `inbox_full`, if too much waits for the
+        user; with `limit_reached`, if too many of your messages wait for others; with `too_long`,
+        before it is sent, if its body has more than `max_body` bytes.
 
         >>> client.send_message("bob", "hello").result(timeout=5).receiver
         'bob'
@@ -674,6 +678,7 @@ def _system_event(client: JellyClient, values: Mapping[str, Any]) -> SystemEvent
         online=values.get("online") is True,
         group=_text(values.get("group", "")),
         members=tuple(values.get("members", ())),
+        groups=dict(values.get("groups", {})),
         values=values,
     )
 

@@ -99,6 +99,15 @@ class Settings:
     message_burst: int = _setting(
         1000, _number(int, 1, 1_000_000), "most messages at once from a user who was quiet before"
     )
+    inbox_messages: int = _setting(
+        200_000, _number(int, 0, 1_000_000_000), "most messages that wait for one user; 0: any number"
+    )
+    inbox_bytes: int = _setting(
+        268_435_456, _number(int, 0, 1 << 50), "most bytes of messages that wait for one user; 0: any number"
+    )
+    outbox_messages: int = _setting(
+        200_000, _number(int, 0, 1_000_000_000), "most messages of one user that wait for others; 0: any number"
+    )
     heartbeat_interval: float = _setting(6.0, _number(float, 0.05, 3600), "seconds of silence that count as a miss")
     heartbeat_misses: int = _setting(5, _number(int, 1, 1000), "misses after which a connection is closed")
     group_check_interval: float = _setting(

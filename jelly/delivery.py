@@ -39,6 +39,8 @@ class Delivery:
         self._pushed: dict[Session, list[Notice]] = {}
         self._limit = PAGE
         self._to_feed: dict[Session, None] = {}  # behind, and with room: an ordered set
+        self.begun: list[Session] = []
+        """Sessions that have logged in, and are told what was left out of the inbox."""
 
     def push(self, message: StoredMessage, receivers: Iterable[str]) -> None:
         """Push a message that was just committed to its receivers who are online and caught up."""
@@ -57,13 +59,14 @@ class Delivery:
             if pushed is None:
                 pushed = self._pushed[session] = []
             pushed.append(Notice(message.id, frame))
-            session.sent_id = message.id
 
     def flush(self, responses: dict[Session, list[Response]] | None = None) -> None:
         """Send what was pushed, and responses: everything for one session at once."""
         responses = responses or {}
         pushed, self._pushed = self._pushed, {}
         for session, notices in pushed.items():
+            # Only now, so that a page of history that is asked for meanwhile shows none of them.
+            session.sent_id = notices[-1].id
             send_or_close(session, responses.pop(session, ()), notices)
             if not session.has_room:
                 self._fall_behind(session)
@@ -77,6 +80,8 @@ class Delivery:
         session.caught_up = False
         session.sent_id = 0
         self._to_feed[session] = None
+        if session.is_modern:
+            self.begun.append(session)
 
     def wants_more(self, session: Session) -> None:
         """Look at a session again that may have room now."""

@@ -496,6 +496,7 @@ class Event(StrEnum):
     PRESENCE = "presence"
     GROUP_CHANGED = "group_changed"
     GROUP_DISBANDED = "group_disbanded"
+    INBOX_FULL = "inbox_full"
 
 
 def system(event: Event, **values: Any) -> bytes:

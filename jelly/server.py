@@ -54,6 +54,7 @@ from jelly.operator_commands import OperatorCommands
 from jelly.presence import Presence
 from jelly.proxy_protocol import is_in, parse_networks
 from jelly.queue_dispatch import Dispatcher
+from jelly.quotas import QuotaLimits, Quotas
 from jelly.retention import Retention
 from jelly.send_queue import Flusher
 from jelly.services import Policy, Services
@@ -153,6 +154,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             delivery,
             indexing,
             retention,
+            Quotas(QuotaLimits(settings.inbox_messages, settings.inbox_bytes, settings.outbox_messages), self.sessions),
             on_commit_in_doubt=self.groups.forget_all,
             call_later=self.watchdog.call_later,
             on_database_went_back=self._begin_anew,

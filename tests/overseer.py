@@ -16,6 +16,7 @@ from typing import Any
 
 from jelly.codec import HEADER, Frame, Status, Type
 from jelly.messages import MESSAGES
+from jelly.quotas import QuotaLimits
 
 DAY = 86400.0
 REPEAT_DAYS = 7
@@ -103,7 +104,11 @@ class Overseer:
         page_characters: int,
         batch_rows: int,
         may_be_busy: bool,
+        quotas: QuotaLimits,
     ) -> None:
+        self._quotas = quotas
+        self.friends: set[tuple[str, str]] = set()  # (whose list, who is on it)
+        self._met: set[tuple[str, str]] = set()  # who was ever in a group with whom
         self._wall = wall
         self._may_be_busy = may_be_busy
         self._first = ""
@@ -273,6 +278,9 @@ class Overseer:
             sent.was_refused = True
             if code == "request_id_reused":
                 self.check(sent.other is not None, f"{sent} is new, and refused with {code}")
+            elif code == "inbox_full":
+                may_be = not sent.is_group and self._is_full(sent.receiver, sent, 2**53, surely=False)
+                self.check(may_be, f"{sent} is refused with {code}")
             else:
                 self.check(sent.is_group and code in ("no_such_group", "not_a_member"), f"{sent}: refused with {code}")
                 was_member = self._membership(sent.receiver, sent.sender, sent.read_at or 0, self.tick)
@@ -422,14 +430,44 @@ class Overseer:
         self.check(age >= self._history_days * DAY, f"{sent} is dropped after {age / DAY:.2f} days")
 
     def _check_receivers(self, sent: Sent, receivers: set[str], tick: int) -> None:
+        for user in receivers:
+            is_full = self._is_full(user, sent, sent.id or 0, surely=True)
+            self.check(not is_full, f"{sent} is put into the full inbox of {user}")
         if not sent.is_group:
             self.check(receivers == {sent.receiver}, f"{sent} is to reach {receivers}")
             return
         for user in {user for group, user in self._changes if group == sent.receiver} - {sent.sender}:
             member = self._membership(sent.receiver, user, sent.read_at or 0, tick)
             is_right = member is None or (user in receivers) == member
+            is_right = is_right or (member is True and self._is_full(user, sent, sent.id or 0, surely=False))
             self.check(is_right, f"{sent} is to reach {receivers}; is {user} a member? {member}")
         self.check(sent.sender not in receivers, f"{sent} is to reach its sender")
+
+    def _is_full(self, user: str, sent: Sent, before: int, surely: bool) -> bool:
+        """Whether an inbox had no room for a message, when it held messages with ids before this.
+
+        The server may know of changes in groups a little later: so sometimes it is not sure.
+        """
+        rows = [(self._by_id[id].sender, self._by_id[id].content) for id in self.inbox[user] if id < before]
+        own = [row for row in rows if row[0] == sent.sender]
+        strangers = [row for row in rows if self._is_stranger(user, row[0], surely)]
+        is_stranger = self._is_stranger(user, sent.sender, surely)
+        return (
+            self._is_over(rows, 1, sent)
+            or self._is_over(own, 10, sent)
+            or (is_stranger and self._is_over(strangers, 2, sent))
+        )
+
+    def _is_over(self, rows: list[tuple[str, str]], share: int, sent: Sent) -> bool:
+        """Whether with one message more the rows exceed a part of the quotas. One always fits."""
+        most, most_bytes = self._quotas.inbox_messages, self._quotas.inbox_bytes
+        count, bytes = len(rows) + 1, sum(len(content) for _, content in rows) + len(sent.content)
+        is_over = (most > 0 and count > most / share) or (most_bytes > 0 and bytes > max(1, most_bytes / share))
+        return bool(rows) and is_over
+
+    def _is_stranger(self, user: str, sender: str, surely: bool) -> bool:
+        is_known = user == sender or (user, sender) in self.friends
+        return not (is_known or (surely and (user, sender) in self._met))
 
     def _changed_membership(self, tick: int, what: str, since: int, group: str, user: str) -> None:
         change = [tick, tick, what == "joined"]
@@ -437,6 +475,8 @@ class Overseer:
         self._open_changes.append(change)
         if what == "joined":
             self.check(since > self.last_id, f"{user} may read what {group} had before: from {since} on")
+            for other in self.members[group]:
+                self._met |= {(user, other), (other, user)}
             self.members[group][user] = since
         else:
             del self.members[group][user]

@@ -31,6 +31,7 @@ from jelly.migrations import ROWS_OF_META, SCHEMA_VERSION, schema, split_stateme
 from jelly.passwords import hash_password, hash_token
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher, Lane, PendingRequest
+from jelly.quotas import Quotas
 from jelly.retention import Retention
 from jelly.services import Policy, Services
 from jelly.sessions import Notice, Response, Session, Sessions
@@ -92,7 +93,7 @@ class Disk:
 
     TABLES = (
         "meta", "users", "tokens", "friends", "chat_groups", "members",
-        "messages", "inbox", "history", "requests",
+        "messages", "inbox", "missed", "history", "requests",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -449,11 +450,13 @@ class SimulatedServer:
         self.retention = Retention(world.history_days, clock, trusted_clock.now)
         self.indexing = DeferredIndexing(self.retention.keeps_history, clock)
         writer = Dao(DatabaseConnection(engine), trusted_clock)
+        self.quotas = Quotas(world.quotas, self.sessions, clock)
         self.store = Store(
             writer,
             self.delivery,
             self.indexing,
             self.retention,
+            self.quotas,
             self.groups.forget_all,
             clock,
             on_database_went_back=lambda: world.overseer.fail("the server believes that the database has gone back"),
@@ -476,6 +479,7 @@ class SimulatedServer:
     def is_starved(self, session: Session) -> bool:
         """Whether a session could be given more, and nobody is going to do so."""
         is_known = session.caught_up or session in self.delivery._to_feed or session in self.store._with_room
+        is_known = is_known or session.transport.is_closed  # it needs nothing more
         return not is_known and session.has_room
 
     def leftovers(self) -> dict[str, int]:
@@ -489,6 +493,8 @@ class SimulatedServer:
             "delivered": self.store._delivered,
             "with room": self.store._with_room,
             "calls": self.store._calls,
+            "inboxes in which much waits": self.quotas._heavy,
+            "news": self.quotas.news,
             "doubtful jobs": self.store._doubtful_jobs,
             "lists of friends": self.presence._friend_lists,
             "watchers": self.presence._watchers,

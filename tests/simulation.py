@@ -37,6 +37,7 @@ from simulated import FOREVER, PASSWORD_HASH, Crash, Device, Disk, Faults, Simul
 from jelly import connection, delivery, fair_queue, indexing, passwords, retention, services, sessions
 from jelly.codec import Type
 from jelly.messages import encode_request
+from jelly.quotas import QuotaLimits
 
 GROUPS = ("g0", "u1")
 """The second one has the name of a user, too."""
@@ -62,6 +63,8 @@ class World:
         self.turns_of_workers = rng.choice((0.0, 0.0, 0.5))
         self.limits = self._draw_limits()
         self.limit: int = self.limits[sessions, "MAX_UNACKNOWLEDGED"]
+        draw = random.Random(f"quotas of {seed}").choice  # of its own: the rest of a world stays as it was
+        self.quotas = QuotaLimits(draw((0, 0, 3, 6, 12, 30)), draw((0, 0, 0, 100, 300)))
         self.faults = Faults(rng, on=False)
         self._users = [f"u{number}" for number in range(rng.randint(2, 4))]
         classic = [user for user in self._users[1:] if rng.random() < 0.3]
@@ -74,6 +77,7 @@ class World:
             page_characters=self.limits[services, "PAGE_CHARACTERS"],
             batch_rows=max(self.limits[fair_queue, "BATCH_ROWS"], len(self._users)),
             may_be_busy=self.queue_size < 1000,
+            quotas=self.quotas,
         )
         window = rng.choice((1, 4, 16))
         self.devices = [
@@ -157,6 +161,7 @@ class World:
             [(device.token_hash, device.user, FOREVER) for device in self.devices],
         )
         run("INSERT INTO friends VALUES (?, ?)", [(self._users[0], self._users[1])])
+        self.overseer.friends.add((self._users[0], self._users[1]))
         run("INSERT INTO chat_groups (name, creator) VALUES (?, ?)", [(group, self._users[0]) for group in GROUPS])
         members = [
             (group, user, position, 1)

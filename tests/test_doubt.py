@@ -36,6 +36,7 @@ from jelly.fair_queue import Job
 from jelly.indexing import DeferredIndexing
 from jelly.migrations import migrate
 from jelly.outcomes import NewMessage
+from jelly.quotas import QuotaLimits, Quotas
 from jelly.retention import Retention
 from jelly.sessions import Session, Sessions
 from jelly.store import Store
@@ -253,6 +254,7 @@ class World:
             delivery,
             DeferredIndexing(keeps_history=True),
             Retention(30),
+            Quotas(QuotaLimits(), sessions),
             clock=lambda: self.now,
             call_later=lambda _seconds, function: self.later.append(function),
             on_database_went_back=self.note_going_back,

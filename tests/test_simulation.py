@@ -23,6 +23,7 @@ from jelly.doubt import Doubt
 from jelly.fair_queue import FairQueue
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
+from jelly.quotas import Quotas
 from jelly.services import Services
 from jelly.sessions import Sessions, Window
 from jelly.store import Store
@@ -169,6 +170,18 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
         (Connection, "_handle_end_of_stream", "send_queue.read_bytes", "send_queue.read_bytes + 1"),
     ],
     "an old connection throws out its successor": [(Sessions, "detach", "is not session", "is None")],
+    "an inbox has no end": [(Quotas, "_check_inbox", "bytes > self._bytes) and inbox.count", "bytes < 0)")],
+    "one sender may fill an inbox": [(Quotas, "_check_inbox", "if own is not None and", "if False and")],
+    "strangers may fill an inbox": [(Quotas, "_check_inbox", "if all_count and", "if False and")],
+    "everybody is a stranger": [(Dao, "acquaintances", "return {name", "return {receiver} or {name")],
+    "a group message is refused because of a member": [(Quotas, "admit", "if not message.is_group:", "if True:")],
+    "does not subtract what is delivered": [(Quotas, "remove", "inbox.count -= count", "pass")],
+    "takes every inbox for empty that gets smaller": [(Quotas, "remove", "upto >= inbox.last_id", "upto > 0")],
+    "counts what has failed": [(Quotas, "on_failure", "self._inboxes.clear()", "pass")],
+    "forgets what waits at a restart": [(Quotas, "_load", "*totals.get(name, ())", "")],
+    "does not count the messages before in a batch": [
+        (Quotas, "_load_senders", "if receiver in receivers:", "if False:")
+    ],
     "the client acknowledges what it has not handed over": [
         (AckTracker, "delivered", "self._delivered = id", "self._delivered = self._received"),
     ],
