@@ -112,9 +112,6 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     "delivers what is in doubt": [(Store, "_feed", "if self._doubt is not None:", "if False:")],
     "writes while a commit is in doubt": [(Store, "_write", "if self._doubt is not None:", "if False:")],
     "keeps to itself what is found late": [(Store, "_look", "self._complete_late(batch)", "pass")],
-    "a login in doubt leaves a session without its token": [
-        (Services, "_end_revoked", "old.transport.close()", "pass"),
-    ],
     "uses ids again": [(Dao, "move_mark", "(new, old)", "(old + 1, old)")],
     "a session begins as if it had everything": [
         (Delivery, "begin", "session.caught_up = False", "session.caught_up = True"),
