@@ -26,7 +26,7 @@ LAYERS = [
     {"engines", "messages", "proxy_protocol", "names", "tcp", "scheduling", "threads", "rate"},
     {"file_claim"},
     {"errors"},
-    {"addresses", "codec", "outage", "timers", "wakeup", "__init__"},
+    {"addresses", "codec", "outage", "trusted_clock", "timers", "wakeup", "__init__"},
 ]  # fmt: skip
 """From top to bottom: a module imports from the layers below its own only."""
 
