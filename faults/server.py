@@ -116,6 +116,20 @@ def doubt_is_failure() -> None:
     Store._begin_doubt = fail
 
 
+def ids_from_the_database() -> None:
+    """Ids go on where the database says, whatever the server has given before."""
+    init, move_mark = Dao.__init__, Dao.move_mark
+
+    def count(self: Dao, connection: DatabaseConnection, *_: Any) -> None:
+        init(self, connection)
+
+    def move_any_mark(self: Dao, count: int) -> None:
+        self.mark, self.new_mark = 0, 1
+        move_mark(self, count)
+
+    Dao.__init__, Dao.move_mark = count, move_any_mark
+
+
 def waits_for_ever() -> None:
     """The server waits for the database without a time limit."""
     engines.QUERY_TIMEOUT = HOUR
@@ -310,7 +324,8 @@ def impatient() -> None:
 VARIANTS: dict[str, Callable[[], None]] = {
     function.__name__.replace("_", "-"): function
     for function in (
-        answers_early, ignores_failures, doubt_is_success, doubt_is_failure, waits_for_ever, tries_once,
+        answers_early, ignores_failures, doubt_is_success, doubt_is_failure, ids_from_the_database, waits_for_ever,
+        tries_once,
         synchronous_normal, drops_queue, ignores_signals,
         unbounded_queue, unbounded_send_queue, unbounded_buffers, blocking_send, no_watchdog, delivered_when_written,
         leaks_sockets, answers_reversed, frame_a_read, wall_clock, order_by_time, hashes_at_reconnect,
