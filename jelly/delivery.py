@@ -57,13 +57,14 @@ class Delivery:
             if pushed is None:
                 pushed = self._pushed[session] = []
             pushed.append(Notice(message.id, frame))
-            session.sent_id = message.id
 
     def flush(self, responses: dict[Session, list[Response]] | None = None) -> None:
         """Send what was pushed, and responses: everything for one session at once."""
         responses = responses or {}
         pushed, self._pushed = self._pushed, {}
         for session, notices in pushed.items():
+            # Only now: a page of history leaves out what is still to come as a notice.
+            session.sent_id = notices[-1].id
             send_or_close(session, responses.pop(session, ()), notices)
             if not session.has_room:
                 self._fall_behind(session)
