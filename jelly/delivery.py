@@ -65,7 +65,7 @@ class Delivery:
         responses = responses or {}
         pushed, self._pushed = self._pushed, {}
         for session, notices in pushed.items():
-            # Only now, so that a page of history that is asked for meanwhile shows none of them.
+            # Only now: a page of history leaves out what is still to come as a notice.
             session.sent_id = notices[-1].id
             send_or_close(session, responses.pop(session, ()), notices)
             if not session.has_room:

@@ -28,6 +28,7 @@ from jelly.indexing import DeferredIndexing
 from jelly.login_guard import LoginGuard
 from jelly.messages import MESSAGES, encode_request, parse_object
 from jelly.migrations import ROWS_OF_META, SCHEMA_VERSION, schema, split_statements
+from jelly.outcomes import Outcome
 from jelly.passwords import hash_password, hash_token
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher, Lane, PendingRequest
@@ -251,6 +252,8 @@ class Wire:
         return self.is_closed or self.has_ended or self._world.faults.is_dead
 
     def send(self, responses: Sequence[Response] = (), notices: Sequence[Notice] = ()) -> None:
+        if notices:
+            self._world.overseer.is_about_to_notify(self, notices[-1].id)
         if responses:
             self._send_responses(responses)
         if notices:
@@ -399,6 +402,13 @@ class WatchedDispatcher(Dispatcher):
             if request.error is None:
                 self.overseer.asks(wire, wire.device.user, request.frame)
         super().submit(lane, requests)
+
+    def _outcome(self, session: Session, request: PendingRequest) -> Outcome:
+        outcome = super()._outcome(session, request)
+        if request.frame.type == Type.HISTORY and request.error is None and not session.closing:
+            wire = cast(Wire, session.transport)
+            self.overseer.reads_history(wire, wire.device.user, parse_object(request.frame.body))
+        return outcome
 
     @property
     def has_work(self) -> bool:
