@@ -233,7 +233,8 @@ class SystemEvent:
     group: str = ""
     """For `group_changed` and `group_disbanded`: the name of the group."""
     members: tuple[str, ...] = ()
-    """For `group_changed`: the members now, the creator first."""
+    """For `group_changed`: the members now, the creator first. (Who changed what is in `values`:
+    `changes`.)"""
     values: Mapping[str, Any] = field(default_factory=dict)
     """Everything in the notice, by the names of the protocol."""
 

@@ -99,6 +99,11 @@ class Settings:
     message_burst: int = _setting(
         1000, _number(int, 1, 1_000_000), "most messages at once from a user who was quiet before"
     )
+    change_rate: int = _setting(
+        20,
+        _number(int, 0, 1_000_000),
+        "most changes of groups, friends and profiles a second from one user, after 1,000 at once; 0: any number",
+    )
     heartbeat_interval: float = _setting(6.0, _number(float, 0.05, 3600), "seconds of silence that count as a miss")
     heartbeat_misses: int = _setting(5, _number(int, 1, 1000), "misses after which a connection is closed")
     group_check_interval: float = _setting(

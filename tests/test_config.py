@@ -31,6 +31,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "max_body": ("1024", 1024),
     "message_rate": ("100", 100),
     "message_burst": ("1", 1),
+    "change_rate": ("0", 0),
     "heartbeat_interval": ("0.5", 0.5),
     "heartbeat_misses": ("3", 3),
     "group_check_interval": ("86400", 86400.0),
