@@ -233,7 +233,8 @@ class SystemEvent:
     group: str = ""
     """For `group_changed` and `group_disbanded`: the name of the group."""
     members: tuple[str, ...] = ()
-    """For `group_changed`: the members now, the creator first."""
+    """For `group_changed`: the members now, the creator first. (Who changed what is in `values`:
+    `changes`.)"""
     groups: Mapping[str, int] = field(default_factory=dict)
     """For `inbox_full`: each group of which messages were left out of your inbox, with the id of
     the first one. `group_history` has them."""

@@ -52,6 +52,7 @@ NO_LIMITS = {
     "--inbox-messages": "0",
     "--inbox-bytes": "0",
     "--outbox-messages": "0",
+    "--change-rate": "0",
     "--registration-rate": "0",
     "--max-per-address": "10000",
 }

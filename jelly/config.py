@@ -108,6 +108,11 @@ class Settings:
     outbox_messages: int = _setting(
         200_000, _number(int, 0, 1_000_000_000), "most messages of one user that wait for others; 0: any number"
     )
+    change_rate: int = _setting(
+        20,
+        _number(int, 0, 1_000_000),
+        "most changes of groups, friends and profiles a second from one user, after 1,000 at once; 0: any number",
+    )
     heartbeat_interval: float = _setting(6.0, _number(float, 0.05, 3600), "seconds of silence that count as a miss")
     heartbeat_misses: int = _setting(5, _number(int, 1, 1000), "misses after which a connection is closed")
     group_check_interval: float = _setting(

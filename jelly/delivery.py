@@ -13,7 +13,8 @@ receiver, the classic client whose frames are paced, and the modern one that is 
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
+from typing import Protocol
 
 from jelly import messages
 from jelly.codec import Type
@@ -31,19 +32,34 @@ FEED_MESSAGES = 500
 """How many messages are sent in pages until the store writes again: it may wait for many pages."""
 
 
+class LateNotices(Protocol):
+    """Who tells others of changes, and not always at once."""
+
+    @property
+    def untold(self) -> Collection[str]:
+        """The users or groups with changes that nobody was told yet."""
+
+    def tell_before(self, message: StoredMessage, receivers: Sequence[str]) -> None:
+        """A message is about to be pushed: tell first what must not come after it."""
+
+
 class Delivery:
     """Sends committed messages to the sessions of their receivers."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, late_notices: Sequence[LateNotices] = ()) -> None:
         self._sessions = sessions
+        self._late_notices = late_notices
         self._pushed: dict[Session, list[Notice]] = {}
         self._limit = PAGE
         self._to_feed: dict[Session, None] = {}  # behind, and with room: an ordered set
         self.begun: list[Session] = []
         """Sessions that have logged in, and are told what was left out of the inbox."""
 
-    def push(self, message: StoredMessage, receivers: Iterable[str]) -> None:
+    def push(self, message: StoredMessage, receivers: Sequence[str]) -> None:
         """Push a message that was just committed to its receivers who are online and caught up."""
+        for late in self._late_notices:
+            if late.untold:
+                late.tell_before(message, receivers)
         classic = modern = b""
         for receiver in receivers:
             session = self._sessions.get(receiver)

@@ -46,6 +46,8 @@ LOW_MARK = 32 * 1024
 HIGH_COUNT = 100
 LOW_COUNT = 25
 """How many notices: the same for classic clients, whose notices are small and leave slowly."""
+MAX_QUEUED = 1000
+"""At most this many notices are queued until they are written; those beyond are dropped."""
 MAX_RESPONSES = 256
 """At most this many responses, or HIGH_MARK bytes, may wait while more requests are served."""
 
@@ -75,6 +77,7 @@ class SendQueue:
         "_on_finish",
         "_on_room",
         "_pacing",
+        "_queued",
         "_responses",
         "_responses_size",
         "_scheduled_at",
@@ -118,6 +121,7 @@ class SendQueue:
         self._responses_size = 0
         self._notices: list[Notice] = []
         self._notices_size = 0
+        self._queued: list[bytes] = []  # notices that are written before whatever is sent next
         self._unsent = b""  # begun, and not yet written to its end
         self._unsent_id = 0  # of the last message in it
         self._scheduled_at: float | None = None  # when the flusher comes back
@@ -168,6 +172,18 @@ class SendQueue:
         for call in calls:
             call()
 
+    def queue_notice(self, frame: bytes) -> None:
+        """Send a notice a little later: with `write_queued`, or before whatever is sent next."""
+        with self._lock:
+            if len(self._queued) < MAX_QUEUED and not (self.finishing or self.is_closed):
+                self._queued.append(frame)
+                self._goes_at_once = False
+
+    def write_queued(self) -> None:
+        """Write the notices that were queued."""
+        with self._changing():
+            self._take_queued()
+
     def send_raw(self, data: bytes) -> None:
         """Send bytes as they are, before anything else: the messages of the TLS handshake."""
         with self._changing():
@@ -193,6 +209,7 @@ class SendQueue:
         Notices that wait here are dropped: messages stay in their inbox.
         """
         with self._changing():
+            self._take_queued()
             if not self.finishing:
                 self.finishing_since = time.monotonic()
                 if closing_frame and not self.is_closed:
@@ -214,7 +231,7 @@ class SendQueue:
     def is_empty(self) -> bool:
         """Whether nothing waits to be written."""
         with self._lock:  # a thread that moves responses into `_unsent` empties the one before it fills the other
-            return not (self._unsent or self._responses or self._notices)
+            return not (self._unsent or self._responses or self._notices or self._queued)
 
     @property
     def written_id(self) -> int:
@@ -272,6 +289,7 @@ class SendQueue:
 
     def _enqueue(self, responses: Sequence[Response], notices: Sequence[Notice]) -> None:
         """Let frames wait; write what may go now, first of the notices, then of all."""
+        self._take_queued()
         if notices and not self.finishing and not self.is_closed:
             self._notices += notices
             self._notices_size += sum([len(frame) for _, frame in notices])
@@ -281,6 +299,15 @@ class SendQueue:
             for response in responses:
                 self._add_response(response)
             self._pump()
+
+    def _take_queued(self) -> None:
+        """Let the queued notices wait like others, and write what may go now."""
+        if self._queued:
+            notices, self._queued = [Notice(0, frame) for frame in self._queued], []
+            if not self.finishing and not self.is_closed:
+                self._notices += notices
+                self._notices_size += sum([len(frame) for _, frame in notices])
+                self._pump()
 
     def _add_response(self, response: Response) -> None:
         self._responses.append(response)
@@ -384,6 +411,7 @@ class SendQueue:
         self._unsent = b""
         self._responses.clear()
         self._notices.clear()
+        self._queued.clear()
         self._responses_size = self._notices_size = 0
         self.stalled_since = None
         with contextlib.suppress(OSError):
@@ -396,6 +424,7 @@ class SendQueue:
             self._unsent
             or self._responses
             or self._notices
+            or self._queued
             or self._pacing
             or self._encrypt
             or self.finishing

@@ -44,12 +44,14 @@ from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
 from jelly.engines import Engine, open_engine
 from jelly.errors import JellyError, StartError, StoreError, log_failure
+from jelly.group_notices import GroupNotices
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
 from jelly.login_guard import LoginGuard
 from jelly.messages import Event, system
 from jelly.migrations import migrate
 from jelly.names import parse_reserved
+from jelly.notifier import Notifier
 from jelly.operator_commands import OperatorCommands
 from jelly.presence import Presence
 from jelly.proxy_protocol import is_in, parse_networks
@@ -143,8 +145,11 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self._database_connections = [store_connection]
 
         self.groups = GroupCache(settings.group_check_interval, settings.group_idle)
-        delivery = Delivery(self.sessions)
-        self.presence = Presence(self.sessions)
+        self.flusher = Flusher()
+        self.notifier = Notifier(self.sessions, self.flusher.call_at)
+        self.presence = Presence(self.sessions, self.notifier, self._call_in_turn)
+        self.group_notices = GroupNotices(self.notifier, self._call_in_turn)
+        delivery = Delivery(self.sessions, (self.presence, self.group_notices))
         retention = Retention(settings.history_days, wall=clock.now)
         indexing = DeferredIndexing(retention.keeps_history)
         silence = settings.heartbeat_interval * settings.heartbeat_misses
@@ -159,19 +164,27 @@ class JellyServer(socketserver.ThreadingTCPServer):
             call_later=self.watchdog.call_later,
             on_database_went_back=self._begin_anew,
         )
-        self.flusher = Flusher()
         policy = Policy(
             password_cost=settings.password_cost,
             token_seconds=settings.token_days * 86400,
             message_rate=settings.message_rate,
             message_burst=settings.message_burst,
+            change_rate=settings.change_rate,
             keeps_history=retention.keeps_history,
             is_registration_open=settings.registration == "open",
             registration_rate=settings.registration_rate,
             reserved_names=parse_reserved(settings.reserved_names),
         )
         self.services = Services(
-            policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard(), clock.now
+            policy,
+            self.sessions,
+            self.presence,
+            self.group_notices,
+            self.groups,
+            delivery,
+            self._reading,
+            LoginGuard(),
+            clock.now,
         )
         self.dispatcher = Dispatcher(
             self.services, self.store, settings.workers, settings.queue_size, min(LONGEST_HOLD, HOLD_SHARE * silence)
@@ -195,6 +208,10 @@ class JellyServer(socketserver.ThreadingTCPServer):
             store_connection.close()
             self.engine.release()
             raise
+
+    def _call_in_turn(self, due: float, function: Callable[[], None]) -> None:
+        """Call a function at a monotonic time, in a turn of the store."""
+        self.flusher.call_at(due, partial(self.store.call_soon, function))
 
     def _bind(self) -> None:
         host, port = self.settings.host, self.settings.port

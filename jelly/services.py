@@ -17,6 +17,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from jelly import accounts, messages, passwords
@@ -26,6 +27,7 @@ from jelly.codec import LOGINS, Frame, Sign, Type
 from jelly.dao import Dao, HistoryQuery, StoredMessage
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
+from jelly.group_notices import Change, GroupNotices
 from jelly.groups import Group, GroupCache
 from jelly.login_guard import Attempt, LoginGuard
 from jelly.messages import PROFILE_LIMITS, SUCCESS, Event, response, system
@@ -56,6 +58,9 @@ COST_SAMPLE = 2000
 MAX_RENEWED = 1000
 """At most this many renewed hashes are remembered: logins may be under way that verified the old
 one."""
+CHANGE_BURST = 1000
+"""At most this many changes come at once from a user who was quiet before: so many members has the
+largest group."""
 MAX_KNOWN_USERS = 100_000
 """At most this many user names are cached."""
 DEFAULT_PAGE, MAX_PAGE = 50, 100
@@ -64,6 +69,16 @@ PAGE_CHARACTERS = 128 * 1024
 """At most this many characters of content are in a page of history. (One message always fits.)"""
 ROWS_PER_QUERY = 20
 """How many messages of a page one query reads: few, because messages may be large."""
+CHANGES = (
+    Type.CREATE_GROUP,
+    Type.DISBAND_GROUP,
+    Type.ADD_MEMBER,
+    Type.REMOVE_MEMBER,
+    Type.ADD_FRIEND,
+    Type.REMOVE_FRIEND,
+    Type.UPDATE_PROFILE,
+)
+"""The requests that `--change-rate` limits: many others may be told of them."""
 TAKEN_OVER = system(Event.TAKEN_OVER)
 PASSWORD_CHANGED = system(Event.PASSWORD_CHANGED)
 NEEDS_OLD_PASSWORD = "To set a new password, send the old one, too: as 'oldPassword'."
@@ -90,6 +105,9 @@ class Policy:
     """At most this many messages a second from one user; 0: any number."""
     message_burst: int = 1
     """At most this many messages at once from one user who was quiet before."""
+    change_rate: int = 0
+    """At most this many changes of groups, friends and the profile a second from one user; 0: any
+    number."""
     keeps_history: bool = True
     """Whether delivered messages stay readable."""
     is_registration_open: bool = True
@@ -124,6 +142,7 @@ class Services:
         policy: Policy,
         sessions: Sessions,
         presence: Presence,
+        group_notices: GroupNotices,
         groups: GroupCache,
         delivery: Delivery,
         reading: Reading,
@@ -134,6 +153,7 @@ class Services:
         self._policy = policy
         self._sessions = sessions
         self._presence = presence
+        self._group_notices = group_notices
         self._groups = groups
         self._delivery = delivery
         self._reading = reading
@@ -143,6 +163,7 @@ class Services:
         # Only used in turns of the store: see _take_over.
         self._logging_in: dict[str, _Newcomer] = {}
         self._rate = RateLimit(policy.message_rate, policy.message_burst)
+        self._change_rate = RateLimit(policy.change_rate, CHANGE_BURST)
         self._registrations = RateLimit(policy.registration_rate / 3600, policy.registration_rate)
         self._try_acquire = self._rate.try_acquire if policy.message_rate else None
         # An unknown user's password is checked against this, so that a wrong name takes as long
@@ -175,6 +196,9 @@ class Services:
             Type.ACK: self.ack,
             Type.HISTORY: self.history,
         }
+        if policy.change_rate:
+            for type in CHANGES:
+                self._handlers[type] = partial(self._change, self._handlers[type])
 
     def serve(self, session: Session, frame: Frame) -> Outcome:
         """Run the service for a frame, and return its outcome; a refusal becomes an Answer.
@@ -210,6 +234,14 @@ class Services:
         """
         stays_open = session.user is not None or error.code in (ErrorCode.UNKNOWN_TYPE, ErrorCode.MALFORMED_FRAME)
         return Answer(messages.refusal(type, error, session.is_modern), close=not stays_open)
+
+    def _change(self, handler: Callable[[Session, Any], Outcome], session: Session, request: Any) -> Outcome:
+        """Run the service for a change, unless the user has made too many."""
+        user = request.username
+        if not self._change_rate.try_acquire(user):
+            wait = self._change_rate.seconds_until_room(user)
+            raise Refused(ErrorCode.RATE_LIMITED, "You make too many changes: wait a moment.", retry_after=wait)
+        return handler(session, request)
 
     # --- accounts and logins ------------------------------------------------------------------
 
@@ -577,7 +609,8 @@ class Services:
             dao.add_member(name, member)
             return members, (*members, member)
 
-        return self._membership_write(Type.ADD_MEMBER, name, in_transaction)
+        change = Change(username, member, is_added=True)
+        return self._membership_write(Type.ADD_MEMBER, name, in_transaction, change)
 
     def remove_member(self, session: Session, request: messages.RemoveMember) -> Outcome:
         """Remove a member (the creator may), or leave a group (each other member may)."""
@@ -594,7 +627,8 @@ class Services:
             dao.remove_member(name, member)
             return members, tuple(other for other in members if other != member)
 
-        return self._membership_write(Type.REMOVE_MEMBER, name, in_transaction)
+        change = Change(username, member, is_added=False)
+        return self._membership_write(Type.REMOVE_MEMBER, name, in_transaction, change)
 
     def own_groups(self, session: Session, request: messages.OwnGroups) -> Outcome:
         """Return the groups that the user is in, each with its members, the creator first."""
@@ -602,19 +636,22 @@ class Services:
             groups = dao.groups_of(request.username)
         return Answer(response(Type.OWN_GROUPS, {"username": request.username, "groups": groups}))
 
-    def _membership_write(self, type: Type, name: str, in_transaction: Callable[[Dao], MemberChange]) -> Write:
+    def _membership_write(
+        self, type: Type, name: str, in_transaction: Callable[[Dao], MemberChange], change: Change | None = None
+    ) -> Write:
         """Return a write that updates the group cache and tells the members after its commit.
 
         `in_transaction` changes the database, and returns the members before and after the change.
+        `change`: the one who is added or removed; None if the group is created or disbanded.
         """
 
-        def after_commit(change: MemberChange) -> Answer:
-            before, now = change
+        def after_commit(members: MemberChange) -> Answer:
+            before, now = members
             self._groups.set_members(name, now)
             if not now:
-                self._sessions.tell(before, system(Event.GROUP_DISBANDED, group=name))
-            elif before:
-                self._sessions.tell({*before, *now}, system(Event.GROUP_CHANGED, group=name, members=now))
+                self._group_notices.disbanded(name, before)
+            elif change is not None:
+                self._group_notices.members_changed(name, now, change)
             return Answer(SUCCESS[type])
 
         return Write(type, in_transaction, after_commit)
@@ -677,11 +714,15 @@ class Services:
 
         if not session.is_modern:
             return answer(lambda friend: self._sessions.get(friend) is not None)
+
+        def in_turn(_: None) -> Answer:
+            return answer(lambda friend: self._presence.is_announced_online(friend, request.username))
+
         # Presence notices continue where this list ends. So the list is made in a turn of the
         # store, like the notices, and from what was announced last. Otherwise the list might be
         # older than a notice before it. Or it might be newer than what was announced: if the
         # friend's state then changes back, no notice corrects the list.
-        return Write(Type.ALL_FRIENDS, lambda _: None, lambda _: answer(self._presence.is_announced_online))
+        return Write(Type.ALL_FRIENDS, lambda _: None, in_turn)
 
     def update_profile(self, session: Session, request: messages.UpdateProfile) -> Outcome:
         """Change the user's profile or password. A new password revokes all the user's tokens."""

@@ -86,6 +86,14 @@ class Transport(Protocol):
     def send(self, responses: Sequence[Response] = (), notices: Sequence[Notice] = ()) -> None:
         """Send responses and notices."""
 
+    def queue_notice(self, frame: bytes) -> None:
+        """Send a notice that brings no message a little later: with `write_queued`, or before
+        whatever is sent next.
+        """
+
+    def write_queued(self) -> None:
+        """Send the notices that were queued."""
+
     def stop_pacing(self) -> None:
         """From now on leave no gap between frames: the client takes any split of the stream."""
 
@@ -227,16 +235,6 @@ class Sessions:
                 return False
             del self._by_user[session.user]
             return True
-
-    def tell(self, users: Iterable[str], frame: bytes) -> None:
-        """Send a SYSTEM notice to those of some users who are online with a modern client.
-
-        It is neither stored nor waited for: a client that is slow to read does not get it.
-        """
-        for user in users:
-            session = self._by_user.get(user)
-            if session is not None and session.is_modern and session.transport.has_room:
-                session.transport.send(notices=[Notice(0, frame)])
 
     def __len__(self) -> int:
         return len(self._by_user)

@@ -149,6 +149,7 @@ class Overseer:
         self._settled: defaultdict[str, int] = defaultdict(int)  # what the server has read an ACK for
         self._begins_after: defaultdict[object, int] = defaultdict(int)  # the same, when a connection asked to log in
         self._unacknowledged: defaultdict[object, list[int]] = defaultdict(list)
+        self._told: defaultdict[object, dict[str, bool]] = defaultdict(dict)  # on a connection, who is online
         self._online: dict[str, tuple[object, int]] = {}  # by user: the connection, and the token it came with
         self._ended: set[object] = set()  # connections
         self._revoked: set[int] = set()  # tokens of classic clients that were taken over
@@ -268,6 +269,8 @@ class Overseer:
         elif type in (Type.LOGIN, Type.RECONNECT) and status == Status.SUCCESS:
             came_with = json.loads(asked.body) if type == Type.RECONNECT else json.loads(frame[HEADER.size :])
             self._answers_login(connection, user, came_with["token"])
+        elif type == Type.ALL_FRIENDS and status == Status.SUCCESS and user not in self._classic:
+            self._answers_friends(connection, user, json.loads(frame[HEADER.size :])["friends"])
         elif type == Type.HISTORY:
             self._answers_history(connection, user, asked.body.decode(), status, json.loads(frame[HEADER.size :]))
 
@@ -316,6 +319,7 @@ class Overseer:
         count = 0
         for id, frame in notices:
             if frame[3] == Type.SYSTEM:
+                self._tells(connection, user, json.loads(frame[HEADER.size :]))
                 continue
             count += 1
             values = json.loads(frame[HEADER.size :])
@@ -338,6 +342,31 @@ class Overseer:
             most = limit + count
             now = len(self._unacknowledged[connection])
             self.check(now <= most, f"{user} has not acknowledged {now}, the limit is {limit}")
+
+    def _tells(self, connection: object, user: str, event: dict[str, Any]) -> None:
+        """The server sends a SYSTEM notice."""
+        if event["event"] == "presence":
+            told, friend, online = self._told[connection], event["friend"], event["online"]
+            self.check(told.get(friend) != online, f"{user} is told again that {friend} is online: {online}")
+            told[friend] = online
+
+    def may_have_missed(self, connection: object) -> None:
+        """A notice was perhaps dropped, because a client is slow."""
+        self._told[connection].clear()
+
+    def _answers_friends(self, connection: object, user: str, friends: dict[str, bool]) -> None:
+        """A modern client gets its list of friends: it agrees with the notices before it."""
+        if self._online.get(user, (None, 0))[0] is not connection:
+            return  # the connection has ended, or was taken over: it gets no notices any more
+        for friend, online in friends.items():
+            told = self._told[connection].get(friend, online)
+            self.check(told == online, f"{user} was told that {friend} is online: {told}, and the list says {online}")
+            self._told[connection][friend] = online
+
+    def check_presence(self, connection: object, is_online: Callable[[str], bool]) -> None:
+        """Everything has come to rest: the last notice is right."""
+        for friend, online in self._told[connection].items():
+            self.check(online == is_online(friend), f"the last notice about {friend} says online: {online}")
 
     def _answers_history(self, connection: object, user: str, asked: str, status: int, answer: dict[str, Any]) -> None:
         if status == Status.SERVER_BUSY:  # it was not served

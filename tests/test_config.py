@@ -34,6 +34,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "inbox_messages": ("0", 0),
     "inbox_bytes": ("1000000", 1_000_000),
     "outbox_messages": ("5", 5),
+    "change_rate": ("0", 0),
     "heartbeat_interval": ("0.5", 0.5),
     "heartbeat_misses": ("3", 3),
     "group_check_interval": ("86400", 86400.0),

@@ -23,6 +23,7 @@ from jelly.doubt import Doubt
 from jelly.fair_queue import FairQueue
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
+from jelly.presence import Presence
 from jelly.quotas import Quotas
 from jelly.services import Services
 from jelly.sessions import Sessions, Window
@@ -113,6 +114,16 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     "writes while a commit is in doubt": [(Store, "_write", "if self._doubt is not None:", "if False:")],
     "keeps to itself what is found late": [(Store, "_look", "self._complete_late(batch)", "pass")],
     "uses ids again": [(Dao, "move_mark", "(new, old)", "(old + 1, old)")],
+    "a change of presence that waits is forgotten": [
+        (Presence, "_tell_late", "if is_online != (user in self._announced_online):", "if False:"),
+    ],
+    "tells a friend's state again": [
+        (Presence, "_tell_late", "if is_online != (user in self._announced_online):", "if True:"),
+    ],
+    "forgets who was told early": [(Presence, "tell_before", "told_early.update(to_tell)", "pass")],
+    "a list of friends does not wait for its turn": [
+        (Services, "all_friends", "if not session.is_modern:", "if True:"),
+    ],
     "a session begins as if it had everything": [
         (Delivery, "begin", "session.caught_up = False", "session.caught_up = True"),
     ],
