@@ -37,6 +37,7 @@ from typing import Any
 
 from jelly.addresses import canonical, network_of
 from jelly.admission import Connections, Limits, RefusalLog
+from jelly.answer_memory import AnswerMemory
 from jelly.config import Settings
 from jelly.connection import Connection, ServerContext
 from jelly.dao import Dao
@@ -133,7 +134,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self._database_connections = [store_connection]
 
         self.groups = GroupCache(settings.group_check_interval, settings.group_idle)
-        delivery = Delivery(self.sessions)
+        delivery = Delivery(self.sessions, settings.max_body)
         self.presence = Presence(self.sessions)
         retention = Retention(settings.history_days)
         indexing = DeferredIndexing(retention.keeps_history)
@@ -158,6 +159,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             message_rate=settings.message_rate,
             message_burst=settings.message_burst,
             keeps_history=retention.keeps_history,
+            max_body=settings.max_body,
             is_registration_open=settings.registration == "open",
             registration_rate=settings.registration_rate,
             reserved_names=parse_reserved(settings.reserved_names),
@@ -165,8 +167,9 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.services = Services(
             policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard()
         )
+        answer_memory = AnswerMemory(settings.answer_memory * 1024 * 1024)
         self.dispatcher = Dispatcher(
-            self.services, self.store, settings.workers, settings.queue_size, self.watchdog.call_later
+            self.services, self.store, settings.workers, settings.queue_size, self.watchdog.call_later, answer_memory
         )
         self._operator_commands = OperatorCommands(DatabaseConnection(self.engine), self.store, self.services)
         self._context = ServerContext(
@@ -178,6 +181,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self.sessions,
             self.presence,
             self.connections,
+            answer_memory,
             parse_networks(settings.proxy_protocol),
         )
         try:

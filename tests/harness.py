@@ -123,6 +123,7 @@ class NullTransport:
     has_room = True
     is_closed = False
     is_full = False
+    is_memory_short = False
 
     def when_not_full(self, function: object) -> None: ...
     def send(self, responses: object = (), notices: object = ()) -> None: ...

@@ -196,12 +196,14 @@ class Overseer:
         self.check(content in self._by_content, f"nobody has ever written {content!r}")
         return self._by_content[content]
 
+    def logs_out(self, user: str) -> None:
+        """A client writes a LOGOUT. (The server may read a newer login of the user before it.)"""
+        self._rivals.add(user)
+
     # --- what the server reads --------------------------------------------------------------------
 
     def asks(self, connection: object, user: str, frame: Frame) -> None:
         """The server has read a request."""
-        if frame.type == Type.LOGOUT:
-            self._rivals.add(user)  # it loses its token by itself
         if frame.type in (Type.LOGIN, Type.RECONNECT):
             self._begins_after[connection] = self._settled[user]
         sent = self._by_body.get(frame.body) if frame.type in MESSAGES else None
