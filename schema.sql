@@ -8,7 +8,8 @@
 -- deletes a row only after the rows that refer to it.
 
 -- schema_version: the version of these tables. next_id: ids below it may have been used; it is also
--- the mark, which grows with each transaction. indexed: messages up to this id are indexed.
+-- the mark, which grows with each transaction. first_dated: ids from this one on, divided by 1024,
+-- are milliseconds since 1970; 0: there are none yet. indexed: messages up to this id are indexed.
 CREATE TABLE IF NOT EXISTS meta (
     name  VARCHAR(32) NOT NULL,
     value BIGINT NOT NULL,
@@ -113,12 +114,6 @@ CREATE TABLE IF NOT EXISTS requests (
     digest     BIGINT NOT NULL
 );
 CREATE INDEX requests_of_sender ON requests (sender, request_id);
-
--- How old ids are: at this time no message had an id of first_id or above.
-CREATE TABLE IF NOT EXISTS calendar (
-    first_id BIGINT NOT NULL PRIMARY KEY,
-    time     BIGINT NOT NULL
-);
 
 -- What `jelly user` asks of the running server, which alone changes the other tables. result is
 -- empty while a command waits. Then it is "done" or an error code, and the password is emptied.

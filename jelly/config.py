@@ -124,6 +124,9 @@ class Settings:
     tls_cert: str = _setting("", _text, "file with the certificate (chain); turns TLS on")
     tls_key: str = _setting("", _text, "file with the private key, if it is not in the certificate's file")
     pin: str = _setting("auto", check_pin, "core to run on: auto, off (all of them) or its number; only on Linux")
+    trust_clock: str = _setting(
+        "no", _choice("no", "yes"), "yes: the clock is right, although it is far ahead of what the database knows"
+    )
     log_level: str = _setting(
         "info",
         _choice("debug", "info", "warning", "error"),

@@ -12,11 +12,12 @@ from typing import NamedTuple, TypeVar
 from jelly.database import DatabaseConnection
 from jelly.errors import StoreError
 from jelly.names import nfkc
+from jelly.trusted_clock import FIRST_DATED, IDS_PER_MS, MAX_ID, MS, TrustedClock
 
+SMALL_LEAP = 3600 * MS * IDS_PER_MS
+"""By fewer ids than this, an hour, new ones follow the clock without a further look."""
 VALUES_PER_STATEMENT = 100
 """At most this many values are in one statement of varying length."""
-MAX_ID = 2**53
-"""All ids are smaller."""
 
 INSERT_MESSAGE = (
     "INSERT INTO messages (id, is_group, sender, receiver, content, time, request_id, digest) "
@@ -77,8 +78,11 @@ class HistoryQuery(NamedTuple):
 class Dao:
     """The queries, over one connection."""
 
-    def __init__(self, connection: DatabaseConnection) -> None:
+    def __init__(self, connection: DatabaseConnection, clock: TrustedClock | None = None) -> None:
+        """`clock`: for ids that carry the time. Without one they are counted."""
         self.connection = connection
+        self._clock = clock
+        self._wall = clock.wall if clock is not None else float
         self.mark = 0
         """The mark as of the last commit; 0: only the database knows it."""
         self.new_mark = 1
@@ -316,12 +320,18 @@ class Dao:
         old = self.mark = self.mark or self.read_mark()
         # What was allocated in a transaction that failed is not allocated again.
         self._next_id = max(old, self.new_mark)
+        now_id = int(self._wall() * MS) * IDS_PER_MS
+        leap = now_id - self._next_id
+        if 0 < leap < SMALL_LEAP or (leap > 0 and self._clock is not None and self._clock.believes(now_id, leap)):
+            self._next_id = now_id
         new = self._next_id + (count or 1)  # at least one: no two transactions have the same mark
         if new > MAX_ID:
             raise StoreError("all ids of messages are used")
         self.new_mark = new
         if self.connection.execute("UPDATE meta SET value = ? WHERE name = 'next_id' AND value = ?", (new, old)) != 1:
             raise DatabaseWentBack
+        if old < FIRST_DATED <= self._next_id:
+            self.connection.execute("UPDATE meta SET value = ? WHERE name = 'first_dated'", (self._next_id,))
 
     def read_mark(self) -> int:
         """The mark that the database has."""
@@ -457,20 +467,14 @@ class Dao:
 
     # --- retention --------------------------------------------------------------------------------
 
-    def record_time(self, now: int) -> None:
-        """Record that up to now (in milliseconds) only ids below the next one were used."""
-        first_id = self.peek_id()
-        # The time of a clock that has gone back would make all messages so far look old.
-        if not self.connection.query("SELECT 1 FROM calendar WHERE first_id = ? OR time > ?", (first_id, now)):
-            self.connection.execute("INSERT INTO calendar (first_id, time) VALUES (?, ?)", (first_id, now))
+    def id_at(self, time: float) -> int:
+        """All messages below this id were stored before a time, in seconds since 1970.
 
-    def id_at(self, time: int) -> int:
-        """The largest recorded id below which all messages were stored before this time."""
-        return int(self.connection.query("SELECT MAX(first_id) FROM calendar WHERE time <= ?", (time,))[0][0] or 0)
-
-    def remove_times(self, before: int) -> None:
-        """Forget the times that were recorded for ids below this one."""
-        self.connection.execute("DELETE FROM calendar WHERE first_id < ?", (before,))
+        Ids that do not carry the time count as stored when the first one that does was given.
+        """
+        first_dated = int(self.connection.query("SELECT value FROM meta WHERE name = 'first_dated'")[0][0])
+        id = int(time * MS) * IDS_PER_MS
+        return id if first_dated and id > first_dated else 0
 
     def remove_old_messages(self, after: int, before: int, limit: int) -> int | None:
         """Look at the first `limit` messages with after < id < before; drop those in no inbox.

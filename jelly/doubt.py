@@ -38,6 +38,8 @@ class Doubt:
         self._clock = clock
         self.look_at = clock()
         """When to look next, by the clock."""
+        self.is_lost = False
+        """Whether the transaction is known not to be committed, although no look has succeeded."""
 
     def look(self, dao: Dao) -> Found:
         """See whether the transaction was committed. Raises StoreError if the database fails."""
@@ -45,6 +47,7 @@ class Doubt:
             dao.mark = dao.read_mark()
             is_committed = self._is_committed.get(dao.mark)
             dao.move_mark(0)
+            self.is_lost = is_committed is False  # the old transaction has ended, or this would still wait for it
             if is_committed is not None:  # this look may be in doubt, too: then the next one finds its mark
                 self._is_committed[dao.new_mark] = is_committed
         dao.mark = dao.new_mark

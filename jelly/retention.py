@@ -1,9 +1,8 @@
 """Retention: messages, idempotency keys and tokens are dropped when they are too old.
 
 A sweep does this in slices, each within a transaction of the store thread, so that no message waits
-long for it. The time of a message is the sender's, so it says nothing here. Instead each sweep
-records which ids were used so far (the table `calendar`), and later sweeps read there which ids are
-old.
+long for it. The time of a message is the sender's, so it says nothing here. But ids carry the time
+at which the server stored it.
 
 The store thread calls everything here; what takes a `Dao` runs inside its transaction.
 """
@@ -33,7 +32,9 @@ class Retention:
     def __init__(
         self, history_days: float, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
     ) -> None:
-        """`history_days`: how long messages can be read back; 0 keeps none after delivery."""
+        """`history_days`: how long messages can be read back; 0 keeps none after delivery. `wall`
+        is the time by which things expire, in seconds since 1970 (`TrustedClock.now`).
+        """
         self._days = history_days
         self._clock, self._wall = clock, wall
         self._interval = min(SWEEP_INTERVAL, max(1.0, history_days * DAY / 24)) if history_days else SWEEP_INTERVAL
@@ -70,17 +71,15 @@ class Retention:
             self._swept_token = token or self._swept_token
             self.due_at = self._clock() + SWEEP_PAUSE
         else:
-            dao.remove_times(min(self._requests_end, self._history_end))
             self._is_sweeping = False
             self.due_at = self._clock() + self._interval
 
     def _begin(self, dao: Dao) -> None:
-        now = int(self._wall() * 1000)
-        dao.record_time(now)
+        now = self._wall()
         self._is_sweeping = True
         self._swept_id, self._swept_token = 0, ""
-        self._requests_end = dao.id_at(now - int(IDEMPOTENCY_DAYS * DAY * 1000))
+        self._requests_end = dao.id_at(now - IDEMPOTENCY_DAYS * DAY)
         self._history_end = dao.indexed_id() + 1  # what is not indexed stays
         if self.keeps_history:
-            old = dao.id_at(now - int(self._days * DAY * 1000))
+            old = dao.id_at(now - self._days * DAY)
             self._history_end = min(old, self._history_end)

@@ -62,6 +62,7 @@ from jelly.sessions import Sessions
 from jelly.store import Store
 from jelly.threads import VitalThread
 from jelly.tls import server_context
+from jelly.trusted_clock import TrustedClock
 from jelly.watchdog import Watchdog
 
 log = logging.getLogger("jelly.server")
@@ -129,14 +130,16 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
         self.engine = open_engine(settings.database)
         store_connection = DatabaseConnection(self.engine, writes=True)
-        _prepare_database(self.engine, store_connection, settings.max_body)
+        clock = TrustedClock(settings.trust_clock == "yes")
+        dao = Dao(store_connection, clock)
+        _prepare_database(self.engine, dao, clock, settings.max_body)
         self._thread_local = threading.local()
         self._database_connections = [store_connection]
 
         self.groups = GroupCache(settings.group_check_interval, settings.group_idle)
         delivery = Delivery(self.sessions, settings.max_body)
         self.presence = Presence(self.sessions)
-        retention = Retention(settings.history_days)
+        retention = Retention(settings.history_days, wall=clock.now)
         indexing = DeferredIndexing(retention.keeps_history)
         self.watchdog = Watchdog(
             self.connections,
@@ -144,7 +147,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self.connections.beyond_half,
         )
         self.store = Store(
-            Dao(store_connection),
+            dao,
             delivery,
             indexing,
             retention,
@@ -165,7 +168,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             reserved_names=parse_reserved(settings.reserved_names),
         )
         self.services = Services(
-            policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard()
+            policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard(), clock.now
         )
         answer_memory = AnswerMemory(settings.answer_memory * 1024 * 1024)
         self.dispatcher = Dispatcher(
@@ -404,10 +407,12 @@ def _limits(settings: Settings, descriptors: float) -> Limits:
     return Limits(settings.max_connections, settings.max_per_address)
 
 
-def _prepare_database(engine: Engine, connection: DatabaseConnection, max_body: int) -> None:
+def _prepare_database(engine: Engine, dao: Dao, clock: TrustedClock, max_body: int) -> None:
+    connection = dao.connection
     try:
         migrate(connection)
         engine.check_max_body(max_body)
+        clock.start(dao.read_mark())
     except JellyError as error:
         connection.close()
         engine.release()

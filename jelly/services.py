@@ -24,7 +24,7 @@ from jelly import accounts, lists, messages, passwords
 from jelly.accounts import check_new_name, check_password
 from jelly.addresses import network_of
 from jelly.codec import DEFAULT_MAX_BODY, LOGINS, Frame, Sign, Type
-from jelly.dao import MAX_ID, Dao, HistoryQuery, StoredMessage
+from jelly.dao import Dao, HistoryQuery, StoredMessage
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
 from jelly.groups import Group, GroupCache
@@ -34,6 +34,7 @@ from jelly.outcomes import Answer, CpuTask, DelayedAnswer, NewMessage, Outcome, 
 from jelly.presence import Presence
 from jelly.rate import HeldBack, RateLimit
 from jelly.sessions import Session, Sessions, Window
+from jelly.trusted_clock import MAX_ID
 
 MAX_FRIENDS = 1000
 """At most this many users are on a friend list."""
@@ -124,7 +125,9 @@ class Services:
         delivery: Delivery,
         reading: Reading,
         guard: passwords.LoginGuard,
+        expiry_clock: Callable[[], float] | None = None,
     ) -> None:
+        """`expiry_clock`: the time by which tokens expire, in seconds since 1970."""
         self._policy = policy
         self._sessions = sessions
         self._presence = presence
@@ -132,6 +135,7 @@ class Services:
         self._delivery = delivery
         self._reading = reading
         self._guard = guard
+        self._expiry_clock = expiry_clock
         self._known_users: set[str] = set()
         # Only used in turns of the store: see _take_over.
         self._logging_in: dict[str, _Newcomer] = {}
@@ -294,9 +298,12 @@ class Services:
 
         return Write(Type.LOGIN, in_transaction, after_commit, lambda _: self._end_revoked(username, token_hash))
 
+    def _expiry_now(self) -> int:
+        return _now() if self._expiry_clock is None else int(self._expiry_clock() * 1000)
+
     def _store_token(self, dao: Dao, token_hash: str, username: str) -> None:
-        now = _now()
-        dao.add_token(token_hash, username, now + int(self._policy.token_seconds * 1000), now, MAX_TOKENS)
+        expires = _now() + int(self._policy.token_seconds * 1000)
+        dao.add_token(token_hash, username, expires, self._expiry_now(), MAX_TOKENS)
 
     def reconnect(self, session: Session, request: messages.Reconnect) -> Outcome:
         """Log in with a token, after the connection was lost."""
@@ -305,7 +312,7 @@ class Services:
         _stop_pacing_if_modern(session, request)
 
         def check(dao: Dao) -> None:
-            if dao.token_owner(token_hash, _now()) != username:
+            if dao.token_owner(token_hash, self._expiry_now()) != username:
                 raise Refused(ErrorCode.INVALID_TOKEN)
 
         def in_transaction(dao: Dao) -> Friends:

@@ -572,7 +572,7 @@ class Store:
                 found = doubt.look(self._dao)
         except Exception as error:  # noqa: BLE001 - after any error, each request gets an answer
             self._report(error)
-            if self._stopping or self._clock() >= self._answer_doubtful_at:
+            if doubt.is_lost or self._stopping or self._clock() >= self._answer_doubtful_at:
                 self._give_up(doubt)
             doubt.look_at = self._clock() + (LOOK_INTERVAL if self._doubtful_jobs else RETRY_DELAY)
             return

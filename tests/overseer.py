@@ -124,7 +124,7 @@ class Overseer:
         self._by_id: dict[int, Sent] = {}
         self._keys: dict[tuple[str, str], Sent] = {}
         self.inbox: defaultdict[str, set[int]] = defaultdict(set)
-        self._last_id = 0
+        self.last_id = 0
         self.members: defaultdict[str, dict[str, int]] = defaultdict(dict)  # and since which id
         self._changes: defaultdict[tuple[str, str], list[list[int]]] = defaultdict(list)  # [begin, end, is a member]
         self._open_changes: list[list[int]] = []
@@ -192,13 +192,13 @@ class Overseer:
         if has_spoken:
             self.excused.add((user, sent))
 
+    def logs_out(self, user: str) -> None:
+        """A client has asked to log out, and its user may log in again before the server knows."""
+        self._rivals.add(user)
+
     def _known(self, content: str) -> Sent:
         self.check(content in self._by_content, f"nobody has ever written {content!r}")
         return self._by_content[content]
-
-    def logs_out(self, user: str) -> None:
-        """A client writes a LOGOUT. (The server may read a newer login of the user before it.)"""
-        self._rivals.add(user)
 
     # --- what the server reads --------------------------------------------------------------------
 
@@ -392,7 +392,7 @@ class Overseer:
     def _stored(self, id: int, sent: Sent, sender: str, receiver: str) -> None:
         self.check((sender, receiver) == (sent.sender, sent.receiver), f"{sent} is stored as {sender} to {receiver}")
         self.check(sent.id is None or self._is_forgotten(sent), f"{sent} is stored again as {id}")
-        self.check(id > self._last_id, f"{sent} gets the id {id} after {self._last_id}")
+        self.check(id > self.last_id, f"{sent} gets the id {id} after {self.last_id}")
         self.check(not sent.is_refused, f"{sent} is stored and was refused")
         if sent.request_id is not None:
             key = (sent.sender, sent.request_id)
@@ -405,7 +405,7 @@ class Overseer:
         for user, since in self.members[receiver].items() if sent.is_group else ():
             joined_now = self._changes[receiver, user][-1][0] == self.tick
             self.check(since <= id or joined_now, f"{user}, a member of {receiver} since {since}, may not read {id}")
-        self._last_id = id
+        self.last_id = id
         sent.is_shaken = sent.is_shaken or sent.id is not None  # it came again after a week: a new one
         sent.id, sent.stored_at, sent.is_there = id, self._wall(), True
         self._by_id[id] = sent
@@ -434,7 +434,7 @@ class Overseer:
         self._changes[group, user].append(change)
         self._open_changes.append(change)
         if what == "joined":
-            self.check(since > self._last_id, f"{user} may read what {group} had before: from {since} on")
+            self.check(since > self.last_id, f"{user} may read what {group} had before: from {since} on")
             self.members[group][user] = since
         else:
             del self.members[group][user]

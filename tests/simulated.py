@@ -34,6 +34,7 @@ from jelly.retention import Retention
 from jelly.services import Policy, Services
 from jelly.sessions import Notice, Response, Session, Sessions
 from jelly.store import Store
+from jelly.trusted_clock import TrustedClock
 
 FOREVER = 1 << 60
 """When the first tokens of the devices expire: never."""
@@ -90,7 +91,7 @@ class Disk:
 
     TABLES = (
         "meta", "users", "tokens", "friends", "chat_groups", "members",
-        "messages", "inbox", "history", "requests", "calendar",
+        "messages", "inbox", "history", "requests",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -114,6 +115,9 @@ class Disk:
         rows = {**ROWS_OF_META, "schema_version": SCHEMA_VERSION}
         self.raw.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
         self.raw.execute("COMMIT")
+
+    def mark(self) -> int:
+        return int(self.raw.execute("SELECT value FROM meta WHERE name = 'next_id'").fetchone()[0])
 
     def count(self, table: str) -> int:
         return int(self.raw.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
@@ -433,9 +437,11 @@ class SimulatedServer:
         self.groups = GroupCache(300.0, 600.0, clock)
         self.delivery = Delivery(self.sessions)
         self.presence = Presence(self.sessions)
-        self.retention = Retention(world.history_days, clock, world.wall)
+        trusted_clock = TrustedClock(wall=world.wall, monotonic=clock)
+        trusted_clock.start(world.disk.mark())
+        self.retention = Retention(world.history_days, clock, trusted_clock.now)
         self.indexing = DeferredIndexing(self.retention.keeps_history, clock)
-        writer = Dao(DatabaseConnection(engine))
+        writer = Dao(DatabaseConnection(engine), trusted_clock)
         self.store = Store(
             writer,
             self.delivery,
@@ -452,7 +458,9 @@ class SimulatedServer:
             yield reader
 
         policy = Policy(password_cost=1, keeps_history=self.retention.keeps_history)
-        services = Services(policy, self.sessions, self.presence, self.groups, self.delivery, reading, LoginGuard())
+        services = Services(
+            policy, self.sessions, self.presence, self.groups, self.delivery, reading, LoginGuard(), trusted_clock.now
+        )
         self.dispatcher = WatchedDispatcher(services, self.store, 1, world.queue_size, lambda *_: None)
         self.dispatcher.hash_at_once()
         self.dispatcher.overseer = world.overseer
@@ -551,7 +559,6 @@ class Device:
         """The user has seen everything, and ends the session."""
         while self.kernel:
             self.hands_over()
-        self._world.overseer.logs_out(self.user)
         self.asks(Type.LOGOUT, {"token": self._token})
         self.is_online, self._token, self.reads_on = False, None, False
 

@@ -285,7 +285,7 @@ class World:
         if rng.random() < 0.5:
             values["limit"] = rng.randint(1, 5)
         if rng.random() < 0.3:
-            values["before"] = rng.randint(1, 30)
+            values["before"] = self.overseer.last_id + rng.randint(-30, 10)
         device.asks(Type.HISTORY, values)
 
     def _reach_server(self) -> None:
@@ -385,7 +385,26 @@ class World:
         if classic:
             device = self.rng.choice(classic)
             self.say("{} logs out", device)
+            self.overseer.logs_out(device.user)
             device.logs_out()
+            if self.rng.random() < 0.3:
+                self._is_written_to(device)
+
+    def _is_written_to(self, device: Device) -> None:
+        """A message reaches a client before the server knows what the client wrote last."""
+        others = [other for other in self.devices if other.is_online and other is not device]
+        wire = device.wire
+        if wire is None or not others:
+            return
+        writer = self.rng.choice(others)
+        self._send(writer, device.user, False, f"r{self._count}" if writer.is_modern else None)
+        if writer.wire is not None and not writer.wire.is_closed:
+            data = bytes(writer.wire.to_server)
+            writer.wire.to_server.clear()
+            writer.wire.connection.reads(data)
+        self._serve()
+        self._turn()
+        device.takes([wire.to_client.popleft() for _ in range(len(wire.to_client))])
 
     def _close(self) -> None:
         """A classic client closes in good order, having read everything."""

@@ -46,6 +46,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "tls_cert": ("/etc/ssl/jelly.pem", "/etc/ssl/jelly.pem"),
     "tls_key": ("/etc/ssl/jelly.key", "/etc/ssl/jelly.key"),
     "pin": ("off", "off"),
+    "trust_clock": ("yes", "yes"),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
     "log_file": ("/var/log/jelly.log", "/var/log/jelly.log"),

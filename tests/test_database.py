@@ -313,7 +313,7 @@ def rows_of_meta(url: str) -> dict[str, int]:
             dao.add_messages([StoredMessage(allocate_ids(dao)[0], False, "a", "bob", "kept", 0)], [("bob", 1)])
         assert [message.content for message in dao.waiting("bob", 0, 10)] == ["kept"]
         rows: dict[str, int] = dict(dao.connection.query("SELECT name, value FROM meta"))
-    assert rows == {"next_id": 2, "indexed": 0, "schema_version": 3}
+    assert rows == {"next_id": 2, "indexed": 0, "first_dated": 0, "schema_version": 3}
     return rows
 
 

@@ -336,3 +336,31 @@ def test_a_database_that_goes_back(world: World) -> None:
     [(id, content)] = world.connection.query("SELECT id, content FROM messages")
     assert content == "after"
     assert id >= highest
+
+
+def test_a_disk_that_is_full(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No look can be committed either. But it has seen that the transaction is not there, so its
+    requests are answered at once.
+    """
+
+    class FullDisk(sqlite3.Connection):
+        def commit(self) -> None:
+            self.rollback()
+            raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        connect = sqlite3.connect
+        patch.setattr(sqlite3, "connect", lambda path, **options: connect(path, factory=FullDisk, **options))
+        world.connection.close()
+        world.submit()
+        world.store.take_turn()
+        world.store.take_turn()
+        assert world.alice.answers == [SERVER_ERROR]
+        world.submit()
+        world.store.take_turn()
+        assert world.alice.answers == [SERVER_ERROR, SERVER_ERROR]
+        world.connection.close()
+    world.now += store.RETRY_DELAY
+    world.submit()
+    world.store.take_turn()
+    assert world.alice.answers == [SERVER_ERROR, SERVER_ERROR, SUCCESS]

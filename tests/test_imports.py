@@ -28,7 +28,7 @@ LAYERS = [
     {"engines", "messages", "proxy_protocol", "names", "tcp", "scheduling", "threads", "rate"},
     {"file_claim"},
     {"errors"},
-    {"addresses", "answer_memory", "codec", "outage", "timers", "wakeup", "__init__"},
+    {"addresses", "answer_memory", "codec", "outage", "trusted_clock", "timers", "wakeup", "__init__"},
 ]  # fmt: skip
 """From top to bottom: a module imports from the layers below its own only."""
 

@@ -6,6 +6,9 @@ from harness import allocate_ids
 from jelly.dao import Dao, StoredMessage
 from jelly.indexing import INDEX_DELAY, DeferredIndexing
 from jelly.retention import Retention
+from jelly.trusted_clock import TrustedClock
+
+EPOCH = 1_800_000_000.0
 
 
 class Upkeep:
@@ -13,10 +16,15 @@ class Upkeep:
 
     def __init__(self, dao: Dao, days: float) -> None:
         """`days`: how long messages can be read back."""
-        self.dao = dao
         self.clock = Clock()
-        self.retention = Retention(days, self.clock, self.clock)
+        self.offset = EPOCH
+        self.dao = Dao(dao.connection, TrustedClock(wall=self.wall, monotonic=self.clock))
+        self.retention = Retention(days, self.clock, self.wall)
         self.indexing = DeferredIndexing(self.retention.keeps_history, self.clock)
+
+    def wall(self) -> float:
+        """The time of day, in seconds since 1970."""
+        return self.clock.now + self.offset
 
     def store(self, count: int, receivers: tuple[str, ...] = ()) -> list[int]:
         """Store messages from ann to bob, each with a requestId; their ids."""

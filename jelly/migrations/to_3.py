@@ -1,9 +1,10 @@
-"""From version 2 to 3: a clearer name for a row of the table meta, the NFKC form of each name,
-whether a user has had a modern client, and the commands of an operator.
+"""From version 2 to 3: ids that carry the time instead of a calendar, a clearer name for a row of
+the table meta, the NFKC form of each name, whether a user has had a modern client, and the commands
+of an operator.
 """
 
 from jelly.database import DatabaseConnection
-from jelly.migrations.step import Step
+from jelly.migrations.step import Step, add_to_meta
 from jelly.names import nfkc
 
 NAMES_AT_ONCE = 1000
@@ -27,6 +28,8 @@ def fill_nfkc(connection: DatabaseConnection) -> None:
 
 STATEMENTS: tuple[Step, ...] = (
     "UPDATE meta SET name = 'indexed' WHERE name = 'filed'",
+    add_to_meta("first_dated", 0),
+    "DROP TABLE IF EXISTS calendar",
     "ALTER TABLE users ADD COLUMN nfkc VARCHAR(32)",
     "ALTER TABLE chat_groups ADD COLUMN nfkc VARCHAR(32)",
     fill_nfkc,
