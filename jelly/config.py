@@ -95,6 +95,9 @@ class Settings:
         "networks, separated by commas, of load balancers that say who the client is (PROXY protocol version 2)",
     )
     max_body: int = _setting(65536, _number(int, 1024, 16_777_216), "most bytes in the body of a request")
+    answer_memory: int = _setting(
+        24, _number(int, 4, 1_000_000), "most MiB of answers that wait until their clients take them"
+    )
     message_rate: int = _setting(50, _number(int, 0, 1_000_000), "most messages a second from one user; 0: any number")
     message_burst: int = _setting(
         1000, _number(int, 1, 1_000_000), "most messages at once from a user who was quiet before"

@@ -261,8 +261,12 @@ class Dao:
 
     # --- friends ----------------------------------------------------------------------------------
 
-    def friends(self, username: str) -> list[str]:
-        rows = self.connection.query("SELECT friend FROM friends WHERE username = ? ORDER BY friend", (username,))
+    def friends(self, username: str, after: str, limit: int) -> list[str]:
+        """The friends of a user whose names come after another, at most `limit`, in order."""
+        rows = self.connection.query(
+            "SELECT friend FROM friends WHERE username = ? AND friend > ? ORDER BY friend LIMIT ?",
+            (username, after, limit),
+        )
         return [friend for (friend,) in rows]
 
     def is_friend(self, username: str, friend: str) -> bool:
@@ -289,17 +293,26 @@ class Dao:
         members = self.connection.query("SELECT username FROM members WHERE group_name = ? ORDER BY position", (name,))
         return rows[0][0], [member for (member,) in members]
 
-    def groups_of(self, username: str) -> dict[str, list[str]]:
-        """The groups a user is in, each with its members, the creator first."""
+    def group_names(self, username: str, first: str, limit: int) -> list[str]:
+        """The groups that a user is in, from the name `first` on, at most `limit`, in order."""
         rows = self.connection.query(
-            "SELECT m.group_name, m.username FROM members AS mine JOIN members AS m ON m.group_name = mine.group_name "
-            "WHERE mine.username = ? ORDER BY m.group_name, m.position",
-            (username,),
+            "SELECT group_name FROM members WHERE username = ? AND group_name >= ? ORDER BY group_name LIMIT ?",
+            (username, first, limit),
         )
-        groups: dict[str, list[str]] = {}
-        for group, member in rows:
-            groups.setdefault(group, []).append(member)
-        return groups
+        return [name for (name,) in rows]
+
+    def members_of(self, groups: Sequence[str], after: int, limit: int) -> list[tuple[str, str, int]]:
+        """The members of some groups with a position above `after`: (group, member, position).
+
+        At most `limit`, by group and then by position, so the creator of each group first.
+        """
+        # (A join with the groups of a user would be one query for all; but MySQL would sort all of
+        # its rows before it takes the first ones.)
+        return self.connection.query(
+            f"SELECT group_name, username, position FROM members WHERE group_name IN ({', '.join('?' * len(groups))}) "
+            "AND position > ? ORDER BY group_name, position LIMIT ?",
+            (*groups, after, limit),
+        )
 
     def count_created_groups(self, username: str) -> int:
         return int(self.connection.query("SELECT COUNT(*) FROM chat_groups WHERE creator = ?", (username,))[0][0])

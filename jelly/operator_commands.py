@@ -106,6 +106,7 @@ class NoTransport:
     is_closed = False
     has_room = True
     is_full = False
+    is_memory_short = False
 
     def has_left(self) -> bool:
         return False

@@ -37,6 +37,7 @@ from typing import Any
 
 from jelly.addresses import canonical, network_of
 from jelly.admission import Connections, Limits, RefusalLog
+from jelly.answer_memory import AnswerMemory
 from jelly.config import Settings
 from jelly.connection import Connection, ServerContext
 from jelly.dao import Dao
@@ -149,7 +150,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.notifier = Notifier(self.sessions, self.flusher.call_at)
         self.presence = Presence(self.sessions, self.notifier, self._call_in_turn)
         self.group_notices = GroupNotices(self.notifier, self._call_in_turn)
-        delivery = Delivery(self.sessions, (self.presence, self.group_notices))
+        delivery = Delivery(self.sessions, (self.presence, self.group_notices), settings.max_body)
         retention = Retention(settings.history_days, wall=clock.now)
         indexing = DeferredIndexing(retention.keeps_history)
         silence = settings.heartbeat_interval * settings.heartbeat_misses
@@ -171,6 +172,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             message_burst=settings.message_burst,
             change_rate=settings.change_rate,
             keeps_history=retention.keeps_history,
+            max_body=settings.max_body,
             is_registration_open=settings.registration == "open",
             registration_rate=settings.registration_rate,
             reserved_names=parse_reserved(settings.reserved_names),
@@ -186,8 +188,14 @@ class JellyServer(socketserver.ThreadingTCPServer):
             LoginGuard(),
             clock.now,
         )
+        answer_memory = AnswerMemory(settings.answer_memory * 1024 * 1024)
         self.dispatcher = Dispatcher(
-            self.services, self.store, settings.workers, settings.queue_size, min(LONGEST_HOLD, HOLD_SHARE * silence)
+            self.services,
+            self.store,
+            settings.workers,
+            settings.queue_size,
+            min(LONGEST_HOLD, HOLD_SHARE * silence),
+            answer_memory,
         )
         self._operator_commands = OperatorCommands(DatabaseConnection(self.engine), self.store, self.services)
         self._context = ServerContext(
@@ -199,6 +207,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self.sessions,
             self.presence,
             self.connections,
+            answer_memory,
             parse_networks(settings.proxy_protocol),
         )
         try:

@@ -80,6 +80,10 @@ class Transport(Protocol):
     def is_half_closed(self) -> bool:
         """Whether the client writes nothing any more. It may still read what is sent to it."""
 
+    @property
+    def is_memory_short(self) -> bool:
+        """Whether too much waits in all transports together: then answers should be small."""
+
     def when_not_full(self, function: Callable[[], None]) -> None:
         """Call a function, once, when `is_full` is False; at once if it is now."""
 
@@ -161,6 +165,7 @@ class Session:
         "closing",
         "delivered_id",
         "has_heartbeat",
+        "has_pages",
         "held_back",
         "is_modern",
         "resumed",
@@ -179,6 +184,7 @@ class Session:
         self.token_hash = ""
         self.resumed = False  # came by RECONNECT
         self.is_modern = False
+        self.has_pages = False  # its client asks for long lists page by page
         self.window: Window | None = None  # of a client that acknowledges
         # Set by the thread that serves the session's lane: no request after this one is served; and
         # what was refused for the rate of messages (None: nothing).

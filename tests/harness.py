@@ -131,6 +131,7 @@ class NullTransport:
     has_room = True
     is_closed = False
     is_full = False
+    is_memory_short = False
 
     def has_left(self) -> bool:
         return self.is_closed

@@ -220,7 +220,7 @@ class Wire:
         # What Connection and Session look at.
         self.read_bytes = self.written_id = self.tcp_acked_id = 0
         self.is_closed = False
-        self.is_full = False
+        self.is_full = self.is_memory_short = False
         self._has_room = True
         self.closing_frame_at: float | None = None
 
@@ -429,7 +429,7 @@ class WatchedDispatcher(Dispatcher):
 
     @property
     def has_work(self) -> bool:
-        return bool(self._queue.queue)
+        return bool(self._queue.queue or self._queue.unfinished)
 
     @property
     def queue_size(self) -> int:
@@ -441,7 +441,7 @@ class WatchedDispatcher(Dispatcher):
 
     def serve_next(self) -> None:
         """What a worker does with one lane."""
-        job = self._serve(self._queue.queue.popleft())
+        job = self._serve((self._queue.queue or self._queue.unfinished).popleft())
         if job is not None and not (self.takes_turns() and self._store.write_now(job, contextlib.nullcontext())):
             self._store.submit([job])
 

@@ -29,6 +29,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "max_per_address": ("20", 20),
     "proxy_protocol": ("10.0.0.0/8, ::1", "10.0.0.0/8, ::1"),
     "max_body": ("1024", 1024),
+    "answer_memory": ("64", 64),
     "message_rate": ("100", 100),
     "message_burst": ("1", 1),
     "inbox_messages": ("0", 0),

@@ -207,6 +207,7 @@ class Notices:
     tcp_acked_id = 0
     is_closed = False
     is_full = False
+    is_memory_short = False
     has_room = True
 
     def __init__(self) -> None:

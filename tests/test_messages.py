@@ -483,7 +483,7 @@ def test_looking_at_the_shape_is_a_few_calls(body: bytes) -> None:
 
     def look() -> None:
         with contextlib.suppress(ValueError):
-            messages._check_shape(body)
+            messages._check_shape(body, MAX_PARTS)
 
     assert count_calls(look) <= 60
 
@@ -534,7 +534,7 @@ def test_the_look_at_the_shape_finds_every_depth(text: str) -> None:
     depth is refused.
     """
     try:
-        messages._check_shape(text.encode())
+        messages._check_shape(text.encode(), MAX_PARTS)
     except ValueError:
         with contextlib.suppress(ValueError):
             json.loads(text)
