@@ -108,6 +108,12 @@ class NoTransport:
     is_full = False
     is_memory_short = False
 
+    def has_left(self) -> bool:
+        return False
+
+    def is_half_closed(self) -> bool:
+        return False
+
     def when_not_full(self, function: Callable[[], None]) -> None:
         function()
 

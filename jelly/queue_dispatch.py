@@ -30,21 +30,24 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
+from jelly.addresses import network_of
 from jelly.answer_memory import AnswerMemory
 from jelly.codec import Frame, Status
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.fair_queue import Job
+from jelly.hashing import Hashers, Work
 from jelly.messages import MESSAGES, error_response, refusal
-from jelly.outcomes import Answer, CpuTask, DelayedAnswer, NewMessage, Outcome, Unfinished, Write
-from jelly.scheduling import lower_priority, yield_cpu
+from jelly.outcomes import Answer, CpuTask, NewMessage, Outcome, Unfinished, Write
+from jelly.scheduling import yield_cpu
 from jelly.services import Services
 from jelly.sessions import Session
 from jelly.store import Store, failure, send_answers
+from jelly.threads import VitalThread
 
 log = logging.getLogger("jelly.dispatch")
 
@@ -52,8 +55,6 @@ LANE_LIMIT = 256
 """At most this many requests wait in one lane; then its reader stops reading, and TCP makes the
 client wait.
 """
-HASHERS = 2
-"""How many threads hash passwords."""
 LANES_AT_ONCE = 16
 """At most this many lanes are served by a worker before it looks at the queue again."""
 REQUESTS_AT_ONCE = 64
@@ -328,7 +329,7 @@ class Blocking(contextlib.AbstractContextManager[None]):
 class Dispatcher:
     """The workers and the hashers, and the path of a request from its lane to its answer.
 
-    `call_later(seconds, function)` must call a function after some seconds, in any thread.
+    `longest_hold`: seconds until a login that the guard holds back is refused.
     """
 
     def __init__(
@@ -337,19 +338,16 @@ class Dispatcher:
         store: Store,
         workers: int,
         queue_size: int,
-        call_later: Callable[[float, Callable[[], None]], None],
+        longest_hold: float,
         answer_memory: AnswerMemory | None = None,
     ) -> None:
         self._services = services
         self._store = store
-        self._call_later = call_later
         self._answer_memory = answer_memory or AnswerMemory()
         self._queue = RequestQueue(queue_size)
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="jelly-worker")
-        self._hashers = ThreadPoolExecutor(HASHERS, thread_name_prefix="jelly-hasher", initializer=lower_priority)
-        # The queue of a ThreadPoolExecutor has no limit, so the limit stands in front of it.
-        self._hash_slots = threading.BoundedSemaphore(queue_size)
+        self._hashers = Hashers(queue_size, longest_hold)
         self._state = _WorkerState()
         self.blocking = Blocking(self._queue, store, self._state)
 
@@ -375,19 +373,24 @@ class Dispatcher:
         if self._answer_memory.stop_waiting(lane):
             self._queue.put_off(lane)
 
+    @property
+    def hashers(self) -> Sequence[VitalThread]:
+        """The threads that hash passwords."""
+        return self._hashers.threads
+
     # --- start and stop ---------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the workers and the hashers.
-
-        The hashers start now, and not with the first logins: the system may have no more threads
-        then, and the pool would raise an error for a task that it has queued all the same.
-        """
+        """Start the workers and the hashers."""
         for _ in range(self._workers):
             self._pool.submit(self._work)
-        all_here = threading.Barrier(HASHERS)  # so that each of the tasks needs a thread
-        for _ in range(HASHERS):
-            self._hashers.submit(all_here.wait)
+        self._hashers.start()
+
+    def refuse_logins(self) -> None:
+        """Answer logins and registrations that wait for a hasher with SERVER_BUSY: the server stops
+        before their turn comes.
+        """
+        self._hashers.refuse_logins()
 
     def wait_until_idle(self, lanes: Iterable[Lane], deadline: float) -> bool:
         """Wait until these lanes are served, at most until a monotonic time; return whether they
@@ -403,7 +406,7 @@ class Dispatcher:
     def stop(self) -> None:
         """End the threads. What still waits in a lane is not served any more."""
         self._queue.close()
-        self._hashers.shutdown(cancel_futures=True)
+        self._hashers.stop()
         self._pool.shutdown()
 
     # --- the workers ------------------------------------------------------------------------------
@@ -581,8 +584,6 @@ class Dispatcher:
             self._hash(lane, requests[0], first)
         elif isinstance(first, Unfinished):
             self._put_off(lane, requests[0], first)
-        elif isinstance(first, DelayedAnswer):
-            self._call_later(first.seconds, partial(self._finish, lane, requests[0], first.answer))
         else:
             return Job(
                 lane.session,
@@ -595,10 +596,22 @@ class Dispatcher:
         return None
 
     def _hash(self, lane: Lane, request: PendingRequest, task: CpuTask) -> None:
-        if self._hash_slots.acquire(blocking=False):
-            self._hashers.submit(self._run_task, lane, request, task)
-        else:
-            self._finish(lane, request, _busy(lane.session, request.frame.type))
+        session = lane.session
+        self._hashers.submit(
+            Work(
+                session,
+                network_of(session.address),
+                task.place,
+                task.attempt,
+                run=partial(self._run_task, lane, request, task),
+                refuse=partial(self._finish, lane, request, _busy(session, request.frame.type)),
+                give_up=partial(self._refuse_login, lane, request),
+                drop=partial(self._close, lane),
+            )
+        )
+
+    def _refuse_login(self, lane: Lane, request: PendingRequest) -> None:
+        self._finish(lane, request, self._services.too_many_attempts(lane.session, request.frame.type))
 
     def _run_task(self, lane: Lane, request: PendingRequest, task: CpuTask) -> None:
         """On a hasher thread."""
@@ -617,8 +630,6 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
             log_failure(log, error)
             return failure(session, type)
-        finally:
-            self._hash_slots.release()
 
     def _finish(self, lane: Lane, request: PendingRequest, outcome: Outcome) -> None:
         """Go on with the one request for which a lane waited, on any thread."""
@@ -638,6 +649,10 @@ class Dispatcher:
         fails only while it holds the lane again.
         """
         log_failure(log, error)
+        self._close(lane)
+
+    def _close(self, lane: Lane) -> None:
+        """Close a connection, and give back its lane, which the caller holds."""
         lane.session.closing = True  # a login that still waits here must not take over its successor
         try:
             lane.session.transport.close()

@@ -125,6 +125,12 @@ class NullTransport:
     is_full = False
     is_memory_short = False
 
+    def has_left(self) -> bool:
+        return self.is_closed
+
+    def is_half_closed(self) -> bool:
+        return False
+
     def when_not_full(self, function: object) -> None: ...
     def send(self, responses: object = (), notices: object = ()) -> None: ...
     def stop_pacing(self) -> None: ...

@@ -213,6 +213,12 @@ class Notices:
         self.ids: list[int] = []
         self.answers: list[int] = []
 
+    def has_left(self) -> bool:
+        return self.is_closed
+
+    def is_half_closed(self) -> bool:
+        return False
+
     def when_not_full(self, function: object) -> None: ...
     def stop_pacing(self) -> None: ...
     def stop_confirming(self) -> None: ...

@@ -24,6 +24,7 @@ from jelly.dao import Dao
 from jelly.delivery import Delivery
 from jelly.errors import SENTENCES, ErrorCode, Refused
 from jelly.groups import GroupCache
+from jelly.login_guard import LoginGuard
 from jelly.messages import (
     MAX_DEPTH,
     MAX_PARTS,
@@ -34,7 +35,6 @@ from jelly.messages import (
 )
 from jelly.names import MAX_NAME, is_valid_name
 from jelly.outcomes import Answer
-from jelly.passwords import LoginGuard
 from jelly.presence import Presence
 from jelly.services import Policy, Services
 from jelly.sessions import Session, Sessions, Window
