@@ -336,8 +336,8 @@ VARIANTS: dict[str, Callable[[], None]] = {
         tries_once,
         synchronous_normal, drops_queue, ignores_signals,
         unbounded_queue, unbounded_send_queue, unbounded_buffers, whole_lists, blocking_send, no_watchdog,
-        delivered_when_written, leaks_sockets, answers_reversed, frame_a_read, wall_clock, order_by_time, hashes_at_reconnect,
-        plain_hash_queue, clock, count_hashes, impatient, strangers_stay,
+        delivered_when_written, leaks_sockets, answers_reversed, frame_a_read, wall_clock, order_by_time,
+        hashes_at_reconnect, plain_hash_queue, clock, count_hashes, impatient, strangers_stay,
     )
 }  # fmt: skip
 

@@ -780,7 +780,7 @@ class Services:
                 friends, rest = lists.read_friends(dao, username, request.after or "", _piece_rows(session))
 
             def answer() -> Answer:
-                online = {friend: self._presence.is_announced_online(friend) for friend in friends}
+                online = {friend: self._presence.is_announced_online(friend, username) for friend in friends}
                 values = {"username": username, "friends": online, "more": rest is not None, "after": rest}
                 return Answer(response(Type.ALL_FRIENDS, values))
 
