@@ -1,5 +1,14 @@
 PYTHON ?= python3
-VENV   := .venv
+
+# python3 gets its virtual environment in .venv, each other PYTHON one of its own, such as .venv-3.14.0 (3.14.0t if it
+# is free-threaded), so that several of them stay ready.
+VERSION := import sys, sysconfig; \
+	print("%d.%d.%d" % sys.version_info[:3] + "t" * bool(sysconfig.get_config_var("Py_GIL_DISABLED")))
+VENV    := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c '$(VERSION)'))
+
+# The linters are for any Python, and not every Python has packages of them.
+COMMA  := ,
+EXTRAS := mysql,test$(if $(filter %t,$(VENV)),,$(COMMA)lint)
 
 # On every core; a worker that has nothing left to do takes tests from the others.
 PYTEST := -m pytest -n auto --dist worksteal
@@ -8,7 +17,7 @@ PYTEST := -m pytest -n auto --dist worksteal
 # the code than its worlds without them, and tracing makes them ten times slower.
 TRACED := -m 'not allocations' --deselect tests/test_simulation.py::test_a_bug_is_found
 
-.PHONY: test test-mysql check lint coverage clean
+.PHONY: test test-mysql test-freethreaded check lint coverage clean
 
 test: $(VENV)/installed
 	$(VENV)/bin/python $(PYTEST)
@@ -18,6 +27,11 @@ test: $(VENV)/installed
 test-mysql: $(VENV)/installed
 	mysqld="$${JELLY_MYSQLD:-$$($(VENV)/bin/python -m faults.mysql)}" && \
 	PATH="$$(dirname "$$mysqld"):$$PATH" JELLY_MYSQLD="$$mysqld" $(VENV)/bin/python $(PYTEST) -m mariadb
+
+# All tests on a Python without the interpreter's lock: built from Debian's source into ~/.cache/jelly once. (Without
+# PYTHON_GIL, a package that does not know of it could bring the lock back.)
+test-freethreaded:
+	python="$$($(PYTHON) -m faults.freethreaded)" && PYTHON_GIL=0 $(MAKE) test PYTHON="$$python"
 
 check: lint coverage
 
@@ -35,8 +49,8 @@ coverage: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[mysql,test]'
+	$(VENV)/bin/python -m pip install --quiet --prefer-binary --editable '.[$(EXTRAS)]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) .coverage coverage.json
+	rm -rf .venv .venv-* .coverage coverage.json

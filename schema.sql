@@ -43,6 +43,16 @@ CREATE TABLE IF NOT EXISTS tokens (
 );
 CREATE INDEX tokens_of_user ON tokens (username);
 
+-- The networks from which a user has logged in with the password: an IPv4 address, or the /64 of an
+-- IPv6 address. used: when that was last noted.
+CREATE TABLE IF NOT EXISTS known_addresses (
+    username VARCHAR(32) NOT NULL,
+    network  VARCHAR(64) NOT NULL,
+    used     BIGINT NOT NULL,
+    PRIMARY KEY (username, network)
+);
+CREATE INDEX known_addresses_by_use ON known_addresses (used);
+
 -- One row for each friend on a user's list: being a friend is one-way.
 CREATE TABLE IF NOT EXISTS friends (
     username VARCHAR(32) NOT NULL,

@@ -38,7 +38,7 @@ def fetch_programs(name: str, packages: Sequence[str], programs: Mapping[str, Se
     newer packages, delete the folder. Raises CannotFetch.
     """
     folder = cache_folder() / name
-    with _only_one(folder):
+    with only_one(folder):
         if not (folder / "bin").exists():
             with _new_folder(folder) as new:
                 with tempfile.TemporaryDirectory(prefix="jelly-apt-") as directory:
@@ -53,7 +53,7 @@ def fetch_source(package: str) -> Path:
     Raises CannotFetch.
     """
     folder = cache_folder() / f"{package}-source"
-    with _only_one(folder):
+    with only_one(folder):
         if not folder.exists():
             with _new_folder(folder) as new, tempfile.TemporaryDirectory(prefix="jelly-apt-") as directory:
                 shutil.move(_PrivateApt(Path(directory)).download_source(package), new)
@@ -148,7 +148,7 @@ def _write_scripts(new: Path, root: Path, programs: Mapping[str, Sequence[str]])
 
 
 @contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
+def only_one(folder: Path) -> Iterator[None]:
     """Let other processes that want the same folder wait. Raises CannotFetch for an OSError."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

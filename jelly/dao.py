@@ -98,6 +98,57 @@ class Dao:
         rows = self.connection.query("SELECT password FROM users WHERE username = ?", (username,))
         return rows[0][0] if rows else None
 
+    def credentials(self, username: str, network: str) -> tuple[str | None, int | None]:
+        """A user's password hash, and when the user was last noted to log in from a network."""
+        rows = self.connection.query(
+            "SELECT password, (SELECT used FROM known_addresses AS k WHERE k.username = u.username AND k.network = ?) "
+            "FROM users AS u WHERE u.username = ?",
+            (network, username),
+        )
+        return (rows[0][0], rows[0][1]) if rows else (None, None)
+
+    def remember_address(self, username: str, network: str, now: int, keep: int) -> None:
+        """Note that a user has logged in from a network now; drop the oldest beyond `keep`."""
+        rows = self.connection.query(
+            "SELECT network FROM known_addresses WHERE username = ? ORDER BY used DESC", (username,)
+        )
+        known = [each for (each,) in rows]
+        if network not in known:
+            for surplus in known[keep - 1 :]:
+                self.connection.execute(
+                    "DELETE FROM known_addresses WHERE username = ? AND network = ?", (username, surplus)
+                )
+            self.connection.execute(
+                "INSERT INTO known_addresses (username, network, used) VALUES (?, ?, ?)", (username, network, now)
+            )
+        else:
+            self.connection.execute(
+                "UPDATE known_addresses SET used = ? WHERE username = ? AND network = ?", (now, username, network)
+            )
+
+    def remove_old_addresses(self, before: int, limit: int) -> bool:
+        """Forget at most `limit` networks that were last used before a time; whether there were
+        any.
+        """
+        rows = self.connection.query(
+            "SELECT username, network FROM known_addresses WHERE used < ? ORDER BY used LIMIT ?", (before, limit)
+        )
+        for chunk in _chunks(rows):
+            which = " OR ".join(["(username = ? AND network = ?)"] * len(chunk))
+            self.connection.execute(
+                f"DELETE FROM known_addresses WHERE {which}", [value for row in chunk for value in row]
+            )
+        return bool(rows)
+
+    def hash_costs(self, sample: int) -> dict[int, int]:
+        """How many of the first `sample` users have a password hash of which cost."""
+        rows = self.connection.query(
+            "SELECT start, COUNT(*) FROM "
+            "(SELECT SUBSTR(password, 1, 10) AS start FROM users ORDER BY username LIMIT ?) AS sample GROUP BY start",
+            (sample,),
+        )
+        return {int(start.split("$")[1]): count for start, count in rows}
+
     def is_username_taken(self, username: str) -> bool:
         """Whether a user has this name, or one with the same NFKC form."""
         found = "SELECT 1 FROM users WHERE username = ? OR nfkc = ? LIMIT 1"

@@ -68,7 +68,7 @@ SENTENCES = {
     ErrorCode.NOT_LOGGED_IN: "This connection is not logged in: log in first.",
     ErrorCode.ALREADY_LOGGED_IN: "This connection is already logged in: open another one to log in again.",
     ErrorCode.WRONG_CREDENTIALS: "The user name or the password is wrong.",
-    ErrorCode.TOO_MANY_ATTEMPTS: "Too many failed logins: try again in 15 minutes.",
+    ErrorCode.TOO_MANY_ATTEMPTS: "Too many failed logins to this account: this one was not tried, try again later.",
     ErrorCode.INVALID_USERNAME: "A user name must have 1 to 32 characters, without spaces or invisible characters.",
     ErrorCode.INVALID_PASSWORD: "A password must have 1 to 128 characters.",
     ErrorCode.USERNAME_TAKEN: "This user name, or one that looks the same, is taken: choose another one.",

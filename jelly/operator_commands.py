@@ -107,6 +107,12 @@ class NoTransport:
     has_room = True
     is_full = False
 
+    def has_left(self) -> bool:
+        return False
+
+    def is_half_closed(self) -> bool:
+        return False
+
     def when_not_full(self, function: Callable[[], None]) -> None:
         function()
 

@@ -26,20 +26,23 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
+from jelly.addresses import network_of
 from jelly.codec import Frame, Status
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.fair_queue import Job
+from jelly.hashing import Hashers, Work
 from jelly.messages import MESSAGES, error_response, refusal
-from jelly.outcomes import Answer, CpuTask, DelayedAnswer, NewMessage, Outcome, Write
-from jelly.scheduling import lower_priority, yield_cpu
+from jelly.outcomes import Answer, CpuTask, NewMessage, Outcome, Write
+from jelly.scheduling import yield_cpu
 from jelly.services import Services
 from jelly.sessions import Session
 from jelly.store import Store, failure, send_answers
+from jelly.threads import VitalThread
 
 log = logging.getLogger("jelly.dispatch")
 
@@ -47,8 +50,6 @@ LANE_LIMIT = 256
 """At most this many requests wait in one lane; then its reader stops reading, and TCP makes the
 client wait.
 """
-HASHERS = 2
-"""How many threads hash passwords."""
 LANES_AT_ONCE = 16
 """At most this many lanes are served by a worker before it looks at the queue again."""
 REQUESTS_AT_ONCE = 64
@@ -299,7 +300,7 @@ class Blocking(contextlib.AbstractContextManager[None]):
 class Dispatcher:
     """The workers and the hashers, and the path of a request from its lane to its answer.
 
-    `call_later(seconds, function)` must call a function after some seconds, in any thread.
+    `longest_hold`: seconds until a login that the guard holds back is refused.
     """
 
     def __init__(
@@ -308,17 +309,14 @@ class Dispatcher:
         store: Store,
         workers: int,
         queue_size: int,
-        call_later: Callable[[float, Callable[[], None]], None],
+        longest_hold: float,
     ) -> None:
         self._services = services
         self._store = store
-        self._call_later = call_later
         self._queue = RequestQueue(queue_size)
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="jelly-worker")
-        self._hashers = ThreadPoolExecutor(HASHERS, thread_name_prefix="jelly-hasher", initializer=lower_priority)
-        # The queue of a ThreadPoolExecutor has no limit, so the limit stands in front of it.
-        self._hash_slots = threading.BoundedSemaphore(queue_size)
+        self._hashers = Hashers(queue_size, longest_hold)
         self._state = _WorkerState()
         self.blocking = Blocking(self._queue, store, self._state)
 
@@ -339,19 +337,24 @@ class Dispatcher:
         """
         return not lane.is_full or self._queue.wait_for_room(lane, seconds)
 
+    @property
+    def hashers(self) -> Sequence[VitalThread]:
+        """The threads that hash passwords."""
+        return self._hashers.threads
+
     # --- start and stop ---------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the workers and the hashers.
-
-        The hashers start now, and not with the first logins: the system may have no more threads
-        then, and the pool would raise an error for a task that it has queued all the same.
-        """
+        """Start the workers and the hashers."""
         for _ in range(self._workers):
             self._pool.submit(self._work)
-        all_here = threading.Barrier(HASHERS)  # so that each of the tasks needs a thread
-        for _ in range(HASHERS):
-            self._hashers.submit(all_here.wait)
+        self._hashers.start()
+
+    def refuse_logins(self) -> None:
+        """Answer logins and registrations that wait for a hasher with SERVER_BUSY: the server stops
+        before their turn comes.
+        """
+        self._hashers.refuse_logins()
 
     def wait_until_idle(self, lanes: Iterable[Lane], deadline: float) -> bool:
         """Wait until these lanes are served, at most until a monotonic time; return whether they
@@ -367,7 +370,7 @@ class Dispatcher:
     def stop(self) -> None:
         """End the threads. What still waits in a lane is not served any more."""
         self._queue.close()
-        self._hashers.shutdown(cancel_futures=True)
+        self._hashers.stop()
         self._pool.shutdown()
 
     # --- the workers ------------------------------------------------------------------------------
@@ -498,12 +501,10 @@ class Dispatcher:
         first = outcomes[0]
         if isinstance(first, CpuTask):
             self._hash(lane, requests[0], first)
-        elif isinstance(first, DelayedAnswer):
-            self._call_later(first.seconds, partial(self._finish, lane, requests[0], first.answer))
         else:
             return Job(
                 lane.session,
-                outcomes,  # type: ignore[arg-type] # see _outcomes: no CpuTask and no DelayedAnswer is among them
+                outcomes,  # type: ignore[arg-type] # see _outcomes: no CpuTask is among them
                 [request.received_at for request in requests],
                 sum([len(request.frame.body) for request in requests]),
                 partial(self._release, lane),
@@ -512,10 +513,22 @@ class Dispatcher:
         return None
 
     def _hash(self, lane: Lane, request: PendingRequest, task: CpuTask) -> None:
-        if self._hash_slots.acquire(blocking=False):
-            self._hashers.submit(self._run_task, lane, request, task)
-        else:
-            self._finish(lane, request, _busy(lane.session, request.frame.type))
+        session = lane.session
+        self._hashers.submit(
+            Work(
+                session,
+                network_of(session.address),
+                task.place,
+                task.attempt,
+                run=partial(self._run_task, lane, request, task),
+                refuse=partial(self._finish, lane, request, _busy(session, request.frame.type)),
+                give_up=partial(self._refuse_login, lane, request),
+                drop=partial(self._close, lane),
+            )
+        )
+
+    def _refuse_login(self, lane: Lane, request: PendingRequest) -> None:
+        self._finish(lane, request, self._services.too_many_attempts(lane.session, request.frame.type))
 
     def _run_task(self, lane: Lane, request: PendingRequest, task: CpuTask) -> None:
         """On a hasher thread."""
@@ -534,8 +547,6 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
             log_failure(log, error)
             return failure(session, type)
-        finally:
-            self._hash_slots.release()
 
     def _finish(self, lane: Lane, request: PendingRequest, outcome: Outcome) -> None:
         """Go on with the one request for which a lane waited, on any thread."""
@@ -555,6 +566,10 @@ class Dispatcher:
         fails only while it holds the lane again.
         """
         log_failure(log, error)
+        self._close(lane)
+
+    def _close(self, lane: Lane) -> None:
+        """Close a connection, and give back its lane, which the caller holds."""
         lane.session.closing = True  # a login that still waits here must not take over its successor
         try:
             lane.session.transport.close()

@@ -247,6 +247,14 @@ class SendQueue:
         with self._lock:
             return self._confirmation.delivered_before(read_bytes) if self._confirmation else 0
 
+    def has_left(self) -> bool:
+        """Whether the client is gone, also if the reader has not noticed it yet."""
+        return self.is_closed or tcp.has_reset(self._sock)
+
+    def is_half_closed(self) -> bool:
+        """Whether the client writes nothing any more, also if the reader has not noticed it yet."""
+        return tcp.has_closed_half(self._sock)
+
     def when_not_full(self, function: Callable[[], None]) -> None:
         """Call a function, once, when `is_full` is False; at once if it is now."""
         with self._changing():

@@ -47,12 +47,12 @@ from jelly.errors import JellyError, StartError, StoreError, log_failure
 from jelly.group_notices import GroupNotices
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
+from jelly.login_guard import LoginGuard
 from jelly.messages import Event, system
 from jelly.migrations import migrate
 from jelly.names import parse_reserved
 from jelly.notifier import Notifier
 from jelly.operator_commands import OperatorCommands
-from jelly.passwords import LoginGuard
 from jelly.presence import Presence
 from jelly.proxy_protocol import is_in, parse_networks
 from jelly.queue_dispatch import Dispatcher
@@ -84,6 +84,12 @@ SPARE_DESCRIPTORS = 64
 """Descriptors for connections that were closed to make room and have still to end."""
 STOP_SECONDS = 8.0
 """Seconds for which a stop finishes what was accepted before it; closing takes a little longer."""
+LONGEST_HOLD = 24.0
+"""At most this many seconds are logins held back that the guard makes wait; then they are refused.
+"""
+HOLD_SHARE = 0.8
+"""The same as a part of the silence after which a connection is closed: a client that waits for its
+answer need not send anything."""
 FILE_CHECK_INTERVAL = 1.0
 """Seconds until the server looks again whether the database's file is in its place."""
 FILE_LOST_TIMEOUT = 5.0
@@ -145,11 +151,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
         delivery = Delivery(self.sessions, (self.presence, self.group_notices))
         retention = Retention(settings.history_days, wall=clock.now)
         indexing = DeferredIndexing(retention.keeps_history)
-        self.watchdog = Watchdog(
-            self.connections,
-            settings.heartbeat_interval * settings.heartbeat_misses,
-            self.connections.beyond_half,
-        )
+        silence = settings.heartbeat_interval * settings.heartbeat_misses
+        self.watchdog = Watchdog(self.connections, silence, self.connections.beyond_half)
         self.store = Store(
             dao,
             delivery,
@@ -182,7 +185,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             clock.now,
         )
         self.dispatcher = Dispatcher(
-            self.services, self.store, settings.workers, settings.queue_size, self.watchdog.call_later
+            self.services, self.store, settings.workers, settings.queue_size, min(LONGEST_HOLD, HOLD_SHARE * silence)
         )
         self._operator_commands = OperatorCommands(DatabaseConnection(self.engine), self.store, self.services)
         self._context = ServerContext(
@@ -227,7 +230,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
     def start(self) -> None:
         """Start the threads and serve."""
-        for thread in (self.store.thread, self.flusher.thread, self.watchdog.thread, self._acceptor):
+        single = (self.store.thread, self.flusher.thread, self.watchdog.thread, self._acceptor)
+        for thread in (*single, *self.dispatcher.hashers):
             thread.on_end = self._on_thread_end
         for part in (self.store, self.flusher, self.watchdog, self.groups, self.dispatcher, self._acceptor):
             part.start()
@@ -322,6 +326,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.server_close()
         connections = tuple(self.connections)  # no thread accepts any more
         self.watchdog.run_calls_now()
+        self.dispatcher.refuse_logins()
         self.store.hurry()
         is_late = not self.dispatcher.wait_until_idle([c.lane for c in connections], deadline)
         if is_late:

@@ -5,7 +5,6 @@ A service gets the session and the typed request. It returns what should happen 
 - `Answer`: the response is ready.
 - `NewMessage` or `Write`: the store writes it, and answers after the commit.
 - `CpuTask`: a hasher thread runs it. It returns one of the other outcomes.
-- `DelayedAnswer`: the response, to be sent some seconds later.
 
 A service that refuses the request raises `Refused`; then nothing was done. Services know sessions,
 groups and queries, but neither sockets nor threads. `queue_dispatch.py` calls the services and
@@ -15,6 +14,7 @@ compares the name in the body with that user.
 
 import contextlib
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,9 +29,10 @@ from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
 from jelly.group_notices import Change, GroupNotices
 from jelly.groups import Group, GroupCache
+from jelly.login_guard import Attempt, LoginGuard
 from jelly.messages import PROFILE_LIMITS, SUCCESS, Event, response, system
 from jelly.names import fold, is_valid_name
-from jelly.outcomes import Answer, CpuTask, DelayedAnswer, NewMessage, Outcome, Write
+from jelly.outcomes import Answer, CpuTask, NewMessage, Outcome, Place, Write
 from jelly.presence import Presence
 from jelly.rate import HeldBack, RateLimit
 from jelly.sessions import Session, Sessions, Window
@@ -50,6 +51,16 @@ MAX_TOKENS = 32
 CHANGE_BURST = 1000
 """At most this many changes come at once from a user who was quiet before: so many members has the
 largest group."""
+MAX_KNOWN_ADDRESSES = 32
+"""At most this many networks are remembered from which a user has logged in; a new one replaces the
+one that was not used for longest."""
+ADDRESS_PRECISION = 86_400_000
+"""Milliseconds until a login from the same network is noted again: most logins write nothing."""
+COST_SAMPLE = 2000
+"""At most this many accounts are looked at to see what most hashes cost."""
+MAX_RENEWED = 1000
+"""At most this many renewed hashes are remembered: logins may be under way that verified the old
+one."""
 MAX_KNOWN_USERS = 100_000
 """At most this many user names are cached."""
 DEFAULT_PAGE, MAX_PAGE = 50, 100
@@ -135,7 +146,7 @@ class Services:
         groups: GroupCache,
         delivery: Delivery,
         reading: Reading,
-        guard: passwords.LoginGuard,
+        guard: LoginGuard,
         expiry_clock: Callable[[], float] | None = None,
     ) -> None:
         """`expiry_clock`: the time by which tokens expire, in seconds since 1970."""
@@ -156,8 +167,14 @@ class Services:
         self._registrations = RateLimit(policy.registration_rate / 3600, policy.registration_rate)
         self._try_acquire = self._rate.try_acquire if policy.message_rate else None
         # An unknown user's password is checked against this, so that a wrong name takes as long
-        # as a wrong password, and nobody can find out by the clock which names exist.
-        self._dummy_hash = passwords.hash_password("", policy.password_cost)
+        # as a wrong password, and nobody can find out by the clock which names exist. While
+        # accounts have hashes of another cost than the settings say, it costs what most of them do.
+        self._dummy_hash = passwords.impossible_hash(policy.password_cost)
+        self._has_old_hashes = True
+        self._knows_costs = False
+        # Hashes that were replaced by ones of today's cost, and these. Only used in turns of the
+        # store.
+        self._renewed: OrderedDict[str, str] = OrderedDict()
         self._handlers: dict[int, Callable[[Session, Any], Outcome]] = {
             Type.LOGIN: self.login,
             Type.REGISTER: self.register,
@@ -253,69 +270,110 @@ class Services:
         # Only now: a user who tries names that are taken is not held up.
         if self._policy.registration_rate and not self._registrations.try_acquire(network_of(session.address)):
             raise Refused(ErrorCode.TOO_MANY_REGISTRATIONS)
-        return CpuTask(hash_then_write)
+        return CpuTask(hash_then_write, Place.REGISTRATION)
 
     def login(self, session: Session, request: messages.Login) -> Outcome:
         """Log in with the password: answer with a new token, then deliver the inbox."""
-        username, address = request.username, session.address
+        username, network = request.username, network_of(session.address)
         _stop_pacing_if_modern(session, request)
         if not is_valid_name(username):
             # Nobody can have this name, so the guard need not remember it.
-            return CpuTask(lambda: self._wrong_credentials(session))
-        if self._guard.is_locked(username, address):
-            raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
+            return CpuTask(lambda: self._wrong_credentials(session), Place.LOGIN)
         with self._reading() as dao:
-            stored = dao.password_hash(username)
+            stored, noted_at = dao.credentials(username, network)
+            if not self._knows_costs:
+                self._learn_costs(dao)
+        is_known = noted_at is not None
+        attempt = self._guard.attempt(username, network, is_known, exists=stored is not None)
 
         def verify() -> Outcome:
-            refusal = self._check_guess(session, Type.LOGIN, username, request.password, stored)
+            refusal = self._check_guess(session, Type.LOGIN, attempt, request.password, stored)
             if refusal is not None or stored is None:
                 return refusal or self._wrong_credentials(session)
-            return self._issue_token(session, request, stored)
+            cost = self._policy.password_cost
+            is_old = passwords.is_outdated(stored, cost)
+            renewed = passwords.hash_password(request.password, cost) if is_old else None
+            return self._issue_token(session, request, stored, renewed, noted_at)
 
-        return CpuTask(verify)
+        return CpuTask(verify, Place.KNOWN if is_known else Place.LOGIN, attempt)
+
+    def too_many_attempts(self, session: Session, type: int) -> Answer:
+        """Return the answer to a password that the guard has held back for too long."""
+        return self.refused(session, type, Refused(ErrorCode.TOO_MANY_ATTEMPTS))
 
     def _check_guess(
-        self, session: Session, type: Type, username: str, password: str, stored: str | None
-    ) -> Answer | DelayedAnswer | None:
+        self, session: Session, type: Type, attempt: Attempt, password: str, stored: str | None
+    ) -> Answer | None:
         """Check a password against a stored hash (None: there is no such user), on a hasher.
 
-        Returns the answer to a wrong one, None if it is right. Raises Refused if there were too
-        many wrong ones.
+        Returns the answer to a wrong one, None if it is right.
         """
-        # Logins that waited for a hasher with this one may have failed since they were taken on.
-        if self._guard.is_locked(username, session.address):
-            raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
         right = passwords.verify_password(password, stored or self._dummy_hash)
         if stored is not None and right:
-            self._guard.record_success(username, session.address)
+            attempt.succeed()
             return None
+        attempt.fail()
         sentence = OLD_PASSWORD_WRONG if type == Type.UPDATE_PROFILE else ""
-        answer = self.refused(session, type, Refused(ErrorCode.WRONG_CREDENTIALS, sentence))
-        seconds = self._guard.record_failure(username, session.address)
-        return DelayedAnswer(answer, seconds) if seconds else answer
+        return self.refused(session, type, Refused(ErrorCode.WRONG_CREDENTIALS, sentence))
 
     def _wrong_credentials(self, session: Session) -> Answer:
         """Refuse a name that nobody can have, in the same time as a wrong password."""
         passwords.verify_password("", self._dummy_hash)
         return self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
 
-    def _issue_token(self, session: Session, request: messages.Login, password_hash: str) -> Write:
-        """Return the write that stores a new token; after its commit the user is logged in."""
+    def _learn_costs(self, dao: Dao) -> None:
+        """See what most password hashes cost."""
+        self._knows_costs = True  # first: what is stored meanwhile makes the next login look again
+        costs = dao.hash_costs(COST_SAMPLE)
+        if costs:
+            self._dummy_hash = passwords.impossible_hash(max(costs, key=costs.__getitem__))
+        self._has_old_hashes = bool(costs.keys() - {self._policy.password_cost})
+
+    def _is_current(self, dao: Dao, username: str, verified: str) -> bool:
+        """Whether a user still has the password of a hash that was verified."""
+        current = dao.password_hash(username)
+        return current is not None and current in (verified, self._renewed.get(verified))
+
+    def _renew(self, dao: Dao, username: str, verified: str, renewed: str | None) -> None:
+        """Replace a hash of an old cost, which was verified. Raises Refused if the password was
+        changed since.
+        """
+        if dao.password_hash(username) != verified:
+            if not self._is_current(dao, username, verified):
+                raise Refused(ErrorCode.WRONG_CREDENTIALS)
+        elif renewed is not None:
+            dao.update_user(username, {"password": renewed})
+            self._renewed[verified] = renewed
+            if len(self._renewed) > MAX_RENEWED:
+                self._renewed.popitem(last=False)
+
+    def _issue_token(
+        self, session: Session, request: messages.Login, verified: str, renewed: str | None, noted_at: int | None
+    ) -> Write:
+        """Return the write that stores a new token; after its commit the user is logged in.
+
+        `verified`: the hash that the password was checked against; `renewed`: one of today's cost
+        to replace it, if it is an old one. `noted_at`: when a login from this network was last
+        noted.
+        """
         username = request.username
         token = passwords.new_token()
         token_hash = passwords.hash_token(token)
 
         def in_transaction(dao: Dao) -> Friends:
-            if dao.password_hash(username) != password_hash:  # changed while this one was hashed
-                raise Refused(ErrorCode.WRONG_CREDENTIALS)
+            self._renew(dao, username, verified, renewed)
             self._store_token(dao, token_hash, username)
             if request.features is not None:
                 dao.note_modern_login(username)
+            now = _now()
+            if noted_at is None or noted_at <= now - ADDRESS_PRECISION:
+                dao.remember_address(username, network_of(session.address), now, MAX_KNOWN_ADDRESSES)
             self._take_over(dao, _Newcomer(session, username, token_hash, request.features is None))
             return _load_friends(dao, request)
 
         def after_commit(friends: Friends) -> Answer:
+            if self._has_old_hashes:
+                self._knows_costs = False
             features = self._attach_session(session, request, token_hash, friends)
             return Answer(response(Type.LOGIN, {"username": username, "token": token, "features": features}))
 
@@ -691,18 +749,21 @@ class Services:
         unless it may belong to a client that cannot send it.
         """
         username, password, old_password = request.username, request.password, request.oldPassword
+        network = network_of(session.address)
         assert password is not None
         check_password(password)
         with self._reading() as dao:
-            stored = dao.password_hash(username)
+            stored, noted_at = dao.credentials(username, network)
             needs_old = session.is_modern or (session.resumed and dao.has_been_modern(username))
         if old_password is None and needs_old:
             raise Refused(ErrorCode.WRONG_CREDENTIALS, NEEDS_OLD_PASSWORD)
+        is_known = noted_at is not None
+        attempt = None if old_password is None else self._guard.attempt(username, network, is_known, exists=True)
         token = passwords.new_token() if session.is_modern else None
         token_hash = None if token is None else passwords.hash_token(token)
 
         def in_transaction(dao: Dao) -> None:
-            if old_password is not None and dao.password_hash(username) != stored:  # changed meanwhile
+            if old_password is not None and not (stored and self._is_current(dao, username, stored)):
                 raise Refused(ErrorCode.WRONG_CREDENTIALS, OLD_PASSWORD_WRONG)
             dao.update_user(username, values)
             dao.remove_tokens(username)
@@ -716,14 +777,14 @@ class Services:
             return Answer(response(Type.UPDATE_PROFILE, None if token is None else {"token": token}))
 
         def verify_then_write() -> Outcome:
-            if old_password is not None and stored is not None:
-                refusal = self._check_guess(session, Type.UPDATE_PROFILE, username, old_password, stored)
+            if old_password is not None and attempt is not None:
+                refusal = self._check_guess(session, Type.UPDATE_PROFILE, attempt, old_password, stored)
                 if refusal is not None:
                     return refusal
             values["password"] = passwords.hash_password(password, self._policy.password_cost)
             return Write(Type.UPDATE_PROFILE, in_transaction, after_commit)
 
-        return CpuTask(verify_then_write)
+        return CpuTask(verify_then_write, Place.KNOWN, attempt)
 
     def end_sessions(self, user: str, closing_frame: bytes, keep: Session | None = None) -> None:
         """End all sessions of a user but one. Call it in a turn of the store.

@@ -74,6 +74,12 @@ class Transport(Protocol):
     def is_full(self) -> bool:
         """Whether too many responses wait: then no more requests should be served."""
 
+    def has_left(self) -> bool:
+        """Whether the client is gone, also if the reader has not noticed it yet."""
+
+    def is_half_closed(self) -> bool:
+        """Whether the client writes nothing any more. It may still read what is sent to it."""
+
     def when_not_full(self, function: Callable[[], None]) -> None:
         """Call a function, once, when `is_full` is False; at once if it is now."""
 

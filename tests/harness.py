@@ -132,6 +132,12 @@ class NullTransport:
     is_closed = False
     is_full = False
 
+    def has_left(self) -> bool:
+        return self.is_closed
+
+    def is_half_closed(self) -> bool:
+        return False
+
     def when_not_full(self, function: object) -> None: ...
     def send(self, responses: object = (), notices: object = ()) -> None: ...
     def queue_notice(self, frame: bytes) -> None: ...

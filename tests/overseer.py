@@ -210,6 +210,8 @@ class Overseer:
         sent = self._by_body.get(frame.body) if frame.type in MESSAGES else None
         if sent is not None:
             sent.read_at = sent.read_at or self.passes()
+            if sent.id not in self._in_doubt:
+                sent.is_unsynced = False  # a repeat, whose first copy nobody waits for any more
             sent.read_count += 1
             sent.open_count += 1
         self._asked[connection].append((frame, sent))

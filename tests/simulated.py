@@ -26,10 +26,11 @@ from jelly.engines import SqliteEngine
 from jelly.group_notices import GroupNotices
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
+from jelly.login_guard import LoginGuard
 from jelly.messages import MESSAGES, encode_request, parse_object
 from jelly.migrations import ROWS_OF_META, SCHEMA_VERSION, schema, split_statements
 from jelly.notifier import Notifier
-from jelly.passwords import LoginGuard, hash_password, hash_token
+from jelly.passwords import hash_password, hash_token
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher, Lane, PendingRequest
 from jelly.retention import Retention
@@ -233,6 +234,12 @@ class Wire:
         """`has_room`, without giving the client a chance."""
         return self._has_room
 
+    def has_left(self) -> bool:
+        return self.is_closed
+
+    def is_half_closed(self) -> bool:
+        return False
+
     def when_not_full(self, function: Callable[[], None]) -> None:
         function()
 
@@ -400,7 +407,7 @@ class WatchedDispatcher(Dispatcher):
 
     def hash_at_once(self) -> None:
         """Have passwords hashed by the thread that asks for it: there are no hashers, either."""
-        self._hashers = cast(Any, SimpleNamespace(submit=lambda function, *arguments: function(*arguments)))
+        self._hashers = cast(Any, SimpleNamespace(submit=lambda work: work.run()))
 
     def submit(self, lane: Lane, requests: list[PendingRequest]) -> None:
         wire = cast(Wire, lane.session.transport)
@@ -497,7 +504,7 @@ class SimulatedServer:
             LoginGuard(),
             trusted_clock.now,
         )
-        self.dispatcher = WatchedDispatcher(services, self.store, 1, world.queue_size, lambda *_: None)
+        self.dispatcher = WatchedDispatcher(services, self.store, 1, world.queue_size, 1.0)
         self.dispatcher.hash_at_once()
         self.dispatcher.overseer = world.overseer
         self.dispatcher.takes_turns = lambda: world.rng.random() < world.turns_of_workers

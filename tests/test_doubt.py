@@ -212,6 +212,12 @@ class Notices:
         self.ids: list[int] = []
         self.answers: list[int] = []
 
+    def has_left(self) -> bool:
+        return self.is_closed
+
+    def is_half_closed(self) -> bool:
+        return False
+
     def when_not_full(self, function: object) -> None: ...
     def queue_notice(self, frame: bytes) -> None: ...
     def write_queued(self) -> None: ...

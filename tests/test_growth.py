@@ -54,7 +54,7 @@ NOTHING = ("connections", "sessions", "lists of friends", "watched friends", "us
 BOUNDS = {
     "known users": KNOWN,
     "allowances": len(USERS),
-    "failed logins": FAILED,
+    "failed logins": 4 * FAILED,
     "members of groups": MEMBERS,
     "tokens": TOKENS * len(USERS),
     "messages known again": RECENT,
@@ -111,7 +111,8 @@ class World:
             "told lately": len(presence._recent) + len(server.group_notices._recent),
             "notices that wait": len(server.notifier),
             "allowances to register": len(services._registrations),
-            "failed logins": len(services._guard._failures),
+            "failed logins": len(services._guard),
+            "tasks for the hashers": len(dispatcher._hashers),
             "members of groups": groups._size,
             "groups": len(groups),
             "groups alive": len(groups._alive),
@@ -239,7 +240,7 @@ def world(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(indexing, "INDEX_DELAY", 0.05)
     monkeypatch.setattr(tcp_confirmation, "CONFIRM_DELAY_MAX", 0.1)
     server = start_server(classic_gap=0, message_rate=100_000, registration_rate=1_000_000)
-    server.dispatcher._services._guard._max_pairs = FAILED
+    server.dispatcher._services._guard._max_size = FAILED
     server.groups._most = MEMBERS
     return World(server)
 

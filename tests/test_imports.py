@@ -19,11 +19,11 @@ LAYERS = [
     {"client.handshake", "client.acks", "client.pending", "client.lifecycle"},
     {"client.stream", "client.requests"}, {"client.poller", "client.callbacks", "client.states", "client"},
     {"server", "user_command"}, {"operator_commands"}, {"watchdog"}, {"connection"}, {"queue_dispatch"},
-    {"services"}, {"store", "accounts"}, {"doubt", "fair_queue"},
+    {"services"}, {"store", "accounts", "hashing"}, {"doubt", "fair_queue"},
     {"outcomes", "delivery", "presence", "group_notices", "indexing", "retention", "send_queue", "admission"},
     {"demo", "backup", "notifier"},
     {"dao", "config", "migrations", "pacing"}, {"migrations.to_2", "migrations.to_3"}, {"migrations.step"},
-    {"database", "sessions", "groups", "passwords", "tcp_confirmation", "tls"},
+    {"database", "sessions", "groups", "login_guard", "passwords", "tcp_confirmation", "tls"},
     {"engines", "messages", "proxy_protocol", "names", "tcp", "scheduling", "threads", "rate"},
     {"file_claim"},
     {"errors"},
@@ -118,7 +118,16 @@ def test_the_codec_knows_bytes_only() -> None:
 
 def test_services_know_neither_the_store_nor_threads() -> None:
     """They return data, `outcomes.py` holds nothing else, and so neither needs what acts on it."""
-    data = {"collections.abc", "dataclasses", "typing", "jelly.dao", "jelly.errors", "jelly.groups"}
+    data = {
+        "collections.abc",
+        "dataclasses",
+        "enum",
+        "typing",
+        "jelly.dao",
+        "jelly.errors",
+        "jelly.groups",
+        "jelly.login_guard",
+    }
     assert imported("outcomes") == data
     assert not imported("services") & {"threading", "queue", "concurrent.futures", "socket", "jelly.store"}
     assert "queue_dispatch" not in reached("services")

@@ -25,6 +25,7 @@ from jelly.delivery import Delivery
 from jelly.errors import SENTENCES, ErrorCode, Refused
 from jelly.group_notices import GroupNotices
 from jelly.groups import GroupCache
+from jelly.login_guard import LoginGuard
 from jelly.messages import (
     MAX_DEPTH,
     MAX_PARTS,
@@ -36,7 +37,6 @@ from jelly.messages import (
 from jelly.names import MAX_NAME, is_valid_name
 from jelly.notifier import Notifier
 from jelly.outcomes import Answer
-from jelly.passwords import LoginGuard
 from jelly.presence import Presence
 from jelly.services import Policy, Services
 from jelly.sessions import Session, Sessions, Window

@@ -112,7 +112,7 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
     ErrorCode.ALREADY_LOGGED_IN: TranslatedText("you are already logged in", "已经登录"),
     ErrorCode.WRONG_CREDENTIALS: TranslatedText("the name or the password is wrong", "用户名或密码不对"),
     ErrorCode.TOO_MANY_ATTEMPTS: TranslatedText(
-        "too many failed logins; try again in 15 minutes", "登录失败次数过多，请 15 分钟后再试"
+        "too many failed logins to this account; try again later", "这个账号登录失败次数过多，请稍后再试"
     ),
     ErrorCode.INVALID_USERNAME: TranslatedText(
         "a name must have 1 to 32 characters, without spaces or invisible characters, in one script",
