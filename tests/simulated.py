@@ -527,6 +527,8 @@ class SimulatedServer:
 
     def is_starved(self, session: Session) -> bool:
         """Whether a session could be given more, and nobody is going to do so."""
+        if session.transport.is_closed:  # by the server, and its reader has not noticed yet
+            return False
         is_known = session.caught_up or session in self.delivery._to_feed or session in self.store._with_room
         is_known = is_known or session.transport.is_closed  # it needs nothing more
         return not is_known and session.has_room
