@@ -559,7 +559,9 @@ class World:
             for _ in range(500):
                 self._let_flow()
                 self._now += 1.1 if days == 0 else 0.1
-                if min(self.server.indexing.due_at, self.server.retention.due_at) > self._now + 2.0 and not self.wires:
+                is_done = min(self.server.indexing.due_at, self.server.retention.due_at) > self._now + 2.0
+                # Pages are read a second after the database has failed, and forgotten no sooner.
+                if is_done and not self.wires and not self.server.delivery.has_work:
                     break
             left = self.server.leftovers()
             self.overseer.check(not left, f"left in memory: {left}")
