@@ -579,6 +579,9 @@ class Device:
         while self.kernel:
             self.hands_over()
         self.asks(Type.LOGOUT, {"token": self._token})
+        if self.wire is not None:
+            # If these come before the server reads that, they look as if the client had had them.
+            self._spoken_after = sum(id > 0 for id, _ in self.wire.to_client)
         self.is_online, self._token, self.reads_on = False, None, False
 
     def closes(self) -> None:
