@@ -290,7 +290,8 @@ class Overseer:
             self.check(self._is_forgotten(sent), f"{sent} is stored, and refused with {code}")
             sent.was_refused = True
             if code == "request_id_reused":
-                self.check(sent.other is not None, f"{sent} is new, and refused with {code}")
+                holder = self._keys.get((sent.sender, sent.request_id or ""), sent)
+                self.check(holder is not sent, f"{sent} is new, and refused with {code}")
             else:
                 self.check(sent.is_group and code in ("no_such_group", "not_a_member"), f"{sent}: refused with {code}")
                 was_member = self._membership(sent.receiver, sent.sender, sent.read_at or 0, self.tick)
