@@ -22,8 +22,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jelly import admission, cli, delivery, engines, passwords, tcp, watchdog
+from jelly import admission, cli, delivery, engines, lists, passwords, tcp, watchdog
 from jelly.admission import Connections
+from jelly.answer_memory import AnswerMemory
 from jelly.connection import Connection
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
@@ -196,6 +197,13 @@ def unbounded_buffers() -> None:
     tcp.limit_buffers = lambda _: None
 
 
+def whole_lists() -> None:
+    """A list is read and answered in one piece, and any number of them may wait."""
+    lists.PIECE_ROWS = lists.SHORT_PIECE_ROWS = lists.MAX_LIST = lists.GROUPS_AT_ONCE = 1 << 30
+    AnswerMemory.is_short = property(lambda _: False)
+    AnswerMemory.reserve = lambda *_: True
+
+
 def strangers_stay() -> None:
     """A connection that never logs in keeps its place as long as it sends heartbeats."""
     admission.GUEST_SHARE = 1.0
@@ -327,9 +335,9 @@ VARIANTS: dict[str, Callable[[], None]] = {
         answers_early, ignores_failures, doubt_is_success, doubt_is_failure, ids_from_the_database, waits_for_ever,
         tries_once,
         synchronous_normal, drops_queue, ignores_signals,
-        unbounded_queue, unbounded_send_queue, unbounded_buffers, blocking_send, no_watchdog, delivered_when_written,
-        leaks_sockets, answers_reversed, frame_a_read, wall_clock, order_by_time, hashes_at_reconnect,
-        plain_hash_queue, clock, count_hashes, impatient, strangers_stay,
+        unbounded_queue, unbounded_send_queue, unbounded_buffers, whole_lists, blocking_send, no_watchdog,
+        delivered_when_written, leaks_sockets, answers_reversed, frame_a_read, wall_clock, order_by_time,
+        hashes_at_reconnect, plain_hash_queue, clock, count_hashes, impatient, strangers_stay,
     )
 }  # fmt: skip
 

@@ -56,6 +56,7 @@ class ErrorCode(StrEnum):
     TOO_LONG = "too_long"
     LIMIT_REACHED = "limit_reached"
     RATE_LIMITED = "rate_limited"
+    INBOX_FULL = "inbox_full"
     REQUEST_ID_REUSED = "request_id_reused"
     BUSY = "busy"
     INTERNAL = "internal"
@@ -90,6 +91,7 @@ SENTENCES = {
     ErrorCode.TOO_LONG: "A value is too long: shorten it.",
     ErrorCode.LIMIT_REACHED: "A limit is reached: remove something first.",
     ErrorCode.RATE_LIMITED: "Too many messages a second: send this one again later.",
+    ErrorCode.INBOX_FULL: "Too many messages wait for this user: send this one when the user has read some.",
     ErrorCode.REQUEST_ID_REUSED: "This requestId was used for another message: choose a new one.",
     ErrorCode.BUSY: "The server is busy: nothing was done, try again later.",
     ErrorCode.INTERNAL: "The server failed: it is not known whether the request was carried out.",

@@ -85,4 +85,16 @@ class CpuTask:
     """What the guard must allow first; None for anything but a login."""
 
 
-Outcome = Answer | NewMessage | Write | CpuTask
+@dataclass(slots=True)
+class Unfinished:
+    """The answer may be long. `go_on` makes a part of it, in a later turn of the lane, so that
+    others are served in between; it returns or raises what a service may.
+
+    It is called once `size` bytes of memory are reserved for the answer.
+    """
+
+    go_on: "Callable[[], Outcome]"
+    size: int = 0
+
+
+Outcome = Answer | NewMessage | Write | CpuTask | Unfinished

@@ -16,6 +16,7 @@ from typing import Any
 
 from jelly.codec import HEADER, Frame, Status, Type
 from jelly.messages import MESSAGES
+from jelly.quotas import QuotaLimits
 
 DAY = 86400.0
 REPEAT_DAYS = 7
@@ -109,7 +110,11 @@ class Overseer:
         page_characters: int,
         batch_rows: int,
         may_be_busy: bool,
+        quotas: QuotaLimits,
     ) -> None:
+        self._quotas = quotas
+        self.friends: set[tuple[str, str]] = set()  # (whose list, who is on it)
+        self._met: set[tuple[str, str]] = set()  # who was ever in a group with whom
         self._wall = wall
         self._may_be_busy = may_be_busy
         self._first = ""
@@ -144,6 +149,7 @@ class Overseer:
         self._settled: defaultdict[str, int] = defaultdict(int)  # what the server has read an ACK for
         self._begins_after: defaultdict[object, int] = defaultdict(int)  # the same, when a connection asked to log in
         self._unacknowledged: defaultdict[object, list[int]] = defaultdict(list)
+        self._told: defaultdict[object, dict[str, bool]] = defaultdict(dict)  # on a connection, who is online
         self._online: dict[str, tuple[object, int]] = {}  # by user: the connection, and the token it came with
         self._ended: set[object] = set()  # connections
         self._revoked: set[int] = set()  # tokens of classic clients that were taken over
@@ -263,6 +269,8 @@ class Overseer:
         elif type in (Type.LOGIN, Type.RECONNECT) and status == Status.SUCCESS:
             came_with = json.loads(asked.body) if type == Type.RECONNECT else json.loads(frame[HEADER.size :])
             self._answers_login(connection, user, came_with["token"])
+        elif type == Type.ALL_FRIENDS and status == Status.SUCCESS and user not in self._classic:
+            self._answers_friends(connection, user, json.loads(frame[HEADER.size :])["friends"])
         elif type == Type.HISTORY:
             self._answers_history(connection, user, asked.body.decode(), status, json.loads(frame[HEADER.size :]))
 
@@ -292,6 +300,9 @@ class Overseer:
             if code == "request_id_reused":
                 holder = self._keys.get((sent.sender, sent.request_id or ""), sent)
                 self.check(holder is not sent, f"{sent} is new, and refused with {code}")
+            elif code == "inbox_full":
+                may_be = not sent.is_group and self._is_full(sent.receiver, sent, 2**53, surely=False)
+                self.check(may_be, f"{sent} is refused with {code}")
             else:
                 self.check(sent.is_group and code in ("no_such_group", "not_a_member"), f"{sent}: refused with {code}")
                 was_member = self._membership(sent.receiver, sent.sender, sent.read_at or 0, self.tick)
@@ -309,6 +320,7 @@ class Overseer:
         count = 0
         for id, frame in notices:
             if frame[3] == Type.SYSTEM:
+                self._tells(connection, user, json.loads(frame[HEADER.size :]))
                 continue
             count += 1
             values = json.loads(frame[HEADER.size :])
@@ -331,6 +343,31 @@ class Overseer:
             most = limit + count
             now = len(self._unacknowledged[connection])
             self.check(now <= most, f"{user} has not acknowledged {now}, the limit is {limit}")
+
+    def _tells(self, connection: object, user: str, event: dict[str, Any]) -> None:
+        """The server sends a SYSTEM notice."""
+        if event["event"] == "presence":
+            told, friend, online = self._told[connection], event["friend"], event["online"]
+            self.check(told.get(friend) != online, f"{user} is told again that {friend} is online: {online}")
+            told[friend] = online
+
+    def may_have_missed(self, connection: object) -> None:
+        """A notice was perhaps dropped, because a client is slow."""
+        self._told[connection].clear()
+
+    def _answers_friends(self, connection: object, user: str, friends: dict[str, bool]) -> None:
+        """A modern client gets its list of friends: it agrees with the notices before it."""
+        if self._online.get(user, (None, 0))[0] is not connection:
+            return  # the connection has ended, or was taken over: it gets no notices any more
+        for friend, online in friends.items():
+            told = self._told[connection].get(friend, online)
+            self.check(told == online, f"{user} was told that {friend} is online: {told}, and the list says {online}")
+            self._told[connection][friend] = online
+
+    def check_presence(self, connection: object, is_online: Callable[[str], bool]) -> None:
+        """Everything has come to rest: the last notice is right."""
+        for friend, online in self._told[connection].items():
+            self.check(online == is_online(friend), f"the last notice about {friend} says online: {online}")
 
     def _answers_history(self, connection: object, user: str, asked: str, status: int, answer: dict[str, Any]) -> None:
         if status == Status.SERVER_BUSY:  # it was not served
@@ -438,14 +475,44 @@ class Overseer:
         self.check(age >= self._history_days * DAY, f"{sent} is dropped after {age / DAY:.2f} days")
 
     def _check_receivers(self, sent: Sent, receivers: set[str], tick: int) -> None:
+        for user in receivers:
+            is_full = self._is_full(user, sent, sent.id or 0, surely=True)
+            self.check(not is_full, f"{sent} is put into the full inbox of {user}")
         if not sent.is_group:
             self.check(receivers == {sent.receiver}, f"{sent} is to reach {receivers}")
             return
         for user in {user for group, user in self._changes if group == sent.receiver} - {sent.sender}:
             member = self._membership(sent.receiver, user, sent.read_at or 0, tick)
             is_right = member is None or (user in receivers) == member
+            is_right = is_right or (member is True and self._is_full(user, sent, sent.id or 0, surely=False))
             self.check(is_right, f"{sent} is to reach {receivers}; is {user} a member? {member}")
         self.check(sent.sender not in receivers, f"{sent} is to reach its sender")
+
+    def _is_full(self, user: str, sent: Sent, before: int, surely: bool) -> bool:
+        """Whether an inbox had no room for a message, when it held messages with ids before this.
+
+        The server may know of changes in groups a little later: so sometimes it is not sure.
+        """
+        rows = [(self._by_id[id].sender, self._by_id[id].content) for id in self.inbox[user] if id < before]
+        own = [row for row in rows if row[0] == sent.sender]
+        strangers = [row for row in rows if self._is_stranger(user, row[0], surely)]
+        is_stranger = self._is_stranger(user, sent.sender, surely)
+        return (
+            self._is_over(rows, 1, sent)
+            or self._is_over(own, 10, sent)
+            or (is_stranger and self._is_over(strangers, 2, sent))
+        )
+
+    def _is_over(self, rows: list[tuple[str, str]], share: int, sent: Sent) -> bool:
+        """Whether with one message more the rows exceed a part of the quotas. One always fits."""
+        most, most_bytes = self._quotas.inbox_messages, self._quotas.inbox_bytes
+        count, bytes = len(rows) + 1, sum(len(content) for _, content in rows) + len(sent.content)
+        is_over = (most > 0 and count > most / share) or (most_bytes > 0 and bytes > max(1, most_bytes / share))
+        return bool(rows) and is_over
+
+    def _is_stranger(self, user: str, sender: str, surely: bool) -> bool:
+        is_known = user == sender or (user, sender) in self.friends
+        return not (is_known or (surely and (user, sender) in self._met))
 
     def _changed_membership(self, tick: int, what: str, since: int, group: str, user: str) -> None:
         change = [tick, tick, what == "joined"]
@@ -453,6 +520,8 @@ class Overseer:
         self._open_changes.append(change)
         if what == "joined":
             self.check(since > self.last_id, f"{user} may read what {group} had before: from {since} on")
+            for other in self.members[group]:
+                self._met |= {(user, other), (other, user)}
             self.members[group][user] = since
         else:
             del self.members[group][user]

@@ -53,6 +53,7 @@ NOTHING = ("connections", "sessions", "lists of friends", "watched friends", "us
 """What is there only while somebody is."""
 BOUNDS = {
     "known users": KNOWN,
+    "allowances": len(USERS),
     "failed logins": 4 * FAILED,
     "members of groups": MEMBERS,
     "tokens": TOKENS * len(USERS),
@@ -105,7 +106,10 @@ class World:
             "watched friends": len(presence._watchers),
             "users told to be online": len(presence._announced_online),
             "known users": len(services._known_users),
-            "allowances": len(services._rate),
+            "allowances": len(services._rate) + len(services._change_rate),
+            "changes that wait": len(presence.untold) + len(server.group_notices.untold),
+            "told lately": len(presence._recent) + len(server.group_notices._recent),
+            "notices that wait": len(server.notifier),
             "allowances to register": len(services._registrations),
             "failed logins": len(services._guard),
             "tasks for the hashers": len(dispatcher._hashers),

@@ -548,6 +548,38 @@ def test_more_messages_a_second_than_allowed(slow: JellyServer) -> None:
         assert not bob.notices
 
 
+def test_more_changes_a_second_than_allowed(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the burst, changes of groups, friends and the profile are refused together. Nothing
+    else is.
+    """
+    monkeypatch.setattr(services, "CHANGE_BURST", 7)
+    server = start_server(change_rate=1, classic_gap=0)
+    register(server.port, "alice", "bob")
+    changes: list[tuple[int, dict[str, str]]] = [
+        (CREATE_GROUP, {"groupName": "team"}),
+        (ADD_MEMBER, {"groupName": "team", "member": "bob"}),
+        (REMOVE_MEMBER, {"groupName": "team", "member": "bob"}),
+        (DISBAND_GROUP, {"groupName": "team"}),
+        (ADD_FRIEND, {"friend": "bob"}),
+        (REMOVE_FRIEND, {"friend": "bob"}),
+        (UPDATE_PROFILE, {"name": "Alice"}),
+    ]
+    with logged_in(server.port, "alice", features=[]) as alice, logged_in(server.port, "bob") as bob:
+        for type, values in changes:
+            alice.ok(type, **values)
+        allowances = server.services._change_rate._buckets
+        for type, values in changes:
+            allowances["alice"] = 0.0, allowances["alice"][1]
+            reply = alice.call(type, **values)
+            assert (reply.error, 0 < reply.values["retryAfter"] <= 1000) == ("rate_limited", True)
+        alice.message("bob", "hello")
+        alice.ok(OWN_PROFILE)
+        assert alice.ok(ALL_FRIENDS)["friends"] == {}
+        bob.ok(UPDATE_PROFILE, name="Bob")
+        allowances["alice"] = 1.0, allowances["alice"][1]
+        alice.ok(ADD_FRIEND, friend="bob")
+
+
 def test_the_allowance_comes_back(slow: JellyServer) -> None:
     """After a while as many messages are taken as belong to it, and never more than a second's
     worth.

@@ -316,7 +316,7 @@ def test_full_of_responses(modern: Connection) -> None:
     told: list[bool] = []
     modern.send_queue.when_not_full(lambda: told.append(False))
     assert told == [False]
-    modern.send_queue.send([Response(b"x" * 10_000_000, 0.0)])
+    modern.send_queue.send(notices=[Notice(0, b"x" * 10_000_000)])
     for _ in range(MAX_RESPONSES):
         modern.send_queue.send([Response(b"y", 0.0)])
     assert not modern.send_queue.is_full

@@ -233,6 +233,12 @@ class Vanishing:
     def stalled_since(self) -> float | None:
         return self._once("stalled")
 
+    holds_responses = is_memory_short = True
+
+    @property
+    def unsent_since(self) -> float | None:
+        return self._once("unsent")
+
     def close(self) -> None:
         self.is_closed = True
 
