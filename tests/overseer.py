@@ -145,7 +145,7 @@ class Overseer:
         self._asked: defaultdict[object, deque[tuple[Frame, Sent | None]]] = defaultdict(deque)
         self._given: defaultdict[object, int] = defaultdict(int)  # the last id sent on a connection
         self._giving: defaultdict[object, int] = defaultdict(int)  # the last id that was about to be sent on it
-        self._pages: defaultdict[object, deque[History]] = defaultdict(deque)  # what pages of history must have
+        self._page_read: dict[object, History] = {}  # what the page must have that a connection is about to get
         self._settled: defaultdict[str, int] = defaultdict(int)  # what the server has read an ACK for
         self._begins_after: defaultdict[object, int] = defaultdict(int)  # the same, when a connection asked to log in
         self._unacknowledged: defaultdict[object, list[int]] = defaultdict(list)
@@ -230,14 +230,14 @@ class Overseer:
         self._asked[connection].append((frame, sent))
 
     def reads_history(self, connection: object, user: str, asked: dict[str, Any]) -> None:
-        """The server has just read a page of history, and answers later."""
+        """The server reads a page of history now, and answers later."""
         group = asked.get("groupName")
         if group is not None and user not in self.members[group]:
-            self._pages[connection].append("not_a_member" if self.members[group] else "no_such_group")
+            self._page_read[connection] = "not_a_member" if self.members[group] else "no_such_group"
             return
         # What is being sent at this very moment may be in the page or not.
         givens = {self._given[connection], self._giving[connection]} if self._history_days else set()
-        self._pages[connection].append([self._page(user, asked, given) for given in sorted(givens)] or [([], False)])
+        self._page_read[connection] = [self._page(user, asked, given) for given in sorted(givens)] or [([], False)]
 
     def acknowledges(self, connection: object, user: str, id: int) -> None:
         """The server has read an ACK."""
@@ -298,7 +298,8 @@ class Overseer:
             self.check(self._is_forgotten(sent), f"{sent} is stored, and refused with {code}")
             sent.was_refused = True
             if code == "request_id_reused":
-                self.check(sent.other is not None, f"{sent} is new, and refused with {code}")
+                holder = self._keys.get((sent.sender, sent.request_id or ""), sent)
+                self.check(holder is not sent, f"{sent} is new, and refused with {code}")
             elif code == "inbox_full":
                 may_be = not sent.is_group and self._is_full(sent.receiver, sent, 2**53, surely=False)
                 self.check(may_be, f"{sent} is refused with {code}")
@@ -369,11 +370,9 @@ class Overseer:
             self.check(online == is_online(friend), f"the last notice about {friend} says online: {online}")
 
     def _answers_history(self, connection: object, user: str, asked: str, status: int, answer: dict[str, Any]) -> None:
-        if status == Status.SERVER_BUSY:  # it was not served
+        if status in (Status.SERVER_BUSY, Status.SERVER_ERROR):
             return
-        expected = self._pages[connection].popleft()
-        if status == Status.SERVER_ERROR:
-            return
+        expected = self._page_read.pop(connection)
         if isinstance(expected, str):
             self.check(answer.get("error") == expected, f"{user} may not read {asked}: {answer}")
             return

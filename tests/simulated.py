@@ -23,6 +23,7 @@ from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
 from jelly.engines import SqliteEngine
+from jelly.fair_queue import Job
 from jelly.group_notices import GroupNotices
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
@@ -30,7 +31,7 @@ from jelly.login_guard import LoginGuard
 from jelly.messages import MESSAGES, encode_request, parse_object
 from jelly.migrations import ROWS_OF_META, SCHEMA_VERSION, schema, split_statements
 from jelly.notifier import Notifier
-from jelly.outcomes import Outcome
+from jelly.outcomes import Unfinished
 from jelly.passwords import hash_password, hash_token
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher, Lane, PendingRequest
@@ -420,12 +421,11 @@ class WatchedDispatcher(Dispatcher):
                 self.overseer.asks(wire, wire.device.user, request.frame)
         super().submit(lane, requests)
 
-    def _outcome(self, session: Session, request: PendingRequest) -> Outcome:
-        outcome = super()._outcome(session, request)
-        if request.frame.type == Type.HISTORY and request.error is None and not session.closing:
-            wire = cast(Wire, session.transport)
+    def _go_on(self, lane: Lane, request: PendingRequest, unfinished: Unfinished) -> Job | None:
+        if request.frame.type == Type.HISTORY:
+            wire = cast(Wire, lane.session.transport)
             self.overseer.reads_history(wire, wire.device.user, parse_object(request.frame.body))
-        return outcome
+        return super()._go_on(lane, request, unfinished)
 
     @property
     def has_work(self) -> bool:
@@ -627,6 +627,9 @@ class Device:
         while self.kernel:
             self.hands_over()
         self.asks(Type.LOGOUT, {"token": self._token})
+        if self.wire is not None:
+            # If these come before the server reads that, they look as if the client had had them.
+            self._spoken_after = sum(id > 0 for id, _ in self.wire.to_client)
         self.is_online, self._token, self.reads_on = False, None, False
 
     def closes(self) -> None:

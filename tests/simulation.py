@@ -68,8 +68,9 @@ class World:
         self.quotas = QuotaLimits(draw((0, 0, 3, 6, 12, 30)), draw((0, 0, 0, 100, 300)))
         self.faults = Faults(rng, on=False)
         self._users = [f"u{number}" for number in range(rng.randint(2, 4))]
-        classic = [user for user in self._users[1:] if rng.random() < 0.3]
-        devices = [user for user in self._users for _ in range(1 if rng.random() < 0.7 else 2)]
+        share_of_classic, share_of_rivals = rng.choice((0.0, 0.3, 0.8)), rng.choice((0.2, 0.7))
+        classic = [user for user in self._users[1:] if rng.random() < share_of_classic]
+        devices = [user for user in self._users for _ in range(2 if rng.random() < share_of_rivals else 1)]
         self.overseer = Overseer(
             self.wall,
             self.history_days,
@@ -152,7 +153,7 @@ class World:
         events = [(event, rng.uniform(0.5, 5.0)) for event in often]
         events += [(event, rng.choice((0.0, 0.0, 0.3, 1.5))) for event in seldom]
         events += [(self._change_group, rng.choice((0.0, 3.0))), (self._ask_for_history, rng.choice((0.0, 2.0, 5.0)))]
-        events += [(self._ask_for_friends, rng.choice((0.0, 1.0)))]
+        events += [(self._ask_for_friends, rng.choice((0.0, 1.0))), (self._take_over, rng.choice((0.0, 0.0, 5.0)))]
         possible = [(event, weight) for event, weight in events if weight]
         faults = self.faults
         faults.statement_fails = rng.choice((0.0, 0.0, 0.01))
@@ -385,9 +386,20 @@ class World:
     def _connect(self) -> None:
         """A client comes (back), perhaps taking over from another one of its user."""
         device = self._device()
-        rivals = [other for other in self.devices if other.user == device.user and other.is_online]
-        if device.wire is not None or ((rivals or device.was_taken_over) and self.rng.random() < 0.8):
-            return
+        is_polite = not (self._has_rival(device) or device.was_taken_over) or self.rng.random() < 0.2
+        if device.wire is None and is_polite:
+            self._begin_connection(device)
+
+    def _take_over(self) -> None:
+        """A client comes whose user has another one online, a classic one if there is any."""
+        rivals = [device for device in self.devices if device.wire is None and self._has_rival(device)]
+        if rivals:
+            self._begin_connection(self.rng.choice([d for d in rivals if not d.is_modern] or rivals))
+
+    def _has_rival(self, device: Device) -> bool:
+        return any(other.is_online for other in self.devices if other.user == device.user)
+
+    def _begin_connection(self, device: Device) -> None:
         wire = Wire(self, device, self.rng.choice((1, 3, 1000)), self.rng.choice((1, 5, 100)))
         SimulatedConnection(self.server, wire, self.overseer)
         self.wires.append(wire)
@@ -590,7 +602,8 @@ class World:
                 self._let_flow()
                 self._now += 1.1 if days == 0 else 0.1
                 due_at = min(self.server.indexing.due_at, self.server.retention.due_at, self.timers.next_due)
-                if due_at > self._now + 2.0 and not self.wires:
+                # Pages are read a second after the database has failed, and forgotten no sooner.
+                if due_at > self._now + 2.0 and not self.wires and not self.server.delivery.has_work:
                     break
             left = self.server.leftovers()
             self.overseer.check(not left, f"left in memory: {left}")
