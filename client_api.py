@@ -30,12 +30,13 @@ code. Every request may also end with the other errors, and a request that needs
 with `not_logged_in` if nobody is logged in.
 
 **Threads.** Any number of threads may use a `JellyClient` at once, and callbacks may, too. Requests
-leave in the order of the calls, and a client's requests are answered in that order. A client runs
-all your callbacks (methods of the `Receiver` and listeners of futures) on *one* thread of its own,
-one after the other, in the order in which things happened, and without holding a lock. So you may
-call `.result()` in a callback; a slow callback delays only the callbacks behind it. An exception in
-a callback is logged (logger `jelly.client`) and has no other effect. `Future.cancel` works until
-the request is sent.
+leave in the order of the calls, and a client's requests are answered in that order. (Only a list so
+long that it comes in several pages may end after requests that you made later.) A client runs all
+your callbacks (methods of the `Receiver` and listeners of futures) on *one* thread of its own, one
+after the other, in the order in which things happened, and without holding a lock. So you may call
+`.result()` in a callback; a slow callback delays only the callbacks behind it. An exception in a
+callback is logged (logger `jelly.client`) and has no other effect. `Future.cancel` works until the
+request is sent.
 
 **When the connection is lost**, the client reconnects by itself: `State` lists what can happen, and
 `ReconnectPolicy` says when it tries. Messages without a response are sent again then, with the same
@@ -224,8 +225,8 @@ class SystemEvent:
 
     client: "JellyClient" = field(repr=False, compare=False)
     event: str
-    """`presence`, `group_changed`, `group_disbanded`, `taken_over`, `password_changed` or
-    `shutdown`. Later servers may send others."""
+    """`presence`, `group_changed`, `group_disbanded`, `inbox_full`, `taken_over`,
+    `password_changed` or `shutdown`. Later servers may send others."""
     friend: str = ""
     """For `presence`: the friend who came online or went offline."""
     online: bool = False
@@ -233,7 +234,11 @@ class SystemEvent:
     group: str = ""
     """For `group_changed` and `group_disbanded`: the name of the group."""
     members: tuple[str, ...] = ()
-    """For `group_changed`: the members now, the creator first."""
+    """For `group_changed`: the members now, the creator first. (Who changed what is in `values`:
+    `changes`.)"""
+    groups: Mapping[str, int] = field(default_factory=dict)
+    """For `inbox_full`: each group of which messages were left out of your inbox, with the id of
+    the first one. `group_history` has them."""
     values: Mapping[str, Any] = field(default_factory=dict)
     """Everything in the notice, by the names of the protocol."""
 
@@ -304,7 +309,7 @@ class JellyClient:
         connect_timeout: float = 10.0,
         request_timeout: float = 30.0,
         heartbeat: float = 5.0,
-        features: Sequence[str] = ("ack",),
+        features: Sequence[str] = ("ack", "pages"),
         max_body: int = 65536,
     ) -> None:
         self.receiver = receiver if receiver is not None else Receiver()
@@ -362,7 +367,7 @@ class JellyClient:
         because it reconnects only after a login has succeeded.
 
         >>> client.login("alice", "secret1").result(timeout=10)
-        Login(username='alice', features=('ack',))
+        Login(username='alice', features=('ack', 'pages'))
         """
         return self._manager.login(Type.LOGIN, username, {"username": username, "password": password}, _login)
 
@@ -451,8 +456,9 @@ class JellyClient:
 
         The result means: the server has stored the message safely, and once, even if the connection
         was lost meanwhile. If you send more than the server takes, the client waits, and the result
-        comes later. Rejected with `no_such_user`; with `too_long`, before it is sent, if its body
-        has more than `max_body` bytes.
+        comes later. Rejected with `no_such_user`; with `inbox_full`, if too much waits for the
+        user; with `limit_reached`, if too many of your messages wait for others; with `too_long`,
+        before it is sent, if its body has more than `max_body` bytes.
 
         >>> client.send_message("bob", "hello").result(timeout=5).receiver
         'bob'
@@ -523,7 +529,7 @@ class JellyClient:
         >>> client.list_friends().result(timeout=5)
         {'bob': False}
         """
-        return self._manager.request(Type.ALL_FRIENDS, {}, lambda values: dict(values.get("friends", {})))
+        return self._manager.request(Type.ALL_FRIENDS, {}, _friends, list_key="friends")
 
     def own_profile(self) -> "Future[Profile]":
         """Get your own profile.
@@ -624,7 +630,7 @@ class JellyClient:
         >>> client.list_groups().result(timeout=5)["team"].members
         ('alice', 'bob')
         """
-        return self._manager.request(Type.OWN_GROUPS, {}, _groups)
+        return self._manager.request(Type.OWN_GROUPS, {}, _groups, list_key="groups")
 
     # --- what arrives, on the callback thread -----------------------------------------------------
 
@@ -674,6 +680,7 @@ def _system_event(client: JellyClient, values: Mapping[str, Any]) -> SystemEvent
         online=values.get("online") is True,
         group=_text(values.get("group", "")),
         members=tuple(values.get("members", ())),
+        groups=dict(values.get("groups", {})),
         values=values,
     )
 
@@ -692,6 +699,10 @@ def _login(values: Mapping[str, Any]) -> Login:
 def _profile(values: Mapping[str, Any]) -> Profile:
     said: dict[str, Any] = {each.name: values.get(each.name) for each in fields(Profile)}
     return Profile(**{**said, "username": _text(said["username"])})
+
+
+def _friends(values: Mapping[str, Any]) -> dict[str, bool]:
+    return dict(values.get("friends", {}))
 
 
 def _groups(values: Mapping[str, Any]) -> dict[str, Group]:

@@ -43,6 +43,16 @@ CREATE TABLE IF NOT EXISTS tokens (
 );
 CREATE INDEX tokens_of_user ON tokens (username);
 
+-- The networks from which a user has logged in with the password: an IPv4 address, or the /64 of an
+-- IPv6 address. used: when that was last noted.
+CREATE TABLE IF NOT EXISTS known_addresses (
+    username VARCHAR(32) NOT NULL,
+    network  VARCHAR(64) NOT NULL,
+    used     BIGINT NOT NULL,
+    PRIMARY KEY (username, network)
+);
+CREATE INDEX known_addresses_by_use ON known_addresses (used);
+
 -- One row for each friend on a user's list: being a friend is one-way.
 CREATE TABLE IF NOT EXISTS friends (
     username VARCHAR(32) NOT NULL,
@@ -87,13 +97,24 @@ CREATE TABLE IF NOT EXISTS messages (
 );
 
 -- The messages that wait for each person: one row for each receiver, deleted when the message
--- counts as delivered.
+-- counts as delivered. size: the bytes of its text, so that what waits can be added up without
+-- reading the messages (jelly/quotas.py).
 CREATE TABLE IF NOT EXISTS inbox (
     receiver   VARCHAR(32) NOT NULL,
     message_id BIGINT NOT NULL,
+    size       BIGINT NOT NULL DEFAULT 0,
     PRIMARY KEY (receiver, message_id)
 );
 CREATE INDEX inbox_of_message ON inbox (message_id);
+
+-- The groups of which messages did not get into the full inbox of a member, until the member knows.
+-- since: the first of them.
+CREATE TABLE IF NOT EXISTS missed (
+    username   VARCHAR(32) NOT NULL,
+    group_name VARCHAR(32) NOT NULL,
+    since      BIGINT NOT NULL,
+    PRIMARY KEY (username, group_name)
+);
 
 -- Index of conversations. Of two persons, one_side is the smaller name and other_side the larger
 -- one; of a group, one_side is its name and other_side is empty.

@@ -25,7 +25,10 @@ EPILOG = (
     + ", ".join(each.name for each in STANDARD)
     + "."
 )
-SETTINGS = "default settings but --port 0 --password-cost 1; SQLite: WAL, synchronous=FULL; memory: synchronous=OFF"
+SETTINGS = (
+    "default settings but --port 0 --password-cost 1, and no limits of a user; "
+    "SQLite: WAL, synchronous=FULL; memory: synchronous=OFF"
+)
 SERVER_SETTINGS = ": innodb_flush_log_at_trx_commit=1, innodb_buffer_pool_size=32M"
 
 

@@ -47,7 +47,15 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-NO_LIMITS = {"--message-rate": "0", "--registration-rate": "0", "--max-per-address": "10000"}
+NO_LIMITS = {
+    "--message-rate": "0",
+    "--inbox-messages": "0",
+    "--inbox-bytes": "0",
+    "--outbox-messages": "0",
+    "--change-rate": "0",
+    "--registration-rate": "0",
+    "--max-per-address": "10000",
+}
 """The flags that turn off what limits a user, who may send as much under load as the server takes;
 all of them come from one address."""
 

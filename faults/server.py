@@ -11,6 +11,7 @@ itself needs no hooks for tests. There are three kinds of patches:
 
 import argparse
 import contextlib
+import importlib
 import os
 import signal
 import sys
@@ -21,8 +22,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jelly import admission, cli, delivery, engines, passwords, tcp, watchdog
+from jelly import admission, cli, delivery, engines, lists, passwords, tcp, watchdog
 from jelly.admission import Connections
+from jelly.answer_memory import AnswerMemory
 from jelly.connection import Connection
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
@@ -115,6 +117,20 @@ def doubt_is_failure() -> None:
     Store._begin_doubt = fail
 
 
+def ids_from_the_database() -> None:
+    """Ids go on where the database says, whatever the server has given before."""
+    init, move_mark = Dao.__init__, Dao.move_mark
+
+    def count(self: Dao, connection: DatabaseConnection, *_: Any) -> None:
+        init(self, connection)
+
+    def move_any_mark(self: Dao, count: int) -> None:
+        self.mark, self.new_mark = 0, 1
+        move_mark(self, count)
+
+    Dao.__init__, Dao.move_mark = count, move_any_mark
+
+
 def waits_for_ever() -> None:
     """The server waits for the database without a time limit."""
     engines.QUERY_TIMEOUT = HOUR
@@ -179,6 +195,13 @@ def blocking_send() -> None:
 def unbounded_buffers() -> None:
     """The kernel's buffers for a connection grow as they are needed."""
     tcp.limit_buffers = lambda _: None
+
+
+def whole_lists() -> None:
+    """A list is read and answered in one piece, and any number of them may wait."""
+    lists.PIECE_ROWS = lists.SHORT_PIECE_ROWS = lists.MAX_LIST = lists.GROUPS_AT_ONCE = 1 << 30
+    AnswerMemory.is_short = property(lambda _: False)
+    AnswerMemory.reserve = lambda *_: True
 
 
 def strangers_stay() -> None:
@@ -262,6 +285,18 @@ def hashes_at_reconnect() -> None:
     Services.reconnect = reconnect_slowly
 
 
+def plain_hash_queue() -> None:
+    """Passwords are hashed in the order in which they came, whoever sent them."""
+    hashing = importlib.import_module("jelly.hashing")  # older versions have no such file
+    hashing.Work.is_repeat = False
+    init = hashing.Work.__init__
+
+    def init_equal(self: Any, session: Any, _network: str, _place: Any, *arguments: Any, **named: Any) -> None:
+        init(self, session, "", hashing.Place.LOGIN, *arguments, **named)
+
+    hashing.Work.__init__ = init_equal
+
+
 # --- seams ----------------------------------------------------------------------------------------
 
 
@@ -297,11 +332,12 @@ def impatient() -> None:
 VARIANTS: dict[str, Callable[[], None]] = {
     function.__name__.replace("_", "-"): function
     for function in (
-        answers_early, ignores_failures, doubt_is_success, doubt_is_failure, waits_for_ever, tries_once,
+        answers_early, ignores_failures, doubt_is_success, doubt_is_failure, ids_from_the_database, waits_for_ever,
+        tries_once,
         synchronous_normal, drops_queue, ignores_signals,
-        unbounded_queue, unbounded_send_queue, unbounded_buffers, blocking_send, no_watchdog, delivered_when_written,
-        leaks_sockets, answers_reversed, frame_a_read, wall_clock, order_by_time, hashes_at_reconnect, clock,
-        count_hashes, impatient, strangers_stay,
+        unbounded_queue, unbounded_send_queue, unbounded_buffers, whole_lists, blocking_send, no_watchdog,
+        delivered_when_written, leaks_sockets, answers_reversed, frame_a_read, wall_clock, order_by_time,
+        hashes_at_reconnect, plain_hash_queue, clock, count_hashes, impatient, strangers_stay,
     )
 }  # fmt: skip
 

@@ -1,4 +1,5 @@
-"""The command `jelly backup FILE`: a copy of the database, also while a server writes to it.
+"""The commands `jelly backup FILE`, which copies the database, also while a server writes to it,
+and `jelly restore FILE`, which puts such a copy into its place.
 
 SQLite copies what is committed at one moment (`VACUUM INTO`), and commits go on meanwhile.
 (SQLite's other way, `.backup`, begins anew after each commit of another process. While people write
@@ -8,12 +9,18 @@ it may never end.)
 import contextlib
 import os
 import shlex
+import shutil
 import sqlite3
+import stat
 import tempfile
+import time
 import urllib.parse
 from pathlib import Path
 
-from jelly.errors import StartError
+from jelly.errors import StartError, StoreError
+from jelly.file_claim import FileClaim
+from jelly.migrations import SCHEMA_VERSION
+from jelly.trusted_clock import FIRST_DATED
 
 TIMEOUT = 10.0
 """Seconds to wait for another process that has locked the database."""
@@ -56,6 +63,154 @@ def back_up(url: str, target: Path) -> int:
         partial.unlink(missing_ok=True)
 
 
+def restore(url: str, source: Path) -> Path | None:
+    """Put a copy of the database into the place of the file that a URL names.
+
+    Ids go on above those of the file that is replaced. That file stays beside it, under the name
+    that is returned (None if there was none). The server must be stopped. Raises StartError; then
+    nothing has changed.
+    """
+    if url.startswith("mysql:"):
+        raise StartError(
+            "A MySQL or MariaDB database is restored by its own program, which asks for the password (MariaDB also "
+            f"calls it mariadb). Stop the server, run this, and start the server: {load_command(url, source)}"
+        )
+    if url == "memory:":
+        raise StartError("The database memory: keeps nothing, so there is nothing to restore.")
+    target = Path(urllib.parse.unquote(url.removeprefix("sqlite:///"))).resolve()  # a symlink stays one
+    _check_copy(source)
+    if target.exists() and target.samefile(source):
+        raise StartError(f"{source} is the database itself: name a copy of it.")
+    claim, was_there = FileClaim(target), target.exists()
+    is_done = False
+    try:
+        claim.take()
+        kept = _replace(target, source)
+        is_done = True
+        return kept
+    except StoreError as error:
+        raise StartError(f"The database {url} cannot be replaced: {error}.") from error
+    except sqlite3.Error as error:
+        raise StartError(f"{source} cannot be restored: {error}. Check the file, and the room on the disk.") from error
+    except OSError as error:
+        raise StartError(f"Cannot write {target}: {error.strerror}. Check its directory, and the disk.") from error
+    finally:
+        if not (is_done or was_there):
+            target.unlink(missing_ok=True)  # the claim has made it
+        claim.release()
+
+
+def _check_copy(source: Path) -> None:
+    """Raise StartError if a file is no database of ours, or one of a newer version."""
+    if not source.is_file():
+        raise StartError(f"There is no file {source}: name a copy that `jelly backup` has made.")
+    try:
+        with contextlib.closing(_open(source, "ro")) as raw:
+            rows = raw.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchall()
+            [(condition,)] = raw.execute("PRAGMA quick_check(1)").fetchall()
+    except sqlite3.Error as error:
+        raise StartError(f"{source} is no database of Jelly: {error}.") from error
+    if not rows:
+        raise StartError(f"{source} is no database of Jelly.")
+    if rows[0][0] > SCHEMA_VERSION:
+        raise StartError(
+            f"{source} has schema version {rows[0][0]}, this program knows {SCHEMA_VERSION}: use a newer Jelly."
+        )
+    if condition != "ok":
+        raise StartError(f"{source} is damaged: {condition}.")
+
+
+def _replace(target: Path, source: Path) -> Path | None:
+    """Put a copy of `source` into the place of `target`, which is claimed."""
+    descriptor, name = tempfile.mkstemp(".partial", f"{target.name}.", target.parent)
+    partial, log, shared = Path(name), Path(f"{target}-wal"), Path(f"{target}-shm")
+    kept, kept_log = _names_for(target)
+    is_done = False
+    try:
+        _copy(source, partial)
+        is_empty = target.stat().st_size == 0  # the claim has made it
+        if not is_empty:
+            os.fchmod(descriptor, stat.S_IMODE(target.stat().st_mode))
+            if log.exists():  # SQLite drops it together with a file that it cannot read
+                shutil.copyfile(log, kept_log)
+            next_id = _next_id(target)
+            if next_id:
+                kept_log.unlink(missing_ok=True)  # what was in it is in the file now
+            _raise_ids(partial, next_id)
+            _give_second_name(target, kept)
+        os.fsync(descriptor)
+        for old in (log, shared):  # beside another file the log would destroy it
+            old.unlink(missing_ok=True)
+        _sync_directory(target.parent)
+        partial.replace(target)
+        is_done = True
+        _sync_directory(target.parent)
+        return None if is_empty else kept
+    finally:
+        os.close(descriptor)
+        partial.unlink(missing_ok=True)
+        if not is_done:
+            kept.unlink(missing_ok=True)
+
+
+def _names_for(target: Path) -> tuple[Path, Path]:
+    """Names beside a file that is replaced: for itself, and for its log."""
+    stem = f"{target}.replaced-{time.strftime('%Y-%m-%d-%H%M%S')}"
+    names = (Path(stem), *(Path(f"{stem}-{number}") for number in range(2, 100)))
+    kept = next(name for name in names if not name.exists())
+    return kept, Path(f"{kept}-wal")
+
+
+def _give_second_name(path: Path, name: Path) -> None:
+    try:
+        os.link(path, name)
+    except OSError:  # not every file system can do that
+        shutil.copyfile(path, name)
+
+
+def _next_id(path: Path) -> int:
+    """The next id of a database; 0 if it cannot be read, which may be why it is replaced.
+
+    It also writes into the file what is in the log beside it.
+    """
+    try:
+        with contextlib.closing(_open(path, "rw")) as raw:
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            [(id,)] = raw.execute("SELECT value FROM meta WHERE name = 'next_id'").fetchall()
+            return int(id)
+    except (sqlite3.Error, ValueError):
+        return 0
+
+
+def _raise_ids(path: Path, next_id: int) -> None:
+    """Have a database go on at an id, if its own next one is smaller."""
+    with contextlib.closing(_open(path, "rw")) as raw:
+        raw.execute("PRAGMA synchronous = FULL")
+        raw.execute("BEGIN IMMEDIATE")
+        [(own,)] = raw.execute("SELECT value FROM meta WHERE name = 'next_id'").fetchall()
+        raw.execute("UPDATE meta SET value = ? WHERE name = 'next_id'", (max(own, next_id),))
+        if own < FIRST_DATED <= next_id:  # its ids were counted, and the next ones carry the time
+            changed = raw.execute("UPDATE meta SET value = ? WHERE name = 'first_dated'", (next_id,)).rowcount
+            if changed == 0:  # an older version has no such row
+                raw.execute("INSERT INTO meta (name, value) VALUES ('first_dated', ?)", (next_id,))
+        raw.execute("COMMIT")
+
+
+def load_command(url: str, source: Path) -> str:
+    """The command that replaces a MySQL or MariaDB database by a copy of it."""
+    parts = urllib.parse.urlsplit(url)
+    command = [
+        "mysql",
+        "--default-character-set=utf8mb4",
+        f"--host={parts.hostname or '127.0.0.1'}",
+        f"--port={parts.port or 3306}",
+        f"--user={urllib.parse.unquote(parts.username or '')}",
+        "--password",
+        urllib.parse.unquote(parts.path.lstrip("/")),
+    ]
+    return f"{shlex.join(command)} < {shlex.quote(str(source))}"
+
+
 def dump_command(url: str, target: Path) -> str:
     """The command that copies a MySQL or MariaDB database while a server uses it."""
     parts = urllib.parse.urlsplit(url)
@@ -80,11 +235,16 @@ def dump_command(url: str, target: Path) -> str:
 
 def _copy(source: Path, target: Path) -> None:
     """Copy a database of Jelly into an empty file. Raises sqlite3.Error."""
-    uri = f"{source.absolute().as_uri()}?mode=rw"  # does not make a file where there is none
-    with contextlib.closing(sqlite3.connect(uri, timeout=TIMEOUT, isolation_level=None, uri=True)) as raw:
+    with contextlib.closing(_open(source, "rw")) as raw:
         if not raw.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchall():
             raise sqlite3.DatabaseError("it was not made by Jelly")
         raw.execute("VACUUM INTO ?", (str(target),))
+
+
+def _open(path: Path, mode: str) -> sqlite3.Connection:
+    """Open a database; neither mode, ro or rw, makes a file where there is none."""
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, timeout=TIMEOUT, isolation_level=None, uri=True)
 
 
 def _sync_directory(directory: Path) -> None:

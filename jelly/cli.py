@@ -19,7 +19,7 @@ from types import FrameType
 
 import jelly
 from jelly import scheduling
-from jelly.backup import back_up
+from jelly.backup import back_up, restore
 from jelly.config import Settings, add_arguments, load_settings
 from jelly.demo import demo_database
 from jelly.errors import ConfigError, StartError, log_failure
@@ -38,10 +38,14 @@ SHUTDOWN_TIMEOUT = 9.5
 
 DESCRIPTION = """Jelly, an instant-messaging server. You can give each setting as a flag, as an
 environment variable (JELLY_PORT for --port), or in a TOML file. `jelly chat` starts the chat
-program: see `jelly chat --help`. `jelly backup FILE` copies the database: see `jelly backup --help`. `jelly user`
-adds users, and sets their passwords: see `jelly user --help`."""
+program: see `jelly chat --help`. `jelly backup FILE` copies the database, and `jelly restore FILE`
+puts a copy into its place: see `jelly backup --help` and `jelly restore --help`. `jelly user` adds
+users, and sets their passwords: see `jelly user --help`."""
 BACKUP_DESCRIPTION = """Copy the database into a new file, also while a server uses it. The database comes
 from --database, else from JELLY_DATABASE or the TOML file, as for the server."""
+RESTORE_DESCRIPTION = """Put a copy of the database into its place, while the server is stopped. The file that
+is replaced stays beside it, under another name. The database comes from --database, else from
+JELLY_DATABASE or the TOML file, as for the server."""
 
 USER_DESCRIPTION = """Add users, set their passwords, list them; also while a server uses the database.
 The password is asked for, or read from standard input: echo secret | jelly user add alice. The
@@ -59,7 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return chat(arguments[1:])
     parser = argparse.ArgumentParser(prog="jelly", description=DESCRIPTION)
     parser.add_argument(
-        "command", nargs="?", choices=["serve", "chat", "backup", "user"], default="serve", help="default: serve"
+        "command",
+        nargs="?",
+        choices=["serve", "chat", "backup", "restore", "user"],
+        default="serve",
+        help="default: serve",
     )
     parser.add_argument("--version", action="version", version=f"jelly {jelly.__version__}")
     parser.add_argument("--demo", action="store_true", help="serve a temporary database with users alice and bob")
@@ -70,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if list(arguments[:1]) == ["backup"]:
             return back_up_database(arguments[1:])
+        if list(arguments[:1]) == ["restore"]:
+            return restore_database(arguments[1:])
         if list(arguments[:1]) == ["user"]:
             return change_users(arguments[1:])
         parsed = parser.parse_args(arguments)
@@ -133,13 +143,31 @@ def back_up_database(arguments: Sequence[str]) -> int:
     """Run `jelly backup`. Raises StartError."""
     parser = argparse.ArgumentParser(prog="jelly backup", description=BACKUP_DESCRIPTION)
     parser.add_argument("file", metavar="FILE", type=Path, help="the file to make; it must not exist")
-    parser.add_argument("--database", metavar="DATABASE", help="URL of the database, as for the server")
-    parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
-    parser.set_defaults(**{setting.name: None for setting in dataclasses.fields(Settings)})
-    parsed = parser.parse_args(arguments)
+    parsed = _parse_database(parser, arguments)
     size = back_up(load_settings(parsed).database, parsed.file)
     print(f"{parsed.file}: {size:,} bytes")
     return 0
+
+
+def restore_database(arguments: Sequence[str]) -> int:
+    """Run `jelly restore`. Raises StartError."""
+    parser = argparse.ArgumentParser(prog="jelly restore", description=RESTORE_DESCRIPTION)
+    parser.add_argument("file", metavar="FILE", type=Path, help="a copy that `jelly backup` has made")
+    parsed = _parse_database(parser, arguments)
+    url = load_settings(parsed).database
+    kept = restore(url, parsed.file)
+    print(f"{url}: restored from {parsed.file}")
+    if kept is not None:
+        print(f"The file that was replaced is {kept}.")
+    return 0
+
+
+def _parse_database(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments of a command about the database, which may come from the settings."""
+    parser.add_argument("--database", metavar="DATABASE", help="URL of the database, as for the server")
+    parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
+    parser.set_defaults(**{setting.name: None for setting in dataclasses.fields(Settings)})
+    return parser.parse_args(arguments)
 
 
 def change_users(arguments: Sequence[str]) -> int:

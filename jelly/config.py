@@ -95,9 +95,26 @@ class Settings:
         "networks, separated by commas, of load balancers that say who the client is (PROXY protocol version 2)",
     )
     max_body: int = _setting(65536, _number(int, 1024, 16_777_216), "most bytes in the body of a request")
+    answer_memory: int = _setting(
+        24, _number(int, 4, 1_000_000), "most MiB of answers that wait until their clients take them"
+    )
     message_rate: int = _setting(50, _number(int, 0, 1_000_000), "most messages a second from one user; 0: any number")
     message_burst: int = _setting(
         1000, _number(int, 1, 1_000_000), "most messages at once from a user who was quiet before"
+    )
+    inbox_messages: int = _setting(
+        200_000, _number(int, 0, 1_000_000_000), "most messages that wait for one user; 0: any number"
+    )
+    inbox_bytes: int = _setting(
+        268_435_456, _number(int, 0, 1 << 50), "most bytes of messages that wait for one user; 0: any number"
+    )
+    outbox_messages: int = _setting(
+        200_000, _number(int, 0, 1_000_000_000), "most messages of one user that wait for others; 0: any number"
+    )
+    change_rate: int = _setting(
+        20,
+        _number(int, 0, 1_000_000),
+        "most changes of groups, friends and profiles a second from one user, after 1,000 at once; 0: any number",
     )
     heartbeat_interval: float = _setting(6.0, _number(float, 0.05, 3600), "seconds of silence that count as a miss")
     heartbeat_misses: int = _setting(5, _number(int, 1, 1000), "misses after which a connection is closed")

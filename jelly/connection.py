@@ -21,6 +21,7 @@ from typing import Any
 from jelly import proxy_protocol, tcp
 from jelly.addresses import canonical, network_of
 from jelly.admission import Connections
+from jelly.answer_memory import AnswerMemory
 from jelly.codec import HEADER, MAX_FIRST_BODY, Decoder, Frame, Sign, Type
 from jelly.config import Settings
 from jelly.errors import ErrorCode, Refused
@@ -65,6 +66,7 @@ class ServerContext:
     sessions: Sessions
     presence: Presence
     connections: "Connections[Connection]"
+    answer_memory: AnswerMemory
     proxies: tuple[proxy_protocol.Network, ...] = ()
     """From these networks, a PROXY protocol header must come first."""
     is_stopping: bool = False
@@ -107,6 +109,7 @@ class Connection(BaseRequestHandler):
             pacing=ClassicPacing(gap) if gap else None,
             confirmation=TcpConfirmation(self.request, gap),
             encrypt=self.tls.encrypt if self.tls else None,
+            memory=context.answer_memory,
             on_finish=self._leave_place,
         )
         self.session = Session(self.send_queue, self.address)
@@ -144,6 +147,7 @@ class Connection(BaseRequestHandler):
         context = self.context
         try:
             self.send_queue.close()
+            context.dispatcher.stop_waiting(self.lane)
             # After the close: a login may be under way. See Services._attach_session.
             user = self.session.user
             if context.sessions.detach(self.session) and user is not None:

@@ -23,7 +23,7 @@ INSERT_MESSAGE = (
     "INSERT INTO messages (id, is_group, sender, receiver, content, time, request_id, digest) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
-INSERT_INBOX = "INSERT INTO inbox (receiver, message_id) VALUES (?, ?)"
+INSERT_INBOX = "INSERT INTO inbox (receiver, message_id, size) VALUES (?, ?, ?)"
 DELIVERED_TO_ALL = "NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.message_id = messages.id)"
 WITHIN_PAGE = (
     "m.id >= ? AND m.id < ? "
@@ -97,6 +97,57 @@ class Dao:
     def password_hash(self, username: str) -> str | None:
         rows = self.connection.query("SELECT password FROM users WHERE username = ?", (username,))
         return rows[0][0] if rows else None
+
+    def credentials(self, username: str, network: str) -> tuple[str | None, int | None]:
+        """A user's password hash, and when the user was last noted to log in from a network."""
+        rows = self.connection.query(
+            "SELECT password, (SELECT used FROM known_addresses AS k WHERE k.username = u.username AND k.network = ?) "
+            "FROM users AS u WHERE u.username = ?",
+            (network, username),
+        )
+        return (rows[0][0], rows[0][1]) if rows else (None, None)
+
+    def remember_address(self, username: str, network: str, now: int, keep: int) -> None:
+        """Note that a user has logged in from a network now; drop the oldest beyond `keep`."""
+        rows = self.connection.query(
+            "SELECT network FROM known_addresses WHERE username = ? ORDER BY used DESC", (username,)
+        )
+        known = [each for (each,) in rows]
+        if network not in known:
+            for surplus in known[keep - 1 :]:
+                self.connection.execute(
+                    "DELETE FROM known_addresses WHERE username = ? AND network = ?", (username, surplus)
+                )
+            self.connection.execute(
+                "INSERT INTO known_addresses (username, network, used) VALUES (?, ?, ?)", (username, network, now)
+            )
+        else:
+            self.connection.execute(
+                "UPDATE known_addresses SET used = ? WHERE username = ? AND network = ?", (now, username, network)
+            )
+
+    def remove_old_addresses(self, before: int, limit: int) -> bool:
+        """Forget at most `limit` networks that were last used before a time; whether there were
+        any.
+        """
+        rows = self.connection.query(
+            "SELECT username, network FROM known_addresses WHERE used < ? ORDER BY used LIMIT ?", (before, limit)
+        )
+        for chunk in _chunks(rows):
+            which = " OR ".join(["(username = ? AND network = ?)"] * len(chunk))
+            self.connection.execute(
+                f"DELETE FROM known_addresses WHERE {which}", [value for row in chunk for value in row]
+            )
+        return bool(rows)
+
+    def hash_costs(self, sample: int) -> dict[int, int]:
+        """How many of the first `sample` users have a password hash of which cost."""
+        rows = self.connection.query(
+            "SELECT start, COUNT(*) FROM "
+            "(SELECT SUBSTR(password, 1, 10) AS start FROM users ORDER BY username LIMIT ?) AS sample GROUP BY start",
+            (sample,),
+        )
+        return {int(start.split("$")[1]): count for start, count in rows}
 
     def is_username_taken(self, username: str) -> bool:
         """Whether a user has this name, or one with the same NFKC form."""
@@ -210,8 +261,12 @@ class Dao:
 
     # --- friends ----------------------------------------------------------------------------------
 
-    def friends(self, username: str) -> list[str]:
-        rows = self.connection.query("SELECT friend FROM friends WHERE username = ? ORDER BY friend", (username,))
+    def friends(self, username: str, after: str, limit: int) -> list[str]:
+        """The friends of a user whose names come after another, at most `limit`, in order."""
+        rows = self.connection.query(
+            "SELECT friend FROM friends WHERE username = ? AND friend > ? ORDER BY friend LIMIT ?",
+            (username, after, limit),
+        )
         return [friend for (friend,) in rows]
 
     def is_friend(self, username: str, friend: str) -> bool:
@@ -238,17 +293,26 @@ class Dao:
         members = self.connection.query("SELECT username FROM members WHERE group_name = ? ORDER BY position", (name,))
         return rows[0][0], [member for (member,) in members]
 
-    def groups_of(self, username: str) -> dict[str, list[str]]:
-        """The groups a user is in, each with its members, the creator first."""
+    def group_names(self, username: str, first: str, limit: int) -> list[str]:
+        """The groups that a user is in, from the name `first` on, at most `limit`, in order."""
         rows = self.connection.query(
-            "SELECT m.group_name, m.username FROM members AS mine JOIN members AS m ON m.group_name = mine.group_name "
-            "WHERE mine.username = ? ORDER BY m.group_name, m.position",
-            (username,),
+            "SELECT group_name FROM members WHERE username = ? AND group_name >= ? ORDER BY group_name LIMIT ?",
+            (username, first, limit),
         )
-        groups: dict[str, list[str]] = {}
-        for group, member in rows:
-            groups.setdefault(group, []).append(member)
-        return groups
+        return [name for (name,) in rows]
+
+    def members_of(self, groups: Sequence[str], after: int, limit: int) -> list[tuple[str, str, int]]:
+        """The members of some groups with a position above `after`: (group, member, position).
+
+        At most `limit`, by group and then by position, so the creator of each group first.
+        """
+        # (A join with the groups of a user would be one query for all; but MySQL would sort all of
+        # its rows before it takes the first ones.)
+        return self.connection.query(
+            f"SELECT group_name, username, position FROM members WHERE group_name IN ({', '.join('?' * len(groups))}) "
+            "AND position > ? ORDER BY group_name, position LIMIT ?",
+            (*groups, after, limit),
+        )
 
     def count_created_groups(self, username: str) -> int:
         return int(self.connection.query("SELECT COUNT(*) FROM chat_groups WHERE creator = ?", (username,))[0][0])
@@ -340,9 +404,15 @@ class Dao:
 
     def add_messages(self, messages: Sequence[StoredMessage], inbox: Sequence[tuple[str, int]]) -> None:
         """Store messages, and for each receiver of one a row (receiver, id) in the inbox."""
+        sizes, rows = {}, []
+        for message in messages:
+            content = message.content
+            sizes[message.id] = len(content) if content.isascii() else len(content.encode())
         # In the order of the table, so that each of its pages is looked up once: with 1,000
         # receivers that saves a third of the time.
-        self.connection.insert((INSERT_MESSAGE, messages), (INSERT_INBOX, sorted(inbox)))
+        for receiver, id in sorted(inbox):
+            rows.append((receiver, id, sizes[id]))
+        self.connection.insert((INSERT_MESSAGE, messages), (INSERT_INBOX, rows))
 
     def waiting(self, receiver: str, after: int, limit: int) -> list[StoredMessage]:
         """The oldest messages in a user's inbox with ids above `after`, at most `limit`."""
@@ -372,6 +442,81 @@ class Dao:
                 self.connection.execute(
                     f"DELETE FROM messages WHERE id IN ({', '.join('?' * len(ids))}) AND {DELIVERED_TO_ALL}", ids
                 )
+
+    # --- quotas -----------------------------------------------------------------------------------
+
+    def inbox_totals(self, receivers: Sequence[str]) -> dict[str, tuple[int, int, int]]:
+        """For each receiver for whom anything waits: messages, bytes of text, and the last id."""
+        totals = {}
+        for chunk in _chunks(receivers):
+            rows = self.connection.query(
+                "SELECT receiver, COUNT(*), SUM(size), MAX(message_id) FROM inbox "
+                f"WHERE receiver IN ({', '.join('?' * len(chunk))}) GROUP BY receiver",
+                chunk,
+            )
+            totals.update({receiver: (count, int(size), last) for receiver, count, size, last in rows})
+        return totals
+
+    def inbox_senders(self, receiver: str, upto: int = MAX_ID) -> list[tuple[str, int, int]]:
+        """Whose messages up to an id wait for a receiver: (sender, messages, bytes)."""
+        rows = self.connection.query(
+            "SELECT m.sender, COUNT(*), SUM(i.size) FROM inbox AS i JOIN messages AS m ON m.id = i.message_id "
+            "WHERE i.receiver = ? AND i.message_id <= ? GROUP BY m.sender",
+            (receiver, upto),
+        )
+        return [(sender, count, int(size)) for sender, count, size in rows]
+
+    def acquaintances(self, receiver: str, senders: Sequence[str]) -> set[str]:
+        """Those of some senders who are on a receiver's friend list, or in a group with it."""
+        known: set[tuple[str]] = set()
+        for chunk in _chunks(senders):
+            which = ", ".join("?" * len(chunk))
+            known.update(
+                self.connection.query(
+                    f"SELECT friend FROM friends WHERE username = ? AND friend IN ({which})", (receiver, *chunk)
+                ),
+                self.connection.query(
+                    "SELECT DISTINCT theirs.username FROM members AS own "
+                    "JOIN members AS theirs ON theirs.group_name = own.group_name "
+                    f"WHERE own.username = ? AND theirs.username IN ({which})",
+                    (receiver, *chunk),
+                ),
+            )
+        return {name for (name,) in known} | {receiver}
+
+    def last_waiting_id(self) -> int:
+        """The id of the newest message that waits for anybody; 0 if none does."""
+        return int(self.connection.query("SELECT MAX(message_id) FROM inbox")[0][0] or 0)
+
+    def waiting_senders(self, after: int, upto: int, limit: int) -> tuple[int | None, list[tuple[str, int]]]:
+        """Look at `limit` rows of all inboxes with ids after < id <= upto: whose messages are they?
+
+        Returns the last id that was looked at (None if there is none), and for each sender how many
+        messages, each counted once however many wait for it.
+        """
+        rows = self.connection.query(
+            "SELECT m.sender, COUNT(*), MAX(m.id) FROM (SELECT DISTINCT message_id FROM (SELECT message_id FROM inbox "
+            "WHERE message_id > ? AND message_id <= ? ORDER BY message_id LIMIT ?) AS slice) AS waiting "
+            "JOIN messages AS m ON m.id = waiting.message_id GROUP BY m.sender",
+            (after, upto, limit),
+        )
+        return max((last for _, _, last in rows), default=None), [(sender, count) for sender, count, _ in rows]
+
+    def missed(self, username: str) -> dict[str, int]:
+        """The groups of which messages were left out of a user's inbox, each with the first id."""
+        return dict(self.connection.query("SELECT group_name, since FROM missed WHERE username = ?", (username,)))
+
+    def add_missed(self, username: str, group: str, since: int) -> None:
+        self.connection.execute(
+            "INSERT INTO missed (username, group_name, since) VALUES (?, ?, ?)", (username, group, since)
+        )
+
+    def remove_missed(self, username: str, groups: Sequence[str]) -> None:
+        for chunk in _chunks(groups):
+            which = ", ".join("?" * len(chunk))
+            self.connection.execute(
+                f"DELETE FROM missed WHERE username = ? AND group_name IN ({which})", (username, *chunk)
+            )
 
     # --- deferred indexing and history ------------------------------------------------------------
 

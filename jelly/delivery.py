@@ -13,10 +13,11 @@ receiver, the classic client whose frames are paced, and the modern one that is 
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
+from typing import Protocol
 
 from jelly import messages
-from jelly.codec import Type
+from jelly.codec import DEFAULT_MAX_BODY, Type
 from jelly.dao import Dao, StoredMessage
 from jelly.errors import log_failure
 from jelly.sessions import Notice, Response, Session, Sessions
@@ -25,23 +26,46 @@ log = logging.getLogger("jelly.delivery")
 
 PAGE = 100
 """How many messages are read from an inbox at a time, if they are small."""
+READ_BYTES = 8 * 1024 * 1024
+"""At most about this many bytes of messages are read from an inbox at a time, if more than one."""
 PAGE_BYTES = 128 * 1024
 """At most this many bytes of frames go to a transport as one page (but always one frame)."""
 FEED_MESSAGES = 500
 """How many messages are sent in pages until the store writes again: it may wait for many pages."""
 
 
+class LateNotices(Protocol):
+    """Who tells others of changes, and not always at once."""
+
+    @property
+    def untold(self) -> Collection[str]:
+        """The users or groups with changes that nobody was told yet."""
+
+    def tell_before(self, message: StoredMessage, receivers: Sequence[str]) -> None:
+        """A message is about to be pushed: tell first what must not come after it."""
+
+
 class Delivery:
     """Sends committed messages to the sessions of their receivers."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(
+        self, sessions: Sessions, late_notices: Sequence[LateNotices] = (), max_body: int = DEFAULT_MAX_BODY
+    ) -> None:
+        """`max_body`: bytes that a message may have."""
         self._sessions = sessions
+        self._late_notices = late_notices
         self._pushed: dict[Session, list[Notice]] = {}
-        self._limit = PAGE
+        self._most = max(1, min(PAGE, READ_BYTES // max_body))
+        self._limit = self._most
         self._to_feed: dict[Session, None] = {}  # behind, and with room: an ordered set
+        self.begun: list[Session] = []
+        """Sessions that have logged in, and are told what was left out of the inbox."""
 
-    def push(self, message: StoredMessage, receivers: Iterable[str]) -> None:
+    def push(self, message: StoredMessage, receivers: Sequence[str]) -> None:
         """Push a message that was just committed to its receivers who are online and caught up."""
+        for late in self._late_notices:
+            if late.untold:
+                late.tell_before(message, receivers)
         classic = modern = b""
         for receiver in receivers:
             session = self._sessions.get(receiver)
@@ -57,13 +81,14 @@ class Delivery:
             if pushed is None:
                 pushed = self._pushed[session] = []
             pushed.append(Notice(message.id, frame))
-            session.sent_id = message.id
 
     def flush(self, responses: dict[Session, list[Response]] | None = None) -> None:
         """Send what was pushed, and responses: everything for one session at once."""
         responses = responses or {}
         pushed, self._pushed = self._pushed, {}
         for session, notices in pushed.items():
+            # Only now: a page of history leaves out what is still to come as a notice.
+            session.sent_id = notices[-1].id
             send_or_close(session, responses.pop(session, ()), notices)
             if not session.has_room:
                 self._fall_behind(session)
@@ -77,6 +102,8 @@ class Delivery:
         session.caught_up = False
         session.sent_id = 0
         self._to_feed[session] = None
+        if session.is_modern:
+            self.begun.append(session)
 
     def wants_more(self, session: Session) -> None:
         """Look at a session again that may have room now."""
@@ -108,7 +135,7 @@ class Delivery:
             notices = _page(waiting, with_ids=session.window is not None)
             if waiting:  # do not read many large messages to send two of them
                 average = sum(len(message.content) for message in waiting) // len(waiting)
-                self._limit = max(2, min(PAGE, PAGE_BYTES // (average + 100)))
+                self._limit = min(self._most, max(2, PAGE_BYTES // (average + 100)))
             fed += len(waiting) + 1
             self._to_feed[session] = self._to_feed.pop(session)  # now the last of all
             if notices:

@@ -56,6 +56,7 @@ class ErrorCode(StrEnum):
     TOO_LONG = "too_long"
     LIMIT_REACHED = "limit_reached"
     RATE_LIMITED = "rate_limited"
+    INBOX_FULL = "inbox_full"
     REQUEST_ID_REUSED = "request_id_reused"
     BUSY = "busy"
     INTERNAL = "internal"
@@ -68,7 +69,7 @@ SENTENCES = {
     ErrorCode.NOT_LOGGED_IN: "This connection is not logged in: log in first.",
     ErrorCode.ALREADY_LOGGED_IN: "This connection is already logged in: open another one to log in again.",
     ErrorCode.WRONG_CREDENTIALS: "The user name or the password is wrong.",
-    ErrorCode.TOO_MANY_ATTEMPTS: "Too many failed logins: try again in 15 minutes.",
+    ErrorCode.TOO_MANY_ATTEMPTS: "Too many failed logins to this account: this one was not tried, try again later.",
     ErrorCode.INVALID_USERNAME: "A user name must have 1 to 32 characters, without spaces or invisible characters.",
     ErrorCode.INVALID_PASSWORD: "A password must have 1 to 128 characters.",
     ErrorCode.USERNAME_TAKEN: "This user name, or one that looks the same, is taken: choose another one.",
@@ -90,6 +91,7 @@ SENTENCES = {
     ErrorCode.TOO_LONG: "A value is too long: shorten it.",
     ErrorCode.LIMIT_REACHED: "A limit is reached: remove something first.",
     ErrorCode.RATE_LIMITED: "Too many messages a second: send this one again later.",
+    ErrorCode.INBOX_FULL: "Too many messages wait for this user: send this one when the user has read some.",
     ErrorCode.REQUEST_ID_REUSED: "This requestId was used for another message: choose a new one.",
     ErrorCode.BUSY: "The server is busy: nothing was done, try again later.",
     ErrorCode.INTERNAL: "The server failed: it is not known whether the request was carried out.",

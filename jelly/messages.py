@@ -164,6 +164,7 @@ class RemoveFriend(NamedTuple):
 
 class AllFriends(NamedTuple):
     username: str
+    after: str | None = None
 
     @property
     def actor(self) -> str:
@@ -205,6 +206,7 @@ class FriendProfile(NamedTuple):
 
 class OwnGroups(NamedTuple):
     username: str
+    after: str | None = None
 
     @property
     def actor(self) -> str:
@@ -347,12 +349,15 @@ def encode_request(type: int, values: Mapping[str, Any]) -> bytes:
 # --- strict JSON ------------------------------------------------------------------------------
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """Parse the JSON object in a body. Raises Refused: `malformed_body` for anything else."""
+def parse_object(body: bytes, max_parts: int | None = MAX_PARTS) -> dict[str, Any]:
+    """Parse the JSON object in a body. Raises Refused: `malformed_body` for anything else.
+
+    `max_parts` is None for a response: its list of groups may be long.
+    """
     try:
         text = body.decode()  # refuses overlong forms and surrogates
         if body.count(b"[") + body.count(b"{") > MAX_DEPTH or len(body) > MAX_PARTS:
-            _check_shape(body)
+            _check_shape(body, len(body) if max_parts is None else max_parts)
         if text.startswith("{") and text.endswith("}"):
             # `decode` would look for white space on both sides, which is a quarter of its time.
             value, end = _decoder.raw_decode(text)
@@ -369,7 +374,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _check_shape(body: bytes) -> None:
+def _check_shape(body: bytes, max_parts: int) -> None:
     """Raise ValueError for deep nesting or too many parts before the parser sees them.
 
     The parser recurses, so 20,000 brackets would end in a RecursionError. Methods of
@@ -379,12 +384,12 @@ def _check_shape(body: bytes) -> None:
     """
     if b"\\" in body:
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if body.count(b'"') > 4 * (MAX_PARTS + 1):  # a part has at most a key and a value
+    if body.count(b'"') > 4 * (max_parts + 1):  # a part has at most a key and a value
         raise ValueError("too many strings")
     outside = b"".join(body.split(b'"')[::2])  # no quote is escaped any more
     brackets = outside.translate(_SQUARE, _NO_BRACKETS)
     opening = brackets.count(b"[")
-    if opening + outside.count(b",") > MAX_PARTS:
+    if opening + outside.count(b",") > max_parts:
         raise ValueError("too many parts")
     if 2 * opening != len(brackets):
         raise ValueError("a bracket without its other half")
@@ -496,6 +501,7 @@ class Event(StrEnum):
     PRESENCE = "presence"
     GROUP_CHANGED = "group_changed"
     GROUP_DISBANDED = "group_disbanded"
+    INBOX_FULL = "inbox_full"
 
 
 def system(event: Event, **values: Any) -> bytes:

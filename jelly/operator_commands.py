@@ -106,11 +106,20 @@ class NoTransport:
     is_closed = False
     has_room = True
     is_full = False
+    is_memory_short = False
+
+    def has_left(self) -> bool:
+        return False
+
+    def is_half_closed(self) -> bool:
+        return False
 
     def when_not_full(self, function: Callable[[], None]) -> None:
         function()
 
     def send(self, responses: Sequence[Response] = (), notices: Sequence[Notice] = ()) -> None: ...
+    def queue_notice(self, frame: bytes) -> None: ...
+    def write_queued(self) -> None: ...
     def stop_pacing(self) -> None: ...
     def stop_confirming(self) -> None: ...
     def finish(self, closing_frame: bytes = b"") -> None: ...

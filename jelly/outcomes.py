@@ -6,11 +6,13 @@ them.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 from jelly.dao import Dao
 from jelly.errors import Refused
 from jelly.groups import Group
+from jelly.login_guard import Attempt
 
 
 @dataclass(slots=True)
@@ -59,6 +61,18 @@ class Write:
     on_late_commit: Callable[[Any], None] | None = None
 
 
+class Place(IntEnum):
+    """Where a task waits for a hasher: a smaller place is served before a larger one."""
+
+    KNOWN = 0
+    """A login from an address from which its account has logged in before, or the work of a user
+    who is logged in.
+    """
+    LOGIN = 1
+    """Any other login."""
+    REGISTRATION = 2
+
+
 @dataclass(slots=True)
 class CpuTask:
     """Work that takes the CPU for long: hashing a password. `run` returns or raises what a service
@@ -66,14 +80,21 @@ class CpuTask:
     """
 
     run: "Callable[[], Outcome]"
+    place: Place
+    attempt: Attempt | None = None
+    """What the guard must allow first; None for anything but a login."""
 
 
 @dataclass(slots=True)
-class DelayedAnswer:
-    """An answer to send some seconds later, so that guessing passwords takes time."""
+class Unfinished:
+    """The answer may be long. `go_on` makes a part of it, in a later turn of the lane, so that
+    others are served in between; it returns or raises what a service may.
 
-    answer: Answer
-    seconds: float
+    It is called once `size` bytes of memory are reserved for the answer.
+    """
+
+    go_on: "Callable[[], Outcome]"
+    size: int = 0
 
 
-Outcome = Answer | NewMessage | Write | CpuTask | DelayedAnswer
+Outcome = Answer | NewMessage | Write | CpuTask | Unfinished

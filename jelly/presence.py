@@ -10,22 +10,41 @@ connection ends only asks the store to call `refresh`. `refresh` compares who is
 was announced last. So the order in which the server notices logins and ends does not matter: the
 last notice about a user is always right. A takeover is no change, and neither is a reconnect that
 comes before the end of the old connection was noticed.
+
+A user who comes and goes without pause must not keep everybody busy. So the first change is told at
+once, and those that follow within a second are told together at its end: the last state, or nothing
+if it is the one that was told last. Until then ALL_FRIENDS says what was told last. One thing does
+not wait: a friend's message does not come before the notice that the friend is online. So its
+receiver is told early.
 """
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
 
 from jelly.messages import Event, system
+from jelly.notifier import CallAt, Notifier, RecentlyTold
 from jelly.sessions import Sessions
 
 
 class Presence:
     """Friend lists of the modern users who are online, and what was announced last."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(
+        self, sessions: Sessions, notifier: Notifier, call_at: CallAt, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`call_at` must call a function at a time, in a turn of the store."""
         self._sessions = sessions
+        self._notifier = notifier
+        self._call_at = call_at
+        self._recent = RecentlyTold(clock)
         self._friend_lists: dict[str, set[str]] = {}  # of each modern user who is online
         self._watchers: dict[str, set[str]] = {}  # the reverse: from a friend to the users to tell
         self._announced_online: set[str] = set()
+        self.untold: dict[str, set[str]] = {}
+        """For each user whose changes wait: the watchers who were told early that the user is
+        online."""
 
     def user_logged_in(self, user: str, friends: Iterable[str] | None) -> None:
         """Note a login, with the user's friend list (None for a classic client)."""
@@ -48,21 +67,58 @@ class Presence:
             self._friend_lists[user].discard(friend)
             self._remove_watcher(user, friend)
 
-    def is_announced_online(self, user: str) -> bool:
-        """Whether the last announcement about a user was that they are online."""
-        return user in self._announced_online
+    def is_announced_online(self, user: str, watcher: str = "") -> bool:
+        """Whether the last announcement about a user was that they are online: to all, or to this
+        watcher.
+        """
+        return user in self._announced_online or watcher in self.untold.get(user, ())
 
     def refresh(self, user: str) -> None:
-        """Check whether a user is online; if that has changed, tell the watchers."""
+        """Check whether a user is online; if that has changed, tell the watchers, now or later."""
         is_online = self._sessions.get(user) is not None
         if not is_online:
             self._drop_friend_list(user)
-        if is_online == (user in self._announced_online):
+        if user in self.untold or is_online == (user in self._announced_online):
+            return  # (in the first case, there is another look when the second is over)
+        wait_until = self._recent.wait_until(user) if self._watchers_of(user) else None
+        if wait_until is None:
+            self._announce(user, is_online)
+        else:
+            self.untold[user] = set()
+            self._call_at(wait_until, partial(self._tell_late, user))
+
+    def tell_before(self, message: Any, receivers: Sequence[str]) -> None:
+        """A message is about to be pushed: tell those receivers first who watch its sender."""
+        sender = message.sender
+        told_early = self.untold.get(sender)
+        if told_early is None or sender in self._announced_online or self._sessions.get(sender) is None:
             return
+        watchers = self._watchers_of(sender)
+        to_tell = [user for user in receivers if user in watchers and user not in told_early]
+        if to_tell:
+            told_early.update(to_tell)
+            self._tell(to_tell, sender, is_online=True)
+
+    def _tell_late(self, user: str) -> None:
+        """The second is over: tell the last state to those who do not know it."""
+        told_early = self.untold.pop(user)
+        is_online = self._sessions.get(user) is not None
+        if is_online != (user in self._announced_online):
+            self._announce(user, is_online, told_early)
+        elif told_early and not is_online:
+            self._tell(told_early & self._watchers_of(user), user, is_online)
+
+    def _announce(self, user: str, is_online: bool, told_early: Iterable[str] = ()) -> None:
         (self._announced_online.add if is_online else self._announced_online.discard)(user)
-        watchers = self._watchers.get(user, set()) - {user}
-        if watchers:
-            self._sessions.tell(watchers, system(Event.PRESENCE, friend=user, online=is_online))
+        if watchers := self._watchers_of(user).difference(told_early):
+            self._tell(watchers, user, is_online)
+
+    def _tell(self, watchers: Iterable[str], user: str, is_online: bool) -> None:
+        self._recent.note(user)
+        self._notifier.tell(watchers, system(Event.PRESENCE, friend=user, online=is_online))
+
+    def _watchers_of(self, user: str) -> set[str]:
+        return self._watchers.get(user, set()) - {user}
 
     def _drop_friend_list(self, user: str) -> None:
         for friend in self._friend_lists.pop(user, ()):

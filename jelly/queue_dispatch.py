@@ -15,6 +15,9 @@ Waking threads costs more than running Python, so:
 - the messages of a lane go to the store thread together, and the lane stays closed until the store
   has answered them.
 
+Requests for long lists and for history stand behind all others (`Unfinished`): one of them at a
+time does one part of its work, after the lanes that a worker has got.
+
 The queue's `maxsize` bounds the requests that wait in all lanes together. A request for which there
 is no room gets SERVER_BUSY, in its place in the order: at once if its lane is idle, otherwise after
 the answers before it, because clients match responses to requests by their order.
@@ -26,20 +29,25 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
+from jelly.addresses import network_of
+from jelly.answer_memory import AnswerMemory
 from jelly.codec import Frame, Status
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.fair_queue import Job
+from jelly.hashing import Hashers, Work
 from jelly.messages import MESSAGES, error_response, refusal
-from jelly.outcomes import Answer, CpuTask, DelayedAnswer, NewMessage, Outcome, Write
-from jelly.scheduling import lower_priority, yield_cpu
+from jelly.outcomes import Answer, CpuTask, NewMessage, Outcome, Unfinished, Write
+from jelly.scheduling import yield_cpu
 from jelly.services import Services
 from jelly.sessions import Session
 from jelly.store import Store, failure, send_answers
+from jelly.threads import VitalThread
 
 log = logging.getLogger("jelly.dispatch")
 
@@ -47,15 +55,13 @@ LANE_LIMIT = 256
 """At most this many requests wait in one lane; then its reader stops reading, and TCP makes the
 client wait.
 """
-HASHERS = 2
-"""How many threads hash passwords."""
 LANES_AT_ONCE = 16
 """At most this many lanes are served by a worker before it looks at the queue again."""
 REQUESTS_AT_ONCE = 64
 """At most this many requests of one lane are served together."""
-BYTES_AT_ONCE = 64 * 1024
-"""Bytes of messages and answers after which the next lane is served: lists of friends and groups
-can be long.
+BYTES_AT_ONCE, SHORT_BYTES_AT_ONCE = 64 * 1024, 16 * 1024
+"""Bytes of messages and answers after which the next lane is served, usually and while memory for
+answers is short: pages of friends, groups and history can be long.
 """
 
 
@@ -73,7 +79,7 @@ class PendingRequest(NamedTuple):
 class Lane:
     """The requests of one connection that wait, oldest first."""
 
-    __slots__ = ("busy", "incoming", "room", "session", "waiting")
+    __slots__ = ("busy", "incoming", "reserved", "room", "session", "unfinished", "waiting")
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -87,6 +93,10 @@ class Lane:
         self.busy = threading.Lock()
         # Set while the reader waits for room in a full lane.
         self.room: threading.Event | None = None
+        # The two below belong to the thread that holds `busy`: the request whose answer is made in
+        # several turns, and how many bytes of memory are reserved for that answer.
+        self.unfinished: tuple[PendingRequest, Unfinished] | None = None
+        self.reserved = 0
 
     @property
     def is_full(self) -> bool:
@@ -107,6 +117,8 @@ class RequestQueue(queue.Queue[Lane]):
         self._waiting = 0  # requests in all lanes, without those that are refused already
         self._running = 0  # workers that are neither asleep nor blocked
         self._is_waking = False  # a worker was woken and has not come to the queue yet
+        self.unfinished: deque[Lane] = deque()  # lanes whose request goes on, one at a time
+        self._one_goes_on = False  # a worker has one of these in hand
         self._closed = False
 
     def put(self, item: Lane, block: bool = False, timeout: float | None = None) -> None:  # noqa: ARG002 - never blocks
@@ -137,13 +149,16 @@ class RequestQueue(queue.Queue[Lane]):
             with self.mutex:
                 self._running -= was_running
                 was_running = False
-                while not self.queue and not self._closed:
+                while not self._has_work and not self._closed:
                     self.not_empty.wait()
                 self._is_waking = True  # the caller is on its way: wake no other one
             yield_cpu()
             with self.mutex:
                 self._is_waking = False
                 lanes = [self.queue.popleft() for _ in range(min(most, len(self.queue)))]
+                if self.unfinished and not self._one_goes_on:
+                    self._one_goes_on = True
+                    lanes.append(self.unfinished.popleft())
                 if lanes or self._closed:
                     self._running += bool(lanes)
                     return lanes
@@ -152,6 +167,17 @@ class RequestQueue(queue.Queue[Lane]):
         """Put a lane back into the queue. The caller holds it, and cannot serve it now."""
         with self.mutex:
             self._schedule(lane)
+
+    def put_off(self, lane: Lane) -> None:
+        """Put a lane behind all others. The caller holds it, and its request is not finished."""
+        with self.mutex:
+            self.unfinished.append(lane)
+            self._wake()
+
+    def went_on(self) -> None:
+        """The calling worker has done a part of a request: another one may go on."""
+        with self.mutex:
+            self._one_goes_on = False
 
     def take_requests(self, lane: Lane, most: int) -> list[PendingRequest]:
         """Take the oldest requests out of a lane."""
@@ -232,9 +258,13 @@ class RequestQueue(queue.Queue[Lane]):
         self.queue.append(lane)
         self._wake()
 
+    @property
+    def _has_work(self) -> bool:
+        return bool(self.queue) or (bool(self.unfinished) and not self._one_goes_on)
+
     def _wake(self) -> None:
         """Wake a worker if lanes wait and no worker runs. (Waking costs more than serving.)"""
-        if self.queue and not self._running and not self._is_waking:
+        if self._has_work and not self._running and not self._is_waking:
             self._is_waking = True
             self.not_empty.notify()
 
@@ -299,7 +329,7 @@ class Blocking(contextlib.AbstractContextManager[None]):
 class Dispatcher:
     """The workers and the hashers, and the path of a request from its lane to its answer.
 
-    `call_later(seconds, function)` must call a function after some seconds, in any thread.
+    `longest_hold`: seconds until a login that the guard holds back is refused.
     """
 
     def __init__(
@@ -308,17 +338,16 @@ class Dispatcher:
         store: Store,
         workers: int,
         queue_size: int,
-        call_later: Callable[[float, Callable[[], None]], None],
+        longest_hold: float,
+        answer_memory: AnswerMemory | None = None,
     ) -> None:
         self._services = services
         self._store = store
-        self._call_later = call_later
+        self._answer_memory = answer_memory or AnswerMemory()
         self._queue = RequestQueue(queue_size)
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="jelly-worker")
-        self._hashers = ThreadPoolExecutor(HASHERS, thread_name_prefix="jelly-hasher", initializer=lower_priority)
-        # The queue of a ThreadPoolExecutor has no limit, so the limit stands in front of it.
-        self._hash_slots = threading.BoundedSemaphore(queue_size)
+        self._hashers = Hashers(queue_size, longest_hold)
         self._state = _WorkerState()
         self.blocking = Blocking(self._queue, store, self._state)
 
@@ -339,19 +368,29 @@ class Dispatcher:
         """
         return not lane.is_full or self._queue.wait_for_room(lane, seconds)
 
+    def stop_waiting(self, lane: Lane) -> None:
+        """The connection of a lane has ended: it does not wait for memory any more."""
+        if self._answer_memory.stop_waiting(lane):
+            self._queue.put_off(lane)
+
+    @property
+    def hashers(self) -> Sequence[VitalThread]:
+        """The threads that hash passwords."""
+        return self._hashers.threads
+
     # --- start and stop ---------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the workers and the hashers.
-
-        The hashers start now, and not with the first logins: the system may have no more threads
-        then, and the pool would raise an error for a task that it has queued all the same.
-        """
+        """Start the workers and the hashers."""
         for _ in range(self._workers):
             self._pool.submit(self._work)
-        all_here = threading.Barrier(HASHERS)  # so that each of the tasks needs a thread
-        for _ in range(HASHERS):
-            self._hashers.submit(all_here.wait)
+        self._hashers.start()
+
+    def refuse_logins(self) -> None:
+        """Answer logins and registrations that wait for a hasher with SERVER_BUSY: the server stops
+        before their turn comes.
+        """
+        self._hashers.refuse_logins()
 
     def wait_until_idle(self, lanes: Iterable[Lane], deadline: float) -> bool:
         """Wait until these lanes are served, at most until a monotonic time; return whether they
@@ -367,7 +406,7 @@ class Dispatcher:
     def stop(self) -> None:
         """End the threads. What still waits in a lane is not served any more."""
         self._queue.close()
-        self._hashers.shutdown(cancel_futures=True)
+        self._hashers.stop()
         self._pool.shutdown()
 
     # --- the workers ------------------------------------------------------------------------------
@@ -423,6 +462,8 @@ class Dispatcher:
         Returns what the store thread has to write: the lane stays closed until that is answered.
         """
         session = lane.session
+        if lane.unfinished is not None:
+            return self._go_on(lane, *lane.unfinished)
         # The client does not take its answers. To serve more would only fill the memory. So the
         # lane stays out of the queue, and needs no worker, until there is room.
         if session.transport.is_full:
@@ -470,7 +511,7 @@ class Dispatcher:
                     break  # nothing behind it is served
             else:
                 break
-            if size > BYTES_AT_ONCE:
+            if size > BYTES_AT_ONCE or (size > SHORT_BYTES_AT_ONCE and session.transport.is_memory_short):
                 break
         return outcomes
 
@@ -491,6 +532,49 @@ class Dispatcher:
             log_failure(log, error)
         return failure(session, type)
 
+    def _go_on(self, lane: Lane, request: PendingRequest, unfinished: Unfinished) -> Job | None:
+        """Do the next part of a request that takes several turns."""
+        lane.unfinished = None
+        session, type = lane.session, request.frame.type
+        outcome: Outcome
+        try:
+            if session.closing:
+                outcome = Answer(None)
+            elif session.transport.is_closed:  # nobody will read it: do not make the rest
+                outcome = failure(session, type)
+            else:
+                outcome = unfinished.go_on()
+        except Refused as error:
+            outcome = self._services.refused(session, type, error)
+        except StoreError as error:
+            self._store.outage.failed(error)
+            outcome = failure(session, type)
+        except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
+            log_failure(log, error)
+            outcome = failure(session, type)
+        finally:
+            self._queue.went_on()
+        if isinstance(outcome, Answer):
+            send_answers(session, [outcome], [request.received_at])
+            self._release(lane)
+            return None
+        return self._carry_on(lane, [request], [outcome])
+
+    def _put_off(self, lane: Lane, request: PendingRequest, unfinished: Unfinished) -> None:
+        """Let the next part of a request wait for its turn, and for its memory."""
+        lane.unfinished = request, unfinished
+
+        def on_reserved() -> None:
+            lane.reserved = unfinished.size
+            self._queue.put_off(lane)
+
+        if unfinished.size <= lane.reserved:
+            self._queue.put_off(lane)
+        elif self._answer_memory.reserve(lane, unfinished.size, on_reserved):
+            on_reserved()
+        elif lane.session.transport.is_closed:  # the reader may have looked before the lane waited
+            self.stop_waiting(lane)
+
     def _carry_on(self, lane: Lane, requests: Sequence[PendingRequest], outcomes: list[Outcome]) -> Job | None:
         """Do what the first of these outcomes needs next. Returns a job if it is for the store
         thread.
@@ -498,12 +582,12 @@ class Dispatcher:
         first = outcomes[0]
         if isinstance(first, CpuTask):
             self._hash(lane, requests[0], first)
-        elif isinstance(first, DelayedAnswer):
-            self._call_later(first.seconds, partial(self._finish, lane, requests[0], first.answer))
+        elif isinstance(first, Unfinished):
+            self._put_off(lane, requests[0], first)
         else:
             return Job(
                 lane.session,
-                outcomes,  # type: ignore[arg-type] # see _outcomes: no CpuTask and no DelayedAnswer is among them
+                outcomes,  # type: ignore[arg-type] # see _outcomes: answers, messages and writes only
                 [request.received_at for request in requests],
                 sum([len(request.frame.body) for request in requests]),
                 partial(self._release, lane),
@@ -512,10 +596,22 @@ class Dispatcher:
         return None
 
     def _hash(self, lane: Lane, request: PendingRequest, task: CpuTask) -> None:
-        if self._hash_slots.acquire(blocking=False):
-            self._hashers.submit(self._run_task, lane, request, task)
-        else:
-            self._finish(lane, request, _busy(lane.session, request.frame.type))
+        session = lane.session
+        self._hashers.submit(
+            Work(
+                session,
+                network_of(session.address),
+                task.place,
+                task.attempt,
+                run=partial(self._run_task, lane, request, task),
+                refuse=partial(self._finish, lane, request, _busy(session, request.frame.type)),
+                give_up=partial(self._refuse_login, lane, request),
+                drop=partial(self._close, lane),
+            )
+        )
+
+    def _refuse_login(self, lane: Lane, request: PendingRequest) -> None:
+        self._finish(lane, request, self._services.too_many_attempts(lane.session, request.frame.type))
 
     def _run_task(self, lane: Lane, request: PendingRequest, task: CpuTask) -> None:
         """On a hasher thread."""
@@ -534,8 +630,6 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
             log_failure(log, error)
             return failure(session, type)
-        finally:
-            self._hash_slots.release()
 
     def _finish(self, lane: Lane, request: PendingRequest, outcome: Outcome) -> None:
         """Go on with the one request for which a lane waited, on any thread."""
@@ -555,6 +649,10 @@ class Dispatcher:
         fails only while it holds the lane again.
         """
         log_failure(log, error)
+        self._close(lane)
+
+    def _close(self, lane: Lane) -> None:
+        """Close a connection, and give back its lane, which the caller holds."""
         lane.session.closing = True  # a login that still waits here must not take over its successor
         try:
             lane.session.transport.close()
@@ -573,6 +671,10 @@ class Dispatcher:
 
     def _release(self, lane: Lane) -> None:
         """Give back a lane that was served; queue it again if more requests have come."""
+        if lane.reserved:  # the answer itself is counted by its send queue now
+            size, lane.reserved = lane.reserved, 0
+            for call in self._answer_memory.change(-size):
+                call()
         while True:
             # Under the mutex, under which readers add a request and then try the lock: so either
             # the reader gets the lock, or this thread sees the request.

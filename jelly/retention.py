@@ -1,4 +1,5 @@
-"""Retention: messages, idempotency keys and tokens are dropped when they are too old.
+"""Retention: messages, idempotency keys, tokens and known addresses are dropped when they are too
+old.
 
 A sweep does this in slices, each within a transaction of the store thread, so that no message waits
 long for it. The time of a message is the sender's, so it says nothing here. But ids carry the time
@@ -15,10 +16,12 @@ from jelly.dao import Dao
 IDEMPOTENCY_DAYS = 7.0
 """Days for which a requestId is remembered. A client that repeats a message comes back with a
 token, and a token is valid for as long."""
+ADDRESS_DAYS = 90.0
+"""Days for which it is remembered that a user has logged in from an address."""
 SWEEP_INTERVAL = 3600.0
 """Seconds from the end of a sweep until the next one."""
 SWEEP_BATCH = 500
-"""At most this many messages, idempotency keys and tokens each are looked at in one slice."""
+"""At most this many rows of each kind are looked at in one slice."""
 SWEEP_PAUSE = 0.02
 """Seconds between two slices."""
 RETRY_DELAY = 1.0
@@ -66,7 +69,8 @@ class Retention:
         message = dao.remove_old_messages(self._swept_id, self._history_end, SWEEP_BATCH)
         has_requests = dao.remove_old_requests(self._requests_end, SWEEP_BATCH)
         token = dao.remove_old_tokens(self._swept_token, int(self._wall() * 1000), SWEEP_BATCH)
-        if message is not None or has_requests or token is not None:
+        has_addresses = dao.remove_old_addresses(int((self._wall() - ADDRESS_DAYS * DAY) * 1000), SWEEP_BATCH)
+        if message is not None or has_requests or token is not None or has_addresses:
             self._swept_id = self._swept_id if message is None else message
             self._swept_token = token or self._swept_token
             self.due_at = self._clock() + SWEEP_PAUSE

@@ -31,6 +31,7 @@ from operator import itemgetter
 from typing import Any
 
 from jelly import tcp
+from jelly.answer_memory import AnswerMemory
 from jelly.pacing import ClassicPacing
 from jelly.sessions import Notice, Response
 from jelly.tcp_confirmation import TcpConfirmation
@@ -46,6 +47,8 @@ LOW_MARK = 32 * 1024
 HIGH_COUNT = 100
 LOW_COUNT = 25
 """How many notices: the same for classic clients, whose notices are small and leave slowly."""
+MAX_QUEUED = 1000
+"""At most this many notices are queued until they are written; those beyond are dropped."""
 MAX_RESPONSES = 256
 """At most this many responses, or HIGH_MARK bytes, may wait while more requests are served."""
 
@@ -60,7 +63,8 @@ class SendQueue:
 
     `on_room` is called, by any thread, when there is room for notices again, and `on_finish` when
     `finish` was. `encrypt` encrypts what goes out, and raises OSError if it cannot. `pacing` and
-    `confirmation` are None for a client that does not need them.
+    `confirmation` are None for a client that does not need them. `memory` is the account of all
+    send queues of a server.
     """
 
     __slots__ = (
@@ -68,13 +72,17 @@ class SendQueue:
         "_encrypt",
         "_flusher",
         "_goes_at_once",
+        "_held",
+        "_holds_unsent_responses",
         "_lock",
+        "_memory",
         "_not_full",
         "_notices",
         "_notices_size",
         "_on_finish",
         "_on_room",
         "_pacing",
+        "_queued",
         "_responses",
         "_responses_size",
         "_scheduled_at",
@@ -92,6 +100,7 @@ class SendQueue:
         "read_bytes",
         "stalled_since",
         "tcp_acked_id",
+        "unsent_since",
     )
 
     def __init__(
@@ -102,6 +111,7 @@ class SendQueue:
         pacing: ClassicPacing | None = None,
         confirmation: TcpConfirmation | None = None,
         encrypt: Callable[[bytes], bytes] | None = None,
+        memory: AnswerMemory | None = None,
         on_finish: Callable[[], None] = lambda: None,
     ) -> None:
         self._sock = sock
@@ -111,6 +121,7 @@ class SendQueue:
         self._pacing = pacing
         self._confirmation = confirmation
         self._encrypt = encrypt
+        self._memory = memory or AnswerMemory()
         # Guards everything below. Held during `sock.send`, which does not wait.
         self._lock = threading.Lock()
         # Lists, not deques: they are short, and each connection would have two deques of 760 bytes.
@@ -118,8 +129,11 @@ class SendQueue:
         self._responses_size = 0
         self._notices: list[Notice] = []
         self._notices_size = 0
+        self._queued: list[bytes] = []  # notices that are written before whatever is sent next
         self._unsent = b""  # begun, and not yet written to its end
         self._unsent_id = 0  # of the last message in it
+        self._holds_unsent_responses = False  # whether responses are in it, too
+        self._held = 0  # bytes of responses that `_memory` knows of
         self._scheduled_at: float | None = None  # when the flusher comes back
         self._not_full: threading.Event | None = None  # the reader's, while it waits
         self._when_not_full: Callable[[], None] | None = None
@@ -137,6 +151,8 @@ class SendQueue:
         """Whether too many responses wait: then no more requests should be served."""
         self.stalled_since: float | None = None
         """Since when the socket is full and has taken nothing; None if it is not full."""
+        self.unsent_since: float | None = None
+        """Since when the bytes wait that were begun and are not written to their end."""
         self.finishing = False
         self.finishing_since: float | None = None
         """When `finish` was called."""
@@ -161,12 +177,25 @@ class SendQueue:
                 if sent == len(data):
                     return
                 self._unsent = data[sent:]
+                self._holds_unsent_responses = bool(responses)
                 self._write()
             else:
                 self._enqueue(responses, notices)
             calls = self._update()
         for call in calls:
             call()
+
+    def queue_notice(self, frame: bytes) -> None:
+        """Send a notice a little later: with `write_queued`, or before whatever is sent next."""
+        with self._lock:
+            if len(self._queued) < MAX_QUEUED and not (self.finishing or self.is_closed):
+                self._queued.append(frame)
+                self._goes_at_once = False
+
+    def write_queued(self) -> None:
+        """Write the notices that were queued."""
+        with self._changing():
+            self._take_queued()
 
     def send_raw(self, data: bytes) -> None:
         """Send bytes as they are, before anything else: the messages of the TLS handshake."""
@@ -193,6 +222,7 @@ class SendQueue:
         Notices that wait here are dropped: messages stay in their inbox.
         """
         with self._changing():
+            self._take_queued()
             if not self.finishing:
                 self.finishing_since = time.monotonic()
                 if closing_frame and not self.is_closed:
@@ -211,10 +241,20 @@ class SendQueue:
             self._close()
 
     @property
+    def is_memory_short(self) -> bool:
+        """Whether too much waits in all send queues together."""
+        return self._memory.is_short
+
+    @property
+    def holds_responses(self) -> bool:
+        """Whether responses wait here. (A hint, read without the lock.)"""
+        return self._held > 0
+
+    @property
     def is_empty(self) -> bool:
         """Whether nothing waits to be written."""
         with self._lock:  # a thread that moves responses into `_unsent` empties the one before it fills the other
-            return not (self._unsent or self._responses or self._notices)
+            return not (self._unsent or self._responses or self._notices or self._queued)
 
     @property
     def written_id(self) -> int:
@@ -229,6 +269,14 @@ class SendQueue:
         """
         with self._lock:
             return self._confirmation.delivered_before(read_bytes) if self._confirmation else 0
+
+    def has_left(self) -> bool:
+        """Whether the client is gone, also if the reader has not noticed it yet."""
+        return self.is_closed or tcp.has_reset(self._sock)
+
+    def is_half_closed(self) -> bool:
+        """Whether the client writes nothing any more, also if the reader has not noticed it yet."""
+        return tcp.has_closed_half(self._sock)
 
     def when_not_full(self, function: Callable[[], None]) -> None:
         """Call a function, once, when `is_full` is False; at once if it is now."""
@@ -264,6 +312,7 @@ class SendQueue:
 
     def _enqueue(self, responses: Sequence[Response], notices: Sequence[Notice]) -> None:
         """Let frames wait; write what may go now, first of the notices, then of all."""
+        self._take_queued()
         if notices and not self.finishing and not self.is_closed:
             self._notices += notices
             self._notices_size += sum([len(frame) for _, frame in notices])
@@ -273,6 +322,15 @@ class SendQueue:
             for response in responses:
                 self._add_response(response)
             self._pump()
+
+    def _take_queued(self) -> None:
+        """Let the queued notices wait like others, and write what may go now."""
+        if self._queued:
+            notices, self._queued = [Notice(0, frame) for frame in self._queued], []
+            if not self.finishing and not self.is_closed:
+                self._notices += notices
+                self._notices_size += sum([len(frame) for _, frame in notices])
+                self._pump()
 
     def _add_response(self, response: Response) -> None:
         self._responses.append(response)
@@ -325,6 +383,7 @@ class SendQueue:
         else:
             frame, _ = self._responses.pop(0)
             self._responses_size -= len(frame)
+        self._holds_unsent_responses = not is_notice
         # A request that has come in already did not wait for this response (see `begin_frame`).
         has_unread = not is_notice and tcp.has_unread(self._sock, self.read_bytes)
         pacing.begin_frame(time.monotonic(), frame, not is_notice, has_unread)
@@ -333,6 +392,7 @@ class SendQueue:
     def _take_all(self) -> bytes:
         data = b"".join([*map(_FRAME_OF_RESPONSE, self._responses), *map(_FRAME_OF_NOTICE, self._notices)])
         self._unsent_id = max([self._unsent_id, *[notice.id for notice in self._notices]])
+        self._holds_unsent_responses = bool(self._responses)
         self._responses.clear()
         self._notices.clear()
         self._responses_size = self._notices_size = 0
@@ -351,12 +411,15 @@ class SendQueue:
             return False
         if sent < len(self._unsent):
             self._unsent = self._unsent[sent:]
+            now = time.monotonic()
             if sent or self.stalled_since is None:
-                self.stalled_since = time.monotonic()
+                self.stalled_since = now
+            if self.unsent_since is None:
+                self.unsent_since = now
             self._flusher.call_when_writable(self._sock, self.resume)
             return False
         self._unsent = b""
-        self.stalled_since = None
+        self.stalled_since = self.unsent_since = None
         now = time.monotonic()
         if self._pacing:
             self._pacing.end_frame(now)
@@ -376,8 +439,9 @@ class SendQueue:
         self._unsent = b""
         self._responses.clear()
         self._notices.clear()
+        self._queued.clear()
         self._responses_size = self._notices_size = 0
-        self.stalled_since = None
+        self.stalled_since = self.unsent_since = None
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
@@ -388,12 +452,19 @@ class SendQueue:
             self._unsent
             or self._responses
             or self._notices
+            or self._queued
             or self._pacing
             or self._encrypt
             or self.finishing
             or self.is_closed
         )
-        self.is_full = len(self._responses) > MAX_RESPONSES or self._responses_size > HIGH_MARK
+        held = self._responses_size
+        if self._unsent and self._holds_unsent_responses:
+            held += len(self._unsent)
+        if held != self._held:
+            calls += self._memory.change(held - self._held)
+            self._held = held
+        self.is_full = len(self._responses) > MAX_RESPONSES or held > HIGH_MARK or (held > 0 and self._memory.is_short)
         if not self.is_full:
             if self._not_full:
                 self._not_full.set()

@@ -37,6 +37,7 @@ from typing import Any
 
 from jelly.addresses import canonical, network_of
 from jelly.admission import Connections, Limits, RefusalLog
+from jelly.answer_memory import AnswerMemory
 from jelly.config import Settings
 from jelly.connection import Connection, ServerContext
 from jelly.dao import Dao
@@ -44,16 +45,19 @@ from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
 from jelly.engines import Engine, open_engine
 from jelly.errors import JellyError, StartError, StoreError, log_failure
+from jelly.group_notices import GroupNotices
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
+from jelly.login_guard import LoginGuard
 from jelly.messages import Event, system
 from jelly.migrations import migrate
 from jelly.names import parse_reserved
+from jelly.notifier import Notifier
 from jelly.operator_commands import OperatorCommands
-from jelly.passwords import LoginGuard
 from jelly.presence import Presence
 from jelly.proxy_protocol import is_in, parse_networks
 from jelly.queue_dispatch import Dispatcher
+from jelly.quotas import QuotaLimits, Quotas
 from jelly.retention import Retention
 from jelly.send_queue import Flusher
 from jelly.services import Policy, Services
@@ -82,6 +86,12 @@ SPARE_DESCRIPTORS = 64
 """Descriptors for connections that were closed to make room and have still to end."""
 STOP_SECONDS = 8.0
 """Seconds for which a stop finishes what was accepted before it; closing takes a little longer."""
+LONGEST_HOLD = 24.0
+"""At most this many seconds are logins held back that the guard makes wait; then they are refused.
+"""
+HOLD_SHARE = 0.8
+"""The same as a part of the silence after which a connection is closed: a client that waits for its
+answer need not send anything."""
 FILE_CHECK_INTERVAL = 1.0
 """Seconds until the server looks again whether the database's file is in its place."""
 FILE_LOST_TIMEOUT = 5.0
@@ -136,40 +146,56 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self._database_connections = [store_connection]
 
         self.groups = GroupCache(settings.group_check_interval, settings.group_idle)
-        delivery = Delivery(self.sessions)
-        self.presence = Presence(self.sessions)
+        self.flusher = Flusher()
+        self.notifier = Notifier(self.sessions, self.flusher.call_at)
+        self.presence = Presence(self.sessions, self.notifier, self._call_in_turn)
+        self.group_notices = GroupNotices(self.notifier, self._call_in_turn)
+        delivery = Delivery(self.sessions, (self.presence, self.group_notices), settings.max_body)
         retention = Retention(settings.history_days, wall=clock.now)
         indexing = DeferredIndexing(retention.keeps_history)
-        self.watchdog = Watchdog(
-            self.connections,
-            settings.heartbeat_interval * settings.heartbeat_misses,
-            self.connections.beyond_half,
-        )
+        silence = settings.heartbeat_interval * settings.heartbeat_misses
+        self.watchdog = Watchdog(self.connections, silence, self.connections.beyond_half)
         self.store = Store(
             dao,
             delivery,
             indexing,
             retention,
+            Quotas(QuotaLimits(settings.inbox_messages, settings.inbox_bytes, settings.outbox_messages), self.sessions),
             on_commit_in_doubt=self.groups.forget_all,
             call_later=self.watchdog.call_later,
             on_database_went_back=self._begin_anew,
         )
-        self.flusher = Flusher()
         policy = Policy(
             password_cost=settings.password_cost,
             token_seconds=settings.token_days * 86400,
             message_rate=settings.message_rate,
             message_burst=settings.message_burst,
+            change_rate=settings.change_rate,
             keeps_history=retention.keeps_history,
+            max_body=settings.max_body,
             is_registration_open=settings.registration == "open",
             registration_rate=settings.registration_rate,
             reserved_names=parse_reserved(settings.reserved_names),
         )
         self.services = Services(
-            policy, self.sessions, self.presence, self.groups, delivery, self._reading, LoginGuard(), clock.now
+            policy,
+            self.sessions,
+            self.presence,
+            self.group_notices,
+            self.groups,
+            delivery,
+            self._reading,
+            LoginGuard(),
+            clock.now,
         )
+        answer_memory = AnswerMemory(settings.answer_memory * 1024 * 1024)
         self.dispatcher = Dispatcher(
-            self.services, self.store, settings.workers, settings.queue_size, self.watchdog.call_later
+            self.services,
+            self.store,
+            settings.workers,
+            settings.queue_size,
+            min(LONGEST_HOLD, HOLD_SHARE * silence),
+            answer_memory,
         )
         self._operator_commands = OperatorCommands(DatabaseConnection(self.engine), self.store, self.services)
         self._context = ServerContext(
@@ -181,6 +207,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self.sessions,
             self.presence,
             self.connections,
+            answer_memory,
             parse_networks(settings.proxy_protocol),
         )
         try:
@@ -190,6 +217,10 @@ class JellyServer(socketserver.ThreadingTCPServer):
             store_connection.close()
             self.engine.release()
             raise
+
+    def _call_in_turn(self, due: float, function: Callable[[], None]) -> None:
+        """Call a function at a monotonic time, in a turn of the store."""
+        self.flusher.call_at(due, partial(self.store.call_soon, function))
 
     def _bind(self) -> None:
         host, port = self.settings.host, self.settings.port
@@ -210,7 +241,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
     def start(self) -> None:
         """Start the threads and serve."""
-        for thread in (self.store.thread, self.flusher.thread, self.watchdog.thread, self._acceptor):
+        single = (self.store.thread, self.flusher.thread, self.watchdog.thread, self._acceptor)
+        for thread in (*single, *self.dispatcher.hashers):
             thread.on_end = self._on_thread_end
         for part in (self.store, self.flusher, self.watchdog, self.groups, self.dispatcher, self._acceptor):
             part.start()
@@ -305,6 +337,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.server_close()
         connections = tuple(self.connections)  # no thread accepts any more
         self.watchdog.run_calls_now()
+        self.dispatcher.refuse_logins()
         self.store.hurry()
         is_late = not self.dispatcher.wait_until_idle([c.lane for c in connections], deadline)
         if is_late:

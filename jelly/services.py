@@ -5,7 +5,7 @@ A service gets the session and the typed request. It returns what should happen 
 - `Answer`: the response is ready.
 - `NewMessage` or `Write`: the store writes it, and answers after the commit.
 - `CpuTask`: a hasher thread runs it. It returns one of the other outcomes.
-- `DelayedAnswer`: the response, to be sent some seconds later.
+- `Unfinished`: the service goes on in a later turn, because others would wait for a long answer.
 
 A service that refuses the request raises `Refused`; then nothing was done. Services know sessions,
 groups and queries, but neither sockets nor threads. `queue_dispatch.py` calls the services and
@@ -15,21 +15,25 @@ compares the name in the body with that user.
 
 import contextlib
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
-from jelly import accounts, messages, passwords
+from jelly import accounts, lists, messages, passwords
 from jelly.accounts import check_new_name, check_password
 from jelly.addresses import network_of
-from jelly.codec import LOGINS, Frame, Sign, Type
+from jelly.codec import DEFAULT_MAX_BODY, LOGINS, Frame, Sign, Type
 from jelly.dao import Dao, HistoryQuery, StoredMessage
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
+from jelly.group_notices import Change, GroupNotices
 from jelly.groups import Group, GroupCache
+from jelly.login_guard import Attempt, LoginGuard
 from jelly.messages import PROFILE_LIMITS, SUCCESS, Event, response, system
 from jelly.names import fold, is_valid_name
-from jelly.outcomes import Answer, CpuTask, DelayedAnswer, NewMessage, Outcome, Write
+from jelly.outcomes import Answer, CpuTask, NewMessage, Outcome, Place, Unfinished, Write
 from jelly.presence import Presence
 from jelly.rate import HeldBack, RateLimit
 from jelly.sessions import Session, Sessions, Window
@@ -45,14 +49,42 @@ MAX_GROUPS_JOINED = 1000
 """At most this many groups have a user as a member."""
 MAX_TOKENS = 32
 """At most this many tokens of one user are valid; a new one replaces the oldest."""
+MAX_KNOWN_ADDRESSES = 32
+"""At most this many networks are remembered from which a user has logged in; a new one replaces the
+one that was not used for longest."""
+ADDRESS_PRECISION = 86_400_000
+"""Milliseconds until a login from the same network is noted again: most logins write nothing."""
+COST_SAMPLE = 2000
+"""At most this many accounts are looked at to see what most hashes cost."""
+MAX_RENEWED = 1000
+"""At most this many renewed hashes are remembered: logins may be under way that verified the old
+one."""
+CHANGE_BURST = 1000
+"""At most this many changes come at once from a user who was quiet before: so many members has the
+largest group."""
 MAX_KNOWN_USERS = 100_000
 """At most this many user names are cached."""
 DEFAULT_PAGE, MAX_PAGE = 50, 100
 """How many messages a page of history has if the request has no limit, and at most."""
-PAGE_CHARACTERS = 128 * 1024
-"""At most this many characters of content are in a page of history. (One message always fits.)"""
+PAGE_CHARACTERS, SHORT_PAGE_CHARACTERS = 128 * 1024, 8 * 1024
+"""At most this many characters of content are in a page of history: usually, and while memory for
+answers is short. (One message always fits.)"""
 ROWS_PER_QUERY = 20
-"""How many messages of a page one query reads: few, because messages may be large."""
+"""At most this many messages of a page one query reads: few, because messages may be large."""
+BYTES_PER_QUERY = 2 * 1024 * 1024
+"""At most about this many bytes of messages one query reads, if more than one."""
+FEATURES = ("ack", "pages")
+"""What a client can ask for, in the order in which the response names what it is granted."""
+CHANGES = (
+    Type.CREATE_GROUP,
+    Type.DISBAND_GROUP,
+    Type.ADD_MEMBER,
+    Type.REMOVE_MEMBER,
+    Type.ADD_FRIEND,
+    Type.REMOVE_FRIEND,
+    Type.UPDATE_PROFILE,
+)
+"""The requests that `--change-rate` limits: many others may be told of them."""
 TAKEN_OVER = system(Event.TAKEN_OVER)
 PASSWORD_CHANGED = system(Event.PASSWORD_CHANGED)
 NEEDS_OLD_PASSWORD = "To set a new password, send the old one, too: as 'oldPassword'."
@@ -79,8 +111,13 @@ class Policy:
     """At most this many messages a second from one user; 0: any number."""
     message_burst: int = 1
     """At most this many messages at once from one user who was quiet before."""
+    change_rate: int = 0
+    """At most this many changes of groups, friends and the profile a second from one user; 0: any
+    number."""
     keeps_history: bool = True
     """Whether delivered messages stay readable."""
+    max_body: int = DEFAULT_MAX_BODY
+    """Bytes that a message may have."""
     is_registration_open: bool = True
     """Whether anybody may make an account."""
     registration_rate: int = 0
@@ -113,16 +150,18 @@ class Services:
         policy: Policy,
         sessions: Sessions,
         presence: Presence,
+        group_notices: GroupNotices,
         groups: GroupCache,
         delivery: Delivery,
         reading: Reading,
-        guard: passwords.LoginGuard,
+        guard: LoginGuard,
         expiry_clock: Callable[[], float] | None = None,
     ) -> None:
         """`expiry_clock`: the time by which tokens expire, in seconds since 1970."""
         self._policy = policy
         self._sessions = sessions
         self._presence = presence
+        self._group_notices = group_notices
         self._groups = groups
         self._delivery = delivery
         self._reading = reading
@@ -132,11 +171,19 @@ class Services:
         # Only used in turns of the store: see _take_over.
         self._logging_in: dict[str, _Newcomer] = {}
         self._rate = RateLimit(policy.message_rate, policy.message_burst)
+        self._change_rate = RateLimit(policy.change_rate, CHANGE_BURST)
+        self._cut_log = lists.CutLog()
         self._registrations = RateLimit(policy.registration_rate / 3600, policy.registration_rate)
         self._try_acquire = self._rate.try_acquire if policy.message_rate else None
         # An unknown user's password is checked against this, so that a wrong name takes as long
-        # as a wrong password, and nobody can find out by the clock which names exist.
-        self._dummy_hash = passwords.hash_password("", policy.password_cost)
+        # as a wrong password, and nobody can find out by the clock which names exist. While
+        # accounts have hashes of another cost than the settings say, it costs what most of them do.
+        self._dummy_hash = passwords.impossible_hash(policy.password_cost)
+        self._has_old_hashes = True
+        self._knows_costs = False
+        # Hashes that were replaced by ones of today's cost, and these. Only used in turns of the
+        # store.
+        self._renewed: OrderedDict[str, str] = OrderedDict()
         self._handlers: Mapping[int, Callable[[Session, Any], Outcome]] = {
             Type.LOGIN: self.login,
             Type.REGISTER: self.register,
@@ -158,6 +205,9 @@ class Services:
             Type.ACK: self.ack,
             Type.HISTORY: self.history,
         }
+        if policy.change_rate:
+            for type in CHANGES:
+                self._handlers[type] = partial(self._change, self._handlers[type])
 
     def serve(self, session: Session, frame: Frame) -> Outcome:
         """Run the service for a frame, and return its outcome; a refusal becomes an Answer.
@@ -194,6 +244,14 @@ class Services:
         stays_open = session.user is not None or error.code in (ErrorCode.UNKNOWN_TYPE, ErrorCode.MALFORMED_FRAME)
         return Answer(messages.refusal(type, error, session.is_modern), close=not stays_open)
 
+    def _change(self, handler: Callable[[Session, Any], Outcome], session: Session, request: Any) -> Outcome:
+        """Run the service for a change, unless the user has made too many."""
+        user = request.username
+        if not self._change_rate.try_acquire(user):
+            wait = self._change_rate.seconds_until_room(user)
+            raise Refused(ErrorCode.RATE_LIMITED, "You make too many changes: wait a moment.", retry_after=wait)
+        return handler(session, request)
+
     # --- accounts and logins ------------------------------------------------------------------
 
     def register(self, session: Session, request: messages.Register) -> Outcome:
@@ -221,69 +279,110 @@ class Services:
         # Only now: a user who tries names that are taken is not held up.
         if self._policy.registration_rate and not self._registrations.try_acquire(network_of(session.address)):
             raise Refused(ErrorCode.TOO_MANY_REGISTRATIONS)
-        return CpuTask(hash_then_write)
+        return CpuTask(hash_then_write, Place.REGISTRATION)
 
     def login(self, session: Session, request: messages.Login) -> Outcome:
         """Log in with the password: answer with a new token, then deliver the inbox."""
-        username, address = request.username, session.address
+        username, network = request.username, network_of(session.address)
         _stop_pacing_if_modern(session, request)
         if not is_valid_name(username):
             # Nobody can have this name, so the guard need not remember it.
-            return CpuTask(lambda: self._wrong_credentials(session))
-        if self._guard.is_locked(username, address):
-            raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
+            return CpuTask(lambda: self._wrong_credentials(session), Place.LOGIN)
         with self._reading() as dao:
-            stored = dao.password_hash(username)
+            stored, noted_at = dao.credentials(username, network)
+            if not self._knows_costs:
+                self._learn_costs(dao)
+        is_known = noted_at is not None
+        attempt = self._guard.attempt(username, network, is_known, exists=stored is not None)
 
         def verify() -> Outcome:
-            refusal = self._check_guess(session, Type.LOGIN, username, request.password, stored)
+            refusal = self._check_guess(session, Type.LOGIN, attempt, request.password, stored)
             if refusal is not None or stored is None:
                 return refusal or self._wrong_credentials(session)
-            return self._issue_token(session, request, stored)
+            cost = self._policy.password_cost
+            is_old = passwords.is_outdated(stored, cost)
+            renewed = passwords.hash_password(request.password, cost) if is_old else None
+            return self._issue_token(session, request, stored, renewed, noted_at)
 
-        return CpuTask(verify)
+        return CpuTask(verify, Place.KNOWN if is_known else Place.LOGIN, attempt)
+
+    def too_many_attempts(self, session: Session, type: int) -> Answer:
+        """Return the answer to a password that the guard has held back for too long."""
+        return self.refused(session, type, Refused(ErrorCode.TOO_MANY_ATTEMPTS))
 
     def _check_guess(
-        self, session: Session, type: Type, username: str, password: str, stored: str | None
-    ) -> Answer | DelayedAnswer | None:
+        self, session: Session, type: Type, attempt: Attempt, password: str, stored: str | None
+    ) -> Answer | None:
         """Check a password against a stored hash (None: there is no such user), on a hasher.
 
-        Returns the answer to a wrong one, None if it is right. Raises Refused if there were too
-        many wrong ones.
+        Returns the answer to a wrong one, None if it is right.
         """
-        # Logins that waited for a hasher with this one may have failed since they were taken on.
-        if self._guard.is_locked(username, session.address):
-            raise Refused(ErrorCode.TOO_MANY_ATTEMPTS)
         right = passwords.verify_password(password, stored or self._dummy_hash)
         if stored is not None and right:
-            self._guard.record_success(username, session.address)
+            attempt.succeed()
             return None
+        attempt.fail()
         sentence = OLD_PASSWORD_WRONG if type == Type.UPDATE_PROFILE else ""
-        answer = self.refused(session, type, Refused(ErrorCode.WRONG_CREDENTIALS, sentence))
-        seconds = self._guard.record_failure(username, session.address)
-        return DelayedAnswer(answer, seconds) if seconds else answer
+        return self.refused(session, type, Refused(ErrorCode.WRONG_CREDENTIALS, sentence))
 
     def _wrong_credentials(self, session: Session) -> Answer:
         """Refuse a name that nobody can have, in the same time as a wrong password."""
         passwords.verify_password("", self._dummy_hash)
         return self.refused(session, Type.LOGIN, Refused(ErrorCode.WRONG_CREDENTIALS))
 
-    def _issue_token(self, session: Session, request: messages.Login, password_hash: str) -> Write:
-        """Return the write that stores a new token; after its commit the user is logged in."""
+    def _learn_costs(self, dao: Dao) -> None:
+        """See what most password hashes cost."""
+        self._knows_costs = True  # first: what is stored meanwhile makes the next login look again
+        costs = dao.hash_costs(COST_SAMPLE)
+        if costs:
+            self._dummy_hash = passwords.impossible_hash(max(costs, key=costs.__getitem__))
+        self._has_old_hashes = bool(costs.keys() - {self._policy.password_cost})
+
+    def _is_current(self, dao: Dao, username: str, verified: str) -> bool:
+        """Whether a user still has the password of a hash that was verified."""
+        current = dao.password_hash(username)
+        return current is not None and current in (verified, self._renewed.get(verified))
+
+    def _renew(self, dao: Dao, username: str, verified: str, renewed: str | None) -> None:
+        """Replace a hash of an old cost, which was verified. Raises Refused if the password was
+        changed since.
+        """
+        if dao.password_hash(username) != verified:
+            if not self._is_current(dao, username, verified):
+                raise Refused(ErrorCode.WRONG_CREDENTIALS)
+        elif renewed is not None:
+            dao.update_user(username, {"password": renewed})
+            self._renewed[verified] = renewed
+            if len(self._renewed) > MAX_RENEWED:
+                self._renewed.popitem(last=False)
+
+    def _issue_token(
+        self, session: Session, request: messages.Login, verified: str, renewed: str | None, noted_at: int | None
+    ) -> Write:
+        """Return the write that stores a new token; after its commit the user is logged in.
+
+        `verified`: the hash that the password was checked against; `renewed`: one of today's cost
+        to replace it, if it is an old one. `noted_at`: when a login from this network was last
+        noted.
+        """
         username = request.username
         token = passwords.new_token()
         token_hash = passwords.hash_token(token)
 
         def in_transaction(dao: Dao) -> Friends:
-            if dao.password_hash(username) != password_hash:  # changed while this one was hashed
-                raise Refused(ErrorCode.WRONG_CREDENTIALS)
+            self._renew(dao, username, verified, renewed)
             self._store_token(dao, token_hash, username)
             if request.features is not None:
                 dao.note_modern_login(username)
+            now = _now()
+            if noted_at is None or noted_at <= now - ADDRESS_PRECISION:
+                dao.remember_address(username, network_of(session.address), now, MAX_KNOWN_ADDRESSES)
             self._take_over(dao, _Newcomer(session, username, token_hash, request.features is None))
             return _load_friends(dao, request)
 
         def after_commit(friends: Friends) -> Answer:
+            if self._has_old_hashes:
+                self._knows_costs = False
             features = self._attach_session(session, request, token_hash, friends)
             return Answer(response(Type.LOGIN, {"username": username, "token": token, "features": features}))
 
@@ -447,14 +546,43 @@ class Services:
         is_group = request.groupName is not None
         if not is_group and not self._is_user(partner):
             raise Refused(ErrorCode.NO_SUCH_USER)
+
+        def read() -> Answer:
+            return self._read_history(session, request, partner, before, limit)
+
+        return Unfinished(read)
+
+    def _read_history(
+        self, session: Session, request: messages.History, partner: str, before: int, limit: int
+    ) -> Answer:
+        is_group = request.groupName is not None
         # Read `sent_id` before the query: messages that are sent meanwhile come as notices.
         page = HistoryQuery(request.username, is_group, partner, 0, before, session.sent_id)
         with self._reading() as dao:
             if is_group:
                 page = page._replace(since=_member_since(dao, partner, request.username))
-            found, more = _read_page(dao, page, limit) if self._policy.keeps_history else ([], False)
+            found, more = self._read_page(dao, session, page, limit) if self._policy.keeps_history else ([], False)
         entries = [messages.history_entry(m.sender, m.receiver, m.content, m.time, m.id) for m in found]
         return Answer(response(Type.HISTORY, {"username": request.username, "messages": entries, "more": more}))
+
+    def _read_page(
+        self, dao: Dao, session: Session, page: HistoryQuery, limit: int
+    ) -> tuple[list[StoredMessage], bool]:
+        """Return the messages of a page, oldest first, and whether there are older ones."""
+        found: list[StoredMessage] = []
+        size = 0
+        most = SHORT_PAGE_CHARACTERS if session.transport.is_memory_short else PAGE_CHARACTERS
+        rows = max(1, min(ROWS_PER_QUERY, BYTES_PER_QUERY // self._policy.max_body))
+        while True:
+            some = dao.history_page(page, rows)
+            for message in some:
+                size += len(message.content)
+                if len(found) == limit or (found and size > most):
+                    return found[::-1], True
+                found.append(message)
+            if len(some) < rows:
+                return found[::-1], False
+            page = page._replace(before=some[-1].id)
 
     def _check_rate(
         self, session: Session, request: messages.PersonMessage | messages.GroupMessage, sender: str
@@ -519,7 +647,8 @@ class Services:
             dao.add_member(name, member)
             return members, (*members, member)
 
-        return self._membership_write(Type.ADD_MEMBER, name, in_transaction)
+        change = Change(username, member, is_added=True)
+        return self._membership_write(Type.ADD_MEMBER, name, in_transaction, change)
 
     def remove_member(self, session: Session, request: messages.RemoveMember) -> Outcome:
         """Remove a member (the creator may), or leave a group (each other member may)."""
@@ -536,27 +665,56 @@ class Services:
             dao.remove_member(name, member)
             return members, tuple(other for other in members if other != member)
 
-        return self._membership_write(Type.REMOVE_MEMBER, name, in_transaction)
+        change = Change(username, member, is_added=False)
+        return self._membership_write(Type.REMOVE_MEMBER, name, in_transaction, change)
 
     def own_groups(self, session: Session, request: messages.OwnGroups) -> Outcome:
-        """Return the groups that the user is in, each with its members, the creator first."""
-        with self._reading() as dao:
-            groups = dao.groups_of(request.username)
-        return Answer(response(Type.OWN_GROUPS, {"username": request.username, "groups": groups}))
+        """Return the groups that the user is in, each with its members, the creator first.
 
-    def _membership_write(self, type: Type, name: str, in_transaction: Callable[[Dao], MemberChange]) -> Write:
+        A client with the feature `pages` gets one page. Any other gets what fits into one frame.
+        """
+        username = request.username
+        if not session.has_pages:
+            frame = lists.GroupsFrame(Type.OWN_GROUPS, username)
+            return Unfinished(lambda: self._add_groups(username, frame, lists.START))
+        start = lists.START if request.after is None else lists.Place.parse(request.after)
+
+        def read_page() -> Answer:
+            with self._reading() as dao:
+                groups, rest = lists.read_groups(dao, username, start, _piece_rows(session))
+            values = {"username": username, "groups": groups, "more": rest is not None, "after": rest and str(rest)}
+            return Answer(response(Type.OWN_GROUPS, values))
+
+        return Unfinished(read_page)
+
+    def _add_groups(self, username: str, frame: lists.GroupsFrame, place: lists.Place) -> Outcome:
+        """Append a piece of the list to the response, and return that if the list is complete."""
+        with self._reading() as dao:
+            groups, rest = lists.read_groups(dao, username, place, lists.PIECE_ROWS)
+        frame.add_groups(groups)
+        if rest is not None and not frame.is_cut:
+            return Unfinished(lambda: self._add_groups(username, frame, rest), lists.MAX_LIST)
+        answer = Answer(frame.encode())
+        if frame.is_cut:
+            self._cut_log.report("groups", username, frame.count)
+        return answer
+
+    def _membership_write(
+        self, type: Type, name: str, in_transaction: Callable[[Dao], MemberChange], change: Change | None = None
+    ) -> Write:
         """Return a write that updates the group cache and tells the members after its commit.
 
         `in_transaction` changes the database, and returns the members before and after the change.
+        `change`: the one who is added or removed; None if the group is created or disbanded.
         """
 
-        def after_commit(change: MemberChange) -> Answer:
-            before, now = change
+        def after_commit(members: MemberChange) -> Answer:
+            before, now = members
             self._groups.set_members(name, now)
             if not now:
-                self._sessions.tell(before, system(Event.GROUP_DISBANDED, group=name))
-            elif before:
-                self._sessions.tell({*before, *now}, system(Event.GROUP_CHANGED, group=name, members=now))
+                self._group_notices.disbanded(name, before)
+            elif change is not None:
+                self._group_notices.members_changed(name, now, change)
             return Answer(SUCCESS[type])
 
         return Write(type, in_transaction, after_commit)
@@ -609,21 +767,47 @@ class Services:
         return Write(Type.REMOVE_FRIEND, in_transaction, after_commit)
 
     def all_friends(self, session: Session, request: messages.AllFriends) -> Outcome:
-        """Return the friend list, and for each friend whether they are online."""
+        """Return the friend list, and for each friend whether they are online.
+
+        A client with the feature `pages` gets one page. Any other gets what fits into one frame.
+        """
+        username = request.username
+        if not session.has_pages:
+            return Unfinished(lambda: self._gather_friends(session, username, [], ""))
+
+        def read_page() -> Write:
+            with self._reading() as dao:
+                friends, rest = lists.read_friends(dao, username, request.after or "", _piece_rows(session))
+
+            def answer() -> Answer:
+                online = {friend: self._presence.is_announced_online(friend, username) for friend in friends}
+                values = {"username": username, "friends": online, "more": rest is not None, "after": rest}
+                return Answer(response(Type.ALL_FRIENDS, values))
+
+            return _in_order_with_presence(answer)
+
+        return Unfinished(read_page)
+
+    def _gather_friends(self, session: Session, username: str, friends: list[str], after: str) -> Outcome:
+        """Read a piece of the list, and return the response if the list is complete."""
         with self._reading() as dao:
-            friends = dao.friends(request.username)
+            piece, rest = lists.read_friends(dao, username, after, lists.PIECE_ROWS)
+        friends += piece
+        if rest is not None and sum(map(len, friends)) < lists.MAX_LIST:
+            return Unfinished(lambda: self._gather_friends(session, username, friends, rest), lists.MAX_LIST)
 
         def answer(is_online: Callable[[str], bool]) -> Answer:
-            online = {friend: is_online(friend) for friend in friends}
-            return Answer(response(Type.ALL_FRIENDS, {"username": request.username, "friends": online}))
+            frame = lists.ListFrame(Type.ALL_FRIENDS, username, "friends")
+            frame.add(lists.friend_entries(friends, map(is_online, friends)))
+            if frame.is_cut:
+                self._cut_log.report("friends", username, frame.count)
+            return Answer(frame.encode())
 
         if not session.is_modern:
             return answer(lambda friend: self._sessions.get(friend) is not None)
-        # Presence notices continue where this list ends. So the list is made in a turn of the
-        # store, like the notices, and from what was announced last. Otherwise the list might be
-        # older than a notice before it. Or it might be newer than what was announced: if the
-        # friend's state then changes back, no notice corrects the list.
-        return Write(Type.ALL_FRIENDS, lambda _: None, lambda _: answer(self._presence.is_announced_online))
+        return _in_order_with_presence(
+            lambda: answer(lambda friend: self._presence.is_announced_online(friend, username))
+        )
 
     def update_profile(self, session: Session, request: messages.UpdateProfile) -> Outcome:
         """Change the user's profile or password. A new password revokes all the user's tokens."""
@@ -650,18 +834,21 @@ class Services:
         unless it may belong to a client that cannot send it.
         """
         username, password, old_password = request.username, request.password, request.oldPassword
+        network = network_of(session.address)
         assert password is not None
         check_password(password)
         with self._reading() as dao:
-            stored = dao.password_hash(username)
+            stored, noted_at = dao.credentials(username, network)
             needs_old = session.is_modern or (session.resumed and dao.has_been_modern(username))
         if old_password is None and needs_old:
             raise Refused(ErrorCode.WRONG_CREDENTIALS, NEEDS_OLD_PASSWORD)
+        is_known = noted_at is not None
+        attempt = None if old_password is None else self._guard.attempt(username, network, is_known, exists=True)
         token = passwords.new_token() if session.is_modern else None
         token_hash = None if token is None else passwords.hash_token(token)
 
         def in_transaction(dao: Dao) -> None:
-            if old_password is not None and dao.password_hash(username) != stored:  # changed meanwhile
+            if old_password is not None and not (stored and self._is_current(dao, username, stored)):
                 raise Refused(ErrorCode.WRONG_CREDENTIALS, OLD_PASSWORD_WRONG)
             dao.update_user(username, values)
             dao.remove_tokens(username)
@@ -675,14 +862,14 @@ class Services:
             return Answer(response(Type.UPDATE_PROFILE, None if token is None else {"token": token}))
 
         def verify_then_write() -> Outcome:
-            if old_password is not None and stored is not None:
-                refusal = self._check_guess(session, Type.UPDATE_PROFILE, username, old_password, stored)
+            if old_password is not None and attempt is not None:
+                refusal = self._check_guess(session, Type.UPDATE_PROFILE, attempt, old_password, stored)
                 if refusal is not None:
                     return refusal
             values["password"] = passwords.hash_password(password, self._policy.password_cost)
             return Write(Type.UPDATE_PROFILE, in_transaction, after_commit)
 
-        return CpuTask(verify_then_write)
+        return CpuTask(verify_then_write, Place.KNOWN, attempt)
 
     def end_sessions(self, user: str, closing_frame: bytes, keep: Session | None = None) -> None:
         """End all sessions of a user but one. Call it in a turn of the store.
@@ -740,6 +927,21 @@ def _success_write(
     return Write(type, in_transaction, lambda _: Answer(response(type, values), close))
 
 
+def _in_order_with_presence(answer: Callable[[], Answer]) -> Write:
+    """Return a write that makes a list of friends in a turn of the store, like presence notices.
+
+    The notices continue where the list ends. So it is made from what was announced last. Otherwise
+    the list might be older than a notice before it. Or it might be newer than what was announced:
+    if the friend's state then changes back, no notice corrects the list.
+    """
+    return Write(Type.ALL_FRIENDS, lambda _: None, lambda _: answer())
+
+
+def _piece_rows(session: Session) -> int:
+    """At most this many names are in a page for a session now."""
+    return lists.SHORT_PIECE_ROWS if session.transport.is_memory_short else lists.PIECE_ROWS
+
+
 def _end(session: Session, closing_frame: bytes) -> None:
     """Serve nothing more on a session, and close its connection.
 
@@ -760,11 +962,11 @@ def _grant_features(session: Session, asked: Sequence[str] | None) -> list[str] 
     if asked is None:
         return None
     session.is_modern = True
-    if "ack" not in asked:
-        return []
-    session.transport.stop_confirming()
-    session.window = Window()
-    return ["ack"]
+    session.has_pages = "pages" in asked
+    if "ack" in asked:
+        session.transport.stop_confirming()
+        session.window = Window()
+    return [feature for feature in FEATURES if feature in asked]
 
 
 def _stop_pacing_if_modern(session: Session, request: messages.Login | messages.Reconnect) -> None:
@@ -776,7 +978,7 @@ def _stop_pacing_if_modern(session: Session, request: messages.Login | messages.
 
 
 def _load_friends(dao: Dao, request: messages.Login | messages.Reconnect) -> Friends:
-    return None if request.features is None else dao.friends(request.username)
+    return None if request.features is None else dao.friends(request.username, "", MAX_FRIENDS)
 
 
 def _refused_message(
@@ -800,22 +1002,6 @@ def _member_since(dao: Dao, group: str, username: str) -> int:
     if since is None:
         raise Refused(ErrorCode.NOT_A_MEMBER, "Only members may read the messages of the group.")
     return since
-
-
-def _read_page(dao: Dao, page: HistoryQuery, limit: int) -> tuple[list[StoredMessage], bool]:
-    """Return the messages of a page, oldest first, and whether there are older ones."""
-    found: list[StoredMessage] = []
-    size = 0
-    while True:
-        some = dao.history_page(page, ROWS_PER_QUERY)
-        for message in some:
-            size += len(message.content)
-            if len(found) == limit or (found and size > PAGE_CHARACTERS):
-                return found[::-1], True
-            found.append(message)
-        if len(some) < ROWS_PER_QUERY:
-            return found[::-1], False
-        page = page._replace(before=some[-1].id)
 
 
 def _load_group(dao: Dao, name: str) -> tuple[str, list[str]]:

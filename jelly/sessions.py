@@ -74,11 +74,29 @@ class Transport(Protocol):
     def is_full(self) -> bool:
         """Whether too many responses wait: then no more requests should be served."""
 
+    def has_left(self) -> bool:
+        """Whether the client is gone, also if the reader has not noticed it yet."""
+
+    def is_half_closed(self) -> bool:
+        """Whether the client writes nothing any more. It may still read what is sent to it."""
+
+    @property
+    def is_memory_short(self) -> bool:
+        """Whether too much waits in all transports together: then answers should be small."""
+
     def when_not_full(self, function: Callable[[], None]) -> None:
         """Call a function, once, when `is_full` is False; at once if it is now."""
 
     def send(self, responses: Sequence[Response] = (), notices: Sequence[Notice] = ()) -> None:
         """Send responses and notices."""
+
+    def queue_notice(self, frame: bytes) -> None:
+        """Send a notice that brings no message a little later: with `write_queued`, or before
+        whatever is sent next.
+        """
+
+    def write_queued(self) -> None:
+        """Send the notices that were queued."""
 
     def stop_pacing(self) -> None:
         """From now on leave no gap between frames: the client takes any split of the stream."""
@@ -147,6 +165,7 @@ class Session:
         "closing",
         "delivered_id",
         "has_heartbeat",
+        "has_pages",
         "held_back",
         "is_modern",
         "resumed",
@@ -165,6 +184,7 @@ class Session:
         self.token_hash = ""
         self.resumed = False  # came by RECONNECT
         self.is_modern = False
+        self.has_pages = False  # its client asks for long lists page by page
         self.window: Window | None = None  # of a client that acknowledges
         # Set by the thread that serves the session's lane: no request after this one is served; and
         # what was refused for the rate of messages (None: nothing).
@@ -221,16 +241,6 @@ class Sessions:
                 return False
             del self._by_user[session.user]
             return True
-
-    def tell(self, users: Iterable[str], frame: bytes) -> None:
-        """Send a SYSTEM notice to those of some users who are online with a modern client.
-
-        It is neither stored nor waited for: a client that is slow to read does not get it.
-        """
-        for user in users:
-            session = self._by_user.get(user)
-            if session is not None and session.is_modern and session.transport.has_room:
-                session.transport.send(notices=[Notice(0, frame)])
 
     def __len__(self) -> int:
         return len(self._by_user)

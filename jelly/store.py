@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from jelly.codec import Status
 from jelly.dao import Dao, DatabaseWentBack, StoredMessage
@@ -33,6 +33,7 @@ from jelly.indexing import DeferredIndexing, RequestKey
 from jelly.messages import SUCCESS, error_response, refusal
 from jelly.outage import OutageLog
 from jelly.outcomes import Answer, NewMessage, Write
+from jelly.quotas import Envelope, Quotas
 from jelly.retention import Retention
 from jelly.scheduling import yield_cpu
 from jelly.sessions import Response, Session
@@ -59,13 +60,6 @@ DOUBT_SECONDS = 8.0
 NOT_BLOCKING: AbstractContextManager[None] = nullcontext()
 
 
-class Envelope(NamedTuple):
-    """A message to store, and its receivers."""
-
-    message: StoredMessage
-    receivers: Sequence[str]
-
-
 @dataclass(slots=True)
 class Batch:
     """One turn of the store: what it writes in one transaction and then answers."""
@@ -86,6 +80,7 @@ class Store:
         delivery: Delivery,
         indexing: DeferredIndexing,
         retention: Retention,
+        quotas: Quotas,
         on_commit_in_doubt: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         call_later: Callable[[float, Callable[[], None]], None] = lambda *_: None,
@@ -99,6 +94,7 @@ class Store:
         self._delivery = delivery
         self._indexing = indexing
         self._retention = retention
+        self._quotas = quotas
         self._on_commit_in_doubt = on_commit_in_doubt
         self._on_database_went_back = on_database_went_back
         self._call_later = call_later
@@ -310,7 +306,7 @@ class Store:
         doubt = self._doubt
         if doubt is not None:  # until then nothing is written
             return doubt.look_at
-        due = [self._indexing.due_at, self._retention.due_at]
+        due = [self._indexing.due_at, self._retention.due_at, self._quotas.due_at]
         if self._delivered_due is not None:
             due.append(self._delivered_due)
         if self._delivery.has_work:
@@ -324,7 +320,7 @@ class Store:
 
     def _write(self, batch: Batch) -> None:
         """Write a batch in one transaction. Fills its `messages`, and the results of its jobs."""
-        housekeeping_is_due = self._clock() >= min(self._indexing.due_at, self._retention.due_at)
+        housekeeping_is_due = self._clock() >= min(self._indexing.due_at, self._retention.due_at, self._quotas.due_at)
         if self._doubt is not None:
             if batch.jobs or batch.delivered:
                 raise StoreError("it is not known yet whether the last commit has happened")
@@ -334,10 +330,12 @@ class Store:
         with self._dao.connection.transaction():
             self._dao.move_mark(sum([len(job.entries) for job in batch.jobs]))
             if batch.delivered:  # first, so that a login in this batch does not get them again
+                self._quotas.remove(self._dao, batch.delivered)
                 self._indexing.remove_delivered(self._dao, batch.delivered.items())
             if housekeeping_is_due:
                 self._indexing.run_due(self._dao)
                 self._retention.run_due(self._dao)
+                self._quotas.run_due(self._dao)
             keys = [
                 (entry.sender, entry.request_id)
                 for job in batch.jobs
@@ -398,6 +396,7 @@ class Store:
             job.results.clear()
         self._indexing.on_failure()
         self._retention.on_failure()
+        self._quotas.on_failure()
 
     def _accept(self, new: NewMessage, known: dict[RequestKey, int], batch: Batch) -> Refused | StoreError | None:
         """Add a message to the batch, unless it is refused or was stored before."""
@@ -411,8 +410,6 @@ class Store:
             return new.refusal
         if new.is_unstorable:
             return UNSTORABLE
-        if new.request_id is not None and digest is not None:
-            known[new.sender, new.request_id] = digest
         if new.group is None:
             receivers: Sequence[str] = (new.receiver,)
         else:
@@ -427,7 +424,12 @@ class Store:
             new.request_id,
             digest,
         )
-        batch.messages.append(Envelope(message, receivers))
+        admitted = self._quotas.admit(self._dao, message, receivers, batch.messages)
+        if isinstance(admitted, Refused):
+            return admitted
+        if new.request_id is not None and digest is not None:
+            known[new.sender, new.request_id] = digest
+        batch.messages.append(Envelope(message, admitted))
         return None
 
     def _apply(self, entry: Answer | Write) -> Any:
@@ -453,6 +455,8 @@ class Store:
             except Exception as error:  # noqa: BLE001 - a bug; but what is committed must be answered
                 log_failure(log, error)
             self._delivery.flush({job.session: self._responses(job) for job in batch.jobs if not job.is_write})
+            if self._quotas.news:
+                self._quotas.tell_news()
             for job in batch.jobs:
                 if job.is_write:
                     send_or_close(job.session, self._responses(job))
@@ -505,6 +509,7 @@ class Store:
         self._report(error)
         self._indexing.on_failure()
         self._retention.on_failure()
+        self._quotas.on_failure()
         for user, upto in batch.delivered.items():
             self.delivered(user, upto)
 
@@ -625,6 +630,9 @@ class Store:
             self._retry_at = self._clock() + LOOK_INTERVAL
             return
         try:
+            while self._delivery.begun:
+                self._quotas.tell_missed(self._dao, self._delivery.begun[0])
+                del self._delivery.begun[0]
             self._delivery.feed(self._dao)
         except StoreError as error:
             self._report(error)

@@ -6,6 +6,7 @@ sent something later.
 """
 
 import contextlib
+import select
 import socket
 import struct
 import sys
@@ -32,6 +33,7 @@ Left alone, Linux lets the buffers grow: to 4 MB for each receiver that does not
 (less on some systems) for each client whose requests are not read."""
 
 _NUMBER = struct.Struct("i")
+_RDHUP = getattr(select, "POLLRDHUP", 0)
 _ALIVE = {1, 8}
 """The states of a connection that was not reset and whose server side is open: ESTABLISHED,
 CLOSE_WAIT.
@@ -64,6 +66,30 @@ def has_arrived(sock: socket.socket) -> bool:
         return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _ALIVE
     except OSError:
         return False
+
+
+def has_reset(sock: socket.socket) -> bool:
+    """Whether the connection is over: the other side has reset it, or it was closed here."""
+    return bool(_events(sock) & (select.POLLHUP | select.POLLERR | select.POLLNVAL))
+
+
+def has_closed_half(sock: socket.socket) -> bool:
+    """Whether the other side writes nothing any more. It may still read; nobody can tell.
+
+    The kernel knows it also while bytes wait in front of the end. (Not on every system: then this
+    is False.)
+    """
+    return bool(_events(sock) & _RDHUP)
+
+
+def _events(sock: socket.socket) -> int:
+    """What has happened on a connection, as flags of `poll`. Does not wait."""
+    descriptor = sock.fileno()
+    if descriptor < 0:
+        return select.POLLNVAL
+    poll = select.poll()
+    poll.register(descriptor, _RDHUP)
+    return next((events for _, events in poll.poll(0)), 0)
 
 
 def unread(sock: socket.socket) -> int:

@@ -13,6 +13,7 @@ from jelly import tcp
 from jelly.connection import Connection
 from jelly.errors import log_failure
 from jelly.proxy_protocol import HEADER_TIMEOUT, IS_LATE
+from jelly.send_queue import SendQueue
 from jelly.threads import VitalThread
 from jelly.timers import NEVER, TimerHeap
 
@@ -32,6 +33,9 @@ TYPING_TIMEOUT = 300.0
 original client connects first, and then its user types the password."""
 WRITE_TIMEOUT = 30.0
 """Seconds until a client must take some of the bytes that wait for it."""
+SHORT_WRITE_TIMEOUT = 10.0
+"""The same for answers while memory for answers is short. And then all that is being written must
+be taken within WRITE_TIMEOUT: else a byte now and then would keep the memory for ever."""
 CLOSE_TIMEOUT = 3.0
 """Seconds until a client must have closed its end, after the last answer or a closing frame."""
 LAST_ANSWERS_TIMEOUT = 60.0
@@ -123,8 +127,8 @@ class Watchdog:
         send_queue, session = connection.send_queue, connection.session
         # Each is read once: between two looks another thread may set it to None.
         finished_at, closing_frame_at = send_queue.finished_at, send_queue.closing_frame_at
-        incomplete_since, stalled_since = connection.incomplete_since, send_queue.stalled_since
-        finishing_since, header_since = send_queue.finishing_since, connection.header_since
+        incomplete_since, header_since = connection.incomplete_since, connection.header_since
+        finishing_since = send_queue.finishing_since
         if header_since is not None and now >= header_since + HEADER_TIMEOUT:
             return IS_LATE
         if finished_at is not None and now >= finished_at + CLOSE_TIMEOUT:
@@ -141,8 +145,8 @@ class Watchdog:
                 return "the client did not ask to log in"
         if finishing_since is not None and now >= finishing_since + LAST_ANSWERS_TIMEOUT:
             return "the client did not take its last answers"
-        if stalled_since is not None and now >= stalled_since + WRITE_TIMEOUT:
-            return "the client takes nothing"
+        if problem := _write_problem(send_queue, now):
+            return problem
         # The original client sends no heartbeats after a RECONNECT: TCP's keepalive watches it.
         is_exempt = session.resumed and not session.is_modern and not session.has_heartbeat
         if not is_exempt and not connection.is_paused and now >= connection.last_read_at + self._silence:
@@ -165,3 +169,17 @@ class Watchdog:
                     function()
                 except Exception as error:  # noqa: BLE001 - a bug, but dead connections must not stay for ever
                     log.error("the watchdog failed: %s: %s", type(error).__name__, error)
+
+
+def _write_problem(send_queue: SendQueue, now: float) -> str:
+    """What is wrong with how a client takes what is written to it; empty if nothing is."""
+    # Each is read once: between two looks another thread may set it to None.
+    stalled_since, unsent_since = send_queue.stalled_since, send_queue.unsent_since
+    seconds = 0.0 if stalled_since is None else now - stalled_since
+    if seconds >= WRITE_TIMEOUT:
+        return "the client takes nothing"
+    if send_queue.holds_responses and send_queue.is_memory_short:
+        is_slow = unsent_since is not None and now >= unsent_since + WRITE_TIMEOUT
+        if is_slow or seconds >= SHORT_WRITE_TIMEOUT:
+            return "the client takes its answers too slowly, and memory for answers is short"
+    return ""

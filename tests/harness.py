@@ -14,7 +14,7 @@ import pytest
 from wire import Wire, wait_until
 
 from faults.mariadb import PrivateMariaDB
-from jelly import store
+from jelly import notifier, store
 from jelly.config import Settings
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
@@ -25,7 +25,14 @@ from jelly.server import JellyServer
 
 StartServer = Callable[..., JellyServer]
 
-CHEAP: dict[str, Any] = {"port": 0, "password_cost": 1, "classic_gap": 10, "message_rate": 0, "registration_rate": 0}
+CHEAP: dict[str, Any] = {
+    "port": 0,
+    "password_cost": 1,
+    "classic_gap": 10,
+    "message_rate": 0,
+    "change_rate": 0,
+    "registration_rate": 0,
+}
 """Settings for tests that are about something else than passwords, the gap between two frames
 (milliseconds), or the rate of messages and registrations.
 """
@@ -36,6 +43,7 @@ def start_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[St
     """Starts servers, with the settings given; on one SQLite file for each test unless they say
     otherwise.
     """
+    monkeypatch.setattr(notifier, "TELL_INTERVAL", 0.0)  # most tests expect a notice for each change
     monkeypatch.setattr(store, "DELIVERED_DELAY", 0.01)  # many tests wait until a message has left the inbox
     servers = []
 
@@ -123,9 +131,18 @@ class NullTransport:
     has_room = True
     is_closed = False
     is_full = False
+    is_memory_short = False
+
+    def has_left(self) -> bool:
+        return self.is_closed
+
+    def is_half_closed(self) -> bool:
+        return False
 
     def when_not_full(self, function: object) -> None: ...
     def send(self, responses: object = (), notices: object = ()) -> None: ...
+    def queue_notice(self, frame: bytes) -> None: ...
+    def write_queued(self) -> None: ...
     def stop_pacing(self) -> None: ...
     def stop_confirming(self) -> None: ...
     def finish(self, closing_frame: object = b"") -> None: ...

@@ -16,6 +16,7 @@ from typing import Any
 
 from jelly.codec import HEADER, Frame, Status, Type
 from jelly.messages import MESSAGES
+from jelly.quotas import QuotaLimits
 
 DAY = 86400.0
 REPEAT_DAYS = 7
@@ -37,6 +38,12 @@ CREATE TEMP TRIGGER sim6 AFTER DELETE ON main.members
 CREATE TEMP TRIGGER sim7 AFTER DELETE ON main.tokens WHEN old.expires = 1 << 60
     BEGIN SELECT saw('revoked', 0, old.username, '', ''); END;
 """
+
+
+Page = tuple[list[tuple[int, str]], bool]
+"""The ids and contents in a page of history, and whether there is more."""
+History = str | list[Page]
+"""The error that answers a request for a page, or the pages that may answer it."""
 
 
 class Violation(BaseException):
@@ -103,7 +110,11 @@ class Overseer:
         page_characters: int,
         batch_rows: int,
         may_be_busy: bool,
+        quotas: QuotaLimits,
     ) -> None:
+        self._quotas = quotas
+        self.friends: set[tuple[str, str]] = set()  # (whose list, who is on it)
+        self._met: set[tuple[str, str]] = set()  # who was ever in a group with whom
         self._wall = wall
         self._may_be_busy = may_be_busy
         self._first = ""
@@ -133,9 +144,12 @@ class Overseer:
         # What happened on connections, and at the clients.
         self._asked: defaultdict[object, deque[tuple[Frame, Sent | None]]] = defaultdict(deque)
         self._given: defaultdict[object, int] = defaultdict(int)  # the last id sent on a connection
+        self._giving: defaultdict[object, int] = defaultdict(int)  # the last id that was about to be sent on it
+        self._pages: defaultdict[object, deque[History]] = defaultdict(deque)  # what pages of history must have
         self._settled: defaultdict[str, int] = defaultdict(int)  # what the server has read an ACK for
         self._begins_after: defaultdict[object, int] = defaultdict(int)  # the same, when a connection asked to log in
         self._unacknowledged: defaultdict[object, list[int]] = defaultdict(list)
+        self._told: defaultdict[object, dict[str, bool]] = defaultdict(dict)  # on a connection, who is online
         self._online: dict[str, tuple[object, int]] = {}  # by user: the connection, and the token it came with
         self._ended: set[object] = set()  # connections
         self._revoked: set[int] = set()  # tokens of classic clients that were taken over
@@ -209,9 +223,21 @@ class Overseer:
         sent = self._by_body.get(frame.body) if frame.type in MESSAGES else None
         if sent is not None:
             sent.read_at = sent.read_at or self.passes()
+            if sent.id not in self._in_doubt:
+                sent.is_unsynced = False  # a repeat, whose first copy nobody waits for any more
             sent.read_count += 1
             sent.open_count += 1
         self._asked[connection].append((frame, sent))
+
+    def reads_history(self, connection: object, user: str, asked: dict[str, Any]) -> None:
+        """The server has just read a page of history, and answers later."""
+        group = asked.get("groupName")
+        if group is not None and user not in self.members[group]:
+            self._pages[connection].append("not_a_member" if self.members[group] else "no_such_group")
+            return
+        # What is being sent at this very moment may be in the page or not.
+        givens = {self._given[connection], self._giving[connection]} if self._history_days else set()
+        self._pages[connection].append([self._page(user, asked, given) for given in sorted(givens)] or [([], False)])
 
     def acknowledges(self, connection: object, user: str, id: int) -> None:
         """The server has read an ACK."""
@@ -243,8 +269,10 @@ class Overseer:
         elif type in (Type.LOGIN, Type.RECONNECT) and status == Status.SUCCESS:
             came_with = json.loads(asked.body) if type == Type.RECONNECT else json.loads(frame[HEADER.size :])
             self._answers_login(connection, user, came_with["token"])
+        elif type == Type.ALL_FRIENDS and status == Status.SUCCESS and user not in self._classic:
+            self._answers_friends(connection, user, json.loads(frame[HEADER.size :])["friends"])
         elif type == Type.HISTORY:
-            self._answers_history(connection, user, json.loads(asked.body), status, json.loads(frame[HEADER.size :]))
+            self._answers_history(connection, user, asked.body.decode(), status, json.loads(frame[HEADER.size :]))
 
     def _answers_login(self, connection: object, user: str, token: int) -> None:
         self.check(token not in self._revoked, f"{user} came with a token that was lost by a takeover")
@@ -271,6 +299,9 @@ class Overseer:
             sent.was_refused = True
             if code == "request_id_reused":
                 self.check(sent.other is not None, f"{sent} is new, and refused with {code}")
+            elif code == "inbox_full":
+                may_be = not sent.is_group and self._is_full(sent.receiver, sent, 2**53, surely=False)
+                self.check(may_be, f"{sent} is refused with {code}")
             else:
                 self.check(sent.is_group and code in ("no_such_group", "not_a_member"), f"{sent}: refused with {code}")
                 was_member = self._membership(sent.receiver, sent.sender, sent.read_at or 0, self.tick)
@@ -278,12 +309,17 @@ class Overseer:
         elif status == Status.SERVER_BUSY and sent.read_count == 1:
             self.check(sent.id is None, f"{sent} is stored, and got SERVER_BUSY at the first time")
 
+    def is_about_to_notify(self, connection: object, upto: int) -> None:
+        """The server is about to send notices, after some responses: the last one has this id."""
+        self._giving[connection] = max(upto, self._giving[connection])
+
     def notifies(self, connection: object, user: str, notices: Iterable[tuple[int, bytes]], limit: int | None) -> None:
         """The server sends notices of messages. `limit`: how many may be unacknowledged."""
         self.passes()
         count = 0
         for id, frame in notices:
             if frame[3] == Type.SYSTEM:
+                self._tells(connection, user, json.loads(frame[HEADER.size :]))
                 continue
             count += 1
             values = json.loads(frame[HEADER.size :])
@@ -307,32 +343,50 @@ class Overseer:
             now = len(self._unacknowledged[connection])
             self.check(now <= most, f"{user} has not acknowledged {now}, the limit is {limit}")
 
-    def _answers_history(
-        self, connection: object, user: str, asked: dict[str, Any], status: int, answer: dict[str, Any]
-    ) -> None:
-        if status in (Status.SERVER_BUSY, Status.SERVER_ERROR):
+    def _tells(self, connection: object, user: str, event: dict[str, Any]) -> None:
+        """The server sends a SYSTEM notice."""
+        if event["event"] == "presence":
+            told, friend, online = self._told[connection], event["friend"], event["online"]
+            self.check(told.get(friend) != online, f"{user} is told again that {friend} is online: {online}")
+            told[friend] = online
+
+    def may_have_missed(self, connection: object) -> None:
+        """A notice was perhaps dropped, because a client is slow."""
+        self._told[connection].clear()
+
+    def _answers_friends(self, connection: object, user: str, friends: dict[str, bool]) -> None:
+        """A modern client gets its list of friends: it agrees with the notices before it."""
+        if self._online.get(user, (None, 0))[0] is not connection:
+            return  # the connection has ended, or was taken over: it gets no notices any more
+        for friend, online in friends.items():
+            told = self._told[connection].get(friend, online)
+            self.check(told == online, f"{user} was told that {friend} is online: {told}, and the list says {online}")
+            self._told[connection][friend] = online
+
+    def check_presence(self, connection: object, is_online: Callable[[str], bool]) -> None:
+        """Everything has come to rest: the last notice is right."""
+        for friend, online in self._told[connection].items():
+            self.check(online == is_online(friend), f"the last notice about {friend} says online: {online}")
+
+    def _answers_history(self, connection: object, user: str, asked: str, status: int, answer: dict[str, Any]) -> None:
+        if status == Status.SERVER_BUSY:  # it was not served
             return
-        group = asked.get("groupName")
-        if group is not None and user not in self.members[group]:
-            self.check(
-                answer.get("error") == ("not_a_member" if self.members[group] else "no_such_group"),
-                f"{user} may not read {group}: {answer}",
-            )
+        expected = self._pages[connection].popleft()
+        if status == Status.SERVER_ERROR:
+            return
+        if isinstance(expected, str):
+            self.check(answer.get("error") == expected, f"{user} may not read {asked}: {answer}")
             return
         self.check(status == Status.SUCCESS, f"{user} is refused a page: {answer}")
-        wanted, more = self._page(connection, user, asked) if self._history_days else ([], False)
-        got = [(message["id"], message["content"]) for message in answer["messages"]]
-        expected = [(id, self._by_id[id].content) for id in wanted]
-        self.check(got == expected, f"{user} asks {asked} and gets {got} instead of {expected}")
-        self.check(answer["more"] == more, f"{user} asks {asked} and is told more: {answer['more']}")
+        got = [(message["id"], message["content"]) for message in answer["messages"]], answer["more"]
+        self.check(got in expected, f"{user} asks {asked} and gets {got} instead of {expected[-1]}")
 
-    def _page(self, connection: object, user: str, asked: dict[str, Any]) -> tuple[list[int], bool]:
-        """The ids of the page that somebody has to get, and whether there is more."""
+    def _page(self, user: str, asked: dict[str, Any], given: int) -> Page:
+        """The page that somebody has to get who was sent everything up to an id."""
         group, person = asked.get("groupName"), asked.get("person")
         before = asked.get("before", 2**53)
         since = self.members[group][user] if group is not None else 0
-        given = self._given[connection]
-        page: list[int] = []
+        page: list[tuple[int, str]] = []
         size = 0
         for id in sorted(self._by_id, reverse=True):
             sent = self._by_id[id]
@@ -348,7 +402,7 @@ class Overseer:
             size += len(sent.content)
             if len(page) == asked.get("limit", 50) or (page and size > self._page_characters):
                 return page[::-1], True
-            page.append(id)
+            page.append((id, sent.content))
         return page[::-1], False
 
     # --- the database -----------------------------------------------------------------------------
@@ -420,14 +474,44 @@ class Overseer:
         self.check(age >= self._history_days * DAY, f"{sent} is dropped after {age / DAY:.2f} days")
 
     def _check_receivers(self, sent: Sent, receivers: set[str], tick: int) -> None:
+        for user in receivers:
+            is_full = self._is_full(user, sent, sent.id or 0, surely=True)
+            self.check(not is_full, f"{sent} is put into the full inbox of {user}")
         if not sent.is_group:
             self.check(receivers == {sent.receiver}, f"{sent} is to reach {receivers}")
             return
         for user in {user for group, user in self._changes if group == sent.receiver} - {sent.sender}:
             member = self._membership(sent.receiver, user, sent.read_at or 0, tick)
             is_right = member is None or (user in receivers) == member
+            is_right = is_right or (member is True and self._is_full(user, sent, sent.id or 0, surely=False))
             self.check(is_right, f"{sent} is to reach {receivers}; is {user} a member? {member}")
         self.check(sent.sender not in receivers, f"{sent} is to reach its sender")
+
+    def _is_full(self, user: str, sent: Sent, before: int, surely: bool) -> bool:
+        """Whether an inbox had no room for a message, when it held messages with ids before this.
+
+        The server may know of changes in groups a little later: so sometimes it is not sure.
+        """
+        rows = [(self._by_id[id].sender, self._by_id[id].content) for id in self.inbox[user] if id < before]
+        own = [row for row in rows if row[0] == sent.sender]
+        strangers = [row for row in rows if self._is_stranger(user, row[0], surely)]
+        is_stranger = self._is_stranger(user, sent.sender, surely)
+        return (
+            self._is_over(rows, 1, sent)
+            or self._is_over(own, 10, sent)
+            or (is_stranger and self._is_over(strangers, 2, sent))
+        )
+
+    def _is_over(self, rows: list[tuple[str, str]], share: int, sent: Sent) -> bool:
+        """Whether with one message more the rows exceed a part of the quotas. One always fits."""
+        most, most_bytes = self._quotas.inbox_messages, self._quotas.inbox_bytes
+        count, bytes = len(rows) + 1, sum(len(content) for _, content in rows) + len(sent.content)
+        is_over = (most > 0 and count > most / share) or (most_bytes > 0 and bytes > max(1, most_bytes / share))
+        return bool(rows) and is_over
+
+    def _is_stranger(self, user: str, sender: str, surely: bool) -> bool:
+        is_known = user == sender or (user, sender) in self.friends
+        return not (is_known or (surely and (user, sender) in self._met))
 
     def _changed_membership(self, tick: int, what: str, since: int, group: str, user: str) -> None:
         change = [tick, tick, what == "joined"]
@@ -435,6 +519,8 @@ class Overseer:
         self._open_changes.append(change)
         if what == "joined":
             self.check(since > self.last_id, f"{user} may read what {group} had before: from {since} on")
+            for other in self.members[group]:
+                self._met |= {(user, other), (other, user)}
             self.members[group][user] = since
         else:
             del self.members[group][user]

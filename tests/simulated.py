@@ -23,13 +23,18 @@ from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
 from jelly.engines import SqliteEngine
+from jelly.group_notices import GroupNotices
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
+from jelly.login_guard import LoginGuard
 from jelly.messages import MESSAGES, encode_request, parse_object
 from jelly.migrations import ROWS_OF_META, SCHEMA_VERSION, schema, split_statements
-from jelly.passwords import LoginGuard, hash_password, hash_token
+from jelly.notifier import Notifier
+from jelly.outcomes import Outcome
+from jelly.passwords import hash_password, hash_token
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher, Lane, PendingRequest
+from jelly.quotas import Quotas
 from jelly.retention import Retention
 from jelly.services import Policy, Services
 from jelly.sessions import Notice, Response, Session, Sessions
@@ -91,7 +96,7 @@ class Disk:
 
     TABLES = (
         "meta", "users", "tokens", "friends", "chat_groups", "members",
-        "messages", "inbox", "history", "requests",
+        "messages", "inbox", "missed", "history", "requests",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -203,6 +208,7 @@ class Wire:
         self.to_client: deque[tuple[int, bytes]] = deque()
         self._responses: deque[bytes] = deque()
         self._notices: deque[tuple[int, bytes]] = deque()
+        self._queued: list[Notice] = []
         self.is_cut = False  # nothing comes from the client any more but what is under way
         self.is_reset = False  # and TCP has told the server so by a reset
         self._written: list[tuple[int, int]] = [(0, 0)]  # how much had arrived when a message was written, and its id
@@ -214,7 +220,7 @@ class Wire:
         # What Connection and Session look at.
         self.read_bytes = self.written_id = self.tcp_acked_id = 0
         self.is_closed = False
-        self.is_full = False
+        self.is_full = self.is_memory_short = False
         self._has_room = True
         self.closing_frame_at: float | None = None
 
@@ -224,6 +230,17 @@ class Wire:
         if not has_room:
             self._world.may_take_meanwhile(self)  # there may be room before the one who asked does anything about it
         return has_room
+
+    def has_left(self) -> bool:
+        return self.is_closed
+
+    def is_half_closed(self) -> bool:
+        return False
+
+    @property
+    def has_room_for_notices(self) -> bool:
+        """`has_room`, without giving the client a chance."""
+        return self._has_room
 
     def when_not_full(self, function: Callable[[], None]) -> None:
         function()
@@ -243,9 +260,20 @@ class Wire:
         return self.is_closed or self.has_ended or self._world.faults.is_dead
 
     def send(self, responses: Sequence[Response] = (), notices: Sequence[Notice] = ()) -> None:
+        if notices:
+            self._world.overseer.is_about_to_notify(self, notices[-1].id)
+        self.write_queued()
         if responses:
             self._send_responses(responses)
         if notices:
+            self._send_notices(notices)
+
+    def queue_notice(self, frame: bytes) -> None:
+        self._queued.append(Notice(0, frame))
+
+    def write_queued(self) -> None:
+        if self._queued:
+            notices, self._queued = self._queued, []
             self._send_notices(notices)
 
     def _send_responses(self, responses: Sequence[Response]) -> None:
@@ -383,7 +411,7 @@ class WatchedDispatcher(Dispatcher):
 
     def hash_at_once(self) -> None:
         """Have passwords hashed by the thread that asks for it: there are no hashers, either."""
-        self._hashers = cast(Any, SimpleNamespace(submit=lambda function, *arguments: function(*arguments)))
+        self._hashers = cast(Any, SimpleNamespace(submit=lambda work: work.run()))
 
     def submit(self, lane: Lane, requests: list[PendingRequest]) -> None:
         wire = cast(Wire, lane.session.transport)
@@ -392,9 +420,16 @@ class WatchedDispatcher(Dispatcher):
                 self.overseer.asks(wire, wire.device.user, request.frame)
         super().submit(lane, requests)
 
+    def _outcome(self, session: Session, request: PendingRequest) -> Outcome:
+        outcome = super()._outcome(session, request)
+        if request.frame.type == Type.HISTORY and request.error is None and not session.closing:
+            wire = cast(Wire, session.transport)
+            self.overseer.reads_history(wire, wire.device.user, parse_object(request.frame.body))
+        return outcome
+
     @property
     def has_work(self) -> bool:
-        return bool(self._queue.queue)
+        return bool(self._queue.queue or self._queue.unfinished)
 
     @property
     def queue_size(self) -> int:
@@ -406,18 +441,25 @@ class WatchedDispatcher(Dispatcher):
 
     def serve_next(self) -> None:
         """What a worker does with one lane."""
-        job = self._serve(self._queue.queue.popleft())
+        job = self._serve((self._queue.queue or self._queue.unfinished).popleft())
         if job is not None and not (self.takes_turns() and self._store.write_now(job, contextlib.nullcontext())):
             self._store.submit([job])
 
 
-class OrderedSessions(Sessions):
-    """The real register; but those who are told of something stand in a set, which has another
+class OrderedNotifier(Notifier):
+    """The real notifier; but those who are told of something stand in a set, which has another
     order each time.
     """
 
+    overseer: Overseer
+
     def tell(self, users: Iterable[str], frame: bytes) -> None:
-        super().tell(sorted(users), frame)
+        ordered = sorted(users)
+        for user in ordered:
+            session = self._sessions.get(user)
+            if session is not None and not cast(Wire, session.transport).has_room_for_notices:
+                self.overseer.may_have_missed(session.transport)
+        super().tell(ordered, frame)
 
 
 class SimulatedServer:
@@ -426,6 +468,7 @@ class SimulatedServer:
     """
 
     def __init__(self, world: Any) -> None:
+        self._world = world
         clock = world.clock
         engine = FaultyEngine(world.disk, world.faults, world.overseer, world.may_act_meanwhile)
         self.settings = SimpleNamespace(classic_gap=0, max_body=64 * 1024)
@@ -433,20 +476,25 @@ class SimulatedServer:
         nothing = SimpleNamespace(discard=lambda _: None, login_was_read=lambda _: None)
         self.connections = cast(Any, nothing)  # there is always room for one more
         self.flusher = SimpleNamespace(forget=lambda _: None)
-        self.sessions = OrderedSessions()
+        self.sessions = Sessions()
         self.groups = GroupCache(300.0, 600.0, clock)
-        self.delivery = Delivery(self.sessions)
-        self.presence = Presence(self.sessions)
+        self.notifier = OrderedNotifier(self.sessions, world.call_at, clock)
+        self.notifier.overseer = world.overseer
+        self.presence = Presence(self.sessions, self.notifier, self._call_in_turn, clock)
+        self.group_notices = GroupNotices(self.notifier, self._call_in_turn, clock)
+        self.delivery = Delivery(self.sessions, (self.presence, self.group_notices))
         trusted_clock = TrustedClock(wall=world.wall, monotonic=clock)
         trusted_clock.start(world.disk.mark())
         self.retention = Retention(world.history_days, clock, trusted_clock.now)
         self.indexing = DeferredIndexing(self.retention.keeps_history, clock)
         writer = Dao(DatabaseConnection(engine), trusted_clock)
+        self.quotas = Quotas(world.quotas, self.sessions, clock)
         self.store = Store(
             writer,
             self.delivery,
             self.indexing,
             self.retention,
+            self.quotas,
             self.groups.forget_all,
             clock,
             on_database_went_back=lambda: world.overseer.fail("the server believes that the database has gone back"),
@@ -459,16 +507,30 @@ class SimulatedServer:
 
         policy = Policy(password_cost=1, keeps_history=self.retention.keeps_history)
         services = Services(
-            policy, self.sessions, self.presence, self.groups, self.delivery, reading, LoginGuard(), trusted_clock.now
+            policy,
+            self.sessions,
+            self.presence,
+            self.group_notices,
+            self.groups,
+            self.delivery,
+            reading,
+            LoginGuard(),
+            trusted_clock.now,
         )
-        self.dispatcher = WatchedDispatcher(services, self.store, 1, world.queue_size, lambda *_: None)
+        self.dispatcher = WatchedDispatcher(services, self.store, 1, world.queue_size, 1.0)
         self.dispatcher.hash_at_once()
         self.dispatcher.overseer = world.overseer
         self.dispatcher.takes_turns = lambda: world.rng.random() < world.turns_of_workers
 
+    def _call_in_turn(self, due: float, function: Callable[[], None]) -> None:
+        self._world.call_at(due, lambda: self.store.call_soon(function))
+
     def is_starved(self, session: Session) -> bool:
         """Whether a session could be given more, and nobody is going to do so."""
+        if session.transport.is_closed:  # by the server, and its reader has not noticed yet
+            return False
         is_known = session.caught_up or session in self.delivery._to_feed or session in self.store._with_room
+        is_known = is_known or session.transport.is_closed  # it needs nothing more
         return not is_known and session.has_room
 
     def leftovers(self) -> dict[str, int]:
@@ -482,10 +544,15 @@ class SimulatedServer:
             "delivered": self.store._delivered,
             "with room": self.store._with_room,
             "calls": self.store._calls,
+            "inboxes in which much waits": self.quotas._heavy,
+            "news": self.quotas.news,
             "doubtful jobs": self.store._doubtful_jobs,
             "lists of friends": self.presence._friend_lists,
             "watchers": self.presence._watchers,
             "online": self.presence._announced_online,
+            "untold": self.presence.untold,
+            "untold groups": self.group_notices.untold,
+            "unwritten": self.notifier._unwritten,
         }
         return {name: len(value) for name, value in sizes.items() if value}
 

@@ -34,9 +34,11 @@ if __name__ == "__main__":  # called by its name: as pytest does, look for the p
 from overseer import DAY, Overseer, Sent, Violation
 from simulated import FOREVER, PASSWORD_HASH, Crash, Device, Disk, Faults, SimulatedConnection, SimulatedServer, Wire
 
-from jelly import connection, delivery, fair_queue, indexing, passwords, retention, services, sessions
+from jelly import connection, delivery, fair_queue, indexing, notifier, passwords, retention, services, sessions
 from jelly.codec import Type
 from jelly.messages import encode_request
+from jelly.quotas import QuotaLimits
+from jelly.timers import TimerHeap
 
 GROUPS = ("g0", "u1")
 """The second one has the name of a user, too."""
@@ -62,6 +64,8 @@ class World:
         self.turns_of_workers = rng.choice((0.0, 0.0, 0.5))
         self.limits = self._draw_limits()
         self.limit: int = self.limits[sessions, "MAX_UNACKNOWLEDGED"]
+        draw = random.Random(f"quotas of {seed}").choice  # of its own: the rest of a world stays as it was
+        self.quotas = QuotaLimits(draw((0, 0, 3, 6, 12, 30)), draw((0, 0, 0, 100, 300)))
         self.faults = Faults(rng, on=False)
         self._users = [f"u{number}" for number in range(rng.randint(2, 4))]
         classic = [user for user in self._users[1:] if rng.random() < 0.3]
@@ -74,6 +78,7 @@ class World:
             page_characters=self.limits[services, "PAGE_CHARACTERS"],
             batch_rows=max(self.limits[fair_queue, "BATCH_ROWS"], len(self._users)),
             may_be_busy=self.queue_size < 1000,
+            quotas=self.quotas,
         )
         window = rng.choice((1, 4, 16))
         self.devices = [
@@ -82,6 +87,7 @@ class World:
         ]
         self._lasting_tokens = {device.token_hash for device in self.devices}
         self.wires: list[Wire] = []
+        self.timers = TimerHeap()
         self._count = 0
         self._events, self._weights = self._draw_events()
         self.server: SimulatedServer
@@ -93,6 +99,14 @@ class World:
     def wall(self) -> float:
         """The time of day."""
         return EPOCH + self._now
+
+    def call_at(self, due: float, function: Callable[[], None]) -> None:
+        """Have the flusher call a function."""
+        self.timers.call_at(due, function)
+
+    def _call_due(self) -> None:
+        for function in self.timers.pop_due(self._now):
+            function()
 
     def say(self, text: str, *values: object) -> None:
         """One line of the trace."""
@@ -116,6 +130,8 @@ class World:
             (services, "PAGE_CHARACTERS"): draw((40, 128 * 1024)),
             (fair_queue, "BATCH_ROWS"): draw((1, 6, 4000)),
             (fair_queue, "WRITE_ROWS"): 1,
+            (notifier, "TELL_INTERVAL"): draw((0.0, 0.1, 1.0)),
+            (notifier, "SLICE"): draw((1, 25)),
             (connection, "time"): SimpleNamespace(monotonic=self.clock),
             (passwords, "new_token"): lambda: self.rng.getrandbits(62),
             (services, "_now"): lambda: int(self.wall() * 1000),
@@ -136,6 +152,7 @@ class World:
         events = [(event, rng.uniform(0.5, 5.0)) for event in often]
         events += [(event, rng.choice((0.0, 0.0, 0.3, 1.5))) for event in seldom]
         events += [(self._change_group, rng.choice((0.0, 3.0))), (self._ask_for_history, rng.choice((0.0, 2.0, 5.0)))]
+        events += [(self._ask_for_friends, rng.choice((0.0, 1.0)))]
         possible = [(event, weight) for event, weight in events if weight]
         faults = self.faults
         faults.statement_fails = rng.choice((0.0, 0.0, 0.01))
@@ -157,6 +174,7 @@ class World:
             [(device.token_hash, device.user, FOREVER) for device in self.devices],
         )
         run("INSERT INTO friends VALUES (?, ?)", [(self._users[0], self._users[1])])
+        self.overseer.friends.add((self._users[0], self._users[1]))
         run("INSERT INTO chat_groups (name, creator) VALUES (?, ?)", [(group, self._users[0]) for group in GROUPS])
         members = [
             (group, user, position, 1)
@@ -183,7 +201,13 @@ class World:
             self._guarded(event)
         self._end_faults()
         self._come_to_rest()
+        self._now += 1.1  # what waited to be told together is told
+        self._let_flow()
+        self._let_flow()
         self.overseer.final_check()
+        for device in self.devices:
+            if device.wire is not None and device.is_online:
+                self.overseer.check_presence(device.wire, lambda user: self.server.sessions.get(user) is not None)
         self._leave()
 
     def _guarded(self, event: Event) -> None:
@@ -196,6 +220,7 @@ class World:
     def _restart(self) -> None:
         self.say("the server crashes, and is started again")
         self.disk.raw.rollback()
+        self.timers = TimerHeap()
         self.faults.is_dead = False
         self.overseer.crashed()
         wires, self.wires = self.wires, []
@@ -288,6 +313,10 @@ class World:
             values["before"] = self.overseer.last_id + rng.randint(-30, 10)
         device.asks(Type.HISTORY, values)
 
+    def _ask_for_friends(self) -> None:
+        """The one user who has a friend asks who is online."""
+        self.devices[0].asks(Type.ALL_FRIENDS, {})
+
     def _reach_server(self) -> None:
         """Something that a client wrote arrives, cut anywhere; or the end of its connection."""
         if not self.wires:
@@ -326,6 +355,7 @@ class World:
 
     def _turn(self) -> None:
         """The store thread does what is due."""
+        self._call_due()
         self.server.store.take_turn()
         self.overseer.turn_has_ended()
         for user in self._users:
@@ -559,7 +589,8 @@ class World:
             for _ in range(500):
                 self._let_flow()
                 self._now += 1.1 if days == 0 else 0.1
-                if min(self.server.indexing.due_at, self.server.retention.due_at) > self._now + 2.0 and not self.wires:
+                due_at = min(self.server.indexing.due_at, self.server.retention.due_at, self.timers.next_due)
+                if due_at > self._now + 2.0 and not self.wires:
                     break
             left = self.server.leftovers()
             self.overseer.check(not left, f"left in memory: {left}")

@@ -1,5 +1,6 @@
 """`jelly backup`: a copy of the database while people write, and a server that starts from it."""
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -12,13 +13,15 @@ from pathlib import Path
 
 import pytest
 from harness import kept_for
+from test_database import make_old_version
 from wire import logged_in, register, wait_until
 
-from faults.mariadb import PASSWORD, USER, PrivateMariaDB
-from faults.process import Server, clean_environment, run
+from faults.mariadb import PASSWORD, PrivateMariaDB
+from faults.process import Server, clean_environment, free_port, run
 from jelly import backup
-from jelly.backup import back_up
+from jelly.backup import back_up, restore
 from jelly.errors import StartError
+from jelly.trusted_clock import FIRST_DATED
 
 
 @contextmanager
@@ -79,10 +82,8 @@ def test_a_backup_under_load(tmp_path: Path) -> None:
     kept = kept_for("bob", copy)
     assert len(kept) >= before
     assert kept == sent[: len(kept)]
-    # Restore it, as the README says.
-    for old in tmp_path.glob("jelly.db*"):
-        old.unlink()
-    copy.rename(path)
+    done = run("restore", str(copy), f"--database=sqlite:///{path}")
+    assert (done.returncode, done.stderr) == (0, "")
     assert_is_restored(f"sqlite:///{path}", kept)
 
 
@@ -109,14 +110,145 @@ def test_a_backup_of_mysql_under_load(mariadb: PrivateMariaDB, tmp_path: Path) -
             subprocess.run([command[0], "--no-defaults", *command[1:]], env=environment, check=True, timeout=30)
         assert server.stop() == 0
     restored = mariadb.fresh_database("restored")
-    address = ["--host=127.0.0.1", f"--port={mariadb.port}", f"--user={USER}", "--default-character-set=utf8mb4"]
+    done = run("restore", str(dump), f"--database={restored}")
+    assert (done.returncode, done.stdout) == (1, "")
+    [line] = done.stderr.splitlines()
+    command = shlex.split(line[line.index("mysql --") :])
+    assert command[-2:] == ["<", str(dump)]
+    command.remove("--password")
     with dump.open("rb") as statements:
-        subprocess.run(
-            ["mysql", "--no-defaults", *address, "restored"], stdin=statements, env=environment, check=True, timeout=30
-        )
+        restoring = [command[0], "--no-defaults", *command[1:-2]]
+        subprocess.run(restoring, stdin=statements, env=environment, check=True, timeout=30)
     [[count]] = mariadb.sql("SELECT COUNT(*) FROM restored.inbox")
     assert before <= int(count) <= len(sent)
     assert_is_restored(restored, sent[: int(count)])
+
+
+def test_ids_go_on_above_the_replaced_file(tmp_path: Path) -> None:
+    """Even if the clock stands still. A running program of a receiver gets what is new, and the
+    replaced file stays, whole.
+    """
+    path, copy = tmp_path / "jelly.db", tmp_path / "copy.db"
+    url = f"sqlite:///{path}"
+    port = free_port()
+    with Server(url, f"--port={port}"):
+        register(port, "alice", "bob")
+        assert run("backup", str(copy), f"--database={url}").returncode == 0
+        with logged_in(port, "alice") as alice, logged_in(port, "bob", features=["ack"]) as bob:
+            alice.message("bob", "old")
+            last = bob.receive_notice().values["id"]
+            assert run("restore", str(copy), f"--database={url}").stderr.startswith(
+                f"jelly: The database {url} cannot be replaced: another server is using this database"
+            )
+    before = next_id(path)
+    path.chmod(0o640)
+    kept = restore(url, copy)
+    assert kept is not None
+    assert next_id(path) == next_id(kept) >= before > last
+    assert (kept_for("bob", path), kept_for("bob", kept)) == ([], ["old"])
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert not list(tmp_path.glob("*.partial")) + list(tmp_path.glob("*-wal"))
+    assert restore(url, copy) != kept
+    with (
+        Server(url, f"--port={port}"),
+        logged_in(port, "alice") as alice,
+        logged_in(port, "bob", features=["ack"]) as bob,
+    ):
+        alice.message("bob", "new")
+        assert bob.receive_notice().values["id"] > last
+
+
+def next_id(path: Path) -> int:
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        [(id,)] = raw.execute("SELECT value FROM meta WHERE name = 'next_id'").fetchall()
+    return int(id)
+
+
+def test_a_file_that_cannot_be_read_is_replaced(tmp_path: Path) -> None:
+    """With the log beside it, which would destroy the new one; both stay, under other names."""
+    path, copy = tmp_path / "jelly.db", tmp_path / "copy.db"
+    url = f"sqlite:///{path}"
+    with Server(url) as server:
+        register(server.port, "alice", "bob")
+        assert server.stop() == 0
+    back_up(url, copy)
+    path.write_bytes(b"damaged" * 1000)
+    Path(f"{path}-wal").write_bytes(b"log")
+    kept = restore(url, copy)
+    assert kept is not None
+    assert kept.read_bytes() == b"damaged" * 1000
+    assert Path(f"{kept}-wal").read_bytes() == b"log"
+    assert not Path(f"{path}-wal").exists()
+    assert_is_restored(url, [])
+
+
+def test_a_copy_of_an_older_version(tmp_path: Path) -> None:
+    """Its ids were counted. The next ones carry the time, so these count as stored now."""
+    path, copy = tmp_path / "jelly.db", tmp_path / "copy.db"
+    url = f"sqlite:///{path}"
+    make_old_version(f"sqlite:///{copy}", 2)
+    with Server(url) as server:
+        assert server.stop() == 0
+    restore(url, copy)
+    with Server(url) as server:
+        assert server.stop() == 0
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        rows = dict(raw.execute("SELECT name, value FROM meta"))
+    assert FIRST_DATED < rows["first_dated"] < rows["next_id"]
+
+
+def test_a_restore_where_nothing_was(tmp_path: Path) -> None:
+    """On a new machine there is nothing to keep. Through a symlink, its file is replaced."""
+    path, copy = tmp_path / "jelly.db", tmp_path / "copy.db"
+    with Server(f"sqlite:///{path}") as server:
+        register(server.port, "alice", "bob")
+        assert server.stop() == 0
+    back_up(f"sqlite:///{path}", copy)
+    (tmp_path / "link.db").symlink_to(tmp_path / "new.db")
+    assert restore(f"sqlite:///{tmp_path}/link.db", copy) is None
+    assert (tmp_path / "link.db").is_symlink()
+    assert_is_restored(f"sqlite:///{tmp_path}/new.db", [])
+
+
+def test_what_cannot_be_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sentence says why, and the database is as it was."""
+    path, copy = tmp_path / "jelly.db", tmp_path / "copy.db"
+    url = f"sqlite:///{path}"
+    with Server(url) as server:
+        assert server.stop() == 0
+    back_up(url, copy)
+    before = path.read_bytes()
+
+    def refused(url: str, source: Path) -> str:
+        with pytest.raises(StartError) as error:
+            restore(url, source)
+        return str(error.value)
+
+    assert "nothing to restore" in refused("memory:", copy)
+    assert "There is no file" in refused(url, tmp_path / "missing.db")
+    assert "is the database itself" in refused(url, path)
+    (tmp_path / "text.db").write_text("hello, this is not a database" * 100)
+    assert "is no database of Jelly: file is not a database" in refused(url, tmp_path / "text.db")
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("CREATE TABLE meta (name, value)")
+    assert refused(url, tmp_path / "other.db").endswith("is no database of Jelly.")
+    assert refused(f"sqlite:///{tmp_path}/no/jelly.db", copy).startswith("The database sqlite:///")
+    with sqlite3.connect(copy) as newer:
+        newer.execute("UPDATE meta SET value = 99 WHERE name = 'schema_version'")
+    assert "schema version 99, this program knows 3: use a newer Jelly" in refused(url, copy)
+    back_up(url, tmp_path / "good.db")
+
+    def fail(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    assert refused(url, tmp_path / "good.db") == (
+        f"Cannot write {path}: Input/output error. Check its directory, and the disk."
+    )
+    refused(f"sqlite:///{tmp_path}/new.db", tmp_path / "good.db")
+    assert not (tmp_path / "new.db").exists()
+    assert path.read_bytes() == before
+    assert not list(tmp_path.glob("*.partial")) + list(tmp_path.glob("*.replaced-*"))
 
 
 def fails(target: Path, url: str) -> str:

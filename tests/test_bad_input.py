@@ -56,7 +56,6 @@ from wire import (
 )  # fmt: skip
 
 from jelly.config import Settings
-from jelly.queue_dispatch import HASHERS
 from jelly.server import JellyServer
 
 PASSWORD = "correct-horse-battery"
@@ -74,12 +73,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JellyServer]:
     database = tmp_path_factory.mktemp("bad-input") / "jelly.db"
     server = JellyServer(Settings(**{**CHEAP, "database": f"sqlite:///{database}", "classic_gap": 0}))
     server.start()
-    # The hashers start at need. Have all of them now: one that started later would count as a
-    # test's own.
-    together = threading.Barrier(HASHERS + 1)
-    for _ in range(HASHERS):
-        server.dispatcher._hashers.submit(together.wait)
-    together.wait()
     register(server.port, "alice", "bob", password=PASSWORD)
     yield server
     server.stop()

@@ -294,6 +294,14 @@ def test_the_end_of_a_group() -> None:
     assert chat.model.groups == {}
 
 
+def test_messages_that_were_left_out() -> None:
+    """Where they belong stands how to read them."""
+    chat = Chat()
+    chat.system("inbox_full", groups={"team": 40})
+    [line] = chat.said(chat.model[Peer("team", True)])
+    assert line == "too much waited for you, so messages in #team were left out; /history shows them"
+
+
 def test_events_of_a_later_server() -> None:
     """Unknown events are ignored."""
     chat = Chat()

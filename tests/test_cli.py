@@ -59,7 +59,7 @@ def test_a_wrong_command() -> None:
     for command in ("serv", "chatt"):
         done = run(command)
         assert done.returncode == 2
-        assert re.search(r"choose from '?serve'?, '?chat'?, '?backup'?, '?user'?", done.stderr)
+        assert re.search(r"choose from '?serve'?, '?chat'?, '?backup'?, '?restore'?, '?user'?", done.stderr)
     for command in ("chat", "backup", "user"):
         done = run("--port=0", command)
         assert (done.returncode, done.stdout) == (2, "")

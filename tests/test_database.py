@@ -28,6 +28,7 @@ from jelly.errors import ConfigError, StartError, StoreError
 from jelly.fair_queue import FairQueue, Job
 from jelly.migrations import migrate
 from jelly.outcomes import NewMessage
+from jelly.passwords import impossible_hash
 from jelly.server import JellyServer
 from jelly.sessions import Session
 
@@ -167,6 +168,34 @@ def test_tokens(dao: Dao) -> None:
     assert dao.token_owner("hash3", 0) is None  # expired, so it went
     dao.remove_tokens("alice")
     assert dao.token_owner("new", 0) is None
+
+
+def test_known_addresses(dao: Dao) -> None:
+    """Each user has some, the oldest go, and the newest time counts."""
+    with dao.connection.transaction():
+        dao.add_user("alice", "hash")
+        dao.add_user("bob", "hash")
+        for number, network in enumerate(["10.0.0.1", "2001:db8::/64", "10.0.0.1", "10.0.0.2"]):
+            dao.remember_address("alice", network, 100 * number, keep=2)
+    assert dao.credentials("alice", "10.0.0.1") == ("hash", 200)
+    assert dao.credentials("alice", "10.0.0.2") == ("hash", 300)
+    assert dao.credentials("alice", "2001:db8::/64") == ("hash", None)
+    assert dao.credentials("bob", "10.0.0.1") == ("hash", None)
+    assert dao.credentials("nobody", "10.0.0.1") == (None, None)
+    with dao.connection.transaction():
+        assert dao.remove_old_addresses(before=300, limit=10)
+        assert not dao.remove_old_addresses(before=300, limit=10)
+    assert dao.credentials("alice", "10.0.0.1") == ("hash", None)
+    assert dao.credentials("alice", "10.0.0.2") == ("hash", 300)
+
+
+def test_what_hashes_cost(dao: Dao) -> None:
+    """The costs of a sample of all accounts, whether they have one digit or two."""
+    with dao.connection.transaction():
+        for number, cost in enumerate([14, 9, 14, 14, 1]):
+            dao.add_user(f"user{number}", impossible_hash(cost))
+    assert dao.hash_costs(100) == {14: 3, 9: 1, 1: 1}
+    assert dao.hash_costs(2) == {14: 1, 9: 1}
 
 
 def test_a_transaction_is_all_or_nothing(dao: Dao) -> None:

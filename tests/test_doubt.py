@@ -36,6 +36,7 @@ from jelly.fair_queue import Job
 from jelly.indexing import DeferredIndexing
 from jelly.migrations import migrate
 from jelly.outcomes import NewMessage
+from jelly.quotas import QuotaLimits, Quotas
 from jelly.retention import Retention
 from jelly.sessions import Session, Sessions
 from jelly.store import Store
@@ -206,13 +207,22 @@ class Notices:
     tcp_acked_id = 0
     is_closed = False
     is_full = False
+    is_memory_short = False
     has_room = True
 
     def __init__(self) -> None:
         self.ids: list[int] = []
         self.answers: list[int] = []
 
+    def has_left(self) -> bool:
+        return self.is_closed
+
+    def is_half_closed(self) -> bool:
+        return False
+
     def when_not_full(self, function: object) -> None: ...
+    def queue_notice(self, frame: bytes) -> None: ...
+    def write_queued(self) -> None: ...
     def stop_pacing(self) -> None: ...
     def stop_confirming(self) -> None: ...
     def finish(self, closing_frame: object = b"") -> None: ...
@@ -247,6 +257,7 @@ class World:
             delivery,
             DeferredIndexing(keeps_history=True),
             Retention(30),
+            Quotas(QuotaLimits(), sessions),
             clock=lambda: self.now,
             call_later=lambda _seconds, function: self.later.append(function),
             on_database_went_back=self.note_going_back,

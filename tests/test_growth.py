@@ -53,7 +53,8 @@ NOTHING = ("connections", "sessions", "lists of friends", "watched friends", "us
 """What is there only while somebody is."""
 BOUNDS = {
     "known users": KNOWN,
-    "failed logins": FAILED,
+    "allowances": len(USERS),
+    "failed logins": 4 * FAILED,
     "members of groups": MEMBERS,
     "tokens": TOKENS * len(USERS),
     "messages known again": RECENT,
@@ -105,9 +106,13 @@ class World:
             "watched friends": len(presence._watchers),
             "users told to be online": len(presence._announced_online),
             "known users": len(services._known_users),
-            "allowances": len(services._rate),
+            "allowances": len(services._rate) + len(services._change_rate),
+            "changes that wait": len(presence.untold) + len(server.group_notices.untold),
+            "told lately": len(presence._recent) + len(server.group_notices._recent),
+            "notices that wait": len(server.notifier),
             "allowances to register": len(services._registrations),
-            "failed logins": len(services._guard._failures),
+            "failed logins": len(services._guard),
+            "tasks for the hashers": len(dispatcher._hashers),
             "members of groups": groups._size,
             "groups": len(groups),
             "groups alive": len(groups._alive),
@@ -235,7 +240,7 @@ def world(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(indexing, "INDEX_DELAY", 0.05)
     monkeypatch.setattr(tcp_confirmation, "CONFIRM_DELAY_MAX", 0.1)
     server = start_server(classic_gap=0, message_rate=100_000, registration_rate=1_000_000)
-    server.dispatcher._services._guard._max_pairs = FAILED
+    server.dispatcher._services._guard._max_size = FAILED
     server.groups._most = MEMBERS
     return World(server)
 

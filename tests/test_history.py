@@ -4,7 +4,7 @@ import itertools
 from typing import Any
 
 import pytest
-from harness import StartServer
+from harness import NullTransport, StartServer
 from wire import (
     ADD_MEMBER,
     CREATE_GROUP,
@@ -21,8 +21,11 @@ from wire import (
 )
 
 from jelly import indexing
+from jelly.dao import StoredMessage
+from jelly.delivery import Delivery
 from jelly.server import JellyServer
 from jelly.services import MAX_PAGE, PAGE_CHARACTERS, ROWS_PER_QUERY
+from jelly.sessions import Session, Sessions
 
 ACKS = ["ack"]
 
@@ -192,6 +195,33 @@ def test_what_is_still_to_be_delivered(server: JellyServer) -> None:
     with logged_in(server.port, "bob", features=ACKS) as bob:
         assert bob.contents(2) == ["a", "b"]
         assert page(bob, person="alice") == (["old", "a", "b"], False)  # sent, though not acknowledged
+
+
+class Watching(NullTransport):
+    """A transport that looks at the watermark of another session whenever it sends."""
+
+    def __init__(self) -> None:
+        self.other: Session | None = None
+        self.seen: list[int] = []
+
+    def send(self, responses: object = (), notices: object = ()) -> None:
+        if self.other is not None:
+            self.seen.append(self.other.sent_id)
+
+
+def test_a_message_that_is_about_to_be_sent() -> None:
+    """While one member of a group is sent a message, no other member has it already."""
+    sessions, transports = Sessions(), [Watching(), Watching()]
+    delivery = Delivery(sessions)
+    for user, transport in zip(("alice", "bob"), transports, strict=True):
+        session = Session(transport, "")
+        session.user, session.caught_up, session.sent_id = user, True, 4
+        sessions.attach(session)
+    transports[0].other = sessions.get("bob")
+    delivery.push(StoredMessage(5, True, "carol", "friends", "x", 0), ["alice", "bob"])
+    delivery.flush()
+    assert transports[0].seen == [4]
+    assert sessions.of("bob")[0].sent_id == 5
 
 
 def test_a_receiver_that_is_behind_sees_what_it_was_sent(sqlite: JellyServer) -> None:

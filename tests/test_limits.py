@@ -38,7 +38,7 @@ from jelly import connection, passwords, services, tcp
 from jelly import server as server_module
 from jelly.connection import READ_SIZE
 from jelly.messages import PROFILE_LIMITS
-from jelly.outcomes import CpuTask, Write
+from jelly.outcomes import CpuTask, Place, Write
 from jelly.send_queue import SendQueue
 from jelly.server import JellyServer
 
@@ -155,7 +155,7 @@ def test_a_service_that_raises_at_any_stage(
 
     outcomes: dict[str, Any] = {
         "at once": lambda *_: fail(),
-        "while hashing": lambda *_: CpuTask(fail),
+        "while hashing": lambda *_: CpuTask(fail, Place.KNOWN),
         "while writing": lambda *_: Write(ADD_FRIEND, fail, fail),
         "after the commit": lambda *_: Write(ADD_FRIEND, lambda _: None, fail),
     }

@@ -23,7 +23,9 @@ from jelly.codec import LOGINS, Decoder, Frame, Sign, Status, Type
 from jelly.dao import Dao
 from jelly.delivery import Delivery
 from jelly.errors import SENTENCES, ErrorCode, Refused
+from jelly.group_notices import GroupNotices
 from jelly.groups import GroupCache
+from jelly.login_guard import LoginGuard
 from jelly.messages import (
     MAX_DEPTH,
     MAX_PARTS,
@@ -33,8 +35,8 @@ from jelly.messages import (
     parse_request,
 )
 from jelly.names import MAX_NAME, is_valid_name
+from jelly.notifier import Notifier
 from jelly.outcomes import Answer
-from jelly.passwords import LoginGuard
 from jelly.presence import Presence
 from jelly.services import Policy, Services
 from jelly.sessions import Session, Sessions, Window
@@ -154,11 +156,15 @@ def test_requests_in_the_name_of_another() -> None:
     def reading() -> AbstractContextManager[Dao]:
         raise AssertionError("it reads the database")
 
+    def call_at(due: float, function: object) -> None: ...
+
     sessions = Sessions()
+    notifier = Notifier(sessions, call_at)
     services = Services(
         Policy(password_cost=1),
         sessions,
-        Presence(sessions),
+        Presence(sessions, notifier, call_at),
+        GroupNotices(notifier, call_at),
         GroupCache(1, 1),
         Delivery(sessions),
         reading,
@@ -477,7 +483,7 @@ def test_looking_at_the_shape_is_a_few_calls(body: bytes) -> None:
 
     def look() -> None:
         with contextlib.suppress(ValueError):
-            messages._check_shape(body)
+            messages._check_shape(body, MAX_PARTS)
 
     assert count_calls(look) <= 60
 
@@ -528,7 +534,7 @@ def test_the_look_at_the_shape_finds_every_depth(text: str) -> None:
     depth is refused.
     """
     try:
-        messages._check_shape(text.encode())
+        messages._check_shape(text.encode(), MAX_PARTS)
     except ValueError:
         with contextlib.suppress(ValueError):
             json.loads(text)

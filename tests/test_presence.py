@@ -6,10 +6,15 @@ import json
 import random
 
 import pytest
+from clock import Clock
 from harness import NullTransport
 
+from jelly import notifier
+from jelly.dao import StoredMessage
+from jelly.notifier import Notifier
 from jelly.presence import Presence
 from jelly.sessions import Session, Sessions
+from jelly.timers import TimerHeap
 
 
 class RecordingTransport(NullTransport):
@@ -18,20 +23,26 @@ class RecordingTransport(NullTransport):
     def __init__(self) -> None:
         self.told: list[tuple[str, bool]] = []
 
-    def send(self, responses: object = (), notices: object = ()) -> None:
-        assert isinstance(notices, list)
-        for id, frame in notices:
-            assert id == 0
-            values = json.loads(frame[9:])
-            self.told.append((values["friend"], values["online"]))
+    def queue_notice(self, frame: bytes) -> None:
+        values = json.loads(frame[9:])
+        self.told.append((values["friend"], values["online"]))
 
 
 class World:
     """Sessions and their presence, without a server."""
 
     def __init__(self) -> None:
+        self.clock = Clock()
+        self.timers = TimerHeap()
         self.sessions = Sessions()
-        self.presence = Presence(self.sessions)
+        notifier = Notifier(self.sessions, self.timers.call_at, self.clock)
+        self.presence = Presence(self.sessions, notifier, self.timers.call_at, self.clock)
+
+    def wait(self, seconds: float) -> None:
+        """Time passes, and what is due is done."""
+        self.clock.now += seconds
+        for function in self.timers.pop_due(self.clock.now):
+            function()
 
     def enter(self, user: str, *friends: str, modern: bool = True) -> tuple[Session, RecordingTransport]:
         """A login, as the store thread does it."""
@@ -50,7 +61,15 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    """Each change is told at once."""
+    monkeypatch.setattr(notifier, "TELL_INTERVAL", 0.0)
+    return World()
+
+
+@pytest.fixture
+def patient() -> World:
+    """Changes within a second are told together."""
     return World()
 
 
@@ -131,3 +150,105 @@ def test_any_order(world: World, seed: int) -> None:
     assert (
         bool(told and told[-1]) == (world.sessions.get("bob") is not None) == world.presence.is_announced_online("bob")
     )
+
+
+# --- changes within a second ----------------------------------------------------------------------
+
+
+def message(sender: str) -> StoredMessage:
+    return StoredMessage(1, False, sender, "alice", "hello", 1)
+
+
+def test_who_comes_and_goes(patient: World) -> None:
+    """The first change is told at once; then once a second the last state, if it is another one."""
+    _, alice = patient.enter("alice", "bob")
+    for _ in range(20):
+        bob, _ = patient.enter("bob")
+        patient.leave(bob)
+    assert alice.told == [("bob", True)]
+    assert patient.presence.is_announced_online("bob")
+    patient.wait(0.9)
+    assert alice.told == [("bob", True)]
+    patient.wait(0.1)
+    assert alice.told == [("bob", True), ("bob", False)]
+    bob, _ = patient.enter("bob")
+    patient.leave(bob)
+    patient.wait(1)
+    assert alice.told == [("bob", True), ("bob", False)], "it is the state that is known"
+    patient.wait(1)
+    patient.enter("bob")
+    assert alice.told[2:] == [("bob", True)], "after a quiet second it is told at once"
+    assert not patient.presence.untold
+
+
+def test_without_watchers_nothing_waits(patient: World) -> None:
+    """There is nobody to spare, so what was announced is what is."""
+    for _ in range(5):
+        bob, _ = patient.enter("bob")
+        assert patient.presence.is_announced_online("bob")
+        patient.leave(bob)
+        assert not patient.presence.is_announced_online("bob")
+    assert not patient.presence.untold
+    assert not len(patient.presence._recent)
+
+
+def test_a_message_of_a_friend_whose_login_waits(patient: World) -> None:
+    """Its receiver is told first that the friend is online; the others later."""
+    _, alice = patient.enter("alice", "bob")
+    _, carol = patient.enter("carol", "bob")
+    bob, _ = patient.enter("bob")
+    patient.wait(1)
+    patient.leave(bob)
+    patient.enter("bob")
+    assert alice.told == carol.told == [("bob", True), ("bob", False)]
+    for _ in range(2):
+        patient.presence.tell_before(message("bob"), ["alice", "dave"])
+    assert alice.told[2:] == [("bob", True)]
+    assert patient.presence.is_announced_online("bob", "alice")
+    assert not patient.presence.is_announced_online("bob", "carol")
+    patient.wait(1)
+    assert alice.told[2:] == carol.told[2:] == [("bob", True)]
+
+
+def test_who_was_told_early_is_told_the_end(patient: World) -> None:
+    """The friend has gone again when the second is over: the others know nothing else."""
+    _, alice = patient.enter("alice", "bob")
+    _, carol = patient.enter("carol", "bob")
+    bob, _ = patient.enter("bob")
+    patient.wait(1)
+    patient.leave(bob)
+    bob, _ = patient.enter("bob")
+    patient.presence.tell_before(message("bob"), ["alice"])
+    patient.leave(bob)
+    patient.presence.tell_before(message("bob"), ["carol"])
+    patient.wait(1)
+    assert alice.told[2:] == [("bob", True), ("bob", False)]
+    assert carol.told[2:] == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_order_and_time(patient: World, seed: int) -> None:
+    """What each watcher is told alternates, agrees with the list at any time, and ends with the
+    truth.
+    """
+    rng = random.Random(seed)
+    watchers = {user: patient.enter(user, "bob")[1] for user in ("alice", "carol")}
+    sessions: list[Session] = []
+    for _ in range(300):
+        act = rng.randrange(5)
+        if act == 0:
+            sessions.append(patient.enter("bob")[0])
+        elif act == 1 and sessions:
+            patient.leave(sessions.pop(rng.randrange(len(sessions))))
+        elif act == 2:
+            patient.presence.tell_before(message("bob"), [rng.choice(list(watchers))])
+        else:
+            patient.wait(rng.choice((0.0, 0.1, 0.7)))
+        for user, transport in watchers.items():
+            known = bool(transport.told and transport.told[-1][1])
+            assert known == patient.presence.is_announced_online("bob", user)
+    patient.wait(2)
+    for transport in watchers.values():
+        told = [online for _, online in transport.told]
+        assert told == [number % 2 == 0 for number in range(len(told))]
+        assert bool(told and told[-1]) == (patient.sessions.get("bob") is not None)

@@ -12,11 +12,13 @@ from jelly import codec, messages
 from jelly.codec import Decoder, Frame, Sign, Status, Type
 from jelly.config import Settings
 from jelly.errors import ErrorCode
+from jelly.group_notices import MAX_CHANGES
 from jelly.messages import Event
 from jelly.names import MAX_NAME
+from jelly.quotas import SENDERS_SHARE, STRANGERS_SHARE
 from jelly.rate import HOLD_SECONDS
 from jelly.retention import IDEMPOTENCY_DAYS
-from jelly.services import DEFAULT_PAGE, MAX_PAGE
+from jelly.services import CHANGE_BURST, DEFAULT_PAGE, MAX_PAGE
 from jelly.sessions import MAX_UNACKNOWLEDGED, MAX_UNACKNOWLEDGED_BYTES
 
 PAGE = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -28,7 +30,8 @@ EXAMPLES = [line for kind, lines in BLOCKS if kind == "frame" for line in lines]
 FIELDS_OF_A_MESSAGE = ["sender", "receiver", "content", "time"]
 KEYS_OF_AN_EVENT = {
     Event.TAKEN_OVER: [], Event.PASSWORD_CHANGED: [], Event.SHUTDOWN: [], Event.PRESENCE: ["friend", "online"],
-    Event.GROUP_CHANGED: ["group", "members"], Event.GROUP_DISBANDED: ["group"],
+    Event.GROUP_CHANGED: ["group", "members", "changes"], Event.GROUP_DISBANDED: ["group"],
+    Event.INBOX_FULL: ["groups"],
 }  # fmt: skip
 
 
@@ -240,8 +243,15 @@ def test_the_page_has_every_limit() -> None:
     assert (IDEMPOTENCY_DAYS, Settings().history_days) == (7, 30)  # a week, as the page says
     assert "a `requestId` for a week" in text
     assert (HOLD_SECONDS, Settings().message_rate, Settings().message_burst) == (10, 50, 1000)
+    assert (Settings().change_rate, CHANGE_BURST, MAX_CHANGES) == (20, 1000, 100)
     assert "may send 50 messages a second, and 1000 at once after a pause" in text
     assert "until ten seconds have passed" in text
+    assert (Settings().inbox_messages, Settings().inbox_bytes, SENDERS_SHARE, STRANGERS_SHARE) == (
+        200_000, 256 * 1024 * 1024, 10, 2,
+    )  # fmt: skip
+    assert "keeps at most 200,000 messages and 256 MiB" in text
+    assert Settings().outbox_messages == 200_000
+    assert "200,000 messages of one user may wait" in text
     assert "keeps messages for 30 days" in text
     assert f"more than {MAX_UNACKNOWLEDGED} messages, or more than {MAX_UNACKNOWLEDGED_BYTES} bytes" in text
 

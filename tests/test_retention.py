@@ -9,7 +9,7 @@ from wire import HISTORY, SUCCESS, logged_in, register, wait_until
 
 from jelly import indexing, retention
 from jelly.dao import Dao
-from jelly.retention import DAY, IDEMPOTENCY_DAYS, SWEEP_BATCH
+from jelly.retention import ADDRESS_DAYS, DAY, IDEMPOTENCY_DAYS, SWEEP_BATCH
 
 
 @pytest.fixture
@@ -151,3 +151,19 @@ def test_expired_tokens_go(upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch) -> N
     assert left[-1] == 5
     assert max(before - after for before, after in itertools.pairwise(left)) <= 3
     assert upkeep.dao.token_owner(f"{4:064}", int(upkeep.wall() * 1000)) == "user4"
+
+
+def test_addresses_that_were_not_used_go(upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After 90 days, in slices."""
+    monkeypatch.setattr(retention, "SWEEP_BATCH", 3)
+    for number in range(10):
+        used = int((upkeep.wall() + number * DAY) * 1000)
+        upkeep.dao.remember_address(f"user{number}", "10.0.0.1", used, keep=32)
+    upkeep.clock.now += (ADDRESS_DAYS + 6.5) * DAY
+    left = [upkeep.count("known_addresses")]
+    while upkeep.due_at <= upkeep.clock.now + 1:
+        upkeep.clock.now = max(upkeep.clock.now, upkeep.due_at)
+        upkeep.run_due()
+        left.append(upkeep.count("known_addresses"))
+    assert (left[0], left[-1]) == (10, 3)
+    assert max(before - after for before, after in itertools.pairwise(left)) == 3

@@ -37,14 +37,11 @@ from wire import (
     pack,
     register,
     to_json,
-    wait_until,
 )  # fmt: skip
 
 from jelly import passwords, rate, services
 from jelly.config import Settings
 from jelly.dao import Dao
-from jelly.passwords import LoginGuard
-from jelly.queue_dispatch import HASHERS
 from jelly.server import JellyServer
 
 DAY = 86_400_000
@@ -84,12 +81,6 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     database = tmp_path_factory.mktemp("rights") / "jelly.db"
     server = JellyServer(Settings(**{**CHEAP, "database": f"sqlite:///{database}"}))
     server.start()
-    # The hashers start at need. Have all of them now: one that started later would count as a
-    # test's own.
-    together = threading.Barrier(HASHERS + 1)
-    for _ in range(HASHERS):
-        server.dispatcher._hashers.submit(together.wait)
-    together.wait()
     register(server.port, "alice", "bob", "mallory")
     with logged_in(server.port, "alice") as alice:
         found(alice, "bob")
@@ -531,116 +522,6 @@ def test_sql_as_a_name_and_a_password(bobs: int) -> None:
         assert not token_works(bobs, "bob", wire.token)
 
 
-# --- guessing -------------------------------------------------------------------------------------
-
-
-def guard_of(server: JellyServer) -> LoginGuard:
-    guard: LoginGuard = server.dispatcher._services._guard
-    return guard
-
-
-def test_unknown_user_and_wrong_password(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both get the same answer to the byte, for the same work."""
-    hashes: list[str] = []
-    real = passwords.verify_password
-
-    def verify(password: str, stored: str) -> bool:
-        hashes.append(stored)
-        return real(password, stored)
-
-    monkeypatch.setattr(passwords, "verify_password", verify)
-    answers = [first_answer(port, LOGIN, username=name, password="x") for name in ("bob", "ghost", "bob ", "")]
-    assert answers[0].error == "wrong_credentials"
-    assert len(set(answers)) == 1
-    assert len(hashes) == 4
-    assert len({tuple(stored.split("$")[:4]) for stored in hashes}) == 1
-
-
-@pytest.fixture
-def strict_guard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer that is held back at all comes later than a test waits for it."""
-    record_failure = LoginGuard.record_failure
-    monkeypatch.setattr(LoginGuard, "record_failure", lambda *arguments: 100 * record_failure(*arguments))
-
-
-@pytest.mark.usefixtures("strict_guard")
-def test_five_wrong_passwords_are_answered_at_once(port: int) -> None:
-    """The first five wrong passwords for an account are not held back."""
-    for _ in range(5):
-        assert first_answer(port, LOGIN, username="five", password="x").error == "wrong_credentials"
-
-
-def test_the_sixth_wrong_password_is_answered_later(start_server: StartServer) -> None:
-    """The sixth wrong password in a row is answered after a second; other accounts do not wait
-    meanwhile.
-    """
-    port = start_server().port
-    register(port, "alice", "bob")
-    for _ in range(5):
-        assert first_answer(port, LOGIN, username="alice", password="x").error == "wrong_credentials"
-    with Wire(port) as sixth:
-        started = time.monotonic()
-        sixth.send_request(LOGIN, username="alice", password="x")
-        logged_in(port, "bob").close()
-        assert time.monotonic() - started < 1
-        assert sixth.receive().error == "wrong_credentials"
-        assert time.monotonic() - started >= 1
-
-
-@pytest.mark.usefixtures("strict_guard")
-def test_the_right_password_forgets_the_wrong_ones(start_server: StartServer) -> None:
-    """After a successful login there are five free attempts again."""
-    port = start_server().port
-    register(port, "alice")
-    for _ in range(3):
-        for _ in range(4):
-            assert first_answer(port, LOGIN, username="alice", password="x").error == "wrong_credentials"
-        logged_in(port, "alice").close()
-
-
-def test_the_eleventh_attempt(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After ten wrong passwords the right one is refused, too, for a quarter of an hour; tokens
-    still work.
-    """
-    server = start_server()
-    register(server.port, "alice", "bob")
-    with logged_in(server.port, "alice") as alice:
-        pass
-    guessers = [Wire(server.port) for _ in range(10)]
-    for guesser in guessers:
-        guesser.send_request(LOGIN, username="alice", password="x")
-    wait_until(lambda: guard_of(server).is_locked("alice", "127.0.0.1"))
-    assert first_answer(server.port, LOGIN, username="alice", password=PASSWORD).error == "too_many_attempts"
-    logged_in(server.port, "bob").close()
-    assert token_works(server.port, "alice", alice.token)
-    monkeypatch.setattr(guard_of(server), "_clock", lambda: time.monotonic() + 15 * 60)
-    logged_in(server.port, "alice").close()
-    for guesser in guessers:
-        guesser.reset()  # whose answers are still held back
-    wait_until(lambda: not server.connections)
-
-
-def test_another_address_is_not_locked_out(start_server: StartServer) -> None:
-    """Who guesses at an account locks out the own address, not the account's owner at another
-    one.
-    """
-    server = start_server()
-    register(server.port, "alice")
-    for _ in range(10):
-        guard_of(server).record_failure("alice", "127.0.0.1")
-    assert first_answer(server.port, LOGIN, username="alice", password=PASSWORD).error == "too_many_attempts"
-    with Wire(server.port, source="127.0.0.2") as alice:
-        assert alice.login("alice").status == SUCCESS
-
-
-def test_invented_names_cost_no_memory(start_server: StartServer) -> None:
-    """A failed login with a name that nobody can have is not remembered at its full length."""
-    server = start_server()
-    first_answer(server.port, LOGIN, username="x" * 60_000, password="x")
-    remembered = guard_of(server)._failures
-    assert sum(len(username) for username, _ in remembered) < 1000
-
-
 # --- the rate of messages -------------------------------------------------------------------------
 
 
@@ -665,6 +546,38 @@ def test_more_messages_a_second_than_allowed(slow: JellyServer) -> None:
         bob.message("alice", "others are not limited")
         assert alice.ok(OWN_PROFILE)
         assert not bob.notices
+
+
+def test_more_changes_a_second_than_allowed(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the burst, changes of groups, friends and the profile are refused together. Nothing
+    else is.
+    """
+    monkeypatch.setattr(services, "CHANGE_BURST", 7)
+    server = start_server(change_rate=1, classic_gap=0)
+    register(server.port, "alice", "bob")
+    changes: list[tuple[int, dict[str, str]]] = [
+        (CREATE_GROUP, {"groupName": "team"}),
+        (ADD_MEMBER, {"groupName": "team", "member": "bob"}),
+        (REMOVE_MEMBER, {"groupName": "team", "member": "bob"}),
+        (DISBAND_GROUP, {"groupName": "team"}),
+        (ADD_FRIEND, {"friend": "bob"}),
+        (REMOVE_FRIEND, {"friend": "bob"}),
+        (UPDATE_PROFILE, {"name": "Alice"}),
+    ]
+    with logged_in(server.port, "alice", features=[]) as alice, logged_in(server.port, "bob") as bob:
+        for type, values in changes:
+            alice.ok(type, **values)
+        allowances = server.services._change_rate._buckets
+        for type, values in changes:
+            allowances["alice"] = 0.0, allowances["alice"][1]
+            reply = alice.call(type, **values)
+            assert (reply.error, 0 < reply.values["retryAfter"] <= 1000) == ("rate_limited", True)
+        alice.message("bob", "hello")
+        alice.ok(OWN_PROFILE)
+        assert alice.ok(ALL_FRIENDS)["friends"] == {}
+        bob.ok(UPDATE_PROFILE, name="Bob")
+        allowances["alice"] = 1.0, allowances["alice"][1]
+        alice.ok(ADD_FRIEND, friend="bob")
 
 
 def test_the_allowance_comes_back(slow: JellyServer) -> None:

@@ -1,6 +1,7 @@
 """The send queue by itself, on a pair of real sockets: what goes at once, what waits."""
 
 import socket
+import struct
 import sys
 import threading
 import time
@@ -315,7 +316,7 @@ def test_full_of_responses(modern: Connection) -> None:
     told: list[bool] = []
     modern.send_queue.when_not_full(lambda: told.append(False))
     assert told == [False]
-    modern.send_queue.send([Response(b"x" * 10_000_000, 0.0)])
+    modern.send_queue.send(notices=[Notice(0, b"x" * 10_000_000)])
     for _ in range(MAX_RESPONSES):
         modern.send_queue.send([Response(b"y", 0.0)])
     assert not modern.send_queue.is_full
@@ -423,3 +424,25 @@ def test_a_closed_socket_has_nothing_to_tell() -> None:
     sock = socket.socket()
     sock.close()
     assert [ask(sock) for ask in (tcp.unread, tcp.unacknowledged, tcp.received)] == [0, None, None]
+
+
+def test_a_client_that_leaves(stream: Connection) -> None:
+    """It is noticed without reading: first that it writes no more, also behind bytes that were not
+    read, then that it has reset the connection.
+    """
+    assert not stream.send_queue.has_left()
+    assert not stream.send_queue.is_half_closed()
+    stream.peer.sendall(b"unread")
+    stream.peer.shutdown(socket.SHUT_WR)
+    if sys.platform == "linux":
+        wait_until(stream.send_queue.is_half_closed)
+    assert not stream.send_queue.has_left()
+    stream.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.peer.close()
+    wait_until(stream.send_queue.has_left)
+
+
+def test_a_connection_that_was_closed_here(stream: Connection) -> None:
+    """Its client counts as gone."""
+    stream.socket.close()
+    assert stream.send_queue.has_left()

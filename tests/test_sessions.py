@@ -19,6 +19,7 @@ from wire import (
     wait_until,
 )
 
+from jelly.notifier import Notifier
 from jelly.server import JellyServer
 from jelly.sessions import Session, Sessions
 
@@ -217,8 +218,8 @@ class RecordingTransport(NullTransport):
         self.has_room = has_room
         self.notices: list[object] = []
 
-    def send(self, responses: object = (), notices: object = ()) -> None:
-        self.notices.append(notices)
+    def queue_notice(self, frame: bytes) -> None:
+        self.notices.append(frame)
 
 
 def test_telling_modern_clients() -> None:
@@ -231,9 +232,9 @@ def test_telling_modern_clients() -> None:
         session.user, session.is_modern = name, is_modern
         sessions.attach(session)
         transports[name] = transport
-    sessions.tell(["ann", "ben", "cat", "dan"], b"frame")
+    Notifier(sessions, lambda *_: None).tell(["ann", "ben", "cat", "dan"], b"frame")
     assert {name: transport.notices for name, transport in transports.items()} == {
-        "ann": [[(0, b"frame")]],
+        "ann": [b"frame"],
         "ben": [],
         "cat": [],
     }

@@ -23,6 +23,8 @@ from jelly.doubt import Doubt
 from jelly.fair_queue import FairQueue
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
+from jelly.presence import Presence
+from jelly.quotas import Quotas
 from jelly.services import Services
 from jelly.sessions import Sessions, Window
 from jelly.store import Store
@@ -111,10 +113,17 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     "delivers what is in doubt": [(Store, "_feed", "if self._doubt is not None:", "if False:")],
     "writes while a commit is in doubt": [(Store, "_write", "if self._doubt is not None:", "if False:")],
     "keeps to itself what is found late": [(Store, "_look", "self._complete_late(batch)", "pass")],
-    "a login in doubt leaves a session without its token": [
-        (Services, "_end_revoked", "old.transport.close()", "pass"),
-    ],
     "uses ids again": [(Dao, "move_mark", "(new, old)", "(old + 1, old)")],
+    "a change of presence that waits is forgotten": [
+        (Presence, "_tell_late", "if is_online != (user in self._announced_online):", "if False:"),
+    ],
+    "tells a friend's state again": [
+        (Presence, "_tell_late", "if is_online != (user in self._announced_online):", "if True:"),
+    ],
+    "forgets who was told early": [(Presence, "tell_before", "told_early.update(to_tell)", "pass")],
+    "a list of friends does not wait for its turn": [
+        (Services, "all_friends", "if not session.is_modern:", "if True:"),
+    ],
     "a session begins as if it had everything": [
         (Delivery, "begin", "session.caught_up = False", "session.caught_up = True"),
     ],
@@ -169,6 +178,18 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
         (Connection, "_handle_end_of_stream", "send_queue.read_bytes", "send_queue.read_bytes + 1"),
     ],
     "an old connection throws out its successor": [(Sessions, "detach", "is not session", "is None")],
+    "an inbox has no end": [(Quotas, "_check_inbox", "bytes > self._bytes) and inbox.count", "bytes < 0)")],
+    "one sender may fill an inbox": [(Quotas, "_check_inbox", "if own is not None and", "if False and")],
+    "strangers may fill an inbox": [(Quotas, "_check_inbox", "if all_count and", "if False and")],
+    "everybody is a stranger": [(Dao, "acquaintances", "return {name", "return {receiver} or {name")],
+    "a group message is refused because of a member": [(Quotas, "admit", "if not message.is_group:", "if True:")],
+    "does not subtract what is delivered": [(Quotas, "remove", "inbox.count -= count", "pass")],
+    "takes every inbox for empty that gets smaller": [(Quotas, "remove", "upto >= inbox.last_id", "upto > 0")],
+    "counts what has failed": [(Quotas, "on_failure", "self._inboxes.clear()", "pass")],
+    "forgets what waits at a restart": [(Quotas, "_load", "*totals.get(name, ())", "")],
+    "does not count the messages before in a batch": [
+        (Quotas, "_load_senders", "if receiver in receivers:", "if False:")
+    ],
     "the client acknowledges what it has not handed over": [
         (AckTracker, "delivered", "self._delivered = id", "self._delivered = self._received"),
     ],

@@ -21,6 +21,7 @@ from jelly.indexing import DeferredIndexing
 from jelly.messages import SUCCESS
 from jelly.migrations import migrate
 from jelly.outcomes import Answer, NewMessage, Write
+from jelly.quotas import QuotaLimits, Quotas
 from jelly.retention import Retention
 from jelly.sessions import Notice, Response, Session, Sessions
 from jelly.store import Store
@@ -48,7 +49,10 @@ class World:
         migrate(connection)
         self.dao = Dao(connection)
         self.sessions = Sessions()
-        self.store = Store(self.dao, Delivery(self.sessions), DeferredIndexing(keeps_history=True), Retention(30))
+        quotas = Quotas(QuotaLimits(), self.sessions)
+        self.store = Store(
+            self.dao, Delivery(self.sessions), DeferredIndexing(keeps_history=True), Retention(30), quotas
+        )
         self.transport = Recorder()
         self.session = Session(self.transport, "127.0.0.1")
         self.session.user = "alice"

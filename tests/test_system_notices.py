@@ -33,6 +33,7 @@ from wire import (
 )
 
 from faults.process import Server
+from jelly import notifier
 from jelly.send_queue import SendQueue
 from jelly.server import JellyServer
 
@@ -56,9 +57,13 @@ def presence(friend: str, online: bool) -> tuple[int, int, int, bytes]:
     return NOTICE, SYSTEM, 0, f'{{"event":"presence","friend":"{friend}","online":{word}}}'.encode()
 
 
-def group_changed(members: str, group: str = "team") -> tuple[int, int, int, bytes]:
+def group_changed(members: str, *changes: str, group: str = "team") -> tuple[int, int, int, bytes]:
+    """The notice that members were added or removed; a change is like `alice added bob`."""
     names = ",".join(f'"{name}"' for name in members.split())
-    return NOTICE, SYSTEM, 0, f'{{"event":"group_changed","group":"{group}","members":[{names}]}}'.encode()
+    parts = [change.split() for change in changes]
+    changed = ",".join(f'{{"user":"{user}","{what}":"{member}"}}' for user, what, member in parts)
+    body = f'{{"event":"group_changed","group":"{group}","members":[{names}],"changes":[{changed}]}}'
+    return NOTICE, SYSTEM, 0, body.encode()
 
 
 def was_told_nothing(wire: Wire) -> bool:
@@ -283,7 +288,8 @@ def test_a_login_that_ends_while_it_is_served(server: JellyServer, monkeypatch: 
             wait_until(lambda: any(c.session.is_modern and not c.session.user for c in tuple(server.connections)))
             bob.reset()
         wait_until(lambda: len(server.connections) == 1)
-        monkeypatch.undo()
+        monkeypatch.setattr(SendQueue, "close", close)
+        monkeypatch.setattr(SendQueue, "stop_confirming", stop_confirming)
         assert alice.ok(ALL_FRIENDS)["friends"] == {"bob": False}
 
 
@@ -350,6 +356,36 @@ def test_the_list_of_friends_agrees_with_the_notices(server: JellyServer) -> Non
         assert not told[-1]
 
 
+@pytest.mark.parametrize("interval", [0.05, 1.0])
+def test_the_list_agrees_when_changes_wait(
+    server: JellyServer, monkeypatch: pytest.MonkeyPatch, interval: float
+) -> None:
+    """Changes that are told together: the list is still what the watcher knows, and the last notice
+    is right.
+    """
+    monkeypatch.setattr(notifier, "TELL_INTERVAL", interval)
+    befriend(server, "alice", "bob")
+    told = [False]
+    with logged_in(server.port, "alice", features=[]) as alice:
+        for number in range(40):
+            with logged_in(server.port, "bob") as bob:
+                if number % 3 == 0:
+                    bob.message("alice", "hello")
+                listed = alice.ok(ALL_FRIENDS)["friends"]["bob"]
+                for notice in alice.notices:
+                    if notice.type == SYSTEM:
+                        told.append(notice.values["online"])
+                    else:
+                        assert told[-1], "a message of a friend comes after the friend"
+                alice.notices.clear()
+                assert listed == told[-1]
+        wait_until(lambda: not server.presence.is_announced_online("bob", "alice"))
+        assert alice.ok(ALL_FRIENDS)["friends"] == {"bob": False}
+        told += [notice.values["online"] for notice in alice.notices if notice.type == SYSTEM]
+        assert told == [number % 2 == 1 for number in range(len(told))]
+        assert not told[-1]
+
+
 # --- groups ---------------------------------------------------------------------------------------
 
 
@@ -368,7 +404,7 @@ def test_members_are_told_of_a_new_one(server: JellyServer) -> None:
         for member, members in (("bob", "alice bob"), ("carol", "alice bob carol")):
             alice.ok(ADD_MEMBER, groupName="team", member=member)
             for wire in (alice, bob):
-                assert wire.receive_notice() == group_changed(members)
+                assert wire.receive_notice() == group_changed(members, f"alice added {member}")
         for wire in (alice, bob, carol, dave):
             assert was_told_nothing(wire)
 
@@ -393,10 +429,25 @@ def test_members_are_told_who_is_gone(server: JellyServer, who: str) -> None:
     ):
         {"alice": alice, "bob": bob}[who].ok(REMOVE_MEMBER, groupName="team", member="bob")
         for wire in (alice, bob, carol):
-            assert wire.receive_notice() == group_changed("alice carol dave")
+            assert wire.receive_notice() == group_changed("alice carol dave", f"{who} removed bob")
         assert was_told_nothing(dave)
         alice.message("team", "without bob", type=GROUP_MESSAGE)
         assert was_told_nothing(bob)
+
+
+def test_changes_that_follow_are_told_together(server: JellyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With who changed what, and before the next message to the group."""
+    with found(server.port, "bob") as alice, logged_in(server.port, "bob", features=["ack"]) as bob:
+        server.group_notices._recent._told_at.clear()  # the second before was quiet
+        monkeypatch.setattr(notifier, "TELL_INTERVAL", 60.0)
+        alice.ok(ADD_MEMBER, groupName="team", member="carol")
+        alice.ok(ADD_MEMBER, groupName="team", member="dave")
+        alice.ok(REMOVE_MEMBER, groupName="team", member="carol")
+        assert bob.receive_notice() == group_changed("alice bob carol", "alice added carol")
+        assert was_told_nothing(bob)
+        alice.message("team", "hello", type=GROUP_MESSAGE)
+        assert bob.receive_notice() == group_changed("alice bob dave", "alice added dave", "alice removed carol")
+        assert bob.receive_notice().type == GROUP_MESSAGE
 
 
 def test_members_are_told_of_the_end(server: JellyServer) -> None:

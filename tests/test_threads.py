@@ -20,6 +20,7 @@ from jelly import cli, groups, passwords, queue_dispatch
 from jelly.admission import Connections
 from jelly.codec import Frame
 from jelly.groups import GroupCache
+from jelly.hashing import HashQueue
 from jelly.queue_dispatch import LANE_LIMIT, Dispatcher, Lane, PendingRequest, RequestQueue
 from jelly.send_queue import Flusher, SendQueue
 from jelly.server import JellyServer
@@ -152,7 +153,8 @@ def converse(server: JellyServer) -> None:
         pytest.param(Connections, "admit", id="acceptor, in verify_request"),
         pytest.param(Store, "_wait_for_work", id="store"),
         pytest.param(Flusher, "_wait", id="flusher"),
-        pytest.param(TimerHeap, "pop_due", id="watchdog or flusher"),
+        pytest.param(TimerHeap, "pop_due", id="watchdog, flusher or hasher"),
+        pytest.param(HashQueue, "get", id="hasher"),
         pytest.param(Dispatcher, "_serve", id="worker"),
         pytest.param(queue_dispatch, "yield_cpu", id="worker that was woken"),
         pytest.param(Sessions, "detach", id="reader, at its end"),
@@ -230,6 +232,12 @@ class Vanishing:
     @property
     def stalled_since(self) -> float | None:
         return self._once("stalled")
+
+    holds_responses = is_memory_short = True
+
+    @property
+    def unsent_since(self) -> float | None:
+        return self._once("unsent")
 
     def close(self) -> None:
         self.is_closed = True

@@ -168,6 +168,16 @@ def test_a_database_that_is_away_for_a_moment(tmp_path: Path, start_server: Star
     logged_in(server.port, "alice", "new").close()
 
 
+def test_commands_that_cannot_be_read_for_a_moment(tmp_path: Path, start_server: StartServer, user: User) -> None:
+    """The server says so in its log, and looks again."""
+    server = start_server()
+    with closing(sqlite3.connect(tmp_path / "jelly.db", isolation_level=None)) as database:
+        database.execute("ALTER TABLE operator_commands RENAME TO lost")
+        wait_until(lambda: server.store.outage.is_open)
+        database.execute("ALTER TABLE lost RENAME TO operator_commands")
+    assert user(f"sqlite:///{tmp_path}/jelly.db", "add", "alice", "pw") == "alice is added"
+
+
 def test_a_server_that_reaches_the_file_by_another_path(tmp_path: Path, start_server: StartServer, user: User) -> None:
     """The file is not touched: its log is beside the other path."""
     register(start_server().port, "alice")

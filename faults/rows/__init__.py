@@ -1,9 +1,12 @@
 """The faults, grouped by what they break."""
 
-from faults.rows import clock, connections, database, disk, network, process
+import itertools
 
+from faults.rows import clock, connections, database, disk, lists, logins, network, process
+
+GROUPS = (process, disk, database, connections, lists, network, clock, logins)
 ROWS = sorted(
-    [*process.ROWS, *disk.ROWS, *database.ROWS, *connections.ROWS, *network.ROWS, *clock.ROWS],
+    itertools.chain.from_iterable(group.ROWS for group in GROUPS),
     key=lambda row: row.number,
 )
 """All rows, ordered by number."""

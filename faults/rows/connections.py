@@ -71,15 +71,15 @@ def slow_receivers(context: RunContext, finding: Finding) -> None:
         count = int(BYTES[context.is_short] / PIECE)
         before, held, since = memory(server.process.pid), kernel_memory(port), time.monotonic()
         _flood(flooder, ["sue"], count // 4)
-        usual = _percentile(load.ledger, since)
-        sockets = [stack.enter_context(_never_reads(port, name, features)) for name, features in SLOW.items()]
+        usual = percentile(load.ledger, since)
+        sockets = [stack.enter_context(never_reads(port, name, features)) for name, features in SLOW.items()]
         since = time.monotonic()
         is_done = _flood(flooder, list(SLOW), count)
         if not context.is_short:
             time.sleep(max(0.0, since + SLOW_SECONDS - time.monotonic()))
         growth = 1e6 * (memory(server.process.pid) - before)
         held = kernel_memory(port) - held
-        harmed = _percentile(load.ledger, since)
+        harmed = percentile(load.ledger, since)
         finding.expect(is_done, "latency", "messages to those who do not read were not answered in time")
         finding.expect(growth < GROWTH[context.is_short], "memory", f"the server grew by {growth / 1e6:.0f} MB")
         finding.expect(held < KERNEL_GROWTH * len(SLOW), "kernel", f"the kernel holds {held / 1e6:.1f} MB for them")
@@ -117,13 +117,13 @@ def _flood(flooder: Sender, receivers: Sequence[str], count: int) -> bool:
     return True
 
 
-def _percentile(ledger: Ledger, since: float) -> float:
+def percentile(ledger: Ledger, since: float) -> float:
     """Return the 99th percentile of the answer times of the load, in seconds, since a time."""
     latencies = sorted(ledger.latencies("ann", since) + ledger.latencies("ben", since))
     return latencies[int(0.99 * len(latencies))] if latencies else float("inf")
 
 
-def _never_reads(port: int, name: str, features: list[str] | None) -> socket.socket:
+def never_reads(port: int, name: str, features: list[str] | None) -> socket.socket:
     """Log a user in on a connection with the smallest receive buffer, and do not read from it."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -1,16 +1,24 @@
-"""Rows 8 to 11 and 21: the database is killed, hangs, drops connections, is locked or cut off."""
+"""Rows 8 to 11, 21 and 22: the database is killed, hangs, drops connections, is locked, is cut off,
+or goes back to an older state.
+"""
 
 import contextlib
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from faults.checker import Answer
 from faults.context import Control, Finding, Row, RunContext, free_port, wait_until
 from faults.load import AWAY, GROUP, ONLINE, PATIENCE, Load
 from faults.proxy import CommitProxy
+from jelly.database import DatabaseConnection
+from jelly.engines import Row as DatabaseRow
+from jelly.engines import open_engine
+from jelly.migrations import schema
 
 RECOVERY_LIMIT = 5.0
 """At most this many seconds after the database is back until messages are stored again."""
@@ -19,6 +27,11 @@ ANSWER_LIMIT = 10.0
 HANG_SECONDS = 30.0
 SHORT = 0.25
 """The factor by which the short form shortens all times of a hanging database, the server's too."""
+DELIVERY_LIMIT = 5.0
+"""At most this many seconds until a message that was answered with SUCCESS has arrived."""
+GONE_BACK = b"the database has gone back to an older state: all connections are closed"
+State = dict[str, list[DatabaseRow]]
+"""The rows of each table."""
 CONNECTIONS = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'jelly'"
 
 
@@ -126,6 +139,74 @@ def cut_at_commit(context: RunContext, finding: Finding) -> None:
             finding.add_verdict(verdict)
 
 
+def read_state(url: str) -> State:
+    """Return all rows of all tables."""
+    connection = DatabaseConnection(open_engine(url))
+    tables = re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", schema())
+    with connection.transaction():
+        state = {table: connection.query(f"SELECT * FROM {table}") for table in tables}
+    connection.close()
+    return state
+
+
+def write_state(url: str, state: State) -> None:
+    """Put the database back to what it was, in one transaction."""
+    connection = DatabaseConnection(open_engine(url))
+    with connection.transaction():
+        for table, rows in state.items():
+            connection.execute(f"DELETE FROM {table}")
+            if rows:
+                connection.insert((f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows))
+    connection.close()
+
+
+def ids_in(state: State) -> set[int]:
+    """The ids of the messages."""
+    return {row[0] for row in state["messages"]}
+
+
+def go_back(context: RunContext, finding: Finding) -> None:
+    """Put the database back to an older state while the server runs.
+
+    (A failover to a replica does so that lacks the last commits.) Messages that are stored after
+    that must arrive at programs that know newer ids than the database does.
+    """
+    finding.trials = 2 if context.is_short else 20
+    url, port = context.url(), free_port()
+    with context.serve(url, port) as server, Load(port) as load:
+        load.away.log_in()  # what waits for somebody who is offline would be gone with the state
+
+        def write(count: int) -> None:
+            load.wait_until_online()
+            load.away.client.wait_until_online(PATIENCE)
+            targets = (*ONLINE, AWAY, GROUP) * count
+            futures = [sender.write(target) for sender in load.senders for target in targets]
+            failed = [error for future in futures if (error := future.exception(PATIENCE)) is not None]
+            finding.expect(not failed, "not_recovered", f"{len(failed)} requests failed: {failed[:1]}")
+            if not wait_until(lambda: not load.ledger.verdict().lost, DELIVERY_LIMIT):
+                finding.add_verdict(load.ledger.verdict())
+
+        def has_gone_back(before: int) -> bool:
+            users = (*load.present, load.away)
+            return server.log.count(GONE_BACK) > before and all(user.disconnects > before for user in users)
+
+        for number in range(finding.trials):
+            state = read_state(url)
+            write(5)
+            given = ids_in(read_state(url))
+            write_state(url, state)
+            load.senders[0].write(ONLINE[0])  # notices it, and is answered with SERVER_ERROR
+            is_noticed = wait_until(partial(has_gone_back, number), DELIVERY_LIMIT)
+            finding.expect(is_noticed, "not_noticed", f"after turn {number} the log or a client does not know")
+            write(1)
+            new = ids_in(read_state(url)) - ids_in(state)
+            is_above = min(new) > max(given)
+            finding.expect(is_above, "id_again", f"ids go on at {min(new)}, and {max(given)} was given before")
+            if finding.problems:
+                break
+        finding.add_verdict(load.ledger.verdict())
+
+
 def drop_idle(context: RunContext, finding: Finding) -> None:
     """MariaDB drops the server's connections after one idle second.
 
@@ -165,6 +246,12 @@ ROWS = [
         cut_at_commit,
         (Control("doubt-is-success", "lost"), Control("doubt-is-failure", "disconnected")),
         ("mariadb",),
+    ),
+    Row(
+        22,
+        "database goes back to an older state under the running server",
+        go_back,
+        (Control("ids-from-the-database", "id_again"),),
     ),
     Row(11, "SQLite file locked by another process", hang, (Control("waits-for-ever", "late"),), ("sqlite",)),
 ]

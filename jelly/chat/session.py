@@ -448,6 +448,10 @@ class Session:
                 self.model.groups.pop(event.group, None)
                 peer = Peer(event.group, True)
                 self._show_info_in(peer, self.translate(texts.GROUP_ENDED, group=peer))
+            case "inbox_full":
+                for group in event.groups:
+                    peer = Peer(group, True)
+                    self.show_info(self.translate(texts.GROUP_MISSED, group=peer), self.model[peer])
             case "shutdown":
                 self.show_info(self.translate(texts.SERVER_STOPS))
 

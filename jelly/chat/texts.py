@@ -112,7 +112,7 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
     ErrorCode.ALREADY_LOGGED_IN: TranslatedText("you are already logged in", "已经登录"),
     ErrorCode.WRONG_CREDENTIALS: TranslatedText("the name or the password is wrong", "用户名或密码不对"),
     ErrorCode.TOO_MANY_ATTEMPTS: TranslatedText(
-        "too many failed logins; try again in 15 minutes", "登录失败次数过多，请 15 分钟后再试"
+        "too many failed logins to this account; try again later", "这个账号登录失败次数过多，请稍后再试"
     ),
     ErrorCode.INVALID_USERNAME: TranslatedText(
         "a name must have 1 to 32 characters, without spaces or invisible characters, in one script",
@@ -160,6 +160,9 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
         "the limit is reached; remove something first", "数量已达上限，请先删除一些"
     ),
     ErrorCode.RATE_LIMITED: TranslatedText("too many messages per second; slow down", "发送太频繁，请慢一点"),
+    ErrorCode.INBOX_FULL: TranslatedText(
+        "too many messages wait for this user; try again later", "对方积压的未读消息太多，请稍后再试"
+    ),
     ErrorCode.REQUEST_ID_REUSED: TranslatedText(
         "the server took this for another message; send it again", "服务器把它当成了另一条消息，请重新发送"
     ),
@@ -267,6 +270,10 @@ JOINED = TranslatedText("{names} joined", "{names} 加入了群组")
 LEFT = TranslatedText("{names} left", "{names} 离开了群组")
 YOU_ARE_IN = TranslatedText("you are in {group} with {names}", "你已加入 {group}，成员：{names}")
 YOU_ARE_OUT = TranslatedText("you are no longer in {group}", "你已不在 {group} 中")
+GROUP_MISSED = TranslatedText(
+    "too much waited for you, so messages in {group} were left out; /history shows them",
+    "等待你的消息太多，{group} 中有一些没有送达；用 /history 查看",
+)
 GROUP_ENDED = TranslatedText("{group} was disbanded", "{group} 已解散")
 
 # --- answers to commands --------------------------------------------------------------------------

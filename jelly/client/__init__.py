@@ -7,6 +7,7 @@
     lifecycle.py           the state, the phase of the close, and the lock of one client
     handshake.py           how a connection begins: the first request and its response
     pending.py             the requests without a response, over any number of connections
+    pages.py               a list that comes in several pages
     acks.py                drops duplicates, decides when to acknowledge
     requests.py            one request, and what a response means
     stream.py              one TCP connection: bytes out, frames in

@@ -19,6 +19,7 @@ from jelly.client.callbacks import CallbackThread, RequestFuture
 from jelly.client.handshake import Endpoint, do_handshake
 from jelly.client.lifecycle import Lifecycle, Phase
 from jelly.client.network_thread import NetworkThread
+from jelly.client.pages import Pages
 from jelly.client.pipeline import Pipeline
 from jelly.client.poller import Poller, Stopped
 from jelly.client.requests import Decode, Request, describe, encode
@@ -128,10 +129,13 @@ class ConnectionManager:
             request.fail(error)
         return request.future
 
-    def request(self, type: Type, values: Values, decode: Decode[T], feature: str = "") -> RequestFuture[T]:
+    def request(
+        self, type: Type, values: Values, decode: Decode[T], feature: str = "", list_key: str = ""
+    ) -> RequestFuture[T]:
         """Send a request of the user who is logged in. Waits if MAX_QUEUED requests are queued.
 
-        `feature`: the feature that the server must grant to know this request.
+        `feature`: the feature that the server must grant to know this request. `list_key`: the key
+        of the list in the response, which may come in pages.
         """
         request = Request(type, decode, RequestFuture[T](self._callbacks))
         pipeline = self._pipeline
@@ -146,10 +150,19 @@ class ConnectionManager:
                     request.request_id = pipeline.pending.new_request_id()
                 values = {actor: self._lifecycle.user, **values, "requestId": request.request_id}
                 request.frame = encode(type, values, self._max_body)
+                if list_key and "pages" in (pipeline.features or ()):
+                    self._expect_pages(request, values, list_key)
                 pipeline.submit(request)
         except RequestError as error:
             request.fail(error)
         return request.future
+
+    def _expect_pages(self, request: Request[Any], values: Values, list_key: str) -> None:
+        """Have a request gather all pages of its list."""
+        pages, decode = Pages(list_key), request.decode
+        request.pages = pages
+        request.decode = lambda last: decode(pages.complete(last))
+        request.frame_of_page = lambda after: encode(request.type, {**values, "after": after}, self._max_body)
 
     def logout(self) -> RequestFuture[None]:
         """Send LOGOUT, whose response is the end of the connection.

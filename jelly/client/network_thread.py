@@ -210,11 +210,16 @@ class NetworkThread:
             # Under the same lock: no newer request may be sent between the response and the retry.
             if request is not None and is_busy_resend and self._pipeline.retry_later(request):
                 return
+            after = _place_of_next_page(request, frame)
+            if request is not None and after is not None and self._pipeline.pending.ask_for_page(request, after):
+                return
         if request is None:
             log.warning("dropped a response of type 0x%02x for which no request is pending", frame.type)
         elif is_busy_resend:
             sentence = "The server was too busy to say whether it had stored this message the first time."
             request.fail(ServerFailed("", sentence))
+        elif after is not None:
+            request.fail(ConnectionLost("You logged out before the list was complete.", sent=True))
         else:
             request.complete(frame, self._pipeline.features is None)
 
@@ -228,6 +233,9 @@ class NetworkThread:
             return
         if frame.type == Type.SYSTEM:
             self._ended_by = ENDINGS.get(str(values.get("event")), self._ended_by)
+        if frame.type == Type.SYSTEM and values.get("event") == "presence":
+            with self._lock:
+                self._pipeline.pending.note_presence(values.get("friend"), values.get("online"))
         if id.__class__ is not int:  # not isinstance: a bool is no id
             self._callbacks.submit(call)
             return
@@ -284,6 +292,16 @@ class NetworkThread:
         finally:
             with self._lock:
                 self._pipeline.acknowledge(self._pipeline.acks.delivered(id, time.monotonic()))
+
+
+def _place_of_next_page(request: Request[Any] | None, frame: Frame) -> str | None:
+    """Note a page of a list; return the place of the next one, None if there is none."""
+    if request is None or request.pages is None or frame.status != Status.SUCCESS:
+        return None
+    try:
+        return request.pages.add(frame.body)
+    except (Refused, TypeError, AttributeError):  # the future will say so
+        return None
 
 
 def _fail_all(failures: Failures) -> None:

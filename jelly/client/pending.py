@@ -73,6 +73,23 @@ class PendingRequests:
             return False
         return self.queued[0].sends > 0 or not (self.in_flight and self.in_flight[-1].is_resend)
 
+    def ask_for_page(self, request: Request[Any], after: str) -> bool:
+        """Queue a request again, for the next page of its list: before all that are newer.
+
+        Returns False if the server reads no more requests, because of a LOGOUT.
+        """
+        if self.has_logout and not self.queued:
+            return False
+        request.frame = request.frame_of_page(after)
+        self._requeue([request])
+        return True
+
+    def note_presence(self, friend: object, is_online: object) -> None:
+        """Tell the lists that are not complete that a friend came or went."""
+        for request in (*self.in_flight, *self.queued):
+            if request.pages is not None:
+                request.pages.note_presence(friend, is_online)
+
     def mark_sent(self, request: Request[Any], deadline: float) -> None:
         """Note that a request, which the caller has taken from `queued`, is being sent."""
         request.sends += 1

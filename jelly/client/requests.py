@@ -6,6 +6,7 @@ from ssl import SSLCertVerificationError, SSLError
 from typing import Any, Generic, TypeVar
 
 from jelly.client.callbacks import RequestFuture
+from jelly.client.pages import Pages
 from jelly.codec import HEADER, Frame, Status, Type
 from jelly.errors import (
     ErrorCode,
@@ -45,6 +46,10 @@ Decode = Callable[[dict[str, Any]], T]
 cannot."""
 
 
+def _no_page(_after: str) -> bytes:
+    raise LookupError("this request has no pages")
+
+
 @dataclass(slots=True, eq=False)
 class Request(Generic[T]):
     """A request that has no response yet."""
@@ -55,6 +60,10 @@ class Request(Generic[T]):
     frame: bytes = b""
     request_id: str | None = None
     """The idempotency key of a message; None if the request must not be sent twice."""
+    pages: Pages | None = None
+    """What has come of a list that the server may answer in pages."""
+    frame_of_page: Callable[[str], bytes] = _no_page
+    """Returns the frame that asks for the page behind a place."""
     deadline: float = float("inf")
     """The monotonic time until which the response must arrive."""
     # `PendingRequests` counts these:
@@ -101,7 +110,7 @@ def decode_response(frame: Frame, decode: Decode[T], may_be_original: bool = Tru
     ServerFailed if the response cannot be read.
     """
     try:
-        values = parse_object(frame.body) if frame.body else {}
+        values = parse_object(frame.body, max_parts=None) if frame.body else {}
         values = {key: value for key, value in values.items() if value is not None}
         if frame.status == Status.SUCCESS:
             return decode(values)

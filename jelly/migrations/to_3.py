@@ -1,6 +1,6 @@
 """From version 2 to 3: ids that carry the time instead of a calendar, a clearer name for a row of
-the table meta, the NFKC form of each name, whether a user has had a modern client, and the commands
-of an operator.
+the table meta, the NFKC form of each name, whether a user has had a modern client, the commands of
+an operator, known addresses, and what quotas need.
 """
 
 from jelly.database import DatabaseConnection
@@ -39,4 +39,12 @@ STATEMENTS: tuple[Step, ...] = (
     "CREATE TABLE IF NOT EXISTS operator_commands (id VARCHAR(32) NOT NULL, action VARCHAR(16) NOT NULL, "
     "username VARCHAR(32) NOT NULL, password VARCHAR(255) NOT NULL, result VARCHAR(32) NOT NULL DEFAULT '', "
     "finished BIGINT NOT NULL DEFAULT 0, PRIMARY KEY (id))",
+    "CREATE TABLE IF NOT EXISTS known_addresses (username VARCHAR(32) NOT NULL, network VARCHAR(64) NOT NULL, "
+    "used BIGINT NOT NULL, PRIMARY KEY (username, network))",
+    "CREATE INDEX known_addresses_by_use ON known_addresses (used)",
+    "ALTER TABLE inbox ADD COLUMN size BIGINT NOT NULL DEFAULT 0",
+    # In SQLite it is the number of characters, which is near enough for what waits already.
+    "UPDATE inbox SET size = COALESCE((SELECT LENGTH(content) FROM messages WHERE id = message_id), 0)",
+    "CREATE TABLE IF NOT EXISTS missed (username VARCHAR(32) NOT NULL, group_name VARCHAR(32) NOT NULL, "
+    "since BIGINT NOT NULL, PRIMARY KEY (username, group_name))",
 )

@@ -1,0 +1,95 @@
+"""What modern clients are told of changes of their groups.
+
+The first change of a group is told at once. Those that follow within a second are told together at
+its end, or before the next message to the group: so nobody gets a message to members of whom they
+have not been told. The notice says who changed what, and who is a member now.
+
+Everything here runs in turns of the store (`store.py`), which never overlap.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from jelly.messages import Event, system
+from jelly.notifier import CallAt, Notifier, RecentlyTold
+
+MAX_CHANGES = 100
+"""At most this many changes are in one notice, the oldest. The members in it are right all the
+same."""
+
+
+class Change(NamedTuple):
+    """Who changed what: `user` added or removed `member`."""
+
+    user: str
+    member: str
+    is_added: bool
+
+
+class _Untold:
+    """The changes of a group that wait."""
+
+    def __init__(self) -> None:
+        self.changes: list[dict[str, str]] = []
+        self.has_more = False
+        self.members: tuple[str, ...] = ()
+        self.others: dict[str, None] = {}  # those who are no members any more, in order
+
+    def add(self, members: tuple[str, ...], change: Change) -> None:
+        if len(self.changes) < MAX_CHANGES:
+            self.changes.append({"user": change.user, "added" if change.is_added else "removed": change.member})
+        else:
+            self.has_more = True
+        self.members = members
+        if not change.is_added:
+            self.others[change.member] = None
+
+
+class GroupNotices:
+    """Tells the members of groups what has changed."""
+
+    def __init__(self, notifier: Notifier, call_at: CallAt, clock: Callable[[], float] = time.monotonic) -> None:
+        """`call_at` must call a function at a time, in a turn of the store."""
+        self._notifier = notifier
+        self._call_at = call_at
+        self._recent = RecentlyTold(clock)
+        self.untold: dict[str, _Untold] = {}
+        """For each group with changes that wait: these."""
+
+    def members_changed(self, group: str, now: tuple[str, ...], change: Change) -> None:
+        """A member was added or removed."""
+        untold = self.untold.get(group)
+        if untold is not None:
+            untold.add(now, change)
+            return
+        untold = self.untold[group] = _Untold()
+        untold.add(now, change)
+        wait_until = self._recent.wait_until(group)
+        if wait_until is None:
+            self._tell(group)
+        else:
+            self._call_at(wait_until, partial(self._tell_if, group, untold))
+
+    def disbanded(self, group: str, members: Sequence[str]) -> None:
+        """A group was disbanded: tell its last members, and those whose removal waits."""
+        untold = self.untold.pop(group, None)
+        users = dict.fromkeys([*members, *(untold.others if untold else ())])
+        self._notifier.tell(users, system(Event.GROUP_DISBANDED, group=group))
+
+    def tell_before(self, message: Any, receivers: Sequence[str]) -> None:  # noqa: ARG002 - all members are told
+        """A message is about to be pushed: if it goes to a group, tell first what has changed."""
+        if message.is_group and message.receiver in self.untold:
+            self._tell(message.receiver)
+
+    def _tell_if(self, group: str, untold: _Untold) -> None:
+        if self.untold.get(group) is untold:  # else it was told before a message, or disbanded
+            self._tell(group)
+
+    def _tell(self, group: str) -> None:
+        untold = self.untold.pop(group)
+        self._recent.note(group)
+        more = {"more": True} if untold.has_more else {}
+        frame = system(Event.GROUP_CHANGED, group=group, members=untold.members, changes=untold.changes, **more)
+        self._notifier.tell(dict.fromkeys([*untold.members, *untold.others]), frame)

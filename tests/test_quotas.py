@@ -1,0 +1,485 @@
+"""How much may wait for one user, and of one user: who is refused, who is left out, and that what
+is kept in memory agrees with the database.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clock import Clock
+from harness import InDoubtCommit, NullTransport, StartServer, kept_for
+from wire import (
+    ADD_MEMBER,
+    CREATE_GROUP,
+    GROUP_MESSAGE,
+    HISTORY,
+    PERSON_MESSAGE,
+    Wire,
+    logged_in,
+    register,
+    wait_until,
+)
+
+from jelly import quotas
+from jelly.dao import Dao, StoredMessage
+from jelly.errors import ErrorCode, Refused
+from jelly.quotas import Envelope, QuotaLimits, Quotas
+from jelly.sessions import Session, Sessions
+
+FULL = ErrorCode.INBOX_FULL
+
+
+class Post:
+    """Stores messages as the store does, with quotas on a database."""
+
+    def __init__(self, dao: Dao, limits: QuotaLimits) -> None:
+        self.dao, self.limits = dao, limits
+        self.clock = Clock()
+        self.sessions = Sessions()
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all that is in memory."""
+        self.quotas = Quotas(self.limits, self.sessions, self.clock)
+
+    def send(self, sender: str, *receivers: str, content: str = "x", group: str = "") -> list[str] | str:
+        """Store a message; those who get a row of it, or the error code."""
+        return self.send_many([(sender, receivers, content, group)])[0]
+
+    def send_many(
+        self, messages: Sequence[tuple[str, Sequence[str], str, str]], fails: bool = False
+    ) -> list[list[str] | str]:
+        """Store messages in one transaction, which may fail in the end."""
+        batch: list[Envelope] = []
+        results: list[list[str] | str] = []
+        try:
+            with self.dao.connection.transaction():
+                self.dao.move_mark(len(messages))
+                for sender, receivers, content, group in messages:
+                    id = self.dao.allocate_id()
+                    message = StoredMessage(id, bool(group), sender, group or receivers[0], content, 0)
+                    admitted = self.quotas.admit(self.dao, message, receivers, batch)
+                    if isinstance(admitted, Refused):
+                        results.append(str(admitted.code))
+                    else:
+                        batch.append(Envelope(message, admitted))
+                        results.append(list(admitted))
+                rows = [(receiver, message.id) for message, admitted in batch for receiver in admitted]
+                self.dao.add_messages([message for message, _ in batch], rows)
+                if fails:
+                    raise InterruptedError
+            self.dao.mark = self.dao.new_mark
+        except InterruptedError:
+            self.quotas.on_failure()
+        return results
+
+    def deliver(self, receiver: str, upto: int, fails: bool = False) -> None:
+        try:
+            with self.dao.connection.transaction():
+                self.quotas.remove(self.dao, {receiver: upto})
+                self.dao.remove_delivered([(receiver, upto)], keep=True)
+                if fails:
+                    raise InterruptedError
+        except InterruptedError:
+            self.quotas.on_failure()
+
+    def deliver_first(self, receiver: str, count: int) -> None:
+        self.deliver(receiver, self.ids(receiver)[count - 1])
+
+    def ids(self, receiver: str) -> list[int]:
+        """The ids of what waits."""
+        return [message.id for message in self.dao.waiting(receiver, 0, 10_000)]
+
+    def run_census(self) -> None:
+        """Let the census run from its beginning to its end."""
+        self.clock.now += quotas.CENSUS_INTERVAL
+        while True:
+            with self.dao.connection.transaction():
+                self.quotas.run_due(self.dao)
+            if self.quotas.due_at == float("inf"):
+                return
+            self.clock.now = max(self.clock.now, self.quotas.due_at)
+
+
+def make_friends(dao: Dao, user: str, *friends: str) -> None:
+    for friend in friends:
+        dao.add_friend(user, friend)
+
+
+# --- one inbox ------------------------------------------------------------------------------------
+
+
+def test_one_sender_may_hold_a_tenth(dao: Dao) -> None:
+    """And has room again for as much as was delivered, not for more."""
+    post = Post(dao, QuotaLimits(inbox_messages=100))
+    assert [post.send("ann", "bob") for _ in range(12)] == [["bob"]] * 10 + [FULL] * 2
+    assert post.send("cat", "bob") == ["bob"]
+    post.deliver_first("bob", 3)
+    assert [post.send("ann", "bob") for _ in range(4)] == [["bob"]] * 3 + [FULL]
+    post.restart()
+    assert post.send("ann", "bob") == FULL
+    post.deliver_first("bob", 11)
+    assert [post.send("ann", "bob") for _ in range(11)] == [["bob"]] * 10 + [FULL]
+
+
+def test_bytes_count_too(dao: Dao) -> None:
+    """The bytes of the texts in UTF-8. One message always fits."""
+    post = Post(dao, QuotaLimits(inbox_bytes=1000))
+    assert [post.send("ann", "bob", content="ü" * 25) for _ in range(3)] == [["bob"]] * 2 + [FULL]
+    assert [post.send("cat", "bob", content="x" * size) for size in (300, 1)] == [["bob"], FULL]
+    make_friends(dao, "bob", "dan", "eva", "fay")
+    post.clock.now += quotas.RELATIONS_SECONDS
+    assert [post.send(name, "bob", content="x" * 400) for name in ("dan", "eva")] == [["bob"], FULL]
+    assert post.send("eva", "bob", content="x" * 200) == ["bob"]
+    assert post.send("fay", "bob") == FULL
+    assert post.send("dan", "cat", content="x" * 2000) == ["cat"]
+    assert post.send("eva", "cat") == FULL
+
+
+def test_strangers_may_hold_half(dao: Dao) -> None:
+    """All of them together; friends, and those with a common group, have the other half."""
+    post = Post(dao, QuotaLimits(inbox_messages=40))
+    dao.add_group("team", "bob")
+    dao.add_member("team", "gus")
+    make_friends(dao, "bob", *(f"friend{number}" for number in range(6)))
+    make_friends(dao, "ann", "bob")  # which says nothing about whom bob knows
+    accepted = [post.send(f"stranger{number}", "bob") for number in range(19)]
+    assert accepted == [["bob"]] * 19
+    assert [post.send(name, "bob") for name in ("ann", "dan", "ann")] == [["bob"], FULL, FULL]
+    assert [post.send("gus", "bob") for _ in range(5)] == [["bob"]] * 4 + [FULL]
+    friends = [post.send(f"friend{number % 6}", "bob") for number in range(20)]
+    assert friends == [["bob"]] * 16 + [FULL] * 4
+    assert len(post.ids("bob")) == 40
+    post.deliver_first("bob", 2)
+    assert [post.send(name, "bob") for name in ("dan", "eve", "fay")] == [["bob"], ["bob"], FULL]
+    post.deliver_first("bob", 1)
+    make_friends(dao, "bob", "fay")
+    post.clock.now += quotas.RELATIONS_SECONDS
+    assert [post.send(name, "bob") for name in ("fay", "friend5")] == [["bob"], FULL]
+
+
+def test_one_may_write_to_oneself(dao: Dao) -> None:
+    """Nobody is a stranger to oneself."""
+    post = Post(dao, QuotaLimits(inbox_messages=10))
+    for number in range(5):
+        post.send(f"stranger{number}", "bob")
+    assert [post.send("bob", "bob"), post.send("ann", "bob")] == [["bob"], FULL]
+
+
+def test_a_group_is_never_refused(dao: Dao) -> None:
+    """A full member is left out; it is remembered from which message on, once for each group."""
+    post = Post(dao, QuotaLimits(inbox_messages=20))
+    members = ("bob", "cat", "dan")
+    for _ in range(2):
+        assert post.send("ann", *members, group="team") == [*members]
+    assert post.send("ann", *members, group="team") == []
+    assert post.send("eva", *members, group="team") == [*members]
+    post.deliver_first("cat", 3)
+    assert post.send("ann", *members, group="team") == ["cat"]
+    assert post.send("ann", *members, group="other") == ["cat"]
+    first = post.quotas.news["bob"]
+    assert list(first) == ["team", "other"]
+    assert dao.missed("bob") == first
+    assert dao.missed("cat").keys() == {"team"}
+    post.restart()
+    assert post.send("ann", *members, group="team") == []
+    assert dao.missed("bob") == first
+    assert list(post.quotas.news) == ["cat"] or not post.quotas.news
+
+
+def test_what_was_told_is_news_no_more(dao: Dao) -> None:
+    """After the next acknowledgement; but what was left out meanwhile is news again."""
+    post = Post(dao, QuotaLimits(inbox_messages=20))
+    session = Session(NullTransport(), "somewhere")
+    session.user, session.is_modern = "bob", True
+    for _ in range(3):
+        post.send("ann", "bob", group="team")
+    post.quotas.tell_news()  # bob is offline
+    assert list(dao.missed("bob")) == ["team"]
+    post.quotas.tell_missed(dao, session)
+    assert list(dao.missed("bob")) == ["team"]
+    post.send("ann", "bob", group="team")
+    last = dao.peek_id() - 1
+    post.deliver_first("bob", 1)
+    assert dao.missed("bob")["team"] <= last
+    assert list(post.quotas.news) == ["bob"]
+    post.sessions.attach(session)
+    post.quotas.tell_news()
+    post.deliver_first("bob", 1)
+    assert dao.missed("bob") == {}
+    assert post.send("ann", "bob", group="team") == ["bob"]
+
+
+def test_a_batch_counts_what_is_before_it(dao: Dao) -> None:
+    """In one transaction as in many; and nothing of one that failed counts."""
+    post = Post(dao, QuotaLimits(inbox_messages=50))
+    many = [("ann", ["bob"], "x", "")] * 7
+    for fails in (True, True, False):
+        assert post.send_many(many, fails) == [["bob"]] * 5 + [FULL] * 2
+    post.deliver("bob", 2**50, fails=True)
+    assert post.send("ann", "bob") == FULL
+    post.deliver("bob", 2**50)
+    assert post.send("ann", "bob") == ["bob"]
+
+
+def test_without_limits(dao: Dao) -> None:
+    """Nothing is counted, and nobody is asked."""
+    post = Post(dao, QuotaLimits())
+    assert [post.send("ann", "bob") for _ in range(50)] == [["bob"]] * 50
+    assert not post.quotas._inboxes
+    assert not post.quotas._sent
+    assert post.quotas.due_at == float("inf")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_memory_agrees_with_the_database(dao: Dao, seed: int) -> None:
+    """Whatever comes, each decision is the one that follows from the rows in the database."""
+    rng = random.Random(seed)
+    most = rng.choice((10, 20, 40))
+    post = Post(dao, QuotaLimits(inbox_messages=most, inbox_bytes=rng.choice((0, 100, 4000))))
+    users = [f"u{number}" for number in range(6)]
+    dao.add_group("g", "u0")
+    for user in users[1:4]:
+        dao.add_member("g", user)
+    make_friends(dao, "u5", "u0", "u4")
+    knows = {("u5", "u0"), ("u5", "u4")} | {(a, b) for a in users[:4] for b in users[:4]} | {(a, a) for a in users}
+
+    def expected(rows: list[tuple[str, str, int]], receiver: str, sender: str, size: int) -> bool:
+        def is_over(part: list[tuple[str, str, int]], share: int) -> bool:
+            too_many = len(part) + 1 > max(1, most // share)
+            bytes = post.limits.inbox_bytes
+            return bool(part) and (
+                too_many or (bytes > 0 and sum(z for _, _, z in part) + size > max(1, bytes // share))
+            )
+
+        inbox = [row for row in rows if row[0] == receiver]
+        own = [row for row in inbox if row[1] == sender]
+        strangers = [row for row in inbox if (receiver, row[1]) not in knows]
+        is_stranger = (receiver, sender) not in knows
+        return not (is_over(inbox, 1) or is_over(own, 10) or (is_stranger and is_over(strangers, 2)))
+
+    for _ in range(150):
+        what = rng.random()
+        if what < 0.75:
+            rows = [
+                (receiver, message.sender, len(message.content.encode()))
+                for receiver in users
+                for message in dao.waiting(receiver, 0, 1000)
+            ]
+            wanted: list[list[str] | str] = []
+            batch = []
+            for _ in range(rng.choice((1, 1, 4))):
+                sender, content = rng.choice(users), rng.choice(("x", "ü" * 10, "y" * 90))
+                group = "g" if rng.random() < 0.3 else ""
+                receivers = [user for user in users[:4] if user != sender] if group else [rng.choice(users)]
+                size = len(content.encode())
+                fits = [receiver for receiver in receivers if expected(rows, receiver, sender, size)]
+                rows += [(receiver, sender, size) for receiver in fits]
+                wanted.append(fits if fits or group else FULL)
+                batch.append((sender, receivers, content, group))
+            assert post.send_many(batch, fails=rng.random() < 0.1) == wanted
+        elif what < 0.95:
+            receiver = rng.choice(users)
+            ids = post.ids(receiver)
+            post.deliver(receiver, rng.choice(ids) if ids else 1, fails=rng.random() < 0.1)
+        else:
+            post.restart()
+
+
+# --- what one sender has waiting ------------------------------------------------------------------
+
+
+def test_what_one_user_has_waiting(dao: Dao) -> None:
+    """Messages are counted, not receivers; the census finds what was delivered, also after a
+    restart.
+    """
+    post = Post(dao, QuotaLimits(outbox_messages=10))
+    assert [post.send("ann", "bob", "cat", "dan", group="g") for _ in range(11)][9:] == [
+        ["bob", "cat", "dan"],
+        "limit_reached",
+    ]
+    assert post.send("bob", "ann") == ["ann"]
+    for receiver in ("bob", "cat"):
+        post.deliver(receiver, 2**50)
+    post.run_census()
+    assert post.send("ann", "eva") == "limit_reached"  # all wait for dan
+    post.deliver_first("dan", 4)
+    assert post.send("ann", "eva") == "limit_reached"  # nobody has counted them yet
+    post.run_census()
+    assert [post.send("ann", "eva") for _ in range(5)] == [["eva"]] * 4 + ["limit_reached"]
+    post.restart()
+    post.run_census()
+    assert post.send("ann", "eva") == "limit_reached"
+
+
+def test_a_census_in_slices(dao: Dao, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent meanwhile counts once; after a failure it begins anew."""
+    monkeypatch.setattr(quotas, "CENSUS_SLICE", 3)
+    post = Post(dao, QuotaLimits(outbox_messages=1000))
+    for number in range(10):
+        post.send("ann", "bob", "cat", group="g")
+        post.send(f"u{number}", "bob")
+    post.restart()
+    with dao.connection.transaction():
+        post.quotas.run_due(dao)
+    post.send("ann", "bob")
+    post.quotas.on_failure()
+    assert post.quotas.due_at == post.clock.now + quotas.RETRY_DELAY
+    post.clock.now += quotas.RETRY_DELAY
+    with dao.connection.transaction():
+        post.quotas.run_due(dao)
+    post.send("ann", "bob")
+    post.run_census()
+    assert Counter(post.quotas._sent) == Counter({"ann": 12, **{f"u{number}": 1 for number in range(10)}})
+
+
+def test_a_sender_near_the_limit_causes_a_census(dao: Dao) -> None:
+    """At most one a minute; who reads what comes is no reason to refuse the sender."""
+    post = Post(dao, QuotaLimits(outbox_messages=10))
+    post.run_census()
+    for _ in range(9):
+        post.send("ann", "bob")
+    post.deliver("bob", 2**50)
+    assert post.quotas.due_at == float("inf")
+    post.send("ann", "bob")
+    assert post.quotas.due_at == post.clock.now + quotas.CENSUS_INTERVAL
+    post.run_census()
+    assert post.quotas._sent == {"ann": 1}
+
+
+def test_the_memory_is_bounded(dao: Dao, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was loaded first is dropped; it is loaded again when it is needed."""
+    monkeypatch.setattr(quotas, "MAX_INBOXES", 5)
+    monkeypatch.setattr(quotas, "MAX_PAIRS", 5)
+    monkeypatch.setattr(quotas, "MAX_SENDERS", 5)
+    post = Post(dao, QuotaLimits(inbox_messages=20, outbox_messages=1000))
+    post.run_census()
+    for number in range(20):
+        for sender in ("ann", "bea", "cat"):
+            assert [post.send(sender, f"u{number}") for _ in range(3)] == [[f"u{number}"]] * 2 + [FULL]
+        if post.quotas.due_at <= post.clock.now:
+            with dao.connection.transaction():
+                post.quotas.run_due(dao)
+        assert len(post.quotas._inboxes) <= 5
+        assert post.quotas._pairs() <= 6
+    assert post.send("ann", "u0") == FULL
+    for number in range(10):
+        post.send(f"u{number}", "bob")
+    post.quotas.due_at = 0.0
+    with dao.connection.transaction():
+        post.quotas.run_due(dao)
+    assert len(post.quotas._sent) <= 5
+
+
+def test_the_log(dao: Dao, caplog: pytest.LogCaptureFixture) -> None:
+    """One line for each kind of limit, with the names, and then one a minute."""
+    post = Post(dao, QuotaLimits(inbox_messages=20))
+    dao.add_group("team", "bob")
+    for number in range(10):
+        dao.add_member("team", f"friend{number}")
+    for _ in range(3):
+        post.send("ann", "bob")  # a tenth
+    for number in range(9):
+        post.send(f"stranger{number}", "bob")  # half
+    for number in range(12):
+        post.send(f"friend{number % 10}", "bob", group="team")  # all
+    post.send("friend9", "bob")
+    texts = [record.getMessage() for record in caplog.records if record.name == "jelly.quotas"]
+    assert "ann holds a tenth of the inbox of bob, which is the most" in texts
+    assert any(text.startswith("strangers hold half of the inbox of bob") for text in texts)
+    assert any(text.startswith("a message to the group team is left out of the full inbox of bob") for text in texts)
+    assert any(text.startswith("the inbox of bob is full: no room for a message of friend") for text in texts)
+    assert len(texts) == 4
+    post.clock.now += 60
+    post.send("ann", "bob")
+    assert "more like this since the last line)" in caplog.messages[-1]
+
+
+# --- on the wire ----------------------------------------------------------------------------------
+
+
+def found(creator: Wire, *members: str) -> None:
+    """Have somebody create the group `team` with some members."""
+    creator.ok(CREATE_GROUP, groupName="team")
+    for member in members:
+        creator.ok(ADD_MEMBER, groupName="team", member=member)
+
+
+def send(wire: Wire, to: str, type: int = PERSON_MESSAGE, content: str = "x", **more: Any) -> str:
+    return wire.call(type, receiver=to, content=content, time=1, **more).error or "ok"
+
+
+@pytest.mark.parametrize("features", [None, ["ack"]])
+def test_a_full_inbox(start_server: StartServer, features: list[str] | None) -> None:
+    """The sender is told, and can send it again; a repeat of what was stored is no new message."""
+    server = start_server(classic_gap=0, inbox_messages=20)
+    register(server.port, "alice", "bob")
+    with logged_in(server.port, "alice", features=features) as alice:
+        assert [send(alice, "bob", requestId=f"r{n}") for n in range(3)] == ["ok", "ok", "inbox_full"]
+        assert send(alice, "bob", requestId="r1") == "ok"
+        with logged_in(server.port, "bob", features=["ack"]) as bob:
+            bob.ack(bob.receive_notice().values["id"])
+            wait_until(lambda: send(alice, "bob", requestId="r2") == "ok")
+            assert send(alice, "bob") == "inbox_full"
+        assert send(alice, "alice") == "ok"
+
+
+def test_a_full_member(start_server: StartServer, tmp_path: Path) -> None:
+    """Gets no more rows, is told at the next login, and reads the rest with HISTORY."""
+    server = start_server(classic_gap=0, inbox_messages=20)
+    register(server.port, "alice", "bob", "carol")
+    with logged_in(server.port, "alice") as alice:
+        found(alice, "bob", "carol")
+        with logged_in(server.port, "carol", features=["ack"]) as carol:
+            for number in range(5):
+                assert send(alice, "team", GROUP_MESSAGE, f"m{number}") == "ok"
+                carol.ack(carol.receive_notice().values["id"])
+                wait_until(lambda: not kept_for("carol", tmp_path / "jelly.db"))
+        assert kept_for("bob", tmp_path / "jelly.db") == ["m0", "m1"]
+        for _ in range(2):  # until bob has acknowledged something
+            with logged_in(server.port, "bob", features=["ack"]) as bob:
+                told = bob.receive_notice().values
+                assert list(told) == ["event", "groups"]
+                assert told["event"] == "inbox_full"
+                assert list(told["groups"]) == ["team"]
+                ids = [bob.receive_notice().values["id"] for _ in range(2)]
+                page = bob.ok(HISTORY, groupName="team")["messages"]
+                assert [message["content"] for message in page] == [f"m{number}" for number in range(5)]
+                assert page[2]["id"] == told["groups"]["team"]
+        with logged_in(server.port, "bob", features=["ack"]) as bob:
+            bob.receive_notice()
+            for _ in range(2):
+                bob.receive_notice()
+            bob.ack(ids[-1])
+            wait_until(lambda: not kept_for("bob", tmp_path / "jelly.db"))
+            assert send(alice, "team", GROUP_MESSAGE, "m5") == "ok"
+            assert bob.receive_notice().values["content"] == "m5"
+        with logged_in(server.port, "bob", features=["ack"]) as bob:
+            assert bob.receive_notice().values["content"] == "m5"  # not told again
+
+
+def test_a_member_who_is_online_and_acknowledges_nothing(start_server: StartServer) -> None:
+    """Is told at once."""
+    server = start_server(classic_gap=0, inbox_messages=20)
+    register(server.port, "alice", "bob")
+    with logged_in(server.port, "alice") as alice:
+        found(alice, "bob")
+        with logged_in(server.port, "bob", features=["ack"]) as bob:
+            for number in range(4):
+                assert send(alice, "team", GROUP_MESSAGE, f"m{number}") == "ok"
+            notices = [bob.receive_notice().values for _ in range(3)]
+            assert [values.get("content") for values in notices] == ["m0", "m1", None]
+            assert notices[2]["event"] == "inbox_full"
+
+
+def test_counts_after_a_commit_in_doubt(start_server: StartServer, commits: type[InDoubtCommit]) -> None:
+    """What was found in the database counts."""
+    server = start_server(classic_gap=0, inbox_messages=20)
+    register(server.port, "alice", "bob")
+    with logged_in(server.port, "alice") as alice:
+        assert send(alice, "bob") == "ok"
+        commits.breaks = True
+        assert [send(alice, "bob") for _ in range(2)] == ["ok", "inbox_full"]
