@@ -49,7 +49,7 @@ class Client(socketserver.StreamRequestHandler):  # one for each connection
         match type:
             case 0x12:  # REGISTER
                 check(user not in users, "username_taken")
-                users[user] = body["password"]  # BREAKS: in clear, to be guessed. passwords.py: LoginGuard
+                users[user] = body["password"]  # BREAKS: in clear, to be guessed. login_guard.py: LoginGuard
                 return {"username": user}, []
             case 0x11 | 0x14:  # LOGIN has a password, RECONNECT a token
                 token = body.get("token") or secrets.randbits(63)

@@ -18,9 +18,11 @@ Waking threads costs more than running Python, so:
 Requests for long lists and for history stand behind all others (`Unfinished`): one of them at a
 time does one part of its work, after the lanes that a worker has got.
 
-The queue's `maxsize` bounds the requests that wait in all lanes together. A request for which there
-is no room gets SERVER_BUSY, in its place in the order: at once if its lane is idle, otherwise after
-the answers before it, because clients match responses to requests by their order.
+The queue's `maxsize` bounds the requests that wait in all lanes together. A quarter of it is kept
+for lanes in which few wait, so that a few clients that flood the server do not take all of it. A
+request for which there is no room gets SERVER_BUSY, in its place in the order: at once if its lane
+is idle, otherwise after the answers before it, because clients match responses to requests by their
+order.
 """
 
 import contextlib
@@ -55,6 +57,11 @@ LANE_LIMIT = 256
 """At most this many requests wait in one lane; then its reader stops reading, and TCP makes the
 client wait.
 """
+FEW_REQUESTS = 8
+"""How many requests of a lane may use the last part of the queue. A client that waits for its
+answers has fewer, and one that does not cannot take that part away from it."""
+KEPT_SHARE = 4
+"""One of this many shares of the queue is that part."""
 LANES_AT_ONCE = 16
 """At most this many lanes are served by a worker before it looks at the queue again."""
 REQUESTS_AT_ONCE = 64
@@ -149,7 +156,7 @@ class RequestQueue(queue.Queue[Lane]):
             with self.mutex:
                 self._running -= was_running
                 was_running = False
-                while not self._has_work and not self._closed:
+                while not (self.queue or self._has_work or self._closed):
                     self.not_empty.wait()
                 self._is_waking = True  # the caller is on its way: wake no other one
             yield_cpu()
@@ -248,9 +255,9 @@ class RequestQueue(queue.Queue[Lane]):
     # --- with the mutex held ----------------------------------------------------------------------
 
     def _admit(self, lane: Lane, incoming: list[PendingRequest]) -> None:
-        room = self.maxsize - self._waiting
-        if len(incoming) > room:
-            incoming = _refuse_beyond(room, incoming)
+        room, kept = self.maxsize - self._waiting, self.maxsize // KEPT_SHARE
+        if len(incoming) > room - kept:
+            incoming = _refuse_beyond(room, kept, FEW_REQUESTS - len(lane.waiting), incoming)
         lane.waiting += incoming
         self._waiting += _count(incoming)
 
@@ -264,7 +271,8 @@ class RequestQueue(queue.Queue[Lane]):
 
     def _wake(self) -> None:
         """Wake a worker if lanes wait and no worker runs. (Waking costs more than serving.)"""
-        if self._has_work and not self._running and not self._is_waking:
+        # (The condition is `_has_work`, last and without its call: each message comes here twice.)
+        if not self._running and not self._is_waking and (self.queue or (self.unfinished and not self._one_goes_on)):
             self._is_waking = True
             self.not_empty.notify()
 
@@ -278,14 +286,19 @@ def _is_refused(request: PendingRequest) -> bool:
     return request.error is ErrorCode.BUSY
 
 
-def _refuse_beyond(room: int, requests: list[PendingRequest]) -> list[PendingRequest]:
-    """The same requests, with those for which there is no room marked as refused."""
+def _refuse_beyond(room: int, kept: int, few: int, requests: list[PendingRequest]) -> list[PendingRequest]:
+    """The same requests, with those for which there is no room marked as refused.
+
+    The first `few` may take all the room, and the others must leave `kept` of it.
+    """
     admitted = []
     for request in requests:
         if request.error is None:
-            if room <= 0:  # the body is not needed any more, so free it
+            if room > (0 if few > 0 else kept):
+                room -= 1
+            else:  # the body is not needed any more, so free it
                 request = PendingRequest(request.frame._replace(body=b""), request.received_at, ErrorCode.BUSY)
-            room -= 1
+            few -= 1
         admitted.append(request)
     return admitted
 

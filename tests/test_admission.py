@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from wire import LOGIN, LOGOUT, OWN_PROFILE, REGISTER, Wire, logged_in, pack, register, to_json, wait_until
 
 from jelly import passwords
+from jelly import send_queue as send_queues
 from jelly.admission import MAX_NETWORKS_TO_LOG, Connections, Crowd, Limits, RefusalLog, _Place
 from jelly.connection import Connection
 from jelly.server import JellyServer
@@ -459,13 +460,14 @@ def test_a_logout_gives_its_place_away(start_server: StartServer, crowd: Any) ->
             wait_until(lambda: connection.send_queue.is_closed)
 
 
-def test_answers_that_are_never_taken(start_server: StartServer) -> None:
+def test_answers_that_are_never_taken(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a logout a client has a minute to read what waits for it, even if it takes a byte now
     and then.
     """
     server = start_server()
     register(server.port, "alice")
     wait_until(lambda: not server.connections)
+    monkeypatch.setattr(send_queues, "HIGH_MARK", 20_000_000)  # what waits holds no request back
     with logged_in(server.port, "alice") as alice:
         connection = only(server)
         send_queue = connection.send_queue

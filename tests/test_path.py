@@ -6,7 +6,7 @@ import sys
 from bench.path import file_changes, message_path
 from faults.process import ROOT
 
-MAX_CALLS = 68
+MAX_CALLS = 66
 MAX_FILE_CHANGES = 38
 
 

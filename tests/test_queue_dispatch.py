@@ -60,6 +60,17 @@ def test_the_bound_counts_requests_in_all_lanes() -> None:
     assert errors(two) == [None, ErrorCode.BUSY, None, ErrorCode.BUSY]
 
 
+def test_a_part_is_kept_for_those_who_ask_for_little() -> None:
+    """Clients that flood the server do not take the room of those who wait for their answers."""
+    queue, others = RequestQueue(1000), [lane() for _ in range(200)]
+    for flooding in [lane() for _ in range(5)]:
+        put(queue, flooding, 400)
+        put(queue, flooding, 400)
+    for other in others:
+        put(queue, other, 1)
+        assert errors(other) == [None]
+
+
 def test_a_lane_with_nothing_but_refusals_is_full() -> None:
     """`put` raises queue.Full then; a request that came meanwhile is for a worker, with the
     refusals before it.

@@ -43,6 +43,7 @@ from jelly import passwords, rate, services
 from jelly.config import Settings
 from jelly.dao import Dao
 from jelly.server import JellyServer
+from jelly.services import Services
 
 DAY = 86_400_000
 """In milliseconds."""
@@ -347,11 +348,11 @@ def test_an_expired_token(start_server: StartServer, monkeypatch: pytest.MonkeyP
     now = int(time.time() * 1000)
     monkeypatch.setattr(services, "_now", lambda: now)
     with logged_in(port, "alice") as alice:
-        monkeypatch.setattr(services, "_now", lambda: now + DAY - 1)
+        monkeypatch.setattr(Services, "_expiry_now", lambda _: now + DAY - 1)
         assert token_works(port, "alice", alice.token)
         with Wire(port) as again:
             again.reconnect("alice", alice.token)
-            monkeypatch.setattr(services, "_now", lambda: now + DAY)
+            monkeypatch.setattr(Services, "_expiry_now", lambda _: now + DAY)
             assert not token_works(port, "alice", alice.token)
             assert again.ok(OWN_PROFILE)
 

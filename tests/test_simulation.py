@@ -122,7 +122,7 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
     ],
     "forgets who was told early": [(Presence, "tell_before", "told_early.update(to_tell)", "pass")],
     "a list of friends does not wait for its turn": [
-        (Services, "all_friends", "if not session.is_modern:", "if True:"),
+        (Services, "_gather_friends", "if not session.is_modern:", "if True:"),
     ],
     "a session begins as if it had everything": [
         (Delivery, "begin", "session.caught_up = False", "session.caught_up = True"),

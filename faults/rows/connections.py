@@ -1,4 +1,4 @@
-"""Rows 12, 15, 16, 20 and 28: receivers that do not read, resets, odd chunks, mass disconnects,
+"""Rows 12, 15, 16, 20 and 34: receivers that do not read, resets, odd chunks, mass disconnects,
 sockets that never log in.
 """
 
@@ -414,7 +414,7 @@ ROWS = [
         (Control("frame-a-read", "disconnected"), Control("answers-reversed", "refused_but_arrived")),
     ),
     Row(
-        28,
+        34,
         "sockets that never log in, as many as there are places",
         strangers,
         (Control("strangers-stay", "shut out"),),

@@ -1,4 +1,4 @@
-"""Rows 8 to 11, 21 and 22: the database is killed, hangs, drops connections, is locked, is cut off,
+"""Rows 8 to 11, 31 and 32: the database is killed, hangs, drops connections, is locked, is cut off,
 or goes back to an older state.
 """
 
@@ -241,14 +241,14 @@ ROWS = [
     Row(9, "database hangs (SIGSTOP)", hang, (Control("waits-for-ever", "late"),), ("mariadb",)),
     Row(10, "database drops idle connections", drop_idle, (Control("tries-once", "seen"),), ("mariadb",)),
     Row(
-        21,
+        31,
         "connection to the database cut at COMMIT",
         cut_at_commit,
         (Control("doubt-is-success", "lost"), Control("doubt-is-failure", "disconnected")),
         ("mariadb",),
     ),
     Row(
-        22,
+        32,
         "database goes back to an older state under the running server",
         go_back,
         (Control("ids-from-the-database", "id_again"),),

@@ -1,4 +1,4 @@
-"""Row 25: members of many large groups ask for their groups, and do not read the answers."""
+"""Row 33: members of many large groups ask for their groups, and do not read the answers."""
 
 import contextlib
 import socket
@@ -97,7 +97,7 @@ def _fill_groups(url: str, members: list[str], count: int) -> None:
 
 ROWS = [
     Row(
-        25,
+        33,
         "members of large groups that ask for them and never read",
         askers,
         (Control("whole-lists", "memory"),),

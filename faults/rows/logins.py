@@ -1,4 +1,4 @@
-"""Row 29: somebody sends wrong passwords on many connections, without pause."""
+"""Row 35: somebody sends wrong passwords on many connections, without pause."""
 
 import contextlib
 import itertools
@@ -153,7 +153,7 @@ def _size(log: Path) -> int:
 
 ROWS = [
     Row(
-        29,
+        35,
         "wrong passwords on 200 connections from one address",
         wrong_passwords,
         (Control("plain-hash-queue", "shut_out"),),
