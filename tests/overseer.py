@@ -330,7 +330,8 @@ class Overseer:
             self.check(own in self.inbox[user], f"{user} gets {sent} as {own}, which is not in the inbox")
             self.check(self._by_id[own] is sent, f"{user} gets {sent} as {own}")
             self.check(own not in self._in_doubt, f"{user} gets {sent}, which is in doubt")
-            self.check(not sent.is_refused, f"{user} gets {sent}, which was refused")
+            is_refused = sent.is_refused and not self._is_forgotten(sent)  # after a week, a copy may be
+            self.check(not is_refused, f"{user} gets {sent}, which was refused")
             is_same = (values["sender"], values["receiver"], frame[3] == Type.GROUP_MESSAGE) == (
                 sent.sender, sent.receiver, sent.is_group,
             )  # fmt: skip
@@ -460,6 +461,7 @@ class Overseer:
             self.check(since <= id or joined_now, f"{user}, a member of {receiver} since {since}, may not read {id}")
         self.last_id = id
         sent.is_shaken = sent.is_shaken or sent.id is not None  # it came again after a week: a new one
+        sent.was_refused = False  # only an earlier copy was
         sent.id, sent.stored_at, sent.is_there = id, self._wall(), True
         self._by_id[id] = sent
         self._last_commit.add(id)
@@ -550,6 +552,17 @@ class Overseer:
         for id in self._last_commit if sync_fails else ():
             self._by_id[id].is_unsynced = True
 
+    def hears_nothing(self, connection: object) -> None:
+        """What the server answers from now on reaches nobody, and is not noted here."""
+        for _, sent in self._asked[connection]:
+            if sent is not None:
+                self._may_be_refused(sent)
+
+    def _may_be_refused(self, sent: Sent) -> None:
+        """A message was perhaps refused, or turned away, without anybody hearing of it."""
+        may_be = sent.is_group or self._may_be_busy or self._quotas != QuotaLimits()
+        sent.is_shaken = sent.is_shaken or may_be
+
     def crashed(self) -> None:
         """The server is gone, with all that it knew."""
         self.rolled_back()
@@ -559,8 +572,7 @@ class Overseer:
                 if sent is not None:
                     sent.open_count = 0
                     sent.is_unsynced = False
-                    # It may have been refused, or turned away, without anybody hearing of it.
-                    sent.is_shaken = sent.is_shaken or sent.is_group or self._may_be_busy
+                    self._may_be_refused(sent)
         self._asked.clear()
         self._online.clear()
         self._settled.clear()

@@ -279,6 +279,7 @@ class Wire:
 
     def _send_responses(self, responses: Sequence[Response]) -> None:
         if self._is_mute and self.connection.session.closing:
+            self._world.overseer.hears_nothing(self)
             return  # what it asked is not served any more, so these need not be the answers to what it asked first
         for frame, _ in responses:
             self._world.may_be_interrupted()

@@ -204,7 +204,9 @@ class World:
         self._come_to_rest()
         self._now += 1.1  # what waited to be told together is told
         self._let_flow()
-        self._let_flow()
+        for _ in range(len(self.server.notifier) + 1):  # a few of them at a time
+            self._now += 0.1
+            self._let_flow()
         self.overseer.final_check()
         for device in self.devices:
             if device.wire is not None and device.is_online:
