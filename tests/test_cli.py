@@ -125,7 +125,9 @@ def test_a_mysql_that_refuses(mariadb: PrivateMariaDB) -> None:
     url = mariadb.fresh_database("refusing")
     line = fails(1, f"--database={url.replace('password', 'Wrong-Secret')}")
     assert line.startswith(f"The database mysql://127.0.0.1:{mariadb.port}/refusing cannot be used: ")
-    assert line.endswith("Check that it runs, and the user, the password and the name in its URL.")
+    assert line.endswith(
+        "Check that it runs, the user, the password and the name in its URL, and what this user may do."
+    )
     assert "Secret" not in line
     assert "cannot be used" in fails(1, "--database=mysql://jelly:Wrong-Secret@127.0.0.1:1/jelly")
 
