@@ -132,6 +132,10 @@ class DatabaseConnection:
         """The database's name, without a password."""
         return self._engine.describe()
 
+    def disown(self) -> None:
+        """Leave nothing beside a database that turns out to be another program's."""
+        self._engine.disown()
+
     def tables(self) -> set[str]:
         """The names of all tables and views of the database. Call it outside of transactions."""
         return self._with_retry(self._engine.tables)

@@ -170,6 +170,9 @@ class Engine(ABC):
     def prepare(self, raw: Any) -> None:  # noqa: B027 - only for SQLite
         """Set up a database that is Jelly's, or empty, before its tables are made or migrated."""
 
+    def disown(self) -> None:  # noqa: B027 - only for SQLite
+        """Leave nothing beside a database that turns out to be another program's."""
+
     @abstractmethod
     def adapt_table(self, statement: str, raw: Any) -> str:
         """A CREATE TABLE of the shared schema, with what only this engine needs."""
@@ -211,8 +214,10 @@ class SqliteEngine(Engine):
         raw = sqlite3.connect(self.path, timeout=QUERY_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
             raw.execute("PRAGMA synchronous = FULL")
-        except sqlite3.Error:
+        except sqlite3.Error as error:
             raw.close()
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
+                self.disown()
             raise
         return raw
 
@@ -222,6 +227,9 @@ class SqliteEngine(Engine):
 
     def columns(self, raw: sqlite3.Connection, table: str) -> set[str]:
         return {name for (name,) in raw.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+
+    def disown(self) -> None:
+        self._claim.remove_lock_file()
 
     def prepare(self, raw: sqlite3.Connection) -> None:
         raw.execute("PRAGMA journal_mode = WAL")  # the file keeps it for all later connections

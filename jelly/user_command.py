@@ -149,6 +149,8 @@ def _check_exists(url: str) -> None:
 def _check_is_ours(connection: DatabaseConnection) -> None:
     """Raise StartError if a database has no tables of Jelly."""
     if not is_ours(connection):
+        if connection.tables():
+            connection.disown()
         raise StartError(f"{connection.describe()} is not a database of Jelly. {MAKE_IT}")
 
 

@@ -33,6 +33,18 @@ def test_help_shows_every_setting() -> None:
         assert str(setting.default) in text
 
 
+@pytest.mark.parametrize("version", [(2, 7), (3, 6), (3, 10)], ids=str)
+@pytest.mark.parametrize("file", ["jelly.py", "client_api.py"])
+def test_an_old_python(file: str, version: tuple[int, int]) -> None:
+    """One sentence names the version that is needed. (Only the number is an old one here.)"""
+    run_it = f"runpy.run_path({str(ROOT / file)!r}, None, '__main__')"
+    code = f"import sys, runpy; sys.version_info = {(*version, 1, 'final', 0)}; {run_it}"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    sentence = "needs Python 3.11 or newer, and this is Python {}.{}.".format(*version)
+    assert done.stderr.splitlines()[-1].endswith(sentence)
+
+
 def test_version() -> None:
     """`--version` says which one."""
     assert run("--version").stdout == f"jelly {__version__}\n"
@@ -118,6 +130,8 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     assert "cannot be used" in line
     assert line.endswith("or name another file with --database.")
     assert (tmp_path / "letter.txt").read_text() == "Dear friend, " * 100
+    assert "cannot be used" in run("user", "list", f"--database=sqlite:///{tmp_path}/letter.txt").stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
 def test_a_mysql_that_refuses(mariadb: PrivateMariaDB) -> None:

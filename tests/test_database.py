@@ -584,13 +584,14 @@ def test_a_database_of_another_program(database_url: str, table: str, tmp_path: 
         connection.define(f"CREATE TABLE {table[:-1]}, PRIMARY KEY ({table.split()[1][1:]}))")
     connection.close()
     engine.release()
+    (tmp_path / "jelly.db.lock").unlink(missing_ok=True)
     files = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(StartError, match="is not a database of Jelly, but has tables of another program: name another"):
         list(reopen(database_url))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
     assert connection.tables() == {table.split()[0]}
     connection.close()
     engine.release()
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
 
 
 def test_tables_of_another_program_beside_ours(database_url: str) -> None:

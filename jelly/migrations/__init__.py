@@ -36,6 +36,7 @@ def migrate(connection: DatabaseConnection) -> None:
     """
     connection.open()
     if not (is_ours(connection) or _is_empty(connection)):
+        connection.disown()
         raise StartError(
             f"{connection.describe()} is not a database of Jelly, but has tables of another program: name another "
             "one with --database."
