@@ -298,10 +298,10 @@ def test_passwords_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["add"], 2, "the following arguments are required: NAME"),
-        (["add", "alice", "secret"], 2, "unrecognized arguments: secret"),
+        (["add"], 2, "The following arguments are required: NAME"),
+        (["add", "alice", "secret"], 2, "Unrecognized arguments: secret"),
         (["remove", "alice"], 2, "invalid choice: 'remove'"),
-        ([], 2, "the following arguments are required"),
+        ([], 2, "The following arguments are required"),
         (["list", "--database=memory:"], 1, "has no users but those of its server"),
         (["list", "--database=sqlite:///{tmp}/none.db"], 1, "There is no database sqlite:///{tmp}/none.db"),
         (["list", "--database=sqlite:///{tmp}"], 1, "The database cannot be used"),
