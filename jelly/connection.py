@@ -174,7 +174,16 @@ class Connection(BaseRequestHandler):
         """Receive what comes before the protocol itself."""
         data = self.request.recv(size)
         self.send_queue.read_bytes += len(data)
+        if self.header_since is None:
+            self._note_proxy_header(data)
         return data
+
+    def _note_proxy_header(self, data: bytes) -> None:
+        """Tell the operator if these bytes are the connection's first, and a header that is not
+        expected.
+        """
+        if self.send_queue.read_bytes == len(data) and proxy_protocol.begins(data):
+            self.context.connections.refuse(proxy_protocol.IS_UNEXPECTED, self.address)
 
     def _read_proxy_header(self) -> bool:
         """Learn from the proxy who the client is. Return False if the connection must end."""
@@ -230,6 +239,7 @@ class Connection(BaseRequestHandler):
             elif frame.type not in CONFIRMING or not self._confirm(frame, send_queue.read_bytes - count):
                 requests.append(PendingRequest(frame, now))
         if decoder.error_type is not None:
+            self._note_proxy_header(data)
             malformed = Frame(Sign.REQUEST, decoder.error_type, 0, b"")
             requests.append(PendingRequest(malformed, now, ErrorCode.MALFORMED_FRAME))
             self.incomplete_since = None

@@ -59,8 +59,9 @@ def fold(name: str) -> str:
 def parse_reserved(text: str) -> frozenset[str]:
     """Return the folded names of a list with commas. Raises ValueError for an impossible name."""
     names = [name.strip() for name in text.split(",") if name.strip()]
-    if not all(map(is_valid_name, names)):
-        raise ValueError("a list of names with commas, such as admin,system")
+    for name in names:
+        if not is_valid_name(name):
+            raise ValueError(f"a list of names with commas, such as admin,system; {name!r} cannot be a name")
     return frozenset(map(fold, names))
 
 
