@@ -42,6 +42,12 @@ def links(page: Path) -> list[str]:
     return [link for (link,) in find(r"\]\((?!\w+:)([^)#]+)(?:#[^)]*)?\)", page)]
 
 
+def places(page: Path) -> set[str]:
+    """The headings of a page, as GitHub writes them in a link."""
+    headings = [heading for (heading,) in find(r"^#+ (.+)$", page)]
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 # --- what it says ---------------------------------------------------------------------------------
 
 
@@ -84,6 +90,13 @@ def test_both_languages_say_the_same(english: Path, chinese: Path) -> None:
 def test_links(page: Path) -> None:
     """Each link to a file leads to one."""
     assert [link for link in links(page) if not (page.parent / link).is_file()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_places_in_pages(page: Path) -> None:
+    """Each link to a place in a page leads to a heading of that page."""
+    for link, place in find(r"\]\((?!\w+:)([^)#]*\.md|)#([^)]+)\)", page):
+        assert place in places(page.parent / link if link else page), f"{link}#{place}"
 
 
 def test_two_set_up_commands() -> None:
