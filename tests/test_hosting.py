@@ -173,6 +173,26 @@ def test_the_number_of_the_process(tmp_path: Path) -> None:
         assert f"pid={server.process.pid}," in done.stdout
 
 
+def test_what_the_log_contains(tmp_path: Path) -> None:
+    """It has what an operator did, but no logins and no messages; at the level debug, it also says
+    why a connection was closed.
+    """
+    database = f"sqlite:///{tmp_path}/jelly.db"
+    with Server(database) as server:
+        register(server.port, "alice", "bob")
+        started = len(server.log.splitlines())
+        with logged_in(server.port, "alice") as alice:
+            alice.message("bob", "hello")
+        assert run(f"echo pw | {JELLY} user add carol --database {database}", tmp_path).returncode == 0
+        (line,) = server.log.splitlines()[started:]
+        assert b" INFO jelly" in line
+        assert b"carol" in line
+    with Server(database, "--log-level=debug", "--heartbeat-interval=0.05") as server:
+        with logged_in(server.port, "alice"):
+            server.wait_for_log(b": closed: ")
+        assert b" DEBUG jelly" in server.log
+
+
 # --- accounts and scripts -------------------------------------------------------------------------
 
 
