@@ -200,10 +200,12 @@ def serve_demo(settings: Settings, terminal: Terminal, log_output: logging.Handl
             program = typed_command()
             url = _url(settings, port)
             server = "" if url == DEFAULT_URL else f" --server {url}"
-            print("To try it out, run this in two more terminals (all data is deleted when this server stops):\n")
+            if settings.tls_cert:
+                server += f" --tls-ca {shlex.quote(settings.tls_cert)}"
+            print("To try it out, run each command in a terminal of its own, and type its password:\n")
             for name, password in demo.passwords.items():
-                print(f"    {program} chat {name}{server}    # password: {password}")
-            print(flush=True)
+                print(f"    {program} chat {name}{server}\n    password: {password}\n")
+            print("All data is deleted when this server stops.\n", flush=True)
 
         return serve(dataclasses.replace(settings, database=demo.url), terminal, log_output, print_instructions)
 
