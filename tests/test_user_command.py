@@ -293,6 +293,34 @@ def test_passwords_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     run_user_command("add", "re\u0301ne\u0301", settings)  # typed on a system that takes letters apart
     answers[:] = ["b", "b"]
     run_user_command("passwd", "réné", settings)
+    for action, name, sentence in (("add", "réné", "is taken"), ("passwd", "bob", "There is no such user")):
+        answers[:] = ["unused"]
+        with pytest.raises(StartError, match=sentence):
+            run_user_command(action, name, settings)
+        assert answers == ["unused"]
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, EOFError])
+def test_an_end_at_the_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], end: type[BaseException]
+) -> None:
+    """The next prompt of the shell begins a line."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def ask(prompt: str) -> str:
+        sys.stderr.write(prompt)
+        raise end
+
+    with claimed(f"sqlite:///{tmp_path}/jelly.db"):
+        pass
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(getpass, "getpass", ask)
+    with pytest.raises(StartError if end is EOFError else end):
+        run_user_command("add", "alice", Settings(database=f"sqlite:///{tmp_path}/jelly.db"))
+    assert capsys.readouterr().err == "New password for alice: \n"
 
 
 @pytest.mark.parametrize(
