@@ -319,6 +319,8 @@ def reload(server: JellyServer, log_output: logging.Handler) -> None:
 
     If one of them cannot be used, the log says why, and the old one stays in use.
     """
+    if not isinstance(log_output, LogFile) and not server.settings.tls_cert:
+        log.info("SIGHUP: there is nothing to load anew, neither a certificate (--tls-cert) nor a --log-file")
     if isinstance(log_output, LogFile):
         try:
             log_output.reopen()

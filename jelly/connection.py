@@ -241,7 +241,7 @@ class Connection(BaseRequestHandler):
         if decoder.error_type is not None:
             self._note_proxy_header(data)
             malformed = Frame(Sign.REQUEST, decoder.error_type, 0, b"")
-            requests.append(PendingRequest(malformed, now, ErrorCode.MALFORMED_FRAME))
+            requests.append(PendingRequest(malformed, now, ErrorCode.MALFORMED_FRAME, decoder.error_sentence))
             self.incomplete_since = None
         if requests:
             self._submit(requests)

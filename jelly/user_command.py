@@ -70,6 +70,8 @@ def _change(action: Action, name: str, settings: Settings) -> None:
     if action == Action.ADD:
         accounts.check_new_name(name, ErrorCode.INVALID_USERNAME)  # before the password is asked for
     _check_exists(settings.database)
+    with _opened(settings.database) as connection:  # before somebody types a password for nothing
+        _check_name(connection, action, name)
     password = _ask_password(name)
     accounts.check_password(password)
     command = OperatorCommand(action, name, hash_password(password, settings.password_cost))
@@ -111,10 +113,18 @@ class _Database:
         self._engine.release()
 
 
+@contextlib.contextmanager
+def _opened(url: str) -> Iterator[DatabaseConnection]:
+    """For `with`: the database, to look only. Raises StoreError, StartError."""
+    with contextlib.closing(_Database(url)) as database:
+        database.claim()
+        _check_is_ours(database.connection)
+        yield database.connection
+
+
 def _ask_server(dao: Dao, command: OperatorCommand) -> None:
     """Have the running server carry out a command. Raises Refused, StartError, StoreError."""
-    version = dao.connection.query_if_exists("SELECT value FROM meta WHERE name = 'schema_version'")
-    if not version or version[0][0] != SCHEMA_VERSION:
+    if not _has_our_version(dao.connection):
         raise StartError(OTHER_VERSION)
     id = secrets.token_hex(16)
     dao.add_command(id, *command)
@@ -156,10 +166,8 @@ def _check_is_ours(connection: DatabaseConnection) -> None:
 
 def _list_users(url: str, name: str | None) -> None:
     _check_exists(url)
-    with contextlib.closing(_Database(url)) as database:
-        database.claim()
-        _check_is_ours(database.connection)
-        dao = Dao(database.connection)
+    with _opened(url) as connection:
+        dao = Dao(connection)
         if name is None:
             for each in _usernames(dao):
                 print(each)
@@ -176,6 +184,17 @@ def _usernames(dao: Dao) -> Iterator[str]:
         last = page[-1]
 
 
+def _check_name(connection: DatabaseConnection, action: Action, name: str) -> None:
+    """Raise Refused if a command is not possible. In tables of another version, nobody looks."""
+    if _has_our_version(connection):
+        accounts.check_name(Dao(connection), action, name)
+
+
+def _has_our_version(connection: DatabaseConnection) -> bool:
+    rows = connection.query_if_exists("SELECT value FROM meta WHERE name = 'schema_version'")
+    return bool(rows) and rows[0][0] == SCHEMA_VERSION
+
+
 def _ask_password(name: str) -> str:
     """Ask for a password twice; or read it, without a terminal, as the first line of the input.
 
@@ -187,6 +206,10 @@ def _ask_password(name: str) -> str:
         password = getpass.getpass(f"New password for {name}: ")
         if getpass.getpass("Once more: ") != password:
             raise StartError("The passwords differ: nothing was changed.")
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # the terminal is still in the line of the question
+        raise
     except EOFError:
+        print(file=sys.stderr)
         raise StartError("No password was given: nothing was changed.") from None
     return password

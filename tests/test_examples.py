@@ -60,7 +60,15 @@ def test_wrong_arguments(name: str, count: int) -> None:
     """With too few or too many arguments, or with a URL that is none, each says how to start it."""
     usage = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8").splitlines()[0].strip('"')
     fits = ["argument"] * count
-    for wrong in ([*fits, "localhost"], [*fits, "jelly://localhost", "more"], *([fits[1:], []] if count else [])):
+    for wrong in (
+        [*fits, "localhost"],
+        [*fits, "jelly://localhost:abc"],
+        [*fits, "jelly://localhost:70000"],
+        [*fits, "jelly://a:b@localhost"],
+        [*fits, "jelly://localhost/path"],
+        [*fits, "jelly://localhost", "more"],
+        *([fits[1:], []] if count else []),
+    ):
         with Program("-m", f"examples.{name}", *wrong) as program:
             assert program.lines() == [usage]
             assert program.process.returncode == 1

@@ -54,6 +54,14 @@ class TlsWire(Wire):
             raise
 
 
+def test_nothing_to_load_anew(tmp_path: Path) -> None:
+    """The log says so: the signal has come."""
+    with Server(f"sqlite:///{tmp_path}/j.db") as server:
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log(b"SIGHUP: there is nothing to load anew")
+        assert server.stop() == 0
+
+
 def test_a_renewed_certificate(tmp_path: Path, certificates: tuple[Path, Path]) -> None:
     """New connections get it, and old ones live; a file that cannot be used is refused, and what
     was in use stays in use.

@@ -26,6 +26,7 @@ from jelly.migrations import migrate
 from jelly.user_command import run_user_command
 
 User = Callable[..., str]
+TAKEN = "jelly: This user name, or one that looks the same, is taken: choose another one."
 
 
 @pytest.fixture
@@ -62,7 +63,11 @@ def test_the_program(tmp_path: Path) -> None:
         logged_in(server.port, "小王", "secret1").close()
         assert run_program(url, "list") == "小王"
         assert run_program(url, "passwd", "bob", password="x", code=1) == "jelly: There is no such user."
+        assert run_program(url, "add", "小王", password="x", code=1) == TAKEN
+        assert run_program(url, "passwd", "小王", password="secret1") == "the password of 小王 is changed"
         assert server.stop() == 0
+        for line in ("add the user 小王: it is done", "set the password of 小王: it is done"):
+            assert f"INFO jelly.operator: the operator asked to {line}\n" in server.log.decode()
         for secret in (b"secret1", b"scrypt"):
             assert secret not in server.log
 
@@ -217,7 +222,9 @@ def test_a_server_that_does_not_answer(database_url: str, user: User, monkeypatc
             user(database_url, "add", "alice", "pw")
 
 
-def test_what_is_left_in_the_table(start_server: StartServer, database_url: str) -> None:
+def test_what_is_left_in_the_table(
+    start_server: StartServer, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Commands of a process that has died are carried out once; no hash stays, and old results
     go.
     """
@@ -235,6 +242,9 @@ def test_what_is_left_in_the_table(start_server: StartServer, database_url: str)
     assert connection.query("SELECT id FROM operator_commands") == [("3",)]
     connection.close()
     server.stop()
+    assert (
+        f"the operator asked to add the user alice: it was refused. {TAKEN.removeprefix('jelly: ')}" in caplog.messages
+    )
 
 
 def test_a_command_that_is_withdrawn(start_server: StartServer, tmp_path: Path) -> None:
@@ -293,6 +303,34 @@ def test_passwords_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     run_user_command("add", "re\u0301ne\u0301", settings)  # typed on a system that takes letters apart
     answers[:] = ["b", "b"]
     run_user_command("passwd", "réné", settings)
+    for action, name, sentence in (("add", "réné", "is taken"), ("passwd", "bob", "There is no such user")):
+        answers[:] = ["unused"]
+        with pytest.raises(StartError, match=sentence):
+            run_user_command(action, name, settings)
+        assert answers == ["unused"]
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, EOFError])
+def test_an_end_at_the_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], end: type[BaseException]
+) -> None:
+    """The next prompt of the shell begins a line."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def ask(prompt: str) -> str:
+        sys.stderr.write(prompt)
+        raise end
+
+    with claimed(f"sqlite:///{tmp_path}/jelly.db"):
+        pass
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(getpass, "getpass", ask)
+    with pytest.raises(StartError if end is EOFError else end):
+        run_user_command("add", "alice", Settings(database=f"sqlite:///{tmp_path}/jelly.db"))
+    assert capsys.readouterr().err == "New password for alice: \n"
 
 
 @pytest.mark.parametrize(
