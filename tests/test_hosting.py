@@ -145,12 +145,15 @@ def test_the_command_of_the_service(unit: Path, tmp_path: Path) -> None:
 
 
 def test_commands_about_the_database_of_the_service(tmp_path: Path) -> None:
-    """They name its file, and work while it runs."""
+    """They name its file, and work while it runs. So does a backup."""
     line = command(PAGE, "sudo -u jelly").removeprefix("sudo -u jelly /opt/jelly/bin/")
     with Server(f"sqlite:///{tmp_path}/jelly.db") as server:
         register(server.port, "alice")
         done = run(line.replace("/var/lib/jelly", str(tmp_path)), tmp_path)
         assert (done.returncode, done.stdout) == (0, "alice\n")
+        backup = command(PAGE, "jelly backup").replace("/var/lib/jelly", str(tmp_path))
+        assert run(backup, tmp_path).returncode == 0
+        assert (tmp_path / "copy.db").exists()
 
 
 def test_a_server_of_setsid(tmp_path: Path) -> None:
