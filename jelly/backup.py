@@ -18,12 +18,17 @@ import urllib.parse
 from pathlib import Path
 
 from jelly.errors import StartError, StoreError
-from jelly.file_claim import FileClaim
-from jelly.migrations import SCHEMA_VERSION
-from jelly.trusted_clock import FIRST_DATED
+from jelly.file_claim import OTHER_PATH, FileClaim, is_used_by_other_path
+from jelly.migrations import ROWS_OF_META, SCHEMA_VERSION
+from jelly.trusted_clock import FIRST_DATED, IDS_PER_MS, MS
 
 TIMEOUT = 10.0
 """Seconds to wait for another process that has locked the database."""
+UNREADABLE = frozenset({0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+"""SQLite's errors for a file that is damaged, or that has other tables than ours. After any other
+error, the file may be good."""
+OLDEST_TABLES = ("users", "messages", "inbox")
+"""Tables that every version has."""
 
 
 def back_up(url: str, target: Path) -> int:
@@ -41,13 +46,16 @@ def back_up(url: str, target: Path) -> int:
         raise StartError("The database memory: is in no file, and nobody but its server can read it.")
     if os.path.lexists(target):
         raise StartError(f"The file {target} exists already: name a new file.")
+    source = Path(urllib.parse.unquote(url.removeprefix("sqlite:///")))
+    if is_used_by_other_path(source):
+        raise StartError(OTHER_PATH)
     try:
         descriptor, name = tempfile.mkstemp(".partial", f"{target.name}.", target.absolute().parent)
     except OSError as error:
         raise StartError(f"Cannot write {target}: {error.strerror}. Name a file elsewhere.") from error
     partial = Path(name)
     try:
-        _copy(Path(urllib.parse.unquote(url.removeprefix("sqlite:///"))), partial)
+        _copy(source, partial)
         os.fsync(descriptor)  # SQLite does not do it for this copy
         partial.rename(target)
         _sync_directory(target.absolute().parent)
@@ -78,9 +86,7 @@ def restore(url: str, source: Path) -> Path | None:
     if url == "memory:":
         raise StartError("The database memory: keeps nothing, so there is nothing to restore.")
     target = Path(urllib.parse.unquote(url.removeprefix("sqlite:///"))).resolve()  # a symlink stays one
-    _check_copy(source)
-    if target.exists() and target.samefile(source):
-        raise StartError(f"{source} is the database itself: name a copy of it.")
+    _check_copy(source, target)
     claim, was_there = FileClaim(target), target.exists()
     is_done = False
     try:
@@ -100,24 +106,55 @@ def restore(url: str, source: Path) -> Path | None:
         claim.release()
 
 
-def _check_copy(source: Path) -> None:
-    """Raise StartError if a file is no database of ours, or one of a newer version."""
+def _check_copy(source: Path, target: Path) -> None:
+    """Raise StartError if a file cannot take the place of the database `target`."""
     if not source.is_file():
         raise StartError(f"There is no file {source}: name a copy that `jelly backup` has made.")
-    try:
-        with contextlib.closing(_open(source, "ro")) as raw:
-            rows = raw.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchall()
-            [(condition,)] = raw.execute("PRAGMA quick_check(1)").fetchall()
-    except sqlite3.Error as error:
-        raise StartError(f"{source} is no database of Jelly: {error}.") from error
-    if not rows:
+    if target.exists() and target.samefile(source):
+        raise StartError(f"{source} is the database itself: name a copy of it.")
+    if not os.access(source, os.R_OK):
+        raise StartError(f"This user may not read {source}: change its permissions, or name another copy.")
+    if is_used_by_other_path(source):
+        raise StartError(f"A server uses {source} by another path: make a copy with `jelly backup`.")
+    meta, condition = _look_into(source)
+    version = meta.get("schema_version")
+    if not isinstance(version, int) or version < 1:
         raise StartError(f"{source} is no database of Jelly.")
-    if rows[0][0] > SCHEMA_VERSION:
+    if version > SCHEMA_VERSION:
         raise StartError(
-            f"{source} has schema version {rows[0][0]}, this program knows {SCHEMA_VERSION}: use a newer Jelly."
+            f"{source} has schema version {version}, this program knows {SCHEMA_VERSION}: use a newer Jelly."
         )
+    for name in ROWS_OF_META if version == SCHEMA_VERSION else ("next_id",):
+        if not isinstance(meta.get(name), int):
+            raise StartError(f"{source} is damaged: its table meta has lost the row {name}. Name another copy.")
     if condition != "ok":
         raise StartError(f"{source} is damaged: {condition}.")
+
+
+def _look_into(source: Path) -> tuple[dict[str, object], str]:
+    """What the table meta of a copy holds, and "ok" or the damage that SQLite finds.
+
+    Raises StartError.
+    """
+    try:
+        with contextlib.closing(_open(source)) as raw:
+            meta = dict(raw.execute("SELECT name, value FROM meta"))
+            for table in OLDEST_TABLES:
+                raw.execute(f"SELECT 1 FROM {table} LIMIT 1")
+            [(condition,)] = raw.execute("PRAGMA quick_check(1)").fetchall()
+    except sqlite3.Error as error:
+        if _is_unreadable(error):
+            raise StartError(f"{source} is no database of Jelly: {error}.") from error
+        raise StartError(
+            f"{source} cannot be opened: {error}. SQLite may have to write beside it: copy the file (with "
+            f"{source.name}-wal, if there is one) into a directory of your own."
+        ) from error
+    return meta, condition
+
+
+def _is_unreadable(error: sqlite3.Error) -> bool:
+    """Whether an error says that a file is no database of ours, or a damaged one."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in UNREADABLE
 
 
 def _replace(target: Path, source: Path) -> Path | None:
@@ -130,9 +167,9 @@ def _replace(target: Path, source: Path) -> Path | None:
         _copy(source, partial)
         is_empty = target.stat().st_size == 0  # the claim has made it
         if not is_empty:
-            os.fchmod(descriptor, stat.S_IMODE(target.stat().st_mode))
+            _give_owner(descriptor, target)
             if log.exists():  # SQLite drops it together with a file that it cannot read
-                shutil.copyfile(log, kept_log)
+                _copy_bytes(log, kept_log)
             next_id = _next_id(target)
             if next_id:
                 kept_log.unlink(missing_ok=True)  # what was in it is in the file now
@@ -151,6 +188,33 @@ def _replace(target: Path, source: Path) -> Path | None:
         partial.unlink(missing_ok=True)
         if not is_done:
             kept.unlink(missing_ok=True)
+            if kept_log.exists() and not log.exists():
+                kept_log.replace(log)
+            kept_log.unlink(missing_ok=True)
+
+
+def _give_owner(descriptor: int, path: Path) -> None:
+    """Give an open file the owner and the mode of another one. Raises StartError if it may not."""
+    status = path.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    try:
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+    except PermissionError as error:
+        if status.st_uid != os.geteuid():
+            raise StartError(
+                f"{path} belongs to another user, who could not use the restored file: run this as that user, or "
+                "as root."
+            ) from error
+        mode &= ~stat.S_IRWXG  # it has another group now
+    os.fchmod(descriptor, mode)
+
+
+def _copy_bytes(path: Path, copy: Path) -> None:
+    """Copy a file into a new one that has the same owner and mode."""
+    copy.touch(0o600, exist_ok=False)
+    with copy.open("wb") as target, path.open("rb") as source:
+        shutil.copyfileobj(source, target)
+        _give_owner(target.fileno(), path)
 
 
 def _names_for(target: Path) -> tuple[Path, Path]:
@@ -165,34 +229,48 @@ def _give_second_name(path: Path, name: Path) -> None:
     try:
         os.link(path, name)
     except OSError:  # not every file system can do that
-        shutil.copyfile(path, name)
+        _copy_bytes(path, name)
 
 
 def _next_id(path: Path) -> int:
     """The next id of a database; 0 if it cannot be read, which may be why it is replaced.
 
-    It also writes into the file what is in the log beside it.
+    This also writes into the file what is in the log beside it. Raises StartError if another
+    program keeps that from being done, sqlite3.Error after another failure that may pass.
     """
     try:
-        with contextlib.closing(_open(path, "rw")) as raw:
-            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            [(id,)] = raw.execute("SELECT value FROM meta WHERE name = 'next_id'").fetchall()
-            return int(id)
-    except (sqlite3.Error, ValueError):
-        return 0
+        with contextlib.closing(_open(path)) as raw:
+            [(is_busy, *_)] = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            if is_busy:
+                raise StartError(_in_use(path))
+            rows = raw.execute("SELECT value FROM meta WHERE name = 'next_id'").fetchall()
+    except sqlite3.Error as error:
+        if _is_unreadable(error):
+            return 0
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise StartError(_in_use(path)) from error
+        raise
+    return rows[0][0] if rows and isinstance(rows[0][0], int) else 0
+
+
+def _in_use(path: Path) -> str:
+    return f"Another program uses the database {path}: end that program, and try again."
 
 
 def _raise_ids(path: Path, next_id: int) -> None:
     """Have a database go on at an id, if its own next one is smaller."""
-    with contextlib.closing(_open(path, "rw")) as raw:
+    with contextlib.closing(_open(path)) as raw:
         raw.execute("PRAGMA synchronous = FULL")
         raw.execute("BEGIN IMMEDIATE")
         [(own,)] = raw.execute("SELECT value FROM meta WHERE name = 'next_id'").fetchall()
         raw.execute("UPDATE meta SET value = ? WHERE name = 'next_id'", (max(own, next_id),))
         if own < FIRST_DATED <= next_id:  # its ids were counted, and the next ones carry the time
-            changed = raw.execute("UPDATE meta SET value = ? WHERE name = 'first_dated'", (next_id,)).rowcount
+            # What was counted gets its age from this id. The replaced database may not have been
+            # used for a long time.
+            first_dated = max(next_id, int(time.time() * MS) * IDS_PER_MS)
+            changed = raw.execute("UPDATE meta SET value = ? WHERE name = 'first_dated'", (first_dated,)).rowcount
             if changed == 0:  # an older version has no such row
-                raw.execute("INSERT INTO meta (name, value) VALUES ('first_dated', ?)", (next_id,))
+                raw.execute("INSERT INTO meta (name, value) VALUES ('first_dated', ?)", (first_dated,))
         raw.execute("COMMIT")
 
 
@@ -235,15 +313,19 @@ def dump_command(url: str, target: Path) -> str:
 
 def _copy(source: Path, target: Path) -> None:
     """Copy a database of Jelly into an empty file. Raises sqlite3.Error."""
-    with contextlib.closing(_open(source, "rw")) as raw:
+    with contextlib.closing(_open(source)) as raw:
         if not raw.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchall():
             raise sqlite3.DatabaseError("it was not made by Jelly")
         raw.execute("VACUUM INTO ?", (str(target),))
 
 
-def _open(path: Path, mode: str) -> sqlite3.Connection:
-    """Open a database; neither mode, ro or rw, makes a file where there is none."""
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
+def _open(path: Path) -> sqlite3.Connection:
+    """Open a database that exists.
+
+    The mode is rw even where nothing is written: SQLite leaves a log beside a file that it has
+    opened with ro.
+    """
+    uri = f"{path.absolute().as_uri()}?mode=rw"
     return sqlite3.connect(uri, timeout=TIMEOUT, isolation_level=None, uri=True)
 
 

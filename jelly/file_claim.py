@@ -22,6 +22,8 @@ from jelly.errors import StoreError
 
 IN_USE = "another server is using this database: stop that one, or name another database"
 """Why a second server does not start."""
+OTHER_PATH = "A server uses this file by another path: name the file in --database as that server does."
+"""Why a command does not open the file."""
 
 
 class InUse(StoreError):
@@ -99,7 +101,9 @@ class FileClaim:
         return "" if status.st_nlink else "its file was deleted"  # a bind mount still leads to it
 
     def _lock_both(self) -> None:
-        lock_file = Path(f"{self._path.resolve()}.lock")
+        if self._path.is_dir():  # before a lock is made beside it
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        lock_file = _lock_beside(self._path)
         was_there = lock_file.exists()
         beside = self._open(lock_file)
         self._lock_file = None if was_there else lock_file
@@ -111,8 +115,12 @@ class FileClaim:
         file = self._open(self._path)
         if not _lock(file):
             raise InUse(by_other_path=True)
-        self._identity = _identity(os.fstat(file))
+        status = os.fstat(file)
+        self._identity = _identity(status)
         _claimed.add(self._identity)
+        if os.geteuid() == 0:  # else a server that is not root could not open the lock later
+            with contextlib.suppress(OSError):  # in a container, root may lack this right
+                os.fchown(beside, status.st_uid, status.st_gid)
         if _meets_sqlite(file):
             self._descriptors.remove(file)
             os.close(file)
@@ -127,16 +135,46 @@ class FileClaim:
             os.close(self._descriptors.pop())
 
 
+def is_used_by_other_path(path: Path) -> bool:
+    """Whether a server uses a file, and reaches it by another path.
+
+    Then even a mere connection by this path would destroy the file (see `InUse`). Call this before
+    SQLite's first connection. It makes no file, and holds no lock afterwards.
+    """
+    with contextlib.suppress(OSError):  # SQLite says what is wrong with the file
+        if _identity(os.stat(path)) in _claimed:  # noqa: PTH116 - both kinds of stat look alike
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            if _is_locked(_lock_beside(path)):
+                return False  # by this path
+        return _is_locked(path)
+    return False
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether another process has locked a file. Raises OSError if the file cannot be read."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return not _lock(descriptor, is_shared=True)  # on NFS, the other kind needs the right to write
+    finally:
+        os.close(descriptor)
+
+
+def _lock_beside(path: Path) -> Path:
+    """The file beside a database that is locked, too."""
+    return Path(f"{path.resolve()}.lock")
+
+
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _lock(descriptor: int) -> bool:
+def _lock(descriptor: int, is_shared: bool = False) -> bool:
     """Lock a file until its descriptor is closed; False if another process has locked it."""
     import fcntl  # only servers need it, and only on POSIX
 
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

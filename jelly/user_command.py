@@ -21,7 +21,7 @@ from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.engines import Engine, SqliteEngine, open_engine
 from jelly.errors import SENTENCES, ErrorCode, Refused, StartError, StoreError
-from jelly.file_claim import InUse
+from jelly.file_claim import OTHER_PATH, InUse
 from jelly.migrations import SCHEMA_VERSION, is_ours, migrate
 from jelly.operator_commands import DONE
 from jelly.passwords import hash_password
@@ -33,7 +33,6 @@ ANSWER_INTERVAL = 0.1
 NAMES_AT_ONCE = 1000
 """How many names are read at a time."""
 MAKE_IT = "Check --database. A new database is made by the first start of its server."
-OTHER_PATH = "A server uses this file by another path: name the file in --database as that server does."
 OTHER_VERSION = "The server that uses the database is of another version: use its own `jelly user`."
 
 
