@@ -221,6 +221,7 @@ class Connection(BaseRequestHandler):
             requests.append(PendingRequest(malformed, now, ErrorCode.MALFORMED_FRAME))
             self.incomplete_since = None
         if requests:
+            session.received_at = now  # before a worker may answer them
             submit = self._submit_before_login if session.user is None else self.context.dispatcher.submit
             submit(self.lane, requests)
             if len(self.lane.waiting) >= LANE_LIMIT or send_queue.is_full:
