@@ -244,6 +244,7 @@ class Connection(BaseRequestHandler):
             requests.append(PendingRequest(malformed, now, ErrorCode.MALFORMED_FRAME, decoder.error_sentence))
             self.incomplete_since = None
         if requests:
+            session.received_at = now  # before a worker may answer them
             self._submit(requests)
         if self.idle_frames:
             self._limit_idle_frames(now)

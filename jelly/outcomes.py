@@ -21,6 +21,9 @@ class Answer:
 
     frame: bytes | None
     close: bool = False
+    fails_message: bool = False
+    """Whether it is the SERVER_ERROR to a message: then what was sent behind that message fails,
+    too (see `Session.failed_upto`)."""
 
 
 @dataclass(slots=True)

@@ -511,17 +511,20 @@ class Dispatcher:
         """
         outcomes: list[Outcome] = []
         size = 0
-        has_messages = False
+        has_messages = has_failed = False
         for request in requests:
             if has_messages and request.frame.type not in MESSAGES and request.error is None:
                 break
             outcome = self._outcome(session, request)
+            if has_failed and isinstance(outcome, NewMessage) and outcome.request_id is not None:
+                outcome = failure(session, outcome.type)  # it must not overtake the one that has failed
             outcomes.append(outcome)
             if isinstance(outcome, NewMessage):
                 has_messages = True
                 size += len(request.frame.body)
             elif isinstance(outcome, Answer):
                 size += len(outcome.frame or b"")
+                has_failed = has_failed or outcome.fails_message
                 if outcome.close:
                     break  # nothing behind it is served
             else:
@@ -545,7 +548,7 @@ class Dispatcher:
             self._store.outage.failed(error)
         except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
             log_failure(log, error)
-        return failure(session, type)
+        return failure(session, type, type in MESSAGES)
 
     def _go_on(self, lane: Lane, request: PendingRequest, unfinished: Unfinished) -> Job | None:
         """Do the next part of a request that takes several turns."""

@@ -22,6 +22,7 @@ The two in the middle are for clients that cannot acknowledge. For the others th
 what was sent, and an ACK reports it as delivered.
 """
 
+import math
 import threading
 from bisect import bisect_left
 from collections import deque
@@ -164,10 +165,12 @@ class Session:
         "caught_up",
         "closing",
         "delivered_id",
+        "failed_upto",
         "has_heartbeat",
         "has_pages",
         "held_back",
         "is_modern",
+        "received_at",
         "resumed",
         "sent_id",
         "token_hash",
@@ -190,7 +193,13 @@ class Session:
         # what was refused for the rate of messages (None: nothing).
         self.closing = False
         self.held_back: HeldBack | None = None
-        # The reader's: whether the client has ever sent a heartbeat, and a watermark (see above).
+        # Set by the thread that answers the session's requests. When a message got SERVER_ERROR,
+        # the client had sent the messages that were received up to this time without knowing. If
+        # it loses the connection it sends all of them again, so those behind must fail as well.
+        self.failed_upto = -math.inf
+        # The reader's: when it got the last requests, whether the client has ever sent a heartbeat,
+        # and a watermark (see above).
+        self.received_at = -math.inf
         self.has_heartbeat = False
         self.delivered_id = 0
         # The store's: see delivery.py, and above.

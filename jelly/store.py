@@ -44,6 +44,8 @@ log = logging.getLogger("jelly.store")
 UNSTORABLE = StoreError("the database refuses this message")
 """The result of a message that is answered with SERVER_ERROR, while the rest of its batch is
 stored."""
+BEHIND_A_FAILURE = StoreError("a message before this one has failed")
+"""The result of a message that its client sent before it heard that an earlier one had failed."""
 REPORT_INTERVAL = 60.0
 """Seconds until the log tells again of messages that cannot be stored."""
 DELIVERED_DELAY = 0.1
@@ -344,9 +346,10 @@ class Store:
             ]
             known = self._indexing.stored_digests(self._dao, keys) if keys else {}
             for job in batch.jobs:
-                for entry in job.entries:
+                failed_upto = job.session.failed_upto
+                for entry, received_at in zip(job.entries, job.received_at, strict=True):
                     if isinstance(entry, NewMessage):
-                        job.results.append(self._accept(entry, known, batch))
+                        job.results.append(self._accept(entry, known, batch, received_at <= failed_upto))
                     else:
                         job.results.append(self._apply(entry))
             if batch.messages:
@@ -398,8 +401,13 @@ class Store:
         self._retention.on_failure()
         self._quotas.on_failure()
 
-    def _accept(self, new: NewMessage, known: dict[RequestKey, int], batch: Batch) -> Refused | StoreError | None:
-        """Add a message to the batch, unless it is refused or was stored before."""
+    def _accept(
+        self, new: NewMessage, known: dict[RequestKey, int], batch: Batch, is_behind_failure: bool
+    ) -> Refused | StoreError | None:
+        """Add a message to the batch, unless it is refused or was stored before.
+
+        `is_behind_failure`: its client did not know yet that an earlier message had failed.
+        """
         digest = None
         if new.request_id is not None:
             digest = _digest(new)
@@ -408,6 +416,8 @@ class Store:
                 return None if stored == digest else Refused(ErrorCode.REQUEST_ID_REUSED)
         if new.refusal is not None:
             return new.refusal
+        if is_behind_failure and new.request_id is not None:
+            return BEHIND_A_FAILURE
         if new.is_unstorable:
             return UNSTORABLE
         if new.group is None:
@@ -480,6 +490,8 @@ class Store:
             if answer.frame is not None:
                 responses.append(Response(answer.frame, received_at))
             job.closes = job.closes or answer.close
+            if answer.fails_message:
+                job.session.failed_upto = job.session.received_at
         return responses
 
     def _answer_to(self, session: Session, entry: Entry, result: Any) -> Answer:
@@ -487,7 +499,9 @@ class Store:
             return entry
         if isinstance(result, Refused):
             return Answer(refusal(entry.type, result, session.is_modern), close=session.user is None)
-        if result is UNSTORABLE:
+        # Neither makes those behind it fail. What is unstorable never will be stored. And if a
+        # message that fails for another one did, a client that never stops would never succeed.
+        if result is UNSTORABLE or result is BEHIND_A_FAILURE:
             return failure(session, entry.type)
         assert isinstance(entry, Write)  # a message is answered above
         try:
@@ -516,7 +530,10 @@ class Store:
     def _answer_failed(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             answers = [
-                entry if isinstance(entry, Answer) else failure(job.session, entry.type) for entry in job.entries
+                entry
+                if isinstance(entry, Answer)
+                else failure(job.session, entry.type, isinstance(entry, NewMessage) and entry.request_id is not None)
+                for entry in job.entries
             ]
             send_answers(job.session, answers, job.received_at)
             if job.session.transport.is_closed:
@@ -650,6 +667,8 @@ def send_answers(session: Session, answers: Sequence[Answer], received_at: Seque
         if answer.frame is not None:
             responses.append(Response(answer.frame, at))
         closes = closes or answer.close
+        if answer.fails_message:
+            session.failed_upto = session.received_at  # before it is sent: the client cannot have heard of it
     send_or_close(session, responses)
     if closes:
         close_after_answers(session)
@@ -668,10 +687,10 @@ def _end(job: Job) -> None:
         log_failure(log, error)
 
 
-def failure(session: Session, type: int) -> Answer:
+def failure(session: Session, type: int, fails_message: bool = False) -> Answer:
     """The SERVER_ERROR for a request; before a login the server closes after it."""
     frame = error_response(type, Status.SERVER_ERROR, ErrorCode.INTERNAL)
-    return Answer(frame, close=session.user is None)
+    return Answer(frame, session.user is None, fails_message)
 
 
 def _digest(new: NewMessage) -> int:

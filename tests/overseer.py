@@ -143,6 +143,8 @@ class Overseer:
         self._last_commit: set[int] = set()
         # What happened on connections, and at the clients.
         self._asked: defaultdict[object, deque[tuple[Frame, Sent | None]]] = defaultdict(deque)
+        # By connection: what the server had read when an earlier message got SERVER_ERROR.
+        self._behind_failure: defaultdict[object, set[str]] = defaultdict(set)
         self._given: defaultdict[object, int] = defaultdict(int)  # the last id sent on a connection
         self._giving: defaultdict[object, int] = defaultdict(int)  # the last id that was about to be sent on it
         self._page_read: dict[object, History] = {}  # what the page must have that a connection is about to get
@@ -266,6 +268,7 @@ class Overseer:
         if sent is not None:
             values = json.loads(frame[HEADER.size :] or b"{}")
             self._answers_message(sent, status, str(values.get("error", "")))
+            self._check_behind_failure(connection, sent, status)
         elif type in (Type.LOGIN, Type.RECONNECT) and status == Status.SUCCESS:
             came_with = json.loads(asked.body) if type == Type.RECONNECT else json.loads(frame[HEADER.size :])
             self._answers_login(connection, user, came_with["token"])
@@ -309,6 +312,19 @@ class Overseer:
                 self.check(was_member is not True, f"{sent} is refused with {code}, but its sender is a member")
         elif status == Status.SERVER_BUSY and sent.read_count == 1:
             self.check(sent.id is None, f"{sent} is stored, and got SERVER_BUSY at the first time")
+
+    def _check_behind_failure(self, connection: object, sent: Sent, status: int) -> None:
+        """What the server has read before it answers SERVER_ERROR to an earlier message is not
+        stored either, unless it is written again.
+        """
+        behind = self._behind_failure[connection]
+        if sent.content in behind:
+            is_stored = status == Status.SUCCESS and sent.read_count == 1
+            self.check(not is_stored, f"{sent} is stored, and an earlier one failed after it was read")
+        elif status == Status.SERVER_ERROR and sent.request_id is not None:
+            behind.update(
+                later.content for _, later in self._asked[connection] if later is not None and later.request_id
+            )
 
     def is_about_to_notify(self, connection: object, upto: int) -> None:
         """The server is about to send notices, after some responses: the last one has this id."""

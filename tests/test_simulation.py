@@ -83,6 +83,10 @@ BUGS: dict[str, list[tuple[type, str, str, str]]] = {
         (FairQueue, "_take_from", "del job.entries[:count]", "del job.entries[-count:]"),
     ],
     "the rest of a job overtakes what is in doubt": [(Store, "_begin_doubt", "if rest :=", "if False and")],
+    "stores what is behind a failure": [(Store, "_accept", "if is_behind_failure and", "if False and")],
+    "a failed batch fails nothing behind it": [
+        (Store, "_answer_failed", "isinstance(entry, NewMessage) and entry.request_id is not None", "False"),
+    ],
     "forgets the rest of a job": [
         (FairQueue, "_take_from", "if is_all:\n        user.jobs", "if True:\n        user.jobs"),
     ],
