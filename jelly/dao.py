@@ -466,23 +466,29 @@ class Dao:
         )
         return [(sender, count, int(size)) for sender, count, size in rows]
 
-    def acquaintances(self, receiver: str, senders: Sequence[str]) -> set[str]:
-        """Those of some senders who are on a receiver's friend list, or in a group with it."""
-        known: set[tuple[str]] = set()
+    def acquaintances(self, receiver: str, senders: Sequence[str]) -> tuple[set[str], set[str]]:
+        """Those of some senders who are on a receiver's friend list, and those in a group with it.
+
+        The receiver counts as its own friend.
+        """
+        friends: set[tuple[str]] = {(receiver,)}
+        mates: set[tuple[str]] = set()
         for chunk in _chunks(senders):
             which = ", ".join("?" * len(chunk))
-            known.update(
+            friends.update(
                 self.connection.query(
                     f"SELECT friend FROM friends WHERE username = ? AND friend IN ({which})", (receiver, *chunk)
-                ),
+                )
+            )
+            mates.update(
                 self.connection.query(
                     "SELECT DISTINCT theirs.username FROM members AS own "
                     "JOIN members AS theirs ON theirs.group_name = own.group_name "
                     f"WHERE own.username = ? AND theirs.username IN ({which})",
                     (receiver, *chunk),
-                ),
+                )
             )
-        return {name for (name,) in known} | {receiver}
+        return {name for (name,) in friends}, {name for (name,) in mates}
 
     def last_waiting_id(self) -> int:
         """The id of the newest message that waits for anybody; 0 if none does."""

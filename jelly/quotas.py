@@ -6,7 +6,11 @@ an inbox, and its owner would get nothing from friends. So:
 
 - one sender may hold a tenth of an inbox;
 - strangers, together, may hold half of it. A stranger is a sender who is neither on the receiver's
-  friend list nor in a group with the receiver.
+  friend list nor in a group with the receiver;
+- all who are not on the receiver's friend list, together, may hold three quarters of it: strangers
+  and those in a common group, whether they write to the receiver or to the group. Anybody can add
+  the receiver to a group of strangers, but only the receiver changes the friend list. So there is
+  room for friends.
 
 A message to a person that would be beyond is refused (`inbox_full`). A message to a group is never
 refused because of a member. The member gets no row of it, is told (SYSTEM notice `inbox_full`), and
@@ -22,8 +26,8 @@ here is a copy in memory, which can be dropped and loaded again at any time:
   small. When they reach a tenth, they are loaded anew.
 - *Much waits*: the totals of each sender are loaded, too. They are exact: before rows are deleted,
   a query asks whose they are. (One for a delivery, and only for such an inbox.)
-- *Who is a stranger* matters in an inbox that is half full. It is looked up for all its senders at
-  once, and again after RELATIONS_SECONDS.
+- *Who is a friend, and who is a stranger,* matters in an inbox that is half full. It is looked up
+  for all its senders at once, and again after RELATIONS_SECONDS.
 - *What a sender has waiting* has no index in the database, which would cost each message. A census
   walks over `inbox` in slices: after the start, and when a sender comes near the limit. Since then
   each message of the sender counts, whether it was delivered or not, until the next census.
@@ -41,6 +45,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import NamedTuple
 
 from jelly.dao import Dao, StoredMessage
@@ -55,8 +60,10 @@ SENDERS_SHARE = 10
 """One sender may hold this part of an inbox: a tenth."""
 STRANGERS_SHARE = 2
 """All strangers together may hold this part of an inbox: half of it."""
+FRIENDS_SHARE = 4
+"""This part of an inbox is kept for senders on the receiver's friend list: a quarter."""
 RELATIONS_SECONDS = 10.0
-"""Seconds for which it is remembered who is a stranger to whom."""
+"""Seconds for which it is remembered who is a friend of whom, and who is a stranger."""
 MAX_INBOXES = 100_000
 """At most this many inboxes are kept in memory, with their totals."""
 MAX_PAIRS = 200_000
@@ -94,10 +101,25 @@ class QuotaLimits:
     """At most this many messages of one user wait for others."""
 
 
+class _Relation(IntEnum):
+    """What a sender is to a receiver.
+
+    Those above FRIEND count as unlisted, and a STRANGER as a stranger, too.
+    """
+
+    FRIEND = 0
+    """On the receiver's friend list."""
+    GROUP_MATE = 1
+    """In a group with the receiver."""
+    STRANGER = 2
+
+
 class _Inbox:
     """What is known of one inbox."""
 
-    __slots__ = ("count", "last_id", "missed", "relations", "relations_until", "senders", "size", "strangers")
+    __slots__ = (
+        "count", "last_id", "missed", "relations", "relations_until", "senders", "size", "strangers", "unlisted",
+    )  # fmt: skip
 
     def __init__(self, count: int = 0, size: int = 0, last_id: int = 0) -> None:
         self.count, self.size = count, size
@@ -105,10 +127,11 @@ class _Inbox:
         self.last_id = last_id
         # Messages and bytes of each sender; None while little waits.
         self.senders: dict[str, list[int]] | None = None
-        # For each sender, whether it is a stranger. It is known until a time of the clock.
-        self.relations: dict[str, bool] = {}
+        # What each sender is to the receiver. It is known until a time of the clock.
+        self.relations: dict[str, _Relation] = {}
         self.relations_until = -math.inf
-        # Messages and bytes of all that `relations` call strangers.
+        # Messages and bytes of all whom `relations` do not call friends, and of the strangers.
+        self.unlisted = [0, 0]
         self.strangers = [0, 0]
         # For each group of which a message was left out, the last one; 0: that was before this one
         # was loaded.
@@ -122,7 +145,8 @@ class _Inbox:
             own = self.senders[sender] = [0, 0]
             if sender not in self.relations:
                 self.relations_until = -math.inf  # it is not known any more who all strangers are
-        for totals in (own, self.strangers) if self.relations.get(sender) else (own,):
+        relation = self.relations.get(sender, _Relation.FRIEND)
+        for totals in (own, self.unlisted, self.strangers)[: 1 + relation]:
             totals[0] += count
             totals[1] += size
         if own[0] <= 0:
@@ -136,6 +160,7 @@ class Quotas:
         self._messages, self._bytes = limits.inbox_messages or math.inf, limits.inbox_bytes or math.inf
         self._sender_messages, self._sender_bytes = self._part(SENDERS_SHARE)
         self._stranger_messages, self._stranger_bytes = self._part(STRANGERS_SHARE)
+        self._unlisted_messages, self._unlisted_bytes = self._part(FRIENDS_SHARE, FRIENDS_SHARE - 1)
         self._outbox = limits.outbox_messages or math.inf
         self._census_at = self._outbox * CENSUS_AT
         self._is_off = limits == QuotaLimits()
@@ -162,9 +187,9 @@ class Quotas:
         self.due_at = self._census_due_at
         """When `run_due` has something to do, by the clock; infinity if it has nothing."""
 
-    def _part(self, share: int) -> tuple[float, float]:
+    def _part(self, share: int, times: int = 1) -> tuple[float, float]:
         limits = self._messages, self._bytes
-        messages, bytes = (max(1, limit // share) if limit < math.inf else limit for limit in limits)
+        messages, bytes = (max(1, times * limit // share) if limit < math.inf else limit for limit in limits)
         return messages, bytes
 
     # --- a message --------------------------------------------------------------------------------
@@ -239,7 +264,7 @@ class Quotas:
     ) -> Refused | None:
         """Count a message of a sender, or return why there is no room for it.
 
-        One message always fits: of all, of a sender, and of strangers.
+        One message always fits: of all, of a sender, of strangers, and of those who are no friends.
         """
         if inbox.senders is None:
             self._load_senders(dao, inbox, receiver, size, batch)
@@ -256,31 +281,55 @@ class Quotas:
                 ErrorCode.INBOX_FULL,
                 "Too many of your messages wait for this user: send this one when the user has read some.",
             )
-        if (count > self._stranger_messages or bytes > self._stranger_bytes) and self._is_stranger(
-            dao, inbox, receiver, sender
-        ):
-            all_count, all_bytes = inbox.strangers
-            if all_count and (all_count + 1 > self._stranger_messages or all_bytes + size > self._stranger_bytes):
+        if count > self._stranger_messages or bytes > self._stranger_bytes:
+            relation = self._relation(dao, inbox, receiver, sender)
+            strangers_count, strangers_bytes = inbox.strangers
+            if (
+                relation == _Relation.STRANGER
+                and strangers_count
+                and (strangers_count + 1 > self._stranger_messages or strangers_bytes + size > self._stranger_bytes)
+            ):
                 self._log.warn(
                     "strangers", "strangers hold half of the inbox of %s: no room for a message of %s", receiver, sender
+                )
+                return Refused(ErrorCode.INBOX_FULL)
+            unlisted_count, unlisted_bytes = inbox.unlisted
+            if (
+                relation != _Relation.FRIEND
+                and unlisted_count
+                and (unlisted_count + 1 > self._unlisted_messages or unlisted_bytes + size > self._unlisted_bytes)
+            ):
+                self._log.warn(
+                    "unlisted",
+                    "senders who are no friends of %s hold three quarters of the inbox: no room for a message of %s",
+                    receiver,
+                    sender,
                 )
                 return Refused(ErrorCode.INBOX_FULL)
         inbox.count_sender(sender, 1, size)
         return None
 
-    def _is_stranger(self, dao: Dao, inbox: _Inbox, receiver: str, sender: str) -> bool:
-        """Whether a sender is a stranger to a receiver, in whose inbox much waits."""
+    def _relation(self, dao: Dao, inbox: _Inbox, receiver: str, sender: str) -> _Relation:
+        """What a sender is to a receiver, in whose inbox much waits."""
         assert inbox.senders is not None
         if self._clock() >= inbox.relations_until:
-            known = dao.acquaintances(receiver, list(inbox.senders))
-            inbox.relations = {name: name not in known for name in inbox.senders}
-            own = [inbox.senders[name] for name, is_stranger in inbox.relations.items() if is_stranger]
-            inbox.strangers = [sum(count for count, _ in own), sum(bytes for _, bytes in own)]
+            inbox.relations = self._load_relations(dao, receiver, list(inbox.senders))
+            inbox.unlisted, inbox.strangers = [0, 0], [0, 0]
+            for name, (count, bytes) in inbox.senders.items():
+                for totals in (inbox.unlisted, inbox.strangers)[: inbox.relations[name]]:
+                    totals[0] += count
+                    totals[1] += bytes
             inbox.relations_until = self._clock() + RELATIONS_SECONDS
-        is_stranger = inbox.relations.get(sender)
-        if is_stranger is None:
-            is_stranger = inbox.relations[sender] = sender not in dao.acquaintances(receiver, [sender])
-        return is_stranger
+        if sender not in inbox.relations:
+            inbox.relations.update(self._load_relations(dao, receiver, [sender]))
+        return inbox.relations[sender]
+
+    def _load_relations(self, dao: Dao, receiver: str, senders: Sequence[str]) -> dict[str, _Relation]:
+        friends, mates = dao.acquaintances(receiver, senders)
+        relations = dict.fromkeys(senders, _Relation.STRANGER)
+        relations.update(dict.fromkeys(mates & relations.keys(), _Relation.GROUP_MATE))
+        relations.update(dict.fromkeys(friends & relations.keys(), _Relation.FRIEND))
+        return relations
 
     # --- deliveries -------------------------------------------------------------------------------
 

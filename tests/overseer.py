@@ -513,13 +513,15 @@ class Overseer:
         own = [row for row in rows if row[0] == sent.sender]
         strangers = [row for row in rows if self._is_stranger(user, row[0], surely)]
         is_stranger = self._is_stranger(user, sent.sender, surely)
+        others = [row for row in rows if not self._is_listed(user, row[0])]
         return (
             self._is_over(rows, 1, sent)
             or self._is_over(own, 10, sent)
             or (is_stranger and self._is_over(strangers, 2, sent))
+            or (not self._is_listed(user, sent.sender) and self._is_over(others, 4 / 3, sent))
         )
 
-    def _is_over(self, rows: list[tuple[str, str]], share: int, sent: Sent) -> bool:
+    def _is_over(self, rows: list[tuple[str, str]], share: float, sent: Sent) -> bool:
         """Whether with one message more the rows exceed a part of the quotas. One always fits."""
         most, most_bytes = self._quotas.inbox_messages, self._quotas.inbox_bytes
         count, bytes = len(rows) + 1, sum(len(content) for _, content in rows) + len(sent.content)
@@ -527,8 +529,10 @@ class Overseer:
         return bool(rows) and is_over
 
     def _is_stranger(self, user: str, sender: str, surely: bool) -> bool:
-        is_known = user == sender or (user, sender) in self.friends
-        return not (is_known or (surely and (user, sender) in self._met))
+        return not (self._is_listed(user, sender) or (surely and (user, sender) in self._met))
+
+    def _is_listed(self, user: str, sender: str) -> bool:
+        return user == sender or (user, sender) in self.friends
 
     def _changed_membership(self, tick: int, what: str, since: int, group: str, user: str) -> None:
         change = [tick, tick, what == "joined"]

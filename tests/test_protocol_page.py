@@ -15,7 +15,7 @@ from jelly.errors import ErrorCode
 from jelly.group_notices import MAX_CHANGES
 from jelly.messages import Event
 from jelly.names import MAX_NAME
-from jelly.quotas import SENDERS_SHARE, STRANGERS_SHARE
+from jelly.quotas import FRIENDS_SHARE, SENDERS_SHARE, STRANGERS_SHARE
 from jelly.rate import HOLD_SECONDS
 from jelly.retention import IDEMPOTENCY_DAYS
 from jelly.services import CHANGE_BURST, DEFAULT_PAGE, MAX_PAGE
@@ -246,10 +246,11 @@ def test_the_page_has_every_limit() -> None:
     assert (Settings().change_rate, CHANGE_BURST, MAX_CHANGES) == (20, 1000, 100)
     assert "may send 50 messages a second, and 1000 at once after a pause" in text
     assert "until ten seconds have passed" in text
-    assert (Settings().inbox_messages, Settings().inbox_bytes, SENDERS_SHARE, STRANGERS_SHARE) == (
-        200_000, 256 * 1024 * 1024, 10, 2,
-    )  # fmt: skip
+    assert (Settings().inbox_messages, Settings().inbox_bytes) == (200_000, 256 * 1024 * 1024)
     assert "keeps at most 200,000 messages and 256 MiB" in text
+    assert (SENDERS_SHARE, STRANGERS_SHARE, FRIENDS_SHARE) == (10, 2, 4)
+    assert "one sender may hold a tenth of it. Strangers may hold half of it" in text
+    assert "members of common groups may hold three quarters of it together" in text
     assert Settings().outbox_messages == 200_000
     assert "200,000 messages of one user may wait" in text
     assert "keeps messages for 30 days" in text

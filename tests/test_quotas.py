@@ -140,7 +140,7 @@ def test_bytes_count_too(dao: Dao) -> None:
 
 
 def test_strangers_may_hold_half(dao: Dao) -> None:
-    """All of them together; friends, and those with a common group, have the other half."""
+    """All of them together; those with a common group, and friends, have the other half."""
     post = Post(dao, QuotaLimits(inbox_messages=40))
     dao.add_group("team", "bob")
     dao.add_member("team", "gus")
@@ -159,6 +159,47 @@ def test_strangers_may_hold_half(dao: Dao) -> None:
     make_friends(dao, "bob", "fay")
     post.clock.now += quotas.RELATIONS_SECONDS
     assert [post.send(name, "bob") for name in ("fay", "friend5")] == [["bob"], FULL]
+
+
+def test_senders_who_are_not_friends_may_hold_three_quarters(dao: Dao) -> None:
+    """Strangers together with those in a common group. So a stranger who adds the receiver to a
+    group of strangers, which needs no consent, does not keep friends out.
+    """
+    post = Post(dao, QuotaLimits(inbox_messages=40))
+    make_friends(dao, "bob", *(f"friend{number}" for number in range(5)))
+    evil = [f"evil{number}" for number in range(10)]
+    accepted = [post.send(name, "bob") for name in evil * 3]
+    assert accepted == [["bob"]] * 20 + [FULL] * 10
+    dao.add_group("trap", evil[0])
+    for name in ("bob", *evil[1:], "friend0"):
+        dao.add_member("trap", name)
+    post.clock.now += quotas.RELATIONS_SECONDS
+    accepted = [post.send(name, "bob") for name in evil * 3]
+    assert accepted == [["bob"]] * 10 + [FULL] * 20
+    assert [post.send("stranger", "bob"), post.send("evil3", "bob", "evil4", group="trap")] == [FULL, ["evil4"]]
+    assert post.send("friend0", "bob", "evil4", group="trap") == ["bob", "evil4"]
+    post.restart()
+    friends = [post.send(f"friend{number % 5}", "bob") for number in range(10)]
+    assert friends == [["bob"]] * 9 + [FULL]
+    post.deliver_first("bob", 1)
+    assert [post.send(name, "bob") for name in ("evil0", "evil0")] == [["bob"], FULL]
+    post.deliver_first("bob", 1)
+    make_friends(dao, "bob", "evil3")
+    post.clock.now += quotas.RELATIONS_SECONDS
+    assert [post.send(name, "bob") for name in ("friend0", "evil1", "evil2")] == [["bob"], FULL, FULL]
+
+
+def test_three_quarters_of_the_bytes(dao: Dao) -> None:
+    """The bytes have the same shares. One message always fits in each."""
+    post = Post(dao, QuotaLimits(inbox_bytes=1000))
+    dao.add_group("trap", "bob")
+    make_friends(dao, "bob", "dan")
+    for name in ("ann", "cat", "eva"):
+        dao.add_member("trap", name)
+    assert [post.send(name, "bob", content="x" * 375) for name in ("ann", "cat")] == [["bob"], ["bob"]]
+    assert post.send("eva", "bob") == FULL
+    assert [post.send("dan", "bob", content="x" * 250), len(post.ids("bob"))] == [["bob"], 3]
+    assert [post.send(name, "gus", content="x" * 900) for name in ("ann", "cat")] == [["gus"], FULL]
 
 
 def test_one_may_write_to_oneself(dao: Dao) -> None:
@@ -245,21 +286,26 @@ def test_memory_agrees_with_the_database(dao: Dao, seed: int) -> None:
     for user in users[1:4]:
         dao.add_member("g", user)
     make_friends(dao, "u5", "u0", "u4")
-    knows = {("u5", "u0"), ("u5", "u4")} | {(a, b) for a in users[:4] for b in users[:4]} | {(a, a) for a in users}
+    make_friends(dao, "u0", "u1")
+    listed = {("u5", "u0"), ("u5", "u4"), ("u0", "u1")} | {(user, user) for user in users}
+    knows = listed | {(a, b) for a in users[:4] for b in users[:4]}
 
     def expected(rows: list[tuple[str, str, int]], receiver: str, sender: str, size: int) -> bool:
-        def is_over(part: list[tuple[str, str, int]], share: int) -> bool:
-            too_many = len(part) + 1 > max(1, most // share)
+        def is_over(part: list[tuple[str, str, int]], percent: int) -> bool:
+            too_many = len(part) + 1 > max(1, most * percent // 100)
             bytes = post.limits.inbox_bytes
             return bool(part) and (
-                too_many or (bytes > 0 and sum(z for _, _, z in part) + size > max(1, bytes // share))
+                too_many or (bytes > 0 and sum(z for _, _, z in part) + size > max(1, bytes * percent // 100))
             )
+
+        def is_over_for_others(known: set[tuple[str, str]], percent: int) -> bool:
+            others = [row for row in inbox if (receiver, row[1]) not in known]
+            return (receiver, sender) not in known and is_over(others, percent)
 
         inbox = [row for row in rows if row[0] == receiver]
         own = [row for row in inbox if row[1] == sender]
-        strangers = [row for row in inbox if (receiver, row[1]) not in knows]
-        is_stranger = (receiver, sender) not in knows
-        return not (is_over(inbox, 1) or is_over(own, 10) or (is_stranger and is_over(strangers, 2)))
+        is_full = is_over(inbox, 100) or is_over(own, 10)
+        return not (is_full or is_over_for_others(knows, 50) or is_over_for_others(listed, 75))
 
     for _ in range(150):
         what = rng.random()
@@ -379,20 +425,24 @@ def test_the_log(dao: Dao, caplog: pytest.LogCaptureFixture) -> None:
     post = Post(dao, QuotaLimits(inbox_messages=20))
     dao.add_group("team", "bob")
     for number in range(10):
-        dao.add_member("team", f"friend{number}")
+        dao.add_member("team", f"mate{number}")
+        make_friends(dao, "bob", f"friend{number}")
     for _ in range(3):
         post.send("ann", "bob")  # a tenth
     for number in range(9):
         post.send(f"stranger{number}", "bob")  # half
-    for number in range(12):
-        post.send(f"friend{number % 10}", "bob", group="team")  # all
+    for number in range(6):
+        post.send(f"mate{number}", "bob")  # three quarters
+    for number in range(7):
+        post.send(f"friend{number}", "bob", group="team")  # all
     post.send("friend9", "bob")
     texts = [record.getMessage() for record in caplog.records if record.name == "jelly.quotas"]
     assert "ann holds a tenth of the inbox of bob, which is the most" in texts
     assert any(text.startswith("strangers hold half of the inbox of bob") for text in texts)
+    assert any(text.startswith("senders who are no friends of bob hold three quarters of the inbox") for text in texts)
     assert any(text.startswith("a message to the group team is left out of the full inbox of bob") for text in texts)
     assert any(text.startswith("the inbox of bob is full: no room for a message of friend") for text in texts)
-    assert len(texts) == 4
+    assert len(texts) == 5
     post.clock.now += 60
     post.send("ann", "bob")
     assert "more like this since the last line)" in caplog.messages[-1]
