@@ -489,7 +489,7 @@ class SimulatedServer:
         self.retention = Retention(world.history_days, clock, trusted_clock.now)
         self.indexing = DeferredIndexing(self.retention.keeps_history, clock)
         writer = Dao(DatabaseConnection(engine), trusted_clock)
-        self.quotas = Quotas(world.quotas, self.sessions, clock)
+        self.quotas = Quotas(world.quotas, clock)
         self.store = Store(
             writer,
             self.delivery,
