@@ -109,7 +109,8 @@ def test_a_new_password_ends_what_the_old_one_opened(
 
 
 def test_without_a_server(start_server: StartServer, database_url: str, user: User) -> None:
-    """It makes the tables if there are none; a server finds the users, and their tokens ended."""
+    """A server finds the users that were made, and their tokens ended."""
+    start_server(database=database_url).stop()
     assert user(database_url, "add", "alice", "pw") == "alice is added"
     server = start_server(database=database_url)
     with logged_in(server.port, "alice") as alice:
@@ -268,6 +269,8 @@ def test_passwords_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """They are asked for twice, and never shown; nothing is done if they differ."""
     url = f"sqlite:///{tmp_path}/jelly.db"
     settings = Settings(database=url, password_cost=1)
+    with claimed(url):
+        pass
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -286,7 +289,6 @@ def test_passwords_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         answers[:] = typed
         with pytest.raises(StartError, match=sentence):
             run_user_command("add", "alice", settings)
-    assert not (tmp_path / "jelly.db").exists()
     answers[:] = ["a", "a"]
     run_user_command("add", "re\u0301ne\u0301", settings)  # typed on a system that takes letters apart
     answers[:] = ["b", "b"]
@@ -296,14 +298,16 @@ def test_passwords_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["add"], 2, "the following arguments are required: NAME"),
-        (["add", "alice", "secret"], 2, "unrecognized arguments: secret"),
+        (["add"], 2, "The following arguments are required: NAME"),
+        (["add", "alice", "secret"], 2, "Unrecognized arguments: secret"),
         (["remove", "alice"], 2, "invalid choice: 'remove'"),
-        ([], 2, "the following arguments are required"),
+        ([], 2, "The following arguments are required"),
         (["list", "--database=memory:"], 1, "has no users but those of its server"),
         (["list", "--database=sqlite:///{tmp}/none.db"], 1, "There is no database sqlite:///{tmp}/none.db"),
         (["list", "--database=sqlite:///{tmp}"], 1, "The database cannot be used"),
-        (["add", "alice", "--database=sqlite:///{tmp}/no/j.db"], 1, "The database cannot be used"),
+        (["add", "alice", "--database=sqlite:///{tmp}/no/j.db"], 1, "There is no database sqlite:///{tmp}/no/j.db. "),
+        (["add", "alice", "--database=sqlite:///{tmp}/none.db"], 1, "made by the first start of its server"),
+        (["passwd", "alice", "--database=sqlite:///{tmp}/none.db"], 1, "made by the first start of its server"),
         (["list", "--database=oracle://x"], 2, "A database is named as"),
     ],
 )
@@ -316,6 +320,24 @@ def test_wrong_arguments(arguments: list[str], code: int, sentence: str, tmp_pat
     assert done.returncode == code
     assert sentence.format(tmp=tmp_path) in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("action", ["add", "passwd", "list"])
+def test_a_database_without_tables_of_ours(database_url: str, user: User, action: str) -> None:
+    """No command makes them, neither in an empty database nor beside those of another program."""
+    engine = open_engine(database_url)
+    connection = DatabaseConnection(engine, writes=True)
+    for statements in ([], ["CREATE TABLE users (name VARCHAR(32), PRIMARY KEY (name))"]):
+        with connection.transaction():
+            for statement in statements:
+                connection.define(statement)
+        connection.close()
+        engine.release()
+        with pytest.raises(StartError, match=r"is not a database of Jelly\. Check --database"):
+            user(database_url, action, "alice", "pw")
+        assert connection.tables() == ({"users"} if statements else set())
+    connection.close()
+    engine.release()
 
 
 def test_many_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
