@@ -712,6 +712,8 @@ class Device:
         values = parse_object(frame.body)
         if frame.type == Type.SYSTEM:
             self.was_taken_over = self.was_taken_over or values["event"] == "taken_over"
+            if values["event"] == "inbox_full" and self.is_modern:
+                self._world.overseer.was_told(self.user, values["groups"])
         elif not self.is_modern:
             self._world.overseer.arrived(self.user, values["content"], id)
             self.kernel.append(values["content"])
