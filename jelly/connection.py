@@ -292,6 +292,8 @@ class Connection(BaseRequestHandler):
         window = session.window
         # A client can acknowledge what it was sent on this connection. Other ids are ignored.
         if window is not None and window.acknowledge(id):
+            if session.told is not None:  # first: the store looks at it when it removes the rows
+                session.told.note_delivered(id)
             self.context.store.delivered(session.user, id)
             if not session.caught_up and window.has_room:
                 self._ask_for_more_messages()
@@ -308,6 +310,8 @@ class Connection(BaseRequestHandler):
         session = self.session
         if session.user is not None:
             session.delivered_id = upto
+            if session.told is not None:
+                session.told.note_delivered(upto)
             self.context.store.delivered(session.user, upto)
 
     def _report_last_word(self, read_bytes: int) -> None:

@@ -13,7 +13,7 @@ receiver, the classic client whose frames are paced, and the modern one that is 
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from jelly import messages
@@ -58,8 +58,6 @@ class Delivery:
         self._most = max(1, min(PAGE, READ_BYTES // max_body))
         self._limit = self._most
         self._to_feed: dict[Session, None] = {}  # behind, and with room: an ordered set
-        self.begun: list[Session] = []
-        """Sessions that have logged in, and are told what was left out of the inbox."""
 
     def push(self, message: StoredMessage, receivers: Sequence[str]) -> None:
         """Push a message that was just committed to its receivers who are online and caught up."""
@@ -102,8 +100,20 @@ class Delivery:
         session.caught_up = False
         session.sent_id = 0
         self._to_feed[session] = None
-        if session.is_modern:
-            self.begun.append(session)
+        session.untold = session.is_modern
+
+    def must_tell(self, user: str) -> None:
+        """Have `feed` tell a user who is online what was left out of the inbox, as soon as there is
+        room.
+
+        Until then the session is behind, because those that are behind are looked at when they have
+        room.
+        """
+        session = self._sessions.get(user)
+        if session is not None and session.is_modern:
+            session.untold = True
+            session.caught_up = False
+            self._to_feed[session] = None
 
     def wants_more(self, session: Session) -> None:
         """Look at a session again that may have room now."""
@@ -115,10 +125,11 @@ class Delivery:
         """Whether `feed` would do anything."""
         return bool(self._to_feed)
 
-    def feed(self, dao: Dao) -> None:
+    def feed(self, dao: Dao, tell_missed: Callable[[Dao, Session], None]) -> None:
         """Send the sessions that are behind and have room their next pages, up to FEED_MESSAGES.
 
-        The others are first the next time. Raises StoreError; then the session is as before.
+        The others are first the next time. `tell_missed` tells a session what was left out of its
+        inbox. Raises StoreError; then the session is as before.
         """
         fed = 0
         for session in list(self._to_feed):
@@ -127,6 +138,9 @@ class Delivery:
             if session.user is None or session.transport.is_closed or self._sessions.get(session.user) is not session:
                 del self._to_feed[session]  # it has ended: what it was not sent stays in the inbox
                 continue
+            if session.untold and session.transport.has_room:  # also if its client acknowledges nothing
+                tell_missed(dao, session)
+                session.untold = False
             if not session.has_room:
                 del self._to_feed[session]  # its transport, or its reader with the next acknowledgement, asks again
                 continue

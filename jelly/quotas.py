@@ -32,10 +32,17 @@ here is a copy in memory, which can be dropped and loaded again at any time:
   walks over `inbox` in slices: after the start, and when a sender comes near the limit. Since then
   each message of the sender counts, whether it was delivered or not, until the next census.
 
-After a transaction that failed, all but the census is dropped: only the database knows what is
-there. A restart begins with nothing. The memory is bounded, and what was used longest ago goes
-first. With several servers on one database, a server has to drop the inboxes for which another one
-has stored something; nothing else changes.
+After a transaction that failed, all that is known of inboxes is dropped: only the database knows
+what is there. A restart begins with nothing. The memory is bounded, and what was used longest ago
+goes first. With several servers on one database, a server has to drop the inboxes for which another
+one has stored something; nothing else changes.
+
+**What was left out** is in the table `missed`, a row for each group of a user, until the user's
+client has the notice. Nobody acknowledges the notice itself. But the client gets frames in their
+order. So it has the notice when it acknowledges a message that was sent after it, on the same
+session. Then the row goes; or if more was left out since the notice, it tells of that, and the user
+is told again. A notice is always made from the table, between two transactions: so a transaction
+that failed, or is in doubt, only causes another look.
 
 Everything here runs in turns of the store; what takes a `Dao` runs inside its transaction.
 """
@@ -52,7 +59,7 @@ from jelly.dao import Dao, StoredMessage
 from jelly.errors import ErrorCode, Refused
 from jelly.messages import Event, system
 from jelly.minute_log import MinuteLog
-from jelly.sessions import Notice, Session, Sessions
+from jelly.sessions import Notice, Session, Told
 
 log = logging.getLogger("jelly.quotas")
 
@@ -133,9 +140,8 @@ class _Inbox:
         # Messages and bytes of all whom `relations` do not call friends, and of the strangers.
         self.unlisted = [0, 0]
         self.strangers = [0, 0]
-        # For each group of which a message was left out, the last one; 0: that was before this one
-        # was loaded.
-        self.missed: dict[str, int] = {}
+        # The groups that have a row in the table `missed`; known while much waits.
+        self.missed: set[str] = set()
 
     def count_sender(self, sender: str, count: int, size: int) -> None:
         """Add to the totals of a sender, or subtract."""
@@ -156,7 +162,7 @@ class _Inbox:
 class Quotas:
     """Says which messages are stored, and for whom."""
 
-    def __init__(self, limits: QuotaLimits, sessions: Sessions, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limits: QuotaLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self._messages, self._bytes = limits.inbox_messages or math.inf, limits.inbox_bytes or math.inf
         self._sender_messages, self._sender_bytes = self._part(SENDERS_SHARE)
         self._stranger_messages, self._stranger_bytes = self._part(STRANGERS_SHARE)
@@ -164,18 +170,17 @@ class Quotas:
         self._outbox = limits.outbox_messages or math.inf
         self._census_at = self._outbox * CENSUS_AT
         self._is_off = limits == QuotaLimits()
-        self._sessions = sessions
         self._clock = clock
         self._log = MinuteLog(log, clock)
         self._inboxes: dict[str, _Inbox] = {}
         self._heavy: dict[str, _Inbox] = {}  # those of them in which much waits
         self._sent: dict[str, int] = {}
-        self.news: dict[str, dict[str, int]] = {}
-        """What this transaction has left out: for each user, each group and the first message."""
-        # Whom a session was told what was left out: the groups, and up to which message. The next
-        # acknowledgement of the user says that it has arrived.
-        self._told: dict[str, tuple[list[str], int]] = {}
-        self._last_left_out = 0
+        self.news: dict[str, None] = {}
+        """The users of whose groups this transaction has changed what is left out, or known of it:
+        an ordered set.
+        """
+        # What a session of each user was told, until it has arrived.
+        self._told: dict[str, Told] = {}
         # The census under way: how far it is, where it ends, what it has found, and what was sent
         # since it began.
         self._walked_id: int | None = None
@@ -254,7 +259,7 @@ class Quotas:
         if inbox.count < self._sender_messages and inbox.size + size <= self._sender_bytes:
             inbox.senders = None
             return
-        inbox.missed = {**dict.fromkeys(dao.missed(receiver), 0), **inbox.missed}
+        inbox.missed = set(dao.missed(receiver))
         self._heavy[receiver] = inbox
         if self._pairs() > MAX_PAIRS:
             self.due_at = -math.inf
@@ -337,8 +342,8 @@ class Quotas:
         """Subtract what is delivered: for each receiver up to an id. Call it before the rows go."""
         for receiver, upto in delivered.items():
             inbox = self._inboxes.get(receiver)
-            if receiver in self._told:
-                self._forget_told(dao, receiver, inbox)
+            if self._told and (told := self._told.get(receiver)) and told.has_arrived:
+                self._forget_told(dao, receiver, told)
             if inbox is None:
                 continue
             if upto >= inbox.last_id:
@@ -360,44 +365,56 @@ class Quotas:
     # --- what was left out of groups --------------------------------------------------------------
 
     def _leave_out(self, dao: Dao, inbox: _Inbox, receiver: str, message: StoredMessage) -> None:
-        group = message.receiver
+        group, told = message.receiver, self._told.get(receiver)
+        self._log.warn("group", "a message to the group %s is left out of the full inbox of %s", group, receiver)
         if group not in inbox.missed:
             dao.add_missed(receiver, group, message.id)
-            self.news.setdefault(receiver, {})[group] = message.id
-        inbox.missed[group] = self._last_left_out = message.id
-        self._log.warn("group", "a message to the group %s is left out of the full inbox of %s", group, receiver)
+            inbox.missed.add(group)
+        elif told is not None and group in told.groups:
+            if group in told.later:
+                return
+            told.later[group] = message.id
+        self.news[receiver] = None
 
-    def tell_news(self) -> None:
-        """After the commit: tell those who are online what was left out of their inboxes."""
+    def take_news(self) -> Iterable[str]:
+        """Return `news`, and forget it: the transaction is over, and they may have to be told."""
         news, self.news = self.news, {}
-        for user, groups in news.items():
-            session = self._sessions.get(user)
-            if session is not None and session.transport.has_room:
-                self._tell(session, user, groups)
+        return news
 
     def tell_missed(self, dao: Dao, session: Session) -> None:
-        """After a login: tell what was left out while the user was offline."""
+        """Tell a user what was left out of the inbox, unless this session was told already.
+
+        Call it between two transactions.
+        """
         user = session.user
-        if user is not None and session.is_modern and (groups := dao.missed(user)):
-            self._tell(session, user, groups)
+        if user is None or not (missed := dao.missed(user)):
+            return
+        before = self._told.get(user)
+        if before is not None and before is session.told:
+            new = {group: since for group, since in missed.items() if group not in before.groups}
+        else:
+            before, new = None, missed
+        if not new:
+            return
+        told = Told(missed, session.sent_id)
+        if before is not None:
+            told.later = before.later
+        # First: the acknowledgement may arrive before we are back.
+        session.told = self._told[user] = told
+        session.transport.send(notices=[Notice(0, system(Event.INBOX_FULL, groups=new))])
+        if len(self._told) > MAX_INBOXES:
+            del self._told[next(iter(self._told))]
 
-    def _tell(self, session: Session, user: str, groups: Mapping[str, int]) -> None:
-        if session.is_modern:
-            session.transport.send(notices=[Notice(0, system(Event.INBOX_FULL, groups=groups))])
-            self._told[user] = [*groups], self._last_left_out
-            if len(self._told) > MAX_INBOXES:
-                del self._told[next(iter(self._told))]
-
-    def _forget_told(self, dao: Dao, receiver: str, inbox: _Inbox | None) -> None:
+    def _forget_told(self, dao: Dao, receiver: str, told: Told) -> None:
         """A user knows what was left out. What was left out since then is news again."""
-        groups, upto = self._told.pop(receiver)
-        dao.remove_missed(receiver, groups)
-        for group in groups if inbox is not None else ():
-            last = inbox.missed.pop(group, 0) if inbox is not None else 0
-            if inbox is not None and last > upto:
-                dao.add_missed(receiver, group, upto + 1)
-                inbox.missed[group] = last
-                self.news.setdefault(receiver, {})[group] = upto + 1
+        del self._told[receiver]
+        dao.remove_missed(receiver, sorted(told.groups))
+        for group, since in told.later.items():
+            dao.add_missed(receiver, group, since)
+        inbox = self._inboxes.get(receiver)
+        if inbox is not None:
+            inbox.missed -= told.groups - told.later.keys()
+        self.news[receiver] = None  # also if nothing is left: this transaction may fail
 
     # --- what senders have waiting ----------------------------------------------------------------
 
@@ -457,7 +474,8 @@ class Quotas:
         """A transaction has failed: only the database knows what waits."""
         self._inboxes.clear()
         self._heavy.clear()
-        self.news.clear()
+        for user in self.news:  # they are told anew what the table says
+            self._told.pop(user, None)
         if self._walked_id is not None:
             self._walked_id = None
             self._census_due_at = self.due_at = self._clock() + RETRY_DELAY

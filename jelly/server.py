@@ -160,7 +160,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             delivery,
             indexing,
             retention,
-            Quotas(QuotaLimits(settings.inbox_messages, settings.inbox_bytes, settings.outbox_messages), self.sessions),
+            Quotas(QuotaLimits(settings.inbox_messages, settings.inbox_bytes, settings.outbox_messages)),
             on_commit_in_doubt=self.groups.forget_all,
             call_later=self.watchdog.call_later,
             on_database_went_back=self._begin_anew,

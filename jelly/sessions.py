@@ -157,6 +157,30 @@ class Window:
             return True
 
 
+class Told:
+    """What a session was told to be missing in its user's inbox, and whether that has arrived.
+
+    The store's, except for `note_delivered`, which the reader calls.
+    """
+
+    __slots__ = ("groups", "has_arrived", "later", "sent_id")
+
+    def __init__(self, groups: Iterable[str], sent_id: int) -> None:
+        """`sent_id`: the session's watermark when the notice was sent."""
+        self.groups = set(groups)
+        self.sent_id = sent_id
+        self.later: dict[str, int] = {}
+        """The groups of which messages were left out since then, each with the first id."""
+        self.has_arrived = False
+
+    def note_delivered(self, upto: int) -> None:
+        """The client has the messages up to an id. If one of them was sent after the notice, it has
+        the notice, too.
+        """
+        if upto > self.sent_id:
+            self.has_arrived = True
+
+
 class Session:
     """The conversation on one connection. The comments say which thread may change what."""
 
@@ -174,7 +198,9 @@ class Session:
         "resumed",
         "sent_id",
         "token_hash",
+        "told",
         "transport",
+        "untold",
         "user",
         "window",
     )
@@ -205,6 +231,10 @@ class Session:
         # The store's: see delivery.py, and above.
         self.caught_up = False
         self.sent_id = 0
+        # The store's: whether the user must be told what was left out of the inbox; and what this
+        # session was told of it (quotas.py).
+        self.untold = False
+        self.told: Told | None = None
 
     @property
     def has_room(self) -> bool:

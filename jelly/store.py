@@ -465,8 +465,6 @@ class Store:
             except Exception as error:  # noqa: BLE001 - a bug; but what is committed must be answered
                 log_failure(log, error)
             self._delivery.flush({job.session: self._responses(job) for job in batch.jobs if not job.is_write})
-            if self._quotas.news:
-                self._quotas.tell_news()
             for job in batch.jobs:
                 if job.is_write:
                     send_or_close(job.session, self._responses(job))
@@ -477,7 +475,18 @@ class Store:
                 job.session.transport.close()
             raise
         finally:  # after the answers: no one needs to wait for this
+            if self._quotas.news:
+                self._pass_on_news()
             self._indexing.on_commit([message for message, _ in batch.messages])
+
+    def _pass_on_news(self) -> None:
+        """Have those who are online told what was left out of their inboxes.
+
+        They are told what the table says when `_feed` reads it. So this may also be called when it
+        is not known whether the transaction has happened.
+        """
+        for user in self._quotas.take_news():
+            self._delivery.must_tell(user)
 
     def _responses(self, job: Job) -> list[Response]:
         """The frames that answer a job."""
@@ -524,6 +533,7 @@ class Store:
         self._indexing.on_failure()
         self._retention.on_failure()
         self._quotas.on_failure()
+        self._pass_on_news()
         for user, upto in batch.delivered.items():
             self.delivered(user, upto)
 
@@ -647,10 +657,7 @@ class Store:
             self._retry_at = self._clock() + LOOK_INTERVAL
             return
         try:
-            while self._delivery.begun:
-                self._quotas.tell_missed(self._dao, self._delivery.begun[0])
-                del self._delivery.begun[0]
-            self._delivery.feed(self._dao)
+            self._delivery.feed(self._dao, self._quotas.tell_missed)
         except StoreError as error:
             self._report(error)
             self._retry_at = self._clock() + RETRY_DELAY

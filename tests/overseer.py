@@ -37,6 +37,8 @@ CREATE TEMP TRIGGER sim6 AFTER DELETE ON main.members
     BEGIN SELECT saw('left', 0, old.group_name, old.username, ''); END;
 CREATE TEMP TRIGGER sim7 AFTER DELETE ON main.tokens WHEN old.expires = 1 << 60
     BEGIN SELECT saw('revoked', 0, old.username, '', ''); END;
+CREATE TEMP TRIGGER sim8 AFTER DELETE ON main.missed
+    BEGIN SELECT saw('known', old.since, old.username, old.group_name, ''); END;
 """
 
 
@@ -114,6 +116,7 @@ class Overseer:
     ) -> None:
         self._quotas = quotas
         self.friends: set[tuple[str, str]] = set()  # (whose list, who is on it)
+        self._heard: set[tuple[str, str, int]] = set()  # who heard of which group what was left out first
         self._met: set[tuple[str, str]] = set()  # who was ever in a group with whom
         self._wall = wall
         self._may_be_busy = may_be_busy
@@ -188,6 +191,10 @@ class Overseer:
         device.last_id = id
         self.had.add((device.user, id))
         self.read.add((device.user, sent))
+
+    def was_told(self, user: str, left_out: dict[str, int]) -> None:
+        """A notice of what was left out of an inbox has reached a client that acknowledges."""
+        self._heard |= {(user, group, since) for group, since in left_out.items()}
 
     def arrived(self, user: str, content: str, id: int) -> None:
         """A message has reached the machine of a classic client."""
@@ -445,6 +452,8 @@ class Overseer:
                 self.check((one, id) in self.had, f"{self._by_id[id]} was taken away before {one} had it")
             elif what == "stored":
                 self._stored(id, self._known(three), one, two)
+            elif what == "known":
+                self.check((one, two, id) in self._heard, f"{one} was not told what was left out of {two} from {id} on")
             elif what == "revoked":
                 self.check(one in self._rivals, f"{one}, whom no other client takes over, has lost a token")
             elif what == "put":

@@ -489,7 +489,7 @@ class SimulatedServer:
         self.retention = Retention(world.history_days, clock, trusted_clock.now)
         self.indexing = DeferredIndexing(self.retention.keeps_history, clock)
         writer = Dao(DatabaseConnection(engine), trusted_clock)
-        self.quotas = Quotas(world.quotas, self.sessions, clock)
+        self.quotas = Quotas(world.quotas, clock)
         self.store = Store(
             writer,
             self.delivery,
@@ -712,6 +712,8 @@ class Device:
         values = parse_object(frame.body)
         if frame.type == Type.SYSTEM:
             self.was_taken_over = self.was_taken_over or values["event"] == "taken_over"
+            if values["event"] == "inbox_full" and self.is_modern:
+                self._world.overseer.was_told(self.user, values["groups"])
         elif not self.is_modern:
             self._world.overseer.arrived(self.user, values["content"], id)
             self.kernel.append(values["content"])

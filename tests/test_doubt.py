@@ -257,7 +257,7 @@ class World:
             delivery,
             DeferredIndexing(keeps_history=True),
             Retention(30),
-            Quotas(QuotaLimits(), sessions),
+            Quotas(QuotaLimits()),
             clock=lambda: self.now,
             call_later=lambda _seconds, function: self.later.append(function),
             on_database_went_back=self.note_going_back,

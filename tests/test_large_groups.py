@@ -188,7 +188,7 @@ def test_pages_for_many_take_several_turns(monkeypatch: pytest.MonkeyPatch) -> N
     turns = 0
     while fed.has_work:
         before = sum(transport.count for transport in transports)
-        fed.feed(cast(Any, dao))
+        fed.feed(cast(Any, dao), lambda *_: None)
         turns += 1
         assert sum(transport.count for transport in transports) - before <= 300 + delivery.PAGE
     assert [transport.count for transport in transports] == [250] * len(MEMBERS)

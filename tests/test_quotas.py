@@ -2,11 +2,13 @@
 is kept in memory agrees with the database.
 """
 
+import contextlib
 import random
+import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from clock import Clock
@@ -24,10 +26,13 @@ from wire import (
 )
 
 from jelly import quotas
+from jelly.codec import HEADER
 from jelly.dao import Dao, StoredMessage
-from jelly.errors import ErrorCode, Refused
+from jelly.delivery import Delivery
+from jelly.errors import ErrorCode, Refused, StoreError
+from jelly.messages import parse_object
 from jelly.quotas import Envelope, QuotaLimits, Quotas
-from jelly.sessions import Session, Sessions
+from jelly.sessions import Notice, Session, Sessions
 
 FULL = ErrorCode.INBOX_FULL
 
@@ -38,12 +43,11 @@ class Post:
     def __init__(self, dao: Dao, limits: QuotaLimits) -> None:
         self.dao, self.limits = dao, limits
         self.clock = Clock()
-        self.sessions = Sessions()
         self.restart()
 
     def restart(self) -> None:
         """Forget all that is in memory."""
-        self.quotas = Quotas(self.limits, self.sessions, self.clock)
+        self.quotas = Quotas(self.limits, self.clock)
 
     def send(self, sender: str, *receivers: str, content: str = "x", group: str = "") -> list[str] | str:
         """Store a message; those who get a row of it, or the error code."""
@@ -221,37 +225,133 @@ def test_a_group_is_never_refused(dao: Dao) -> None:
     post.deliver_first("cat", 3)
     assert post.send("ann", *members, group="team") == ["cat"]
     assert post.send("ann", *members, group="other") == ["cat"]
-    first = post.quotas.news["bob"]
-    assert list(first) == ["team", "other"]
-    assert dao.missed("bob") == first
+    assert set(post.quotas.take_news()) == {*members}
+    first = dao.missed("bob")
+    assert first.keys() == {"team", "other"}
     assert dao.missed("cat").keys() == {"team"}
     post.restart()
     assert post.send("ann", *members, group="team") == []
     assert dao.missed("bob") == first
-    assert list(post.quotas.news) == ["cat"] or not post.quotas.news
+
+
+class Hearer(NullTransport):
+    """Keeps what its client is told to be left out."""
+
+    def __init__(self) -> None:
+        self.heard: list[dict[str, int]] = []
+
+    def send(self, responses: object = (), notices: object = ()) -> None:
+        for _, frame in cast(Sequence[Notice], notices):
+            self.heard.append(parse_object(frame[HEADER.size :])["groups"])
+
+
+def modern_session(user: str) -> tuple[Session, Hearer]:
+    transport = Hearer()
+    session = Session(transport, "somewhere")
+    session.user, session.is_modern = user, True
+    return session, transport
 
 
 def test_what_was_told_is_news_no_more(dao: Dao) -> None:
-    """After the next acknowledgement; but what was left out meanwhile is news again."""
+    """When a message that was sent after the notice is acknowledged. What was left out meanwhile is
+    news again.
+    """
     post = Post(dao, QuotaLimits(inbox_messages=20))
-    session = Session(NullTransport(), "somewhere")
-    session.user, session.is_modern = "bob", True
+    session, transport = modern_session("bob")
     for _ in range(3):
         post.send("ann", "bob", group="team")
-    post.quotas.tell_news()  # bob is offline
-    assert list(dao.missed("bob")) == ["team"]
+    [first] = dao.missed("bob").values()
+    session.sent_id = first
     post.quotas.tell_missed(dao, session)
-    assert list(dao.missed("bob")) == ["team"]
-    post.send("ann", "bob", group="team")
-    last = dao.peek_id() - 1
+    post.quotas.tell_missed(dao, session)
+    assert transport.heard == [{"team": first}]
+    assert session.told is not None
+    session.told.note_delivered(first)  # of what was sent before
     post.deliver_first("bob", 1)
-    assert dao.missed("bob")["team"] <= last
-    assert list(post.quotas.news) == ["bob"]
-    post.sessions.attach(session)
-    post.quotas.tell_news()
-    post.deliver_first("bob", 1)
+    assert dao.missed("bob") == {"team": first}
+    for _ in range(3):
+        post.send("ann", "bob", group="team")
+    session.told.note_delivered(first + 1)
+    post.deliver("bob", 0)
+    [second] = dao.missed("bob").values()
+    assert second > first
+    assert list(post.quotas.take_news()) == ["bob"]
+    post.quotas.tell_missed(dao, session)
+    assert transport.heard[1:] == [{"team": second}]
+    session.told.note_delivered(second)
+    post.deliver("bob", 0)
     assert dao.missed("bob") == {}
+    post.deliver("bob", 2**50)
     assert post.send("ann", "bob", group="team") == ["bob"]
+
+
+def test_what_another_session_was_told_counts_for_it_alone(dao: Dao) -> None:
+    """A new session is told everything; a group that comes later is told alone."""
+    post = Post(dao, QuotaLimits(inbox_messages=20))
+    for _ in range(3):
+        post.send("ann", "bob", group="team")
+    first = dao.missed("bob")
+    (old, _), (session, transport) = modern_session("bob"), modern_session("bob")
+    post.quotas.tell_missed(dao, old)
+    post.quotas.tell_missed(dao, session)
+    assert old.told is not None
+    old.told.note_delivered(2**50)
+    post.deliver("bob", 0)
+    assert dao.missed("bob") == first
+    post.send("ann", "bob", group="other")
+    post.quotas.tell_missed(dao, session)
+    assert transport.heard == [first, {"other": dao.missed("bob")["other"]}]
+    assert session.told is not None
+    session.told.note_delivered(2**50)
+    post.deliver("bob", 0)
+    assert dao.missed("bob") == {}
+
+
+@pytest.mark.parametrize("what", ["leaves out", "delivers"])
+def test_what_was_told_and_a_transaction_that_fails(dao: Dao, what: str) -> None:
+    """The table is the truth: the user is told again what is in it."""
+    post = Post(dao, QuotaLimits(inbox_messages=20))
+    session, transport = modern_session("bob")
+    for _ in range(3):
+        post.send("ann", "bob", group="team")
+    first = dao.missed("bob")
+    post.quotas.tell_missed(dao, session)
+    list(post.quotas.take_news())
+    assert session.told is not None
+    if what == "leaves out":
+        post.send_many([("ann", ["bob"], "x", "team")], fails=True)
+    else:
+        session.told.note_delivered(2**50)
+        post.deliver("bob", 0, fails=True)
+    assert list(post.quotas.take_news()) == ["bob"]
+    assert dao.missed("bob") == first
+    post.quotas.tell_missed(dao, session)
+    assert transport.heard == [first, first]
+
+
+def test_a_session_without_room_is_told_later(dao: Dao) -> None:
+    """When its client has taken what waits for it; a classic one never."""
+    sessions = Sessions()
+    delivery = Delivery(sessions)
+    told: list[Session] = []
+    session, transport = modern_session("bob")
+    sessions.attach(session)
+    transport.has_room, session.caught_up = False, True
+    delivery.must_tell("bob")
+    delivery.feed(dao, lambda _, session: told.append(session))
+    assert told == []
+    assert not session.caught_up
+    assert not delivery.has_work
+    transport.has_room = True
+    for _ in range(2):
+        delivery.wants_more(session)
+        delivery.feed(dao, lambda _, session: told.append(session))
+        assert told == [session]
+        assert session.caught_up
+    session.is_modern = False
+    for user in ("bob", "nobody"):
+        delivery.must_tell(user)
+    assert not delivery.has_work
 
 
 def test_a_batch_counts_what_is_before_it(dao: Dao) -> None:
@@ -523,6 +623,111 @@ def test_a_member_who_is_online_and_acknowledges_nothing(start_server: StartServ
             notices = [bob.receive_notice().values for _ in range(3)]
             assert [values.get("content") for values in notices] == ["m0", "m1", None]
             assert notices[2]["event"] == "inbox_full"
+
+
+def told(wire: Wire) -> Any:
+    """The groups in the next notice of what was left out, after messages."""
+    while (values := wire.receive_notice().values).get("event") != "inbox_full":
+        assert "content" in values
+    return values["groups"]
+
+
+def missed(path: Path) -> list[tuple[str, int]]:
+    """The groups of which something was left out, as the table says."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT group_name, since FROM missed").fetchall()
+
+
+def test_an_acknowledgement_that_crosses_the_notice(start_server: StartServer, tmp_path: Path) -> None:
+    """Of a message that was sent before: it does not say that the notice has arrived."""
+    server, path = start_server(classic_gap=0, inbox_messages=20), tmp_path / "jelly.db"
+    register(server.port, "alice", "bob")
+    with logged_in(server.port, "alice") as alice:
+        found(alice, "bob")
+        with logged_in(server.port, "bob", features=["ack"]) as bob:
+            assert [send(alice, "team", GROUP_MESSAGE, f"m{n}") for n in range(3)] == ["ok"] * 3
+            first = bob.receive_notice().values["id"]
+            left_out = told(bob)
+            bob.ack(first)
+            wait_until(lambda: kept_for("bob", path) == ["m1"])
+            assert missed(path) == [*left_out.items()]
+            bob.reset()
+        with logged_in(server.port, "bob", features=["ack"]) as bob:
+            assert told(bob) == left_out
+            bob.ack(bob.receive_notice().values["id"])
+            wait_until(lambda: not missed(path))
+
+
+@pytest.mark.parametrize("fails", ["nothing", "another message", "the first of them"])
+def test_what_is_left_out_after_the_notice(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails: str
+) -> None:
+    """Is told when the notice has arrived, whatever failed meanwhile."""
+    server, path = start_server(classic_gap=0, inbox_messages=20), tmp_path / "jelly.db"
+    register(server.port, "alice", "bob", "carol")
+
+    def fail(*_: object) -> None:
+        raise StoreError("no space left")
+
+    with logged_in(server.port, "alice") as alice, logged_in(server.port, "carol") as carol:
+        found(alice, "bob")
+        with logged_in(server.port, "bob", features=["ack"]) as bob:
+            assert [send(alice, "team", GROUP_MESSAGE, f"m{n}") for n in range(3)] == ["ok"] * 3
+            told(bob)
+            if fails == "the first of them":
+                with monkeypatch.context() as patch:
+                    patch.setattr(Dao, "add_messages", fail)
+                    assert send(alice, "team", GROUP_MESSAGE, "m3") == "internal"
+                told(bob)
+            assert [send(alice, "team", GROUP_MESSAGE, f"m{n}") for n in (3, 4)] == ["ok"] * 2
+            if fails == "another message":
+                with monkeypatch.context() as patch:
+                    patch.setattr(Dao, "add_messages", fail)
+                    assert send(carol, "alice") == "internal"
+            assert send(carol, "bob", content="hello") == "ok"
+            hello = bob.receive_notice().values
+            assert hello["content"] == "hello"
+            bob.ack(hello["id"])
+            left_out = told(bob)
+            page = bob.ok(HISTORY, groupName="team")["messages"]
+            assert left_out == {"team": page[3]["id"]}
+            assert missed(path) == [*left_out.items()]
+            assert send(carol, "bob", content="bye") == "ok"
+            bob.ack(bob.receive_notice().values["id"])
+            wait_until(lambda: not missed(path))
+
+
+def test_what_is_left_out_after_a_restart(start_server: StartServer) -> None:
+    """The second notice has the id of the first message that was left out since the first one."""
+    server = start_server(classic_gap=0, inbox_messages=20)
+    register(server.port, "alice", "bob")
+    with logged_in(server.port, "alice") as alice:
+        found(alice, "bob")
+        assert [send(alice, "team", GROUP_MESSAGE, f"m{n}") for n in range(3)] == ["ok"] * 3
+    server.stop()
+    server = start_server(classic_gap=0, inbox_messages=20)
+    with logged_in(server.port, "alice") as alice, logged_in(server.port, "bob", features=["ack"]) as bob:
+        told(bob)
+        first = bob.receive_notice().values["id"]
+        assert send(alice, "team", GROUP_MESSAGE, "m3") == "ok"
+        bob.ack(first)
+        left_out = told(bob)
+        assert left_out == {"team": bob.ok(HISTORY, groupName="team")["messages"][3]["id"]}
+
+
+def test_what_a_commit_in_doubt_leaves_out(start_server: StartServer, commits: type[InDoubtCommit]) -> None:
+    """Is told when it is certain."""
+    server = start_server(classic_gap=0, inbox_messages=20)
+    register(server.port, "alice", "bob")
+    with logged_in(server.port, "alice") as alice:
+        found(alice, "bob")
+        with logged_in(server.port, "bob", features=["ack"]) as bob:
+            assert [send(alice, "team", GROUP_MESSAGE, f"m{n}") for n in range(2)] == ["ok"] * 2
+            assert bob.contents(2) == ["m0", "m1"]
+            commits.breaks = True
+            assert send(alice, "team", GROUP_MESSAGE, "m2") == "ok"
+            assert not commits.breaks
+            assert list(told(bob)) == ["team"]
 
 
 def test_counts_after_a_commit_in_doubt(start_server: StartServer, commits: type[InDoubtCommit]) -> None:

@@ -49,7 +49,7 @@ class World:
         migrate(connection)
         self.dao = Dao(connection)
         self.sessions = Sessions()
-        quotas = Quotas(QuotaLimits(), self.sessions)
+        quotas = Quotas(QuotaLimits())
         self.store = Store(
             self.dao, Delivery(self.sessions), DeferredIndexing(keeps_history=True), Retention(30), quotas
         )
