@@ -47,6 +47,7 @@ class FileClaim:
         self._path = path
         self._descriptors: list[int] = []  # while these are open, the locks are held
         self._identity: tuple[int, int] | None = None  # device and inode
+        self._lock_file: Path | None = None  # if this claim has made it
 
     def take(self) -> None:
         """Claim the file; make it, for its owner only, if there is none.
@@ -72,6 +73,15 @@ class FileClaim:
             self._identity = None
         self._close()
 
+    def remove_lock_file(self) -> None:
+        """Remove the file beside, if this claim has made it: the file is not Jelly's.
+
+        (It must stay beside a database of Jelly: another server may be about to lock it.)
+        """
+        if self._lock_file is not None and self._identity is not None:
+            self._lock_file.unlink(missing_ok=True)
+            self._lock_file = None
+
     def problem(self) -> str:
         """Why the path does not lead to the claimed file any more; empty if it does.
 
@@ -89,7 +99,10 @@ class FileClaim:
         return "" if status.st_nlink else "its file was deleted"  # a bind mount still leads to it
 
     def _lock_both(self) -> None:
-        beside = self._open(Path(f"{self._path.resolve()}.lock"))
+        lock_file = Path(f"{self._path.resolve()}.lock")
+        was_there = lock_file.exists()
+        beside = self._open(lock_file)
+        self._lock_file = None if was_there else lock_file
         if not _lock(beside):
             raise InUse
         with contextlib.suppress(FileNotFoundError):
