@@ -9,7 +9,9 @@
 
 -- schema_version: the version of these tables. next_id: ids below it may have been used; it is also
 -- the mark, which grows with each transaction. first_dated: ids from this one on, divided by 1024,
--- are milliseconds since 1970; 0: there are none yet. indexed: messages up to this id are indexed.
+-- are milliseconds since 1970; 0: there are none yet; 2^53: none now, as the clock is not believed.
+-- certain_time: it is over for certain; trusted_time: what it was when the clock was trusted last, or
+-- when the clock jumped after that. indexed: messages up to this id are indexed.
 CREATE TABLE IF NOT EXISTS meta (
     name  VARCHAR(32) NOT NULL,
     value BIGINT NOT NULL,

@@ -12,10 +12,8 @@ from typing import NamedTuple, TypeVar
 from jelly.database import DatabaseConnection
 from jelly.errors import StoreError
 from jelly.names import nfkc
-from jelly.trusted_clock import FIRST_DATED, IDS_PER_MS, MAX_ID, MS, TrustedClock
+from jelly.trusted_clock import FIRST_DATED, IDS_PER_MS, MAX_ID, MS, Times, TrustedClock
 
-SMALL_LEAP = 3600 * MS * IDS_PER_MS
-"""By fewer ids than this, an hour, new ones follow the clock without a further look."""
 VALUES_PER_STATEMENT = 100
 """At most this many values are in one statement of varying length."""
 
@@ -82,12 +80,12 @@ class Dao:
         """`clock`: for ids that carry the time. Without one they are counted."""
         self.connection = connection
         self._clock = clock
-        self._wall = clock.wall if clock is not None else float
         self.mark = 0
         """The mark as of the last commit; 0: only the database knows it."""
         self.new_mark = 1
         """The mark that the transaction has made that is open, or was open last."""
         self._next_id = 1
+        self._dated_mark = MAX_ID  # a commit of this mark or a later one has settled the row first_dated
 
     # --- users and tokens -------------------------------------------------------------------------
 
@@ -371,18 +369,37 @@ class Dao:
         old = self.mark = self.mark or self.read_mark()
         # What was allocated in a transaction that failed is not allocated again.
         self._next_id = max(old, self.new_mark)
-        now_id = int(self._wall() * MS) * IDS_PER_MS
-        leap = now_id - self._next_id
-        if 0 < leap < SMALL_LEAP or (leap > 0 and self._clock is not None and self._clock.believes(now_id, leap)):
-            self._next_id = now_id
+        now_id, is_dated = self._clock.id_now(self._next_id) if self._clock is not None else (0, True)
+        self._next_id = max(self._next_id, now_id)
         new = self._next_id + (count or 1)  # at least one: no two transactions have the same mark
         if new > MAX_ID:
             raise StoreError("all ids of messages are used")
         self.new_mark = new
         if self.connection.execute("UPDATE meta SET value = ? WHERE name = 'next_id' AND value = ?", (new, old)) != 1:
             raise DatabaseWentBack
-        if old < FIRST_DATED <= self._next_id:
-            self.connection.execute("UPDATE meta SET value = ? WHERE name = 'first_dated'", (self._next_id,))
+        if self._clock is not None:
+            self._note_times(self._clock, is_dated, old)
+
+    def _note_times(self, clock: TrustedClock, is_dated: bool, old: int) -> None:
+        """Remember what the clock needs at the next start, and which ids may be taken for times."""
+        change = "UPDATE meta SET value = ? WHERE name = ?"
+        if not is_dated:  # what is stored now is younger than its id says
+            self._dated_mark = MAX_ID
+            self.connection.execute(change, (MAX_ID, "first_dated"))
+        elif old < FIRST_DATED <= self._next_id:
+            self.connection.execute(change, (self._next_id, "first_dated"))
+        elif old < self._dated_mark:
+            self._dated_mark = self.new_mark
+            self.connection.execute(f"{change} AND value = ?", (self._next_id, "first_dated", MAX_ID))
+        times = clock.times_to_note()
+        if times is not None:
+            for name, value in times._asdict().items():
+                self.connection.execute(change, (value, name))
+
+    def read_times(self) -> Times:
+        """What the database remembers of the clock."""
+        rows: dict[str, int] = dict(self.connection.query("SELECT name, value FROM meta"))
+        return Times(*(int(rows[name]) for name in Times._fields))
 
     def read_mark(self) -> int:
         """The mark that the database has."""
@@ -608,7 +625,8 @@ class Dao:
     def id_at(self, time: float) -> int:
         """All messages below this id were stored before a time, in seconds since 1970.
 
-        Ids that do not carry the time count as stored when the first one that does was given.
+        Ids that do not carry the time count as stored when the first one that does was given. While
+        ids are counted, because the clock is not believed, none counts as older than any time.
         """
         first_dated = int(self.connection.query("SELECT value FROM meta WHERE name = 'first_dated'")[0][0])
         id = int(time * MS) * IDS_PER_MS

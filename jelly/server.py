@@ -186,7 +186,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             delivery,
             self._reading,
             LoginGuard(),
-            clock.now,
+            clock,
         )
         answer_memory = AnswerMemory(settings.answer_memory * 1024 * 1024)
         self.dispatcher = Dispatcher(
@@ -441,7 +441,7 @@ def _prepare_database(engine: Engine, dao: Dao, clock: TrustedClock, max_body: i
     try:
         migrate(connection)
         engine.check_max_body(max_body)
-        clock.start(dao.read_mark())
+        clock.start(dao.read_mark(), dao.read_times())
     except JellyError as error:
         connection.close()
         engine.release()

@@ -37,7 +37,7 @@ from jelly.outcomes import Answer, CpuTask, NewMessage, Outcome, Place, Unfinish
 from jelly.presence import Presence
 from jelly.rate import HeldBack, RateLimit
 from jelly.sessions import Session, Sessions, Window
-from jelly.trusted_clock import MAX_ID
+from jelly.trusted_clock import MAX_ID, TrustedClock
 
 MAX_FRIENDS = 1000
 """At most this many users are on a friend list."""
@@ -155,9 +155,9 @@ class Services:
         delivery: Delivery,
         reading: Reading,
         guard: LoginGuard,
-        expiry_clock: Callable[[], float] | None = None,
+        clock: TrustedClock | None = None,
     ) -> None:
-        """`expiry_clock`: the time by which tokens expire, in seconds since 1970."""
+        """`clock`: by its time tokens expire."""
         self._policy = policy
         self._sessions = sessions
         self._presence = presence
@@ -166,7 +166,7 @@ class Services:
         self._delivery = delivery
         self._reading = reading
         self._guard = guard
-        self._expiry_clock = expiry_clock
+        self._clock = clock or TrustedClock(is_trusted=True)
         self._known_users: set[str] = set()
         # Only used in turns of the store: see _take_over.
         self._logging_in: dict[str, _Newcomer] = {}
@@ -374,7 +374,7 @@ class Services:
             self._store_token(dao, token_hash, username)
             if request.features is not None:
                 dao.note_modern_login(username)
-            now = _now()
+            now = int(self._clock.latest() * 1000)
             if noted_at is None or noted_at <= now - ADDRESS_PRECISION:
                 dao.remember_address(username, network_of(session.address), now, MAX_KNOWN_ADDRESSES)
             self._take_over(dao, _Newcomer(session, username, token_hash, request.features is None))
@@ -389,10 +389,10 @@ class Services:
         return Write(Type.LOGIN, in_transaction, after_commit, lambda _: self._end_revoked(username, token_hash))
 
     def _expiry_now(self) -> int:
-        return _now() if self._expiry_clock is None else int(self._expiry_clock() * 1000)
+        return int(self._clock.now() * 1000)
 
     def _store_token(self, dao: Dao, token_hash: str, username: str) -> None:
-        expires = _now() + int(self._policy.token_seconds * 1000)
+        expires = int((self._clock.latest() + self._policy.token_seconds) * 1000)
         dao.add_token(token_hash, username, expires, self._expiry_now(), MAX_TOKENS)
 
     def reconnect(self, session: Session, request: messages.Reconnect) -> Outcome:
@@ -1018,8 +1018,3 @@ def _members_of_own_group(dao: Dao, name: str, username: str) -> list[str]:
     if creator != username:
         raise Refused(ErrorCode.NOT_GROUP_CREATOR)
     return members
-
-
-def _now() -> int:
-    """Milliseconds since the start of 1970."""
-    return int(time.time() * 1000)

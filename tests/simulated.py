@@ -40,7 +40,7 @@ from jelly.retention import Retention
 from jelly.services import Policy, Services
 from jelly.sessions import Notice, Response, Session, Sessions
 from jelly.store import Store
-from jelly.trusted_clock import TrustedClock
+from jelly.trusted_clock import Times, TrustedClock
 
 FOREVER = 1 << 60
 """When the first tokens of the devices expire: never."""
@@ -124,6 +124,11 @@ class Disk:
 
     def mark(self) -> int:
         return int(self.raw.execute("SELECT value FROM meta WHERE name = 'next_id'").fetchone()[0])
+
+    def times(self) -> Times:
+        """What the database remembers of the clock."""
+        rows = dict(self.raw.execute("SELECT name, value FROM meta"))
+        return Times(*(rows[name] for name in Times._fields))
 
     def count(self, table: str) -> int:
         return int(self.raw.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
@@ -485,7 +490,7 @@ class SimulatedServer:
         self.group_notices = GroupNotices(self.notifier, self._call_in_turn, clock)
         self.delivery = Delivery(self.sessions, (self.presence, self.group_notices))
         trusted_clock = TrustedClock(wall=world.wall, monotonic=clock)
-        trusted_clock.start(world.disk.mark())
+        trusted_clock.start(world.disk.mark(), world.disk.times())
         self.retention = Retention(world.history_days, clock, trusted_clock.now)
         self.indexing = DeferredIndexing(self.retention.keeps_history, clock)
         writer = Dao(DatabaseConnection(engine), trusted_clock)
@@ -516,7 +521,7 @@ class SimulatedServer:
             self.delivery,
             reading,
             LoginGuard(),
-            trusted_clock.now,
+            trusted_clock,
         )
         self.dispatcher = WatchedDispatcher(services, self.store, 1, world.queue_size, 1.0)
         self.dispatcher.hash_at_once()

@@ -27,7 +27,7 @@ from jelly.database import DatabaseConnection
 from jelly.engines import open_engine
 from jelly.errors import ConfigError, StartError, StoreError
 from jelly.fair_queue import FairQueue, Job
-from jelly.migrations import migrate
+from jelly.migrations import ROWS_OF_META, migrate
 from jelly.outcomes import NewMessage
 from jelly.passwords import impossible_hash
 from jelly.server import JellyServer
@@ -343,7 +343,7 @@ def rows_of_meta(url: str) -> dict[str, int]:
             dao.add_messages([StoredMessage(allocate_ids(dao)[0], False, "a", "bob", "kept", 0)], [("bob", 1)])
         assert [message.content for message in dao.waiting("bob", 0, 10)] == ["kept"]
         rows: dict[str, int] = dict(dao.connection.query("SELECT name, value FROM meta"))
-    assert rows == {"next_id": 2, "indexed": 0, "first_dated": 0, "schema_version": 3}
+    assert rows == dict.fromkeys(ROWS_OF_META, 0) | {"next_id": 2, "schema_version": 3}
     return rows
 
 

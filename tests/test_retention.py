@@ -1,15 +1,17 @@
 """Retention: messages, requestIds and tokens go when they are too old, and not before."""
 
 import itertools
+import time
 
 import pytest
 from harness import StartServer
 from upkeep import EPOCH, Upkeep
-from wire import HISTORY, SUCCESS, logged_in, register, wait_until
+from wire import HISTORY, OWN_PROFILE, PERSON_MESSAGE, SUCCESS, logged_in, register, wait_until
 
 from jelly import indexing, retention
 from jelly.dao import Dao
 from jelly.retention import ADDRESS_DAYS, DAY, IDEMPOTENCY_DAYS, SWEEP_BATCH
+from jelly.server import JellyServer
 
 
 @pytest.fixture
@@ -101,6 +103,46 @@ def test_a_server_that_sweeps(start_server: StartServer, monkeypatch: pytest.Mon
         with server._reading() as dao:
             wait_until(lambda: dao.connection.query("SELECT COUNT(*) FROM messages") == [(0,)])
         assert alice.ok(HISTORY, person="bob") == {"username": "alice", "messages": [], "more": False}
+
+
+def stop_idle(server: JellyServer) -> None:
+    """Stop a server once all connections are closed."""
+    wait_until(lambda: not server.connections)
+    server.stop()
+
+
+def counts_after_sweep(server: JellyServer) -> tuple[int, int]:
+    """How many messages and indexed requestIds the first sweep leaves."""
+    wait_until(lambda: server.store._retention.due_at > time.monotonic() + 100)
+    with server._reading() as dao:
+        [counts] = dao.connection.query("SELECT (SELECT COUNT(*) FROM messages), (SELECT COUNT(*) FROM requests)")
+    return counts[0], counts[1]
+
+
+@pytest.mark.parametrize("jumps", [False, True])
+def test_restarts_with_the_clock_far_ahead(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch, jumps: bool
+) -> None:
+    """They delete nothing, whether the clock was wrong at the start or jumped before it."""
+    monkeypatch.setattr(indexing, "INDEX_DELAY", 0.0)
+    server = start_server(classic_gap=0)
+    register(server.port, "alice", "bob")
+    with logged_in(server.port, "alice", features=["ack"]) as alice, logged_in(server.port, "bob") as bob:
+        alice.ok(PERSON_MESSAGE, receiver="bob", content="x", time=1, requestId="r1")
+        assert bob.contents(1) == ["x"]
+        bob.ok(OWN_PROFILE)
+        real = time.time
+        if jumps:
+            monkeypatch.setattr(time, "time", lambda: real() + 60 * retention.DAY)
+            alice.ok(PERSON_MESSAGE, receiver="bob", content="y", time=1, requestId="r2")
+            assert bob.contents(1) == ["y"]
+            bob.ok(OWN_PROFILE)
+    monkeypatch.setattr(time, "time", lambda: real() + 60 * retention.DAY)
+    for _ in range(3):
+        stop_idle(server)
+        server = start_server(classic_gap=0)
+        counts = counts_after_sweep(server)
+        assert counts == ((2, 2) if jumps else (1, 1))
 
 
 def test_a_start_with_a_clock_that_is_behind(dao: Dao) -> None:

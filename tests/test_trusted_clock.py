@@ -1,6 +1,7 @@
 """A clock that may be wrong: what ids and what is old make of it."""
 
 import logging
+import random
 import time
 
 import pytest
@@ -10,7 +11,7 @@ from wire import OWN_PROFILE, Wire, logged_in, register, wait_until
 
 from jelly.dao import Dao
 from jelly.server import JellyServer
-from jelly.trusted_clock import AGREEMENT, DAY, FIRST_DATED, MAX_ID, TrustedClock
+from jelly.trusted_clock import AGREEMENT, DAY, FIRST_DATED, MAX_ID, Times, TrustedClock
 
 NOW = 1_800_000_000.0
 
@@ -26,6 +27,26 @@ class Machine:
     def wall(self) -> float:
         return self.offset + self.monotonic.now
 
+    def start(self, dao: Dao, is_trusted: bool = False) -> Dao:
+        """Start a server over a database, and store a message; returns what it writes with."""
+        self.clock = TrustedClock(is_trusted, self.wall, self.monotonic)
+        self.clock.start(dao.read_mark(), dao.read_times())
+        writer = Dao(dao.connection, self.clock)
+        allocate_ids(writer)
+        return writer
+
+    def run(self, writer: Dao, seconds: float) -> None:
+        """Let a server run, with a transaction each hour."""
+        end = self.monotonic.now + seconds
+        while self.monotonic.now < end:
+            self.monotonic.now = min(end, self.monotonic.now + 3600)
+            self.clock.now()
+            allocate_ids(writer)
+
+    def is_ahead(self, seconds: float = DAY) -> bool:
+        """Whether things expire by a time that is later than the true one."""
+        return self.clock.now() > NOW + self.monotonic.now + seconds
+
     @property
     def now_id(self) -> int:
         return int(self.wall() * 1000) << 10
@@ -34,6 +55,12 @@ class Machine:
 @pytest.fixture
 def machine() -> Machine:
     return Machine()
+
+
+def times_before(machine: Machine, seconds: float) -> Times:
+    """What a database remembers that a server with a right clock used last some seconds ago."""
+    ms = int((machine.wall() - seconds) * 1000)
+    return Times(ms, ms)
 
 
 # --- ids ------------------------------------------------------------------------------------------
@@ -101,7 +128,7 @@ def test_ids_of_an_older_version(dao: Dao, machine: Machine) -> None:
 def test_a_start_with_the_clock_far_ahead(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
     """Things expire by the time that is certain: the newest id, and what has passed since."""
     with caplog.at_level(logging.WARNING, "jelly.clock"):
-        machine.clock.start(int((machine.wall() - 40 * DAY) * 1000) << 10)
+        machine.clock.start(machine.now_id, times_before(machine, 40 * DAY))  # a start before this one gave this id
     [warning] = caplog.records
     assert "40.0 days ahead" in warning.getMessage()
     certain = machine.wall() - 40 * DAY
@@ -114,7 +141,7 @@ def test_a_start_with_the_clock_far_ahead(machine: Machine, caplog: pytest.LogCa
 
 def test_a_clock_that_agrees(machine: Machine) -> None:
     """After an hour in which it went like the monotonic one, near the newest id, it is believed."""
-    machine.clock.start(int((machine.wall() - 7200) * 1000) << 10)
+    machine.clock.start(machine.now_id, times_before(machine, 7200))
     start = machine.wall()
     assert machine.clock.now() == pytest.approx(start - 7200, abs=0.01)
     machine.monotonic.now += AGREEMENT - 1
@@ -144,6 +171,16 @@ def test_a_clock_that_goes_back(machine: Machine) -> None:
     assert machine.clock.now() == machine.wall()
 
 
+def test_a_clock_that_is_behind_for_a_while(machine: Machine) -> None:
+    """What is noted meanwhile does not look older than it is when the clock is set right."""
+    machine.clock.start(machine.now_id, times_before(machine, 60))
+    machine.offset -= 20_000 * DAY
+    noted = machine.clock.latest()
+    machine.monotonic.now += 3 * DAY
+    machine.offset += 20_000 * DAY
+    assert machine.clock.now() - noted == pytest.approx(3 * DAY, abs=1)
+
+
 def test_nothing_is_certain_yet(machine: Machine) -> None:
     """With a database of an older version nothing expires for an hour."""
     machine.clock.start(2_000_001)
@@ -155,8 +192,111 @@ def test_nothing_is_certain_yet(machine: Machine) -> None:
 def test_the_operator_says_so() -> None:
     """Then the clock is believed at once."""
     machine = Machine(is_trusted=True)
-    machine.clock.start(int((machine.wall() - 40 * DAY) * 1000) << 10)
+    machine.clock.start(machine.now_id, times_before(machine, 40 * DAY))
     assert machine.clock.now() == machine.wall()
+
+
+# --- over several starts --------------------------------------------------------------------------
+
+
+def test_starts_with_the_clock_far_ahead(dao: Dao, machine: Machine) -> None:
+    """However many there are, and whatever they store: they make nothing certain."""
+    machine.run(machine.start(dao), 2 * AGREEMENT)
+    machine.offset += 60 * DAY
+    for _ in range(70):
+        machine.run(machine.start(dao), AGREEMENT / 2)
+        assert not machine.is_ahead(0)
+    for _ in range(5):
+        machine.run(machine.start(dao), 3 * AGREEMENT)
+        assert not machine.is_ahead(0)
+
+
+def test_a_restart_after_a_jump(dao: Dao, machine: Machine) -> None:
+    """What jumped while the server ran is no better after a restart. Ids do not follow it."""
+    writer = machine.start(dao)
+    machine.run(writer, 2 * AGREEMENT)
+    last = writer.peek_id()
+    machine.offset += 60 * DAY
+    assert allocate_ids(writer)[0] - last < int(DAY * 1000) << 10
+    for _ in range(3):
+        machine.start(dao)
+        assert not machine.is_ahead(0)
+        machine.monotonic.now += AGREEMENT
+        assert not machine.is_ahead(0)
+
+
+def test_any_starts_stops_and_jumps(dao: Dao) -> None:
+    """Nothing expires by a time that is ahead, while no clock that is ahead had time to prove
+    itself: it has days to wait for each day that it is ahead.
+    """
+    for seed in range(20):
+        rng = random.Random(seed)
+        machine = Machine()
+        dao.connection.execute(
+            "UPDATE meta SET value = CASE name WHEN 'next_id' THEN 1 WHEN 'schema_version' THEN value ELSE 0 END"
+        )
+        writer = machine.start(dao)
+        machine.run(writer, 2 * AGREEMENT)
+        noted = []
+        for _ in range(60):
+            if rng.random() < 0.6:
+                machine.offset = NOW + rng.choice([0, 0, 20, 60, 300, 800, -1, -30, -20000]) * DAY
+            if rng.random() < 0.5:
+                writer = machine.start(dao)
+            machine.run(writer, rng.choice([0, 60, 1800, 5000, 20000]))
+            assert not machine.is_ahead(), f"seed {seed}"
+            noted.append((machine.clock.latest(), machine.monotonic.now))
+            for time_noted, true in noted:
+                age = machine.monotonic.now - true
+                assert machine.clock.now() - time_noted <= age + DAY, f"seed {seed}"
+
+
+@pytest.mark.parametrize("run", [30 * DAY, DAY / 2])
+def test_weeks_without_the_server(dao: Dao, machine: Machine, run: float) -> None:
+    """Its clock is trusted after it has run for as long, also if it is started each morning."""
+    machine.run(machine.start(dao), 2 * AGREEMENT)
+    machine.monotonic.now += 21 * DAY
+    started = machine.monotonic.now
+    running = 0.0
+    while running < 19 * DAY:
+        writer = machine.start(dao)
+        machine.run(writer, min(run, 19 * DAY))
+        running += min(run, 19 * DAY)
+        assert machine.clock.now() < machine.wall() - 20 * DAY
+        if run < DAY:
+            machine.monotonic.now += 60
+    assert machine.monotonic.now - started < 20 * DAY
+    for _ in range(6):
+        writer = machine.start(dao) if run < DAY else writer
+        machine.run(writer, DAY / 2)
+    assert machine.clock.now() == machine.wall()
+    machine.start(dao)
+    assert machine.clock.now() == pytest.approx(machine.wall(), abs=3600)
+
+
+def test_the_operator_says_so_once(dao: Dao, machine: Machine) -> None:
+    """The next start knows it."""
+    machine.run(machine.start(dao), 2 * AGREEMENT)
+    machine.monotonic.now += 400 * DAY
+    machine.start(dao, is_trusted=True)
+    machine.start(dao)
+    assert machine.clock.now() == pytest.approx(machine.wall(), abs=1)
+
+
+def test_messages_of_a_clock_that_is_not_believed(dao: Dao, machine: Machine) -> None:
+    """Their ids are counted, so they do not tell how old they are: all count as stored when the
+    clock is believed.
+    """
+    machine.run(machine.start(dao), 2 * AGREEMENT)
+    for offset in (-30 * DAY, -20000 * DAY, 800 * DAY):
+        machine.offset = NOW + offset
+        machine.run(machine.start(dao), DAY)
+        assert dao.id_at(NOW + machine.monotonic.now + 10 * 366 * DAY) == 0
+        machine.offset = NOW
+        last = machine.start(dao, is_trusted=True).peek_id() - 1
+        assert dao.id_at(NOW + machine.monotonic.now) <= last
+        machine.run(machine.start(dao, is_trusted=True), 2)
+        assert dao.id_at(NOW + machine.monotonic.now) > last
 
 
 def kept(server: JellyServer) -> tuple[int, int]:

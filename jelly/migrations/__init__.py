@@ -20,7 +20,7 @@ SCHEMA_VERSION = 3
 """The version of the tables in schema.sql."""
 STEPS: dict[int, tuple[Step, ...]] = {2: to_2.STATEMENTS, 3: to_3.STATEMENTS}
 """What leads to a version from the one before."""
-ROWS_OF_META = {"next_id": 1, "indexed": 0, "first_dated": 0}
+ROWS_OF_META = {"next_id": 1, "indexed": 0, "first_dated": 0, "certain_time": 0, "trusted_time": 0}
 """The rows that the table meta has in an empty database, besides the schema version."""
 
 TABLES_OF_EVERY_VERSION = {"users", "chat_groups", "members", "messages", "inbox"}

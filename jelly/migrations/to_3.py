@@ -29,6 +29,8 @@ def fill_nfkc(connection: DatabaseConnection) -> None:
 STATEMENTS: tuple[Step, ...] = (
     "UPDATE meta SET name = 'indexed' WHERE name = 'filed'",
     add_to_meta("first_dated", 0),
+    add_to_meta("certain_time", 0),
+    add_to_meta("trusted_time", 0),
     "DROP TABLE IF EXISTS calendar",
     "ALTER TABLE users ADD COLUMN nfkc VARCHAR(32)",
     "ALTER TABLE chat_groups ADD COLUMN nfkc VARCHAR(32)",
