@@ -26,6 +26,14 @@ TIMEOUT = 10.0
 """Seconds to wait for another process that has locked the database."""
 
 
+class OtherProgram(StartError):
+    """Another program does it. `command` is how to start it."""
+
+    def __init__(self, sentence: str, command: str) -> None:
+        super().__init__(sentence)
+        self.command = command
+
+
 def back_up(url: str, target: Path) -> int:
     """Copy the database that a URL names into a new file, for its owner only; return its size in
     bytes.
@@ -33,12 +41,16 @@ def back_up(url: str, target: Path) -> int:
     When the file is there, it is complete and synced. Raises StartError.
     """
     if url.startswith("mysql:"):
-        raise StartError(
-            "A MySQL or MariaDB database is copied by its own program, which asks for the password "
-            f"(MariaDB also calls it mariadb-dump): {dump_command(url, target)}"
+        raise OtherProgram(
+            "A MySQL or MariaDB database is copied by its own program, which asks for the password (MariaDB also "
+            "calls it mariadb-dump, and warns of an unknown variable, which may be ignored). Run this:",
+            dump_command(url, target),
         )
     if url == "memory:":
         raise StartError("The database memory: is in no file, and nobody but its server can read it.")
+    source = Path(urllib.parse.unquote(url.removeprefix("sqlite:///")))
+    if not source.exists():
+        raise StartError(f"There is no database {url}: check --database.")
     if os.path.lexists(target):
         raise StartError(f"The file {target} exists already: name a new file.")
     try:
@@ -47,7 +59,7 @@ def back_up(url: str, target: Path) -> int:
         raise StartError(f"Cannot write {target}: {error.strerror}. Name a file elsewhere.") from error
     partial = Path(name)
     try:
-        _copy(Path(urllib.parse.unquote(url.removeprefix("sqlite:///"))), partial)
+        _copy(source, partial)
         os.fsync(descriptor)  # SQLite does not do it for this copy
         partial.rename(target)
         _sync_directory(target.absolute().parent)
@@ -71,9 +83,10 @@ def restore(url: str, source: Path) -> Path | None:
     nothing has changed.
     """
     if url.startswith("mysql:"):
-        raise StartError(
+        raise OtherProgram(
             "A MySQL or MariaDB database is restored by its own program, which asks for the password (MariaDB also "
-            f"calls it mariadb). Stop the server, run this, and start the server: {load_command(url, source)}"
+            "calls it mariadb). Stop the server, run this, and start the server:",
+            load_command(url, source),
         )
     if url == "memory:":
         raise StartError("The database memory: keeps nothing, so there is nothing to restore.")
