@@ -57,7 +57,7 @@ LANE_LIMIT = 256
 """At most this many requests wait in one lane; then its reader stops reading, and TCP makes the
 client wait.
 """
-FEW_REQUESTS = 8
+FEW_REQUESTS = 2
 """How many requests of a lane may use the last part of the queue. A client that waits for its
 answers has fewer, and one that does not cannot take that part away from it."""
 KEPT_SHARE = 4

@@ -431,7 +431,7 @@ class World:
             self.say("{} logs out", device)
             self.overseer.logs_out(device.user)
             device.logs_out()
-            if self.rng.random() < 0.3:
+            if self.rng.random() < 0.7:
                 self._is_written_to(device)
 
     def _is_written_to(self, device: Device) -> None:

@@ -7,7 +7,7 @@ import pytest
 from harness import StartServer
 from wire import ADD_FRIEND, ALL_FRIENDS, GROUP_MESSAGE, OWN_GROUPS, logged_in, register, wait_until
 
-from faults.process import PATIENCE, ROOT, Program
+from faults.process import PATIENCE, ROOT, Program, Server
 
 EXAMPLES = [
     path for path in sorted((ROOT / "examples").glob("*.py")) if "JellyClient" in path.read_text(encoding="utf-8")
@@ -192,3 +192,11 @@ def test_raw_client_ends_with_the_connection(start_server: StartServer) -> None:
         assert program.line() == "! the server has closed the connection"
         assert program.process.wait(PATIENCE) == 1
         assert program.lines() == []
+
+
+def test_raw_client_at_a_server_with_tls(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    """When the server has given it up it says what the reason may be."""
+    tls = (f"--tls-cert={certificate[0]}", f"--tls-key={certificate[1]}", "--heartbeat-interval=0.05")
+    with Server(f"sqlite:///{tmp_path}/jelly.db", *tls) as server, raw_client(server.port) as program:
+        assert program.line().startswith("! the server has closed the connection before it answered: does it use TLS?")
+        assert program.process.wait(PATIENCE) == 1

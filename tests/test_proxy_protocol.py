@@ -354,8 +354,8 @@ def test_an_unexpected_header_before_tls(
 
 
 def test_haproxy(start_server: StartServer, start_haproxy: StartProxy, caplog: pytest.LogCaptureFixture) -> None:
-    """With the README's configuration clients come through it, and the server knows who they are;
-    its checks leave nothing in the log.
+    """With the configuration of docs/hosting.md, clients come through it, and the server knows who
+    they are; its checks leave nothing in the log.
     """
     server = start_server(proxy_protocol="127.0.0.1", max_per_address=10)
     port = start_haproxy(server.port).port

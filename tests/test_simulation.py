@@ -30,7 +30,7 @@ from jelly.sessions import Sessions, Window
 from jelly.store import Store
 
 SEEDS = 300
-FEW_SEEDS = 1000
+FEW_SEEDS = 2000
 """At most this many worlds until each bug is found."""
 PROGRAM = Path(__file__).parent / "simulation.py"
 
