@@ -31,6 +31,14 @@ OLDEST_TABLES = ("users", "messages", "inbox")
 """Tables that every version has."""
 
 
+class OtherProgram(StartError):
+    """Another program does it. `command` is how to start it."""
+
+    def __init__(self, sentence: str, command: str) -> None:
+        super().__init__(sentence)
+        self.command = command
+
+
 def back_up(url: str, target: Path) -> int:
     """Copy the database that a URL names into a new file, for its owner only; return its size in
     bytes.
@@ -38,12 +46,16 @@ def back_up(url: str, target: Path) -> int:
     When the file is there, it is complete and synced. Raises StartError.
     """
     if url.startswith("mysql:"):
-        raise StartError(
-            "A MySQL or MariaDB database is copied by its own program, which asks for the password "
-            f"(MariaDB also calls it mariadb-dump): {dump_command(url, target)}"
+        raise OtherProgram(
+            "A MySQL or MariaDB database is copied by its own program, which asks for the password (MariaDB also "
+            "calls it mariadb-dump, and warns of an unknown variable, which may be ignored). Run this:",
+            dump_command(url, target),
         )
     if url == "memory:":
         raise StartError("The database memory: is in no file, and nobody but its server can read it.")
+    source = Path(urllib.parse.unquote(url.removeprefix("sqlite:///")))
+    if not source.exists():
+        raise StartError(f"There is no database {url}: check --database.")
     if os.path.lexists(target):
         raise StartError(f"The file {target} exists already: name a new file.")
     source = Path(urllib.parse.unquote(url.removeprefix("sqlite:///")))
@@ -79,9 +91,10 @@ def restore(url: str, source: Path) -> Path | None:
     nothing has changed.
     """
     if url.startswith("mysql:"):
-        raise StartError(
+        raise OtherProgram(
             "A MySQL or MariaDB database is restored by its own program, which asks for the password (MariaDB also "
-            f"calls it mariadb). Stop the server, run this, and start the server: {load_command(url, source)}"
+            "calls it mariadb). Stop the server, run this, and start the server:",
+            load_command(url, source),
         )
     if url == "memory:":
         raise StartError("The database memory: keeps nothing, so there is nothing to restore.")

@@ -19,7 +19,7 @@ from types import FrameType
 
 import jelly
 from jelly import scheduling
-from jelly.backup import back_up, restore
+from jelly.backup import OtherProgram, back_up, restore
 from jelly.config import FLAGS_WITHOUT_VALUE, Parser, Settings, add_arguments, flags_last, load_settings
 from jelly.demo import demo_database
 from jelly.errors import ConfigError, StartError, log_failure
@@ -93,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return start(settings, terminal, log_output)
     except StartError as error:
         print(f"jelly: {error}", file=sys.stderr)
+        if isinstance(error, OtherProgram):
+            print(error.command)
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:  # during the start: `serve` has not installed its handler yet
         return 130

@@ -62,7 +62,8 @@ def run_user_command(action: str, name: str | None, settings: Settings) -> None:
     except Refused as error:
         raise StartError(str(error)) from error
     except StoreError as error:
-        raise StartError(f"The database cannot be used: {error}. Check --database.") from error
+        advice = open_engine(settings.database).advice
+        raise StartError(f"The database cannot be used: {error}. {advice}") from error
 
 
 def _change(action: Action, name: str, settings: Settings) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import getpass
 import io
+import os
 import sqlite3
 import subprocess
 import sys
@@ -376,6 +377,22 @@ def test_a_database_without_tables_of_ours(database_url: str, user: User, action
         assert connection.tables() == ({"users"} if statements else set())
     connection.close()
     engine.release()
+
+
+def test_a_file_that_may_not_be_written(tmp_path: Path, user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence names what to change. (The tests may run as root, who may write everywhere.)"""
+    url = f"sqlite:///{tmp_path}/jelly.db"
+    with claimed(url):
+        pass
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    for action in ("list", "add"):
+        with pytest.raises(StartError, match=f"Permission denied. This user may not write to {tmp_path}: change"):
+            user(url, action, "alice", "pw")
 
 
 def test_many_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
