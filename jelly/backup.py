@@ -20,7 +20,7 @@ from pathlib import Path
 from jelly.errors import StartError, StoreError
 from jelly.file_claim import OTHER_PATH, FileClaim, is_used_by_other_path
 from jelly.migrations import ROWS_OF_META, SCHEMA_VERSION
-from jelly.trusted_clock import FIRST_DATED, IDS_PER_MS, MS
+from jelly.trusted_clock import FIRST_DATED, IDS_PER_MS, MAX_ID, MS
 
 TIMEOUT = 10.0
 """Seconds to wait for another process that has locked the database."""
@@ -183,9 +183,9 @@ def _replace(target: Path, source: Path) -> Path | None:
             _give_owner(descriptor, target)
             if log.exists():  # SQLite drops it together with a file that it cannot read
                 _copy_bytes(log, kept_log)
-            next_id = _next_id(target)
-            if next_id:
-                kept_log.unlink(missing_ok=True)  # what was in it is in the file now
+            next_id, is_log_written = _next_id(target)
+            if is_log_written:
+                kept_log.unlink(missing_ok=True)
             _raise_ids(partial, next_id)
             _give_second_name(target, kept)
         os.fsync(descriptor)
@@ -245,25 +245,29 @@ def _give_second_name(path: Path, name: Path) -> None:
         _copy_bytes(path, name)
 
 
-def _next_id(path: Path) -> int:
-    """The next id of a database; 0 if it cannot be read, which may be why it is replaced.
+def _next_id(path: Path) -> tuple[int, bool]:
+    """The next id of a database, and whether the file has what is in the log beside it.
 
-    This also writes into the file what is in the log beside it. Raises StartError if another
-    program keeps that from being done, sqlite3.Error after another failure that may pass.
+    A file that is damaged or foreign may be replaced for that reason: its next id is 0 if it cannot
+    be read. Raises StartError if another program uses the file, sqlite3.Error after another failure
+    that may pass.
     """
+    next_id = 0
     try:
         with contextlib.closing(_open(path)) as raw:
+            rows = raw.execute("SELECT value FROM meta WHERE name = 'next_id'").fetchall()
+            if rows and isinstance(rows[0][0], int) and rows[0][0] < MAX_ID:
+                next_id = rows[0][0]
             [(is_busy, *_)] = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             if is_busy:
                 raise StartError(_in_use(path))
-            rows = raw.execute("SELECT value FROM meta WHERE name = 'next_id'").fetchall()
     except sqlite3.Error as error:
         if _is_unreadable(error):
-            return 0
+            return next_id, False
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise StartError(_in_use(path)) from error
         raise
-    return rows[0][0] if rows and isinstance(rows[0][0], int) else 0
+    return next_id, True
 
 
 def _in_use(path: Path) -> str:

@@ -22,7 +22,7 @@ from faults.process import Server, clean_environment, free_port, no_limits, run
 from jelly import backup
 from jelly.backup import back_up, restore
 from jelly.errors import StartError
-from jelly.trusted_clock import FIRST_DATED, IDS_PER_MS, MS
+from jelly.trusted_clock import FIRST_DATED, IDS_PER_MS, MAX_ID, MS
 
 
 @contextmanager
@@ -191,6 +191,28 @@ def test_a_file_that_cannot_be_read_is_replaced(tmp_path: Path) -> None:
     assert Path(f"{kept}-wal").read_bytes() == b"log"
     assert not Path(f"{path}-wal").exists()
     assert_is_restored(url, [])
+
+
+def test_a_file_that_was_copied_over(tmp_path: Path) -> None:
+    """With the log of the old file beside it, as after `cp`. Ids go on above those in the log."""
+    path, copy = tmp_path / "jelly.db", tmp_path / "copy.db"
+    url, log = f"sqlite:///{path}", Path(f"{path}-wal")
+    with Server(url) as server:
+        assert server.stop() == 0
+    back_up(url, copy)
+    newest = (FIRST_DATED + MAX_ID) // 2
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute("CREATE TABLE large AS SELECT zeroblob(2000000)")
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        raw.execute("UPDATE meta SET value = ? WHERE name = 'next_id'", (newest,))
+        old_log = log.read_bytes()
+    shutil.copyfile(copy, path)
+    log.write_bytes(old_log)
+    kept = restore(url, copy)
+    assert kept is not None
+    assert Path(f"{kept}-wal").read_bytes() == old_log
+    assert not log.exists()
+    assert next_id(path) == newest
 
 
 def test_a_copy_of_an_older_version(tmp_path: Path) -> None:
