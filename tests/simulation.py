@@ -135,7 +135,6 @@ class World:
             (notifier, "SLICE"): draw((1, 25)),
             (connection, "time"): SimpleNamespace(monotonic=self.clock),
             (passwords, "new_token"): lambda: self.rng.getrandbits(62),
-            (services, "_now"): lambda: int(self.wall() * 1000),
         }
 
     def _draw_events(self) -> tuple[list[Event], list[float]]:

@@ -41,6 +41,7 @@ from jelly.messages import PROFILE_LIMITS
 from jelly.outcomes import CpuTask, Place, Write
 from jelly.send_queue import SendQueue
 from jelly.server import JellyServer
+from jelly.trusted_clock import TrustedClock
 
 ROOT = Path(__file__).parent.parent
 
@@ -265,8 +266,8 @@ def test_a_flood_of_logins(start_server: StartServer, monkeypatch: pytest.Monkey
 def test_the_tokens_of_a_user(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user has a limited number of tokens; one more login ends the oldest, and no other."""
     monkeypatch.setattr(services, "MAX_TOKENS", 3)
-    times = itertools.count(int(time.time() * 1000))
-    monkeypatch.setattr(services, "_now", lambda: next(times))
+    times = itertools.count(int(time.time()))
+    monkeypatch.setattr(TrustedClock, "latest", lambda _: next(times))
     register(port, "alice")
     tokens = []
     for _ in range(4):

@@ -44,6 +44,7 @@ from jelly.config import Settings
 from jelly.dao import Dao
 from jelly.server import JellyServer
 from jelly.services import Services
+from jelly.trusted_clock import TrustedClock
 
 DAY = 86_400_000
 """In milliseconds."""
@@ -346,7 +347,7 @@ def test_an_expired_token(start_server: StartServer, monkeypatch: pytest.MonkeyP
     port = start_server(token_days=1).port
     register(port, "alice")
     now = int(time.time() * 1000)
-    monkeypatch.setattr(services, "_now", lambda: now)
+    monkeypatch.setattr(TrustedClock, "latest", lambda _: now / 1000)
     with logged_in(port, "alice") as alice:
         monkeypatch.setattr(Services, "_expiry_now", lambda _: now + DAY - 1)
         assert token_works(port, "alice", alice.token)
