@@ -96,6 +96,20 @@ def test_a_wrong_command_line(arguments: str, sentence: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"jelly: {sentence}\n")
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_letters_that_cannot_be_shown(tmp_path: Path, encoding: str) -> None:
+    """They are written as codes; nothing ends with a traceback."""
+    url = f"sqlite:///{tmp_path}/j.db"
+    with Server(url) as server:
+        register(server.port, "alice", "小王")
+        assert server.stop() == 0
+    assert run("user", "list", f"--database={url}", PYTHONIOENCODING=encoding).stdout == "alice\n\\u5c0f\\u738b\n"
+    assert run("--help", PYTHONIOENCODING=encoding).returncode == 0
+    done = run("--host=小王", PYTHONIOENCODING=encoding)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_flags_before_the_command(tmp_path: Path) -> None:
     """They mean the same as behind it."""
     url, toml = f"sqlite:///{tmp_path}/j.db", tmp_path / "jelly.toml"
