@@ -46,6 +46,12 @@ messages to a server that knows no such keys, like the original one.) docs/clien
 questions of people who write bots.
 """
 
+import sys
+
+# Before the other imports: old versions fail at them, and do not say why.
+if sys.version_info < (3, 11):  # noqa: UP036
+    raise ImportError("client_api needs Python 3.11 or newer, and this is Python %d.%d." % sys.version_info[:2])  # noqa: UP031
+
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future

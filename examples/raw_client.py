@@ -1,8 +1,8 @@
 """A chat client in nothing but sockets: python examples/raw_client.py ME PASSWORD FRIEND [PORT]
 
 It registers ME if there is no such user yet, logs in, prints what arrives, and sends each line that
-you type to FRIEND. It shows the protocol and nothing else: it does not reconnect. The password is
-on the command line because this is for trying out.
+you type to FRIEND. It shows the protocol and nothing else: it knows no TLS, and it does not
+reconnect. The password is on the command line because this is for trying out.
 """
 
 import contextlib
@@ -53,7 +53,10 @@ def connect(port: int, type: int, me: str, password: str) -> tuple[socket.socket
     except ConnectionRefusedError:
         sys.exit(f"! no server on port {port}: start one with python jelly.py")
     send(sock, type, username=me, password=password)
-    _, _, status, values = receive(sock)
+    try:
+        _, _, status, values = receive(sock)
+    except (EOFError, OSError):
+        sys.exit("! the server has closed the connection before it answered: does it use TLS? This client does not")
     return sock, status, values
 
 

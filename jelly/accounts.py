@@ -54,16 +54,23 @@ def add(dao: Dao, username: str, password_hash: str) -> None:
     dao.add_user(username, password_hash)
 
 
+def check_name(dao: Dao, action: Action, username: str) -> None:
+    """Raise Refused if an action is not possible with this name."""
+    if action == Action.ADD:
+        check_is_free(dao, username)
+    elif not dao.has_user(username):
+        raise Refused(ErrorCode.NO_SUCH_USER)
+
+
 def carry_out(dao: Dao, command: OperatorCommand) -> None:
     """Do what an operator asks for, within a transaction.
 
     Raises Refused if that is not possible; then nothing was written.
     """
     action, username, password_hash = command
+    check_name(dao, action, username)
     if action == Action.ADD:
-        add(dao, username, password_hash)
+        dao.add_user(username, password_hash)
         return
-    if not dao.has_user(username):
-        raise Refused(ErrorCode.NO_SUCH_USER)
     dao.update_user(username, {"password": password_hash})
     dao.remove_tokens(username)

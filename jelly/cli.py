@@ -13,14 +13,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
 import jelly
 from jelly import scheduling
 from jelly.backup import back_up, restore
-from jelly.config import Settings, add_arguments, load_settings
+from jelly.config import FLAGS_WITHOUT_VALUE, Parser, Settings, add_arguments, flags_last, load_settings
 from jelly.demo import demo_database
 from jelly.errors import ConfigError, StartError, log_failure
 from jelly.server import JellyServer, descriptors_needed
@@ -36,6 +36,7 @@ RELOAD = "SIGHUP"
 SHUTDOWN_TIMEOUT = 9.5
 """Seconds from the first signal until the process ends, even if something hangs."""
 
+COMMANDS = ["serve", "chat", "backup", "restore", "user"]
 DESCRIPTION = """Jelly, an instant-messaging server. You can give each setting as a flag, as an
 environment variable (JELLY_PORT for --port), or in a TOML file. `jelly chat` starts the chat
 program: see `jelly chat --help`. `jelly backup FILE` copies the database, and `jelly restore FILE`
@@ -57,15 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wrong.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    if list(arguments[:1]) == ["chat"]:
+    command, rest = _split_command(arguments)
+    if command == "chat":
         from jelly.chat.app import main as chat  # the server runs without what the chat imports
 
-        return chat(arguments[1:])
-    parser = argparse.ArgumentParser(prog="jelly", description=DESCRIPTION)
+        return chat(rest)
+    parser = Parser(prog="jelly", description=DESCRIPTION)
     parser.add_argument(
         "command",
         nargs="?",
-        choices=["serve", "chat", "backup", "restore", "user"],
+        choices=COMMANDS,
         default="serve",
         help="default: serve",
     )
@@ -76,15 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN:
         signal.signal(HANGUP, terminal.interrupt_if_gone)
     try:
-        if list(arguments[:1]) == ["backup"]:
-            return back_up_database(arguments[1:])
-        if list(arguments[:1]) == ["restore"]:
-            return restore_database(arguments[1:])
-        if list(arguments[:1]) == ["user"]:
-            return change_users(arguments[1:])
+        if command == "backup":
+            return back_up_database(rest)
+        if command == "restore":
+            return restore_database(rest)
+        if command == "user":
+            return change_users(rest)
         parsed = parser.parse_args(arguments)
-        if parsed.command != "serve":
-            parser.error(f"write {parsed.command} first: jelly {parsed.command} ...")
         settings = load_settings(parsed)
         if parsed.demo and parsed.database:
             raise ConfigError("--demo uses its own temporary database: leave out --database.")
@@ -96,6 +96,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:  # during the start: `serve` has not installed its handler yet
         return 130
+
+
+def _split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the first argument that is no flag, which may come before it, and all the others."""
+    for place, argument in enumerate(arguments):
+        before = arguments[place - 1] if place else ""
+        is_value = before.startswith("-") and "=" not in before and before not in FLAGS_WITHOUT_VALUE
+        if not argument.startswith("-") and not is_value:
+            return argument, [*arguments[:place], *arguments[place + 1 :]]
+    return "", list(arguments)
 
 
 class Terminal:
@@ -141,7 +151,7 @@ class LogFile(logging.FileHandler):
 
 def back_up_database(arguments: Sequence[str]) -> int:
     """Run `jelly backup`. Raises StartError."""
-    parser = argparse.ArgumentParser(prog="jelly backup", description=BACKUP_DESCRIPTION)
+    parser = Parser(prog="jelly backup", description=BACKUP_DESCRIPTION)
     parser.add_argument("file", metavar="FILE", type=Path, help="the file to make; it must not exist")
     parsed = _parse_database(parser, arguments)
     size = back_up(load_settings(parsed).database, parsed.file)
@@ -151,7 +161,7 @@ def back_up_database(arguments: Sequence[str]) -> int:
 
 def restore_database(arguments: Sequence[str]) -> int:
     """Run `jelly restore`. Raises StartError."""
-    parser = argparse.ArgumentParser(prog="jelly restore", description=RESTORE_DESCRIPTION)
+    parser = Parser(prog="jelly restore", description=RESTORE_DESCRIPTION)
     parser.add_argument("file", metavar="FILE", type=Path, help="a copy that `jelly backup` has made")
     parsed = _parse_database(parser, arguments)
     url = load_settings(parsed).database
@@ -167,14 +177,14 @@ def _parse_database(parser: argparse.ArgumentParser, arguments: Sequence[str]) -
     parser.add_argument("--database", metavar="DATABASE", help="URL of the database, as for the server")
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
     parser.set_defaults(**{setting.name: None for setting in dataclasses.fields(Settings)})
-    return parser.parse_args(arguments)
+    return parser.parse_args(flags_last(arguments))
 
 
 def change_users(arguments: Sequence[str]) -> int:
     """Run `jelly user`. Raises StartError."""
-    parser = argparse.ArgumentParser(prog="jelly user", description=USER_DESCRIPTION)
+    parser = Parser(prog="jelly user", description=USER_DESCRIPTION)
     add_user_arguments(parser)
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args(flags_last(arguments))
     for setting in dataclasses.fields(Settings):
         if not hasattr(parsed, setting.name):
             setattr(parsed, setting.name, None)
@@ -190,10 +200,12 @@ def serve_demo(settings: Settings, terminal: Terminal, log_output: logging.Handl
             program = typed_command()
             url = _url(settings, port)
             server = "" if url == DEFAULT_URL else f" --server {url}"
-            print("To try it out, run this in two more terminals (all data is deleted when this server stops):\n")
+            if settings.tls_cert:
+                server += f" --tls-ca {shlex.quote(settings.tls_cert)}"
+            print("To try it out, run each command in a terminal of its own, and type its password:\n")
             for name, password in demo.passwords.items():
-                print(f"    {program} chat {name}{server}    # password: {password}")
-            print(flush=True)
+                print(f"    {program} chat {name}{server}\n    password: {password}\n")
+            print("All data is deleted when this server stops.\n", flush=True)
 
         return serve(dataclasses.replace(settings, database=demo.url), terminal, log_output, print_instructions)
 
@@ -246,7 +258,8 @@ def serve(
         signal.signal(number, on_signal)
     if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN:
         signal.signal(HANGUP, lambda *_: reasons.put(RELOAD))
-    server.start()
+    with _signals_for_this_thread():
+        server.start()
     log.info(
         "listening on %s port %d%s; database %s; at most %d connections, %d waiting requests, %d bytes a body; "
         "driver %s; %s",
@@ -283,11 +296,31 @@ def serve(
     return 1 if reason and reason != RELOAD else 0
 
 
+@contextlib.contextmanager
+def _signals_for_this_thread() -> Iterator[None]:
+    """Have threads that start within it, and those that they start, leave signals to this one.
+
+    Python runs handlers on the main thread only, and a signal that the system gives to another
+    thread does not wake it: under thousands of new connections, one in five SIGTERMs was lost.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # not on Windows
+        yield
+        return
+    handled = {signal.SIGTERM, signal.SIGINT} | ({HANGUP} if HANGUP is not None else set())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def reload(server: JellyServer, log_output: logging.Handler) -> None:
     """Open the log file anew, then read the certificate anew.
 
     If one of them cannot be used, the log says why, and the old one stays in use.
     """
+    if not isinstance(log_output, LogFile) and not server.settings.tls_cert:
+        log.info("SIGHUP: there is nothing to load anew, neither a certificate (--tls-cert) nor a --log-file")
     if isinstance(log_output, LogFile):
         try:
             log_output.reopen()

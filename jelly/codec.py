@@ -84,6 +84,9 @@ def encode(sign: int, type: int, status: int = 0, body: bytes = b"") -> bytes:
     return HEADER.pack(MAGIC, sign, type, status, len(body)) + body
 
 
+TOO_LONG = "The body of this frame has {:,} bytes, and it may have {:,} here: send less at once."
+
+
 class Decoder:
     """Cuts a stream of bytes into frames.
 
@@ -91,13 +94,15 @@ class Decoder:
     is broken: nobody knows where the next frame begins, and the decoder drops all further bytes.
     """
 
-    __slots__ = ("_buffer", "_limit", "_needed", "_quick_limit", "error_type", "max_body")
+    __slots__ = ("_buffer", "_limit", "_needed", "_quick_limit", "error_sentence", "error_type", "max_body")
 
     def __init__(self, max_body: int = DEFAULT_MAX_BODY, max_first_body: int | None = None) -> None:
         """`max_first_body`: the limit until a LOGIN, REGISTER or RECONNECT is complete."""
         self.max_body = max_body
         self.error_type: int | None = None
         """The type of the frame that broke the stream (0: unknown), or None."""
+        self.error_sentence = ""
+        """What is wrong with that frame, if its body is too long; else empty."""
         # The beginning of an incomplete frame. A bytearray, because `+=` copies only what is new:
         # with bytes, each read would copy all that came before it.
         self._buffer: bytearray | bytes = b""
@@ -136,6 +141,8 @@ class Decoder:
                 self.error_type = 0
             elif not 0 <= length <= self._limit:
                 self.error_type = type
+                if length > 0:
+                    self.error_sentence = TOO_LONG.format(length, self._limit)
             elif end - body < length:
                 needed += length
                 break

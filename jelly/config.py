@@ -7,18 +7,25 @@ setting and the place where the value came from, and says which values are allow
 
 import argparse
 import difflib
+import itertools
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from jelly import names
 from jelly.engines import check_url
 from jelly.errors import ConfigError
 from jelly.proxy_protocol import parse_networks
 from jelly.scheduling import check_pin
+
+FLAGS_WITHOUT_VALUE = {"-h", "--help", "--version", "--demo", "--plain"}
+OTHER_VARIABLES = {"CONFIG", "SERVER", "PASSWORD"}
+"""Environment variables, without their JELLY_, that are no settings of the server."""
+CLOSE = 0.7
+"""How much a variable is like a setting that is taken for a slip: 1 is equal."""
 
 
 def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], Any]:
@@ -150,6 +157,38 @@ class Settings:
     log_file: str = _setting("", _text, "file to which the log is appended, instead of standard error")
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that says in one sentence what is wrong: it raises ConfigError."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        known = self._option_string_actions
+        if self._subparsers is None:  # else the parser of the action knows more flags
+            for argument in itertools.takewhile(lambda each: each != "--", args or ()):
+                name = argument.partition("=")[0]
+                if name.startswith("--") and not any(flag.startswith(name) for flag in known):
+                    self.error(f"there is no flag {name}{_suggestion(name, list(known))}")
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message[:1].upper()}{message[1:]}. See {self.prog} --help.")
+
+
+def flags_last(arguments: Sequence[str]) -> list[str]:
+    """Put the flags, with their values, behind the other arguments, which say what to do."""
+    others, flags = list[str](), list[str]()
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("-"):
+            others.append(argument)
+        elif argument == "--":
+            return [*others, *flags, argument, *rest]
+        else:
+            flags.append(argument)
+            if "=" not in argument and argument not in FLAGS_WITHOUT_VALUE:
+                flags += itertools.islice(rest, 1)
+    return others + flags
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add one flag for each setting to a parser, and --config."""
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings, which have the names of the flags")
@@ -164,6 +203,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load_settings(arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings from all sources. Raises ConfigError."""
+    _check_variables(environment)
     path = arguments.config or environment.get("JELLY_CONFIG", "")
     from_file = _read_file(path) if path else {}
     values = {}
@@ -181,6 +221,19 @@ def load_settings(arguments: argparse.Namespace, environment: Mapping[str, str] 
     if settings.tls_key and not settings.tls_cert:
         raise ConfigError("--tls-key alone does not turn TLS on: give --tls-cert, too.")
     return settings
+
+
+def _check_variables(environment: Mapping[str, str]) -> None:
+    """Raise ConfigError if a variable looks like a setting with a slip. Others may be anything."""
+    known = [setting.name.upper() for setting in fields(Settings)]
+    for variable in environment:
+        name = variable.removeprefix("JELLY_")
+        if name == variable or name in known or name in OTHER_VARIABLES:
+            continue
+        if close := difflib.get_close_matches(name, known, n=1, cutoff=CLOSE):
+            raise ConfigError(
+                f"There is no setting {variable}, but it is in the environment (did you mean JELLY_{close[0]}?)."
+            )
 
 
 def _flag(name: str) -> str:
@@ -211,6 +264,10 @@ def _read_file(path: str) -> dict[str, str]:
     values = {}
     for key, value in table.items():
         name = key.replace("-", "_")
+        if isinstance(value, dict) and name not in known:
+            raise ConfigError(
+                f"There is no setting {key!r}, but {path} has it: the file has no sections, so leave out [{key}]."
+            )
         if name not in known:
             raise ConfigError(f"There is no setting {key!r}, but {path} has it{_suggestion(name, known)}.")
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):

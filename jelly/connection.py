@@ -49,6 +49,14 @@ less than 512 bytes, so that it costs no more than itself in Python's own alloca
 HEARTBEAT_SIZE = HEADER.size
 CONFIRMING = {Type.ACK, Type.LOGOUT}
 """The requests that say which messages the client has."""
+REQUESTS_AT_ONCE = 64
+"""How many requests a reader puts into its lane until it looks whether the lane is full."""
+IDLE_RATE = 1000
+"""At most this many frames that ask for nothing are read of one client in a second: heartbeats, and
+acknowledgements of what it was not sent. Hundreds of thousands would take the time of all others.
+"""
+PAUSE_STEP = 0.05
+"""Seconds until a reader that pauses looks whether its connection has been closed."""
 HALF_CLOSE_TIMEOUT = 5.0
 """Seconds until a client that has closed its half must have taken its last answers."""
 
@@ -83,6 +91,10 @@ class Connection(BaseRequestHandler):
     request: socket.socket
     bytes_before_login = 0
     """Bytes of bodies that have come since the lane was last seen idle; counted until the login."""
+    idle_frames = 0
+    """How many frames that ask for nothing the last read has brought."""
+    idle_until = 0.0
+    """The monotonic time up to which such frames are paid for (a token bucket)."""
     awaits_login = True
     """Whether no LOGIN, REGISTER or RECONNECT was read yet."""
     sends_only_heartbeats = True
@@ -162,7 +174,16 @@ class Connection(BaseRequestHandler):
         """Receive what comes before the protocol itself."""
         data = self.request.recv(size)
         self.send_queue.read_bytes += len(data)
+        if self.header_since is None:
+            self._note_proxy_header(data)
         return data
+
+    def _note_proxy_header(self, data: bytes) -> None:
+        """Tell the operator if these bytes are the connection's first, and a header that is not
+        expected.
+        """
+        if self.send_queue.read_bytes == len(data) and proxy_protocol.begins(data):
+            self.context.connections.refuse(proxy_protocol.IS_UNEXPECTED, self.address)
 
     def _read_proxy_header(self) -> bool:
         """Learn from the proxy who the client is. Return False if the connection must end."""
@@ -214,17 +235,41 @@ class Connection(BaseRequestHandler):
             # Heartbeats and acknowledgements get no answer, so they need not wait for their turn.
             if frame.type == Type.HEARTBEAT and frame.sign == Sign.REQUEST:
                 session.has_heartbeat = True
+                self.idle_frames += 1
             elif frame.type not in CONFIRMING or not self._confirm(frame, send_queue.read_bytes - count):
                 requests.append(PendingRequest(frame, now))
         if decoder.error_type is not None:
+            self._note_proxy_header(data)
             malformed = Frame(Sign.REQUEST, decoder.error_type, 0, b"")
-            requests.append(PendingRequest(malformed, now, ErrorCode.MALFORMED_FRAME))
+            requests.append(PendingRequest(malformed, now, ErrorCode.MALFORMED_FRAME, decoder.error_sentence))
             self.incomplete_since = None
         if requests:
-            submit = self._submit_before_login if session.user is None else self.context.dispatcher.submit
-            submit(self.lane, requests)
-            if len(self.lane.waiting) >= LANE_LIMIT or send_queue.is_full:
+            self._submit(requests)
+        if self.idle_frames:
+            self._limit_idle_frames(now)
+
+    def _submit(self, requests: list[PendingRequest]) -> None:
+        """Have requests served. Wait while too many of them wait, or too many answers."""
+        context, lane, send_queue = self.context, self.lane, self.send_queue
+        if self.session.user is None:
+            requests = self._submit_before_login(requests)
+        for start in range(0, len(requests), REQUESTS_AT_ONCE):
+            context.dispatcher.submit(lane, requests[start : start + REQUESTS_AT_ONCE])
+            if len(lane.waiting) >= LANE_LIMIT or send_queue.is_full:
                 self._pause(self._has_room)
+                if context.is_stopping or send_queue.is_closed:
+                    break
+
+    def _limit_idle_frames(self, now: float) -> None:
+        """Pause if more frames have come than the client may send that ask for nothing."""
+        self.idle_until = max(self.idle_until, now) + self.idle_frames / IDLE_RATE
+        self.idle_frames = 0
+        if self.idle_until > now + 1.0:
+            self._pause(self._is_idle_time_over)
+
+    def _is_idle_time_over(self) -> bool:
+        time.sleep(PAUSE_STEP)
+        return time.monotonic() >= self.idle_until - 1.0
 
     def _confirm(self, frame: Frame, read_bytes: int) -> bool:
         """Handle an ACK, and return True; False if the frame must be served like other requests.
@@ -249,6 +294,8 @@ class Connection(BaseRequestHandler):
             self.context.store.delivered(session.user, id)
             if not session.caught_up and window.has_room:
                 self._ask_for_more_messages()
+        else:
+            self.idle_frames += 1
         return True
 
     def _report_delivered(self, upto: int) -> None:
@@ -270,21 +317,27 @@ class Connection(BaseRequestHandler):
         if upto > self.session.delivered_id:
             self._report_delivered(upto)
 
-    def _submit_before_login(self, lane: Lane, requests: list[PendingRequest]) -> None:
-        """Have requests served that were read before the login was answered.
+    def _submit_before_login(self, requests: list[PendingRequest]) -> list[PendingRequest]:
+        """Have requests served that were read before a login was answered, one at a time.
 
-        Until it is, the lane is full with one large body, or with a few small ones: anybody can
-        send a LOGIN, and hashing takes long.
+        Anybody can send them, and hashing takes long: so no more than one takes a place among those
+        that wait. Return the rest once a user is logged in.
         """
         self.sends_only_heartbeats = False
         if self.awaits_login and not self.decoder.awaits_login:
             self.awaits_login = False
             self.context.connections.login_was_read(self)  # now: a worker may answer it at once
-        self.context.dispatcher.submit(lane, requests)
-        self.bytes_before_login += sum([len(request.frame.body) for request in requests])
-        if self.bytes_before_login > MAX_FIRST_BODY:
-            self._pause(self._is_idle)
-            self.bytes_before_login = 0
+        for number, request in enumerate(requests):
+            if self.session.user is not None:
+                return requests[number:]
+            self.context.dispatcher.submit(self.lane, [request])
+            self.bytes_before_login += len(request.frame.body)
+            if number + 1 < len(requests) or self.bytes_before_login > MAX_FIRST_BODY:
+                self._pause(self._is_idle)
+                self.bytes_before_login = 0
+            if self.session.closing:
+                break
+        return []
 
     def _pause(self, may_go_on: Callable[[], bool]) -> None:
         """Do not read until `may_go_on`, which waits a second at most, returns True."""

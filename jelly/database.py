@@ -128,6 +128,28 @@ class DatabaseConnection:
 
         return self._with_retry(query)
 
+    def describe(self) -> str:
+        """The database's name, without a password."""
+        return self._engine.describe()
+
+    def disown(self) -> None:
+        """Leave nothing beside a database that turns out to be another program's."""
+        self._engine.disown()
+
+    def tables(self) -> set[str]:
+        """The names of all tables and views of the database. Call it outside of transactions."""
+        return self._with_retry(self._engine.tables)
+
+    def columns(self, table: str) -> set[str]:
+        """The names of a table's columns; none if there is no such table. Call it outside of
+        transactions.
+        """
+        return self._with_retry(self._engine.columns, table)
+
+    def prepare(self) -> None:
+        """Set up a database that is Jelly's, or empty. Call it outside of transactions."""
+        self._with_retry(self._engine.prepare)
+
     # --- transactions -----------------------------------------------------------------------------
 
     def transaction(self) -> AbstractContextManager[None]:

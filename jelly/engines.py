@@ -160,6 +160,20 @@ class Engine(ABC):
         """Note that a commit has failed."""
 
     @abstractmethod
+    def tables(self, raw: Any) -> set[str]:
+        """The names of all tables and views of the database, whoever made them."""
+
+    @abstractmethod
+    def columns(self, raw: Any, table: str) -> set[str]:
+        """The names of a table's columns; none if there is no such table."""
+
+    def prepare(self, raw: Any) -> None:  # noqa: B027 - only for SQLite
+        """Set up a database that is Jelly's, or empty, before its tables are made or migrated."""
+
+    def disown(self) -> None:  # noqa: B027 - only for SQLite
+        """Leave nothing beside a database that turns out to be another program's."""
+
+    @abstractmethod
     def adapt_table(self, statement: str, raw: Any) -> str:
         """A CREATE TABLE of the shared schema, with what only this engine needs."""
 
@@ -199,12 +213,26 @@ class SqliteEngine(Engine):
             raise sqlite3.OperationalError(problem)
         raw = sqlite3.connect(self.path, timeout=QUERY_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
-            raw.execute("PRAGMA journal_mode = WAL")
             raw.execute("PRAGMA synchronous = FULL")
-        except sqlite3.Error:
+        except sqlite3.Error as error:
             raw.close()
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
+                self.disown()
             raise
         return raw
+
+    def tables(self, raw: sqlite3.Connection) -> set[str]:
+        names = raw.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
+        return {name for (name,) in names if not name.startswith("sqlite_")}
+
+    def columns(self, raw: sqlite3.Connection, table: str) -> set[str]:
+        return {name for (name,) in raw.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+
+    def disown(self) -> None:
+        self._claim.remove_lock_file()
+
+    def prepare(self, raw: sqlite3.Connection) -> None:
+        raw.execute("PRAGMA journal_mode = WAL")  # the file keeps it for all later connections
 
     def describe(self) -> str:
         return f"sqlite:///{self.path}"
@@ -396,7 +424,7 @@ class MysqlEngine(Engine):
 
     @property
     def advice(self) -> str:
-        return "Check that it runs, and the user, the password and the name in its URL."
+        return "Check that it runs, the user, the password and the name in its URL, and what this user may do."
 
     def begin(self, raw: Any) -> None:
         raw.start_transaction()
@@ -529,6 +557,14 @@ class MysqlEngine(Engine):
             f"with --max-body {self._max_body}, max_allowed_packet of {self.describe()} must be at least {needed}, "
             f"and it is {self._max_packet}: raise it{other}"
         )
+
+    def tables(self, raw: Any) -> set[str]:
+        sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()"
+        return {name for (name,) in self.query(raw, sql, ())}
+
+    def columns(self, raw: Any, table: str) -> set[str]:
+        sql = "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = ?"
+        return {name for (name,) in self.query(raw, sql, (table,))}
 
     def adapt_table(self, statement: str, raw: Any) -> str:
         return f"{statement} ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE={self._exact_collation(raw)}"

@@ -74,7 +74,7 @@ SENTENCES = {
     ErrorCode.INVALID_PASSWORD: "A password must have 1 to 128 characters.",
     ErrorCode.USERNAME_TAKEN: "This user name, or one that looks the same, is taken: choose another one.",
     ErrorCode.NAME_RESERVED: "This user name is reserved for the operator of the server: choose another one.",
-    ErrorCode.REGISTRATION_CLOSED: "This server takes no new users by itself: ask its operator for an account.",
+    ErrorCode.REGISTRATION_CLOSED: "This server does not let anybody register: ask its operator for an account.",
     ErrorCode.TOO_MANY_REGISTRATIONS: "Too many accounts were made from this address: try again in an hour.",
     ErrorCode.INVALID_TOKEN: "The token is not valid, or no longer valid: log in with the password.",
     ErrorCode.NOT_YOURSELF: "The user in the request is not the user who is logged in on this connection.",

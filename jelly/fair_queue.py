@@ -139,6 +139,9 @@ class FairQueue:
     def take(self) -> list[Job]:
         """Take the jobs, or the parts of jobs, for one transaction."""
         arrived, self._arrived = self._arrived, []
+        for job in arrived:
+            if job.session.closing:
+                _drop_messages(job)
         if not self._next and _fits(arrived):
             return arrived
         for job in arrived:
@@ -221,7 +224,8 @@ class FairQueue:
 
 
 def _drop_messages(job: Job) -> None:
-    """Do not write the messages of a session that was taken over.
+    """Do not write the messages of a session that was taken over, or that is closing for another
+    reason.
 
     Its client does not hear what becomes of them, and may send them again on its new connection.
     If some of them failed and later ones did not, they would be in the wrong order then. What is

@@ -49,6 +49,7 @@ class FileClaim:
         self._path = path
         self._descriptors: list[int] = []  # while these are open, the locks are held
         self._identity: tuple[int, int] | None = None  # device and inode
+        self._lock_file: Path | None = None  # if this claim has made it
 
     def take(self) -> None:
         """Claim the file; make it, for its owner only, if there is none.
@@ -74,6 +75,15 @@ class FileClaim:
             self._identity = None
         self._close()
 
+    def remove_lock_file(self) -> None:
+        """Remove the file beside, if this claim has made it: the file is not Jelly's.
+
+        (It must stay beside a database of Jelly: another server may be about to lock it.)
+        """
+        if self._lock_file is not None and self._identity is not None:
+            self._lock_file.unlink(missing_ok=True)
+            self._lock_file = None
+
     def problem(self) -> str:
         """Why the path does not lead to the claimed file any more; empty if it does.
 
@@ -93,7 +103,10 @@ class FileClaim:
     def _lock_both(self) -> None:
         if self._path.is_dir():  # before a lock is made beside it
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        beside = self._open(_lock_beside(self._path))
+        lock_file = _lock_beside(self._path)
+        was_there = lock_file.exists()
+        beside = self._open(lock_file)
+        self._lock_file = None if was_there else lock_file
         if not _lock(beside):
             raise InUse
         with contextlib.suppress(FileNotFoundError):

@@ -19,10 +19,15 @@ not make it forget who guesses at an account.
 """
 
 import itertools
+import logging
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+
+from jelly.minute_log import LINE_INTERVAL
+
+log = logging.getLogger("jelly.login")
 
 ASK_AGAIN = 0.5
 """Seconds after which to ask again, while other attempts at the same account are under way."""
@@ -34,12 +39,13 @@ Key = tuple[str, str]
 class _Failures:
     """The failures of one key within the window, oldest first, and how many attempts are tried."""
 
-    __slots__ = ("longest_wait", "recent", "under_way")
+    __slots__ = ("longest_wait", "next_line_at", "recent", "under_way")
 
     def __init__(self, longest_wait: float) -> None:
         self.longest_wait = longest_wait
         self.recent: deque[tuple[float, str]] = deque(maxlen=LoginGuard.MAX_REMEMBERED)  # when, and which network
         self.under_way = 0
+        self.next_line_at = 0.0  # when the log may have its next line about this key
 
 
 class Attempt:
@@ -90,6 +96,15 @@ class Attempt:
             guard.remember(self._table, self.key, failures)
             guard.add_debt(self.network)
             self._end()
+            count = guard.failures_to_log(failures) if self._table is not guard.invented else 0
+        if count:
+            log.warning(
+                "logins of %s wait, after %d wrong passwords within %d minutes; the last one came from %s",
+                self.key[0],
+                count,
+                guard.WINDOW_SECONDS // 60,
+                self.network,
+            )
 
     def succeed(self) -> None:
         """The password was right: forget the failures of this network at this account."""
@@ -162,12 +177,12 @@ class LoginGuard:
         # were deleted before it.
         self._known: OrderedDict[Key, _Failures] = OrderedDict()
         self._others: OrderedDict[Key, _Failures] = OrderedDict()
-        self._invented: OrderedDict[Key, _Failures] = OrderedDict()
+        self.invented: OrderedDict[Key, _Failures] = OrderedDict()
         # How many failed attempts of a network have no attempt after them yet, and since when.
         self._debts: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._known) + len(self._others) + len(self._invented) + len(self._debts)
+        return len(self._known) + len(self._others) + len(self.invented) + len(self._debts)
 
     def attempt(self, username: str, network: str, is_known: bool, exists: bool) -> Attempt:
         """Return an attempt to log in. `is_known`: this user has logged in from this network
@@ -177,7 +192,7 @@ class LoginGuard:
             is_renewal = self._take_debt(network)
             if is_known:
                 return Attempt(self, self._known, (username, network), network, is_renewal)
-            return Attempt(self, self._others if exists else self._invented, (username, ""), network, is_renewal)
+            return Attempt(self, self._others if exists else self.invented, (username, ""), network, is_renewal)
 
     # --- with the lock held; called by attempts ---------------------------------------------------
 
@@ -193,6 +208,14 @@ class LoginGuard:
         if failures.under_way:
             return ASK_AGAIN
         return max(0.0, recent[-1][0] + min(failures.longest_wait, 2.0**surplus) - now)
+
+    def failures_to_log(self, failures: _Failures) -> int:
+        """How many failures make the next attempt wait; 0 if the log needs no line of it now."""
+        now, count = self.clock(), len(failures.recent)
+        if not self.seconds_to_wait(failures) or count < self.FREE_FAILURES or now < failures.next_line_at:
+            return 0
+        failures.next_line_at = now + LINE_INTERVAL
+        return count
 
     def remember(self, table: "OrderedDict[Key, _Failures]", key: Key, failures: _Failures) -> None:
         table[key] = failures

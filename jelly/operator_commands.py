@@ -18,7 +18,7 @@ from functools import partial
 from jelly.accounts import Action, OperatorCommand, carry_out
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
-from jelly.errors import Refused, StoreError, log_failure
+from jelly.errors import SENTENCES, ErrorCode, Refused, StoreError, log_failure
 from jelly.fair_queue import Job
 from jelly.outcomes import Answer, Write
 from jelly.services import PASSWORD_CHANGED, Services
@@ -79,10 +79,20 @@ class OperatorCommands:
     def _answer(self, command: OperatorCommand, result: str | None) -> Answer:
         """After the commit, in the store's turn."""
         if result is not None:
-            log.info("%s %s, as the operator asked: %s", command.action, command.username, result)
+            log.info("the operator asked to %s: %s", _what(command), _outcome(result))
         if result == DONE and command.action == Action.PASSWD:
             self._services.end_sessions(command.username, PASSWORD_CHANGED)
         return Answer(None)
+
+
+def _what(command: OperatorCommand) -> str:
+    if command.action == Action.ADD:
+        return f"add the user {command.username}"
+    return f"set the password of {command.username}"
+
+
+def _outcome(result: str) -> str:
+    return "it is done" if result == DONE else f"it was refused. {SENTENCES[ErrorCode(result)]}"
 
 
 def _write(id: str, command: OperatorCommand, dao: Dao) -> str | None:

@@ -29,6 +29,7 @@ LENGTHS = {0x00: 0, 0x11: 12, 0x12: 12, 0x21: 36, 0x22: 36, 0x31: 216, 0x32: 216
 IS_LATE = f"no PROXY protocol header came within {HEADER_TIMEOUT:g} s (--proxy-protocol)"
 IS_MISSING = "no PROXY protocol header came first (--proxy-protocol)"
 IS_VERSION_1 = "the PROXY protocol header has version 1, but must have version 2 (in HAProxy: send-proxy-v2)"
+IS_UNEXPECTED = "it began with a PROXY protocol header, and --proxy-protocol does not name this address"
 IS_MALFORMED = "the PROXY protocol header is malformed: "
 
 Network = IPv4Network | IPv6Network
@@ -74,6 +75,13 @@ def is_in(address: str, networks: tuple[Network, ...]) -> bool:
         return False
     parsed = ip_address(address)
     return any(parsed in network for network in networks)
+
+
+def begins(data: bytes) -> bool:
+    """Whether the first bytes of a connection are a header, of either version. (A proxy must send
+    it in one piece.)
+    """
+    return data.startswith((SIGNATURE, VERSION_1))
 
 
 def read_header(receive: Callable[[int], bytes]) -> Client | None:

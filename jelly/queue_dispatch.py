@@ -57,7 +57,7 @@ LANE_LIMIT = 256
 """At most this many requests wait in one lane; then its reader stops reading, and TCP makes the
 client wait.
 """
-FEW_REQUESTS = 8
+FEW_REQUESTS = 2
 """How many requests of a lane may use the last part of the queue. A client that waits for its
 answers has fewer, and one that does not cannot take that part away from it."""
 KEPT_SHARE = 4
@@ -81,6 +81,8 @@ class PendingRequest(NamedTuple):
     received_at: float
     """When the reader got it, in monotonic seconds."""
     error: ErrorCode | None = None
+    sentence: str = ""
+    """What to say about the error, if it is more than usual."""
 
 
 class Lane:
@@ -536,7 +538,7 @@ class Dispatcher:
         if request.error is ErrorCode.BUSY:
             return _busy(session, type)
         if request.error is not None:
-            return Answer(refusal(type, Refused(request.error)), close=True)
+            return Answer(refusal(type, Refused(request.error, request.sentence)), close=True)
         try:
             return self._services.serve(session, request.frame)
         except StoreError as error:

@@ -22,7 +22,7 @@ from jelly.database import DatabaseConnection
 from jelly.engines import Engine, SqliteEngine, open_engine
 from jelly.errors import SENTENCES, ErrorCode, Refused, StartError, StoreError
 from jelly.file_claim import OTHER_PATH, InUse
-from jelly.migrations import SCHEMA_VERSION, migrate
+from jelly.migrations import SCHEMA_VERSION, is_ours, migrate
 from jelly.operator_commands import DONE
 from jelly.passwords import hash_password
 
@@ -32,6 +32,7 @@ ANSWER_INTERVAL = 0.1
 """Seconds from one look for its answer to the next one."""
 NAMES_AT_ONCE = 1000
 """How many names are read at a time."""
+MAKE_IT = "Check --database. A new database is made by the first start of its server."
 OTHER_VERSION = "The server that uses the database is of another version: use its own `jelly user`."
 
 
@@ -67,11 +68,15 @@ def run_user_command(action: str, name: str | None, settings: Settings) -> None:
 def _change(action: Action, name: str, settings: Settings) -> None:
     if action == Action.ADD:
         accounts.check_new_name(name, ErrorCode.INVALID_USERNAME)  # before the password is asked for
+    _check_exists(settings.database)
+    with _opened(settings.database) as connection:  # before somebody types a password for nothing
+        _check_name(connection, action, name)
     password = _ask_password(name)
     accounts.check_password(password)
     command = OperatorCommand(action, name, hash_password(password, settings.password_cost))
     with contextlib.closing(_Database(settings.database)) as database:
         if database.claim():
+            _check_is_ours(database.connection)
             migrate(database.connection)
             with database.connection.transaction():
                 accounts.carry_out(Dao(database.connection), command)
@@ -107,10 +112,18 @@ class _Database:
         self._engine.release()
 
 
+@contextlib.contextmanager
+def _opened(url: str) -> Iterator[DatabaseConnection]:
+    """For `with`: the database, to look only. Raises StoreError, StartError."""
+    with contextlib.closing(_Database(url)) as database:
+        database.claim()
+        _check_is_ours(database.connection)
+        yield database.connection
+
+
 def _ask_server(dao: Dao, command: OperatorCommand) -> None:
     """Have the running server carry out a command. Raises Refused, StartError, StoreError."""
-    version = dao.connection.query_if_exists("SELECT value FROM meta WHERE name = 'schema_version'")
-    if not version or version[0][0] != SCHEMA_VERSION:
+    if not _has_our_version(dao.connection):
         raise StartError(OTHER_VERSION)
     id = secrets.token_hex(16)
     dao.add_command(id, *command)
@@ -134,14 +147,26 @@ def _await_result(dao: Dao, id: str) -> str | None:
     return result
 
 
-def _list_users(url: str, name: str | None) -> None:
+def _check_exists(url: str) -> None:
+    """Raise StartError if a database is a file that is not there: a connection would make it."""
     engine = open_engine(url)
-    if isinstance(engine, SqliteEngine) and not engine.path.exists():  # a connection would make it
-        raise StartError(f"There is no database {engine.describe()}: check --database.")
+    if isinstance(engine, SqliteEngine) and not engine.path.exists():
+        raise StartError(f"There is no database {engine.describe()}. {MAKE_IT}")
     engine.release()
-    with contextlib.closing(_Database(url)) as database:
-        database.claim()
-        dao = Dao(database.connection)
+
+
+def _check_is_ours(connection: DatabaseConnection) -> None:
+    """Raise StartError if a database has no tables of Jelly."""
+    if not is_ours(connection):
+        if connection.tables():
+            connection.disown()
+        raise StartError(f"{connection.describe()} is not a database of Jelly. {MAKE_IT}")
+
+
+def _list_users(url: str, name: str | None) -> None:
+    _check_exists(url)
+    with _opened(url) as connection:
+        dao = Dao(connection)
         if name is None:
             for each in _usernames(dao):
                 print(each)
@@ -158,6 +183,17 @@ def _usernames(dao: Dao) -> Iterator[str]:
         last = page[-1]
 
 
+def _check_name(connection: DatabaseConnection, action: Action, name: str) -> None:
+    """Raise Refused if a command is not possible. In tables of another version, nobody looks."""
+    if _has_our_version(connection):
+        accounts.check_name(Dao(connection), action, name)
+
+
+def _has_our_version(connection: DatabaseConnection) -> bool:
+    rows = connection.query_if_exists("SELECT value FROM meta WHERE name = 'schema_version'")
+    return bool(rows) and rows[0][0] == SCHEMA_VERSION
+
+
 def _ask_password(name: str) -> str:
     """Ask for a password twice; or read it, without a terminal, as the first line of the input.
 
@@ -169,6 +205,10 @@ def _ask_password(name: str) -> str:
         password = getpass.getpass(f"New password for {name}: ")
         if getpass.getpass("Once more: ") != password:
             raise StartError("The passwords differ: nothing was changed.")
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # the terminal is still in the line of the question
+        raise
     except EOFError:
+        print(file=sys.stderr)
         raise StartError("No password was given: nothing was changed.") from None
     return password

@@ -1,4 +1,4 @@
-"""A private HAProxy in front of a server, with the configuration that the README shows."""
+"""A private HAProxy in front of a server, with the configuration that docs/hosting.md shows."""
 
 import contextlib
 import os
@@ -32,8 +32,8 @@ StartProxy = Callable[..., HAProxy]
 
 
 def configuration() -> str:
-    """The lines that the README shows."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """The lines that docs/hosting.md shows."""
+    text = (ROOT / "docs" / "hosting.md").read_text(encoding="utf-8")
     match = re.search(r"^    defaults\n(?:(?:    .*)?\n)+", text, re.MULTILINE)
     assert match
     return re.sub(r"^    ", "", match[0], flags=re.MULTILINE)

@@ -230,6 +230,21 @@ def test_a_large_body_before_login(port: int, type: int) -> None:
         assert_ended(wire)
 
 
+def test_a_body_that_is_too_long(port: int) -> None:
+    """The sentence says how long it is and may be. Other malformed frames have another one."""
+    for before, frame, sentence in (
+        (b"", header(MAX_FIRST_BODY + 1), "has 4,097 bytes, and it may have 4,096 here"),
+        (pack(LOGIN, WHOLE), header(MAX_BODY + 1), "has 65,537 bytes, and it may have 65,536 here"),
+        (b"", header(-1), "not a frame that a client may send"),
+    ):
+        with Wire(port) as wire:
+            wire.send(before)
+            if before:
+                assert wire.receive().type == LOGIN
+            wire.send(frame)
+            assert sentence in str(wire.receive().values)
+
+
 def test_a_large_body_right_behind_the_login(port: int) -> None:
     """A client may pipeline: behind a LOGIN every body that is allowed is taken."""
     with Wire(port) as wire:

@@ -33,6 +33,18 @@ def test_help_shows_every_setting() -> None:
         assert str(setting.default) in text
 
 
+@pytest.mark.parametrize("version", [(2, 7), (3, 6), (3, 10)], ids=str)
+@pytest.mark.parametrize("file", ["jelly.py", "client_api.py"])
+def test_an_old_python(file: str, version: tuple[int, int]) -> None:
+    """One sentence names the version that is needed. (Only the number is an old one here.)"""
+    run_it = f"runpy.run_path({str(ROOT / file)!r}, None, '__main__')"
+    code = f"import sys, runpy; sys.version_info = {(*version, 1, 'final', 0)}; {run_it}"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    sentence = "needs Python 3.11 or newer, and this is Python {}.{}.".format(*version)
+    assert done.stderr.splitlines()[-1].endswith(sentence)
+
+
 def test_version() -> None:
     """`--version` says which one."""
     assert run("--version").stdout == f"jelly {__version__}\n"
@@ -55,15 +67,49 @@ def test_a_wrong_setting() -> None:
 
 
 def test_a_wrong_command() -> None:
-    """The sentence names all commands. One that does not come first is refused, too."""
+    """One sentence names all commands."""
     for command in ("serv", "chatt"):
         done = run(command)
         assert done.returncode == 2
-        assert re.search(r"choose from '?serve'?, '?chat'?, '?backup'?, '?restore'?, '?user'?", done.stderr)
-    for command in ("chat", "backup", "user"):
-        done = run("--port=0", command)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert f"write {command} first" in done.stderr
+        [line] = done.stderr.splitlines()
+        assert re.search(r"choose from '?serve'?, '?chat'?, '?backup'?, '?restore'?, '?user'?", line)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--prot 1", "There is no flag --prot (did you mean --port?). See jelly --help."),
+        ("serve --prot=1", "There is no flag --prot (did you mean --port?). See jelly --help."),
+        ("--nonsense", "There is no flag --nonsense. See jelly --help."),
+        ("--port", "Argument --port: expected one argument. See jelly --help."),
+        ("serve more", "Unrecognized arguments: more. See jelly --help."),
+        ("backup", "The following arguments are required: FILE. See jelly backup --help."),
+        ("backup c.db --databse x", "There is no flag --databse (did you mean --database?). See jelly backup --help."),
+        ("--port 1 backup c.db", "There is no flag --port. See jelly backup --help."),
+        ("user add", "The following arguments are required: NAME. See jelly user add --help."),
+        ("user add bob --pasword x", "There is no flag --pasword. See jelly user add --help."),
+    ],
+)
+def test_a_wrong_command_line(arguments: str, sentence: str) -> None:
+    """One sentence says what is wrong, and where to look; exit code 2."""
+    done = run(*arguments.split())
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"jelly: {sentence}\n")
+
+
+def test_flags_before_the_command(tmp_path: Path) -> None:
+    """They mean the same as behind it."""
+    url, toml = f"sqlite:///{tmp_path}/j.db", tmp_path / "jelly.toml"
+    toml.write_text(f'database = "{url}"')
+    with Server(url) as server:
+        register(server.port, "alice")
+        assert server.stop() == 0
+    for flags in ([f"--database={url}"], ["--database", url], ["--config", str(toml)]):
+        assert run(*flags, "user", "list").stdout == "alice\n"
+        assert run("user", *flags, "list").stdout == "alice\n"
+        assert run(*flags, "backup", str(tmp_path / "copy.db")).stdout.endswith(" bytes\n")
+        assert run("restore", *flags, str(tmp_path / "copy.db")).returncode == 0
+        (tmp_path / "copy.db").unlink()
+    assert "--server" in run("--server", "jelly://127.0.0.1:1", "chat", "--help").stdout
 
 
 def test_mysql_without_its_package() -> None:
@@ -118,6 +164,8 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     assert "cannot be used" in line
     assert line.endswith("or name another file with --database.")
     assert (tmp_path / "letter.txt").read_text() == "Dear friend, " * 100
+    assert "cannot be used" in run("user", "list", f"--database=sqlite:///{tmp_path}/letter.txt").stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
 def test_a_mysql_that_refuses(mariadb: PrivateMariaDB) -> None:
@@ -125,7 +173,9 @@ def test_a_mysql_that_refuses(mariadb: PrivateMariaDB) -> None:
     url = mariadb.fresh_database("refusing")
     line = fails(1, f"--database={url.replace('password', 'Wrong-Secret')}")
     assert line.startswith(f"The database mysql://127.0.0.1:{mariadb.port}/refusing cannot be used: ")
-    assert line.endswith("Check that it runs, and the user, the password and the name in its URL.")
+    assert line.endswith(
+        "Check that it runs, the user, the password and the name in its URL, and what this user may do."
+    )
     assert "Secret" not in line
     assert "cannot be used" in fails(1, "--database=mysql://jelly:Wrong-Secret@127.0.0.1:1/jelly")
 

@@ -1,6 +1,7 @@
 """What docs/client.md says: its programs run, and its tables are the library's."""
 
 import re
+import shutil
 import signal
 import textwrap
 import threading
@@ -64,10 +65,13 @@ def test_ctrl_c_ends_the_shortest_bot(bot: str, names: dict[str, Any], tmp_path:
         assert (program.lines(), program.process.returncode) == ([], 0)
 
 
-def test_the_other_programs(names: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_other_programs(
+    names: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, certificate: tuple[Path, Path]
+) -> None:
     """They run as they are, one after the other; the one that counts remembers what it has
     counted."""
     monkeypatch.chdir(tmp_path)
+    shutil.copy(certificate[0], "cert.pem")
     assert len(BLOCKS) > 5
     handler = signal.getsignal(signal.SIGTERM)
     try:

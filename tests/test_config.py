@@ -245,7 +245,9 @@ def test_a_setting_is_a_text_or_a_number(value: str, toml: Path) -> None:
 def test_a_section_in_the_file_is_no_setting(toml: Path) -> None:
     """The settings stand at the top of the file: a section around them is refused, not skipped."""
     toml.write_text("[server]\nport = 1")
-    assert sentence(f"--config={toml}") == f"There is no setting 'server', but {toml} has it."
+    assert sentence(f"--config={toml}") == (
+        f"There is no setting 'server', but {toml} has it: the file has no sections, so leave out [server]."
+    )
 
 
 @pytest.mark.parametrize(
@@ -281,6 +283,27 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     assert sentence("--config=/no/such.toml") == missing
     assert sentence(environment={"JELLY_CONFIG": "/no/such.toml"}) == missing
     assert sentence(f"--config={tmp_path}") == f"Cannot read the configuration {tmp_path}: Is a directory. {advice}"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("PROT", "PORT"), ("DATABSE", "DATABASE"), ("MAXBODY", "MAX_BODY"), ("QUEUE-SIZE", "QUEUE_SIZE")],
+)
+def test_a_mistyped_variable(name: str, meant: str) -> None:
+    """It is refused like a mistyped flag or key of the file."""
+    expected = f"There is no setting JELLY_{name}, but it is in the environment (did you mean JELLY_{meant}?)."
+    assert sentence(environment={f"JELLY_{name}": "1"}) == expected
+
+
+def test_variables_of_others() -> None:
+    """Those of the chat program, of tests and of systems that start the server do no harm."""
+    names = ("SERVER", "PASSWORD", "MYSQLD", "SERVICE_HOST", "SERVICE_PORT", "PORT_20000_TCP", "PORT_20000_TCP_ADDR")
+    assert load(environment={f"JELLY_{name}": "x" for name in names} | {"MY_PROT": "1"}) == Settings()
+
+
+def test_a_name_that_cannot_be_reserved() -> None:
+    """The sentence says which one."""
+    assert "such as admin,system; 'a b' cannot be a name." in sentence("--reserved-names=boss,a b,,c")
 
 
 def test_a_key_without_a_certificate() -> None:

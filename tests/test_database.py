@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -570,6 +571,60 @@ def test_a_first_start_cut_off_after_any_statement(mariadb: PrivateMariaDB, monk
         for dao in reopen(url):
             assert allocate_ids(dao) == [1]
     assert most > 8
+
+
+@pytest.mark.parametrize(
+    "table", ["notes (id BIGINT)", "users (name VARCHAR(32))", "meta (version VARCHAR(9))"], ids=lambda text: text[:5]
+)
+def test_a_database_of_another_program(database_url: str, table: str, tmp_path: Path) -> None:
+    """It is refused, and not a byte of it is changed."""
+    engine = open_engine(database_url)
+    connection = DatabaseConnection(engine, writes=True)
+    with connection.transaction():
+        connection.define(f"CREATE TABLE {table[:-1]}, PRIMARY KEY ({table.split()[1][1:]}))")
+    connection.close()
+    engine.release()
+    (tmp_path / "jelly.db.lock").unlink(missing_ok=True)
+    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(StartError, match="is not a database of Jelly, but has tables of another program: name another"):
+        list(reopen(database_url))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
+    assert connection.tables() == {table.split()[0]}
+    connection.close()
+    engine.release()
+
+
+def test_tables_of_another_program_beside_ours(database_url: str) -> None:
+    """A database that is in use already may be shared."""
+    for dao in reopen(database_url):
+        with dao.connection.transaction():
+            dao.connection.define("CREATE TABLE notes (id BIGINT NOT NULL, PRIMARY KEY (id))")
+    for dao in reopen(database_url):
+        assert "notes" in dao.connection.tables()
+
+
+@pytest.mark.parametrize("missing", ["INSERT", "UPDATE", "DELETE"])
+def test_an_account_that_may_not_write(mariadb: PrivateMariaDB, missing: str) -> None:
+    """The server does not start, also if the account lacks a right on one table only."""
+    url = mariadb.fresh_database("rights")
+    for _ in reopen(url):
+        pass
+    rights = {"SELECT", "INSERT", "UPDATE", "DELETE"}
+    user = f"reader_{missing.lower()}"
+    mariadb.sql(f"CREATE USER '{user}'@'%' IDENTIFIED BY 'password'")
+    try:
+        for (table,) in mariadb.sql("SELECT table_name FROM information_schema.tables WHERE table_schema = 'rights'"):
+            granted = rights - ({missing} if table == "missed" else set())
+            mariadb.sql(f"GRANT {', '.join(sorted(granted))} ON rights.{table} TO '{user}'@'%'")
+        parts = urllib.parse.urlsplit(url)
+        own = f"mysql://{user}:password@{parts.hostname}:{parts.port}/rights"
+        with pytest.raises(StartError, match=rf"cannot be used: .*{missing} command denied .* what this user may do\."):
+            JellyServer(Settings(port=0, database=own))
+        mariadb.sql(f"GRANT {missing} ON rights.missed TO '{user}'@'%'")
+        for _ in reopen(own):
+            pass
+    finally:
+        mariadb.sql(f"DROP USER '{user}'@'%'")
 
 
 def test_a_first_start_on_sqlite_that_was_cut_off(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`python jelly.py --demo`: a server to try out, which leaves nothing behind."""
 
+import contextlib
 import os
 import re
 import select
@@ -23,13 +24,19 @@ Demo = tuple[subprocess.Popen[bytes], str]
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Demo]:
     """A running demo, and what it says until clients may come."""
-    command = [*bare_python(), str(ROOT / "jelly.py"), "--demo", "--port=0", "--password-cost=1"]
-    environment = {**clean_environment(), "TMPDIR": str(tmp_path)}
+    with start_demo(tmp_path) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def start_demo(directory: Path, *arguments: str) -> Iterator[Demo]:
+    command = [*bare_python(), str(ROOT / "jelly.py"), "--demo", "--port=0", "--password-cost=1", *arguments]
+    environment = {**clean_environment(), "TMPDIR": str(directory)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         said = b""
         try:
-            while not re.search(rb"bob .*\n\n", said):
+            while not re.search(rb"server stops\.\n\n", said):
                 assert select.select([process.stdout], [], [], PATIENCE)[0], said
                 said += os.read(process.stdout.fileno(), 4096)
             yield process, said.decode()
@@ -42,13 +49,24 @@ def test_its_users_can_log_in(demo: Demo) -> None:
     group.
     """
     start = re.escape(shlex.join([bare_python()[0], str(ROOT / "jelly.py")]))
-    lines = re.findall(rf"{start} chat (\w+) --server jelly://127\.0\.0\.1:(\d+) +# password: (\w+)", demo[1])
+    lines = re.findall(rf"{start} chat (\w+) --server jelly://127\.0\.0\.1:(\d+)\n +password: (\w+)\n", demo[1])
     assert [name for name, _, _ in lines] == ["alice", "bob"]
     for name, port, password in lines:
         with Wire(int(port)) as wire:
             assert wire.login(name, password).status == 0x31
             assert set(wire.ok(ALL_FRIENDS)["friends"]) == {"alice", "bob"} - {name}
             assert wire.ok(OWN_GROUPS)["groups"] == {"team": ["alice", "bob"]}
+
+
+def test_with_tls(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    """The command that it prints names the certificate, and works if that has the address."""
+    path = tmp_path / "my cert.pem"
+    shutil.copy(certificate[0], path)
+    with start_demo(tmp_path, f"--tls-cert={path}", f"--tls-key={certificate[1]}", "--host=localhost") as (_, said):
+        found = re.search(r" chat alice (--server jellys://localhost:\d+ --tls-ca .+)\n +password: (\w+)\n", said)
+        assert found
+        done = run("chat", "alice", *shlex.split(found[1]), "--send", "bob", "hello", JELLY_PASSWORD=found[2])
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from harness import StartServer
 from wire import ADD_FRIEND, ALL_FRIENDS, GROUP_MESSAGE, OWN_GROUPS, logged_in, register, wait_until
 
-from faults.process import PATIENCE, ROOT, Program
+from faults.process import PATIENCE, ROOT, Program, Server
 
 EXAMPLES = [
     path for path in sorted((ROOT / "examples").glob("*.py")) if "JellyClient" in path.read_text(encoding="utf-8")
@@ -60,7 +60,15 @@ def test_wrong_arguments(name: str, count: int) -> None:
     """With too few or too many arguments, or with a URL that is none, each says how to start it."""
     usage = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8").splitlines()[0].strip('"')
     fits = ["argument"] * count
-    for wrong in ([*fits, "localhost"], [*fits, "jelly://localhost", "more"], *([fits[1:], []] if count else [])):
+    for wrong in (
+        [*fits, "localhost"],
+        [*fits, "jelly://localhost:abc"],
+        [*fits, "jelly://localhost:70000"],
+        [*fits, "jelly://a:b@localhost"],
+        [*fits, "jelly://localhost/path"],
+        [*fits, "jelly://localhost", "more"],
+        *([fits[1:], []] if count else []),
+    ):
         with Program("-m", f"examples.{name}", *wrong) as program:
             assert program.lines() == [usage]
             assert program.process.returncode == 1
@@ -184,3 +192,11 @@ def test_raw_client_ends_with_the_connection(start_server: StartServer) -> None:
         assert program.line() == "! the server has closed the connection"
         assert program.process.wait(PATIENCE) == 1
         assert program.lines() == []
+
+
+def test_raw_client_at_a_server_with_tls(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    """When the server has given it up it says what the reason may be."""
+    tls = (f"--tls-cert={certificate[0]}", f"--tls-key={certificate[1]}", "--heartbeat-interval=0.05")
+    with Server(f"sqlite:///{tmp_path}/jelly.db", *tls) as server, raw_client(server.port) as program:
+        assert program.line().startswith("! the server has closed the connection before it answered: does it use TLS?")
+        assert program.process.wait(PATIENCE) == 1

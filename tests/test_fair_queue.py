@@ -165,6 +165,16 @@ def test_a_session_that_was_taken_over(world: World) -> None:
     assert world.queue.take()[0].entries == [write]
 
 
+def test_a_session_that_ends_before_its_messages_are_taken(world: World) -> None:
+    """They are dropped, too, when all that waits fits into one transaction."""
+    job = world.add("alice", message(), Answer(b"answer"), message())
+    other = world.add("bob", message())
+    job.session.closing = True
+    assert world.queue.take() == [job, other]
+    assert job.entries == [Answer(None)] * 3
+    assert isinstance(other.entries[0], NewMessage)
+
+
 def test_writes_keep_their_order(world: World) -> None:
     """Many at once take several transactions, and none overtakes another."""
     count = 3 * BATCH_ROWS // WRITE_ROWS

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import re
 import shutil
 import signal
 import socket
@@ -51,6 +52,14 @@ class TlsWire(Wire):
         except BaseException:
             self.close()
             raise
+
+
+def test_nothing_to_load_anew(tmp_path: Path) -> None:
+    """The log says so: the signal has come."""
+    with Server(f"sqlite:///{tmp_path}/j.db") as server:
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log(b"SIGHUP: there is nothing to load anew")
+        assert server.stop() == 0
 
 
 def test_a_renewed_certificate(tmp_path: Path, certificates: tuple[Path, Path]) -> None:
@@ -170,6 +179,16 @@ def in_terminal(tmp_path: Path) -> Iterator[InTerminal]:
     finally:
         server.close()
         end(server.process)
+
+
+def test_signals_go_to_the_thread_that_waits_for_them(tmp_path: Path) -> None:
+    """Another thread would not wake the one that stops the server, and the signal would be lost."""
+    wanted = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    with Server(f"sqlite:///{tmp_path}/j.db") as server, Wire(server.port):
+        for thread in Path(f"/proc/{server.process.pid}/task").iterdir():
+            [blocked] = re.findall(r"^SigBlk:\s*(\w+)$", (thread / "status").read_text(), re.MULTILINE)
+            is_blocked = [int(blocked, 16) >> (number - 1) & 1 for number in wanted]
+            assert is_blocked == [int(thread.name) != server.process.pid] * 3
 
 
 def test_a_terminal_that_is_closed(in_terminal: InTerminal, tmp_path: Path) -> None:

@@ -49,6 +49,30 @@ def test_guesses_from_a_known_address_wait_ten_seconds_at_most(guard: LoginGuard
     assert waits(guard, clock, 14, is_known=True) == [0, 0, 0, 0, 0, 1, 2, 4, 8, 10, 10, 10, 10, 10]
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+def test_the_log_names_the_account(
+    guard: LoginGuard, clock: Clock, caplog: pytest.LogCaptureFixture, is_known: bool
+) -> None:
+    """There is a line when its logins begin to wait, and one a minute while it goes on."""
+    waits(guard, clock, 4, is_known)
+    assert caplog.messages == []
+    waits(guard, clock, 1, is_known)
+    line = f"logins of alice wait, after 5 wrong passwords within 15 minutes; the last one came from {HOME}"
+    assert caplog.messages == [line]
+    began_at = clock.now
+    waits(guard, clock, 30, is_known)
+    assert 3 <= len(caplog.messages) <= 2 + (clock.now - began_at) // 60
+
+
+def test_the_log_of_names_that_nobody_has(guard: LoginGuard, caplog: pytest.LogCaptureFixture) -> None:
+    """Guesses at them put nothing into it: anybody could fill it with them."""
+    for _ in range(5):
+        attempt = ask(guard, "nobody", exists=False)
+        attempt.try_begin()
+        attempt.fail()
+    assert caplog.messages == []
+
+
 def test_guesses_from_elsewhere_wait_twenty_seconds_at_most(guard: LoginGuard, clock: Clock) -> None:
     """The same for addresses from which the account has never logged in."""
     assert waits(guard, clock, 13, is_known=False) == [0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 20, 20, 20]
@@ -174,7 +198,7 @@ def test_invented_names_do_not_drive_out_accounts(guard: LoginGuard, clock: Cloc
     for number in range(100):
         ask(guard, f"invented{number}", exists=False).fail()
     assert ask(guard).try_begin() > 0
-    assert len(guard._invented) == 3
+    assert len(guard.invented) == 3
 
 
 def test_invented_names_wait_like_accounts(guard: LoginGuard) -> None:

@@ -1,6 +1,7 @@
 """New names: none may pass for another one, and names that exist stay as they are."""
 
 import sqlite3
+import unicodedata
 from contextlib import closing
 from pathlib import Path
 
@@ -21,9 +22,24 @@ GOOD = [
     "김철수A", "Νίκος", "Иван", "سارة", "שרה", "สมชาย", "१२राम",
     "😀bob", "王〇", "ｂｏｂ", "Ⅳ", "a1.b-c_d", "Иван-1", "𗀀",
     "\U00010300\U00010301", "\U0001b002か",
+    "Łukasz", "Nguyễn", "José", "ひろし", "김철수", "محمد", "مُحَمَّد", "עדי", "שָּׁלוֹם", "नमिता", "ธนา", "น้ำ", "မြို့", "Ẹ̀kọ́",
+    "Ива\u0301н", "o\u0358", "Pe\u030dh", "か\u309a", "٢٢", "محمد2",
 ]  # fmt: skip
 """One script, or those that Chinese, Japanese and Korean names mix; digits and signs with any."""
-MIXED = ["victiм", "аlice", "воb", "Νίκoς", "김さん", "ㄅさ", "Иван王", "bobש", "٣bob", "bob१", "\U00010300a"]
+MIXED = [
+    "victiм",
+    "аlice",
+    "воb",
+    "Νίκoς",
+    "김さん",
+    "ㄅさ",
+    "Иван王",
+    "bobש",
+    "٣bob",
+    "bob१",
+    "\U00010300a",
+    "bob\u1cd3",
+]
 """Most of them look like names in one script."""
 
 
@@ -37,6 +53,37 @@ def test_a_new_name_in_one_script(name: str) -> None:
 def test_a_new_name_that_mixes_scripts(name: str) -> None:
     """It is refused with its reason."""
     assert "mixes scripts" in problem_of_new_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", [f"bob{c}" for c in "\U0001d159\ufffc\ufffd"] + ["か\U0001d159", "\u2d30\u2d7f"], ids=ascii
+)
+def test_a_new_name_with_a_character_without_a_shape(name: str) -> None:
+    """It is refused: it would look like the name without that character. An old one is valid."""
+    assert names.is_valid_name(name)
+    assert "nobody can see" in problem_of_new_name(name)
+
+
+ODD_MARKS = [
+    "bob\u0336", "bob" + 29 * "\u0336", "bob" + 14 * "\u0316\u0301", "bob\u20dd", "bob\u3099", "bob\u064e", "bob\u1cd0",
+    "bob\U0001d165", "1\u0301", "😀\u0301", "1\u064e", "b\u0301\u0301", "b\u0302\u0303\u0304", "王\u0301", "王\u3099",
+    "김\u302a", "b\u0363", "नमि\u0301", "ш\u0488", "ب\u064b\u064c\u064d\u064e\u064f", "ъ\u1dc4", "ʼ\u0301",
+]  # fmt: skip
+"""Names with marks of another script, through or around a letter, on no letter, or too many."""
+
+
+@pytest.mark.parametrize("name", ODD_MARKS, ids=ascii)
+def test_a_new_name_with_odd_marks(name: str) -> None:
+    """It is refused: it hides other text, or looks like the name without them."""
+    name = unicodedata.normalize("NFC", name)
+    assert names.is_valid_name(name)
+    assert "does not belong" in problem_of_new_name(name)
+
+
+@pytest.mark.parametrize("name", ["1٢", "٢۲", "محمد1٢", "१2", "१२राम3"], ids=ascii)
+def test_a_new_name_that_mixes_digits(name: str) -> None:
+    """Digits are of one kind, because different ones look alike; 0 to 9 go with every script."""
+    assert "mixes digits" in problem_of_new_name(name)
 
 
 @pytest.mark.parametrize(
@@ -82,10 +129,16 @@ def test_a_name_that_looks_like_another(port: int) -> None:
     register(port, "Bob", "böb", "小王Tom")
 
 
+LIKE_RESERVED = ["sys\u0331tem", "adm\u0131n", "ADM\u0130N", "systém", "ađmin", "rõøt", "ɑdmin", "ʀᴏᴏᴛ"]
+"""Names that pass for reserved ones: with accents, strokes, without the dot of the i."""
+
+
 def test_reserved_names(start_server: StartServer) -> None:
-    """Nobody registers as the operator, in whatever case or width; the operator can choose."""
+    """Nobody registers as the operator, in whatever case or width, or with accents; the operator
+    can choose.
+    """
     port = start_server().port
-    for name in ("admin", "Admin", "ＡＤＭＩＮ", "system", "管理员"):
+    for name in ("admin", "Admin", "ＡＤＭＩＮ", "system", "管理员", *LIKE_RESERVED):
         assert refusal(port, name) == "name_reserved"
     register(port, "admin2")
     with logged_in(port, "admin2") as wire:

@@ -23,6 +23,7 @@ from jelly.proxy_protocol import (
     HEADER_TIMEOUT,
     IS_LATE,
     IS_MISSING,
+    IS_UNEXPECTED,
     IS_VERSION_1,
     MAX_HEADER,
     SIGNATURE,
@@ -276,16 +277,35 @@ def test_a_look_at_the_port(server: JellyServer, caplog: pytest.LogCaptureFixtur
     assert "turned away" not in caplog.text
 
 
-def test_a_header_from_elsewhere(server: JellyServer) -> None:
-    """From an address that is no balancer's it is a wrong magic, and nothing is announced by it."""
+def test_a_header_from_elsewhere(server: JellyServer, caplog: pytest.LogCaptureFixture) -> None:
+    """From an address that is no balancer's it is a wrong magic, and nothing is announced by it.
+    The log says so once a minute.
+    """
     with Wire(server.port, source="127.0.0.2") as wire:
         wire.send(ipv4())
         reply = wire.receive()
         assert (reply.type, reply.error) == (0, "malformed_frame")
         assert only(server).address == "127.0.0.2"
         assert wire.is_closed_by_server()
+    for data in (ipv4(), b"PROXY TCP4 203.0.113.7 192.0.2.1 1 2\r\n"):
+        with Wire(server.port, source="127.0.0.2") as wire:
+            wire.send(data)
+            assert wire.is_closed_by_server()
+    [line] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert line == f"turned away a connection from 127.0.0.2, because {IS_UNEXPECTED}"
     with Wire(server.port, source="127.0.0.2") as wire:
         assert wire.login("alice").error == ""
+
+
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n", SIGNATURE[:4], pack(OWN_PROFILE, b"{}") + ipv4()])
+def test_a_wrong_magic_that_is_no_header(
+    start_server: StartServer, caplog: pytest.LogCaptureFixture, data: bytes
+) -> None:
+    """The log does not speak of a proxy."""
+    with Wire(start_server().port) as wire:
+        wire.send(data)
+        assert wire.is_closed_by_server()
+    assert "PROXY" not in caplog.text
 
 
 def test_the_limit_for_one_address(start_server: StartServer, caplog: pytest.LogCaptureFixture) -> None:
@@ -320,9 +340,22 @@ def test_a_header_before_tls(start_server: StartServer, certificate: tuple[Path,
 # --- a real one -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("setting", ["", "192.0.2.0/24"])
+def test_an_unexpected_header_before_tls(
+    start_server: StartServer, certificate: tuple[Path, Path], caplog: pytest.LogCaptureFixture, setting: str
+) -> None:
+    """The log says what came, also where the handshake fails because of it."""
+    cert, key = certificate
+    server = start_server(proxy_protocol=setting, tls_cert=str(cert), tls_key=str(key))
+    with Wire(server.port) as wire:
+        wire.send(ipv4())
+        assert wire.is_closed_by_server()
+    assert f"from 127.0.0.1, because {IS_UNEXPECTED}" in caplog.text
+
+
 def test_haproxy(start_server: StartServer, start_haproxy: StartProxy, caplog: pytest.LogCaptureFixture) -> None:
-    """With the README's configuration clients come through it, and the server knows who they are;
-    its checks leave nothing in the log.
+    """With the configuration of docs/hosting.md, clients come through it, and the server knows who
+    they are; its checks leave nothing in the log.
     """
     server = start_server(proxy_protocol="127.0.0.1", max_per_address=10)
     port = start_haproxy(server.port).port

@@ -20,6 +20,8 @@ from jelly.messages import REQUESTS
 
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
 both = pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=["en", "zh"])
+HOSTING = ROOT / "docs" / "hosting.md"
+PAIRS = [(ENGLISH, CHINESE), (HOSTING, ROOT / "docs" / "hosting.zh-CN.md")]
 TESTS = ROOT / "tests"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), TESTS / "README.md"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -38,6 +40,12 @@ def commands(readme: Path) -> list[str]:
 def links(page: Path) -> list[str]:
     """The files that a page links to, without the places in them."""
     return [link for (link,) in find(r"\]\((?!\w+:)([^)#]+)(?:#[^)]*)?\)", page)]
+
+
+def places(page: Path) -> set[str]:
+    """The headings of a page, as GitHub writes them in a link."""
+    headings = [heading for (heading,) in find(r"^#+ (.+)$", page)]
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 # --- what it says ---------------------------------------------------------------------------------
@@ -61,22 +69,34 @@ def test_the_table_of_operations(readme: Path) -> None:
     assert keys == {type: cls._fields for type, cls in REQUESTS.items()}
 
 
-def test_both_languages_say_the_same() -> None:
+@pytest.mark.parametrize(("english", "chinese"), PAIRS, ids=["README", "hosting"])
+def test_both_languages_say_the_same(english: Path, chinese: Path) -> None:
     """They have the same headings, commands, links and names in code, and each links to the other
     at the same place.
     """
-    assert find(r"^(#+) ", ENGLISH) == find(r"^(#+) ", CHINESE)
-    assert commands(ENGLISH) == commands(CHINESE)
-    assert sorted(find(r"`([^`]+)`", ENGLISH)) == sorted(find(r"`([^`]+)`", CHINESE))
-    assert links(ENGLISH)[0] == CHINESE.name
-    assert links(CHINESE)[0] == ENGLISH.name
-    assert links(ENGLISH)[1:] == links(CHINESE)[1:]
+    assert find(r"^(#+) ", english) == find(r"^(#+) ", chinese)
+    assert commands(english) == commands(chinese)
+    assert sorted(find(r"`([^`]+)`", english)) == sorted(find(r"`([^`]+)`", chinese))
+    other = {chinese.name: english.name, "hosting.zh-CN.md": "hosting.md", "README.zh-CN.md": "README.md"}
+    first, *rest = links(english)
+    assert first == chinese.name
+    assert links(chinese)[0] == english.name
+    assert rest == [
+        str(Path(link).with_name(other.get(Path(link).name, Path(link).name))) for link in links(chinese)[1:]
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_links(page: Path) -> None:
     """Each link to a file leads to one."""
     assert [link for link in links(page) if not (page.parent / link).is_file()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_places_in_pages(page: Path) -> None:
+    """Each link to a place in a page leads to a heading of that page."""
+    for link, place in find(r"\]\((?!\w+:)([^)#]*\.md|)#([^)]+)\)", page):
+        assert place in places(page.parent / link if link else page), f"{link}#{place}"
 
 
 def test_two_set_up_commands() -> None:

@@ -33,6 +33,8 @@ def test_a_closed_server(start_server: StartServer) -> None:
     port = start_server(registration="closed").port
     for name in ("bob", "alice", "admin", "a b"):
         assert answer(port, name) == "registration_closed"
+    with Wire(port) as wire:
+        assert wire.refused(REGISTER, username=1) == "malformed_body"  # as at an open server
     logged_in(port, "alice").close()
     with Wire(port) as wire:
         assert wire.call(LOGIN, username="bob", password="pw").error == "wrong_credentials"

@@ -175,8 +175,16 @@ def test_a_key_of_another_certificate(tmp_path: Path, certificate: tuple[Path, P
     """Certificate and key have to belong together. A file that is neither is refused, too."""
     other = tmp_path / "other.pem"
     subprocess.run(["openssl", "genrsa", "-out", other, "2048"], check=True, capture_output=True)
-    for key in (other, Path(__file__)):
-        with pytest.raises(ConfigError, match=r"^The certificate .* or its key cannot be used: .*\.$"):
+    for key, sentence in (
+        (other, r"^The certificate .* or its key cannot be used: .*\.$"),
+        (
+            tmp_path / "none.pem",
+            r"^The private key .*none.pem cannot be used: No such file or directory\. Check --tls-key",
+        ),
+        (certificate[0], r"^The file .*cert.pem has no private key\. Check --tls-key\.$"),
+        ("", r"^The file .*cert.pem has no private key\. Give --tls-key, too\.$"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
             JellyServer(Settings(tls_cert=str(certificate[0]), tls_key=str(key), database=f"sqlite:///{tmp_path}/j"))
     assert not list(tmp_path.glob("j*"))
 
@@ -193,8 +201,13 @@ def test_a_key_with_a_password(tmp_path: Path, certificate: tuple[Path, Path]) -
     locked = tmp_path / "locked.pem"
     command = ["openssl", "rsa", "-aes256", "-passout", "pass:x", "-in", str(certificate[1]), "-out", str(locked)]
     subprocess.run(command, check=True, capture_output=True)
-    with pytest.raises(ConfigError, match="cannot be used"):
+    sentence = r"^The private key in .*locked.pem cannot be used: it has a password\. Store it without one"
+    with pytest.raises(ConfigError, match=sentence):
         server_context(str(certificate[0]), str(locked))
+    both = tmp_path / "both.pem"
+    both.write_bytes(certificate[0].read_bytes() + locked.read_bytes())
+    with pytest.raises(ConfigError, match=r"both\.pem cannot be used: it has a password"):
+        server_context(str(both), "")
 
 
 def test_a_client_that_says_goodbye(server: JellyServer, certificate: tuple[Path, Path]) -> None:

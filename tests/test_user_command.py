@@ -26,6 +26,7 @@ from jelly.migrations import migrate
 from jelly.user_command import run_user_command
 
 User = Callable[..., str]
+TAKEN = "jelly: This user name, or one that looks the same, is taken: choose another one."
 
 
 @pytest.fixture
@@ -62,7 +63,11 @@ def test_the_program(tmp_path: Path) -> None:
         logged_in(server.port, "小王", "secret1").close()
         assert run_program(url, "list") == "小王"
         assert run_program(url, "passwd", "bob", password="x", code=1) == "jelly: There is no such user."
+        assert run_program(url, "add", "小王", password="x", code=1) == TAKEN
+        assert run_program(url, "passwd", "小王", password="secret1") == "the password of 小王 is changed"
         assert server.stop() == 0
+        for line in ("add the user 小王: it is done", "set the password of 小王: it is done"):
+            assert f"INFO jelly.operator: the operator asked to {line}\n" in server.log.decode()
         for secret in (b"secret1", b"scrypt"):
             assert secret not in server.log
 
@@ -109,7 +114,8 @@ def test_a_new_password_ends_what_the_old_one_opened(
 
 
 def test_without_a_server(start_server: StartServer, database_url: str, user: User) -> None:
-    """It makes the tables if there are none; a server finds the users, and their tokens ended."""
+    """A server finds the users that were made, and their tokens ended."""
+    start_server(database=database_url).stop()
     assert user(database_url, "add", "alice", "pw") == "alice is added"
     server = start_server(database=database_url)
     with logged_in(server.port, "alice") as alice:
@@ -216,7 +222,9 @@ def test_a_server_that_does_not_answer(database_url: str, user: User, monkeypatc
             user(database_url, "add", "alice", "pw")
 
 
-def test_what_is_left_in_the_table(start_server: StartServer, database_url: str) -> None:
+def test_what_is_left_in_the_table(
+    start_server: StartServer, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Commands of a process that has died are carried out once; no hash stays, and old results
     go.
     """
@@ -234,6 +242,9 @@ def test_what_is_left_in_the_table(start_server: StartServer, database_url: str)
     assert connection.query("SELECT id FROM operator_commands") == [("3",)]
     connection.close()
     server.stop()
+    assert (
+        f"the operator asked to add the user alice: it was refused. {TAKEN.removeprefix('jelly: ')}" in caplog.messages
+    )
 
 
 def test_a_command_that_is_withdrawn(start_server: StartServer, tmp_path: Path) -> None:
@@ -268,6 +279,8 @@ def test_passwords_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """They are asked for twice, and never shown; nothing is done if they differ."""
     url = f"sqlite:///{tmp_path}/jelly.db"
     settings = Settings(database=url, password_cost=1)
+    with claimed(url):
+        pass
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -286,24 +299,53 @@ def test_passwords_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         answers[:] = typed
         with pytest.raises(StartError, match=sentence):
             run_user_command("add", "alice", settings)
-    assert not (tmp_path / "jelly.db").exists()
     answers[:] = ["a", "a"]
     run_user_command("add", "re\u0301ne\u0301", settings)  # typed on a system that takes letters apart
     answers[:] = ["b", "b"]
     run_user_command("passwd", "réné", settings)
+    for action, name, sentence in (("add", "réné", "is taken"), ("passwd", "bob", "There is no such user")):
+        answers[:] = ["unused"]
+        with pytest.raises(StartError, match=sentence):
+            run_user_command(action, name, settings)
+        assert answers == ["unused"]
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, EOFError])
+def test_an_end_at_the_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], end: type[BaseException]
+) -> None:
+    """The next prompt of the shell begins a line."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def ask(prompt: str) -> str:
+        sys.stderr.write(prompt)
+        raise end
+
+    with claimed(f"sqlite:///{tmp_path}/jelly.db"):
+        pass
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(getpass, "getpass", ask)
+    with pytest.raises(StartError if end is EOFError else end):
+        run_user_command("add", "alice", Settings(database=f"sqlite:///{tmp_path}/jelly.db"))
+    assert capsys.readouterr().err == "New password for alice: \n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["add"], 2, "the following arguments are required: NAME"),
-        (["add", "alice", "secret"], 2, "unrecognized arguments: secret"),
+        (["add"], 2, "The following arguments are required: NAME"),
+        (["add", "alice", "secret"], 2, "Unrecognized arguments: secret"),
         (["remove", "alice"], 2, "invalid choice: 'remove'"),
-        ([], 2, "the following arguments are required"),
+        ([], 2, "The following arguments are required"),
         (["list", "--database=memory:"], 1, "has no users but those of its server"),
         (["list", "--database=sqlite:///{tmp}/none.db"], 1, "There is no database sqlite:///{tmp}/none.db"),
         (["list", "--database=sqlite:///{tmp}"], 1, "The database cannot be used"),
-        (["add", "alice", "--database=sqlite:///{tmp}/no/j.db"], 1, "The database cannot be used"),
+        (["add", "alice", "--database=sqlite:///{tmp}/no/j.db"], 1, "There is no database sqlite:///{tmp}/no/j.db. "),
+        (["add", "alice", "--database=sqlite:///{tmp}/none.db"], 1, "made by the first start of its server"),
+        (["passwd", "alice", "--database=sqlite:///{tmp}/none.db"], 1, "made by the first start of its server"),
         (["list", "--database=oracle://x"], 2, "A database is named as"),
     ],
 )
@@ -316,6 +358,24 @@ def test_wrong_arguments(arguments: list[str], code: int, sentence: str, tmp_pat
     assert done.returncode == code
     assert sentence.format(tmp=tmp_path) in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("action", ["add", "passwd", "list"])
+def test_a_database_without_tables_of_ours(database_url: str, user: User, action: str) -> None:
+    """No command makes them, neither in an empty database nor beside those of another program."""
+    engine = open_engine(database_url)
+    connection = DatabaseConnection(engine, writes=True)
+    for statements in ([], ["CREATE TABLE users (name VARCHAR(32), PRIMARY KEY (name))"]):
+        with connection.transaction():
+            for statement in statements:
+                connection.define(statement)
+        connection.close()
+        engine.release()
+        with pytest.raises(StartError, match=r"is not a database of Jelly\. Check --database"):
+            user(database_url, action, "alice", "pw")
+        assert connection.tables() == ({"users"} if statements else set())
+    connection.close()
+    engine.release()
 
 
 def test_many_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,7 +119,7 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
         "用户名须为 1 到 32 个字符，不能含空格或不可见字符，不能混用不同的文字",
     ),
     ErrorCode.REGISTRATION_CLOSED: TranslatedText(
-        "this server takes no new users by itself; ask its operator for an account",
+        "this server does not let anybody register; ask its operator for an account",
         "这个服务器不开放注册，请向管理员申请账号",
     ),
     ErrorCode.TOO_MANY_REGISTRATIONS: TranslatedText(

@@ -6,6 +6,7 @@ repeatable: what a definition makes may be there already (`DatabaseConnection.de
 """
 
 import logging
+import re
 from pathlib import Path
 
 from jelly.database import DatabaseConnection
@@ -22,14 +23,25 @@ STEPS: dict[int, tuple[Step, ...]] = {2: to_2.STATEMENTS, 3: to_3.STATEMENTS}
 ROWS_OF_META = {"next_id": 1, "indexed": 0, "first_dated": 0}
 """The rows that the table meta has in an empty database, besides the schema version."""
 
+TABLES_OF_EVERY_VERSION = {"users", "chat_groups", "members", "messages", "inbox"}
+"""By these a database of Jelly is known that has lost its table meta."""
+
 
 def migrate(connection: DatabaseConnection) -> None:
     """Make or migrate the tables, and claim the database for this process.
 
-    Raises StartError if a newer program made the tables, or if a part of them has been lost;
-    StoreError if the database fails, or if another server is using it.
+    Raises StartError if the tables are another program's or a newer Jelly's, or if a part of them
+    has been lost; StoreError if the database fails, if this user may not write to all tables, or if
+    another server is using it.
     """
     connection.open()
+    if not (is_ours(connection) or _is_empty(connection)):
+        connection.disown()
+        raise StartError(
+            f"{connection.describe()} is not a database of Jelly, but has tables of another program: name another "
+            "one with --database."
+        )
+    connection.prepare()
     version = _version(connection)
     if version > SCHEMA_VERSION:
         raise StartError(
@@ -54,6 +66,36 @@ def migrate(connection: DatabaseConnection) -> None:
     missing = ROWS_OF_META.keys() - _names_in_meta(connection)
     if missing:
         raise StartError(f"The database's table meta has lost its row {min(missing)}: restore a backup.")
+    _check_rights(connection)
+
+
+def is_ours(connection: DatabaseConnection) -> bool:
+    """Whether the tables are Jelly's, perhaps of an older version, damaged, or of a first start
+    that was cut off.
+
+    Other tables beside complete ones of Jelly do no harm.
+    """
+    tables = connection.tables()
+    if not {"name", "value"} <= connection.columns("meta"):
+        return tables >= TABLES_OF_EVERY_VERSION  # it has lost its meta
+    return _version(connection) > 0 or tables <= first_columns().keys()
+
+
+def _is_empty(connection: DatabaseConnection) -> bool:
+    return not connection.tables()
+
+
+def _check_rights(connection: DatabaseConnection) -> None:
+    """Try on each table, without a change, what the server does to its rows.
+
+    On MySQL, an account may be allowed to read only, or have rights for some tables only. Then the
+    first request would fail, not the start.
+    """
+    with connection.transaction():
+        for table, column in first_columns().items():
+            connection.execute(f"INSERT INTO {table} SELECT * FROM {table} WHERE 1 = 0")
+            connection.execute(f"UPDATE {table} SET {column} = {column} WHERE 1 = 0")
+            connection.execute(f"DELETE FROM {table} WHERE 1 = 0")
 
 
 def _create(connection: DatabaseConnection) -> None:
@@ -90,6 +132,11 @@ def schema() -> str:
         if path.exists():
             return path.read_text(encoding="utf-8")
     raise StartError("The file schema.sql is missing beside the package jelly: install Jelly again.")
+
+
+def first_columns() -> dict[str, str]:
+    """Each table of schema.sql, with its first column."""
+    return dict(re.findall(r"CREATE TABLE IF NOT EXISTS (\w+) \(\s*(\w+)", schema()))
 
 
 def split_statements(script: str) -> list[str]:
