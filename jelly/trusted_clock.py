@@ -87,6 +87,7 @@ class TrustedClock:
             if newest_id <= 1:  # there is nothing that a wrong clock could make old
                 self._agrees = True
                 self._certain, self._certain_at = self._wall(), now
+                self._trusted = self._certain
                 return
             if newest_id >= FIRST_DATED:
                 self._newest, self._newest_at = newest_id / IDS_PER_MS / MS, now
@@ -159,13 +160,13 @@ class TrustedClock:
         if abs(jump) > TOLERANCE:
             self._offset, self._agrees_since = wall - now, now
             self._agrees = self._is_trusted
+            if not self._is_proven and wall < certain:
+                self._certain, self._certain_at = wall, now
+                certain = wall
             if abs(jump) > DAY:
                 self._has_jumped = jump > 0
                 self._trusted = certain  # from here on the new time has to prove itself
                 self._noted_at = -NOTE_INTERVAL
-            if not self._is_proven and wall < certain:
-                self._certain, self._certain_at = wall, now
-                certain = wall
         if now >= self._agrees_since + AGREEMENT:
             self._has_jumped = False
             self._agrees = self._agrees or self._is_near(wall, now, certain)

@@ -211,6 +211,21 @@ def test_starts_with_the_clock_far_ahead(dao: Dao, machine: Machine) -> None:
         assert not machine.is_ahead(0)
 
 
+def test_a_new_database_with_a_wrong_clock(dao: Dao, machine: Machine) -> None:
+    """When the clock is set right within the first hour, the wrong time counts for nothing."""
+    machine.offset += 60 * DAY
+    writer = machine.start(dao)
+    machine.offset -= 60 * DAY
+    machine.run(writer, 60)
+    machine.offset += 60 * DAY
+    assert not machine.is_ahead(0)
+    machine.offset -= 60 * DAY
+    machine.run(writer, 2 * AGREEMENT)
+    machine.offset += 60 * DAY
+    machine.run(machine.start(dao), 2 * AGREEMENT)
+    assert not machine.is_ahead(0)
+
+
 def test_a_restart_after_a_jump(dao: Dao, machine: Machine) -> None:
     """What jumped while the server ran is no better after a restart. Ids do not follow it."""
     writer = machine.start(dao)
