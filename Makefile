@@ -10,8 +10,10 @@ VENV    := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c '$(VE
 COMMA  := ,
 EXTRAS := mysql,test$(if $(filter %t,$(VENV)),,$(COMMA)lint)
 
-# On every core; a worker that has nothing left to do takes tests from the others.
-PYTEST := -m pytest -n auto --dist worksteal
+# Two workers a core, because many tests wait for timers and for other processes. One that has nothing left to do takes
+# tests from the others.
+WORKERS := $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
+PYTEST  := -m pytest -n $(WORKERS) --dist worksteal
 
 # What counts allocations means nothing where it is traced. The bugs that are put into the simulation run no more of
 # the code than its worlds without them, and tracing makes them ten times slower.
