@@ -307,7 +307,7 @@ def _signals_for_this_thread() -> Iterator[None]:
     """Have threads that start within it, and those that they start, leave signals to this one.
 
     Python runs handlers on the main thread only, and a signal that the system gives to another
-    thread does not wake it: under thousands of new connections, one in five SIGTERMs was lost.
+    thread does not wake it: under thousands of new connections, 3 of 14 SIGTERMs were lost.
     """
     if not hasattr(signal, "pthread_sigmask"):  # not on Windows
         yield

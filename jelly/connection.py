@@ -345,7 +345,7 @@ class Connection(BaseRequestHandler):
         return []
 
     def _pause(self, may_go_on: Callable[[], bool]) -> None:
-        """Do not read until `may_go_on`, which waits a second at most, returns True."""
+        """Do not read until `may_go_on` returns True. It waits a second at most each time."""
         self.is_paused = True
         is_within_frame = self.incomplete_since is not None
         self.incomplete_since = None  # a frame that is not read cannot become complete
