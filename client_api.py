@@ -39,7 +39,8 @@ callback is logged (logger `jelly.client`) and has no other effect. `Future.canc
 request is sent.
 
 **When the connection is lost**, the client reconnects by itself: `State` lists what can happen, and
-`ReconnectPolicy` says when it tries. Messages without a response are sent again then, with the same
+`ReconnectPolicy` says when it tries. With several addresses (`jelly://a:20000,b:20000`) it goes to
+the next one at once. Messages without a response are sent again then, with the same
 *idempotency key* (`requestId`), so that the server stores each once. Their futures wait as long as
 the client is RECONNECTING. All other requests without a response end with `ConnectionLost`. (So do
 messages to a server that knows no such keys, like the original one.) docs/client.md answers the
@@ -60,8 +61,8 @@ from datetime import UTC, datetime, timedelta
 from ssl import SSLContext, create_default_context
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
+from jelly.client.addresses import DEFAULT_PORT, Address, AddressList, parse_url
 from jelly.client.connection_manager import ConnectionManager
 from jelly.client.handshake import Endpoint
 from jelly.client.states import Reason, ReconnectPolicy, State
@@ -83,7 +84,6 @@ __all__ = [
     "RequestError", "RequestRejected", "RequestTimeout", "Sent", "ServerBusy", "ServerFailed", "State", "SystemEvent",
 ]  # fmt: skip
 
-DEFAULT_PORT = 20000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_DAY, LAST_DAY = -62_135_510_400_000, 253_402_128_000_000
 """0001-01-02 and 9999-12-30 in milliseconds since 1970: one day inside the limits of `datetime`, so
@@ -117,6 +117,12 @@ class Sent:
     """The user or the group that you wrote to."""
     time: int
     """When you sent it, by the clock of this machine: milliseconds since 1970."""
+    id: int | None = None
+    """The server's number for the message, as its receivers get it. None if the server does not
+    tell it (an older one, or the original one)."""
+    stored: int | None = None
+    """When the server stored it, by the server's clock: milliseconds since 1970; None as above. If
+    you had sent it before, this is when it was stored first."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +182,9 @@ class PastMessage(_Timed):
     id: int
     """The server's number for the message, the same as in the event when it arrived. Later messages
     have greater ids."""
+    stored: int | None = None
+    """When the server stored it, by the server's clock: milliseconds since 1970; None if the server
+    does not tell it."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +212,9 @@ class _Message(_Timed):
     you must not process a message twice. None if the server grants no acknowledgements (the
     original one).
     """
+    stored: int | None = field(default=None, kw_only=True)
+    """When the server stored it, by the server's clock: milliseconds since 1970. None if the server
+    does not tell it (an older one, or the original one)."""
 
 
 @dataclass(frozen=True)
@@ -259,6 +271,9 @@ class ConnectionEvent:
     reason: Reason
     error: Exception | None = None
     """What broke the connection or refused the login; None if there is no error."""
+    address: str = ""
+    """The server (`host:port`) in use, or the one that was lost. With CONNECTING: the first one to
+    try."""
 
 
 class Receiver:
@@ -284,16 +299,22 @@ class Receiver:
 
 
 class JellyClient:
-    """One account on one server.
+    """One account on one server, or on several that share one database.
 
-    The constructor neither connects nor raises; `login` connects. Use the client as a context
-    manager, or call `close`. The parameters:
+    The constructor does not connect; `login` does. It raises nothing but ValueError, if `addresses`
+    are no pairs. Use the client as a context manager, or call `close`. The parameters:
 
     - `host`, `port`: the address of the server.
+    - `addresses`: several addresses, as pairs of host and port, instead of `host` and `port`. The
+      servers must share one database. The client tries them in a random order until one works,
+      keeps that one, and goes to the next one when its connection is lost. (`from_url` reads them
+      from a URL.)
     - `receiver`: gets what arrives; by default nothing does.
     - `reconnect`: when to reconnect after the connection is lost; False: never.
     - `tls`: True for TLS with the system's certificates, or your own `ssl.SSLContext`.
-    - `connect_timeout`: at most this many seconds to open a connection.
+    - `connect_timeout`: at most this many seconds to open a connection, by default 10. With several
+      addresses: for each, by default 5; a server that owes a response and does nothing for this
+      long, not even on a second connection, is left, too.
     - `request_timeout`: at most this many seconds from when a request is sent until its response.
     - `heartbeat`: seconds without sending until the client sends a heartbeat. The server closes a
       connection that is silent for 30 seconds.
@@ -312,16 +333,20 @@ class JellyClient:
         receiver: Receiver | None = None,
         reconnect: ReconnectPolicy | bool = True,
         tls: SSLContext | bool = False,
-        connect_timeout: float = 10.0,
+        connect_timeout: float | None = None,
         request_timeout: float = 30.0,
         heartbeat: float = 5.0,
-        features: Sequence[str] = ("ack", "pages"),
+        features: Sequence[str] = ("ack", "pages", "ids"),
         max_body: int = 65536,
+        addresses: Sequence[tuple[str, int]] = (),
     ) -> None:
         self.receiver = receiver if receiver is not None else Receiver()
+        servers = AddressList(map(_address, addresses or [(host, port)]))
+        if connect_timeout is None:
+            connect_timeout = 5.0 if servers.has_others else 10.0
         self._manager = ConnectionManager(
             Endpoint(
-                host, port, create_default_context() if tls is True else tls or None, connect_timeout, request_timeout
+                servers, create_default_context() if tls is True else tls or None, connect_timeout, request_timeout
             ),
             policy=ReconnectPolicy() if reconnect is True else reconnect or None,
             heartbeat=heartbeat,
@@ -335,19 +360,19 @@ class JellyClient:
     def from_url(cls, url: str, **options: Any) -> Self:
         """Make a client for `jelly://host:port`, or `jellys://host:port` with TLS.
 
-        Without a port it is 20000. The options are those of the constructor. Raises ValueError if
-        the URL has another form.
+        Several addresses stand behind one another, with commas: `jelly://a:20000,b:20000`. Without
+        a port it is 20000. An IPv6 address has brackets: `jelly://[::1]:20000`. The options are
+        those of the constructor. Raises ValueError with a sentence if the URL has another form.
 
         >>> client = JellyClient.from_url("jelly://chat.example.org:20001", reconnect=False)
+        >>> client = JellyClient.from_url("jelly://one.example.org,two.example.org:20001")
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("jelly", "jellys") or not parts.hostname or parts.path.strip("/") or parts.query:
-            raise ValueError(f"{url!r} is not a server's URL: write jelly://host:port or jellys://host:port")
-        if parts.username or parts.password:
-            raise ValueError("a server's URL must not contain a user name or a password: pass them to login()")
-        if parts.scheme == "jellys":
+        addresses, has_tls = parse_url(url)
+        if has_tls:
             options.setdefault("tls", True)
-        return cls(parts.hostname, parts.port or DEFAULT_PORT, **options)
+        if len(addresses) > 1:
+            options["addresses"] = addresses
+        return cls(*addresses[0], **options)
 
     # --- connecting -------------------------------------------------------------------------------
 
@@ -369,11 +394,11 @@ class JellyClient:
         """Connect and log in. Afterwards your receiver gets the messages that waited for you.
 
         Rejected with `wrong_credentials`, `too_many_attempts`; with `already_logged_in` unless the
-        client is OFFLINE. ConnectionLost if the server cannot be reached: the client tries once,
-        because it reconnects only after a login has succeeded.
+        client is OFFLINE. ConnectionLost if the server cannot be reached: the client tries each
+        address once, because it reconnects only after a login has succeeded.
 
         >>> client.login("alice", "secret1").result(timeout=10)
-        Login(username='alice', features=('ack', 'pages'))
+        Login(username='alice', features=('ack', 'pages', 'ids'))
         """
         return self._manager.login(Type.LOGIN, username, {"username": username, "password": password}, _login)
 
@@ -448,6 +473,16 @@ class JellyClient:
         return self._manager.username
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of the servers (`host:port`), in this client's order of trying them."""
+        return self._manager.addresses
+
+    @property
+    def address(self) -> str | None:
+        """The address in use (`host:port`); None unless the client is ONLINE."""
+        return self._manager.address
+
+    @property
     def token(self) -> int | None:
         """The token of the session, as `Login.token`; None if nobody is logged in.
 
@@ -482,9 +517,11 @@ class JellyClient:
         return self._send(Type.GROUP_MESSAGE, group, content)
 
     def _send(self, type: Type, receiver: str, content: str) -> "Future[Sent]":
-        sent = Sent(receiver, int(time.time() * 1000))
-        values = {"receiver": receiver, "content": content, "time": sent.time}
-        return self._manager.request(type, values, lambda _: sent)
+        now = int(time.time() * 1000)
+        values = {"receiver": receiver, "content": content, "time": now}
+        return self._manager.request(
+            type, values, lambda found: Sent(receiver, now, _number(found, "id"), _number(found, "stored"))
+        )
 
     def history(self, person: str, *, before: int | None = None, limit: int = 50) -> "Future[History]":
         """Read back the newest `limit` messages (at most 100) that you and a user exchanged.
@@ -646,19 +683,29 @@ class JellyClient:
         Raises LookupError or TypeError if the notice is malformed.
         """
         if type == Type.PERSON_MESSAGE:
-            message = MessageEvent(self, *_message(values))
+            message = MessageEvent(self, *_message(values), stored=_number(values, "stored"))
             return lambda: self.receiver.on_message(message)
         if type == Type.GROUP_MESSAGE:
-            group_message = GroupMessageEvent(self, *_message(values), group=_text(values["receiver"]))
+            group_message = GroupMessageEvent(
+                self, *_message(values), group=_text(values["receiver"]), stored=_number(values, "stored")
+            )
             return lambda: self.receiver.on_group_message(group_message)
         if type == Type.SYSTEM:
             system = _system_event(self, values)
             return lambda: self.receiver.on_system(system)
         raise LookupError("there is no notice of this type")
 
-    def _on_change(self, previous: State, state: State, reason: Reason, error: Exception | None) -> Callable[[], None]:
-        event = ConnectionEvent(self, previous, state, reason, error)
+    def _on_change(
+        self, previous: State, state: State, reason: Reason, error: Exception | None, address: str
+    ) -> Callable[[], None]:
+        event = ConnectionEvent(self, previous, state, reason, error, address)
         return lambda: self.receiver.on_connection(event)
+
+
+def _address(pair: tuple[str, int]) -> Address:
+    if isinstance(pair, str) or len(pair) != 2:
+        raise ValueError(f"{pair!r} is not a pair of host and port: from_url() reads addresses that are texts")
+    return Address(*pair)
 
 
 # --- what the server's JSON means -----------------------------------------------------------------
@@ -669,13 +716,19 @@ def _message(values: Mapping[str, Any]) -> tuple[str, str, int, int | None]:
 
     The original server accepts a message without a time: such a message gets the time now.
     """
-    sent_at, id = values.get("time"), values.get("id")
+    sent_at = _number(values, "time")
     return (
         _text(values["sender"]),
         _text(values["content"]),
-        sent_at if isinstance(sent_at, int) else int(time.time() * 1000),
-        id if isinstance(id, int) else None,
+        int(time.time() * 1000) if sent_at is None else sent_at,
+        _number(values, "id"),
     )
+
+
+def _number(values: Mapping[str, Any], key: str) -> int | None:
+    """Return a whole number; None if there is none."""
+    found = values.get(key)
+    return found if isinstance(found, int) else None
 
 
 def _system_event(client: JellyClient, values: Mapping[str, Any]) -> SystemEvent:
@@ -716,8 +769,11 @@ def _groups(values: Mapping[str, Any]) -> dict[str, Group]:
 
 
 def _page(values: Mapping[str, Any]) -> History:
-    keys = [each.name for each in fields(PastMessage)]
-    messages = [PastMessage(**{key: message[key] for key in keys}) for message in values["messages"]]
+    keys = [each.name for each in fields(PastMessage) if each.name != "stored"]
+    messages = [
+        PastMessage(**{key: message[key] for key in keys}, stored=_number(message, "stored"))
+        for message in values["messages"]
+    ]
     return History(tuple(messages), values.get("more") is True)
 
 

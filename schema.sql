@@ -1,5 +1,5 @@
 -- The tables of Jelly, in the SQL that SQLite, MySQL and MariaDB share. jelly/migrations runs this
--- file on an empty database. jelly/engines.py adds what only one of them needs: engine, character
+-- file on an empty database. The engines add what only one of them needs: engine, character
 -- set and collation, WITHOUT ROWID.
 --
 -- Names are compared character by character (Bob, bob and böb are three users). Times are
@@ -137,6 +137,56 @@ CREATE TABLE IF NOT EXISTS requests (
     digest     BIGINT NOT NULL
 );
 CREATE INDEX requests_of_sender ON requests (sender, request_id);
+
+-- The next three are for several nodes (servers) on one database; a single server leaves them empty.
+-- Then meta has more rows: event, the number of the last event; cluster_id, a random number; and for
+-- each node N node.N, its incarnation (0 when it has ended), mark.N, its mark, and for.N, the id of
+-- the last message that was written for a user who is online there.
+
+-- state is 1 (serving) or 2 (draining). The node lives while its lease is renewed: by the database's
+-- clock, no longer than lease milliseconds ago. event: it has applied the events up to this one.
+-- hints is 1 while it can tell the others when there is something for them. bus: what --cluster
+-- names, without the password. sender: by this text the others know what it sends through the bus.
+-- unheard: the numbers of the nodes that use another bus, as it has noticed. process: its number on
+-- the machine `host`. started: when the node registered, by the database's clock.
+CREATE TABLE IF NOT EXISTS nodes (
+    id          SMALLINT NOT NULL PRIMARY KEY,
+    incarnation BIGINT NOT NULL,
+    address     VARCHAR(255) NOT NULL,
+    version     VARCHAR(32) NOT NULL,
+    state       SMALLINT NOT NULL,
+    renewed     BIGINT NOT NULL,
+    lease       BIGINT NOT NULL,
+    event       BIGINT NOT NULL,
+    hints       SMALLINT NOT NULL,
+    bus         VARCHAR(255) NOT NULL,
+    sender      VARCHAR(16) NOT NULL,
+    unheard     VARCHAR(255) NOT NULL,
+    host        VARCHAR(255) NOT NULL,
+    process     BIGINT NOT NULL,
+    started     BIGINT NOT NULL,
+    connections BIGINT NOT NULL
+);
+
+-- Who is online, and where. device is empty: a user has one session. epoch is the number of the
+-- event of the login. classic_token: the hash of the token of a classic client.
+CREATE TABLE IF NOT EXISTS sessions (
+    username      VARCHAR(32) NOT NULL,
+    device        VARCHAR(32) NOT NULL,
+    node          SMALLINT NOT NULL,
+    epoch         BIGINT NOT NULL,
+    classic_token VARCHAR(64) NOT NULL DEFAULT '',
+    PRIMARY KEY (username, device)
+);
+CREATE INDEX sessions_of_node ON sessions (node);
+
+-- What the nodes tell each other: logins, ends of sessions, changes of groups. data is JSON. A row
+-- is dropped when all nodes have applied it.
+CREATE TABLE IF NOT EXISTS events (
+    n    BIGINT NOT NULL PRIMARY KEY,
+    node SMALLINT NOT NULL,
+    data MEDIUMTEXT NOT NULL
+);
 
 -- What `jelly user` asks of the running server, which alone changes the other tables. result is
 -- empty while a command waits. Then it is "done" or an error code, and the password is emptied.

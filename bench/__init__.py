@@ -9,6 +9,7 @@ verify.py        checks every message
 meter.py         measures what the server has used
 runs.py          starts servers and generators
 table.py         prints the results
+nodes.py         what do several nodes cost?
 compare.py       which of two versions is faster?
 soak.py          does memory grow?
 profile.py       where does the time go?

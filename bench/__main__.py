@@ -1,11 +1,14 @@
 """Run scenarios and print the table: `python -m bench --help`."""
 
 import argparse
+import os
+import statistics
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench import nodes
 from bench.compare import NoRevision, checkout, compare
 from bench.profile import charts
 from bench.runs import DATABASES, SERVERS, Result, Runner, open_runner
@@ -60,6 +63,8 @@ def _dispatch(runner: Runner, options: argparse.Namespace) -> int:
         for text in charts(runner, options.scenarios, options.databases):
             print(text + "\n", flush=True)
         return 0
+    if options.nodes:
+        return measure_nodes(runner, options)
     if options.compare:
         with checkout(options.compare) as root:
             return compare_with(runner, root, options)
@@ -82,6 +87,31 @@ def compare_with(runner: Runner, root: Path, options: argparse.Namespace) -> int
     return exit_code(results)
 
 
+def measure_nodes(runner: Runner, options: argparse.Namespace) -> int:
+    """Measure clusters and a single server, and print the tables.
+
+    Return 1 if anything is wrong, or was not measured, else 0.
+    """
+    [database] = options.databases
+    if database in runner.missing:
+        return 1
+    clusters = [nodes.Cluster(count, engine) for engine in options.engine for count in options.nodes]
+    cases = [case for scenario in options.scenarios for case in nodes.cases(scenario, clusters)]
+    with nodes.open_node_runner(runner, database, options.engine) as node_runner:
+        rounds, loads = [], []
+        for number in range(options.rounds):
+            results = {}
+            for case in cases if number % 2 == 0 else cases[::-1]:
+                _log(f"round {number + 1} of {options.rounds}: {case}")
+                results[case] = node_runner.run(case)
+                loads.append(os.getloadavg()[0])
+            rounds.append(results)
+    load = f"load average {statistics.median(loads):.1f}"
+    print(f"Medians of {options.rounds} rounds; {load}. Ratio: to the single server of the same round.\n")
+    print(nodes.tables(rounds))
+    return 1 if any(nodes.failure([result]) for results in rounds for result in results.values()) else 0
+
+
 def soak(runner: Runner, databases: Sequence[str], operations: int) -> int:
     """Print the server's memory after each tenth of the operations.
 
@@ -93,7 +123,7 @@ def soak(runner: Runner, databases: Sequence[str], operations: int) -> int:
             continue
         memory = []
         with runner.serve(database) as server:
-            for piece in runner.generate(server, database, scenario="soak", operations=operations):
+            for piece in runner.generate([server], database, scenario="soak", operations=operations):
                 if piece.get("problems"):
                     raise RuntimeError(f"soak on {database}: {piece['problems']}")
                 if "operations" in piece:
@@ -123,8 +153,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--seconds", type=float, help="duration of each measurement (default: 5; with --quick 0.5)")
     parser.add_argument("--quick", action="store_true", help="run a few small scenarios, each for half a second")
-    parser.add_argument("--rounds", type=int, default=5, help="number of rounds of --compare (default: 5)")
+    parser.add_argument("--rounds", type=int, help="number of rounds of --compare (default: 5) and --nodes (3)")
+    parser.add_argument(
+        "--engine", type=_engines, default=["redis"], metavar="NAME,...",
+        help="with --nodes: redis or none or both (default: redis)",
+    )  # fmt: skip
     what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--nodes", type=_counts, metavar="N,...", help="run clusters of so many nodes, and a single server beside them"
+    )
     what.add_argument("--compare", metavar="REVISION", help="also run that version of the server, and print ratios")
     what.add_argument(
         "--growth", action="store_true", help="run with more and more connections, group members and waiting messages"
@@ -136,11 +173,43 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.seconds is None:
         options.seconds = 0.5 if options.quick else 5.0
     if options.scenarios is None:
-        chosen = QUICK if options.quick else GROWTH if options.growth else PROFILED if options.profile else STANDARD
+        chosen = (
+            nodes.SCENARIOS
+            if options.nodes
+            else QUICK
+            if options.quick
+            else GROWTH
+            if options.growth
+            else PROFILED
+            if options.profile
+            else STANDARD
+        )
         options.scenarios = list(chosen)
     if options.databases is None:
-        options.databases = ["sqlite"] if options.soak or options.profile else list(DATABASES)
+        options.databases = (
+            ["mariadb"] if options.nodes else ["sqlite"] if options.soak or options.profile else list(DATABASES)
+        )
+    if options.rounds is None:
+        options.rounds = 3 if options.nodes else 5
+    if options.nodes and (len(options.databases) != 1 or options.databases[0] not in SERVERS):
+        parser.error(f"with --nodes, --databases is one of {', '.join(SERVERS)}")
+    if options.nodes and (other := [each.name for each in options.scenarios if each.kind not in nodes.KINDS]):
+        parser.error(f"with --nodes there is no {other[0]}, only {', '.join(nodes.KINDS)}")
     return options
+
+
+def _counts(text: str) -> list[int]:
+    names = text.split(",")
+    if not all(name.isdecimal() and int(name) for name in names):
+        raise argparse.ArgumentTypeError("numbers of nodes above 0, such as 1,2,3")
+    return list(map(int, names))
+
+
+def _engines(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in nodes.ENGINES]:
+        raise argparse.ArgumentTypeError(f"there is no {unknown[0]!r}, only {', '.join(nodes.ENGINES)}")
+    return names
 
 
 def _scenarios(text: str) -> list[Scenario]:

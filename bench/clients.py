@@ -3,6 +3,7 @@
 All are modern clients with `ack`. Like the client library, they send one acknowledgement per read.
 """
 
+import itertools
 import json
 import select
 import socket
@@ -118,20 +119,22 @@ class Connection:
         return self.read[HEADER.size + len(self.answer.body) :]
 
 
-def open_all(loop: EventLoop, port: int, frames: Iterable[bytes], at_once: int = MAX_CONNECTING) -> list[Connection]:
+def open_all(
+    loop: EventLoop, ports: Iterable[int], frames: Iterable[bytes], at_once: int = MAX_CONNECTING
+) -> list[Connection]:
     """Open a connection for each frame, `at_once` at a time, and wait for all answers.
 
-    Return the connections in the order of the frames.
+    They go to the ports in turns. Return the connections in the order of the frames.
     """
-    left = iter(frames)
+    left = zip(itertools.cycle(ports), frames, strict=False)
     opened: list[Connection] = []
     waiting: set[Connection] = set()
 
     def open_next() -> None:
-        frame = next(left, None)
-        if frame is None:
+        port_and_frame = next(left, None)
+        if port_and_frame is None:
             return
-        connection = Connection(port, frame)
+        connection = Connection(*port_and_frame)
         opened.append(connection)
         waiting.add(connection)
 
@@ -150,15 +153,15 @@ def open_all(loop: EventLoop, port: int, frames: Iterable[bytes], at_once: int =
     return opened
 
 
-def register_all(loop: EventLoop, port: int, names: Sequence[str]) -> None:
+def register_all(loop: EventLoop, ports: Iterable[int], names: Sequence[str]) -> None:
     """Register accounts."""
-    for connection in open_all(loop, port, (request(Type.REGISTER, username=n, password=PASSWORD) for n in names)):
+    for connection in open_all(loop, ports, (request(Type.REGISTER, username=n, password=PASSWORD) for n in names)):
         connection.socket.close()
 
 
-def log_in_all(loop: EventLoop, port: int, names: Sequence[str]) -> list[Connection]:
-    """Log in as each user; return the connections in the same order."""
-    return open_all(loop, port, map(login, names))
+def log_in_all(loop: EventLoop, ports: Iterable[int], names: Sequence[str]) -> list[Connection]:
+    """Log in as each user, at the ports in turns; return the connections in the same order."""
+    return open_all(loop, ports, map(login, names))
 
 
 def call(sock: socket.socket, frame: bytes) -> None:

@@ -6,13 +6,13 @@ It is a separate process, so that it has an interpreter of its own.
 import gc
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bench.clients import EventLoop
 from bench.meter import Meter
-from bench.scenarios import Context, NotRun, parse, raise_file_limit
+from bench.scenarios import LOCAL, Context, NotRun, parse, raise_file_limit
 from bench.soak import soak
 from bench.verify import summary
 
@@ -22,12 +22,15 @@ class Job:
     """What to do: the name of a scenario, or `soak` with a number of operations."""
 
     scenario: str
-    port: int
-    server: int
-    """The process id of the server."""
+    ports: Sequence[int]
+    servers: Sequence[int]
+    """The process ids of the servers."""
     database: int | None
     """The process id of the database server, if there is one."""
     seconds: float
+    redis: int | None = None
+    """The process id of the nodes' Redis, if there is one."""
+    placement: str = LOCAL
     by_thread: bool = False
     operations: int = 0
 
@@ -38,12 +41,12 @@ def run(job: Job) -> Iterator[dict[str, Any]]:
     Yield its results one by one, and at the end `problems` (empty if there are none).
     """
     problems: list[str] = []
-    context = Context(EventLoop(), job.port, Meter(job.server, job.database, job.by_thread), job.seconds, problems)
+    meter = Meter(job.servers, job.database, job.redis, job.by_thread)
+    context = Context(EventLoop(), job.ports, meter, job.seconds, problems, job.placement)
     try:
         if job.scenario == "soak":
             yield from (
-                {"operations": done, "memory": memory}
-                for done, memory in soak(context.port, context.meter, job.operations)
+                {"operations": done, "memory": memory} for done, memory in soak(job.ports[0], meter, job.operations)
             )
         else:
             for measurement in parse(job.scenario).run(context):

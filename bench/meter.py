@@ -1,13 +1,16 @@
-"""Measure what a process uses, from /proc: CPU time, memory, context switches."""
+"""Measure what processes use: CPU time, memory, context switches."""
 
 import operator
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
+SCHEDULED = 2
+"""The kind of a process's clock that counts the time on a core (CPUCLOCK_SCHED of Linux)."""
 
 
 @dataclass
@@ -37,19 +40,30 @@ class Usage:
     seconds: float
     generator: float
     user: float
+    """Of all servers together (in ticks of 10 ms), as is `system`."""
     system: float
     database: float
     memory: int
+    """Of all servers together."""
+    servers: list[float] = field(default_factory=list)
+    """CPU seconds of each server, to the microsecond."""
+    redis: float = 0.0
     threads: dict[int, Thread] = field(default_factory=dict)
     """The threads that existed at both points in time."""
 
 
 class Meter:
-    """Measures a server, its database process (if there is one), and the current process."""
+    """Measures servers, their database process and their Redis (if there is one), and the current
+    process.
+    """
 
-    def __init__(self, server: int, database: int | None = None, by_thread: bool = False) -> None:
-        self._server = server
+    def __init__(
+        self, servers: Sequence[int], database: int | None = None, redis: int | None = None, by_thread: bool = False
+    ) -> None:
+        """The numbers are process ids. `by_thread`: also measure the first server by thread."""
+        self._servers = servers
         self._database = database
+        self._redis = redis
         self._by_thread = by_thread
         self._before = self._sample()
 
@@ -64,18 +78,32 @@ class Meter:
                   if number in before.threads}  # fmt: skip
         return Usage(
             now.seconds - before.seconds, now.generator - before.generator, now.user - before.user,
-            now.system - before.system, now.database - before.database, now.memory, shared,
+            now.system - before.system, now.database - before.database, now.memory,
+            [after - earlier for after, earlier in zip(now.servers, before.servers, strict=True)],
+            now.redis - before.redis, shared,
         )  # fmt: skip
 
     def memory(self) -> int:
-        """Return the resident memory of the server, in bytes."""
-        return memory(self._server)
+        """Return the resident memory of the servers, in bytes."""
+        return sum(map(memory, self._servers))
 
     def _sample(self) -> Usage:
-        user, system = _cpu(Path(f"/proc/{self._server}/stat"))
-        database = sum(_cpu(Path(f"/proc/{self._database}/stat"))) if self._database else 0.0
-        threads = _threads(self._server) if self._by_thread else {}
-        return Usage(time.monotonic(), time.process_time(), user, system, database, self.memory(), threads)
+        stats = [_cpu(Path(f"/proc/{server}/stat")) for server in self._servers]
+        user, system = (sum(parts) for parts in zip(*stats, strict=True))
+        threads = _threads(self._servers[0]) if self._by_thread else {}
+        exact = [cpu_clock(server) for server in self._servers]
+        database, redis = (cpu_clock(pid) if pid else 0.0 for pid in (self._database, self._redis))
+        return Usage(
+            time.monotonic(), time.process_time(), user, system, database, self.memory(), exact, redis, threads
+        )
+
+
+def cpu_clock(pid: int) -> float:
+    """Return the CPU seconds that a process has used, all its threads together.
+
+    (The kernel has a clock for each process, which is finer than the ticks in /proc.)
+    """
+    return time.clock_gettime(~pid << 3 | SCHEDULED)
 
 
 def memory(pid: int) -> int:

@@ -26,7 +26,7 @@ def profile(runner: Runner, scenario: Scenario, database: str) -> str:
         with runner.serve(
             database, *scenario.server_arguments, launch=("-m", "bench.thread_names"), **{thread_names.FILE: str(path)}
         ) as server:
-            pieces = list(runner.generate(server, database, scenario=scenario.name, by_thread=True))
+            pieces = list(runner.generate([server], database, scenario=scenario.name, by_thread=True))
             names = {int(number): name for number, name in json.loads(path.read_text()).items()}
     for piece in pieces:
         if wrong := piece.get("problems") or piece.get("not_run"):

@@ -59,7 +59,7 @@ class Runner:
             return result
         try:
             with self.serve(database, *scenario.server_arguments) as server:
-                self._take(result, self.generate(server, database, scenario=scenario.name))
+                self.take(result, self.generate([server], database, scenario=scenario.name))
         except RuntimeError as error:
             if database == "memory" and "A database is named" in str(error):
                 result.not_run = "this version has no memory:"
@@ -69,15 +69,24 @@ class Runner:
 
     def serve(self, database: str, *arguments: str, launch: Sequence[str] = (), **environment: str) -> Server:
         """Start a server on an empty database. `launch`: what to start instead of jelly.py."""
+        return self.start(self.fresh_url(database), *arguments, launch=launch, **environment)
+
+    def start(self, url: str, *arguments: str, launch: Sequence[str] = (), **environment: str) -> Server:
+        """Start a server on a database."""
         launch = launch or (str(self.root / "jelly.py"),)
         environment["TMPDIR"] = str(self.directory)  # a server that is killed cannot remove its files
         arguments = (*no_limits(self.root), *arguments)
-        return Server(self._url(database), *arguments, cwd=self.root, launch=launch, **environment)  # type: ignore[arg-type]
+        return Server(url, *arguments, cwd=self.root, launch=launch, **environment)  # type: ignore[arg-type]
 
-    def generate(self, server: Server, database: str, **job: Any) -> Iterator[dict[str, Any]]:
+    def generate(self, servers: Sequence[Server], database: str, **job: Any) -> Iterator[dict[str, Any]]:
         """Start a generator and yield its results. Raises RuntimeError if it fails."""
-        pid = self.servers[database].pid if database in self.servers else None
-        whole = {"port": server.port, "server": server.process.pid, "database": pid, "seconds": self.seconds, **job}
+        whole = {
+            "ports": [server.port for server in servers],
+            "servers": [server.process.pid for server in servers],
+            "database": self.servers[database].pid if database in self.servers else None,
+            "seconds": self.seconds,
+            **job,
+        }
         command = [sys.executable, "-m", "bench.generator", json.dumps(whole)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) as process:
             assert process.stdout is not None
@@ -89,7 +98,7 @@ class Runner:
         if process.returncode:
             raise RuntimeError(f"the generator ended with {process.returncode}")
 
-    def _take(self, result: Result, pieces: Iterator[dict[str, Any]]) -> None:
+    def take(self, result: Result, pieces: Iterator[dict[str, Any]]) -> None:
         for piece in pieces:
             if "name" in piece:
                 result.measurements.append(measurement_of(piece))
@@ -97,7 +106,8 @@ class Runner:
                 result.not_run = piece.get("not_run", "")
                 result.problems = piece.get("problems", "")
 
-    def _url(self, database: str) -> str:
+    def fresh_url(self, database: str) -> str:
+        """Return the URL of an empty database."""
         if database in self.servers:
             return self.servers[database].fresh_database("bench")
         if database == "memory":

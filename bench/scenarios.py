@@ -36,6 +36,9 @@ GROUP = "team"
 CONCURRENT_LOGINS = 16
 """How many logins run at the same time."""
 SPARE_FILES = 100
+LOCAL, CROSSING, MIXED = "local", "crossing", "mixed"
+"""Where the receiver of a message is, if there are several nodes: at the sender's node, at the next
+one, or half of the receivers here and half there."""
 
 
 @dataclass
@@ -68,26 +71,36 @@ class NotRun(Exception):
 
 @dataclass
 class Context:
-    """The context in which a scenario runs: a server, and an event loop with clients."""
+    """The context in which a scenario runs: a server or several, and an event loop with clients."""
 
     loop: EventLoop
-    port: int
+    ports: Sequence[int]
     meter: Meter
     seconds: float
     problems: list[str]
+    placement: str = LOCAL
     _sockets: list[Connection] = field(default_factory=list)
 
     def users(self, prefix: str, count: int) -> list[str]:
         """Register accounts and return their names."""
         names = [f"{prefix}{number}" for number in range(count)]
-        register_all(self.loop, self.port, names)
+        register_all(self.loop, self.ports, names)
         return names
 
-    def log_in(self, names: Sequence[str]) -> list[Connection]:
-        """Log in as each user. The connections stay open until the end of the scenario."""
-        opened = log_in_all(self.loop, self.port, names)
+    def log_in(self, names: Sequence[str], ports: Sequence[int] = ()) -> list[Connection]:
+        """Log in as each user, at the ports in turns (by default: at all servers).
+
+        The connections stay open until the end of the scenario.
+        """
+        opened = log_in_all(self.loop, ports or self.ports, names)
         self._sockets += opened
         return opened
+
+    def receiver_ports(self, count: int) -> list[int]:
+        """Return where the receiver of each of `count` senders logs in, as the placement says."""
+        servers = len(self.ports)
+        steps = {LOCAL: [0], CROSSING: [1], MIXED: [0] * servers + [1] * servers}[self.placement]
+        return [self.ports[(place + steps[place % len(steps)]) % servers] for place in range(count)]
 
     def keep(self, opened: Sequence[Connection]) -> None:
         """Close these connections at the end of the scenario."""
@@ -101,7 +114,11 @@ class Context:
     def measure(
         self, name: str, senders: Sequence[Sender], receivers: Sequence[Receiver], under_way: int
     ) -> Measurement:
-        """Let senders send for some time, and count what arrives at the receivers meanwhile."""
+        """Let senders send for some time, and count what arrives at the receivers meanwhile.
+
+        It takes longer if a receiver has got nothing by then, so that each server had something
+        to do.
+        """
         for sender in senders:
             sender.send(under_way)
         self.loop.run_for(self.seconds * WARM_UP)
@@ -109,6 +126,7 @@ class Context:
             receiver.delays.clear()
         self.meter.start()
         self.loop.run_for(self.seconds)
+        self.loop.run(lambda: all(receiver.delays for receiver in receivers), DRAIN)
         usage = self.meter.stop()
         delays = [delay for receiver in receivers for delay in receiver.delays]
         for sender in senders:
@@ -131,9 +149,8 @@ def pairs(context: Context, count: int, under_way: int) -> Iterator[Measurement]
     names, partners = context.users("from", count), context.users("to", count)
     channels = [Channel(*pair) for pair in zip(names, partners, strict=True)]
     checkers = [DeliveryChecker(channel, context.problems) for channel in channels]
-    receivers = [
-        Receiver(context.loop, o, checker) for o, checker in zip(context.log_in(partners), checkers, strict=True)
-    ]
+    opened = context.log_in(partners, context.receiver_ports(count))
+    receivers = [Receiver(context.loop, o, checker) for o, checker in zip(opened, checkers, strict=True)]
     senders = [Sender(context.loop, o, [channel]) for o, channel in zip(context.log_in(names), channels, strict=True)]
     title = f"{count} pair{'s' if count > 1 else ''}, {under_way} under way"
     yield context.measure(title, senders, receivers, under_way)
@@ -179,7 +196,7 @@ def offline(context: Context, users: int, messages: int) -> Iterator[Measurement
     checkers = [DeliveryChecker(channel, context.problems) for channel in channels]
     context.meter.start()
     started = time.monotonic()
-    logged_in = context.log_in(receivers)
+    logged_in = context.log_in(receivers, context.receiver_ports(len(names)))
     readers = [Receiver(context.loop, o, i, since=started) for o, i in zip(logged_in, checkers, strict=True)]
     context.loop.run(lambda: all(checker.is_complete for checker in checkers), DRAIN + total / 500)
     usage = context.meter.stop()
@@ -194,7 +211,7 @@ def logins(context: Context, cost: int, users: int) -> Iterator[Measurement]:
     context.meter.start()
     end = time.monotonic() + context.seconds
     frames = itertools.takewhile(lambda _: time.monotonic() < end, map(login, itertools.cycle(names)))
-    opened = open_all(context.loop, context.port, frames, min(CONCURRENT_LOGINS, users))
+    opened = open_all(context.loop, context.ports, frames, min(CONCURRENT_LOGINS, users))
     usage = context.meter.stop()
     context.keep(opened)
     note = f"scrypt at cost {cost}; latency: until the answer"
@@ -207,7 +224,7 @@ def reconnects(context: Context, count: int) -> Iterator[Measurement]:
     """All connections are cut at once, and all users reconnect with their tokens at once."""
     need_files(count)
     names = context.users("user", count)
-    logged_in = log_in_all(context.loop, context.port, names)
+    logged_in = log_in_all(context.loop, context.ports, names)
     frames = [
         request(Type.RECONNECT, username=name, token=token_of(connection), features=["ack"])
         for name, connection in zip(names, logged_in, strict=True)
@@ -215,7 +232,7 @@ def reconnects(context: Context, count: int) -> Iterator[Measurement]:
     context.meter.start()
     for connection in logged_in:
         connection.socket.close()
-    opened = open_all(context.loop, context.port, frames, count)
+    opened = open_all(context.loop, context.ports, frames, count)
     usage = context.meter.stop()
     context.keep(opened)
     note = f"all back after {usage.seconds:.2f} s; latency: until the answer"
@@ -228,6 +245,7 @@ def idle(context: Context, count: int) -> Iterator[Measurement]:
     before = context.meter.memory()
     opened = context.log_in(context.users("user", count))
     heartbeat = request(Type.HEARTBEAT)
+    context.loop.run_for(context.seconds * WARM_UP)  # what the logins leave to do
     context.meter.start()
     sent = 0
     started = time.monotonic()

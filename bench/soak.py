@@ -142,7 +142,7 @@ class VirtualUsers:
 
     def _open(self, frame: bytes) -> Connection:
         self.operation_count += 1
-        [connection] = open_all(self._loop, self._port, [frame])
+        [connection] = open_all(self._loop, [self._port], [frame])
         return connection
 
     def _choose_two(self) -> tuple[tuple[str, Connection], tuple[str, Connection]]:

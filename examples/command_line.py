@@ -1,11 +1,12 @@
-"""What the examples share: their arguments, and an end with a sentence instead of a traceback."""
+"""What the examples share: their arguments, and sentences instead of tracebacks."""
 
 import contextlib
 import sys
 from collections.abc import Iterator
-from urllib.parse import urlsplit
+from concurrent.futures import Future
+from typing import Any
 
-from client_api import RequestError
+from client_api import JellyClient, RequestError
 
 
 def arguments(usage: str | None, count: int) -> list[str]:
@@ -14,21 +15,29 @@ def arguments(usage: str | None, count: int) -> list[str]:
     If the arguments do not fit, end the program with the line that says how to start it.
     """
     given = sys.argv[1:]
-    if len(given) not in (count, count + 1) or not all(
-        url.startswith(("jelly://", "jellys://")) and _is_whole(url) for url in given[count:]
-    ):
+    if len(given) not in (count, count + 1) or not all(_is_url(url) for url in given[count:]):
         sys.exit(usage)
     return [*given, "jelly://127.0.0.1:20000"][: count + 1]
 
 
-def _is_whole(url: str) -> bool:
-    """Whether there is a host, perhaps a port, and nothing else."""
+def _is_url(url: str) -> bool:
+    """Whether the client library can use a URL, such as jelly://a:20000,b:20000."""
     try:
-        parts = urlsplit(url)
-        more = (parts.username, parts.password, parts.path.strip("/"), parts.query)
-        return bool(parts.hostname) and parts.port != 0 and not any(more)
-    except ValueError:  # the port is no number, or too large
+        JellyClient.from_url(url)  # it does not connect
+    except ValueError:
         return False
+    return True
+
+
+def why_refused(request: Future[Any], but_not: str) -> str:
+    """Wait for a request, and return why it failed. Return nothing if it succeeded, or was refused
+    with the code `but_not`: then an earlier run of the program has done it.
+    """
+    try:
+        request.result()
+    except RequestError as error:
+        return "" if error.code == but_not else str(error)
+    return ""
 
 
 @contextlib.contextmanager

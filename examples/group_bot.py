@@ -3,13 +3,13 @@
 import random
 
 from client_api import GroupMessageEvent, JellyClient, MessageEvent, Receiver
-from examples.command_line import arguments, no_traceback
+from examples.command_line import arguments, no_traceback, why_refused
 
 
 class Dice(Receiver):
     def on_message(self, event: MessageEvent) -> None:
-        refused = event.client.add_member(group, event.sender).exception()  # waits for the response
-        event.reply(str(refused or f"Welcome to {group}! Write !dice there."))
+        refused = why_refused(event.client.add_member(group, event.sender), but_not="already_member")
+        event.reply(refused or f"Welcome to {group}! Write !dice there.")
 
     def on_group_message(self, event: GroupMessageEvent) -> None:
         if event.content == "!dice":
@@ -19,6 +19,7 @@ class Dice(Receiver):
 name, password, group, url = arguments(__doc__, 3)
 with no_traceback(), JellyClient.from_url(url, receiver=Dice()) as bot:
     bot.login(name, password).result()
-    print(bot.create_group(group).exception() or "created", flush=True)
+    if group not in [own.name for own in bot.list_groups().result().values() if own.creator == bot.username]:
+        bot.create_group(group).result()  # at the first start
     print(f"write to {name} to get into {group}, then !dice in {group}; Ctrl-C ends", flush=True)
     bot.wait()

@@ -1,8 +1,9 @@
 """A chat client in nothing but sockets: python examples/raw_client.py ME PASSWORD FRIEND [PORT]
 
-It registers ME if there is no such user yet, logs in, prints what arrives, and sends each line that
-you type to FRIEND. It shows the protocol and nothing else: it knows no TLS, and it does not
-reconnect. The password is on the command line because this is for trying out.
+It registers ME, which the server refuses if there is such a user already. Then it logs in, prints
+what arrives, and sends each line that you type to FRIEND. It shows the protocol and nothing else:
+it knows no TLS, and it does not reconnect. The password is on the command line because this is for
+trying out.
 """
 
 import contextlib
@@ -83,11 +84,13 @@ def send_heartbeats(sock: socket.socket) -> None:
 
 
 def main(me: str, password: str, friend: str, port: int) -> None:
-    sock, _, _ = connect(port, REGISTER, me, password)
+    sock, registered, refusal = connect(port, REGISTER, me, password)
     sock.close()  # the server closes the connection after every response to REGISTER
     sock, status, values = connect(port, LOGIN, me, password)
     if status != SUCCESS:
-        sys.exit(f"! {values['message']}")
+        if registered != SUCCESS:  # the login cannot say why: perhaps there is no such user
+            print(f"! {me} was not registered: {refusal['message']}", flush=True)
+        sys.exit(f"! {me} is not logged in: {values['message']}")
     print(f"logged in as {me}; every line goes to {friend}", flush=True)
     for job in (print_what_arrives, send_heartbeats):
         threading.Thread(target=job, args=(sock,), daemon=True).start()

@@ -18,8 +18,8 @@ with no_traceback(), new_client() as ann, new_client() as ben:
     for client, name in ((ann, "ann"), (ben, "ben")):
         try:
             client.register(name, "a-secret").result()
-        except RequestRejected:
-            print(f"{name} is registered already: this example has run before")
+        except RequestRejected as error:
+            print(f"{name} is registered already" if error.code == "username_taken" else error, flush=True)
         client.login(name, "a-secret").result()
     ann.send_message("ben", "How are you?").result()
     answered.wait(timeout=10)

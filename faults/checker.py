@@ -71,12 +71,19 @@ class Ledger:
     """The messages that each receiver's application got, in order."""
     counts: dict[Answer, int] = field(default_factory=lambda: dict.fromkeys(Answer, 0))
     """How many messages have each answer so far."""
+    arrivals: list[tuple[str, float, float]] = field(default_factory=list)
+    """For each message that reached an application: the receiver, when it was sent, and when it
+    arrived, in monotonic seconds.
+    """
     _changed: threading.Condition = field(default_factory=threading.Condition)  # guards all fields above
 
-    def sent(self, key: Key, conversation: str, receivers: Collection[str]) -> None:
-        """Note that a message is about to be sent."""
+    def sent(self, key: Key, conversation: str, receivers: Collection[str], wanted_at: float | None = None) -> None:
+        """Note that a message is about to be sent. `wanted_at`: when its sender wanted to, if that
+        was earlier.
+        """
         with self._changed:
-            self.sent_messages[key] = SentMessage(conversation, receivers, time.monotonic())
+            sent_at = time.monotonic() if wanted_at is None else wanted_at
+            self.sent_messages[key] = SentMessage(conversation, receivers, sent_at)
             self.counts[Answer.UNKNOWN] += 1
 
     def answered(self, key: Key, answer: Answer) -> None:
@@ -94,12 +101,27 @@ class Ledger:
         """Note that a message reached the application of a receiver."""
         with self._changed:
             self.deliveries.setdefault(receiver, []).append(key)
+            if (message := self.sent_messages.get(key)) is not None:
+                self.arrivals.append((receiver, message.sent_at, time.monotonic()))
 
     def wait_for_more(self, answer: Answer, more: int, seconds: float) -> bool:
         """Wait at most `seconds` until `more` messages got this answer; return whether they did."""
         with self._changed:
             enough = self.counts[answer] + more
             return self._changed.wait_for(lambda: self.counts[answer] >= enough, seconds)
+
+    def wait_for_failures(self, more: int, seconds: float, enough: int = 500) -> bool:
+        """Wait at most `seconds` until `more` messages failed; return whether they did.
+
+        Give up early if the server goes on storing: if it answers `enough` messages with SUCCESS.
+        That must be more than can be under way when the fault begins.
+        """
+        with self._changed:
+            failed, stored = self.counts[Answer.FAILED] + more, self.counts[Answer.STORED] + enough
+            self._changed.wait_for(
+                lambda: self.counts[Answer.FAILED] >= failed or self.counts[Answer.STORED] >= stored, seconds
+            )
+            return self.counts[Answer.FAILED] >= failed
 
     def slowest_answer(self, since: float = float("-inf")) -> float:
         """Return the longest answer time, in seconds, of messages sent after a monotonic time."""
@@ -119,6 +141,17 @@ class Ledger:
                 for key, each in self.sent_messages.items()
                 if key[0] == sender and each.sent_at >= since
             ]
+
+    def delays(self, receivers: Collection[str], since: float, until: float = float("inf")) -> list[float]:
+        """Return how long messages took to these receivers that were sent between two monotonic
+        times: sorted, in seconds.
+        """
+        with self._changed:
+            return sorted(
+                at - sent_at
+                for receiver, sent_at, at in self.arrivals
+                if receiver in receivers and since <= sent_at < until
+            )
 
     def stored_between(self, start: float, end: float) -> int:
         """Return how many messages were sent and acknowledged between two monotonic times."""

@@ -40,6 +40,9 @@ PATIENCE = 60.0
 AFTER_ERROR = 0.02
 """Seconds that a sender waits after an error."""
 MARKER = "mark"
+"""Begins the key of a message that only shows that all before it have arrived."""
+MARK_SECONDS = 5.0
+"""Seconds until the next one is sent if one does not arrive."""
 
 
 class User(Receiver):
@@ -48,17 +51,22 @@ class User(Receiver):
     def __init__(self, name: str, ledger: Ledger, port: int, host: str = "127.0.0.1", **options: Any) -> None:
         self.name = name
         self.disconnects = 0
+        self.address = ""
+        """The server in use, or the last one: host:port."""
         self.presence: dict[str, bool] = {}
         """The latest presence of each friend."""
+        self.went_offline: dict[str, int] = {}
+        """How often each friend went offline."""
         self._ledger = ledger
+        self._marks = 0
         self._marker_arrived = threading.Event()
         self.client = JellyClient(host, port, receiver=self, **{"reconnect": QUICK, **options})
 
     def on_message(self, event: MessageEvent) -> None:
-        if event.content == MARKER:
+        key = _key(event.content)
+        self._ledger.delivered(self.name, key)
+        if key[0].startswith(MARKER):
             self._marker_arrived.set()
-        else:
-            self._ledger.delivered(self.name, _key(event.content))
 
     def on_group_message(self, event: GroupMessageEvent) -> None:
         self._ledger.delivered(self.name, _key(event.content))
@@ -66,9 +74,11 @@ class User(Receiver):
     def on_system(self, event: SystemEvent) -> None:
         if event.event == "presence":
             self.presence[event.friend] = event.online
+            self.went_offline[event.friend] = self.went_offline.get(event.friend, 0) + (not event.online)
 
     def on_connection(self, event: ConnectionEvent) -> None:
         self.disconnects += event.reason is Reason.CONNECTION_LOST
+        self.address = event.address
 
     def log_in(self) -> None:
         self.client.login(self.name, PASSWORD).result(PATIENCE)
@@ -76,14 +86,23 @@ class User(Receiver):
     def catch_up(self) -> None:
         """Wait for all messages that are stored for this user.
 
-        Messages arrive in order, so a message of the user to themselves arrives last.
+        Messages arrive in order, so a message of the user to themselves arrives last. It is in the
+        ledger, too: a server with a defect may lose it, and then the next one comes.
         """
+        deadline = time.monotonic() + PATIENCE
         while not self._marker_arrived.is_set():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the mark never came to {self.name}")
             if not self.client.wait_until_online(PATIENCE):
                 raise RuntimeError(f"{self.name} does not come back: {self.client.state}")
-            is_stored = self.client.send_message(self.name, MARKER).exception(PATIENCE) is None
-            if is_stored and not self._marker_arrived.wait(PATIENCE):
-                raise RuntimeError(f"the mark never came to {self.name}")
+            key = f"{MARKER}-{self.name}", self._marks
+            self._marks += 1
+            self._ledger.sent(key, self.name, [self.name])
+            mark = self.client.send_message(self.name, f"{key[0]} {key[1]}")
+            is_stored = mark.exception(PATIENCE) is None
+            self._ledger.answered(key, _answer(mark))
+            if is_stored:
+                self._marker_arrived.wait(MARK_SECONDS)
 
 
 class Sender(User):
@@ -111,16 +130,18 @@ class Sender(User):
                 if not self._slots.acquire(timeout=PATIENCE):
                     raise RuntimeError(f"{self.name} is still without an answer")
 
-    def write(self, receiver: str) -> "Future[Any]":
-        """Send one message to a person or to the group, and record its answer."""
+    def write(self, receiver: str, wanted_at: float | None = None) -> "Future[Any]":
+        """Send one message to a person or to the group, and record its answer. `wanted_at`: see
+        `Ledger.sent`.
+        """
         key = self.name, self._number
         self._number += 1
         content = f"{key[0]} {key[1]} {self._padding}"
         if receiver == GROUP:
-            self._ledger.sent(key, GROUP, [name for name in MEMBERS if name != self.name])
+            self._ledger.sent(key, GROUP, [name for name in MEMBERS if name != self.name], wanted_at)
             future = self.client.send_group_message(GROUP, content)
         else:
-            self._ledger.sent(key, receiver, [receiver])
+            self._ledger.sent(key, receiver, [receiver], wanted_at)
             future = self.client.send_message(receiver, content)
         future.add_done_callback(lambda done: self._note(key, _answer(done)))
         return future

@@ -4,28 +4,25 @@ It never touches another database on the machine: it has its own data, socket an
 option files.
 """
 
+import contextlib
 import os
 import shutil
-import signal
+import socket
 import subprocess
 import tempfile
 import time
-from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from faults.private_server import PATIENCE, PrivateServer
 from faults.process import free_port
 
 USER, PASSWORD = "jelly", "password"
-PATIENCE = 30.0
-"""At most this many seconds for the server to start or to stop."""
 
 
 class MariaDBMissing(Exception):
     """The programs of MariaDB are not installed."""
 
 
-class PrivateMariaDB:
+class PrivateMariaDB(PrivateServer):
     """A MariaDB server on 127.0.0.1, with a user `jelly` who has all privileges.
 
     Port, password and data survive `kill()` and `start()`, so URLs stay valid. Use it as a context
@@ -39,31 +36,9 @@ class PrivateMariaDB:
 
     def __init__(self) -> None:
         self._server, self._install, self._client = self._find_programs()
-        self._directory = Path(tempfile.mkdtemp(prefix="jelly-mariadb-"))
+        super().__init__(tempfile.mkdtemp(prefix="jelly-mariadb-"))
         self._socket = self._directory / "socket"
-        self._log = self._directory / "log"
-        self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @property
-    def pid(self) -> int:
-        """The process id of the server. Raises RuntimeError if it is not running."""
-        if self._process is None:
-            raise RuntimeError("the database is not running: call start()")
-        return self._process.pid
 
     def start(self) -> None:
         """Make the server accept connections: install, start or resume it as needed."""
@@ -87,45 +62,10 @@ class PrivateMariaDB:
             self.kill()
             raise
 
-    def stop(self) -> None:
-        """Shut the server down cleanly. Does nothing if it is not running."""
-        if self._process is None:
-            return
-        self.resume()
-        self._process.terminate()
-        self._process.wait(PATIENCE)
-        self._process = None
-
-    def kill(self) -> None:
-        """Kill the server (SIGKILL), as a crash would. Does nothing if it is not running."""
-        if self._process is None:
-            return
-        self._process.kill()
-        self._process.wait(PATIENCE)
-        self._process = None
-
     def restart(self) -> None:
         """Shut the server down cleanly and start it again."""
         self.stop()
         self.start()
-
-    def pause(self) -> None:
-        """Make the server hang (SIGSTOP): connections stay open, but nothing answers.
-
-        See `resume()`.
-        """
-        os.kill(self.pid, signal.SIGSTOP)
-        # The signal takes a moment to reach all threads; WNOWAIT leaves the rest to Popen.
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-
-    def resume(self) -> None:
-        """Resume a paused server (SIGCONT)."""
-        os.kill(self.pid, signal.SIGCONT)
-
-    def close(self) -> None:
-        """Kill the server and delete its files."""
-        self.kill()
-        shutil.rmtree(self._directory, ignore_errors=True)
 
     def fresh_database(self, name: str, collation: str | None = None) -> str:
         """Create an empty database, or replace it by an empty one, and return its URL.
@@ -136,6 +76,10 @@ class PrivateMariaDB:
         self.start()
         default = f" COLLATE {collation}" if collation else ""
         self.sql(f"DROP DATABASE IF EXISTS `{name}`; CREATE DATABASE `{name}`{default}")
+        return self.url(name)
+
+    def url(self, name: str) -> str:
+        """Return the URL of a database."""
         return f"mysql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{name}"
 
     def sql(self, statements: str) -> list[list[str]]:
@@ -186,11 +130,12 @@ class PrivateMariaDB:
         assert self._process is not None
         deadline = time.monotonic() + PATIENCE
         while self._process.poll() is None and time.monotonic() < deadline:
-            try:
+            with contextlib.suppress(OSError, subprocess.CalledProcessError):
+                with socket.socket(socket.AF_UNIX) as probe:  # a client program takes ten times as long to fail
+                    probe.connect(str(self._socket))
                 self.sql("SELECT 1")  # the socket and the port open at the same time
                 return
-            except subprocess.CalledProcessError:
-                time.sleep(0.02)
+            time.sleep(0.01)
         raise RuntimeError(f"{self._server} did not start:\n{self._log.read_text(errors='replace')[-3000:]}")
 
     def _run(self, command: list[str]) -> str:

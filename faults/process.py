@@ -77,14 +77,19 @@ def free_port() -> int:
 
     A port in that range could be given to a client that tries to reconnect while the server is
     down. The client would connect to itself, and the server could not start again.
+
+    It is given once only while this process lives, also to others that call this: a server that
+    starts a moment later finds it free.
     """
     for _ in range(100):
         port = random.SystemRandom().randrange(15000, 30000)
-        with socket.socket() as probe:
+        with socket.socket() as probe, socket.socket(socket.AF_UNIX) as claim:
             try:
                 probe.bind(("127.0.0.1", port))
+                claim.bind(f"\0jelly test port {port}")  # an abstract name, which ends with the process
             except OSError:
                 continue
+            claim.detach()
             return port
     raise RuntimeError("no free port found")
 
@@ -188,14 +193,17 @@ class Server:
 
 
 class Program:
-    """A Python program, without installed packages, driven through stdin and stdout.
+    """A Python program, by default without installed packages, driven through stdin and stdout.
 
     The context manager kills it.
     """
 
+    is_bare = True
+    """Whether it runs without installed packages."""
+
     def __init__(self, *arguments: str, **environment: str) -> None:
         self.process = subprocess.Popen(
-            [*bare_python(), *arguments],
+            [*(bare_python() if self.is_bare else [sys.executable]), *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
             cwd=ROOT, env={**clean_environment(), **environment}, start_new_session=True,
             # In the background of a shell Ctrl-C is ignored, and the program would inherit that.

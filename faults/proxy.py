@@ -5,6 +5,7 @@ import selectors
 import socket
 import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -39,6 +40,8 @@ class Proxy:
         self._pairs: dict[socket.socket, socket.socket] = {}
         self._commands: deque[Callable[[], bool]] = deque()
         self._is_blocked = False
+        self._may_run = threading.Event()
+        self._may_run.set()
         self._thread = threading.Thread(target=self._run, name="proxy")
 
     def __enter__(self) -> Self:
@@ -48,6 +51,7 @@ class Proxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._may_run.set()
         self._run_on_thread(lambda: False)
         self._thread.join()
 
@@ -72,6 +76,15 @@ class Proxy:
         """Accept new connections again."""
         self._is_blocked = False
 
+    def pause(self) -> None:
+        """Let nothing through until `resume`, as a network that is cut: nobody is told."""
+        self._may_run.clear()
+        self._wakeup.wake()
+
+    def resume(self) -> None:
+        """Let everything through again, also what has gathered."""
+        self._may_run.set()
+
     def _run_on_thread(self, command: Callable[[], bool]) -> None:
         self._commands.append(command)
         self._wakeup.wake()
@@ -86,6 +99,7 @@ class Proxy:
     def _step(self) -> bool:
         for key, _ in self._selector.select():
             sock: Any = key.fileobj
+            self._may_run.wait()
             if sock is self._wakeup:
                 self._wakeup.drain()
                 while self._commands:
@@ -132,6 +146,18 @@ class Proxy:
             (_reset if reset else socket.socket.close)(each)
 
 
+class SlowProxy(Proxy):
+    """A proxy that can be slow: each step waits, so all connections are late."""
+
+    delay = 0.0
+    """Seconds by which everything is late."""
+
+    def _step(self) -> bool:
+        goes_on = super()._step()
+        time.sleep(self.delay)  # what comes meanwhile is forwarded together
+        return goes_on
+
+
 class CommitProxy(Proxy):
     """A proxy in front of MySQL or MariaDB that can break a connection at a COMMIT.
 
@@ -144,6 +170,7 @@ class CommitProxy(Proxy):
         """How often it has done so."""
         self._is_armed = self._lets_it_happen = self._stays_away = False
         self._committing: socket.socket | None = None
+        self._results = 0  # how many the commit has, with the statements that came with it
 
     def cut_at_commit(self, happens: bool, stays_away: bool = False) -> None:
         """Break the connection of the next COMMIT.
@@ -155,10 +182,13 @@ class CommitProxy(Proxy):
 
     def _deliver(self, sock: socket.socket, data: bytes) -> None:
         if sock is self._committing:  # the answer
-            self._committing = None
-            self._cut_pair(sock)
-        elif self._is_armed and data[4:].upper() in COMMITS:
+            self._results -= _count_packets(data)
+            if self._results <= 0:
+                self._committing = None
+                self._cut_pair(sock)
+        elif self._is_armed and (data[4:].upper() in COMMITS or data.upper().endswith(b";COMMIT")):
             self._is_armed = False
+            self._results = data[4:].count(b";") + 1  # (the length in the header may have this byte)
             if self._lets_it_happen:
                 self._committing = self._pairs[sock]
                 super()._deliver(sock, data)
@@ -175,6 +205,15 @@ class CommitProxy(Proxy):
         self.cuts += 1
         self._is_blocked = self._stays_away
         self._close(sock)
+
+
+def _count_packets(data: bytes) -> int:
+    """How many packets of MySQL's protocol are in data, which begins with one."""
+    count = at = 0
+    while at < len(data):
+        at += 4 + int.from_bytes(data[at : at + 3], "little")
+        count += 1
+    return count
 
 
 def _reset(sock: socket.socket) -> None:

@@ -6,7 +6,7 @@ itself needs no hooks for tests. There are three kinds of patches:
 - A *variant* is a defect, for the controls: the harness must find it.
 - `--kill-at POINT --passes N` kills the process (SIGKILL) when it reaches a point for the Nth time.
 - A *seam* is not a defect. `clock` lets SIGUSR1 and SIGUSR2 move the clock. `count-hashes` records
-  each password hash. With `impatient`, the server waits one second for its database, not four.
+  each password hash. With `impatient`, the server waits a quarter of its time for its database.
 """
 
 import argparse
@@ -22,18 +22,21 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jelly import admission, cli, delivery, engines, lists, passwords, tcp, watchdog
+from faults import variants_nodes
+from jelly import admission, cli, delivery, lists, passwords, store, tcp, watchdog
 from jelly.admission import Connections
 from jelly.answer_memory import AnswerMemory
 from jelly.connection import Connection
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
+from jelly.engine import Engine
 from jelly.errors import StoreError
+from jelly.outcomes import NewMessage
 from jelly.queue_dispatch import Dispatcher, RequestQueue
 from jelly.send_queue import SendQueue
 from jelly.server import JellyServer
-from jelly.services import Services
 from jelly.sessions import Notice, Response, Session
+from jelly.sqlite_engine import SqliteEngine
 from jelly.store import Batch, Store
 from jelly.watchdog import Watchdog
 
@@ -85,7 +88,8 @@ def ignores_failures() -> None:
             write(self, batch)
         except StoreError:
             for job in batch.jobs:
-                job.results += [None] * (len(job.entries) - len(job.results))
+                left = job.entries[len(job.results) :]
+                job.results += [1 if isinstance(entry, NewMessage) else None for entry in left]  # 1: some id
 
     Store._write = write_blindly
 
@@ -133,7 +137,7 @@ def ids_from_the_database() -> None:
 
 def waits_for_ever() -> None:
     """The server waits for the database without a time limit."""
-    engines.QUERY_TIMEOUT = HOUR
+    Engine.query_timeout = HOUR
 
 
 def tries_once() -> None:
@@ -151,14 +155,14 @@ def tries_once() -> None:
 
 def synchronous_normal() -> None:
     """SQLite does not sync each commit."""
-    connect = engines.SqliteEngine.connect
+    connect = SqliteEngine.connect
 
-    def connect_normal(self: engines.SqliteEngine) -> Any:
+    def connect_normal(self: SqliteEngine) -> Any:
         connection = connect(self)
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
-    engines.SqliteEngine.connect = connect_normal
+    SqliteEngine.connect = connect_normal
 
 
 def drops_queue() -> None:
@@ -276,13 +280,18 @@ def order_by_time() -> None:
 
 def hashes_at_reconnect() -> None:
     """A token is checked with a slow hash, like a password."""
-    reconnect = Services.reconnect
+    try:
+        service: Any = importlib.import_module("jelly.login_service").LoginService
+    except ImportError:  # older versions have one class for all requests
+        service = importlib.import_module("jelly.services").Services
+    reconnect = service.reconnect
 
-    def reconnect_slowly(self: Services, *arguments: Any) -> Any:
-        passwords.hash_password("", self._policy.password_cost)
+    def reconnect_slowly(self: Any, *arguments: Any) -> Any:
+        is_older = hasattr(self, "_policy")
+        passwords.hash_password("", self._policy.password_cost if is_older else self._password_check.cost)
         return reconnect(self, *arguments)
 
-    Services.reconnect = reconnect_slowly
+    service.reconnect = reconnect_slowly
 
 
 def plain_hash_queue() -> None:
@@ -325,8 +334,9 @@ def count_hashes() -> None:
 
 
 def impatient() -> None:
-    """Not a defect: the server waits one second for its database instead of four."""
-    engines.QUERY_TIMEOUT = 1.0
+    """Not a defect: the server waits for its database for a quarter of the time."""
+    Engine.query_timeout /= 4
+    store.DOUBT_SECONDS /= 4
 
 
 VARIANTS: dict[str, Callable[[], None]] = {
@@ -339,7 +349,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
         delivered_when_written, leaks_sockets, answers_reversed, frame_a_read, wall_clock, order_by_time,
         hashes_at_reconnect, plain_hash_queue, clock, count_hashes, impatient, strangers_stay,
     )
-}  # fmt: skip
+} | variants_nodes.VARIANTS  # fmt: skip
 
 
 # --- points at which to die -----------------------------------------------------------------------
@@ -378,9 +388,9 @@ def kill_at(point: str, passes: int) -> None:
         if notices:
             here("after-push")
 
-    def pass_and_note(self: Store, user: str, upto: int) -> None:
+    def pass_and_note(self: Store, *what: Any) -> None:
         here("at-ack")
-        delivered(self, user, upto)
+        delivered(self, *what)
 
     DatabaseConnection.transaction, delivery.send_or_close, Store.delivered = watched, send_and_pass, pass_and_note
     _note_messages()

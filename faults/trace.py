@@ -9,7 +9,7 @@ from pathlib import Path
 
 from faults.context import wait_until
 
-SYNCS = "fdatasync,fsync"
+SYNCS, WRITES = "fdatasync,fsync", "pwrite64"
 DETACH_SECONDS = 2.0
 FAIL = f"{SYNCS}:error=EIO"
 
@@ -22,18 +22,19 @@ def missing() -> str:
     return "strace may not trace a process here." if probe.returncode else ""
 
 
-def delay(seconds: float) -> str:
-    """Return the fault that makes each sync of a file take `seconds` longer."""
-    return f"{SYNCS}:delay_enter={int(seconds * 1_000_000)}"
+def delay(seconds: float, calls: str = SYNCS) -> str:
+    """Return the fault that makes each sync of a file, or other calls, take `seconds` longer."""
+    return f"{calls}:delay_enter={int(seconds * 1_000_000)}"
 
 
 @contextlib.contextmanager
 def inject_fault(pid: int, fault: str) -> Iterator[None]:
-    """Within the block, inject a fault into the calls of a process that sync a file."""
+    """Within the block, inject a fault into the calls of a process that it names."""
     with tempfile.TemporaryDirectory(prefix="jelly-faults-strace-") as directory:
         said = Path(directory) / "said"
         with said.open("wb") as errors:
-            command = ["strace", "-f", "-p", str(pid), "-o", "/dev/null", "-e", f"trace={SYNCS}", "-e"]
+            calls = fault.partition(":")[0]  # what is not traced is not changed either
+            command = ["strace", "-f", "-p", str(pid), "-o", "/dev/null", "-e", f"trace={calls}", "-e"]
             strace = subprocess.Popen([*command, f"inject={fault}"], stderr=errors, stdin=subprocess.DEVNULL)
         try:
             if not wait_until(lambda: b" attached" in said.read_bytes(), 5):

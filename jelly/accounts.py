@@ -1,7 +1,7 @@
 """Accounts: what may be a new name or password, and what makes or changes an account.
 
-`services.py` uses this for requests of clients, `user_command.py` and `operator_commands.py` for
-the command `jelly user`.
+`account_service.py` and `group_service.py` use this for requests of clients, `user_command.py` and
+`operator_commands.py` for the command `jelly user`.
 """
 
 from enum import StrEnum

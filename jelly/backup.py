@@ -17,9 +17,13 @@ import time
 import urllib.parse
 from pathlib import Path
 
+from jelly.database import DatabaseConnection
+from jelly.engines import open_engine
 from jelly.errors import StartError, StoreError
-from jelly.file_claim import OTHER_PATH, FileClaim, is_used_by_other_path
+from jelly.file_claim import OTHER_PATH, FileClaim, InUse, is_used_by_other_path
+from jelly.live_nodes import describe_all, live_nodes, longest_lease
 from jelly.migrations import ROWS_OF_META, SCHEMA_VERSION
+from jelly.sqlite_engine import SqliteEngine
 from jelly.trusted_clock import FIRST_DATED, IDS_PER_MS, MAX_ID, MS
 
 TIMEOUT = 10.0
@@ -27,6 +31,12 @@ TIMEOUT = 10.0
 UNREADABLE = frozenset({0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 """SQLite's errors for a file that is damaged, or that has other tables than ours. After any other
 error, the file may be good."""
+LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+FORBIDDEN = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
+AS_USER = "run this as the user that the server runs as, or change the permissions."
+NO_COPY = "There is no file {}: name a copy that `jelly backup` has made."
+SQLITE_FILE = b"SQLite format 3\0"
+"""How each file of SQLite begins."""
 OLDEST_TABLES = ("users", "messages", "inbox")
 """Tables that every version has."""
 
@@ -54,11 +64,11 @@ def back_up(url: str, target: Path) -> int:
     if url == "memory:":
         raise StartError("The database memory: is in no file, and nobody but its server can read it.")
     source = Path(urllib.parse.unquote(url.removeprefix("sqlite:///")))
-    if not source.exists():
-        raise StartError(f"There is no database {url}: check --database.")
+    _check_file(source, f"There is no database {url}: check --database.")
+    if os.path.isdir(target):  # noqa: PTH112 - False also where nobody may look
+        raise StartError(f"{target} is a directory: name a new file in it.")
     if os.path.lexists(target):
         raise StartError(f"The file {target} exists already: name a new file.")
-    source = Path(urllib.parse.unquote(url.removeprefix("sqlite:///")))
     if is_used_by_other_path(source):
         raise StartError(OTHER_PATH)
     try:
@@ -73,14 +83,49 @@ def back_up(url: str, target: Path) -> int:
         _sync_directory(target.absolute().parent)
         return target.stat().st_size
     except sqlite3.Error as error:
-        raise StartError(
-            f"The database {url} cannot be backed up: {error}. Check --database, and the room on the disk."
-        ) from error
+        raise StartError(_why_not_copied(source, target, error)) from error
     except OSError as error:
         raise StartError(f"Cannot write {target}: {error.strerror}. Name a file elsewhere.") from error
     finally:
         os.close(descriptor)
         partial.unlink(missing_ok=True)
+
+
+def _check_file(path: Path, missing: str) -> None:
+    """Raise StartError if a path leads to no file, or to one that this user cannot read.
+
+    `missing`: the sentence if there is nothing.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise StartError(missing) from error
+    except PermissionError as error:
+        raise StartError(f"This user may not look into the directory of {path}: {AS_USER}") from error
+    except OSError as error:
+        raise StartError(f"{path} cannot be read: {error.strerror}. Name another file.") from error
+    if stat.S_ISDIR(mode):
+        raise StartError(f"{path} is a directory: name a file in it.")
+    if not stat.S_ISREG(mode):
+        raise StartError(f"{path} is not a file that holds data: name another one.")
+    if not os.access(path, os.R_OK):
+        raise StartError(f"This user may not read {path}: {AS_USER}")
+
+
+def _why_not_copied(source: Path, target: Path, error: sqlite3.Error) -> str:
+    """Why SQLite could not copy a database, and what to do, in one sentence."""
+    code = _code(error)
+    if code in FORBIDDEN:
+        return f"SQLite has to write beside {source}, and this user may not ({error}): {AS_USER}"
+    if code in LOCKED:
+        return f"Another program has locked {source}: end that program, or try again later."
+    if code == sqlite3.SQLITE_FULL:
+        return f"The disk with {target} is full: make room, or name a file on another disk."
+    if code == sqlite3.SQLITE_CORRUPT:
+        return f"{source} is damaged ({error}): stop its server, and restore an earlier copy with `jelly restore`."
+    if code in UNREADABLE:
+        return f"{source} is no database of Jelly ({error}): check --database."
+    return f"Cannot copy {source} to {target}: {error}. Check the disks of both."
 
 
 def restore(url: str, source: Path) -> Path | None:
@@ -91,42 +136,82 @@ def restore(url: str, source: Path) -> Path | None:
     nothing has changed.
     """
     if url.startswith("mysql:"):
+        _check_dump(source)
+        _check_not_in_use(url)
         raise OtherProgram(
             "A MySQL or MariaDB database is restored by its own program, which asks for the password (MariaDB also "
-            "calls it mariadb). Stop the server, run this, and start the server:",
+            "calls it mariadb). Stop the server, or all nodes, run this, and start them:",
             load_command(url, source),
         )
     if url == "memory:":
         raise StartError("The database memory: keeps nothing, so there is nothing to restore.")
     target = Path(urllib.parse.unquote(url.removeprefix("sqlite:///"))).resolve()  # a symlink stays one
     _check_copy(source, target)
-    claim, was_there = FileClaim(target), target.exists()
+    claim, was_there = FileClaim(target), os.path.lexists(target)
     is_done = False
     try:
         claim.take()
         kept = _replace(target, source)
         is_done = True
         return kept
-    except StoreError as error:
+    except InUse as error:
         raise StartError(f"The database {url} cannot be replaced: {error}.") from error
+    except StoreError as error:
+        advice = SqliteEngine(str(target)).advice
+        raise StartError(f"The database {url} cannot be replaced: {error}. {advice}") from error
     except sqlite3.Error as error:
         raise StartError(f"{source} cannot be restored: {error}. Check the file, and the room on the disk.") from error
     except OSError as error:
         raise StartError(f"Cannot write {target}: {error.strerror}. Check its directory, and the disk.") from error
     finally:
         if not (is_done or was_there):
-            target.unlink(missing_ok=True)  # the claim has made it
+            with contextlib.suppress(OSError):  # the claim has made it, if it could
+                target.unlink(missing_ok=True)
         claim.release()
+
+
+def _check_dump(source: Path) -> None:
+    """Raise StartError if a file cannot be a dump for MySQL or MariaDB."""
+    _check_file(source, NO_COPY.format(source))
+    try:
+        with source.open("rb") as file:
+            start = file.read(len(SQLITE_FILE))
+    except OSError as error:
+        raise StartError(f"{source} cannot be read: {error.strerror}. Name another file.") from error
+    if start == SQLITE_FILE:
+        raise StartError(
+            f"{source} is a copy of an SQLite database, which MySQL and MariaDB cannot read, and Jelly cannot convert: "
+            "name a file that mysqldump has written."
+        )
+
+
+def _check_not_in_use(url: str) -> None:
+    """Raise StartError if a server or nodes use a MySQL or MariaDB database.
+
+    If nobody can tell, for example because the database does not run, it passes.
+    """
+    try:
+        engine = open_engine(url)
+        engine.claim_timeout = 0
+        with contextlib.closing(DatabaseConnection(engine, writes=True)) as connection:
+            connection.open()
+            nodes = live_nodes(connection)
+    except InUse as error:
+        raise StartError(f"A server uses the database {engine.describe()}: stop it, and run this again.") from error
+    except (StartError, StoreError):
+        return
+    if nodes:
+        raise StartError(
+            f"Nodes of a cluster use the database {engine.describe()} ({describe_all(nodes)}): stop all of them, or "
+            f"wait for {longest_lease(nodes)} s if they were killed, and run this again."
+        )
 
 
 def _check_copy(source: Path, target: Path) -> None:
     """Raise StartError if a file cannot take the place of the database `target`."""
-    if not source.is_file():
-        raise StartError(f"There is no file {source}: name a copy that `jelly backup` has made.")
-    if target.exists() and target.samefile(source):
+    _check_file(source, NO_COPY.format(source))
+    if os.path.exists(target) and target.samefile(source):  # noqa: PTH110 - False also where nobody may look
         raise StartError(f"{source} is the database itself: name a copy of it.")
-    if not os.access(source, os.R_OK):
-        raise StartError(f"This user may not read {source}: change its permissions, or name another copy.")
     if is_used_by_other_path(source):
         raise StartError(f"A server uses {source} by another path: make a copy with `jelly backup`.")
     meta, condition = _look_into(source)
@@ -156,6 +241,8 @@ def _look_into(source: Path) -> tuple[dict[str, object], str]:
                 raw.execute(f"SELECT 1 FROM {table} LIMIT 1")
             [(condition,)] = raw.execute("PRAGMA quick_check(1)").fetchall()
     except sqlite3.Error as error:
+        if _code(error) == sqlite3.SQLITE_CORRUPT:
+            raise StartError(f"{source} is damaged: {error}. Name another copy.") from error
         if _is_unreadable(error):
             raise StartError(f"{source} is no database of Jelly: {error}.") from error
         raise StartError(
@@ -167,7 +254,12 @@ def _look_into(source: Path) -> tuple[dict[str, object], str]:
 
 def _is_unreadable(error: sqlite3.Error) -> bool:
     """Whether an error says that a file is no database of ours, or a damaged one."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in UNREADABLE
+    return _code(error) in UNREADABLE
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's number for the kind of an error; 0 if it is not one of SQLite."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _replace(target: Path, source: Path) -> Path | None:
@@ -255,6 +347,9 @@ def _next_id(path: Path) -> tuple[int, bool]:
     next_id = 0
     try:
         with contextlib.closing(_open(path)) as raw:
+            raw.execute("PRAGMA locking_mode = EXCLUSIVE")
+            raw.execute("BEGIN EXCLUSIVE")  # not even a reader may have the file open
+            raw.execute("ROLLBACK")
             rows = raw.execute("SELECT value FROM meta WHERE name = 'next_id'").fetchall()
             if rows and isinstance(rows[0][0], int) and rows[0][0] < MAX_ID:
                 next_id = rows[0][0]
@@ -264,7 +359,7 @@ def _next_id(path: Path) -> tuple[int, bool]:
     except sqlite3.Error as error:
         if _is_unreadable(error):
             return next_id, False
-        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        if _code(error) in LOCKED:
             raise StartError(_in_use(path)) from error
         raise
     return next_id, True
@@ -307,9 +402,11 @@ def load_command(url: str, source: Path) -> str:
 
 
 def dump_command(url: str, target: Path) -> str:
-    """The command that copies a MySQL or MariaDB database while a server uses it."""
+    """The command that copies a MySQL or MariaDB database while a server uses it, into a file for
+    its owner only.
+    """
     parts = urllib.parse.urlsplit(url)
-    return shlex.join(
+    dump = shlex.join(
         [
             "mysqldump",
             "--single-transaction",  # all of it as of one moment, and nobody waits for it
@@ -326,6 +423,7 @@ def dump_command(url: str, target: Path) -> str:
             urllib.parse.unquote(parts.path.lstrip("/")),
         ]
     )
+    return f"(umask 077 && {dump})"
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -14,18 +14,22 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import jelly
-from jelly import scheduling
+from jelly import ports, scheduling
 from jelly.backup import OtherProgram, back_up, restore
-from jelly.config import FLAGS_WITHOUT_VALUE, Parser, Settings, add_arguments, flags_last, load_settings
+from jelly.config import FLAGS_WITHOUT_VALUE, Parser, Settings, add_arguments, check_cluster, flags_last, load_settings
 from jelly.demo import demo_database
 from jelly.errors import ConfigError, StartError, log_failure
 from jelly.server import JellyServer, descriptors_needed
 from jelly.user_command import add_user_arguments, run_user_command
+
+if TYPE_CHECKING:
+    from jelly.cluster.supervisor import Process
 
 log = logging.getLogger("jelly")
 
@@ -37,21 +41,42 @@ RELOAD = "SIGHUP"
 SHUTDOWN_TIMEOUT = 9.5
 """Seconds from the first signal until the process ends, even if something hangs."""
 
-COMMANDS = ["serve", "chat", "backup", "restore", "user"]
+COMMANDS = ["serve", "chat", "backup", "restore", "user", "nodes"]
+USAGE = """jelly [options]                          start a server
+       jelly chat [NAME] [options]              chat in the terminal
+       jelly backup FILE [options]              copy the database
+       jelly restore FILE [options]             put a copy into its place
+       jelly user add|passwd NAME [options]     make an account, set a password
+       jelly user list [NAME] [options]         print the users' names
+       jelly nodes [options]                    show the nodes of a cluster"""
 DESCRIPTION = """Jelly, an instant-messaging server. You can give each setting as a flag, as an
-environment variable (JELLY_PORT for --port), or in a TOML file. `jelly chat` starts the chat
-program: see `jelly chat --help`. `jelly backup FILE` copies the database, and `jelly restore FILE`
-puts a copy into its place: see `jelly backup --help` and `jelly restore --help`. `jelly user` adds
-users, and sets their passwords: see `jelly user --help`."""
+environment variable (JELLY_PORT for --port), or in a TOML file. The flags below are those of the
+server; `jelly chat --help`, `jelly backup --help` and so on show those of the other commands. (In a
+checkout, jelly is python jelly.py.)"""
 BACKUP_DESCRIPTION = """Copy the database into a new file, also while a server uses it. The database comes
 from --database, else from JELLY_DATABASE or the TOML file, as for the server."""
 RESTORE_DESCRIPTION = """Put a copy of the database into its place, while the server is stopped. The file that
 is replaced stays beside it, under another name. The database comes from --database, else from
 JELLY_DATABASE or the TOML file, as for the server."""
 
+USER_USAGE = """jelly user add NAME [options]
+       jelly user passwd NAME [options]
+       jelly user list [NAME] [options]"""
 USER_DESCRIPTION = """Add users, set their passwords, list them; also while a server uses the database.
 The password is asked for, or read from standard input: echo secret | jelly user add alice. The
 database comes from --database, else from JELLY_DATABASE or the TOML file, as for the server."""
+
+NODES_DESCRIPTION = """Print the nodes of a cluster that use the database, which comes from --database, else
+from JELLY_DATABASE or the TOML file, as for the server."""
+NODES_COLUMNS = {
+    "process": "its number, and the name of its machine",
+    "since": "when it became a node",
+    "renewed": "when it has said for the last time that it lives, which it does each second",
+    "connections": "of clients, whether they are logged in or not",
+    "sessions": "users who are online there",
+    "hints": "whether other nodes tell it through Redis when there is something for it, or it polls",
+}
+"""What `jelly nodes` shows, beside what needs no words."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,13 +92,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from jelly.chat.app import main as chat  # the server runs without what the chat imports
 
         return chat(rest)
-    parser = Parser(prog="jelly", description=DESCRIPTION)
+    parser = Parser(prog="jelly", usage=USAGE, description=DESCRIPTION)
     parser.add_argument(
         "command",
         nargs="?",
         choices=COMMANDS,
         default="serve",
-        help="default: serve",
+        metavar="COMMAND",
+        help="serve (the default), chat, backup, restore, user or nodes",
     )
     parser.add_argument("--version", action="version", version=f"jelly {jelly.__version__}")
     parser.add_argument("--demo", action="store_true", help="serve a temporary database with users alice and bob")
@@ -82,18 +108,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN:
         signal.signal(HANGUP, terminal.interrupt_if_gone)
     try:
-        if command == "backup":
-            return back_up_database(rest)
-        if command == "restore":
-            return restore_database(rest)
-        if command == "user":
-            return change_users(rest)
+        if run := DATABASE_COMMANDS.get(command):
+            return run(rest)
         parsed = parser.parse_args(arguments)
         settings = load_settings(parsed)
         if parsed.demo and parsed.database:
             raise ConfigError("--demo uses its own temporary database: leave out --database.")
+        check_cluster(settings, demo=parsed.demo)
         log_output = set_up_logging(settings)
-        start = serve_demo if parsed.demo else serve
+        start = serve_demo if parsed.demo else supervise if settings.nodes > 1 else serve
         return start(settings, terminal, log_output)
     except StartError as error:
         print(f"jelly: {error}", file=sys.stderr)
@@ -188,7 +211,7 @@ def _parse_database(parser: argparse.ArgumentParser, arguments: Sequence[str]) -
 
 def change_users(arguments: Sequence[str]) -> int:
     """Run `jelly user`. Raises StartError."""
-    parser = Parser(prog="jelly user", description=USER_DESCRIPTION)
+    parser = Parser(prog="jelly user", usage=USER_USAGE, description=USER_DESCRIPTION)
     add_user_arguments(parser)
     parsed = parser.parse_args(flags_last(arguments))
     for setting in dataclasses.fields(Settings):
@@ -198,22 +221,61 @@ def change_users(arguments: Sequence[str]) -> int:
     return 0
 
 
+def show_nodes(arguments: Sequence[str]) -> int:
+    """Run `jelly nodes`. Raises StartError."""
+    from jelly.cluster.nodes_command import STATES, print_nodes  # a single server does without
+
+    parser = Parser(
+        prog="jelly nodes",
+        description=NODES_DESCRIPTION,
+        epilog="\n".join(["columns:", *_two_columns(NODES_COLUMNS), "", "states:", *_two_columns(STATES)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON array instead of a table")
+    parsed = _parse_database(parser, arguments)
+    print_nodes(load_settings(parsed).database, parsed.json)
+    return 0
+
+
+def _two_columns(words: Mapping[str, str]) -> Iterator[str]:
+    """Lines of --help: a word, and what it means."""
+    return (f"  {word:<12} {meaning}" for word, meaning in words.items())
+
+
+DATABASE_COMMANDS = {
+    "backup": back_up_database,
+    "restore": restore_database,
+    "user": change_users,
+    "nodes": show_nodes,
+}
+
+
 def serve_demo(settings: Settings, terminal: Terminal, log_output: logging.Handler) -> int:
     """Serve a temporary database, and print how to try it out. Raises StartError."""
     with demo_database(settings.password_cost) as demo:
 
         def print_instructions(port: int) -> None:
-            program = typed_command()
-            url = _url(settings, port)
-            server = "" if url == DEFAULT_URL else f" --server {url}"
-            if settings.tls_cert:
-                server += f" --tls-ca {shlex.quote(settings.tls_cert)}"
             print("To try it out, run each command in a terminal of its own, and type its password:\n")
             for name, password in demo.passwords.items():
-                print(f"    {program} chat {name}{server}\n    password: {password}\n")
+                print(f"    {chat_command(settings, port, name)}\n    password: {password}\n")
             print("All data is deleted when this server stops.\n", flush=True)
 
         return serve(dataclasses.replace(settings, database=demo.url), terminal, log_output, print_instructions)
+
+
+def chat_command(settings: Settings, port: int, name: str) -> str:
+    """Return what to type on this machine for a chat with the server."""
+    url = _url(settings, port)
+    server = "" if url == DEFAULT_URL else f" --server {url}"
+    if settings.tls_cert:
+        server += f" --tls-ca {shlex.quote(settings.tls_cert)}"
+    return f"{typed_command()} chat {name}{server}"
+
+
+def log_next_step(settings: Settings, port: int) -> None:
+    """Tell a person who has started the server in a terminal what to do next."""
+    if sys.stderr.isatty() and not settings.log_file:
+        log.info("to chat, type in another terminal: %s; Ctrl-C stops the server", chat_command(settings, port, "NAME"))
 
 
 def typed_command() -> str:
@@ -232,11 +294,39 @@ def _url(settings: Settings, port: int) -> str:
     return f"{'jellys' if settings.tls_cert else 'jelly'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
+def supervise(settings: Settings, terminal: Terminal, log_output: logging.Handler) -> int:
+    """Serve with several processes that share the port, until SIGTERM or SIGINT.
+
+    Return the exit code. Raises StartError.
+    """
+    from jelly.cluster.supervisor import Process, Supervisor  # a single server does without
+    from jelly.cluster.wiring import load_packages
+
+    load_packages(settings)
+    reserved = ports.reserve(settings.host, settings.port)
+    _raise_descriptor_limit(settings)
+    own = dataclasses.replace(settings, port=reserved.getsockname()[1], nodes=1, reuse_port="yes")
+
+    def run(process: Process) -> int:
+        reserved.close()
+        return serve(own, Terminal(), log_output, process=process)
+
+    def on_hangup() -> bool:
+        if not terminal.is_gone:
+            reopen_log(log_output)
+        return not terminal.is_gone
+
+    what_runs = f"{settings.nodes} processes with these limits each"
+    with reserved:
+        return Supervisor(settings.nodes, run, lambda line: log_start(settings, line, what_runs), on_hangup).run()
+
+
 def serve(
     settings: Settings,
     terminal: Terminal,
     log_output: logging.Handler,
-    on_listening: Callable[[int], None] = lambda _: None,
+    on_listening: Callable[[int], None] | None = None,
+    process: "Process | None" = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT; a second signal ends the process at once. Raises StartError.
 
@@ -245,17 +335,21 @@ def serve(
     ignored.
 
     Return the exit code: 1 if the server could not go on. `on_listening` is called with the port as
-    soon as clients can connect.
+    soon as clients can connect. `process` is given where a supervisor runs this: it is told the
+    line about the start, and a second signal changes nothing.
     """
-    _raise_descriptor_limit(settings)
+    if process is None:
+        _raise_descriptor_limit(settings)
     placement = scheduling.pin_process(settings.pin)
     # Why to stop: empty after a signal. Not an Event: the handler runs on the main thread, which
     # may hold the Event's lock in `wait`.
     reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
+        # The supervisor passes a signal on which may have come from elsewhere, too: systemd sends
+        # its own to each process of a service.
         for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_DFL)
+            signal.signal(each, signal.SIG_DFL if process is None else signal.SIG_IGN)
         reasons.put("")
 
     server = JellyServer(settings, on_fatal=reasons.put)
@@ -266,25 +360,21 @@ def serve(
         signal.signal(HANGUP, lambda *_: reasons.put(RELOAD))
     with _signals_for_this_thread():
         server.start()
-    log.info(
-        "listening on %s port %d%s; database %s; at most %d connections, %d waiting requests, %d bytes a body; "
-        "driver %s; %s",
-        settings.host,
-        server.port,
-        " with TLS" if settings.tls_cert else "",
-        server.engine.describe(),
-        settings.max_connections,
-        settings.queue_size,
-        settings.max_body,
-        server.engine.driver,
-        placement,
+    line = (
+        f"listening on {settings.host} port {server.port}{' with TLS' if settings.tls_cert else ''}; "
+        f"database {server.engine.describe()}; at most {settings.max_connections} connections, "
+        f"{settings.queue_size} waiting requests, {settings.max_body} bytes a body; driver {server.engine.driver}"
     )
-    if settings.proxy_protocol:
-        log.info("connections from %s must begin with a PROXY protocol header", settings.proxy_protocol)
-    if settings.host in ("127.0.0.1", "localhost", "::1"):
-        log.info("only this machine can connect; to open the server to the network: --host 0.0.0.0")
-    on_listening(server.port)
-    while (reason := reasons.get()) == RELOAD and not terminal.is_gone:
+    if process is None:
+        log_start(settings, line, placement)
+    else:
+        log.info("serving %s", placement)
+        process.serves(line)
+    if on_listening is not None:
+        on_listening(server.port)
+    elif process is None:
+        log_next_step(settings, server.port)
+    while (reason := next_reason(reasons)) == RELOAD and not terminal.is_gone:
         reload(server, log_output)
     if reason and reason != RELOAD:
         log.error("stopping: %s", reason)
@@ -300,6 +390,28 @@ def serve(
     force_exit.cancel()
     log.info("stopped")
     return 1 if reason and reason != RELOAD else 0
+
+
+def log_start(settings: Settings, line: str, what_runs: str) -> None:
+    """Log that clients can connect, and what the operator may want to change."""
+    log.info("%s; %s", line, what_runs)
+    if settings.proxy_protocol:
+        log.info("connections from %s must begin with a PROXY protocol header", settings.proxy_protocol)
+    if settings.host in ("127.0.0.1", "localhost", "::1"):
+        log.info("only this machine can connect; to open the server to the network: --host 0.0.0.0, and --tls-cert")
+    elif not settings.tls_cert and not settings.proxy_protocol:
+        log.warning("without TLS, passwords and messages cross the network in clear: --tls-cert FILE encrypts them")
+
+
+def next_reason(reasons: "queue.SimpleQueue[str]") -> str:
+    """Wait until a signal handler, or another thread, has put something into a queue; return it.
+
+    A signal that comes just before this thread sleeps does not wake it, and its handler waits for
+    this thread. So it wakes up once a second.
+    """
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return reasons.get(timeout=1.0)
 
 
 @contextlib.contextmanager
@@ -327,13 +439,7 @@ def reload(server: JellyServer, log_output: logging.Handler) -> None:
     """
     if not isinstance(log_output, LogFile) and not server.settings.tls_cert:
         log.info("SIGHUP: there is nothing to load anew, neither a certificate (--tls-cert) nor a --log-file")
-    if isinstance(log_output, LogFile):
-        try:
-            log_output.reopen()
-        except OSError as error:
-            log.error("cannot open %s: %s; the log goes on in the old file", log_output.baseFilename, error.strerror)
-        else:
-            log.info("opened the log file anew")
+    reopen_log(log_output)
     try:
         server.reload_certificate()
     except ConfigError as error:
@@ -341,6 +447,17 @@ def reload(server: JellyServer, log_output: logging.Handler) -> None:
     else:
         if server.settings.tls_cert:
             log.info("read the certificate anew: new connections get it")
+
+
+def reopen_log(log_output: logging.Handler) -> None:
+    """Open the log file anew, if the log goes to a file."""
+    if isinstance(log_output, LogFile):
+        try:
+            log_output.reopen()
+        except OSError as error:
+            log.error("cannot open %s: %s; the log goes on in the old file", log_output.baseFilename, error.strerror)
+        else:
+            log.info("opened the log file anew")
 
 
 def _log_thread_end(end: threading.ExceptHookArgs) -> None:
@@ -362,11 +479,16 @@ def _force_exit() -> None:
 class JsonFormatter(logging.Formatter):
     """Writes each log line as one JSON object."""
 
+    def __init__(self, names_process: bool = False) -> None:
+        super().__init__()
+        self._names_process = names_process
+
     def format(self, record: logging.LogRecord) -> str:
         entry = {
             "time": self.formatTime(record),
             "level": record.levelname.lower(),
             "logger": record.name,
+            **({"process": record.process} if self._names_process else {}),
             "message": record.getMessage(),
         }
         if record.exc_info:
@@ -379,7 +501,8 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up_logging(settings: Settings) -> logging.Handler:
-    """Write the log to its file, or to standard error.
+    """Write the log to its file, or to standard error; with the number of the process if several
+    write it.
 
     Raises ConfigError if the file cannot be opened.
     """
@@ -389,9 +512,10 @@ def set_up_logging(settings: Settings) -> logging.Handler:
     except OSError as error:
         raise ConfigError(f"Cannot write the log to {settings.log_file}: {error.strerror}.") from error
     if settings.log_format == "json":
-        handler.setFormatter(JsonFormatter())
+        handler.setFormatter(JsonFormatter(settings.nodes > 1))
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        name = "%(name)s[%(process)d]" if settings.nodes > 1 else "%(name)s"
+        handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {name}: %(message)s"))
     root = logging.getLogger("jelly")
     root.handlers[:] = [handler]
     root.propagate = False

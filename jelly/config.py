@@ -9,19 +9,22 @@ import argparse
 import difflib
 import itertools
 import os
+import re
+import socket
 import tomllib
+import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jelly import names
-from jelly.engines import check_url
+from jelly.engines import ESCAPES, check_url
 from jelly.errors import ConfigError
 from jelly.proxy_protocol import parse_networks
 from jelly.scheduling import check_pin
 
-FLAGS_WITHOUT_VALUE = {"-h", "--help", "--version", "--demo", "--plain"}
+FLAGS_WITHOUT_VALUE = {"-h", "--help", "--version", "--demo", "--plain", "--json"}
 OTHER_VARIABLES = {"CONFIG", "SERVER", "PASSWORD"}
 """Environment variables, without their JELLY_, that are no settings of the server."""
 CLOSE = 0.7
@@ -72,6 +75,29 @@ def _networks(text: str) -> str:
     return text
 
 
+def _cluster(text: str) -> str:
+    try:
+        is_port_right = urllib.parse.urlsplit(text).port != 0
+    except ValueError:
+        is_port_right = False
+    if text not in ("", "none") and not (
+        is_port_right and re.fullmatch(r"(rediss?://[^/\s]+|unix://[^/\s]*/)\S*", text)
+    ):
+        raise ConfigError(  # does not show the value, which may have a password
+            "A cluster is named by its Redis, as redis://host:port, rediss://user:password@host:port (with TLS) or "
+            f"unix:///file, or as none. {ESCAPES}"
+        )
+    return text
+
+
+def _node_address(text: str) -> str:
+    match = re.fullmatch(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):([0-9]{1,5})", text)
+    is_address = match is not None and 1 <= int(match[1]) <= 65535
+    if text and (not is_address or len(text) > 255 or not text.isprintable()):
+        raise ValueError("host:port with at most 255 letters, such as 192.0.2.10:20000 or [2001:db8::1]:20000")
+    return text
+
+
 def _setting(default: Any, parse: Callable[[str], Any], help: str) -> Any:
     return field(default=default, metadata={"parse": parse, "help": help})
 
@@ -85,43 +111,66 @@ class Settings:
 
     host: str = _setting("127.0.0.1", _host, "address to listen on; 0.0.0.0 or :: opens it to the network")
     port: int = _setting(20000, _number(int, 0, 65535), "port to listen on; 0 picks a free one")
+    reuse_port: str = _setting(
+        "no", _choice("no", "yes"), "yes: share the port with other nodes on this machine that you start yourself"
+    )
     database: str = _setting(
         "sqlite:///jelly.db",
         check_url,
         "sqlite:///file, mysql://user:password@host:port/name, or memory: (which keeps nothing)",
     )
+    cluster: str = _setting(
+        "",
+        _cluster,
+        "make this server one of several nodes that share the database; redis://host:port: the nodes tell each other "
+        "what is new; none: each looks into the database",
+    )
+    nodes: int = _setting(1, _number(int, 1, 64), "how many nodes to run on this machine, all on one port")
+    node_address: str = _setting(
+        "",
+        _node_address,
+        "where clients reach this node, for the table of nodes; if empty, --host (for 0.0.0.0 or :: the machine's "
+        "name) and --port",
+    )
+    node_timeout: float = _setting(
+        5.0, _number(float, 2, 60), "seconds of silence after which the other nodes take a node for dead"
+    )
     workers: int = _setting(4, _number(int, 1, 64), "threads that serve requests")
     queue_size: int = _setting(1024, _number(int, 1, 1_000_000), "requests that can wait; more get SERVER_BUSY")
-    max_connections: int = _setting(10_000, _number(int, 1, 1_000_000), "most connections at the same time")
+    max_connections: int = _setting(10_000, _number(int, 1, 1_000_000), "at most N connections at the same time")
     max_per_address: int = _setting(
-        1000, _number(int, 1, 1_000_000), "most connections from one address; an IPv6 network of 64 bits counts as one"
+        1000,
+        _number(int, 1, 1_000_000),
+        "at most N connections from one address; an IPv6 network of 64 bits counts as one",
     )
     proxy_protocol: str = _setting(
         "",
         _networks,
         "networks, separated by commas, of load balancers that say who the client is (PROXY protocol version 2)",
     )
-    max_body: int = _setting(65536, _number(int, 1024, 16_777_216), "most bytes in the body of a request")
+    max_body: int = _setting(65536, _number(int, 1024, 16_777_216), "at most N bytes in the body of a request")
     answer_memory: int = _setting(
-        24, _number(int, 4, 1_000_000), "most MiB of answers that wait until their clients take them"
+        24, _number(int, 4, 1_000_000), "at most N MiB of answers that wait until their clients take them"
     )
-    message_rate: int = _setting(50, _number(int, 0, 1_000_000), "most messages a second from one user; 0: any number")
+    message_rate: int = _setting(
+        50, _number(int, 0, 1_000_000), "at most N messages a second from one user; 0: any number"
+    )
     message_burst: int = _setting(
-        1000, _number(int, 1, 1_000_000), "most messages at once from a user who was quiet before"
+        1000, _number(int, 1, 1_000_000), "at most N messages at once from a user who was quiet before"
     )
     inbox_messages: int = _setting(
-        200_000, _number(int, 0, 1_000_000_000), "most messages that wait for one user; 0: any number"
+        200_000, _number(int, 0, 1_000_000_000), "at most N messages that wait for one user; 0: any number"
     )
     inbox_bytes: int = _setting(
-        268_435_456, _number(int, 0, 1 << 50), "most bytes of messages that wait for one user; 0: any number"
+        268_435_456, _number(int, 0, 1 << 50), "at most N bytes of messages that wait for one user; 0: any number"
     )
     outbox_messages: int = _setting(
-        200_000, _number(int, 0, 1_000_000_000), "most messages of one user that wait for others; 0: any number"
+        200_000, _number(int, 0, 1_000_000_000), "at most N messages of one user that wait for others; 0: any number"
     )
     change_rate: int = _setting(
         20,
         _number(int, 0, 1_000_000),
-        "most changes of groups, friends and profiles a second from one user, after 1,000 at once; 0: any number",
+        "at most N changes of groups, friends and profiles a second from one user, after 1,000 at once; 0: any number",
     )
     heartbeat_interval: float = _setting(6.0, _number(float, 0.05, 3600), "seconds of silence that count as a miss")
     heartbeat_misses: int = _setting(5, _number(int, 1, 1000), "misses after which a connection is closed")
@@ -138,10 +187,14 @@ class Settings:
     history_days: float = _setting(30.0, _number(float, 0, 36500), "days for which messages can be read back; 0: none")
     registration: str = _setting("open", _choice("open", "closed"), "whether clients can make accounts: open or closed")
     registration_rate: int = _setting(
-        300, _number(int, 0, 1_000_000), "most accounts an hour that one address makes; 0: any number"
+        300, _number(int, 0, 1_000_000), "at most N accounts an hour that one address makes; 0: any number"
     )
     reserved_names: str = _setting(names.RESERVED, _reserved, "user names that nobody can register, with commas")
-    password_cost: int = _setting(14, _number(int, 1, 20), "log2 of scrypt's n; each step doubles the time of a login")
+    password_cost: int = _setting(
+        14,
+        _number(int, 1, 20),
+        "how hard it is to guess passwords from a stolen database; each step doubles the time and memory of a login",
+    )
     tls_cert: str = _setting("", _text, "file with the certificate (chain); turns TLS on")
     tls_key: str = _setting("", _text, "file with the private key, if it is not in the certificate's file")
     pin: str = _setting("auto", check_pin, "core to run on: auto, off (all of them) or its number; only on Linux")
@@ -157,6 +210,34 @@ class Settings:
     log_file: str = _setting("", _text, "file to which the log is appended, instead of standard error")
 
 
+VALUES = {
+    "host": "ADDRESS",
+    "reuse_port": "no|yes",
+    "database": "URL",
+    "cluster": "URL|none",
+    "node_address": "HOST:PORT",
+    "proxy_protocol": "NETWORKS",
+    "registration": "open|closed",
+    "reserved_names": "NAMES",
+    "tls_cert": "FILE",
+    "tls_key": "FILE",
+    "pin": "CORE",
+    "trust_clock": "no|yes",
+    "log_level": "LEVEL",
+    "log_format": "text|json",
+    "log_file": "FILE",
+}
+"""What `--help` shows for the value of each setting that is not a number."""
+
+SENTENCES = (
+    (r"the following arguments are required: (.+)", r"\1 is missing"),
+    (r"unrecognized arguments: (.+)", r"There are too many arguments: \1"),
+    (r"argument (\S+): expected one argument", r"\1 needs a value"),
+    (r"argument (\S+): ignored explicit argument .+", r"\1 takes no value"),
+)
+"""What argparse says of wrong arguments, and the same in plain words."""
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that says in one sentence what is wrong: it raises ConfigError."""
 
@@ -170,7 +251,18 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message[:1].upper()}{message[1:]}. See {self.prog} --help.")
+        raise ConfigError(f"{_plain(message)}. See {self.prog} --help.")
+
+
+def _plain(message: str) -> str:
+    """Say in plain words what argparse says of wrong arguments."""
+    if match := re.fullmatch(r"argument [^:]+: invalid choice: '([^']*)'.* \(choose from (.+)\)", message):
+        known = re.findall(r"\w+", match[2])
+        return f"There is no command {match[1]}{_suggestion(match[1], known)}: choose from {', '.join(known)}"
+    for said, plain in SENTENCES:
+        if match := re.fullmatch(said, message):
+            return match.expand(plain)
+    return f"{message[:1].upper()}{message[1:]}"
 
 
 def flags_last(arguments: Sequence[str]) -> list[str]:
@@ -196,7 +288,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default = f" (default: {setting.default})" if setting.default != "" else ""
         parser.add_argument(
             _flag(setting.name),
-            metavar=setting.name.rpartition("_")[2].upper(),
+            metavar="N" if isinstance(setting.default, int | float) else VALUES.get(setting.name, "VALUE"),
             help=setting.metadata["help"] + default,
         )
 
@@ -221,6 +313,26 @@ def load_settings(arguments: argparse.Namespace, environment: Mapping[str, str] 
     if settings.tls_key and not settings.tls_cert:
         raise ConfigError("--tls-key alone does not turn TLS on: give --tls-cert, too.")
     return settings
+
+
+def check_cluster(settings: Settings, *, demo: bool = False) -> None:
+    """Raise ConfigError if settings of a cluster do not go with the others, or with --demo.
+
+    Only a server asks: commands such as `jelly backup` may find such settings in the environment.
+    """
+    shares_port = settings.nodes > 1 or settings.reuse_port == "yes"
+    if demo and (settings.cluster or shares_port):
+        raise ConfigError("--demo is one server for itself: leave out --cluster, --nodes and --reuse-port.")
+    if shares_port and not settings.cluster:
+        flag = f"--nodes {settings.nodes}" if settings.nodes > 1 else "--reuse-port yes"
+        raise ConfigError(f"{flag} is for a cluster: give --cluster redis://host:port or --cluster none, too.")
+    if settings.cluster and not settings.database.startswith("mysql:"):
+        raise ConfigError(
+            "A cluster needs MySQL or MariaDB: name one with --database mysql://user:password@host:port/name, or in "
+            "JELLY_DATABASE."
+        )
+    if shares_port and not hasattr(socket, "SO_REUSEPORT"):
+        raise ConfigError("This system cannot share a port among nodes (SO_REUSEPORT): give each node its own --port.")
 
 
 def _check_variables(environment: Mapping[str, str]) -> None:

@@ -126,6 +126,7 @@ class Connection(BaseRequestHandler):
         )
         self.session = Session(self.send_queue, self.address)
         self.lane = Lane(self.session)
+        self.session.when_served = partial(context.dispatcher.when_served, self.lane)
         self.decoder = Decoder(settings.max_body, MAX_FIRST_BODY)
         # The watchdog looks at the following, without a lock: only this thread changes them, each
         # in one step. Times are in monotonic seconds.
@@ -160,7 +161,7 @@ class Connection(BaseRequestHandler):
         try:
             self.send_queue.close()
             context.dispatcher.stop_waiting(self.lane)
-            # After the close: a login may be under way. See Services._attach_session.
+            # After the close: a login may be under way. See SessionLifecycle.attach.
             user = self.session.user
             if context.sessions.detach(self.session) and user is not None:
                 context.store.call_soon(partial(context.presence.refresh, user))
@@ -230,7 +231,7 @@ class Connection(BaseRequestHandler):
             self.incomplete_since = None
         elif frames or self.incomplete_since is None:
             self.incomplete_since = now
-        requests = []
+        requests: list[PendingRequest] = []
         for frame in frames:
             # Heartbeats and acknowledgements get no answer, so they need not wait for their turn.
             if frame.type == Type.HEARTBEAT and frame.sign == Sign.REQUEST:
@@ -251,14 +252,14 @@ class Connection(BaseRequestHandler):
 
     def _submit(self, requests: list[PendingRequest]) -> None:
         """Have requests served. Wait while too many of them wait, or too many answers."""
-        context, lane, send_queue = self.context, self.lane, self.send_queue
         if self.session.user is None:
             requests = self._submit_before_login(requests)
-        for start in range(0, len(requests), REQUESTS_AT_ONCE):
-            context.dispatcher.submit(lane, requests[start : start + REQUESTS_AT_ONCE])
-            if len(lane.waiting) >= LANE_LIMIT or send_queue.is_full:
+        while requests:
+            some, requests = requests[:REQUESTS_AT_ONCE], requests[REQUESTS_AT_ONCE:]
+            self.context.dispatcher.submit(self.lane, some)
+            if len(self.lane.waiting) >= LANE_LIMIT or self.send_queue.is_full:
                 self._pause(self._has_room)
-                if context.is_stopping or send_queue.is_closed:
+                if self.context.is_stopping or self.send_queue.is_closed:
                     break
 
     def _limit_idle_frames(self, now: float) -> None:
@@ -294,7 +295,7 @@ class Connection(BaseRequestHandler):
         if window is not None and window.acknowledge(id):
             if session.told is not None:  # first: the store looks at it when it removes the rows
                 session.told.note_delivered(id)
-            self.context.store.delivered(session.user, id)
+            self.context.store.delivered(session.user, id, session)
             if not session.caught_up and window.has_room:
                 self._ask_for_more_messages()
         else:
@@ -312,7 +313,7 @@ class Connection(BaseRequestHandler):
             session.delivered_id = upto
             if session.told is not None:
                 session.told.note_delivered(upto)
-            self.context.store.delivered(session.user, upto)
+            self.context.store.delivered(session.user, upto, session)
 
     def _report_last_word(self, read_bytes: int) -> None:
         """The client ends its session, by what follows after `read_bytes`: it had what was written

@@ -6,7 +6,8 @@ That is why a method may read first and then write. All methods raise StoreError
 fails.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple, TypeVar
 
 from jelly.database import DatabaseConnection
@@ -36,6 +37,23 @@ class DatabaseWentBack(StoreError):
 
     def __init__(self) -> None:
         super().__init__("the database has gone back to an older state")
+
+
+class SchemaChanged(StoreError):
+    """Another program has migrated the database since this one started."""
+
+    def __init__(self, version: int, known: int) -> None:
+        super().__init__(
+            f"the database has schema version {version} now, and this program knows {known}: start the version of "
+            "Jelly that the other nodes have"
+        )
+
+
+class LeaseLost(StoreError):
+    """The other nodes have declared this one dead: what it knows is out of date."""
+
+    def __init__(self) -> None:
+        super().__init__("this node was silent for too long, and the others have declared it dead")
 
 
 class StoredMessage(NamedTuple):
@@ -113,14 +131,14 @@ class Dao:
         known = [each for (each,) in rows]
         if network not in known:
             for surplus in known[keep - 1 :]:
-                self.connection.execute(
+                self.connection.change(
                     "DELETE FROM known_addresses WHERE username = ? AND network = ?", (username, surplus)
                 )
-            self.connection.execute(
+            self.connection.change(
                 "INSERT INTO known_addresses (username, network, used) VALUES (?, ?, ?)", (username, network, now)
             )
         else:
-            self.connection.execute(
+            self.connection.change(
                 "UPDATE known_addresses SET used = ? WHERE username = ? AND network = ?", (now, username, network)
             )
 
@@ -133,7 +151,7 @@ class Dao:
         )
         for chunk in _chunks(rows):
             which = " OR ".join(["(username = ? AND network = ?)"] * len(chunk))
-            self.connection.execute(
+            self.connection.change(
                 f"DELETE FROM known_addresses WHERE {which}", [value for row in chunk for value in row]
             )
         return bool(rows)
@@ -158,7 +176,7 @@ class Dao:
 
     def note_modern_login(self, username: str) -> None:
         """Remember that a user has logged in with a modern client."""
-        self.connection.execute("UPDATE users SET modern = 1 WHERE username = ? AND modern = 0", (username,))
+        self.connection.change("UPDATE users SET modern = 1 WHERE username = ? AND modern = 0", (username,))
 
     def usernames(self, after: str, limit: int) -> list[str]:
         """The first names of users behind a name, in the order of the database."""
@@ -168,7 +186,7 @@ class Dao:
         return [username for (username,) in rows]
 
     def add_user(self, username: str, password_hash: str) -> None:
-        self.connection.execute(
+        self.connection.change(
             "INSERT INTO users (username, password, nfkc) VALUES (?, ?, ?)", (username, password_hash, nfkc(username))
         )
 
@@ -181,17 +199,17 @@ class Dao:
     def update_user(self, username: str, values: dict[str, str]) -> None:
         """Set columns of a user; the keys come from the program, never from a client."""
         columns = ", ".join(f"{column} = ?" for column in values)
-        self.connection.execute(f"UPDATE users SET {columns} WHERE username = ?", (*values.values(), username))
+        self.connection.change(f"UPDATE users SET {columns} WHERE username = ?", (*values.values(), username))
 
     def add_token(self, token_hash: str, username: str, expires: int, now: int, keep: int) -> None:
         """Store a token; drop the user's expired ones, and the oldest beyond `keep`."""
-        self.connection.execute("DELETE FROM tokens WHERE username = ? AND expires <= ?", (username, now))
+        self.connection.change("DELETE FROM tokens WHERE username = ? AND expires <= ?", (username, now))
         older = self.connection.query(
             "SELECT token_hash FROM tokens WHERE username = ? ORDER BY expires DESC", (username,)
         )
         for (surplus,) in older[keep - 1 :]:
-            self.connection.execute("DELETE FROM tokens WHERE token_hash = ?", (surplus,))
-        self.connection.execute(
+            self.connection.change("DELETE FROM tokens WHERE token_hash = ?", (surplus,))
+        self.connection.change(
             "INSERT INTO tokens (token_hash, username, expires) VALUES (?, ?, ?)", (token_hash, username, expires)
         )
 
@@ -202,10 +220,10 @@ class Dao:
         return rows[0][0] if rows else None
 
     def remove_token(self, token_hash: str, username: str) -> None:
-        self.connection.execute("DELETE FROM tokens WHERE token_hash = ? AND username = ?", (token_hash, username))
+        self.connection.change("DELETE FROM tokens WHERE token_hash = ? AND username = ?", (token_hash, username))
 
     def remove_tokens(self, username: str) -> None:
-        self.connection.execute("DELETE FROM tokens WHERE username = ?", (username,))
+        self.connection.change("DELETE FROM tokens WHERE username = ?", (username,))
 
     def remove_old_tokens(self, after: str, now: int, limit: int) -> str | None:
         """Look at the next `limit` tokens, in the order of their hashes; drop the expired ones.
@@ -219,7 +237,7 @@ class Dao:
         )
         last: str | None = rows[0][0]
         if last is not None:
-            self.connection.execute(
+            self.connection.change(
                 "DELETE FROM tokens WHERE token_hash > ? AND token_hash <= ? AND expires <= ?", (after, last, now)
             )
         return last
@@ -228,7 +246,7 @@ class Dao:
 
     def add_command(self, id: str, action: str, username: str, password_hash: str) -> None:
         """Ask the running server for something. Only `jelly user` does that."""
-        self.connection.execute(
+        self.connection.change(
             "INSERT INTO operator_commands (id, action, username, password) VALUES (?, ?, ?, ?)",
             (id, action, username, password_hash),
         )
@@ -243,10 +261,10 @@ class Dao:
 
     def finish_command(self, id: str, result: str, now: int, forget_before: int) -> None:
         """Note the result of a command, and forget old results that nobody has fetched."""
-        self.connection.execute(
+        self.connection.change(
             "UPDATE operator_commands SET result = ?, password = '', finished = ? WHERE id = ?", (result, now, id)
         )
-        self.connection.execute("DELETE FROM operator_commands WHERE result <> '' AND finished < ?", (forget_before,))
+        self.connection.change("DELETE FROM operator_commands WHERE result <> '' AND finished < ?", (forget_before,))
 
     def command_result(self, id: str) -> str | None:
         """The result of a command: empty while it waits, None if there is no such command."""
@@ -255,7 +273,7 @@ class Dao:
 
     def withdraw_command(self, id: str) -> None:
         """Remove a command, whether it waits or is done."""
-        self.connection.execute("DELETE FROM operator_commands WHERE id = ?", (id,))
+        self.connection.change("DELETE FROM operator_commands WHERE id = ?", (id,))
 
     # --- friends ----------------------------------------------------------------------------------
 
@@ -276,10 +294,10 @@ class Dao:
         return int(self.connection.query("SELECT COUNT(*) FROM friends WHERE username = ?", (username,))[0][0])
 
     def add_friend(self, username: str, friend: str) -> None:
-        self.connection.execute("INSERT INTO friends (username, friend) VALUES (?, ?)", (username, friend))
+        self.connection.change("INSERT INTO friends (username, friend) VALUES (?, ?)", (username, friend))
 
     def remove_friend(self, username: str, friend: str) -> None:
-        self.connection.execute("DELETE FROM friends WHERE username = ? AND friend = ?", (username, friend))
+        self.connection.change("DELETE FROM friends WHERE username = ? AND friend = ?", (username, friend))
 
     # --- groups -----------------------------------------------------------------------------------
 
@@ -324,27 +342,27 @@ class Dao:
         return bool(self.connection.query(found, (name, nfkc(name))))
 
     def add_group(self, name: str, creator: str) -> None:
-        self.connection.execute(
+        self.connection.change(
             "INSERT INTO chat_groups (name, creator, nfkc) VALUES (?, ?, ?)", (name, creator, nfkc(name))
         )
         self._insert_member(name, creator, 0)
 
     def remove_group(self, name: str) -> None:
-        self.connection.execute("DELETE FROM members WHERE group_name = ?", (name,))
-        self.connection.execute("DELETE FROM chat_groups WHERE name = ?", (name,))
+        self.connection.change("DELETE FROM members WHERE group_name = ?", (name,))
+        self.connection.change("DELETE FROM chat_groups WHERE name = ?", (name,))
 
     def add_member(self, group: str, username: str) -> None:
         last = self.connection.query("SELECT MAX(position) FROM members WHERE group_name = ?", (group,))[0][0]
         self._insert_member(group, username, last + 1)
 
     def _insert_member(self, group: str, username: str, position: int) -> None:
-        self.connection.execute(
+        self.connection.change(
             "INSERT INTO members (group_name, username, position, since) VALUES (?, ?, ?, ?)",
             (group, username, position, self.peek_id()),
         )
 
     def remove_member(self, group: str, username: str) -> None:
-        self.connection.execute("DELETE FROM members WHERE group_name = ? AND username = ?", (group, username))
+        self.connection.change("DELETE FROM members WHERE group_name = ? AND username = ?", (group, username))
 
     def member_since(self, group: str, username: str) -> int | None:
         """The first id that a member may read of a group; None if the user is not a member."""
@@ -367,34 +385,44 @@ class Dao:
         hold the last transaction any more.
         """
         old = self.mark = self.mark or self.read_mark()
-        # What was allocated in a transaction that failed is not allocated again.
-        self._next_id = max(old, self.new_mark)
-        now_id, is_dated = self._clock.id_now(self._next_id) if self._clock is not None else (0, True)
-        self._next_id = max(self._next_id, now_id)
-        new = self._next_id + (count or 1)  # at least one: no two transactions have the same mark
-        if new > MAX_ID:
-            raise StoreError("all ids of messages are used")
-        self.new_mark = new
-        if self.connection.execute("UPDATE meta SET value = ? WHERE name = 'next_id' AND value = ?", (new, old)) != 1:
+        is_dated = self._choose_ids(old, count)
+        move = "UPDATE meta SET value = ? WHERE name = 'next_id' AND value = ?"
+        if self.connection.execute(move, (self.new_mark, old)) != 1:
             raise DatabaseWentBack
         if self._clock is not None:
             self._note_times(self._clock, is_dated, old)
+
+    def _choose_ids(self, first: int, count: int) -> bool:
+        """Choose ids from `first` on, at most `count`, and a new mark. Returns whether they may be
+        taken for times.
+        """
+        # What was allocated in a transaction that failed is not allocated again.
+        next_id = max(first, self.new_mark)
+        now_id, is_dated = self._clock.id_now(next_id) if self._clock is not None else (0, True)
+        self._next_id = max(next_id, now_id)
+        self.new_mark = self._next_id + (count or 1)  # at least one: no two transactions have the same mark
+        if self.new_mark > MAX_ID:
+            raise StoreError("all ids of messages are used")
+        return is_dated
 
     def _note_times(self, clock: TrustedClock, is_dated: bool, old: int) -> None:
         """Remember what the clock needs at the next start, and which ids may be taken for times."""
         change = "UPDATE meta SET value = ? WHERE name = ?"
         if not is_dated:  # what is stored now is younger than its id says
             self._dated_mark = MAX_ID
-            self.connection.execute(change, (MAX_ID, "first_dated"))
+            self.connection.change(change, (MAX_ID, "first_dated"))
         elif old < FIRST_DATED <= self._next_id:
-            self.connection.execute(change, (self._next_id, "first_dated"))
+            self.connection.change(change, (self._next_id, "first_dated"))
         elif old < self._dated_mark:
             self._dated_mark = self.new_mark
-            self.connection.execute(f"{change} AND value = ?", (self._next_id, "first_dated", MAX_ID))
+            self.connection.change(f"{change} AND value = ?", (self._next_id, "first_dated", MAX_ID))
         times = clock.times_to_note()
         if times is not None:
             for name, value in times._asdict().items():
-                self.connection.execute(change, (value, name))
+                self.connection.change(change, (value, name))
+
+    def announce(self, kind: str, *values: object) -> None:
+        """Tell the other nodes what this transaction changes. (A single server has none.)"""
 
     def read_times(self) -> Times:
         """What the database remembers of the clock."""
@@ -423,21 +451,20 @@ class Dao:
         """Store messages, and for each receiver of one a row (receiver, id) in the inbox."""
         sizes, rows = {}, []
         for message in messages:
-            content = message.content
-            sizes[message.id] = len(content) if content.isascii() else len(content.encode())
+            sizes[message.id] = len(message.content.encode())
         # In the order of the table, so that each of its pages is looked up once: with 1,000
         # receivers that saves a third of the time.
         for receiver, id in sorted(inbox):
             rows.append((receiver, id, sizes[id]))
         self.connection.insert((INSERT_MESSAGE, messages), (INSERT_INBOX, rows))
 
-    def waiting(self, receiver: str, after: int, limit: int) -> list[StoredMessage]:
-        """The oldest messages in a user's inbox with ids above `after`, at most `limit`."""
+    def waiting(self, receiver: str, after: int, limit: int, upto: int = MAX_ID) -> list[StoredMessage]:
+        """The oldest messages in a user's inbox with after < id <= upto, at most `limit`."""
         rows = self.connection.query(
             f"SELECT {MESSAGE} FROM inbox AS i "
             "JOIN messages AS m ON m.id = i.message_id "
-            "WHERE i.receiver = ? AND i.message_id > ? ORDER BY i.message_id LIMIT ?",
-            (receiver, after, limit),
+            "WHERE i.receiver = ? AND i.message_id > ? AND i.message_id <= ? ORDER BY i.message_id LIMIT ?",
+            (receiver, after, upto, limit),
         )
         return [StoredMessage(*row) for row in rows]
 
@@ -451,12 +478,12 @@ class Dao:
             which = " OR ".join(["(receiver = ? AND message_id <= ?)"] * len(chunk))
             parameters = [value for pair in chunk for value in pair]
             if keep:
-                self.connection.execute(f"DELETE FROM inbox WHERE {which}", parameters)
+                self.connection.change(f"DELETE FROM inbox WHERE {which}", parameters)
                 continue
             rows = self.connection.query(f"SELECT DISTINCT message_id FROM inbox WHERE {which}", parameters)
-            self.connection.execute(f"DELETE FROM inbox WHERE {which}", parameters)
+            self.connection.change(f"DELETE FROM inbox WHERE {which}", parameters)
             for ids in _chunks([id for (id,) in rows]):
-                self.connection.execute(
+                self.connection.change(
                     f"DELETE FROM messages WHERE id IN ({', '.join('?' * len(ids))}) AND {DELIVERED_TO_ALL}", ids
                 )
 
@@ -530,14 +557,14 @@ class Dao:
         return dict(self.connection.query("SELECT group_name, since FROM missed WHERE username = ?", (username,)))
 
     def add_missed(self, username: str, group: str, since: int) -> None:
-        self.connection.execute(
+        self.connection.change(
             "INSERT INTO missed (username, group_name, since) VALUES (?, ?, ?)", (username, group, since)
         )
 
     def remove_missed(self, username: str, groups: Sequence[str]) -> None:
         for chunk in _chunks(groups):
             which = ", ".join("?" * len(chunk))
-            self.connection.execute(
+            self.connection.change(
                 f"DELETE FROM missed WHERE username = ? AND group_name IN ({which})", (username, *chunk)
             )
 
@@ -558,19 +585,19 @@ class Dao:
         if upto is None:
             return None, 0
         if with_history:
-            self.connection.execute(
+            self.connection.change(
                 "INSERT INTO history (message_id, is_group, one_side, other_side) SELECT id, is_group, "
                 "CASE WHEN is_group = 1 OR receiver < sender THEN receiver ELSE sender END, "
                 "CASE WHEN is_group = 1 THEN '' WHEN receiver < sender THEN sender ELSE receiver END "
                 "FROM messages WHERE id > ? AND id <= ?",
                 (after, upto),
             )
-        self.connection.execute(
+        self.connection.change(
             "INSERT INTO requests (message_id, sender, request_id, digest) SELECT id, sender, request_id, digest "
             "FROM messages WHERE id > ? AND id <= ? AND request_id IS NOT NULL",
             (after, upto),
         )
-        self.connection.execute("UPDATE meta SET value = ? WHERE name = 'indexed'", (upto,))
+        self.connection.change("UPDATE meta SET value = ? WHERE name = 'indexed'", (upto,))
         return upto, count
 
     def unindexed_requests(self, after: int) -> list[tuple[int, str, str, int]]:
@@ -580,16 +607,16 @@ class Dao:
             (after,),
         )
 
-    def indexed_requests(self, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
-        """Return the digest of each of these keys (sender, requestId) that is indexed."""
+    def indexed_requests(self, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[int, int]]:
+        """Return id and digest for each of these keys (sender, requestId) that is indexed."""
         found = {}
         for chunk in _chunks(list(wanted)):
             which = " OR ".join(["(sender = ? AND request_id = ?)"] * len(chunk))
             rows = self.connection.query(
-                f"SELECT sender, request_id, digest FROM requests WHERE {which}",
+                f"SELECT sender, request_id, message_id, digest FROM requests WHERE {which}",
                 [value for pair in chunk for value in pair],
             )
-            found.update({(sender, request_id): digest for sender, request_id, digest in rows})
+            found.update({(sender, request_id): (id, digest) for sender, request_id, id, digest in rows})
         return found
 
     def history_page(self, query: HistoryQuery, limit: int) -> list[StoredMessage]:
@@ -639,17 +666,17 @@ class Dao:
         """
         upto, _ = self._slice_end("messages", "id", after, before, limit)
         if upto is not None:
-            self.connection.execute(
+            self.connection.change(
                 f"DELETE FROM messages WHERE id > ? AND id <= ? AND {DELIVERED_TO_ALL}", (after, upto)
             )
-            self.connection.execute("DELETE FROM history WHERE message_id <= ?", (upto,))
+            self.connection.change("DELETE FROM history WHERE message_id <= ?", (upto,))
         return upto
 
     def remove_old_requests(self, before: int, limit: int) -> bool:
         """Forget at most `limit` requestIds of messages below an id; whether there were any."""
         upto, _ = self._slice_end("requests", "message_id", 0, before, limit)
         if upto is not None:
-            self.connection.execute("DELETE FROM requests WHERE message_id <= ?", (upto,))
+            self.connection.change("DELETE FROM requests WHERE message_id <= ?", (upto,))
         return upto is not None
 
     def _slice_end(self, table: str, id: str, after: int, before: int, limit: int) -> tuple[int | None, int]:
@@ -665,3 +692,7 @@ class Dao:
 def _chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
     for start in range(0, len(values), VALUES_PER_STATEMENT):
         yield values[start : start + VALUES_PER_STATEMENT]
+
+
+Reading = Callable[[], AbstractContextManager[Dao]]
+"""Opens a Dao for queries on the calling thread. Another worker may run meanwhile."""

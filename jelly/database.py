@@ -1,21 +1,28 @@
 """A connection to the database: transactions, reconnecting, retrying, and one kind of error.
 
-`dao.py` holds the queries and never asks which database it has; `engines.py` knows that. A
+`dao.py` holds the queries and never asks which database it has; `engine.py` knows that. A
 `DatabaseConnection` stands between them: when the driver fails, it drops the driver's connection,
 raises StoreError, and connects again at its next use.
 """
 
 import contextlib
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, TypeVar
 
-from jelly.engines import Engine, Insert, Row
+from jelly.engine import Engine, Insert, Row
 from jelly.errors import StoreError
+from jelly.file_claim import InUse
 
 T = TypeVar("T")
+
+log = logging.getLogger("jelly.database")
+
+CLAIM_PAUSE = 0.05
+"""Seconds until a shared database is claimed again that another node has claimed."""
 
 
 class CommitInDoubt(StoreError):
@@ -39,6 +46,7 @@ class DatabaseConnection:
         self._writes = writes
         self._raw: Any = None  # the driver's connection
         self._in_transaction = False
+        self._is_fresh = False  # the database has not been asked in this transaction
 
     def open(self) -> None:
         """Connect now, if this connection is not open."""
@@ -67,6 +75,8 @@ class DatabaseConnection:
         """
         if not self._in_transaction:
             return self._with_retry(self._engine.query, sql, parameters)
+        if self._is_fresh:
+            return self._begin_with(self._engine.query, sql, parameters)
         try:
             return self._engine.query(self._raw, sql, parameters)
         except self._engine.errors as error:
@@ -80,19 +90,39 @@ class DatabaseConnection:
         if not self._in_transaction:
             with self.transaction():
                 return self.execute(sql, parameters)
+        if self._is_fresh:
+            return self._begin_with(self._engine.execute, sql, parameters)
         try:
             return self._engine.execute(self._raw, sql, parameters)
+        except self._engine.errors as error:
+            raise self._failed(error) from error
+
+    def change(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        """Run an INSERT, UPDATE or DELETE of which nobody needs to know how many rows it changes:
+        then it may travel with a later one. `?` stands for a parameter.
+
+        Outside of a transaction it makes its own. What the database says of it may be raised by a
+        later statement, or by the commit.
+        """
+        if not self._in_transaction:
+            with self.transaction():
+                return self.change(sql, parameters)
+        self._is_fresh = False
+        try:
+            self._engine.change(self._raw, sql, parameters)
         except self._engine.errors as error:
             raise self._failed(error) from error
 
     def insert(self, *inserts: Insert) -> None:
         """Insert rows into one table or several. Each `Insert` is a statement and its rows.
 
-        Outside of a transaction it makes its own. On MySQL each `Insert` is one round trip.
+        Outside of a transaction it makes its own. What the database says of the rows may be raised
+        by a later statement, or by the commit.
         """
         if not self._in_transaction:
             with self.transaction():
                 return self.insert(*inserts)
+        self._is_fresh = False
         try:
             self._engine.insert(self._raw, *inserts)
         except self._engine.errors as error:
@@ -105,6 +135,7 @@ class DatabaseConnection:
         """
         if statement.startswith("CREATE TABLE"):
             statement = self._engine.adapt_table(statement, self._raw)
+        self._is_fresh = False
         try:
             self._engine.execute(self._raw, statement, ())
         except self._engine.errors as error:
@@ -128,6 +159,37 @@ class DatabaseConnection:
 
         return self._with_retry(query)
 
+    @property
+    def for_update(self) -> str:
+        """What makes a SELECT lock its rows until the end of the transaction."""
+        return self._engine.for_update
+
+    def use_index(self, name: str) -> str:
+        """What makes a SELECT use this index of a table."""
+        return self._engine.use_index.format(name)
+
+    @property
+    def use_primary_key(self) -> str:
+        """What makes a SELECT use the primary key of a table."""
+        return self._engine.use_primary_key
+
+    @property
+    def ordered_join(self) -> str:
+        """A JOIN whose left side is read first."""
+        return self._engine.ordered_join
+
+    @property
+    def utc_ms(self) -> str:
+        """The time of the database in SQL, in milliseconds since 1970."""
+        return self._engine.utc_ms
+
+    def words(self, *expressions: str) -> str:
+        """What joins expressions to one text, with spaces between. (The driver for MySQL reads each
+        column of each row with Python.)
+        """
+        before, between, after = self._engine.words
+        return before + between.join(expressions) + after
+
     def describe(self) -> str:
         """The database's name, without a password."""
         return self._engine.describe()
@@ -150,6 +212,34 @@ class DatabaseConnection:
         """Set up a database that is Jelly's, or empty. Call it outside of transactions."""
         self._with_retry(self._engine.prepare)
 
+    @contextlib.contextmanager
+    def claimed(self, seconds: float) -> Iterator[None]:
+        """Claim a shared database for a moment; wait at most some seconds while another has it.
+
+        Raises StoreError. Call it outside of transactions.
+        """
+        deadline = time.monotonic() + seconds
+        is_told = False
+        while True:
+            try:
+                self._with_retry(self._engine.take_claim)
+            except InUse:
+                if time.monotonic() >= deadline:
+                    raise
+                if not is_told:
+                    log.info("another server is using the database, or other nodes begin: waiting up to %g s", seconds)
+                is_told = True
+                time.sleep(CLAIM_PAUSE)
+            else:
+                break
+        raw = self._raw
+        try:
+            yield
+        finally:
+            if raw is not None and self._raw is raw:  # otherwise the claim has ended with the connection
+                with contextlib.suppress(*self._engine.errors):
+                    self._engine.give_claim_back(raw)
+
     # --- transactions -----------------------------------------------------------------------------
 
     def transaction(self) -> AbstractContextManager[None]:
@@ -162,16 +252,20 @@ class DatabaseConnection:
     def __enter__(self) -> None:
         self._with_retry(self._engine.begin)
         self._in_transaction = True
+        self._is_fresh = self._engine.begins_with_next
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._in_transaction = False
+        self._in_transaction = self._is_fresh = False
         if error is not None:
             self._rollback()
             return
         try:
             self._raw.commit()
+        except StoreError:  # of a statement before it: nothing is committed
+            self._rollback()
+            raise
         except Exception as failure:
             lost_syncs = self._engine.lost_syncs
             self._engine.on_commit_failure(failure)
@@ -179,6 +273,16 @@ class DatabaseConnection:
         except BaseException:
             self._rollback()
             raise
+
+    def _begin_with(self, action: Callable[..., T], *arguments: Any) -> T:
+        """Have the engine run the first statement of a transaction, which begins it."""
+
+        def begin_with(raw: Any) -> T:
+            self._engine.begin(raw)  # again: the connection may be a new one
+            return action(raw, *arguments)
+
+        self._is_fresh = False
+        return self._with_retry(begin_with)
 
     def _rollback(self) -> None:
         if self._raw is not None:
@@ -241,4 +345,5 @@ class DatabaseConnection:
     def _failed(self, error: Exception) -> StoreError:
         """Drop the connection, as the next one may work; what to raise for the driver's error."""
         self.close()
-        return StoreError(f"{type(error).__name__}: {' '.join(str(error).split())}")  # in one line
+        reason = " ".join(str(error).split())  # in one line
+        return StoreError(f"{type(error).__name__}: {reason}{self._engine.cure(error)}")

@@ -20,7 +20,9 @@ from jelly import messages
 from jelly.codec import DEFAULT_MAX_BODY, Type
 from jelly.dao import Dao, StoredMessage
 from jelly.errors import log_failure
+from jelly.messages import NoticeForm
 from jelly.sessions import Notice, Response, Session, Sessions
+from jelly.trusted_clock import MAX_ID, stored_at
 
 log = logging.getLogger("jelly.delivery")
 
@@ -58,23 +60,26 @@ class Delivery:
         self._most = max(1, min(PAGE, READ_BYTES // max_body))
         self._limit = self._most
         self._to_feed: dict[Session, None] = {}  # behind, and with room: an ordered set
+        self.horizon = MAX_ID
+        """Messages up to this id are known to be on the disk. On a node, others store messages,
+        too, and what can be read need not be synced: so no page goes beyond."""
 
     def push(self, message: StoredMessage, receivers: Sequence[str]) -> None:
         """Push a message that was just committed to its receivers who are online and caught up."""
         for late in self._late_notices:
             if late.untold:
                 late.tell_before(message, receivers)
-        classic = modern = b""
+        frames = [b""] * len(NoticeForm)
         for receiver in receivers:
             session = self._sessions.get(receiver)
             if session is None:
                 continue  # offline: the message stays in the receiver's inbox, and the next login feeds it from there
             if not session.caught_up:
                 continue  # behind: its pages will come to this message
-            if session.window is None:
-                classic = frame = classic or _notice(message, with_id=False)
-            else:
-                modern = frame = modern or _notice(message, with_id=True)
+            form = session.notice_form
+            frame = frames[form]
+            if not frame:
+                frame = frames[form] = _notice(message, form)
             pushed = self._pushed.get(session)
             if pushed is None:
                 pushed = self._pushed[session] = []
@@ -145,8 +150,8 @@ class Delivery:
                 del self._to_feed[session]  # its transport, or its reader with the next acknowledgement, asks again
                 continue
             limit = self._limit
-            waiting = dao.waiting(session.user, session.sent_id, limit)
-            notices = _page(waiting, with_ids=session.window is not None)
+            waiting = dao.waiting(session.user, session.sent_id, limit, self.horizon)
+            notices = _page(waiting, session.notice_form)
             if waiting:  # do not read many large messages to send two of them
                 average = sum(len(message.content) for message in waiting) // len(waiting)
                 self._limit = min(self._most, max(2, PAGE_BYTES // (average + 100)))
@@ -163,6 +168,11 @@ class Delivery:
             elif not session.has_room:
                 del self._to_feed[session]
                 self._fall_behind(session)
+
+    def all_fall_behind(self) -> None:
+        """Have all sessions read pages: what should be pushed to them is not known."""
+        for session in self._sessions:
+            self._fall_behind(session)
 
     def _fall_behind(self, session: Session) -> None:
         session.caught_up = False
@@ -186,11 +196,11 @@ def send_or_close(session: Session, responses: Sequence[Response], notices: Sequ
         session.transport.close()
 
 
-def _page(waiting: list[StoredMessage], with_ids: bool) -> list[Notice]:
+def _page(waiting: list[StoredMessage], form: NoticeForm) -> list[Notice]:
     notices: list[Notice] = []
     size = 0
     for message in waiting:
-        frame = _notice(message, with_ids)
+        frame = _notice(message, form)
         size += len(frame)
         if notices and size > PAGE_BYTES:
             break
@@ -198,7 +208,8 @@ def _page(waiting: list[StoredMessage], with_ids: bool) -> list[Notice]:
     return notices
 
 
-def _notice(message: StoredMessage, with_id: bool) -> bytes:
+def _notice(message: StoredMessage, form: NoticeForm) -> bytes:
     type = Type.GROUP_MESSAGE if message.is_group else Type.PERSON_MESSAGE
-    id = message.id if with_id else None
-    return messages.notice(type, message.sender, message.receiver, message.content, message.time, id)
+    id = None if form is NoticeForm.CLASSIC else message.id
+    stored = stored_at(message.id) if form is NoticeForm.WITH_TIME else None
+    return messages.notice(type, message.sender, message.receiver, message.content, message.time, id, stored)

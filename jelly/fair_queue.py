@@ -243,8 +243,8 @@ def _fits(jobs: list[Job]) -> bool:
     rows = size = 0
     for job in jobs:
         size += job.size
-        for entry in job.entries:
-            rows += _rows(entry)
+        for entry in job.entries:  # (a call for each would cost a third of this)
+            rows += 1 if entry.__class__ is NewMessage and entry.group is None else _rows(entry)
     return rows <= BATCH_ROWS and size <= BATCH_BYTES
 
 

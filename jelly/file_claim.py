@@ -26,6 +26,17 @@ OTHER_PATH = "A server uses this file by another path: name the file in --databa
 """Why a command does not open the file."""
 
 
+def mode_of(path: Path) -> int:
+    """The type and the permissions of a file; 0 if there is none.
+
+    Raises OSError if this user may not look. (From Python 3.14 on, `Path.exists` does not.)
+    """
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
 class InUse(StoreError):
     """Another server has claimed the database.
 

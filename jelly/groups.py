@@ -30,12 +30,15 @@ class Group:
     lock.
     """
 
-    __slots__ = ("__weakref__", "members", "used")
+    __slots__ = ("__weakref__", "is_forgotten", "members", "used")
 
     def __init__(self, members: tuple[str, ...], used: float = 0.0) -> None:
         self.members = members
         self.used = used
         """When it was used last, in seconds of the cache's clock."""
+        self.is_forgotten = False
+        """Whether only the database knows the members: a message to it was under way at
+        `forget_all`."""
 
 
 class GroupCache:
@@ -129,10 +132,30 @@ class GroupCache:
                 self._groups.pop(name, None)
                 del self._alive[name]
 
+    def reload(self, name: str, load: Callable[[], Sequence[str] | None]) -> Group | None:
+        """The group of a name as the database has it now: another node may have changed it."""
+        while True:
+            with self._lock:
+                changes = self._changes
+            members = load()
+            if members is None:
+                return None
+            with self._lock:
+                if changes != self._changes:
+                    continue
+                group = self._alive.get(name)
+                if group is not None:
+                    if name in self._groups:
+                        self._size += len(members) - len(group.members)
+                    group.members = tuple(members)
+                return self._enter(name, tuple(members))
+
     def forget_all(self) -> None:
         """Load every group anew: a change may have been committed that we do not know of."""
         with self._lock:
             self._changes += 1
+            for group in list(self._alive.values()):
+                group.is_forgotten = True
             self._groups.clear()
             self._alive.clear()
             self._size = 0

@@ -39,14 +39,16 @@ class DeferredIndexing:
         self._indexed_id: int | None = None  # messages up to this id are indexed; None: ask the database
         self._unindexed: OrderedDict[RequestKey, tuple[int, int]] = OrderedDict()  # id and digest, oldest first
         self._unindexed_count = 0  # with and without a requestId
+        self.has_others = False
+        """Whether other nodes store messages, too."""
         self.due_at = clock()
         """When to index the next messages, by the clock; infinity if none wait."""
 
-    def stored_digests(self, dao: Dao, keys: Iterable[RequestKey]) -> dict[RequestKey, int]:
-        """Return the digests of the messages that are stored under these keys."""
+    def stored_requests(self, dao: Dao, keys: Iterable[RequestKey]) -> dict[RequestKey, tuple[int, int]]:
+        """Return id and digest of the messages that are stored under these keys."""
         self._load(dao)
         wanted = set(keys)
-        found = {key: self._unindexed[key][1] for key in wanted if key in self._unindexed}
+        found = {key: self._unindexed[key] for key in wanted if key in self._unindexed}
         return {**dao.indexed_requests(wanted - found.keys()), **found}
 
     def on_commit(self, messages: Sequence[StoredMessage]) -> None:
@@ -59,6 +61,16 @@ class DeferredIndexing:
             self.due_at = self._clock()
         elif messages and self.due_at == math.inf:
             self.due_at = self._clock() + INDEX_DELAY
+
+    def note_indexed(self, id: int) -> None:
+        """Another node may have indexed messages up to an id."""
+        if self._indexed_id is not None and id > self._indexed_id:
+            self._indexed_id = id
+            self._forget_indexed()
+
+    def note_request(self, key: RequestKey, id: int, digest: int) -> None:
+        """Take note of a message that another node has stored, and that is not indexed yet."""
+        self._unindexed[key] = id, digest
 
     def on_failure(self) -> None:
         """A transaction has failed: only the database knows what is indexed."""
@@ -75,6 +87,8 @@ class DeferredIndexing:
 
         Without history, also drop the messages that are in no inbox any more.
         """
+        if self.has_others and not self._keeps_history:
+            self.due_at = self._clock()  # some of theirs may not be indexed yet
         while not self._keeps_history and self.due_at != math.inf:
             self._index_batch(dao)  # the idempotency keys of dropped messages must stay
         dao.remove_delivered(delivered, keep=self._keeps_history)
@@ -88,13 +102,17 @@ class DeferredIndexing:
             )
         return self._indexed_id
 
+    def _forget_indexed(self) -> None:
+        assert self._indexed_id is not None
+        while self._unindexed and next(iter(self._unindexed.values()))[0] <= self._indexed_id:
+            self._unindexed.popitem(last=False)
+
     def _index_batch(self, dao: Dao) -> None:
         limit = max(INDEX_BATCH, self._unindexed_count // 4)
         last, count = dao.index_messages(self._load(dao), limit, self._keeps_history)
         self._unindexed_count -= count
         if last is not None:
             self._indexed_id = last
-            while self._unindexed and next(iter(self._unindexed.values()))[0] <= last:
-                self._unindexed.popitem(last=False)
+            self._forget_indexed()
         if count < limit:
             self._unindexed_count, self.due_at = 0, math.inf

@@ -19,9 +19,12 @@ from typing import NamedTuple, Self
 from jelly.codec import HEADER, MAGIC, Sign, Status
 from jelly.dao import Dao
 from jelly.errors import ErrorCode, Refused
+from jelly.sessions import Session
 
 log = logging.getLogger("jelly.lists")
 
+MAX_FRIENDS = 1000
+"""At most this many users are on a friend list."""
 PIECE_ROWS = 1000
 """At most this many names are read at a time."""
 SHORT_PIECE_ROWS = 100
@@ -58,6 +61,11 @@ class Place(NamedTuple):
 
 
 START = Place()
+
+
+def piece_rows(session: Session) -> int:
+    """At most this many names are in a page for a session now."""
+    return SHORT_PIECE_ROWS if session.transport.is_memory_short else PIECE_ROWS
 
 
 def read_friends(dao: Dao, username: str, after: str, rows: int) -> tuple[list[str], str | None]:

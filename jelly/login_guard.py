@@ -11,7 +11,8 @@ their password is looked at:
   40 addresses have no more tries than one. The longest wait is 20 seconds.
 - Nothing is locked. If several attempts wait, one goes first that does not come for another one
   that has failed; then one whose network has failed least at this account; then the newest. So
-  those who only try again and again wait longest.
+  those who only try again and again wait longest. But every other time the oldest one goes first:
+  those who leave and come again at once are always new, and never the oldest.
 
 A network is an IPv4 address or the /64 of an IPv6 address (`addresses.py`). All that the guard
 remembers is bounded. Names that nobody has are remembered apart: so a flood of invented names does
@@ -35,16 +36,20 @@ ASK_AGAIN = 0.5
 Key = tuple[str, str]
 """What attempts count for: an account and a network, or an account and "" for all others."""
 
+Debtor = Key | str
+"""Whose failed attempts are looked for when a new one comes: a known pair's, or a network's."""
+
 
 class _Failures:
     """The failures of one key within the window, oldest first, and how many attempts are tried."""
 
-    __slots__ = ("longest_wait", "next_line_at", "recent", "under_way")
+    __slots__ = ("late_tries", "longest_wait", "next_line_at", "recent", "under_way")
 
     def __init__(self, longest_wait: float) -> None:
         self.longest_wait = longest_wait
         self.recent: deque[tuple[float, str]] = deque(maxlen=LoginGuard.MAX_REMEMBERED)  # when, and which network
         self.under_way = 0
+        self.late_tries = 0  # how many had to wait
         self.next_line_at = 0.0  # when the log may have its next line about this key
 
 
@@ -64,9 +69,27 @@ class Attempt:
         self.key = key
         self.network = network
         self.is_renewal = is_renewal
-        """Whether it comes for an attempt of this network that has failed."""
-        self.is_repeat = is_renewal or self._failures_of_network() > 0
-        """Whether it should wait for attempts that are the first of their account."""
+        """Whether it comes for an attempt that has failed: of this network, or of this account from
+        there if it has logged in from there before (it does not pay for what others try).
+        """
+        self.is_repeat = is_renewal or (not key[1] and self._failures_of_network() > 0)
+        """Whether it should wait for attempts that are the first of their account. Where the
+        account has logged in before, its owner may be there, too: only what comes for a failed one
+        is a repeat.
+        """
+
+    def look_again_for_failed(self) -> None:
+        """An attempt has been abandoned: perhaps this one comes for it."""
+        with self._guard.lock:
+            if not self.is_renewal and self._guard.take_debt(self._debtor):
+                self.is_renewal = self.is_repeat = True
+
+    @property
+    def is_likely_right(self) -> bool:
+        """Whether nothing speaks against it: it is no repeat, and the last attempt from its network
+        did not fail.
+        """
+        return not self.is_repeat and not self._guard.has_failed_last(self.network)
 
     def seconds_to_wait(self) -> float:
         """Seconds until it is worth while to try to begin; 0.0 if it may be tried now."""
@@ -84,6 +107,7 @@ class Attempt:
             if not seconds:
                 guard.remember(self._table, self.key, failures)
                 failures.under_way += 1
+                failures.late_tries += len(failures.recent) >= guard.FREE_FAILURES
                 self._is_tried = True
             return seconds
 
@@ -94,9 +118,12 @@ class Attempt:
             failures = self._failures = self._table.get(self.key) or self._failures or self._new_failures()
             failures.recent.append((guard.clock(), self.network))
             guard.remember(self._table, self.key, failures)
-            guard.add_debt(self.network)
+            guard.add_debt(self._debtor)
+            guard.remember_failure(self.network)
             self._end()
             count = guard.failures_to_log(failures) if self._table is not guard.invented else 0
+        if self._table is not guard.invented:
+            guard.on_failure(self.key[0], self.network, bool(self.key[1]))
         if count:
             log.warning(
                 "logins of %s wait, after %d wrong passwords within %d minutes; the last one came from %s",
@@ -113,12 +140,13 @@ class Attempt:
                 kept = [failure for failure in failures.recent if failure[1] != self.network]
                 failures.recent.clear()
                 failures.recent.extend(kept)
+            self._guard.forget_failure(self.network)
             self._end()
 
     def abandon(self) -> None:
         """It is not tried: the client has left, or has waited for too long."""
         with self._guard.lock:
-            self._guard.add_debt(self.network)
+            self._guard.add_debt(self._debtor)
             self._end()
 
     def end(self) -> None:
@@ -129,7 +157,14 @@ class Attempt:
     def rank(self) -> tuple[bool, int, int]:
         """Its place among the attempts that wait for the same key: the smallest goes first."""
         with self._guard.lock:
+            failures = self._table.get(self.key)
+            if failures is not None and failures.late_tries % 2:
+                return False, 0, self._number
             return self.is_renewal, self._failures_of_network(), -self._number
+
+    @property
+    def _debtor(self) -> "Debtor":
+        return self.key if self.key[1] else self.network
 
     def _failures_of_network(self) -> int:
         failures = self._table.get(self.key)
@@ -165,11 +200,14 @@ class LoginGuard:
     MAX_REMEMBERED = 64
     """At most this many failures of one key are remembered."""
     DEBT_SECONDS = 60.0
-    """Seconds until a network's next attempt does not count as a renewal of a failed one any more.
-    """
+    """Seconds until the next attempt does not count as a renewal of a failed one any more, nor
+    others from its network as likely to fail."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, max_size: int = 10_000) -> None:
         self.clock = clock
+        self.on_failure: Callable[[str, str, bool], None] = lambda *_: None
+        """Called after each wrong password for an account, by any thread: account, network, and
+        whether the account has logged in from there before."""
         self.lock = threading.Lock()  # guards everything below, and what attempts know
         self.numbers = itertools.count()
         self._max_size = max_size
@@ -178,21 +216,39 @@ class LoginGuard:
         self._known: OrderedDict[Key, _Failures] = OrderedDict()
         self._others: OrderedDict[Key, _Failures] = OrderedDict()
         self.invented: OrderedDict[Key, _Failures] = OrderedDict()
-        # How many failed attempts of a network have no attempt after them yet, and since when.
-        self._debts: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        # How many failed attempts of a debtor have no attempt after them yet, and since when.
+        self._debts: OrderedDict[Debtor, tuple[int, float]] = OrderedDict()
+        self._failed_at: OrderedDict[str, float] = OrderedDict()  # when, for networks whose last attempt failed
 
     def __len__(self) -> int:
-        return len(self._known) + len(self._others) + len(self.invented) + len(self._debts)
+        tables = self._known, self._others, self.invented, self._debts, self._failed_at
+        return sum(len(table) for table in tables)
+
+    def has_failed_last(self, network: str) -> bool:
+        """Whether the last password from this network was wrong, within the last minute."""
+        with self.lock:
+            return self.clock() < self._failed_at.get(network, -self.DEBT_SECONDS) + self.DEBT_SECONDS
 
     def attempt(self, username: str, network: str, is_known: bool, exists: bool) -> Attempt:
         """Return an attempt to log in. `is_known`: this user has logged in from this network
         before. `exists`: there is such a user.
         """
         with self.lock:
-            is_renewal = self._take_debt(network)
             if is_known:
-                return Attempt(self, self._known, (username, network), network, is_renewal)
-            return Attempt(self, self._others if exists else self.invented, (username, ""), network, is_renewal)
+                key = username, network
+                return Attempt(self, self._known, key, network, self.take_debt(key))
+            table = self._others if exists else self.invented
+            return Attempt(self, table, (username, ""), network, self.take_debt(network))
+
+    def note_failure(self, username: str, network: str, is_known: bool) -> None:
+        """A wrong password came to another node."""
+        key = (username, network) if is_known else (username, "")
+        table = self._known if is_known else self._others
+        with self.lock:
+            failures = table.get(key) or _Failures(self.LONGEST_WAIT_OF_KNOWN if is_known else self.LONGEST_WAIT)
+            failures.recent.append((self.clock(), network))
+            self.remember(table, key, failures)
+            self.remember_failure(network)
 
     # --- with the lock held; called by attempts ---------------------------------------------------
 
@@ -223,17 +279,26 @@ class LoginGuard:
         if len(table) > self._max_size:
             table.popitem(last=False)
 
-    def add_debt(self, network: str) -> None:
-        count, since = self._debts.pop(network, (0, 0.0))
+    def add_debt(self, debtor: Debtor) -> None:
+        count, since = self._debts.pop(debtor, (0, 0.0))
         now = self.clock()
-        self._debts[network] = (count + 1 if now < since + self.DEBT_SECONDS else 1), now
+        self._debts[debtor] = (count + 1 if now < since + self.DEBT_SECONDS else 1), now
         if len(self._debts) > self._max_size:
             self._debts.popitem(last=False)
 
-    def _take_debt(self, network: str) -> bool:
-        count, since = self._debts.pop(network, (0, 0.0))
+    def remember_failure(self, network: str) -> None:
+        self._failed_at[network] = self.clock()
+        self._failed_at.move_to_end(network)
+        if len(self._failed_at) > self._max_size:
+            self._failed_at.popitem(last=False)
+
+    def forget_failure(self, network: str) -> None:
+        self._failed_at.pop(network, None)
+
+    def take_debt(self, debtor: Debtor) -> bool:
+        count, since = self._debts.pop(debtor, (0, 0.0))
         if not count or self.clock() >= since + self.DEBT_SECONDS:
             return False
         if count > 1:
-            self._debts[network] = count - 1, since
+            self._debts[debtor] = count - 1, since
         return True

@@ -2,14 +2,14 @@
 
 Bodies come from strangers, so they are parsed strictly: UTF-8 first, one object, no duplicate keys,
 no NaN, no huge numbers, no deep nesting, no lone surrogates, every value of the right type. Unknown
-keys are ignored. `services.py` decides what a request *means*, and who may send it.
+keys are ignored. The services (`services.py`) decide what a request *means*, and who may send it.
 """
 
 import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from json.encoder import encode_basestring as quote
 from typing import Any, NamedTuple, NoReturn
 
@@ -475,21 +475,43 @@ def refusal(type: int, error: Refused, is_modern: bool = False) -> bytes:
     return error_response(type, Status.REQUEST_ERROR, error.code, str(error), **values)
 
 
-def notice(type: int, sender: str, receiver: str, content: str, time: int, id: int | None = None) -> bytes:
-    """Return the frame that brings a message to a receiver. `id`: for clients that acknowledge.
+class NoticeForm(IntEnum):
+    """The keys that the notice of a message has for a client."""
+
+    CLASSIC = 0
+    WITH_ID = 1
+    """For the feature `ack`: `id`, too."""
+    WITH_TIME = 2
+    """For the feature `ids`: `id`, and `stored` if the id says when that was."""
+
+
+def stored_response(type: int, id: int, stored: int | None) -> bytes:
+    """Return the SUCCESS frame for a message, for the feature `ids`."""
+    return response(type, {"id": id, "stored": stored})
+
+
+def notice(
+    type: int, sender: str, receiver: str, content: str, time: int, id: int | None = None, stored: int | None = None
+) -> bytes:
+    """Return the frame that brings a message to a receiver. A value of None is left out.
 
     The body is built from these values only, in the protocol's order: other keys of the sender's
     request must not reach the receiver. (Quoting the strings takes a third of the time of encoding
     a dict.)
     """
-    end = "}" if id is None else f',"id":{id}}}'
-    body = f'{{"sender":{quote(sender)},"receiver":{quote(receiver)},"content":{quote(content)},"time":{time}{end}'
+    end = "" if id is None else f',"id":{id}'
+    if stored is not None:
+        end += f',"stored":{stored}'
+    body = f'{{"sender":{quote(sender)},"receiver":{quote(receiver)},"content":{quote(content)},"time":{time}{end}}}'
     return encode(Sign.NOTICE, type, Status.NONE, body.encode())
 
 
-def history_entry(sender: str, receiver: str, content: str, time: int, id: int) -> dict[str, Any]:
+def history_entry(sender: str, receiver: str, content: str, time: int, id: int, stored: int | None) -> dict[str, Any]:
     """Return a message of a page of history: the keys of a notice, in their order."""
-    return {"sender": sender, "receiver": receiver, "content": content, "time": time, "id": id}
+    values: dict[str, Any] = {"sender": sender, "receiver": receiver, "content": content, "time": time, "id": id}
+    if stored is not None:
+        values["stored"] = stored
+    return values
 
 
 class Event(StrEnum):

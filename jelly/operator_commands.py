@@ -21,7 +21,7 @@ from jelly.database import DatabaseConnection
 from jelly.errors import SENTENCES, ErrorCode, Refused, StoreError, log_failure
 from jelly.fair_queue import Job
 from jelly.outcomes import Answer, Write
-from jelly.services import PASSWORD_CHANGED, Services
+from jelly.session_lifecycle import PASSWORD_CHANGED, SessionLifecycle
 from jelly.sessions import Notice, Response, Session
 from jelly.store import Store
 
@@ -38,12 +38,12 @@ DONE = "done"
 class OperatorCommands:
     """The thread that looks for commands, and hands them to the store."""
 
-    def __init__(self, connection: DatabaseConnection, store: Store, services: Services) -> None:
+    def __init__(self, connection: DatabaseConnection, store: Store, lifecycle: SessionLifecycle) -> None:
         """`connection` is for this thread alone."""
         self._connection = connection
         self._dao = Dao(connection)
         self._store = store
-        self._services = services
+        self._lifecycle = lifecycle
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="jelly-operator", daemon=True)
 
@@ -81,7 +81,7 @@ class OperatorCommands:
         if result is not None:
             log.info("the operator asked to %s: %s", _what(command), _outcome(result))
         if result == DONE and command.action == Action.PASSWD:
-            self._services.end_sessions(command.username, PASSWORD_CHANGED)
+            self._lifecycle.end_sessions(command.username, PASSWORD_CHANGED)
         return Answer(None)
 
 
@@ -102,6 +102,8 @@ def _write(id: str, command: OperatorCommand, dao: Dao) -> str | None:
     result = DONE
     try:
         carry_out(dao, command)
+        if command.action == Action.PASSWD:
+            dao.announce("password", command.username)
     except Refused as error:
         result = str(error.code)
     now = int(time.time() * 1000)

@@ -1,7 +1,7 @@
 """What a service can decide about a request: data, and nothing that acts on it.
 
-`services.py` makes these, `queue_dispatch.py` passes them on, and `store.py` writes and answers
-them.
+The services (`services.py`) make these, `queue_dispatch.py` passes them on, and `store.py` writes
+and answers them.
 """
 
 from collections.abc import Callable

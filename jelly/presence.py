@@ -75,7 +75,7 @@ class Presence:
 
     def refresh(self, user: str) -> None:
         """Check whether a user is online; if that has changed, tell the watchers, now or later."""
-        is_online = self._sessions.get(user) is not None
+        is_online = self._sessions.is_online(user)
         if not is_online:
             self._drop_friend_list(user)
         if user in self.untold or is_online == (user in self._announced_online):
@@ -91,7 +91,7 @@ class Presence:
         """A message is about to be pushed: tell those receivers first who watch its sender."""
         sender = message.sender
         told_early = self.untold.get(sender)
-        if told_early is None or sender in self._announced_online or self._sessions.get(sender) is None:
+        if told_early is None or sender in self._announced_online or not self._sessions.is_online(sender):
             return
         watchers = self._watchers_of(sender)
         to_tell = [user for user in receivers if user in watchers and user not in told_early]
@@ -102,7 +102,7 @@ class Presence:
     def _tell_late(self, user: str) -> None:
         """The second is over: tell the last state to those who do not know it."""
         told_early = self.untold.pop(user)
-        is_online = self._sessions.get(user) is not None
+        is_online = self._sessions.is_online(user)
         if is_online != (user in self._announced_online):
             self._announce(user, is_online, told_early)
         elif told_early and not is_online:

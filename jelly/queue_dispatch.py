@@ -32,7 +32,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -88,7 +88,7 @@ class PendingRequest(NamedTuple):
 class Lane:
     """The requests of one connection that wait, oldest first."""
 
-    __slots__ = ("busy", "incoming", "reserved", "room", "session", "unfinished", "waiting")
+    __slots__ = ("busy", "incoming", "on_served", "reserved", "room", "session", "unfinished", "waiting")
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -102,6 +102,8 @@ class Lane:
         self.busy = threading.Lock()
         # Set while the reader waits for room in a full lane.
         self.room: threading.Event | None = None
+        # Called once, by the thread that releases the lane when nothing waits in it any more.
+        self.on_served: Callable[[], None] | None = None
         # The two below belong to the thread that holds `busy`: the request whose answer is made in
         # several turns, and how many bytes of memory are reserved for that answer.
         self.unfinished: tuple[PendingRequest, Unfinished] | None = None
@@ -382,6 +384,18 @@ class Dispatcher:
         room.
         """
         return not lane.is_full or self._queue.wait_for_room(lane, seconds)
+
+    def when_served(self, lane: Lane, function: Callable[[], None]) -> None:
+        """Call a function, once, when all requests of a lane are served; at once if they are now.
+
+        Call this when nothing more comes into the lane.
+        """
+        with self._queue.mutex:
+            is_served = not lane.waiting and not lane.busy.locked()
+            if not is_served:
+                lane.on_served = function
+        if is_served:
+            function()
 
     def stop_waiting(self, lane: Lane) -> None:
         """The connection of a lane has ended: it does not wait for memory any more."""
@@ -699,11 +713,16 @@ class Dispatcher:
             with self._queue.mutex:
                 lane.busy.release()
                 if not lane.waiting:
-                    return None
+                    on_served, lane.on_served = lane.on_served, None
+                    break
             try:
-                return self._queue.put(lane)
+                self._queue.put(lane)
             except queue.Full:
                 self._refuse(lane)
+            else:
+                return
+        if on_served is not None:
+            on_served()
 
 
 def _busy(session: Session, type: int) -> Answer:

@@ -53,7 +53,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
 
 from jelly.dao import Dao, StoredMessage
 from jelly.errors import ErrorCode, Refused
@@ -89,11 +88,8 @@ RETRY_DELAY = 1.0
 """Seconds until a census begins anew after a transaction failed."""
 
 
-class Envelope(NamedTuple):
-    """A message to store, and those who get a row of it."""
-
-    message: StoredMessage
-    receivers: Sequence[str]
+Envelope = tuple[StoredMessage, Sequence[str]]
+"""A message to store, and those who get a row of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -469,6 +465,11 @@ class Quotas:
             self._found[sender] = self._found.get(sender, 0) + count
         self._sent, self._found, self._since, self._walked_id = self._found, {}, {}, None
         self._next_census_at, self._census_due_at = self._clock() + CENSUS_INTERVAL, math.inf
+
+    def on_others_wrote(self) -> None:
+        """Other nodes have stored messages, so that what is known of inboxes may be too little."""
+        self._inboxes.clear()
+        self._heavy.clear()
 
     def on_failure(self) -> None:
         """A transaction has failed: only the database knows what waits."""

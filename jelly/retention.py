@@ -24,6 +24,8 @@ SWEEP_BATCH = 500
 """At most this many rows of each kind are looked at in one slice."""
 SWEEP_PAUSE = 0.02
 """Seconds between two slices."""
+SWEEP_PAUSE_OF_OTHERS = 60.0
+"""Seconds until a server that does not sweep looks whether it should."""
 RETRY_DELAY = 1.0
 """Seconds until a sweep begins again after a transaction failed."""
 DAY = 86400.0
@@ -43,6 +45,8 @@ class Retention:
         self._interval = min(SWEEP_INTERVAL, max(1.0, history_days * DAY / 24)) if history_days else SWEEP_INTERVAL
         self.due_at = clock()
         """When the next slice is due, by the clock."""
+        self.is_active = True
+        """Whether this server sweeps. Of several nodes, one does."""
         # Of the sweep under way: how far it has come, and below which ids everything is too old.
         self._is_sweeping = False
         self._swept_id, self._swept_token = 0, ""
@@ -60,8 +64,13 @@ class Retention:
 
     def run_due(self, dao: Dao) -> None:
         """Drop the next slice, if it is due."""
-        if self._clock() >= self.due_at:
+        if self._clock() < self.due_at:
+            return
+        if self.is_active:
             self._sweep(dao)
+        else:
+            self._is_sweeping = False
+            self.due_at = self._clock() + SWEEP_PAUSE_OF_OTHERS
 
     def _sweep(self, dao: Dao) -> None:
         if not self._is_sweeping:

@@ -32,9 +32,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from jelly import ports
 from jelly.addresses import canonical, network_of
 from jelly.admission import Connections, Limits, RefusalLog
 from jelly.answer_memory import AnswerMemory
@@ -43,30 +45,36 @@ from jelly.connection import Connection, ServerContext
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
-from jelly.engines import Engine, open_engine
+from jelly.engine import Engine
+from jelly.engines import open_engine
 from jelly.errors import JellyError, StartError, StoreError, log_failure
 from jelly.group_notices import GroupNotices
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
+from jelly.live_nodes import describe_all, forget_nodes, live_nodes, longest_lease
 from jelly.login_guard import LoginGuard
 from jelly.messages import Event, system
 from jelly.migrations import migrate
 from jelly.names import parse_reserved
 from jelly.notifier import Notifier
 from jelly.operator_commands import OperatorCommands
+from jelly.policy import Policy
 from jelly.presence import Presence
 from jelly.proxy_protocol import is_in, parse_networks
 from jelly.queue_dispatch import Dispatcher
 from jelly.quotas import QuotaLimits, Quotas
 from jelly.retention import Retention
 from jelly.send_queue import Flusher
-from jelly.services import Policy, Services
+from jelly.services import Services
 from jelly.sessions import Sessions
 from jelly.store import Store
 from jelly.threads import VitalThread
 from jelly.tls import server_context
 from jelly.trusted_clock import TrustedClock
 from jelly.watchdog import Watchdog
+
+if TYPE_CHECKING:  # a single server imports nothing of it
+    from jelly.cluster.node import Node
 
 log = logging.getLogger("jelly.server")
 
@@ -92,17 +100,13 @@ LONGEST_HOLD = 24.0
 HOLD_SHARE = 0.8
 """The same as a part of the silence after which a connection is closed: a client that waits for its
 answer need not send anything."""
+CLAIM_SECONDS = 20.0
+"""Seconds to wait for the claim of the database while other nodes begin."""
 FILE_CHECK_INTERVAL = 1.0
 """Seconds until the server looks again whether the database's file is in its place."""
 FILE_LOST_TIMEOUT = 5.0
 """Seconds until the server gives up, because the file has not come back."""
 SHUTDOWN = system(Event.SHUTDOWN)
-BIND_ADVICE = {
-    errno.EADDRINUSE: "Is another server running there? Choose another one with --port.",
-    errno.EADDRNOTAVAIL: "This machine does not have that address: use 127.0.0.1, or 0.0.0.0 for all that it has.",
-    errno.EACCES: "Ports below 1024 need privileges: choose a higher one with --port.",
-}
-"""What the operator can do about an error that keeps the server from listening."""
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -138,9 +142,16 @@ class JellyServer(socketserver.ThreadingTCPServer):
         tls_context = server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
 
         self.engine = open_engine(settings.database)
+        self.engine.is_shared = bool(settings.cluster)
         store_connection = DatabaseConnection(self.engine, writes=True)
-        clock = TrustedClock(settings.trust_clock == "yes")
-        dao = Dao(store_connection, clock)
+        dao: Dao
+        if settings.cluster:
+            from jelly.cluster import wiring
+
+            dao, clock = wiring.open_dao(store_connection, settings.trust_clock == "yes")
+        else:
+            clock = TrustedClock(settings.trust_clock == "yes")
+            dao = Dao(store_connection, clock)
         _prepare_database(self.engine, dao, clock, settings.max_body)
         self._thread_local = threading.local()
         self._database_connections = [store_connection]
@@ -153,6 +164,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
         delivery = Delivery(self.sessions, (self.presence, self.group_notices), settings.max_body)
         retention = Retention(settings.history_days, wall=clock.now)
         indexing = DeferredIndexing(retention.keeps_history)
+        quotas = Quotas(QuotaLimits(settings.inbox_messages, settings.inbox_bytes, settings.outbox_messages))
+        guard = LoginGuard()
         silence = settings.heartbeat_interval * settings.heartbeat_misses
         self.watchdog = Watchdog(self.connections, silence, self.connections.beyond_half)
         self.store = Store(
@@ -160,7 +173,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             delivery,
             indexing,
             retention,
-            Quotas(QuotaLimits(settings.inbox_messages, settings.inbox_bytes, settings.outbox_messages)),
+            quotas,
             on_commit_in_doubt=self.groups.forget_all,
             call_later=self.watchdog.call_later,
             on_database_went_back=self._begin_anew,
@@ -176,6 +189,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             is_registration_open=settings.registration == "open",
             registration_rate=settings.registration_rate,
             reserved_names=parse_reserved(settings.reserved_names),
+            is_node=bool(settings.cluster),
         )
         self.services = Services(
             policy,
@@ -185,7 +199,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self.groups,
             delivery,
             self._reading,
-            LoginGuard(),
+            guard,
             clock,
         )
         answer_memory = AnswerMemory(settings.answer_memory * 1024 * 1024)
@@ -197,7 +211,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             min(LONGEST_HOLD, HOLD_SHARE * silence),
             answer_memory,
         )
-        self._operator_commands = OperatorCommands(DatabaseConnection(self.engine), self.store, self.services)
+        self._operator_commands = OperatorCommands(DatabaseConnection(self.engine), self.store, self.services.lifecycle)
         self._context = ServerContext(
             settings,
             tls_context,
@@ -210,13 +224,44 @@ class JellyServer(socketserver.ThreadingTCPServer):
             answer_memory,
             parse_networks(settings.proxy_protocol),
         )
+        self.node: Node | None = None
         try:
             self._bind()
+            if settings.cluster:
+                self.node = self._join(dao, delivery, indexing, retention, quotas, guard)
         except BaseException:
             self.flusher.stop()
             store_connection.close()
             self.engine.release()
             raise
+
+    def _join(
+        self,
+        dao: Dao,
+        delivery: Delivery,
+        indexing: DeferredIndexing,
+        retention: Retention,
+        quotas: Quotas,
+        guard: LoginGuard,
+    ) -> "Node":
+        """Become a node of those that share the database. Raises StartError."""
+        from jelly.cluster import wiring
+        from jelly.cluster.node import Parts
+        from jelly.cluster.node_dao import NodeDao
+
+        assert isinstance(dao, NodeDao)
+        parts = Parts(self.sessions, delivery, self.presence, indexing, retention, quotas, guard)
+        settings = self.settings
+        if not settings.node_address:
+            host = socket.gethostname() if settings.host in ("0.0.0.0", "::") else settings.host
+            host = f"[{host}]" if ":" in host else host
+            settings = replace(settings, node_address=f"{host}:{self.port}")
+        try:
+            node = wiring.make_node(settings, dao, parts, self)
+            node.register(CLAIM_SECONDS)
+        except StoreError as error:
+            raise StartError(f"This server cannot join the cluster: {error}") from error
+        return node
 
     def _call_in_turn(self, due: float, function: Callable[[], None]) -> None:
         """Call a function at a monotonic time, in a turn of the store."""
@@ -224,13 +269,12 @@ class JellyServer(socketserver.ThreadingTCPServer):
 
     def _bind(self) -> None:
         host, port = self.settings.host, self.settings.port
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.address_family = ports.family(host)
+        self.allow_reuse_port = self.settings.reuse_port == "yes"
         try:
             super().__init__((host, port), partial(Connection, self._context))
         except OSError as error:
-            advice = BIND_ADVICE.get(error.errno or 0, "Choose another --host or --port.")
-            reason = error.strerror or str(error)
-            raise StartError(f"Cannot listen on {host} port {port}: {reason}. {advice}") from error
+            raise ports.cannot_listen(host, port, error) from error
 
     @property
     def port(self) -> int:
@@ -282,6 +326,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether there is room for one more connection: see admission.py."""
         try:
+            if self.node is not None and not self.node.admits_clients:
+                return False  # the other nodes can serve the client
             address = canonical(str(client_address[0]))
             is_proxy = is_in(address, self._context.proxies)  # it says later who its client is
             return self.connections.admit(request, None if is_proxy else network_of(address), address)
@@ -328,6 +374,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
             if self._context.is_stopping:
                 return
             self._context.is_stopping = True
+        if self.node is not None:
+            self.node.drain()
         deadline = time.monotonic() + STOP_SECONDS
         if self._acceptor.is_alive():
             with contextlib.suppress(OSError):  # wakes the acceptor at once, where the system can do that
@@ -354,6 +402,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
         if is_late:
             self.store.drop_waiting()
         self.store.stop()
+        if self.node is not None:
+            self.node.stop()
         for part in (self.watchdog, self.flusher, self.groups):
             part.stop()
         for database_connection in self._database_connections:
@@ -390,7 +440,17 @@ class JellyServer(socketserver.ThreadingTCPServer):
         Their clients come back, if the database still knows them, and get what it holds for them.
         """
         self.groups.forget_all()
-        self.services.forget_users()
+        self.services.known_users.forget_all()
+        if self.node is not None:
+            self.node.start_over()
+        self.close_connections()
+
+    def give_up(self, reason: str) -> None:
+        """Have this server stopped: it cannot go on."""
+        self._on_fatal(reason)
+
+    def close_connections(self) -> None:
+        """Close all connections, and serve nothing more on them."""
         for connection in self.connections:
             connection.session.closing = True
             connection.send_queue.close()
@@ -439,7 +499,12 @@ def _limits(settings: Settings, descriptors: float) -> Limits:
 def _prepare_database(engine: Engine, dao: Dao, clock: TrustedClock, max_body: int) -> None:
     connection = dao.connection
     try:
-        migrate(connection)
+        if engine.is_shared:
+            with connection.claimed(CLAIM_SECONDS):
+                migrate(connection)
+        else:
+            migrate(connection)
+            _refuse_beside_nodes(connection)
         engine.check_max_body(max_body)
         clock.start(dao.read_mark(), dao.read_times())
     except JellyError as error:
@@ -450,3 +515,15 @@ def _prepare_database(engine: Engine, dao: Dao, clock: TrustedClock, max_body: i
             advice = f" {engine.advice}" if is_open_error else ""
             raise StartError(f"The database {engine.describe()} cannot be used: {error}.{advice}") from error
         raise
+
+
+def _refuse_beside_nodes(connection: DatabaseConnection) -> None:
+    """Raise StartError if nodes of a cluster are using the database. Those that are dead cannot
+    write to it from now on.
+    """
+    if nodes := live_nodes(connection):
+        raise StartError(
+            f"Nodes of a cluster use this database ({describe_all(nodes)}): stop all of them first, wait for "
+            f"{longest_lease(nodes)} s if they were killed, or start with --cluster."
+        )
+    forget_nodes(connection)

@@ -26,9 +26,10 @@ import math
 import threading
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from jelly.messages import NoticeForm
 from jelly.rate import HeldBack
 
 MAX_UNACKNOWLEDGED = 1000
@@ -189,11 +190,13 @@ class Session:
         "caught_up",
         "closing",
         "delivered_id",
+        "epoch",
         "failed_upto",
         "has_heartbeat",
         "has_pages",
         "held_back",
         "is_modern",
+        "notice_form",
         "received_at",
         "resumed",
         "sent_id",
@@ -202,6 +205,7 @@ class Session:
         "transport",
         "untold",
         "user",
+        "when_served",
         "window",
     )
 
@@ -212,13 +216,17 @@ class Session:
         self.user: str | None = None
         self.token_hash = ""
         self.resumed = False  # came by RECONNECT
+        self.epoch = 0  # on a node: the number of the event of its login, while its user is logged in here
         self.is_modern = False
         self.has_pages = False  # its client asks for long lists page by page
         self.window: Window | None = None  # of a client that acknowledges
+        self.notice_form = NoticeForm.CLASSIC
         # Set by the thread that serves the session's lane: no request after this one is served; and
         # what was refused for the rate of messages (None: nothing).
         self.closing = False
         self.held_back: HeldBack | None = None
+        # Set when the connection begins. Calls a function, once, when nothing waits in the lane.
+        self.when_served: Callable[[Callable[[], None]], None] = _call_now
         # Set by the thread that answers the session's requests. When a message got SERVER_ERROR,
         # the client had sent the messages that were received up to this time without knowing. If
         # it loses the connection it sends all of them again, so those behind must fail as well.
@@ -242,6 +250,10 @@ class Session:
         return self.transport.has_room and (self.window is None or self.window.has_room)
 
 
+def _call_now(function: Callable[[], None]) -> None:
+    function()
+
+
 class Sessions:
     """The sessions of the users who are logged in. Any thread may call any method.
 
@@ -251,6 +263,10 @@ class Sessions:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._by_user: dict[str, Session] = {}
+        self.is_elsewhere: Callable[[str], bool] = lambda _: False
+        """Whether a user is online at another node."""
+        self.on_end: Callable[[Session], None] = lambda _: None
+        """Called when a session is taken out, by any thread."""
         self.get = self._by_user.get
         """The session of a user, None while the user is offline. (It is called for each receiver of
         each message. So it is the dictionary's own method, which saves a call.)"""
@@ -259,6 +275,10 @@ class Sessions:
         """All sessions of a user: none or one."""
         session = self._by_user.get(user)
         return () if session is None else (session,)
+
+    def is_online(self, user: str) -> bool:
+        """Whether a user is logged in, here or at another node."""
+        return user in self._by_user or self.is_elsewhere(user)
 
     def attach(self, session: Session) -> Session | None:
         """Add a session whose `user` is set; return the one that it takes over from, if any."""
@@ -279,7 +299,13 @@ class Sessions:
             if self._by_user.get(session.user) is not session:
                 return False
             del self._by_user[session.user]
-            return True
+        self.on_end(session)
+        return True
+
+    def __iter__(self) -> Iterator[Session]:
+        """Walk over the sessions of this moment."""
+        with self._lock:
+            return iter(list(self._by_user.values()))
 
     def __len__(self) -> int:
         return len(self._by_user)

@@ -15,22 +15,22 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from jelly.codec import Status
-from jelly.dao import Dao, DatabaseWentBack, StoredMessage
+from jelly.dao import Dao, DatabaseWentBack, LeaseLost, StoredMessage
 from jelly.database import CommitInDoubt
 from jelly.delivery import Delivery, send_or_close
 from jelly.doubt import Doubt, Found
-from jelly.engines import RowsRefused
+from jelly.engine import RowsRefused
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.fair_queue import Entry, FairQueue, Job
 from jelly.indexing import DeferredIndexing, RequestKey
-from jelly.messages import SUCCESS, error_response, refusal
+from jelly.messages import SUCCESS, NoticeForm, error_response, refusal, stored_response
 from jelly.outage import OutageLog
 from jelly.outcomes import Answer, NewMessage, Write
 from jelly.quotas import Envelope, Quotas
@@ -38,6 +38,7 @@ from jelly.retention import Retention
 from jelly.scheduling import yield_cpu
 from jelly.sessions import Response, Session
 from jelly.threads import VitalThread
+from jelly.trusted_clock import stored_at
 
 log = logging.getLogger("jelly.store")
 
@@ -62,6 +63,51 @@ DOUBT_SECONDS = 8.0
 NOT_BLOCKING: AbstractContextManager[None] = nullcontext()
 
 
+class NodeTurns(Protocol):
+    """What a node of a cluster adds to the turns of the store (`cluster/node.py`). A single server
+    has none of it.
+    """
+
+    @property
+    def due_at(self) -> float:
+        """When a turn is due although nothing has come, by the store's clock."""
+
+    @property
+    def has_news(self) -> bool:
+        """Whether another node has hinted at something. (Without a lock.)"""
+
+    def must_write(self, is_writing: bool) -> bool:
+        """Whether the node must write now. `is_writing`: somebody else wants to, anyway.
+
+        Raises StoreError.
+        """
+
+    def begin(self, jobs: Sequence[Job]) -> None:
+        """In a transaction that has just begun: learn what other nodes have committed before."""
+
+    def take_moved(self) -> tuple[Collection[str], int]:
+        """The users who have logged in at other nodes since this was asked last; and an id: when it
+        was asked last, all up to it had been pushed to those who were here then.
+        """
+
+    def finish(self, messages: Sequence[Envelope]) -> None:
+        """At the end of the transaction: write what other nodes must know of it."""
+
+    def committed(self) -> bool:
+        """After the commit: push what others have stored before it, and send hints. Return whether
+        the messages of the transaction are pushed, too.
+        """
+
+    def catch_up(self) -> None:
+        """Push what others have stored, as far as hints say that it is on the disk."""
+
+    def failed(self) -> None:
+        """A transaction has failed, or is in doubt."""
+
+    def leave(self) -> None:
+        """The server stops: nothing is written any more."""
+
+
 @dataclass(slots=True)
 class Batch:
     """One turn of the store: what it writes in one transaction and then answers."""
@@ -71,6 +117,8 @@ class Batch:
     """For each user, the id up to which all messages have arrived: their inbox rows go."""
     messages: list[Envelope] = field(default_factory=list)
     """What the transaction stores."""
+    is_committed: bool = False
+    """Whether there was a transaction, and it was committed."""
 
 
 class Store:
@@ -101,6 +149,8 @@ class Store:
         self._on_database_went_back = on_database_went_back
         self._call_later = call_later
         self._clock = clock
+        self.node: NodeTurns | None = None
+        """If the server is a node of a cluster. Set before `start`."""
         self.outage = OutageLog(clock)
         """Is told of every failure of the database, also by those who only read from it."""
         self._turn = threading.Lock()  # held during a turn, by the thread that takes it
@@ -158,11 +208,13 @@ class Store:
                 self._condition.notify()
         return True
 
-    def delivered(self, user: str, upto: int) -> None:
+    def delivered(self, user: str, upto: int, session: Session | None = None) -> None:
         """Note that everything up to and including an id has reached a user; its rows go a little
-        later.
+        later. `session`: on which it has.
         """
         with self._lock:
+            if session is not None and session.epoch < 0:
+                return  # its user is elsewhere: see `_limit_delivered`
             if upto > self._delivered.get(user, 0):
                 self._delivered[user] = upto
             if self._delivered_due is None:
@@ -179,6 +231,20 @@ class Store:
         """Have a function called on the store thread, between two transactions."""
         with self._lock:
             self._calls.append(function)
+            self._condition.notify()
+
+    def wake(self) -> None:
+        """Have the store thread look for what is due."""
+        with self._lock:
+            self._condition.notify()
+
+    def session_ended(self) -> None:
+        """Write at once what has reached a user whose session has ended: the next one may begin at
+        another node, which should not send it again.
+        """
+        with self._lock:
+            if self._delivered:
+                self._delivered_due = self._clock()
             self._condition.notify()
 
     def on_file_lost(self, reason: str) -> None:
@@ -223,6 +289,8 @@ class Store:
                 self.take_turn()
             except Exception as error:  # noqa: BLE001 - a bug; but this thread must not die of it
                 log_failure(log, error)
+        if self.node is not None:
+            self.node.leave()
         self._dao.connection.close()
 
     def _is_done(self) -> bool:
@@ -232,7 +300,9 @@ class Store:
 
     def _wait_for_work(self) -> None:
         with self._condition:
-            while not (self._jobs or self._with_room or self._calls or self._stopping):
+            while not (
+                self._jobs or self._with_room or self._calls or self._stopping or (self.node and self.node.has_news)
+            ):
                 self._sleeps_until = self._next_due()
                 timeout = self._sleeps_until - self._clock()
                 if timeout <= 0:
@@ -248,6 +318,8 @@ class Store:
         yield_cpu()
         with self._turn:
             self.step()
+            if self.node is not None and self._doubt is None:
+                self.node.catch_up()
             if self._delivery.has_work:
                 self._feed()
 
@@ -266,6 +338,9 @@ class Store:
         except CommitInDoubt as error:
             jobs = []  # answered later
             self._begin_doubt(batch, error)
+        except LeaseLost as error:
+            self._fail(batch, error)
+            self._begin_anew(str(error))
         except Exception as error:  # noqa: BLE001 - after any error, each request gets an answer
             self._fail(batch, error)
         else:
@@ -283,7 +358,7 @@ class Store:
             # These inbox rows go a little later, many at once. But a write may be a login, which
             # must not get these messages again.
             if self._delivered and (
-                self._stopping or self._is_due(self._delivered_due) or any(job.is_write for job in jobs)
+                self._stopping or self._clock() >= (self._delivered_due or 0.0) or any(job.is_write for job in jobs)
             ):
                 delivered, self._delivered = self._delivered, {}
                 self._delivered_due = None
@@ -313,6 +388,8 @@ class Store:
             due.append(self._delivered_due)
         if self._delivery.has_work:
             due.append(self._retry_at)
+        if self.node is not None:
+            due.append(self.node.due_at)
         return min(due)
 
     def _is_due(self, moment: float | None) -> bool:
@@ -323,14 +400,13 @@ class Store:
     def _write(self, batch: Batch) -> None:
         """Write a batch in one transaction. Fills its `messages`, and the results of its jobs."""
         housekeeping_is_due = self._clock() >= min(self._indexing.due_at, self._retention.due_at, self._quotas.due_at)
-        if self._doubt is not None:
-            if batch.jobs or batch.delivered:
-                raise StoreError("it is not known yet whether the last commit has happened")
+        if not self._must_write(batch, housekeeping_is_due):
             return
-        if not (batch.jobs or batch.delivered or housekeeping_is_due):
-            return
+        node = self.node
         with self._dao.connection.transaction():
             self._dao.move_mark(sum([len(job.entries) for job in batch.jobs]))
+            if node is not None:
+                self._begin_on_node(node, batch)
             if batch.delivered:  # first, so that a login in this batch does not get them again
                 self._quotas.remove(self._dao, batch.delivered)
                 self._indexing.remove_delivered(self._dao, batch.delivered.items())
@@ -344,9 +420,13 @@ class Store:
                 for entry in job.entries
                 if isinstance(entry, NewMessage) and entry.request_id is not None
             ]
-            known = self._indexing.stored_digests(self._dao, keys) if keys else {}
+            known = self._indexing.stored_requests(self._dao, keys) if keys else {}
             for job in batch.jobs:
                 failed_upto = job.session.failed_upto
+                if job.received_at[0] <= failed_upto and job.session.transport.is_closed:
+                    # Nobody hears that they fail: what follows must not be stored before they are
+                    # sent again.
+                    failed_upto = math.inf
                 for entry, received_at in zip(job.entries, job.received_at, strict=True):
                     if isinstance(entry, NewMessage):
                         job.results.append(self._accept(entry, known, batch, received_at <= failed_upto))
@@ -355,10 +435,30 @@ class Store:
             if batch.messages:
                 inbox = [(receiver, message.id) for message, receivers in batch.messages for receiver in receivers]
                 self._dao.add_messages([message for message, _ in batch.messages], inbox)
+            if node is not None:
+                node.finish(batch.messages)
         self._dao.mark = self._dao.new_mark
+        batch.is_committed = True
         self._failing = False
         if self.outage.is_open:  # a look without its lock: else the next transaction sees it
             self.outage.worked()
+
+    def _begin_on_node(self, node: NodeTurns, batch: Batch) -> None:
+        """Learn what other nodes have committed before this transaction."""
+        node.begin(batch.jobs)
+        moved, known_upto = node.take_moved()
+        if moved:
+            self._limit_delivered(moved, known_upto, batch)
+
+    def _must_write(self, batch: Batch, housekeeping_is_due: bool) -> bool:
+        """Whether there is anything to write. Raises StoreError while nothing may be written."""
+        is_writing = bool(batch.jobs or batch.delivered)
+        if self._doubt is not None:
+            if is_writing:
+                raise StoreError("it is not known yet whether the last commit has happened")
+            return False
+        is_writing = is_writing or housekeeping_is_due
+        return is_writing if self.node is None else self.node.must_write(is_writing)
 
     def _write_the_rest(self, batch: Batch, error: RowsRefused) -> None:
         """Write a batch without the messages that the database refuses.
@@ -402,9 +502,9 @@ class Store:
         self._quotas.on_failure()
 
     def _accept(
-        self, new: NewMessage, known: dict[RequestKey, int], batch: Batch, is_behind_failure: bool
-    ) -> Refused | StoreError | None:
-        """Add a message to the batch, unless it is refused or was stored before.
+        self, new: NewMessage, known: dict[RequestKey, tuple[int, int]], batch: Batch, is_behind_failure: bool
+    ) -> Refused | StoreError | int:
+        """Add a message to the batch, unless it is refused or was stored before. Return its id.
 
         `is_behind_failure`: its client did not know yet that an earlier message had failed.
         """
@@ -413,7 +513,8 @@ class Store:
             digest = _digest(new)
             stored = known.get((new.sender, new.request_id))
             if stored is not None:
-                return None if stored == digest else Refused(ErrorCode.REQUEST_ID_REUSED)
+                id, stored_digest = stored
+                return id if stored_digest == digest else Refused(ErrorCode.REQUEST_ID_REUSED)
         if new.refusal is not None:
             return new.refusal
         if is_behind_failure and new.request_id is not None:
@@ -423,7 +524,12 @@ class Store:
         if new.group is None:
             receivers: Sequence[str] = (new.receiver,)
         else:
-            receivers = [member for member in new.group.members if member != new.sender]
+            members: Sequence[str] = new.group.members
+            if new.group.is_forgotten:
+                _, members = self._dao.group(new.receiver) or ("", ())
+            if self.node is not None and new.sender not in members:  # another node has removed the sender
+                return Refused(ErrorCode.NOT_A_MEMBER if members else ErrorCode.NO_SUCH_GROUP)
+            receivers = [member for member in members if member != new.sender]
         message = StoredMessage(
             self._dao.allocate_id(),
             new.group is not None,
@@ -438,9 +544,9 @@ class Store:
         if isinstance(admitted, Refused):
             return admitted
         if new.request_id is not None and digest is not None:
-            known[new.sender, new.request_id] = digest
-        batch.messages.append(Envelope(message, admitted))
-        return None
+            known[new.sender, new.request_id] = message.id, digest
+        batch.messages.append((message, admitted))
+        return message.id
 
     def _apply(self, entry: Answer | Write) -> Any:
         """Run a Write; return its result, or its refusal. An Answer has nothing to write."""
@@ -460,8 +566,9 @@ class Store:
         """
         try:
             try:
-                for message, receivers in batch.messages:
-                    self._delivery.push(message, receivers)
+                if self.node is None or not (batch.is_committed and self.node.committed()):
+                    for message, receivers in batch.messages:
+                        self._delivery.push(message, receivers)
             except Exception as error:  # noqa: BLE001 - a bug; but what is committed must be answered
                 log_failure(log, error)
             self._delivery.flush({job.session: self._responses(job) for job in batch.jobs if not job.is_write})
@@ -492,8 +599,10 @@ class Store:
         """The frames that answer a job."""
         responses = []
         for entry, result, received_at in zip(job.entries, job.results, job.received_at, strict=True):
-            if isinstance(entry, NewMessage) and result is None:
-                responses.append(Response(SUCCESS[entry.type], received_at))
+            if isinstance(entry, NewMessage) and isinstance(result, int):  # its id
+                has_ids = job.session.notice_form is NoticeForm.WITH_TIME
+                frame = stored_response(entry.type, result, stored_at(result)) if has_ids else SUCCESS[entry.type]
+                responses.append(Response(frame, received_at))
                 continue
             answer = self._answer_to(job.session, entry, result)
             if answer.frame is not None:
@@ -511,6 +620,8 @@ class Store:
         # Neither makes those behind it fail. What is unstorable never will be stored. And if a
         # message that fails for another one did, a client that never stops would never succeed.
         if result is UNSTORABLE or result is BEHIND_A_FAILURE:
+            if result is BEHIND_A_FAILURE and session.transport.is_closed:
+                session.closing = True  # as in `_answer_failed`
             return failure(session, entry.type)
         assert isinstance(entry, Write)  # a message is answered above
         try:
@@ -533,6 +644,8 @@ class Store:
         self._indexing.on_failure()
         self._retention.on_failure()
         self._quotas.on_failure()
+        if self.node is not None:
+            self.node.failed()
         self._pass_on_news()
         for user, upto in batch.delivered.items():
             self.delivered(user, upto)
@@ -552,7 +665,9 @@ class Store:
                 job.session.closing = True
 
     def _report(self, error: Exception) -> None:
-        if isinstance(error, StoreError):
+        if isinstance(error, LeaseLost):
+            self._failing = True  # the database works; `_begin_anew` logs what has happened
+        elif isinstance(error, StoreError):
             self._failing = True
             self.outage.failed(error)
         else:
@@ -604,6 +719,13 @@ class Store:
                 found = doubt.look(self._dao)
         except Exception as error:  # noqa: BLE001 - after any error, each request gets an answer
             self._report(error)
+            # (On a single server, the commit in doubt may have ended while the look waited for it:
+            # then the mark is another one, and the next look tells.)
+            if isinstance(error, LeaseLost) or (isinstance(error, DatabaseWentBack) and self.node is not None):
+                self._doubt = None
+                self._refuse(self._take_doubtful_jobs())
+                self._begin_anew(str(error))
+                return
             if doubt.is_lost or self._stopping or self._clock() >= self._answer_doubtful_at:
                 self._give_up(doubt)
             doubt.look_at = self._clock() + (LOOK_INTERVAL if self._doubtful_jobs else RETRY_DELAY)
@@ -613,6 +735,7 @@ class Store:
         batch, self._doubtful = self._doubtful, Batch([], {})
         self._on_commit_in_doubt()
         jobs = self._take_doubtful_jobs()
+        batch.is_committed = found in (Found.COMMITTED, Found.UNSYNCED)
         if found is Found.COMMITTED and jobs:
             try:
                 self._answer(batch)
@@ -624,12 +747,13 @@ class Store:
         if found in (Found.COMMITTED, Found.UNSYNCED):
             self._complete_late(batch)
         elif found is Found.WENT_BACK:
-            self._go_on_after_going_back()
+            self._begin_anew("the database has gone back to an older state")
 
     def _complete_late(self, batch: Batch) -> None:
         """Make known what a commit has changed whose requests were answered with SERVER_ERROR."""
-        for message, receivers in batch.messages:
-            self._delivery.push(message, receivers)
+        if self.node is None or not self.node.committed():
+            for message, receivers in batch.messages:
+                self._delivery.push(message, receivers)
         self._delivery.flush()
         for job in batch.jobs:
             for entry, result in zip(job.entries, job.results, strict=True):
@@ -640,13 +764,29 @@ class Store:
                         log_failure(log, error)
         self._indexing.on_commit([message for message, _ in batch.messages])
 
-    def _go_on_after_going_back(self) -> None:
-        """The database is in an older state. What is known of it is wrong, so all begin anew."""
-        log.error("the database has gone back to an older state: all connections are closed")
+    def _begin_anew(self, reason: str) -> None:
+        """What is known of the database is wrong, so all begin anew."""
+        log.error("%s: all connections are closed", reason)
         with self._lock:
             jobs = self._jobs.clear()
         self._on_database_went_back()
+        with self._lock:  # they need not be true: see `_limit_delivered`
+            self._delivered.clear()
+            self._delivered_due = None
         self._refuse(jobs)  # what they ask was checked against a state that is gone
+
+    def _limit_delivered(self, users: Collection[str], known_upto: int, batch: Batch) -> None:
+        """Believe acknowledgements of users who are elsewhere now only up to an id.
+
+        Beyond it the session that they had here need not have had everything: what other nodes have
+        stored is pushed to the users that the database knows here. So the next session gets it
+        again.
+        """
+        with self._lock:
+            for delivered in (self._delivered, batch.delivered):
+                for user in users:
+                    if user in delivered:
+                        delivered[user] = min(delivered[user], known_upto)
 
     # --- pages for those who are behind -----------------------------------------------------------
 

@@ -9,50 +9,16 @@ outgoing ones, each under a lock that no thread holds while it waits.
 import ssl
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
-from jelly.errors import ConfigError
+from jelly.certificates import load_certificate
 
 
 def server_context(certificate: str, key: str) -> ssl.SSLContext:
     """A context with the operator's certificate. Raises ConfigError if it cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        # With a password that is wrong, a key with a password fails. Without one, Python would ask.
-        context.load_cert_chain(certificate, key or None, password="")
-    except (OSError, ValueError) as error:
-        if problem := _key_problem(certificate, key):
-            raise ConfigError(problem) from error
-        raise ConfigError(
-            f"The certificate {certificate} or its key cannot be used: {error}. Check --tls-cert and --tls-key."
-        ) from error
+    load_certificate(context, certificate, key)
     return context
-
-
-def _key_problem(certificate: str, key: str) -> str:
-    """What is wrong with the private key, if one can see it; empty if not. (The sentence of OpenSSL
-    does not say it.)
-    """
-    try:
-        Path(certificate).read_bytes()
-    except OSError:
-        return ""  # the certificate itself cannot be read, which OpenSSL says
-    file = key or certificate
-    try:
-        text = Path(file).read_bytes()
-    except OSError as error:
-        return f"The private key {file} cannot be used: {error.strerror}. Check --tls-key."
-    if b"PRIVATE KEY-----" not in text:
-        advice = "Check --tls-key" if key else "Give --tls-key, too"
-        is_certificate = b"BEGIN CERTIFICATE-----" in text
-        return f"The file {file} has no private key. {advice}." if key or is_certificate else ""
-    if b"ENCRYPTED" in text:
-        return (
-            f"The private key in {file} cannot be used: it has a password. Store it without one "
-            "(openssl pkey -in KEY -out NEW_KEY), and give it with --tls-key."
-        )
-    return ""
 
 
 class TlsFilter:

@@ -40,6 +40,13 @@ WARNING_INTERVAL = 3600.0
 """Seconds from one warning to the next."""
 
 
+def stored_at(id: int) -> int | None:
+    """When a message was stored: milliseconds since 1970, by the server's clock. None for an id of
+    the time when ids did not carry it.
+    """
+    return id // IDS_PER_MS if id >= FIRST_DATED else None
+
+
 class Times(NamedTuple):
     """What the table meta remembers of the clock, in milliseconds since 1970; 0: nothing."""
 
@@ -144,10 +151,12 @@ class TrustedClock:
 
     def times_to_note(self) -> Times | None:
         """What the database should remember from now on; None while it remembers enough."""
+        now = self._monotonic()
+        if now < self._noted_at + NOTE_INTERVAL:  # without the lock: a wrong guess is one transaction late
+            return None
         with self._lock:
             _, certain = self._look()
-            now = self._monotonic()
-            if not self._is_proven or now < self._noted_at + NOTE_INTERVAL:
+            if not self._is_proven:
                 return None
             self._noted_at = now
             return Times(int(certain * MS), int(self._trusted * MS))

@@ -19,12 +19,15 @@ from jelly.accounts import Action, OperatorCommand
 from jelly.config import Settings
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
-from jelly.engines import Engine, SqliteEngine, open_engine
+from jelly.engine import Engine
+from jelly.engines import open_engine
 from jelly.errors import SENTENCES, ErrorCode, Refused, StartError, StoreError
-from jelly.file_claim import OTHER_PATH, InUse
+from jelly.file_claim import OTHER_PATH, InUse, mode_of
+from jelly.live_nodes import live_nodes
 from jelly.migrations import SCHEMA_VERSION, is_ours, migrate
 from jelly.operator_commands import DONE
 from jelly.passwords import hash_password
+from jelly.sqlite_engine import SqliteEngine
 
 ANSWER_TIMEOUT = 15.0
 """Seconds to wait for the running server."""
@@ -32,17 +35,17 @@ ANSWER_INTERVAL = 0.1
 """Seconds from one look for its answer to the next one."""
 NAMES_AT_ONCE = 1000
 """How many names are read at a time."""
-MAKE_IT = "Check --database. A new database is made by the first start of its server."
+MAKE_IT = "Check --database, or JELLY_DATABASE. A new database is made by the first start of its server."
 OTHER_VERSION = "The server that uses the database is of another version: use its own `jelly user`."
 
 
 def add_user_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `jelly user` needs to a parser."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="add|passwd|list")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="add|passwd|list", prog="jelly user")
     for action, help in (
         ("add", "make an account; its password is asked for, or read from standard input"),
         ("passwd", "set a user's password; all tokens and sessions of the user end"),
-        ("list", "print the names of all users, or this one if there is such a user"),
+        ("list", "print the names of all users; with NAME, only that one, and fail if there is no such user"),
     ):
         each = actions.add_parser(action, help=help, description=help)
         each.add_argument("name", metavar="NAME", nargs="?" if action == "list" else None, help="the user's name")
@@ -104,13 +107,21 @@ class _Database:
         except InUse as error:
             if error.by_other_path:
                 raise StartError(OTHER_PATH) from error
-            self.connection = DatabaseConnection(self._engine)
-            return False
-        return True
+        else:
+            if not _has_nodes(self.connection):
+                return True
+            self.connection.close()  # nodes have no claim while they serve, but begin with one
+        self.connection = DatabaseConnection(self._engine)
+        return False
 
     def close(self) -> None:
         self.connection.close()
         self._engine.release()
+
+
+def _has_nodes(connection: DatabaseConnection) -> bool:
+    """Whether nodes of a cluster use the database."""
+    return bool(live_nodes(connection))
 
 
 @contextlib.contextmanager
@@ -151,7 +162,11 @@ def _await_result(dao: Dao, id: str) -> str | None:
 def _check_exists(url: str) -> None:
     """Raise StartError if a database is a file that is not there: a connection would make it."""
     engine = open_engine(url)
-    if isinstance(engine, SqliteEngine) and not engine.path.exists():
+    try:
+        is_missing = isinstance(engine, SqliteEngine) and not mode_of(engine.path)
+    except OSError as error:
+        raise StoreError(f"the file cannot be opened: {error.strerror}") from error
+    if is_missing:
         raise StartError(f"There is no database {engine.describe()}. {MAKE_IT}")
     engine.release()
 

@@ -3,11 +3,12 @@
 - `Recorder` keeps every event, and waits for the events that a test wants;
 - `new_client` (a fixture) makes clients, and closes them;
 - `ScriptedServer` (the fixture `script`) is a socket on which the test plays the server, frame by
-  frame;
+  frame; `Scripts` (`scripts`) are several, for a client that knows all of them;
 - `service` (a fixture) is one of the three kinds of servers, each in turn.
 """
 
 import contextlib
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -162,9 +163,18 @@ def error(future: Future[Any]) -> Any:
     return future.exception(PATIENCE)
 
 
-def descriptors() -> int:
-    """Return how many files and sockets this process has open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
+def descriptors(*kinds: str) -> int:
+    """Return how many files and sockets this process has open, or how many of some kinds, such as
+    `socket:`.
+
+    (A server in this process opens files when it likes: each of its workers has its own connection
+    to the database.)
+    """
+    found = 0
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found += str(path.readlink()).startswith(kinds or "")
+    return found
 
 
 # --- a server that the test plays -----------------------------------------------------------------
@@ -262,6 +272,57 @@ def script() -> Iterator[ScriptedServer]:
     server = ScriptedServer()
     yield server
     server.end()
+
+
+NEVER = ReconnectPolicy(pause=3600.0, jitter=0.0)
+"""A test with this policy hangs if the client makes a pause."""
+
+
+class Scripts:
+    """Servers that the test plays, and a client that knows all of them."""
+
+    def __init__(self, count: int) -> None:
+        self._servers = {server.port: server for server in (ScriptedServer() for _ in range(count))}
+        self.addresses = [("127.0.0.1", port) for port in self._servers]
+
+    def of(self, client: JellyClient) -> list[ScriptedServer]:
+        """The servers in the order in which this client tries them."""
+        return [self._servers[int(address.rpartition(":")[2])] for address in client.addresses]
+
+    def end(self) -> None:
+        for server in self._servers.values():
+            server.end()
+
+
+@pytest.fixture
+def scripts(request: pytest.FixtureRequest) -> Iterator[Scripts]:
+    """Two servers that the test plays, or as many as the parameter says."""
+    servers = Scripts(getattr(request, "param", 2))
+    yield servers
+    servers.end()
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def alice(new_client: NewClient, scripts: Scripts, recorder: Recorder) -> JellyClient:
+    """A client that knows all of these servers, and never makes a pause."""
+    return new_client(1, recorder, addresses=scripts.addresses, reconnect=NEVER)
+
+
+three = pytest.mark.parametrize("scripts", [3], indirect=True)
+
+
+def has_connection(server: ScriptedServer) -> bool:
+    """Whether a connection waits at a server."""
+    return bool(select.select([server._listener], [], [], 0)[0])
+
+
+def name_of(server: ScriptedServer) -> str:
+    return f"127.0.0.1:{server.port}"
 
 
 def response(type: int, status: int = SUCCESS, **values: Any) -> bytes:

@@ -29,6 +29,8 @@ class FakeClient:
     def __init__(self) -> None:
         self.state = State.ONLINE
         self.receiver = Receiver()
+        self.addresses: tuple[str, ...] = ("127.0.0.1:20000",)
+        self.address: str | None = "127.0.0.1:20000"
         self.calls: list[tuple[Any, ...]] = []
         self._open: list[tuple[str, Future[Any]]] = []
 
@@ -100,6 +102,7 @@ class Chat:
     def system(self, event: str, **values: Any) -> None:
         self.client.receiver.on_system(SystemEvent(self.typed_client, event, **values))
 
-    def connection(self, state: State, reason: Reason) -> None:
+    def connection(self, state: State, reason: Reason, address: str = "") -> None:
         previous, self.client.state = self.client.state, state
-        self.client.receiver.on_connection(ConnectionEvent(self.typed_client, previous, state, reason))
+        event = ConnectionEvent(self.typed_client, previous, state, reason, address=address)
+        self.client.receiver.on_connection(event)

@@ -1,34 +1,21 @@
-"""A private HAProxy in front of a server, with the configuration that docs/hosting.md shows."""
+"""A private HAProxy in front of servers: with the configuration of docs/hosting.md, or with that of
+examples/cluster/.
+"""
 
 import contextlib
 import os
 import re
-import shutil
-import socket
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from wire import wait_until
 
-from faults.process import ROOT, end, free_port
+from faults.haproxy import HAProxyMissing, PrivateHAProxy, find_program
+from faults.process import ROOT, free_port
 
-PROGRAM = shutil.which("haproxy", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
-
-
-class HAProxy(NamedTuple):
-    """A running HAProxy."""
-
-    port: int
-    log: Path
-
-    def wait_until_says(self, words: str) -> None:
-        wait_until(lambda: words in self.log.read_text())
-
-
-StartProxy = Callable[..., HAProxy]
+StartProxy = Callable[..., PrivateHAProxy]
+CLUSTER = ROOT / "examples" / "cluster" / "haproxy.cfg"
+NODES = 3
+"""How many servers the configuration of a cluster has."""
 
 
 def configuration() -> str:
@@ -40,40 +27,48 @@ def configuration() -> str:
 
 
 @pytest.fixture
-def start_haproxy(tmp_path: Path) -> Iterator[StartProxy]:
-    """Starts HAProxy in front of a port. `options`: what else it does for the server.
+def proxies() -> Iterator[contextlib.ExitStack]:
+    """Ends what is entered into it after the test.
 
     Without HAProxy on the machine the tests that need it are skipped; where CI is set they fail.
     """
-    if PROGRAM is None:
-        sentence = "HAProxy is not installed: run apt-get install haproxy"
+    try:
+        find_program()
+    except HAProxyMissing as error:
         if os.environ.get("CI"):
-            pytest.fail(sentence, pytrace=False)
-        pytest.skip(sentence)
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
     with contextlib.ExitStack() as stack:
-
-        def start(port: int, options: str = "") -> HAProxy:
-            own_port = free_port()
-            text = configuration()
-            for pattern, replacement in (
-                (r"bind \S+", f"bind 127.0.0.1:{own_port}"),
-                (r"server (\S+) \S+ (.*)", rf"server \1 127.0.0.1:{port} \2 inter 200ms {options}"),
-            ):
-                text, count = re.subn(pattern, replacement, text)
-                assert count == 1
-            file = tmp_path / f"haproxy-{own_port}.cfg"
-            file.write_text(text)
-            log = tmp_path / f"haproxy-{own_port}.log"
-            output = stack.enter_context(log.open("wb"))
-            process = subprocess.Popen([str(PROGRAM), "-db", "-f", str(file)], stdout=output, stderr=output)
-            stack.callback(end, process)
-            wait_until(lambda: _listens(own_port))
-            return HAProxy(own_port, log)
-
-        yield start
+        yield stack
 
 
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
+@pytest.fixture
+def start_haproxy(proxies: contextlib.ExitStack) -> StartProxy:
+    """Starts HAProxy in front of a port. `options`: what else it does for the server."""
+
+    def start(port: int, options: str = "") -> PrivateHAProxy:
+        text = configuration()
+        for pattern, replacement in (
+            (r"bind \S+", 'bind "${JELLY_BIND}"'),
+            (r"server (\S+) \S+ (.*)", rf"server \1 127.0.0.1:{port} \2 inter 200ms {options}"),
+        ):
+            text, count = re.subn(pattern, replacement, text)
+            assert count == 1
+        return proxies.enter_context(PrivateHAProxy(text))
+
+    return start
+
+
+@pytest.fixture
+def start_cluster_haproxy(proxies: contextlib.ExitStack) -> StartProxy:
+    """Starts HAProxy in front of up to three ports, with the configuration of examples/cluster/.
+
+    Nothing listens where the nodes would be that are not given.
+    """
+
+    def start(*ports: int) -> PrivateHAProxy:
+        addresses = [*ports, *(free_port() for _ in range(NODES - len(ports)))]
+        nodes = {f"JELLY_NODE_{number}": f"127.0.0.1:{port}" for number, port in enumerate(addresses, 1)}
+        return proxies.enter_context(PrivateHAProxy(CLUSTER.read_text(encoding="utf-8"), nodes))
+
+    return start

@@ -17,6 +17,7 @@ from typing import Any
 from jelly.codec import HEADER, Frame, Status, Type
 from jelly.messages import MESSAGES
 from jelly.quotas import QuotaLimits
+from jelly.trusted_clock import stored_at
 
 DAY = 86400.0
 REPEAT_DAYS = 7
@@ -206,6 +207,9 @@ class Overseer:
         """A classic client has read a message."""
         self.read.add((user, self._known(content)))
 
+    def device_dies(self, device: Any) -> None:
+        """A client loses its memory."""
+
     def died_unread(self, user: str, content: str, has_spoken: bool) -> None:
         """A classic client has ended before it read a message that its machine had.
 
@@ -275,6 +279,8 @@ class Overseer:
         if sent is not None:
             values = json.loads(frame[HEADER.size :] or b"{}")
             self._answers_message(sent, status, str(values.get("error", "")))
+            if status == Status.SUCCESS:
+                self._tells_id(user, sent, values)
             self._check_behind_failure(connection, sent, status)
         elif type in (Type.LOGIN, Type.RECONNECT) and status == Status.SUCCESS:
             came_with = json.loads(asked.body) if type == Type.RECONNECT else json.loads(frame[HEADER.size :])
@@ -320,6 +326,12 @@ class Overseer:
         elif status == Status.SERVER_BUSY and sent.read_count == 1:
             self.check(sent.id is None, f"{sent} is stored, and got SERVER_BUSY at the first time")
 
+    def _tells_id(self, user: str, sent: Sent, told: dict[str, Any]) -> None:
+        """A modern client is told which id its message has; a repeat is told the same."""
+        expected = {} if user in self._classic else {"id": sent.id, "stored": stored_at(sent.id or 0)}
+        is_known = not self._is_forgotten(sent)  # else this is a copy, which has an id of its own
+        self.check(told == expected or not is_known, f"{user} is told {told} of {sent}, which has the id {sent.id}")
+
     def _check_behind_failure(self, connection: object, sent: Sent, status: int) -> None:
         """What the server has read before it answers SERVER_ERROR to an earlier message is not
         stored either, unless it is written again.
@@ -351,6 +363,8 @@ class Overseer:
             own = id if limit is None else values["id"]
             self.check(not self.raw.in_transaction, f"{user} gets {sent} before the commit")
             self.check(own in self.inbox[user], f"{user} gets {sent} as {own}, which is not in the inbox")
+            is_timed = limit is None or values["stored"] == stored_at(own)
+            self.check(is_timed, f"{user} gets {sent} with another time of storing than its id says")
             self.check(self._by_id[own] is sent, f"{user} gets {sent} as {own}")
             self.check(own not in self._in_doubt, f"{user} gets {sent}, which is in doubt")
             is_refused = sent.is_refused and not self._is_forgotten(sent)  # after a week, a copy may be

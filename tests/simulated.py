@@ -11,6 +11,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -22,7 +23,6 @@ from jelly.connection import Connection
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
-from jelly.engines import SqliteEngine
 from jelly.fair_queue import Job
 from jelly.group_notices import GroupNotices
 from jelly.groups import GroupCache
@@ -33,12 +33,14 @@ from jelly.migrations import ROWS_OF_META, SCHEMA_VERSION, schema, split_stateme
 from jelly.notifier import Notifier
 from jelly.outcomes import Unfinished
 from jelly.passwords import hash_password, hash_token
+from jelly.policy import Policy
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher, Lane, PendingRequest
 from jelly.quotas import Quotas
 from jelly.retention import Retention
-from jelly.services import Policy, Services
+from jelly.services import Services
 from jelly.sessions import Notice, Response, Session, Sessions
+from jelly.sqlite_engine import SqliteEngine
 from jelly.store import Store
 from jelly.trusted_clock import Times, TrustedClock
 
@@ -95,7 +97,7 @@ class Disk:
     emptied for each.
     """
 
-    TABLES = (
+    TABLES: tuple[str, ...] = (
         "meta", "users", "tokens", "friends", "chat_groups", "members",
         "messages", "inbox", "missed", "history", "requests",
     )  # fmt: skip
@@ -385,6 +387,7 @@ class SimulatedConnection(Connection):
         self.send_queue = cast(Any, wire)
         self.session = Session(cast(Any, wire), self.address)
         self.lane = Lane(self.session)
+        self.session.when_served = partial(server.dispatcher.when_served, self.lane)
         self.decoder = Decoder()
         self.incomplete_since = None
         self._overseer = overseer
@@ -473,10 +476,12 @@ class SimulatedServer:
     database.
     """
 
+    is_node = False
+
     def __init__(self, world: Any) -> None:
         self._world = world
         clock = world.clock
-        engine = FaultyEngine(world.disk, world.faults, world.overseer, world.may_act_meanwhile)
+        engine, writer, trusted_clock = self._open()
         self.settings = SimpleNamespace(classic_gap=0, max_body=64 * 1024)
         self.is_stopping = False
         nothing = SimpleNamespace(discard=lambda _: None, login_was_read=lambda _: None)
@@ -489,11 +494,8 @@ class SimulatedServer:
         self.presence = Presence(self.sessions, self.notifier, self._call_in_turn, clock)
         self.group_notices = GroupNotices(self.notifier, self._call_in_turn, clock)
         self.delivery = Delivery(self.sessions, (self.presence, self.group_notices))
-        trusted_clock = TrustedClock(wall=world.wall, monotonic=clock)
-        trusted_clock.start(world.disk.mark(), world.disk.times())
         self.retention = Retention(world.history_days, clock, trusted_clock.now)
         self.indexing = DeferredIndexing(self.retention.keeps_history, clock)
-        writer = Dao(DatabaseConnection(engine), trusted_clock)
         self.quotas = Quotas(world.quotas, clock)
         self.store = Store(
             writer,
@@ -503,7 +505,7 @@ class SimulatedServer:
             self.quotas,
             self.groups.forget_all,
             clock,
-            on_database_went_back=lambda: world.overseer.fail("the server believes that the database has gone back"),
+            on_database_went_back=self._begin_anew,
         )
         reader = Dao(DatabaseConnection(engine))
 
@@ -511,8 +513,10 @@ class SimulatedServer:
         def reading() -> Iterator[Dao]:
             yield reader
 
-        policy = Policy(password_cost=1, keeps_history=self.retention.keeps_history)
-        services = Services(
+        keeps_history = self.retention.keeps_history
+        policy = Policy(password_cost=1, keeps_history=keeps_history, is_node=self.is_node)
+        self.guard = LoginGuard()
+        self.services = Services(
             policy,
             self.sessions,
             self.presence,
@@ -520,13 +524,24 @@ class SimulatedServer:
             self.groups,
             self.delivery,
             reading,
-            LoginGuard(),
+            self.guard,
             trusted_clock,
         )
-        self.dispatcher = WatchedDispatcher(services, self.store, 1, world.queue_size, 1.0)
+        self.dispatcher = WatchedDispatcher(self.services, self.store, 1, world.queue_size, 1.0)
         self.dispatcher.hash_at_once()
         self.dispatcher.overseer = world.overseer
         self.dispatcher.takes_turns = lambda: world.rng.random() < world.turns_of_workers
+
+    def _open(self) -> tuple[SqliteEngine, Dao, TrustedClock]:
+        """The way to the database, the store's Dao, and the clock."""
+        world = self._world
+        engine = FaultyEngine(world.disk, world.faults, world.overseer, world.may_act_meanwhile)
+        trusted_clock = TrustedClock(wall=world.wall, monotonic=world.clock)
+        trusted_clock.start(world.disk.mark(), world.disk.times())
+        return engine, Dao(DatabaseConnection(engine), trusted_clock), trusted_clock
+
+    def _begin_anew(self) -> None:
+        self._world.overseer.fail("the server believes that the database has gone back")
 
     def _call_in_turn(self, due: float, function: Callable[[], None]) -> None:
         self._world.call_at(due, lambda: self.store.call_soon(function))
@@ -615,7 +630,7 @@ class Device:
         else:
             values["token"] = self._token
         if self.is_modern:
-            values["features"] = ["ack"]
+            values["features"] = ["ack", "ids"]
         self._asks(Type.LOGIN if self._token is None else Type.RECONNECT, values)
 
     def writes(self, sent: Sent) -> None:

@@ -15,49 +15,32 @@ have all at once. Then it draws one event after the other. At last all faults en
 has to come to rest.
 """
 
-import argparse
-import contextlib
-import logging
-import multiprocessing
 import random
 import sys
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 if __name__ == "__main__":  # called by its name: as pytest does, look for the program in the directory above
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from overseer import DAY, Overseer, Sent, Violation
-from simulated import FOREVER, PASSWORD_HASH, Crash, Device, Disk, Faults, SimulatedConnection, SimulatedServer, Wire
+from overseer import DAY, Overseer, Sent
+from simulated import Crash, Device, Disk, Faults, SimulatedConnection, SimulatedServer, Wire
+from worlds import GROUPS, Event, Limits, Simulation, Trace, World
 
-from jelly import connection, delivery, fair_queue, indexing, notifier, passwords, retention, services, sessions
+from jelly import delivery, fair_queue, indexing, message_service, notifier, retention, sessions
 from jelly.codec import Type
-from jelly.messages import encode_request
 from jelly.quotas import QuotaLimits
 from jelly.timers import TimerHeap
 
-GROUPS = ("g0", "u1")
-"""The second one has the name of a user, too."""
-MAX_ROUNDS = 400
-"""At most this many rounds until a world without faults comes to rest."""
-EPOCH = 1_800_000_000.0
-SLICE = 50
-"""How many seeds are played in one process at a time."""
 
-Event = Callable[[], None]
-
-
-class World:
+class ServerWorld(World):
     """One simulated world. `run` plays it from its beginning to its end; raises Violation."""
 
-    def __init__(self, seed: int, disk: Disk, trace: Callable[[str], None] | None = None) -> None:
-        self.seed, self.disk, self._trace = seed, disk, trace
-        self.rng = rng = random.Random(seed)
-        self._now = 1000.0
+    def __init__(self, seed: int, disk: Disk, trace: Trace | None = None) -> None:
+        super().__init__(seed, disk, trace)
+        self.disk = disk
+        rng = self.rng
         self._interrupted = False
         self.history_days = rng.choice((0.0, 30.0, 30.0))
         self.queue_size = rng.choice((2, 5, 1000, 1000))
@@ -76,7 +59,7 @@ class World:
             self.history_days,
             classic,
             rivals=[user for user in classic if devices.count(user) > 1],
-            page_characters=self.limits[services, "PAGE_CHARACTERS"],
+            page_characters=self.limits[message_service, "PAGE_CHARACTERS"],
             batch_rows=max(self.limits[fair_queue, "BATCH_ROWS"], len(self._users)),
             may_be_busy=self.queue_size < 1000,
             quotas=self.quotas,
@@ -89,17 +72,8 @@ class World:
         self._lasting_tokens = {device.token_hash for device in self.devices}
         self.wires: list[Wire] = []
         self.timers = TimerHeap()
-        self._count = 0
         self._events, self._weights = self._draw_events()
         self.server: SimulatedServer
-
-    def clock(self) -> float:
-        """The monotonic clock of this world."""
-        return self._now
-
-    def wall(self) -> float:
-        """The time of day."""
-        return EPOCH + self._now
 
     def call_at(self, due: float, function: Callable[[], None]) -> None:
         """Have the flusher call a function."""
@@ -109,14 +83,9 @@ class World:
         for function in self.timers.pop_due(self._now):
             function()
 
-    def say(self, text: str, *values: object) -> None:
-        """One line of the trace."""
-        if self._trace is not None:
-            self._trace(f"{self._now:12.3f}  {text.format(*values)}")
-
     # --- the beginning ----------------------------------------------------------------------------
 
-    def _draw_limits(self) -> dict[Any, Any]:
+    def _draw_limits(self) -> Limits:
         """The limits of the real code, much smaller than they are, so that each is reached; and
         what it would take from chance and from the machine's clock.
         """
@@ -127,14 +96,12 @@ class World:
             (delivery, "FEED_MESSAGES"): draw((1, 5, 500)),
             (indexing, "INDEX_BATCH"): draw((1, 3, 500)),
             (retention, "SWEEP_BATCH"): draw((2, 10, 500)),
-            (services, "ROWS_PER_QUERY"): draw((1, 2, 20)),
-            (services, "PAGE_CHARACTERS"): draw((40, 128 * 1024)),
+            (message_service, "ROWS_PER_QUERY"): draw((1, 2, 20)),
+            (message_service, "PAGE_CHARACTERS"): draw((40, 128 * 1024)),
             (fair_queue, "BATCH_ROWS"): draw((1, 6, 4000)),
-            (fair_queue, "WRITE_ROWS"): 1,
             (notifier, "TELL_INTERVAL"): draw((0.0, 0.1, 1.0)),
             (notifier, "SLICE"): draw((1, 25)),
-            (connection, "time"): SimpleNamespace(monotonic=self.clock),
-            (passwords, "new_token"): lambda: self.rng.getrandbits(62),
+            **self._undrawn_limits(),
         }
 
     def _draw_events(self) -> tuple[list[Event], list[float]]:
@@ -167,22 +134,10 @@ class World:
         """Users, their tokens and friends, and two groups."""
         self.disk.empty()
         self.disk.overseer, self.overseer.raw = self.overseer, self.disk.raw
-        run = self.disk.raw.executemany
-        run("INSERT INTO users (username, password) VALUES (?, ?)", [(user, PASSWORD_HASH) for user in self._users])
-        run(
-            "INSERT INTO tokens VALUES (?, ?, ?)",
-            [(device.token_hash, device.user, FOREVER) for device in self.devices],
-        )
-        run("INSERT INTO friends VALUES (?, ?)", [(self._users[0], self._users[1])])
+        self._insert_users(self.disk)
+        self.disk.raw.execute("INSERT INTO friends VALUES (?, ?)", (self._users[0], self._users[1]))
         self.overseer.friends.add((self._users[0], self._users[1]))
-        run("INSERT INTO chat_groups (name, creator) VALUES (?, ?)", [(group, self._users[0]) for group in GROUPS])
-        members = [
-            (group, user, position, 1)
-            for group in GROUPS
-            for position, user in enumerate(self._users)
-            if position == 0 or self.rng.random() < 0.4
-        ]
-        run("INSERT INTO members VALUES (?, ?, ?, ?)", members)
+        self._insert_groups(self.disk, 0.4)
         self.overseer.committed()
         self.overseer.turn_has_ended()
 
@@ -257,9 +212,6 @@ class World:
 
     # --- events -----------------------------------------------------------------------------------
 
-    def _device(self) -> Device:
-        return self.rng.choice(self.devices)
-
     def _write(self) -> None:
         """Somebody writes one message, or a few."""
         device = self._device()
@@ -267,18 +219,12 @@ class World:
             is_group = self.rng.random() < 0.4
             receiver = self.rng.choice(GROUPS if is_group else self._users)
             request_id = f"r{self._count}" if device.is_modern and self.rng.random() < 0.8 else None
-            self._send(device, receiver, is_group, request_id)
+            self._send_padded(device, receiver, is_group, request_id)
 
-    def _send(
+    def _send_padded(
         self, device: Device, receiver: str, is_group: bool, request_id: str | None, other: Sent | None = None
     ) -> None:
-        self._count += 1
-        content = f"m{self._count} " + "x" * self.rng.choice((0, 0, 30))
-        values = {"sender": device.user, "receiver": receiver, "content": content, "time": 1, "requestId": request_id}
-        body = encode_request(Type.PERSON_MESSAGE, values)[9:]
-        sent = Sent(content, device.user, receiver, is_group, request_id, body, self._count, device, other)
-        self.overseer.writes(sent)
-        device.writes(sent)
+        self._send(device, receiver, is_group, request_id, " " + "x" * self.rng.choice((0, 0, 30)), other)
 
     def _reuse_request_id(self) -> None:
         """Somebody takes the id of a message that was acknowledged for another one: a bug in a
@@ -287,19 +233,7 @@ class World:
         taken = [s for s in self.overseer.sent if s.is_acknowledged and s.request_id and not s.other]
         if taken:
             other = self.rng.choice(taken)
-            self._send(other.device, other.receiver, other.is_group, other.request_id, other)
-
-    def _change_group(self) -> None:
-        """A group's creator takes somebody in or out, or ends it, or founds it again; or a member
-        leaves.
-        """
-        device, group = self.devices[0] if self.rng.random() < 0.7 else self._device(), self.rng.choice(GROUPS)
-        kinds = (Type.ADD_MEMBER, Type.REMOVE_MEMBER, Type.DISBAND_GROUP, Type.CREATE_GROUP)
-        [kind] = self.rng.choices(kinds, (6.0, 4.0, 0.2, 0.5))
-        values = {"groupName": group}
-        if kind in (Type.ADD_MEMBER, Type.REMOVE_MEMBER):
-            values["member"] = self.rng.choice(self._users)
-        device.asks(kind, values)
+            self._send_padded(other.device, other.receiver, other.is_group, other.request_id, other)
 
     def _ask_for_history(self) -> None:
         device, rng = self._device(), self.rng
@@ -335,20 +269,8 @@ class World:
             self.wires.remove(wire)
             wire.connection.finish()
 
-    def _reach_client(self) -> None:
-        """Something that the server wrote arrives; or the end of the connection."""
-        device = self._device()
-        wire = device.wire
-        if wire is None or device.is_deaf:
-            return
-        if wire.to_client:
-            count = len(wire.to_client) if self.rng.random() < 0.8 else self.rng.randint(1, len(wire.to_client))
-            device.takes([wire.to_client.popleft() for _ in range(count)])
-            if device.wire is wire:
-                wire.took()
-        elif wire.has_ended:
-            self.say("{} notices the end", device)
-            self._end(device, device.reads_on)
+    def _sees_the_end(self, device: Device) -> None:
+        self._end(device, device.reads_on)
 
     def _serve(self) -> None:
         """A worker serves a lane."""
@@ -377,18 +299,12 @@ class World:
         return bool(self.disk.raw.execute(query, (session.token_hash,)).fetchall())
 
     def _hand_over(self) -> None:
-        """An application gets its next message, or all that wait."""
-        device = self._device()
-        for _ in range(self.rng.choice((1, 1, 1, 100))):
-            if not (device.callbacks or device.kernel):
-                return
-            device.hands_over()
+        self._hand_over_some((1, 1, 1, 100))
 
     def _connect(self) -> None:
         """A client comes (back), perhaps taking over from another one of its user."""
         device = self._device()
-        is_polite = not (self._has_rival(device) or device.was_taken_over) or self.rng.random() < 0.2
-        if device.wire is None and is_polite:
+        if self._may_come(device, 0.2):
             self._begin_connection(device)
 
     def _take_over(self) -> None:
@@ -396,9 +312,6 @@ class World:
         rivals = [device for device in self.devices if device.wire is None and self._has_rival(device)]
         if rivals:
             self._begin_connection(self.rng.choice([d for d in rivals if not d.is_modern] or rivals))
-
-    def _has_rival(self, device: Device) -> bool:
-        return any(other.is_online for other in self.devices if other.user == device.user)
 
     def _begin_connection(self, device: Device) -> None:
         wire = Wire(self, device, self.rng.choice((1, 3, 1000)), self.rng.choice((1, 5, 100)))
@@ -412,15 +325,6 @@ class World:
         if device.wire is not None:
             self.say("{} is cut off", device)
             self._end(device, reads_on=self.rng.random() < 0.5)
-
-    def _die(self) -> None:
-        """A client's program ends, and its memory is gone."""
-        device = self._device()
-        self.say("{} dies", device)
-        wire = device.wire
-        device.dies()
-        if wire is not None:
-            wire.cut(self.rng.randint(0, len(wire.to_server)))
 
     def _log_out(self) -> None:
         """A classic client's user logs out, right after what was shown last."""
@@ -440,7 +344,7 @@ class World:
         if wire is None or not others:
             return
         writer = self.rng.choice(others)
-        self._send(writer, device.user, False, f"r{self._count}" if writer.is_modern else None)
+        self._send_padded(writer, device.user, False, f"r{self._count}" if writer.is_modern else None)
         if writer.wire is not None and not writer.wire.is_closed:
             data = bytes(writer.wire.to_server)
             writer.wire.to_server.clear()
@@ -467,21 +371,12 @@ class World:
     def _crash(self) -> None:
         raise Crash
 
-    def _repeat(self) -> None:
-        """An impatient client sends a message again that has no answer yet."""
-        self._device().repeats()
-
     def _acknowledge_wrongly(self) -> None:
         """A client acknowledges a message that it was not sent: a bug, of no consequence."""
         device = self._device()
         others = [sent.id for sent in self.overseer.sent if sent.id is not None and device.user not in sent.receivers]
         if others and device.is_modern:
             device.acknowledges(self.rng.choice(others))
-
-    def _fall_silent(self) -> None:
-        """A client stops reading, or begins again."""
-        device = self._device()
-        device.is_deaf = not device.is_deaf
 
     def _confirm(self) -> None:
         """Somebody's TCP has acknowledged what it was sent; a client gives a sign of life."""
@@ -514,22 +409,6 @@ class World:
                     device.hands_over()
                 self._end(device, reads_on=False)
 
-    def _come_to_rest(self) -> None:
-        """Everybody comes back, and who has something to do takes over, until nothing is left to
-        do.
-        """
-        for _ in range(MAX_ROUNDS):
-            if self._is_at_rest():
-                return
-            for user in self._users:
-                own = [device for device in self.devices if device.user == user]
-                next_one = next((device for device in own if not device.is_idle), own[0])
-                if next_one.wire is None and (not next_one.is_idle or all(device.wire is None for device in own)):
-                    self._bring_back(next_one)
-            self._let_flow()
-            self._now += 0.3
-        self.overseer.fail(f"the world does not come to rest: {self._unrest()}")
-
     def _bring_back(self, device: Device) -> None:
         wire = Wire(self, device, 1000, 100)
         SimulatedConnection(self.server, wire, self.overseer)
@@ -548,9 +427,7 @@ class World:
             self._receives_all(device)
         for wire in self.wires:
             wire.look()
-        for device in self.devices:
-            if not device.is_modern:
-                device.heartbeat()
+        self._beat()
 
     def _reads_all(self) -> None:
         """The server reads what the devices have written, and learns which connections have
@@ -565,29 +442,12 @@ class World:
                 self.wires.remove(wire)
                 wire.connection.finish()
 
-    def _receives_all(self, device: Device) -> None:
-        """A device reads what the server has written to it, and its application gets all of
-        that.
-        """
-        if (wire := device.wire) is not None:
-            device.takes([wire.to_client.popleft() for _ in range(len(wire.to_client))])
-            wire.took()
-            if wire.has_ended and not wire.to_client:
-                self._end(device, device.reads_on)
-        while device.callbacks or device.kernel:
-            device.hands_over()
-
     def _unrest(self) -> dict[str, Any]:
-        return {
-            "inbox": {user: ids for user, ids in self.overseer.inbox.items() if ids},
-            "devices": [device for device in self.devices if not device.is_idle],
-            "under way": [wire.device for wire in self.wires if wire.to_server and not wire.device.is_online]
-            + list(self.server.store._jobs),
-            "offline": [user for user in self._users if not any(d.is_online for d in self.devices if d.user == user)],
-        }
+        under_way = [wire.device for wire in self.wires if wire.to_server and not wire.device.is_online]
+        return {**super()._unrest(), "under way": under_way + list(self.server.store._jobs)}
 
     def _is_at_rest(self) -> bool:
-        return not any(self._unrest().values()) and not self.server.dispatcher.has_work
+        return super()._is_at_rest() and not self.server.dispatcher.has_work
 
     def _leave(self) -> None:
         """Everybody goes; then nothing is left in memory, and in the end (in some worlds) nothing
@@ -613,106 +473,7 @@ class World:
         self.overseer.check(not any(tables.values()), f"left in the tables: {tables}")
 
 
-# --- many worlds ----------------------------------------------------------------------------------
-
-
-class LogCollector(logging.Handler):
-    """Collects the errors that the server did not expect: it catches and logs them, and goes on."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if ".py:" in record.getMessage():
-            self.lines.append(record.getMessage())
-
-
-@contextlib.contextmanager
-def collected_log() -> Iterator[LogCollector]:
-    """Within the block, the server's log is collected and goes nowhere else."""
-    collector, log = LogCollector(), logging.getLogger("jelly")
-    before = log.level, log.propagate
-    log.addHandler(collector)
-    log.setLevel(logging.ERROR)
-    log.propagate = False
-    try:
-        yield collector
-    finally:
-        log.removeHandler(collector)
-        log.level, log.propagate = before
-
-
-@contextlib.contextmanager
-def limits_of(world: World) -> Iterator[None]:
-    """The real code with the limits of a world."""
-    usual = {key: getattr(*key) for key in world.limits}
-    for (module, name), value in world.limits.items():
-        setattr(module, name, value)
-    try:
-        yield
-    finally:
-        for (module, name), value in usual.items():
-            setattr(module, name, value)
-
-
-def simulate(seed: int, disk: Disk, trace: Callable[[str], None] | None = None) -> str:
-    """Play the world of a seed; what it violated, in one sentence, or nothing."""
-    world = World(seed, disk, trace)
-    with collected_log() as collected, limits_of(world):
-        try:
-            world.run()
-        except Violation as violation:
-            return " ".join([f"{violation}.", *collected.lines])
-        except Exception as error:
-            if trace is not None:
-                raise
-            return f"{type(error).__name__}: {error}."
-        finally:
-            disk.overseer = None
-        return f"in the server's log: {collected.lines[0]}." if collected.lines else ""
-
-
-def first_failure(seeds: range) -> tuple[int, str] | None:
-    """The first of some seeds whose world violates a promise, and what it says."""
-    disk = Disk()
-    try:
-        for seed in seeds:
-            if what := simulate(seed, disk):
-                return seed, f"{what} Seed {seed}: python tests/simulation.py --seed {seed} --trace"
-        return None
-    finally:
-        disk.raw.close()
-
-
-def first_failure_on_all_cores(count: int) -> tuple[int, str] | None:
-    """The first of the seeds below `count` whose world violates a promise, played in one process
-    for each core.
-    """
-    slices = [range(start, min(start + SLICE, count)) for start in range(0, count, SLICE)]
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as processes:
-        return next(filter(None, processes.map(first_failure, slices)), None)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Play simulated worlds.")
-    parser.add_argument("--seed", type=int, help="play this one")
-    parser.add_argument("--trace", action="store_true", help="print what happens")
-    parser.add_argument("--seeds", type=int, default=1000, help="how many to play (default: 1000)")
-    arguments = parser.parse_args()
-    if arguments.seed is not None:
-        disk = Disk()
-        what = simulate(arguments.seed, disk, print if arguments.trace else None)
-        print(what or "Nothing was violated.")
-        return 1 if what else 0
-    started = time.perf_counter()
-    failure = first_failure_on_all_cores(arguments.seeds)
-    if failure is not None:
-        print(failure[1])
-        return 1
-    print(f"{arguments.seeds} worlds, {arguments.seeds / (time.perf_counter() - started):.0f} a second.")
-    return 0
-
+SIMULATION = Simulation("simulation.py", ServerWorld, Disk, slice=50)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(SIMULATION.main())

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import sqlite3
@@ -13,16 +14,28 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from harness import kept_for
-from test_database import make_old_version
+from harness import kept_for, ready_database, run_here
+from schemas import make_old_version
 from wire import logged_in, register, wait_until
 
 from faults.mariadb import PASSWORD, PrivateMariaDB
 from faults.process import Server, clean_environment, free_port, no_limits, run
 from jelly import backup
-from jelly.backup import back_up, restore
+from jelly.backup import OtherProgram, back_up, restore
+from jelly.config import Settings
 from jelly.errors import StartError
 from jelly.trusted_clock import FIRST_DATED, IDS_PER_MS, MAX_ID, MS
+from jelly.user_command import run_user_command
+
+
+def made_and_copied(directory: Path) -> tuple[str, Path, Path]:
+    """The URL and the file of an empty database that no server uses, and a copy of it."""
+    path, copy = directory / "jelly.db", directory / "copy.db"
+    url = f"sqlite:///{path}"
+    with Server(url) as server:
+        assert server.stop() == 0
+    back_up(url, copy)
+    return url, path, copy
 
 
 @contextmanager
@@ -89,16 +102,55 @@ def test_a_backup_under_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("command", "program"), [("backup", "mysqldump"), ("restore", "mysql")])
-def test_the_command_for_mysql(command: str, program: str) -> None:
+def test_the_command_for_mysql(command: str, program: str, tmp_path: Path) -> None:
     """It stands alone on standard output, without the password; what to do with it is beside it."""
-    done = run(command, "copy.sql", "--database=mysql://jelly:Secret-1@127.0.0.1:3307/chat")
+    copy = tmp_path / "copy.sql"
+    if command == "restore":
+        copy.write_text("-- a dump")
+    done = run_here(command, str(copy), "--database=mysql://jelly:Secret-1@127.0.0.1:1/chat")
     assert done.returncode == 1
     [line], [sentence] = done.stdout.splitlines(), done.stderr.splitlines()
-    words = shlex.split(line)
+    words = shlex.split(line.removeprefix("(umask 077 && ").removesuffix(")"))
     assert words[0] == program
-    assert {"--host=127.0.0.1", "--port=3307", "--user=jelly", "--password", "chat"} <= set(words)
+    assert {"--host=127.0.0.1", "--port=1", "--user=jelly", "--password", "chat"} <= set(words)
     assert sentence.endswith(":")
     assert "Secret" not in done.stdout + done.stderr
+
+
+def test_a_file_that_mysql_cannot_load(tmp_path: Path) -> None:
+    """A copy of SQLite, no file, a directory: no command is printed."""
+    _, _, copy = made_and_copied(tmp_path)
+    for path, sentence in (
+        (copy, f"{copy} is a copy of an SQLite database, which MySQL and MariaDB cannot read, and Jelly cannot"),
+        (tmp_path / "none", f"There is no file {tmp_path}/none: name a copy that `jelly backup` has made."),
+        (tmp_path, f"{tmp_path} is a directory: name a file in it."),
+    ):
+        with pytest.raises(StartError, match=f"^{re.escape(sentence)}") as caught:
+            restore("mysql://jelly:Secret-1@127.0.0.1:1/chat", path)
+        assert not isinstance(caught.value, OtherProgram)
+
+
+def test_no_command_for_mysql_while_it_is_used(mariadb: PrivateMariaDB, tmp_path: Path) -> None:
+    """By a server, or by nodes, which the sentence names."""
+    url, dump = ready_database(mariadb, "used"), tmp_path / "dump.sql"
+    dump.write_text("-- a dump")
+
+    def sentence() -> str:
+        with pytest.raises(StartError) as caught:
+            restore(url, dump)
+        assert isinstance(caught.value, OtherProgram) == ("run this, and start them" in str(caught.value))
+        return str(caught.value)
+
+    with Server(url) as server:
+        assert re.fullmatch(r"A server uses the database mysql://\S+/used: stop it, and run this again\.", sentence())
+        assert server.stop() == 0
+    with Server(url, "--cluster=none") as node:
+        said = (
+            rf"Nodes of a cluster use .+ \(1 at 127\.0\.0\.1:{node.port}, .+\): stop all of them, or wait for \d s if"
+        )
+        assert re.match(said, sentence())
+        assert node.stop() == 0
+    assert "Stop the server, or all nodes, run this" in sentence()
 
 
 def test_a_backup_of_mysql_under_load(mariadb: PrivateMariaDB, tmp_path: Path) -> None:
@@ -116,13 +168,14 @@ def test_a_backup_of_mysql_under_load(mariadb: PrivateMariaDB, tmp_path: Path) -
             before = len(sent)
             done = run("backup", str(dump), f"--database={url}")
             assert done.returncode == 1
-            command = shlex.split(done.stdout)
-            command.remove("--password")  # it would ask for it
+            line = done.stdout.replace(" --password ", " ")  # it would ask for it
             environment = {**clean_environment(), "MYSQL_PWD": PASSWORD}
-            subprocess.run([command[0], "--no-defaults", *command[1:]], env=environment, check=True, timeout=30)
+            line = line.replace(" mysqldump ", " mysqldump --no-defaults ")
+            subprocess.run(["sh", "-c", line], env=environment, check=True, timeout=30)
+            assert dump.stat().st_mode & 0o777 == 0o600
         assert server.stop() == 0
     restored = mariadb.fresh_database("restored")
-    done = run("restore", str(dump), f"--database={restored}")
+    done = run_here("restore", str(dump), f"--database={restored}")
     assert done.returncode == 1
     command = shlex.split(done.stdout)
     assert command[-2:] == ["<", str(dump)]
@@ -144,11 +197,11 @@ def test_ids_go_on_above_the_replaced_file(tmp_path: Path) -> None:
     port = free_port()
     with Server(url, f"--port={port}"):
         register(port, "alice", "bob")
-        assert run("backup", str(copy), f"--database={url}").returncode == 0
+        assert run_here("backup", str(copy), f"--database={url}").returncode == 0
         with logged_in(port, "alice") as alice, logged_in(port, "bob", features=["ack"]) as bob:
             alice.message("bob", "old")
             last = bob.receive_notice().values["id"]
-            assert run("restore", str(copy), f"--database={url}").stderr.startswith(
+            assert run_here("restore", str(copy), f"--database={url}").stderr.startswith(
                 f"jelly: The database {url} cannot be replaced: another server is using this database"
             )
     before = next_id(path)
@@ -195,11 +248,8 @@ def test_a_file_that_cannot_be_read_is_replaced(tmp_path: Path) -> None:
 
 def test_a_file_that_was_copied_over(tmp_path: Path) -> None:
     """With the log of the old file beside it, as after `cp`. Ids go on above those in the log."""
-    path, copy = tmp_path / "jelly.db", tmp_path / "copy.db"
-    url, log = f"sqlite:///{path}", Path(f"{path}-wal")
-    with Server(url) as server:
-        assert server.stop() == 0
-    back_up(url, copy)
+    url, path, copy = made_and_copied(tmp_path)
+    log = Path(f"{path}-wal")
     newest = (FIRST_DATED + MAX_ID) // 2
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as raw:
         raw.execute("CREATE TABLE large AS SELECT zeroblob(2000000)")
@@ -264,11 +314,7 @@ def test_a_restore_where_nothing_was(tmp_path: Path) -> None:
 
 def test_what_cannot_be_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence says why, and the database is as it was."""
-    path, copy = tmp_path / "jelly.db", tmp_path / "copy.db"
-    url = f"sqlite:///{path}"
-    with Server(url) as server:
-        assert server.stop() == 0
-    back_up(url, copy)
+    url, path, copy = made_and_copied(tmp_path)
     before = path.read_bytes()
 
     def refused(url: str, source: Path) -> str:
@@ -281,12 +327,21 @@ def test_what_cannot_be_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "is the database itself" in refused(url, path)
     (tmp_path / "text.db").write_text("hello, this is not a database" * 100)
     assert "is no database of Jelly: file is not a database" in refused(url, tmp_path / "text.db")
-    with sqlite3.connect(tmp_path / "other.db") as other:
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as other, other:
         other.execute("CREATE TABLE meta (name, value)")
     assert refused(url, tmp_path / "other.db").endswith("is no database of Jelly: no such table: users.")
-    assert refused(f"sqlite:///{tmp_path}/no/jelly.db", copy).startswith("The database sqlite:///")
+    assert refused(f"sqlite:///{tmp_path}/no/jelly.db", copy).endswith(
+        f"No such file or directory. There is no directory {tmp_path}/no: create it first."
+    )
+    assert refused(f"sqlite:///{copy}/jelly.db", copy).endswith(
+        f"Not a directory. There is no directory {copy}: create it first."
+    )
+    (tmp_path / "part.db").write_bytes(before[:20000])
+    assert refused(url, tmp_path / "part.db").startswith(f"{tmp_path}/part.db is damaged: database disk image is")
     (tmp_path / "directory").mkdir()
-    assert refused(f"sqlite:///{tmp_path}/directory", copy).endswith("the file cannot be opened: Is a directory.")
+    assert refused(f"sqlite:///{tmp_path}/directory", copy).endswith(
+        f"the file cannot be opened: Is a directory. {tmp_path}/directory is a directory: name a file in it."
+    )
     assert not (tmp_path / "directory.lock").exists()
     for statement, sentence in (
         ("UPDATE meta SET value = 'abc' WHERE name = 'schema_version'", "is no database of Jelly."),
@@ -296,10 +351,10 @@ def test_what_cannot_be_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("UPDATE meta SET value = 'x' WHERE name = 'next_id'", "is damaged: its table meta has lost the row next_id"),
     ):
         shutil.copyfile(copy, tmp_path / "altered.db")
-        with sqlite3.connect(tmp_path / "altered.db") as altered:
+        with contextlib.closing(sqlite3.connect(tmp_path / "altered.db")) as altered, altered:
             altered.execute(statement)
         assert sentence in refused(url, tmp_path / "altered.db")
-    with sqlite3.connect(copy) as newer:
+    with contextlib.closing(sqlite3.connect(copy)) as newer, newer:
         newer.execute("UPDATE meta SET value = 99 WHERE name = 'schema_version'")
     assert "schema version 99, this program knows 3: use a newer Jelly" in refused(url, copy)
     back_up(url, tmp_path / "good.db")
@@ -374,7 +429,7 @@ def test_another_program_uses_the_database(
     with contextlib.closing(raw):
         with Server(url) as server:
             register(server.port, "alice", "bob")
-            assert run("backup", str(copy), f"--database={url}").returncode == 0
+            assert run_here("backup", str(copy), f"--database={url}").returncode == 0
             if is_before:
                 use(raw)
             with logged_in(server.port, "alice") as alice:
@@ -392,13 +447,32 @@ def test_another_program_uses_the_database(
     assert next_id(path) == next_id(kept)
 
 
+def begin_to_write(raw: sqlite3.Connection) -> None:
+    raw.execute("BEGIN IMMEDIATE")
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+@pytest.mark.parametrize("use", [read, begin_to_write])
+def test_another_program_uses_a_database_without_a_log(
+    use: Callable[[sqlite3.Connection], None], mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it does, and although all messages are in the file: what it writes would be lost."""
+    monkeypatch.setattr(backup, "TIMEOUT", 0.05)
+    url, path, copy = made_and_copied(tmp_path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute(f"PRAGMA journal_mode = {mode}")
+        use(raw)
+        before = path.stat().st_ino
+        with pytest.raises(StartError, match="Another program uses the database"):
+            restore(url, copy)
+        assert path.stat().st_ino == before
+        raw.execute("ROLLBACK")
+    assert restore(url, copy) is not None
+
+
 def test_the_log_comes_back_if_the_restore_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite drops it together with a file that it cannot read."""
-    path, copy = tmp_path / "jelly.db", tmp_path / "copy.db"
-    url = f"sqlite:///{path}"
-    with Server(url) as server:
-        assert server.stop() == 0
-    back_up(url, copy)
+    url, path, copy = made_and_copied(tmp_path)
     path.write_bytes(b"damaged" * 1000)
     Path(f"{path}-wal").write_bytes(b"log")
 
@@ -417,11 +491,7 @@ def test_the_owner_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     """Also if root restores: the server of another user goes on. The lock is that user's, too."""
     if os.geteuid() != 0:
         pytest.skip("only root can give files away")
-    path, copy = tmp_path / "jelly.db", tmp_path / "copy.db"
-    url = f"sqlite:///{path}"
-    with Server(url) as server:
-        assert server.stop() == 0
-    back_up(url, copy)
+    url, path, copy = made_and_copied(tmp_path)
     os.chown(path, 65534, 65533)
     Path(f"{path}.lock").unlink()
     monkeypatch.setattr(os, "link", fail_to_link)
@@ -439,11 +509,7 @@ def fail_to_link(*_: object) -> None:
 @pytest.mark.parametrize("is_own", [True, False])
 def test_an_owner_that_cannot_stay(is_own: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user may not give files away. A group that cannot stay gives another group no rights."""
-    path, copy = tmp_path / "jelly.db", tmp_path / "copy.db"
-    url = f"sqlite:///{path}"
-    with Server(url) as server:
-        assert server.stop() == 0
-    back_up(url, copy)
+    url, path, copy = made_and_copied(tmp_path)
     path.chmod(0o660)
 
     def refuse(*_: object) -> None:
@@ -501,15 +567,87 @@ def test_what_cannot_be_backed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert line.endswith("No such file or directory. Name a file elsewhere.")
     other = tmp_path / "other.db"
     sqlite3.connect(other).close()
-    assert "no such table: meta" in fails(copy, f"sqlite:///{other}")
+    for content, sentence in (
+        (other.read_bytes(), "is no database of Jelly (no such table: meta): check --database."),
+        (b"hello, this is not a database" * 100, "is no database of Jelly (file is not a database): check --database."),
+        (path.read_bytes()[:20000], "is damaged (database disk image is malformed): stop its server, and restore an "),
+    ):
+        other.write_bytes(content)
+        assert fails(copy, f"sqlite:///{other}").startswith(f"{other} {sentence}")
+        other.with_name("other.db-wal").unlink(missing_ok=True)
     monkeypatch.setattr(backup, "TIMEOUT", 0.01)
-    with sqlite3.connect(path, isolation_level=None) as locked:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as locked, locked:
         locked.execute("DELETE FROM meta WHERE name = 'schema_version'")
         assert "it was not made by Jelly" in fails(copy, url)
         locked.execute("PRAGMA journal_mode = DELETE")
         locked.execute("BEGIN EXCLUSIVE")
-        assert "database is locked" in fails(copy, url)
+        assert fails(copy, url) == f"Another program has locked {path}: end that program, or try again later."
     locked.close()
+
+
+def test_a_path_that_leads_to_no_file(tmp_path: Path) -> None:
+    """A directory, a pipe (which nobody writes), a loop: the sentence says which, for both."""
+    url, _, copy = made_and_copied(tmp_path)
+    new, pipe, loop = tmp_path / "new.db", tmp_path / "pipe", tmp_path / "loop"
+    os.mkfifo(pipe)
+    loop.symlink_to(loop)
+    for path, sentence in (
+        (tmp_path, f"{tmp_path} is a directory: name a file in it."),
+        (pipe, f"{pipe} is not a file that holds data: name another one."),
+        (loop, f"{loop} cannot be read: Too many levels of symbolic links. Name another file."),
+    ):
+        assert fails(new, f"sqlite:///{path}") == sentence
+        with pytest.raises(StartError, match=re.escape(sentence)):
+            restore(url, path)
+    assert fails(tmp_path, f"sqlite:///{copy}") == f"{tmp_path} is a directory: name a new file in it."
+
+
+def test_what_this_user_may_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence names the file, and the user to be. (Root may do everything, so the answers of
+    the system are replaced.)
+    """
+    url, path, copy = made_and_copied(tmp_path)
+    new = tmp_path / "new.db"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *_: False)
+        sentence = "This user may not read {}: run this as the user that the server runs as, or change"
+        assert fails(new, url).startswith(sentence.format(path))
+        with pytest.raises(StartError, match=sentence.format(copy)):
+            restore(url, copy)
+
+    def refuse(_: Path, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", refuse)
+        sentence = "This user may not look into the directory of {}: run this as the user that the"
+        for reading, asked in ((path, lambda: back_up(url, new)), (copy, lambda: restore(url, copy))):
+            with pytest.raises(StartError, match=sentence.format(reading)):
+                asked()
+        with pytest.raises(StartError, match=f"Permission denied. This user cannot look into the directory of {path}"):
+            run_user_command("list", None, Settings(database=url))
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (sqlite3.SQLITE_FULL, "The disk with {copy} is full: make room, or name a file on another disk."),
+        (sqlite3.SQLITE_READONLY_CANTINIT, "SQLite has to write beside {path}, and this user may not (the reason): "),
+        (sqlite3.SQLITE_IOERR_WRITE, "Cannot copy {path} to {copy}: the reason. Check the disks of both."),
+    ],
+)
+def test_what_sqlite_cannot_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, sentence: str) -> None:
+    """The sentence says what to do about it."""
+    url, path, _ = made_and_copied(tmp_path)
+    copy = tmp_path / "second.db"
+
+    def fail(*_: Path) -> None:
+        error = sqlite3.OperationalError("the reason")
+        error.sqlite_errorcode = code
+        raise error
+
+    monkeypatch.setattr(backup, "_copy", fail)
+    assert fails(copy, url).startswith(sentence.format(path=path, copy=copy))
 
 
 def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -535,10 +673,10 @@ def test_where_the_database_comes_from(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/jelly.db"
     with Server(url) as server:
         assert server.stop() == 0
-    assert run("backup", f"{tmp_path}/one.db", JELLY_DATABASE=url).returncode == 0
+    assert run_here("backup", f"{tmp_path}/one.db", JELLY_DATABASE=url).returncode == 0
     (tmp_path / "jelly.toml").write_text(f'database = "{url}"\nport = 1\n')
-    assert run("backup", f"{tmp_path}/two.db", f"--config={tmp_path}/jelly.toml").returncode == 0
-    done = run("backup", f"{tmp_path}/three.db", "--database=oracle://x")
+    assert run_here("backup", f"{tmp_path}/two.db", f"--config={tmp_path}/jelly.toml").returncode == 0
+    done = run_here("backup", f"{tmp_path}/three.db", "--database=oracle://x")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("jelly: --database: A database is named as sqlite:///")
     assert (tmp_path / "one.db").read_bytes() == (tmp_path / "two.db").read_bytes()

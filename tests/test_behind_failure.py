@@ -77,6 +77,34 @@ def test_a_client_that_closes_without_reading(server: JellyServer) -> None:
         assert bob.contents(COUNT) == [str(number) for number in range(COUNT)]
 
 
+@pytest.mark.parametrize("has_id", [True, False], ids=["the next job", "the same job"])
+def test_a_client_that_goes_on_and_does_not_hear_all(server: JellyServer, has_id: bool) -> None:
+    """It has heard of the first failure, and sent a new message, when its connection breaks: before
+    it has heard that others have failed, too. The new one must not overtake these.
+    """
+    with logged_in(server.port, "bob") as bob:
+        with logged_in(server.port, "alice", features=["ack"]) as alice:
+            lane = lane_of(server, "alice")
+            more: dict[str, Any] = {"requestId": "first"} if has_id else {}
+            with server.store._turn:
+                alice.send_message("bob", "first", **more)
+                wait_until(lambda: bool(server.store._jobs))  # the others wait in the lane
+                send(alice, 5)
+                wait_until(lambda: len(lane.waiting) == 5)
+                lane.session.failed_upto = lane.session.received_at
+                alice.send_message("bob", "new", requestId="new")
+                wait_until(lambda: len(lane.waiting) == 6)
+                alice.reset()
+                wait_until(lambda: lane.session.transport.is_closed)
+        wait_until(lambda: not (lane.waiting or lane.busy.locked()))
+        with logged_in(server.port, "alice", features=["ack"]) as alice:
+            send(alice, 5)
+            alice.send_message("bob", "new", requestId="new")
+            assert set(statuses(alice, 6)) == {SUCCESS}
+        stored = [] if has_id else ["first"]
+        assert bob.contents(len(stored) + 6) == [*stored, "0", "1", "2", "3", "4", "new"]
+
+
 @pytest.mark.usefixtures("fails_once")
 def test_messages_without_a_request_id(server: JellyServer) -> None:
     """Their client does not send them again, so they are stored as soon as that is possible."""

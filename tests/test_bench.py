@@ -3,23 +3,28 @@ are whole.
 """
 
 import contextlib
+import dataclasses
 import importlib.util
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bench import soak
+from bench import nodes, soak
 from bench.__main__ import main
 from bench.compare import compare
+from bench.meter import Usage, cpu_clock
+from bench.nodes import SINGLE, Case, Cluster, NodeRunner
 from bench.profile import role_of
 from bench.runs import Result, Runner, open_runner
-from bench.scenarios import STANDARD, Measurement, Scenario, parse
+from bench.scenarios import CROSSING, LOCAL, MIXED, STANDARD, Measurement, Scenario, parse
 from bench.table import HEAD, table
 from bench.verify import Channel, DeliveryChecker, summary
 from faults.mariadb import PrivateMariaDB
 from faults.process import ROOT
+from faults.redis import PrivateRedis
 
 TINY = [
     "pairs-2-1", "pairs-2-16", "group-3-1", "offline-3-5", "logins-1-4", "reconnects-5", "idle-5",
@@ -150,6 +155,13 @@ def test_a_failure_is_in_the_table_and_in_the_exit_code(
     assert "FAILED: 1 lost" in capsys.readouterr().out
 
 
+def test_something_happens_in_each_measurement(runner: Runner) -> None:
+    """However short it is: on a busy machine, nothing may happen for as long as it was to take."""
+    no_time = dataclasses.replace(runner, seconds=0.0)
+    [measurement] = no_time.run(parse("pairs-9-1"), "memory").measurements
+    assert measurement.count >= 9
+
+
 def test_a_busy_generator_is_marked(runner: Runner) -> None:
     """A row that may tell more of the generator than of the server says so."""
     result = runner.run(parse("pairs-1-1"), "memory")
@@ -158,6 +170,118 @@ def test_a_busy_generator_is_marked(runner: Runner) -> None:
     assert measurement.usage is not None
     measurement.usage.generator = measurement.usage.seconds * 0.95
     assert "95% (!)" in table([result])
+
+
+# --- several nodes --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def node_runner(runner: Runner, mariadb: PrivateMariaDB, redis_server: PrivateRedis) -> NodeRunner:
+    on_mariadb = Runner({"mariadb": mariadb}, {}, runner.directory, SECONDS)
+    return NodeRunner(on_mariadb, "mariadb", redis_server)
+
+
+TWO_NODES = [
+    Case(parse("group-3-1"), Cluster(2, "redis")),
+    Case(parse("pairs-4-1"), Cluster(2, "none"), MIXED),
+    Case(parse("offline-3-5"), Cluster(2, "redis"), CROSSING),
+]
+
+
+@pytest.mark.parametrize("case", TWO_NODES, ids=str)
+def test_two_nodes(case: Case, node_runner: NodeRunner) -> None:
+    """Everything arrives, and each process has a cost of its own."""
+    results = {each: node_runner.run(each) for each in (Case(case.scenario, SINGLE), case)}
+    assert [(result.problems, result.not_run) for result in results.values()] == [("", "")] * 2
+    text = nodes.tables([results])
+    head, _, single, *rows = text.splitlines()
+    assert len(rows) == len(results[case].measurements) * 2 - 1
+    assert all(line.count("|") == head.count("|") for line in (single, *rows))
+    assert " | single server | " in single
+    assert all(f" | {case.cluster} | " in row for row in rows[-len(results[case].measurements) :])
+
+
+def test_the_cases_of_nodes() -> None:
+    """Only where there is another node can a message go to it; one pair is not at two places."""
+    clusters = [Cluster(1, "redis"), Cluster(2, "redis")]
+    assert [(case.cluster.nodes, case.placement) for case in nodes.cases(parse("pairs-9-1"), clusters)] == [
+        (0, LOCAL), (1, LOCAL), (2, LOCAL), (2, CROSSING), (2, MIXED),
+    ]  # fmt: skip
+    assert MIXED not in [case.placement for case in nodes.cases(parse("pairs-1-1"), clusters)]
+    assert [case.placement for case in nodes.cases(parse("group-5-1"), clusters)] == [LOCAL] * 3
+
+
+def figures(**values: object) -> Result:
+    usage = Usage(1.0, 0.5, 0.1, 0.1, 0.3, 1 << 20, [0.1, 0.2], 0.05)
+    usage = dataclasses.replace(usage, **{name: value for name, value in values.items() if name != "count"})  # type: ignore[arg-type]
+    return Result("pairs-2-1", "mariadb", [Measurement("2 pairs", int(str(values.get("count", 100))), usage=usage)])
+
+
+def test_figures_that_cannot_be_right() -> None:
+    """Control: a measurement in which nothing happened, or a process took no part, is an error."""
+    case = Case(parse("pairs-2-1"), Cluster(2, "redis"), CROSSING)
+    assert nodes.wrong_figures(case, figures()) == ""
+    assert "nothing happened" in nodes.wrong_figures(case, figures(count=0))
+    assert "a server has used no CPU time" in nodes.wrong_figures(case, figures(servers=[0.1, 0.0]))
+    assert "a server has used no CPU time" in nodes.wrong_figures(case, figures(servers=[0.3]))
+    assert "the database or Redis" in nodes.wrong_figures(case, figures(database=0.0))
+    assert "the database or Redis" in nodes.wrong_figures(case, figures(redis=0.0))
+    assert nodes.wrong_figures(case, Result("pairs-2-1", "mariadb")) == "nothing was measured"
+    idle = dataclasses.replace(case, scenario=parse("idle-1"))
+    assert nodes.wrong_figures(idle, figures(servers=[0.1, 0.0])) != ""
+
+
+def test_a_cluster_that_is_not_what_was_asked_for(node_runner: NodeRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: messages that stay at a node, and a node that is missing, are errors."""
+    case = Case(parse("pairs-2-1"), Cluster(2, "none"), LOCAL)
+    with monkeypatch.context() as patch:
+        patch.setattr(Case, "crosses", True)
+        assert node_runner.run(case).problems == "no message went from node to node"
+    with node_runner._serve(case) as servers:
+        servers[1].stop()
+        assert node_runner._wrong_cluster(case, servers) == "there were 1 nodes"
+        over_redis = dataclasses.replace(case, cluster=Cluster(2, "redis"))
+        assert "through Redis" in node_runner._wrong_cluster(over_redis, servers)
+
+
+@pytest.mark.usefixtures("mariadb")
+def test_a_failure_of_nodes_is_in_the_table_and_in_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also if it was in one of several rounds only; and if Redis is missing."""
+    count = 0
+
+    def run(_: NodeRunner, case: Case) -> Result:
+        nonlocal count
+        count += 1
+        return dataclasses.replace(figures(servers=[0.1] * (case.cluster.nodes or 1)), problems="1 lost" * (count == 3))
+
+    monkeypatch.setattr(NodeRunner, "run", run)
+    arguments = ["--nodes=2", "--engine=none", "--scenarios=pairs-1-1", "--rounds=3"]
+    assert main(arguments) == 1
+    assert capsys.readouterr().out.count("FAILED: 1 lost") == 1
+    assert main(arguments) == 0
+    monkeypatch.undo()
+    result = NodeRunner(Runner({}, {}, Path(), SECONDS), "mariadb", None).run(TWO_NODES[0])
+    assert "apt-get install redis-server" in nodes.failure([result])
+
+
+def test_the_clock_of_a_process() -> None:
+    """It counts what the process uses, also another's."""
+    before = cpu_clock(os.getpid())
+    sum(range(100_000))
+    assert before < cpu_clock(os.getpid())
+    assert cpu_clock(os.getppid()) > 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--nodes=0"], ["--nodes=x"], ["--nodes=2", "--engine=kafka"], ["--nodes=2", "--databases=sqlite"],
+                  ["--nodes=2", "--scenarios=logins"]],
+)  # fmt: skip
+def test_nodes_that_there_cannot_be(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "error: " in capsys.readouterr().err
 
 
 # --- the command line -----------------------------------------------------------------------------

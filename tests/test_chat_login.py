@@ -127,9 +127,17 @@ def caused_by(error: Exception) -> ConnectionLost:
     return lost
 
 
-def untrusted() -> ssl.SSLCertVerificationError:
+def test_another_address() -> None:
+    """If the first address does not work, the dialog says which one is used."""
+    client, console = Replies(None), Answers("pw")
+    client.addresses, client.address = ("a:20000", "b:20000"), "b:20000"
+    log_in(client, console)
+    assert console.seen[1:] == ["Cannot use a:20000: connected to b:20000."]
+
+
+def refused_certificate(number: int, words: str) -> ssl.SSLCertVerificationError:
     error = ssl.SSLCertVerificationError()
-    error.verify_message = "self-signed certificate"
+    error.verify_code, error.verify_message = number, words
     return error
 
 
@@ -148,7 +156,6 @@ def untrusted() -> ssl.SSLCertVerificationError:
         ),
         (ConnectionLost("", sent=True), ExitCode.NO_CONNECTION, "the server closed the connection"),
         (caused_by(ssl.SSLError()), ExitCode.NO_CONNECTION, "write jelly:// in its address"),
-        (caused_by(untrusted()), ExitCode.NO_CONNECTION, r"self-signed certificate \(--tls-ca FILE trusts"),
         (RequestTimeout(), ExitCode.NO_CONNECTION, "the server did not answer in time"),
     ],
 )
@@ -157,6 +164,35 @@ def test_other_failures(reply: Exception, code: ExitCode, said: str) -> None:
     with pytest.raises(FatalError, match=said) as caught:
         log_in(Replies(reply), Answers("pw"))
     assert caught.value.exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "said", "helps"),
+    [
+        (18, "self-signed certificate", "is self-signed, or from an authority", "--tls-ca"),
+        (20, "unable to get local issuer certificate", "is self-signed, or from an authority", "--tls-ca"),
+        (62, "Hostname mismatch, certificate is not valid for 'localhost'.", "is for another name", "name the server"),
+        (64, "IP address mismatch, certificate is not valid for '::1'.", "is for another name", "name the server"),
+        (10, "certificate has expired", "has expired", "has to renew it"),
+        (9, "certificate is not yet valid", "is not valid yet", "check the clock"),
+        (23, "certificate revoked", "is refused: certificate revoked", "another one"),
+    ],
+)
+def test_a_certificate_that_is_refused(number: int, words: str, said: str, helps: str) -> None:
+    """The sentence says why, and what helps: --tls-ca only where the authority is unknown."""
+    with pytest.raises(FatalError, match=f"Cannot connect to jelly://example.org: its certificate {said}") as caught:
+        log_in(Replies(caused_by(refused_certificate(number, words))), Answers("pw"))
+    assert caught.value.exit_code == ExitCode.NO_CONNECTION
+    assert helps in str(caught.value)
+    assert ("--tls-ca" in str(caught.value)) == (helps == "--tls-ca")
+
+
+def test_a_certificate_that_is_not_in_the_file() -> None:
+    """Where --tls-ca was given, it is not advised once more."""
+    client = Replies(caused_by(refused_certificate(18, "self-signed certificate")))
+    dialog = LoginDialog(client, "jellys://example.org", Translator("en"), Answers("pw"), "cert.pem")  # type: ignore[arg-type]
+    with pytest.raises(FatalError, match=r"its certificate is not the one in cert\.pem, .*ask its operator"):
+        dialog.run("alice", "", may_register=True)
 
 
 def test_a_name_that_may_not_be() -> None:

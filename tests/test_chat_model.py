@@ -109,7 +109,8 @@ def test_undelivered() -> None:
     for status in DeliveryStatus:
         model[Peer("bob")].add(line(status=status))
     assert [each.status for each in model[Peer("bob")].undelivered()] == [DeliveryStatus.FAILED, DeliveryStatus.UNKNOWN]
-    assert model.undelivered_count() == 2
+    model[Peer("carol")].add(line(status=DeliveryStatus.FAILED))
+    assert [model.count_of(status) for status in (DeliveryStatus.FAILED, DeliveryStatus.UNKNOWN)] == [2, 1]
 
 
 def test_known_people() -> None:

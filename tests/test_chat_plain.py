@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from typing import Self
 
 import pytest
+from client_tools import ScriptedServer
 from fake_client import MS, NOW, Chat
+from harness import run_here
 from original import OriginalServer
-from wire import PERSON_MESSAGE, logged_in, register
+from wire import LOGIN, PERSON_MESSAGE, SERVER_BUSY, SERVER_ERROR, logged_in, register
 
 from client_api import History, PastMessage
 from faults.process import PATIENCE, ROOT, Program, bare_python, clean_environment
@@ -31,9 +33,10 @@ class PlainChat(Program):
     `is_alone`: only the greeting comes at the beginning, and it is read.
     """
 
-    def __init__(self, name: str, port: int, is_alone: bool = True) -> None:
+    def __init__(self, name: str, port: int, *more_ports: int, is_alone: bool = True) -> None:
         self._is_alone = is_alone
-        super().__init__("jelly.py", "chat", name, "--plain", f"--server=jelly://127.0.0.1:{port}", **ENVIRONMENT)
+        addresses = ",".join(f"127.0.0.1:{each}" for each in (port, *more_ports))
+        super().__init__("jelly.py", "chat", name, "--plain", f"--server=jelly://{addresses}", **ENVIRONMENT)
 
     def __enter__(self) -> Self:
         try:
@@ -55,9 +58,11 @@ class PlainChat(Program):
         return self.process.returncode, output.decode()
 
 
-def send(*arguments: str, port: int, input: bytes = b"", password: str = "pw") -> tuple[int, str]:
-    """Run `jelly chat` until it ends; return its exit code and output."""
-    url = f"--server=jelly://127.0.0.1:{port}"
+def send(*arguments: str, port: int, input: bytes = b"", password: str = "pw", more: str = "") -> tuple[int, str]:
+    """Run `jelly chat` until it ends; return its exit code and output. `more`: what follows in the
+    list of addresses.
+    """
+    url = f"--server=jelly://127.0.0.1:{port}{more}"
     command = [*bare_python(), str(ROOT / "jelly.py"), "chat", url, *arguments]
     done = subprocess.run(
         command, input=input, capture_output=True, timeout=PATIENCE, start_new_session=True,
@@ -146,7 +151,7 @@ def test_a_script(port: int) -> None:
         "✗ nobody < hello?",
         "   not delivered: no such user",
         "-- your password was changed",
-        "Messages not confirmed: 1.",
+        "Messages not delivered: 1. They are not kept: write them again.",
     ]
     with logged_in(port, "bob") as bob:
         assert bob.contents(1) == ["hello"]
@@ -172,26 +177,69 @@ def test_logout(port: int) -> None:
         assert alice.process.wait(PATIENCE) == 0
 
 
-def test_a_lost_connection(port: int) -> None:
-    """The chat says when it has reconnected, and /resend sends the undelivered message."""
+def lose_connection(proxy: Proxy, chat: PlainChat) -> None:
+    """Take the connection away, and wait until the chat has noticed it."""
+    proxy.block()
+    said = ""
+    while said != "-- still trying to connect":
+        chat.say("/connect")
+        said = chat.line()
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_lost_connection(port: int, ends: bool) -> None:
+    """What is written meanwhile is sent when the connection is back, in its order, also if it was
+    the end of the input.
+    """
     register(port, "alice", "bob")
     with Proxy(port) as proxy, PlainChat("alice", proxy.port) as alice:
         alice.say("/to bob")
         assert alice.line() == "-- you are writing to bob"
-        proxy.block()
-        said = ""
-        while said != "-- still trying to connect":  # until the loss is noticed, texts are sent after the reconnect
-            alice.say("/connect")
-            said = alice.line()
-        alice.say("hello?")
-        assert alice.line() == "✗ bob < hello?"
-        assert "/resend" in alice.line()
+        lose_connection(proxy, alice)
+        alice.say("one", "two")
+        assert alice.line() == "-- not connected: this is sent as soon as you are connected"
+        if ends:
+            alice.process.stdin.close()  # type: ignore[union-attr]
         proxy.mend()
         assert alice.line().startswith("-- connected again")
-        assert alice.line().startswith("-- not confirmed: 1 to bob")
-        alice.say("/resend")
+        if not ends:
+            alice.say("three")
         with logged_in(port, "bob") as bob:
-            assert bob.contents(1) == ["hello?"]
+            assert bob.contents(3 - ends) == ["one", "two", "three"][: 3 - ends]
+        if ends:
+            assert alice.process.wait(PATIENCE) == 0
+
+
+def test_leaving_without_a_connection(port: int) -> None:
+    """/quit does not wait for it, and says what was not delivered."""
+    register(port, "alice", "bob")
+    with Proxy(port) as proxy, PlainChat("alice", proxy.port) as alice:
+        alice.say("/to bob")
+        assert alice.line() == "-- you are writing to bob"
+        lose_connection(proxy, alice)
+        alice.say("hello?")
+        assert alice.line().startswith("-- not connected")
+        alice.say("/quit")
+        code, output = alice.end()
+        assert code == 0
+        assert "Messages not delivered: 1. They are not kept: write them again." in output
+
+
+def test_several_addresses(port: int) -> None:
+    """The chat goes to another address when the connection is lost, says so once, and goes on."""
+    register(port, "alice", "bob")
+    with Proxy(port) as one, Proxy(port) as other, PlainChat("alice", one.port, other.port) as alice:
+        alice.say("/to bob")
+        assert alice.line() == "-- you are writing to bob"
+        both = {f"127.0.0.1:{proxy.port}": proxy for proxy in (one, other)}
+        [used] = [address for address, proxy in both.items() if proxy._pairs]
+        both[used].block()
+        assert alice.line() == f"-- the connection to {used} was lost; going to another address"
+        [rest] = both.keys() - {used}
+        assert alice.line().startswith(f"-- connected again, to {rest} (not connected since ")
+        alice.say("hello")
+        with logged_in(port, "bob") as bob:
+            assert bob.contents(1) == ["hello"]
 
 
 def test_ctrl_c(port: int) -> None:
@@ -233,7 +281,7 @@ def test_what_the_original_server_cannot_do() -> None:
             ]
             assert alice.end()[0] == 0
         assert send("alice", "--send", "nobody", "hello?", port=server.port) == (
-            1, "jelly: Not sent to nobody: probably no such user.\n"
+            1, "jelly: Not delivered to nobody: probably no such user.\n"
         )  # fmt: skip
 
 
@@ -263,17 +311,17 @@ def test_send_takes_no_messages(port: int) -> None:
 @pytest.mark.parametrize(
     ("arguments", "password", "code", "said"),
     [
-        (["--send", "nobody", "x"], "pw", 1, "Not sent to nobody: no such user."),
-        (["--send", "#team", "x"], "pw", 1, "Not sent to #team: no such group."),
+        (["--send", "nobody", "x"], "pw", 1, "Not delivered to nobody: no such user."),
+        (["--send", "#team", "x"], "pw", 1, "Not delivered to #team: no such group."),
         (["--send", "#", "x"], "pw", 2, "--send needs a receiver: bob or #team."),
         (["--send", "bob", " "], "pw", 2, "There is no text to send."),
         (["--send", "bob", "-"], "pw", 2, "There is no text to send."),
-        (["--send", "bob"], "pw", 2, "expected 2 arguments"),
+        (["--send", "bob"], "pw", 2, "--send is not complete: write --send TO TEXT."),
         (["--send", "bob", "x"], "wrong", 4, "Cannot log in as alice: the name or the password"),
         (["--send", "bob", "x"], "", 2, "set JELLY_PASSWORD"),
         (["--send", "bob", "x", "--tls-ca=x"], "pw", 2, "--tls-ca needs a server with TLS"),
         (["--plain"], "wrong", 4, "Cannot log in as alice"),
-        (["--lang=zh", "--send", "nobody", "x"], "pw", 1, "未能发给 nobody：没有这个用户。"),
+        (["--lang=zh", "--send", "nobody", "x"], "pw", 1, "未送达 nobody：没有这个用户。"),
     ],
 )
 def test_exit_codes(arguments: list[str], password: str, code: int, said: str, port: int) -> None:
@@ -293,10 +341,44 @@ def test_a_text_that_is_not_utf8(port: int) -> None:
     assert send("alice", "--send", "alice", "\udcff", port=port)[0] == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("bob", "Too many arguments: bob. There is one NAME, and a TEXT with spaces needs quotes."),
+        (
+            "--send bob hello world",
+            "Too many arguments: world. There is one NAME, and a TEXT with spaces needs quotes.",
+        ),
+        ("--sevrer x", "There is no flag --sevrer (did you mean --server?)."),
+        ("--frobnicate=1", "There is no flag --frobnicate."),
+        ("-x", "There is no flag -x."),
+        ("--tls-ca", "--tls-ca is not complete: write --tls-ca FILE."),
+        ("--plain=yes", "--plain takes no value."),
+        ("--lang=fr", "--lang must be one of en, zh."),
+        ("--lang", "--lang must be one of en, zh."),
+        ("--lang=zh --frobnicate", "没有 --frobnicate 这个选项。"),
+        ("--lang=zh --send bob", "--send 不完整：应写成 --send TO TEXT。"),
+    ],
+)
+def test_wrong_arguments(arguments: str, said: str) -> None:
+    """One sentence says which argument is wrong, without the usage lines."""
+    done = run_here("chat", "--server=jelly://127.0.0.1:1", "alice", *arguments.split(), **ENVIRONMENT)
+    see = "参见 jelly chat --help。" if "--lang=zh" in arguments else " See jelly chat --help."
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"jelly: {said}{see}\n")
+
+
+def test_a_flag_that_is_cut_too_short() -> None:
+    """It may mean several flags: the sentence names them."""
+    code, output = send("alice", "--s=x", port=1)
+    assert (code, output.count("\n")) == (2, 1)
+    assert output.startswith("jelly: Ambiguous option: --s=x could match --send, --server")
+
+
 def test_wrong_server_or_certificate() -> None:
     """Wrong server addresses and certificates are refused with a sentence."""
     for arguments, said in (
         (["--server=http://x"], "http://x is not of the form jelly://host:port"),
+        (["--server=jelly://a,,b"], "jelly://a,,b is not of the form jelly://host:port"),
         (["--server=jellys://x", "--tls-ca=/missing.pem"], "/missing.pem cannot be used: No such file"),
         (["--server=jellys://x", "--tls-ca=/etc/passwd"], "/etc/passwd cannot be used: it contains no certificate"),
     ):
@@ -321,22 +403,54 @@ def test_no_server() -> None:
     assert "Connection refused. Is the server running?" in output
 
 
+@pytest.mark.parametrize("status", [0, SERVER_BUSY, SERVER_ERROR])
+def test_the_first_login_goes_through_the_list(port: int, script: ScriptedServer, status: int) -> None:
+    """If the first address closes the connection, is busy or fails, the next one is asked. (Each
+    chat begins at one of them, by chance.)
+    """
+    register(port, "alice")
+    script._listener.settimeout(60)
+    asked = threading.Event()
+
+    def refuse() -> None:
+        with script.accept() as peer:
+            peer.receive_request(LOGIN)
+            if status:
+                peer.answer(LOGIN, status)
+        asked.set()
+
+    thread = threading.Thread(target=refuse)
+    thread.start()
+    while thread.is_alive():
+        code, output = send("alice", "--send", "alice", "x", port=port, more=f",127.0.0.1:{script.port}")
+        assert (code, output) == (0, "")
+    assert asked.is_set()
+
+
+def answer_no_message(listener: socket.socket, port: int) -> threading.Thread:
+    """Be a server for one client: close the connection instead of answering a message."""
+
+    def serve() -> None:
+        line, _ = listener.accept()
+        listener.close()
+        with line, socket.create_connection(("127.0.0.1", port)) as server:
+            server.sendall(line.recv(65536))
+            line.sendall(server.recv(65536))
+            while line.recv(65536)[3:4] != bytes([PERSON_MESSAGE]):
+                pass
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return thread
+
+
 @pytest.fixture
 def port_without_answers(port: int) -> Iterator[int]:
     """A server that closes the connection instead of answering a message."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            line, _ = listener.accept()
-            with line, socket.create_connection(("127.0.0.1", port)) as server:
-                server.sendall(line.recv(65536))
-                line.sendall(server.recv(65536))
-                while line.recv(65536)[3:4] != bytes([PERSON_MESSAGE]):
-                    pass
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield listener.getsockname()[1]
+        number = listener.getsockname()[1]
+        thread = answer_no_message(listener, port)
+        yield number
         thread.join()
 
 
@@ -346,8 +460,23 @@ def test_an_unknown_outcome(port: int, port_without_answers: int) -> None:
     code, output = send("alice", "--send", "alice", "x", port=port_without_answers)
     assert (code, output) == (
         5,
-        "jelly: The message to alice may or may not have been sent: the connection was lost.\n",
+        "jelly: Perhaps delivered to alice: the connection was lost. If you send it again, it may arrive twice.\n",
     )
+
+
+def test_a_message_goes_on_at_another_address(port: int) -> None:
+    """With several addresses, --send goes to the next one if the connection is lost before there is
+    an answer. The message arrives once. (Each chat begins at one of them, by chance.)
+    """
+    register(port, "alice")
+    listener = socket.create_server(("127.0.0.1", 0))
+    other, thread, runs = listener.getsockname()[1], answer_no_message(listener, port), 0
+    while thread.is_alive():
+        runs += 1
+        code, output = send("alice", "--send", "alice", str(runs), port=port, more=f",127.0.0.1:{other}")
+        assert (code, output) == (0, "")
+    with logged_in(port, "alice") as alice:
+        assert alice.contents(runs) == [str(number) for number in range(1, runs + 1)]
 
 
 def test_help() -> None:

@@ -50,12 +50,17 @@ def test_columns() -> None:
 def test_a_message_that_failed() -> None:
     """A failed message has a mark, and the reason below it."""
     line = Line(
-        LineKind.OUTGOING, NOW, "hi", "alice", DeliveryStatus.FAILED, "not delivered: no such user. /resend tries again"
+        LineKind.OUTGOING,
+        NOW,
+        "hi",
+        "alice",
+        DeliveryStatus.FAILED,
+        "not delivered: no such user. /resend sends it again",
     )
     assert texts_of(rows_of(line, Columns(50, 5))) == [
         "14:03 ✗ alice │ hi",
         "              │ not delivered: no such user.",
-        "              │ /resend tries again",
+        "              │ /resend sends it again",
     ]
 
 

@@ -148,7 +148,7 @@ def test_a_group_of_three(port: int, open_chat: Open) -> None:
 
 
 def test_a_lost_connection_and_a_reconnect(port: int, open_chat: Open) -> None:
-    """The input survives a lost connection; an undelivered message is marked and can be resent."""
+    """The input survives a lost connection, and what was entered meanwhile is sent afterwards."""
     register(port, "alice", "bob")
     with Proxy(port) as proxy, logged_in(port, "bob") as bob:
         alice = open_chat("alice", port=proxy.port)
@@ -157,13 +157,12 @@ def test_a_lost_connection_and_a_reconnect(port: int, open_chat: Open) -> None:
         proxy.block()
         alice.wait_until(lambda: bool(re.search(r"not connected since \d\d:\d\d, trying again", alice.bar)))
         alice.enter("are you there?")
-        alice.wait_for("✗ alice │ are you there?", "not delivered: not connected. /resend tries again")
+        alice.wait_for("… alice │ are you there?", "this is sent as soon as you are connected")
         alice.type("half a sen")
         proxy.mend()
-        alice.wait_for("connected again", "not confirmed: 1 to bob", "alice │ connected", "bob> half a sen")
-        alice.press("ctrl-c")
-        alice.enter("/resend")
-        alice.wait_until(lambda: "✗" not in alice.screen)
+        alice.wait_for("connected again", "alice │ connected", "bob> half a sen")
+        alice.wait_until(lambda: "… alice" not in alice.screen)
+        assert "✗" not in alice.screen
         assert bob.contents(1) == ["are you there?"]
 
 
@@ -232,7 +231,7 @@ def test_an_unknown_receiver(port: int, open_chat: Open) -> None:
     assert alice.colour_of("✗") == "red"
     alice.enter("/quit")
     assert alice.wait_for_end() == 0
-    assert b"Messages not confirmed: 1." in alice.output
+    assert b"Messages not delivered: 1." in alice.output
 
 
 def test_input_is_recalled(port: int, open_chat: Open) -> None:
@@ -300,16 +299,43 @@ def test_a_draft_stays_with_its_conversation(port: int, open_chat: Open) -> None
     alice.wait_for("carol> dear ca")
 
 
-def test_a_text_without_a_receiver_stays_in_the_input(port: int, open_chat: Open) -> None:
-    """A text without a receiver stays in the input, and can be sent after /to. The chat says how to
-    write that in front of the text, and how to clear it.
+def test_a_text_without_a_receiver_is_kept(port: int, open_chat: Open) -> None:
+    """It leaves the input, so that the /to that comes next is not joined to it. With that, it comes
+    back, to be sent with Enter.
     """
     register(port, "alice", "bob")
     alice = open_chat("alice", port=port)
     alice.enter("good morning")
-    alice.wait_for("no receiver yet", "Ctrl-A", "Ctrl-C clears", "> good morning")
-    alice.enter("\x01/to bob ")  # Ctrl-A: to the beginning of the input
+    alice.wait_for("no receiver yet", "your text is kept", "[0:*✎]")
+    alice.wait_until(lambda: alice.input == ">")
+    alice.enter("/to bob")
+    alice.wait_for("bob> good morning")
+    assert "✎" not in alice.bar
+    alice.press("enter")
     alice.wait_for("alice │ good morning", "[1:bob]")
+
+
+def test_texts_without_a_receiver_are_kept_together(port: int, open_chat: Open) -> None:
+    """Two of them come back as two lines, after what /to itself sends, and not over a draft."""
+    register(port, "alice", "bob", "carol")
+    alice = open_chat("alice", port=port)
+    alice.enter("/to carol")
+    alice.wait_for("carol>")
+    alice.type("a draft")
+    alice.press("alt-0")
+    alice.wait_for("carol✎")
+    for text in ("one", "two"):
+        alice.enter(text)
+        alice.wait_until(lambda: alice.input == ">")
+    alice.press("alt-1")
+    alice.wait_for("carol> a draft")
+    alice.press("alt-0")
+    alice.wait_for("> one", "two")
+    alice.press("ctrl-c")
+    alice.wait_until(lambda: alice.input == ">")
+    alice.enter("three")
+    alice.enter("/to bob hello")
+    alice.wait_for("alice │ hello", "bob> three")
 
 
 def test_a_paste_of_several_lines(port: int, open_chat: Open) -> None:

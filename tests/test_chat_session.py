@@ -15,6 +15,7 @@ from client_api import (
     RequestError,
     RequestRejected,
     RequestTimeout,
+    ServerBusy,
     ServerFailed,
     State,
 )
@@ -50,28 +51,27 @@ def test_a_message_to_a_group() -> None:
         (
             RequestRejected("rate_limited"),
             DeliveryStatus.FAILED,
-            "not delivered: too many messages per second; slow down. /resend tries again",
+            "not delivered: too many messages per second; slow down. /resend sends it again",
         ),
         (
             ServerFailed(likely_code="no_such_user"),  # the original server's answer
             DeliveryStatus.FAILED,
             "not delivered: probably no such user",
         ),
-        (ConnectionLost("", sent=False), DeliveryStatus.FAILED, "not delivered: not connected. /resend tries again"),
         (
             ConnectionLost("", sent=True),
             DeliveryStatus.UNKNOWN,
-            "perhaps delivered: the connection was lost. /resend sends it again",
+            "perhaps delivered: the connection was lost. /resend sends it again, so it may arrive twice",
         ),
         (
             RequestTimeout(),
             DeliveryStatus.UNKNOWN,
-            "perhaps delivered: the server did not answer in time. /resend sends it again",
+            "perhaps delivered: the server did not answer in time. /resend sends it again, so it may arrive twice",
         ),
         (
             ServerFailed(),
             DeliveryStatus.UNKNOWN,
-            "perhaps delivered: the server had an internal error. /resend sends it again",
+            "perhaps delivered: the server had an internal error. /resend sends it again, so it may arrive twice",
         ),
     ],
 )
@@ -99,7 +99,7 @@ def test_resend() -> None:
     assert chat.client.calls[3:] == [("send_message", "bob", "one"), ("send_message", "bob", "three")]
     chat.client.answer()
     chat.client.answer()
-    assert chat.model.undelivered_count() == 0
+    assert [line.text for each in chat.model for line in each.undelivered()] == []
 
 
 def test_the_beginning() -> None:
@@ -186,13 +186,98 @@ def test_a_reconnect() -> None:
     chat.session.send(chat.model.current, "hello?")
     chat.client.refuse("no_such_user")
     chat.session.open(Peer("bob"))
-    chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST)
     chat.session.send(chat.model.current, "hello")
-    chat.client.refuse(ConnectionLost("", sent=False))
+    chat.client.refuse(ServerBusy())
+    for text in ("one", "two"):
+        chat.session.send(chat.model.current, text)
+        chat.client.refuse(ConnectionLost("", sent=True))
+    chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST)
     chat.connection(State.ONLINE, Reason.RECONNECTED)
-    assert chat.said()[1:] == [
+    assert chat.said()[3:] == [
         "connected again (not connected since 14:03)",
-        "not confirmed: 1 to bob. Use /resend in that conversation",
+        "not delivered: 1 to bob. /resend in that conversation sends them again",
+        "perhaps delivered: 2 to bob. /resend in that conversation sends them again, so they may arrive twice",
+    ]
+
+
+def test_lines_without_a_connection() -> None:
+    """What the user writes meanwhile waits, and is sent in its order when the connection is back:
+    before anything newer. The chat says so once.
+    """
+    chat = Chat()
+    for _ in range(2):
+        chat.client.calls.clear()
+        chat.session.open(Peer("bob"))
+        chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST)
+        chat.session.send(chat.model.current, "one")
+        chat.session.open(Peer("carol"))
+        chat.session.send(chat.model.current, "two")
+        chat.client.state = State.ONLINE  # the event is still on its way
+        chat.session.send(chat.model.current, "three")
+        assert (chat.client.calls, chat.session.has_waiting_lines) == ([], True)
+        chat.connection(State.ONLINE, Reason.RECONNECTED)
+        texts = [("bob", "one"), ("carol", "two"), ("carol", "three")]
+        assert chat.client.calls[:3] == [("send_message", name, text) for name, text in texts]
+        assert not chat.session.has_waiting_lines
+        for _ in range(3):
+            chat.client.answer()
+        for _ in range(2):
+            chat.client.answer({})
+        assert [line.status for line in chat.model.current.lines if line.text == "two"][-1] is DeliveryStatus.NONE
+        assert [line.text for each in chat.model for line in each.undelivered()] == []
+    waits = "not connected: this is sent as soon as you are connected"
+    assert chat.said(chat.model[Peer("bob")]).count(waits) == 2
+    assert waits not in chat.said(chat.model[Peer("carol")])
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+def test_a_line_that_meets_the_end_of_the_connection(is_back: bool) -> None:
+    """The client had lost the connection when Enter was pressed, and the chat hears of it later."""
+    chat = Chat()
+    chat.session.open(Peer("bob"))
+    chat.session.send(chat.model.current, "hello")
+    chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST)
+    if is_back:
+        chat.connection(State.ONLINE, Reason.RECONNECTED)
+    chat.client.refuse(ConnectionLost("", sent=False))
+    if not is_back:
+        chat.connection(State.ONLINE, Reason.RECONNECTED)
+    assert chat.client.calls.count(("send_message", "bob", "hello")) == 2
+    assert [line.text for each in chat.model for line in each.undelivered()] == []
+
+
+def test_lines_for_a_connection_that_does_not_come_back() -> None:
+    """They are marked, in their order, and /resend sends them. While the chat logs in again by
+    itself, they wait on.
+    """
+    chat = Chat()
+    chat.session.start("alice", "secret1")
+    chat.client.answer({})
+    chat.client.answer({})
+    chat.session.open(Peer("bob"))
+    chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST)
+    chat.session.send(chat.model.current, "one")
+    chat.session.send(chat.model.current, "two")
+    chat.connection(State.OFFLINE, Reason.TOKEN_REFUSED)
+    assert chat.session.has_waiting_lines
+    chat.connection(State.OFFLINE, Reason.LOGIN_FAILED)
+    lines = [line for line in chat.model.current.lines if line.kind is LineKind.OUTGOING]
+    assert [(line.text, line.status, line.reason) for line in lines] == [
+        (text, DeliveryStatus.FAILED, "not delivered: not connected. /resend sends it again") for text in ("one", "two")
+    ]
+    assert not chat.session.has_waiting_lines
+
+
+def test_another_address() -> None:
+    """With several addresses, the chat says once that it goes to another one, and which one it has
+    then."""
+    chat = Chat()
+    chat.client.addresses = ("a:20000", "b:20000")
+    chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST, "a:20000")
+    chat.connection(State.ONLINE, Reason.RECONNECTED, "b:20000")
+    assert chat.said() == [
+        "the connection to a:20000 was lost; going to another address",
+        "connected again, to b:20000 (not connected since 14:03)",
     ]
 
 

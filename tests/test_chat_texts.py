@@ -9,9 +9,10 @@ from faults.process import ROOT
 from jelly.chat import texts
 from jelly.chat.commands import COMMANDS
 from jelly.chat.texts import Help, TranslatedText, Translator, language_of
+from jelly.client.certificates import CertificateProblem
 from jelly.errors import ConnectionLost, ErrorCode, RequestRejected, RequestTimeout, ServerBusy, ServerFailed
 
-TABLES: list[object] = [vars(texts), texts.ERRORS, texts.FIELDS]
+TABLES: list[object] = [vars(texts), texts.ERRORS, texts.FIELDS, texts.CERTIFICATE_PROBLEMS]
 SENTENCES = {
     f"{name}": value
     for table in TABLES
@@ -41,6 +42,11 @@ def test_both_languages(name: str) -> None:
 def test_every_error_code_has_a_text() -> None:
     """Each error code has a text."""
     assert set(texts.ERRORS) == set(ErrorCode)
+
+
+def test_every_problem_of_a_certificate_has_a_text() -> None:
+    """Each reason to refuse a certificate has a text."""
+    assert set(texts.CERTIFICATE_PROBLEMS) == set(CertificateProblem)
 
 
 def test_every_command_has_help() -> None:
@@ -91,3 +97,18 @@ def test_descriptions_of_errors(error: Exception, said: str) -> None:
 def test_a_brace_in_a_value() -> None:
     """Braces in a value are not treated as a placeholder."""
     assert Translator("en")(texts.CAME_ONLINE, name="{x}") == "{x} is online"
+
+
+def test_one_word_for_each_outcome() -> None:
+    """A message is "not delivered" or "perhaps delivered": below it, after a reconnect, at the end,
+    for --send, and in the help. What may be done about it stands there, too.
+    """
+    said = {name: english for name, (english, _) in SENTENCES.items()}
+    wrong = re.compile("not confirmed|not sent|may not have been sent|undelivered", re.IGNORECASE)
+    assert [name for name, text in said.items() if wrong.search(text)] == []
+    for words, more in (("not delivered", "REFUSED_MESSAGE"), ("perhaps delivered", "ABOUT_EXIT")):
+        names = {name for name, text in said.items() if words in text.lower()}
+        assert len(names - {more}) == 6, names
+    advised = ("NOT_DELIVERED", "PERHAPS_DELIVERED", "SOME_NOT_DELIVERED", "SOME_PERHAPS_DELIVERED")
+    assert [name for name in advised if "/resend" not in said[name]] == []
+    assert "arrive twice" in said["PERHAPS_DELIVERED"]

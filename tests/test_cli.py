@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import pty
 import re
 import resource
 import signal
@@ -16,13 +17,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
+from harness import run_here
 from wire import Wire, logged_in, register, wait_until
 
 from faults.mariadb import PrivateMariaDB
-from faults.process import ROOT, Server, clean_environment, run
+from faults.process import ROOT, Server, clean_environment, end, run
 from jelly import __version__, cli
-from jelly.config import Settings
-from jelly.engines import SqliteEngine
+from jelly.config import VALUES, Settings
+from jelly.sqlite_engine import SqliteEngine
 
 
 def test_help_shows_every_setting() -> None:
@@ -31,6 +33,44 @@ def test_help_shows_every_setting() -> None:
     for setting in fields(Settings):
         assert f"--{setting.name.replace('_', '-')}" in text
         assert str(setting.default) in text
+
+
+def test_help_says_what_each_value_is() -> None:
+    """A number is N. The values of all other settings have names."""
+    texts = {setting.name for setting in fields(Settings) if not isinstance(setting.default, int | float)}
+    assert set(VALUES) == texts
+    shown = run("--help").stdout
+    for flag in ("--max-connections N", "--registration open|closed", "--tls-cert FILE"):
+        assert f"  {flag} " in shown.replace("\n", " ")
+
+
+def test_the_usage_names_every_command() -> None:
+    """It has a line for each, with its arguments."""
+    usage = run("--help").stdout.partition("\n\n")[0]
+    for command in (*cli.COMMANDS[1:], "user add|passwd NAME", "user list [NAME]", "backup FILE", "restore FILE"):
+        assert f" jelly {command} " in usage
+
+
+def test_the_next_step(tmp_path: Path) -> None:
+    """A person who starts the server in a terminal is told how to chat; other logs lack that."""
+    url = f"sqlite:///{tmp_path}/j.db"
+    master, slave = pty.openpty()
+    command = [sys.executable, str(ROOT / "jelly.py"), "--port=0", "--password-cost=1", f"--database={url}"]
+    process = subprocess.Popen(command, stderr=slave, env=clean_environment())
+    try:
+        os.close(slave)
+        log = b""
+        while b"Ctrl-C stops the server" not in log:
+            log += os.read(master, 65536)
+        [port] = re.findall(rb"listening on 127.0.0.1 port (\d+)", log)
+        assert b"to chat, type in another terminal: " in log
+        assert b"jelly.py chat NAME --server jelly://127.0.0.1:" + port in log
+    finally:
+        end(process)
+        os.close(master)
+    with Server(url) as server:
+        register(server.port, "alice")
+        assert b"to chat" not in server.log
 
 
 @pytest.mark.parametrize("version", [(2, 7), (3, 6), (3, 10)], ids=str)
@@ -52,7 +92,11 @@ def test_version() -> None:
 
 def fails(code: int, *arguments: str, bare: bool = False, **environment: str) -> str:
     """Start a server that must fail with an exit code; return the one line that it says."""
-    done = run("--port=0", *arguments, bare=bare, **environment)
+    return only_line(code, run("--port=0", *arguments, bare=bare, **environment))
+
+
+def only_line(code: int, done: subprocess.CompletedProcess[str]) -> str:
+    """The one line that a program has said that ended with an exit code."""
     assert done.returncode == code, done.stderr
     [line] = done.stderr.splitlines()
     assert done.stdout == ""
@@ -63,16 +107,20 @@ def test_a_wrong_setting() -> None:
     """One sentence that says what, where and what would be right; exit code 2."""
     assert fails(2, "--workers=many") == "--workers is 'many', but it must be a whole number from 1 to 64."
     assert fails(2, JELLY_QUEUE_SIZE="0").startswith("JELLY_QUEUE_SIZE is '0', but it must be a whole number")
-    assert fails(2, "--database=oracle://x").startswith("--database: A database is named as sqlite:///")
+    for flag, line in (
+        ("--database=oracle://x", "--database: A database is named as sqlite:///"),
+        ("--cluster=none", "A cluster needs MySQL or MariaDB: name one with --database mysql://"),
+        ("--nodes=2", "--nodes 2 is for a cluster: give --cluster"),
+    ):
+        assert only_line(2, run_here("--port=0", flag)).startswith(line)
 
 
 def test_a_wrong_command() -> None:
     """One sentence names all commands."""
     for command in ("serv", "chatt"):
-        done = run(command)
-        assert done.returncode == 2
-        [line] = done.stderr.splitlines()
-        assert re.search(r"choose from '?serve'?, '?chat'?, '?backup'?, '?restore'?, '?user'?", line)
+        line = only_line(2, run_here(command))
+        assert line.startswith(f"There is no command {command} (did you mean ")
+        assert line.endswith(": choose from serve, chat, backup, restore, user, nodes. See jelly --help.")
 
 
 @pytest.mark.parametrize(
@@ -80,19 +128,26 @@ def test_a_wrong_command() -> None:
     [
         ("--prot 1", "There is no flag --prot (did you mean --port?). See jelly --help."),
         ("serve --prot=1", "There is no flag --prot (did you mean --port?). See jelly --help."),
-        ("--nonsense", "There is no flag --nonsense. See jelly --help."),
-        ("--port", "Argument --port: expected one argument. See jelly --help."),
-        ("serve more", "Unrecognized arguments: more. See jelly --help."),
-        ("backup", "The following arguments are required: FILE. See jelly backup --help."),
+        ("--zebra", "There is no flag --zebra. See jelly --help."),
+        ("--port", "--port needs a value. See jelly --help."),
+        ("--demo=yes", "--demo takes no value. See jelly --help."),
+        ("serve more", "There are too many arguments: more. See jelly --help."),
+        ("backup", "FILE is missing. See jelly backup --help."),
         ("backup c.db --databse x", "There is no flag --databse (did you mean --database?). See jelly backup --help."),
         ("--port 1 backup c.db", "There is no flag --port. See jelly backup --help."),
-        ("user add", "The following arguments are required: NAME. See jelly user add --help."),
+        ("user", "add|passwd|list is missing. See jelly user --help."),
+        ("user add", "NAME is missing. See jelly user add --help."),
+        (
+            "user ad bob",
+            "There is no command ad (did you mean add?): choose from add, passwd, list. See jelly user --help.",
+        ),
+        ("nodes --jsn", "There is no flag --jsn (did you mean --json?). See jelly nodes --help."),
         ("user add bob --pasword x", "There is no flag --pasword. See jelly user add --help."),
     ],
 )
 def test_a_wrong_command_line(arguments: str, sentence: str) -> None:
     """One sentence says what is wrong, and where to look; exit code 2."""
-    done = run(*arguments.split())
+    done = run_here(*arguments.split())
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"jelly: {sentence}\n")
 
 
@@ -118,12 +173,12 @@ def test_flags_before_the_command(tmp_path: Path) -> None:
         register(server.port, "alice")
         assert server.stop() == 0
     for flags in ([f"--database={url}"], ["--database", url], ["--config", str(toml)]):
-        assert run(*flags, "user", "list").stdout == "alice\n"
-        assert run("user", *flags, "list").stdout == "alice\n"
-        assert run(*flags, "backup", str(tmp_path / "copy.db")).stdout.endswith(" bytes\n")
-        assert run("restore", *flags, str(tmp_path / "copy.db")).returncode == 0
+        assert run_here(*flags, "user", "list").stdout == "alice\n"
+        assert run_here("user", *flags, "list").stdout == "alice\n"
+        assert run_here(*flags, "backup", str(tmp_path / "copy.db")).stdout.endswith(" bytes\n")
+        assert run_here("restore", *flags, str(tmp_path / "copy.db")).returncode == 0
         (tmp_path / "copy.db").unlink()
-    assert "--server" in run("--server", "jelly://127.0.0.1:1", "chat", "--help").stdout
+    assert "--server" in run_here("--server", "jelly://127.0.0.1:1", "chat", "--help").stdout
 
 
 def test_mysql_without_its_package() -> None:
@@ -412,3 +467,12 @@ def test_a_traceback_in_json() -> None:
     entry = json.loads(line)
     assert entry["message"] == "it failed"
     assert entry["traceback"].endswith("LookupError: no such thing")
+
+
+@pytest.mark.parametrize(("host", "is_warned"), [("0.0.0.0", True), ("127.0.0.1", False)])
+def test_a_server_without_tls(host: str, is_warned: bool) -> None:
+    """Who opens it to the network is told that everybody there can read along."""
+    with Server("memory:", f"--host={host}") as server:
+        assert server.stop() == 0
+        log = server.log.decode()
+    assert ("cross the network in clear" in log) is is_warned

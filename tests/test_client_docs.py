@@ -15,7 +15,7 @@ from client_api import JellyClient
 
 NO_LOGIN = {"register", "login", "resume", "from_url"}
 """The examples of these operations begin with a client that is offline."""
-NO_OPERATION = {"close", "wait", "state", "token", "username"}
+NO_OPERATION = {"close", "wait", "state", "token", "username", "address", "addresses"}
 EXAMPLES = {test.name.rpartition(".")[2]: test for test in doctest.DocTestFinder().find(client_api) if test.examples}
 OPERATIONS = {
     name for name in vars(JellyClient) if not name.startswith("_") and name not in NO_OPERATION

@@ -28,11 +28,6 @@ def acknowledged(reply: Reply) -> Any:
 
 
 @pytest.fixture
-def recorder() -> Recorder:
-    return Recorder()
-
-
-@pytest.fixture
 def alice(new_client: NewClient, script: ScriptedServer, recorder: Recorder) -> JellyClient:
     return new_client(script.port, recorder)
 

@@ -323,12 +323,13 @@ def test_what_was_written_without_a_connection(service: Service, join: Join, new
 def test_silence_of_the_original(join: Join) -> None:
     """Where it never answers, the request times out, the client reconnects and can be used
     again."""
+    names = [f"u{number}" for number in range(11)]
+    bob = join("bob")
+    for name in names:
+        result(bob.register(name, "pw"))
     recorder = Recorder()
     alice = join("alice", recorder, request_timeout=0.4)
-    for number in range(10):
-        result(alice.register(f"u{number}", "pw"))
-    result(alice.register("u10", "pw"))
-    found(alice, *(f"u{number}" for number in range(10)))
+    found(alice, *names[:10])
     silent, behind = alice.add_member("team", "u10"), alice.own_profile()
     assert isinstance(error(silent), RequestTimeout)
     assert error(behind).sent is False

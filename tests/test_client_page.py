@@ -11,10 +11,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from harness import StartServer
 from wire import logged_in, register
 
 from client_api import JellyClient, Reason, RequestError, State
 from faults.process import ROOT, Program
+from jelly.errors import SENTENCES, ErrorCode
 
 PAGE = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
 BLOCKS = [textwrap.dedent(block) for block in re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)]
@@ -63,6 +65,14 @@ def test_ctrl_c_ends_the_shortest_bot(bot: str, names: dict[str, Any], tmp_path:
         assert bob.contents(1) == ["hello"]
         program.press_ctrl_c()
         assert (program.lines(), program.process.returncode) == ([], 0)
+
+
+def test_the_bot_of_the_readme_is_not_registered(start_server: StartServer, tmp_path: Path) -> None:
+    """It says what the server said, before the login fails, which cannot know the reason."""
+    file = tmp_path / "bot.py"
+    file.write_text(README_BOT.replace("20000", str(start_server(registration="closed").port)), encoding="utf-8")
+    with Program(str(file), PYTHONPATH=str(ROOT)) as program:
+        assert program.lines()[0] == SENTENCES[ErrorCode.REGISTRATION_CLOSED]
 
 
 def test_the_other_programs(

@@ -41,6 +41,7 @@ from client_api import (
     State,
 )
 from jelly.client import pipeline
+from jelly.client.addresses import Address
 from jelly.client.connection_manager import MAX_QUEUED
 from jelly.client.pipeline import WINDOW
 from jelly.client.stream import FrameStream
@@ -268,7 +269,7 @@ def test_a_stream_that_cannot_send() -> None:
     already."""
     sock, peer = socket.socketpair()
     sock.setblocking(False)
-    stream = FrameStream(sock)
+    stream = FrameStream(sock, Address("127.0.0.1", 1))
     peer.sendall(message("hello") + notice(SYSTEM, event="taken_over"))
     peer.close()
     stream.send(pack(HEARTBEAT))

@@ -43,15 +43,10 @@ from client_api import (
     SystemEvent,
 )
 from faults.proxy import Proxy
-from jelly import services
+from jelly.session_lifecycle import PASSWORD_CHANGED
 
 OFFLINE, CONNECTING, ONLINE, RECONNECTING, CLOSED = State
 BEGIN = [(OFFLINE, CONNECTING, Reason.LOGIN), (CONNECTING, ONLINE, Reason.LOGGED_IN)]
-
-
-@pytest.fixture
-def recorder() -> Recorder:
-    return Recorder()
 
 
 @pytest.fixture
@@ -138,7 +133,7 @@ def test_the_reconnect_shows_the_token_and_the_features(alice: JellyClient, scri
     """The client sends RECONNECT with the token of the login, and with the same features."""
     script.log_in(alice).close()
     values = script.accept().receive_request(RECONNECT)
-    assert values == {"username": "alice", "token": 7, "features": ["ack", "pages"]}
+    assert values == {"username": "alice", "token": 7, "features": ["ack", "pages", "ids"]}
 
 
 def test_a_token_that_is_refused(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:
@@ -346,7 +341,7 @@ def test_a_password_that_is_changed_elsewhere(
     with Proxy(server.port) as proxy:
         alice = new_client(proxy.port, recorder)
         result(alice.login("alice", "pw"))
-        server.store.call_soon(lambda: server.services.end_sessions("alice", services.PASSWORD_CHANGED))
+        server.store.call_soon(lambda: server.services.lifecycle.end_sessions("alice", PASSWORD_CHANGED))
         assert recorder.wait_for_state(OFFLINE).reason is Reason.PASSWORD_CHANGED
         [event] = recorder.wait_for(lambda e: isinstance(e, SystemEvent))
         assert event.event == "password_changed"
@@ -597,8 +592,9 @@ def test_the_constructor_does_no_io() -> None:
 def test_from_url(url: str, host: str, port: int, has_tls: bool) -> None:
     """The scheme says whether there is TLS, and the port may be left out."""
     with JellyClient.from_url(url, reconnect=QUICK) as client:
-        server = client._manager._endpoint
-    assert (server.host, server.port, server.tls is not None) == (host, port, has_tls)
+        endpoint = client._manager._endpoint
+    server = endpoint.addresses.current
+    assert (server.host, server.port, endpoint.tls is not None) == (host, port, has_tls)
 
 
 @pytest.mark.parametrize(

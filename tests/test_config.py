@@ -4,6 +4,7 @@ with.
 
 import argparse
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -13,16 +14,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jelly.config import Settings, add_arguments, load_settings
-from jelly.engines import SqliteEngine, open_engine
+from jelly.config import Settings, add_arguments, check_cluster, load_settings
+from jelly.engines import open_engine
 from jelly.errors import ConfigError
+from jelly.sqlite_engine import SqliteEngine
 from jelly.tls import server_context
 
 # A value for each setting that is not its default: as text, and as the program gets it.
 VALUES: dict[str, tuple[str, Any]] = {
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("0", 0),
+    "reuse_port": ("yes", "yes"),
     "database": ("sqlite:////var/lib/other.db", "sqlite:////var/lib/other.db"),
+    "cluster": ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
+    "nodes": ("3", 3),
+    "node_address": ("192.0.2.10:20000", "192.0.2.10:20000"),
+    "node_timeout": ("2.5", 2.5),
     "workers": ("8", 8),
     "queue_size": ("1", 1),
     "max_connections": ("1000000", 1_000_000),
@@ -318,12 +325,10 @@ def test_a_key_without_a_certificate() -> None:
 def test_a_certificate_that_cannot_be_used(tmp_path: Path) -> None:
     """A certificate that is missing, or that is none, is named with the reason."""
     path = tmp_path / "cert.pem"
-    with pytest.raises(ConfigError, match=r"cert.pem or its key cannot be used: .*No such file.*\. Check --tls-cert"):
+    with pytest.raises(ConfigError, match=r"cert.pem cannot be read: No such file or directory\. Check --tls-cert\.$"):
         server_context(str(path), "")
     path.write_text("no certificate")
-    with pytest.raises(
-        ConfigError, match=r"cert.pem or its key cannot be used: .+\. Check --tls-cert and --tls-key\.$"
-    ):
+    with pytest.raises(ConfigError, match=r"cert.pem has no certificate in PEM .+\. Check --tls-cert\.$"):
         server_context(str(path), "")
 
 
@@ -385,16 +390,101 @@ def test_a_database_url_with_a_wrong_port(port: str) -> None:
         open_engine(f"mysql://user:secret@host:{port}/jelly")
 
 
-@pytest.mark.parametrize("url", ["mysql://user:secret/jelly", "mysql://user:secret#1@host/jelly"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://user:secret/jelly", "mysql://user:secret#1@host/jelly", "mysql://user:1#secret@host/jelly",
+        "mysql://user:secret/1@host/jelly",
+    ],
+)  # fmt: skip
 def test_a_half_written_database_url_does_not_show_its_password(url: str) -> None:
-    """When the host is forgotten, or a password has a character that must be escaped, the password
-    is not shown.
+    """When the host is forgotten, or a password has a character that must be escaped, the sentence
+    says how to write it, and the password is not shown.
     """
     pytest.importorskip("mysql.connector")
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=r"In a password, write @ / # : \? % as %40 %2F %23 %3A %3F %25\.") as caught:
         open_engine(url)
     assert "secret" not in str(caught.value)
 
+
+# --- a cluster ------------------------------------------------------------------------------------
+
+MYSQL = "--database=mysql://user:secret@host/jelly"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "none", "redis://127.0.0.1", "redis://:secret@host:6379/1", "redis://[::1]:6379",
+        "rediss://user:secret@host:6380", "unix:///run/redis.sock", "unix://user@/run/redis.sock?db=1",
+    ],
+)  # fmt: skip
+def test_a_cluster(url: str) -> None:
+    """Its Redis is named by a URL of any form that redis-py knows; it may also have none."""
+    settings = load(f"--cluster={url}", MYSQL)
+    assert settings.cluster == url
+    check_cluster(settings)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "yes", "None", "redis", "redis:", "redis://", "redis:///0", "REDIS://host", "http://user:secret@host",
+        "redis://:secret@host:0", "redis://:secret@host:x", "redis://:secret@host:99999", "unix://secret",
+        "redis://a b",
+    ],
+)  # fmt: skip
+def test_a_cluster_of_no_known_form(url: str) -> None:
+    """The sentence says where it came from and shows the forms that there are, and no password."""
+    said = sentence(f"--cluster={url}")
+    assert said.startswith("--cluster: ")
+    assert "redis://host:port" in said
+    assert "none" in said
+    assert "secret" not in said
+
+
+def test_an_address_of_a_node_that_the_table_cannot_hold() -> None:
+    """The column has 255 letters, and `jelly nodes` prints a node on one line."""
+    for text in ("", f"{'ä' * 250}:2000", "[2001:db8::1]:20000"):
+        assert load(f"--node-address={text}").node_address == text
+    for text in (f"{'a' * 251}:2000", "a\nb:1", "chat.example.org", "a:", ":1", "a:0", "a:65536", "a:b", "a:²",
+                 "2001:db8::1", "2001:db8::1:20000", "jelly://a:1", "a b:1"):  # fmt: skip
+        assert "must be host:port with at most 255 letters" in sentence(f"--node-address={text}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--cluster=none"], "A cluster needs MySQL or MariaDB: name one with --database mysql://"),
+        (["--cluster=none", "--database=memory:"], "A cluster needs MySQL or MariaDB: name one with --database"),
+        (["--nodes=2", MYSQL], "--nodes 2 is for a cluster: give --cluster redis://host:port or --cluster none, too."),
+        (["--reuse-port=yes", MYSQL], "--reuse-port yes is for a cluster: give --cluster"),
+    ],
+)
+def test_settings_of_a_cluster_that_do_not_go_with_the_others(arguments: list[str], said: str) -> None:
+    """Each gets a sentence that says what to give, too."""
+    with pytest.raises(ConfigError) as caught:
+        check_cluster(load(*arguments))
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize("flag", ["--cluster=none", "--nodes=2", "--reuse-port=yes"])
+def test_a_demo_is_no_cluster(flag: str) -> None:
+    """It has a temporary database of its own."""
+    with pytest.raises(ConfigError, match="--demo is one server for itself"):
+        check_cluster(load(flag, MYSQL), demo=True)
+
+
+@pytest.mark.parametrize("flag", ["--nodes=2", "--reuse-port=yes"])
+def test_a_system_on_which_processes_cannot_share_a_port(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence says what to do instead. A node alone on its port needs nothing from it."""
+    monkeypatch.delattr(socket, "SO_REUSEPORT")
+    with pytest.raises(ConfigError, match="give each node its own --port"):
+        check_cluster(load("--cluster=none", flag, MYSQL))
+    check_cluster(load("--cluster=none", MYSQL))
+
+
+# --- any text -------------------------------------------------------------------------------------
 
 NO_ARGUMENTS = argparse.Namespace(config=None, **dict.fromkeys(VALUES))
 numbers = st.integers().map(str) | st.floats().map(str)

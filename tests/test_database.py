@@ -1,36 +1,29 @@
-"""The databases: values come back as they were; tables are made, found and migrated."""
+"""The databases: values come back as they were; connections, claims and settings."""
 
 import contextlib
 import fcntl
-import itertools
-import re
-import sqlite3
 import subprocess
 import sys
 import threading
-import urllib.parse
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 from harness import NullTransport, StartServer, allocate_ids
-from wire import ADD_FRIEND, CREATE_GROUP, FRIEND_PROFILE, HISTORY, OWN_GROUPS, UPDATE_PROFILE, logged_in, register
+from schemas import reopen
+from wire import ADD_FRIEND, CREATE_GROUP, FRIEND_PROFILE, OWN_GROUPS, UPDATE_PROFILE, logged_in, register
 
 from faults.mariadb import PrivateMariaDB
-from faults.process import Server
-from jelly import engines, fair_queue, migrations, passwords
-from jelly.config import Settings
+from jelly import fair_queue, sqlite_engine
 from jelly.dao import Dao, DatabaseWentBack, StoredMessage
 from jelly.database import DatabaseConnection
 from jelly.engines import open_engine
-from jelly.errors import ConfigError, StartError, StoreError
+from jelly.errors import ConfigError, StoreError
 from jelly.fair_queue import FairQueue, Job
-from jelly.migrations import ROWS_OF_META, migrate
+from jelly.mysql_engine import MysqlEngine
 from jelly.outcomes import NewMessage
 from jelly.passwords import impossible_hash
-from jelly.server import JellyServer
 from jelly.sessions import Session
 
 COLLATIONS = ["utf8mb4_general_ci", "utf8mb4_unicode_ci", "latin1_swedish_ci", "utf8mb3_bin"]
@@ -258,17 +251,6 @@ def test_a_value_that_does_not_fit_is_an_error(database_url: str, dao: Dao) -> N
             dao.add_user("x" * 33, "hash")
 
 
-def reopen(url: str) -> Iterator[Dao]:
-    engine = open_engine(url)
-    connection = DatabaseConnection(engine, writes=True)
-    try:
-        migrate(connection)
-        yield Dao(connection)
-    finally:
-        connection.close()
-        engine.release()
-
-
 def test_a_link_to_the_database_is_the_same_database(tmp_path: Path) -> None:
     """A second server is refused by whatever name it calls the file."""
     (tmp_path / "symlink.db").symlink_to(tmp_path / "jelly.db")
@@ -319,319 +301,18 @@ def test_a_system_on_which_the_lock_meets_sqlites_own(tmp_path: Path, monkeypatc
         assert not dao.has_user("alice")
 
 
-def test_a_newer_schema_is_refused(database_url: str) -> None:
-    """An older program does not touch tables that it does not know."""
-    for dao in reopen(database_url):
-        dao.connection.execute("UPDATE meta SET value = 99 WHERE name = 'schema_version'")
-    with pytest.raises(StartError, match="schema version 99, this program knows 3: use a newer Jelly"):
-        next(reopen(database_url))
-
-
-def refused_start(url: str) -> str:
-    """Start a server that must not start on a database; what it says, which is one sentence."""
-    with pytest.raises(StartError) as refused:
-        JellyServer(Settings(database=url, port=0)).stop()
-    [line] = str(refused.value).splitlines()
-    return line
-
-
-def rows_of_meta(url: str) -> dict[str, int]:
-    """The table meta, after a message was stored in a new database."""
-    for dao in reopen(url):
-        if not dao.has_user("bob"):
-            dao.add_user("bob", "hash")
-            dao.add_messages([StoredMessage(allocate_ids(dao)[0], False, "a", "bob", "kept", 0)], [("bob", 1)])
-        assert [message.content for message in dao.waiting("bob", 0, 10)] == ["kept"]
-        rows: dict[str, int] = dict(dao.connection.query("SELECT name, value FROM meta"))
-    assert rows == dict.fromkeys(ROWS_OF_META, 0) | {"next_id": 2, "schema_version": 3}
-    return rows
-
-
-def test_a_database_that_fails_at_the_start(
-    database_url: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is not taken for a new one: the start is refused, and no id is given a second time."""
-    rows_of_meta(database_url)
-    kind = engines.SqliteEngine if database_url.startswith("sqlite") else engines.MysqlEngine
-    query = kind.query
-
-    def fail(engine: Any, raw: Any, sql: str, parameters: Any) -> Any:
-        if "schema_version" in sql:
-            if kind is engines.SqliteEngine:
-                raise sqlite3.OperationalError("disk I/O error")
-            request.getfixturevalue("mariadb").sql(f"KILL {raw.connection_id}")  # each time: no retry helps
-        return query(engine, raw, sql, parameters)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(kind, "query", fail)
-        assert re.search(
-            r"cannot be used: .*(disk I/O error|[Ll]ost connection|Connection not available)",
-            refused_start(database_url),
-        )
-    rows_of_meta(database_url)
-
-
-def test_an_account_that_may_not_read(mariadb: PrivateMariaDB) -> None:
-    """It is told so, even if it may do everything else, and the database stays as it was."""
-    url = mariadb.fresh_database("unread")
-    rows_of_meta(url)
-    mariadb.sql(
-        "DROP USER IF EXISTS blind@'%'; CREATE USER blind@'%' IDENTIFIED BY 'password'; "
-        "GRANT INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP ON unread.* TO blind@'%'"
-    )
-    assert re.search(r"cannot be used: .*SELECT command denied", refused_start(url.replace("jelly:", "blind:")))
-    rows_of_meta(url)
-
-
-@pytest.mark.parametrize(
-    ("damage", "sentence"),
-    [
-        ("DROP TABLE meta", "users or messages, but its table meta does not say their schema version"),
-        ("DELETE FROM meta", "users or messages, but its table meta does not say their schema version"),
-        ("DELETE FROM meta WHERE name = 'schema_version'", "does not say their schema version: restore a backup"),
-        ("DELETE FROM meta WHERE name = 'next_id'", "has lost its row next_id: restore a backup"),
-        ("DELETE FROM meta WHERE name = 'indexed'", "has lost its row indexed: restore a backup"),
-    ],
-)
-def test_a_database_that_has_lost_its_meta(database_url: str, damage: str, sentence: str) -> None:
-    """While there are users or messages, it is not taken for a new one."""
-    rows_of_meta(database_url)
-    for dao in reopen(database_url):
-        with dao.connection.transaction():
-            dao.connection.define(damage)
-    assert sentence in refused_start(database_url)
-
-
-def test_nothing_deletes_from_meta() -> None:
-    """Which ids were given stands there only."""
-    files = [
-        *Path(migrations.__file__).parent.parent.rglob("*.py"),
-        Path(migrations.__file__).parents[2] / "schema.sql",
-    ]
-    for file in files:
-        assert not re.search(r"(DELETE FROM|DROP TABLE|REPLACE INTO|TRUNCATE) +meta", file.read_text()), file
-
-
-def test_an_older_schema_is_migrated(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each step runs once, in order, and nothing is lost."""
-    for dao in reopen(database_url):
-        dao.add_messages([StoredMessage(1, False, "a", "bob", "kept", 0)], [("bob", 1)])
-    newer = migrations.SCHEMA_VERSION + 2
-    steps = {
-        newer - 1: ("ALTER TABLE users ADD COLUMN one INT",),
-        newer: ("ALTER TABLE users ADD COLUMN two INT", lambda connection: connection.query("SELECT 1")),
-    }
-    monkeypatch.setattr(migrations, "SCHEMA_VERSION", newer)
-    monkeypatch.setattr(migrations, "STEPS", steps)
-    for _ in range(2):
-        for dao in reopen(database_url):
-            assert [message.content for message in dao.waiting("bob", 0, 10)] == ["kept"]
-            assert dao.connection.query("SELECT one, two FROM users") == []
-            assert dao.connection.query("SELECT value FROM meta WHERE name = 'schema_version'") == [(newer,)]
-
-
-def definitions(dao: Dao, url: str) -> list[tuple[Any, ...]]:
-    """The tables and indexes of a database, in its own words, without the order of the columns."""
-    if url.startswith("sqlite"):
-        columns = (
-            'SELECT m.name, c.name, c.type, c."notnull", c.pk FROM sqlite_master AS m '
-            "JOIN pragma_table_info(m.name) AS c ORDER BY m.name, c.name"
-        )
-        indexes = (
-            "SELECT m.tbl_name, m.name, c.seqno, c.name FROM sqlite_master AS m JOIN pragma_index_info(m.name) AS c "
-            "WHERE m.type = 'index' ORDER BY m.name, c.seqno"
-        )
-        return dao.connection.query(columns) + dao.connection.query(indexes)
-    columns = (
-        "SELECT table_name, column_name, column_type, is_nullable, collation_name FROM information_schema.columns "
-        "WHERE table_schema = DATABASE() ORDER BY table_name, column_name"
-    )
-    indexes = (
-        "SELECT table_name, index_name, seq_in_index, column_name FROM information_schema.statistics "
-        "WHERE table_schema = DATABASE() ORDER BY table_name, index_name, seq_in_index"
-    )
-    return dao.connection.query(columns) + dao.connection.query(indexes)
-
-
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_database_of_an_older_version(
-    database_url: str, version: int, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    """It becomes like a new one, and keeps its users, groups and messages."""
-    fresh = f"sqlite:///{tmp_path}/fresh.db"
-    if database_url.startswith("mysql"):
-        fresh = request.getfixturevalue("mariadb").fresh_database("fresh")
-    expected = [definitions(dao, fresh) for dao in reopen(fresh)]
-    old = make_old_version(database_url, version)
-    assert [definitions(dao, database_url) for dao in reopen(database_url)] == expected
-    with Server(database_url, "--classic-gap=0") as server, logged_in(server.port, "bob", features=["ack"]) as bob:
-        notices = [bob.receive_notice().values for _ in range(len(old))]
-        assert [notice["content"] for notice in notices] == old
-        assert [message["content"] for message in bob.ok(HISTORY, person="alice")["messages"]] == old[::2]
-        assert [message["content"] for message in bob.ok(HISTORY, groupName="team")["messages"]] == old[1::2]
-        bob.message("alice", "new")
-        assert bob.ok(HISTORY, person="alice", limit=1)["messages"][0]["id"] > notices[-1]["id"]
-
-
-def test_a_migration_cut_off_after_any_statement(
-    database_url: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Wherever it ends, the next start completes it, and no message is lost."""
-    define = DatabaseConnection.define
-    total = sum(isinstance(step, str) for steps in migrations.STEPS.values() for step in steps)
-    for most in range(total + 1):
-        url = f"sqlite:///{tmp_path}/{most}.db"
-        if database_url.startswith("mysql"):
-            url = request.getfixturevalue("mariadb").fresh_database("cut")
-        old = make_old_version(url, 1)
-        left = iter(range(most))
-
-        def cut_off(connection: DatabaseConnection, statement: str, left: Iterator[int] = left) -> None:
-            if next(left, None) is None:
-                raise KeyboardInterrupt
-            define(connection, statement)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(DatabaseConnection, "define", cut_off)
-            with pytest.raises(KeyboardInterrupt) if most < total else contextlib.nullcontext():
-                list(reopen(url))
-        for dao in reopen(url):
-            assert [message.content for message in dao.waiting("bob", 0, 100)] == old
-            assert dao.indexed_id() == 0
-            [(version,)] = dao.connection.query("SELECT value FROM meta WHERE name = 'schema_version'")
-            assert version == migrations.SCHEMA_VERSION
-
-
-def make_old_version(url: str, version: int) -> list[str]:
-    """Make a database with an older version of the schema; the contents of bob's messages."""
-    engine = open_engine(url)
-    connection = DatabaseConnection(engine, writes=True)
-    script = (Path(__file__).parent / f"schema_{version}.sql").read_text()
-    with connection.transaction():
-        for statement in migrations.split_statements(script):
-            connection.define(statement)
-    password = passwords.hash_password("pw", 1)
-    for user in ("alice", "bob"):
-        connection.execute("INSERT INTO users (username, password) VALUES (?, ?)", (user, password))
-        connection.execute(
-            "INSERT INTO members (group_name, username, position) VALUES ('team', ?, ?)", (user, user > "b")
-        )
-    connection.execute("INSERT INTO chat_groups (name, creator) VALUES ('team', 'alice')")
-    contents = [f"{number} Grüße 👋" for number in range(10)]
-    for id, content in enumerate(contents, 1_000_001):
-        is_group = id % 2 == 0
-        connection.execute(
-            "INSERT INTO messages (id, is_group, sender, receiver, content, time) VALUES (?, ?, 'alice', ?, ?, 1)",
-            (id, is_group, "team" if is_group else "bob", content),
-        )
-        connection.execute("INSERT INTO inbox (receiver, message_id) VALUES ('bob', ?)", (id,))
-    rows = {"next_id": 2_000_001, "schema_version": version} | ({"filed": 0} if version == 2 else {})
-    for row in rows.items():
-        connection.execute("INSERT INTO meta (name, value) VALUES (?, ?)", row)
-    connection.close()
-    engine.release()
-    return contents
-
-
-def test_a_first_start_that_was_cut_off(mariadb: PrivateMariaDB) -> None:
-    """MySQL commits each table by itself: the next start makes what is missing."""
-    url = mariadb.fresh_database("half")
-    for dao in reopen(url):
-        dao.connection.execute("DROP TABLE inbox")
-        dao.connection.execute("DELETE FROM meta")
-    for dao in reopen(url):
-        assert dao.waiting("bob", 0, 10) == []
-        assert allocate_ids(dao) == [1]
-
-
-def test_a_first_start_cut_off_after_any_statement(mariadb: PrivateMariaDB, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever the first start ends, even between the last two rows, the second completes it."""
-    define, execute = DatabaseConnection.define, DatabaseConnection.execute
-    for most in itertools.count():
-        url = mariadb.fresh_database("cut")
-        left = iter(range(most))
-
-        def cut_off(act: Callable[..., Any], left: Iterator[int] = left) -> Callable[..., Any]:
-            def run(*arguments: Any) -> Any:
-                if next(left, None) is None:
-                    raise KeyboardInterrupt
-                return act(*arguments)
-
-            return run
-
-        with monkeypatch.context() as patch:
-            patch.setattr(DatabaseConnection, "execute", cut_off(execute))
-            patch.setattr(DatabaseConnection, "define", cut_off(define))
-            try:
-                list(reopen(url))
-            except KeyboardInterrupt:
-                patch.undo()
-            else:
-                break
-        for dao in reopen(url):
-            assert allocate_ids(dao) == [1]
-    assert most > 8
-
-
-@pytest.mark.parametrize(
-    "table", ["notes (id BIGINT)", "users (name VARCHAR(32))", "meta (version VARCHAR(9))"], ids=lambda text: text[:5]
-)
-def test_a_database_of_another_program(database_url: str, table: str, tmp_path: Path) -> None:
-    """It is refused, and not a byte of it is changed."""
-    engine = open_engine(database_url)
-    connection = DatabaseConnection(engine, writes=True)
-    with connection.transaction():
-        connection.define(f"CREATE TABLE {table[:-1]}, PRIMARY KEY ({table.split()[1][1:]}))")
-    connection.close()
-    engine.release()
-    (tmp_path / "jelly.db.lock").unlink(missing_ok=True)
-    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(StartError, match="is not a database of Jelly, but has tables of another program: name another"):
-        list(reopen(database_url))
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
-    assert connection.tables() == {table.split()[0]}
-    connection.close()
-    engine.release()
-
-
-def test_tables_of_another_program_beside_ours(database_url: str) -> None:
-    """A database that is in use already may be shared."""
-    for dao in reopen(database_url):
-        with dao.connection.transaction():
-            dao.connection.define("CREATE TABLE notes (id BIGINT NOT NULL, PRIMARY KEY (id))")
-    for dao in reopen(database_url):
-        assert "notes" in dao.connection.tables()
-
-
-@pytest.mark.parametrize("missing", ["INSERT", "UPDATE", "DELETE"])
-def test_an_account_that_may_not_write(mariadb: PrivateMariaDB, missing: str) -> None:
-    """The server does not start, also if the account lacks a right on one table only."""
-    url = mariadb.fresh_database("rights")
-    for _ in reopen(url):
-        pass
-    rights = {"SELECT", "INSERT", "UPDATE", "DELETE"}
-    user = f"reader_{missing.lower()}"
-    mariadb.sql(f"CREATE USER '{user}'@'%' IDENTIFIED BY 'password'")
-    try:
-        for (table,) in mariadb.sql("SELECT table_name FROM information_schema.tables WHERE table_schema = 'rights'"):
-            granted = rights - ({missing} if table == "missed" else set())
-            mariadb.sql(f"GRANT {', '.join(sorted(granted))} ON rights.{table} TO '{user}'@'%'")
-        parts = urllib.parse.urlsplit(url)
-        own = f"mysql://{user}:password@{parts.hostname}:{parts.port}/rights"
-        with pytest.raises(StartError, match=rf"cannot be used: .*{missing} command denied .* what this user may do\."):
-            JellyServer(Settings(port=0, database=own))
-        mariadb.sql(f"GRANT {missing} ON rights.missed TO '{user}'@'%'")
-        for _ in reopen(own):
-            pass
-    finally:
-        mariadb.sql(f"DROP USER '{user}'@'%'")
-
-
-def test_a_first_start_on_sqlite_that_was_cut_off(tmp_path: Path) -> None:
-    """On SQLite all tables are made in one transaction, so an empty file is an empty database."""
-    (tmp_path / "jelly.db").touch()
-    for dao in reopen(f"sqlite:///{tmp_path}/jelly.db"):
-        assert not dao.has_user("alice")
+def test_a_damaged_file(tmp_path: Path) -> None:
+    """The error says what to do: it does not pass by itself."""
+    path = tmp_path / "jelly.db"
+    for dao in reopen(f"sqlite:///{path}"):
+        dao.add_user("alice", "hash")
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"x" * (size - 4096))
+    connection = DatabaseConnection(open_engine(f"sqlite:///{path}"))
+    with contextlib.closing(connection), pytest.raises(StoreError, match=r"malformed .*`jelly restore FILE`"):
+        connection.query("SELECT * FROM users")
 
 
 def test_a_weak_mariadb_is_warned_about(mariadb: PrivateMariaDB, caplog: pytest.LogCaptureFixture) -> None:
@@ -676,8 +357,8 @@ def test_a_server_that_ignores_case(monkeypatch: pytest.MonkeyPatch) -> None:
     """`Chat` and `chat` are one database there, so they have one lock."""
     pytest.importorskip("mysql.connector")
     for ignores_case in (0, 1, 2):
-        monkeypatch.setattr(engines.MysqlEngine, "_value", lambda *_: ignores_case)  # noqa: B023 - used at once
-        names = {engines.MysqlEngine(f"mysql://u:p@h/{name}")._lock_name(None) for name in ("Chat", "chat")}
+        monkeypatch.setattr(MysqlEngine, "_value", lambda *_: ignores_case)  # noqa: B023 - used at once
+        names = {MysqlEngine(f"mysql://u:p@h/{name}")._lock_name(None) for name in ("Chat", "chat")}
         assert len(names) == (1 if ignores_case else 2)
         assert max(map(len, names)) <= 64
 
@@ -707,7 +388,7 @@ class Reading(threading.Thread):
 @pytest.mark.parametrize("name", ["jelly.db", "symlink.db"])
 def test_the_log_beside_sqlite_is_bounded(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is emptied even if there is always a reader, and found behind a symlink, too."""
-    monkeypatch.setattr(engines, "WAL_BYTES", 2**20)
+    monkeypatch.setattr(sqlite_engine, "WAL_BYTES", 2**20)
     (tmp_path / "symlink.db").symlink_to(tmp_path / "jelly.db")
     url = f"sqlite:///{tmp_path}/{name}"
     log = tmp_path / "jelly.db-wal"
@@ -798,23 +479,3 @@ def test_a_connection_of_ours_whose_end_the_database_has_missed(mariadb: Private
     for each in (lost, new):
         each.close()
     engine.release()
-
-
-def test_a_statement_of_the_schema_that_fails(tmp_path: Path) -> None:
-    """Nothing of it is overlooked, but for what is there already on a database where that may
-    be.
-    """
-    engine = open_engine(f"sqlite:///{tmp_path}/jelly.db")
-    connection = DatabaseConnection(engine, writes=True)
-    migrate(connection)
-    with pytest.raises(StoreError, match="no such table"):
-        connection.define("CREATE INDEX i ON nowhere (x)")
-    connection.close()
-    engine.release()
-
-
-def test_without_its_schema(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installation that lacks the file is told which one."""
-    monkeypatch.setattr(Path, "exists", lambda _: False)
-    with pytest.raises(StartError, match=r"schema\.sql is missing"):
-        migrations.schema()

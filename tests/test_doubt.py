@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import InDoubtCommit, StartServer, kept_for
+from harness import InDoubtCommit, StartServer, kept_for, ready_database
 from wire import (
     ADD_FRIEND,
+    ADD_MEMBER,
     ALL_FRIENDS,
+    CREATE_GROUP,
+    GROUP_MESSAGE,
     OWN_PROFILE,
     PERSON_MESSAGE,
     SERVER_ERROR,
@@ -30,7 +33,6 @@ from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
 from jelly.doubt import Doubt
-from jelly.engines import SqliteEngine
 from jelly.errors import StoreError
 from jelly.fair_queue import Job
 from jelly.indexing import DeferredIndexing
@@ -39,6 +41,7 @@ from jelly.outcomes import NewMessage
 from jelly.quotas import QuotaLimits, Quotas
 from jelly.retention import Retention
 from jelly.sessions import Session, Sessions
+from jelly.sqlite_engine import SqliteEngine
 from jelly.store import Store
 
 
@@ -121,7 +124,7 @@ def test_a_database_that_restarts_meanwhile(start_server: StartServer, mariadb: 
 
 def behind(proxy: CommitProxy, mariadb: PrivateMariaDB) -> str:
     """The URL of a new database that is reached through a proxy."""
-    return mariadb.fresh_database("doubt").replace(f":{mariadb.port}/", f":{proxy.port}/")
+    return ready_database(mariadb, "doubt").replace(f":{mariadb.port}/", f":{proxy.port}/")
 
 
 def test_what_stays_unknown(
@@ -164,6 +167,30 @@ def test_a_server_that_stops_in_doubt(commits: type[InDoubtCommit], start_server
         assert alice.receive().status == SERVER_ERROR
     with logged_in(start_server(classic_gap=0).port, "bob") as bob:
         assert bob.contents(1) == ["in doubt"]
+
+
+def test_a_message_to_a_group_that_changes_in_doubt(start_server: StartServer, tmp_path: Path) -> None:
+    """A message waits while the commit of a removal is in doubt, after which the members of all
+    groups are forgotten. It is stored for those who are members then.
+    """
+    server = start_server(classic_gap=0)
+    dao = server.store._dao
+    register(server.port, "alice", "bob", "cat")
+    with logged_in(server.port, "alice") as alice:
+        alice.ok(CREATE_GROUP, groupName="g")
+        for member in ("bob", "cat"):
+            alice.ok(ADD_MEMBER, groupName="g", member=member)
+        alice.message("g", "to both", GROUP_MESSAGE)
+        with server.store._turn:
+            alice.send_message("g", "to bob", GROUP_MESSAGE)
+            wait_until(lambda: bool(server.store._jobs))
+            with dao.connection.transaction():
+                dao.remove_member("g", "cat")
+            server.groups.forget_all()
+            server.groups.set_members("g", ("alice", "bob"))
+        assert alice.receive_response().status == SUCCESS
+    assert kept_for("bob", tmp_path / "jelly.db") == ["to both", "to bob"]
+    assert kept_for("cat", tmp_path / "jelly.db") == ["to both"]
 
 
 def test_a_login_in_doubt(

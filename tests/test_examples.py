@@ -1,16 +1,32 @@
 """The examples of the client library: each is run as its first line says, and does what it says."""
 
+import runpy
 import socket
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import StartServer
-from wire import ADD_FRIEND, ALL_FRIENDS, GROUP_MESSAGE, OWN_GROUPS, logged_in, register, wait_until
+from wire import (
+    ADD_FRIEND,
+    ADD_MEMBER,
+    ALL_FRIENDS,
+    CREATE_GROUP,
+    GROUP_MESSAGE,
+    OWN_GROUPS,
+    logged_in,
+    register,
+    wait_until,
+)
 
 from faults.process import PATIENCE, ROOT, Program, Server
+from jelly.errors import SENTENCES, ErrorCode
 
 EXAMPLES = [
-    path for path in sorted((ROOT / "examples").glob("*.py")) if "JellyClient" in path.read_text(encoding="utf-8")
+    path
+    for path in sorted((ROOT / "examples").glob("*.py"))
+    if "from examples.command_line import" in path.read_text(encoding="utf-8")
 ]
 
 
@@ -56,22 +72,26 @@ def test_without_a_server(name: str, count: int, free_port: int) -> None:
 
 
 @pytest.mark.parametrize(("name", "count"), COUNTS.items())
-def test_wrong_arguments(name: str, count: int) -> None:
+def test_wrong_arguments(name: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With too few or too many arguments, or with a URL that is none, each says how to start it."""
     usage = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8").splitlines()[0].strip('"')
     fits = ["argument"] * count
+    with Program("-m", f"examples.{name}", *fits, "localhost") as program:
+        assert program.lines() == [usage]
+        assert program.process.returncode == 1
     for wrong in (
-        [*fits, "localhost"],
         [*fits, "jelly://localhost:abc"],
+        [*fits, "jelly://localhost,,localhost:5"],
         [*fits, "jelly://localhost:70000"],
         [*fits, "jelly://a:b@localhost"],
         [*fits, "jelly://localhost/path"],
         [*fits, "jelly://localhost", "more"],
         *([fits[1:], []] if count else []),
     ):
-        with Program("-m", f"examples.{name}", *wrong) as program:
-            assert program.lines() == [usage]
-            assert program.process.returncode == 1
+        monkeypatch.setattr(sys, "argv", [name, *wrong])
+        with pytest.raises(SystemExit) as end:  # as above, but without a process for each
+            runpy.run_module(f"examples.{name}", run_name="__main__")
+        assert end.value.code == usage
 
 
 def test_ctrl_c(port: int) -> None:
@@ -87,10 +107,21 @@ def test_ctrl_c(port: int) -> None:
 def test_two_users(port: int) -> None:
     """One asks, the other answers, on the first run and on the second."""
     conversation = ["ann to ben: How are you?", "ben to ann: Fine, thank you."]
-    for before in ([], [f"{name} is registered already: this example has run before" for name in ("ann", "ben")]):
+    for before in ([], ["ann is registered already", "ben is registered already"]):
         with Example("two_users", port) as program:
             assert program.lines() == before + conversation
             assert program.process.returncode == 0
+
+
+def test_registration_is_refused(start_server: StartServer) -> None:
+    """Each example that registers says what the server said, and then what it said to the login."""
+    port = start_server(registration="closed").port
+    refused, unknown = SENTENCES[ErrorCode.REGISTRATION_CLOSED], SENTENCES[ErrorCode.WRONG_CREDENTIALS]
+    for name, *arguments in (("two_users",), ("echo_bot", "echo", "secret")):
+        with Example(name, port, *arguments) as program:
+            said = [line for line in program.lines() if not line.startswith(("connecting", "offline", "closed"))]
+            assert said == [refused, unknown]
+            assert program.process.returncode == 1
 
 
 def test_echo_bot(port: int) -> None:
@@ -104,13 +135,17 @@ def test_echo_bot(port: int) -> None:
         assert bot.line().startswith("offline taken over")
         assert bot.lines()[-1:] == ["closed closed "]
         assert bot.process.returncode == 0
+    with Example("echo_bot", port, "echo", "secret") as bot:
+        assert bot.line() == "echo is registered already"
+        assert [bot.line(), bot.line()] == ["connecting login ", "online logged in "]
 
 
 def test_group_bot(port: int) -> None:
-    """Who writes to it gets into its group, once, and there it throws dice."""
-    register(port, "bot", "alice")
+    """Who writes to it gets into its group, and there it throws dice. At its second start,
+    its group is there already.
+    """
+    register(port, "bot", "alice", "bob")
     with Example("group_bot", port, "bot", "pw", "casino") as bot, logged_in(port, "alice") as alice:
-        assert bot.line() == "created"
         assert bot.line() == "write to bot to get into casino, then !dice in casino; Ctrl-C ends"
         alice.message("bot", "hello")
         assert alice.contents(1) == ["Welcome to casino! Write !dice there."]
@@ -118,8 +153,30 @@ def test_group_bot(port: int) -> None:
         alice.message("casino", "!dice", GROUP_MESSAGE)
         [thrown] = alice.contents(1)
         assert thrown in {f"alice throws a {number}." for number in range(1, 7)}
-        alice.message("bot", "hello")
-        assert alice.contents(1) == ["This user is already a member of the group."]
+    with (
+        Example("group_bot", port, "bot", "pw", "casino") as bot,
+        logged_in(port, "alice") as alice,
+        logged_in(port, "bob") as bob,
+    ):
+        assert bot.line() == "write to bot to get into casino, then !dice in casino; Ctrl-C ends"
+        for wire in (alice, bob):
+            wire.message("bot", "hello")
+            assert wire.contents(1) == ["Welcome to casino! Write !dice there."]
+        assert alice.ok(OWN_GROUPS)["groups"] == {"casino": ["bot", "alice", "bob"]}
+        bob.message("casino", "!dice", GROUP_MESSAGE)
+        [thrown] = bob.contents(1)
+        assert thrown.startswith("bob throws a ")
+
+
+def test_group_bot_where_another_user_has_the_group(port: int) -> None:
+    """It ends with the server's sentence, although it is a member: it could not let anybody in."""
+    register(port, "bot", "alice")
+    with logged_in(port, "alice") as alice:
+        alice.ok(CREATE_GROUP, groupName="casino")
+        alice.ok(ADD_MEMBER, groupName="casino", member="bot")
+    with Example("group_bot", port, "bot", "pw", "casino") as bot:
+        assert bot.lines() == [SENTENCES[ErrorCode.GROUP_EXISTS]]
+        assert bot.process.returncode == 1
 
 
 def test_presence_watcher(port: int) -> None:
@@ -181,6 +238,28 @@ def test_raw_client_with_a_wrong_port() -> None:
         with raw_client(port) as program:
             assert "python examples/raw_client.py ME PASSWORD FRIEND [PORT]" in program.lines()[0]
             assert program.process.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({"registration": "closed"}, ErrorCode.REGISTRATION_CLOSED),
+        ({"registration_rate": 1}, ErrorCode.TOO_MANY_REGISTRATIONS),
+        ({"reserved_names": "alice"}, ErrorCode.NAME_RESERVED),
+        ({}, ErrorCode.USERNAME_TAKEN),
+    ],
+)
+def test_raw_client_is_not_registered(start_server: StartServer, settings: dict[str, Any], code: ErrorCode) -> None:
+    """It prints the server's sentence, not only that of the login, which cannot know the reason."""
+    port = start_server(**settings).port
+    if code in (ErrorCode.TOO_MANY_REGISTRATIONS, ErrorCode.USERNAME_TAKEN):
+        register(port, "alice" if code == ErrorCode.USERNAME_TAKEN else "first", password="of somebody else")
+    with raw_client(port) as program:
+        assert program.lines() == [
+            f"! alice was not registered: {SENTENCES[code]}",
+            f"! alice is not logged in: {SENTENCES[ErrorCode.WRONG_CREDENTIALS]}",
+        ]
+        assert program.process.returncode == 1
 
 
 def test_raw_client_ends_with_the_connection(start_server: StartServer) -> None:

@@ -50,7 +50,7 @@ def test_of_one_user(start_server: StartServer) -> None:
     server = start_server()
     register(server.port, "alice")
     wait_until(lambda: not server.connections)
-    with logged_in(server.port, "alice") as alice:
+    with logged_in(server.port, "alice", features=["ack"]) as alice:  # a classic client gets one answer a gap
         connection = only(server)
         assert connection.lane.busy.acquire(timeout=10)
         alice.send(pack(OWN_PROFILE, to_json({"username": "alice"})) * FLOOD)

@@ -38,7 +38,7 @@ from wire import (
 )
 
 from client_api import MessageEvent, Receiver
-from jelly import indexing, services, tcp_confirmation
+from jelly import indexing, known_users, tcp_confirmation, tokens
 from jelly.client import acks
 from jelly.server import JellyServer
 
@@ -105,13 +105,13 @@ class World:
             "lists of friends": len(presence._friend_lists),
             "watched friends": len(presence._watchers),
             "users told to be online": len(presence._announced_online),
-            "known users": len(services._known_users),
-            "allowances": len(services._rate) + len(services._change_rate),
+            "known users": len(services.known_users.names),
+            "allowances": len(services.messages._rate) + len(services._change_rate),
             "changes that wait": len(presence.untold) + len(server.group_notices.untold),
             "told lately": len(presence._recent) + len(server.group_notices._recent),
             "notices that wait": len(server.notifier),
-            "allowances to register": len(services._registrations),
-            "failed logins": len(services._guard),
+            "allowances to register": len(services.accounts._registrations),
+            "failed logins": len(services.logins._guard),
             "tasks for the hashers": len(dispatcher._hashers),
             "members of groups": groups._size,
             "groups": len(groups),
@@ -235,12 +235,12 @@ class World:
 def world(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> World:
     """A server with small bounds. (It logs little, because the log of a test is kept.)"""
     logging.getLogger("jelly").setLevel(logging.WARNING)
-    monkeypatch.setattr(services, "MAX_KNOWN_USERS", KNOWN)
-    monkeypatch.setattr(services, "MAX_TOKENS", TOKENS)
+    monkeypatch.setattr(known_users, "MAX_KNOWN_USERS", KNOWN)
+    monkeypatch.setattr(tokens, "MAX_TOKENS", TOKENS)
     monkeypatch.setattr(indexing, "INDEX_DELAY", 0.05)
     monkeypatch.setattr(tcp_confirmation, "CONFIRM_DELAY_MAX", 0.1)
     server = start_server(classic_gap=0, message_rate=100_000, registration_rate=1_000_000)
-    server.dispatcher._services._guard._max_size = FAILED
+    server.dispatcher._services.logins._guard._max_size = FAILED
     server.groups._most = MEMBERS
     return World(server)
 
@@ -259,7 +259,7 @@ def allocated() -> int:
     gc.collect()
     # The module sqlite3 keeps the last 128 statements of each connection, and a weak reference to
     # 200 cursors.
-    not_sqlite3 = [tracemalloc.Filter(False, module) for module in ("*/dao.py", "*/database.py", "*/engines.py")]
+    not_sqlite3 = [tracemalloc.Filter(False, module) for module in ("*/dao.py", "*/database.py", "*/sqlite_engine.py")]
     snapshot = tracemalloc.take_snapshot().filter_traces(not_sqlite3)
     return sum(trace.size for trace in snapshot.traces)
 

@@ -34,3 +34,9 @@ def test_the_page_has_its_tables() -> None:
     """The parts are there, and none of them is empty."""
     assert len(EVIDENCE) > 30
     assert PAGE.count("| shown by |") == 4
+
+
+def test_no_promise_stands_twice() -> None:
+    """Two rows for one promise are told apart by nobody, and one of them gets old."""
+    promises = [row[0][:45] for row in TABLES if row[-1] != "shown by"]
+    assert [promise for promise in promises if promises.count(promise) > 1] == []

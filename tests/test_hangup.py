@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import queue
 import re
 import shutil
 import signal
@@ -11,13 +12,16 @@ import ssl
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness import dated_certificate
 from wire import OWN_PROFILE, PASSWORD, REGISTER, SUCCESS, Wire, register, wait_until
 
 from faults.process import ROOT, Server, clean_environment, end, run
+from jelly import cli
 
 
 def make_certificate(directory: Path, name: str) -> Path:
@@ -87,7 +91,23 @@ def test_a_renewed_certificate(tmp_path: Path, certificates: tuple[Path, Path]) 
             TlsWire(server.port, new).close()
             alice.ok(OWN_PROFILE)
         assert server.stop() == 0
-        assert f"ERROR jelly: The certificate {file} or its key cannot be used: " in server.log.decode()
+        assert f"ERROR jelly: The file {file} has no certificate in PEM" in server.log.decode()
+
+
+def test_a_renewed_certificate_that_has_expired(tmp_path: Path, certificates: tuple[Path, Path]) -> None:
+    """It is used, since the operator asked for it, and the log warns that clients refuse it."""
+    file = tmp_path / "cert.pem"
+    shutil.copy(certificates[0], file)
+    with Server(f"sqlite:///{tmp_path}/j.db", f"--tls-cert={file}") as server:
+        assert b"WARNING" not in server.log
+        key = file.with_name("key.pem")
+        shutil.copy(file, key)
+        expired = dated_certificate(tmp_path, key, "expired")
+        file.write_bytes(expired.read_bytes() + key.read_bytes()[key.read_bytes().index(b"-----BEGIN PRIVATE KEY") :])
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log(b"read the certificate anew")
+        assert f"WARNING jelly.tls: the certificate {file} has expired, so clients refuse it" in server.log.decode()
+        assert server.stop() == 0
 
 
 class LoggingServer(Server):
@@ -208,3 +228,26 @@ def test_a_terminal_that_is_there(in_terminal: InTerminal) -> None:
         wire.wait_until_served()
     in_terminal.close()
     assert in_terminal.process.wait(10) == 0
+
+
+def test_a_signal_that_does_not_wake_the_thread_that_waits() -> None:
+    """Its handler runs all the same: here the system gives the signal to another thread."""
+    reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
+    before = signal.signal(signal.SIGUSR1, lambda *_: reasons.put("signal"))
+    is_waiting = threading.Event()
+
+    def get_signal() -> None:
+        is_waiting.wait()
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    other = threading.Thread(target=get_signal)
+    other.start()
+    late = threading.Timer(10, reasons.put, ["nothing"])
+    late.start()
+    try:
+        threading.Timer(0.3, is_waiting.set).start()
+        assert cli.next_reason(reasons) == "signal"
+    finally:
+        late.cancel()
+        other.join()
+        signal.signal(signal.SIGUSR1, before)

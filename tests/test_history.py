@@ -23,8 +23,8 @@ from wire import (
 from jelly import indexing
 from jelly.dao import StoredMessage
 from jelly.delivery import Delivery
+from jelly.message_service import MAX_PAGE, PAGE_CHARACTERS, ROWS_PER_QUERY
 from jelly.server import JellyServer
-from jelly.services import MAX_PAGE, PAGE_CHARACTERS, ROWS_PER_QUERY
 from jelly.sessions import Session, Sessions
 
 ACKS = ["ack"]

@@ -1,6 +1,7 @@
 """docs/hosting.md, and the README's part of it: the commands and the service work as they stand."""
 
 import configparser
+import functools
 import re
 import shlex
 import shutil
@@ -10,9 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from harness import ready_database
 from wire import logged_in, register, wait_until
 
-from faults.process import PATIENCE, ROOT, Server, clean_environment, end
+from faults.mariadb import PrivateMariaDB
+from faults.process import PATIENCE, ROOT, Server, clean_environment, end, free_port
 
 README, PAGE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/hosting.md"))
 JELLY = shlex.join([sys.executable, str(ROOT / "jelly.py")])
@@ -71,11 +74,13 @@ def test_a_certificate_without_the_address(tmp_path: Path) -> None:
     make_certificate(PAGE, tmp_path, "DNS:chat.example.org,IP:192.0.2.10")
     chat = command(PAGE, "jelly chat alice --server") + " --send alice hello"
     with Server(f"sqlite:///{tmp_path}/jelly.db", *flags(PAGE), cwd=tmp_path) as server:
-        for host, words in (("127.0.0.1", "IP address mismatch"), ("localhost", "Hostname mismatch")):
+        words = "for another name or address"
+        assert f'"{words}"' in PAGE
+        for host in ("127.0.0.1", "localhost"):
             done = run(chat.replace("192.0.2.10:20000", f"{host}:{server.port}"), tmp_path, JELLY_PASSWORD="pw")
             assert done.returncode == 3
             assert words in done.stdout + done.stderr
-            assert f'"{words}"' in PAGE
+            assert "--tls-ca" not in done.stderr  # which would not help
 
 
 def test_an_example_with_a_certificate(tmp_path: Path) -> None:
@@ -94,32 +99,107 @@ def test_an_example_with_a_certificate(tmp_path: Path) -> None:
 # --- the service ----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def unit(tmp_path: Path) -> Path:
-    """The page's service, with a program that exists, under the user who runs the tests."""
-    match = re.search(r"^    \[Unit\]\n(?:(?:    .*)?\n)+", PAGE, re.MULTILINE)
-    assert match
-    text = re.sub(r"^    ", "", match[0], flags=re.MULTILINE).replace("User=jelly", "User=root")
+UNITS = re.findall(r"^    \[Unit\]\n(?:(?:    .*)?\n)+", PAGE, re.MULTILINE)
+"""The page's services: one server. (That of a node is a file.)"""
+NODE_UNIT = ROOT / "examples" / "cluster" / "jelly@.service"
+
+
+def write_unit(text: str, directory: Path, name: str) -> Path:
+    """A service, with a program that exists, under the user who runs the tests."""
+    text = re.sub(r"^    ", "", text, flags=re.MULTILINE).replace("User=jelly", "User=root")
     assert text.count("/opt/jelly/bin/jelly ") == 1
-    program = tmp_path / "jelly"
+    program = directory / "jelly"
     program.write_text(f'#!/bin/sh\nexec {JELLY} "$@"\n')
     program.chmod(0o755)
-    path = tmp_path / "jelly.service"
+    path = directory / name
+    path.parent.mkdir(exist_ok=True)
     path.write_text(text.replace("/opt/jelly/bin/jelly ", f"{program} "))
     return path
 
 
-def test_systemd_accepts_the_service(unit: Path) -> None:
-    """Its own check finds nothing in it, also with the line for a password of MySQL."""
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    """The service that is one server."""
+    return write_unit(UNITS[0], tmp_path, "jelly.service")
+
+
+def assert_systemd_accepts(unit: Path) -> None:
+    """Its own check finds nothing in a service."""
     program = shutil.which("systemd-analyze")
     if program is None:
         pytest.skip("systemd-analyze is not installed: run apt-get install systemd")
-    line = "EnvironmentFile=/etc/jelly/environment"
-    assert f"`{line}`" in PAGE
-    unit.write_text(unit.read_text().replace("[Service]\n", f"[Service]\n{line}\n"))
     done = subprocess.run([program, "verify", str(unit)], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert unit.name not in done.stderr  # it may complain of other services
+
+
+def test_systemd_accepts_the_service(unit: Path) -> None:
+    """Also with the line for a password of MySQL, and with those for several nodes."""
+    line = "EnvironmentFile=/etc/jelly/environment"
+    assert f"`{line}`" in PAGE
+    assert "`KillMode=mixed`" in PAGE
+    unit.write_text(unit.read_text().replace("[Service]\n", f"[Service]\n{line}\nKillMode=mixed\n"))
+    assert_systemd_accepts(unit)
+
+
+def test_each_service_is_there_once() -> None:
+    """One text for each name: the page has one server's, and a file is that of a node. The page
+    links to the file, and the other page of nodes names it.
+    """
+    [unit] = UNITS
+    assert "--reuse-port" not in unit
+    files = [path.name for path in ROOT.rglob("*.service") if ".venv" not in path.parts]
+    assert files == [NODE_UNIT.name]
+    assert "(../examples/cluster/jelly@.service)" in PAGE
+    nodes = (ROOT / "docs" / "nodes.md").read_text(encoding="utf-8")
+    assert "[Unit]" not in nodes
+    assert f"| `{NODE_UNIT.name}` |" in nodes
+
+
+@pytest.mark.parametrize("text", [*UNITS, NODE_UNIT.read_text(encoding="utf-8")], ids=["server", "node"])
+def test_a_service_is_not_given_up(text: str) -> None:
+    """A service that cannot reach its database at boot ends with exit code 1, is started again, and
+    is never given up; only a wrong setting ends it.
+    """
+    values = dict(re.findall(r"^ *(\w+)=(.*)$", text, re.MULTILINE))
+    assert (values["StartLimitIntervalSec"], values["Restart"], values["RestartSec"]) == ("0", "on-failure", "1")
+    done = run(shlex.join(["jelly", "--port=0", "--database=mysql://u:p@127.0.0.1:1/x"]), ROOT)
+    assert done.returncode == 1
+    assert values["RestartPreventExitStatus"] == "2"
+
+
+def test_nodes_that_share_a_port(mariadb: PrivateMariaDB, tmp_path: Path) -> None:
+    """systemd accepts the service of a node with the page's drop-in file. Two of its commands run
+    two nodes on one port.
+    """
+    [drop_in] = re.findall(r"^    \[Service\]\n    ExecStart=\n    ExecStart=.+\n", PAGE, re.MULTILINE)
+    unit = write_unit(NODE_UNIT.read_text(encoding="utf-8"), tmp_path, "jelly@1.service")
+    added = write_unit(drop_in, tmp_path, "jelly@.service.d/port.conf")
+    assert_systemd_accepts(unit)
+    assert f"`/etc/systemd/system/{NODE_UNIT.name}.d/{added.name}`" in PAGE
+    assert command(PAGE, "sudo systemctl enable --now jelly@1") == "sudo systemctl enable --now jelly@1 jelly@2"
+    make_certificate(PAGE, tmp_path, "DNS:localhost")
+    words = shlex.split(drop_in.rpartition("ExecStart=")[2].replace("/etc/jelly", str(tmp_path)))
+    database, port = ready_database(mariadb, "shared_port"), f"--port={free_port()}"
+    start = functools.partial(Server, database, *words[3:], port, JELLY_CLUSTER="none")
+    with start() as first, start() as second:
+        assert first.port == second.port
+        second.wait_for_log(b"; with it: 1 at ")
+
+
+def test_commands_with_the_environment_of_the_service(mariadb: PrivateMariaDB, tmp_path: Path) -> None:
+    """The page's line reads the file that a node has its settings from."""
+    line = command(PAGE, "sudo sh -c").removeprefix("sudo ")
+    file, database = tmp_path / "environment", ready_database(mariadb, "environment")
+    file.write_text(f"# A comment.\nJELLY_DATABASE={database}\nJELLY_CLUSTER=none\n")
+    with Server(database, "--cluster=none") as node:
+        line = line.replace("/etc/jelly/environment", str(file)).replace("/opt/jelly/bin/jelly", JELLY)
+        done = run(line, tmp_path)
+        assert f"127.0.0.1:{node.port}" in done.stdout, done.stderr
+        done = run(line.replace(" nodes", " user list"), tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+    without = run(f"{JELLY} nodes", tmp_path)
+    assert (without.returncode, "JELLY_DATABASE" in without.stderr) == (2, True)
 
 
 def test_the_command_of_the_service(unit: Path, tmp_path: Path) -> None:
@@ -221,4 +301,4 @@ def test_packages_are_installed_in_a_virtual_environment() -> None:
     """The README makes one right above each `pip install`."""
     lines = README.splitlines()
     above = [lines[number - 1] for number, line in enumerate(lines) if line.startswith("    pip install")]
-    assert above == ["    python3 -m venv .venv && . .venv/bin/activate"] * 2
+    assert above == ["    python3 -m venv .venv && . .venv/bin/activate"] * 3

@@ -22,8 +22,8 @@ def test_messages_are_indexed_together_a_second_later(upkeep: Upkeep) -> None:
     upkeep.clock.now += INDEX_DELAY / 2
     upkeep.run_due()
     assert upkeep.counts() == (3, 0, 0)
-    assert upkeep.indexing.stored_digests(upkeep.dao, [("ann", f"r{ids[0]}"), ("ann", "other")]) == {
-        ("ann", f"r{ids[0]}"): ids[0]
+    assert upkeep.indexing.stored_requests(upkeep.dao, [("ann", f"r{ids[0]}"), ("ann", "other")]) == {
+        ("ann", f"r{ids[0]}"): (ids[0], ids[0])
     }
     assert upkeep.indexing.due_at == upkeep.clock.now + INDEX_DELAY / 2
     upkeep.clock.now += INDEX_DELAY / 2
@@ -31,8 +31,8 @@ def test_messages_are_indexed_together_a_second_later(upkeep: Upkeep) -> None:
     assert upkeep.counts() == (3, 3, 3)
     assert upkeep.dao.indexed_id() == ids[-1]
     assert upkeep.indexing._unindexed == {}
-    assert upkeep.indexing.stored_digests(upkeep.dao, [("ann", f"r{ids[0]}"), ("bob", f"r{ids[0]}")]) == {
-        ("ann", f"r{ids[0]}"): ids[0]
+    assert upkeep.indexing.stored_requests(upkeep.dao, [("ann", f"r{ids[0]}"), ("bob", f"r{ids[0]}")]) == {
+        ("ann", f"r{ids[0]}"): (ids[0], ids[0])
     }
 
 
@@ -50,7 +50,9 @@ def test_after_a_crash_the_rest_is_indexed_first(upkeep: Upkeep) -> None:
     """A new process knows what its predecessor had stored and not indexed."""
     ids = upkeep.store(3)
     successor = Upkeep(upkeep.dao, 30)
-    assert successor.indexing.stored_digests(upkeep.dao, [("ann", f"r{ids[2]}")]) == {("ann", f"r{ids[2]}"): ids[2]}
+    assert successor.indexing.stored_requests(upkeep.dao, [("ann", f"r{ids[2]}")]) == {
+        ("ann", f"r{ids[2]}"): (ids[2], ids[2])
+    }
     assert successor.indexing.due_at <= successor.clock.now
     successor.run_due()
     assert successor.counts() == (3, 3, 3)
@@ -88,7 +90,7 @@ def test_without_history(dao: Dao) -> None:
     upkeep.clock.now += DAY
     upkeep.run_all()
     assert upkeep.counts() == (0, 0, 2)
-    assert upkeep.indexing.stored_digests(dao, [("ann", f"r{id}")]) == {("ann", f"r{id}"): id}
+    assert upkeep.indexing.stored_requests(dao, [("ann", f"r{id}")]) == {("ann", f"r{id}"): (id, id)}
     upkeep.clock.now += (IDEMPOTENCY_DAYS + 1) * DAY
     upkeep.run_all()
     upkeep.clock.now += DAY

@@ -34,7 +34,7 @@ from wire import (
     wait_until,
 )
 
-from jelly import connection, passwords, services, tcp
+from jelly import connection, group_service, lists, passwords, tcp
 from jelly import server as server_module
 from jelly.connection import READ_SIZE
 from jelly.messages import PROFILE_LIMITS
@@ -108,10 +108,14 @@ def test_passwords(port: int, length: int) -> None:
 
 def test_lists(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Friends, members and groups have limits, far above what people need."""
-    for limit in ("MAX_FRIENDS", "MAX_MEMBERS", "MAX_GROUPS_CREATED"):
-        assert getattr(services, limit) >= 200
-        monkeypatch.setattr(services, limit, 2)
-    monkeypatch.setattr(services, "MAX_GROUPS_JOINED", 1)
+    for module, limit in (
+        (lists, "MAX_FRIENDS"),
+        (group_service, "MAX_MEMBERS"),
+        (group_service, "MAX_GROUPS_CREATED"),
+    ):
+        assert getattr(module, limit) >= 200
+        monkeypatch.setattr(module, limit, 2)
+    monkeypatch.setattr(group_service, "MAX_GROUPS_JOINED", 1)
     register(port, "alice", "bob", "carol", "dave")
     with logged_in(port, "alice") as alice:
         alice.ok(ADD_FRIEND, friend="bob")
@@ -265,7 +269,7 @@ def test_a_flood_of_logins(start_server: StartServer, monkeypatch: pytest.Monkey
 
 def test_the_tokens_of_a_user(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user has a limited number of tokens; one more login ends the oldest, and no other."""
-    monkeypatch.setattr(services, "MAX_TOKENS", 3)
+    monkeypatch.setattr("jelly.tokens.MAX_TOKENS", 3)
     times = itertools.count(int(time.time()))
     monkeypatch.setattr(TrustedClock, "latest", lambda _: next(times))
     register(port, "alice")

@@ -20,7 +20,7 @@ from wire import (
     wait_until,
 )
 
-from jelly import messages, passwords, services
+from jelly import login_service, messages, passwords
 from jelly import server as server_module
 from jelly.dao import Dao
 from jelly.hashing import HASHERS, Work
@@ -48,7 +48,7 @@ def token_works(port: int, username: str, token: int) -> bool:
 
 
 def guard_of(server: JellyServer) -> LoginGuard:
-    guard: LoginGuard = server.dispatcher._services._guard
+    guard: LoginGuard = server.dispatcher._services.logins._guard
     return guard
 
 
@@ -72,10 +72,11 @@ def hold_hashers(server: JellyServer) -> threading.Event:
         held.wait(10)
         until.wait(10)
 
-    for _ in range(HASHERS):
+    for number in range(HASHERS):
         session = Session(NullTransport(), "")
+        attempt = guard_of(server).attempt(f"nobody{number}", "nowhere", is_known=True, exists=True)
         server.dispatcher._hashers.submit(
-            Work(session, "", Place.KNOWN, None, run=hold, refuse=hold, give_up=hold, drop=hold)
+            Work(session, "", Place.KNOWN, attempt, run=hold, refuse=hold, give_up=hold, drop=hold)
         )
     held.wait(10)
     return until
@@ -98,6 +99,17 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def parameters(stored: str) -> tuple[str, ...]:
     """What decides how long a hash takes."""
     return tuple(stored.split("$")[:4])
+
+
+def test_names_that_nobody_can_have(start_server: StartServer) -> None:
+    """To try them is to guess, too: whoever does it has repeats."""
+    server = start_server()
+    for name in ("a b", "\n", "", "x" * 3000):
+        assert first_answer(server.port, LOGIN, username=name, password="x").error == "wrong_credentials"
+    guard = guard_of(server)
+    assert max(len(name) for name, _ in guard.invented) == 64
+    assert guard.has_failed_last("127.0.0.1")
+    assert guard.attempt("bob", "127.0.0.1", is_known=False, exists=True).is_repeat
 
 
 def test_unknown_user_and_wrong_password(port: int, hashed: list[str]) -> None:
@@ -270,12 +282,12 @@ def test_the_owner_at_a_new_address(start_server: StartServer) -> None:
         assert owner.login("alice").status == SUCCESS
 
 
-@pytest.mark.parametrize("heartbeat_interval", [0.1, 6.0])
+@pytest.mark.parametrize(("heartbeat_interval", "longest_hold"), [(1.0, 24.0), (6.0, 0.5)])
 def test_a_late_answer_comes_before_the_end_of_its_connection(
-    start_server: StartServer, monkeypatch: pytest.MonkeyPatch, heartbeat_interval: float
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch, heartbeat_interval: float, longest_hold: float
 ) -> None:
     """An attempt that the guard holds back is answered before the silence has lasted too long."""
-    monkeypatch.setattr(server_module, "LONGEST_HOLD", 0.5)
+    monkeypatch.setattr(server_module, "LONGEST_HOLD", longest_hold)
     server = start_server(heartbeat_interval=heartbeat_interval)
     register(server.port, "alice")
     guess(server, 20, "127.0.0.1")
@@ -319,10 +331,10 @@ def test_a_stop_while_logins_wait(start_server: StartServer, hashed: list[str]) 
 
 def test_an_ipv6_network_is_one_address(start_server: StartServer) -> None:
     """Whoever has a whole /64 guesses as if from one address; IPv4 in IPv6 is IPv4."""
-    services = start_server().dispatcher._services
+    logins = start_server().dispatcher._services.logins
 
     def network(address: str) -> str:
-        task = services.login(Session(NullTransport(), address), messages.Login("alice", "x"))
+        task = logins.login(Session(NullTransport(), address), messages.Login("alice", "x"))
         assert isinstance(task, CpuTask)
         assert task.attempt
         return task.attempt.network
@@ -333,8 +345,8 @@ def test_an_ipv6_network_is_one_address(start_server: StartServer) -> None:
 
 def test_known_addresses_are_bounded(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new one replaces the one that was not used for longest."""
-    monkeypatch.setattr(services, "MAX_KNOWN_ADDRESSES", 2)
-    monkeypatch.setattr(services, "ADDRESS_PRECISION", -1)
+    monkeypatch.setattr(login_service, "MAX_KNOWN_ADDRESSES", 2)
+    monkeypatch.setattr(login_service, "ADDRESS_PRECISION", -1)
     server = start_server()
     register(server.port, "alice")
     for source in ("127.0.0.1", "127.0.0.2", "127.0.0.1", "127.0.0.3"):
@@ -362,7 +374,7 @@ def test_a_login_from_a_known_address_writes_nothing_more(
     for _ in range(3):
         logged_in(server.port, "alice").close()
     assert noted == ["127.0.0.1"]
-    monkeypatch.setattr(services, "ADDRESS_PRECISION", 0)
+    monkeypatch.setattr(login_service, "ADDRESS_PRECISION", 0)
     logged_in(server.port, "alice").close()
     assert noted == ["127.0.0.1"] * 2
 

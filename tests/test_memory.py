@@ -13,10 +13,11 @@ from faults.process import Server
 from jelly.config import Settings
 from jelly.dao import Dao, StoredMessage
 from jelly.database import DatabaseConnection
-from jelly.engines import MemoryEngine, open_engine
+from jelly.engines import open_engine
 from jelly.errors import StartError
 from jelly.migrations import migrate
 from jelly.server import JellyServer
+from jelly.sqlite_engine import MemoryEngine
 
 KEEPS_NOTHING = "the database memory: keeps nothing"
 ENOUGH = 50

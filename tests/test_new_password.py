@@ -108,7 +108,7 @@ def test_guesses_are_counted(server: JellyServer) -> None:
     with logged_in(server.port, "alice", features=[]) as alice:
         for _ in range(5):
             assert alice.refused(UPDATE_PROFILE, password="new", oldPassword="no") == "wrong_credentials"
-        guard = server.services._guard
+        guard = server.services.accounts._guard
         assert guard.attempt("alice", "127.0.0.1", is_known=True, exists=True).seconds_to_wait() > 0
         for _ in range(5):
             guard.attempt("alice", "127.0.0.1", is_known=True, exists=True).fail()

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from harness import NullTransport, StartServer, lane_of
-from test_database import reopen
+from schemas import reopen
 from wire import GROUP_MESSAGE, PERSON_MESSAGE, SERVER_ERROR, SUCCESS, Reply, Wire, logged_in, register, wait_until
 
 from faults.mariadb import PrivateMariaDB
 from jelly import fair_queue
 from jelly.dao import StoredMessage
-from jelly.engines import RowsRefused
+from jelly.engine import RowsRefused
 from jelly.errors import StartError
 from jelly.fair_queue import FairQueue, Job
 from jelly.outcomes import NewMessage

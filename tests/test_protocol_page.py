@@ -13,12 +13,13 @@ from jelly.codec import Decoder, Frame, Sign, Status, Type
 from jelly.config import Settings
 from jelly.errors import ErrorCode
 from jelly.group_notices import MAX_CHANGES
+from jelly.message_service import DEFAULT_PAGE, MAX_PAGE
 from jelly.messages import Event
 from jelly.names import MAX_NAME
 from jelly.quotas import FRIENDS_SHARE, SENDERS_SHARE, STRANGERS_SHARE
 from jelly.rate import HOLD_SECONDS
 from jelly.retention import IDEMPOTENCY_DAYS
-from jelly.services import CHANGE_BURST, DEFAULT_PAGE, MAX_PAGE
+from jelly.services import CHANGE_BURST
 from jelly.sessions import MAX_UNACKNOWLEDGED, MAX_UNACKNOWLEDGED_BYTES
 
 PAGE = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -147,7 +148,7 @@ def test_the_server_writes_every_notice_like_that(line: str) -> None:
         assert list(values) == ["event", *KEYS_OF_AN_EVENT[values["event"]]]
         assert to_bytes(line) == messages.system(**values)
         return
-    assert list(values) == [*FIELDS_OF_A_MESSAGE, *(["id"] if "id" in values else [])]
+    assert list(values) == [*FIELDS_OF_A_MESSAGE, *[key for key in ("id", "stored") if key in values]]
     assert to_bytes(line) == messages.notice(frame.type, **values)
 
 

@@ -69,7 +69,7 @@ class Post:
                     if isinstance(admitted, Refused):
                         results.append(str(admitted.code))
                     else:
-                        batch.append(Envelope(message, admitted))
+                        batch.append((message, admitted))
                         results.append(list(admitted))
                 rows = [(receiver, message.id) for message, admitted in batch for receiver in admitted]
                 self.dao.add_messages([message for message, _ in batch], rows)

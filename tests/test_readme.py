@@ -86,6 +86,18 @@ def test_both_languages_say_the_same(english: Path, chinese: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("page", [chinese for _, chinese in PAIRS], ids=["README", "hosting"])
+def test_pages_without_chinese_are_marked(page: Path) -> None:
+    """Behind each link to a page that is in English only stands 英文."""
+    rows = find(r"\[([^]]+)\]\((?!\w+:)([^)#]+\.md)(?:#[^)]*)?\)(.?.?.?)", page)
+    unmarked = [link for _, link, behind in rows if not behind.startswith(("（英文", "，英文"))]
+    bilingual = {english.name for english, _ in PAIRS} | {chinese.name for _, chinese in PAIRS}
+    assert {Path(link).name for link in unmarked} <= bilingual
+    marked = {Path(link).name for _, link, behind in rows if "英文" in behind}
+    assert marked
+    assert not marked & bilingual
+
+
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_links(page: Path) -> None:
     """Each link to a file leads to one."""
@@ -108,8 +120,8 @@ def test_two_set_up_commands() -> None:
 
 
 def test_the_package_has_what_it_needs() -> None:
-    """The wheel has all, `jelly` is a command, the server needs no package; MySQL and the chat are
-    extras.
+    """The wheel has all, `jelly` is a command, the server needs no package; MySQL, clusters and the
+    chat are extras.
     """
     wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
     moved = wheel["force-include"]
@@ -118,7 +130,7 @@ def test_the_package_has_what_it_needs() -> None:
     assert all((ROOT / path).is_file() for path in (*moved, "jelly/py.typed"))
     assert PROJECT["project"]["scripts"] == {"jelly": "jelly.cli:main"}
     assert PROJECT["project"]["dependencies"] == []
-    assert set(PROJECT["project"]["optional-dependencies"]) == {"mysql", "chat", "test", "lint"}
+    assert set(PROJECT["project"]["optional-dependencies"]) == {"mysql", "cluster", "chat", "test", "lint"}
     assert wheel["only-include"] == ["jelly"]
     assert PROJECT["project"]["requires-python"] == ">=3.11"
 
@@ -181,6 +193,7 @@ def test_the_first_conversation(tmp_path: Path) -> None:
             assert alice.line() == "bob: 你好 😀"
             alice.say("hello, bob")
             assert bob.line() == "alice: hello, bob"
+            wait_until(lambda: kept_for("bob", tmp_path / "jelly.db") == [])  # it is acknowledged a moment later
             bob.press_ctrl_c()
         missed = ["are you there?", "well, later"]
         for text in missed:

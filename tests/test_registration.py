@@ -56,7 +56,7 @@ def is_accepted(server: JellyServer, name: str, address: str) -> bool:
     """Whether the service takes on a registration from an address."""
     session = Session(NullTransport(), address)
     try:
-        return isinstance(server.services.register(session, Register(name, "pw")), CpuTask)
+        return isinstance(server.services.accounts.register(session, Register(name, "pw")), CpuTask)
     except Refused as error:
         return error.code != "too_many_registrations"
 
@@ -65,7 +65,7 @@ def test_the_rate_of_a_network(start_server: StartServer) -> None:
     """All addresses of an IPv6 /64 are one, and the allowance comes back within the hour."""
     server = start_server(registration_rate=2)
     now = 0.0
-    server.services._registrations._clock = lambda: now
+    server.services.accounts._registrations._clock = lambda: now
     assert is_accepted(server, "a", "2001:db8::1")
     assert is_accepted(server, "b", "2001:db8::ffff:2")
     assert not is_accepted(server, "c", "2001:db8::3")
@@ -75,7 +75,7 @@ def test_the_rate_of_a_network(start_server: StartServer) -> None:
     assert not is_accepted(server, "d", "2001:db8::5")
     now = 1e6
     assert is_accepted(server, "e", "2001:db8:0:9::1")
-    assert len(server.services._registrations) == 1
+    assert len(server.services.accounts._registrations) == 1
 
 
 def test_a_class_that_registers_at_once(start_server: StartServer) -> None:

@@ -3,7 +3,7 @@
 import sqlite3
 
 import pytest
-from harness import InDoubtCommit, StartServer
+from harness import InDoubtCommit, StartServer, ready_database
 from wire import (
     CREATE_GROUP,
     DISBAND_GROUP,
@@ -193,7 +193,7 @@ def test_a_commit_in_doubt_leaves_its_id_free(
 
 def test_ids_survive_a_database_that_fails(mariadb: PrivateMariaDB, start_server: StartServer) -> None:
     """When a killed database is back, earlier messages are known, indexed or not."""
-    server = start_server(database=mariadb.fresh_database("repeats"), classic_gap=0)
+    server = start_server(database=ready_database(mariadb, "repeats"), classic_gap=0)
     register(server.port, "alice", "bob")
     with logged_in(server.port, "alice") as alice:
         assert send(alice, "x", "r1") == "ok"

@@ -1,5 +1,7 @@
 """Where the threads run: on one core, but for those that compute for long."""
 
+import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -49,6 +51,70 @@ def test_another_wish(pin: str, tmp_path: Path) -> None:
         wanted = os.sched_getaffinity(0) if pin == "off" else {int(pin)}
         assert os.sched_getaffinity(server.process.pid) == wanted
         assert (b"on all cores" if pin == "off" else b"on core %s of" % pin.encode()) in server.log
+
+
+PINNED = """
+import os, sys
+from jelly import scheduling
+
+scheduling.CLAIM_NAME = "\\0" + sys.argv[1]  # no other server of this machine uses it
+os.sched_setaffinity(0, {int(sys.argv[3])})  # the system moves it there at once
+os.sched_setaffinity(0, {int(core) for core in sys.argv[4].split(",")})
+print(scheduling.pin_process(sys.argv[2]), *os.sched_getaffinity(0), sep="|", flush=True)
+sys.stdin.read()
+"""
+
+
+class Pinned:
+    """A process that is pinned, and lives until `end`. `core` is where it was put."""
+
+    def __init__(self, name: str, pin: str, current: int, cores: set[int]) -> None:
+        arguments = [name, pin, str(current), ",".join(map(str, cores))]
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", PINNED, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self._process.stdout is not None
+        words, *on = self._process.stdout.readline().decode().split("|")
+        [self.core] = map(int, on)
+        assert words == f"on core {self.core} of {len(cores)}"
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def test_servers_of_one_machine_take_different_cores(tmp_path: Path) -> None:
+    """Also processes that know nothing of each other, whatever core they begin on. A core is free
+    again when its server was killed. If all are taken, they get further servers in turn.
+    """
+    cores = set(sorted(os.sched_getaffinity(0))[:2])
+    if len(cores) < 2:
+        pytest.skip("this machine has one core")
+    start = functools.partial(Pinned, f"jelly test {tmp_path}", cores=cores)
+    first, *_ = cores
+    with contextlib.ExitStack() as stack:
+
+        def begin(pin: str = "auto") -> Pinned:
+            pinned = start(pin, first)
+            stack.callback(pinned.end)
+            return pinned
+
+        servers = [begin() for _ in range(4)]
+        assert {server.core for server in servers[:2]} == {server.core for server in servers[2:]} == cores
+        servers[1].end()
+        assert begin().core == servers[1].core
+        for server in servers:
+            server.end()
+    with contextlib.ExitStack() as stack:  # one that was told its core has it, too
+        assert [begin(str(first)).core, begin(str(first)).core] == [first] * 2
+        assert first not in {begin().core, begin().core}
+
+
+def test_no_sockets_to_take_a_core_with() -> None:
+    """Where a sandbox allows none, the server is on the core that it began on."""
+    without = WITHOUT_LEAVE.replace("os.{call} = refuse", "scheduling.socket.socket = refuse")
+    done = subprocess.run([sys.executable, "-c", without], capture_output=True, check=True, text=True)
+    assert done.stdout.startswith("on core ")
 
 
 @pytest.mark.parametrize("pin", ["yes", "-1", "4096", "1.0", "\u00b2", ""])

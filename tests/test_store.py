@@ -14,7 +14,6 @@ from jelly.codec import Type
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
-from jelly.engines import SqliteEngine
 from jelly.errors import StoreError
 from jelly.fair_queue import Entry, Job
 from jelly.indexing import DeferredIndexing
@@ -24,6 +23,7 @@ from jelly.outcomes import Answer, NewMessage, Write
 from jelly.quotas import QuotaLimits, Quotas
 from jelly.retention import Retention
 from jelly.sessions import Notice, Response, Session, Sessions
+from jelly.sqlite_engine import SqliteEngine
 from jelly.store import Store
 
 

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from harness import StartServer
+from harness import StartServer, dated_certificate
 from wire import LOGIN, OWN_PROFILE, REGISTER, RESPONSE, SUCCESS, Wire, pack, wait_until
 
 from jelly.config import Settings
@@ -171,29 +171,118 @@ def test_old_versions_are_refused(server: JellyServer, certificate: tuple[Path, 
             tls.do_handshake()
 
 
-def test_a_key_of_another_certificate(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
-    """Certificate and key have to belong together. A file that is neither is refused, too."""
-    other = tmp_path / "other.pem"
-    subprocess.run(["openssl", "genrsa", "-out", other, "2048"], check=True, capture_output=True)
-    for key, sentence in (
-        (other, r"^The certificate .* or its key cannot be used: .*\.$"),
-        (
-            tmp_path / "none.pem",
-            r"^The private key .*none.pem cannot be used: No such file or directory\. Check --tls-key",
-        ),
-        (certificate[0], r"^The file .*cert.pem has no private key\. Check --tls-key\.$"),
-        ("", r"^The file .*cert.pem has no private key\. Give --tls-key, too\.$"),
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Path]) -> Path:
+    """A directory with a certificate and its key, and with files that are something else."""
+    directory = tmp_path_factory.mktemp("files")
+    cert, key = certificate[0].read_bytes(), certificate[1].read_bytes()
+    lines = key.splitlines(keepends=True)
+    for name, data in {
+        "cert.pem": cert,
+        "key.pem": key,
+        "both.pem": cert + key,
+        "cut.pem": cert[:600],
+        "chain.pem": cert + cert[:600],
+        "cut-key.pem": key[:800],
+        "damaged-key.pem": b"".join(lines[:3] + lines[6:]),
+        "text.pem": b"hello",
+        "empty.pem": b"",
+        "cert.der": ssl.PEM_cert_to_DER_cert(cert.decode()),
+    }.items():
+        (directory / name).write_bytes(data)
+    (directory / "directory.pem").mkdir()
+    for command in (
+        "genrsa -out other-key.pem 2048",
+        "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out ec-key.pem",
+        "req -new -key key.pem -subj /CN=jelly -out request.pem",
+        "pkey -in key.pem -outform DER -out key.der",
+        "req -x509 -newkey rsa:512 -nodes -subj /CN=jelly -keyout weak-key.pem -out weak.pem",
     ):
-        with pytest.raises(ConfigError, match=sentence):
-            JellyServer(Settings(tls_cert=str(certificate[0]), tls_key=str(key), database=f"sqlite:///{tmp_path}/j"))
-    assert not list(tmp_path.glob("j*"))
+        subprocess.run(["openssl", *command.split()], cwd=directory, check=True, capture_output=True)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "sentence"),
+    [
+        ("none.pem", "key.pem", "The certificate none.pem cannot be read: No such file or directory. Check --tls-cert"),
+        ("directory.pem", "", "The certificate directory.pem cannot be read: Is a directory. Check --tls-cert"),
+        ("text.pem", "key.pem", "The file text.pem has no certificate in PEM"),
+        ("empty.pem", "key.pem", "The file empty.pem has no certificate in PEM"),
+        ("cert.der", "key.pem", "The file cert.der is binary, and not a certificate in PEM: convert it"),
+        ("request.pem", "key.pem", "The file request.pem has only the request for a certificate"),
+        ("key.pem", "cert.pem", "The file key.pem has a private key, and no certificate"),
+        ("cut.pem", "key.pem", "The certificate cut.pem is damaged or not complete: copy it anew"),
+        ("chain.pem", "key.pem", "The certificate chain.pem is damaged or not complete: copy it anew"),
+        ("cert.pem", "none.pem", "The private key none.pem cannot be read: No such file or directory. Check --tls-key"),
+        ("cert.pem", "directory.pem", "The private key directory.pem cannot be read: Is a directory. Check --tls-key"),
+        ("cert.pem", "cert.pem", "The file cert.pem has no private key. Check --tls-key"),
+        ("cert.pem", "", "The file cert.pem has no private key. Give --tls-key, too"),
+        ("cert.pem", "key.der", "The private key key.der is binary: convert it to PEM"),
+        ("cert.pem", "cut-key.pem", "The private key in cut-key.pem is damaged or not complete: copy it anew"),
+        ("cert.pem", "damaged-key.pem", "The private key in damaged-key.pem is damaged or not complete: copy it anew"),
+        ("cert.pem", "other-key.pem", "The private key in other-key.pem does not belong to the certificate cert.pem"),
+        ("cert.pem", "ec-key.pem", "The private key in ec-key.pem does not belong to the certificate cert.pem"),
+        ("weak.pem", "weak-key.pem", "The certificate weak.pem is too weak for this system (ee key too small): make"),
+        ("a\0b", "", "The certificate 'a\\x00b' is not the name of a file"),
+    ],
+)
+def test_files_that_cannot_be_used(
+    files: Path, monkeypatch: pytest.MonkeyPatch, cert: str, key: str, sentence: str
+) -> None:
+    """The sentence says which file is wrong and why, without the words of OpenSSL."""
+    monkeypatch.chdir(files)
+    with pytest.raises(ConfigError) as caught:
+        server_context(cert, key)
+    assert str(caught.value).startswith(sentence)
+    assert str(caught.value).endswith((".", ")."))
+    assert "_ssl.c" not in str(caught.value)
+
+
+def test_files_that_this_user_may_not_read(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence says so. (Root may read every file, so the system's answer is replaced.)"""
+
+    read = Path.read_bytes
+
+    def read_some(path: Path) -> bytes:
+        if path.name == "closed.pem":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.chdir(files)
+    monkeypatch.setattr(Path, "read_bytes", read_some)
+    for cert, key, sentence in (
+        ("closed.pem", "", "This user may not read the certificate closed.pem: change its permissions"),
+        ("cert.pem", "closed.pem", "This user may not read the private key closed.pem: change its permissions"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            server_context(cert, key)
+        assert str(caught.value).startswith(sentence)
 
 
 def test_a_certificate_that_cannot_be_used(tmp_path: Path) -> None:
-    """It is one sentence before anything is opened."""
-    with pytest.raises(ConfigError, match=r"The certificate /none.pem or its key cannot be used"):
+    """The server says so before anything is opened."""
+    with pytest.raises(ConfigError, match=r"The certificate /none.pem cannot be read"):
         JellyServer(Settings(tls_cert="/none.pem", database=f"sqlite:///{tmp_path}/jelly.db"))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("which", "words"),
+    [
+        ("expired", "has expired, so clients refuse it: renew it, and send SIGHUP"),
+        ("future", "is not valid yet, so clients refuse it: check the clock of this machine"),
+    ],
+)
+def test_a_certificate_of_another_time(
+    tmp_path: Path, certificate: tuple[Path, Path], caplog: pytest.LogCaptureFixture, which: str, words: str
+) -> None:
+    """The server uses it, and warns that clients refuse it. Of a good one it says nothing."""
+    server_context(str(certificate[0]), str(certificate[1]))
+    assert caplog.messages == []
+    path = dated_certificate(tmp_path, certificate[1], which)
+    server_context(str(path), str(certificate[1]))
+    assert caplog.messages == [f"the certificate {path} {words}"]
 
 
 def test_a_key_with_a_password(tmp_path: Path, certificate: tuple[Path, Path]) -> None:

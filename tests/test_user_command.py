@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from harness import StartServer
+from harness import StartServer, run_here
 from wire import RECONNECT, Wire, logged_in, register, wait_until
 
 from faults.process import PATIENCE, ROOT, Server, clean_environment
@@ -337,10 +337,10 @@ def test_an_end_at_the_question(
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["add"], 2, "The following arguments are required: NAME"),
-        (["add", "alice", "secret"], 2, "Unrecognized arguments: secret"),
-        (["remove", "alice"], 2, "invalid choice: 'remove'"),
-        ([], 2, "The following arguments are required"),
+        (["add"], 2, "NAME is missing."),
+        (["add", "alice", "secret"], 2, "There are too many arguments: secret"),
+        (["remove", "alice"], 2, "There is no command remove: choose from add, passwd, list"),
+        ([], 2, "add|passwd|list is missing."),
         (["list", "--database=memory:"], 1, "has no users but those of its server"),
         (["list", "--database=sqlite:///{tmp}/none.db"], 1, "There is no database sqlite:///{tmp}/none.db"),
         (["list", "--database=sqlite:///{tmp}"], 1, "The database cannot be used"),
@@ -350,21 +350,21 @@ def test_an_end_at_the_question(
         (["list", "--database=oracle://x"], 2, "A database is named as"),
     ],
 )
-def test_wrong_arguments(arguments: list[str], code: int, sentence: str, tmp_path: Path) -> None:
+def test_wrong_arguments(
+    arguments: list[str], code: int, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A sentence says what is wrong; a password is no argument, and nothing is made."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "jelly.py"), "user", *(each.format(tmp=tmp_path) for each in arguments)],
-        input="pw\n", capture_output=True, text=True, env=clean_environment(), cwd=tmp_path, timeout=PATIENCE,
-    )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    done = run_here("user", *(each.format(tmp=tmp_path) for each in arguments), input="pw\n")
     assert done.returncode == code
     assert sentence.format(tmp=tmp_path) in done.stderr
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("action", ["add", "passwd", "list"])
-def test_a_database_without_tables_of_ours(database_url: str, user: User, action: str) -> None:
+def test_a_database_without_tables_of_ours(empty_database_url: str, user: User, action: str) -> None:
     """No command makes them, neither in an empty database nor beside those of another program."""
-    engine = open_engine(database_url)
+    engine = open_engine(empty_database_url)
     connection = DatabaseConnection(engine, writes=True)
     for statements in ([], ["CREATE TABLE users (name VARCHAR(32), PRIMARY KEY (name))"]):
         with connection.transaction():
@@ -373,7 +373,7 @@ def test_a_database_without_tables_of_ours(database_url: str, user: User, action
         connection.close()
         engine.release()
         with pytest.raises(StartError, match=r"is not a database of Jelly\. Check --database"):
-            user(database_url, action, "alice", "pw")
+            user(empty_database_url, action, "alice", "pw")
         assert connection.tables() == ({"users"} if statements else set())
     connection.close()
     engine.release()

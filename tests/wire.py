@@ -1,6 +1,7 @@
 """A client for the tests that knows nothing but bytes: it shares no code with what it tests."""
 
 import json
+import random
 import socket
 import struct
 import time
@@ -18,6 +19,12 @@ UPDATE_PROFILE, OWN_PROFILE, FRIEND_PROFILE, OWN_GROUPS, HEARTBEAT = 0x1E, 0x1F,
 ACK, SYSTEM, HISTORY = 0x24, 0x25, 0x26
 PASSWORD = "pw"
 PATIENCE = 10.0
+
+
+NODES: dict[int, list[int]] = {}
+"""For the port of a node: the ports of all nodes on its database. A `Wire` connects to any of
+them.
+"""
 
 
 class Reply(NamedTuple):
@@ -54,6 +61,7 @@ class Wire:
     """
 
     def __init__(self, port: int, timeout: float = PATIENCE, source: str = "") -> None:
+        port = random.choice(NODES.get(port, [port]))
         self.socket = socket.create_connection(("127.0.0.1", port), timeout, (source, 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.user = ""
@@ -132,6 +140,18 @@ class Wire:
     def contents(self, count: int) -> list[str]:
         """What the next messages say."""
         return [self.receive_notice().values["content"] for _ in range(count)]
+
+    def is_closed(self) -> bool:
+        """Whether the server has closed the connection; what it has sent is thrown away."""
+        self.socket.settimeout(0.01)
+        try:
+            return self.socket.recv(65536) == b""
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
+        finally:
+            self.socket.settimeout(PATIENCE)
 
     def contents_at_hand(self) -> list[str]:
         """What the messages say that came together with others in one read: a client that closes

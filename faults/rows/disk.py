@@ -19,6 +19,8 @@ from faults.rows.database import measure_recovery
 SHADOW = Path(__file__).parent.parent / "shadow.c"
 DISK = 8
 """Megabytes on the small disk. A ballast file takes half of them until it is deleted."""
+PADDING = 4000
+"""Bytes of each message that fills the small disk."""
 SLOW_SYNC = 0.3
 QUEUE = 64
 HEARTBEATS = ("--heartbeat-interval=0.5", "--heartbeat-misses=4")
@@ -47,8 +49,9 @@ def lose_power(context: RunContext, finding: Finding) -> None:
     """Kill the server, and restart it on its files as they were at their last sync."""
     finding.trials = 3 if context.is_short else 30
     directory = Path(tempfile.mkdtemp(dir=context.directory))
-    shim = directory / "shadow.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", shim, SHADOW, "-ldl"], check=True)
+    shim = context.directory / "shadow.so"
+    if not shim.exists():
+        subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", shim, SHADOW, "-ldl"], check=True)
     files, port = Path(tempfile.mkdtemp(dir=directory)), free_port()
 
     def serve() -> tuple[Server, Path]:
@@ -69,8 +72,9 @@ def lose_power(context: RunContext, finding: Finding) -> None:
             server.kill()
             server, synced = serve()
             load.start()
+            most = 300 if context.is_short else 1000
             for _ in range(finding.trials):
-                load.ledger.wait_for_more(Answer.STORED, context.random.randint(50, 1000), 30)
+                load.ledger.wait_for_more(Answer.STORED, context.random.randint(50, most), 30)
                 server.kill()
                 for part in synced.glob("*.part"):  # the copy of a sync that was under way
                     part.unlink()
@@ -96,7 +100,7 @@ def fail_syncs(context: RunContext, finding: Finding) -> None:
                 load.ledger.wait_for_more(Answer.STORED, context.random.randint(50, 500), 30)
                 with trace.inject_fault(_syncing(context, server), trace.FAIL):
                     since = time.monotonic()
-                    load.ledger.wait_for_more(Answer.FAILED, 20, 0.5 if context.is_short else 5)
+                    load.ledger.wait_for_failures(20, 5)
                     stored = load.ledger.stored_between(since, time.monotonic())
                     if context.database == "sqlite":
                         server.kill()
@@ -137,9 +141,9 @@ def fill_disk(context: RunContext, finding: Finding) -> None:
         url, port = context.url(disk), free_port()
         ballast = disk / "ballast"
         ballast.write_bytes(b"x" * (DISK * 500_000))
-        with context.serve(url, port, *HEARTBEATS) as _, Load(port, padding=4000, heartbeat=0.3) as load:
+        with context.serve(url, port, *HEARTBEATS) as _, Load(port, padding=PADDING, heartbeat=0.3) as load:
             load.start()
-            failed = load.ledger.wait_for_more(Answer.FAILED, 10, 1 if context.is_short else 30)
+            failed = load.ledger.wait_for_failures(10, 30, enough=DISK * 1_000_000 // PADDING)
             finding.expect(failed, "no_error", "no SERVER_ERROR though the disk is full")
             time.sleep(0 if context.is_short else 5)
             ballast.unlink()

@@ -12,7 +12,8 @@ from faults.rows.connections import never_reads, percentile
 from jelly.codec import Type
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
-from jelly.engines import Insert, open_engine
+from jelly.engine import Insert
+from jelly.engines import open_engine
 from jelly.messages import encode_request
 
 ASKERS = {True: 24, False: 40}
@@ -96,11 +97,5 @@ def _fill_groups(url: str, members: list[str], count: int) -> None:
 
 
 ROWS = [
-    Row(
-        33,
-        "members of large groups that ask for them and never read",
-        askers,
-        (Control("whole-lists", "memory"),),
-        ("sqlite",),
-    ),
+    Row(33, "members of large groups that ask for them and never read", askers, (Control("whole-lists", "memory"),))
 ]

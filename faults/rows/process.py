@@ -13,8 +13,10 @@ from faults.rows.database import blocked_database
 from faults.server import POINTS
 from jelly.client.acks import AckTracker
 
-PER_KILL = (50, 1050)
-"""How many messages, at least and at most, are acknowledged between a start and the next kill."""
+PER_KILL = {False: (50, 1050), True: (50, 300)}
+"""How many messages, at least and at most, are acknowledged between a start and the next kill, by
+whether the form is short.
+"""
 READ_SECONDS = 0.3
 """Seconds for the idle server to read requests: nothing outside shows when it has done so."""
 ANSWERS_SECONDS = 1.0
@@ -32,7 +34,7 @@ def kill_at_random(context: RunContext, finding: Finding) -> None:
         with Load(port) as load:
             load.start()
             for _ in range(finding.trials):
-                load.ledger.wait_for_more(Answer.STORED, context.random.randint(*PER_KILL), 30)
+                load.ledger.wait_for_more(Answer.STORED, context.random.randint(*PER_KILL[context.is_short]), 30)
                 time.sleep(context.random.uniform(0, 0.01))
                 server.kill()
                 server = context.serve(url, port)
@@ -85,7 +87,7 @@ def terminate(context: RunContext, finding: Finding) -> None:
     try:
         with Load(port) as load:
             load.start()
-            load.ledger.wait_for_more(Answer.STORED, context.random.randint(*PER_KILL), 30)
+            load.ledger.wait_for_more(Answer.STORED, context.random.randint(*PER_KILL[context.is_short]), 30)
             _stop(server, finding)
             server = context.serve(url, port)
             finding.note_restart(server)

@@ -7,7 +7,7 @@ import os
 import ssl
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from client_api import (
@@ -20,17 +20,19 @@ from client_api import (
     RequestError,
 )
 from jelly.chat import texts
+from jelly.chat.arguments import parse
 from jelly.chat.cells import sanitize
 from jelly.chat.login import Console, ExitCode, FatalError, LoginDialog
-from jelly.chat.model import Conversation, Line, LineKind, Peer
+from jelly.chat.model import Conversation, DeliveryStatus, Line, LineKind, Peer
 from jelly.chat.plain import PlainInterface, format_line
 from jelly.chat.session import JobQueue, Session, UserInterface
-from jelly.chat.texts import LANGUAGES, Translator, is_definite_failure, language_of
-
-DEFAULT_SERVER = "jelly://127.0.0.1:20000"
+from jelly.chat.texts import Translator, is_definite_failure
 
 RECONNECT_POLICY = ReconnectPolicy(maximum=10)
 """Reconnect more often than the client library does by default: a person is waiting."""
+
+ONE_ROUND = ReconnectPolicy(attempts=1)
+"""With several addresses, --send tries each of them once when its connection is lost."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,10 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     logging.getLogger("jelly").addHandler(logging.NullHandler())  # logging must not write over the screen
-    options = _parse(sys.argv[1:] if arguments is None else arguments, os.environ)
-    translate = Translator(options.lang)
     try:
-        return _run(options, translate)
+        options = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
+        return _run(options, Translator(options.lang))
     except FatalError as failure:
         print(f"jelly: {failure}", file=sys.stderr)
         return failure.exit_code
@@ -50,41 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.INTERRUPTED
 
 
-# --- arguments ------------------------------------------------------------------------------------
-
-
-def _parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:
-    first = argparse.ArgumentParser(add_help=False)  # finds out the language of the second parser
-    first.add_argument("--lang", choices=LANGUAGES, default=language_of(environment))
-    translate = Translator(first.parse_known_args(arguments)[0].lang)
-    parser = argparse.ArgumentParser(
-        prog="jelly chat",
-        description=translate(texts.ABOUT),
-        epilog=translate(texts.ABOUT_EXIT),
-        formatter_class=_formatter(translate),
-        add_help=False,
-    )
-    positional = parser.add_argument_group(translate(texts.ARGUMENTS))
-    add = parser.add_argument_group(translate(texts.OPTIONS)).add_argument
-    server = environment.get("JELLY_SERVER") or DEFAULT_SERVER
-    positional.add_argument("name", nargs="?", default="", metavar="NAME", help=translate(texts.ARG_NAME))
-    add("--server", default=server, metavar="URL", help=translate(texts.ARG_SERVER))
-    add("--tls-ca", default="", metavar="FILE", help=translate(texts.ARG_CA))
-    add("--plain", action="store_true", help=translate(texts.ARG_PLAIN))
-    add("--send", nargs=2, metavar=("TO", "TEXT"), help=translate(texts.ARG_SEND))
-    add("--lang", choices=LANGUAGES, default=language_of(environment), help=translate(texts.ARG_LANG))
-    add("-h", "--help", action="help", help=translate(texts.ARG_HELP))
-    return parser.parse_args(arguments)
-
-
-def _formatter(translate: Translator) -> type[argparse.HelpFormatter]:
-    """Return a help formatter that translates the word "usage"."""
-
-    class Formatter(argparse.RawDescriptionHelpFormatter):
-        def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
-            super().add_usage(usage, actions, groups, translate(texts.USAGE_PREFIX) if prefix is None else prefix)
-
-    return Formatter
+# --- the client -----------------------------------------------------------------------------------
 
 
 def _create_client(options: argparse.Namespace, translate: Translator, **more: Any) -> JellyClient:
@@ -144,12 +111,18 @@ class NoAckReceiver(Receiver):
 def _send_message(options: argparse.Namespace, translate: Translator, console: Console) -> int:
     peer, text = _parse_message(options, translate)
     receiver = NoAckReceiver()
-    client = _create_client(options, translate, receiver=receiver, reconnect=False)
+    policy = ONE_ROUND if "," in options.server else False
+    client = _create_client(options, translate, receiver=receiver, reconnect=policy)
     try:
-        dialog = LoginDialog(client, options.server, translate, console)
+        dialog = LoginDialog(client, options.server, translate, console, options.tls_ca)
         dialog.run(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=False)
         send = client.send_group_message if peer.is_group else client.send_message
-        send(peer.name, text).result()
+        try:
+            send(peer.name, text).result()
+        except ConnectionLost as error:  # it was lost just before, and the client goes to another address
+            if error.sent or not client.wait_until_online():
+                raise
+            send(peer.name, text).result()
         return ExitCode.SUCCESS
     except RequestError as error:
         sentence, code = _failure_of(error)
@@ -180,7 +153,7 @@ def _parse_message(options: argparse.Namespace, translate: Translator) -> tuple[
 
 
 def _failure_of(error: RequestError) -> tuple[texts.TranslatedText, ExitCode]:
-    """Return the sentence and the exit code for a message that was not confirmed."""
+    """Return the sentence and the exit code for a message that was not delivered, or perhaps."""
     if not is_definite_failure(error):
         return texts.SEND_UNKNOWN, ExitCode.UNKNOWN_OUTCOME
     return texts.SEND_FAILED, ExitCode.NO_CONNECTION if isinstance(error, ConnectionLost) else ExitCode.REJECTED
@@ -197,7 +170,7 @@ def _run(options: argparse.Namespace, translate: Translator) -> int:
     jobs = JobQueue()
     session = Session(client, translate, jobs.post)
     try:
-        dialog = LoginDialog(client, options.server, translate, console)
+        dialog = LoginDialog(client, options.server, translate, console, options.tls_ca)
         credentials = dialog.run(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=True)
         ui = _create_interface(options, translate, session, jobs)
         session.start(*credentials)
@@ -205,8 +178,12 @@ def _run(options: argparse.Namespace, translate: Translator) -> int:
     finally:
         client.close()
     jobs.run_pending()  # answers that came after the user interface ended
-    if count := session.model.undelivered_count():
-        print(translate(texts.STILL_UNDELIVERED, count=count), file=sys.stderr)
+    undelivered = {
+        DeliveryStatus.FAILED: texts.STILL_NOT_DELIVERED, DeliveryStatus.UNKNOWN: texts.STILL_PERHAPS_DELIVERED
+    }  # fmt: skip
+    for status, text in undelivered.items():
+        if count := session.model.count_of(status):
+            print(translate(text, count=count), file=sys.stderr)
     return ExitCode.SUCCESS
 
 

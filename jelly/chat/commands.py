@@ -39,7 +39,7 @@ class Command:
 def submit(session: Session, typed: str) -> bool:
     """Run a command, or send a text to the current conversation.
 
-    Return False for a text without a receiver: it should stay in the input.
+    Return False for a text without a receiver: the user interface should keep it.
     """
     # A text that cannot be encoded (half a pasted character, say) cannot be sent either.
     text = typed.encode("utf-8", "replace").decode().strip("\n")

@@ -14,6 +14,7 @@ from client_api import ConnectionLost, ErrorCode, JellyClient, RequestError, Req
 from jelly.chat import texts
 from jelly.chat.cells import sanitize
 from jelly.chat.texts import TranslatedText, Translator
+from jelly.client.certificates import CertificateProblem, problem_of
 
 MAX_ATTEMPTS = 3
 """At most this many wrong passwords; then the program ends."""
@@ -75,8 +76,12 @@ class Console:
 class LoginDialog:
     """Logs one user in, or raises FatalError."""
 
-    def __init__(self, client: JellyClient, server: str, translate: Translator, console: Console) -> None:
+    def __init__(
+        self, client: JellyClient, server: str, translate: Translator, console: Console, trusted_file: str = ""
+    ) -> None:
+        """`trusted_file`: the file of --tls-ca."""
         self._client, self._server, self._translate, self._console = client, server, translate, console
+        self._trusted_file = trusted_file
 
     def run(self, name: str, password: str, may_register: bool) -> tuple[str, str]:
         """Log in and return the name and the password. Ask for whatever is empty.
@@ -125,11 +130,15 @@ class LoginDialog:
         Raises RequestRejected if the server refuses, FatalError for any other failure.
         """
         try:
+            first = self._client.addresses[0]
             self._client.login(name, password).result()
         except RequestRejected:
             raise
         except RequestError as error:
             raise self._connection_error(error) from error
+        in_use = self._client.address
+        if self._console.is_interactive and in_use not in (None, first):
+            self._console.show(self._text(texts.OTHER_ADDRESS, address=first, other=in_use))
 
     def _connection_error(self, error: RequestError) -> FatalError:
         sentence = self._text(texts.CANNOT_CONNECT, server=self._server, reason=self._reason(error))
@@ -141,7 +150,7 @@ class LoginDialog:
         """Return why there is no connection: the operating system's own message if there is one."""
         cause = error.__cause__
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return self._translate(texts.NOT_TRUSTED, reason=cause.verify_message.rstrip("."))
+            return self._certificate_problem(cause)
         if isinstance(cause, ssl.SSLError):
             return self._translate(texts.NO_TLS)
         if isinstance(cause, OSError) and cause.strerror:
@@ -149,6 +158,12 @@ class LoginDialog:
         if isinstance(error, ConnectionLost):
             return self._translate(texts.CLOSED_BY_SERVER if error.sent else texts.UNREACHABLE)
         return self._translate.describe_error(error)
+
+    def _certificate_problem(self, error: ssl.SSLCertVerificationError) -> str:
+        problem = problem_of(error)
+        if problem is CertificateProblem.UNKNOWN_AUTHORITY and self._trusted_file:
+            return self._translate(texts.CERTIFICATE_NOT_IN_FILE, file=self._trusted_file)
+        return self._translate(texts.CERTIFICATE_PROBLEMS[problem], reason=error.verify_message.rstrip("."))
 
     def _wants_to_register(self, name: str) -> bool:
         # The answer is not shown: users who mistyped their password tend to type it again here.

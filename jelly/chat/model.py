@@ -91,9 +91,9 @@ class Line:
     sender: str = ""
     status: DeliveryStatus = DeliveryStatus.NONE
     reason: str = ""
-    """Why the message is not confirmed, as a sentence for the user."""
+    """Why the message is not, or perhaps not, delivered: a sentence for the user."""
     can_resend_help: bool = True
-    """Of a message that is not confirmed: whether the server may accept it later."""
+    """Of such a message: whether the server may accept it later."""
     id: int | None = None
     """The message's id on the server. Messages that arrive or come from the history have one."""
     sent_at: int = 0
@@ -333,9 +333,9 @@ class Model:
             conversation.first_unread = line
         conversation.unread += 1
 
-    def undelivered_count(self) -> int:
-        """Return how many outgoing messages, in all conversations, failed or may have failed."""
-        return sum(len(conversation.undelivered()) for conversation in self)
+    def count_of(self, status: DeliveryStatus) -> int:
+        """Return how many messages, in all conversations, have a delivery status."""
+        return sum(line.status is status for conversation in self for line in conversation.lines)
 
     def known_people(self) -> list[str]:
         """Return the known names: friends, group members, and people with a conversation."""

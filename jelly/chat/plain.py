@@ -43,13 +43,16 @@ class PlainInterface(UserInterface):
         session.ui = self
 
     def run(self) -> None:
-        """Read until the end of the input or /quit, then wait for all answers."""
+        """Read until the end of the input or /quit, then wait for all answers.
+
+        At the end of the input, also wait until lines that wait for the connection are sent.
+        """
         try:
             self._jobs.set_wakeup(self._run_jobs)
             self._run_jobs()
             while not self._is_exiting and (typed := self._input.readline()):
                 self._submit(typed)
-            self._wait_for_answers()
+            self._wait_for_answers(sends_all=not self._is_exiting)
         except KeyboardInterrupt:
             print(file=self._output)
         finally:
@@ -65,9 +68,12 @@ class PlainInterface(UserInterface):
                 self._print(f"-- {self._session.translate(texts.CONVERSATION_WITH, name=current.title)}")
         self._wait_for_answers()
 
-    def _wait_for_answers(self) -> None:
+    def _wait_for_answers(self, sends_all: bool = False) -> None:
+        session = self._session
         with self._condition:
-            self._condition.wait_for(lambda: not self._session.pending_requests)
+            self._condition.wait_for(
+                lambda: not session.pending_requests and not (sends_all and session.has_waiting_lines)
+            )
 
     def _run_jobs(self) -> None:
         with self._condition:

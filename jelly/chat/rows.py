@@ -6,7 +6,7 @@ the toolkit nor the terminal.
 
     14:03   alice │ are you there?
     14:03 ✗   bob │ no
-                  │ not delivered: there is no user of this name. /resend tries again
+                  │ not delivered: there is no user of this name. /resend sends it again
 """
 
 from collections.abc import Iterator

@@ -70,6 +70,11 @@ def _common_prefix(texts: list[str]) -> str:
     return "".join(chars[0] for chars in same)
 
 
+def _join(text: str, more: str) -> str:
+    """Return two texts, each of which may be empty, as one."""
+    return "\n".join(each for each in (text, more) if each)
+
+
 class CommandCompleter(Completer):
     """Offers the candidates of commands.complete in a menu."""
 
@@ -274,8 +279,9 @@ class ScreenInterface(UserInterface):
         self._input.reset()
         self._view.offset = 0
         if not submit(self._session, text):
+            # Not in the input, where the /to that the user types next would be joined to it.
+            self._conversation.draft = _join(self._conversation.draft, text)
             self._session.show_info(self._session.translate(texts.TEXT_STAYS))
-            self._input.insert_text(text)
 
     def _close_question(self) -> None:
         self._question = None
@@ -331,14 +337,16 @@ class ScreenInterface(UserInterface):
         """Show the model's current conversation.
 
         What the user has typed stays with its conversation as a draft. A text typed on the first
-        screen belongs to no conversation, so it moves along.
+        screen belongs to no conversation, so it moves along into one that has no draft.
         """
-        current = self._session.model.current
-        if current is not self._conversation:
-            if self._conversation.peer or current.draft:
-                self._conversation.draft = self._input.text
-                self._input.reset(Document(current.draft))
-                current.draft = ""
+        current, left = self._session.model.current, self._conversation
+        if current is not left:
+            typed = _join(left.draft, self._input.text)
+            if left.peer or current.draft:
+                left.draft, typed, current.draft = typed, current.draft, ""
+            else:
+                left.draft = ""
+            self._input.reset(Document(typed))
             self._conversation = current
             self._view.offset = 0
             if not current.is_history_requested:

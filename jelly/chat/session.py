@@ -145,6 +145,7 @@ class Session:
         self.state, self.reason, self.since = State.OFFLINE, Reason.LOGIN, now()
         self.pending_requests = 0
         """How many requests have no answer yet."""
+        self._waiting: list[tuple[Conversation, Line]] = []  # lines that are sent when there is a connection again
         self._password = ""
         self._logged_in_at = now()
         self._backlog_counts: Counter[Peer] = Counter()
@@ -211,25 +212,65 @@ class Session:
             self._transmit(conversation, line)
         return len(lines)
 
+    @property
+    def has_waiting_lines(self) -> bool:
+        """Whether lines wait for the connection."""
+        return bool(self._waiting)
+
     def _transmit(self, conversation: Conversation, line: Line) -> None:
+        """Send a line; without a connection that comes back by itself, as soon as it is back."""
+        # Behind lines that wait already, so that all keep their order.
+        if self._waiting or self.client.state in (State.RECONNECTING, State.CONNECTING):
+            self._wait_for_connection(conversation, line)
+        else:
+            self._send_now(conversation, line)
+
+    def _wait_for_connection(self, conversation: Conversation, line: Line) -> None:
+        if not self._waiting:
+            self.show_info(self.translate(texts.SENT_LATER), conversation)
+        self._waiting.append((conversation, line))
+
+    def _send_waiting_lines(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for conversation, line in waiting:
+            self._send_now(conversation, line)
+
+    def _give_up_waiting_lines(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for conversation, line in waiting:
+            self._fail(conversation, line, ConnectionLost("", sent=False))
+
+    def _fail(self, conversation: Conversation, line: Line, error: BaseException) -> None:
+        """Mark a line that was not sent, was refused, or whose outcome is unknown."""
+        is_definite = is_definite_failure(error)
+        line.status = DeliveryStatus.FAILED if is_definite else DeliveryStatus.UNKNOWN
+        line.can_resend_help = can_resend_help(error)
+        text = texts.NOT_DELIVERED if is_definite else texts.PERHAPS_DELIVERED
+        if is_definite and not line.can_resend_help:
+            text = texts.REFUSED_MESSAGE
+        line.reason = self.translate(text, reason=self.translate.describe_error(error))
+        self.ui.line_undelivered(conversation, line)
+
+    def _send_now(self, conversation: Conversation, line: Line, is_again: bool = False) -> None:
         assert conversation.peer
         name, is_group = conversation.peer
         send = self.client.send_group_message if is_group else self.client.send_message
 
         def stored(sent: Sent) -> None:
-            line.status, line.sent_at = DeliveryStatus.NONE, sent.time
+            line.status, line.sent_at, line.id = DeliveryStatus.NONE, sent.time, sent.id or line.id
 
         def failed(error: BaseException) -> None:
             if line.id is not None:
                 return  # the history had the message meanwhile, so it is stored
-            is_definite = is_definite_failure(error)
-            line.status = DeliveryStatus.FAILED if is_definite else DeliveryStatus.UNKNOWN
-            line.can_resend_help = can_resend_help(error)
-            text = texts.NOT_DELIVERED if is_definite else texts.PERHAPS_DELIVERED
-            if is_definite and not line.can_resend_help:
-                text = texts.REFUSED_MESSAGE
-            line.reason = self.translate(text, reason=self.translate.describe_error(error))
-            self.ui.line_undelivered(conversation, line)
+            if not (isinstance(error, ConnectionLost) and not error.sent):
+                self._fail(conversation, line, error)
+            # The connection was lost when the user pressed Enter; by now the chat has heard of it.
+            elif self.state is State.RECONNECTING:
+                self._wait_for_connection(conversation, line)
+            elif self.state is State.ONLINE and not is_again:  # it is back already
+                self._send_now(conversation, line, is_again=True)
+            else:
+                self._fail(conversation, line, error)
 
         self.request(send(name, line.text), stored, failed)
 
@@ -340,12 +381,20 @@ class Session:
         self._logged_in_at, self._backlog_line = self.now(), None
         self._backlog_counts.clear()
         self.show_info(text)
+        self._send_waiting_lines()
         self.refresh()
-        if marked := {each.peer: count for each in self.model if (count := len(each.worth_resending()))}:
-            counts = self.translate(texts.LIST_SEPARATOR).join(
-                self.translate(texts.COUNT_TO, count=count, name=peer) for peer, count in marked.items()
-            )
-            self.show_info(self.translate(texts.SOME_UNDELIVERED, counts=counts))
+        self._show_worth_resending(DeliveryStatus.FAILED, texts.SOME_NOT_DELIVERED)
+        self._show_worth_resending(DeliveryStatus.UNKNOWN, texts.SOME_PERHAPS_DELIVERED)
+
+    def _show_worth_resending(self, status: DeliveryStatus, text: TranslatedText) -> None:
+        """Say how many messages of which conversations have a mark, and could be sent again."""
+        counts = [
+            self.translate(texts.COUNT_TO, count=count, name=conversation.peer)
+            for conversation in self.model
+            if (count := sum(line.status is status for line in conversation.worth_resending()))
+        ]
+        if counts:
+            self.show_info(self.translate(text, counts=self.translate(texts.LIST_SEPARATOR).join(counts)))
 
     def change_password(self, old: str, password: str, where: Conversation) -> None:
         """Change the user's password from the old one to this one."""
@@ -425,8 +474,13 @@ class Session:
             self.since = self.now()
         self.state, self.reason = event.state, event.reason
         match event.state, event.reason:
+            case State.RECONNECTING, _:
+                if self._has_other_addresses():
+                    self.show_info(self.translate(texts.GOING_TO_ANOTHER, address=event.address))
             case State.ONLINE, Reason.RECONNECTED:
-                self._back_online(self.translate(texts.CONNECTED_AGAIN, since=self.since.strftime("%H:%M")))
+                text = texts.CONNECTED_AGAIN_AT if self._has_other_addresses() else texts.CONNECTED_AGAIN
+                since = self.since.strftime("%H:%M")
+                self._back_online(self.translate(text, address=event.address, since=since))
             case State.OFFLINE, Reason.TAKEN_OVER:
                 self.show_error(self.translate(texts.TAKEN_OVER, name=self.name))
             case State.OFFLINE, Reason.PASSWORD_CHANGED:
@@ -436,6 +490,12 @@ class Session:
                 self.connect()  # only once: a failed login has another reason
             case State.OFFLINE, Reason.CONNECTION_LOST | Reason.GAVE_UP:
                 self.show_error(self.translate(texts.CONNECTION_CLOSED))
+        is_logging_in = event.reason is Reason.TOKEN_REFUSED and bool(self._password)
+        if event.state in (State.OFFLINE, State.CLOSED) and not is_logging_in:
+            self._give_up_waiting_lines()
+
+    def _has_other_addresses(self) -> bool:
+        return len(self.client.addresses) > 1
 
     def on_system(self, event: SystemEvent) -> None:
         """Show an event of the server. (The original server sends none.)"""

@@ -10,6 +10,7 @@
     pages.py               a list that comes in several pages
     acks.py                drops duplicates, decides when to acknowledge
     requests.py            one request, and what a response means
+    addresses.py           which servers there are, and which one is next
     stream.py              one TCP connection: bytes out, frames in
     poller.py              where a thread waits: for a socket, a time or another thread
     callbacks.py           the thread that runs the application's code

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from jelly.client.callbacks import CallbackThread, RequestFuture
-from jelly.client.handshake import Endpoint, do_handshake
+from jelly.client.handshake import Endpoint, do_handshake_anywhere
 from jelly.client.lifecycle import Lifecycle, Phase
 from jelly.client.network_thread import NetworkThread
 from jelly.client.pages import Pages
@@ -47,7 +47,7 @@ class ConnectionManager:
         features: tuple[str, ...],
         max_body: int,
         on_notice: Callable[[int, Values], Callable[[], None]],
-        on_change: Callable[[State, State, Reason, Exception | None], Callable[[], None]],
+        on_change: Callable[[State, State, Reason, Exception | None, str], Callable[[], None]],
     ) -> None:
         """Neither connect nor start a thread.
 
@@ -76,6 +76,17 @@ class ConnectionManager:
         return self._lifecycle.user if self._lifecycle.state in (State.ONLINE, State.RECONNECTING) else None
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of the servers, in the order in which this client tries them."""
+        return tuple(map(str, self._endpoint.addresses.in_order))
+
+    @property
+    def address(self) -> str | None:
+        """The address in use; None while there is no connection on which a user is logged in."""
+        stream = self._pipeline.stream
+        return None if stream is None else str(stream.address)
+
+    @property
     def token(self) -> int | None:
         """The token of the user who is logged in; None while nobody is."""
         with self._lock:
@@ -99,6 +110,7 @@ class ConnectionManager:
                     raise RequestRejected(ErrorCode.ALREADY_LOGGED_IN, sentence)
                 run = functools.partial(self._new_network_thread().run, request, username, token)
                 request.future.set_running_or_notify_cancel()
+                self._lifecycle.address = str(self._endpoint.addresses.current)  # before the thread changes it
                 self._poller = self._start("jelly-client-network", run)
                 self._lifecycle.set_state(State.CONNECTING, Reason.LOGIN)
         except RequestError as error:
@@ -111,7 +123,7 @@ class ConnectionManager:
 
         def run(poller: Poller) -> None:
             try:
-                handshake = do_handshake(self._endpoint, request.type, request.frame, poller)
+                handshake = do_handshake_anywhere(self._endpoint, request.type, request.frame, poller)
             except Stopped as error:
                 request.fail(ConnectionLost("The client was closed before there was a response.", error.was_sent))
             except Exception as error:  # noqa: BLE001 - a RequestError or a bug: the future carries both

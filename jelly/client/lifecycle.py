@@ -47,7 +47,7 @@ class Lifecycle:
     def __init__(
         self,
         callbacks: CallbackThread,
-        on_change: Callable[[State, State, Reason, Exception | None], Callable[[], None]],
+        on_change: Callable[[State, State, Reason, Exception | None, str], Callable[[], None]],
     ) -> None:
         """`on_change` returns the function to call on the callback thread; it must not wait."""
         self._callbacks, self._on_change = callbacks, on_change
@@ -58,6 +58,8 @@ class Lifecycle:
         """Who logged in last."""
         self.token = 0
         """The token of that login."""
+        self.address = ""
+        """The address of the server in use, or of the last one."""
 
     @property
     def is_open(self) -> bool:
@@ -74,8 +76,8 @@ class Lifecycle:
         if self.state is State.CLOSED:
             return
         previous, self.state = self.state, state
-        log.debug("%s: %s, %s", self.user, state.value, reason.value)
-        self._callbacks.submit(self._on_change(previous, state, reason, error))
+        log.debug("%s: %s, %s, %s", self.user, state.value, reason.value, self.address)
+        self._callbacks.submit(self._on_change(previous, state, reason, error, self.address))
         self.lock.notify_all()
 
     def wait_until_offline(self, timeout: float | None) -> bool:

@@ -1,7 +1,8 @@
 """The network thread: it runs one login, from the first connection until the client is offline.
 
 Only this thread reads. It pairs responses with requests, sends heartbeats, checks deadlines, and
-after a lost connection it reconnects with the token. `_deliver` alone runs on the callback thread.
+after a lost connection it reconnects with the token. With several addresses it begins with the next
+one, and goes round. `_deliver` alone runs on the callback thread.
 """
 
 import contextlib
@@ -10,9 +11,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from jelly.client.callbacks import CallbackThread
-from jelly.client.handshake import Endpoint, do_handshake
-from jelly.client.lifecycle import Lifecycle
+from jelly.client.addresses import Address
+from jelly.client.callbacks import CallbackThread, RequestFuture
+from jelly.client.handshake import (
+    PROBE,
+    PROBE_TYPE,
+    Endpoint,
+    do_handshake,
+    do_handshake_anywhere,
+    is_running,
+)
+from jelly.client.lifecycle import FOREVER, Lifecycle
 from jelly.client.pending import Failures
 from jelly.client.pipeline import Pipeline
 from jelly.client.poller import READ, Poller, Stopped
@@ -55,6 +64,8 @@ class NetworkThread:
         self._lock = lifecycle.lock
         self._on_notice = on_notice
         self._ended_by: Reason | None = None  # why the server has said that it ends the session
+        self._is_shutting_down = False  # the server in use has said that it stops
+        self._probe_not_before = 0.0  # it has shown that it runs, so it is left alone until this monotonic time
 
     def run(self, request: Request[Any], user: str, token: int, poller: Poller) -> None:
         """Run one login from the first connection until the client is offline."""
@@ -81,7 +92,7 @@ class NetworkThread:
 
     def _log_in(self, request: Request[Any], user: str, token: int, poller: Poller) -> Connection:
         try:
-            stream, response, early_frames = do_handshake(self._endpoint, request.type, request.frame, poller)
+            stream, response, early_frames = do_handshake_anywhere(self._endpoint, request.type, request.frame, poller)
         except Stopped as error:
             raise ConnectionLost("The client was closed before the login was complete.", error.was_sent) from None
         try:
@@ -91,6 +102,7 @@ class NetworkThread:
                 self._lifecycle.user = user
                 self._lifecycle.token = int(values["token"]) if request.type == Type.LOGIN else token
                 self._enter_online(stream, values, Reason.LOGGED_IN)
+            log.info("%s: logged in at %s", user, stream.address)
         except BaseException:
             stream.close()
             raise
@@ -110,14 +122,16 @@ class NetworkThread:
         try:
             for pause in pauses:
                 poller.sleep(pause)
+                address = self._endpoint.addresses.current
                 try:
-                    return self._log_in_with_token(frame, poller)
+                    return self._log_in_with_token(address, frame, poller)
                 except RequestRejected as error:
                     reason, failure = Reason.TOKEN_REFUSED, error
                     break
                 except RequestError as error:
-                    log.info("%s: cannot reconnect yet: %s", user, error)
+                    log.info("%s: cannot reconnect to %s yet: %s", user, address, error)
                     failure = error
+                    self._endpoint.addresses.failed(address)
         except Stopped:
             reason, failure = Reason.LOGGED_OUT, None
         except Exception:  # a bug, perhaps in the application's policy: log it, and end the futures all the same
@@ -131,8 +145,8 @@ class NetworkThread:
         _fail_all(failures)
         return None
 
-    def _log_in_with_token(self, frame: bytes, poller: Poller) -> Connection:
-        stream, response, early_frames = do_handshake(self._endpoint, Type.RECONNECT, frame, poller)
+    def _log_in_with_token(self, address: Address, frame: bytes, poller: Poller) -> Connection:
+        stream, response, early_frames = do_handshake(self._endpoint, address, Type.RECONNECT, frame, poller)
         try:
             values = decode_response(response, dict)
             with self._lock:
@@ -140,6 +154,7 @@ class NetworkThread:
                     raise Stopped
                 self._enter_online(stream, values, Reason.RECONNECTED)
                 failures = self._pipeline.pending.reconnected(has_request_ids=self._pipeline.has_acks)
+            log.info("%s: reconnected at %s", self._lifecycle.user, address)
             _fail_all(failures)
         except BaseException:
             stream.close()
@@ -149,6 +164,10 @@ class NetworkThread:
     def _enter_online(self, stream: FrameStream, values: Values, reason: Reason) -> None:
         """With the lock held: the server has accepted the login on this connection."""
         granted = values.get("features")
+        self._is_shutting_down = False
+        self._probe_not_before = 0.0
+        self._endpoint.addresses.keep(stream.address)
+        self._lifecycle.address = str(stream.address)
         self._pipeline.connected(stream, frozenset(map(str, granted)) if isinstance(granted, list) else None)
         self._lifecycle.set_state(State.ONLINE, reason)
 
@@ -157,9 +176,12 @@ class NetworkThread:
         try:
             self._handle_frames(early_frames)
             while True:
+                if self._should_leave():
+                    raise EOFError("the server is shutting down")
                 with self._lock:
                     may_read = self._lifecycle.is_open and not self._callbacks.is_full
                     events, until = self._pipeline.plan(stream, may_read)
+                    until = min(until, self._probe_at(stream), self._idle_until(stream))
                 if poller.wait(stream.sock, events, until) & READ:
                     self._handle_frames(stream.receive())
                 stream.flush()
@@ -168,11 +190,67 @@ class NetworkThread:
                     raise stream.failure
                 with self._lock:
                     self._pipeline.do_due_work(stream)
+                self._probe_if_silent(stream, poller)
         except (OSError, EOFError, RequestTimeout, Stopped) as error:
             return error
         except Exception as error:  # a bug: log it, and end the futures all the same
             log.exception("the connection of %s failed", self._lifecycle.user)
             return error
+
+    def _should_leave(self) -> bool:
+        """Whether the server has said that it stops, and there are others.
+
+        It has answered what it will answer by then. So waiting for the end costs time, and brings
+        nothing. (But the response to a LOGOUT is the end.)
+        """
+        if not self._is_shutting_down or self._policy is None or not self._endpoint.addresses.has_others:
+            return False
+        with self._lock:
+            return self._lifecycle.is_open and not self._pipeline.pending.has_logout
+
+    def _has_alternative(self) -> bool:
+        """Whether the client would reconnect to another server, and this one knows probes."""
+        return (
+            self._endpoint.addresses.has_others
+            and self._policy is not None
+            and self._pipeline.features is not None
+            and self._lifecycle.is_open
+        )
+
+    def _probe_at(self, stream: FrameStream) -> float:
+        """With the lock held: when to ask on a second connection whether the server runs."""
+        if not self._has_alternative():
+            return FOREVER
+        return max(self._pipeline.silent_since(stream) + self._endpoint.connect_timeout / 2, self._probe_not_before)
+
+    def _idle_until(self, stream: FrameStream) -> float:
+        """With the lock held: when to send a request only to see whether the server answers.
+
+        Not while the client does not read because callbacks wait: the silence is its own then.
+        """
+        is_watched = self._has_alternative() and not self._callbacks.is_full
+        return self._pipeline.idle_until(stream) if is_watched else FOREVER
+
+    def _probe_if_silent(self, stream: FrameStream, poller: Poller) -> None:
+        """Find out whether a silent server is frozen, if there are others.
+
+        A connection to a frozen process stays open, because its kernel goes on. Raises TimeoutError
+        if it is.
+        """
+        with self._lock:
+            now = time.monotonic()
+            if now >= self._idle_until(stream):
+                probe = Request(PROBE_TYPE, dict, RequestFuture[dict[str, Any]](self._callbacks), PROBE)
+                self._pipeline.submit(probe)
+            is_due = now >= self._probe_at(stream)
+        if not is_due:
+            return
+        seconds = self._endpoint.connect_timeout / 2
+        if not is_running(self._endpoint, stream.address, poller, now + seconds) and not poller.wait(
+            stream.sock, READ, time.monotonic()
+        ):
+            raise TimeoutError("the server does nothing, is it frozen")
+        self._probe_not_before = time.monotonic() + 4 * seconds
 
     def _receive_the_rest(self, stream: FrameStream) -> None:
         """Handle what the server sent before it closed.
@@ -233,6 +311,7 @@ class NetworkThread:
             return
         if frame.type == Type.SYSTEM:
             self._ended_by = ENDINGS.get(str(values.get("event")), self._ended_by)
+            self._is_shutting_down = self._is_shutting_down or values.get("event") == "shutdown"
         if frame.type == Type.SYSTEM and values.get("event") == "presence":
             with self._lock:
                 self._pipeline.pending.note_presence(values.get("friend"), values.get("online"))
@@ -240,7 +319,7 @@ class NetworkThread:
             self._callbacks.submit(call)
             return
         with self._lock:
-            is_new = self._pipeline.acks.is_new(id, hash((self._lifecycle.user, frame.body)))
+            is_new = self._pipeline.acks.is_new(id, _fingerprint(self._lifecycle.user, frame.type, values))
         if is_new:
             self._callbacks.submit(lambda: self._deliver(id, call))
 
@@ -249,17 +328,23 @@ class NetworkThread:
 
         Returns whether to reconnect.
         """
+        reason = None
         with self._lock:
             self._pipeline.stream = None
             self._pipeline.is_handling_frames = False
             if self._lifecycle.is_open:
                 cause = None if isinstance(error, EOFError | Stopped) else error
-                self._lifecycle.set_state(*self._state_after_loss(), cause)
+                state, reason = self._state_after_loss()
+                self._lifecycle.set_state(state, reason, cause)
+                if reason is Reason.CONNECTION_LOST:
+                    self._endpoint.addresses.failed(stream.address)
             will_reconnect = self._lifecycle.state is State.RECONNECTING
-            sentence = f"The connection was lost before there was a response: {describe(error)}."
+            sentence = f"The connection to {stream.address} was lost before there was a response: {describe(error)}."
             failures = self._pipeline.pending.connection_lost(error, sentence, will_reconnect)
             self._lock.notify_all()
         stream.close()
+        if reason is Reason.CONNECTION_LOST:
+            log.info("%s: the connection to %s was lost: %s", self._lifecycle.user, stream.address, error)
         for request, failure in failures:
             if request.type == Type.LOGOUT and isinstance(error, EOFError) and request.sends:
                 request.future.set_result(None)
@@ -278,7 +363,7 @@ class NetworkThread:
         return (State.RECONNECTING if self._policy else State.OFFLINE), Reason.CONNECTION_LOST
 
     def _pauses(self) -> Iterator[float]:
-        return self._policy.pauses() if self._policy else iter(())
+        return self._endpoint.addresses.pauses(self._policy.pauses()) if self._policy else iter(())
 
     def _deliver(self, id: int, call: Callable[[], None]) -> None:
         """Let the application process a message with an id, then acknowledge it."""
@@ -292,6 +377,14 @@ class NetworkThread:
         finally:
             with self._lock:
                 self._pipeline.acknowledge(self._pipeline.acks.delivered(id, time.monotonic()))
+
+
+def _fingerprint(user: str, type: int, values: Values) -> int:
+    """A number that tells a message from another one with the same id.
+
+    Not of the body: two servers of different versions may write the same message differently.
+    """
+    return hash((user, type, *(str(values.get(key)) for key in ("sender", "receiver", "content", "time"))))
 
 
 def _place_of_next_page(request: Request[Any] | None, frame: Frame) -> str | None:

@@ -34,6 +34,9 @@ WINDOW = 128
 """At most this many requests are in flight, at a server that takes more than one at once."""
 CLASSIC_GAP = 0.1
 """Seconds between a heartbeat and the next request, at a server that may be the original one."""
+IDLE_HEARTBEATS = 6
+"""How many intervals of the heartbeat a server may send nothing until the client asks whether it
+runs, if there are other servers."""
 HEARTBEAT = encode_request(Type.HEARTBEAT, {})
 
 
@@ -114,6 +117,20 @@ class Pipeline:
         if now - stream.last_write_at >= self._heartbeat:
             self._send_heartbeat(stream, now)
         self._send_queued(now)
+
+    def silent_since(self, stream: FrameStream) -> float:
+        """The monotonic time since which the server owes a response and has sent nothing.
+
+        FOREVER if it owes none.
+        """
+        in_flight = self.pending.in_flight
+        return max(stream.last_read_at, in_flight[0].deadline - self._request_timeout) if in_flight else FOREVER
+
+    def idle_until(self, stream: FrameStream) -> float:
+        """The monotonic time at which to ask an idle server whether it runs; FOREVER if it is not
+        idle."""
+        is_idle = not (self.pending.in_flight or self.pending.queued)
+        return stream.last_read_at + IDLE_HEARTBEATS * self._heartbeat if is_idle else FOREVER
 
     def retry_later(self, request: Request[Any]) -> bool:
         """Queue a resend again that the server was too busy for.

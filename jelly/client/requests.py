@@ -6,6 +6,7 @@ from ssl import SSLCertVerificationError, SSLError
 from typing import Any, Generic, TypeVar
 
 from jelly.client.callbacks import RequestFuture
+from jelly.client.certificates import describe_problem
 from jelly.client.pages import Pages
 from jelly.codec import HEADER, Frame, Status, Type
 from jelly.errors import (
@@ -175,7 +176,7 @@ def timed_out(seconds: float) -> RequestTimeout:
 def describe(error: Exception) -> str:
     """Say what a network error means, as a part of a sentence."""
     if isinstance(error, SSLCertVerificationError):
-        return f"its certificate is not trusted ({error.verify_message.rstrip('.')})"
+        return describe_problem(error)
     if isinstance(error, SSLError):
         return f"TLS failed ({(error.reason or 'no reason given').replace('_', ' ').lower()})"
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

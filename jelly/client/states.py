@@ -61,7 +61,10 @@ class Reason(Enum):
 
 @dataclass(frozen=True)
 class ReconnectPolicy:
-    """When to reconnect after the connection is lost: at once, then with *exponential backoff*."""
+    """When to reconnect after the connection is lost: at once, then with *exponential backoff*.
+
+    With several addresses, an attempt is a round: it tries each address once, without a pause.
+    """
 
     pause: float = 1.0
     """Seconds before the second attempt. (The first attempt is made at once.)"""

@@ -12,6 +12,7 @@ import threading
 import time
 
 from jelly import tcp
+from jelly.client.addresses import Address
 from jelly.client.poller import READ, WRITE, Poller
 from jelly.codec import Decoder, Frame
 
@@ -26,9 +27,11 @@ class FrameStream:
     Any thread may call `send`; only the thread that reads calls `receive`.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, address: Address) -> None:
         self.sock = sock
-        self.opened_at = self.last_write_at = time.monotonic()
+        self.address = address
+        """The address of the server, as the application gave it."""
+        self.opened_at = self.last_write_at = self.last_read_at = time.monotonic()
         self.failure: OSError | None = None
         """What broke the connection; None while it works."""
         self._decoder = Decoder(MAX_BODY)
@@ -74,6 +77,7 @@ class FrameStream:
                     raise self.failure from None  # nothing more will arrive
                 return []
             self._wants_to_read = False
+        self.last_read_at = time.monotonic()
         if not data:
             raise EOFError("the server has closed the connection")
         frames = self._decoder.feed(data)
@@ -105,14 +109,15 @@ class FrameStream:
         del self._unsent[:sent]
 
 
-def open_stream(host: str, port: int, tls: ssl.SSLContext | None, poller: Poller, until: float) -> FrameStream:
-    """Connect to a host, with TLS if a context is given, until the monotonic time `until`.
+def open_stream(address: Address, tls: ssl.SSLContext | None, poller: Poller, until: float) -> FrameStream:
+    """Connect to a server, with TLS if a context is given, until the monotonic time `until`.
 
-    Tries the addresses of the host in turn. Raises OSError (also if the time is up), Stopped.
+    A host name may stand for several IP addresses: tries them in turn. Raises OSError (also if the
+    time is up), Stopped.
     """
-    error: OSError = ConnectionError(f"{host} has no address")
-    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    for left, (family, kind, protocol, _, address) in zip(range(len(infos), 0, -1), infos, strict=True):
+    error: OSError = ConnectionError(f"{address.host} has no address")
+    infos = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    for left, (family, kind, protocol, _, ip_address) in zip(range(len(infos), 0, -1), infos, strict=True):
         # An address that does not answer (often an IPv6 one) must leave time for the others.
         now = time.monotonic()
         share = now + (until - now) / left
@@ -120,11 +125,11 @@ def open_stream(host: str, port: int, tls: ssl.SSLContext | None, poller: Poller
         try:
             sock.setblocking(False)
             tcp.set_socket_options(sock)
-            _connect(sock, address, poller, share)
+            _connect(sock, ip_address, poller, share)
             if tls is not None:
-                sock = tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+                sock = tls.wrap_socket(sock, server_hostname=address.host, do_handshake_on_connect=False)
                 _do_tls_handshake(sock, poller, share)
-            return FrameStream(sock)
+            return FrameStream(sock, address)
         except OSError as failure:
             sock.close()
             error = failure

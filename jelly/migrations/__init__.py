@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jelly.database import DatabaseConnection
 from jelly.errors import StartError
+from jelly.live_nodes import describe_all, forget_nodes, live_nodes, longest_lease
 from jelly.migrations import to_2, to_3
 from jelly.migrations.step import Step
 
@@ -30,9 +31,9 @@ TABLES_OF_EVERY_VERSION = {"users", "chat_groups", "members", "messages", "inbox
 def migrate(connection: DatabaseConnection) -> None:
     """Make or migrate the tables, and claim the database for this process.
 
-    Raises StartError if the tables are another program's or a newer Jelly's, or if a part of them
-    has been lost; StoreError if the database fails, if this user may not write to all tables, or if
-    another server is using it.
+    Raises StartError if the tables are another program's or a newer Jelly's, if a part of them has
+    been lost, or if nodes use tables that must be migrated; StoreError if the database fails, if
+    this user may not write to all tables, or if another server is using it.
     """
     connection.open()
     if not (is_ours(connection) or _is_empty(connection)):
@@ -52,6 +53,8 @@ def migrate(connection: DatabaseConnection) -> None:
             "The database has users or messages, but its table meta does not say their schema version: "
             "restore a backup, or start with an empty database."
         )
+    if 0 < version < SCHEMA_VERSION:
+        _refuse_beside_nodes(connection, version)
     with connection.transaction():
         if version == 0:
             _create(connection)
@@ -67,6 +70,19 @@ def migrate(connection: DatabaseConnection) -> None:
     if missing:
         raise StartError(f"The database's table meta has lost its row {min(missing)}: restore a backup.")
     _check_rights(connection)
+
+
+def _refuse_beside_nodes(connection: DatabaseConnection, version: int) -> None:
+    """Raise StartError if nodes use the database, which know only this version. Those that are dead
+    learn of the newer one when they wake up.
+    """
+    if nodes := live_nodes(connection):
+        raise StartError(
+            f"The database has schema version {version}, this program needs {SCHEMA_VERSION}, and nodes of a cluster "
+            f"use it ({describe_all(nodes)}): "
+            f"stop all of them first, or wait for {longest_lease(nodes)} s if they were killed."
+        )
+    forget_nodes(connection)
 
 
 def is_ours(connection: DatabaseConnection) -> bool:

@@ -1,6 +1,6 @@
 """From version 2 to 3: ids that carry the time instead of a calendar, a clearer name for a row of
 the table meta, the NFKC form of each name, whether a user has had a modern client, the commands of
-an operator, known addresses, and what quotas need.
+an operator, known addresses, what quotas need, and the tables of several nodes.
 """
 
 from jelly.database import DatabaseConnection
@@ -47,6 +47,17 @@ STATEMENTS: tuple[Step, ...] = (
     "ALTER TABLE inbox ADD COLUMN size BIGINT NOT NULL DEFAULT 0",
     # In SQLite it is the number of characters, which is near enough for what waits already.
     "UPDATE inbox SET size = COALESCE((SELECT LENGTH(content) FROM messages WHERE id = message_id), 0)",
+    "CREATE TABLE IF NOT EXISTS nodes (id SMALLINT NOT NULL PRIMARY KEY, incarnation BIGINT NOT NULL, "
+    "address VARCHAR(255) NOT NULL, version VARCHAR(32) NOT NULL, state SMALLINT NOT NULL, "
+    "renewed BIGINT NOT NULL, lease BIGINT NOT NULL, event BIGINT NOT NULL, hints SMALLINT NOT NULL, "
+    "bus VARCHAR(255) NOT NULL, sender VARCHAR(16) NOT NULL, unheard VARCHAR(255) NOT NULL, "
+    "host VARCHAR(255) NOT NULL, process BIGINT NOT NULL, started BIGINT NOT NULL, connections BIGINT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS sessions (username VARCHAR(32) NOT NULL, device VARCHAR(32) NOT NULL, "
+    "node SMALLINT NOT NULL, epoch BIGINT NOT NULL, classic_token VARCHAR(64) NOT NULL DEFAULT '', "
+    "PRIMARY KEY (username, device))",
+    "CREATE INDEX sessions_of_node ON sessions (node)",
+    "CREATE TABLE IF NOT EXISTS events (n BIGINT NOT NULL PRIMARY KEY, node SMALLINT NOT NULL, "
+    "data MEDIUMTEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS missed (username VARCHAR(32) NOT NULL, group_name VARCHAR(32) NOT NULL, "
     "since BIGINT NOT NULL, PRIMARY KEY (username, group_name))",
 )

@@ -1,0 +1,106 @@
+"""The arguments of `jelly chat`: what may be there, and one sentence about what may not."""
+
+import argparse
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from jelly.chat import texts
+from jelly.chat.cells import sanitize
+from jelly.chat.login import ExitCode, FatalError
+from jelly.chat.texts import LANGUAGES, Translator, language_of
+
+DEFAULT_SERVER = "jelly://127.0.0.1:20000"
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:
+    """Return the options. Raises FatalError: one sentence that says which argument is wrong."""
+    translate = Translator(_language(arguments, environment))
+    parser = _parser(translate, environment)
+    try:
+        options, unknown = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise _usage_error(translate, _describe(parser, translate, error)) from error
+    if unknown:
+        raise _usage_error(translate, _describe_unknown(parser, translate, unknown))
+    return options
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that raises ArgumentError also where argparse would end the program."""
+
+    def error(self, message: str) -> NoReturn:
+        raise argparse.ArgumentError(None, message)
+
+
+def _language(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
+    """Return the language of --help and of errors."""
+    parser = _Parser(add_help=False, exit_on_error=False)
+    parser.add_argument("--lang", choices=LANGUAGES, default=language_of(environment))
+    try:
+        return str(parser.parse_known_args(arguments)[0].lang)
+    except argparse.ArgumentError:  # the other parser says so, in the usual language
+        return language_of(environment)
+
+
+def _parser(translate: Translator, environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="jelly chat",
+        usage=translate(texts.USAGE_LINES),
+        description=translate(texts.ABOUT),
+        epilog=translate(texts.ABOUT_EXIT),
+        formatter_class=_formatter(translate),
+        add_help=False,
+        exit_on_error=False,
+    )
+    positional = parser.add_argument_group(translate(texts.ARGUMENTS))
+    add = parser.add_argument_group(translate(texts.OPTIONS)).add_argument
+    server = environment.get("JELLY_SERVER") or DEFAULT_SERVER
+    positional.add_argument("name", nargs="?", default="", metavar="NAME", help=translate(texts.ARG_NAME))
+    add("--send", nargs=2, metavar=("TO", "TEXT"), help=translate(texts.ARG_SEND))
+    add("--server", default=server, metavar="URL", help=translate(texts.ARG_SERVER))
+    add("--tls-ca", default="", metavar="FILE", help=translate(texts.ARG_CA))
+    add("--plain", action="store_true", help=translate(texts.ARG_PLAIN))
+    add("--lang", choices=LANGUAGES, default=language_of(environment), help=translate(texts.ARG_LANG))
+    add("-h", "--help", action="help", help=translate(texts.ARG_HELP))
+    return parser
+
+
+def _formatter(translate: Translator) -> type[argparse.HelpFormatter]:
+    """Return a help formatter that translates the word "usage"."""
+
+    class Formatter(argparse.RawDescriptionHelpFormatter):
+        def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
+            super().add_usage(usage, actions, groups, translate(texts.USAGE_PREFIX) if prefix is None else prefix)
+
+    return Formatter
+
+
+def _usage_error(translate: Translator, sentence: str) -> FatalError:
+    return FatalError(ExitCode.USAGE, sanitize(f"{sentence}{translate(texts.SEE_HELP)}"))
+
+
+def _describe(parser: argparse.ArgumentParser, translate: Translator, error: argparse.ArgumentError) -> str:
+    """Return what is wrong with the value of a flag."""
+    for action in parser._actions:
+        if action.option_strings and "/".join(action.option_strings) == error.argument_name:
+            flag = action.option_strings[-1]
+            if action.nargs == 0:
+                return translate(texts.FLAG_WITHOUT_VALUE, flag=flag)
+            if action.choices:
+                return translate(texts.FLAG_CHOICES, flag=flag, values=translate.join_names([*action.choices]))
+            values = action.metavar if isinstance(action.metavar, str) else " ".join(action.metavar or ())
+            return translate(texts.FLAG_NEEDS_VALUE, flag=flag, values=values)
+    return f"{error.message[:1].upper()}{error.message[1:]}."  # for example: a flag that is cut too short
+
+
+def _describe_unknown(parser: argparse.ArgumentParser, translate: Translator, unknown: Sequence[str]) -> str:
+    """Return what is wrong with arguments that the parser does not know."""
+    for argument in unknown:
+        if argument.startswith("-") and argument != "-":
+            flag = argument.partition("=")[0]
+            flags = [name for action in parser._actions for name in action.option_strings]
+            if close := difflib.get_close_matches(flag, flags, n=1):
+                return translate(texts.DID_YOU_MEAN_FLAG, flag=flag, close=close[0])
+            return translate(texts.NO_SUCH_FLAG, flag=flag)
+    return translate(texts.TOO_MANY_ARGUMENTS, arguments=" ".join(unknown))

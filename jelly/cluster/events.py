@@ -1,0 +1,133 @@
+"""Events: what the nodes tell each other, and what a node does about it.
+
+Logins, ends of sessions and changes of groups are numbered in the order of commits, as the messages
+are. A node applies those of the others before it decides anything in a transaction, and its own
+ones after its commit. So what it decides is right as of the last commit of any node.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from jelly.cluster.node_dao import Event, NodeDao
+from jelly.cluster.registry import Place, Registry
+from jelly.dao import LeaseLost
+from jelly.errors import log_failure
+from jelly.login_guard import LoginGuard
+from jelly.presence import Presence
+from jelly.sessions import Session, Sessions
+
+log = logging.getLogger("jelly.cluster")
+
+
+class Changes(Protocol):
+    """What a node has done here that others have decided."""
+
+    def session_moved(self, session: Session) -> None:
+        """A user who was online here has logged in at another node."""
+
+    def group_changed(self, name: str, before: Sequence[str], now: Sequence[str], change: Sequence[object]) -> None:
+        """The members of a group are others. `change`: user, member, whether added; or empty."""
+
+    def password_changed(self, user: str) -> None:
+        """The operator has given a user a new password."""
+
+    def node_is_isolated(self) -> None:
+        """This node cannot reach the database: close the connections."""
+
+    def cannot_go_on(self, reason: str) -> None:
+        """This node must stop."""
+
+
+class Events:
+    """Applies events. It belongs to the thread that has the store's turn."""
+
+    def __init__(
+        self,
+        dao: NodeDao,
+        registry: Registry,
+        sessions: Sessions,
+        presence: Presence,
+        guard: LoginGuard,
+        changes: Changes,
+    ) -> None:
+        self._dao = dao
+        self._registry = registry
+        self._sessions = sessions
+        self._presence = presence
+        self._guard = guard
+        self._changes = changes
+        self._moved: set[str] = set()
+
+    def take_moved(self) -> set[str]:
+        """The users who have logged in at other nodes since this was asked last."""
+        moved, self._moved = self._moved, set()
+        return moved
+
+    def apply(self, upto: int) -> None:
+        """Apply the events up to a number that are not applied yet. Raises LeaseLost or
+        StoreError.
+        """
+        events = self._dao.events_until(upto)
+        if events is None:
+            log.warning("this node has missed more than the others have kept for it, and starts over")
+            raise LeaseLost
+        for event in events:
+            try:
+                self._apply(event)
+            except Exception as error:  # noqa: BLE001 - a bug with one event; the others must be known
+                log_failure(log, error)
+        self._dao.event = upto
+
+    def apply_own(self, events: Iterable[Event]) -> None:
+        """Apply the events of a transaction of this node, which is committed."""
+        for event in events:
+            changed = self._apply_to_registry(event)
+            if event.kind != "in":  # of a login, presence hears when the session is attached
+                self.refresh(changed)
+
+    def refresh(self, users: Iterable[str]) -> None:
+        """Have presence look whether users have come or gone."""
+        for user in users:
+            self._presence.refresh(user)
+
+    def _apply(self, event: Event) -> None:
+        """Do what another node has told."""
+        changed = self._apply_to_registry(event)
+        if event.node == self._dao.number:
+            return
+        if event.kind == "in":
+            user = str(event.values[0])
+            self._moved.add(user)
+            session = self._sessions.get(user)
+            if session is not None and session.epoch < event.number:
+                session.epoch = -1
+                self._changes.session_moved(session)
+        elif event.kind == "group":
+            name, before, now, change = event.values
+            self._changes.group_changed(str(name), before, now, change)  # type: ignore[arg-type]
+        elif event.kind == "password":
+            self._changes.password_changed(str(event.values[0]))
+        elif event.kind == "failures":
+            for user, network, is_known in event.values[0]:  # type: ignore[attr-defined]
+                self._guard.note_failure(user, network, is_known)
+        elif event.kind == "down":
+            log.info("node %s is gone", event.values[0])
+        elif event.kind == "up":
+            log.info("node %s has come", event.values[0])
+        self.refresh(changed)
+
+    def _apply_to_registry(self, event: Event) -> Iterable[str]:
+        """Return the users who may have come or gone."""
+        kind, values = event.kind, event.values
+        if kind == "in":
+            user = str(values[0])
+            self._registry.enter(user, Place(event.node, event.number))
+            return (user,)
+        if kind == "out":
+            user = str(values[0])
+            self._registry.leave(user, int(values[1]))  # type: ignore[call-overload]
+            return (user,)
+        if kind == "down":
+            return self._registry.remove_node(int(values[0]))  # type: ignore[call-overload]
+        return ()

@@ -1,0 +1,91 @@
+"""How a server becomes a node: the parts of the package, put together for `server.py`."""
+
+import secrets
+import time
+from collections.abc import Callable, Sequence, Sized
+from typing import Protocol
+
+import jelly
+from jelly.cluster.bus import open_bus
+from jelly.cluster.node import Node, Parts
+from jelly.cluster.node_dao import DatabaseTime, NodeDao, cluster_id
+from jelly.config import Settings
+from jelly.database import DatabaseConnection
+from jelly.engines import open_engine
+from jelly.group_notices import Change
+from jelly.services import Services
+from jelly.session_lifecycle import PASSWORD_CHANGED
+from jelly.sessions import Session
+from jelly.store import Store
+from jelly.trusted_clock import TrustedClock
+
+CLAIM_SECONDS = 20.0
+"""Seconds to wait for the claim of the database: other nodes may be registering."""
+
+
+def load_packages(settings: Settings) -> None:
+    """Load what a node imports, before forks of this process become nodes. Raises ConfigError."""
+    open_engine(settings.database)
+    open_bus(settings.cluster, "", lambda _: None, lambda _: None)
+
+
+def open_dao(connection: DatabaseConnection, is_trusted: bool) -> tuple[NodeDao, TrustedClock]:
+    """Return the Dao of a node's store, and a clock that follows the database's time."""
+    database_time = DatabaseTime(time.time, time.monotonic)
+    clock = TrustedClock(is_trusted, wall=database_time.now)
+    return NodeDao(connection, clock, database_time), clock
+
+
+class NodeServer(Protocol):
+    """What a node needs of its server."""
+
+    services: Services
+    store: Store
+
+    @property
+    def connections(self) -> Sized:
+        """The connections of clients."""
+
+    def close_connections(self) -> None:
+        """Close all connections."""
+
+    def give_up(self, reason: str) -> None:
+        """Have this server stopped: it cannot go on."""
+
+
+class _Changes:
+    """Does here what other nodes have decided."""
+
+    def __init__(self, server: NodeServer) -> None:
+        self._services = server.services
+        self.node_is_isolated = server.close_connections
+        self.cannot_go_on = server.give_up
+
+    def session_moved(self, session: Session) -> None:
+        self._services.lifecycle.session_moved(session)
+
+    def group_changed(self, name: str, before: Sequence[str], now: Sequence[str], change: Sequence[object]) -> None:
+        who = Change(str(change[0]), str(change[1]), bool(change[2])) if change else None
+        self._services.groups.members_changed(name, before, now, who)
+
+    def password_changed(self, user: str) -> None:
+        self._services.lifecycle.end_sessions(user, PASSWORD_CHANGED)
+
+
+def make_node(
+    settings: Settings,
+    dao: NodeDao,
+    parts: Parts,
+    server: "NodeServer",
+    clock: Callable[[], float] = time.monotonic,
+) -> Node:
+    """Make the node of a server; `register` makes it known. Raises ConfigError, StoreError."""
+    connection, store = dao.connection, server.store
+    with connection.claimed(CLAIM_SECONDS), connection.transaction():
+        id = cluster_id(dao, secrets.randbits(48))
+    identity = settings.node_address, jelly.__version__, settings.node_timeout
+    node = Node(dao, parts, _Changes(server), store.wake, store.session_ended, identity, clock)
+    node.bus = open_bus(settings.cluster, f"{id:012x}", node.on_hint, node.on_bus)
+    node.count_connections = lambda: len(server.connections)
+    store.node = server.services.lifecycle.node = node
+    return node

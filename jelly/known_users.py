@@ -1,0 +1,41 @@
+"""The cache of user names: which users exist, so that a message needs no query for its receiver.
+
+It knows names only. The members of groups are in the group cache (`groups.py`), and who is online
+in `sessions.py`.
+"""
+
+from jelly.dao import Reading
+from jelly.names import is_valid_name
+
+MAX_KNOWN_USERS = 100_000
+"""At most this many user names are cached."""
+
+
+class KnownUsers:
+    """The names of users who exist. Users are never deleted, so a yes is cached."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self.names: set[str] = set()
+        """The cached names. Look here first: it saves each message a call."""
+
+    def forget_all(self) -> None:
+        """Ask the database for each user again: it may not know all of them any more."""
+        self.names.clear()
+
+    def is_user(self, name: str) -> bool:
+        """Whether there is a user of this name."""
+        if name in self.names:
+            return True
+        if not is_valid_name(name):
+            return False
+        with self._reading() as dao:
+            if not dao.has_user(name):
+                return False
+        if len(self.names) >= MAX_KNOWN_USERS:
+            # One at a time: if all were dropped at once, every sender would wait for a query.
+            # (Workers may do this at the same time, as each step here is safe by itself. The set
+            # may then hold a name too many for each worker.)
+            self.names.pop()
+        self.names.add(name)
+        return True

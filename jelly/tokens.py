@@ -1,0 +1,31 @@
+"""The tokens that the database holds: how long they are valid, and how many a user has.
+
+A token is made in `passwords.py`. When one is issued or revoked, the services decide.
+"""
+
+from jelly.dao import Dao
+from jelly.trusted_clock import TrustedClock
+
+MAX_TOKENS = 32
+"""At most this many tokens of one user are valid; a new one replaces the oldest."""
+
+
+class Tokens:
+    """Valid tokens, by their hashes."""
+
+    def __init__(self, seconds: float, clock: TrustedClock) -> None:
+        """A token expires `seconds` after it was stored, by the time of `clock`."""
+        self._seconds = seconds
+        self._clock = clock
+
+    def store(self, dao: Dao, token_hash: str, username: str) -> None:
+        """Make a token valid for a user. Call it within a transaction."""
+        expires = int((self._clock.latest() + self._seconds) * 1000)
+        dao.add_token(token_hash, username, expires, self._expiry_now(), MAX_TOKENS)
+
+    def owner(self, dao: Dao, token_hash: str) -> str | None:
+        """Return the user whom a token logs in, None if it is not valid, or no longer."""
+        return dao.token_owner(token_hash, self._expiry_now())
+
+    def _expiry_now(self) -> int:
+        return int(self._clock.now() * 1000)

@@ -1,0 +1,398 @@
+"""What simulated worlds have in common: how one is played from its seed, how many are played on all
+cores, and how they find a bug.
+
+`simulation.py` has the worlds of one server, `simulation_nodes.py` those of several nodes.
+"""
+
+import argparse
+import contextlib
+import logging
+import multiprocessing
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from changed_source import changed
+from overseer import Overseer, Sent, Violation
+from simulated import FOREVER, PASSWORD_HASH, Device, Disk
+
+from jelly import connection, fair_queue, passwords, store
+from jelly.codec import Type
+from jelly.messages import encode_request
+
+GROUPS = ("g0", "u1")
+"""The second one has the name of a user, too."""
+MAX_ROUNDS = 500
+"""At most this many rounds until a world without faults comes to rest."""
+EPOCH = 1_800_000_000.0
+
+Event = Callable[[], None]
+Trace = Callable[[str], None]
+Limits = dict[tuple[Any, str], Any]
+"""For each limit of the real code, a module and a name in it: its value in a world."""
+Change = tuple[type, str, str, str]
+"""A class, a method of it, what is there, and what is put in its place."""
+
+
+class World:
+    """One simulated world. `run` plays it from its beginning to its end; raises Violation."""
+
+    limits: Limits
+    overseer: Overseer
+    devices: list[Device]
+    """The first one is of the user who creates the groups."""
+
+    def __init__(self, seed: int, disk: Disk, trace: Trace | None) -> None:
+        self.seed, self._trace = seed, trace
+        self.rng = random.Random(seed)
+        self._now = 1000.0
+        self._count = 0  # messages written so far
+        self._users: list[str] = []
+
+    def run(self) -> None:
+        raise NotImplementedError
+
+    def clock(self) -> float:
+        """The monotonic clock of this world."""
+        return self._now
+
+    def wall(self) -> float:
+        """The time of day."""
+        return EPOCH + self._now
+
+    def say(self, text: str, *values: object) -> None:
+        """One line of the trace."""
+        if self._trace is not None:
+            self._trace(f"{self._now:12.3f}  {self._indent()}{text.format(*values)}")
+
+    def _indent(self) -> str:
+        return ""
+
+    # --- the beginning ----------------------------------------------------------------------------
+
+    def _undrawn_limits(self) -> Limits:
+        """What the real code would take from chance and from the machine, and its clock."""
+        return {
+            (fair_queue, "WRITE_ROWS"): 1,
+            (connection, "time"): SimpleNamespace(monotonic=self.clock),
+            (passwords, "new_token"): lambda: self.rng.getrandbits(62),
+            (store, "yield_cpu"): lambda: None,
+        }
+
+    def _insert_users(self, disk: Disk) -> None:
+        run = disk.raw.executemany
+        run("INSERT INTO users (username, password) VALUES (?, ?)", [(user, PASSWORD_HASH) for user in self._users])
+        run("INSERT INTO tokens VALUES (?, ?, ?)", [(each.token_hash, each.user, FOREVER) for each in self.devices])
+
+    def _insert_groups(self, disk: Disk, share: float) -> None:
+        """The first user creates the groups. `share` is how many of the others are members."""
+        run = disk.raw.executemany
+        run("INSERT INTO chat_groups (name, creator) VALUES (?, ?)", [(group, self._users[0]) for group in GROUPS])
+        members = [
+            (group, user, position, 1)
+            for group in GROUPS
+            for position, user in enumerate(self._users)
+            if position == 0 or self.rng.random() < share
+        ]
+        run("INSERT INTO members VALUES (?, ?, ?, ?)", members)
+
+    # --- events -----------------------------------------------------------------------------------
+
+    def _device(self) -> Device:
+        return self.rng.choice(self.devices)
+
+    def _send(
+        self,
+        device: Device,
+        receiver: str,
+        is_group: bool,
+        request_id: str | None,
+        padding: str = "",
+        other: Sent | None = None,
+    ) -> None:
+        """Somebody writes a message. `other`: the one that had the same request id before."""
+        self._count += 1
+        content = f"m{self._count}{padding}"
+        values = {"sender": device.user, "receiver": receiver, "content": content, "time": 1, "requestId": request_id}
+        body = encode_request(Type.PERSON_MESSAGE, values)[9:]
+        sent = Sent(content, device.user, receiver, is_group, request_id, body, self._count, device, other)
+        self.overseer.writes(sent)
+        device.writes(sent)
+
+    def _change_group(self) -> None:
+        """A group's creator takes somebody in or out, or ends it, or founds it again; or a member
+        leaves.
+        """
+        device, group = self.devices[0] if self.rng.random() < 0.7 else self._device(), self.rng.choice(GROUPS)
+        kinds = (Type.ADD_MEMBER, Type.REMOVE_MEMBER, Type.DISBAND_GROUP, Type.CREATE_GROUP)
+        [kind] = self.rng.choices(kinds, (6.0, 4.0, 0.2, 0.5))
+        values = {"groupName": group}
+        if kind in (Type.ADD_MEMBER, Type.REMOVE_MEMBER):
+            values["member"] = self.rng.choice(self._users)
+        device.asks(kind, values)
+
+    def _reach_client(self) -> None:
+        """Something that a server wrote arrives; or the end of the connection."""
+        device = self._device()
+        wire = device.wire
+        if wire is None or device.is_deaf:
+            return
+        if wire.to_client:
+            count = len(wire.to_client) if self.rng.random() < 0.8 else self.rng.randint(1, len(wire.to_client))
+            device.takes([wire.to_client.popleft() for _ in range(count)])
+            if device.wire is wire:
+                wire.took()
+        elif wire.has_ended:
+            self.say("{} notices the end", device)
+            self._sees_the_end(device)
+
+    def _sees_the_end(self, device: Device) -> None:
+        """A client has read all that the server wrote before it ended the connection."""
+        raise NotImplementedError
+
+    def _may_come(self, device: Device, rudeness: float) -> bool:
+        """Whether a client comes (back) now. `rudeness`: how often it throws out another one of its
+        user.
+        """
+        is_polite = not (self._has_rival(device) or device.was_taken_over) or self.rng.random() < rudeness
+        return device.wire is None and is_polite
+
+    def _has_rival(self, device: Device) -> bool:
+        return any(other.is_online for other in self.devices if other.user == device.user)
+
+    def _hand_over_some(self, counts: Sequence[int]) -> None:
+        """An application gets its next message, or more of those that wait."""
+        device = self._device()
+        for _ in range(self.rng.choice(counts)):
+            if not (device.callbacks or device.kernel):
+                return
+            device.hands_over()
+
+    def _die(self) -> None:
+        """A client's program ends, and its memory is gone."""
+        device = self._device()
+        self.say("{} dies", device)
+        wire = device.wire
+        device.dies()
+        self.overseer.device_dies(device)
+        if wire is not None:
+            wire.cut(self.rng.randint(0, len(wire.to_server)))
+
+    def _repeat(self) -> None:
+        """An impatient client sends a message again that has no answer yet."""
+        self._device().repeats()
+
+    def _fall_silent(self) -> None:
+        """A client stops reading, or begins again."""
+        device = self._device()
+        device.is_deaf = not device.is_deaf
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def _come_to_rest(self) -> None:
+        """Everybody comes back, and who has something to do takes over, until nothing is left to
+        do.
+        """
+        for _ in range(MAX_ROUNDS):
+            if self._is_at_rest():
+                return
+            for user in self._users:
+                own = [device for device in self.devices if device.user == user]
+                next_one = next((device for device in own if not device.is_idle), own[0])
+                if next_one.wire is None and (not next_one.is_idle or all(device.wire is None for device in own)):
+                    self._bring_back(next_one)
+            self._let_flow()
+            self._now += 0.3
+        self.overseer.fail(f"the world does not come to rest: {self._unrest()}")
+
+    def _bring_back(self, device: Device) -> None:
+        """A client comes back."""
+        raise NotImplementedError
+
+    def _let_flow(self) -> None:
+        """All that is under way arrives and is served."""
+        raise NotImplementedError
+
+    def _receives_all(self, device: Device) -> None:
+        """A device reads what the server has written to it, and its application gets all of
+        that.
+        """
+        if (wire := device.wire) is not None:
+            device.takes([wire.to_client.popleft() for _ in range(len(wire.to_client))])
+            wire.took()
+            if wire.has_ended and not wire.to_client:
+                self._sees_the_end(device)
+        while device.callbacks or device.kernel:
+            device.hands_over()
+
+    def _beat(self) -> None:
+        """Each classic client gives a sign of life."""
+        for device in self.devices:
+            if not device.is_modern:
+                device.heartbeat()
+
+    def _unrest(self) -> dict[str, Any]:
+        """What is left to do, by kind."""
+        return {
+            "inbox": {user: ids for user, ids in self.overseer.inbox.items() if ids},
+            "devices": [device for device in self.devices if not device.is_idle],
+            "offline": [user for user in self._users if not any(d.is_online for d in self.devices if d.user == user)],
+        }
+
+    def _is_at_rest(self) -> bool:
+        return not any(self._unrest().values())
+
+
+# --- many worlds ----------------------------------------------------------------------------------
+
+
+class LogCollector(logging.Handler):
+    """Collects the errors that the server did not expect: it catches and logs them, and goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if ".py:" in record.getMessage():
+            self.lines.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def collected_log() -> Iterator[LogCollector]:
+    """Within the block, the server's log is collected and goes nowhere else."""
+    collector, log = LogCollector(), logging.getLogger("jelly")
+    before = log.level, log.propagate
+    log.addHandler(collector)
+    log.setLevel(logging.ERROR)
+    log.propagate = False
+    try:
+        yield collector
+    finally:
+        log.removeHandler(collector)
+        log.level, log.propagate = before
+
+
+@contextlib.contextmanager
+def limits_of(world: World) -> Iterator[None]:
+    """The real code with the limits of a world."""
+    usual = {key: getattr(*key) for key in world.limits}
+    for (module, name), value in world.limits.items():
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for (module, name), value in usual.items():
+            setattr(module, name, value)
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """A kind of world, and how to play it."""
+
+    program: str
+    """The name of the file in this directory that plays such worlds."""
+    world: Callable[[int, Any, Trace | None], World]
+    disk: Callable[[], Disk]
+    slice: int
+    """How many seeds are played in one process at a time."""
+
+    def play(self, seed: int, disk: Disk, trace: Trace | None = None) -> str:
+        """Play the world of a seed; what it violated, in one sentence, or nothing."""
+        world = self.world(seed, disk, trace)
+        with collected_log() as collected, limits_of(world):
+            try:
+                world.run()
+            except Violation as violation:
+                return " ".join([f"{violation}.", *collected.lines])
+            except Exception as error:
+                if trace is not None:
+                    raise
+                return f"{type(error).__name__}: {error}."
+            finally:
+                disk.overseer = None
+                if disk.raw.in_transaction:
+                    disk.raw.rollback()
+            return f"in the server's log: {collected.lines[0]}." if collected.lines else ""
+
+    def first_failure(self, seeds: Sequence[int]) -> tuple[int, str] | None:
+        """The first of some seeds whose world violates a promise, and what it says."""
+        disk = self.disk()
+        try:
+            for seed in seeds:
+                if what := self.play(seed, disk):
+                    return seed, f"{what} Seed {seed}: python tests/{self.program} --seed {seed} --trace"
+            return None
+        finally:
+            disk.raw.close()
+
+    def first_failure_on_all_cores(self, count: int, first: int = 0) -> tuple[int, str] | None:
+        """The first of some seeds whose world violates a promise, played in one process a core."""
+        slices = [
+            range(start, min(start + self.slice, first + count)) for start in range(first, first + count, self.slice)
+        ]
+        with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as processes:
+            return next(filter(None, processes.map(self.first_failure, slices)), None)
+
+    def find(self, bug: Sequence[Change], patch: Callable[[type, str, Any], None], likely: int, most: int) -> None:
+        """Put a bug into the real code, and fail if none of the first worlds finds it. `likely` is
+        the one that is played first.
+        """
+        for owner, name, there, instead in bug:
+            patch(owner, name, changed(getattr(owner, name), there, instead))
+        failure = self.first_failure([likely, *range(most)])
+        assert failure is not None
+        assert failure[1].endswith(f"python tests/{self.program} --seed {failure[0]} --trace")
+
+    def check_repeatable(self, seed: int) -> None:
+        """Fail unless a seed gives the same world again, step by step: in this process and in
+        others, whatever order their sets have.
+        """
+        program = Path(__file__).parent / self.program
+        traces = [
+            subprocess.run(
+                [sys.executable, str(program), "--seed", str(seed), "--trace"],
+                env={**os.environ, "PYTHONHASHSEED": hash_seed},
+                cwd=program.parent.parent,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            for hash_seed in ("1", "2")
+        ]
+        lines: list[str] = []
+        disk = self.disk()
+        assert self.play(seed - 1, disk) == ""  # a world leaves nothing to the next one
+        assert self.play(seed, disk, lines.append) == ""
+        disk.raw.close()
+        assert len(lines) > 20
+        assert traces == ["\n".join([*lines, "Nothing was violated.\n"])] * 2
+
+    def main(self) -> int:
+        """Play what the command line asks for, and return the exit code."""
+        parser = argparse.ArgumentParser(description="Play simulated worlds.")
+        parser.add_argument("--seed", type=int, help="play this one")
+        parser.add_argument("--trace", action="store_true", help="print what happens")
+        parser.add_argument("--seeds", type=int, default=1000, help="how many to play (default: 1000)")
+        parser.add_argument("--from", type=int, default=0, dest="first", help="the first one of them (default: 0)")
+        arguments = parser.parse_args()
+        if arguments.seed is not None:
+            logging.raiseExceptions = False
+            what = self.play(arguments.seed, self.disk(), print if arguments.trace else None)
+            print(what or "Nothing was violated.")
+            return 1 if what else 0
+        started = time.perf_counter()
+        failure = self.first_failure_on_all_cores(arguments.seeds, arguments.first)
+        if failure is not None:
+            print(failure[1])
+            return 1
+        print(f"{arguments.seeds} worlds, {arguments.seeds / (time.perf_counter() - started):.0f} a second.")
+        return 0
