@@ -109,7 +109,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(HANGUP, terminal.interrupt_if_gone)
     try:
         if run := DATABASE_COMMANDS.get(command):
-            return run(rest)
+            code = run(rest)
+            sys.stdout.flush()
+            return code
         parsed = parser.parse_args(arguments)
         settings = load_settings(parsed)
         if parsed.demo and parsed.database:
@@ -123,6 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, OtherProgram):
             print(error.command)
         return 2 if isinstance(error, ConfigError) else 1
+    except BrokenPipeError:  # nobody reads on, as in `jelly user list | head -1`
+        discard_output()
+        return 1
     except KeyboardInterrupt:  # during the start: `serve` has not installed its handler yet
         return 130
 
@@ -255,12 +260,26 @@ def serve_demo(settings: Settings, terminal: Terminal, log_output: logging.Handl
     with demo_database(settings.password_cost) as demo:
 
         def print_instructions(port: int) -> None:
-            print("To try it out, run each command in a terminal of its own, and type its password:\n")
+            lines = ["To try it out, run each command in a terminal of its own, and type its password:", ""]
             for name, password in demo.passwords.items():
-                print(f"    {chat_command(settings, port, name)}\n    password: {password}\n")
-            print("All data is deleted when this server stops.\n", flush=True)
+                lines += [f"    {chat_command(settings, port, name)}", f"    password: {password}", ""]
+            try:
+                print(*lines, "All data is deleted when this server stops.\n", sep="\n", flush=True)
+            except OSError as error:
+                log.warning("cannot print the passwords of the demo: %s", error.strerror)
+                discard_output()
 
         return serve(dataclasses.replace(settings, database=demo.url), terminal, log_output, print_instructions)
+
+
+def discard_output() -> None:
+    """Let go of a standard output that nobody reads any more.
+
+    Else the interpreter tries at its end to write what is left, and fails.
+    """
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)
 
 
 def chat_command(settings: Settings, port: int, name: str) -> str:
@@ -360,23 +379,32 @@ def serve(
         signal.signal(HANGUP, lambda *_: reasons.put(RELOAD))
     with _signals_for_this_thread():
         server.start()
-    line = (
-        f"listening on {settings.host} port {server.port}{' with TLS' if settings.tls_cert else ''}; "
-        f"database {server.engine.describe()}; at most {settings.max_connections} connections, "
-        f"{settings.queue_size} waiting requests, {settings.max_body} bytes a body; driver {server.engine.driver}"
-    )
-    if process is None:
-        log_start(settings, line, placement)
-    else:
-        log.info("serving %s", placement)
-        process.serves(line)
-    if on_listening is not None:
-        on_listening(server.port)
-    elif process is None:
-        log_next_step(settings, server.port)
-    while (reason := next_reason(reasons)) == RELOAD and not terminal.is_gone:
-        reload(server, log_output)
-    if reason and reason != RELOAD:
+    reason = ""
+    try:
+        line = (
+            f"listening on {settings.host} port {server.port}{' with TLS' if settings.tls_cert else ''}; "
+            f"database {server.engine.describe()}; at most {settings.max_connections} connections, "
+            f"{settings.queue_size} waiting requests, {settings.max_body} bytes a body; driver {server.engine.driver}"
+        )
+        if process is None:
+            log_start(settings, line, placement)
+        else:
+            log.info("serving %s", placement)
+            process.serves(line)
+        if on_listening is not None:
+            on_listening(server.port)
+        elif process is None:
+            log_next_step(settings, server.port)
+        while (reason := next_reason(reasons)) == RELOAD and not terminal.is_gone:
+            reload(server, log_output)
+    finally:  # else the server's threads would keep a process alive whose main thread has failed
+        _stop(server, "" if reason == RELOAD else reason)
+    return 1 if reason and reason != RELOAD else 0
+
+
+def _stop(server: JellyServer, reason: str) -> None:
+    """Stop a server in order, and say why: `reason` is empty where somebody wanted it."""
+    if reason:
         log.error("stopping: %s", reason)
     else:
         log.info("stopping: finishing the requests that were accepted")
@@ -389,7 +417,6 @@ def serve(
     server.stop()
     force_exit.cancel()
     log.info("stopped")
-    return 1 if reason and reason != RELOAD else 0
 
 
 def log_start(settings: Settings, line: str, what_runs: str) -> None:

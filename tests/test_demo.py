@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wire import ALL_FRIENDS, OWN_GROUPS, Wire
+from wire import ALL_FRIENDS, OWN_GROUPS, Wire, wait_until
 
 from faults.process import PATIENCE, ROOT, bare_python, clean_environment, end, run
 from jelly import cli
@@ -95,6 +95,26 @@ def test_nothing_is_left(demo: Demo, tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 0
     assert not any(tmp_path.iterdir())
+
+
+def test_an_output_that_is_gone(tmp_path: Path) -> None:
+    """The terminal may be closed, or the pipe, before the passwords are printed: it serves on, and
+    can be stopped.
+    """
+    reader, writer = os.pipe()
+    os.close(reader)
+    log = tmp_path / "jelly.log"
+    command = [sys.executable, str(ROOT / "jelly.py"), "--demo", "--port=0", "--password-cost=1", f"--log-file={log}"]
+    environment = {**clean_environment(), "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=writer, env=environment) as process:
+        os.close(writer)
+        try:
+            wait_until(lambda: log.exists() and "cannot print the passwords of the demo: Broken" in log.read_text())
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+        finally:
+            end(process)
+    assert list(tmp_path.iterdir()) == [log]
 
 
 def test_a_database_of_ones_own(tmp_path: Path) -> None:

@@ -56,6 +56,20 @@ def run_program(url: str, *arguments: str, password: str = "", code: int = 0) ->
     return (done.stderr if code else done.stdout).removesuffix("\n")
 
 
+def test_nobody_reads_the_list(tmp_path: Path) -> None:
+    """As in `jelly user list | true`: the program ends, without a traceback."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    url = f"sqlite:///{tmp_path}/jelly.db"
+    with Server(url) as server:
+        run_program(url, "add", "alice", password="secret1")
+        assert server.stop() == 0
+    command = [sys.executable, str(ROOT / "jelly.py"), "user", "list", f"--database={url}"]
+    with os.fdopen(writer, "w") as nowhere:
+        done = subprocess.run(command, stdout=nowhere, stderr=subprocess.PIPE, env=clean_environment(), check=False)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 def test_the_program(tmp_path: Path) -> None:
     """It is a command like the others, and no secret comes into the server's log."""
     url = f"sqlite:///{tmp_path}/jelly.db"
