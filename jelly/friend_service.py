@@ -66,7 +66,7 @@ class FriendService:
         A client with the feature `pages` gets one page. Any other gets what fits into one frame.
         """
         username = request.username
-        if not session.has_pages:
+        if "pages" not in session.features:
             return Unfinished(lambda: self._gather_friends(session, username, [], ""))
 
         def read_page() -> Write:

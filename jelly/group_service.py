@@ -143,7 +143,7 @@ class GroupService:
         A client with the feature `pages` gets one page. Any other gets what fits into one frame.
         """
         username = request.username
-        if not session.has_pages:
+        if "pages" not in session.features:
             frame = lists.GroupsFrame(Type.OWN_GROUPS, username)
             return Unfinished(lambda: self._add_groups(username, frame, lists.START))
         start = lists.START if request.after is None else lists.Place.parse(request.after)

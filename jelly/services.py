@@ -61,6 +61,9 @@ CHANGES = (
 )
 """The requests that `--change-rate` limits: many others may be told of them."""
 
+NEEDED_FEATURES: Mapping[int, str] = {Type.HISTORY: "ack"}
+"""Requests that only a client has which was granted a feature. For others they do not exist."""
+
 Handler = Callable[[Session, Any], Outcome]
 """A service: it gets the session and the typed request, and returns what should happen next."""
 
@@ -138,8 +141,10 @@ class Services:
         if frame.sign != Sign.REQUEST:
             raise Refused(ErrorCode.MALFORMED_FRAME, "The sign of a client's frame must be 0x01 (a request).")
         handler = self._handlers.get(frame.type)
-        if handler is None or (frame.type == Type.HISTORY and session.user is not None and session.window is None):
-            raise Refused(ErrorCode.UNKNOWN_TYPE)  # HISTORY needs the feature "ack"
+        feature = NEEDED_FEATURES.get(frame.type)
+        is_granted = feature is None or session.user is None or feature in session.features
+        if handler is None or not is_granted:
+            raise Refused(ErrorCode.UNKNOWN_TYPE)
         if (session.user is None) != (frame.type in LOGINS):
             raise Refused(ErrorCode.NOT_LOGGED_IN if session.user is None else ErrorCode.ALREADY_LOGGED_IN)
         return handler

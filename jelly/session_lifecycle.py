@@ -180,11 +180,12 @@ def _grant_features(session: Session, asked: Sequence[str] | None) -> list[str] 
     if asked is None:
         return None
     session.is_modern = True
-    session.has_pages = "pages" in asked
+    granted = [feature for feature in FEATURES if feature in asked]
+    session.features = frozenset(granted)
     if "ack" in asked:
         session.transport.stop_confirming()
         session.window = Window()
         session.notice_form = NoticeForm.WITH_ID
     if "ids" in asked:
         session.notice_form = NoticeForm.WITH_TIME
-    return [feature for feature in FEATURES if feature in asked]
+    return granted

@@ -26,7 +26,7 @@ import math
 import threading
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from jelly.messages import NoticeForm
@@ -192,8 +192,8 @@ class Session:
         "delivered_id",
         "epoch",
         "failed_upto",
+        "features",
         "has_heartbeat",
-        "has_pages",
         "held_back",
         "is_modern",
         "notice_form",
@@ -218,7 +218,7 @@ class Session:
         self.resumed = False  # came by RECONNECT
         self.epoch = 0  # on a node: the number of the event of its login, while its user is logged in here
         self.is_modern = False
-        self.has_pages = False  # its client asks for long lists page by page
+        self.features: Collection[str] = ()  # those that its client is granted
         self.window: Window | None = None  # of a client that acknowledges
         self.notice_form = NoticeForm.CLASSIC
         # Set by the thread that serves the session's lane: no request after this one is served; and

@@ -317,9 +317,12 @@ class Store:
         """
         yield_cpu()
         with self._turn:
+            node = self.node
+            if node is not None and node.has_news and not self._jobs and self._doubt is None:
+                node.catch_up()  # nothing else waits, so what a hint tells of comes first
             self.step()
-            if self.node is not None and self._doubt is None:
-                self.node.catch_up()
+            if node is not None and node.has_news and self._doubt is None:
+                node.catch_up()
             if self._delivery.has_work:
                 self._feed()
 

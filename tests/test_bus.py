@@ -214,7 +214,7 @@ def test_redis_hangs(redis_server: PrivateRedis, join: Join, lines: Callable[[],
         two.bus.publish({1: number, 3: number, 4: number}, number)
     assert time.monotonic() < paused_at + LONG  # to wait for one reply takes a second
     assert isinstance(two.bus, RedisBus)
-    assert len(two.bus._upto) <= 3
+    assert len(two.bus._waiting.upto) <= 3
     one.wait_until_down()
     two.wait_until_down()
     attempts = _count_attempts(one)
@@ -262,13 +262,16 @@ def test_a_bus_that_comes_and_goes(join: Join, redis_server: PrivateRedis, lines
 
 
 def test_the_connection_for_hints_breaks_unnoticed(redis_server: PrivateRedis, join: Join) -> None:
-    """Redis closes a connection that was idle for long: the next hint takes a new one."""
+    """Redis closes a connection: what was sent on it without an answer is sent again, with the
+    greeting that follows each renewal of the lease.
+    """
     one, two = join(1), join(2)
     one.bus.publish({2: 1}, 0)
     two.wait_for(Hint(1, 0))
     with redis.Redis(port=redis_server.port) as client:
         assert client.client_kill_filter(_type="normal", skipme=True) >= 1
     one.bus.publish({2: 2}, 0)
+    one.bus.greet()
     two.wait_for(Hint(1, 0), Hint(2, 0))
     assert two.changes == [True]
 

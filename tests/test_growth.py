@@ -169,7 +169,7 @@ class World:
     def visits(self) -> None:
         """Logins, cuts, reconnects, takeovers and logouts, of classic and of modern clients."""
         for number, user in enumerate(USERS[6:]):
-            features = (None, [], ["ack"])[number % 3]
+            features = ([], None, ["ack"])[number % 3]  # the first is taken over, and keeps its token
             first = logged_in(self.port, user, features=features)
             (first.reset if number % 2 else first.close)()
             with Wire(self.port) as again, logged_in(self.port, USERS[6], features=features):

@@ -25,6 +25,7 @@ from jelly.outcomes import Answer
 from jelly.policy import Policy
 from jelly.presence import Presence
 from jelly.services import Services
+from jelly.session_lifecycle import FEATURES
 from jelly.sessions import Session, Sessions, Window
 
 # --- requests: one row a type ---------------------------------------------------------------------
@@ -135,7 +136,7 @@ def test_requests_in_the_name_of_another() -> None:
         LoginGuard(),
     )
     session = Session(NullTransport(), "127.0.0.1")
-    session.user, session.window = "mallory", Window()  # HISTORY needs a client that acknowledges
+    session.user, session.window, session.features = "mallory", Window(), FEATURES  # some requests need one
     refused = set()
     for type, values, request in GOOD:
         if request.actor is not None and type not in LOGINS:

@@ -108,13 +108,33 @@ class NoBus:
         """Do nothing."""
 
 
+class _Hints:
+    """What a node has to say to the others: only the largest numbers count."""
+
+    def __init__(self) -> None:
+        self.upto: dict[int, int] = {}
+        self.event = 0
+        self.greets = False
+
+    def add(self, upto: Mapping[int, int], event: int, greets: bool) -> None:
+        for node, message_id in upto.items():
+            if message_id > self.upto.get(node, 0):
+                self.upto[node] = message_id
+        self.event = max(self.event, event)
+        self.greets |= greets
+
+    def clear(self) -> None:
+        self.upto.clear()
+        self.event, self.greets = 0, False
+
+
 class RedisBus:
     """Hints through publish/subscribe of Redis or Valkey, which store nothing.
 
-    Each node listens on a channel of its own and on one for all. A thread listens. Another one
-    publishes: what gathers while Redis answers goes out together, and only the largest id for each
-    node. Raises ConfigError if the URL is wrong or redis-py is missing; it does not connect before
-    `start`.
+    Each node listens on a channel of its own and on one for all. A thread listens. Whoever has a
+    hint sends it at once, if Redis has answered all before. Else hints gather, only the largest id
+    for each node, and another thread sends them, which waits for the answers, and connects. Raises
+    ConfigError if the URL is wrong or redis-py is missing; it does not connect before `start`.
     """
 
     def __init__(
@@ -138,13 +158,13 @@ class RedisBus:
         self._minute_log = MinuteLog(log)
         self._stopping = threading.Event()
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # cheaper than an Event
-        self._lock = threading.Lock()  # guards the six below
+        self._lock = threading.Lock()  # guards the four below
         self._is_woken = False
         self._node: int | None = None
-        self._upto: dict[int, int] = {}
-        self._event = 0
-        self._greets = False
+        self._waiting = _Hints()
         self._heard: set[str] = set()
+        self._publishing_lock = threading.Lock()  # guards the connection that publishes, and the one below
+        self._sent = _Hints()  # what Redis may not have answered yet
         self._listens_as: int | None = None  # changed by the thread that listens
         self._listener = VitalThread(self._listen_until_stopped, "jelly-bus-listener")
         self._publisher = VitalThread(self._publish_until_stopped, "jelly-bus-publisher")
@@ -165,19 +185,38 @@ class RedisBus:
 
     def publish(self, upto: Mapping[int, int], event: int) -> None:
         with self._lock:
-            for node, message_id in upto.items():
-                if message_id > self._upto.get(node, 0):
-                    self._upto[node] = message_id
-            if event > self._event:
-                self._event = event
+            self._waiting.add(upto, event, greets=False)
+        self._send_soon()
+
+    def greet(self) -> None:
+        with self._lock:
+            self._waiting.greets = True
+        self._send_soon()
+
+    def _send_soon(self) -> None:
+        if self._send_at_once():
+            return
+        with self._lock:
             is_woken, self._is_woken = self._is_woken, True
         if not is_woken:
             self._wake.put(None)
 
-    def greet(self) -> None:
-        with self._lock:
-            self._greets = True
-        self.publish({}, 0)
+    def _send_at_once(self) -> bool:
+        """Send what waits, on this thread, unless it would have to wait. Return whether it did."""
+        if not self._publishing_lock.acquire(blocking=False):
+            return False
+        try:
+            if not self._publishing.is_open or not self._publishing.is_answered():
+                return False
+            self._sent.clear()
+            self._send()
+        except ConnectionFailed:
+            self._take_back()
+            return False
+        else:
+            return True
+        finally:
+            self._publishing_lock.release()
 
     def take_heard(self) -> Collection[str]:
         with self._lock:
@@ -266,14 +305,14 @@ class RedisBus:
             self._log.worked()
         self._on_change(node is not None)
 
-    # --- The thread that publishes ---
+    # --- The thread that publishes if that needs waiting ---
 
     def _publish_until_stopped(self) -> None:
         failing_since: float | None = None
         try:
             while not self._stopping.is_set():
                 self._wake.get()
-                failure = self._publish(self._take_hints())
+                failure = self._publish()
                 if failure is None:
                     failing_since = None
                     continue
@@ -284,43 +323,56 @@ class RedisBus:
                     self._minute_log.warn("publish", text, self._publishing.name, failure)
                 self._stopping.wait(RETRY_INTERVAL)
             if self._publishing.is_open:  # what came before `stop` still goes out
-                self._publish(self._take_hints())
+                self._publish()
         finally:
-            self._publishing.close()
-
-    def _take_hints(self) -> dict[str, bytes]:
-        """Return what has gathered, by channel."""
-        with self._lock:
-            upto, self._upto = self._upto, {}
-            event, self._event = self._event, 0
-            greets, self._greets = self._greets, False
-            own = self._node
-            self._is_woken = False
-        hints = {str(node): Hint(message_id, 0) for node, message_id in upto.items() if node != own}
-        if event or greets:
-            hints["all"] = Hint(0, event)
-        return {
-            self._prefix + channel: b"1 %b %d %d" % (self.sender.encode(), *hint) for channel, hint in hints.items()
-        }
-
-    def _publish(self, hints: Mapping[str, bytes]) -> ConnectionFailed | None:
-        """Publish hints, or drop them. Return why they could not be published."""
-        if not hints:
-            return None
-        # A connection may have broken while nothing was sent on it, so what fails on an old one is
-        # tried again.
-        for is_new in (True,) if not self._publishing.is_open else (False, True):
-            try:
-                if is_new:
-                    self._publishing.open()
-                self._publishing.publish(hints)
-                return None
-            except ConnectionFailed as error:
-                failure = error
+            with self._publishing_lock:
                 self._publishing.close()
-                if self._stopping.is_set():
-                    break
+
+    def _publish(self) -> ConnectionFailed | None:
+        """Publish what waits, and wait for the answers. Return why it could not be published; then
+        it waits for the next time.
+        """
+        with self._lock:
+            self._is_woken = False
+        with self._publishing_lock:
+            # A connection may have broken while nothing was sent on it, so what fails on an old one
+            # is tried again.
+            for is_new in (True,) if not self._publishing.is_open else (False, True):
+                try:
+                    if is_new:
+                        self._publishing.open()
+                    self._send()
+                    self._publishing.wait_for_answers()
+                    self._sent.clear()
+                    return None
+                except ConnectionFailed as error:
+                    failure = error
+                    self._take_back()
+                    if self._stopping.is_set():
+                        break
         return failure
+
+    def _send(self) -> None:
+        """Send what waits. The caller has the connection. Raises ConnectionFailed."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, _Hints()
+            own = self._node
+        self._sent.add(waiting.upto, waiting.event, waiting.greets)
+        hints = {str(node): Hint(message_id, 0) for node, message_id in waiting.upto.items() if node != own}
+        if waiting.event or waiting.greets:
+            hints["all"] = Hint(0, waiting.event)
+        if hints:
+            sender = self.sender.encode()
+            self._publishing.publish(
+                {self._prefix + channel: b"1 %b %d %d" % (sender, *hint) for channel, hint in hints.items()}
+            )
+
+    def _take_back(self) -> None:
+        """The connection has failed: what was not answered waits again."""
+        self._publishing.close()
+        with self._lock:
+            self._waiting.add(self._sent.upto, self._sent.event, self._sent.greets)
+        self._sent.clear()
 
     # --- Both ---
 

@@ -31,6 +31,7 @@ class RedisConnection:
         self.name = _without_secrets(url)
         """The URL without the password."""
         self.is_open = False
+        self._unanswered = 0  # commands PUBLISH
         try:
             import redis.backoff
             import redis.retry
@@ -61,6 +62,7 @@ class RedisConnection:
         except Exception as error:  # redis-py has many, and others pass through it
             raise ConnectionFailed(_reason(error)) from error
         self.is_open = True
+        self._unanswered = 0
 
     def close(self) -> None:
         """End the connection, if there is one."""
@@ -85,14 +87,37 @@ class RedisConnection:
             raise ConnectionFailed(_reason(error)) from error
 
     def publish(self, messages: Mapping[str, bytes]) -> None:
-        """Publish a message on each of these channels, together. Raises ConnectionFailed."""
+        """Publish a message on each of these channels, together, and do not wait for the replies.
+
+        Raises ConnectionFailed.
+        """
         commands = [("PUBLISH", channel, data) for channel, data in messages.items()]
         try:
             self._raw.send_packed_command(self._raw.pack_commands(commands))
-            for _ in commands:
-                self._raw.read_response()
         except Exception as error:
             raise ConnectionFailed(_reason(error)) from error
+        self._unanswered += len(commands)
+
+    def is_answered(self) -> bool:
+        """Whether Redis has answered all that was published; does not wait.
+
+        Raises ConnectionFailed, also if Redis refuses what was published.
+        """
+        while self._unanswered and self.receive(0.0) is not None:
+            self._unanswered -= 1
+        return not self._unanswered
+
+    def wait_for_answers(self) -> None:
+        """Wait until Redis has answered all that was published.
+
+        Raises ConnectionFailed, also if Redis refuses what was published.
+        """
+        while self._unanswered:
+            try:
+                self._raw.read_response()
+            except Exception as error:
+                raise ConnectionFailed(_reason(error)) from error
+            self._unanswered -= 1
 
 
 def _reason(error: Exception) -> str:
