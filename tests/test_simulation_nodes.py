@@ -139,7 +139,7 @@ FOUND_IN: dict[str, int] = {
     "looks twice who is here": 82,
     "no sequence lock": 10,
     "takes the sequence lock without a look": 13,
-    "pushes what can be read": 515,
+    "pushes what can be read": 743,
     "takes the event of a poll for one on the disk": 100,
     "pages go beyond the horizon": 8,
     "pushes before the commit": 10,
