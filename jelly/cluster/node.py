@@ -52,7 +52,7 @@ from jelly.trusted_clock import IDS_PER_MS
 
 log = logging.getLogger("jelly.cluster")
 
-POLL_INTERVAL = 0.02
+POLL_INTERVAL = 0.025
 """Seconds from one look for news to the next, while no hints come."""
 BUSY_POLL_INTERVAL = 0.01
 """The same for BUSY_SECONDS after there were news: more are likely."""
