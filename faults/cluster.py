@@ -17,6 +17,7 @@ from faults.context import RunContext, free_port, wait_until
 from faults.load import GROUP, ONLINE, Load, Sender, User
 from faults.process import Server
 from faults.redis import RedisMissing, find_program
+from jelly.cluster.node_dao import SERVING
 
 NODES = 3
 NO_BUS = "none"
@@ -106,6 +107,12 @@ class Cluster:
     def count_in_logs(self, words: bytes) -> list[int]:
         """How often each server has logged these words."""
         return [server.log.count(words) for server in self.started]
+
+    def count_registered(self) -> int:
+        """How many nodes the table of nodes has that serve."""
+        name = self.url.rpartition("/")[2]
+        [[count]] = self._context.db.sql(f"SELECT COUNT(*) FROM `{name}`.nodes WHERE state = {SERVING}")
+        return int(count)
 
     def close(self) -> None:
         for server in self._nodes.values():

@@ -6,7 +6,7 @@ import time
 
 from faults.checker import Answer
 from faults.cluster import NODES, Cluster, no_redis, percentile, steady_writing, worst
-from faults.context import Control, Finding, Row, RunContext
+from faults.context import Control, Finding, Row, RunContext, wait_until
 from faults.load import ONLINE, Load
 from faults.proxy import Proxy
 from faults.redis import PrivateRedis
@@ -24,6 +24,8 @@ STOPS = {True: (8.0,), False: (3.0, 10.0, 60.0)}
 """For how many seconds a node is stopped."""
 LOCK_LIMIT = {"MariaDB": 3.5, "MySQL": 4.5}
 """At most this many seconds until others serve again after a node has stopped with the lock."""
+REGISTER_LIMIT = 5.0
+"""At most this many seconds until a node that has slept is one of the nodes again."""
 UNDER_WAY_SECONDS = 0.2
 """Seconds in which answers may still arrive that were under way when a node stopped."""
 REQUEST_TIMEOUT = 5.0
@@ -120,6 +122,9 @@ def stop_nodes(context: RunContext, finding: Finding) -> None:
             time.sleep(max(0.0, started + seconds - time.monotonic()))
             cluster.resume(place)
             load.ledger.wait_for_more(Answer.STORED, 100, 30)
+            # One that was declared dead has noticed it, and is a node again.
+            are_all = wait_until(lambda: cluster.count_registered() == NODES, REGISTER_LIMIT)
+            finding.expect(are_all, "no_node", "a node serves that is not in the table of nodes")
         load.finish()
         shown = ", ".join(f"{took:.2f}" for took in served)
         finding.notes.append(f"a node stopped with the lock: the others serve again after {shown} s")
@@ -234,7 +239,7 @@ ROWS = [
         24,
         "a node stopped (SIGSTOP), also while it has the sequence lock",
         stop_nodes,
-        (Control("no-fence", "lost"), Control("keeps-the-lock", "late")),
+        (Control("no-fence", "no_node"), Control("keeps-the-lock", "late")),
         MARIADB,
         no_redis,
     ),
