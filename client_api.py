@@ -171,7 +171,7 @@ class _Timed:
 
 @dataclass(frozen=True)
 class PastMessage(_Timed):
-    """A message from `JellyClient.history` or `JellyClient.group_history`."""
+    """A message from `JellyClient.history`, `JellyClient.group_history` or `JellyClient.search`."""
 
     sender: str
     receiver: str
@@ -185,16 +185,21 @@ class PastMessage(_Timed):
     stored: int | None = None
     """When the server stored it, by the server's clock: milliseconds since 1970; None if the server
     does not tell it."""
+    group: str | None = None
+    """From `search`: the group, if it was written to a group."""
 
 
 @dataclass(frozen=True)
 class History:
-    """One page of a conversation."""
+    """One page of a conversation, or of what a search has found."""
 
     messages: tuple[PastMessage, ...]
     """The oldest first."""
     more: bool
-    """Whether the server has older messages. Get them with `before=messages[0].id`."""
+    """Whether the server has older messages, or has not searched all of them. Get them with
+    `before`."""
+    before: int | None = None
+    """The `before` with which to ask for the next page; None if there is no more."""
 
 
 @dataclass(frozen=True)
@@ -336,7 +341,7 @@ class JellyClient:
         connect_timeout: float | None = None,
         request_timeout: float = 30.0,
         heartbeat: float = 5.0,
-        features: Sequence[str] = ("ack", "pages", "ids"),
+        features: Sequence[str] = ("ack", "pages", "ids", "search"),
         max_body: int = 65536,
         addresses: Sequence[tuple[str, int]] = (),
     ) -> None:
@@ -398,7 +403,7 @@ class JellyClient:
         address once, because it reconnects only after a login has succeeded.
 
         >>> client.login("alice", "secret1").result(timeout=10)
-        Login(username='alice', features=('ack', 'pages', 'ids'))
+        Login(username='alice', features=('ack', 'pages', 'ids', 'search'))
         """
         return self._manager.login(Type.LOGIN, username, {"username": username, "password": password}, _login)
 
@@ -531,7 +536,7 @@ class JellyClient:
         `unknown_type` if the server keeps no history, like the original one.
 
         >>> client.history("bob").result(timeout=5)
-        History(messages=(), more=False)
+        History(messages=(), more=False, before=None)
         """
         return self._history({"person": person, "before": before, "limit": limit})
 
@@ -547,6 +552,29 @@ class JellyClient:
 
     def _history(self, values: Mapping[str, Any]) -> "Future[History]":
         return self._manager.request(Type.HISTORY, values, _page, feature="ack")
+
+    def search(
+        self,
+        text: str,
+        *,
+        person: str | None = None,
+        group: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> "Future[History]":
+        """Find the newest `limit` messages (at most 100) that contain a text, in either case.
+
+        They are in the conversation with a user (`person`), in a `group`, or in all conversations
+        and groups that you have. A request looks at about 20,000 messages: while the result has
+        `more`, ask again with its `before`. Rejected with `no_such_user`, `no_such_group`,
+        `not_a_member`; with `malformed_body` if the text is empty or has more than 100 characters;
+        with `unknown_type` if the server cannot search.
+
+        >>> client.search("lunch", person="bob").result(timeout=5)
+        History(messages=(), more=False, before=None)
+        """
+        values = {"text": text, "person": person, "groupName": group, "before": before, "limit": limit}
+        return self._manager.request(Type.SEARCH, values, _page, feature="search")
 
     # --- friends and profiles ---------------------------------------------------------------------
 
@@ -769,12 +797,17 @@ def _groups(values: Mapping[str, Any]) -> dict[str, Group]:
 
 
 def _page(values: Mapping[str, Any]) -> History:
-    keys = [each.name for each in fields(PastMessage) if each.name != "stored"]
-    messages = [
-        PastMessage(**{key: message[key] for key in keys}, stored=_number(message, "stored"))
-        for message in values["messages"]
-    ]
-    return History(tuple(messages), values.get("more") is True)
+    messages = tuple(_past_message(message) for message in values["messages"])
+    more, before = values.get("more") is True, _number(values, "before")
+    if more and before is None and messages:
+        before = messages[0].id
+    return History(messages, more, before)
+
+
+def _past_message(values: Mapping[str, Any]) -> PastMessage:
+    keys = [each.name for each in fields(PastMessage) if each.name not in ("stored", "group")]
+    known: dict[str, Any] = {key: values[key] for key in keys}
+    return PastMessage(**known, stored=_number(values, "stored"), group=values.get("groupName"))
 
 
 def _nothing(_values: Mapping[str, Any]) -> None:

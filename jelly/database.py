@@ -183,6 +183,11 @@ class DatabaseConnection:
         """The time of the database in SQL, in milliseconds since 1970."""
         return self._engine.utc_ms
 
+    @property
+    def lower_case(self) -> str:
+        """What makes a text lower case, with `{}` for the text; empty if LIKE ignores the case."""
+        return self._engine.lower_case
+
     def words(self, *expressions: str) -> str:
         """What joins expressions to one text, with spaces between. (The driver for MySQL reads each
         column of each row with Python.)

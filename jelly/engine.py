@@ -70,6 +70,9 @@ class Engine(ABC):
     """The time of the database in SQL, in milliseconds since 1970."""
     words: tuple[str, str, str]
     """What joins expressions to one text, with spaces between: before, between and after them."""
+    lower_case = ""
+    """What makes a text lower case in SQL, with `{}` for the text: then LIKE finds it in either
+    case. Empty if LIKE itself does that for the letters a to z, and nothing does for others."""
     claim_timeout = 2
     """Seconds to wait until the database is free: its last server may be about to end."""
     lost_syncs = 0

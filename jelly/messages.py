@@ -233,10 +233,23 @@ class History(NamedTuple):
         return self.username
 
 
+class SearchMessages(NamedTuple):
+    username: str
+    text: str
+    person: str | None = None
+    groupName: str | None = None
+    before: int | None = None
+    limit: int | None = None
+
+    @property
+    def actor(self) -> str:
+        return self.username
+
+
 Request = (
     Login | Register | Logout | Reconnect | PersonMessage | GroupMessage | CreateGroup | DisbandGroup
     | AddMember | RemoveMember | AddFriend | RemoveFriend | AllFriends | UpdateProfile | OwnProfile
-    | FriendProfile | OwnGroups | Ack | History
+    | FriendProfile | OwnGroups | Ack | History | SearchMessages
 )  # fmt: skip
 
 REQUESTS: dict[int, type[Request]] = {
@@ -259,6 +272,7 @@ REQUESTS: dict[int, type[Request]] = {
     Type.OWN_GROUPS: OwnGroups,
     Type.ACK: Ack,
     Type.HISTORY: History,
+    Type.SEARCH: SearchMessages,
 }
 
 MESSAGES = frozenset({Type.PERSON_MESSAGE, Type.GROUP_MESSAGE})

@@ -44,6 +44,7 @@ class MysqlEngine(Engine):
     ordered_join = "STRAIGHT_JOIN"
     utc_ms = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000"
     words = "CONCAT_WS(' ', ", ", ", ")"
+    lower_case = "LOWER({})"
 
     def __init__(self, url: str) -> None:
         try:

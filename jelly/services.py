@@ -12,10 +12,10 @@ groups and queries, but neither sockets nor threads. `queue_dispatch.py` calls t
 carries out what they return. A service acts for the user who is logged in on the session. It only
 compares the name in the body with that user.
 
-The methods are in five classes, one for each subject, in a file of its own: `login_service.py`,
-`account_service.py`, `friend_service.py`, `group_service.py`, `message_service.py`. The table below
-calls them directly. This file has what holds for all requests: who may send which type now, the
-rate of changes, and the answer to a refusal.
+The methods are in classes, one for each subject, in a file of its own: `login_service.py`,
+`account_service.py`, `friend_service.py`, `group_service.py`, `message_service.py`,
+`finding_service.py`. The table below calls them directly. This file has what holds for all
+requests: who may send which type now, the rate of changes, and the answer to a refusal.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,6 +28,7 @@ from jelly.codec import LOGINS, Frame, Sign, Type
 from jelly.dao import Reading
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
+from jelly.finding_service import FindingService
 from jelly.friend_service import FriendService
 from jelly.group_notices import GroupNotices
 from jelly.group_service import GroupService
@@ -61,7 +62,7 @@ CHANGES = (
 )
 """The requests that `--change-rate` limits: many others may be told of them."""
 
-NEEDED_FEATURES: Mapping[int, str] = {Type.HISTORY: "ack"}
+NEEDED_FEATURES: Mapping[int, str] = {Type.HISTORY: "ack", Type.SEARCH: "search"}
 """Requests that only a client has which was granted a feature. For others they do not exist."""
 
 Handler = Callable[[Session, Any], Outcome]
@@ -95,6 +96,7 @@ class Services:
         self.friends = FriendService(sessions, presence, reading, cut_log)
         self.groups = GroupService(group_notices, groups, reading, cut_log)
         self.messages = MessageService(policy, groups, self.known_users, delivery, reading)
+        self.finding = FindingService(policy, self.known_users, delivery, reading)
         self._change_rate = RateLimit(policy.change_rate, CHANGE_BURST)
         self._handlers: Mapping[int, Handler] = {
             Type.LOGIN: self.logins.login,
@@ -116,6 +118,7 @@ class Services:
             Type.GROUP_MESSAGE: self.messages.group_message,
             Type.ACK: self.messages.ack,
             Type.HISTORY: self.messages.history,
+            Type.SEARCH: self.finding.search,
         }
         if policy.change_rate:
             for type in CHANGES:

@@ -1,11 +1,21 @@
 """Slash commands: parsing, requests to the client, answers to the user, completion."""
 
 import pytest
-from fake_client import Chat
+from fake_client import MS, Chat
 
-from client_api import ConnectionLost, Group, History, Profile, RequestRejected, RequestTimeout, ServerFailed
+from client_api import (
+    ConnectionLost,
+    Group,
+    History,
+    PastMessage,
+    Profile,
+    RequestRejected,
+    RequestTimeout,
+    ServerFailed,
+)
 from jelly.chat.commands import COMMANDS, complete, submit
 from jelly.chat.model import Peer
+from jelly.chat.texts import RARE
 
 
 def run(typed: str, *answers: object, where: str = "") -> Chat:
@@ -157,6 +167,43 @@ def test_answers(typed: str, answer: object, said: str) -> None:
     assert run(typed, answer).said()[-1] == said
 
 
+def past(sender: str, receiver: str, content: str, id: int, group: str | None = None) -> PastMessage:
+    return PastMessage(sender, receiver, content, MS, id, group=group)
+
+
+def test_search() -> None:
+    """It searches the current conversation, goes on by itself while nothing is found, and goes on
+    with older messages if it comes again."""
+    chat = run("/search two words", where="bob")
+    assert chat.client.calls == [("search", "two words", {"person": "bob", "before": None, "limit": 20})]
+    chat.client.answer(History((), True, 70))
+    assert chat.client.calls[1:] == [("search", "two words", {"person": "bob", "before": 70, "limit": 20})]
+    chat.client.answer(History((past("bob", "alice", "a", 50), past("alice", "bob", "b", 60)), True, 50))
+    when = past("", "", "", 1).written_at.strftime("%Y-%m-%d %H:%M")
+    assert chat.said()[-1] == f"{when} bob: a\n{when} alice: b\n/search two words again shows older ones"
+    submit(chat.session, "/search two words")
+    assert chat.client.calls[2:] == [("search", "two words", {"person": "bob", "before": 50, "limit": 20})]
+    chat.client.answer(History((), False))
+    assert chat.said()[-1] == "no message has this text: two words"
+    submit(chat.session, "/search two words")
+    assert chat.client.calls[3:] == [("search", "two words", {"person": "bob", "before": None, "limit": 20})]
+    chat.client.refuse("unknown_type")
+    assert chat.said()[-1] == "/search two words: this server does not support that"
+
+
+def test_search_in_a_group_and_everywhere() -> None:
+    """On the first screen each message says to whom it went."""
+    assert run("/search x", where="#team").client.calls == [
+        ("search", "x", {"group": "team", "before": None, "limit": 20})
+    ]
+    page = History((past("bob", "team", "a", 5, "team"), past("alice", "team", "b", 6)), False)
+    chat = run("/search x", page)
+    assert chat.client.calls == [("search", "x", {"before": None, "limit": 20})]
+    when = page.messages[0].written_at.strftime("%Y-%m-%d %H:%M")
+    assert chat.said()[-1] == f"{when} bob to #team: a\n{when} alice to team: b"
+    assert run("/search").said() == ["usage: /search TEXT"]
+
+
 def test_the_answer_appears_in_the_conversation_of_the_command() -> None:
     """The answer appears in the conversation of the command, even if another one is open."""
     chat = run("/add bob", where="carol")
@@ -210,7 +257,8 @@ def test_help(language: str) -> None:
     lines = chat.said()[0].split("\n")
     assert len(lines) <= 20
     for name in COMMANDS:
-        assert any(line.startswith(f"/{name} ") for line in lines)
+        assert any(line.startswith(f"/{name} ") for line in lines) != (name in RARE)
+        assert name not in RARE or any(f"/{name}" in line for line in lines)
         submit(chat.session, f"/help {name}")
         assert chat.said()[-1].startswith(f"/{name}")
     submit(chat.session, "/help /nothing")

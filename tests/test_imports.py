@@ -26,10 +26,11 @@ LAYERS = [
     {"cluster.hearing", "cluster.events", "cluster.lease"},
     {"cluster.bus", "cluster.node_dao", "cluster.registry"}, {"cluster.redis_connection"},
     {"operator_commands"}, {"watchdog"}, {"connection"}, {"queue_dispatch"},
-    {"services"}, {"login_service", "account_service", "friend_service", "group_service", "message_service"},
+    {"services"},
+    {"login_service", "account_service", "friend_service", "group_service", "message_service", "finding_service"},
     {"store", "accounts", "hashing", "session_lifecycle"}, {"quotas"}, {"doubt", "fair_queue"},
     {"outcomes", "delivery", "presence", "group_notices", "indexing", "retention", "send_queue", "admission", "lists"},
-    {"memberships", "known_users", "password_check", "tokens"},
+    {"memberships", "known_users", "password_check", "tokens", "finding_dao"},
     {"demo", "backup", "notifier"},
     {"dao", "config", "migrations", "pacing"}, {"migrations.to_2", "migrations.to_3"},
     {"migrations.step", "live_nodes"},
@@ -148,7 +149,7 @@ def test_services_know_neither_the_store_nor_threads() -> None:
     }
     assert imported("outcomes") == data
     parts = {module for module in FILES if module.endswith("_service")}
-    assert len(parts) == 5
+    assert len(parts) == 6
     for module in ("services", *parts, "session_lifecycle", "password_check", "tokens", "known_users", "memberships"):
         assert not imported(module) & {"threading", "queue", "concurrent.futures", "socket", "jelly.store"}
         assert not reached(module) & {"queue_dispatch", "store"}

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from client_api import ErrorCode, Group, Profile, RequestError
+from client_api import ErrorCode, Group, History, PastMessage, Profile, RequestError
 from jelly.chat import texts
 from jelly.chat.cells import sanitize
 from jelly.chat.model import LOADABLE, Conversation, Peer
@@ -21,6 +21,10 @@ CompletionFunction = Callable[[Session, str], Iterable[str]]
 Members = tuple[str, ...]
 
 MAX_PAGE = 100
+SEARCH_PAGE = 20
+"""How many messages /search shows at a time."""
+MAX_SEARCHES = 20
+"""How often /search goes on by itself when the server has found nothing so far."""
 
 
 class UsageError(Exception):
@@ -159,6 +163,44 @@ def _history(session: Session, rest: str) -> None:
     else:
         session.show_info(session.translate(HISTORY_TEXTS[conversation.history_state]))
     return None
+
+
+def _search(session: Session, rest: str) -> None:
+    """Show the messages of this conversation (on the first screen: of all) that have a text."""
+    text, where = _required(rest), session.model.current
+    peer = where.peer
+    scope: dict[str, Any] = {} if peer is None else {"group" if peer.is_group else "person": peer.name}
+
+    def ask(before: int | None, left: int) -> None:
+        future = session.client.search(text, **scope, before=before, limit=SEARCH_PAGE)
+        session.request(future, lambda page: done(page, left), failed)
+
+    def done(page: History, left: int) -> None:
+        if page.more and not page.messages and left:
+            return ask(page.before, left - 1)
+        session.search_goes_on = (peer, text, page.before) if page.more else None
+        lines = [_found_line(session, message, is_everywhere=peer is None) for message in page.messages]
+        if not lines:
+            lines = [session.translate(texts.FOUND_NOTHING, wanted=text)]
+        if page.more:
+            lines.append(session.translate(texts.SEARCH_AGAIN, wanted=text))
+        session.show_info("\n".join(lines), where)
+        return None
+
+    def failed(error: BaseException) -> None:
+        session.show_error(session.translate.describe_failure(f"/search {text}", error, changes=False), where)
+
+    last = session.search_goes_on
+    ask(last[2] if last and last[:2] == (peer, text) else None, MAX_SEARCHES)
+
+
+def _found_line(session: Session, message: PastMessage, is_everywhere: bool) -> str:
+    sender = str(Peer(message.sender))
+    if is_everywhere:
+        receiver = Peer(message.receiver, message.group is not None)
+        sender = session.translate(texts.FROM_TO, sender=sender, receiver=receiver)
+    when = message.written_at.strftime("%Y-%m-%d %H:%M")
+    return session.translate(texts.FOUND_LINE, when=when, sender=sender, content=message.content)
 
 
 # --- friends and profiles -------------------------------------------------------------------------
@@ -440,7 +482,13 @@ def _help(session: Session, rest: str) -> None:
 
 def _help_about_all(session: Session) -> None:
     # No arguments and no details: the list must fit on a small screen.
-    lines = [f"{'/' + name:<10}{session.translate(help.summary)}" for name, help in texts.HELP.items()]
+    lines = [
+        f"{'/' + name:<10}{session.translate(help.summary)}"
+        for name, help in texts.HELP.items()
+        if name not in texts.RARE
+    ]
+    rare = session.translate.join_names([f"/{name}" for name in texts.RARE])
+    lines.append(session.translate(texts.MORE_COMMANDS, names=rare))
     keys = texts.HELP_KEYS if session.ui.has_shortcuts else texts.HELP_PLAIN
     session.show_info("\n".join([*lines, session.translate(keys)]))
 
@@ -530,6 +578,7 @@ COMMANDS: dict[str, Command] = {
     "passwd": Command(_passwd),
     "resend": Command(_resend),
     "history": Command(_history),
+    "search": Command(_search),
     "connect": Command(_connect),
     "logout": Command(_logout),
     "quit": Command(_quit),

@@ -145,6 +145,8 @@ class Session:
         self.state, self.reason, self.since = State.OFFLINE, Reason.LOGIN, now()
         self.pending_requests = 0
         """How many requests have no answer yet."""
+        self.search_goes_on: tuple[Peer | None, str, int | None] | None = None
+        """The last /search if it has more to find: where, for which text, and before which id."""
         self._waiting: list[tuple[Conversation, Line]] = []  # lines that are sent when there is a connection again
         self._password = ""
         self._logged_in_at = now()

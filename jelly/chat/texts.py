@@ -289,6 +289,11 @@ GROUP_MISSED = TranslatedText(
 )
 GROUP_ENDED = TranslatedText("{group} was disbanded", "{group} 已解散")
 
+FOUND_LINE = TranslatedText("{when} {sender}: {content}", "{when} {sender}：{content}")
+FROM_TO = TranslatedText("{sender} to {receiver}", "{sender} 发给 {receiver}")
+FOUND_NOTHING = TranslatedText("no message has this text: {wanted}", "没有找到含有“{wanted}”的消息")
+SEARCH_AGAIN = TranslatedText("/search {wanted} again shows older ones", "再次输入 /search {wanted} 可查看更早的结果")
+
 # --- answers to commands --------------------------------------------------------------------------
 
 UNKNOWN_COMMAND = TranslatedText(
@@ -413,6 +418,14 @@ HELP: dict[str, Help] = {
             "每次 50 条，也可以指定数目，最多 100 条。再次输入或按 PageUp 可继续向前。",
         ),
     ),
+    "search": Help(
+        TranslatedText("TEXT", "文字"),
+        TranslatedText("find messages that contain a text", "查找含有某段文字的消息"),
+        TranslatedText(
+            "It searches this conversation, on the first screen all of yours. Repeat it for older messages.",
+            "查找当前对话；在首屏则查找你的全部对话。再次输入相同的命令可查看更早的结果。",
+        ),
+    ),
     "connect": Help(NOTHING, TranslatedText("log in again after the session has ended", "会话结束后重新登录")),
     "logout": Help(NOTHING, TranslatedText("log out and exit", "退出登录并关闭程序")),
     "quit": Help(NOTHING, TranslatedText("exit", "关闭程序")),
@@ -422,6 +435,11 @@ HELP: dict[str, Help] = {
     ),
 }
 
+RARE = ("set", "passwd")
+"""The commands that few people need often: the list of /help has only their names."""
+MORE_COMMANDS = TranslatedText(
+    "also {names}: /help set says more about /set", "还有 {names}：用 /help set 查看 /set 的说明"
+)
 HELP_KEYS = TranslatedText(
     "Alt-a     next unread conversation; Alt-1, Alt-2: that one\n"
     "Tab       completes; ↑ recalls; Alt-Enter: new line\n"
