@@ -65,6 +65,7 @@ from typing import Any, Self
 from jelly.client.addresses import DEFAULT_PORT, Address, AddressList, parse_url
 from jelly.client.connection_manager import ConnectionManager
 from jelly.client.handshake import Endpoint
+from jelly.client.roles import admins_among
 from jelly.client.states import Reason, ReconnectPolicy, State
 from jelly.codec import Type
 from jelly.errors import (
@@ -144,11 +145,19 @@ class Group:
 
     name: str
     members: tuple[str, ...]
-    """The names of the members, the creator first."""
+    """The names of the members, the owner first."""
+    admins: tuple[str, ...] = ()
+    """Those who may add members, and remove plain ones, as the owner may. Empty if the server knows
+    no roles (an older one, or the original one)."""
+
+    @property
+    def owner(self) -> str:
+        """The user who may do everything in the group: its creator, until they pass it on."""
+        return self.members[0]
 
     @property
     def creator(self) -> str:
-        """The user who may add and remove members, and disband the group."""
+        """The same as `owner`, for programs that were written before groups could be passed on."""
         return self.members[0]
 
 
@@ -257,8 +266,10 @@ class SystemEvent:
     group: str = ""
     """For `group_changed` and `group_disbanded`: the name of the group."""
     members: tuple[str, ...] = ()
-    """For `group_changed`: the members now, the creator first. (Who changed what is in `values`:
+    """For `group_changed`: the members now, the owner first. (Who changed what is in `values`:
     `changes`.)"""
+    roles: Mapping[str, str] = field(default_factory=dict)
+    """For `group_changed`: `owner` and `admin`, by the names of those members."""
     groups: Mapping[str, int] = field(default_factory=dict)
     """For `inbox_full`: each group of which messages were left out of your inbox, with the id of
     the first one. `group_history` has them."""
@@ -341,7 +352,7 @@ class JellyClient:
         connect_timeout: float | None = None,
         request_timeout: float = 30.0,
         heartbeat: float = 5.0,
-        features: Sequence[str] = ("ack", "pages", "ids", "search"),
+        features: Sequence[str] = ("ack", "pages", "ids", "search", "roles"),
         max_body: int = 65536,
         addresses: Sequence[tuple[str, int]] = (),
     ) -> None:
@@ -403,7 +414,7 @@ class JellyClient:
         address once, because it reconnects only after a login has succeeded.
 
         >>> client.login("alice", "secret1").result(timeout=10)
-        Login(username='alice', features=('ack', 'pages', 'ids', 'search'))
+        Login(username='alice', features=('ack', 'pages', 'ids', 'search', 'roles'))
         """
         return self._manager.login(Type.LOGIN, username, {"username": username, "password": password}, _login)
 
@@ -652,7 +663,7 @@ class JellyClient:
     # --- groups -----------------------------------------------------------------------------------
 
     def create_group(self, group: str) -> "Future[None]":
-        """Create a group. You are its creator and first member.
+        """Create a group. You are its owner and first member.
 
         Rejected with `group_exists`, `invalid_group_name`.
 
@@ -661,14 +672,14 @@ class JellyClient:
         return self._manager.request(Type.CREATE_GROUP, {"groupName": group}, _nothing)
 
     def disband_group(self, group: str) -> "Future[None]":
-        """Disband a group that you created. Rejected with `no_such_group`, `not_group_creator`.
+        """Disband a group that you own. Rejected with `no_such_group`, `not_group_creator`.
 
         >>> client.disband_group("team").result(timeout=5)
         """
         return self._manager.request(Type.DISBAND_GROUP, {"groupName": group}, _nothing)
 
     def add_member(self, group: str, member: str) -> "Future[None]":
-        """Add a user to a group that you created.
+        """Add a user to a group that you own, or are an admin of.
 
         Rejected with `no_such_group`, `not_group_creator`, `no_such_user`, `already_member`,
         `limit_reached`.
@@ -678,22 +689,41 @@ class JellyClient:
         return self._manager.request(Type.ADD_MEMBER, {"groupName": group, "member": member}, _nothing)
 
     def remove_member(self, group: str, member: str) -> "Future[None]":
-        """Remove a member from a group that you created. (To leave a group, call `leave_group`.)
+        """Remove a member from a group that you own, or a plain member if you are an admin.
 
-        Rejected with `no_such_group`, `not_group_creator`, `not_a_member`, `creator_cannot_leave`.
+        (To leave a group, call `leave_group`.) Rejected with `no_such_group`, `not_group_creator`,
+        `not_a_member`.
 
         >>> client.remove_member("team", "bob").result(timeout=5)
         """
         return self._manager.request(Type.REMOVE_MEMBER, {"groupName": group, "member": member}, _nothing)
 
     def leave_group(self, group: str) -> "Future[None]":
-        """Leave a group that somebody else created.
+        """Leave a group.
 
-        Rejected with `not_a_member`, `creator_cannot_leave`.
+        Rejected with `not_a_member`; with `creator_cannot_leave` if you own it: pass it on first
+        (`set_role`), or disband it.
 
         >>> client.leave_group("club").result(timeout=5)
         """
         return self.remove_member(group, self.username or "")
+
+    def set_role(self, group: str, member: str, role: str) -> "Future[None]":
+        """Make a member of a group that you own an `admin`, a plain `member`, or the `owner`.
+
+        Admins add members, and remove plain ones. There is one owner: with `owner` you pass the
+        group on, stay in it as an admin, and may leave it then. As an admin you may make yourself a
+        `member`. A member who has the role already keeps it.
+
+        Rejected with `no_such_group`, `not_group_creator`, `not_a_member`; with
+        `creator_cannot_leave` if you would take the role from yourself as the owner; with
+        `limit_reached` if the new owner owns 100 groups; with `malformed_body` for another role;
+        with `unknown_type` if the server knows no roles.
+
+        >>> client.set_role("team", "bob", "admin").result(timeout=5)
+        """
+        values = {"groupName": group, "member": member, "role": role}
+        return self._manager.request(Type.SET_ROLE, values, _nothing, feature="roles")
 
     def list_groups(self) -> "Future[dict[str, Group]]":
         """List the groups that you are a member of. The result maps each name to its `Group`.
@@ -767,6 +797,7 @@ def _system_event(client: JellyClient, values: Mapping[str, Any]) -> SystemEvent
         online=values.get("online") is True,
         group=_text(values.get("group", "")),
         members=tuple(values.get("members", ())),
+        roles=dict(values.get("roles", {})),
         groups=dict(values.get("groups", {})),
         values=values,
     )
@@ -793,7 +824,11 @@ def _friends(values: Mapping[str, Any]) -> dict[str, bool]:
 
 
 def _groups(values: Mapping[str, Any]) -> dict[str, Group]:
-    return {name: Group(name, tuple(members)) for name, members in values.get("groups", {}).items()}
+    roles = values.get("roles", {})
+    return {
+        name: Group(name, tuple(members), admins_among(members, roles.get(name, {})))
+        for name, members in values.get("groups", {}).items()
+    }
 
 
 def _page(values: Mapping[str, Any]) -> History:

@@ -62,6 +62,7 @@ CREATE TABLE IF NOT EXISTS friends (
     PRIMARY KEY (username, friend)
 );
 
+-- creator: who owns the group: the one who has created it, until it is passed on.
 CREATE TABLE IF NOT EXISTS chat_groups (
     name    VARCHAR(32) NOT NULL,
     creator VARCHAR(32) NOT NULL,
@@ -71,13 +72,15 @@ CREATE TABLE IF NOT EXISTS chat_groups (
 CREATE INDEX nfkc_of_groups ON chat_groups (nfkc);
 CREATE INDEX groups_of_creator ON chat_groups (creator);
 
--- position grows with every added member; the first member is the creator. since: a member may read
--- the messages with this id and larger ones, so none that is older than the membership.
+-- position grows with every added member; the owner has position 0. since: a member may read the
+-- messages with this id and larger ones, so none that is older than the membership. role: an admin
+-- (1) or a plain member (0); the owner has 0.
 CREATE TABLE IF NOT EXISTS members (
     group_name VARCHAR(32) NOT NULL,
     username   VARCHAR(32) NOT NULL,
     position   BIGINT NOT NULL,
     since      BIGINT NOT NULL DEFAULT 0,
+    role       SMALLINT NOT NULL DEFAULT 0,
     PRIMARY KEY (group_name, username)
 );
 CREATE INDEX groups_of_member ON members (username);

@@ -54,6 +54,7 @@ class Type(IntEnum):
     ACK = 0x24
     SYSTEM = 0x25
     HISTORY = 0x26
+    SET_ROLE = 0x37
     SEARCH = 0x3B
 
 

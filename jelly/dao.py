@@ -302,7 +302,7 @@ class Dao:
     # --- groups -----------------------------------------------------------------------------------
 
     def group(self, name: str) -> tuple[str, list[str]] | None:
-        """A group's creator and its members, the creator first; None if there is no such group."""
+        """A group's owner and its members, the owner first; None if there is no such group."""
         rows = self.connection.query("SELECT creator FROM chat_groups WHERE name = ?", (name,))
         if not rows:
             return None
@@ -317,20 +317,23 @@ class Dao:
         )
         return [name for (name,) in rows]
 
-    def members_of(self, groups: Sequence[str], after: int, limit: int) -> list[tuple[str, str, int]]:
-        """The members of some groups with a position above `after`: (group, member, position).
+    def members_of(self, groups: Sequence[str], after: int, limit: int) -> list[tuple[str, str, int, int]]:
+        """The members of some groups with a position above `after`: (group, member, position,
+        role).
 
-        At most `limit`, by group and then by position, so the creator of each group first.
+        At most `limit`, by group and then by position, so the owner of each group first.
         """
         # (A join with the groups of a user would be one query for all; but MySQL would sort all of
         # its rows before it takes the first ones.)
         return self.connection.query(
-            f"SELECT group_name, username, position FROM members WHERE group_name IN ({', '.join('?' * len(groups))}) "
+            "SELECT group_name, username, position, role FROM members "
+            f"WHERE group_name IN ({', '.join('?' * len(groups))}) "
             "AND position > ? ORDER BY group_name, position LIMIT ?",
             (*groups, after, limit),
         )
 
-    def count_created_groups(self, username: str) -> int:
+    def count_own_groups(self, username: str) -> int:
+        """How many groups a user owns."""
         return int(self.connection.query("SELECT COUNT(*) FROM chat_groups WHERE creator = ?", (username,))[0][0])
 
     def count_groups_of(self, username: str) -> int:

@@ -2,7 +2,8 @@
 
 The first change of a group is told at once. Those that follow within a second are told together at
 its end, or before the next message to the group: so nobody gets a message to members of whom they
-have not been told. The notice says who changed what, and who is a member now.
+have not been told. The notice says who changed what, and who is a member now. A client that was
+granted `roles` hears of roles, too; any other gets what it would get if there were none.
 
 Everything here runs in turns of the store (`store.py`), which never overlap.
 """
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 from jelly.messages import Event, system
 from jelly.notifier import CallAt, Notifier, RecentlyTold
+from jelly.roles import GroupRoles, Role, roles_in
 
 MAX_CHANGES = 100
 """At most this many changes are in one notice, the oldest. The members in it are right all the
@@ -28,21 +30,47 @@ class Change(NamedTuple):
     is_added: bool
 
 
+class RoleChange(NamedTuple):
+    """Who gave whom which role: `user` gave it to `member`."""
+
+    user: str
+    member: str
+    role: Role
+
+
+class _Changes:
+    """The oldest changes of a group, as a notice tells them."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, str]] = []
+        self.has_more = False
+
+    def add(self, change: dict[str, str]) -> None:
+        if len(self.told) < MAX_CHANGES:
+            self.told.append(change)
+        else:
+            self.has_more = True
+
+
 class _Untold:
     """The changes of a group that wait."""
 
     def __init__(self) -> None:
-        self.changes: list[dict[str, str]] = []
-        self.has_more = False
-        self.members: tuple[str, ...] = ()
+        self.all = _Changes()
+        self.of_members = _Changes()  # for clients that know no roles
+        self.is_passed_on = False
+        self.group = GroupRoles(())
         self.others: dict[str, None] = {}  # those who are no members any more, in order
 
-    def add(self, members: tuple[str, ...], change: Change) -> None:
-        if len(self.changes) < MAX_CHANGES:
-            self.changes.append({"user": change.user, "added" if change.is_added else "removed": change.member})
-        else:
-            self.has_more = True
-        self.members = members
+    def add(self, group: GroupRoles, change: Change | RoleChange) -> None:
+        self.group = group
+        if isinstance(change, RoleChange):
+            self.all.add({"user": change.user, "member": change.member, "role": change.role})
+            self.is_passed_on |= change.role is Role.OWNER
+            return
+        told = {"user": change.user, "added" if change.is_added else "removed": change.member}
+        self.all.add(told)
+        self.of_members.add(told)
         if not change.is_added:
             self.others[change.member] = None
 
@@ -58,8 +86,8 @@ class GroupNotices:
         self.untold: dict[str, _Untold] = {}
         """For each group with changes that wait: these."""
 
-    def members_changed(self, group: str, now: tuple[str, ...], change: Change) -> None:
-        """A member was added or removed."""
+    def changed(self, group: str, now: GroupRoles, change: Change | RoleChange) -> None:
+        """A member was added or removed, or has another role."""
         untold = self.untold.get(group)
         if untold is not None:
             untold.add(now, change)
@@ -90,6 +118,16 @@ class GroupNotices:
     def _tell(self, group: str) -> None:
         untold = self.untold.pop(group)
         self._recent.note(group)
-        more = {"more": True} if untold.has_more else {}
-        frame = system(Event.GROUP_CHANGED, group=group, members=untold.members, changes=untold.changes, **more)
-        self._notifier.tell(dict.fromkeys([*untold.members, *untold.others]), frame)
+        members, admins = untold.group
+        users = dict.fromkeys([*members, *untold.others])
+        frame = _group_changed(group, members, untold.all, roles=roles_in(members, admins))
+        self._notifier.tell(users, frame, granted="roles")
+        if untold.of_members.told or untold.is_passed_on:  # in the latter case, the members have another order
+            frame = _group_changed(group, members, untold.of_members)
+            self._notifier.tell(users, frame, missing="roles")
+
+
+def _group_changed(group: str, members: Sequence[str], changes: _Changes, **values: Any) -> bytes:
+    if changes.has_more:
+        values["more"] = True
+    return system(Event.GROUP_CHANGED, group=group, members=members, changes=changes.told, **values)

@@ -1,33 +1,49 @@
-"""Groups: CREATE_GROUP, DISBAND_GROUP, ADD_MEMBER, REMOVE_MEMBER, OWN_GROUPS.
+"""Groups: CREATE_GROUP, DISBAND_GROUP, ADD_MEMBER, REMOVE_MEMBER, SET_ROLE, OWN_GROUPS.
 
-Messages to a group are in `message_service.py`, what its members are told in `group_notices.py`,
-and the groups in memory in `groups.py`. How a long list is read and cut is in `lists.py`.
+Who may do what is decided here, by the roles that are stored (`roles.py`). Messages to a group are
+in `message_service.py`, what its members are told in `group_notices.py`, and the groups in memory
+in `groups.py`. How a long list is read and cut is in `lists.py`.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from jelly import lists
+from jelly import lists, roles
 from jelly.accounts import check_new_name
 from jelly.codec import Type
 from jelly.dao import Dao, Reading
 from jelly.errors import ErrorCode, Refused
-from jelly.group_notices import Change, GroupNotices
+from jelly.group_notices import Change, GroupNotices, RoleChange
 from jelly.groups import GroupCache
-from jelly.memberships import load_group, members_of_own_group
-from jelly.messages import SUCCESS, AddMember, CreateGroup, DisbandGroup, OwnGroups, RemoveMember, response
+from jelly.memberships import load_group, managed_group, own_group
+from jelly.messages import SUCCESS, AddMember, CreateGroup, DisbandGroup, OwnGroups, RemoveMember, SetRole, response
 from jelly.names import is_valid_name
 from jelly.outcomes import Answer, Outcome, Unfinished, Write
+from jelly.roles import GroupRoles, Role
 from jelly.sessions import Session
 
 MAX_MEMBERS = 1000
 """At most this many members are in a group."""
-MAX_GROUPS_CREATED = 200
-"""At most this many groups exist that one user has created."""
+MAX_OWN_GROUPS = 200
+"""At most this many groups does one user own."""
+MAX_GIVEN_GROUPS = 100
+"""At most this many groups does a user own after one was passed on to them. They are not asked, so
+others must not use up all that they may own."""
 MAX_GROUPS_JOINED = 1000
 """At most this many groups have a user as a member."""
 
-MemberChange = tuple[Sequence[str], tuple[str, ...]]
-"""The members of a group before and after a change. A group without members does not exist."""
+NO_GROUP = GroupRoles(())
+"""What there is before a group is created, and after it is disbanded."""
+
+
+class GroupChange(NamedTuple):
+    """What a request has changed in a group."""
+
+    before: Sequence[str]
+    """The members before it."""
+    now: GroupRoles
+    what: Change | RoleChange | None = None
+    """None if the group is created or disbanded."""
 
 
 class GroupService:
@@ -42,128 +58,173 @@ class GroupService:
         self._cut_log = cut_log
 
     def create_group(self, session: Session, request: CreateGroup) -> Outcome:
-        """Create a group. Its creator is its first member."""
+        """Create a group. Its creator is its first member, and its owner."""
         username, name = request
         check_new_name(name, ErrorCode.INVALID_GROUP_NAME)
 
-        def in_transaction(dao: Dao) -> MemberChange:
+        def in_transaction(dao: Dao) -> GroupChange:
             if dao.is_group_name_taken(name):
                 raise Refused(ErrorCode.GROUP_EXISTS)
-            if dao.count_created_groups(username) >= MAX_GROUPS_CREATED:
-                raise Refused(
-                    ErrorCode.LIMIT_REACHED, f"You have created {MAX_GROUPS_CREATED} groups, the most possible."
-                )
+            if dao.count_own_groups(username) >= MAX_OWN_GROUPS:
+                raise Refused(ErrorCode.LIMIT_REACHED, f"You own {MAX_OWN_GROUPS} groups, the most possible.")
             dao.add_group(name, username)
-            return (), (username,)
+            return GroupChange((), GroupRoles((username,)))
 
-        return self._membership_write(Type.CREATE_GROUP, name, in_transaction)
+        return self._group_write(Type.CREATE_GROUP, name, in_transaction)
 
     def disband_group(self, session: Session, request: DisbandGroup) -> Outcome:
         """End a group and free its name. Messages in the inboxes of its members still arrive."""
         username, name = request
 
-        def in_transaction(dao: Dao) -> MemberChange:
-            members = members_of_own_group(dao, name, username)
+        def in_transaction(dao: Dao) -> GroupChange:
+            group = own_group(dao, name, username)
             dao.remove_group(name)
-            return members, ()
+            return GroupChange(group.members, NO_GROUP)
 
-        return self._membership_write(Type.DISBAND_GROUP, name, in_transaction)
+        return self._group_write(Type.DISBAND_GROUP, name, in_transaction)
 
     def add_member(self, session: Session, request: AddMember) -> Outcome:
-        """Add a user to a group that the sender of the request has created."""
+        """Add a user to a group that the sender of the request owns, or is an admin of."""
         username, name, member = request
 
-        def in_transaction(dao: Dao) -> MemberChange:
-            members = members_of_own_group(dao, name, username)
+        def in_transaction(dao: Dao) -> GroupChange:
+            group = managed_group(dao, name, username)
             if not is_valid_name(member) or not dao.has_user(member):
                 raise Refused(ErrorCode.NO_SUCH_USER)
-            if member in members:
+            if member in group.members:
                 raise Refused(ErrorCode.ALREADY_MEMBER)
-            if len(members) >= MAX_MEMBERS:
+            if len(group.members) >= MAX_MEMBERS:
                 raise Refused(ErrorCode.LIMIT_REACHED, f"The group has {MAX_MEMBERS} members, the most possible.")
             if dao.count_groups_of(member) >= MAX_GROUPS_JOINED:
                 raise Refused(ErrorCode.LIMIT_REACHED, f"The user is in {MAX_GROUPS_JOINED} groups, the most possible.")
             dao.add_member(name, member)
-            return members, (*members, member)
+            now = GroupRoles((*group.members, member), group.admins)
+            return GroupChange(group.members, now, Change(username, member, is_added=True))
 
-        change = Change(username, member, is_added=True)
-        return self._membership_write(Type.ADD_MEMBER, name, in_transaction, change)
+        return self._group_write(Type.ADD_MEMBER, name, in_transaction)
 
     def remove_member(self, session: Session, request: RemoveMember) -> Outcome:
-        """Remove a member (the creator may), or leave a group (each other member may)."""
+        """Remove a member, or leave a group.
+
+        The owner may remove all others, and an admin plain members. Each but the owner may leave.
+        """
         username, name, member = request
 
-        def in_transaction(dao: Dao) -> MemberChange:
-            creator, members = load_group(dao, name)
-            if username not in (creator, member):
-                raise Refused(ErrorCode.NOT_GROUP_CREATOR)
-            if member not in members:
+        def in_transaction(dao: Dao) -> GroupChange:
+            group = load_group(dao, name) if username == member else managed_group(dao, name, username)
+            if member not in group.members:
                 raise Refused(ErrorCode.NOT_A_MEMBER)
-            if member == creator:
+            if member == username == group.owner:
                 raise Refused(ErrorCode.CREATOR_CANNOT_LEAVE)
+            if username not in (member, group.owner) and group.may_manage(member):
+                raise Refused(ErrorCode.NOT_GROUP_CREATOR, "Only the owner of the group may remove an admin.")
             dao.remove_member(name, member)
-            return members, tuple(other for other in members if other != member)
+            now = GroupRoles(_without(member, group.members), _without(member, group.admins))
+            return GroupChange(group.members, now, Change(username, member, is_added=False))
 
-        change = Change(username, member, is_added=False)
-        return self._membership_write(Type.REMOVE_MEMBER, name, in_transaction, change)
+        return self._group_write(Type.REMOVE_MEMBER, name, in_transaction)
 
-    def _membership_write(
-        self, type: Type, name: str, in_transaction: Callable[[Dao], MemberChange], change: Change | None = None
-    ) -> Write:
+    def set_role(self, session: Session, request: SetRole) -> Outcome:
+        """Give a member another role, or pass the group on. The owner may; an admin may step down.
+
+        Who has the role already keeps it, and nobody is told.
+        """
+        username, name, member, wanted = request
+        if wanted not in set(Role):
+            raise Refused(ErrorCode.MALFORMED_BODY, "The 'role' must be owner, admin or member.")
+        role = Role(wanted)
+
+        def in_transaction(dao: Dao) -> GroupChange | None:
+            steps_down = username == member and role is Role.MEMBER
+            group = load_group(dao, name) if steps_down else own_group(dao, name, username)
+            if member not in group.members:
+                raise Refused(ErrorCode.NOT_A_MEMBER)
+            if role is group.role_of(member):
+                return None
+            if member == group.owner:
+                raise Refused(ErrorCode.CREATOR_CANNOT_LEAVE, "You own the group until you make another the owner.")
+            if role is not Role.OWNER:
+                roles.set_admin(dao, name, member, role is Role.ADMIN)
+            elif dao.count_own_groups(member) >= MAX_GIVEN_GROUPS:
+                raise Refused(ErrorCode.LIMIT_REACHED, "The user owns too many groups to get another one.")
+            else:
+                roles.pass_on(dao, name, group.owner, member)
+            return GroupChange(group.members, load_group(dao, name), RoleChange(username, member, role))
+
+        return self._group_write(Type.SET_ROLE, name, in_transaction)
+
+    def _group_write(self, type: Type, name: str, in_transaction: Callable[[Dao], GroupChange | None]) -> Write:
         """Return a write that updates the group cache and tells the members after its commit.
 
-        `in_transaction` changes the database, and returns the members before and after the change.
-        `change`: the one who is added or removed; None if the group is created or disbanded.
+        `in_transaction` changes the database, and returns what has changed; None for nothing.
         """
 
-        def write(dao: Dao) -> MemberChange:
-            before, now = in_transaction(dao)
-            dao.announce("group", name, () if now else before, now, change or ())
-            return before, now
+        def write(dao: Dao) -> GroupChange | None:
+            change = in_transaction(dao)
+            if change is not None:
+                _announce(dao, name, change)
+            return change
 
-        def after_commit(members: MemberChange) -> Answer:
-            self.members_changed(name, *members, change)
+        def after_commit(change: GroupChange | None) -> Answer:
+            if change is not None:
+                self.group_changed(name, change)
             return Answer(SUCCESS[type])
 
         return Write(type, write, after_commit)
 
-    def members_changed(self, name: str, before: Sequence[str], now: Sequence[str], change: Change | None) -> None:
+    def group_changed(self, name: str, change: GroupChange) -> None:
         """A committed change of a group: enter it into the cache, and tell the members who are
         online here.
         """
-        self._groups.set_members(name, tuple(now))
-        if not now:
-            self._group_notices.disbanded(name, before)
-        elif change is not None:
-            self._group_notices.members_changed(name, tuple(now), change)
+        self._groups.set_members(name, tuple(change.now.members))
+        if not change.now.members:
+            self._group_notices.disbanded(name, change.before)
+        elif change.what is not None:
+            self._group_notices.changed(name, change.now, change.what)
 
     def own_groups(self, session: Session, request: OwnGroups) -> Outcome:
-        """Return the groups that the user is in, each with its members, the creator first.
+        """Return the groups that the user is in, each with its members, the owner first.
 
         A client with the feature `pages` gets one page. Any other gets what fits into one frame.
+        With the feature `roles`, the response says who are the owner and the admins.
         """
-        username = request.username
+        username, has_roles = request.username, "roles" in session.features
         if "pages" not in session.features:
-            frame = lists.GroupsFrame(Type.OWN_GROUPS, username)
+            frame = lists.GroupsFrame(Type.OWN_GROUPS, username, has_roles)
             return Unfinished(lambda: self._add_groups(username, frame, lists.START))
         start = lists.START if request.after is None else lists.Place.parse(request.after)
 
         def read_page() -> Answer:
             with self._reading() as dao:
-                groups, rest = lists.read_groups(dao, username, start, lists.piece_rows(session))
-            values = {"username": username, "groups": groups, "more": rest is not None, "after": rest and str(rest)}
-            return Answer(response(Type.OWN_GROUPS, values))
+                groups, found, rest = lists.read_groups(dao, username, start, lists.piece_rows(session))
+            values = {"username": username, "groups": groups, "roles": found if has_roles else None}
+            return Answer(response(Type.OWN_GROUPS, {**values, "more": rest is not None, "after": rest and str(rest)}))
 
         return Unfinished(read_page)
 
     def _add_groups(self, username: str, frame: lists.GroupsFrame, place: lists.Place) -> Outcome:
         """Append a piece of the list to the response, and return that if the list is complete."""
         with self._reading() as dao:
-            groups, rest = lists.read_groups(dao, username, place, lists.PIECE_ROWS)
-        frame.add_groups(groups)
+            piece = lists.read_groups(dao, username, place, lists.PIECE_ROWS)
+        frame.add_groups(piece)
+        rest = piece.rest
         if rest is not None and not frame.is_cut:
             return Unfinished(lambda: self._add_groups(username, frame, rest), lists.MAX_LIST)
         answer = Answer(frame.encode())
         if frame.is_cut:
             self._cut_log.report("groups", username, frame.count)
         return answer
+
+
+def _announce(dao: Dao, name: str, change: GroupChange) -> None:
+    """Tell the other nodes. (A node that knows no roles passes over what it does not know.)"""
+    (members, admins), what = change.now, change.what
+    if isinstance(what, RoleChange):
+        dao.announce("role", name, members, what, admins)
+    else:
+        before = () if members else change.before
+        dao.announce("group", name, before, members, () if what is None else (*what, admins))
+
+
+def _without(member: str, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name != member)

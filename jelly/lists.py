@@ -12,13 +12,14 @@ client's lane, so that others are served in between.
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from json.encoder import encode_basestring as quote
 from typing import NamedTuple, Self
 
 from jelly.codec import HEADER, MAGIC, Sign, Status
 from jelly.dao import Dao
 from jelly.errors import ErrorCode, Refused
+from jelly.roles import Role, role_at
 from jelly.sessions import Session
 
 log = logging.getLogger("jelly.lists")
@@ -33,6 +34,8 @@ GROUPS_AT_ONCE = 100
 """At most this many groups are in a page, and in the parameters of one query."""
 MAX_LIST = 1024 * 1024
 """At most this many bytes are in the frame of a list."""
+ROLES = b'},"roles":{'
+"""What stands between the groups and their roles in a frame."""
 REPORT_INTERVAL = 60.0
 """Seconds until the log says again that a list was cut."""
 
@@ -74,9 +77,19 @@ def read_friends(dao: Dao, username: str, after: str, rows: int) -> tuple[list[s
     return names[:rows], (names[rows - 1] if len(names) > rows else None)
 
 
-def read_groups(dao: Dao, username: str, place: Place, rows: int) -> tuple[dict[str, list[str]], Place | None]:
-    """Return groups from a place on, with their members, and the place behind them if there are
-    more.
+class GroupsPiece(NamedTuple):
+    """A part of a list of groups."""
+
+    groups: dict[str, list[str]]
+    """The members of each group, in their order."""
+    roles: dict[str, dict[str, Role]]
+    """Of each group: which of these members are the owner or an admin."""
+    rest: Place | None
+    """The place behind it; None if there are no more."""
+
+
+def read_groups(dao: Dao, username: str, place: Place, rows: int) -> GroupsPiece:
+    """Return groups from a place on, with their members.
 
     It reads about `rows` names: a group counts as one, and each member. So the first group may lack
     its first members, and the last group its last ones.
@@ -86,20 +99,24 @@ def read_groups(dao: Dao, username: str, place: Place, rows: int) -> tuple[dict[
     names = names[:GROUPS_AT_ONCE]
     position = place.position if names[:1] == [place.group] else START.position
     found: dict[str, list[str]] = {}
+    roles: dict[str, dict[str, Role]] = {}
     count = 1  # the groups of one query: few, because one may fill the piece
     while names:
         members = dao.members_of(names[:count], position, rows + 1)
-        for group, username, _ in members[:rows]:
-            found.setdefault(group, []).append(username)
+        for group, member, member_position, number in members[:rows]:
+            found.setdefault(group, []).append(member)
+            of_group = roles.setdefault(group, {})
+            if (role := role_at(member_position, number)) is not Role.MEMBER:
+                of_group[member] = role
         if len(members) > rows:
-            last_group, _, last_position = members[rows - 1]
-            return found, Place(last_group, last_position)
+            last_group, _, last_position, _ = members[rows - 1]
+            return GroupsPiece(found, roles, Place(last_group, last_position))
         rows -= len(members) + count
         names, position, count = names[count:], START.position, 4 * count
         if rows <= 0:
             break
     rest = names or behind
-    return found, Place(rest[0]) if rest else None
+    return GroupsPiece(found, roles, Place(rest[0]) if rest else None)
 
 
 class ListFrame:
@@ -148,30 +165,49 @@ class ListFrame:
 class GroupsFrame(ListFrame):
     """The response with a list of groups. A group comes whole or not at all."""
 
-    def __init__(self, type: int, username: str) -> None:
+    def __init__(self, type: int, username: str, has_roles: bool = False) -> None:
+        """`has_roles`: whether it says who are the owners and the admins."""
         super().__init__(type, username, "groups")
+        self._has_roles = has_roles
+        self._roles = bytearray()  # what stands in the key `roles`
         self._open: tuple[str, list[str]] | None = None  # a group whose last members may be missing
+        self._open_roles: dict[str, Role] = {}
 
-    def add_groups(self, groups: Mapping[str, list[str]]) -> None:
+    @property
+    def room(self) -> int:
+        return super().room - (len(ROLES) + len(self._roles) if self._has_roles else 0)
+
+    def add_groups(self, piece: GroupsPiece) -> None:
         """Append what `read_groups` has found. Its first group may go on with the last one."""
-        for name, members in groups.items():
+        for name, members in piece.groups.items():
             if self._open is not None and self._open[0] == name:
                 self._open[1].extend(members)
             else:
                 self._close_group()
                 self._open = name, members
+            self._open_roles.update(piece.roles[name])
         if self._open is not None and sum(map(len, self._open[1])) > self.room:
             self._close_group()  # it does not fit: read no more of it
 
     def encode(self) -> bytes:
         self._close_group()
+        if self._has_roles:
+            self._frame += ROLES + self._roles
         return super().encode()
 
     def _close_group(self) -> None:
-        if self._open is not None:
-            name, members = self._open
-            self.add([f"{quote(name)}:[{','.join(map(quote, members))}]"])
-            self._open = None
+        if self._open is None:
+            return
+        name, members = self._open
+        size_before = len(self._roles)
+        if self._has_roles:  # first, so that there is room for both or for neither
+            roles = ",".join(f"{quote(member)}:{quote(role)}" for member, role in self._open_roles.items())
+            self._roles += f"{',' if self._roles else ''}{quote(name)}:{{{roles}}}".encode()
+        self.add([f"{quote(name)}:[{','.join(map(quote, members))}]"])
+        if self.is_cut:
+            del self._roles[size_before:]
+        self._open = None
+        self._open_roles.clear()
 
 
 def friend_entries(friends: Sequence[str], is_online: Iterable[bool]) -> list[str]:

@@ -1,28 +1,38 @@
 """Memberships: who belongs to a group, and what that allows, as the database says it.
 
 `group_service.py` and `message_service.py` use this, within a transaction or with a Dao to read.
-What the members of a group are told is in `group_notices.py`.
+The roles of members are in `roles.py`. What the members of a group are told is in
+`group_notices.py`.
 """
 
 from jelly.dao import Dao
 from jelly.errors import ErrorCode, Refused
 from jelly.names import is_valid_name
+from jelly.roles import GroupRoles, read_group
 
 
-def load_group(dao: Dao, name: str) -> tuple[str, list[str]]:
-    """Return the creator and the members of a group. Raises Refused if there is no such group."""
-    group = dao.group(name) if is_valid_name(name) else None
+def load_group(dao: Dao, name: str) -> GroupRoles:
+    """Return the members of a group and its admins. Raises Refused if there is no such group."""
+    group = read_group(dao, name) if is_valid_name(name) else None
     if group is None:
         raise Refused(ErrorCode.NO_SUCH_GROUP)
     return group
 
 
-def members_of_own_group(dao: Dao, name: str, username: str) -> list[str]:
-    """Return the members of a group. Raises Refused if `username` did not create it."""
-    creator, members = load_group(dao, name)
-    if creator != username:
+def own_group(dao: Dao, name: str, username: str) -> GroupRoles:
+    """Return a group that a user owns. Raises Refused if it is another's, or does not exist."""
+    group = load_group(dao, name)
+    if group.owner != username:
         raise Refused(ErrorCode.NOT_GROUP_CREATOR)
-    return members
+    return group
+
+
+def managed_group(dao: Dao, name: str, username: str) -> GroupRoles:
+    """Return a group that a user owns, or is an admin of. Raises Refused for any other."""
+    group = load_group(dao, name)
+    if not group.may_manage(username):
+        raise Refused(ErrorCode.NOT_GROUP_CREATOR, "Only the owner of the group and its admins may do this.")
+    return group
 
 
 def member_since(dao: Dao, group: str, username: str) -> int:

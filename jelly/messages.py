@@ -246,10 +246,21 @@ class SearchMessages(NamedTuple):
         return self.username
 
 
+class SetRole(NamedTuple):
+    username: str
+    groupName: str
+    member: str
+    role: str
+
+    @property
+    def actor(self) -> str:
+        return self.username
+
+
 Request = (
     Login | Register | Logout | Reconnect | PersonMessage | GroupMessage | CreateGroup | DisbandGroup
     | AddMember | RemoveMember | AddFriend | RemoveFriend | AllFriends | UpdateProfile | OwnProfile
-    | FriendProfile | OwnGroups | Ack | History | SearchMessages
+    | FriendProfile | OwnGroups | Ack | History | SearchMessages | SetRole
 )  # fmt: skip
 
 REQUESTS: dict[int, type[Request]] = {
@@ -273,6 +284,7 @@ REQUESTS: dict[int, type[Request]] = {
     Type.ACK: Ack,
     Type.HISTORY: History,
     Type.SEARCH: SearchMessages,
+    Type.SET_ROLE: SetRole,
 }
 
 MESSAGES = frozenset({Type.PERSON_MESSAGE, Type.GROUP_MESSAGE})

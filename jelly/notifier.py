@@ -44,17 +44,21 @@ class Notifier:
         self._unwritten: deque[Transport] = deque()
         self._is_scheduled = False
 
-    def tell(self, users: Iterable[str], frame: bytes) -> None:
+    def tell(self, users: Iterable[str], frame: bytes, granted: str = "", missing: str = "") -> None:
         """Send a SYSTEM notice to those of some users who are online with a modern client.
 
-        It is neither stored nor waited for: a client that is slow to read does not get it.
+        `granted`: only if it was granted this feature; `missing`: only if it was not. The notice is
+        neither stored nor waited for: a client that is slow to read does not get it.
         """
         transports = []
         for user in users:
             session = self._sessions.get(user)
-            if session is not None and session.is_modern and session.transport.has_room:
-                session.transport.queue_notice(frame)
-                transports.append(session.transport)
+            if session is None or not session.is_modern or not session.transport.has_room:
+                continue
+            if (granted and granted not in session.features) or missing in session.features:
+                continue
+            session.transport.queue_notice(frame)
+            transports.append(session.transport)
         if not transports:
             return
         with self._lock:

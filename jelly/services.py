@@ -59,10 +59,15 @@ CHANGES = (
     Type.ADD_FRIEND,
     Type.REMOVE_FRIEND,
     Type.UPDATE_PROFILE,
+    Type.SET_ROLE,
 )
 """The requests that `--change-rate` limits: many others may be told of them."""
 
-NEEDED_FEATURES: Mapping[int, str] = {Type.HISTORY: "ack", Type.SEARCH: "search"}
+NEEDED_FEATURES: Mapping[int, str] = {
+    Type.HISTORY: "ack",
+    Type.SEARCH: "search",
+    Type.SET_ROLE: "roles",
+}
 """Requests that only a client has which was granted a feature. For others they do not exist."""
 
 Handler = Callable[[Session, Any], Outcome]
@@ -114,6 +119,7 @@ class Services:
             Type.ADD_MEMBER: self.groups.add_member,
             Type.REMOVE_MEMBER: self.groups.remove_member,
             Type.OWN_GROUPS: self.groups.own_groups,
+            Type.SET_ROLE: self.groups.set_role,
             Type.PERSON_MESSAGE: self.messages.person_message,
             Type.GROUP_MESSAGE: self.messages.group_message,
             Type.ACK: self.messages.ack,

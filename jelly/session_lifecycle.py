@@ -14,7 +14,13 @@ from jelly.messages import Event, Login, NoticeForm, Reconnect, system
 from jelly.presence import Presence
 from jelly.sessions import Session, Sessions, Window
 
-FEATURES = ("ack", "pages", "ids", "search")
+FEATURES = (
+    "ack",
+    "pages",
+    "ids",
+    "search",
+    "roles",
+)
 """What a client can ask for, in the order in which the response names what it is granted."""
 TAKEN_OVER = system(Event.TAKEN_OVER)
 PASSWORD_CHANGED = system(Event.PASSWORD_CHANGED)

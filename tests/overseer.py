@@ -36,6 +36,8 @@ CREATE TEMP TRIGGER sim5 AFTER INSERT ON main.members
     BEGIN SELECT saw('joined', new.since, new.group_name, new.username, ''); END;
 CREATE TEMP TRIGGER sim6 AFTER DELETE ON main.members
     BEGIN SELECT saw('left', 0, old.group_name, old.username, ''); END;
+CREATE TEMP TRIGGER sim9 AFTER UPDATE ON main.members
+    BEGIN SELECT saw('role', 0, new.group_name, new.username, ''); END;
 CREATE TEMP TRIGGER sim7 AFTER DELETE ON main.tokens WHEN old.expires = 1 << 60
     BEGIN SELECT saw('revoked', 0, old.username, '', ''); END;
 CREATE TEMP TRIGGER sim8 AFTER DELETE ON main.missed
@@ -156,6 +158,8 @@ class Overseer:
         self._begins_after: defaultdict[object, int] = defaultdict(int)  # the same, when a connection asked to log in
         self._unacknowledged: defaultdict[object, list[int]] = defaultdict(list)
         self._told: defaultdict[object, dict[str, bool]] = defaultdict(dict)  # on a connection, who is online
+        # On a connection, by group: its members and their roles.
+        self._told_of_group: defaultdict[object, dict[str, tuple[list[str], dict[str, str] | None]]] = defaultdict(dict)
         self._online: dict[str, tuple[object, int]] = {}  # by user: the connection, and the token it came with
         self._ended: set[object] = set()  # connections
         self._revoked: set[int] = set()  # tokens of classic clients that were taken over
@@ -388,10 +392,15 @@ class Overseer:
             told, friend, online = self._told[connection], event["friend"], event["online"]
             self.check(told.get(friend) != online, f"{user} is told again that {friend} is online: {online}")
             told[friend] = online
+        elif event["event"] == "group_changed":
+            self._told_of_group[connection][event["group"]] = event["members"], event.get("roles")
+        elif event["event"] == "group_disbanded":
+            self._told_of_group[connection].pop(event["group"], None)
 
     def may_have_missed(self, connection: object) -> None:
         """A notice was perhaps dropped, because a client is slow."""
         self._told[connection].clear()
+        self._told_of_group[connection].clear()
 
     def _answers_friends(self, connection: object, user: str, friends: dict[str, bool]) -> None:
         """A modern client gets its list of friends: it agrees with the notices before it."""
@@ -406,6 +415,31 @@ class Overseer:
         """Everything has come to rest: the last notice is right."""
         for friend, online in self._told[connection].items():
             self.check(online == is_online(friend), f"the last notice about {friend} says online: {online}")
+
+    def owner_of(self, group: str) -> str:
+        """Return the owner of a group; nobody if there is no such group."""
+        found = self.raw.execute("SELECT username FROM members WHERE group_name = ? AND position = 0", (group,))
+        return str((found.fetchone() or [""])[0])
+
+    def check_owners(self) -> None:
+        """Each group has one owner, who is its first member, and no admin."""
+        run = self.raw.execute
+        for group, owner in run("SELECT name, creator FROM chat_groups").fetchall():
+            found = run("SELECT username, role FROM members WHERE group_name = ? AND position < 1", (group,)).fetchall()
+            self.check(found == [(owner, 0)], f"{owner} owns {group}, and the first members are {found}")
+
+    def check_groups(self, connection: object, user: str) -> None:
+        """Everything has come to rest: the last notice about each group is right, as long as its
+        receiver is a member.
+        """
+        for group, (members, roles) in self._told_of_group[connection].items():
+            now = self.raw.execute(
+                "SELECT username, role FROM members WHERE group_name = ? ORDER BY position", (group,)
+            ).fetchall()
+            if user in members and user in self.members[group]:
+                self.check(members == [name for name, _ in now], f"{user} was told that {group} has {members}: {now}")
+                its_roles = {name: "admin" if role else "owner" for name, role in now if role or name == members[0]}
+                self.check(roles in (None, its_roles), f"{user} was told that {group} has {roles}: {now}")
 
     def _answers_history(self, connection: object, user: str, asked: str, status: int, answer: dict[str, Any]) -> None:
         if status in (Status.SERVER_BUSY, Status.SERVER_ERROR):
@@ -474,8 +508,10 @@ class Overseer:
                 self.inbox[one].add(id)
                 self._by_id[id].receivers.add(one)
                 receivers[id].add(one)
-            else:
+            elif what != "role":
                 self._changed_membership(tick, what, id, one, two)
+        if any(what in ("joined", "left", "role") for what, *_ in changes):
+            self.check_owners()
         rows = sum(map(len, receivers.values()))
         self.check(rows <= self._batch_rows, f"a transaction has {rows} rows of inboxes")
         for id in self._last_commit:

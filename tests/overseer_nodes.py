@@ -289,6 +289,7 @@ class NodesOverseer(Overseer):
                 has_it = (user, sent) in self.read or (user in self._classic and (user, sent) in self.excused)
                 self.check(has_it, f"{sent} is lost on its way to {user}")
         self._check_order()
+        self.check_owners()
 
     def check_nodes(self, machines: Iterable[Any]) -> None:
         """Everything is calm: all nodes know the same, and it is true."""

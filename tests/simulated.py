@@ -462,13 +462,13 @@ class OrderedNotifier(Notifier):
 
     overseer: Overseer
 
-    def tell(self, users: Iterable[str], frame: bytes) -> None:
+    def tell(self, users: Iterable[str], frame: bytes, granted: str = "", missing: str = "") -> None:
         ordered = sorted(users)
         for user in ordered:
             session = self._sessions.get(user)
             if session is not None and not cast(Wire, session.transport).has_room_for_notices:
                 self.overseer.may_have_missed(session.transport)
-        super().tell(ordered, frame)
+        super().tell(ordered, frame, granted, missing)
 
 
 class SimulatedServer:
@@ -630,7 +630,7 @@ class Device:
         else:
             values["token"] = self._token
         if self.is_modern:
-            values["features"] = ["ack", "ids"]
+            values["features"] = ["ack", "ids", "roles"]
         self._asks(Type.LOGIN if self._token is None else Type.RECONNECT, values)
 
     def writes(self, sent: Sent) -> None:

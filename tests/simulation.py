@@ -165,6 +165,7 @@ class ServerWorld(World):
         for device in self.devices:
             if device.wire is not None and device.is_online:
                 self.overseer.check_presence(device.wire, lambda user: self.server.sessions.get(user) is not None)
+                self.overseer.check_groups(device.wire, device.user)
         self._leave()
 
     def _guarded(self, event: Event) -> None:

@@ -53,6 +53,8 @@ def run(typed: str, *answers: object, where: str = "") -> Chat:
         ("/group add #my team carol", ("add_member", "my team", "carol")),
         ("/group add unknown carol", ("add_member", "unknown", "carol")),
         ("/group remove #team bob", ("remove_member", "team", "bob")),
+        ("/group admin #team bob", ("set_role", "team", "bob", "admin")),
+        ("/group owner my team bob", ("set_role", "my team", "bob", "owner")),
         ("/group list", ("list_groups",)),
         ("/logout", ("logout",)),
     ],
@@ -67,6 +69,7 @@ def test_requests(typed: str, call: tuple[object, ...]) -> None:
     [
         ("/group add carol", ("add_member", "team", "carol")),
         ("/group remove bob", ("remove_member", "team", "bob")),
+        ("/group member bob", ("set_role", "team", "bob", "member")),
         ("/group leave", ("leave_group", "team")),
         ("/group disband", ("disband_group", "team")),
         ("hello", ("send_group_message", "team", "hello")),
@@ -115,10 +118,24 @@ def test_a_change_of_a_group_is_shown_once(
         assert chat.model.groups.get("team", ()) == (members if "alice" in members else ())
 
 
+def test_a_new_role_is_shown_once() -> None:
+    """As above; and if the server tells nothing, because the member has the role already."""
+    changes = [{"user": "alice", "member": "bob", "role": "admin"}]
+    for where, told, said in (
+        ("#team", changes, ["alice made bob an admin"]),
+        ("#team", [], ["bob is an admin of #team now"]),
+        ("", changes, ["bob is an admin of #team now"]),
+    ):
+        chat = run("/group admin #team bob", where=where)
+        chat.system("group_changed", group="team", members=("alice", "bob"), values={"changes": told})
+        chat.client.answer()
+        assert chat.said() == said
+
+
 def test_wrong_arguments_of_a_subcommand() -> None:
     """A wrong /group add shows the usage of /group add; /group alone shows all subcommands."""
     assert run("/group add").said() == ["usage: /group add [#team] bob      add a member"]
-    assert run("/group fly").said() == ["usage: /group create|disband|add|remove|leave|list"]
+    assert run("/group fly").said() == ["usage: /group create|disband|add|remove|admin|member|owner|leave|list"]
 
 
 @pytest.mark.parametrize("name", ["friends", "profile", "passwd", "resend", "connect", "logout", "quit"])
@@ -153,13 +170,20 @@ def test_too_many_words(name: str) -> None:
          "/group create x: a group of this name exists already; choose another name"),
         ("/group disband team", None, "#team is disbanded"),
         ("/group leave team", RequestRejected("creator_cannot_leave"),
-         "/group leave #team: the creator cannot leave the group, only disband it"),
+         "/group leave #team: the owner cannot leave the group: pass it on first (/group owner), or disband it"),
         ("/group leave team", None, "you have left #team"),
         ("/group add team carol", None, "carol is in #team now"),
         ("/group remove team bob", None, "bob is no longer in #team"),
         ("/group list", {}, "you are in no group: /group create NAME creates one"),
-        ("/group list", {"b": Group("b", ("x", "y")), "a": Group("a", ("z",))},
-         "#a: z (creator)\n#b: x (creator), y"),
+        ("/group admin #team bob", None, "bob is an admin of #team now"),
+        ("/group member #team bob", None, "bob is a plain member of #team now"),
+        ("/group owner #team bob", None, "#team belongs to bob now"),
+        ("/group owner #team bob", RequestRejected("not_group_creator"),
+         "/group owner #team bob: only the owner of the group or its admins can do this"),
+        ("/group admin #team bob", RequestRejected("unknown_type"),
+         "/group admin #team bob: this server does not support that"),
+        ("/group list", {"b": Group("b", ("x", "y", "w"), ("w",)), "a": Group("a", ("z",))},
+         "#a: z (owner)\n#b: x (owner), y, w (admin)"),
     ],
 )  # fmt: skip
 def test_answers(typed: str, answer: object, said: str) -> None:
@@ -332,6 +356,8 @@ def test_leaving() -> None:
         ("/group add #team c", []),
         ("/group add #team d", ["add #team dave"]),
         ("/group remove #team c", ["remove #team carol"]),
+        ("/group admin #team ", ["admin #team carol"]),
+        ("/group o", ["owner "]),
         ("/friends ", []),
         ("/nothing b", []),
         ("hello da", ["dave"]),

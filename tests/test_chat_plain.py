@@ -143,7 +143,7 @@ def test_a_script(port: int) -> None:
         "-- #team is created: /to #team opens it, /group add #team NAME adds members",
         "-- bob is in #team now",
         "-- you are writing to #team",
-        "-- #team: alice (creator), bob",
+        "-- #team: alice (owner), bob",
         "-- name is now: Alice Smith",
         "-- the profile of alice",
         "   name: Alice Smith",

@@ -144,7 +144,7 @@ def test_a_group_of_three(port: int, open_chat: Open) -> None:
     alice.wait_for("bob │ hello from bob")
     carol.wait_for("bob │ hello from bob")
     carol.enter("/group list")
-    carol.wait_for("#team: alice (creator), bob, carol")
+    carol.wait_for("#team: alice (owner), bob, carol")
 
 
 def test_a_lost_connection_and_a_reconnect(port: int, open_chat: Open) -> None:

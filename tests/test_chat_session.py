@@ -369,6 +369,28 @@ def test_changes_of_a_group() -> None:
     assert chat.model[team].unread == 1
 
 
+def test_roles_in_a_group() -> None:
+    """Who gave whom which role is shown in the group's conversation, with the other changes."""
+    chat = Chat()
+    team = Peer("team", True)
+    chat.system("group_changed", group="team", members=("bob", "alice"))
+    changes = [
+        {"user": "bob", "member": "alice", "role": "admin"},
+        {"user": "alice", "added": "carol"},
+        {"user": "bob", "member": "carol", "role": "owner"},
+        {"user": "bob", "member": "bob", "role": "member"},
+        {"user": "bob", "member": "bob", "role": "jester"},
+    ]
+    chat.system("group_changed", group="team", members=("carol", "alice", "bob"), values={"changes": changes})
+    assert chat.said(chat.model[team])[1:] == [
+        "carol joined",
+        "bob made alice an admin",
+        "bob passed the group on to carol",
+        "bob made bob a plain member",
+    ]
+    assert chat.model.groups["team"][0] == "carol"
+
+
 def test_the_end_of_a_group() -> None:
     """The end of a group is shown in its conversation, and the group is removed."""
     chat = Chat()

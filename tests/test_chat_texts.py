@@ -20,6 +20,8 @@ SENTENCES = {
     for name, value in table.items()
     if isinstance(value, TranslatedText)
 }
+SENTENCES |= {f"given-{role}": text for role, text in texts.ROLES_GIVEN.items()}
+SENTENCES |= {f"changed-{role}": text for role, text in texts.ROLE_CHANGES.items()}
 SENTENCES |= {
     f"{name}-{part}": text for name, help in texts.HELP.items() for part, text in zip(Help._fields, help, strict=True)
 }

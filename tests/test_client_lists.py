@@ -65,6 +65,22 @@ def test_page_after_page(alice: JellyClient, script: ScriptedServer) -> None:
     }  # fmt: skip
 
 
+def test_roles_of_several_pages(alice: JellyClient, script: ScriptedServer) -> None:
+    """The admins of a group may stand in any page that has some of its members."""
+    peer = script.log_in(alice, PAGES)
+    groups = alice.list_groups()
+    peer.receive_request(OWN_GROUPS)
+    first: dict[str, Any] = {
+        "groups": {"a": ["x"], "b": ["alice", "x"]},
+        "roles": {"a": {"x": "owner"}, "b": {"x": "admin"}},
+    }
+    peer.answer(OWN_GROUPS, username="alice", **first, more=True, after="1 b")
+    peer.receive_request(OWN_GROUPS)
+    second: dict[str, Any] = {"groups": {"b": ["y", "z"]}, "roles": {"b": {"z": "admin", "y": "herald"}}}
+    peer.answer(OWN_GROUPS, username="alice", **second, more=False)
+    assert result(groups) == {"a": Group("a", ("x",)), "b": Group("b", ("alice", "x", "y", "z"), ("x", "z"))}
+
+
 def test_two_lists_and_other_requests_at_once(alice: JellyClient, script: ScriptedServer) -> None:
     """Each page goes to the list that it belongs to; other requests are answered in between."""
     peer = script.log_in(alice, PAGES)

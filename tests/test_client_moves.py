@@ -72,7 +72,7 @@ def test_the_token_of_one_server_is_used_at_the_other(alice: JellyClient, script
     first, second = scripts.of(alice)
     first.log_in(alice).close()
     values = second.accept().receive_request(RECONNECT)
-    assert values == {"username": "alice", "token": 7, "features": ["ack", "pages", "ids", "search"]}
+    assert values == {"username": "alice", "token": 7, "features": ["ack", "pages", "ids", "search", "roles"]}
 
 
 def test_a_token_that_is_refused(alice: JellyClient, scripts: Scripts, recorder: Recorder) -> None:

@@ -223,6 +223,27 @@ def test_groups(join: Join) -> None:
     assert result(alice.list_groups()) == result(bob.list_groups()) == {}
 
 
+def test_roles(service: Service, join: Join) -> None:
+    """A group gets an admin and another owner, so that its creator can leave. (Not on the original,
+    and not without the feature.)
+    """
+    alice, bob = (join(name, features=("roles",) if service.features else ()) for name in ("alice", "bob"))
+    found(alice, "bob", "carol")
+    if not service.features:
+        refused = error(alice.set_role("team", "bob", "admin"))
+        assert (type(refused), refused.code) == (RequestRejected, "unknown_type")
+        return
+    assert result(alice.set_role("team", "carol", "admin")) is None
+    assert result(bob.list_groups()) == {"team": Group("team", ("alice", "bob", "carol"), ("carol",))}
+    result(alice.set_role("team", "bob", "owner"))
+    team = result(alice.list_groups())["team"]
+    assert (team.owner, team.creator, team.admins) == ("bob", "bob", ("alice", "carol"))
+    result(alice.leave_group("team"))
+    assert result(bob.list_groups())["team"].members == ("bob", "carol")
+    assert error(bob.set_role("team", "carol", "jester")).code == "malformed_body"
+    assert error(bob.leave_group("team")).code == "creator_cannot_leave"
+
+
 def test_leave_group(service: Service, join: Join) -> None:
     """A member removes himself from a group. (The original lets only the creator do that.)"""
     alice, bob = join("alice"), join("bob")

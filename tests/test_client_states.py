@@ -133,7 +133,7 @@ def test_the_reconnect_shows_the_token_and_the_features(alice: JellyClient, scri
     """The client sends RECONNECT with the token of the login, and with the same features."""
     script.log_in(alice).close()
     values = script.accept().receive_request(RECONNECT)
-    assert values == {"username": "alice", "token": 7, "features": ["ack", "pages", "ids", "search"]}
+    assert values == {"username": "alice", "token": 7, "features": ["ack", "pages", "ids", "search", "roles"]}
 
 
 def test_a_token_that_is_refused(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:

@@ -8,8 +8,9 @@ from clock import Clock
 from harness import NullTransport
 
 from jelly.dao import StoredMessage
-from jelly.group_notices import MAX_CHANGES, Change, GroupNotices
+from jelly.group_notices import MAX_CHANGES, Change, GroupNotices, RoleChange
 from jelly.notifier import Notifier
+from jelly.roles import GroupRoles, Role
 from jelly.sessions import Session, Sessions
 from jelly.timers import TimerHeap
 
@@ -34,12 +35,13 @@ class World:
         notifier = Notifier(self.sessions, self.timers.call_at, self.clock)
         self.notices = GroupNotices(notifier, self.timers.call_at, self.clock)
         self.members = ["alice", "bob", "carol"]
+        self.admins: list[str] = []
         self.told = {user: self.enter(user) for user in ("alice", "bob", "carol", "dave")}
 
-    def enter(self, user: str) -> list[dict[str, Any]]:
+    def enter(self, user: str, *features: str) -> list[dict[str, Any]]:
         transport = RecordingTransport()
         session = Session(transport, "")
-        session.user, session.is_modern = user, True
+        session.user, session.is_modern, session.features = user, True, features
         self.sessions.attach(session)
         return transport.told
 
@@ -47,7 +49,15 @@ class World:
         """A member is removed, or somebody else is added."""
         is_added = member not in self.members
         (self.members.append if is_added else self.members.remove)(member)
-        self.notices.members_changed("team", tuple(self.members), Change(user, member, is_added))
+        self.notices.changed("team", GroupRoles(tuple(self.members), self.admins), Change(user, member, is_added))
+
+    def give(self, member: str, role: Role, user: str = "alice") -> None:
+        """A member gets a role. (The first member is the owner.)"""
+        if role is Role.OWNER:
+            self.members.remove(member)
+            self.members.insert(0, member)
+        self.admins = {Role.OWNER: ["alice"], Role.ADMIN: [member], Role.MEMBER: []}[role]
+        self.notices.changed("team", GroupRoles(tuple(self.members), self.admins), RoleChange(user, member, role))
 
     def wait(self, seconds: float) -> None:
         self.clock.now += seconds
@@ -150,3 +160,54 @@ def test_a_new_group_of_the_same_name(world: World) -> None:
     world.wait(1)
     assert world.told["dave"][-1]["members"] == ["alice", "dave", "bob"]
     assert len(world.told["dave"]) == 1
+
+
+def test_roles_are_told_to_those_who_know_them(world: World) -> None:
+    """In the order of all changes. Others hear of members only, and of their new order if the group
+    was passed on.
+    """
+    world.told["bob"] = world.enter("bob", "roles")
+    world.give("bob", Role.ADMIN)
+    first = {
+        "event": "group_changed",
+        "group": "team",
+        "members": ["alice", "bob", "carol"],
+        "changes": [{"user": "alice", "member": "bob", "role": "admin"}],
+        "roles": {"alice": "owner", "bob": "admin"},
+    }
+    assert world.told == {"alice": [], "bob": [first], "carol": [], "dave": []}
+    world.change("dave", "bob")
+    world.give("carol", Role.OWNER)
+    world.wait(1)
+    plain = {
+        "event": "group_changed",
+        "group": "team",
+        "members": ["carol", "alice", "bob", "dave"],
+        "changes": [{"user": "bob", "added": "dave"}],
+    }
+    assert world.told["alice"] == world.told["carol"] == world.told["dave"] == [plain]
+    changes = [{"user": "bob", "added": "dave"}, {"user": "alice", "member": "carol", "role": "owner"}]
+    second = {**plain, "changes": changes, "roles": {"carol": "owner", "alice": "admin"}}
+    assert world.told["bob"] == [first, second]
+    assert list(second) == list(world.told["bob"][1])
+
+
+def test_a_group_that_is_only_passed_on(world: World) -> None:
+    """Who knows no roles hears the members in their new order, and of no change."""
+    world.give("bob", Role.OWNER)
+    told = {"event": "group_changed", "group": "team", "members": ["bob", "alice", "carol"], "changes": []}
+    assert world.told["alice"] == [told]
+
+
+def test_a_storm_of_roles(world: World) -> None:
+    """It takes no place from the changes of members, for those who know no roles."""
+    world.told["bob"] = world.enter("bob", "roles")
+    world.change("dave")
+    for _ in range(MAX_CHANGES + 1):
+        world.give("carol", Role.ADMIN)
+    world.change("carol")
+    world.wait(1)
+    assert world.told["alice"][-1]["changes"] == [{"user": "alice", "removed": "carol"}]
+    assert "more" not in world.told["alice"][-1]
+    assert world.told["bob"][-1]["more"] is True
+    assert len(world.told["bob"][-1]["changes"]) == MAX_CHANGES

@@ -111,7 +111,7 @@ def test_lists(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for module, limit in (
         (lists, "MAX_FRIENDS"),
         (group_service, "MAX_MEMBERS"),
-        (group_service, "MAX_GROUPS_CREATED"),
+        (group_service, "MAX_OWN_GROUPS"),
     ):
         assert getattr(module, limit) >= 200
         monkeypatch.setattr(module, limit, 2)

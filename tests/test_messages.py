@@ -53,6 +53,11 @@ GOOD: list[tuple[Type, dict[str, Any], Request]] = [
     (Type.OWN_GROUPS, {"username": "alice"}, messages.OwnGroups("alice")),
     (Type.ACK, {"id": 2**53}, messages.Ack(2**53)),
     (Type.HISTORY, {"username": "alice"}, messages.History("alice")),
+    (
+        Type.SET_ROLE,
+        {"username": "alice", "groupName": "team", "member": "bob", "role": "admin"},
+        messages.SetRole("alice", "team", "bob", "admin"),
+    ),
     (Type.SEARCH, {"username": "alice", "text": "x"}, messages.SearchMessages("alice", "x")),
 ]
 PROFILE = ["password", "name", "sex", "age", "phone", "address", "introduction"]

@@ -21,10 +21,12 @@ from wire import (
     GROUP_MESSAGE,
     HISTORY,
     LOGOUT,
+    OWN_GROUPS,
     OWN_PROFILE,
     PERSON_MESSAGE,
     RECONNECT,
     REMOVE_MEMBER,
+    SET_ROLE,
     SUCCESS,
     SYSTEM,
     Wire,
@@ -358,6 +360,39 @@ def test_groups_over_nodes(ports: tuple[int, int]) -> None:
         assert alice.call(DISBAND_GROUP, groupName="g").status == SUCCESS
         assert system_notice(bob, "group_disbanded") == {"event": "group_disbanded", "group": "g"}
         assert bob.call(GROUP_MESSAGE, receiver="g", content="anybody?", time=1).error == "no_such_group"
+
+
+def test_roles_count_at_every_node(ports: tuple[int, int]) -> None:
+    """Who was made an admin at one node is one at the other; members there hear who did it; and the
+    one who has lost the group to another node's user can do nothing in it any more.
+    """
+    here, there = ports
+    with (
+        logged_in(here, "alice", features=["roles"]) as alice,
+        logged_in(there, "bob", features=["roles"]) as bob,
+        logged_in(there, "cat", features=[]) as cat,
+    ):
+        alice.ok(CREATE_GROUP, groupName="team")
+        for member in ("bob", "cat"):
+            alice.ok(ADD_MEMBER, groupName="team", member=member)
+            system_notice(bob, "group_changed")
+        alice.ok(SET_ROLE, groupName="team", member="bob", role="admin")
+        told = system_notice(bob, "group_changed")
+        assert told["changes"] == [{"user": "alice", "member": "bob", "role": "admin"}]
+        assert told["roles"] == {"alice": "owner", "bob": "admin"}
+        bob.ok(REMOVE_MEMBER, groupName="team", member="cat")
+        bob.ok(ADD_MEMBER, groupName="team", member="cat")
+        alice.ok(SET_ROLE, groupName="team", member="bob", role="owner")
+        while (told := system_notice(bob, "group_changed"))["changes"][0].get("role") != "owner":
+            assert told["roles"] == {"alice": "owner", "bob": "admin"}
+        assert told["members"] == ["bob", "alice", "cat"]
+        assert told["roles"] == {"bob": "owner", "alice": "admin"}
+        bob.ok(SET_ROLE, groupName="team", member="alice", role="member")
+        assert alice.refused(REMOVE_MEMBER, groupName="team", member="cat") == "not_group_creator"
+        assert alice.ok(OWN_GROUPS)["roles"] == {"team": {"bob": "owner"}}
+        cat.message("team", "hello", type=GROUP_MESSAGE)
+        assert all("roles" not in notice.values for notice in cat.notices if notice.type == SYSTEM)
+        alice.ok(REMOVE_MEMBER, groupName="team", member="alice")
 
 
 @pytest.mark.parametrize("is_in_doubt", [False, True])

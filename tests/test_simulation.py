@@ -13,6 +13,8 @@ from jelly.delivery import Delivery
 from jelly.doubt import Doubt
 from jelly.fair_queue import FairQueue
 from jelly.friend_service import FriendService
+from jelly.group_notices import GroupNotices
+from jelly.group_service import GroupService
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
 from jelly.presence import Presence
@@ -102,6 +104,13 @@ BUGS: dict[str, list[Change]] = {
     "uses ids again": [(Dao, "move_mark", "(self.new_mark, old)", "(old + 1, old)")],
     "a change of presence that waits is forgotten": [
         (Presence, "_tell_late", "if is_online != (user in self._announced_online):", "if False:"),
+    ],
+    "an owner leaves without another one": [
+        (GroupService, "remove_member", "if member == username == group.owner:", "if False:"),
+    ],
+    "tells of no admins": [(GroupNotices, "_tell", "roles_in(members, admins)", "roles_in(members, ())")],
+    "a role is told with the others before it": [
+        (GroupNotices, "changed", "untold.add(now, change)\n        return", "return"),
     ],
     "tells a friend's state again": [
         (Presence, "_tell_late", "if is_online != (user in self._announced_online):", "if True:"),
@@ -230,6 +239,9 @@ FOUND_IN = {
     "deletes one too many": 12,
     "drops what somebody waits for": 18,
     "takes an acknowledgement of anything": 419,
+    "an owner leaves without another one": 20,
+    "tells of no admins": 404,
+    "a role is told with the others before it": 154,
     "knows no limit": 11,
     "forgets requestIds at a restart": 91,
     "forgets requestIds that are indexed": 10,

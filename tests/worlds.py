@@ -53,6 +53,7 @@ class World:
     def __init__(self, seed: int, disk: Disk, trace: Trace | None) -> None:
         self.seed, self._trace = seed, trace
         self.rng = random.Random(seed)
+        self._roles = random.Random(seed) if seed % 7 == 5 else None  # in some worlds, groups have roles
         self._now = 1000.0
         self._count = 0  # messages written so far
         self._users: list[str] = []
@@ -102,7 +103,7 @@ class World:
             for position, user in enumerate(self._users)
             if position == 0 or self.rng.random() < share
         ]
-        run("INSERT INTO members VALUES (?, ?, ?, ?)", members)
+        run("INSERT INTO members (group_name, username, position, since) VALUES (?, ?, ?, ?)", members)
 
     # --- events -----------------------------------------------------------------------------------
 
@@ -135,9 +136,20 @@ class World:
         kinds = (Type.ADD_MEMBER, Type.REMOVE_MEMBER, Type.DISBAND_GROUP, Type.CREATE_GROUP)
         [kind] = self.rng.choices(kinds, (6.0, 4.0, 0.2, 0.5))
         values = {"groupName": group}
+        if self._roles is not None and self._roles.random() < 0.5:
+            self._change_role(group)
         if kind in (Type.ADD_MEMBER, Type.REMOVE_MEMBER):
             values["member"] = self.rng.choice(self._users)
         device.asks(kind, values)
+
+    def _change_role(self, group: str) -> None:
+        """Somebody gives a member a role: mostly one who may."""
+        assert self._roles is not None
+        draw, owner = self._roles.choice, self.overseer.owner_of(group)
+        own = [device for device in self.devices if device.user == owner]
+        device = draw(own if own and self._roles.random() < 0.8 else self.devices)
+        role, member = draw(("owner", "admin", "admin", "member")), draw(self._users)
+        device.asks(Type.SET_ROLE, {"groupName": group, "member": member, "role": role})
 
     def _reach_client(self) -> None:
         """Something that a server wrote arrives; or the end of the connection."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from client_api import ErrorCode, Group, History, PastMessage, Profile, RequestError
@@ -436,11 +437,23 @@ def _change_group(
     _request(session, what, future, done)
 
 
+def _group_role(session: Session, rest: str, role: str) -> None:
+    """Give a member a role. Say when it is done, unless a notice has said it in the group."""
+    group, member = _group_and_member(session, rest)
+    peer, before = Peer(group, True), session.model.role_changes[group]
+
+    def done(_: None, where: Conversation) -> None:
+        if where.peer != peer or session.model.role_changes[group] == before:
+            session.show_info(session.translate(texts.ROLES_GIVEN[role], name=Peer(member), group=peer), where)
+
+    _request(session, f"/group {role} {peer} {Peer(member)}", session.client.set_role(group, member, role), done)
+
+
 def _group_list(session: Session, rest: str) -> None:
     def done(groups: dict[str, Group], where: Conversation) -> None:
         session.model.groups = {name: group.members for name, group in groups.items()}
         lines = [
-            session.translate(texts.GROUP_LINE, group=Peer(name, True), names=_members(session, group.members))
+            session.translate(texts.GROUP_LINE, group=Peer(name, True), names=_members(session, group))
             for name, group in sorted(groups.items())
         ]
         session.show_info("\n".join(lines) or session.translate(texts.NO_GROUPS), where)
@@ -448,9 +461,13 @@ def _group_list(session: Session, rest: str) -> None:
     _request(session, "/group list", session.client.list_groups(), done, changes=False)
 
 
-def _members(session: Session, members: tuple[str, ...]) -> str:
-    creator, *others = [str(Peer(name)) for name in members]
-    return session.translate.join_names([session.translate(texts.CREATOR, name=creator), *others])
+def _members(session: Session, group: Group) -> str:
+    def shown(name: str) -> str:
+        if name == group.owner:
+            return session.translate(texts.OWNER, name=Peer(name))
+        return session.translate(texts.ADMIN, name=Peer(name)) if name in group.admins else str(Peer(name))
+
+    return session.translate.join_names([shown(name) for name in group.members])
 
 
 # --- the rest -------------------------------------------------------------------------------------
@@ -547,11 +564,11 @@ def _complete_group(session: Session, rest: str) -> list[str]:
         return [f"{each} " for each in GROUP_COMMANDS]
     more = more.lstrip()
     written = [str(Peer(name, True)) for name in session.model.groups]
-    if word in ("add", "remove"):
+    if word in ("add", "remove", *texts.ROLES_GIVEN):
         group, _ = _split_group(session, more)
         members = session.model.groups.get(group, ())
         outside = [name for name in session.model.known_people() if name not in members]
-        people = members[1:] if word == "remove" else outside
+        people = outside if word == "add" else members[1:]
         prefix = f"{word} {Peer(group, True)} "
         return [f"{prefix}{Peer(name)}" for name in people] if " " in more else [f"{word} {each} " for each in written]
     return [f"{word} {each}" for each in written] if word in ("disband", "leave") else []
@@ -562,6 +579,9 @@ GROUP_COMMANDS: dict[str, Callable[[Session, str], None]] = {
     "disband": _group_disband,
     "add": _group_add,
     "remove": _group_remove,
+    "admin": partial(_group_role, role="admin"),
+    "member": partial(_group_role, role="member"),
+    "owner": partial(_group_role, role="owner"),
     "leave": _group_leave,
     "list": _group_list,
 }

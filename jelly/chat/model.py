@@ -4,7 +4,7 @@ It has no network, no user interface, no threads and no clock. `session` updates
 `plain` show it. Only the thread of the user interface uses it.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -286,7 +286,9 @@ class Model:
         self.friends: dict[str, bool] = {}
         """The friend list: for each name whether that friend is online."""
         self.groups: dict[str, tuple[str, ...]] = {}
-        """The user's groups, and the members of each, the creator first."""
+        """The user's groups, and the members of each, the owner first."""
+        self.role_changes: Counter[str] = Counter()
+        """How often the server has told of a new role in a group."""
 
     def __iter__(self) -> Iterator[Conversation]:
         """Iterate over all conversations, by number."""

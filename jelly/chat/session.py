@@ -7,7 +7,7 @@ here blocks.
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -506,6 +506,7 @@ class Session:
                 self._presence(event.friend, event.online)
             case "group_changed":
                 self._group_changed(event.group, event.members)
+                self._show_role_changes(Peer(event.group, True), event.values.get("changes", ()))
             case "group_disbanded":
                 self.model.groups.pop(event.group, None)
                 peer = Peer(event.group, True)
@@ -542,6 +543,13 @@ class Session:
     def _show_member_changes(self, peer: Peer, text: TranslatedText, names: Iterable[str]) -> None:
         if shown := self._join_people(sorted(names)):
             self._show_info_in(peer, self.translate(text, names=shown))
+
+    def _show_role_changes(self, peer: Peer, changes: Iterable[Mapping[str, str]]) -> None:
+        for change in changes:
+            if text := texts.ROLE_CHANGES.get(change.get("role", "")):
+                self.model.role_changes[peer.name] += 1
+                user, member = Peer(change.get("user", "")), Peer(change.get("member", ""))
+                self._show_info_in(peer, self.translate(text, user=user, name=member))
 
     def _join_people(self, names: Iterable[str]) -> str:
         return self.translate.join_names([str(Peer(name)) for name in names])

@@ -149,12 +149,13 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
     ),
     ErrorCode.NO_SUCH_GROUP: TranslatedText("no such group", "没有这个群组"),
     ErrorCode.NOT_GROUP_CREATOR: TranslatedText(
-        "only the creator of the group can do this", "只有群组的创建者可以这样做"
+        "only the owner of the group or its admins can do this", "只有群主或管理员可以这样做"
     ),
     ErrorCode.ALREADY_MEMBER: TranslatedText("already a member of this group", "已经是该群组的成员"),
     ErrorCode.NOT_A_MEMBER: TranslatedText("not a member of this group", "不是该群组的成员"),
     ErrorCode.CREATOR_CANNOT_LEAVE: TranslatedText(
-        "the creator cannot leave the group, only disband it", "创建者不能退出群组，只能解散它"
+        "the owner cannot leave the group: pass it on first (/group owner), or disband it",
+        "群主不能退出群组：请先转让（/group owner），或解散它",
     ),
     ErrorCode.TOO_LONG: TranslatedText("this is too long; shorten it", "内容太长，请缩短"),
     ErrorCode.LIMIT_REACHED: TranslatedText(
@@ -281,6 +282,11 @@ CAME_ONLINE = TranslatedText("{name} is online", "{name} 上线了")
 WENT_OFFLINE = TranslatedText("{name} is offline", "{name} 下线了")
 JOINED = TranslatedText("{names} joined", "{names} 加入了群组")
 LEFT = TranslatedText("{names} left", "{names} 离开了群组")
+ROLE_CHANGES = {
+    "admin": TranslatedText("{user} made {name} an admin", "{user} 将 {name} 设为管理员"),
+    "member": TranslatedText("{user} made {name} a plain member", "{user} 将 {name} 设为普通成员"),
+    "owner": TranslatedText("{user} passed the group on to {name}", "{user} 将群组转让给了 {name}"),
+}
 YOU_ARE_IN = TranslatedText("you are in {group} with {names}", "你已加入 {group}，成员：{names}")
 YOU_ARE_OUT = TranslatedText("you are no longer in {group}", "你已不在 {group} 中")
 GROUP_MISSED = TranslatedText(
@@ -324,7 +330,13 @@ NO_GROUPS = TranslatedText(
     "you are in no group: /group create NAME creates one", "你还没有群组：用 /group create 名字 创建"
 )
 GROUP_LINE = TranslatedText("{group}: {names}", "{group}：{names}")
-CREATOR = TranslatedText("{name} (creator)", "{name}（创建者）")
+OWNER = TranslatedText("{name} (owner)", "{name}（群主）")
+ADMIN = TranslatedText("{name} (admin)", "{name}（管理员）")
+ROLES_GIVEN = {
+    "admin": TranslatedText("{name} is an admin of {group} now", "{name} 现在是 {group} 的管理员"),
+    "member": TranslatedText("{name} is a plain member of {group} now", "{name} 现在是 {group} 的普通成员"),
+    "owner": TranslatedText("{group} belongs to {name} now", "{group} 现在由 {name} 担任群主"),
+}
 PROFILE_OF = TranslatedText("the profile of {name}", "{name} 的资料")
 PROFILE_EMPTY = TranslatedText("the profile is empty", "没有填写资料")
 PROFILE_LINE = TranslatedText("{field}: {value}", "{field}：{value}")
@@ -365,13 +377,19 @@ HELP: dict[str, Help] = {
     "add": Help(TranslatedText("bob", "bob"), TranslatedText("add a person to your friend list", "添加好友")),
     "remove": Help(TranslatedText("bob", "bob"), TranslatedText("remove a person from your friend list", "删除好友")),
     "group": Help(
-        TranslatedText("create|disband|add|remove|leave|list", "create|disband|add|remove|leave|list"),
+        TranslatedText(
+            "create|disband|add|remove|admin|member|owner|leave|list",
+            "create|disband|add|remove|admin|member|owner|leave|list",
+        ),
         TranslatedText("groups: see /help group", "群组：见 /help group"),
         TranslatedText(
             "/group create #team         create a group\n"
             "/group disband [#team]      disband your group\n"
             "/group add [#team] bob      add a member\n"
             "/group remove [#team] bob   remove a member\n"
+            "/group admin [#team] bob    have a member add and remove others, too\n"
+            "/group member [#team] bob   make an admin a plain member again\n"
+            "/group owner [#team] bob    pass your group on\n"
             "/group leave [#team]        leave the group\n"
             "/group list                 list your groups and their members\n"
             "You may leave out [#team] in the group's own conversation.",
@@ -379,6 +397,9 @@ HELP: dict[str, Help] = {
             "/group disband [#team]      解散自己的群组\n"
             "/group add [#team] bob      添加成员\n"
             "/group remove [#team] bob   移除成员\n"
+            "/group admin [#team] bob    设为管理员，可添加和移除成员\n"
+            "/group member [#team] bob   将管理员改回普通成员\n"
+            "/group owner [#team] bob    转让群组\n"
             "/group leave [#team]        退出群组\n"
             "/group list                 列出自己的群组及成员\n"
             "在该群组的对话里可以省略 [#team]。",

@@ -19,6 +19,7 @@ class Pages:
         """`key`: the key of the list in the response, `friends` or `groups`."""
         self._key = key
         self._entries: dict[str, Any] = {}
+        self._roles: dict[str, Any] | None = None  # of the members of groups, if the server tells them
         self._after = ""
 
     def add(self, body: bytes) -> str | None:
@@ -32,6 +33,10 @@ class Pages:
                 self._entries[name] += value  # the rest of a group
             else:
                 self._entries[name] = value
+        if "roles" in values:
+            self._roles = self._roles or {}
+            for name, roles in values["roles"].items():
+                self._roles.setdefault(name, {}).update(roles)
         before, after = self._after, values.get("after")
         if values.get("more") is not True or not isinstance(after, str) or after == before:
             return None
@@ -46,4 +51,7 @@ class Pages:
     def complete(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return the values of the last response, with the whole list if they can be read."""
         is_readable = isinstance(values.get(self._key, {}), dict)
-        return {**values, self._key: self._entries} if is_readable else values
+        if not is_readable:
+            return values
+        roles = {} if self._roles is None else {"roles": self._roles}
+        return {**values, self._key: self._entries, **roles}

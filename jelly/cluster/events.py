@@ -7,7 +7,7 @@ ones after its commit. So what it decides is right as of the last commit of any 
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from jelly.cluster.node_dao import Event, NodeDao
 from jelly.cluster.registry import Place, Registry
@@ -26,8 +26,13 @@ class Changes(Protocol):
     def session_moved(self, session: Session) -> None:
         """A user who was online here has logged in at another node."""
 
-    def group_changed(self, name: str, before: Sequence[str], now: Sequence[str], change: Sequence[object]) -> None:
-        """The members of a group are others. `change`: user, member, whether added; or empty."""
+    def group_changed(self, name: str, before: Sequence[str], now: Sequence[str], change: Sequence[Any]) -> None:
+        """The members of a group are others. `change`: user, member, whether added, and the admins;
+        or empty.
+        """
+
+    def role_changed(self, name: str, members: Sequence[str], change: Sequence[str], admins: Sequence[str]) -> None:
+        """A member of a group has another role. `change`: user, member, role."""
 
     def password_changed(self, user: str) -> None:
         """The operator has given a user a new password."""
@@ -106,6 +111,8 @@ class Events:
         elif event.kind == "group":
             name, before, now, change = event.values
             self._changes.group_changed(str(name), before, now, change)  # type: ignore[arg-type]
+        elif event.kind == "role":
+            self._changes.role_changed(*event.values)  # type: ignore[arg-type]
         elif event.kind == "password":
             self._changes.password_changed(str(event.values[0]))
         elif event.kind == "failures":

@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Callable, Sequence, Sized
-from typing import Protocol
+from typing import Any, Protocol
 
 import jelly
 from jelly.cluster.bus import open_bus
@@ -12,7 +12,9 @@ from jelly.cluster.node_dao import DatabaseTime, NodeDao, cluster_id
 from jelly.config import Settings
 from jelly.database import DatabaseConnection
 from jelly.engines import open_engine
-from jelly.group_notices import Change
+from jelly.group_notices import Change, RoleChange
+from jelly.group_service import GroupChange
+from jelly.roles import GroupRoles, Role
 from jelly.services import Services
 from jelly.session_lifecycle import PASSWORD_CHANGED
 from jelly.sessions import Session
@@ -64,9 +66,15 @@ class _Changes:
     def session_moved(self, session: Session) -> None:
         self._services.lifecycle.session_moved(session)
 
-    def group_changed(self, name: str, before: Sequence[str], now: Sequence[str], change: Sequence[object]) -> None:
-        who = Change(str(change[0]), str(change[1]), bool(change[2])) if change else None
-        self._services.groups.members_changed(name, before, now, who)
+    def group_changed(self, name: str, before: Sequence[str], now: Sequence[str], change: Sequence[Any]) -> None:
+        what = Change(str(change[0]), str(change[1]), bool(change[2])) if change else None
+        admins = tuple(map(str, change[3])) if len(change) > 3 else ()  # a node without roles tells of none
+        self._services.groups.group_changed(name, GroupChange(before, GroupRoles(tuple(now), admins), what))
+
+    def role_changed(self, name: str, members: Sequence[str], change: Sequence[str], admins: Sequence[str]) -> None:
+        user, member, role = change
+        now = GroupRoles(tuple(members), admins)
+        self._services.groups.group_changed(name, GroupChange(members, now, RoleChange(user, member, Role(role))))
 
     def password_changed(self, user: str) -> None:
         self._services.lifecycle.end_sessions(user, PASSWORD_CHANGED)

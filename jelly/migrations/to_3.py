@@ -1,6 +1,6 @@
 """From version 2 to 3: ids that carry the time instead of a calendar, a clearer name for a row of
 the table meta, the NFKC form of each name, whether a user has had a modern client, the commands of
-an operator, known addresses, what quotas need, and the tables of several nodes.
+an operator, known addresses, what quotas need, the tables of several nodes, and roles in groups.
 """
 
 from jelly.database import DatabaseConnection
@@ -58,6 +58,7 @@ STATEMENTS: tuple[Step, ...] = (
     "CREATE INDEX sessions_of_node ON sessions (node)",
     "CREATE TABLE IF NOT EXISTS events (n BIGINT NOT NULL PRIMARY KEY, node SMALLINT NOT NULL, "
     "data MEDIUMTEXT NOT NULL)",
+    "ALTER TABLE members ADD COLUMN role SMALLINT NOT NULL DEFAULT 0",
     "CREATE TABLE IF NOT EXISTS missed (username VARCHAR(32) NOT NULL, group_name VARCHAR(32) NOT NULL, "
     "since BIGINT NOT NULL, PRIMARY KEY (username, group_name))",
 )
