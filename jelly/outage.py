@@ -15,12 +15,14 @@ RECOVERY_SECONDS = 1.0
 """Seconds without a failure after which the database works again: it may fail for some threads
 only.
 """
+MAX_REASONS = 4
+"""At most this many different reasons of one outage are told as soon as they come."""
 NEVER_YET = float("-inf")
 
 
 class OutageLog:
     """Logs a line when the database begins to fail, one a minute meanwhile, one when it works
-    again.
+    again; and one when it fails for another reason than before.
 
     Any thread may call any method.
     """
@@ -31,6 +33,7 @@ class OutageLog:
         self._next_line_at = NEVER_YET
         self._failed_at = NEVER_YET
         self._failures = 0  # since the last line
+        self._reasons: set[str] = set()  # that were told of this outage
         self.is_open = False
         """Whether a line said that the database failed, and none said since then that it works
         again.
@@ -41,10 +44,14 @@ class OutageLog:
         with self._lock:
             now = self._clock()
             is_new = now > self._failed_at + QUIET_SECONDS
+            if is_new:
+                self._reasons.clear()
+            is_other = len(self._reasons) < MAX_REASONS and str(error) not in self._reasons
             self._failed_at = now
             self._failures += 1
-            if now < self._next_line_at and not is_new:
+            if now < self._next_line_at and not is_new and not is_other:
                 return
+            self._reasons.add(str(error))
             failures, self._failures = self._failures, 0
             self._next_line_at = now + LINE_INTERVAL
             self.is_open = True

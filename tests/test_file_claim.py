@@ -72,7 +72,7 @@ def test_a_file_that_goes_under_the_running_server(fault: Callable[[Path], None]
             assert not is_accepted(alice, contents)
         assert running.process.wait(15) == 1
         lines = running.log.decode().splitlines()
-    [said] = [line for line in lines if "the database failed: " in line]
+    said = next(line for line in lines if "the database failed: " in line)
     assert said.endswith(("its file was moved or deleted", "another file is in the place of its file"))
     assert [line for line in lines if "stopping: " in line and f"sqlite:///{path} is lost: " in line]
     if moved.exists():

@@ -103,3 +103,20 @@ def test_only_readers_fail(caplog: pytest.LogCaptureFixture) -> None:
         outage.worked()
         clock.now += 0.1
     assert lines(caplog) == ["the database failed: too many connections"]
+
+
+def test_another_reason(caplog: pytest.LogCaptureFixture) -> None:
+    """It is told at once; but an outage with ever new reasons does not fill the log."""
+    clock = Clock()
+    outage = OutageLog(clock)
+    for number in range(int(LINE_INTERVAL / 2)):
+        outage.failed(StoreError("gone"))
+        outage.failed(StoreError("another server uses it"))
+        outage.failed(StoreError(f"number {number}"))
+        clock.now += 1
+    assert lines(caplog) == [
+        "the database failed: gone",
+        "the database failed: another server uses it",
+        "the database failed: number 0",
+        "the database failed: number 1 (3 failures since the last line)",
+    ]
