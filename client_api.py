@@ -85,6 +85,15 @@ __all__ = [
     "RequestError", "RequestRejected", "RequestTimeout", "Sent", "ServerBusy", "ServerFailed", "State", "SystemEvent",
 ]  # fmt: skip
 
+FEATURES = (
+    "ack",
+    "pages",
+    "ids",
+    "search",
+    "roles",
+    "find",
+)
+"""What a client asks for, unless you say otherwise."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_DAY, LAST_DAY = -62_135_510_400_000, 253_402_128_000_000
 """0001-01-02 and 9999-12-30 in milliseconds since 1970: one day inside the limits of `datetime`, so
@@ -352,7 +361,7 @@ class JellyClient:
         connect_timeout: float | None = None,
         request_timeout: float = 30.0,
         heartbeat: float = 5.0,
-        features: Sequence[str] = ("ack", "pages", "ids", "search", "roles"),
+        features: Sequence[str] = FEATURES,
         max_body: int = 65536,
         addresses: Sequence[tuple[str, int]] = (),
     ) -> None:
@@ -597,6 +606,17 @@ class JellyClient:
         >>> client.add_friend("carol").result(timeout=5)
         """
         return self._manager.request(Type.ADD_FRIEND, {"friend": friend}, _nothing)
+
+    def find_users(self, prefix: str) -> "Future[tuple[str, ...]]":
+        """Find users by the beginning of their names: the first 20 of them, in their order.
+
+        Rejected with `rate_limited` if you ask too often (30 times a minute, 20 at once); with
+        `unknown_type` if the operator does not want it, which is the default.
+
+        >>> client.find_users("bo").result(timeout=5)
+        ('bob',)
+        """
+        return self._manager.request(Type.FIND, {"prefix": prefix}, _names, feature="find")
 
     def remove_friend(self, friend: str) -> "Future[None]":
         """Remove a user from your friend list. Rejected with `not_friends`.
@@ -843,6 +863,10 @@ def _past_message(values: Mapping[str, Any]) -> PastMessage:
     keys = [each.name for each in fields(PastMessage) if each.name not in ("stored", "group")]
     known: dict[str, Any] = {key: values[key] for key in keys}
     return PastMessage(**known, stored=_number(values, "stored"), group=values.get("groupName"))
+
+
+def _names(values: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(map(_text, values["found"]))
 
 
 def _nothing(_values: Mapping[str, Any]) -> None:

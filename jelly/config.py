@@ -189,6 +189,7 @@ class Settings:
     registration_rate: int = _setting(
         300, _number(int, 0, 1_000_000), "at most N accounts an hour that one address makes; 0: any number"
     )
+    directory: str = _setting("off", _choice("off", "on"), "on: users may find others by the beginnings of their names")
     reserved_names: str = _setting(names.RESERVED, _reserved, "user names that nobody can register, with commas")
     password_cost: int = _setting(
         14,
@@ -218,6 +219,7 @@ VALUES = {
     "node_address": "HOST:PORT",
     "proxy_protocol": "NETWORKS",
     "registration": "open|closed",
+    "directory": "off|on",
     "reserved_names": "NAMES",
     "tls_cert": "FILE",
     "tls_key": "FILE",

@@ -1,18 +1,23 @@
-"""The SQL of finding: which messages of one's own conversations contain a text.
+"""The SQL of finding: users by the beginning of a name, and messages that contain a text.
 
 A search walks from new messages to old ones, a slice of rows at a time, so that no query takes
 long. The newest messages are not in the table `history` yet (`indexing.py`): they are walked over
 in the table `messages`. Both walks have the same two queries, `slice_end` and `matches`.
 """
 
+import sys
 from typing import NamedTuple
 
 from jelly.dao import MESSAGE, WITHIN_PAGE, Dao, StoredMessage
 from jelly.database import DatabaseConnection
+from jelly.names import nfkc
 
 ESCAPE = "!"
 """Stands before a character that LIKE would not take as it is. (A backslash means different things
 to different databases.)"""
+
+LAST_CHARACTER = chr(sys.maxunicode)
+"""It stands behind all others, and no name has it."""
 
 
 class Search(NamedTuple):
@@ -50,6 +55,16 @@ class Search(NamedTuple):
         """Where this walk ends: no id is smaller."""
         is_above_history = not self.is_everywhere and not self.is_in_history
         return max(self.since, self.indexed + 1) if is_above_history else self.since
+
+
+def names_with_prefix(dao: Dao, prefix: str, limit: int) -> list[str]:
+    """The first names of users, in their order, whose NFKC forms begin with that of a prefix."""
+    start = nfkc(prefix)
+    rows = dao.connection.query(
+        "SELECT username FROM users WHERE nfkc >= ? AND nfkc < ? ORDER BY nfkc, username LIMIT ?",
+        (start, f"{start}{LAST_CHARACTER}", limit),
+    )
+    return [username for (username,) in rows]
 
 
 def slice_end(dao: Dao, search: Search, rows: int) -> tuple[int | None, int, int]:

@@ -1,4 +1,4 @@
-"""Finding: SEARCH, for messages in one's own conversations.
+"""Finding: FIND, for users, and SEARCH, for messages in one's own conversations.
 
 A search reads many messages and returns few. So it is done in pieces, each in a turn of its lane
 (`Unfinished`): others are served in between. The SQL is in `finding_dao.py`.
@@ -14,12 +14,19 @@ from jelly.errors import ErrorCode, Refused
 from jelly.finding_dao import Search
 from jelly.known_users import KnownUsers
 from jelly.memberships import member_since
-from jelly.messages import NoticeForm, SearchMessages, history_entry, response
+from jelly.messages import Find, NoticeForm, SearchMessages, history_entry, response
+from jelly.names import MAX_NAME
 from jelly.outcomes import Answer, Outcome, Unfinished
 from jelly.policy import Policy
+from jelly.rate import RateLimit
 from jelly.sessions import Session
 from jelly.trusted_clock import MAX_ID, stored_at
 
+MAX_NAMES = 20
+"""At most this many names are in an answer to FIND."""
+FIND_RATE, FIND_BURST = 0.5, 20
+"""How many times a second one user may FIND, and at once after a pause: nobody should copy the list
+of all users in an hour."""
 MAX_SEARCHED_TEXT = 100
 """At most this many characters are in a text to search for."""
 DEFAULT_FOUND, MAX_FOUND = 50, 100
@@ -45,6 +52,19 @@ class FindingService:
         self._known_users = known_users
         self._delivery = delivery
         self._reading = reading
+        self._find_rate = RateLimit(FIND_RATE, FIND_BURST)
+
+    def find(self, session: Session, request: Find) -> Outcome:
+        """Return the first users whose names begin with a prefix."""
+        if not 1 <= len(request.prefix) <= MAX_NAME:
+            raise Refused(ErrorCode.MALFORMED_BODY, f"The 'prefix' must have 1 to {MAX_NAME} characters.")
+        if not self._find_rate.try_acquire(request.username):
+            wait = self._find_rate.seconds_until_room(request.username)
+            raise Refused(ErrorCode.RATE_LIMITED, "You look for users too often: wait a moment.", retry_after=wait)
+        with self._reading() as dao:
+            names = finding_dao.names_with_prefix(dao, request.prefix, MAX_NAMES + 1)
+        values = {"username": request.username, "found": names[:MAX_NAMES], "more": len(names) > MAX_NAMES}
+        return Answer(response(Type.FIND, values))
 
     def search(self, session: Session, request: SearchMessages) -> Outcome:
         """Return the newest messages with a text that the user wrote or was sent."""

@@ -233,6 +233,15 @@ class History(NamedTuple):
         return self.username
 
 
+class Find(NamedTuple):
+    username: str
+    prefix: str
+
+    @property
+    def actor(self) -> str:
+        return self.username
+
+
 class SearchMessages(NamedTuple):
     username: str
     text: str
@@ -260,7 +269,7 @@ class SetRole(NamedTuple):
 Request = (
     Login | Register | Logout | Reconnect | PersonMessage | GroupMessage | CreateGroup | DisbandGroup
     | AddMember | RemoveMember | AddFriend | RemoveFriend | AllFriends | UpdateProfile | OwnProfile
-    | FriendProfile | OwnGroups | Ack | History | SearchMessages | SetRole
+    | FriendProfile | OwnGroups | Ack | History | SearchMessages | SetRole | Find
 )  # fmt: skip
 
 REQUESTS: dict[int, type[Request]] = {
@@ -283,6 +292,7 @@ REQUESTS: dict[int, type[Request]] = {
     Type.OWN_GROUPS: OwnGroups,
     Type.ACK: Ack,
     Type.HISTORY: History,
+    Type.FIND: Find,
     Type.SEARCH: SearchMessages,
     Type.SET_ROLE: SetRole,
 }

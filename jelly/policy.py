@@ -32,6 +32,8 @@ class Policy:
     """Whether anybody may make an account."""
     registration_rate: int = 0
     """At most this many accounts an hour are made from one address; 0: any number."""
+    has_directory: bool = False
+    """Whether users may find others by the beginnings of their names."""
     is_node: bool = False
     """Whether other servers use the database, too."""
     reserved_names: frozenset[str] = frozenset()

@@ -186,6 +186,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             change_rate=settings.change_rate,
             keeps_history=retention.keeps_history,
             max_body=settings.max_body,
+            has_directory=settings.directory == "on",
             is_registration_open=settings.registration == "open",
             registration_rate=settings.registration_rate,
             reserved_names=parse_reserved(settings.reserved_names),

@@ -67,6 +67,7 @@ NEEDED_FEATURES: Mapping[int, str] = {
     Type.HISTORY: "ack",
     Type.SEARCH: "search",
     Type.SET_ROLE: "roles",
+    Type.FIND: "find",
 }
 """Requests that only a client has which was granted a feature. For others they do not exist."""
 
@@ -92,7 +93,7 @@ class Services:
         """`clock`: by its time tokens expire."""
         clock = clock or TrustedClock(is_trusted=True)
         self.known_users = KnownUsers(reading)
-        self.lifecycle = SessionLifecycle(sessions, presence, delivery)
+        self.lifecycle = SessionLifecycle(sessions, presence, delivery, _withheld_features(policy))
         password_check = PasswordCheck(policy.password_cost)
         tokens = Tokens(policy.token_seconds, clock)
         cut_log = CutLog()
@@ -124,6 +125,7 @@ class Services:
             Type.GROUP_MESSAGE: self.messages.group_message,
             Type.ACK: self.messages.ack,
             Type.HISTORY: self.messages.history,
+            Type.FIND: self.finding.find,
             Type.SEARCH: self.finding.search,
         }
         if policy.change_rate:
@@ -178,3 +180,8 @@ class Services:
             wait = self._change_rate.seconds_until_room(user)
             raise Refused(ErrorCode.RATE_LIMITED, "You make too many changes: wait a moment.", retry_after=wait)
         return handler(session, request)
+
+
+def _withheld_features(policy: Policy) -> frozenset[str]:
+    """The features that the operator does not want."""
+    return frozenset() if policy.has_directory else frozenset({"find"})

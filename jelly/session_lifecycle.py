@@ -20,6 +20,7 @@ FEATURES = (
     "ids",
     "search",
     "roles",
+    "find",
 )
 """What a client can ask for, in the order in which the response names what it is granted."""
 TAKEN_OVER = system(Event.TAKEN_OVER)
@@ -67,7 +68,11 @@ class NodeSessions(Protocol):
 class SessionLifecycle:
     """Begins and ends the sessions of users, and tells presence and delivery."""
 
-    def __init__(self, sessions: Sessions, presence: Presence, delivery: Delivery) -> None:
+    def __init__(
+        self, sessions: Sessions, presence: Presence, delivery: Delivery, withheld: frozenset[str] = frozenset()
+    ) -> None:
+        """`withheld`: features that the operator does not want."""
+        self._offered = [feature for feature in FEATURES if feature not in withheld]
         self.node: NodeSessions | None = None
         """If the server is a node of a cluster."""
         self._sessions = sessions
@@ -126,7 +131,7 @@ class SessionLifecycle:
         runs: each message is either in the inbox or pushed to this session.
         """
         self._logging_in.pop(request.username, None)
-        features = _grant_features(session, request.features)
+        features = _grant_features(session, request.features, self._offered)
         session.token_hash = token_hash
         session.user = request.username
         old = self._sessions.attach(session)
@@ -178,7 +183,7 @@ def _end(session: Session, closing_frame: bytes) -> None:
         session.transport.close()
 
 
-def _grant_features(session: Session, asked: Sequence[str] | None) -> list[str] | None:
+def _grant_features(session: Session, asked: Sequence[str] | None, offered: Sequence[str]) -> list[str] | None:
     """Make a session modern if its request has the key `features`; return the granted ones.
 
     `asked` is None for a classic client. An empty list makes a session modern, too.
@@ -186,7 +191,7 @@ def _grant_features(session: Session, asked: Sequence[str] | None) -> list[str] 
     if asked is None:
         return None
     session.is_modern = True
-    granted = [feature for feature in FEATURES if feature in asked]
+    granted = [feature for feature in offered if feature in asked]
     session.features = frozenset(granted)
     if "ack" in asked:
         session.transport.stop_confirming()

@@ -23,12 +23,12 @@ OPERATIONS = {
 
 
 @pytest.fixture
-def port(start_server: StartServer) -> Iterator[int]:
+def port(start_server: StartServer, request: pytest.FixtureRequest) -> Iterator[int]:
     """A server with alice, bob and carol.
 
     Bob has a name and is alice's friend; alice and bob have a group each.
     """
-    server = start_server()
+    server = start_server(directory="on" if "find_users" in request.node.name else "off")
     port = server.port
     for number, name in enumerate(("alice", "bob", "carol"), start=1):
         register(port, name, password=f"secret{number}")

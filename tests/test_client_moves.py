@@ -21,7 +21,7 @@ from client_tools import (
 )
 from wire import LOGOUT, OWN_PROFILE, RECONNECT, wait_until
 
-from client_api import JellyClient, Reason, ReconnectPolicy, State
+from client_api import FEATURES, JellyClient, Reason, ReconnectPolicy, State
 
 
 @three
@@ -72,7 +72,7 @@ def test_the_token_of_one_server_is_used_at_the_other(alice: JellyClient, script
     first, second = scripts.of(alice)
     first.log_in(alice).close()
     values = second.accept().receive_request(RECONNECT)
-    assert values == {"username": "alice", "token": 7, "features": ["ack", "pages", "ids", "search", "roles"]}
+    assert values == {"username": "alice", "token": 7, "features": list(FEATURES)}
 
 
 def test_a_token_that_is_refused(alice: JellyClient, scripts: Scripts, recorder: Recorder) -> None:

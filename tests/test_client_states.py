@@ -34,6 +34,7 @@ from wire import (
 )
 
 from client_api import (
+    FEATURES,
     ConnectionLost,
     JellyClient,
     Reason,
@@ -133,7 +134,7 @@ def test_the_reconnect_shows_the_token_and_the_features(alice: JellyClient, scri
     """The client sends RECONNECT with the token of the login, and with the same features."""
     script.log_in(alice).close()
     values = script.accept().receive_request(RECONNECT)
-    assert values == {"username": "alice", "token": 7, "features": ["ack", "pages", "ids", "search", "roles"]}
+    assert values == {"username": "alice", "token": 7, "features": list(FEATURES)}
 
 
 def test_a_token_that_is_refused(alice: JellyClient, script: ScriptedServer, recorder: Recorder) -> None:

@@ -52,6 +52,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "history_days": ("0.5", 0.5),
     "registration": ("closed", "closed"),
     "registration_rate": ("77", 77),
+    "directory": ("on", "on"),
     "reserved_names": ("boss,chef", "boss,chef"),
     "password_cost": ("1", 1),
     "tls_cert": ("/etc/ssl/jelly.pem", "/etc/ssl/jelly.pem"),

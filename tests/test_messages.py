@@ -58,6 +58,7 @@ GOOD: list[tuple[Type, dict[str, Any], Request]] = [
         {"username": "alice", "groupName": "team", "member": "bob", "role": "admin"},
         messages.SetRole("alice", "team", "bob", "admin"),
     ),
+    (Type.FIND, {"username": "alice", "prefix": "x"}, messages.Find("alice", "x")),
     (Type.SEARCH, {"username": "alice", "text": "x"}, messages.SearchMessages("alice", "x")),
 ]
 PROFILE = ["password", "name", "sex", "age", "phone", "address", "introduction"]

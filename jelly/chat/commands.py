@@ -247,6 +247,17 @@ def _remove(session: Session, rest: str) -> None:
     _request(session, f"/remove {rest}", session.client.remove_friend(name), done)
 
 
+def _find(session: Session, rest: str) -> None:
+    prefix = _person_name(rest)
+
+    def done(names: tuple[str, ...], where: Conversation) -> None:
+        shown = session.translate.join_names([str(Peer(name)) for name in names])
+        text = session.translate(texts.FOUND_USERS, names=shown) if names else session.translate(texts.FOUND_NOBODY)
+        session.show_info(text, where)
+
+    _request(session, f"/find {rest}", session.client.find_users(prefix), done, changes=False)
+
+
 def _profile(session: Session, rest: str) -> None:
     def done(profile: Profile, where: Conversation) -> None:
         lines = _profile_lines(session, profile)
@@ -592,6 +603,7 @@ COMMANDS: dict[str, Command] = {
     "add": Command(_add, _people_without_friends),
     "remove": Command(_remove, _friend_names),
     "group": Command(_group, _complete_group),
+    "find": Command(_find),
     "profile": Command(_profile),
     "set": Command(_set, lambda *_: [f"{field} " for field in texts.FIELDS]),
     "whois": Command(_whois, _friend_names),

@@ -295,6 +295,8 @@ GROUP_MISSED = TranslatedText(
 )
 GROUP_ENDED = TranslatedText("{group} was disbanded", "{group} 已解散")
 
+FOUND_USERS = TranslatedText("found: {names}", "找到：{names}")
+FOUND_NOBODY = TranslatedText("no name begins like this", "没有以此开头的用户名")
 FOUND_LINE = TranslatedText("{when} {sender}: {content}", "{when} {sender}：{content}")
 FROM_TO = TranslatedText("{sender} to {receiver}", "{sender} 发给 {receiver}")
 FOUND_NOTHING = TranslatedText("no message has this text: {wanted}", "没有找到含有“{wanted}”的消息")
@@ -405,6 +407,14 @@ HELP: dict[str, Help] = {
             "在该群组的对话里可以省略 [#team]。",
         ),
     ),
+    "find": Help(
+        TranslatedText("bo", "bo"),
+        TranslatedText("find users by the beginning of their names", "按开头查找用户名"),
+        TranslatedText(
+            "It shows at most 20. The operator of the server may have turned it off.",
+            "最多显示 20 个。服务器管理员可能没有开启此功能。",
+        ),
+    ),
     "profile": Help(NOTHING, TranslatedText("show your profile", "查看自己的资料")),
     "set": Help(
         TranslatedText("name Alice Smith", "name 王小明"),
@@ -456,7 +466,7 @@ HELP: dict[str, Help] = {
     ),
 }
 
-RARE = ("set", "passwd")
+RARE = ("find", "set", "passwd")
 """The commands that few people need often: the list of /help has only their names."""
 MORE_COMMANDS = TranslatedText(
     "also {names}: /help set says more about /set", "还有 {names}：用 /help set 查看 /set 的说明"
