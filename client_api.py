@@ -53,6 +53,7 @@ import sys
 if sys.version_info < (3, 11):  # noqa: UP036
     raise ImportError("client_api needs Python 3.11 or newer, and this is Python %d.%d." % sys.version_info[:2])  # noqa: UP031
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -62,6 +63,7 @@ from ssl import SSLContext, create_default_context
 from types import TracebackType
 from typing import Any, Self
 
+from jelly.client import typing
 from jelly.client.addresses import DEFAULT_PORT, Address, AddressList, parse_url
 from jelly.client.connection_manager import ConnectionManager
 from jelly.client.handshake import Endpoint
@@ -93,7 +95,7 @@ FEATURES = (
     "roles",
     "find",
 )
-"""What a client asks for, unless you say otherwise."""
+"""What a client asks for, unless you say otherwise. Not `typing`: few programs show that."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_DAY, LAST_DAY = -62_135_510_400_000, 253_402_128_000_000
 """0001-01-02 and 9999-12-30 in milliseconds since 1970: one day inside the limits of `datetime`, so
@@ -266,14 +268,17 @@ class SystemEvent:
 
     client: "JellyClient" = field(repr=False, compare=False)
     event: str
-    """`presence`, `group_changed`, `group_disbanded`, `inbox_full`, `taken_over`,
+    """`presence`, `group_changed`, `group_disbanded`, `inbox_full`, `typing`, `taken_over`,
     `password_changed` or `shutdown`. Later servers may send others."""
+    user: str = ""
+    """For `typing`: who is writing a message."""
     friend: str = ""
     """For `presence`: the friend who came online or went offline."""
     online: bool = False
     """For `presence`: whether the friend is online now."""
     group: str = ""
-    """For `group_changed` and `group_disbanded`: the name of the group."""
+    """For `group_changed` and `group_disbanded`: the name of the group. For `typing`: the group in
+    which the message is going to be; empty if it is for you."""
     members: tuple[str, ...] = ()
     """For `group_changed`: the members now, the owner first. (Who changed what is in `values`:
     `changes`.)"""
@@ -366,6 +371,7 @@ class JellyClient:
         addresses: Sequence[tuple[str, int]] = (),
     ) -> None:
         self.receiver = receiver if receiver is not None else Receiver()
+        self._typing_pace = typing.TypingPace()
         servers = AddressList(map(_address, addresses or [(host, port)]))
         if connect_timeout is None:
             connect_timeout = 5.0 if servers.has_others else 10.0
@@ -547,6 +553,32 @@ class JellyClient:
         return self._manager.request(
             type, values, lambda found: Sent(receiver, now, _number(found, "id"), _number(found, "stored"))
         )
+
+    def typing(self, person: str) -> None:
+        """Tell a user that you are writing a message. Call it at every key, if you like.
+
+        Nothing is stored or answered, and nothing is raised. At most one notice goes out in 3
+        seconds, and only if you asked for the feature `typing` and the server granted it. The user
+        is told if you are on each other's friend lists: as the system event `typing`, which also
+        needs the feature. Show it for some 6 seconds, or until the message comes.
+
+        >>> client.typing("bob")
+        """
+        self._tell_typing({"person": person})
+
+    def group_typing(self, group: str) -> None:
+        """Tell the members of a group that you are writing; otherwise as `typing`.
+
+        In groups of more than 100 members nobody is told.
+
+        >>> client.group_typing("team")
+        """
+        self._tell_typing({"groupName": group})
+
+    def _tell_typing(self, values: Mapping[str, Any]) -> None:
+        if self._typing_pace.is_due():
+            with contextlib.suppress(RequestError):  # a name that no request can have
+                self._manager.tell(Type.TYPING, values, typing.FEATURE)
 
     def history(self, person: str, *, before: int | None = None, limit: int = 50) -> "Future[History]":
         """Read back the newest `limit` messages (at most 100) that you and a user exchanged.
@@ -813,6 +845,7 @@ def _system_event(client: JellyClient, values: Mapping[str, Any]) -> SystemEvent
     return SystemEvent(
         client,
         _text(values["event"]),
+        user=_text(values.get("user", "")),
         friend=_text(values.get("friend", "")),
         online=values.get("online") is True,
         group=_text(values.get("group", "")),

@@ -55,6 +55,7 @@ class Type(IntEnum):
     SYSTEM = 0x25
     HISTORY = 0x26
     SET_ROLE = 0x37
+    TYPING = 0x38
     FIND = 0x3A
     SEARCH = 0x3B
 

@@ -65,9 +65,9 @@ class MessageService:
         try:
             if self._try_acquire and (session.held_back or not self._try_acquire(sender)):
                 self._check_rate(session, request, sender)
-            group = self._cached_group(request.receiver)
+            group = self.cached_group(request.receiver)
             if sender not in group.members and self._policy.is_node:  # added at another node a moment ago?
-                group = self._cached_group(request.receiver, has_changed=True)
+                group = self.cached_group(request.receiver, has_changed=True)
             if sender not in group.members:
                 raise Refused(
                     ErrorCode.NOT_A_MEMBER, "Only members may write to the group: ask its creator to add you."
@@ -77,7 +77,12 @@ class MessageService:
 
         return NewMessage(Type.GROUP_MESSAGE, *request, group=group)
 
-    def _cached_group(self, name: str, has_changed: bool = False) -> Group:
+    def cached_group(self, name: str, has_changed: bool = False) -> Group:
+        """Return the group of a name. Raises Refused if there is none.
+
+        `has_changed`: another node may have changed it, so read it again.
+        """
+
         def load() -> list[str] | None:
             with self._reading() as dao:
                 group = dao.group(name)

@@ -266,10 +266,19 @@ class SetRole(NamedTuple):
         return self.username
 
 
+class Typing(NamedTuple):
+    person: str | None = None
+    groupName: str | None = None
+
+    @property
+    def actor(self) -> None:
+        return None
+
+
 Request = (
     Login | Register | Logout | Reconnect | PersonMessage | GroupMessage | CreateGroup | DisbandGroup
     | AddMember | RemoveMember | AddFriend | RemoveFriend | AllFriends | UpdateProfile | OwnProfile
-    | FriendProfile | OwnGroups | Ack | History | SearchMessages | SetRole | Find
+    | FriendProfile | OwnGroups | Ack | History | SearchMessages | SetRole | Find | Typing
 )  # fmt: skip
 
 REQUESTS: dict[int, type[Request]] = {
@@ -295,10 +304,14 @@ REQUESTS: dict[int, type[Request]] = {
     Type.FIND: Find,
     Type.SEARCH: SearchMessages,
     Type.SET_ROLE: SetRole,
+    Type.TYPING: Typing,
 }
 
 MESSAGES = frozenset({Type.PERSON_MESSAGE, Type.GROUP_MESSAGE})
 """The two requests that send a message to other users."""
+UNANSWERED = frozenset({Type.TYPING})
+"""Requests whose clients wait for no response, not even SERVER_BUSY. (If they are wrong, they get
+one all the same.)"""
 
 _FIELD_TYPES: dict[str, type] = {  # all other fields are strings
     "token": int, "time": int, "id": int, "features": list, "before": int, "limit": int,
@@ -560,6 +573,7 @@ class Event(StrEnum):
     GROUP_CHANGED = "group_changed"
     GROUP_DISBANDED = "group_disbanded"
     INBOX_FULL = "inbox_full"
+    TYPING = "typing"
 
 
 def system(event: Event, **values: Any) -> bytes:

@@ -36,7 +36,7 @@ class Presence:
     ) -> None:
         """`call_at` must call a function at a time, in a turn of the store."""
         self._sessions = sessions
-        self._notifier = notifier
+        self.notifier = notifier
         self._call_at = call_at
         self._recent = RecentlyTold(clock)
         self._friend_lists: dict[str, set[str]] = {}  # of each modern user who is online
@@ -66,6 +66,12 @@ class Presence:
         if user in self._friend_lists:
             self._friend_lists[user].discard(friend)
             self._remove_watcher(user, friend)
+
+    def is_shown(self, user: str, watcher: str) -> bool:
+        """Whether `watcher`, who is online here with a modern client, is told when `user` comes and
+        goes. Any thread may ask.
+        """
+        return user in self._friend_lists.get(watcher, ())
 
     def is_announced_online(self, user: str, watcher: str = "") -> bool:
         """Whether the last announcement about a user was that they are online: to all, or to this
@@ -115,7 +121,7 @@ class Presence:
 
     def _tell(self, watchers: Iterable[str], user: str, is_online: bool) -> None:
         self._recent.note(user)
-        self._notifier.tell(watchers, system(Event.PRESENCE, friend=user, online=is_online))
+        self.notifier.tell(watchers, system(Event.PRESENCE, friend=user, online=is_online))
 
     def _watchers_of(self, user: str) -> set[str]:
         return self._watchers.get(user, set()) - {user}

@@ -43,7 +43,7 @@ from jelly.codec import Frame, Status
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.fair_queue import Job
 from jelly.hashing import Hashers, Work
-from jelly.messages import MESSAGES, error_response, refusal
+from jelly.messages import MESSAGES, UNANSWERED, error_response, refusal
 from jelly.outcomes import Answer, CpuTask, NewMessage, Outcome, Unfinished, Write
 from jelly.scheduling import yield_cpu
 from jelly.services import Services
@@ -726,4 +726,6 @@ class Dispatcher:
 
 
 def _busy(session: Session, type: int) -> Answer:
+    if type in UNANSWERED:
+        return Answer(None)
     return Answer(error_response(type, Status.SERVER_BUSY, ErrorCode.BUSY), close=session.user is None)

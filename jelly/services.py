@@ -14,8 +14,9 @@ compares the name in the body with that user.
 
 The methods are in classes, one for each subject, in a file of its own: `login_service.py`,
 `account_service.py`, `friend_service.py`, `group_service.py`, `message_service.py`,
-`finding_service.py`. The table below calls them directly. This file has what holds for all
-requests: who may send which type now, the rate of changes, and the answer to a refusal.
+`finding_service.py`, `typing_service.py`. The table below calls them directly. This file has what
+holds for all requests: who may send which type now, the rate of changes, and the answer to a
+refusal.
 """
 
 from collections.abc import Callable, Mapping
@@ -47,6 +48,7 @@ from jelly.session_lifecycle import SessionLifecycle
 from jelly.sessions import Session, Sessions
 from jelly.tokens import Tokens
 from jelly.trusted_clock import TrustedClock
+from jelly.typing_service import TypingService
 
 CHANGE_BURST = 1000
 """At most this many changes come at once from a user who was quiet before: so many members has the
@@ -68,6 +70,7 @@ NEEDED_FEATURES: Mapping[int, str] = {
     Type.SEARCH: "search",
     Type.SET_ROLE: "roles",
     Type.FIND: "find",
+    Type.TYPING: "typing",
 }
 """Requests that only a client has which was granted a feature. For others they do not exist."""
 
@@ -103,6 +106,7 @@ class Services:
         self.groups = GroupService(group_notices, groups, reading, cut_log)
         self.messages = MessageService(policy, groups, self.known_users, delivery, reading)
         self.finding = FindingService(policy, self.known_users, delivery, reading)
+        self.typing = TypingService(presence, self.messages.cached_group)
         self._change_rate = RateLimit(policy.change_rate, CHANGE_BURST)
         self._handlers: Mapping[int, Handler] = {
             Type.LOGIN: self.logins.login,
@@ -127,6 +131,7 @@ class Services:
             Type.HISTORY: self.messages.history,
             Type.FIND: self.finding.find,
             Type.SEARCH: self.finding.search,
+            Type.TYPING: self.typing.typing,
         }
         if policy.change_rate:
             for type in CHANGES:

@@ -21,6 +21,7 @@ FEATURES = (
     "search",
     "roles",
     "find",
+    "typing",
 )
 """What a client can ask for, in the order in which the response names what it is granted."""
 TAKEN_OVER = system(Event.TAKEN_OVER)

@@ -203,6 +203,7 @@ class Session:
         "token_hash",
         "told",
         "transport",
+        "typing_at",
         "untold",
         "user",
         "when_served",
@@ -225,6 +226,7 @@ class Session:
         # what was refused for the rate of messages (None: nothing).
         self.closing = False
         self.held_back: HeldBack | None = None
+        self.typing_at = -math.inf  # when it was told last that the user is typing
         # Set when the connection begins. Calls a function, once, when nothing waits in the lane.
         self.when_served: Callable[[Callable[[], None]], None] = _call_now
         # Set by the thread that answers the session's requests. When a message got SERVER_ERROR,

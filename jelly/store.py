@@ -30,7 +30,7 @@ from jelly.engine import RowsRefused
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.fair_queue import Entry, FairQueue, Job
 from jelly.indexing import DeferredIndexing, RequestKey
-from jelly.messages import SUCCESS, NoticeForm, error_response, refusal, stored_response
+from jelly.messages import SUCCESS, UNANSWERED, NoticeForm, error_response, refusal, stored_response
 from jelly.outage import OutageLog
 from jelly.outcomes import Answer, NewMessage, Write
 from jelly.quotas import Envelope, Quotas
@@ -839,6 +839,8 @@ def _end(job: Job) -> None:
 
 def failure(session: Session, type: int, fails_message: bool = False) -> Answer:
     """The SERVER_ERROR for a request; before a login the server closes after it."""
+    if type in UNANSWERED:
+        return Answer(None)
     frame = error_response(type, Status.SERVER_ERROR, ErrorCode.INTERNAL)
     return Answer(frame, session.user is None, fails_message)
 

@@ -271,6 +271,9 @@ class SimulatedBus:
                 if machine.server is not None:
                     machine.server.bus.heard.add(self.sender)
 
+    def send_note(self, node: int, data: bytes) -> None:
+        """Notes are stored nowhere, so no world needs them."""
+
     def take_heard(self) -> Collection[str]:
         heard, self.heard = self.heard, set()
         return heard

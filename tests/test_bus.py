@@ -32,7 +32,8 @@ class Node:
     def __init__(self, url: str, cluster_id: str) -> None:
         self.hints: list[Hint] = []
         self.changes: list[bool] = []
-        self.bus = open_bus(url, cluster_id, self.hints.append, self.changes.append)
+        self.notes: list[bytes] = []
+        self.bus = open_bus(url, cluster_id, self.hints.append, self.changes.append, self.notes.append)
 
     def wait_until_up(self) -> None:
         wait_until(lambda: self.bus.is_up, LONG)
@@ -469,3 +470,66 @@ def test_no_bus() -> None:
     assert not bus.is_up
     assert (bus.name, [*bus.take_heard()]) == ("none", [])
     bus.stop()
+
+
+# --- notes ----------------------------------------------------------------------------------------
+
+
+def test_notes_arrive(join: Join) -> None:
+    """At the node that they are for, in order, whatever is in them; hints come as before."""
+    one, two, three = join(1), join(2), join(3)
+    notes = [b"hello", b"", bytes(range(256)), "\u738b".encode()]
+    for note in notes:
+        one.bus.send_note(2, note)
+    one.bus.publish({2: 5, 3: 5}, 0)
+    two.wait_for(Hint(5, 0))
+    three.wait_for(Hint(5, 0))
+    wait_until(lambda: two.notes == notes, LONG)
+    assert three.notes == one.notes == []
+
+
+def test_older_nodes_notice_nothing_of_notes(
+    join: Join, redis_server: PrivateRedis, cluster_id: str, lines: Callable[[], list[str]]
+) -> None:
+    """They listen on the channels of hints, where what is no hint would be in their log."""
+    one, two = join(1), join(2)
+    with redis.Redis(port=redis_server.port) as client, client.pubsub() as older:
+        older.subscribe(f"jelly:{cluster_id}:2", f"jelly:{cluster_id}:all")
+        wait_until(lambda: dict(client.pubsub_numsub(f"jelly:{cluster_id}:2")) == {f"jelly:{cluster_id}:2".encode(): 2})
+        lines()
+        one.bus.send_note(2, b"typing")
+        wait_until(lambda: two.notes == [b"typing"], LONG)
+        one.bus.publish({2: 7}, 9)
+        heard: list[bytes] = []
+        while len(heard) < 2:
+            message = older.get_message(timeout=LONG)
+            assert message is not None
+            if message["type"] == "message":
+                heard.append(message["data"])
+        assert [data.split()[2:] for data in heard] == [[b"7", b"0"], [b"0", b"9"]]
+    two.wait_for(Hint(7, 0), Hint(0, 9))
+    assert lines() == []
+
+
+def test_notes_are_lost_while_redis_is_away(join: Join, redis_server: PrivateRedis) -> None:
+    """They would be old news when it is back; and no more of them wait than a few."""
+    one, two = join(1), join(2)
+    assert isinstance(one.bus, RedisBus)
+    redis_server.kill()
+    one.wait_until_down()
+    one.bus.send_note(2, b"old news")
+    assert one.bus._notes == []
+    redis_server.start()
+    for node in (one, two):
+        node.wait_until_up()
+    with one.bus._publishing_lock:  # so they cannot be sent
+        for _ in range(bus_module.MAX_NOTES + 10):
+            one.bus.send_note(2, b"news")
+        assert len(one.bus._notes) <= bus_module.MAX_NOTES
+    wait_until(lambda: b"news" in two.notes, LONG)
+    assert b"old news" not in two.notes
+
+
+def test_no_bus_sends_no_notes() -> None:
+    """Without a bus nobody hears of what is not stored."""
+    NoBus().send_note(2, b"typing")

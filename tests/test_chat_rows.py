@@ -9,6 +9,7 @@ from client_api import Reason, State
 from jelly.chat.cells import text_width
 from jelly.chat.model import Conversation, DeliveryStatus, HistoryState, Line, LineKind, Peer
 from jelly.chat.rows import Columns, Row, columns_of, history_status, prompt, rows_of, status_bar, visible_rows
+from jelly.chat.session import TYPING_WINDOW
 
 TODAY = NOW.date()
 
@@ -144,6 +145,30 @@ def test_the_bar() -> None:
     chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST)
     (text,) = texts_of([status_bar(chat.session, 80, 0)])
     assert text.startswith(" alice │ not connected since 14:03, trying again │ 1:#team(1)")
+
+
+def test_the_bar_says_who_is_typing() -> None:
+    """In the conversation that is open, for six seconds, or until the message comes."""
+    chat = Chat()
+    chat.receive("bob", "hello")
+    chat.receive("carol", "hello", group="team")
+    chat.system("typing", user="bob")
+    chat.system("typing", user="dave")  # there is no conversation with dave
+    for user in ("carol", "dave", "erin", "frank"):
+        chat.system("typing", user=user, group="team")
+    assert Peer("dave") not in chat.model.conversations
+    assert "typing" not in texts_of([status_bar(chat.session, 120, 0)])[0]
+    chat.session.open(Peer("team", True))
+    assert texts_of([status_bar(chat.session, 120, 0)])[0].endswith("carol, dave, erin typing…")
+    assert texts_of([status_bar(chat.session, 120, 3)])[0].endswith("carol, dave, erin typing…  ↓ more below")
+    chat.receive("carol", "here I am", group="team")
+    assert texts_of([status_bar(chat.session, 120, 0)])[0].endswith("dave, erin, frank typing…")
+    chat.session.open(Peer("bob"))
+    assert texts_of([status_bar(chat.session, 120, 0)])[0].endswith("bob typing…")
+    for cells in (0, 1, 5, 12, 20, 40):
+        assert sum(text_width(text) for _, text in status_bar(chat.session, cells, 0)) == cells
+    chat.session.now = lambda: NOW + TYPING_WINDOW
+    assert "typing" not in texts_of([status_bar(chat.session, 120, 0)])[0]
 
 
 @pytest.mark.parametrize("cells", [0, 1, 5, 20, 40, 60, 80, 200])

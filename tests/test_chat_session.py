@@ -369,6 +369,17 @@ def test_changes_of_a_group() -> None:
     assert chat.model[team].unread == 1
 
 
+def test_the_other_end_hears_that_the_user_is_typing() -> None:
+    """Of a text that would be sent, not of a command, and not on the first screen."""
+    chat = Chat()
+    chat.session.is_typing("hello")
+    for peer in (Peer("bob"), Peer("team", True)):
+        chat.session.open(peer)
+        for text in ("", " ", "/", "/to carol", "h", "//x"):
+            chat.session.is_typing(text)
+    assert chat.client.calls == [("typing", "bob")] * 2 + [("group_typing", "team")] * 2
+
+
 def test_roles_in_a_group() -> None:
     """Who gave whom which role is shown in the group's conversation, with the other changes."""
     chat = Chat()

@@ -20,6 +20,7 @@ LAYERS = [
     {"client.handshake", "client.acks", "client.pending", "client.lifecycle"},
     {"client.stream", "client.requests"},
     {"client.addresses", "client.poller", "client.callbacks", "client.pages", "client.roles", "client.states",
+     "client.typing",
      "client.certificates", "client"},
     {"server", "user_command"},
     {"cluster.wiring"}, {"cluster.node", "cluster.nodes_command"},
@@ -27,7 +28,8 @@ LAYERS = [
     {"cluster.bus", "cluster.node_dao", "cluster.registry"}, {"cluster.redis_connection"},
     {"operator_commands"}, {"watchdog"}, {"connection"}, {"queue_dispatch"},
     {"services"},
-    {"login_service", "account_service", "friend_service", "group_service", "message_service", "finding_service"},
+    {"login_service", "account_service", "friend_service", "group_service", "message_service", "finding_service",
+     "typing_service"},
     {"store", "accounts", "hashing", "session_lifecycle"}, {"quotas"}, {"doubt", "fair_queue"},
     {"outcomes", "delivery", "presence", "group_notices", "indexing", "retention", "send_queue", "admission", "lists"},
     {"memberships", "known_users", "password_check", "tokens", "finding_dao"},
@@ -150,7 +152,7 @@ def test_services_know_neither_the_store_nor_threads() -> None:
     }
     assert imported("outcomes") == data
     parts = {module for module in FILES if module.endswith("_service")}
-    assert len(parts) == 6
+    assert len(parts) == 7
     for module in ("services", *parts, "session_lifecycle", "password_check", "tokens", "known_users", "memberships"):
         assert not imported(module) & {"threading", "queue", "concurrent.futures", "socket", "jelly.store"}
         assert not reached(module) & {"queue_dispatch", "store"}

@@ -29,6 +29,7 @@ from wire import (
     SET_ROLE,
     SUCCESS,
     SYSTEM,
+    TYPING,
     Wire,
     logged_in,
     pack,
@@ -360,6 +361,43 @@ def test_groups_over_nodes(ports: tuple[int, int]) -> None:
         assert alice.call(DISBAND_GROUP, groupName="g").status == SUCCESS
         assert system_notice(bob, "group_disbanded") == {"event": "group_disbanded", "group": "g"}
         assert bob.call(GROUP_MESSAGE, receiver="g", content="anybody?", time=1).error == "no_such_group"
+
+
+def test_typing_between_nodes(nodes: list[JellyServer], ports: tuple[int, int], cluster: str) -> None:
+    """Through the bus, to friends and members at the other node who know it, and to nobody else.
+    Without a bus it stays at the node.
+    """
+    here, there = ports
+    with logged_in(here, "alice") as alice, logged_in(there, "bob") as bob:
+        alice.ok(ADD_FRIEND, friend="bob")
+        alice.ok(ADD_FRIEND, friend="cat")  # who does not have her
+        bob.ok(ADD_FRIEND, friend="alice")
+        alice.ok(CREATE_GROUP, groupName="team")
+        alice.ok(ADD_MEMBER, groupName="team", member="bob")
+    with (
+        logged_in(here, "alice", features=["typing"]) as alice,
+        logged_in(there, "bob", features=["typing"]) as bob,
+        logged_in(there, "cat", features=["typing"]) as cat,
+    ):
+        wait_until(lambda: all(server.node and server.node.registry.get("bob") for server in nodes))
+        wait_until(lambda: all(server.node and server.node.registry.get("cat") for server in nodes))
+        session = nodes[0].sessions.get("alice")
+        assert session is not None
+        if cluster != "none":
+            wait_until(lambda: all(server.node and server.node.bus.is_up for server in nodes))
+        for to in ({"person": "cat"}, {"person": "bob"}, {"groupName": "team"}):
+            session.typing_at = -math.inf
+            alice.send_request(TYPING, username="alice", **to)
+            alice.ok(OWN_PROFILE)
+        if cluster == "none":
+            alice.message("bob", "hello")
+            while (notice := bob.receive_notice()).type != PERSON_MESSAGE:
+                assert b'"typing"' not in notice.body
+            return
+        assert system_notice(bob, "typing") == {"event": "typing", "user": "alice"}
+        assert system_notice(bob, "typing") == {"event": "typing", "user": "alice", "group": "team"}
+        cat.ok(OWN_PROFILE)
+        assert not [notice for notice in cat.notices if b"typing" in notice.body]
 
 
 def test_roles_count_at_every_node(ports: tuple[int, int]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from client_api import (
+    FEATURES,
     ConnectionLost,
     GroupMessageEvent,
     JellyClient,
@@ -166,7 +167,7 @@ def _run(options: argparse.Namespace, translate: Translator) -> int:
     console = Console()
     if options.send:
         return _send_message(options, translate, console)
-    client = _create_client(options, translate, reconnect=RECONNECT_POLICY)
+    client = _create_client(options, translate, reconnect=RECONNECT_POLICY, features=(*FEATURES, "typing"))
     jobs = JobQueue()
     session = Session(client, translate, jobs.post)
     try:

@@ -139,6 +139,8 @@ class Conversation:
     unread: int = 0
     first_unread: Line | None = None
     """The first unread line when the conversation was opened. None once the user leaves it."""
+    typing: dict[str, datetime] = field(default_factory=dict)
+    """Who is typing a message, and until when that is shown."""
     draft: str = ""
     """What the user has typed here but not sent, while another conversation is open."""
     name_width: int = 2

@@ -26,6 +26,8 @@ Row = list[tuple[str, str]]
 NARROW = 40
 """At least this many cells are needed for columns."""
 WIDEST_NAME = 16
+MAX_TYPING = 3
+"""At most this many names are shown of those who are typing."""
 COLOURS = 5
 
 
@@ -175,6 +177,10 @@ def status_bar(session: Session, width: int, offset: int) -> Row:
         (style, session.connection_status()),
     ]
     right: Row = [("class:bar", f" ↓ {session.translate(texts.BAR_MORE_BELOW)} ")] if offset else []
+    if typing := session.who_is_typing():
+        names = session.translate.join_names([truncate(sanitize(name), WIDEST_NAME) for name in typing[:MAX_TYPING]])
+        shown = truncate(session.translate(texts.BAR_TYPING, names=names), max(0, width // 3 - 2))
+        right = [("class:bar", f" {shown} "), *right] if shown else right
     room = width - _width(left) - _width(right) - 3
     entries = list(_conversation_entries(session, everything=True))
     if _width(entries) > room:

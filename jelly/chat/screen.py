@@ -42,7 +42,7 @@ from jelly.chat import rows, texts
 from jelly.chat.cells import sanitize
 from jelly.chat.commands import complete, submit
 from jelly.chat.model import Conversation
-from jelly.chat.session import JobQueue, Session, UserInterface
+from jelly.chat.session import TYPING_WINDOW, JobQueue, Session, UserInterface
 
 MAX_INPUT_ROWS = 5
 DIM = "dim" if "dim" in Attrs._fields else "ansibrightblack"  # prompt_toolkit has "dim" since 3.0.52
@@ -138,7 +138,12 @@ class ScreenInterface(UserInterface):
         self._conversation = session.model.current
         self._view = ConversationControl(session)
         self._question: tuple[str, Callable[[str], None]] | None = None
-        self._input = Buffer(completer=CommandCompleter(session), history=InMemoryHistory(), multiline=True)
+        self._input = Buffer(
+            completer=CommandCompleter(session),
+            history=InMemoryHistory(),
+            multiline=True,
+            on_text_insert=lambda buffer: session.is_typing(buffer.text),
+        )
         self._password_input = Buffer(multiline=False)
         self._is_exiting = False
         session.ui = self
@@ -185,6 +190,9 @@ class ScreenInterface(UserInterface):
     def history_added(self, conversation: Conversation, lines: list[Any], by_command: bool) -> None:  # noqa: ARG002
         if by_command and conversation is self._conversation:
             self._view.scroll(10**9)  # the offset counts from the end: without this the view would not move
+
+    def typing_changed(self) -> None:
+        asyncio.get_running_loop().call_later(TYPING_WINDOW.total_seconds() + 0.1, self._app.invalidate)
 
     def ask_password(self, prompt: str, on_answer: Callable[[str], None]) -> None:
         self._question = (sanitize(prompt), on_answer)

@@ -47,6 +47,8 @@ HISTORY_TEXTS = {
     HistoryState.FAILED: texts.CANNOT_LOAD_HISTORY,
 }
 """What the user reads about older messages. There is nothing to say about MAYBE_MORE."""
+TYPING_WINDOW = timedelta(seconds=6)
+"""How long it is shown that somebody is typing, after a notice of it."""
 BACKLOG_WINDOW = timedelta(seconds=60)
 """How long after a login messages from before it are counted in "while you were away"."""
 
@@ -104,6 +106,9 @@ class UserInterface:
 
         If the user cancels, `on_answer` gets an empty string or is not called.
         """
+
+    def typing_changed(self) -> None:
+        """Show who is typing, for TYPING_WINDOW."""
 
     def exit(self) -> None:
         """End the chat."""
@@ -276,6 +281,21 @@ class Session:
 
         self.request(send(name, line.text), stored, failed)
 
+    def is_typing(self, text: str) -> None:
+        """Tell the other end of the current conversation that the user is writing this text."""
+        peer = self.model.current.peer
+        if peer is None or not text.strip() or (text.startswith("/") and not text.startswith("//")):
+            return  # nothing that would be sent
+        (self.client.group_typing if peer.is_group else self.client.typing)(peer.name)
+
+    def who_is_typing(self) -> list[str]:
+        """Return the names of those who are typing in the current conversation."""
+        now = self.now()
+        typing = self.model.current.typing
+        for name in [name for name, until in typing.items() if until <= now]:
+            del typing[name]
+        return [str(Peer(name)) for name in typing]
+
     def load_history(self, conversation: Conversation, count: int = PAGE, by_command: bool = False) -> None:
         """Load `count` older messages, unless a page is on its way or there are none."""
         if conversation.peer and conversation.history_state in LOADABLE:
@@ -441,6 +461,7 @@ class Session:
         is_new = peer not in self.model.conversations
         conversation = self.model[peer]
         line = Line(LineKind.INCOMING, event.written_at, event.content, event.sender, id=event.id)
+        conversation.typing.pop(event.sender, None)
         if not self.model.add_received(conversation, line):
             return
         self.ui.line_added(conversation, line)
@@ -515,8 +536,15 @@ class Session:
                 for group in event.groups:
                     peer = Peer(group, True)
                     self.show_info(self.translate(texts.GROUP_MISSED, group=peer), self.model[peer])
+            case "typing":
+                self._typing(Peer(event.group, True) if event.group else Peer(event.user), event.user)
             case "shutdown":
                 self.show_info(self.translate(texts.SERVER_STOPS))
+
+    def _typing(self, peer: Peer, user: str) -> None:
+        if peer in self.model.conversations:  # a notice opens no conversation
+            self.model[peer].typing[user] = self.now() + TYPING_WINDOW
+            self.ui.typing_changed()
 
     def _presence(self, friend: str, online: bool) -> None:
         if self.model.friends.get(friend) == online:

@@ -9,6 +9,7 @@
     pending.py             the requests without a response, over any number of connections
     pages.py               a list that comes in several pages
     roles.py               roles in groups, in the server's answers
+    typing.py              how often a client says that its user is typing
     acks.py                drops duplicates, decides when to acknowledge
     requests.py            one request, and what a response means
     addresses.py           which servers there are, and which one is next

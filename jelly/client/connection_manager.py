@@ -169,6 +169,16 @@ class ConnectionManager:
             request.fail(error)
         return request.future
 
+    def tell(self, type: Type, values: Values, feature: str) -> bool:
+        """Send a request that has no response, and return True; return False if there is no
+        connection, or if the server has not granted the feature.
+        """
+        with self._lock:
+            if self._lifecycle.state is not State.ONLINE or feature not in (self._pipeline.features or ()):
+                return False
+            self._pipeline.send_unanswered(encode(type, values, self._max_body))
+            return True
+
     def _expect_pages(self, request: Request[Any], values: Values, list_key: str) -> None:
         """Have a request gather all pages of its list."""
         pages, decode = Pages(list_key), request.decode

@@ -157,8 +157,13 @@ class Pipeline:
 
     def acknowledge(self, id: int | None) -> None:
         """Acknowledge all messages up to an id; do nothing for None, or without a connection."""
-        if id is not None and self.stream is not None:
-            self.stream.send(encode_request(Type.ACK, {"id": id}))
+        if id is not None:
+            self.send_unanswered(encode_request(Type.ACK, {"id": id}))
+
+    def send_unanswered(self, frame: bytes) -> None:
+        """Send the frame of a request that has no response; do nothing without a connection."""
+        if self.stream is not None:
+            self.stream.send(frame)
             if self.stream.events:
                 self._wake()
 

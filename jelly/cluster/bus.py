@@ -2,6 +2,9 @@
 
 The database has everything; the bus says only when it is worth a look. So hints may be lost,
 doubled or swapped, and a bus that fails costs time and nothing else: the node polls meanwhile.
+
+Beside them it carries *notes*: what nobody stores, such as who is typing. They have channels of
+their own, on which only nodes listen that know them. What cannot be sent at once is lost.
 """
 
 import logging
@@ -33,6 +36,8 @@ LINE_INTERVAL = 10.0
 """Seconds between two log lines that say that the bus failed, if it comes and goes."""
 ONE_WAY_SECONDS = 5.0
 """Seconds for which hints arrive, but cannot be published, until the log says so."""
+MAX_NOTES = 100
+"""At most this many notes wait to be sent. Those beyond are lost."""
 MAX_SHOWN = 40
 """At most this many bytes of a message that is no hint are in the log."""
 NO_BUS = "none"
@@ -78,6 +83,9 @@ class Bus(Protocol):
     def greet(self) -> None:
         """Let the other nodes hear that this one has the same bus. Never wait or raise an error."""
 
+    def send_note(self, node: int, data: bytes) -> None:
+        """Send a note to another node, or lose it. Never wait or raise an error."""
+
     def take_heard(self) -> Collection[str]:
         """Return the senders of what has arrived since the last call."""
 
@@ -99,6 +107,9 @@ class NoBus:
         """Do nothing."""
 
     def greet(self) -> None:
+        """Do nothing."""
+
+    def send_note(self, node: int, data: bytes) -> None:
         """Do nothing."""
 
     def take_heard(self) -> Collection[str]:
@@ -143,14 +154,16 @@ class RedisBus:
         cluster_id: str,
         on_hint: Callable[[Hint], None],
         on_change: Callable[[bool], None],
+        on_note: Callable[[bytes], None] = lambda _: None,
     ) -> None:
-        """`on_hint` gets each hint, `on_change` each change of `is_up`; both on the thread that
-        listens. They must not wait for long.
+        """`on_hint` gets each hint, `on_change` each change of `is_up`, `on_note` each note; all on
+        the thread that listens. They must not wait for long.
         """
         self._listening = RedisConnection(url)
         self._publishing = RedisConnection(url)
         self._on_hint = on_hint
         self._on_change = on_change
+        self._on_note = on_note
         self._prefix = f"jelly:{cluster_id}:"
         self.name = self._listening.name
         self.sender = secrets.token_hex(4)  # not the node: its number may have been another's
@@ -158,10 +171,11 @@ class RedisBus:
         self._minute_log = MinuteLog(log)
         self._stopping = threading.Event()
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # cheaper than an Event
-        self._lock = threading.Lock()  # guards the four below
+        self._lock = threading.Lock()  # guards the five below
         self._is_woken = False
         self._node: int | None = None
         self._waiting = _Hints()
+        self._notes: list[tuple[str, bytes]] = []  # each with its channel
         self._heard: set[str] = set()
         self._publishing_lock = threading.Lock()  # guards the connection that publishes, and the one below
         self._sent = _Hints()  # what Redis may not have answered yet
@@ -192,6 +206,18 @@ class RedisBus:
         with self._lock:
             self._waiting.greets = True
         self._send_soon()
+
+    def send_note(self, node: int, data: bytes) -> None:
+        if not self.is_up:
+            return
+        with self._lock:
+            if len(self._notes) < MAX_NOTES:
+                self._notes.append((self._notes_of(node), data))
+        self._send_soon()
+
+    def _notes_of(self, node: int | None) -> str:
+        """Return the channel on which a node gets notes."""
+        return f"{self._prefix}notes:{node}"
 
     def _send_soon(self) -> None:
         if self._send_at_once():
@@ -255,8 +281,9 @@ class RedisBus:
         """
         connection = self._listening
         connection.open()
-        connection.send("SUBSCRIBE", f"{self._prefix}{node}", f"{self._prefix}all")
-        unconfirmed = 2
+        notes = self._notes_of(node)
+        connection.send("SUBSCRIBE", f"{self._prefix}{node}", f"{self._prefix}all", notes)
+        unconfirmed = 3
         unanswered = 0  # PINGs since the last byte
         heard_at = time.monotonic()
         ping_at = heard_at + PING_INTERVAL
@@ -266,6 +293,8 @@ class RedisBus:
             if reply is not None:
                 heard_at, unanswered = now, 0
                 match reply:
+                    case [b"message", channel, bytes(data)] if channel == notes.encode():
+                        self._on_note(data)
                     case [b"message", _, data]:
                         self._take(data)
                     case [b"subscribe", *_] if unconfirmed:
@@ -356,22 +385,23 @@ class RedisBus:
         """Send what waits. The caller has the connection. Raises ConnectionFailed."""
         with self._lock:
             waiting, self._waiting = self._waiting, _Hints()
+            notes, self._notes = self._notes, []
             own = self._node
         self._sent.add(waiting.upto, waiting.event, waiting.greets)
         hints = {str(node): Hint(message_id, 0) for node, message_id in waiting.upto.items() if node != own}
         if waiting.event or waiting.greets:
             hints["all"] = Hint(0, waiting.event)
-        if hints:
+        if hints or notes:
             sender = self.sender.encode()
-            self._publishing.publish(
-                {self._prefix + channel: b"1 %b %d %d" % (sender, *hint) for channel, hint in hints.items()}
-            )
+            said = [(self._prefix + channel, b"1 %b %d %d" % (sender, *hint)) for channel, hint in hints.items()]
+            self._publishing.publish(said + notes)
 
     def _take_back(self) -> None:
         """The connection has failed: what was not answered waits again."""
         self._publishing.close()
         with self._lock:
             self._waiting.add(self._sent.upto, self._sent.event, self._sent.greets)
+            self._notes.clear()  # they would be old news
         self._sent.clear()
 
     # --- Both ---
@@ -410,9 +440,15 @@ class _BusLog:
             self._is_told = True
 
 
-def open_bus(url: str, cluster_id: str, on_hint: Callable[[Hint], None], on_change: Callable[[bool], None]) -> Bus:
+def open_bus(
+    url: str,
+    cluster_id: str,
+    on_hint: Callable[[Hint], None],
+    on_change: Callable[[bool], None],
+    on_note: Callable[[bytes], None] = lambda _: None,
+) -> Bus:
     """Return the bus that `url` names: "none", redis://, rediss:// (TLS) or unix://.
 
     It does not connect before `start`. Raises ConfigError.
     """
-    return NoBus() if url == NO_BUS else RedisBus(url, cluster_id, on_hint, on_change)
+    return NoBus() if url == NO_BUS else RedisBus(url, cluster_id, on_hint, on_change, on_note)

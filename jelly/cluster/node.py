@@ -26,7 +26,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -153,6 +153,19 @@ class Node:
         """Whether a user is online at another node."""
         place = self.registry.get(user)
         return place is not None and place.node != self._dao.number
+
+    def elsewhere(self, users: Iterable[str]) -> Mapping[int, Sequence[str]]:
+        """Return those of some users who are online at other nodes, by the number of the node."""
+        found: dict[int, list[str]] = {}
+        for user in users:
+            place = self.registry.get(user)
+            if place is not None and place.node != self._dao.number:
+                found.setdefault(place.node, []).append(user)
+        return found
+
+    def send_note(self, node: int, data: bytes) -> None:
+        """Send something through the bus that nobody stores, or lose it."""
+        self.bus.send_note(node, data)
 
     def session_ended(self, session: Session) -> None:
         """A session was taken out: tell the others when all is served that was read from it. From

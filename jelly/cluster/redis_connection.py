@@ -1,7 +1,7 @@
 """A connection to Redis or Valkey through redis-py: no pool, no retries, a limit for each wait."""
 
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from jelly.errors import ConfigError, JellyError
@@ -86,12 +86,12 @@ class RedisConnection:
         except Exception as error:
             raise ConnectionFailed(_reason(error)) from error
 
-    def publish(self, messages: Mapping[str, bytes]) -> None:
-        """Publish a message on each of these channels, together, and do not wait for the replies.
+    def publish(self, messages: Iterable[tuple[str, bytes]]) -> None:
+        """Publish these messages, each on its channel, together, and do not wait for the replies.
 
         Raises ConnectionFailed.
         """
-        commands = [("PUBLISH", channel, data) for channel, data in messages.items()]
+        commands = [("PUBLISH", channel, data) for channel, data in messages]
         try:
             self._raw.send_packed_command(self._raw.pack_commands(commands))
         except Exception as error:

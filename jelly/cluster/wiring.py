@@ -93,7 +93,8 @@ def make_node(
         id = cluster_id(dao, secrets.randbits(48))
     identity = settings.node_address, jelly.__version__, settings.node_timeout
     node = Node(dao, parts, _Changes(server), store.wake, store.session_ended, identity, clock)
-    node.bus = open_bus(settings.cluster, f"{id:012x}", node.on_hint, node.on_bus)
+    typing = server.services.typing
+    node.bus = open_bus(settings.cluster, f"{id:012x}", node.on_hint, node.on_bus, typing.take_note)
     node.count_connections = lambda: len(server.connections)
-    store.node = server.services.lifecycle.node = node
+    store.node = server.services.lifecycle.node = typing.nodes = node
     return node
