@@ -94,6 +94,7 @@ FEATURES = (
     "search",
     "roles",
     "find",
+    "report",
 )
 """What a client asks for, unless you say otherwise. Not `typing`: few programs show that."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -649,6 +650,19 @@ class JellyClient:
         ('bob',)
         """
         return self._manager.request(Type.FIND, {"prefix": prefix}, _names, feature="find")
+
+    def report(self, person: str, text: str, *, message_id: int | None = None) -> "Future[None]":
+        """Tell the operator of the server about a user. Nobody else learns of it.
+
+        `message_id`: the id of a message of that user to you, or to a group that you are in; the
+        operator gets what it says. Rejected with `no_such_user`, `no_such_message`, `too_long`
+        (1,000 characters); with `limit_reached` after 10 reports within 24 hours; with
+        `unknown_type` if the server takes no reports.
+
+        >>> client.report("mallory", "sends me advertisements").result(timeout=5)
+        """
+        values = {"person": person, "text": text, "id": message_id}
+        return self._manager.request(Type.REPORT, values, _nothing, feature="report")
 
     def remove_friend(self, friend: str) -> "Future[None]":
         """Remove a user from your friend list. Rejected with `not_friends`.

@@ -202,3 +202,19 @@ CREATE TABLE IF NOT EXISTS operator_commands (
     finished BIGINT NOT NULL DEFAULT 0,
     PRIMARY KEY (id)
 );
+
+-- What users tell the operator about each other (`jelly reports`). With message_id, the next three are
+-- what that message was; content is its beginning.
+CREATE TABLE IF NOT EXISTS reports (
+    id         BIGINT NOT NULL,
+    reporter   VARCHAR(32) NOT NULL,
+    person     VARCHAR(32) NOT NULL,
+    text       VARCHAR(1024) NOT NULL,
+    message_id BIGINT,
+    receiver   VARCHAR(32),
+    is_group   SMALLINT,
+    content    MEDIUMTEXT,
+    time       BIGINT NOT NULL,
+    PRIMARY KEY (id)
+);
+CREATE INDEX reports_of_reporter ON reports (reporter, time);

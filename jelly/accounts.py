@@ -7,6 +7,7 @@
 from enum import StrEnum
 from typing import NamedTuple
 
+from jelly import report_dao
 from jelly.dao import Dao
 from jelly.errors import ErrorCode, Refused
 from jelly.messages import MAX_PASSWORD
@@ -18,6 +19,7 @@ class Action(StrEnum):
 
     ADD = "add"
     PASSWD = "passwd"
+    CLOSE_REPORT = "close_report"
 
 
 class OperatorCommand(NamedTuple):
@@ -25,6 +27,7 @@ class OperatorCommand(NamedTuple):
 
     action: Action
     username: str
+    """The user; of CLOSE_REPORT the number of the report."""
     password_hash: str
 
 
@@ -68,6 +71,9 @@ def carry_out(dao: Dao, command: OperatorCommand) -> None:
     Raises Refused if that is not possible; then nothing was written.
     """
     action, username, password_hash = command
+    if action == Action.CLOSE_REPORT:
+        report_dao.remove(dao, int(username))
+        return
     check_name(dao, action, username)
     if action == Action.ADD:
         dao.add_user(username, password_hash)

@@ -25,6 +25,7 @@ from jelly.backup import OtherProgram, back_up, restore
 from jelly.config import FLAGS_WITHOUT_VALUE, Parser, Settings, add_arguments, check_cluster, flags_last, load_settings
 from jelly.demo import demo_database
 from jelly.errors import ConfigError, StartError, log_failure
+from jelly.reports_command import add_reports_arguments, run_reports_command
 from jelly.server import JellyServer, descriptors_needed
 from jelly.user_command import add_user_arguments, run_user_command
 
@@ -41,13 +42,14 @@ RELOAD = "SIGHUP"
 SHUTDOWN_TIMEOUT = 9.5
 """Seconds from the first signal until the process ends, even if something hangs."""
 
-COMMANDS = ["serve", "chat", "backup", "restore", "user", "nodes"]
+COMMANDS = ["serve", "chat", "backup", "restore", "user", "reports", "nodes"]
 USAGE = """jelly [options]                          start a server
        jelly chat [NAME] [options]              chat in the terminal
        jelly backup FILE [options]              copy the database
        jelly restore FILE [options]             put a copy into its place
        jelly user add|passwd NAME [options]     make an account, set a password
        jelly user list [NAME] [options]         print the users' names
+       jelly reports [close NUMBER] [options]   show what users have reported
        jelly nodes [options]                    show the nodes of a cluster"""
 DESCRIPTION = """Jelly, an instant-messaging server. You can give each setting as a flag, as an
 environment variable (JELLY_PORT for --port), or in a TOML file. The flags below are those of the
@@ -65,6 +67,12 @@ USER_USAGE = """jelly user add NAME [options]
 USER_DESCRIPTION = """Add users, set their passwords, list them; also while a server uses the database.
 The password is asked for, or read from standard input: echo secret | jelly user add alice. The
 database comes from --database, else from JELLY_DATABASE or the TOML file, as for the server."""
+
+REPORTS_USAGE = """jelly reports [options]
+       jelly reports close NUMBER [options]"""
+REPORTS_DESCRIPTION = """Print what users have reported to you, the operator, about each other; or remove a
+report that is dealt with. Also while a server uses the database, which comes from --database, else
+from JELLY_DATABASE or the TOML file, as for the server."""
 
 NODES_DESCRIPTION = """Print the nodes of a cluster that use the database, which comes from --database, else
 from JELLY_DATABASE or the TOML file, as for the server."""
@@ -99,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=COMMANDS,
         default="serve",
         metavar="COMMAND",
-        help="serve (the default), chat, backup, restore, user or nodes",
+        help="serve (the default), chat, backup, restore, user, reports or nodes",
     )
     parser.add_argument("--version", action="version", version=f"jelly {jelly.__version__}")
     parser.add_argument("--demo", action="store_true", help="serve a temporary database with users alice and bob")
@@ -226,6 +234,15 @@ def change_users(arguments: Sequence[str]) -> int:
     return 0
 
 
+def show_reports(arguments: Sequence[str]) -> int:
+    """Run `jelly reports`. Raises StartError."""
+    parser = Parser(prog="jelly reports", usage=REPORTS_USAGE, description=REPORTS_DESCRIPTION)
+    add_reports_arguments(parser)
+    parsed = _parse_database(parser, arguments)
+    run_reports_command(parsed.action, parsed.number, parsed.json, load_settings(parsed).database)
+    return 0
+
+
 def show_nodes(arguments: Sequence[str]) -> int:
     """Run `jelly nodes`. Raises StartError."""
     from jelly.cluster.nodes_command import STATES, print_nodes  # a single server does without
@@ -251,6 +268,7 @@ DATABASE_COMMANDS = {
     "backup": back_up_database,
     "restore": restore_database,
     "user": change_users,
+    "reports": show_reports,
     "nodes": show_nodes,
 }
 

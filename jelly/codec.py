@@ -56,6 +56,7 @@ class Type(IntEnum):
     HISTORY = 0x26
     SET_ROLE = 0x37
     TYPING = 0x38
+    REPORT = 0x39
     FIND = 0x3A
     SEARCH = 0x3B
 

@@ -58,6 +58,7 @@ class ErrorCode(StrEnum):
     RATE_LIMITED = "rate_limited"
     INBOX_FULL = "inbox_full"
     REQUEST_ID_REUSED = "request_id_reused"
+    NO_SUCH_MESSAGE = "no_such_message"
     BUSY = "busy"
     INTERNAL = "internal"
 
@@ -93,6 +94,7 @@ SENTENCES = {
     ErrorCode.RATE_LIMITED: "Too many messages a second: send this one again later.",
     ErrorCode.INBOX_FULL: "Too many messages wait for this user: send this one when the user has read some.",
     ErrorCode.REQUEST_ID_REUSED: "This requestId was used for another message: choose a new one.",
+    ErrorCode.NO_SUCH_MESSAGE: "There is no such message.",
     ErrorCode.BUSY: "The server is busy: nothing was done, try again later.",
     ErrorCode.INTERNAL: "The server failed: it is not known whether the request was carried out.",
 }

@@ -233,6 +233,17 @@ class History(NamedTuple):
         return self.username
 
 
+class ReportPerson(NamedTuple):
+    username: str
+    person: str
+    text: str
+    id: int | None = None
+
+    @property
+    def actor(self) -> str:
+        return self.username
+
+
 class Find(NamedTuple):
     username: str
     prefix: str
@@ -279,6 +290,7 @@ Request = (
     Login | Register | Logout | Reconnect | PersonMessage | GroupMessage | CreateGroup | DisbandGroup
     | AddMember | RemoveMember | AddFriend | RemoveFriend | AllFriends | UpdateProfile | OwnProfile
     | FriendProfile | OwnGroups | Ack | History | SearchMessages | SetRole | Find | Typing
+    | ReportPerson
 )  # fmt: skip
 
 REQUESTS: dict[int, type[Request]] = {
@@ -301,6 +313,7 @@ REQUESTS: dict[int, type[Request]] = {
     Type.OWN_GROUPS: OwnGroups,
     Type.ACK: Ack,
     Type.HISTORY: History,
+    Type.REPORT: ReportPerson,
     Type.FIND: Find,
     Type.SEARCH: SearchMessages,
     Type.SET_ROLE: SetRole,

@@ -88,6 +88,8 @@ class OperatorCommands:
 def _what(command: OperatorCommand) -> str:
     if command.action == Action.ADD:
         return f"add the user {command.username}"
+    if command.action == Action.CLOSE_REPORT:
+        return f"close the report {command.username}"
     return f"set the password of {command.username}"
 
 

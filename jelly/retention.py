@@ -1,5 +1,5 @@
-"""Retention: messages, idempotency keys, tokens and known addresses are dropped when they are too
-old.
+"""Retention: messages, idempotency keys, tokens, known addresses and reports are dropped when they
+are too old.
 
 A sweep does this in slices, each within a transaction of the store thread, so that no message waits
 long for it. The time of a message is the sender's, so it says nothing here. But ids carry the time
@@ -11,6 +11,7 @@ The store thread calls everything here; what takes a `Dao` runs inside its trans
 import time
 from collections.abc import Callable
 
+from jelly import report_dao
 from jelly.dao import Dao
 
 IDEMPOTENCY_DAYS = 7.0
@@ -18,6 +19,8 @@ IDEMPOTENCY_DAYS = 7.0
 token, and a token is valid for as long."""
 ADDRESS_DAYS = 90.0
 """Days for which it is remembered that a user has logged in from an address."""
+REPORT_DAYS = 90.0
+"""Days for which the operator can read a report."""
 SWEEP_INTERVAL = 3600.0
 """Seconds from the end of a sweep until the next one."""
 SWEEP_BATCH = 500
@@ -79,7 +82,8 @@ class Retention:
         has_requests = dao.remove_old_requests(self._requests_end, SWEEP_BATCH)
         token = dao.remove_old_tokens(self._swept_token, int(self._wall() * 1000), SWEEP_BATCH)
         has_addresses = dao.remove_old_addresses(int((self._wall() - ADDRESS_DAYS * DAY) * 1000), SWEEP_BATCH)
-        if message is not None or has_requests or token is not None or has_addresses:
+        has_reports = report_dao.remove_old(dao, int((self._wall() - REPORT_DAYS * DAY) * 1000), SWEEP_BATCH)
+        if message is not None or has_requests or token is not None or has_addresses or has_reports:
             self._swept_id = self._swept_id if message is None else message
             self._swept_token = token or self._swept_token
             self.due_at = self._clock() + SWEEP_PAUSE

@@ -44,6 +44,7 @@ from jelly.password_check import PasswordCheck
 from jelly.policy import Policy
 from jelly.presence import Presence
 from jelly.rate import RateLimit
+from jelly.report_service import ReportService
 from jelly.session_lifecycle import SessionLifecycle
 from jelly.sessions import Session, Sessions
 from jelly.tokens import Tokens
@@ -71,6 +72,7 @@ NEEDED_FEATURES: Mapping[int, str] = {
     Type.SET_ROLE: "roles",
     Type.FIND: "find",
     Type.TYPING: "typing",
+    Type.REPORT: "report",
 }
 """Requests that only a client has which was granted a feature. For others they do not exist."""
 
@@ -107,6 +109,7 @@ class Services:
         self.messages = MessageService(policy, groups, self.known_users, delivery, reading)
         self.finding = FindingService(policy, self.known_users, delivery, reading)
         self.typing = TypingService(presence, self.messages.cached_group)
+        self.reports = ReportService(clock)
         self._change_rate = RateLimit(policy.change_rate, CHANGE_BURST)
         self._handlers: Mapping[int, Handler] = {
             Type.LOGIN: self.logins.login,
@@ -129,6 +132,7 @@ class Services:
             Type.GROUP_MESSAGE: self.messages.group_message,
             Type.ACK: self.messages.ack,
             Type.HISTORY: self.messages.history,
+            Type.REPORT: self.reports.report,
             Type.FIND: self.finding.find,
             Type.SEARCH: self.finding.search,
             Type.TYPING: self.typing.typing,

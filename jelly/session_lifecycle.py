@@ -22,6 +22,7 @@ FEATURES = (
     "roles",
     "find",
     "typing",
+    "report",
 )
 """What a client can ask for, in the order in which the response names what it is granted."""
 TAKEN_OVER = system(Event.TAKEN_OVER)

@@ -55,30 +55,45 @@ def add_user_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_user_command(action: str, name: str | None, settings: Settings) -> None:
     """Do what `jelly user` was asked for. Raises StartError: one sentence that says why not."""
-    if settings.database == "memory:":
-        raise StartError("The database memory: has no users but those of its server: name another one.")
-    try:
+    with command_about(settings.database):
         if action == "list":
             _list_users(settings.database, name)
         else:
             _change(Action(action), unicodedata.normalize("NFC", name or ""), settings)
+
+
+@contextlib.contextmanager
+def command_about(url: str) -> Iterator[None]:
+    """For `with`, around what a command does with a database: all errors become a StartError."""
+    if url == "memory:":
+        raise StartError("The database memory: has no users but those of its server: name another one.")
+    try:
+        _check_exists(url)
+        yield
     except Refused as error:
         raise StartError(str(error)) from error
     except StoreError as error:
-        advice = open_engine(settings.database).advice
+        advice = open_engine(url).advice
         raise StartError(f"The database cannot be used: {error}. {advice}") from error
 
 
 def _change(action: Action, name: str, settings: Settings) -> None:
     if action == Action.ADD:
         accounts.check_new_name(name, ErrorCode.INVALID_USERNAME)  # before the password is asked for
-    _check_exists(settings.database)
-    with _opened(settings.database) as connection:  # before somebody types a password for nothing
+    with opened(settings.database) as connection:  # before somebody types a password for nothing
         _check_name(connection, action, name)
     password = _ask_password(name)
     accounts.check_password(password)
-    command = OperatorCommand(action, name, hash_password(password, settings.password_cost))
-    with contextlib.closing(_Database(settings.database)) as database:
+    have_done(settings.database, OperatorCommand(action, name, hash_password(password, settings.password_cost)))
+    print(f"{name} is added" if action == Action.ADD else f"the password of {name} is changed")
+
+
+def have_done(url: str, command: OperatorCommand) -> None:
+    """Have a command carried out: by the server that uses the database, or else here.
+
+    Raises Refused, StartError, StoreError.
+    """
+    with contextlib.closing(_Database(url)) as database:
         if database.claim():
             _check_is_ours(database.connection)
             migrate(database.connection)
@@ -86,7 +101,6 @@ def _change(action: Action, name: str, settings: Settings) -> None:
                 accounts.carry_out(Dao(database.connection), command)
         else:
             _ask_server(Dao(database.connection), command)
-    print(f"{name} is added" if action == Action.ADD else f"the password of {name} is changed")
 
 
 class _Database:
@@ -125,7 +139,7 @@ def _has_nodes(connection: DatabaseConnection) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(url: str) -> Iterator[DatabaseConnection]:
+def opened(url: str) -> Iterator[DatabaseConnection]:
     """For `with`: the database, to look only. Raises StoreError, StartError."""
     with contextlib.closing(_Database(url)) as database:
         database.claim()
@@ -135,7 +149,7 @@ def _opened(url: str) -> Iterator[DatabaseConnection]:
 
 def _ask_server(dao: Dao, command: OperatorCommand) -> None:
     """Have the running server carry out a command. Raises Refused, StartError, StoreError."""
-    if not _has_our_version(dao.connection):
+    if not has_our_version(dao.connection):
         raise StartError(OTHER_VERSION)
     id = secrets.token_hex(16)
     dao.add_command(id, *command)
@@ -180,8 +194,7 @@ def _check_is_ours(connection: DatabaseConnection) -> None:
 
 
 def _list_users(url: str, name: str | None) -> None:
-    _check_exists(url)
-    with _opened(url) as connection:
+    with opened(url) as connection:
         dao = Dao(connection)
         if name is None:
             for each in _usernames(dao):
@@ -201,11 +214,12 @@ def _usernames(dao: Dao) -> Iterator[str]:
 
 def _check_name(connection: DatabaseConnection, action: Action, name: str) -> None:
     """Raise Refused if a command is not possible. In tables of another version, nobody looks."""
-    if _has_our_version(connection):
+    if has_our_version(connection):
         accounts.check_name(Dao(connection), action, name)
 
 
-def _has_our_version(connection: DatabaseConnection) -> bool:
+def has_our_version(connection: DatabaseConnection) -> bool:
+    """Whether a database has the tables that this program knows."""
     rows = connection.query_if_exists("SELECT value FROM meta WHERE name = 'schema_version'")
     return bool(rows) and rows[0][0] == SCHEMA_VERSION
 

@@ -44,6 +44,7 @@ def run(typed: str, *answers: object, where: str = "") -> Chat:
         ("/profile", ("own_profile",)),
         ("/whois bob", ("friend_profile", "bob")),
         ("/find bo", ("find_users", "bo")),
+        ("/report bob is rude", ("report", "bob", "is rude", {"message_id": None})),
         ("/set name Alice  Smith", ("update_profile", {"name": "Alice  Smith"})),
         ("/set introduction 我 喜欢 茶", ("update_profile", {"introduction": "我 喜欢 茶"})),
         ("/group create team", ("create_group", "team")),
@@ -165,6 +166,7 @@ def test_too_many_words(name: str) -> None:
         ("/whois bob", Profile("bob"), "the profile of bob\nthe profile is empty"),
         ("/whois bob", RequestRejected("not_friends"), "/whois bob: not on your friend list: /add bob first"),
         ("/find bo", ("bob", "#boris"), "found: bob, @#boris"),
+        ("/report bob x", None, "the operator of the server can read your report about bob"),
         ("/find bo", (), "no name begins like this"),
         ("/find bo", RequestRejected("unknown_type"), "/find bo: this server does not support that"),
         ("/set age 30", None, "age is now: 30"),
@@ -217,6 +219,19 @@ def test_search() -> None:
     assert chat.client.calls[3:] == [("search", "two words", {"person": "bob", "before": None, "limit": 20})]
     chat.client.refuse("unknown_type")
     assert chat.said()[-1] == "/search two words: this server does not support that"
+
+
+def test_a_report_has_the_last_message() -> None:
+    """Of that person, in the conversation in which it is typed."""
+    chat = Chat()
+    for number, sender in enumerate(("bob", "bob", "carol", "alice"), 1):
+        chat.receive(sender, "hello", group="team", id=number)
+    chat.session.open(Peer("team", True))
+    submit(chat.session, "/report bob is rude")
+    assert chat.client.calls == [("report", "bob", "is rude", {"message_id": 2})]
+    chat.client.answer()
+    assert chat.said()[-1].endswith("about bob, and the last message of bob in this conversation")
+    assert run("/report bob").said() == ["usage: /report bob TEXT"]
 
 
 def test_search_in_a_group_and_everywhere() -> None:
@@ -344,7 +359,7 @@ def test_leaving() -> None:
     ("typed", "offered"),
     [
         ("/fr", ["friends "]),
-        ("/re", ["remove ", "resend "]),
+        ("/re", ["remove ", "report ", "resend "]),
         ("/to b", ["bob"]),
         ("/to B", ["bob"]),
         ("/to ", ["#team", "bob", "carol", "dave", "erin"]),

@@ -120,7 +120,7 @@ def test_a_wrong_command() -> None:
     for command in ("serv", "chatt"):
         line = only_line(2, run_here(command))
         assert line.startswith(f"There is no command {command} (did you mean ")
-        assert line.endswith(": choose from serve, chat, backup, restore, user, nodes. See jelly --help.")
+        assert line.endswith(": choose from serve, chat, backup, restore, user, reports, nodes. See jelly --help.")
 
 
 @pytest.mark.parametrize(

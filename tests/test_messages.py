@@ -58,6 +58,11 @@ GOOD: list[tuple[Type, dict[str, Any], Request]] = [
         {"username": "alice", "groupName": "team", "member": "bob", "role": "admin"},
         messages.SetRole("alice", "team", "bob", "admin"),
     ),
+    (
+        Type.REPORT,
+        {"username": "alice", "person": "bob", "text": "x"},
+        messages.ReportPerson("alice", "bob", "x"),
+    ),
     (Type.FIND, {"username": "alice", "prefix": "x"}, messages.Find("alice", "x")),
     (Type.SEARCH, {"username": "alice", "text": "x"}, messages.SearchMessages("alice", "x")),
 ]

@@ -14,7 +14,7 @@ from typing import Any
 from client_api import ErrorCode, Group, History, PastMessage, Profile, RequestError
 from jelly.chat import texts
 from jelly.chat.cells import sanitize
-from jelly.chat.model import LOADABLE, Conversation, Peer
+from jelly.chat.model import LOADABLE, Conversation, LineKind, Peer
 from jelly.chat.session import HISTORY_TEXTS, PAGE, Session
 from jelly.chat.texts import TranslatedText
 
@@ -256,6 +256,21 @@ def _find(session: Session, rest: str) -> None:
         session.show_info(text, where)
 
     _request(session, f"/find {rest}", session.client.find_users(prefix), done, changes=False)
+
+
+def _report(session: Session, rest: str) -> None:
+    """Report a person, with what that person has written last in this conversation."""
+    word, text = _split_word(rest)
+    name = _person_name(word)
+    lines = session.model.current.lines
+    ids = [line.id for line in lines if line.kind is LineKind.INCOMING and line.sender == name and line.id is not None]
+    id = ids[-1] if ids else None
+
+    def done(_: None, where: Conversation) -> None:
+        said = texts.REPORTED if id is None else texts.REPORTED_WITH_MESSAGE
+        session.show_info(session.translate(said, name=Peer(name)), where)
+
+    _request(session, f"/report {word}", session.client.report(name, _required(text), message_id=id), done)
 
 
 def _profile(session: Session, rest: str) -> None:
@@ -604,6 +619,7 @@ COMMANDS: dict[str, Command] = {
     "remove": Command(_remove, _friend_names),
     "group": Command(_group, _complete_group),
     "find": Command(_find),
+    "report": Command(_report, _peer_names),
     "profile": Command(_profile),
     "set": Command(_set, lambda *_: [f"{field} " for field in texts.FIELDS]),
     "whois": Command(_whois, _friend_names),

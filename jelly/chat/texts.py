@@ -168,6 +168,7 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
     ErrorCode.REQUEST_ID_REUSED: TranslatedText(
         "the server took this for another message; send it again", "服务器把它当成了另一条消息，请重新发送"
     ),
+    ErrorCode.NO_SUCH_MESSAGE: TranslatedText("there is no such message", "没有这条消息"),
     ErrorCode.BUSY: TranslatedText(
         "the server is busy and did nothing; try again in a moment", "服务器繁忙，未做处理，请稍后再试"
     ),
@@ -296,6 +297,13 @@ GROUP_MISSED = TranslatedText(
 )
 GROUP_ENDED = TranslatedText("{group} was disbanded", "{group} 已解散")
 
+REPORTED = TranslatedText(
+    "the operator of the server can read your report about {name}", "服务器管理员可以看到你对 {name} 的举报"
+)
+REPORTED_WITH_MESSAGE = TranslatedText(
+    "the operator of the server can read your report about {name}, and the last message of {name} in this conversation",
+    "服务器管理员可以看到你对 {name} 的举报，以及 {name} 在当前对话中的最后一条消息",
+)
 FOUND_USERS = TranslatedText("found: {names}", "找到：{names}")
 FOUND_NOBODY = TranslatedText("no name begins like this", "没有以此开头的用户名")
 FOUND_LINE = TranslatedText("{when} {sender}: {content}", "{when} {sender}：{content}")
@@ -416,6 +424,14 @@ HELP: dict[str, Help] = {
             "最多显示 20 个。服务器管理员可能没有开启此功能。",
         ),
     ),
+    "report": Help(
+        TranslatedText("bob TEXT", "bob 文字"),
+        TranslatedText("tell the operator of the server about a person", "向服务器管理员举报某人"),
+        TranslatedText(
+            "The operator also gets the last message of that person in this conversation. Nobody else sees it.",
+            "管理员还会看到此人在当前对话中的最后一条消息。其他人都看不到。",
+        ),
+    ),
     "profile": Help(NOTHING, TranslatedText("show your profile", "查看自己的资料")),
     "set": Help(
         TranslatedText("name Alice Smith", "name 王小明"),
@@ -467,7 +483,7 @@ HELP: dict[str, Help] = {
     ),
 }
 
-RARE = ("find", "set", "passwd")
+RARE = ("find", "report", "set", "passwd")
 """The commands that few people need often: the list of /help has only their names."""
 MORE_COMMANDS = TranslatedText(
     "also {names}: /help set says more about /set", "还有 {names}：用 /help set 查看 /set 的说明"

@@ -1,6 +1,7 @@
 """From version 2 to 3: ids that carry the time instead of a calendar, a clearer name for a row of
 the table meta, the NFKC form of each name, whether a user has had a modern client, the commands of
-an operator, known addresses, what quotas need, the tables of several nodes, and roles in groups.
+an operator, known addresses, what quotas need, reports, the tables of several nodes, and roles in
+groups.
 """
 
 from jelly.database import DatabaseConnection
@@ -47,6 +48,10 @@ STATEMENTS: tuple[Step, ...] = (
     "ALTER TABLE inbox ADD COLUMN size BIGINT NOT NULL DEFAULT 0",
     # In SQLite it is the number of characters, which is near enough for what waits already.
     "UPDATE inbox SET size = COALESCE((SELECT LENGTH(content) FROM messages WHERE id = message_id), 0)",
+    "CREATE TABLE IF NOT EXISTS reports (id BIGINT NOT NULL, reporter VARCHAR(32) NOT NULL, "
+    "person VARCHAR(32) NOT NULL, text VARCHAR(1024) NOT NULL, message_id BIGINT, receiver VARCHAR(32), "
+    "is_group SMALLINT, content MEDIUMTEXT, time BIGINT NOT NULL, PRIMARY KEY (id))",
+    "CREATE INDEX reports_of_reporter ON reports (reporter, time)",
     "CREATE TABLE IF NOT EXISTS nodes (id SMALLINT NOT NULL PRIMARY KEY, incarnation BIGINT NOT NULL, "
     "address VARCHAR(255) NOT NULL, version VARCHAR(32) NOT NULL, state SMALLINT NOT NULL, "
     "renewed BIGINT NOT NULL, lease BIGINT NOT NULL, event BIGINT NOT NULL, hints SMALLINT NOT NULL, "
