@@ -63,6 +63,7 @@ GOOD: list[tuple[Type, dict[str, Any], Request]] = [
         {"username": "alice", "person": "bob", "text": "x"},
         messages.ReportPerson("alice", "bob", "x"),
     ),
+    (Type.TYPING, {}, messages.Typing()),
     (Type.FIND, {"username": "alice", "prefix": "x"}, messages.Find("alice", "x")),
     (Type.SEARCH, {"username": "alice", "text": "x"}, messages.SearchMessages("alice", "x")),
 ]
@@ -118,11 +119,11 @@ def test_a_value_of_the_wrong_type(type: Type, values: dict[str, Any], key: str)
 def test_the_actor(type: Type, values: dict[str, Any], request_: Request) -> None:
     """The actor is the one who asks: the sender of a message, the `username` of any other request.
 
-    An ACK names no user: it has none.
+    An ACK and a TYPING name no user: they have none.
     """
     key = "sender" if type in messages.MESSAGES else "username"
     assert isinstance(vars(REQUESTS[type])["actor"], property)  # each class says it itself
-    assert request_.actor == (None if type is Type.ACK else values[key])
+    assert request_.actor == (None if type in (Type.ACK, Type.TYPING) else values[key])
 
 
 def test_requests_in_the_name_of_another() -> None:
@@ -155,12 +156,13 @@ def test_requests_in_the_name_of_another() -> None:
             outcome = services.serve(session, Frame(Sign.REQUEST, type, Status.NONE, to_json(values)))
             assert outcome == Answer(messages.refusal(type, Refused(ErrorCode.NOT_YOURSELF)))
             refused.add(type)
-    assert refused == set(REQUESTS) - LOGINS - {Type.ACK}
+    assert refused == set(REQUESTS) - LOGINS - {Type.ACK, Type.TYPING}
 
 
 OPTIONAL = [
     (Type.HISTORY, "person", "bob"), (Type.HISTORY, "groupName", "g1"), (Type.HISTORY, "before", 7),
-    (Type.HISTORY, "limit", 7), (Type.PERSON_MESSAGE, "requestId", "r1"), (Type.GROUP_MESSAGE, "requestId", "r1"),
+    (Type.HISTORY, "limit", 7), (Type.TYPING, "person", "bob"), (Type.TYPING, "groupName", "g1"),
+    (Type.PERSON_MESSAGE, "requestId", "r1"), (Type.GROUP_MESSAGE, "requestId", "r1"),
 ]  # fmt: skip
 
 
