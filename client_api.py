@@ -430,7 +430,7 @@ class JellyClient:
         address once, because it reconnects only after a login has succeeded.
 
         >>> client.login("alice", "secret1").result(timeout=10)
-        Login(username='alice', features=('ack', 'pages', 'ids', 'search', 'roles'))
+        Login(username='alice', features=('ack', 'pages', 'ids', 'search', 'roles', 'report'))
         """
         return self._manager.login(Type.LOGIN, username, {"username": username, "password": password}, _login)
 
@@ -659,7 +659,7 @@ class JellyClient:
         (1,000 characters); with `limit_reached` after 10 reports within 24 hours; with
         `unknown_type` if the server takes no reports.
 
-        >>> client.report("mallory", "sends me advertisements").result(timeout=5)
+        >>> client.report("carol", "sends me advertisements").result(timeout=5)
         """
         values = {"person": person, "text": text, "id": message_id}
         return self._manager.request(Type.REPORT, values, _nothing, feature="report")
