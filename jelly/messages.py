@@ -322,9 +322,9 @@ REQUESTS: dict[int, type[Request]] = {
 
 MESSAGES = frozenset({Type.PERSON_MESSAGE, Type.GROUP_MESSAGE})
 """The two requests that send a message to other users."""
-UNANSWERED = frozenset({Type.TYPING})
+UNANSWERED = frozenset({Type.LOGOUT, Type.TYPING})
 """Requests whose clients wait for no response, not even SERVER_BUSY. (If they are wrong, they get
-one all the same.)"""
+one all the same.) A LOGOUT that fails closes the connection, as any other."""
 
 _FIELD_TYPES: dict[str, type] = {  # all other fields are strings
     "token": int, "time": int, "id": int, "features": list, "before": int, "limit": int,

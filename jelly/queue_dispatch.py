@@ -39,7 +39,7 @@ from typing import NamedTuple
 
 from jelly.addresses import network_of
 from jelly.answer_memory import AnswerMemory
-from jelly.codec import Frame, Status
+from jelly.codec import Frame, Status, Type
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.fair_queue import Job
 from jelly.hashing import Hashers, Work
@@ -727,5 +727,5 @@ class Dispatcher:
 
 def _busy(session: Session, type: int) -> Answer:
     if type in UNANSWERED:
-        return Answer(None)
+        return Answer(None, close=type == Type.LOGOUT)
     return Answer(error_response(type, Status.SERVER_BUSY, ErrorCode.BUSY), close=session.user is None)

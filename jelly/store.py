@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from jelly.codec import Status
+from jelly.codec import Status, Type
 from jelly.dao import Dao, DatabaseWentBack, LeaseLost, StoredMessage
 from jelly.database import CommitInDoubt
 from jelly.delivery import Delivery, send_or_close
@@ -840,7 +840,7 @@ def _end(job: Job) -> None:
 def failure(session: Session, type: int, fails_message: bool = False) -> Answer:
     """The SERVER_ERROR for a request; before a login the server closes after it."""
     if type in UNANSWERED:
-        return Answer(None)
+        return Answer(None, close=type == Type.LOGOUT)
     frame = error_response(type, Status.SERVER_ERROR, ErrorCode.INTERNAL)
     return Answer(frame, session.user is None, fails_message)
 

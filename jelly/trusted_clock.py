@@ -191,4 +191,5 @@ class TrustedClock:
         """
         if certain:
             return -LONGEST_LEAP <= wall - certain <= DAY + certain - self._trusted
-        return not self._newest or -LONGEST_LEAP <= wall - (self._newest + now - self._newest_at) <= DAY
+        since = now - self._newest_at  # as with the certain time: as much may it be ahead
+        return not self._newest or -LONGEST_LEAP <= wall - (self._newest + since) <= DAY + since

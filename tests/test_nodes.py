@@ -818,15 +818,22 @@ def test_a_database_that_has_lost_what_others_did(
         assert notice["id"] > seen
 
 
-def test_a_hint_from_nowhere(nodes: list[JellyServer], ports: tuple[int, int]) -> None:
-    """A hint with an id that nobody has given does no harm."""
+def test_a_hint_from_nowhere(
+    nodes: list[JellyServer], ports: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A hint with an id that nobody has given does no harm, nor one with such an event."""
     first, second = ports
-    node_of(nodes[1]).on_hint(Hint(2**52, 0))
+    node_of(nodes[1]).on_hint(Hint(2**52, 2**40))
     with logged_in(second, "bob", features=MODERN) as bob, logged_in(first, "alice") as alice:
         alice.call(PERSON_MESSAGE, receiver="bob", content="hello", time=1)
         notice = bob.receive_notice().values
         assert notice["content"] == "hello"
         assert notice["id"] < 2**52
+    node = node_of(nodes[1])
+    wait_until(lambda: not node.has_news)
+    assert node._hinted_id < 2**52
+    assert node._hinted_event < 2**40
+    assert "starts over" not in caplog.text
 
 
 def test_a_node_that_sends_no_hints(

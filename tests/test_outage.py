@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from clock import Clock
 from harness import StartServer
-from wire import OWN_PROFILE, PERSON_MESSAGE, SERVER_ERROR, logged_in, register, wait_until
+from wire import LOGOUT, OWN_PROFILE, PERSON_MESSAGE, SERVER_ERROR, logged_in, register, wait_until
 
 from jelly.errors import StoreError
 from jelly.outage import LINE_INTERVAL, QUIET_SECONDS, RECOVERY_SECONDS, OutageLog
@@ -47,6 +47,21 @@ def test_readers_and_writers_in_an_outage(
     assert len(said) == 2, said[:5]
     assert re.fullmatch(r"the database failed: OperationalError: gone", said[0])
     assert said[1] == "the database works again"
+
+
+def test_a_logout_in_an_outage(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no response, as always, and the connection is closed."""
+
+    def fail(*_: Any) -> Any:
+        raise sqlite3.OperationalError("gone")
+
+    server = start_server()
+    register(server.port, "alice")
+    with logged_in(server.port, "alice", features=[]) as alice:
+        monkeypatch.setattr(server.engine, "begin", fail)
+        alice.send_request(LOGOUT, token=alice.token)
+        assert alice.socket.recv(100) == b""
+    wait_until(lambda: server.sessions.get("alice") is None)
 
 
 def test_a_long_outage(caplog: pytest.LogCaptureFixture) -> None:

@@ -189,6 +189,16 @@ def test_nothing_is_certain_yet(machine: Machine) -> None:
     assert machine.clock.now() == machine.wall()
 
 
+def test_days_without_a_server_that_has_never_run_for_an_hour(machine: Machine) -> None:
+    """Only the newest id is known: what is old stays as many days longer as the clock is ahead."""
+    machine.offset += 3 * DAY
+    machine.clock.start(int(NOW * 1000) << 10)
+    machine.monotonic.now += 1.9 * DAY
+    assert not machine.is_ahead()
+    machine.monotonic.now += 0.2 * DAY
+    assert machine.is_ahead()
+
+
 def test_the_operator_says_so() -> None:
     """Then the clock is believed at once."""
     machine = Machine(is_trusted=True)

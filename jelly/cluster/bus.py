@@ -74,7 +74,8 @@ class Bus(Protocol):
         """Listen as this node from now on. With another number: no longer as the one before."""
 
     def publish(self, upto: Mapping[int, int], event: int) -> None:
-        """Send hints soon. Never wait, never raise an error.
+        """Send hints soon. Never raise an error, nor wait for Redis. (But if it has sent a part of
+        an answer of four bytes, at most a second for the rest.)
 
         `upto`: for each node that has something new, the id up to which all is committed and
         synced. `event`: the same for events, of which all nodes hear; 0 if there is none.

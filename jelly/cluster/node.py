@@ -34,7 +34,7 @@ from jelly.cluster.bus import Bus, Hint, NoBus
 from jelly.cluster.events import Changes, Events
 from jelly.cluster.hearing import Hearing
 from jelly.cluster.lease import Lease
-from jelly.cluster.node_dao import SERVING, Event, Head, Identity, NodeDao
+from jelly.cluster.node_dao import MAX_EVENTS, SERVING, Event, Head, Identity, NodeDao
 from jelly.cluster.registry import Place, Registry
 from jelly.dao import SchemaChanged
 from jelly.database import CommitInDoubt
@@ -62,7 +62,8 @@ TRIM_INTERVAL = 10.0
 RETRY_DELAY = 0.2
 """Seconds until the node tries again after the database failed."""
 LONG_JUMP = 600_000 * IDS_PER_MS
-"""A hint that is further ahead than this, ten minutes of ids, is not believed without a look."""
+"""A hint that is further ahead than this, ten minutes of ids, is not believed without a look. (Nor
+is one of more than MAX_EVENTS events.)"""
 MAX_FAILURES = 1000
 """At most this many wrong passwords are told to the other nodes at a time."""
 MAX_TAIL = 2000
@@ -481,16 +482,23 @@ class Node:
         if not self._is_registered:
             return
         try:
+            if id > dao.horizon + LONG_JUMP or event > dao.event + MAX_EVENTS:
+                id, event = self._look_for(id, event)
             if event > dao.event:
                 self._events.apply(event)
             if id > dao.horizon:
-                if id > dao.horizon + LONG_JUMP:
-                    id = min(id, dao.last_id())
                 self._push_tail(id)
                 dao.horizon = self._delivery.horizon = id
                 self._delivery.flush()
         except StoreError as error:
             log.debug("cannot read what a hint tells of: %s", error)
+
+    def _look_for(self, id: int, event: int) -> tuple[int, int]:
+        """Return how much there is of what hints tell of; forget the rest. Raises StoreError."""
+        last_id, last_event = self._dao.last_id(), self._dao.look_for_news()[0]
+        with self._lock:
+            self._hinted_id, self._hinted_event = min(id, last_id), min(event, last_event)
+            return self._hinted_id, self._hinted_event
 
     # --- what others have stored ------------------------------------------------------------------
 
@@ -498,18 +506,12 @@ class Node:
         """Push what is stored for the users here, up to an id that is on the disk."""
         dao = self._dao
         try:
-            rows = dao.tail(dao.horizon, upto, MAX_TAIL)
+            messages = dao.tail(dao.horizon, upto, MAX_TAIL)
         except StoreError as error:
             log.debug("cannot read what others have stored: %s", error)
-            rows = None
-        if rows is None or len(rows) == MAX_TAIL:
+            messages = None
+        if messages is None:
             self._delivery.all_fall_behind()
             return
-        position = 0
-        while position < len(rows):
-            message = rows[position][1]
-            receivers = []
-            while position < len(rows) and rows[position][1].id == message.id:
-                receivers.append(rows[position][0])
-                position += 1
+        for message, receivers in messages:
             self._delivery.push(message, receivers)

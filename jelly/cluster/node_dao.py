@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from jelly.dao import Dao, DatabaseWentBack, LeaseLost, SchemaChanged, StoredMessage
 from jelly.database import DatabaseConnection
-from jelly.errors import StoreError
 from jelly.migrations import SCHEMA_VERSION
 from jelly.trusted_clock import MS, TrustedClock
 
@@ -25,6 +24,10 @@ DRAINING_MS = 5000
 come back elsewhere meanwhile, and nobody hears that they were offline."""
 TURNS_ALONE = 3
 """After so many turns in which no other node has written, a node expects that again."""
+SHORT_BYTES = 1000
+"""A message that is no longer than this comes with each row of the inbox that has it."""
+TAIL_BYTES = 8 * 1024 * 1024
+"""At most this many bytes of longer messages are read at once."""
 NO_MARK = -1
 MAX_EVENTS = 10_000
 """At most this many events are applied one by one; a node that has missed more starts over."""
@@ -296,10 +299,15 @@ class NodeDao(Dao):
 
     # --- messages for the users here --------------------------------------------------------------
 
-    def tail(self, after: int, upto: int, limit: int) -> list[tuple[str, StoredMessage]]:
-        """What was stored for the users of this node: (receiver, message), in the order of ids."""
+    def tail(self, after: int, upto: int, limit: int) -> list[tuple[StoredMessage, list[str]]] | None:
+        """What was stored for the users of this node: each message with its receivers here, in the
+        order of ids. None if that is `limit` rows or more, or more than TAIL_BYTES of long texts.
+        """
         connection = self.connection
-        columns = ("i.receiver", "m.id", "m.is_group", "m.sender", "m.receiver", "m.time", "m.content")
+        # A long text comes once, and not once for each receiver: a group may have a thousand.
+        length = "LENGTH(m.content)"
+        content = f"CASE WHEN {length} <= {SHORT_BYTES} THEN m.content ELSE '' END"
+        columns = ("i.receiver", "m.id", "m.is_group", "m.sender", "m.receiver", "m.time", length, content)
         join = connection.ordered_join  # with few sessions MariaDB would sort all, which takes three times as long
         rows = connection.query(
             f"SELECT {connection.words(*columns)} FROM inbox AS i {connection.use_index('inbox_of_message')} "
@@ -308,12 +316,27 @@ class NodeDao(Dao):
             "WHERE i.message_id > ? AND i.message_id <= ? ORDER BY i.message_id LIMIT ?",
             (self.number, after, upto, limit),
         )
-        found = []
+        if len(rows) == limit:
+            return None
+        found: list[tuple[StoredMessage, list[str]]] = []
+        long: dict[int, int] = {}  # ids, and the places in `found`
+        total = last_id = 0
         for (text,) in rows:
-            if text is None:  # MySQL makes no text that is longer than max_allowed_packet
-                raise StoreError("max_allowed_packet is too small for a message")
-            user, id, is_group, sender, receiver, time, content = text.split(" ", 6)  # no name holds a space
-            found.append((user, StoredMessage(int(id), is_group == "1", sender, receiver, content, int(time))))
+            user, id, is_group, sender, receiver, time, size, content = text.split(" ", 7)  # no name holds a space
+            if (number := int(id)) != last_id:
+                last_id = number
+                if int(size) > SHORT_BYTES:
+                    long[number] = len(found)
+                    total += int(size)
+                found.append((StoredMessage(number, is_group == "1", sender, receiver, content, int(time)), []))
+            found[-1][1].append(user)
+        if total > TAIL_BYTES:
+            return None
+        if long:
+            ids = ", ".join(map(str, long))
+            for number, content in connection.query(f"SELECT id, content FROM messages WHERE id IN ({ids})"):
+                message, receivers = found[long[number]]
+                found[long[number]] = message._replace(content=content), receivers
         return found
 
     def last_id(self) -> int:
