@@ -95,6 +95,7 @@ FEATURES = (
     "roles",
     "find",
     "report",
+    "seen",
 )
 """What a client asks for, unless you say otherwise. Not `typing`: few programs show that."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -149,6 +150,17 @@ class Profile:
     phone: str | None = None
     address: str | None = None
     introduction: str | None = None
+    seen: int | None = None
+    """For a friend: when that user was online last, by the server's clock, in milliseconds since
+    1970. None if the user is online, is no friend of yours from both sides, does not show it, or if
+    the server does not tell it."""
+    show_seen: bool | None = None
+    """For yourself: whether friends may see that of you; None if the server does not tell it."""
+
+    @property
+    def seen_at(self) -> datetime | None:
+        """The time of `seen` in the local time zone; None if there is none."""
+        return None if self.seen is None else _local_time(self.seen)
 
 
 @dataclass(frozen=True)
@@ -176,6 +188,10 @@ class Group:
 # --- what arrives ---------------------------------------------------------------------------------
 
 
+def _local_time(ms: int) -> datetime:
+    return (EPOCH + timedelta(milliseconds=min(max(ms, FIRST_DAY), LAST_DAY))).astimezone()
+
+
 class _Timed:
     """Anything with a time in milliseconds."""
 
@@ -187,7 +203,7 @@ class _Timed:
 
         A number outside the calendar gives the first or the last date.
         """
-        return (EPOCH + timedelta(milliseconds=min(max(self.time, FIRST_DAY), LAST_DAY))).astimezone()
+        return _local_time(self.time)
 
 
 @dataclass(frozen=True)
@@ -429,8 +445,8 @@ class JellyClient:
         client is OFFLINE. ConnectionLost if the server cannot be reached: the client tries each
         address once, because it reconnects only after a login has succeeded.
 
-        >>> client.login("alice", "secret1").result(timeout=10)
-        Login(username='alice', features=('ack', 'pages', 'ids', 'search', 'roles', 'report'))
+        >>> client.login("alice", "secret1").result(timeout=10).features[:3]
+        ('ack', 'pages', 'ids')
         """
         return self._manager.login(Type.LOGIN, username, {"username": username, "password": password}, _login)
 
@@ -706,8 +722,12 @@ class JellyClient:
         phone: str | None = None,
         address: str | None = None,
         introduction: str | None = None,
+        show_seen: bool | None = None,
     ) -> "Future[None]":
         """Change your profile or your password. Values that are None stay as they are.
+
+        `show_seen`: whether friends may see when you were online last. (The server ignores it if it
+        does not know the feature `seen`.)
 
         A new `password` needs the present one as `old_password`. It ends all your tokens, and your
         other sessions with `Reason.PASSWORD_CHANGED`. This session goes on with a new `token`. (The
@@ -722,7 +742,7 @@ class JellyClient:
         """
         values = {
             "password": password, "oldPassword": old_password, "name": name, "sex": sex, "age": age, "phone": phone,
-            "address": address, "introduction": introduction,
+            "address": address, "introduction": introduction, "showSeen": show_seen,
         }  # fmt: skip
         return self._manager.request(Type.UPDATE_PROFILE, values, self._manager.keep_token)
 
@@ -883,7 +903,8 @@ def _login(values: Mapping[str, Any]) -> Login:
 
 def _profile(values: Mapping[str, Any]) -> Profile:
     said: dict[str, Any] = {each.name: values.get(each.name) for each in fields(Profile)}
-    return Profile(**{**said, "username": _text(said["username"])})
+    more = {"username": _text(said["username"]), "seen": _number(values, "seen"), "show_seen": values.get("showSeen")}
+    return Profile(**{**said, **more})
 
 
 def _friends(values: Mapping[str, Any]) -> dict[str, bool]:

@@ -20,7 +20,8 @@ CREATE TABLE IF NOT EXISTS meta (
 
 -- password is "scrypt$log2(n)$r$p$salt$hash", never the password itself. nfkc is the form of the
 -- name in which new names are compared with it; two old names may have the same. modern: whether
--- the user has ever logged in with a modern client (1) or not (0).
+-- the user has ever logged in with a modern client (1) or not (0). seen: when the user was online
+-- last, as far as that is noted; hides_seen: whether friends may not know it (1).
 CREATE TABLE IF NOT EXISTS users (
     username     VARCHAR(32) NOT NULL,
     password     VARCHAR(255) NOT NULL,
@@ -32,6 +33,8 @@ CREATE TABLE IF NOT EXISTS users (
     introduction VARCHAR(1024),
     nfkc         VARCHAR(32),
     modern       SMALLINT NOT NULL DEFAULT 0,
+    seen         BIGINT NOT NULL DEFAULT 0,
+    hides_seen   SMALLINT NOT NULL DEFAULT 0,
     PRIMARY KEY (username)
 );
 CREATE INDEX nfkc_of_users ON users (nfkc);

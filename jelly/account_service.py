@@ -7,12 +7,13 @@ Logging in is in `login_service.py`, the friend list in `friend_service.py`.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jelly import accounts, passwords
+from jelly import accounts, last_seen, passwords
 from jelly.accounts import check_new_name, check_password
 from jelly.addresses import network_of
 from jelly.codec import Type
 from jelly.dao import Dao, Reading
 from jelly.errors import ErrorCode, Refused
+from jelly.last_seen import LastSeen
 from jelly.login_guard import LoginGuard
 from jelly.messages import PROFILE_LIMITS, FriendProfile, OwnProfile, Register, UpdateProfile, response
 from jelly.names import fold
@@ -21,7 +22,7 @@ from jelly.password_check import PasswordCheck
 from jelly.policy import Policy
 from jelly.rate import RateLimit
 from jelly.session_lifecycle import PASSWORD_CHANGED, SessionLifecycle
-from jelly.sessions import Session
+from jelly.sessions import Session, Sessions
 from jelly.tokens import Tokens
 
 NEEDS_OLD_PASSWORD = "To set a new password, send the old one, too: as 'oldPassword'."
@@ -39,7 +40,12 @@ class AccountService:
         password_check: PasswordCheck,
         tokens: Tokens,
         lifecycle: SessionLifecycle,
+        sessions: Sessions,
+        ends: LastSeen,
     ) -> None:
+        """`ends`: the ends of sessions that are not written yet."""
+        self._sessions = sessions
+        self._ends = ends
         self._policy = policy
         self._reading = reading
         self._guard = guard
@@ -77,11 +83,18 @@ class AccountService:
 
     def update_profile(self, session: Session, request: UpdateProfile) -> Outcome:
         """Change the user's profile or password. A new password revokes all the user's tokens."""
-        values = {field: value for field in PROFILE_LIMITS if (value := getattr(request, field)) is not None}
-        for field, value in values.items():
+        values: dict[str, str | int] = {}
+        for field in PROFILE_LIMITS:
+            value = getattr(request, field)
+            if value is None:
+                continue
+            values[field] = value
             if len(value) > PROFILE_LIMITS[field]:
                 limit = PROFILE_LIMITS[field]
                 raise Refused(ErrorCode.TOO_LONG, f"The field {field!r} may have at most {limit} characters.")
+
+        if request.showSeen is not None and last_seen.FEATURE in session.features:
+            values["hides_seen"] = int(not request.showSeen)
 
         def in_transaction(dao: Dao) -> None:
             if values:
@@ -92,7 +105,7 @@ class AccountService:
         write = _success_write(Type.UPDATE_PROFILE, in_transaction)
         return write if values else write.answer(None)
 
-    def _change_password(self, session: Session, request: UpdateProfile, values: dict[str, str]) -> Outcome:
+    def _change_password(self, session: Session, request: UpdateProfile, values: dict[str, str | int]) -> Outcome:
         """Set a new password, and these values of the profile; end the user's tokens and other
         sessions.
 
@@ -136,20 +149,36 @@ class AccountService:
         return CpuTask(verify_then_write, Place.KNOWN, attempt)
 
     def own_profile(self, session: Session, request: OwnProfile) -> Outcome:
-        """Return the profile of the logged-in user."""
-        return self._profile(Type.OWN_PROFILE, request.username)
+        """Return the profile of the logged-in user.
+
+        With the feature `seen`, it says whether friends may know when the user was online last.
+        """
+        username = request.username
+        if last_seen.FEATURE not in session.features:
+            return self._profile(Type.OWN_PROFILE, username)
+        with self._reading() as dao:
+            is_shown = last_seen.is_shown(dao, username)
+        return self._profile(Type.OWN_PROFILE, username, showSeen=is_shown)
 
     def friend_profile(self, session: Session, request: FriendProfile) -> Outcome:
-        """Return the profile of a user on the friend list."""
-        with self._reading() as dao:
-            if not dao.is_friend(request.username, request.friend):
-                raise Refused(ErrorCode.NOT_FRIENDS)
-        return self._profile(Type.FRIEND_PROFILE, request.friend)
+        """Return the profile of a user on the friend list.
 
-    def _profile(self, type: Type, username: str) -> Answer:
+        With the feature `seen`, it says when the friend was online last, if that may be known.
+        """
+        username, friend = request
+        with self._reading() as dao:
+            if not dao.is_friend(username, friend):
+                raise Refused(ErrorCode.NOT_FRIENDS)
+        if last_seen.FEATURE not in session.features or self._sessions.is_online(friend):
+            return self._profile(Type.FRIEND_PROFILE, friend)
+        with self._reading() as dao:
+            seen = self._ends.read(dao, username, friend)
+        return self._profile(Type.FRIEND_PROFILE, friend, seen=seen)
+
+    def _profile(self, type: Type, username: str, **more: object) -> Answer:
         with self._reading() as dao:
             profile = dao.profile(username)
-        return Answer(response(type, {"username": username, **profile}))
+        return Answer(response(type, {"username": username, **profile, **more}))
 
 
 def _success_write(

@@ -6,7 +6,7 @@ That is why a method may read first and then write. All methods raise StoreError
 fails.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, TypeVar
 
@@ -196,7 +196,7 @@ class Dao:
         rows = self.connection.query(f"SELECT {', '.join(fields)} FROM users WHERE username = ?", (username,))
         return dict(zip(fields, rows[0], strict=True))
 
-    def update_user(self, username: str, values: dict[str, str]) -> None:
+    def update_user(self, username: str, values: Mapping[str, str | int]) -> None:
         """Set columns of a user; the keys come from the program, never from a client."""
         columns = ", ".join(f"{column} = ?" for column in values)
         self.connection.change(f"UPDATE users SET {columns} WHERE username = ?", (*values.values(), username))

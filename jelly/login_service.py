@@ -5,7 +5,7 @@ a login does to the user's sessions is in `session_lifecycle.py`. Accounts are m
 `account_service.py`.
 """
 
-from jelly import lists, passwords
+from jelly import last_seen, lists, passwords
 from jelly.addresses import network_of
 from jelly.codec import Type
 from jelly.dao import Dao, Reading
@@ -88,7 +88,8 @@ class LoginService:
             self._tokens.store(dao, token_hash, username)
             if request.features is not None:
                 dao.note_modern_login(username)
-            now = int(self._clock.latest() * 1000)
+            now = self._now()
+            last_seen.note(dao, username, now)  # if the server is killed, the end is noted nowhere
             if noted_at is None or noted_at <= now - ADDRESS_PRECISION:
                 dao.remember_address(username, network_of(session.address), now, MAX_KNOWN_ADDRESSES)
             return _load_friends(dao, request)
@@ -117,6 +118,7 @@ class LoginService:
             if is_first_modern:
                 dao.note_modern_login(username)
             self._lifecycle.take_over(dao, Newcomer(session, username, token_hash, request.features is None))
+            last_seen.note(dao, username, self._now())
             return _load_friends(dao, request)
 
         def after_commit(friends: Friends) -> Answer:
@@ -138,6 +140,7 @@ class LoginService:
         def in_transaction(dao: Dao) -> None:
             for token_hash in hashes:
                 dao.remove_token(token_hash, request.username)
+            last_seen.note(dao, request.username, self._now())
             self._lifecycle.log_out_in_transaction(session)
 
         def after_commit(_: None) -> Answer:
@@ -149,6 +152,10 @@ class LoginService:
             session.transport.close()
 
         return Write(Type.LOGOUT, in_transaction, after_commit, on_late_commit)
+
+    def _now(self) -> int:
+        """The time to note, in milliseconds since 1970."""
+        return int(self._clock.latest() * 1000)
 
 
 def _stop_pacing_if_modern(session: Session, request: Login | Reconnect) -> None:

@@ -181,6 +181,7 @@ class UpdateProfile(NamedTuple):
     phone: str | None = None
     address: str | None = None
     introduction: str | None = None
+    showSeen: bool | None = None
 
     @property
     def actor(self) -> str:
@@ -327,9 +328,9 @@ UNANSWERED = frozenset({Type.LOGOUT, Type.TYPING})
 one all the same.) A LOGOUT that fails closes the connection, as any other."""
 
 _FIELD_TYPES: dict[str, type] = {  # all other fields are strings
-    "token": int, "time": int, "id": int, "features": list, "before": int, "limit": int,
+    "token": int, "time": int, "id": int, "features": list, "before": int, "limit": int, "showSeen": bool,
 }  # fmt: skip
-_TYPE_NAMES: dict[type, str] = {str: "a string", int: "an integer", list: "an array of strings"}
+_TYPE_NAMES: dict[type, str] = {str: "a string", int: "an integer", list: "an array of strings", bool: "true or false"}
 
 
 def parse_request(type: int, body: bytes) -> Request:

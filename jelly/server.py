@@ -51,6 +51,7 @@ from jelly.errors import JellyError, StartError, StoreError, log_failure
 from jelly.group_notices import GroupNotices
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
+from jelly.last_seen import LastSeen
 from jelly.live_nodes import describe_all, forget_nodes, live_nodes, longest_lease
 from jelly.login_guard import LoginGuard
 from jelly.messages import Event, system
@@ -167,6 +168,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
         quotas = Quotas(QuotaLimits(settings.inbox_messages, settings.inbox_bytes, settings.outbox_messages))
         guard = LoginGuard()
         silence = settings.heartbeat_interval * settings.heartbeat_misses
+        last_seen = LastSeen(clock.latest)
+        self.sessions.on_offline = last_seen.session_ended
         self.watchdog = Watchdog(self.connections, silence, self.connections.beyond_half)
         self.store = Store(
             dao,
@@ -177,6 +180,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             on_commit_in_doubt=self.groups.forget_all,
             call_later=self.watchdog.call_later,
             on_database_went_back=self._begin_anew,
+            last_seen=last_seen,
         )
         policy = Policy(
             password_cost=settings.password_cost,
@@ -202,6 +206,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             self._reading,
             guard,
             clock,
+            last_seen,
         )
         answer_memory = AnswerMemory(settings.answer_memory * 1024 * 1024)
         self.dispatcher = Dispatcher(

@@ -35,6 +35,7 @@ from jelly.group_notices import GroupNotices
 from jelly.group_service import GroupService
 from jelly.groups import GroupCache
 from jelly.known_users import KnownUsers
+from jelly.last_seen import LastSeen
 from jelly.lists import CutLog
 from jelly.login_guard import LoginGuard
 from jelly.login_service import LoginService
@@ -94,8 +95,11 @@ class Services:
         reading: Reading,
         guard: LoginGuard,
         clock: TrustedClock | None = None,
+        last_seen: LastSeen | None = None,
     ) -> None:
-        """`clock`: by its time tokens expire."""
+        """`clock`: by its time tokens expire. `last_seen`: the ends of sessions that are not
+        written yet.
+        """
         clock = clock or TrustedClock(is_trusted=True)
         self.known_users = KnownUsers(reading)
         self.lifecycle = SessionLifecycle(sessions, presence, delivery, _withheld_features(policy))
@@ -103,7 +107,9 @@ class Services:
         tokens = Tokens(policy.token_seconds, clock)
         cut_log = CutLog()
         self.logins = LoginService(reading, guard, clock, password_check, tokens, self.lifecycle)
-        self.accounts = AccountService(policy, reading, guard, password_check, tokens, self.lifecycle)
+        self.accounts = AccountService(
+            policy, reading, guard, password_check, tokens, self.lifecycle, sessions, last_seen or LastSeen()
+        )
         self.friends = FriendService(sessions, presence, reading, cut_log)
         self.groups = GroupService(group_notices, groups, reading, cut_log)
         self.messages = MessageService(policy, groups, self.known_users, delivery, reading)

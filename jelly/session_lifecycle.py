@@ -23,6 +23,7 @@ FEATURES = (
     "find",
     "typing",
     "report",
+    "seen",
 )
 """What a client can ask for, in the order in which the response names what it is granted."""
 TAKEN_OVER = system(Event.TAKEN_OVER)

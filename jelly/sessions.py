@@ -267,6 +267,8 @@ class Sessions:
         self._by_user: dict[str, Session] = {}
         self.is_elsewhere: Callable[[str], bool] = lambda _: False
         """Whether a user is online at another node."""
+        self.on_offline: Callable[[str], None] = lambda _: None
+        """Called with a user whose session is taken out, by any thread; before `on_end`."""
         self.on_end: Callable[[Session], None] = lambda _: None
         """Called when a session is taken out, by any thread."""
         self.get = self._by_user.get
@@ -301,6 +303,7 @@ class Sessions:
             if self._by_user.get(session.user) is not session:
                 return False
             del self._by_user[session.user]
+        self.on_offline(session.user)
         self.on_end(session)
         return True
 

@@ -30,6 +30,7 @@ from jelly.engine import RowsRefused
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.fair_queue import Entry, FairQueue, Job
 from jelly.indexing import DeferredIndexing, RequestKey
+from jelly.last_seen import LastSeen
 from jelly.messages import SUCCESS, UNANSWERED, NoticeForm, error_response, refusal, stored_response
 from jelly.outage import OutageLog
 from jelly.outcomes import Answer, NewMessage, Write
@@ -135,6 +136,7 @@ class Store:
         clock: Callable[[], float] = time.monotonic,
         call_later: Callable[[float, Callable[[], None]], None] = lambda *_: None,
         on_database_went_back: Callable[[], None] = lambda: None,
+        last_seen: LastSeen | None = None,
     ) -> None:
         """`on_commit_in_doubt` is called when it is not known whether a transaction was committed,
         and again when it is known. `on_database_went_back` is called when the database is in an
@@ -145,6 +147,7 @@ class Store:
         self._indexing = indexing
         self._retention = retention
         self._quotas = quotas
+        self._last_seen = last_seen or LastSeen()
         self._on_commit_in_doubt = on_commit_in_doubt
         self._on_database_went_back = on_database_went_back
         self._call_later = call_later
@@ -295,7 +298,8 @@ class Store:
 
     def _is_done(self) -> bool:
         with self._lock:
-            has_work = self._jobs or self._doubtful_jobs or (self._delivered and not self._failing)
+            has_rest = self._delivered or self._last_seen.pending
+            has_work = self._jobs or self._doubtful_jobs or (has_rest and not self._failing)
             return self._stopping and not has_work
 
     def _wait_for_work(self) -> None:
@@ -386,7 +390,7 @@ class Store:
         doubt = self._doubt
         if doubt is not None:  # until then nothing is written
             return doubt.look_at
-        due = [self._indexing.due_at, self._retention.due_at, self._quotas.due_at]
+        due = [self._indexing.due_at, self._retention.due_at, self._quotas.due_at, self._last_seen.due_at]
         if self._delivered_due is not None:
             due.append(self._delivered_due)
         if self._delivery.has_work:
@@ -402,7 +406,10 @@ class Store:
 
     def _write(self, batch: Batch) -> None:
         """Write a batch in one transaction. Fills its `messages`, and the results of its jobs."""
-        housekeeping_is_due = self._clock() >= min(self._indexing.due_at, self._retention.due_at, self._quotas.due_at)
+        last_seen = self._last_seen
+        housekeeping_is_due = self._clock() >= min(
+            self._indexing.due_at, self._retention.due_at, self._quotas.due_at, last_seen.due_at
+        ) or (self._stopping and bool(last_seen.pending))
         if not self._must_write(batch, housekeeping_is_due):
             return
         node = self.node
@@ -413,10 +420,8 @@ class Store:
             if batch.delivered:  # first, so that a login in this batch does not get them again
                 self._quotas.remove(self._dao, batch.delivered)
                 self._indexing.remove_delivered(self._dao, batch.delivered.items())
-            if housekeeping_is_due:
-                self._indexing.run_due(self._dao)
-                self._retention.run_due(self._dao)
-                self._quotas.run_due(self._dao)
+            if housekeeping_is_due or last_seen.pending:
+                self._tidy(housekeeping_is_due)
             keys = [
                 (entry.sender, entry.request_id)
                 for job in batch.jobs
@@ -445,6 +450,17 @@ class Store:
         self._failing = False
         if self.outage.is_open:  # a look without its lock: else the next transaction sees it
             self.outage.worked()
+
+    def _tidy(self, housekeeping_is_due: bool) -> None:
+        """In the transaction: write what nobody has asked for. (The ends of sessions always: it
+        costs little, and on a node the others are told of them by this transaction.)
+        """
+        if self._last_seen.pending:
+            self._last_seen.write(self._dao)
+        if housekeeping_is_due:
+            self._indexing.run_due(self._dao)
+            self._retention.run_due(self._dao)
+            self._quotas.run_due(self._dao)
 
     def _begin_on_node(self, node: NodeTurns, batch: Batch) -> None:
         """Learn what other nodes have committed before this transaction."""
@@ -503,6 +519,7 @@ class Store:
         self._indexing.on_failure()
         self._retention.on_failure()
         self._quotas.on_failure()
+        self._last_seen.on_failure()
 
     def _accept(
         self, new: NewMessage, known: dict[RequestKey, tuple[int, int]], batch: Batch, is_behind_failure: bool
@@ -587,6 +604,8 @@ class Store:
         finally:  # after the answers: no one needs to wait for this
             if self._quotas.news:
                 self._pass_on_news()
+            if self._last_seen.written:
+                self._last_seen.committed()
             self._indexing.on_commit([message for message, _ in batch.messages])
 
     def _pass_on_news(self) -> None:
@@ -647,6 +666,7 @@ class Store:
         self._indexing.on_failure()
         self._retention.on_failure()
         self._quotas.on_failure()
+        self._last_seen.on_failure()
         if self.node is not None:
             self.node.failed()
         self._pass_on_news()

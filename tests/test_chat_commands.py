@@ -1,5 +1,7 @@
 """Slash commands: parsing, requests to the client, answers to the user, completion."""
 
+from datetime import datetime
+
 import pytest
 from fake_client import MS, Chat
 
@@ -16,6 +18,9 @@ from client_api import (
 from jelly.chat.commands import COMMANDS, complete, submit
 from jelly.chat.model import Peer
 from jelly.chat.texts import RARE
+
+SHOWN = datetime.fromtimestamp(0).strftime("%Y-%m-%d %H:%M")
+"""The beginning of 1970, as the chat shows it."""
 
 
 def run(typed: str, *answers: object, where: str = "") -> Chat:
@@ -58,6 +63,7 @@ def run(typed: str, *answers: object, where: str = "") -> Chat:
         ("/group admin #team bob", ("set_role", "team", "bob", "admin")),
         ("/group owner my team bob", ("set_role", "my team", "bob", "owner")),
         ("/group list", ("list_groups",)),
+        ("/seen off", ("update_profile", {"show_seen": False})),
         ("/logout", ("logout",)),
     ],
 )
@@ -180,6 +186,10 @@ def test_too_many_words(name: str) -> None:
         ("/group leave team", None, "you have left #team"),
         ("/group add team carol", None, "carol is in #team now"),
         ("/group remove team bob", None, "bob is no longer in #team"),
+        ("/seen on", None, "friends can see when you were online last"),
+        ("/seen off", None, "nobody can see when you were online last"),
+        ("/whois bob", Profile("bob", seen=0), "the profile of bob\nlast seen: " + SHOWN),
+        ("/whois bob", Profile("bob", name="Bob", seen=0), "the profile of bob\nname: Bob\nlast seen: " + SHOWN),
         ("/group list", {}, "you are in no group: /group create NAME creates one"),
         ("/group admin #team bob", None, "bob is an admin of #team now"),
         ("/group member #team bob", None, "bob is a plain member of #team now"),

@@ -34,7 +34,7 @@ LAYERS = [
     {"store", "accounts", "hashing", "session_lifecycle"}, {"quotas"}, {"doubt", "fair_queue"},
     {"outcomes", "delivery", "presence", "group_notices", "indexing", "retention", "send_queue", "admission", "lists"},
     {"memberships", "known_users", "password_check", "tokens", "finding_dao", "report_dao"},
-    {"roles"},
+    {"roles", "last_seen"},
     {"demo", "backup", "notifier"},
     {"dao", "config", "migrations", "pacing"}, {"migrations.to_2", "migrations.to_3"},
     {"migrations.step", "live_nodes"},

@@ -214,12 +214,13 @@ def test_one_field_of_a_profile(key: str) -> None:
     """A field that is given is taken, an empty one too; all others stay None."""
     for value in ("x", ""):
         parsed = parse_request(Type.UPDATE_PROFILE, to_json({"username": "alice", key: value}))
-        assert parsed == messages.UpdateProfile("alice")._replace(**{key: value})
+        changed: dict[str, Any] = {key: value}
+        assert parsed == messages.UpdateProfile("alice")._replace(**changed)
 
 
 def test_all_fields_of_a_profile() -> None:
     """Every field lands in its place."""
-    values = {"username": "alice"} | {key: f"new {key}" for key in PROFILE}
+    values: dict[str, Any] = {"username": "alice"} | {key: f"new {key}" for key in PROFILE} | {"showSeen": False}
     assert parse_request(Type.UPDATE_PROFILE, to_json(values)) == messages.UpdateProfile(**values)
 
 
@@ -271,6 +272,7 @@ good_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 an_integer = st.integers(-(2**63), 2**63 - 1)
 GOOD_VALUES: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("token", "time", "id", "before", "limit"), an_integer),
+    "showSeen": st.booleans(),
     "features": st.lists(good_text, max_size=messages.MAX_FEATURES),
     "requestId": st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=messages.MAX_REQUEST_ID),
 }

@@ -18,6 +18,7 @@ from wire import (
     ALL_FRIENDS,
     CREATE_GROUP,
     DISBAND_GROUP,
+    FRIEND_PROFILE,
     GROUP_MESSAGE,
     HISTORY,
     LOGOUT,
@@ -361,6 +362,26 @@ def test_groups_over_nodes(ports: tuple[int, int]) -> None:
         assert alice.call(DISBAND_GROUP, groupName="g").status == SUCCESS
         assert system_notice(bob, "group_disbanded") == {"event": "group_disbanded", "group": "g"}
         assert bob.call(GROUP_MESSAGE, receiver="g", content="anybody?", time=1).error == "no_such_group"
+
+
+def test_last_seen_at_another_node(nodes: list[JellyServer], ports: tuple[int, int]) -> None:
+    """Whoever hears that a friend is offline finds out since when, wherever that friend was."""
+    here, there = ports
+    with logged_in(here, "alice", features=["seen"]) as alice:
+        alice.ok(ADD_FRIEND, friend="bob")
+        for how in ("cut", "logout"):
+            with logged_in(there, "bob") as bob:
+                if how == "cut":
+                    bob.ok(ADD_FRIEND, friend="alice")
+                assert system_notice(alice, "presence") == {"event": "presence", "friend": "bob", "online": True}
+                assert "seen" not in alice.ok(FRIEND_PROFILE, friend="bob")
+                before = int(nodes[1].services.logins._clock.latest() * 1000)
+                if how == "cut":
+                    bob.reset()
+                else:
+                    bob.send_request(LOGOUT, token=bob.token)
+                assert system_notice(alice, "presence") == {"event": "presence", "friend": "bob", "online": False}
+                assert alice.ok(FRIEND_PROFILE, friend="bob")["seen"] >= before
 
 
 def test_typing_between_nodes(nodes: list[JellyServer], ports: tuple[int, int], cluster: str) -> None:

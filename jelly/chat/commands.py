@@ -287,7 +287,10 @@ def _whois(session: Session, rest: str) -> None:
     where = session.model.current
 
     def done(profile: Profile) -> None:
-        lines = _profile_lines(session, profile) or [session.translate(texts.PROFILE_EMPTY)]
+        lines = _profile_lines(session, profile)
+        if profile.seen_at is not None:
+            lines.append(session.translate(texts.SEEN_AT, time=profile.seen_at.strftime("%Y-%m-%d %H:%M")))
+        lines = lines or [session.translate(texts.PROFILE_EMPTY)]
         session.show_info("\n".join([session.translate(texts.PROFILE_OF, name=Peer(name)), *lines]), where)
 
     def failed(error: BaseException) -> None:
@@ -319,12 +322,25 @@ def _set(session: Session, rest: str) -> None:
     if field not in texts.FIELDS:
         return session.show_error(session.translate(texts.NO_SUCH_FIELD, fields=", ".join(texts.FIELDS)))
 
+    changed: dict[str, Any] = {field: value}
+
     def done(_: None, where: Conversation) -> None:
         shown = session.translate(texts.FIELDS[field])
         session.show_info(session.translate(texts.FIELD_SET, field=shown, value=value), where)
 
-    _request(session, f"/set {field}", session.client.update_profile(**{field: value}), done)
+    _request(session, f"/set {field}", session.client.update_profile(**changed), done)
     return None
+
+
+def _seen(session: Session, rest: str) -> None:
+    if rest.lower() not in ("on", "off"):
+        raise UsageError
+    is_on = rest.lower() == "on"
+
+    def done(_: None, where: Conversation) -> None:
+        session.show_info(session.translate(texts.SEEN_ON if is_on else texts.SEEN_OFF), where)
+
+    _request(session, f"/seen {rest}", session.client.update_profile(show_seen=is_on), done)
 
 
 def _passwd(session: Session, rest: str) -> None:
@@ -623,6 +639,7 @@ COMMANDS: dict[str, Command] = {
     "profile": Command(_profile),
     "set": Command(_set, lambda *_: [f"{field} " for field in texts.FIELDS]),
     "whois": Command(_whois, _friend_names),
+    "seen": Command(_seen, lambda *_: ["on", "off"]),
     "passwd": Command(_passwd),
     "resend": Command(_resend),
     "history": Command(_history),

@@ -349,6 +349,9 @@ ROLES_GIVEN = {
     "owner": TranslatedText("{group} belongs to {name} now", "{group} 现在由 {name} 担任群主"),
 }
 PROFILE_OF = TranslatedText("the profile of {name}", "{name} 的资料")
+SEEN_AT = TranslatedText("last seen: {time}", "上次在线：{time}")
+SEEN_ON = TranslatedText("friends can see when you were online last", "好友可以看到你上次在线的时间")
+SEEN_OFF = TranslatedText("nobody can see when you were online last", "没有人能看到你上次在线的时间")
 PROFILE_EMPTY = TranslatedText("the profile is empty", "没有填写资料")
 PROFILE_LINE = TranslatedText("{field}: {value}", "{field}：{value}")
 OWN_PROFILE_EMPTY = TranslatedText(
@@ -442,6 +445,14 @@ HELP: dict[str, Help] = {
         ),
     ),
     "whois": Help(TranslatedText("bob", "bob"), TranslatedText("show the profile of a friend", "查看好友的资料")),
+    "seen": Help(
+        TranslatedText("on|off", "on|off"),
+        TranslatedText("let friends see when you were online last, or not", "是否让好友看到你上次在线的时间"),
+        TranslatedText(
+            "Friends are those who are on your list and have you on theirs. /whois shows it.",
+            "好友指彼此都在对方好友列表里的人。用 /whois 查看。",
+        ),
+    ),
     "passwd": Help(
         NOTHING,
         TranslatedText("change your password", "修改密码"),
@@ -483,7 +494,7 @@ HELP: dict[str, Help] = {
     ),
 }
 
-RARE = ("find", "report", "set", "passwd")
+RARE = ("find", "seen", "report", "set", "passwd")
 """The commands that few people need often: the list of /help has only their names."""
 MORE_COMMANDS = TranslatedText(
     "also {names}: /help set says more about /set", "还有 {names}：用 /help set 查看 /set 的说明"

@@ -39,6 +39,8 @@ STATEMENTS: tuple[Step, ...] = (
     "CREATE INDEX nfkc_of_users ON users (nfkc)",
     "CREATE INDEX nfkc_of_groups ON chat_groups (nfkc)",
     "ALTER TABLE users ADD COLUMN modern SMALLINT NOT NULL DEFAULT 0",
+    "ALTER TABLE users ADD COLUMN seen BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE users ADD COLUMN hides_seen SMALLINT NOT NULL DEFAULT 0",
     "CREATE TABLE IF NOT EXISTS operator_commands (id VARCHAR(32) NOT NULL, action VARCHAR(16) NOT NULL, "
     "username VARCHAR(32) NOT NULL, password VARCHAR(255) NOT NULL, result VARCHAR(32) NOT NULL DEFAULT '', "
     "finished BIGINT NOT NULL DEFAULT 0, PRIMARY KEY (id))",
