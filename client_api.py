@@ -66,6 +66,8 @@ from typing import Any, Self
 from jelly.client import typing
 from jelly.client.addresses import DEFAULT_PORT, Address, AddressList, parse_url
 from jelly.client.connection_manager import ConnectionManager
+from jelly.client.contacts import FEATURE as CONTACTS
+from jelly.client.contacts import FriendRequestEvent, FriendRequests, OpenRequests, defines_callbacks, parse_requests
 from jelly.client.handshake import Endpoint
 from jelly.client.roles import admins_among
 from jelly.client.states import Reason, ReconnectPolicy, State
@@ -82,7 +84,8 @@ from jelly.errors import (
 )
 
 __all__ = [
-    "ConnectionEvent", "ConnectionLost", "ErrorCode", "Group", "GroupMessageEvent", "History", "JellyClient",
+    "ConnectionEvent", "ConnectionLost", "ErrorCode", "FriendRequestEvent", "FriendRequests",
+    "Group", "GroupMessageEvent", "History", "JellyClient",
     "JellyError", "Login", "MessageEvent", "PastMessage", "Profile", "Reason", "Receiver", "ReconnectPolicy",
     "RequestError", "RequestRejected", "RequestTimeout", "Sent", "ServerBusy", "ServerFailed", "State", "SystemEvent",
 ]  # fmt: skip
@@ -285,12 +288,15 @@ class SystemEvent:
 
     client: "JellyClient" = field(repr=False, compare=False)
     event: str
-    """`presence`, `group_changed`, `group_disbanded`, `inbox_full`, `typing`, `taken_over`,
-    `password_changed` or `shutdown`. Later servers may send others."""
+    """`presence`, `friend_answer`, `group_changed`, `group_disbanded`, `inbox_full`, `typing`,
+    `taken_over`, `password_changed` or `shutdown`. Later servers may send others."""
     user: str = ""
     """For `typing`: who is writing a message."""
     friend: str = ""
-    """For `presence`: the friend who came online or went offline."""
+    """For `presence`: the friend who came online or went offline. For `friend_answer`: the user who
+    answers."""
+    accepted: bool = False
+    """For `friend_answer`: whether the user has accepted."""
     online: bool = False
     """For `presence`: whether the friend is online now."""
     group: str = ""
@@ -335,6 +341,13 @@ class Receiver:
     def on_group_message(self, event: GroupMessageEvent) -> None:
         """A member wrote to one of your groups."""
 
+    def on_friend_request(self, event: FriendRequestEvent) -> None:
+        """A user asks to have you on the friend list: now, or while you were offline.
+
+        If your receiver has no such method, nobody asks: who adds you sees your profile, and when
+        you are online.
+        """
+
     def on_system(self, event: SystemEvent) -> None:
         """The server tells you something: a friend came or went, a group changed."""
 
@@ -367,7 +380,9 @@ class JellyClient:
       connection that is silent for 30 seconds.
     - `features`: the features that the client asks for. `()` makes it a classic client, like the
       original one: the server tells it nothing of presence and takeovers, and messages may arrive
-      twice.
+      twice. If your receiver defines `on_friend_request`, the client asks for `contacts`, too.
+    - `accept_all`: accept every friend request at once, without `Receiver.on_friend_request`: for
+      bots.
     - `max_body`: at most this many bytes in the body of a request. The server closes the connection
       if a body is larger than the server allows.
     """
@@ -386,9 +401,12 @@ class JellyClient:
         features: Sequence[str] = FEATURES,
         max_body: int = 65536,
         addresses: Sequence[tuple[str, int]] = (),
+        accept_all: bool = False,
     ) -> None:
         self.receiver = receiver if receiver is not None else Receiver()
         self._typing_pace = typing.TypingPace()
+        self._features, self._accept_all = tuple(features), accept_all
+        self._open_requests = OpenRequests()
         servers = AddressList(map(_address, addresses or [(host, port)]))
         if connect_timeout is None:
             connect_timeout = 5.0 if servers.has_others else 10.0
@@ -398,7 +416,7 @@ class JellyClient:
             ),
             policy=ReconnectPolicy() if reconnect is True else reconnect or None,
             heartbeat=heartbeat,
-            features=tuple(features),
+            features=self._features,
             max_body=max_body,
             on_notice=self._on_notice,
             on_change=self._on_change,
@@ -448,6 +466,7 @@ class JellyClient:
         >>> client.login("alice", "secret1").result(timeout=10).features[:3]
         ('ack', 'pages', 'ids')
         """
+        self._manager.features = self._features_to_ask_for()
         return self._manager.login(Type.LOGIN, username, {"username": username, "password": password}, _login)
 
     def resume(self, username: str, token: int) -> "Future[Login]":
@@ -459,8 +478,18 @@ class JellyClient:
         >>> client.resume("alice", saved_token).result(timeout=10).username
         'alice'
         """
+        self._manager.features = self._features_to_ask_for()
         values = {"username": username, "token": token}
         return self._manager.login(Type.RECONNECT, username, values, lambda v: _login({**v, "token": token}))
+
+    def _features_to_ask_for(self) -> tuple[str, ...]:
+        """A client that does not answer requests must not make others wait for an answer."""
+        asks = bool(self._features) and CONTACTS not in self._features and self._takes_requests
+        return (*self._features, CONTACTS) if asks else self._features
+
+    @property
+    def _takes_requests(self) -> bool:
+        return self._accept_all or defines_callbacks(self.receiver, Receiver)
 
     def logout(self) -> "Future[None]":
         """End the session and its token. Afterwards the client is OFFLINE and may log in again.
@@ -647,14 +676,43 @@ class JellyClient:
 
     # --- friends and profiles ---------------------------------------------------------------------
 
-    def add_friend(self, friend: str) -> "Future[None]":
-        """Add a user to your friend list (one-way).
+    def add_friend(self, friend: str) -> "Future[bool]":
+        """Add a user to your friend list (one-way), or ask that user first.
 
-        Rejected with `no_such_user`, `already_friends`, `limit_reached`.
+        The result is True if the user is your friend now. It is False if the user was asked, and is
+        shown as offline until accepting; then your receiver gets the system event `friend_answer`.
+        (A client without the feature `contacts` is not told: the result is True.) If the user has
+        asked you, this accepts.
+
+        Rejected with `no_such_user`, `already_friends`, `limit_reached`: you may ask 20 users a
+        day, and 100 may leave you without a yes.
 
         >>> client.add_friend("carol").result(timeout=5)
+        True
         """
-        return self._manager.request(Type.ADD_FRIEND, {"friend": friend}, _nothing)
+        return self._manager.request(
+            Type.ADD_FRIEND, {"friend": friend}, lambda values: values.get("pending") is not True
+        )
+
+    def answer_friend(self, friend: str, accept: bool = True) -> "Future[None]":
+        """Accept or decline the request of a user to have you on the friend list.
+
+        It adds nobody to your own list. A user to whom you say no is told, and may ask again after
+        removing you; you may still accept. Rejected with `not_asked`; with `unknown_type` unless
+        the server grants `contacts` to this client (`Receiver.on_friend_request`).
+
+        >>> client.answer_friend("carol", accept=True).result(timeout=5)
+        """
+        values = {"friend": friend, "accept": accept}
+        return self._manager.request(Type.ANSWER_FRIEND, values, _nothing, feature=CONTACTS)
+
+    def friend_requests(self) -> "Future[FriendRequests]":
+        """List the friend requests that have no answer yet; rejected like `answer_friend`.
+
+        >>> client.friend_requests().result(timeout=5).received
+        ('carol',)
+        """
+        return self._manager.request(Type.ALL_FRIENDS, {}, parse_requests, feature=CONTACTS, list_key="friends")
 
     def find_users(self, prefix: str) -> "Future[tuple[str, ...]]":
         """Find users by the beginning of their names: the first 20 of them, in their order.
@@ -834,6 +892,9 @@ class JellyClient:
                 self, *_message(values), group=_text(values["receiver"]), stored=_number(values, "stored")
             )
             return lambda: self.receiver.on_group_message(group_message)
+        if type == Type.SYSTEM and values["event"] == "friend_request":
+            request = FriendRequestEvent(self, _text(values["friend"]))
+            return lambda: self._on_friend_request(request)
         if type == Type.SYSTEM:
             system = _system_event(self, values)
             return lambda: self.receiver.on_system(system)
@@ -843,7 +904,26 @@ class JellyClient:
         self, previous: State, state: State, reason: Reason, error: Exception | None, address: str
     ) -> Callable[[], None]:
         event = ConnectionEvent(self, previous, state, reason, error, address)
-        return lambda: self.receiver.on_connection(event)
+
+        def changed() -> None:
+            if state is State.ONLINE and CONTACTS in self._manager.features and self._takes_requests:
+                self.friend_requests().add_done_callback(self._pass_on_requests)
+            self.receiver.on_connection(event)
+
+        return changed
+
+    def _pass_on_requests(self, future: "Future[FriendRequests]") -> None:
+        """Give the application what was asked while it was offline."""
+        if future.exception() is None:  # else the connection is lost, or the server knows no requests
+            for user in self._open_requests.new_ones(future.result().received):
+                self._on_friend_request(FriendRequestEvent(self, user))
+
+    def _on_friend_request(self, request: FriendRequestEvent) -> None:
+        self._open_requests.note(request.friend)
+        if self._accept_all:
+            request.accept()
+        else:
+            self.receiver.on_friend_request(request)
 
 
 def _address(pair: tuple[str, int]) -> Address:
@@ -881,6 +961,7 @@ def _system_event(client: JellyClient, values: Mapping[str, Any]) -> SystemEvent
         _text(values["event"]),
         user=_text(values.get("user", "")),
         friend=_text(values.get("friend", "")),
+        accepted=values.get("accepted") is True,
         online=values.get("online") is True,
         group=_text(values.get("group", "")),
         members=tuple(values.get("members", ())),

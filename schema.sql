@@ -21,7 +21,9 @@ CREATE TABLE IF NOT EXISTS meta (
 -- password is "scrypt$log2(n)$r$p$salt$hash", never the password itself. nfkc is the form of the
 -- name in which new names are compared with it; two old names may have the same. modern: whether
 -- the user has ever logged in with a modern client (1) or not (0). seen: when the user was online
--- last, as far as that is noted; hides_seen: whether friends may not know it (1).
+-- last, as far as that is noted; hides_seen: whether friends may not know it (1). can_be_asked:
+-- whether the client of the latest login can answer friend requests. asked_count: how many requests the user has made on
+-- the day asked_day, counted from 1970.
 CREATE TABLE IF NOT EXISTS users (
     username     VARCHAR(32) NOT NULL,
     password     VARCHAR(255) NOT NULL,
@@ -35,6 +37,9 @@ CREATE TABLE IF NOT EXISTS users (
     modern       SMALLINT NOT NULL DEFAULT 0,
     seen         BIGINT NOT NULL DEFAULT 0,
     hides_seen   SMALLINT NOT NULL DEFAULT 0,
+    can_be_asked SMALLINT NOT NULL DEFAULT 0,
+    asked_day    BIGINT NOT NULL DEFAULT 0,
+    asked_count  SMALLINT NOT NULL DEFAULT 0,
     PRIMARY KEY (username)
 );
 CREATE INDEX nfkc_of_users ON users (nfkc);
@@ -58,12 +63,16 @@ CREATE TABLE IF NOT EXISTS known_addresses (
 );
 CREATE INDEX known_addresses_by_use ON known_addresses (used);
 
--- One row for each friend on a user's list: being a friend is one-way.
+-- One row for each friend on a user's list: being a friend is one-way. standing: what the friend
+-- has said, nothing yet (0), yes, or was not asked (1), no (2). asked: when the friend was asked.
 CREATE TABLE IF NOT EXISTS friends (
     username VARCHAR(32) NOT NULL,
     friend   VARCHAR(32) NOT NULL,
+    standing SMALLINT NOT NULL DEFAULT 1,
+    asked    BIGINT NOT NULL DEFAULT 0,
     PRIMARY KEY (username, friend)
 );
+CREATE INDEX requests_of_friend ON friends (friend, standing, asked);
 
 -- creator: who owns the group: the one who has created it, until it is passed on.
 CREATE TABLE IF NOT EXISTS chat_groups (

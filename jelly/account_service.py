@@ -7,10 +7,11 @@ Logging in is in `login_service.py`, the friend list in `friend_service.py`.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jelly import accounts, last_seen, passwords
+from jelly import accounts, contacts_dao, last_seen, passwords
 from jelly.accounts import check_new_name, check_password
 from jelly.addresses import network_of
 from jelly.codec import Type
+from jelly.contacts_dao import Standing
 from jelly.dao import Dao, Reading
 from jelly.errors import ErrorCode, Refused
 from jelly.last_seen import LastSeen
@@ -161,14 +162,17 @@ class AccountService:
         return self._profile(Type.OWN_PROFILE, username, showSeen=is_shown)
 
     def friend_profile(self, session: Session, request: FriendProfile) -> Outcome:
-        """Return the profile of a user on the friend list.
+        """Return the profile of a friend: only the name until that user has accepted.
 
         With the feature `seen`, it says when the friend was online last, if that may be known.
         """
         username, friend = request
         with self._reading() as dao:
-            if not dao.is_friend(username, friend):
-                raise Refused(ErrorCode.NOT_FRIENDS)
+            standing = contacts_dao.standing(dao, username, friend)
+        if standing is None:
+            raise Refused(ErrorCode.NOT_FRIENDS)
+        if standing is not Standing.ACCEPTED:
+            return Answer(response(Type.FRIEND_PROFILE, {"username": friend}))
         if last_seen.FEATURE not in session.features or self._sessions.is_online(friend):
             return self._profile(Type.FRIEND_PROFILE, friend)
         with self._reading() as dao:

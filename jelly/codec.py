@@ -54,6 +54,7 @@ class Type(IntEnum):
     ACK = 0x24
     SYSTEM = 0x25
     HISTORY = 0x26
+    ANSWER_FRIEND = 0x27
     SET_ROLE = 0x37
     TYPING = 0x38
     REPORT = 0x39

@@ -185,6 +185,12 @@ class Settings:
     )
     token_days: float = _setting(7.0, _number(float, 0.001, 3650), "days for which a token is valid")
     history_days: float = _setting(30.0, _number(float, 0, 36500), "days for which messages can be read back; 0: none")
+    contacts: str = _setting(
+        "ask",
+        _choice("ask", "open", "strict"),
+        "whether users are asked before they are shown on a friend list: ask (those whose client can answer), "
+        "open (nobody) or strict (everybody)",
+    )
     registration: str = _setting("open", _choice("open", "closed"), "whether clients can make accounts: open or closed")
     registration_rate: int = _setting(
         300, _number(int, 0, 1_000_000), "at most N accounts an hour that one address makes; 0: any number"
@@ -218,6 +224,7 @@ VALUES = {
     "cluster": "URL|none",
     "node_address": "HOST:PORT",
     "proxy_protocol": "NETWORKS",
+    "contacts": "ask|open|strict",
     "registration": "open|closed",
     "directory": "off|on",
     "reserved_names": "NAMES",

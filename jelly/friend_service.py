@@ -1,49 +1,148 @@
-"""The friend list: ADD_FRIEND, REMOVE_FRIEND, ALL_FRIENDS.
+"""The friend list, and consent to be on it: ADD_FRIEND, ANSWER_FRIEND, REMOVE_FRIEND, ALL_FRIENDS.
 
-What friends are told of each other is in `presence.py`, the profile of a friend in
-`account_service.py`. How a long list is read and cut is in `lists.py`.
+What friends are told of each other is in `presence.py`, what they are told of requests in
+`contact_notices.py`, the profile of a friend in `account_service.py`. How a long list is read and
+cut is in `lists.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
-from jelly import lists
+from jelly import contacts_dao, lists
 from jelly.codec import Type
+from jelly.contact_notices import ContactNotices
+from jelly.contacts_dao import Acquaintance, Standing
 from jelly.dao import Dao, Reading
 from jelly.errors import ErrorCode, Refused
-from jelly.messages import SUCCESS, AddFriend, AllFriends, RemoveFriend, response
+from jelly.messages import SUCCESS, AddFriend, AllFriends, AnswerFriend, RemoveFriend, response
 from jelly.names import is_valid_name
 from jelly.outcomes import Answer, Outcome, Unfinished, Write
+from jelly.policy import Policy
 from jelly.presence import Presence
 from jelly.sessions import Session, Sessions
+from jelly.trusted_clock import TrustedClock
+
+DAY_MS = 86_400_000
+"""Milliseconds of a day."""
+MAX_PENDING = 100
+"""At most this many users on a friend list have not accepted."""
+MAX_ASKED_A_DAY = 20
+"""At most this many requests a user makes in a day (of UTC)."""
+MAX_REQUESTS = 100
+"""At most this many open requests a user is shown, the newest."""
 
 
 class FriendService:
     """The requests about the friend list of the logged-in user."""
 
-    def __init__(self, sessions: Sessions, presence: Presence, reading: Reading, cut_log: lists.CutLog) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        sessions: Sessions,
+        presence: Presence,
+        notices: ContactNotices,
+        reading: Reading,
+        cut_log: lists.CutLog,
+        clock: TrustedClock,
+    ) -> None:
+        self._policy = policy
         self._sessions = sessions
         self._presence = presence
+        self._notices = notices
         self._reading = reading
         self._cut_log = cut_log
+        self._clock = clock
 
     def add_friend(self, session: Session, request: AddFriend) -> Outcome:
-        """Add a user to the friend list of the logged-in user (one-way)."""
+        """Add a user to the friend list of the logged-in user (one-way), or ask that user first.
+
+        Whoever is asked is on the list at once, but shown as offline until accepting. To add
+        somebody who has asked is to accept.
+        """
         username, friend = request
 
-        def in_transaction(dao: Dao) -> None:
-            if not is_valid_name(friend) or not dao.has_user(friend):
+        def in_transaction(dao: Dao) -> tuple[bool, bool]:
+            """Return whether the friend is asked, and whether the friend's own request is accepted
+            by this.
+            """
+            found = contacts_dao.acquaintance(dao, friend, username) if is_valid_name(friend) else None
+            if found is None:
                 raise Refused(ErrorCode.NO_SUCH_USER)
             if dao.is_friend(username, friend):
                 raise Refused(ErrorCode.ALREADY_FRIENDS)
             if dao.count_friends(username) >= lists.MAX_FRIENDS:
                 raise Refused(ErrorCode.LIMIT_REACHED, f"You have {lists.MAX_FRIENDS} friends, the most possible.")
-            dao.add_friend(username, friend)
+            is_asked = friend != username and self._must_ask(found)
+            accepts = found.standing not in (None, Standing.ACCEPTED)
+            if is_asked:
+                self._ask(dao, username, friend)
+            else:
+                contacts_dao.add_friend(dao, username, friend, None)
+            if accepts:
+                self._answer(dao, friend, username, accepted=True)
+            return is_asked, accepts
 
-        def after_commit(_: None) -> Answer:
-            self._presence.add_friend(username, friend)
+        def after_commit(result: tuple[bool, bool]) -> Answer:
+            is_asked, accepts = result
+            if is_asked:
+                self._notices.asked(username, friend)
+            else:
+                self._presence.add_friend(username, friend)
+            if accepts:
+                self._notices.answered(friend, username, accepted=True)
+            if "contacts" in session.features:
+                return Answer(response(Type.ADD_FRIEND, {"pending": is_asked}))
             return Answer(SUCCESS[Type.ADD_FRIEND])
 
         return Write(Type.ADD_FRIEND, in_transaction, after_commit)
+
+    def _must_ask(self, found: Acquaintance) -> bool:
+        """Whether a user is asked before being shown on a friend list.
+
+        Those who have the asker on their own list need not be: they have asked or accepted first.
+        """
+        if self._policy.contacts == "open" or found.standing is not None:
+            return False
+        return found.can_be_asked or self._policy.contacts == "strict"
+
+    def _ask(self, dao: Dao, username: str, friend: str) -> None:
+        """In a transaction: put a request on the friend list. Raises Refused beyond the limits."""
+        now = int(self._clock.latest() * 1000)
+        today = now // DAY_MS
+        asked_today = contacts_dao.asked_on(dao, username, today)
+        if asked_today >= MAX_ASKED_A_DAY:
+            raise Refused(ErrorCode.LIMIT_REACHED, f"You have asked {MAX_ASKED_A_DAY} users today, the most possible.")
+        if len(contacts_dao.pending(dao, username)) >= MAX_PENDING:
+            raise Refused(
+                ErrorCode.LIMIT_REACHED, f"You have asked {MAX_PENDING} users who have not accepted: remove some."
+            )
+        contacts_dao.note_asked(dao, username, today, asked_today + 1)
+        contacts_dao.add_friend(dao, username, friend, asked_at=now)
+        dao.announce("contact", "asked", username, friend)
+
+    def _answer(self, dao: Dao, asker: str, username: str, accepted: bool) -> None:
+        """In a transaction: note what a user says to a request."""
+        contacts_dao.set_standing(dao, asker, username, Standing.ACCEPTED if accepted else Standing.DECLINED)
+        dao.announce("contact", "answered", asker, username, accepted)
+
+    def answer_friend(self, session: Session, request: AnswerFriend) -> Outcome:
+        """Say yes or no to a user who has asked to have the logged-in user on the friend list.
+
+        A no may become a yes later, not the other way round.
+        """
+        username, asker, accepted = request
+
+        def in_transaction(dao: Dao) -> None:
+            standing = contacts_dao.standing(dao, asker, username) if is_valid_name(asker) else None
+            if standing is None or standing is Standing.ACCEPTED or (standing is Standing.DECLINED and not accepted):
+                raise Refused(ErrorCode.NOT_ASKED)
+            self._answer(dao, asker, username, accepted)
+
+        def after_commit(_: None) -> Answer:
+            self._notices.answered(asker, username, accepted)
+            return Answer(SUCCESS[Type.ANSWER_FRIEND])
+
+        return Write(Type.ANSWER_FRIEND, in_transaction, after_commit)
 
     def remove_friend(self, session: Session, request: RemoveFriend) -> Outcome:
         """Remove a user from the friend list of the logged-in user."""
@@ -63,7 +162,8 @@ class FriendService:
     def all_friends(self, session: Session, request: AllFriends) -> Outcome:
         """Return the friend list, and for each friend whether they are online.
 
-        A client with the feature `pages` gets one page. Any other gets what fits into one frame.
+        Those who have not accepted are shown as offline. A client with the feature `pages` gets one
+        page. Any other gets what fits into one frame.
         """
         username = request.username
         if "pages" not in session.features:
@@ -73,12 +173,15 @@ class FriendService:
             with self._reading() as dao:
                 friends, rest = lists.read_friends(dao, username, request.after or "", lists.piece_rows(session))
 
-            def answer() -> Answer:
-                online = {friend: self._presence.is_announced_online(friend, username) for friend in friends}
-                values = {"username": username, "friends": online, "more": rest is not None, "after": rest}
+            def answer(state: OpenRequests) -> Answer:
+                values: dict[str, object] = {"username": username, "friends": self._shown_to_modern(state, friends)}
+                if "contacts" in session.features:
+                    values["pending"] = [friend for friend in friends if friend in state.pending]
+                    values["requests"] = state.requests if request.after is None else None
+                values |= {"more": rest is not None, "after": rest}
                 return Answer(response(Type.ALL_FRIENDS, values))
 
-            return _in_order_with_presence(answer)
+            return _in_order_with_notices(username, answer)
 
         return Unfinished(read_page)
 
@@ -90,25 +193,52 @@ class FriendService:
         if rest is not None and sum(map(len, friends)) < lists.MAX_LIST:
             return Unfinished(lambda: self._gather_friends(session, username, friends, rest), lists.MAX_LIST)
 
-        def answer(is_online: Callable[[str], bool]) -> Answer:
-            frame = lists.ListFrame(Type.ALL_FRIENDS, username, "friends")
-            frame.add(lists.friend_entries(friends, map(is_online, friends)))
+        def answer(shown: Mapping[str, bool], more: Mapping[str, Sequence[str]] | None = None) -> Answer:
+            frame = lists.ListFrame(Type.ALL_FRIENDS, username, "friends", more)
+            frame.add(lists.friend_entries(list(shown), shown.values()))
             if frame.is_cut:
                 self._cut_log.report("friends", username, frame.count)
             return Answer(frame.encode())
 
         if not session.is_modern:
-            return answer(self._sessions.is_online)
-        return _in_order_with_presence(
-            lambda: answer(lambda friend: self._presence.is_announced_online(friend, username))
-        )
+            with self._reading() as dao:
+                pending = set(contacts_dao.pending(dao, username))
+            return answer({name: name not in pending and self._sessions.is_online(name) for name in friends})
+
+        def answer_modern(state: OpenRequests) -> Answer:
+            more = (
+                {"pending": list(state.pending), "requests": state.requests} if "contacts" in session.features else None
+            )
+            return answer(self._shown_to_modern(state, friends), more)
+
+        return _in_order_with_notices(username, answer_modern)
+
+    def _shown_to_modern(self, state: "OpenRequests", friends: Sequence[str]) -> dict[str, bool]:
+        """For each friend of a modern client, whether it is shown that they are online."""
+        is_online = self._presence.is_announced_online
+        return {name: name not in state.pending and is_online(name, state.username) for name in friends}
 
 
-def _in_order_with_presence(answer: Callable[[], Answer]) -> Write:
-    """Return a write that makes a list of friends in a turn of the store, like presence notices.
+class OpenRequests(NamedTuple):
+    """What a friend list shows of requests that were not accepted."""
+
+    username: str
+    pending: Mapping[str, None]
+    """Those on the list who have not accepted."""
+    requests: Sequence[str]
+    """Those who have asked this user."""
+
+
+def _in_order_with_notices(username: str, answer: Callable[[OpenRequests], Answer]) -> Write:
+    """Return a write that makes a list of friends in a turn of the store, like the notices.
 
     The notices continue where the list ends. So it is made from what was announced last. Otherwise
     the list might be older than a notice before it. Or it might be newer than what was announced:
     if the friend's state then changes back, no notice corrects the list.
     """
-    return Write(Type.ALL_FRIENDS, lambda _: None, lambda _: answer())
+
+    def read(dao: Dao) -> OpenRequests:
+        pending = dict.fromkeys(contacts_dao.pending(dao, username))  # a set with an order
+        return OpenRequests(username, pending, contacts_dao.requests(dao, username, MAX_REQUESTS))
+
+    return Write(Type.ALL_FRIENDS, read, answer)

@@ -12,7 +12,7 @@ client's lane, so that others are served in between.
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from json.encoder import encode_basestring as quote
 from typing import NamedTuple, Self
 
@@ -125,8 +125,11 @@ class ListFrame:
     Raises nothing when it is full: then it is cut.
     """
 
-    def __init__(self, type: int, username: str, key: str) -> None:
+    def __init__(self, type: int, username: str, key: str, more: Mapping[str, Sequence[str]] | None = None) -> None:
+        """`more`: what stands behind the list, and is never cut."""
         self._type = type
+        parts = [f",{quote(name)}:[{','.join(map(quote, values))}]" for name, values in (more or {}).items()]
+        self._end = f"}}{''.join(parts)}}}".encode()
         # One buffer that grows, not many parts: when lists of many clients are made at the same
         # time, the memory of the parts would stay with the process.
         self._frame = bytearray(HEADER.size)
@@ -139,7 +142,7 @@ class ListFrame:
     @property
     def room(self) -> int:
         """Bytes that still fit."""
-        return MAX_LIST - len(self._frame) - len(b"}}")
+        return MAX_LIST - len(self._frame) - len(self._end)
 
     def add(self, entries: Iterable[str]) -> None:
         """Append entries, each in JSON: as many as fit."""
@@ -153,7 +156,7 @@ class ListFrame:
 
     def encode(self) -> bytes:
         """Return the frame, and keep nothing."""
-        self._frame += b"}}"
+        self._frame += self._end
         HEADER.pack_into(
             self._frame, 0, MAGIC, Sign.RESPONSE, self._type, Status.SUCCESS, len(self._frame) - HEADER.size
         )

@@ -5,7 +5,7 @@ a login does to the user's sessions is in `session_lifecycle.py`. Accounts are m
 `account_service.py`.
 """
 
-from jelly import last_seen, lists, passwords
+from jelly import contacts_dao, last_seen, lists, passwords
 from jelly.addresses import network_of
 from jelly.codec import Type
 from jelly.dao import Dao, Reading
@@ -88,6 +88,7 @@ class LoginService:
             self._tokens.store(dao, token_hash, username)
             if request.features is not None:
                 dao.note_modern_login(username)
+            _note_contacts(dao, request)
             now = self._now()
             last_seen.note(dao, username, now)  # if the server is killed, the end is noted nowhere
             if noted_at is None or noted_at <= now - ADDRESS_PRECISION:
@@ -117,6 +118,7 @@ class LoginService:
             check(dao)
             if is_first_modern:
                 dao.note_modern_login(username)
+            _note_contacts(dao, request)
             self._lifecycle.take_over(dao, Newcomer(session, username, token_hash, request.features is None))
             last_seen.note(dao, username, self._now())
             return _load_friends(dao, request)
@@ -167,4 +169,9 @@ def _stop_pacing_if_modern(session: Session, request: Login | Reconnect) -> None
 
 
 def _load_friends(dao: Dao, request: Login | Reconnect) -> Friends:
-    return None if request.features is None else dao.friends(request.username, "", lists.MAX_FRIENDS)
+    return None if request.features is None else contacts_dao.accepted_friends(dao, request.username, lists.MAX_FRIENDS)
+
+
+def _note_contacts(dao: Dao, request: Login | Reconnect) -> None:
+    """Remember whether the user can be asked from now on."""
+    contacts_dao.note_login(dao, request.username, "contacts" in (request.features or ()))

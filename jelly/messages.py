@@ -153,6 +153,16 @@ class AddFriend(NamedTuple):
         return self.username
 
 
+class AnswerFriend(NamedTuple):
+    username: str
+    friend: str
+    accept: bool
+
+    @property
+    def actor(self) -> str:
+        return self.username
+
+
 class RemoveFriend(NamedTuple):
     username: str
     friend: str
@@ -290,7 +300,7 @@ class Typing(NamedTuple):
 Request = (
     Login | Register | Logout | Reconnect | PersonMessage | GroupMessage | CreateGroup | DisbandGroup
     | AddMember | RemoveMember | AddFriend | RemoveFriend | AllFriends | UpdateProfile | OwnProfile
-    | FriendProfile | OwnGroups | Ack | History | SearchMessages | SetRole | Find | Typing
+    | FriendProfile | OwnGroups | Ack | History | AnswerFriend | SearchMessages | SetRole | Find | Typing
     | ReportPerson
 )  # fmt: skip
 
@@ -314,6 +324,7 @@ REQUESTS: dict[int, type[Request]] = {
     Type.OWN_GROUPS: OwnGroups,
     Type.ACK: Ack,
     Type.HISTORY: History,
+    Type.ANSWER_FRIEND: AnswerFriend,
     Type.REPORT: ReportPerson,
     Type.FIND: Find,
     Type.SEARCH: SearchMessages,
@@ -329,6 +340,7 @@ one all the same.) A LOGOUT that fails closes the connection, as any other."""
 
 _FIELD_TYPES: dict[str, type] = {  # all other fields are strings
     "token": int, "time": int, "id": int, "features": list, "before": int, "limit": int, "showSeen": bool,
+    "accept": bool,
 }  # fmt: skip
 _TYPE_NAMES: dict[type, str] = {str: "a string", int: "an integer", list: "an array of strings", bool: "true or false"}
 
@@ -584,6 +596,8 @@ class Event(StrEnum):
     PASSWORD_CHANGED = "password_changed"
     SHUTDOWN = "shutdown"
     PRESENCE = "presence"
+    FRIEND_REQUEST = "friend_request"
+    FRIEND_ANSWER = "friend_answer"
     GROUP_CHANGED = "group_changed"
     GROUP_DISBANDED = "group_disbanded"
     INBOX_FULL = "inbox_full"

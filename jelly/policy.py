@@ -32,6 +32,9 @@ class Policy:
     """Whether anybody may make an account."""
     registration_rate: int = 0
     """At most this many accounts an hour are made from one address; 0: any number."""
+    contacts: str = "ask"
+    """Who is asked before being shown on a friend list: `ask`: who can be asked; `open`: nobody;
+    `strict`: everybody."""
     has_directory: bool = False
     """Whether users may find others by the beginnings of their names."""
     is_node: bool = False

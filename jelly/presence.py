@@ -61,6 +61,13 @@ class Presence:
             self._friend_lists[user].add(friend)
             self._watchers.setdefault(friend, set()).add(user)
 
+    def friend_accepted(self, user: str, friend: str) -> None:
+        """`friend`, whom `user` was shown as offline, has accepted: tell `user` if that changes."""
+        if user in self._friend_lists and friend not in self._friend_lists[user]:
+            self.add_friend(user, friend)
+            if friend != user and self.is_announced_online(friend, user):
+                self.notifier.tell([user], system(Event.PRESENCE, friend=friend, online=True))
+
     def remove_friend(self, user: str, friend: str) -> None:
         """Note that `user` has removed `friend`."""
         if user in self._friend_lists:

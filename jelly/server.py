@@ -194,6 +194,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             is_registration_open=settings.registration == "open",
             registration_rate=settings.registration_rate,
             reserved_names=parse_reserved(settings.reserved_names),
+            contacts=settings.contacts,
             is_node=bool(settings.cluster),
         )
         self.services = Services(

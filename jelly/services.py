@@ -26,6 +26,7 @@ from typing import Any
 from jelly import messages
 from jelly.account_service import AccountService
 from jelly.codec import LOGINS, Frame, Sign, Type
+from jelly.contact_notices import ContactNotices
 from jelly.dao import Reading
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
@@ -62,6 +63,7 @@ CHANGES = (
     Type.REMOVE_MEMBER,
     Type.ADD_FRIEND,
     Type.REMOVE_FRIEND,
+    Type.ANSWER_FRIEND,
     Type.UPDATE_PROFILE,
     Type.SET_ROLE,
 )
@@ -69,6 +71,7 @@ CHANGES = (
 
 NEEDED_FEATURES: Mapping[int, str] = {
     Type.HISTORY: "ack",
+    Type.ANSWER_FRIEND: "contacts",
     Type.SEARCH: "search",
     Type.SET_ROLE: "roles",
     Type.FIND: "find",
@@ -110,7 +113,8 @@ class Services:
         self.accounts = AccountService(
             policy, reading, guard, password_check, tokens, self.lifecycle, sessions, last_seen or LastSeen()
         )
-        self.friends = FriendService(sessions, presence, reading, cut_log)
+        self.contact_notices = ContactNotices(presence.notifier, presence)
+        self.friends = FriendService(policy, sessions, presence, self.contact_notices, reading, cut_log, clock)
         self.groups = GroupService(group_notices, groups, reading, cut_log)
         self.messages = MessageService(policy, groups, self.known_users, delivery, reading)
         self.finding = FindingService(policy, self.known_users, delivery, reading)
@@ -127,6 +131,7 @@ class Services:
             Type.FRIEND_PROFILE: self.accounts.friend_profile,
             Type.ADD_FRIEND: self.friends.add_friend,
             Type.REMOVE_FRIEND: self.friends.remove_friend,
+            Type.ANSWER_FRIEND: self.friends.answer_friend,
             Type.ALL_FRIENDS: self.friends.all_friends,
             Type.CREATE_GROUP: self.groups.create_group,
             Type.DISBAND_GROUP: self.groups.disband_group,

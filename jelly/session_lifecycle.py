@@ -24,6 +24,7 @@ FEATURES = (
     "typing",
     "report",
     "seen",
+    "contacts",
 )
 """What a client can ask for, in the order in which the response names what it is granted."""
 TAKEN_OVER = system(Event.TAKEN_OVER)

@@ -6,6 +6,7 @@ from typing import Any
 
 from client_api import (
     ConnectionEvent,
+    FriendRequestEvent,
     GroupMessageEvent,
     JellyClient,
     MessageEvent,
@@ -98,6 +99,9 @@ class Chat:
             )
         else:
             self.client.receiver.on_message(MessageEvent(self.typed_client, sender, content, time, id))
+
+    def friend_request(self, friend: str) -> None:
+        self.client.receiver.on_friend_request(FriendRequestEvent(self.typed_client, friend))
 
     def system(self, event: str, **values: Any) -> None:
         self.client.receiver.on_system(SystemEvent(self.typed_client, event, **values))

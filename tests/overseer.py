@@ -36,13 +36,24 @@ CREATE TEMP TRIGGER sim5 AFTER INSERT ON main.members
     BEGIN SELECT saw('joined', new.since, new.group_name, new.username, ''); END;
 CREATE TEMP TRIGGER sim6 AFTER DELETE ON main.members
     BEGIN SELECT saw('left', 0, old.group_name, old.username, ''); END;
-CREATE TEMP TRIGGER sim9 AFTER UPDATE ON main.members
+CREATE TEMP TRIGGER sim7 AFTER UPDATE ON main.members
     BEGIN SELECT saw('role', 0, new.group_name, new.username, ''); END;
-CREATE TEMP TRIGGER sim7 AFTER DELETE ON main.tokens WHEN old.expires = 1 << 60
+CREATE TEMP TRIGGER sim8 AFTER DELETE ON main.tokens WHEN old.expires = 1 << 60
     BEGIN SELECT saw('revoked', 0, old.username, '', ''); END;
-CREATE TEMP TRIGGER sim8 AFTER DELETE ON main.missed
+CREATE TEMP TRIGGER sim9 AFTER DELETE ON main.missed
     BEGIN SELECT saw('known', old.since, old.username, old.group_name, ''); END;
+CREATE TEMP TRIGGER sim10 AFTER INSERT ON main.friends
+    BEGIN SELECT saw('listed', new.standing, new.username, new.friend, ''); END;
+CREATE TEMP TRIGGER sim11 AFTER UPDATE ON main.friends
+    BEGIN SELECT saw('answered', new.standing, new.username, new.friend, ''); END;
+CREATE TEMP TRIGGER sim12 AFTER DELETE ON main.friends
+    BEGIN SELECT saw('unlisted', 0, old.username, old.friend, ''); END;
+CREATE TEMP TRIGGER sim13 AFTER UPDATE OF can_be_asked ON main.users
+    BEGIN SELECT saw('can be asked', new.can_be_asked, new.username, '', ''); END;
 """
+ABOUT_FRIENDS = ("listed", "answered", "unlisted", "can be asked")
+ACCEPTED = 1
+"""The standing in the table `friends` of somebody who has accepted."""
 
 
 Page = tuple[list[tuple[int, str]], bool]
@@ -119,6 +130,10 @@ class Overseer:
     ) -> None:
         self._quotas = quotas
         self.friends: set[tuple[str, str]] = set()  # (whose list, who is on it)
+        self._accepted: set[tuple[str, str]] = set()  # those of them who have accepted, or were not asked
+        self._ever_accepted: set[tuple[str, str]] = set()
+        self._consents: set[tuple[str, str]] = set()  # the server has read a yes of the second one
+        self._can_be_asked: set[str] = set()
         self._heard: set[tuple[str, str, int]] = set()  # who heard of which group what was left out first
         self._met: set[tuple[str, str]] = set()  # who was ever in a group with whom
         self._wall = wall
@@ -237,6 +252,7 @@ class Overseer:
         """The server has read a request."""
         if frame.type in (Type.LOGIN, Type.RECONNECT):
             self._begins_after[connection] = self._settled[user]
+        self._notes_consent(user, frame)
         sent = self._by_body.get(frame.body) if frame.type in MESSAGES else None
         if sent is not None:
             sent.read_at = sent.read_at or self.passes()
@@ -245,6 +261,13 @@ class Overseer:
             sent.read_count += 1
             sent.open_count += 1
         self._asked[connection].append((frame, sent))
+
+    def _notes_consent(self, user: str, frame: Frame) -> None:
+        """The server has read a request: perhaps somebody accepts, or adds back."""
+        if frame.type in (Type.ADD_FRIEND, Type.ANSWER_FRIEND):
+            values = json.loads(frame.body)
+            if values.get("accept", True):
+                self._consents.add((values["friend"], user))
 
     def reads_history(self, connection: object, user: str, asked: dict[str, Any]) -> None:
         """The server reads a page of history now, and answers later."""
@@ -289,10 +312,19 @@ class Overseer:
         elif type in (Type.LOGIN, Type.RECONNECT) and status == Status.SUCCESS:
             came_with = json.loads(asked.body) if type == Type.RECONNECT else json.loads(frame[HEADER.size :])
             self._answers_login(connection, user, came_with["token"])
-        elif type == Type.ALL_FRIENDS and status == Status.SUCCESS and user not in self._classic:
+        elif type == Type.ALL_FRIENDS and status == Status.SUCCESS:
             self._answers_friends(connection, user, json.loads(frame[HEADER.size :])["friends"])
+        elif type in (Type.ADD_FRIEND, Type.REMOVE_FRIEND):
+            self._answers_change_of_friends(connection, asked, json.loads(frame[HEADER.size :] or b"{}"))
         elif type == Type.HISTORY:
             self._answers_history(connection, user, asked.body.decode(), status, json.loads(frame[HEADER.size :]))
+
+    def _answers_change_of_friends(self, connection: object, asked: Frame, answer: dict[str, Any]) -> None:
+        friend = json.loads(asked.body)["friend"]
+        if asked.type == Type.REMOVE_FRIEND:
+            self._told[connection].pop(friend, None)
+        elif answer.get("pending"):
+            self._told[connection][friend] = False
 
     def _answers_login(self, connection: object, user: str, token: int) -> None:
         self.check(token not in self._revoked, f"{user} came with a token that was lost by a takeover")
@@ -391,6 +423,7 @@ class Overseer:
         if event["event"] == "presence":
             told, friend, online = self._told[connection], event["friend"], event["online"]
             self.check(told.get(friend) != online, f"{user} is told again that {friend} is online: {online}")
+            self.check((user, friend) in self._ever_accepted, f"{user} is told of {friend}, who has not accepted")
             told[friend] = online
         elif event["event"] == "group_changed":
             self._told_of_group[connection][event["group"]] = event["members"], event.get("roles")
@@ -403,18 +436,29 @@ class Overseer:
         self._told_of_group[connection].clear()
 
     def _answers_friends(self, connection: object, user: str, friends: dict[str, bool]) -> None:
-        """A modern client gets its list of friends: it agrees with the notices before it."""
-        if self._online.get(user, (None, 0))[0] is not connection:
+        """Somebody gets a list of friends: a modern client a list that agrees with the notices."""
+        for friend, online in friends.items():
+            is_accepted = (user, friend) in self._ever_accepted
+            self.check(is_accepted or not online, f"{user} sees that {friend} is online, who has not accepted")
+        if user in self._classic or self._online.get(user, (None, 0))[0] is not connection:
             return  # the connection has ended, or was taken over: it gets no notices any more
         for friend, online in friends.items():
+            if (user, friend) not in self._accepted:
+                self.check(not online, f"{user} sees that {friend} is online, who has not accepted")
             told = self._told[connection].get(friend, online)
             self.check(told == online, f"{user} was told that {friend} is online: {told}, and the list says {online}")
             self._told[connection][friend] = online
 
-    def check_presence(self, connection: object, is_online: Callable[[str], bool]) -> None:
+    @property
+    def open_requests(self) -> list[tuple[str, str]]:
+        """Who has asked whom, and the other one has not accepted, in order."""
+        return sorted(self.friends - self._accepted)
+
+    def check_presence(self, connection: object, user: str, is_online: Callable[[str], bool]) -> None:
         """Everything has come to rest: the last notice is right."""
         for friend, online in self._told[connection].items():
-            self.check(online == is_online(friend), f"the last notice about {friend} says online: {online}")
+            if (user, friend) in self._accepted:
+                self.check(online == is_online(friend), f"the last notice about {friend} says online: {online}")
 
     def owner_of(self, group: str) -> str:
         """Return the owner of a group; nobody if there is no such group."""
@@ -508,8 +552,8 @@ class Overseer:
                 self.inbox[one].add(id)
                 self._by_id[id].receivers.add(one)
                 receivers[id].add(one)
-            elif what != "role":
-                self._changed_membership(tick, what, id, one, two)
+            else:
+                self._changed_people(tick, what, id, one, two)
         if any(what in ("joined", "left", "role") for what, *_ in changes):
             self.check_owners()
         rows = sum(map(len, receivers.values()))
@@ -592,6 +636,40 @@ class Overseer:
 
     def _is_listed(self, user: str, sender: str) -> bool:
         return user == sender or (user, sender) in self.friends
+
+    def _changed_people(self, tick: int, what: str, id: int, one: str, two: str) -> None:
+        """A list of friends, a group or a role in it has changed."""
+        if what in ABOUT_FRIENDS:
+            self._changed_friends(what, id, one, two)
+        elif what != "role":
+            self._changed_membership(tick, what, id, one, two)
+
+    def have_accepted(self, entries: Iterable[tuple[str, str]]) -> None:
+        """These entries of lists of friends are there at the beginning."""
+        self._accepted.update(entries)
+        self._ever_accepted |= self._accepted
+
+    def _changed_friends(self, what: str, standing: int, user: str, friend: str) -> None:
+        """Somebody was put on a list of friends, has answered, or was removed; or can be asked from
+        now on, or not.
+        """
+        entry = (user, friend)
+        if what == "can be asked":
+            (self._can_be_asked.add if standing else self._can_be_asked.discard)(user)
+            return
+        if what == "unlisted":
+            self.friends.discard(entry)
+            self._accepted.discard(entry)
+            return
+        if what == "listed":
+            must_ask = friend in self._can_be_asked and user != friend and (friend, user) not in self.friends
+            self.check(must_ask != (standing == ACCEPTED), f"{user} adds {friend}: asked first? {must_ask}")
+        elif standing == ACCEPTED:
+            self.check(entry in self._consents, f"{friend} has never accepted the request of {user}")
+        self.friends.add(entry)
+        if standing == ACCEPTED:
+            self._accepted.add(entry)
+            self._ever_accepted.add(entry)
 
     def _changed_membership(self, tick: int, what: str, since: int, group: str, user: str) -> None:
         change = [tick, tick, what == "joined"]

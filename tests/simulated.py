@@ -630,7 +630,7 @@ class Device:
         else:
             values["token"] = self._token
         if self.is_modern:
-            values["features"] = ["ack", "ids", "roles"]
+            values["features"] = ["ack", "ids", "roles", *(["contacts"] if self._world.has_contacts else [])]
         self._asks(Type.LOGIN if self._token is None else Type.RECONNECT, values)
 
     def writes(self, sent: Sent) -> None:

@@ -49,6 +49,9 @@ class ServerWorld(World):
         self.limit: int = self.limits[sessions, "MAX_UNACKNOWLEDGED"]
         draw = random.Random(f"quotas of {seed}").choice  # of its own: the rest of a world stays as it was
         self.quotas = QuotaLimits(draw((0, 0, 3, 6, 12, 30)), draw((0, 0, 0, 100, 300)))
+        self.has_contacts = random.Random(f"contacts of {seed}").random() < 0.2
+        if self.has_contacts:
+            self.quotas = QuotaLimits(0, 0)  # the server may know of changes of friends a little later
         self.faults = Faults(rng, on=False)
         self._users = [f"u{number}" for number in range(rng.randint(2, 4))]
         share_of_classic, share_of_rivals = rng.choice((0.0, 0.3, 0.8)), rng.choice((0.2, 0.7))
@@ -120,6 +123,8 @@ class ServerWorld(World):
         events += [(event, rng.choice((0.0, 0.0, 0.3, 1.5))) for event in seldom]
         events += [(self._change_group, rng.choice((0.0, 3.0))), (self._ask_for_history, rng.choice((0.0, 2.0, 5.0)))]
         events += [(self._ask_for_friends, rng.choice((0.0, 1.0))), (self._take_over, rng.choice((0.0, 0.0, 5.0)))]
+        if self.has_contacts:
+            events.append((self._change_friends, 15.0))
         possible = [(event, weight) for event, weight in events if weight]
         faults = self.faults
         faults.statement_fails = rng.choice((0.0, 0.0, 0.01))
@@ -135,8 +140,7 @@ class ServerWorld(World):
         self.disk.empty()
         self.disk.overseer, self.overseer.raw = self.overseer, self.disk.raw
         self._insert_users(self.disk)
-        self.disk.raw.execute("INSERT INTO friends VALUES (?, ?)", (self._users[0], self._users[1]))
-        self.overseer.friends.add((self._users[0], self._users[1]))
+        self.disk.raw.execute("INSERT INTO friends (username, friend) VALUES (?, ?)", (self._users[0], self._users[1]))
         self._insert_groups(self.disk, 0.4)
         self.overseer.committed()
         self.overseer.turn_has_ended()
@@ -164,7 +168,9 @@ class ServerWorld(World):
         self.overseer.final_check()
         for device in self.devices:
             if device.wire is not None and device.is_online:
-                self.overseer.check_presence(device.wire, lambda user: self.server.sessions.get(user) is not None)
+                self.overseer.check_presence(
+                    device.wire, device.user, lambda user: self.server.sessions.get(user) is not None
+                )
                 self.overseer.check_groups(device.wire, device.user)
         self._leave()
 
@@ -253,6 +259,17 @@ class ServerWorld(World):
     def _ask_for_friends(self) -> None:
         """The one user who has a friend asks who is online."""
         self.devices[0].asks(Type.ALL_FRIENDS, {})
+
+    def _change_friends(self) -> None:
+        """Somebody adds or removes a friend, answers a friend request, or looks at the list."""
+        rng, device = self.rng, self._device()
+        askers = [user for user, friend in self.overseer.open_requests if friend == device.user]
+        if askers and rng.random() < 0.5:
+            device.asks(Type.ANSWER_FRIEND, {"friend": rng.choice(askers), "accept": rng.random() < 0.5})
+            return
+        type = rng.choice((Type.ADD_FRIEND, Type.ADD_FRIEND, Type.REMOVE_FRIEND, Type.ANSWER_FRIEND, Type.ALL_FRIENDS))
+        more = {"accept": rng.random() < 0.5} if type == Type.ANSWER_FRIEND else {}
+        device.asks(type, {} if type == Type.ALL_FRIENDS else {"friend": rng.choice(self._users), **more})
 
     def _reach_server(self) -> None:
         """Something that a client wrote arrives, cut anywhere; or the end of its connection."""

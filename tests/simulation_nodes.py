@@ -131,7 +131,8 @@ class NodesWorld(World):
         self.disk.wall = self.wall
         self._insert_users(self.disk)
         friends = [(user, other) for user in self._users for other in self._users]
-        self.disk.raw.executemany("INSERT INTO friends VALUES (?, ?)", friends)
+        self.disk.raw.executemany("INSERT INTO friends (username, friend) VALUES (?, ?)", friends)
+        self.overseer.have_accepted(friends)
         self.disk.overseer = self.overseer
         self.overseer.begin(self.disk)
         self._insert_groups(self.disk, 0.5)

@@ -7,6 +7,7 @@ from fake_client import MS, Chat
 
 from client_api import (
     ConnectionLost,
+    FriendRequests,
     Group,
     History,
     PastMessage,
@@ -45,6 +46,8 @@ def run(typed: str, *answers: object, where: str = "") -> Chat:
         ("/add bob smith ", ("add_friend", "bob smith")),
         ("/ADD @#bob", ("add_friend", "#bob")),
         ("/remove bob", ("remove_friend", "bob")),
+        ("/accept bob", ("answer_friend", "bob", {"accept": True})),
+        ("/decline @bob", ("answer_friend", "bob", {"accept": False})),
         ("/friends", ("list_friends",)),
         ("/profile", ("own_profile",)),
         ("/whois bob", ("friend_profile", "bob")),
@@ -94,7 +97,8 @@ def test_in_the_conversation_of_a_group(typed: str, call: tuple[object, ...]) ->
 @pytest.mark.parametrize(
     "typed",
     [
-        "/add", "/add #team", "/remove", "/whois", "/set", "/set name", "/group", "/group fly", "/group add",
+        "/add", "/add #team", "/accept", "/decline #team",
+        "/remove", "/whois", "/set", "/set name", "/group", "/group fly", "/group add",
         "/group add carol", "/group create", "/group leave", "/to #",
     ],
 )  # fmt: skip
@@ -157,7 +161,11 @@ def test_too_many_words(name: str) -> None:
 @pytest.mark.parametrize(
     ("typed", "answer", "said"),
     [
-        ("/add bob", None, "bob is on your friend list now"),
+        ("/add bob", True, "bob is on your friend list now"),
+        ("/add bob", False, "bob is asked, and is shown as offline until then"),
+        ("/accept bob", None, "bob has you as a friend now. /add bob adds bob to your own list"),
+        ("/decline bob", None, "declined: bob does not see when you are online"),
+        ("/accept bob", RequestRejected("not_asked"), "/accept bob: there is no such question to answer"),
         ("/add bob", RequestRejected("no_such_user"), "/add bob: no such user"),
         ("/add bob", RequestTimeout(), "/add bob: the server did not answer in time; it may or may not have been done"),
         ("/whois bob", RequestTimeout(), "/whois bob: the server did not answer in time"),
@@ -165,8 +173,6 @@ def test_too_many_words(name: str) -> None:
         ("/profile", ConnectionLost("", sent=True), "/profile: the connection was lost"),
         ("/group list", RequestTimeout(), "/group list: the server did not answer in time"),
         ("/remove bob", None, "bob is no longer on your friend list"),
-        ("/friends", {}, "your friend list is empty: /add NAME adds a friend"),
-        ("/friends", {"dave": False, "carol": True, "bob": True}, "online: bob, carol\noffline: dave"),
         ("/profile", Profile("alice"), "your profile is empty: begin with /set name YOUR NAME"),
         ("/profile", Profile("alice", name="A", age="7"), "the profile of alice\nname: A\nage: 7"),
         ("/whois bob", Profile("bob"), "the profile of bob\nthe profile is empty"),
@@ -261,9 +267,45 @@ def test_the_answer_appears_in_the_conversation_of_the_command() -> None:
     """The answer appears in the conversation of the command, even if another one is open."""
     chat = run("/add bob", where="carol")
     chat.session.open(Peer("dave"))
-    chat.client.answer()
+    chat.client.answer(True)
     assert chat.said() == []
     assert chat.said(chat.model[Peer("carol")]) == ["bob is on your friend list now"]
+
+
+@pytest.mark.parametrize(
+    ("friends", "requests", "said"),
+    [
+        ({}, RequestRejected("unknown_type"), "your friend list is empty: /add NAME adds a friend"),
+        ({}, FriendRequests((), ()), "your friend list is empty: /add NAME adds a friend"),
+        ({"dave": False, "carol": True, "bob": True}, FriendRequests((), ()), "online: bob, carol\noffline: dave"),
+        ({"dave": False, "carol": True}, RequestRejected("unknown_type"), "online: carol\noffline: dave"),
+        (
+            {"dave": False, "carol": False},
+            FriendRequests(("carol",), ("fay", "eve")),
+            "offline: dave\nnot accepted yet: carol\nthey ask you: eve, fay (/accept, /decline)",
+        ),
+    ],
+)
+def test_the_friends(friends: dict[str, bool], requests: object, said: str) -> None:
+    """Those who have not accepted, and those who ask, have lines of their own."""
+    assert run("/friends", friends, requests).said() == [said]
+
+
+def test_friend_requests() -> None:
+    """Whoever asks is offered by Tab, until there is an answer."""
+    chat = Chat()
+    chat.friend_request("bob")
+    chat.friend_request("carol")
+    assert chat.said()[-1].startswith("carol asks to have you as a friend: ")
+    assert complete(chat.session, "/accept ") == (8, ["bob", "carol"])
+    submit(chat.session, "/accept bob")
+    chat.client.answer()
+    submit(chat.session, "/add carol")
+    chat.client.answer(True)
+    assert complete(chat.session, "/decline ") == (9, [])
+    for accepted, said in ((True, "dave has accepted"), (False, "dave has declined")):
+        chat.system("friend_answer", friend="dave", accepted=accepted)
+        assert chat.said()[-1] == f"{said} your friend request"
 
 
 def test_to() -> None:

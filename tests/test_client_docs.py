@@ -11,7 +11,7 @@ from harness import StartServer
 from wire import ADD_FRIEND, ADD_MEMBER, CREATE_GROUP, UPDATE_PROFILE, logged_in, register
 
 import client_api
-from client_api import JellyClient
+from client_api import FriendRequestEvent, JellyClient, Receiver
 
 NO_LOGIN = {"register", "login", "resume", "from_url"}
 """The examples of these operations begin with a client that is offline."""
@@ -20,6 +20,13 @@ EXAMPLES = {test.name.rpartition(".")[2]: test for test in doctest.DocTestFinder
 OPERATIONS = {
     name for name in vars(JellyClient) if not name.startswith("_") and name not in NO_OPERATION
 }  # fmt: skip
+
+
+class Asked(Receiver):
+    """A receiver to whom friend requests go."""
+
+    def on_friend_request(self, event: FriendRequestEvent) -> None:
+        """Leave it open."""
 
 
 @pytest.fixture
@@ -47,9 +54,14 @@ def names(port: int, new_client: NewClient, request: pytest.FixtureRequest) -> d
     """The names that the example of an operation may use."""
     with logged_in(port, "alice", "secret1") as wire:
         saved_token = wire.token
-    client = new_client(port)
-    if request.node.callspec.params["operation"] not in NO_LOGIN:
+    operation = request.node.callspec.params["operation"]
+    takes_requests = operation in ("answer_friend", "friend_requests")
+    client = new_client(port, Asked() if takes_requests else None)
+    if operation not in NO_LOGIN:
         result(client.login("alice", "secret1"))
+    if takes_requests:
+        with logged_in(port, "carol", "secret3") as carol:
+            carol.ok(ADD_FRIEND, friend="alice")
     return {"JellyClient": JellyClient, "client": client, "saved_token": saved_token}
 
 

@@ -178,7 +178,7 @@ def test_friends(join: Join) -> None:
     alice = join("alice")
     assert result(alice.list_friends()) == {}
     for friend in ("bob", "carol"):
-        assert result(alice.add_friend(friend)) is None
+        assert result(alice.add_friend(friend)) is True
     join("bob")
     assert result(alice.list_friends()) == {"bob": True, "carol": False}
     assert result(alice.remove_friend("carol")) is None

@@ -50,6 +50,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "classic_gap": ("0", 0),
     "token_days": ("0.25", 0.25),
     "history_days": ("0.5", 0.5),
+    "contacts": ("strict", "strict"),
     "registration": ("closed", "closed"),
     "registration_rate": ("77", 77),
     "directory": ("on", "on"),

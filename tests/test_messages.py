@@ -54,6 +54,11 @@ GOOD: list[tuple[Type, dict[str, Any], Request]] = [
     (Type.ACK, {"id": 2**53}, messages.Ack(2**53)),
     (Type.HISTORY, {"username": "alice"}, messages.History("alice")),
     (
+        Type.ANSWER_FRIEND,
+        {"username": "alice", "friend": "bob", "accept": True},
+        messages.AnswerFriend("alice", "bob", True),
+    ),
+    (
         Type.SET_ROLE,
         {"username": "alice", "groupName": "team", "member": "bob", "role": "admin"},
         messages.SetRole("alice", "team", "bob", "admin"),
@@ -110,6 +115,8 @@ def test_a_value_of_the_wrong_type(type: Type, values: dict[str, Any], key: str)
     """A value of another JSON type is refused, null too: nothing is converted."""
     wrong: list[object] = [None, True, False, 1.0, [], {}, [values[key]], {"value": values[key]}]
     wrong.append("1" if isinstance(values[key], int) else 1)
+    if isinstance(values[key], bool):
+        wrong = [each for each in wrong if not isinstance(each, bool)] + [1, "true"]
     for value in wrong:
         body = to_json({**values, key: value})
         assert refusal_of(type, body) is ErrorCode.MALFORMED_BODY, body
@@ -273,6 +280,7 @@ an_integer = st.integers(-(2**63), 2**63 - 1)
 GOOD_VALUES: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("token", "time", "id", "before", "limit"), an_integer),
     "showSeen": st.booleans(),
+    "accept": st.booleans(),
     "features": st.lists(good_text, max_size=messages.MAX_FEATURES),
     "requestId": st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=messages.MAX_REQUEST_ID),
 }

@@ -12,6 +12,7 @@ from jelly import codec, messages
 from jelly.codec import Decoder, Frame, Sign, Status, Type
 from jelly.config import Settings
 from jelly.errors import ErrorCode
+from jelly.friend_service import MAX_ASKED_A_DAY, MAX_PENDING, MAX_REQUESTS
 from jelly.group_notices import MAX_CHANGES
 from jelly.message_service import DEFAULT_PAGE, MAX_PAGE
 from jelly.messages import Event
@@ -31,6 +32,7 @@ EXAMPLES = [line for kind, lines in BLOCKS if kind == "frame" for line in lines]
 FIELDS_OF_A_MESSAGE = ["sender", "receiver", "content", "time"]
 KEYS_OF_AN_EVENT = {
     Event.TAKEN_OVER: [], Event.PASSWORD_CHANGED: [], Event.SHUTDOWN: [], Event.PRESENCE: ["friend", "online"],
+    Event.FRIEND_REQUEST: ["friend"], Event.FRIEND_ANSWER: ["friend", "accepted"],
     Event.GROUP_CHANGED: ["group", "members", "changes"], Event.GROUP_DISBANDED: ["group"],
     Event.INBOX_FULL: ["groups"], Event.TYPING: ["user", "group"],
 }  # fmt: skip
@@ -256,6 +258,9 @@ def test_the_page_has_every_limit() -> None:
     assert (SENDERS_SHARE, STRANGERS_SHARE, FRIENDS_SHARE) == (10, 2, 4)
     assert "one sender may hold a tenth of it. Strangers may hold half of it" in text
     assert "members of common groups may hold three quarters of it together" in text
+    assert (MAX_ASKED_A_DAY, MAX_PENDING, MAX_REQUESTS) == (20, 100, 100)
+    assert "20 requests in a day of UTC, and at most 100 users on a list may have not accepted" in text
+    assert "have no answer, at most 100, the newest first" in text
     assert Settings().outbox_messages == 200_000
     assert "200,000 messages of one user may wait" in text
     assert "keeps messages for 30 days" in text

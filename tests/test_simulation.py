@@ -6,8 +6,10 @@ import pytest
 from simulation import SIMULATION
 from worlds import Change
 
+from jelly import contacts_dao
 from jelly.client.acks import AckTracker
 from jelly.connection import Connection
+from jelly.contact_notices import ContactNotices
 from jelly.dao import Dao
 from jelly.delivery import Delivery
 from jelly.doubt import Doubt
@@ -119,6 +121,23 @@ BUGS: dict[str, list[Change]] = {
     "a list of friends does not wait for its turn": [
         (FriendService, "_gather_friends", "if not session.is_modern:", "if True:"),
     ],
+    "adds who can be asked without asking": [(FriendService, "_must_ask", "return found.can_be_asked or", "return")],
+    "a list shows who is online before they accept": [
+        (FriendService, "_shown_to_modern", "name not in state.pending and", ""),
+    ],
+    "notices tell who is online before they accept": [
+        (
+            FriendService,
+            "add_friend",
+            "self._notices.asked(username, friend)",
+            "self._presence.add_friend(username, friend)",
+        ),
+    ],
+    "a login watches those who have not accepted": [
+        (contacts_dao, "accepted_friends", "standing = ?", "standing < 9 + ?"),
+    ],
+    "who has accepted is not watched": [(ContactNotices, "answered", "if accepted:", "if False:")],
+    "a no is a yes": [(FriendService, "_answer", "if accepted else Standing.DECLINED", "")],
     "a session begins as if it had everything": [
         (Delivery, "begin", "session.caught_up = False", "session.caught_up = True"),
     ],
@@ -229,6 +248,12 @@ FOUND_IN = {
     "tells a friend's state again": 333,
     "forgets who was told early": 288,
     "a list of friends does not wait for its turn": 205,
+    "adds who can be asked without asking": 10,
+    "a list shows who is online before they accept": 43,
+    "notices tell who is online before they accept": 330,
+    "a login watches those who have not accepted": 97,
+    "who has accepted is not watched": 330,
+    "a no is a yes": 31,
     "a session begins as if it had everything": 37,
     "a page skips one": 10,
     "caught up too early": 10,

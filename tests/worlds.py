@@ -38,7 +38,7 @@ Event = Callable[[], None]
 Trace = Callable[[str], None]
 Limits = dict[tuple[Any, str], Any]
 """For each limit of the real code, a module and a name in it: its value in a world."""
-Change = tuple[type, str, str, str]
+Change = tuple[Any, str, str, str]
 """A class, a method of it, what is there, and what is put in its place."""
 
 
@@ -49,6 +49,8 @@ class World:
     overseer: Overseer
     devices: list[Device]
     """The first one is of the user who creates the groups."""
+    has_contacts = False
+    """Whether modern clients ask for the feature `contacts`."""
 
     def __init__(self, seed: int, disk: Disk, trace: Trace | None) -> None:
         self.seed, self._trace = seed, trace
@@ -354,7 +356,7 @@ class Simulation:
         with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as processes:
             return next(filter(None, processes.map(self.first_failure, slices)), None)
 
-    def find(self, bug: Sequence[Change], patch: Callable[[type, str, Any], None], likely: int, most: int) -> None:
+    def find(self, bug: Sequence[Change], patch: Callable[[Any, str, Any], None], likely: int, most: int) -> None:
         """Put a bug into the real code, and fail if none of the first worlds finds it. `likely` is
         the one that is played first.
         """

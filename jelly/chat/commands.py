@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from client_api import ErrorCode, Group, History, PastMessage, Profile, RequestError
+from client_api import ErrorCode, FriendRequests, Group, History, PastMessage, Profile, RequestError
 from jelly.chat import texts
 from jelly.chat.cells import sanitize
 from jelly.chat.model import LOADABLE, Conversation, LineKind, Peer
@@ -210,10 +210,23 @@ def _found_line(session: Session, message: PastMessage, is_everywhere: bool) -> 
 def _friends(session: Session, rest: str) -> None:
     def done(friends: dict[str, bool], where: Conversation) -> None:
         session.model.friends = friends
-        lines = []
-        for text, wanted in ((texts.FRIENDS_ONLINE, True), (texts.FRIENDS_OFFLINE, False)):
-            if names := sorted(str(Peer(name)) for name, online in friends.items() if online == wanted):
-                lines.append(session.translate(text, names=session.translate.join_names(names)))
+        none = FriendRequests((), ())  # an older server knows no requests
+        future = session.client.friend_requests()
+        session.request(future, lambda found: show(friends, found, where), lambda _: show(friends, none, where))
+
+    def show(friends: dict[str, bool], found: FriendRequests, where: Conversation) -> None:
+        session.model.requests = dict.fromkeys(reversed(found.received))
+        accepted = friends.keys() - found.pending
+        lines = [
+            session.translate(text, names=session.translate.join_names(sorted(str(Peer(name)) for name in names)))
+            for text, names in (
+                (texts.FRIENDS_ONLINE, [name for name in accepted if friends[name]]),
+                (texts.FRIENDS_OFFLINE, [name for name in accepted if not friends[name]]),
+                (texts.FRIENDS_ASKED, found.pending),
+                (texts.FRIENDS_ASKING, found.received),
+            )
+            if names
+        ]
         session.show_info("\n".join(lines) or session.translate(texts.NO_FRIENDS), where)
 
     _request(session, "/friends", session.client.list_friends(), done, changes=False)
@@ -230,11 +243,31 @@ def _person_name(text: str) -> str:
 def _add(session: Session, rest: str) -> None:
     name = _person_name(rest)
 
-    def done(_: None, where: Conversation) -> None:
-        session.show_info(session.translate(texts.ADDED_FRIEND, name=Peer(name)), where)
+    def done(is_friend: bool, where: Conversation) -> None:
+        session.model.requests.pop(name, None)  # to add is to accept
+        text = texts.ADDED_FRIEND if is_friend else texts.ASKED_FRIEND
+        session.show_info(session.translate(text, name=Peer(name)), where)
         session.refresh()
 
     _request(session, f"/add {rest}", session.client.add_friend(name), done)
+
+
+def _accept(session: Session, rest: str) -> None:
+    _answer_request(session, "accept", rest, texts.YOU_ACCEPTED)
+
+
+def _decline(session: Session, rest: str) -> None:
+    _answer_request(session, "decline", rest, texts.YOU_DECLINED)
+
+
+def _answer_request(session: Session, word: str, rest: str, text: TranslatedText) -> None:
+    name = _person_name(rest)
+
+    def done(_: None, where: Conversation) -> None:
+        session.model.requests.pop(name, None)
+        session.show_info(session.translate(text, name=Peer(name)), where)
+
+    _request(session, f"/{word} {rest}", session.client.answer_friend(name, accept=word == "accept"), done)
 
 
 def _remove(session: Session, rest: str) -> None:
@@ -594,6 +627,10 @@ def _friend_names(session: Session, rest: str) -> list[str]:
     return [str(Peer(name)) for name in session.model.friends]
 
 
+def _asking_names(session: Session, rest: str) -> list[str]:
+    return [str(Peer(name)) for name in session.model.requests]
+
+
 def _people_without_friends(session: Session, rest: str) -> list[str]:
     known = {session.name, *session.model.friends}
     return [str(Peer(name)) for name in session.model.known_people() if name not in known]
@@ -632,6 +669,8 @@ COMMANDS: dict[str, Command] = {
     "to": Command(_to, _peer_names),
     "friends": Command(_friends),
     "add": Command(_add, _people_without_friends),
+    "accept": Command(_accept, _asking_names),
+    "decline": Command(_decline, _asking_names),
     "remove": Command(_remove, _friend_names),
     "group": Command(_group, _complete_group),
     "find": Command(_find),

@@ -286,6 +286,8 @@ class Model:
         self.conversations: dict[Peer, Conversation] = {}
         self.current = self.home
         self.friends: dict[str, bool] = {}
+        self.requests: dict[str, None] = {}
+        """Who asks to have the user on the friend list, in order."""
         """The friend list: for each name whether that friend is online."""
         self.groups: dict[str, tuple[str, ...]] = {}
         """The user's groups, and the members of each, the owner first."""
@@ -343,5 +345,5 @@ class Model:
 
     def known_people(self) -> list[str]:
         """Return the known names: friends, group members, and people with a conversation."""
-        names = [*self.friends, *(name for members in self.groups.values() for name in members)]
+        names = [*self.friends, *self.requests, *(name for members in self.groups.values() for name in members)]
         return list(dict.fromkeys([*names, *(peer.name for peer in self.conversations if not peer.is_group)]))

@@ -16,6 +16,7 @@ from client_api import (
     ConnectionEvent,
     ConnectionLost,
     ErrorCode,
+    FriendRequestEvent,
     Group,
     GroupMessageEvent,
     History,
@@ -125,6 +126,9 @@ class EventForwarder(Receiver):
 
     def on_group_message(self, event: GroupMessageEvent) -> None:
         self._session.post(lambda: self._session.on_message(Peer(event.group, True), event))
+
+    def on_friend_request(self, event: FriendRequestEvent) -> None:
+        self._session.post(lambda: self._session.on_friend_request(event))
 
     def on_system(self, event: SystemEvent) -> None:
         self._session.post(lambda: self._session.on_system(event))
@@ -520,11 +524,19 @@ class Session:
     def _has_other_addresses(self) -> bool:
         return len(self.client.addresses) > 1
 
+    def on_friend_request(self, event: FriendRequestEvent) -> None:
+        """Show that somebody asks to have the user on the friend list."""
+        self.model.requests[event.friend] = None
+        self.show_info(self.translate(texts.FRIEND_REQUEST, name=Peer(event.friend)))
+
     def on_system(self, event: SystemEvent) -> None:
         """Show an event of the server. (The original server sends none.)"""
         match event.event:
             case "presence":
                 self._presence(event.friend, event.online)
+            case "friend_answer":
+                text = texts.REQUEST_ACCEPTED if event.accepted else texts.REQUEST_DECLINED
+                self.show_info(self.translate(text, name=Peer(event.friend)))
             case "group_changed":
                 self._group_changed(event.group, event.members)
                 self._show_role_changes(Peer(event.group, True), event.values.get("changes", ()))

@@ -140,6 +140,7 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
     ErrorCode.NO_SUCH_USER: TranslatedText("no such user", "没有这个用户"),
     ErrorCode.ALREADY_FRIENDS: TranslatedText("already on your friend list", "已经在好友列表里"),
     ErrorCode.NOT_FRIENDS: TranslatedText("not on your friend list", "不在好友列表里"),
+    ErrorCode.NOT_ASKED: TranslatedText("there is no such question to answer", "没有待答复的请求"),
     ErrorCode.INVALID_GROUP_NAME: TranslatedText(
         "a group name must have 1 to 32 characters, without spaces or invisible characters, in one script",
         "群组名须为 1 到 32 个字符，不能含空格或不可见字符，不能混用不同的文字",
@@ -280,6 +281,13 @@ NO_CONVERSATIONS = TranslatedText("no conversations yet: /to NAME starts one", "
 NO_HISTORY = TranslatedText("this server has no message history", "这个服务器不提供历史消息")
 HISTORY_BEGIN = TranslatedText("earlier messages with {name}", "与 {name} 的历史消息")
 HISTORY_END = TranslatedText("end of earlier messages", "以上是历史消息")
+FRIEND_REQUEST = TranslatedText(
+    "{name} asks to have you as a friend: to see your profile, and when you are online. /accept {name} or "
+    "/decline {name}",
+    "{name} 请求加你为好友：对方将能看到你的资料和在线状态。/accept {name} 同意，/decline {name} 拒绝",
+)
+REQUEST_ACCEPTED = TranslatedText("{name} has accepted your friend request", "{name} 同意了你的好友请求")
+REQUEST_DECLINED = TranslatedText("{name} has declined your friend request", "{name} 拒绝了你的好友请求")
 CAME_ONLINE = TranslatedText("{name} is online", "{name} 上线了")
 WENT_OFFLINE = TranslatedText("{name} is offline", "{name} 下线了")
 JOINED = TranslatedText("{names} joined", "{names} 加入了群组")
@@ -326,9 +334,21 @@ PERHAPS_DONE = TranslatedText(
     "{what}: {reason}; it may or may not have been done", "{what}：{reason}，不确定是否已完成"
 )
 ADDED_FRIEND = TranslatedText("{name} is on your friend list now", "{name} 已加入好友列表")
+ASKED_FRIEND = TranslatedText(
+    "{name} is asked, and is shown as offline until then", "已向 {name} 发出好友请求，对方同意之前显示为离线"
+)
+YOU_ACCEPTED = TranslatedText(
+    "{name} has you as a friend now. /add {name} adds {name} to your own list",
+    "{name} 现在可以把你当作好友了。用 /add {name} 把对方加入你的列表",
+)
+YOU_DECLINED = TranslatedText("declined: {name} does not see when you are online", "已拒绝：{name} 看不到你是否在线")
 REMOVED_FRIEND = TranslatedText("{name} is no longer on your friend list", "{name} 已从好友列表移除")
 FRIENDS_ONLINE = TranslatedText("online: {names}", "在线：{names}")
 FRIENDS_OFFLINE = TranslatedText("offline: {names}", "离线：{names}")
+FRIENDS_ASKED = TranslatedText("not accepted yet: {names}", "尚未同意：{names}")
+FRIENDS_ASKING = TranslatedText(
+    "they ask you: {names} (/accept, /decline)", "请求加你为好友：{names}（/accept、/decline）"
+)
 GROUP_CREATED = TranslatedText(
     "{group} is created: /to {group} opens it, /group add {group} NAME adds members",
     "{group} 已创建：用 /to {group} 打开，用 /group add {group} 名字 添加成员",
@@ -388,7 +408,19 @@ HELP: dict[str, Help] = {
         ),
     ),
     "friends": Help(NOTHING, TranslatedText("show your friends, and who is online", "查看好友列表及谁在线")),
-    "add": Help(TranslatedText("bob", "bob"), TranslatedText("add a person to your friend list", "添加好友")),
+    "add": Help(
+        TranslatedText("bob", "bob"),
+        TranslatedText("add a friend; some are asked first", "添加好友（有些人需先同意）"),
+    ),
+    "accept": Help(
+        TranslatedText("bob", "bob"),
+        TranslatedText("accept a friend request", "同意好友请求"),
+        TranslatedText(
+            "bob sees your profile and when you are online from then on. It does not add bob to your list.",
+            "此后 bob 能看到你的资料和在线状态。这不会把 bob 加入你的列表。",
+        ),
+    ),
+    "decline": Help(TranslatedText("bob", "bob"), TranslatedText("decline a friend request", "拒绝好友请求")),
     "remove": Help(TranslatedText("bob", "bob"), TranslatedText("remove a person from your friend list", "删除好友")),
     "group": Help(
         TranslatedText(
@@ -494,7 +526,7 @@ HELP: dict[str, Help] = {
     ),
 }
 
-RARE = ("find", "seen", "report", "set", "passwd")
+RARE = ("accept", "decline", "find", "seen", "report", "set", "passwd")
 """The commands that few people need often: the list of /help has only their names."""
 MORE_COMMANDS = TranslatedText(
     "also {names}: /help set says more about /set", "还有 {names}：用 /help set 查看 /set 的说明"

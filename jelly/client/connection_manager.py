@@ -56,7 +56,7 @@ class ConnectionManager:
         a heartbeat is sent. `max_body`: bytes that the body of a request may have.
         """
         self._endpoint, self._policy = endpoint, policy
-        self._features, self._max_body = features, max_body
+        self.features, self._max_body = features, max_body
         self._on_notice = on_notice
         self._callbacks = CallbackThread(on_room=self._wake)
         self._lifecycle = Lifecycle(self._callbacks, on_change)
@@ -103,7 +103,7 @@ class ConnectionManager:
         token = int(values.get("token", 0))
         request = Request(type, decode, RequestFuture[T](self._callbacks))
         try:
-            request.frame = encode(type, {**values, "features": list(self._features) or None}, self._max_body)
+            request.frame = encode(type, {**values, "features": list(self.features) or None}, self._max_body)
             with self._lock:
                 if self._lifecycle.state not in (State.OFFLINE, State.CLOSED):
                     sentence = "This client is logged in already, or logging in: log out first."
@@ -275,7 +275,7 @@ class ConnectionManager:
         return NetworkThread(
             self._endpoint,
             self._policy,
-            self._features,
+            self.features,
             lifecycle=self._lifecycle,
             pipeline=self._pipeline,
             callbacks=self._callbacks,

@@ -20,6 +20,7 @@ class Pages:
         self._key = key
         self._entries: dict[str, Any] = {}
         self._roles: dict[str, Any] | None = None  # of the members of groups, if the server tells them
+        self._arrays: dict[str, list[Any]] = {}  # what stands beside the list, such as `requests`
         self._after = ""
 
     def add(self, body: bytes) -> str | None:
@@ -37,6 +38,9 @@ class Pages:
             self._roles = self._roles or {}
             for name, roles in values["roles"].items():
                 self._roles.setdefault(name, {}).update(roles)
+        for name, value in values.items():
+            if isinstance(value, list):
+                self._arrays.setdefault(name, []).extend(value)
         before, after = self._after, values.get("after")
         if values.get("more") is not True or not isinstance(after, str) or after == before:
             return None
@@ -54,4 +58,4 @@ class Pages:
         if not is_readable:
             return values
         roles = {} if self._roles is None else {"roles": self._roles}
-        return {**values, self._key: self._entries, **roles}
+        return {**values, **self._arrays, self._key: self._entries, **roles}

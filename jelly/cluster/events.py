@@ -34,6 +34,9 @@ class Changes(Protocol):
     def role_changed(self, name: str, members: Sequence[str], change: Sequence[str], admins: Sequence[str]) -> None:
         """A member of a group has another role. `change`: user, member, role."""
 
+    def contact_changed(self, what: str, *values: object) -> None:
+        """A user has asked another one, or has answered (`contact_notices.py`)."""
+
     def password_changed(self, user: str) -> None:
         """The operator has given a user a new password."""
 
@@ -113,6 +116,8 @@ class Events:
             self._changes.group_changed(str(name), before, now, change)  # type: ignore[arg-type]
         elif event.kind == "role":
             self._changes.role_changed(*event.values)  # type: ignore[arg-type]
+        elif event.kind == "contact":
+            self._changes.contact_changed(*event.values)  # type: ignore[arg-type]
         elif event.kind == "password":
             self._changes.password_changed(str(event.values[0]))
         elif event.kind == "failures":

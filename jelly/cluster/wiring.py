@@ -76,6 +76,9 @@ class _Changes:
         now = GroupRoles(tuple(members), admins)
         self._services.groups.group_changed(name, GroupChange(members, now, RoleChange(user, member, Role(role))))
 
+    def contact_changed(self, what: str, *values: object) -> None:
+        self._services.contact_notices.changed(what, *values)
+
     def password_changed(self, user: str) -> None:
         self._services.lifecycle.end_sessions(user, PASSWORD_CHANGED)
 

@@ -1,7 +1,7 @@
 """From version 2 to 3: ids that carry the time instead of a calendar, a clearer name for a row of
 the table meta, the NFKC form of each name, whether a user has had a modern client, the commands of
-an operator, known addresses, what quotas need, reports, the tables of several nodes, and roles in
-groups.
+an operator, known addresses, what quotas need, reports, the tables of several nodes, roles in
+groups, and consent to being a friend.
 """
 
 from jelly.database import DatabaseConnection
@@ -41,6 +41,12 @@ STATEMENTS: tuple[Step, ...] = (
     "ALTER TABLE users ADD COLUMN modern SMALLINT NOT NULL DEFAULT 0",
     "ALTER TABLE users ADD COLUMN seen BIGINT NOT NULL DEFAULT 0",
     "ALTER TABLE users ADD COLUMN hides_seen SMALLINT NOT NULL DEFAULT 0",
+    "ALTER TABLE users ADD COLUMN can_be_asked SMALLINT NOT NULL DEFAULT 0",
+    "ALTER TABLE users ADD COLUMN asked_day BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE users ADD COLUMN asked_count SMALLINT NOT NULL DEFAULT 0",
+    "ALTER TABLE friends ADD COLUMN standing SMALLINT NOT NULL DEFAULT 1",
+    "ALTER TABLE friends ADD COLUMN asked BIGINT NOT NULL DEFAULT 0",
+    "CREATE INDEX requests_of_friend ON friends (friend, standing, asked)",
     "CREATE TABLE IF NOT EXISTS operator_commands (id VARCHAR(32) NOT NULL, action VARCHAR(16) NOT NULL, "
     "username VARCHAR(32) NOT NULL, password VARCHAR(255) NOT NULL, result VARCHAR(32) NOT NULL DEFAULT '', "
     "finished BIGINT NOT NULL DEFAULT 0, PRIMARY KEY (id))",

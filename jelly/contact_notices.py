@@ -1,0 +1,37 @@
+"""What modern clients are told of friend requests, and of the answers to them.
+
+Everything here runs in turns of the store (`store.py`), right after the commit; on a node also for
+what another node has committed. Only clients with the feature `contacts` are told. Those who are
+away find open requests in ALL_FRIENDS.
+"""
+
+from jelly.messages import Event, system
+from jelly.notifier import Notifier
+from jelly.presence import Presence
+
+FEATURE = "contacts"
+
+
+class ContactNotices:
+    """Tells those who are online here."""
+
+    def __init__(self, notifier: Notifier, presence: Presence) -> None:
+        self._notifier = notifier
+        self._presence = presence
+
+    def changed(self, what: str, *values: object) -> None:
+        """Tell what `announce` has told the other nodes."""
+        if what == "asked":
+            self.asked(str(values[0]), str(values[1]))
+        elif what == "answered":
+            self.answered(str(values[0]), str(values[1]), bool(values[2]))
+
+    def asked(self, user: str, friend: str) -> None:
+        """`user` has asked to have `friend` on the friend list: tell `friend`."""
+        self._notifier.tell([friend], system(Event.FRIEND_REQUEST, friend=user), FEATURE)
+
+    def answered(self, user: str, friend: str, accepted: bool) -> None:
+        """`friend` has answered: tell `user`, who from now on hears when `friend` is online."""
+        self._notifier.tell([user], system(Event.FRIEND_ANSWER, friend=friend, accepted=accepted), FEATURE)
+        if accepted:
+            self._presence.friend_accepted(user, friend)

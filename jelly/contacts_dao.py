@@ -1,0 +1,112 @@
+"""The SQL of consent: who was asked before being shown on a friend list, and what they said.
+
+An entry of a friend list has a *standing*. The entries of older databases count as accepted. Only
+the store thread calls the functions that write, within its transaction. All of them raise
+StoreError when the database fails.
+"""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+from jelly.dao import Dao
+
+
+class Standing(IntEnum):
+    """What the user on a friend list has said to it."""
+
+    ASKED = 0
+    """Nothing yet."""
+    ACCEPTED = 1
+    """Yes; or nobody needed to ask."""
+    DECLINED = 2
+
+
+class Acquaintance(NamedTuple):
+    """What decides whether a user must be asked."""
+
+    can_be_asked: bool
+    """Whether the user's latest login had the feature `contacts`."""
+    standing: Standing | None
+    """What the one who wants to ask has on the user's own list; None: not on it."""
+
+
+def note_login(dao: Dao, username: str, can_be_asked: bool) -> None:
+    """Remember whether a user can be asked: the latest login says it."""
+    dao.connection.change(
+        "UPDATE users SET can_be_asked = ? WHERE username = ? AND can_be_asked <> ?",
+        (int(can_be_asked), username, int(can_be_asked)),
+    )
+
+
+def acquaintance(dao: Dao, username: str, asker: str) -> Acquaintance | None:
+    """What a user is to somebody who wants to add them; None if there is no such user."""
+    rows = dao.connection.query(
+        "SELECT can_be_asked, (SELECT standing FROM friends AS f WHERE f.username = u.username AND f.friend = ?) "
+        "FROM users AS u WHERE u.username = ?",
+        (asker, username),
+    )
+    if not rows:
+        return None
+    can_be_asked, standing = rows[0]
+    return Acquaintance(bool(can_be_asked), None if standing is None else Standing(standing))
+
+
+def standing(dao: Dao, username: str, friend: str) -> Standing | None:
+    """The standing of an entry on a user's list; None if it is not on it."""
+    rows = dao.connection.query("SELECT standing FROM friends WHERE username = ? AND friend = ?", (username, friend))
+    return Standing(rows[0][0]) if rows else None
+
+
+def add_friend(dao: Dao, username: str, friend: str, asked_at: int | None) -> None:
+    """Put a user on a friend list. `asked_at`: when the user was asked, in milliseconds since 1970;
+    None if the user need not be asked.
+    """
+    values = (Standing.ACCEPTED, 0) if asked_at is None else (Standing.ASKED, asked_at)
+    dao.connection.change(
+        "INSERT INTO friends (username, friend, standing, asked) VALUES (?, ?, ?, ?)", (username, friend, *values)
+    )
+
+
+def set_standing(dao: Dao, username: str, friend: str, standing: Standing) -> None:
+    """Note what the user on a friend list has said."""
+    dao.connection.change(
+        "UPDATE friends SET standing = ? WHERE username = ? AND friend = ?", (standing, username, friend)
+    )
+
+
+def accepted_friends(dao: Dao, username: str, limit: int) -> list[str]:
+    """The users on a friend list who have accepted: the first ones by name, at most `limit`."""
+    rows = dao.connection.query(
+        "SELECT friend FROM friends WHERE username = ? AND standing = ? ORDER BY friend LIMIT ?",
+        (username, Standing.ACCEPTED, limit),
+    )
+    return [friend for (friend,) in rows]
+
+
+def pending(dao: Dao, username: str) -> list[str]:
+    """The users on a friend list who have not accepted, in the order of their names."""
+    rows = dao.connection.query(
+        "SELECT friend FROM friends WHERE username = ? AND standing <> ? ORDER BY friend",
+        (username, Standing.ACCEPTED),
+    )
+    return [friend for (friend,) in rows]
+
+
+def requests(dao: Dao, username: str, limit: int) -> list[str]:
+    """Who has asked a user and has no answer: at most `limit`, the newest first."""
+    rows = dao.connection.query(
+        "SELECT username FROM friends WHERE friend = ? AND standing = ? ORDER BY asked DESC, username LIMIT ?",
+        (username, Standing.ASKED, limit),
+    )
+    return [asker for (asker,) in rows]
+
+
+def asked_on(dao: Dao, username: str, day: int) -> int:
+    """How many requests a user has made on a day, counted in days since 1970."""
+    rows = dao.connection.query("SELECT asked_count FROM users WHERE username = ? AND asked_day = ?", (username, day))
+    return int(rows[0][0]) if rows else 0
+
+
+def note_asked(dao: Dao, username: str, day: int, count: int) -> None:
+    """Remember how many requests a user has made on a day."""
+    dao.connection.change("UPDATE users SET asked_day = ?, asked_count = ? WHERE username = ?", (day, count, username))
