@@ -68,6 +68,7 @@ from jelly.client.addresses import DEFAULT_PORT, Address, AddressList, parse_url
 from jelly.client.connection_manager import ConnectionManager
 from jelly.client.contacts import FEATURE as CONTACTS
 from jelly.client.contacts import FriendRequestEvent, FriendRequests, OpenRequests, defines_callbacks, parse_requests
+from jelly.client.edits import Edited, EditEvent, edit_event, edited
 from jelly.client.handshake import Endpoint
 from jelly.client.roles import admins_among
 from jelly.client.states import Reason, ReconnectPolicy, State
@@ -84,7 +85,7 @@ from jelly.errors import (
 )
 
 __all__ = [
-    "ConnectionEvent", "ConnectionLost", "ErrorCode", "FriendRequestEvent", "FriendRequests",
+    "ConnectionEvent", "ConnectionLost", "EditEvent", "Edited", "ErrorCode", "FriendRequestEvent", "FriendRequests",
     "Group", "GroupMessageEvent", "History", "JellyClient",
     "JellyError", "Login", "MessageEvent", "PastMessage", "Profile", "Reason", "Receiver", "ReconnectPolicy",
     "RequestError", "RequestRejected", "RequestTimeout", "Sent", "ServerBusy", "ServerFailed", "State", "SystemEvent",
@@ -99,6 +100,7 @@ FEATURES = (
     "find",
     "report",
     "seen",
+    "edit",
 )
 """What a client asks for, unless you say otherwise. Not `typing`: few programs show that."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -227,6 +229,9 @@ class PastMessage(_Timed):
     does not tell it."""
     group: str | None = None
     """From `search`: the group, if it was written to a group."""
+    edited: int | None = None
+    """If its author has changed it: the number of the last edit. An empty `content` means then that
+    it was recalled."""
 
 
 @dataclass(frozen=True)
@@ -347,6 +352,9 @@ class Receiver:
         If your receiver has no such method, nobody asks: who adds you sees your profile, and when
         you are online.
         """
+
+    def on_edit(self, event: EditEvent) -> None:
+        """An author has changed the text of a message that you have got, or has recalled it."""
 
     def on_system(self, event: SystemEvent) -> None:
         """The server tells you something: a friend came or went, a group changed."""
@@ -626,6 +634,34 @@ class JellyClient:
             with contextlib.suppress(RequestError):  # a name that no request can have
                 self._manager.tell(Type.TYPING, values, typing.FEATURE)
 
+    def edit(self, id: int, content: str) -> "Future[Edited]":
+        """Change the text of a message that you have sent, within 15 minutes.
+
+        `id`: the message, as in `Sent.id` or `PastMessage.id`. Who has got it is told
+        (`Receiver.on_edit`, if the client of the receiver knows edits); everybody else gets the new
+        text only. Rejected with `no_such_message`, if you have written no such message, or have
+        recalled it; with `too_late`; with `unknown_type` if the server knows no edits; otherwise as
+        the message itself would be.
+
+        >>> sent = client.send_message("bob", "helo").result(timeout=5)
+        >>> client.edit(sent.id, "hello").result(timeout=5).original == sent.id
+        True
+        """
+        return self._manager.request(
+            Type.EDIT, {"id": id, "content": content}, lambda values: edited(id, values), feature="edit"
+        )
+
+    def recall(self, id: int) -> "Future[Edited]":
+        """Take back a message that you have sent, within 15 minutes: its text is erased.
+
+        Otherwise as `edit`.
+
+        >>> sent = client.send_message("bob", "oops").result(timeout=5)
+        >>> client.recall(sent.id).result(timeout=5).original == sent.id
+        True
+        """
+        return self.edit(id, "")
+
     def history(self, person: str, *, before: int | None = None, limit: int = 50) -> "Future[History]":
         """Read back the newest `limit` messages (at most 100) that you and a user exchanged.
 
@@ -884,6 +920,9 @@ class JellyClient:
 
         Raises LookupError or TypeError if the notice is malformed.
         """
+        if type in (Type.PERSON_MESSAGE, Type.GROUP_MESSAGE) and "replaces" in values:
+            edit = edit_event(self, type == Type.GROUP_MESSAGE, values)
+            return lambda: self.receiver.on_edit(edit)
         if type == Type.PERSON_MESSAGE:
             message = MessageEvent(self, *_message(values), stored=_number(values, "stored"))
             return lambda: self.receiver.on_message(message)
@@ -1009,9 +1048,10 @@ def _page(values: Mapping[str, Any]) -> History:
 
 
 def _past_message(values: Mapping[str, Any]) -> PastMessage:
-    keys = [each.name for each in fields(PastMessage) if each.name not in ("stored", "group")]
+    keys = [each.name for each in fields(PastMessage) if each.name not in ("stored", "group", "edited")]
     known: dict[str, Any] = {key: values[key] for key in keys}
-    return PastMessage(**known, stored=_number(values, "stored"), group=values.get("groupName"))
+    known.update((key, _number(values, key)) for key in ("stored", "edited"))
+    return PastMessage(**known, group=values.get("groupName"))
 
 
 def _names(values: Mapping[str, Any]) -> tuple[str, ...]:

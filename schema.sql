@@ -101,7 +101,8 @@ CREATE INDEX groups_of_member ON members (username);
 -- message is kept while an inbox refers to it, and for as long as the operator wants history. Rows
 -- are only appended here, which is the cheapest way to have them on the disk. The tables that find
 -- a message by something else than its id follow a second later, for many messages at a time
--- (jelly/indexing.py).
+-- (jelly/indexing.py). An edit is a row without a text: replaces is the message that it edits, whose
+-- row has the last text, and in edited the id of the last edit.
 CREATE TABLE IF NOT EXISTS messages (
     id         BIGINT NOT NULL PRIMARY KEY,
     is_group   SMALLINT NOT NULL,
@@ -110,16 +111,20 @@ CREATE TABLE IF NOT EXISTS messages (
     content    MEDIUMTEXT NOT NULL,
     time       BIGINT NOT NULL,
     request_id VARCHAR(36),
-    digest     BIGINT
+    digest     BIGINT,
+    replaces   BIGINT,
+    edited     BIGINT
 );
 
 -- The messages that wait for each person: one row for each receiver, deleted when the message
 -- counts as delivered. size: the bytes of its text, so that what waits can be added up without
--- reading the messages (jelly/quotas.py).
+-- reading the messages (jelly/quotas.py). text: what this receiver was sent, if the message has been
+-- edited since.
 CREATE TABLE IF NOT EXISTS inbox (
     receiver   VARCHAR(32) NOT NULL,
     message_id BIGINT NOT NULL,
     size       BIGINT NOT NULL DEFAULT 0,
+    text       MEDIUMTEXT,
     PRIMARY KEY (receiver, message_id)
 );
 CREATE INDEX inbox_of_message ON inbox (message_id);

@@ -55,6 +55,7 @@ class Type(IntEnum):
     SYSTEM = 0x25
     HISTORY = 0x26
     ANSWER_FRIEND = 0x27
+    EDIT = 0x36
     SET_ROLE = 0x37
     TYPING = 0x38
     REPORT = 0x39

@@ -19,13 +19,16 @@ VALUES_PER_STATEMENT = 100
 """At most this many values are in one statement of varying length."""
 
 INSERT_MESSAGE = (
-    "INSERT INTO messages (id, is_group, sender, receiver, content, time, request_id, digest) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO messages (id, is_group, sender, receiver, content, time, request_id, digest, replaces, edited) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 INSERT_INBOX = "INSERT INTO inbox (receiver, message_id, size) VALUES (?, ?, ?)"
-DELIVERED_TO_ALL = "NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.message_id = messages.id)"
+DELIVERED_TO_ALL = (
+    "NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.message_id = messages.id) "
+    "AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.message_id = messages.edited)"  # an edit has no text of its own
+)
 WITHIN_PAGE = (
-    "m.id >= ? AND m.id < ? "
+    "m.id >= ? AND m.id < ? AND m.replaces IS NULL "
     "AND NOT EXISTS (SELECT 1 FROM inbox AS i WHERE i.receiver = ? AND i.message_id = m.id AND i.message_id > ?)"
 )
 
@@ -57,7 +60,10 @@ class LeaseLost(StoreError):
 
 
 class StoredMessage(NamedTuple):
-    """A message as the table holds it. `receiver` is a group if `is_group`, else a person."""
+    """A message as the table holds it. `receiver` is a group if `is_group`, else a person.
+
+    (The text of an edit is in the row of the message that it replaces: see `edits_dao.py`.)
+    """
 
     id: int
     is_group: bool
@@ -67,9 +73,17 @@ class StoredMessage(NamedTuple):
     time: int
     request_id: str | None = None
     digest: int | None = None
+    replaces: int | None = None
+    """Of an edit: the message that it edits."""
+    edited: int | None = None
+    """The last edit of this message."""
 
 
-MESSAGE = "m.id, m.is_group, m.sender, m.receiver, m.content, m.time"
+MESSAGE = "m.id, m.is_group, m.sender, m.receiver, m.content, m.time, NULL, NULL, m.replaces, m.edited"
+TEXT_FOR_RECEIVER = "COALESCE(i.text, o.content, m.content)"
+"""The text that a receiver gets of the message `m` by the row `i` of its inbox. `o` is joined by
+WITH_ORIGINAL."""
+WITH_ORIGINAL = "LEFT JOIN messages AS o ON o.id = m.replaces"
 
 
 class HistoryQuery(NamedTuple):
@@ -453,8 +467,12 @@ class Dao:
     def add_messages(self, messages: Sequence[StoredMessage], inbox: Sequence[tuple[str, int]]) -> None:
         """Store messages, and for each receiver of one a row (receiver, id) in the inbox."""
         sizes, rows = {}, []
+        has_edits = False
         for message in messages:
             sizes[message.id] = len(message.content.encode())
+            has_edits = has_edits or message.replaces is not None
+        if has_edits:
+            messages = [each if each.replaces is None else each._replace(content="") for each in messages]
         # In the order of the table, so that each of its pages is looked up once: with 1,000
         # receivers that saves a third of the time.
         for receiver, id in sorted(inbox):
@@ -464,21 +482,23 @@ class Dao:
     def waiting(self, receiver: str, after: int, limit: int, upto: int = MAX_ID) -> list[StoredMessage]:
         """The oldest messages in a user's inbox with after < id <= upto, at most `limit`."""
         rows = self.connection.query(
-            f"SELECT {MESSAGE} FROM inbox AS i "
-            "JOIN messages AS m ON m.id = i.message_id "
+            f"SELECT {MESSAGE.replace('m.content', TEXT_FOR_RECEIVER)} FROM inbox AS i "
+            f"JOIN messages AS m ON m.id = i.message_id {WITH_ORIGINAL} "
             "WHERE i.receiver = ? AND i.message_id > ? AND i.message_id <= ? ORDER BY i.message_id LIMIT ?",
             (receiver, after, upto, limit),
         )
         return [StoredMessage(*row) for row in rows]
 
-    def remove_delivered(self, delivered: Iterable[tuple[str, int]], keep: bool) -> None:
-        """For each (receiver, id): empty the inbox up to and including that id.
+    def remove_delivered(self, delivered: Iterable[tuple[str, int]], keep: bool, alone: bool = False) -> None:
+        """For each (receiver, id): empty the inbox up to and including that id; or with `alone`,
+        take out that id only.
 
         Without `keep`, also drop the messages that are in no inbox any more.
         """
+        row = "(receiver = ? AND message_id = ?)" if alone else "(receiver = ? AND message_id <= ?)"
         for chunk in _chunks(list(delivered)):
             # Joined by OR, because on MySQL each statement is a round trip.
-            which = " OR ".join(["(receiver = ? AND message_id <= ?)"] * len(chunk))
+            which = " OR ".join([row] * len(chunk))
             parameters = [value for pair in chunk for value in pair]
             if keep:
                 self.connection.change(f"DELETE FROM inbox WHERE {which}", parameters)
@@ -486,9 +506,14 @@ class Dao:
             rows = self.connection.query(f"SELECT DISTINCT message_id FROM inbox WHERE {which}", parameters)
             self.connection.change(f"DELETE FROM inbox WHERE {which}", parameters)
             for ids in _chunks([id for (id,) in rows]):
-                self.connection.change(
-                    f"DELETE FROM messages WHERE id IN ({', '.join('?' * len(ids))}) AND {DELIVERED_TO_ALL}", ids
+                some = ", ".join("?" * len(ids))
+                edited = self.connection.query(
+                    f"SELECT replaces FROM messages WHERE id IN ({some}) AND replaces IS NOT NULL", ids
                 )
+                for old in _chunks([*ids, *(id for (id,) in edited)]):
+                    self.connection.change(
+                        f"DELETE FROM messages WHERE id IN ({', '.join('?' * len(old))}) AND {DELIVERED_TO_ALL}", old
+                    )
 
     # --- quotas -----------------------------------------------------------------------------------
 
@@ -592,7 +617,7 @@ class Dao:
                 "INSERT INTO history (message_id, is_group, one_side, other_side) SELECT id, is_group, "
                 "CASE WHEN is_group = 1 OR receiver < sender THEN receiver ELSE sender END, "
                 "CASE WHEN is_group = 1 THEN '' WHEN receiver < sender THEN sender ELSE receiver END "
-                "FROM messages WHERE id > ? AND id <= ?",
+                "FROM messages WHERE id > ? AND id <= ? AND replaces IS NULL",
                 (after, upto),
             )
         self.connection.change(

@@ -14,7 +14,7 @@ receiver, the classic client whose frames are paced, and the modern one that is 
 
 import logging
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from jelly import messages
 from jelly.codec import DEFAULT_MAX_BODY, Type
@@ -34,6 +34,8 @@ PAGE_BYTES = 128 * 1024
 """At most this many bytes of frames go to a transport as one page (but always one frame)."""
 FEED_MESSAGES = 500
 """How many messages are sent in pages until the store writes again: it may wait for many pages."""
+MAX_KNOWN = 100_000
+"""Of at most this many users it is known how far they have been sent their messages."""
 
 
 class LateNotices(Protocol):
@@ -60,6 +62,12 @@ class Delivery:
         self._most = max(1, min(PAGE, READ_BYTES // max_body))
         self._limit = self._most
         self._to_feed: dict[Session, None] = {}  # behind, and with room: an ordered set
+        # For each user the last id that any session has been sent here; beyond what is not known.
+        self._sent: dict[str, int] = {}
+        self._unknown_upto = 0
+        self.passed_over: list[tuple[Session, int]] = []
+        """Edits that a session was not sent, because it was not granted the feature: the store
+        takes them out of the inbox."""
         self.horizon = MAX_ID
         """Messages up to this id are known to be on the disk. On a node, others store messages,
         too, and what can be read need not be synced: so no page goes beyond."""
@@ -69,6 +77,8 @@ class Delivery:
         for late in self._late_notices:
             if late.untold:
                 late.tell_before(message, receivers)
+        if message.replaces is not None:
+            receivers = self._pass_over(message.id, receivers)
         frames = [b""] * len(NoticeForm)
         for receiver in receivers:
             session = self._sessions.get(receiver)
@@ -91,12 +101,47 @@ class Delivery:
         pushed, self._pushed = self._pushed, {}
         for session, notices in pushed.items():
             # Only now: a page of history leaves out what is still to come as a notice.
-            session.sent_id = notices[-1].id
+            session.sent_id = self._sent[session.user or ""] = notices[-1].id
             send_or_close(session, responses.pop(session, ()), notices)
             if not session.has_room:
                 self._fall_behind(session)
+        if len(self._sent) > MAX_KNOWN:
+            self.may_have_sent(max(self._sent.values()))
         for session, answers in responses.items():
             send_or_close(session, answers)
+
+    def _pass_over(self, id: int, receivers: Sequence[str]) -> Sequence[str]:
+        """Return the receivers of an edit without those whose session was not granted the feature.
+
+        (Those who are offline or behind stay: what is to happen with their rows, pages decide.)
+        """
+        knowing = []
+        for receiver in receivers:
+            session = self._sessions.get(receiver)
+            if session is not None and session.caught_up and "edit" not in session.features:
+                self.passed_over.append((session, id))
+            else:
+                knowing.append(receiver)
+        return knowing
+
+    def was_sent(self, user: str, id: int) -> bool:
+        """Whether a message that waits for a user has been sent to a session of the user, and was
+        not acknowledged. True also if that is not known: if another node may have done it, or this
+        server before it was started.
+        """
+        return id <= max(self._sent.get(user, 0), self._unknown_upto) or self._sessions.is_elsewhere(user)
+
+    def may_have_sent(self, upto: int, user: str | None = None) -> None:
+        """Somebody else may have sent the messages up to an id: to one user, or to all."""
+        if user is not None:
+            self._sent[user] = max(upto, self._sent.get(user, 0))
+            return
+        self._unknown_upto = max(upto, self._unknown_upto)
+        self._sent = {user: id for user, id in self._sent.items() if id > self._unknown_upto}
+
+    def is_current(self, session: Session) -> bool:
+        """Whether a session is the one of its user."""
+        return session.user is not None and self._sessions.get(session.user) is session
 
     def begin(self, session: Session) -> None:
         """Start to deliver to a session that just logged in: behind, from the first message in its
@@ -151,16 +196,18 @@ class Delivery:
                 continue
             limit = self._limit
             waiting = dao.waiting(session.user, session.sent_id, limit, self.horizon)
-            notices = _page(waiting, session.notice_form)
+            notices, count = self._page(session, waiting)
             if waiting:  # do not read many large messages to send two of them
                 average = sum(len(message.content) for message in waiting) // len(waiting)
                 self._limit = min(self._most, max(2, PAGE_BYTES // (average + 100)))
             fed += len(waiting) + 1
             self._to_feed[session] = self._to_feed.pop(session)  # now the last of all
+            if waiting:
+                session.sent_id = waiting[count - 1].id
             if notices:
-                session.sent_id = notices[-1].id
+                self.may_have_sent(session.sent_id, session.user)
                 send_or_close(session, (), notices)
-            if len(waiting) < limit and len(notices) == len(waiting):
+            if len(waiting) < limit and count == len(waiting):
                 session.caught_up = True
                 del self._to_feed[session]
                 if not session.has_room:
@@ -168,6 +215,22 @@ class Delivery:
             elif not session.has_room:
                 del self._to_feed[session]
                 self._fall_behind(session)
+
+    def _page(self, session: Session, waiting: Sequence[StoredMessage]) -> tuple[list[Notice], int]:
+        """Return the notices of the next page, and how many of the messages are done with by it."""
+        knows_edits = "edit" in session.features
+        notices: list[Notice] = []
+        size = 0
+        for count, message in enumerate(waiting):
+            if message.replaces is not None and not knows_edits:
+                self.passed_over.append((session, message.id))
+                continue
+            frame = _notice(message, session.notice_form)
+            size += len(frame)
+            if notices and size > PAGE_BYTES:
+                return notices, count
+            notices.append(Notice(message.id, frame))
+        return notices, len(waiting)
 
     def all_fall_behind(self) -> None:
         """Have all sessions read pages: what should be pushed to them is not known."""
@@ -180,6 +243,16 @@ class Delivery:
         # is behind. If room has come since our look, nobody asked: so look again.
         if session.has_room:
             self._to_feed[session] = None
+
+
+def past_message(message: StoredMessage, session: Session) -> dict[str, Any]:
+    """Return a message as a page has it that a session asks for: the keys of a notice, and which
+    edit was the last one, for a session that knows edits.
+    """
+    stored = stored_at(message.id) if session.notice_form is NoticeForm.WITH_TIME else None
+    edited = message.edited if "edit" in session.features else None
+    values = message.sender, message.receiver, message.content, message.time
+    return messages.history_entry(*values, message.id, stored, edited)
 
 
 def send_or_close(session: Session, responses: Sequence[Response], notices: Sequence[Notice] = ()) -> None:
@@ -196,20 +269,9 @@ def send_or_close(session: Session, responses: Sequence[Response], notices: Sequ
         session.transport.close()
 
 
-def _page(waiting: list[StoredMessage], form: NoticeForm) -> list[Notice]:
-    notices: list[Notice] = []
-    size = 0
-    for message in waiting:
-        frame = _notice(message, form)
-        size += len(frame)
-        if notices and size > PAGE_BYTES:
-            break
-        notices.append(Notice(message.id, frame))
-    return notices
-
-
 def _notice(message: StoredMessage, form: NoticeForm) -> bytes:
     type = Type.GROUP_MESSAGE if message.is_group else Type.PERSON_MESSAGE
     id = None if form is NoticeForm.CLASSIC else message.id
     stored = stored_at(message.id) if form is NoticeForm.WITH_TIME else None
-    return messages.notice(type, message.sender, message.receiver, message.content, message.time, id, stored)
+    values = message.sender, message.receiver, message.content, message.time
+    return messages.notice(type, *values, id, stored, message.replaces)

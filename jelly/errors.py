@@ -60,6 +60,7 @@ class ErrorCode(StrEnum):
     INBOX_FULL = "inbox_full"
     REQUEST_ID_REUSED = "request_id_reused"
     NO_SUCH_MESSAGE = "no_such_message"
+    TOO_LATE = "too_late"
     BUSY = "busy"
     INTERNAL = "internal"
 
@@ -97,6 +98,7 @@ SENTENCES = {
     ErrorCode.INBOX_FULL: "Too many messages wait for this user: send this one when the user has read some.",
     ErrorCode.REQUEST_ID_REUSED: "This requestId was used for another message: choose a new one.",
     ErrorCode.NO_SUCH_MESSAGE: "There is no such message.",
+    ErrorCode.TOO_LATE: "A message can be changed for 15 minutes: write a new one.",
     ErrorCode.BUSY: "The server is busy: nothing was done, try again later.",
     ErrorCode.INTERNAL: "The server failed: it is not known whether the request was carried out.",
 }

@@ -9,18 +9,18 @@ from typing import Any
 from jelly import finding_dao
 from jelly.codec import Type
 from jelly.dao import Dao, Reading, StoredMessage
-from jelly.delivery import Delivery
+from jelly.delivery import Delivery, past_message
 from jelly.errors import ErrorCode, Refused
 from jelly.finding_dao import Search
 from jelly.known_users import KnownUsers
 from jelly.memberships import member_since
-from jelly.messages import Find, NoticeForm, SearchMessages, history_entry, response
+from jelly.messages import Find, SearchMessages, response
 from jelly.names import MAX_NAME
 from jelly.outcomes import Answer, Outcome, Unfinished
 from jelly.policy import Policy
 from jelly.rate import RateLimit
 from jelly.sessions import Session
-from jelly.trusted_clock import MAX_ID, stored_at
+from jelly.trusted_clock import MAX_ID
 
 MAX_NAMES = 20
 """At most this many names are in an answer to FIND."""
@@ -147,17 +147,16 @@ class _Walk:
 
     def answer(self) -> Answer:
         """Return the response, with the oldest message first, as HISTORY has it."""
-        has_ids = self._session.notice_form is NoticeForm.WITH_TIME
         values = {
             "username": self._search.reader,
-            "messages": [_entry(message, has_ids) for message in reversed(self._found)],
+            "messages": [_entry(message, self._session) for message in reversed(self._found)],
             "more": self._more,
             "before": self._search.before if self._more else None,
         }
         return Answer(response(Type.SEARCH, values))
 
 
-def _entry(m: StoredMessage, has_ids: bool) -> dict[str, Any]:
+def _entry(message: StoredMessage, session: Session) -> dict[str, Any]:
     """Return a message as HISTORY has it. One to a group says so: a user may have its name."""
-    entry = history_entry(m.sender, m.receiver, m.content, m.time, m.id, stored_at(m.id) if has_ids else None)
-    return {**entry, "groupName": m.receiver} if m.is_group else entry
+    entry = past_message(message, session)
+    return {**entry, "groupName": message.receiver} if message.is_group else entry

@@ -82,8 +82,8 @@ class DeferredIndexing:
         if self._clock() >= self.due_at:
             self._index_batch(dao)
 
-    def remove_delivered(self, dao: Dao, delivered: Iterable[tuple[str, int]]) -> None:
-        """For each (receiver, id): empty the inbox up to that id.
+    def remove_delivered(self, dao: Dao, delivered: Iterable[tuple[str, int]], alone: bool = False) -> None:
+        """For each (receiver, id): empty the inbox up to that id, or take out that id `alone`.
 
         Without history, also drop the messages that are in no inbox any more.
         """
@@ -91,7 +91,7 @@ class DeferredIndexing:
             self.due_at = self._clock()  # some of theirs may not be indexed yet
         while not self._keeps_history and self.due_at != math.inf:
             self._index_batch(dao)  # the idempotency keys of dropped messages must stay
-        dao.remove_delivered(delivered, keep=self._keeps_history)
+        dao.remove_delivered(delivered, self._keeps_history, alone)
 
     def _load(self, dao: Dao) -> int:
         if self._indexed_id is None:

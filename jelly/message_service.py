@@ -1,4 +1,4 @@
-"""Messages: PERSON_MESSAGE, GROUP_MESSAGE, ACK, HISTORY.
+"""Messages: PERSON_MESSAGE, GROUP_MESSAGE, EDIT, ACK, HISTORY.
 
 A message is only accepted here: `store.py` stores it, and `delivery.py` brings it to its receivers.
 How much may wait for one user is in `quotas.py`. Who is in a group is changed in
@@ -7,20 +7,21 @@ How much may wait for one user is in `quotas.py`. Who is in a group is changed i
 
 import time
 
+from jelly import edits_dao
 from jelly.codec import Type
 from jelly.dao import Dao, HistoryQuery, Reading, StoredMessage
-from jelly.delivery import Delivery
+from jelly.delivery import Delivery, past_message
 from jelly.errors import ErrorCode, Refused
 from jelly.groups import Group, GroupCache
 from jelly.known_users import KnownUsers
 from jelly.memberships import member_since
-from jelly.messages import Ack, GroupMessage, History, NoticeForm, PersonMessage, history_entry, response
+from jelly.messages import Ack, Edit, GroupMessage, History, PersonMessage, response
 from jelly.names import is_valid_name
 from jelly.outcomes import Answer, NewMessage, Outcome, Unfinished
 from jelly.policy import Policy
 from jelly.rate import HeldBack, RateLimit
 from jelly.sessions import Session
-from jelly.trusted_clock import MAX_ID, stored_at
+from jelly.trusted_clock import MAX_ID
 
 DEFAULT_PAGE, MAX_PAGE = 50, 100
 """How many messages a page of history has if the request has no limit, and at most."""
@@ -76,6 +77,32 @@ class MessageService:
             return _refused_message(Type.GROUP_MESSAGE, request, error)
 
         return NewMessage(Type.GROUP_MESSAGE, *request, group=group)
+
+    def edit(self, session: Session, request: Edit) -> Outcome:
+        """Replace the text of an own message, or recall it with an empty text.
+
+        An edit is a message to the same receiver, so it is refused where a message would be: hence
+        the two calls. What only an edit is refused for is decided in the transaction (`edits.py`).
+        """
+        with self._reading() as dao:
+            original = edits_dao.original(dao, request.id)
+        sender, id, content, request_id = request
+        outcome: Outcome
+        if original is None or original.sender != sender:
+            refusal = Refused(ErrorCode.NO_SUCH_MESSAGE)
+            if request_id is None:
+                raise refusal
+            outcome = NewMessage(Type.EDIT, sender, "", content, 0, request_id, refusal=refusal)
+        elif original.is_group:
+            as_message = GroupMessage(sender, original.receiver, content, original.time, request_id)
+            outcome = self.group_message(session, as_message)
+        else:
+            outcome = self.person_message(
+                session, PersonMessage(sender, original.receiver, content, original.time, request_id)
+            )
+        assert isinstance(outcome, NewMessage)
+        outcome.type, outcome.replaces = Type.EDIT, id
+        return outcome
 
     def cached_group(self, name: str, has_changed: bool = False) -> Group:
         """Return the group of a name. Raises Refused if there is none.
@@ -142,11 +169,7 @@ class MessageService:
             if is_group:
                 page = page._replace(since=member_since(dao, partner, request.username))
             found, more = self._read_page(dao, session, page, limit) if self._policy.keeps_history else ([], False)
-        has_ids = session.notice_form is NoticeForm.WITH_TIME
-        entries = [
-            history_entry(m.sender, m.receiver, m.content, m.time, m.id, stored_at(m.id) if has_ids else None)
-            for m in found
-        ]
+        entries = [past_message(message, session) for message in found]
         return Answer(response(Type.HISTORY, {"username": request.username, "messages": entries, "more": more}))
 
     def _read_page(

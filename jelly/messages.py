@@ -264,6 +264,17 @@ class Find(NamedTuple):
         return self.username
 
 
+class Edit(NamedTuple):
+    username: str
+    id: int
+    content: str
+    requestId: str | None = None
+
+    @property
+    def actor(self) -> str:
+        return self.username
+
+
 class SearchMessages(NamedTuple):
     username: str
     text: str
@@ -301,7 +312,7 @@ Request = (
     Login | Register | Logout | Reconnect | PersonMessage | GroupMessage | CreateGroup | DisbandGroup
     | AddMember | RemoveMember | AddFriend | RemoveFriend | AllFriends | UpdateProfile | OwnProfile
     | FriendProfile | OwnGroups | Ack | History | AnswerFriend | SearchMessages | SetRole | Find | Typing
-    | ReportPerson
+    | ReportPerson | Edit
 )  # fmt: skip
 
 REQUESTS: dict[int, type[Request]] = {
@@ -330,10 +341,11 @@ REQUESTS: dict[int, type[Request]] = {
     Type.SEARCH: SearchMessages,
     Type.SET_ROLE: SetRole,
     Type.TYPING: Typing,
+    Type.EDIT: Edit,
 }
 
-MESSAGES = frozenset({Type.PERSON_MESSAGE, Type.GROUP_MESSAGE})
-"""The two requests that send a message to other users."""
+MESSAGES = frozenset({Type.PERSON_MESSAGE, Type.GROUP_MESSAGE, Type.EDIT})
+"""The requests that send a message to other users. (An edit is one, too.)"""
 UNANSWERED = frozenset({Type.LOGOUT, Type.TYPING})
 """Requests whose clients wait for no response, not even SERVER_BUSY. (If they are wrong, they get
 one all the same.) A LOGOUT that fails closes the connection, as any other."""
@@ -566,7 +578,14 @@ def stored_response(type: int, id: int, stored: int | None) -> bytes:
 
 
 def notice(
-    type: int, sender: str, receiver: str, content: str, time: int, id: int | None = None, stored: int | None = None
+    type: int,
+    sender: str,
+    receiver: str,
+    content: str,
+    time: int,
+    id: int | None = None,
+    stored: int | None = None,
+    replaces: int | None = None,
 ) -> bytes:
     """Return the frame that brings a message to a receiver. A value of None is left out.
 
@@ -577,15 +596,23 @@ def notice(
     end = "" if id is None else f',"id":{id}'
     if stored is not None:
         end += f',"stored":{stored}'
+    if replaces is not None:
+        end += f',"replaces":{replaces}'
     body = f'{{"sender":{quote(sender)},"receiver":{quote(receiver)},"content":{quote(content)},"time":{time}{end}}}'
     return encode(Sign.NOTICE, type, Status.NONE, body.encode())
 
 
-def history_entry(sender: str, receiver: str, content: str, time: int, id: int, stored: int | None) -> dict[str, Any]:
-    """Return a message of a page of history: the keys of a notice, in their order."""
+def history_entry(
+    sender: str, receiver: str, content: str, time: int, id: int, stored: int | None, edited: int | None = None
+) -> dict[str, Any]:
+    """Return a message of a page of history: the keys of a notice, in their order; and for an
+    edited one the id of its last edit.
+    """
     values: dict[str, Any] = {"sender": sender, "receiver": receiver, "content": content, "time": time, "id": id}
     if stored is not None:
         values["stored"] = stored
+    if edited is not None:
+        values["edited"] = edited
     return values
 
 

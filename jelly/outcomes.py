@@ -44,6 +44,8 @@ class NewMessage:
     request_id: str | None
     group: Group | None = None
     refusal: Refused | None = None
+    replaces: int | None = None
+    """If it is an edit: the id that the client says, of the message, or of an edit of it."""
     is_unstorable: bool = False
     """Set by the store when the database has refused this message, and would do so again."""
 

@@ -353,6 +353,23 @@ class Quotas:
                 if 2 * inbox.count < self._sender_messages and 2 * inbox.size < self._sender_bytes:
                     self._lighten(receiver, inbox)
 
+    def take_out(self, receiver: str, sender: str, size: int) -> None:
+        """Subtract one row of an inbox, of `size` bytes, that is about to go, or has gone."""
+        self._add(receiver, sender, -1, -size)
+
+    def put_back(self, receiver: str, sender: str, size: int) -> None:
+        """Add a row that was subtracted, and stays."""
+        self._add(receiver, sender, 1, size)
+
+    def _add(self, receiver: str, sender: str, count: int, size: int) -> None:
+        inbox = self._inboxes.get(receiver)
+        if inbox is None:
+            return  # it is loaded when it is needed
+        inbox.count += count
+        inbox.size += size
+        if inbox.senders is not None:
+            inbox.count_sender(sender, count, size)
+
     def _lighten(self, receiver: str, inbox: _Inbox) -> None:
         """Drop the totals of the senders: only little waits."""
         inbox.senders = None

@@ -39,11 +39,12 @@ class ReportedMessage(NamedTuple):
 
 def message_to(dao: Dao, reader: str, sender: str, id: int) -> ReportedMessage | None:
     """A message of a sender that a reader was sent: as a person, or as a member of a group; None if
-    there is none with this id.
+    there is none with this id. The id of an edit stands for the message that it edits.
     """
     rows = dao.connection.query(
-        "SELECT id, receiver, is_group, content FROM messages AS m WHERE id = ? AND sender = ? AND "
-        "((is_group = 0 AND receiver = ?) OR (is_group = 1 AND EXISTS (SELECT 1 FROM members AS g "
+        "SELECT m.id, m.receiver, m.is_group, m.content FROM messages AS e "
+        "JOIN messages AS m ON m.id = COALESCE(e.replaces, e.id) WHERE e.id = ? AND m.sender = ? AND "
+        "((m.is_group = 0 AND m.receiver = ?) OR (m.is_group = 1 AND EXISTS (SELECT 1 FROM members AS g "
         "WHERE g.group_name = m.receiver AND g.username = ? AND g.since <= m.id)))",
         (id, sender, reader, reader),
     )

@@ -163,6 +163,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         self.presence = Presence(self.sessions, self.notifier, self._call_in_turn)
         self.group_notices = GroupNotices(self.notifier, self._call_in_turn)
         delivery = Delivery(self.sessions, (self.presence, self.group_notices), settings.max_body)
+        delivery.may_have_sent(dao.read_mark() - 1)
         retention = Retention(settings.history_days, wall=clock.now)
         indexing = DeferredIndexing(retention.keeps_history)
         quotas = Quotas(QuotaLimits(settings.inbox_messages, settings.inbox_bytes, settings.outbox_messages))

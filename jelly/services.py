@@ -77,6 +77,7 @@ NEEDED_FEATURES: Mapping[int, str] = {
     Type.FIND: "find",
     Type.TYPING: "typing",
     Type.REPORT: "report",
+    Type.EDIT: "edit",
 }
 """Requests that only a client has which was granted a feature. For others they do not exist."""
 
@@ -147,6 +148,7 @@ class Services:
             Type.FIND: self.finding.find,
             Type.SEARCH: self.finding.search,
             Type.TYPING: self.typing.typing,
+            Type.EDIT: self.messages.edit,
         }
         if policy.change_rate:
             for type in CHANGES:

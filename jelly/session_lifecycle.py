@@ -25,6 +25,7 @@ FEATURES = (
     "report",
     "seen",
     "contacts",
+    "edit",
 )
 """What a client can ask for, in the order in which the response names what it is granted."""
 TAKEN_OVER = system(Event.TAKEN_OVER)
@@ -200,6 +201,8 @@ def _grant_features(session: Session, asked: Sequence[str] | None, offered: Sequ
     if "ack" in asked:
         session.transport.stop_confirming()
         session.window = Window()
+        session.notice_form = NoticeForm.WITH_ID
+    if "edit" in asked:  # an edit says which message it replaces
         session.notice_form = NoticeForm.WITH_ID
     if "ids" in asked:
         session.notice_form = NoticeForm.WITH_TIME

@@ -26,6 +26,7 @@ from jelly.dao import Dao, DatabaseWentBack, LeaseLost, StoredMessage
 from jelly.database import CommitInDoubt
 from jelly.delivery import Delivery, send_or_close
 from jelly.doubt import Doubt, Found
+from jelly.edits import Edits
 from jelly.engine import RowsRefused
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.fair_queue import Entry, FairQueue, Job
@@ -116,6 +117,8 @@ class Batch:
     jobs: list[Job]
     delivered: dict[str, int]
     """For each user, the id up to which all messages have arrived: their inbox rows go."""
+    passed_over: Sequence[tuple[Session, int]] = ()
+    """Edits that a session is not sent: their inbox rows go, too."""
     messages: list[Envelope] = field(default_factory=list)
     """What the transaction stores."""
     is_committed: bool = False
@@ -148,6 +151,7 @@ class Store:
         self._retention = retention
         self._quotas = quotas
         self._last_seen = last_seen or LastSeen()
+        self._edits = Edits(delivery, quotas, indexing)
         self._on_commit_in_doubt = on_commit_in_doubt
         self._on_database_went_back = on_database_went_back
         self._call_later = call_later
@@ -157,10 +161,11 @@ class Store:
         self.outage = OutageLog(clock)
         """Is told of every failure of the database, also by those who only read from it."""
         self._turn = threading.Lock()  # held during a turn, by the thread that takes it
-        self._lock = threading.Lock()  # guards the seven fields below
+        self._lock = threading.Lock()  # guards the eight fields below
         self._condition = threading.Condition(self._lock)
         self._jobs = FairQueue()
         self._delivered: dict[str, int] = {}
+        self._passed_over: list[tuple[Session, int]] = []
         self._delivered_due: float | None = None
         self._with_room: list[Session] = []
         self._calls: list[Callable[[], None]] = []
@@ -298,7 +303,7 @@ class Store:
 
     def _is_done(self) -> bool:
         with self._lock:
-            has_rest = self._delivered or self._last_seen.pending
+            has_rest = self._delivered or self._passed_over or self._last_seen.pending
             has_work = self._jobs or self._doubtful_jobs or (has_rest and not self._failing)
             return self._stopping and not has_work
 
@@ -329,6 +334,8 @@ class Store:
                 node.catch_up()
             if self._delivery.has_work:
                 self._feed()
+            if self._delivery.passed_over:
+                self._note_passed_over()
 
     def step(self, blocking: AbstractContextManager[None] = NOT_BLOCKING) -> None:
         """Gather, write, answer. The caller has the turn; `blocking` is entered while it writes."""
@@ -355,6 +362,8 @@ class Store:
         finally:
             for job in jobs:
                 _end(job)
+        if self._delivery.passed_over:
+            self._note_passed_over()
 
     def _gather(self) -> Batch:
         """Take what waits, up to one transaction; call the functions that `call_soon` was given."""
@@ -364,10 +373,12 @@ class Store:
             delivered: dict[str, int] = {}
             # These inbox rows go a little later, many at once. But a write may be a login, which
             # must not get these messages again.
-            if self._delivered and (
+            passed_over: Sequence[tuple[Session, int]] = ()
+            if (self._delivered or self._passed_over) and (
                 self._stopping or self._clock() >= (self._delivered_due or 0.0) or any(job.is_write for job in jobs)
             ):
                 delivered, self._delivered = self._delivered, {}
+                passed_over, self._passed_over = self._passed_over, []
                 self._delivered_due = None
             with_room, self._with_room = self._with_room, []
         # Without the lock: the functions may submit, and other threads need not wait for them.
@@ -378,7 +389,7 @@ class Store:
                 call()
             except Exception as error:  # noqa: BLE001 - a bug; but the jobs must be served
                 log_failure(log, error)
-        return Batch(jobs, delivered)
+        return Batch(jobs, delivered, passed_over)
 
     def _next_due(self) -> float:
         """When a turn is due although nothing has come. The caller has the lock.
@@ -417,9 +428,8 @@ class Store:
             self._dao.move_mark(sum([len(job.entries) for job in batch.jobs]))
             if node is not None:
                 self._begin_on_node(node, batch)
-            if batch.delivered:  # first, so that a login in this batch does not get them again
-                self._quotas.remove(self._dao, batch.delivered)
-                self._indexing.remove_delivered(self._dao, batch.delivered.items())
+            if batch.delivered or batch.passed_over:  # first, so that a login in this batch does not get them again
+                self._remove_rows(batch)
             if housekeeping_is_due or last_seen.pending:
                 self._tidy(housekeeping_is_due)
             keys = [
@@ -462,6 +472,14 @@ class Store:
             self._retention.run_due(self._dao)
             self._quotas.run_due(self._dao)
 
+    def _remove_rows(self, batch: Batch) -> None:
+        """Take out of the inboxes what has arrived, and what their clients are not sent."""
+        if batch.delivered:
+            self._quotas.remove(self._dao, batch.delivered)
+            self._indexing.remove_delivered(self._dao, batch.delivered.items())
+        if batch.passed_over:
+            self._edits.remove_passed_over(self._dao, batch.passed_over)
+
     def _begin_on_node(self, node: NodeTurns, batch: Batch) -> None:
         """Learn what other nodes have committed before this transaction."""
         node.begin(batch.jobs)
@@ -471,7 +489,7 @@ class Store:
 
     def _must_write(self, batch: Batch, housekeeping_is_due: bool) -> bool:
         """Whether there is anything to write. Raises StoreError while nothing may be written."""
-        is_writing = bool(batch.jobs or batch.delivered)
+        is_writing = bool(batch.jobs or batch.delivered or batch.passed_over)
         if self._doubt is not None:
             if is_writing:
                 raise StoreError("it is not known yet whether the last commit has happened")
@@ -550,6 +568,8 @@ class Store:
             if self.node is not None and new.sender not in members:  # another node has removed the sender
                 return Refused(ErrorCode.NOT_A_MEMBER if members else ErrorCode.NO_SUCH_GROUP)
             receivers = [member for member in members if member != new.sender]
+        if new.replaces is not None:
+            return self._accept_edit(new, receivers, digest, known, batch)
         message = StoredMessage(
             self._dao.allocate_id(),
             new.group is not None,
@@ -567,6 +587,24 @@ class Store:
             known[new.sender, new.request_id] = message.id, digest
         batch.messages.append((message, admitted))
         return message.id
+
+    def _accept_edit(
+        self,
+        new: NewMessage,
+        receivers: Sequence[str],
+        digest: int | None,
+        known: dict[RequestKey, tuple[int, int]],
+        batch: Batch,
+    ) -> Refused | int:
+        """The end of `_accept` for an edit."""
+        accepted = self._edits.accept(self._dao, new, receivers, digest, batch.messages)
+        if isinstance(accepted, Refused):
+            return accepted
+        edit, _ = accepted
+        if new.request_id is not None and digest is not None:
+            known[new.sender, new.request_id] = edit.id, digest
+        batch.messages.append(accepted)
+        return edit.id
 
     def _apply(self, entry: Answer | Write) -> Any:
         """Run a Write; return its result, or its refusal. An Answer has nothing to write."""
@@ -672,6 +710,8 @@ class Store:
         self._pass_on_news()
         for user, upto in batch.delivered.items():
             self.delivered(user, upto)
+        if batch.passed_over:
+            self._note_passed_over(batch.passed_over)
 
     def _answer_failed(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -795,8 +835,20 @@ class Store:
         self._on_database_went_back()
         with self._lock:  # they need not be true: see `_limit_delivered`
             self._delivered.clear()
+            self._passed_over.clear()
             self._delivered_due = None
         self._refuse(jobs)  # what they ask was checked against a state that is gone
+
+    def _note_passed_over(self, again: Sequence[tuple[Session, int]] = ()) -> None:
+        """Take edits that sessions were not sent out of the inboxes, a little later: those that
+        `delivery` has passed over, and those whose removal has failed.
+        """
+        passed_over, self._delivery.passed_over = self._delivery.passed_over, []
+        with self._lock:
+            self._passed_over += [*again, *passed_over]
+            if self._delivered_due is None:
+                self._delivered_due = self._clock() + DELIVERED_DELAY
+                self._condition.notify()
 
     def _limit_delivered(self, users: Collection[str], known_upto: int, batch: Batch) -> None:
         """Believe acknowledgements of users who are elsewhere now only up to an id.
@@ -870,5 +922,6 @@ def _digest(new: NewMessage) -> int:
 
     It leaves the time out, which may differ when a message is sent again.
     """
-    what = f"{new.type} {new.receiver} {new.content}".encode()  # no name holds a space
+    to = new.receiver if new.replaces is None else new.replaces
+    what = f"{new.type} {to} {new.content}".encode()  # no name holds a space
     return int.from_bytes(hashlib.blake2b(what, digest_size=8).digest(), signed=True)

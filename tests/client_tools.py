@@ -37,6 +37,7 @@ from wire import (
 
 from client_api import (
     ConnectionEvent,
+    EditEvent,
     GroupMessageEvent,
     JellyClient,
     Login,
@@ -51,7 +52,7 @@ from faults.proxy import Proxy
 from jelly.client import pipeline
 
 ACK, SYSTEM = 0x24, 0x25
-Event = MessageEvent | GroupMessageEvent | SystemEvent | ConnectionEvent
+Event = MessageEvent | GroupMessageEvent | EditEvent | SystemEvent | ConnectionEvent
 NewClient = Callable[..., JellyClient]
 
 QUICK = ReconnectPolicy(pause=0.02, maximum=0.1)
@@ -71,6 +72,9 @@ class Recorder(Receiver):
         self._keep(event)
 
     def on_group_message(self, event: GroupMessageEvent) -> None:
+        self._keep(event)
+
+    def on_edit(self, event: EditEvent) -> None:
         self._keep(event)
 
     def on_system(self, event: SystemEvent) -> None:

@@ -494,6 +494,7 @@ class SimulatedServer:
         self.presence = Presence(self.sessions, self.notifier, self._call_in_turn, clock)
         self.group_notices = GroupNotices(self.notifier, self._call_in_turn, clock)
         self.delivery = Delivery(self.sessions, (self.presence, self.group_notices))
+        self.delivery.may_have_sent(writer.read_mark() - 1)
         self.retention = Retention(world.history_days, clock, trusted_clock.now)
         self.indexing = DeferredIndexing(self.retention.keeps_history, clock)
         self.quotas = Quotas(world.quotas, clock)
@@ -563,6 +564,7 @@ class SimulatedServer:
             "unindexed": self.indexing._unindexed,
             "jobs": self.store._jobs,
             "delivered": self.store._delivered,
+            "passed over": self.store._passed_over + self.delivery.passed_over,
             "with room": self.store._with_room,
             "calls": self.store._calls,
             "inboxes in which much waits": self.quotas._heavy,

@@ -70,6 +70,7 @@ GOOD: list[tuple[Type, dict[str, Any], Request]] = [
     ),
     (Type.TYPING, {}, messages.Typing()),
     (Type.FIND, {"username": "alice", "prefix": "x"}, messages.Find("alice", "x")),
+    (Type.EDIT, {"username": "alice", "id": 5, "content": "x"}, messages.Edit("alice", 5, "x")),
     (Type.SEARCH, {"username": "alice", "text": "x"}, messages.SearchMessages("alice", "x")),
 ]
 PROFILE = ["password", "name", "sex", "age", "phone", "address", "introduction"]
@@ -128,7 +129,7 @@ def test_the_actor(type: Type, values: dict[str, Any], request_: Request) -> Non
 
     An ACK and a TYPING name no user: they have none.
     """
-    key = "sender" if type in messages.MESSAGES else "username"
+    key = "sender" if type in (Type.PERSON_MESSAGE, Type.GROUP_MESSAGE) else "username"
     assert isinstance(vars(REQUESTS[type])["actor"], property)  # each class says it itself
     assert request_.actor == (None if type in (Type.ACK, Type.TYPING) else values[key])
 

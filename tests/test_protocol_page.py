@@ -154,7 +154,7 @@ def test_the_server_writes_every_notice_like_that(line: str) -> None:
         assert list(values) == ["event", *keys, *more]
         assert to_bytes(line) == messages.system(**values)
         return
-    assert list(values) == [*FIELDS_OF_A_MESSAGE, *[key for key in ("id", "stored") if key in values]]
+    assert list(values) == [*FIELDS_OF_A_MESSAGE, *[key for key in ("id", "stored", "replaces") if key in values]]
     assert to_bytes(line) == messages.notice(frame.type, **values)
 
 

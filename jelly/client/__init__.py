@@ -9,6 +9,7 @@
     pending.py             the requests without a response, over any number of connections
     pages.py               a list that comes in several pages
     contacts.py            friend requests, and which of them the application has had
+    edits.py               edits of messages, one's own and those of others
     roles.py               roles in groups, in the server's answers
     typing.py              how often a client says that its user is typing
     acks.py                drops duplicates, decides when to acknowledge

@@ -26,7 +26,7 @@ from jelly.client.requests import Decode, Request, describe, encode
 from jelly.client.states import Reason, ReconnectPolicy, State
 from jelly.codec import Type
 from jelly.errors import ConnectionLost, ErrorCode, RequestError, RequestRejected
-from jelly.messages import MESSAGES
+from jelly.messages import MESSAGES, REQUESTS
 
 MAX_QUEUED = 1000
 """At most this many requests wait to be sent. A thread that makes another one waits until there is
@@ -157,7 +157,7 @@ class ConnectionManager:
                 self._check_online()
                 if feature and feature not in (pipeline.features or ()):
                     raise RequestRejected(ErrorCode.UNKNOWN_TYPE, "This server does not support this request.")
-                actor = "sender" if type in MESSAGES else "username"
+                actor = REQUESTS[type]._fields[0]
                 if type in MESSAGES and pipeline.has_acks:
                     request.request_id = pipeline.pending.new_request_id()
                 values = {actor: self._lifecycle.user, **values, "requestId": request.request_id}

@@ -66,11 +66,17 @@ class Events:
         self._guard = guard
         self._changes = changes
         self._moved: set[str] = set()
+        self._left: set[str] = set()
 
     def take_moved(self) -> set[str]:
         """The users who have logged in at other nodes since this was asked last."""
         moved, self._moved = self._moved, set()
         return moved
+
+    def take_left(self) -> set[str]:
+        """The users who were at other nodes, and are not any more since this was asked last."""
+        left, self._left = self._left, set()
+        return left
 
     def apply(self, upto: int) -> None:
         """Apply the events up to a number that are not applied yet. Raises LeaseLost or
@@ -132,6 +138,8 @@ class Events:
     def _apply_to_registry(self, event: Event) -> Iterable[str]:
         """Return the users who may have come or gone."""
         kind, values = event.kind, event.values
+        if kind in ("in", "out") and self._is_elsewhere(str(values[0])):
+            self._left.add(str(values[0]))
         if kind == "in":
             user = str(values[0])
             self._registry.enter(user, Place(event.node, event.number))
@@ -141,5 +149,11 @@ class Events:
             self._registry.leave(user, int(values[1]))  # type: ignore[call-overload]
             return (user,)
         if kind == "down":
-            return self._registry.remove_node(int(values[0]))  # type: ignore[call-overload]
+            gone = self._registry.remove_node(int(values[0]))  # type: ignore[call-overload]
+            self._left.update(gone)
+            return gone
         return ()
+
+    def _is_elsewhere(self, user: str) -> bool:
+        place = self._registry.get(user)
+        return place is not None and place.node != self._dao.number

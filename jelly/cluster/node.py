@@ -245,6 +245,7 @@ class Node:
             raise StoreError(str(error)) from error
         dao.enter()
         self._delivery.horizon = dao.horizon
+        self._delivery.may_have_sent(dao.horizon)
         before = list(self.registry)
         self.registry.load(places)
         self._is_registered = True
@@ -331,6 +332,8 @@ class Node:
         self._leaving.clear()
         if head.event > dao.event:
             self._events.apply(head.event)
+        for user in self._events.take_left():  # the node at which they were may have sent them all
+            self._delivery.may_have_sent(head.next_id - 1, user)
         self._indexing.note_indexed(head.indexed)
         self._others_wrote = self._others_wrote or head.next_id > dao.horizon + 1
         for job in jobs:

@@ -12,7 +12,14 @@ import json
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from jelly.dao import Dao, DatabaseWentBack, LeaseLost, SchemaChanged, StoredMessage
+from jelly.dao import (
+    WITH_ORIGINAL,
+    Dao,
+    DatabaseWentBack,
+    LeaseLost,
+    SchemaChanged,
+    StoredMessage,
+)
 from jelly.database import DatabaseConnection
 from jelly.migrations import SCHEMA_VERSION
 from jelly.trusted_clock import MS, TrustedClock
@@ -301,18 +308,23 @@ class NodeDao(Dao):
 
     def tail(self, after: int, upto: int, limit: int) -> list[tuple[StoredMessage, list[str]]] | None:
         """What was stored for the users of this node: each message with its receivers here, in the
-        order of ids. None if that is `limit` rows or more, or more than TAIL_BYTES of long texts.
+        order of ids. None if that is `limit` rows or more, or more than TAIL_BYTES of long texts;
+        or if a message has been edited since, and not all get the same text.
         """
         connection = self.connection
-        # A long text comes once, and not once for each receiver: a group may have a thousand.
-        length = "LENGTH(m.content)"
-        content = f"CASE WHEN {length} <= {SHORT_BYTES} THEN m.content ELSE '' END"
-        columns = ("i.receiver", "m.id", "m.is_group", "m.sender", "m.receiver", "m.time", length, content)
+        # A long text comes once, and not once for each receiver: a group may have a thousand. The
+        # text of an edit is that of its original.
+        last_text = "COALESCE(o.content, m.content)"
+        length = f"LENGTH({last_text})"
+        content = f"CASE WHEN {length} <= {SHORT_BYTES} THEN {last_text} ELSE '' END"
+        keeps_text = "CASE WHEN i.text IS NULL THEN 0 ELSE 1 END"
+        columns = ("m.id", "m.is_group", "m.sender", "m.receiver", "m.time", "COALESCE(m.replaces, 0)", keeps_text)
+        words = connection.words("i.receiver", *columns, length, content)
         join = connection.ordered_join  # with few sessions MariaDB would sort all, which takes three times as long
         rows = connection.query(
-            f"SELECT {connection.words(*columns)} FROM inbox AS i {connection.use_index('inbox_of_message')} "
+            f"SELECT {words} FROM inbox AS i {connection.use_index('inbox_of_message')} "
             f"{join} sessions AS s {connection.use_primary_key} ON s.username = i.receiver AND s.node = ? "
-            f"{join} messages AS m ON m.id = i.message_id "
+            f"{join} messages AS m ON m.id = i.message_id {WITH_ORIGINAL} "
             "WHERE i.message_id > ? AND i.message_id <= ? ORDER BY i.message_id LIMIT ?",
             (self.number, after, upto, limit),
         )
@@ -322,19 +334,24 @@ class NodeDao(Dao):
         long: dict[int, int] = {}  # ids, and the places in `found`
         total = last_id = 0
         for (text,) in rows:
-            user, id, is_group, sender, receiver, time, size, content = text.split(" ", 7)  # no name holds a space
+            # (No name holds a space.)
+            user, id, is_group, sender, receiver, time, replaces, keeps_text, size, content = text.split(" ", 9)
+            if keeps_text == "1":  # edited a moment ago, and this receiver gets another text than the others
+                return None
             if (number := int(id)) != last_id:
                 last_id = number
                 if int(size) > SHORT_BYTES:
                     long[number] = len(found)
                     total += int(size)
-                found.append((StoredMessage(number, is_group == "1", sender, receiver, content, int(time)), []))
+                message = StoredMessage(number, is_group == "1", sender, receiver, content, int(time))
+                found.append((message if replaces == "0" else message._replace(replaces=int(replaces)), []))
             found[-1][1].append(user)
         if total > TAIL_BYTES:
             return None
         if long:
             ids = ", ".join(map(str, long))
-            for number, content in connection.query(f"SELECT id, content FROM messages WHERE id IN ({ids})"):
+            texts = f"SELECT m.id, {last_text} FROM messages AS m {WITH_ORIGINAL} WHERE m.id IN ({ids})"
+            for number, content in connection.query(texts):
                 message, receivers = found[long[number]]
                 found[long[number]] = message._replace(content=content), receivers
         return found

@@ -1,7 +1,7 @@
 """From version 2 to 3: ids that carry the time instead of a calendar, a clearer name for a row of
 the table meta, the NFKC form of each name, whether a user has had a modern client, the commands of
-an operator, known addresses, what quotas need, reports, the tables of several nodes, roles in
-groups, and consent to being a friend.
+an operator, known addresses, what quotas and edits need, reports, the tables of several nodes,
+roles in groups, and consent to being a friend.
 """
 
 from jelly.database import DatabaseConnection
@@ -60,6 +60,9 @@ STATEMENTS: tuple[Step, ...] = (
     "person VARCHAR(32) NOT NULL, text VARCHAR(1024) NOT NULL, message_id BIGINT, receiver VARCHAR(32), "
     "is_group SMALLINT, content MEDIUMTEXT, time BIGINT NOT NULL, PRIMARY KEY (id))",
     "CREATE INDEX reports_of_reporter ON reports (reporter, time)",
+    "ALTER TABLE inbox ADD COLUMN text MEDIUMTEXT",
+    "ALTER TABLE messages ADD COLUMN replaces BIGINT",
+    "ALTER TABLE messages ADD COLUMN edited BIGINT",
     "CREATE TABLE IF NOT EXISTS nodes (id SMALLINT NOT NULL PRIMARY KEY, incarnation BIGINT NOT NULL, "
     "address VARCHAR(255) NOT NULL, version VARCHAR(32) NOT NULL, state SMALLINT NOT NULL, "
     "renewed BIGINT NOT NULL, lease BIGINT NOT NULL, event BIGINT NOT NULL, hints SMALLINT NOT NULL, "
