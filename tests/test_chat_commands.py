@@ -411,7 +411,7 @@ def test_leaving() -> None:
     ("typed", "offered"),
     [
         ("/fr", ["friends "]),
-        ("/re", ["remove ", "report ", "resend "]),
+        ("/re", ["recall ", "remove ", "report ", "resend "]),
         ("/to b", ["bob"]),
         ("/to B", ["bob"]),
         ("/to ", ["#team", "bob", "carol", "dave", "erin"]),

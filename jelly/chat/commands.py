@@ -166,6 +166,23 @@ def _history(session: Session, rest: str) -> None:
     return None
 
 
+def _edit(session: Session, rest: str) -> None:
+    """Change the last message that the user has written here."""
+    _change_last(session, _required(rest))
+
+
+def _recall(session: Session, rest: str) -> None:
+    _change_last(session, "")
+
+
+def _change_last(session: Session, text: str) -> None:
+    conversation = session.model.current
+    if line := conversation.last_own_message():
+        session.edit(conversation, line, text)
+    else:
+        session.show_error(session.translate(texts.NOTHING_TO_EDIT))
+
+
 def _search(session: Session, rest: str) -> None:
     """Show the messages of this conversation (on the first screen: of all) that have a text."""
     text, where = _required(rest), session.model.current
@@ -682,6 +699,8 @@ COMMANDS: dict[str, Command] = {
     "passwd": Command(_passwd),
     "resend": Command(_resend),
     "history": Command(_history),
+    "edit": Command(_edit),
+    "recall": Command(_recall),
     "search": Command(_search),
     "connect": Command(_connect),
     "logout": Command(_logout),

@@ -96,8 +96,15 @@ class Line:
     """Of such a message: whether the server may accept it later."""
     id: int | None = None
     """The message's id on the server. Messages that arrive or come from the history have one."""
+    note: str = ""
+    """What is shown behind the text: that the message was edited or recalled."""
     sent_at: int = 0
     """Of an outgoing message: its `time` on the server, once it is stored."""
+
+    @property
+    def shown(self) -> str:
+        """The text with the note."""
+        return f"{self.text} {self.note}".strip() if self.note else self.text
 
     @property
     def may_be_stored(self) -> bool:
@@ -228,6 +235,22 @@ class Conversation:
         assert line.id is not None
         numbered = [(position, each.id) for position, each in enumerate(self.lines) if each.id is not None]
         return next((position for position, id in numbered if id > line.id), len(self.lines) if numbered else 0)
+
+    def message(self, id: int) -> Line | None:
+        """Return the message with this id; None if it is not here."""
+        return next((line for line in reversed(self.lines) if line.id == id), None)
+
+    def last_own_message(self) -> Line | None:
+        """Return the last message that the user has written here and that the server has, unless it
+        was recalled; None if there is none.
+        """
+        own = (line for line in reversed(self.lines) if line.kind is LineKind.OUTGOING and line.id is not None)
+        return next((line for line in own if line.text), None)
+
+    def edit(self, line: Line, text: str, note: str) -> None:
+        """Give a message another text."""
+        self.character_count += len(text) - len(line.text)
+        line.text, line.note = text, note
 
     def restart_history(self) -> None:
         """After a new login, load the history from the newest message again.

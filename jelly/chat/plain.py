@@ -22,7 +22,7 @@ def format_line(conversation: Conversation, line: Line, with_title: bool) -> str
 
     `with_title`: begin a text of the chat with the name of its conversation.
     """
-    first, *others = sanitize_lines(line.text)
+    first, *others = sanitize_lines(line.shown)
     if line.kind in (LineKind.OUTGOING, LineKind.INCOMING):
         where = f"{conversation.title} " if conversation.peer and conversation.peer.is_group else ""
         first = f"{line.at:%H:%M} {where}{sanitize(line.sender)}: {first}"
@@ -91,6 +91,10 @@ class PlainInterface(UserInterface):
         if line.kind is LineKind.OUTGOING:
             return
         self._print_date_separator(line.at.date())
+        self._print(format_line(conversation, line, conversation is not self._session.model.current))
+
+    def line_edited(self, conversation: Conversation, line: Line) -> None:
+        """Print the message again, as it is now."""
         self._print(format_line(conversation, line, conversation is not self._session.model.current))
 
     def _print_date_separator(self, day: date) -> None:

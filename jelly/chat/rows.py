@@ -58,7 +58,7 @@ _cache: WeakKeyDictionary[Line, tuple[object, list[Row]]] = WeakKeyDictionary()
 
 def rows_of(line: Line, columns: Columns) -> list[Row]:
     """Return the rows of one line."""
-    key = (columns, line.at, line.text, line.status, line.reason)
+    key = (columns, line.at, line.shown, line.status, line.reason)
     cached = _cache.get(line)
     if cached is None or cached[0] != key:
         make = _rows_in_columns if columns.name_width else _rows_without_columns
@@ -100,7 +100,7 @@ def _rows_in_columns(line: Line, columns: Columns) -> Iterator[Row]:
     indent: Row = [("", " " * (columns.name_width + 8))]
     separator = ("class:dim", " │ ")
     style = _text_style(line)
-    for number, text in enumerate(_wrapped(line.text, columns.text_width)):
+    for number, text in enumerate(_wrapped(line.shown, columns.text_width)):
         yield [*(indent if number else head), separator, (style, text)]
     if line.reason:
         for text in _wrapped(line.reason, columns.text_width):
@@ -110,7 +110,7 @@ def _rows_in_columns(line: Line, columns: Columns) -> Iterator[Row]:
 def _rows_without_columns(line: Line, columns: Columns) -> Iterator[Row]:
     name = truncate(_name(line), max(2, columns.width // 3))
     head = f"{line.status.value}{name}: " if line.kind in (LineKind.OUTGOING, LineKind.INCOMING) else f"{name} "
-    first, *others = _wrapped(" " * max(0, text_width(head) - 2) + line.text, columns.text_width)
+    first, *others = _wrapped(" " * max(0, text_width(head) - 2) + line.shown, columns.text_width)
     yield [(_name_style(line), head), (_text_style(line), first[max(0, text_width(head) - 2) :])]
     for text in others:
         yield [("", "  "), (_text_style(line), text)]

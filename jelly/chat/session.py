@@ -15,6 +15,7 @@ from typing import TypeVar
 from client_api import (
     ConnectionEvent,
     ConnectionLost,
+    EditEvent,
     ErrorCode,
     FriendRequestEvent,
     Group,
@@ -96,6 +97,9 @@ class UserInterface:
     def line_added(self, conversation: Conversation, line: Line) -> None:
         """Show a new line."""
 
+    def line_edited(self, conversation: Conversation, line: Line) -> None:
+        """Show that a message has another text now."""
+
     def line_undelivered(self, conversation: Conversation, line: Line) -> None:
         """Show that an outgoing message failed, or that its outcome is unknown."""
 
@@ -129,6 +133,9 @@ class EventForwarder(Receiver):
 
     def on_friend_request(self, event: FriendRequestEvent) -> None:
         self._session.post(lambda: self._session.on_friend_request(event))
+
+    def on_edit(self, event: EditEvent) -> None:
+        self._session.post(lambda: self._session.on_edit(event))
 
     def on_system(self, event: SystemEvent) -> None:
         self._session.post(lambda: self._session.on_system(event))
@@ -285,6 +292,24 @@ class Session:
 
         self.request(send(name, line.text), stored, failed)
 
+    def edit(self, conversation: Conversation, line: Line, text: str) -> None:
+        """Change the text of a message that the server has; without a text, recall it."""
+        assert line.id is not None
+        command = "/edit" if text else "/recall"
+
+        def failed(error: BaseException) -> None:
+            self.show_error(self.translate.describe_failure(command, error), conversation)
+
+        self.request(self.client.edit(line.id, text), lambda _: self._show_edit(conversation, line, text), failed)
+
+    def _show_edit(self, conversation: Conversation, line: Line, text: str) -> None:
+        conversation.edit(line, text, self._note(text))
+        self.ui.line_edited(conversation, line)
+
+    def _note(self, text: str) -> str:
+        """Say of an edited message what was done to it."""
+        return self.translate(texts.EDITED if text else texts.RECALLED)
+
     def is_typing(self, text: str) -> None:
         """Tell the other end of the current conversation that the user is writing this text."""
         peer = self.model.current.peer
@@ -344,6 +369,7 @@ class Session:
         kind = LineKind.OUTGOING if is_outgoing else LineKind.INCOMING
         line = Line(kind, message.written_at, message.content, message.sender, id=message.id)
         line.sent_at = message.time if is_outgoing else 0
+        line.note = "" if message.edited is None else self._note(message.content)
         return line
 
     def refresh(self, on_friends: Callable[[], None] = lambda: None) -> None:
@@ -477,6 +503,14 @@ class Session:
         elif is_new:
             number = list(self.model).index(conversation)
             self.show_info(self.translate(texts.WRITES_FIRST, name=peer, number=number), self.model.home)
+
+    def on_edit(self, event: EditEvent) -> None:
+        """Show the new text of a message, if the message is here."""
+        peer = Peer(event.sender) if event.group is None else Peer(event.group, True)
+        conversation = self.model.conversations.get(peer)
+        line = conversation.message(event.replaces) if conversation else None
+        if conversation and line and (line.kind, line.sender) == (LineKind.INCOMING, event.sender):
+            self._show_edit(conversation, line, event.content)
 
     def _is_backlog(self, time: int) -> bool:
         is_fresh = self.now() - self._logged_in_at < BACKLOG_WINDOW

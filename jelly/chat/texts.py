@@ -170,6 +170,7 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
         "the server took this for another message; send it again", "服务器把它当成了另一条消息，请重新发送"
     ),
     ErrorCode.NO_SUCH_MESSAGE: TranslatedText("there is no such message", "没有这条消息"),
+    ErrorCode.TOO_LATE: TranslatedText("a message can be changed for 15 minutes only", "消息只能在 15 分钟之内修改"),
     ErrorCode.BUSY: TranslatedText(
         "the server is busy and did nothing; try again in a moment", "服务器繁忙，未做处理，请稍后再试"
     ),
@@ -317,6 +318,9 @@ FOUND_NOBODY = TranslatedText("no name begins like this", "没有以此开头的
 FOUND_LINE = TranslatedText("{when} {sender}: {content}", "{when} {sender}：{content}")
 FROM_TO = TranslatedText("{sender} to {receiver}", "{sender} 发给 {receiver}")
 FOUND_NOTHING = TranslatedText("no message has this text: {wanted}", "没有找到含有“{wanted}”的消息")
+EDITED = TranslatedText("(edited)", "（已编辑）")
+RECALLED = TranslatedText("(recalled)", "（已撤回）")
+NOTHING_TO_EDIT = TranslatedText("there is no message of yours here that could be changed", "这里没有可以修改的消息")
 SEARCH_AGAIN = TranslatedText("/search {wanted} again shows older ones", "再次输入 /search {wanted} 可查看更早的结果")
 
 # --- answers to commands --------------------------------------------------------------------------
@@ -509,6 +513,22 @@ HELP: dict[str, Help] = {
             "每次 50 条，也可以指定数目，最多 100 条。再次输入或按 PageUp 可继续向前。",
         ),
     ),
+    "edit": Help(
+        TranslatedText("TEXT", "文字"),
+        TranslatedText("change your last message here", "修改你在这里的最后一条消息"),
+        TranslatedText(
+            "Those who have it see the new text, marked as edited. It works for 15 minutes.",
+            "收到过的人会看到新的文字，并标明已编辑。只在 15 分钟之内有效。",
+        ),
+    ),
+    "recall": Help(
+        NOTHING,
+        TranslatedText("take back your last message here", "撤回你在这里的最后一条消息"),
+        TranslatedText(
+            "The server erases its text; who has read it has read it. It works for 15 minutes.",
+            "服务器会删去它的文字，但已经看到的人已经看到了。只在 15 分钟之内有效。",
+        ),
+    ),
     "search": Help(
         TranslatedText("TEXT", "文字"),
         TranslatedText("find messages that contain a text", "查找含有某段文字的消息"),
@@ -526,7 +546,7 @@ HELP: dict[str, Help] = {
     ),
 }
 
-RARE = ("accept", "decline", "find", "seen", "report", "set", "passwd")
+RARE = ("accept", "decline", "find", "seen", "report", "set", "passwd", "edit", "recall")
 """The commands that few people need often: the list of /help has only their names."""
 MORE_COMMANDS = TranslatedText(
     "also {names}: /help set says more about /set", "还有 {names}：用 /help set 查看 /set 的说明"
