@@ -43,13 +43,13 @@ class Edits:
         self._indexing = indexing
 
     def accept(
-        self, dao: Dao, new: NewMessage, members: Sequence[str], digest: int | None, batch: Sequence[Envelope]
+        self, dao: Dao, new: NewMessage, members: Sequence[str], digest: int | None, batch: list[Envelope]
     ) -> Refused | Envelope:
         """Change the original, and return the edit with those who get a row of it.
 
         `members`: who would get a message to the same receiver. `batch`: what this transaction is
-        going to store before it. The answer to an edit of somebody else's message is the same as
-        for one that does not exist.
+        going to store before it; of these, nobody gets an older edit of the same message. The
+        answer to an edit of somebody else's message is the same as for one that does not exist.
         """
         assert new.replaces is not None
         original = edits_dao.original(dao, new.replaces)
@@ -90,8 +90,18 @@ class Edits:
             edits_dao.take_out(dao, [original.id])
         if older:
             edits_dao.take_out(dao, [original.edited or 0])
+        elif original.edited is not None:
+            self._take_out_of_batch(original.id, batch)
         edits_dao.replace(dao, original.id, edit.content, edit.id)
         return edit, [receiver for receiver in admitted if receiver not in unsent]
+
+    def _take_out_of_batch(self, original: int, batch: list[Envelope]) -> None:
+        """Let nobody get an older edit that this transaction is about to store."""
+        for place, (message, receivers) in enumerate(batch):
+            if message.replaces == original:
+                for receiver in receivers:
+                    self._quotas.take_out(receiver, message.sender, len(message.content.encode()))
+                batch[place] = message, ()
 
     def _was_never_sent(self, row: Row) -> bool:
         return not row.keeps_text and not self._delivery.was_sent(row.receiver, row.id)

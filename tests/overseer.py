@@ -25,8 +25,12 @@ REPEAT_DAYS = 7
 
 # Temporary triggers: they live in the connection, not in the schema.
 TRIGGERS = """
-CREATE TEMP TRIGGER sim1 AFTER INSERT ON main.messages
+CREATE TEMP TRIGGER sim1 AFTER INSERT ON main.messages WHEN new.replaces IS NULL
     BEGIN SELECT saw('stored', new.id, new.sender, new.receiver, new.content); END;
+CREATE TEMP TRIGGER sim20 AFTER UPDATE OF content ON main.messages
+    BEGIN SELECT saw('text', new.id, new.content, new.edited, ''); END;
+CREATE TEMP TRIGGER sim21 AFTER INSERT ON main.messages WHEN new.replaces IS NOT NULL
+    BEGIN SELECT saw('edit', new.id, new.sender, new.receiver, new.replaces); END;
 CREATE TEMP TRIGGER sim2 AFTER DELETE ON main.messages BEGIN SELECT saw('dropped', old.id, '', '', ''); END;
 CREATE TEMP TRIGGER sim3 AFTER INSERT ON main.inbox
     BEGIN SELECT saw('put', new.message_id, new.receiver, '', ''); END;
@@ -102,6 +106,10 @@ class Sent:
     stored_at: float = 0.0
     is_there: bool = False
     """Its row is in the table now."""
+    original: "Sent | None" = None
+    """The message that it edits."""
+    is_recall: bool = False
+    """It is an edit without a text; `content` is a name for it."""
 
     @property
     def is_refused(self) -> bool:
@@ -112,6 +120,165 @@ class Sent:
         return (
             f"{self.content.split()[0]} ({self.sender} to {self.receiver}, requestId {self.request_id}, id {self.id})"
         )
+
+
+class Edits:
+    """What an overseer knows of edits: who may get which text, and who must have which at last."""
+
+    def __init__(self, overseer: "Overseer") -> None:
+        self._overseer = overseer
+        self.users_without: set[str] = set()
+        """Users of whom a client does not know edits."""
+        self._texts: dict[Sent, list[str]] = {}  # of an edited message: all of its texts, the last one last
+        self._last: dict[Sent, int] = {}  # the id of its last edit
+        self._asked: dict[Sent, int] = {}  # for an edit: which id it says
+        self._recalls: dict[int, Sent] = {}  # by the id of the original: an edit that was asked for
+        self._coming: dict[int, Sent] = {}  # by id: edits that the transaction is about to store
+        self._edits: dict[int, Sent] = {}  # by id: those that were stored
+        self._given: dict[tuple[str, int], str] = {}  # the text that a user was sent first of a message
+        self._known_from = 0  # what was stored before may have been sent to anybody
+        self._tried: set[tuple[str, int]] = set()  # what the server believes to have sent
+        self._shown: dict[tuple[str, Sent], tuple[int, str]] = {}  # the text that a user sees, and with which id
+        self._edited_now: dict[int, str] = {}  # by id: the text that the transaction gives to a message
+
+    def writes(self, sent: Sent) -> None:
+        """A client is about to write an edit."""
+        assert sent.original is not None
+        id = self._asked[sent] = sent.original.id or 0
+        if sent.is_recall:
+            self._recalls[id] = sent
+
+    def can_recall(self, original: Sent) -> bool:
+        """Whether nobody has asked for it yet: two requests would look the same."""
+        return original.id not in self._recalls
+
+    def crashed(self) -> None:
+        """The server is gone: the next one does not know what this one has sent."""
+        self._known_from = self._overseer.last_id
+
+    def tried(self, user: str, ids: Iterable[int]) -> None:
+        """The server has sent notices, and does not know whether anybody gets them."""
+        self._tried |= {(user, id) for id in ids}
+
+    def meant(self, sent: Sent) -> Sent:
+        """The message of which a text was seen."""
+        return sent.original or sent
+
+    def text_of(self, sent: Sent) -> str:
+        """The text of a message now."""
+        return self._texts[sent][-1] if sent in self._texts else sent.content
+
+    def last_edit(self, sent: Sent) -> int:
+        return self._last.get(sent, 0)
+
+    def may_be_missed(self, sent: Sent) -> bool:
+        """Whether not every receiver need get a message: an older edit, or a recalled message."""
+        return sent.original is not None or (sent in self._texts and not self.text_of(sent))
+
+    def begin(self, changes: Iterable[tuple[str, int, str, str, str]]) -> None:
+        """A transaction is on the disk, with these changes."""
+        self._edited_now = {id: one for what, id, one, _, _ in changes if what == "text"}
+
+    def changed(self, original: Sent, text: str, edit: int) -> None:
+        """A row of the table messages has another text."""
+        check = self._overseer.check
+        sent = self._overseer.find(text) if text else self._recalls[original.id or 0]
+        check(sent.original is original, f"{original} gets the text of {sent}")
+        check(
+            self.text_of(original) or original not in self._texts, f"{original} was recalled, and is edited by {sent}"
+        )
+        self._texts.setdefault(original, [original.content]).append(text)
+        self._coming[edit] = sent
+
+    def stored(self, id: int, original: int) -> Sent:
+        """An edit is stored. Return which one."""
+        sent, check = self._coming.pop(id), self._overseer.check
+        assert sent.original is not None
+        check(self._asked[sent] == original, f"{sent} replaces {original}")
+        check(self._age(sent) < 15 * 60 + 1, f"{sent} comes after {self._age(sent)} s")
+        self._edits[id] = sent
+        self._last[sent.original] = id
+        return sent
+
+    def may_be_refused(self, sent: Sent, code: str) -> bool:
+        """Whether an edit may be refused for a reason that only edits have."""
+        if sent.original is None:
+            return False
+        is_gone = self._overseer.by_id(self._asked[sent]) is None or not self.text_of(sent.original)
+        return (code == "too_late" and self._age(sent) > 15 * 60 - 1) or (code == "no_such_message" and is_gone)
+
+    def _age(self, sent: Sent) -> float:
+        """Seconds since the original of an edit was stored: its id says when."""
+        return self._overseer.now() - (stored_at(self._asked[sent]) or 0) / 1000
+
+    def check_receivers(self, sent: Sent, receivers: set[str]) -> None:
+        """An edit goes to nobody who did not have to get the original."""
+        original, check = sent.original, self._overseer.check
+        assert original is not None
+        others = receivers - original.receivers
+        check(not others or sent.is_group, f"{sent} is to reach {others}")
+        id = original.id or 0
+        for user in receivers:
+            is_new = id > self._known_from and (user, id) not in self._tried and (user, id) not in self._given
+            both = is_new and id in self._overseer.inbox[user]
+            check(not both, f"{user} gets the text of {sent} in the place of {original}, and {sent}, too")
+        for user in receivers if sent.is_group else ():
+            since = self._overseer.members[sent.receiver].get(user, 0)
+            check(since <= (original.id or 0) or since > (sent.id or 0), f"{sent} is to reach {user}, a later member")
+
+    def may_go(self, user: str, sent: Sent) -> bool:
+        """Whether somebody need not get what is in the inbox."""
+        if sent.original is None:
+            is_recalled = sent in self._texts and not self.text_of(sent)
+            return is_recalled or self._edited_now.get(sent.id or 0) == ""
+        is_older = self._last[sent.original] != sent.id or sent.original.id in self._edited_now
+        return user in self.users_without or is_older
+
+    def notifies(self, connection: Any, user: str, id: int, values: dict[str, Any]) -> Sent | None:
+        """The server sends a notice. Return the message that it is about, if that was edited."""
+        check = self._overseer.check
+        sent, text = self._edits.get(id), values["content"]
+        if sent is not None:
+            assert sent.original is not None
+            check(connection.device.knows_edits, f"{user} is sent {sent}, and does not know edits")
+            check(values.get("replaces") == sent.original.id, f"{user} is sent {sent} as {values}")
+            check(text == self.text_of(sent.original), f"{user} is sent {sent} as {values}")
+            return sent
+        check("replaces" not in values, f"{user} is sent {values}")
+        known = self._overseer.by_id(id)
+        if known is None:
+            return None
+        if known not in self._texts:
+            self._given.setdefault((user, id), text)
+            return None
+        before = self._given.get((user, id))
+        check(self.text_of(known), f"{user} is sent {known}, which was recalled")
+        check(text in self._texts[known], f"{user} is sent {known} as {text!r}")
+        check(before in (None, text), f"{user} is sent {known} as {text!r}, and before as {before!r}")
+        may_be_old = id <= self._known_from or (user, id) in self._tried
+        check(text == self.text_of(known) or may_be_old, f"{user} is sent the old text {text!r} of {known}")
+        self._given[user, id] = text
+        return known
+
+    def handed_over(self, user: str, content: str, id: int) -> Sent:
+        """A message or an edit has reached an application. Return which one."""
+        sent = self._edits.get(id)
+        meant = self.meant(sent or self._overseer.find(content))
+        self._shown[user, meant] = max(self._shown.get((user, meant), (0, "")), (id, content))
+        return sent or meant
+
+    def final_check(self) -> None:
+        """Everybody whose clients know edits sees the last text of what was edited."""
+        check = self._overseer.check
+        for sent, texts in self._texts.items():
+            for user in sent.receivers - self.users_without:
+                since = self._overseer.members[sent.receiver].get(user, 2**53) if sent.is_group else 0
+                _, shown = self._shown.get((user, sent), (0, ""))
+                check(since > (sent.id or 0) or shown == texts[-1], f"{user} sees {shown!r} of {sent}: {texts}")
+            if not texts[-1]:
+                for table, column in (("messages", "content"), ("inbox", "text")):
+                    rows = self._overseer.raw.execute(f"SELECT {column} FROM {table}").fetchall()
+                    check(not {text for (text,) in rows} & set(texts[:-1]), f"{sent} was recalled, and is in {table}")
 
 
 class Overseer:
@@ -128,6 +295,7 @@ class Overseer:
         may_be_busy: bool,
         quotas: QuotaLimits,
     ) -> None:
+        self.edits = Edits(self)
         self._quotas = quotas
         self.friends: set[tuple[str, str]] = set()  # (whose list, who is on it)
         self._accepted: set[tuple[str, str]] = set()  # those of them who have accepted, or were not asked
@@ -200,11 +368,13 @@ class Overseer:
         """A client is about to write a new message."""
         self.sent.append(sent)
         self._by_content[sent.content] = sent
+        if sent.original is not None:
+            self.edits.writes(sent)
         self._by_body[sent.body] = sent
 
     def handed_over(self, device: Any, content: str, id: int) -> None:
         """A message has reached an application that acknowledges."""
-        sent = self._known(content)
+        sent = self.edits.handed_over(device.user, content, id)
         self.check(id not in device.log, f"{sent} was handed to {device} twice")
         self.check(not device.log or id > device.last_id, f"{sent} was handed to {device} after {device.last_id}")
         device.log.add(id)
@@ -218,13 +388,13 @@ class Overseer:
 
     def arrived(self, user: str, content: str, id: int) -> None:
         """A message has reached the machine of a classic client."""
-        sent = self._known(content)
+        sent = self.edits.meant(self._known(content))
         self.check(sent.id is not None, f"{sent} reached {user} and is not stored")
         self.had.add((user, id))
 
     def was_read(self, user: str, content: str) -> None:
         """A classic client has read a message."""
-        self.read.add((user, self._known(content)))
+        self.read.add((user, self.edits.meant(self._known(content))))
 
     def device_dies(self, device: Any) -> None:
         """A client loses its memory."""
@@ -234,13 +404,25 @@ class Overseer:
 
         Only if it has sent something in between, the server may take the message for delivered.
         """
-        sent = self._known(content)
+        sent = self.edits.meant(self._known(content))
         if has_spoken:
             self.excused.add((user, sent))
 
     def logs_out(self, user: str) -> None:
         """A client has asked to log out, and its user may log in again before the server knows."""
         self._rivals.add(user)
+
+    def find(self, content: str) -> Sent:
+        """The message, or the edit, that somebody has written with a text."""
+        return self._known(content)
+
+    def by_id(self, id: int) -> Sent | None:
+        """The message that is stored with an id."""
+        return self._by_id.get(id)
+
+    def now(self) -> float:
+        """The time of day."""
+        return self._wall()
 
     def _known(self, content: str) -> Sent:
         self.check(content in self._by_content, f"nobody has ever written {content!r}")
@@ -349,7 +531,9 @@ class Overseer:
         elif status == Status.REQUEST_ERROR:
             self.check(self._is_forgotten(sent), f"{sent} is stored, and refused with {code}")
             sent.was_refused = True
-            if code == "request_id_reused":
+            if self.edits.may_be_refused(sent, code):
+                pass
+            elif code == "request_id_reused":
                 holder = self._keys.get((sent.sender, sent.request_id or ""), sent)
                 self.check(holder is not sent, f"{sent} is new, and refused with {code}")
             elif code == "inbox_full":
@@ -395,8 +579,8 @@ class Overseer:
                 continue
             count += 1
             values = json.loads(frame[HEADER.size :])
-            sent = self._known(values["content"])
             own = id if limit is None else values["id"]
+            sent = self.edits.notifies(connection, user, own, values) or self._known(values["content"])
             self.check(not self.raw.in_transaction, f"{user} gets {sent} before the commit")
             self.check(own in self.inbox[user], f"{user} gets {sent} as {own}, which is not in the inbox")
             is_timed = limit is None or values["stored"] == stored_at(own)
@@ -514,10 +698,13 @@ class Overseer:
                 continue
             if id in self.inbox[user] and id > given:
                 continue
-            size += len(sent.content)
+            if sent.original is not None:
+                continue
+            text = self.edits.text_of(sent)
+            size += len(text)
             if len(page) == asked.get("limit", 50) or (page and size > self._page_characters):
                 return page[::-1], True
-            page.append((id, sent.content))
+            page.append((id, text))
         return page[::-1], False
 
     # --- the database -----------------------------------------------------------------------------
@@ -534,16 +721,18 @@ class Overseer:
         tick = self.passes()
         self._in_doubt = set()  # what was committed before is certain now
         changes, self._pending = self._pending, []
+        self.edits.begin(changes)
         self._last_commit = set()
         receivers: defaultdict[int, set[str]] = defaultdict(set)
         for what, id, one, two, three in changes:
-            if what == "dropped":
+            if what in ("stored", "text", "edit"):
+                self._wrote(what, id, one, two, three)
+            elif what == "dropped":
                 self._dropped(id)
             elif what == "taken":
                 self.inbox[one].discard(id)
-                self.check((one, id) in self.had, f"{self._by_id[id]} was taken away before {one} had it")
-            elif what == "stored":
-                self._stored(id, self._known(three), one, two)
+                had = (one, id) in self.had or self.edits.may_go(one, self._by_id[id])
+                self.check(had, f"{self._by_id[id]} was taken away before {one} had it")
             elif what == "known":
                 self.check((one, two, id) in self._heard, f"{one} was not told what was left out of {two} from {id} on")
             elif what == "revoked":
@@ -561,6 +750,15 @@ class Overseer:
         for id in self._last_commit:
             if id in self._by_id:
                 self._check_receivers(self._by_id[id], receivers[id], tick)
+
+    def _wrote(self, what: str, id: int, one: str, two: str, three: str) -> None:
+        """A message or an edit was stored, or a message has got another text."""
+        if what == "stored":
+            self._stored(id, self._known(three), one, two)
+        elif what == "text":
+            self.edits.changed(self._by_id[id], one, int(two))
+        else:
+            self._stored(id, self.edits.stored(id, int(three)), one, two)
 
     def _stored(self, id: int, sent: Sent, sender: str, receiver: str) -> None:
         self.check((sender, receiver) == (sent.sender, sent.receiver), f"{sent} is stored as {sender} to {receiver}")
@@ -588,12 +786,15 @@ class Overseer:
     def _dropped(self, id: int) -> None:
         sent = self._by_id.pop(id)
         sent.is_there = False
-        waits = [user for user, ids in self.inbox.items() if id in ids]
+        waits = [user for user, ids in self.inbox.items() if id in ids or self.edits.last_edit(sent) in ids]
         self.check(not waits, f"{sent} is dropped while {waits} wait for it")
         age = self._wall() - sent.stored_at
         self.check(age >= self._history_days * DAY, f"{sent} is dropped after {age / DAY:.2f} days")
 
     def _check_receivers(self, sent: Sent, receivers: set[str], tick: int) -> None:
+        if sent.original is not None:
+            self.edits.check_receivers(sent, receivers)
+            return
         for user in receivers:
             is_full = self._is_full(user, sent, sent.id or 0, surely=True)
             self.check(not is_full, f"{sent} is put into the full inbox of {user}")
@@ -717,12 +918,13 @@ class Overseer:
 
     def _may_be_refused(self, sent: Sent) -> None:
         """A message was perhaps refused, or turned away, without anybody hearing of it."""
-        may_be = sent.is_group or self._may_be_busy or self._quotas != QuotaLimits()
+        may_be = sent.is_group or sent.original is not None or self._may_be_busy or self._quotas != QuotaLimits()
         sent.is_shaken = sent.is_shaken or may_be
 
     def crashed(self) -> None:
         """The server is gone, with all that it knew."""
         self.rolled_back()
+        self.edits.crashed()
         self._in_doubt.clear()
         for asked in self._asked.values():
             for _, sent in asked:
@@ -744,12 +946,13 @@ class Overseer:
         """Everything has come to rest: what was promised has happened."""
         for sent in self.sent:
             self.check(not sent.is_acknowledged or sent.id is not None, f"{sent} is lost")
-            for user in sent.receivers if sent.is_acknowledged else ():
+            for user in sent.receivers if sent.is_acknowledged and not self.edits.may_be_missed(sent) else ():
                 has_it = (user, sent) in self.read or (user in self._classic and (user, sent) in self.excused)
                 self.check(has_it, f"{sent} is lost on its way to {user}")
         for user, sent in self.read:
             self.check(user in sent.receivers, f"{user} has {sent}, which is not for it")
         self._check_order()
+        self.edits.final_check()
 
     def _check_order(self) -> None:
         """What one device wrote one after the other is stored in that order, unless it was told to

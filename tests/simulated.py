@@ -275,6 +275,7 @@ class Wire:
             self._send_responses(responses)
         if notices:
             self._send_notices(notices)
+            self._world.overseer.edits.tried(self.device.user, [notice.id for notice in notices])
 
     def queue_notice(self, frame: bytes) -> None:
         self._queued.append(Notice(0, frame))
@@ -494,7 +495,8 @@ class SimulatedServer:
         self.presence = Presence(self.sessions, self.notifier, self._call_in_turn, clock)
         self.group_notices = GroupNotices(self.notifier, self._call_in_turn, clock)
         self.delivery = Delivery(self.sessions, (self.presence, self.group_notices))
-        self.delivery.may_have_sent(writer.read_mark() - 1)
+        if not self.is_node:
+            self.delivery.may_have_sent(world.disk.mark() - 1)
         self.retention = Retention(world.history_days, clock, trusted_clock.now)
         self.indexing = DeferredIndexing(self.retention.keeps_history, clock)
         self.quotas = Quotas(world.quotas, clock)
@@ -591,6 +593,7 @@ class Device:
     def __init__(self, world: Any, user: str, name: str, is_modern: bool, token: int, window: int) -> None:
         self._world = world
         self.user, self.name, self.is_modern, self.window = user, name, is_modern, window
+        self.knows_edits = False
         self._token: int | None = token
         self.wire: Wire | None = None
         self.is_online = False
@@ -632,7 +635,8 @@ class Device:
         else:
             values["token"] = self._token
         if self.is_modern:
-            values["features"] = ["ack", "ids", "roles", *(["contacts"] if self._world.has_contacts else [])]
+            more = ["contacts"] * self._world.has_contacts + ["edit"] * self.knows_edits
+            values["features"] = ["ack", "ids", "roles", *more]
         self._asks(Type.LOGIN if self._token is None else Type.RECONNECT, values)
 
     def writes(self, sent: Sent) -> None:
@@ -686,6 +690,8 @@ class Device:
     def _puts_on(self, wire: Wire, sent: Sent) -> None:
         self._world.say("{} writes {}", self, sent)
         type = Type.GROUP_MESSAGE if sent.is_group else Type.PERSON_MESSAGE
+        if sent.original is not None:
+            type = Type.EDIT
         self._asked.append((type, sent))
         self._spoken_after = len(self.kernel)
         wire.to_server += encode(Sign.REQUEST, type, 0, sent.body)

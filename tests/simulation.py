@@ -72,6 +72,11 @@ class ServerWorld(World):
             Device(self, user, f"{user}.{number}", user not in classic, rng.getrandbits(62), window)
             for number, user in enumerate(devices)
         ]
+        if seed % 2 and self.quotas == QuotaLimits():
+            self._edits = random.Random(f"edits of {seed}")
+            for device in self.devices:
+                device.knows_edits = device.is_modern and self._edits.random() < 0.8
+        self.overseer.edits.users_without = {device.user for device in self.devices if not device.knows_edits}
         self._lasting_tokens = {device.token_hash for device in self.devices}
         self.wires: list[Wire] = []
         self.timers = TimerHeap()
@@ -158,6 +163,8 @@ class ServerWorld(World):
         for event in rng.choices(self._events, self._weights, k=steps):
             self._now += rng.choice((0.0, 0.001, 0.03, 0.1))
             self._guarded(event)
+            if self._edits is not None and self._edits.random() < 0.2:
+                self._guarded(self._edits.choice((self._edit, self._edit, self._edit_in_absence)))
         self._end_faults()
         self._come_to_rest()
         self._now += 1.1  # what waited to be told together is told
@@ -386,6 +393,27 @@ class ServerWorld(World):
         device.is_cut(reads_on)
         wire.cut(self.rng.randint(0, len(wire.to_server)))
 
+    def _edit_in_absence(self) -> None:
+        """Somebody leaves, and is written to; some of that is changed before anybody comes back."""
+        assert self._edits is not None
+        draw = self._edits
+        user = draw.choice(self._users)
+        writers = [device for device in self.devices if device.knows_edits and device.is_online and device.user != user]
+        if not writers:
+            return
+        for device in self.devices:
+            if device.user == user and device.wire is not None and draw.random() < 0.8:
+                self._end(device, device.reads_on)
+        self._let_flow()
+        for writer in (draw.choice(writers), draw.choice(writers)):
+            group = draw.choice(GROUPS)
+            is_group = writer.user in self.overseer.members[group] and draw.random() < 0.3
+            self._send(writer, group if is_group else user, is_group, f"r{self._count}")
+        for _ in range(draw.choice((1, 2, 3))):
+            self._let_flow()
+            self._edit()
+        self._let_flow()
+
     def _crash(self) -> None:
         raise Crash
 
@@ -486,7 +514,10 @@ class ServerWorld(World):
                     break
             left = self.server.leftovers()
             self.overseer.check(not left, f"left in memory: {left}")
-        names = ("inbox",) if not days else ("inbox", "messages", "history", "requests")
+        # A server that was started long after the last use of a new database does not believe its
+        # clock: then nothing expires.
+        is_believed = self.server.retention._wall() > 0
+        names = ("inbox", "messages", "history", "requests") if days and is_believed else ("inbox",)
         tables = {name: self.disk.count(name) for name in names}
         self.overseer.check(not any(tables.values()), f"left in the tables: {tables}")
 

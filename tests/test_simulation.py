@@ -13,6 +13,7 @@ from jelly.contact_notices import ContactNotices
 from jelly.dao import Dao
 from jelly.delivery import Delivery
 from jelly.doubt import Doubt
+from jelly.edits import Edits
 from jelly.fair_queue import FairQueue
 from jelly.friend_service import FriendService
 from jelly.group_notices import GroupNotices
@@ -142,7 +143,7 @@ BUGS: dict[str, list[Change]] = {
         (Delivery, "begin", "session.caught_up = False", "session.caught_up = True"),
     ],
     "a page skips one": [
-        (Delivery, "feed", "session.sent_id = notices[-1].id", "session.sent_id = notices[-1].id + 1")
+        (Delivery, "feed", "session.sent_id = waiting[count - 1].id", "session.sent_id = waiting[count - 1].id + 1")
     ],
     "caught up too early": [(Delivery, "feed", "len(waiting) < limit", "len(waiting) <= limit")],
     "pushes to those who are behind": [(Delivery, "push", "if not session.caught_up:", "if False:")],
@@ -218,6 +219,32 @@ BUGS: dict[str, list[Change]] = {
         (Quotas, "_load_senders", "if receiver in receivers:", "if False:")
     ],
     "takes any acknowledgement for one of a notice": [(Told, "note_delivered", "upto > self.sent_id", "True")],
+    "replaces a text that was sent": [(Delivery, "was_sent", "return id <= ", "return False and id <= ")],
+    "forgets at a restart that a text may have been sent": [
+        (Delivery, "may_have_sent", "self._unknown_upto = max(upto, self._unknown_upto)", "pass")
+    ],
+    "replaces no text": [(Delivery, "was_sent", "return id <= ", "return True or id <= ")],
+    "an edit comes beside the new text": [(Edits, "accept", "if receiver not in unsent]\n", "]\n")],
+    "a page brings edits to those who do not know them": [(Delivery, "_page", "and not knows_edits", "and False")],
+    "pushes edits to those who do not know them": [
+        (Delivery, "_pass_over", 'session.caught_up and "edit" not in session.features', "False")
+    ],
+    "keeps the row of an edit that is passed over": [
+        (Edits, "remove_passed_over", "self._indexing.remove_delivered(dao, rows, alone=True)", "pass")
+    ],
+    "sends what was recalled": [(Edits, "accept", "edits_dao.take_out(dao, [original.id])", "pass")],
+    "a message can be edited for ever": [(Edits, "accept", "> LONGEST_AGO", "> LONGEST_AGO * 1000")],
+    "stores a repeat of an edit": [
+        (Store, "_accept_edit", "known[new.sender, new.request_id] = edit.id, digest", "pass")
+    ],
+    "drops a message whose edit waits": [
+        (
+            Dao,
+            "remove_old_messages",
+            " AND {DELIVERED_TO_ALL}",
+            " AND NOT EXISTS (SELECT 1 FROM inbox WHERE message_id = messages.id)",
+        ),
+    ],
     "the client acknowledges what it has not handed over": [
         (AckTracker, "delivered", "self._delivered = id", "self._delivered = self._received"),
     ],
@@ -226,6 +253,16 @@ BUGS: dict[str, list[Change]] = {
 
 
 FOUND_IN = {
+    "replaces a text that was sent": 245,
+    "forgets at a restart that a text may have been sent": 643,
+    "replaces no text": 9,
+    "a page brings edits to those who do not know them": 387,
+    "pushes edits to those who do not know them": 27,
+    "keeps the row of an edit that is passed over": 387,
+    "sends what was recalled": 655,
+    "a message can be edited for ever": 381,
+    "stores a repeat of an edit": 9,
+    "drops a message whose edit waits": 829,
     "answers before the commit": 3,
     "writes a job whole": 11,
     "opens a lane after a part of its job": 1,

@@ -56,6 +56,7 @@ class World:
         self.seed, self._trace = seed, trace
         self.rng = random.Random(seed)
         self._roles = random.Random(seed) if seed % 7 == 5 else None  # in some worlds, groups have roles
+        self._edits: random.Random | None = None  # in some worlds, messages are edited
         self._now = 1000.0
         self._count = 0  # messages written so far
         self._users: list[str] = []
@@ -127,6 +128,35 @@ class World:
         values = {"sender": device.user, "receiver": receiver, "content": content, "time": 1, "requestId": request_id}
         body = encode_request(Type.PERSON_MESSAGE, values)[9:]
         sent = Sent(content, device.user, receiver, is_group, request_id, body, self._count, device, other)
+        self.overseer.writes(sent)
+        device.writes(sent)
+
+    def _edit(self) -> None:
+        """Somebody changes one of the last messages that the server has, or recalls it."""
+        assert self._edits is not None
+        draw, edits = self._edits, self.overseer.edits
+        own = [
+            sent
+            for sent in self.overseer.sent
+            if sent.is_acknowledged and sent.original is None and sent.other is None and sent.device.knows_edits
+        ]
+        if not own:
+            return
+        young = [sent for sent in own if self.wall() - sent.stored_at < 15 * 60]
+        original = draw.choice(young[-8:] if young and draw.random() < 0.95 else own)
+        is_recall = draw.random() < 0.2 and edits.can_recall(original)
+        self._count += 1
+        content, device = f"m{self._count}" + " " * draw.choice((0, 0, 30)), original.device
+        values = {
+            "username": device.user,
+            "id": original.id,
+            "content": "" if is_recall else content,
+            "requestId": f"r{self._count}" if draw.random() < 0.8 else None,
+        }
+        body = encode_request(Type.EDIT, values)[9:]
+        to, request_id = (original.receiver, original.is_group), values["requestId"]
+        sent = Sent(content, device.user, *to, request_id, body, self._count, device)
+        sent.original, sent.is_recall = original, is_recall
         self.overseer.writes(sent)
         device.writes(sent)
 
