@@ -345,6 +345,7 @@ class Overseer:
         self._told_of_group: defaultdict[object, dict[str, tuple[list[str], dict[str, str] | None]]] = defaultdict(dict)
         self._online: dict[str, tuple[object, int]] = {}  # by user: the connection, and the token it came with
         self._ended: set[object] = set()  # connections
+        self.ends_seen: dict[str, int] = {}  # when the last session of a user ended
         self._revoked: set[int] = set()  # tokens of classic clients that were taken over
         self.had: set[tuple[str, int]] = set()  # (user, id): it has reached the application, or a classic's machine
         self.read: set[tuple[str, Sent]] = set()  # it has reached the application
@@ -655,6 +656,12 @@ class Overseer:
         for group, owner in run("SELECT name, creator FROM chat_groups").fetchall():
             found = run("SELECT username, role FROM members WHERE group_name = ? AND position < 1", (group,)).fetchall()
             self.check(found == [(owner, 0)], f"{owner} owns {group}, and the first members are {found}")
+
+    def check_ends(self) -> None:
+        """Everything has come to rest: the database knows when each session ended."""
+        for user, seen in self.ends_seen.items():
+            [(noted,)] = self.raw.execute("SELECT seen FROM users WHERE username = ?", (user,))
+            self.check(noted >= seen, f"{user} was online until {seen}, and {noted} is noted")
 
     def check_groups(self, connection: object, user: str) -> None:
         """Everything has come to rest: the last notice about each group is right, as long as its

@@ -27,6 +27,7 @@ from jelly.fair_queue import Job
 from jelly.group_notices import GroupNotices
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
+from jelly.last_seen import LastSeen
 from jelly.login_guard import LoginGuard
 from jelly.messages import MESSAGES, encode_request, parse_object
 from jelly.migrations import ROWS_OF_META, SCHEMA_VERSION, schema, split_statements
@@ -500,6 +501,9 @@ class SimulatedServer:
         self.retention = Retention(world.history_days, clock, trusted_clock.now)
         self.indexing = DeferredIndexing(self.retention.keeps_history, clock)
         self.quotas = Quotas(world.quotas, clock)
+        self.last_seen = LastSeen(trusted_clock.latest, clock)
+        if world.is_complete:
+            self.sessions.on_offline = self._went_offline
         self.store = Store(
             writer,
             self.delivery,
@@ -509,6 +513,7 @@ class SimulatedServer:
             self.groups.forget_all,
             clock,
             on_database_went_back=self._begin_anew,
+            last_seen=self.last_seen,
         )
         reader = Dao(DatabaseConnection(engine))
 
@@ -546,6 +551,10 @@ class SimulatedServer:
     def _begin_anew(self) -> None:
         self._world.overseer.fail("the server believes that the database has gone back")
 
+    def _went_offline(self, user: str) -> None:
+        self.last_seen.session_ended(user)
+        self._world.overseer.ends_seen[user] = self.last_seen.pending[user]
+
     def _call_in_turn(self, due: float, function: Callable[[], None]) -> None:
         self._world.call_at(due, lambda: self.store.call_soon(function))
 
@@ -575,6 +584,7 @@ class SimulatedServer:
             "lists of friends": self.presence._friend_lists,
             "watchers": self.presence._watchers,
             "online": self.presence._announced_online,
+            "ends of sessions": self.last_seen.pending,
             "untold": self.presence.untold,
             "untold groups": self.group_notices.untold,
             "unwritten": self.notifier._unwritten,

@@ -350,6 +350,7 @@ class Machine:
 
     def __init__(self, world: Any, name: str) -> None:
         self.world, self.name = world, name
+        self.is_complete = False  # the ends of sessions are noted in the simulation of one server
         self.rng, self.clock, self.wall = world.rng, world.clock, world.wall
         self.history_days, self.quotas, self.queue_size = world.history_days, world.quotas, world.queue_size
         self.turns_of_workers, self.limit, self.overseer = world.turns_of_workers, world.limit, world.overseer

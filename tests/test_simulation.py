@@ -20,6 +20,7 @@ from jelly.group_notices import GroupNotices
 from jelly.group_service import GroupService
 from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
+from jelly.last_seen import LastSeen
 from jelly.presence import Presence
 from jelly.quotas import Quotas
 from jelly.session_lifecycle import SessionLifecycle
@@ -111,6 +112,8 @@ BUGS: dict[str, list[Change]] = {
     "an owner leaves without another one": [
         (GroupService, "remove_member", "if member == username == group.owner:", "if False:"),
     ],
+    "writes no ends of sessions": [(LastSeen, "write", "note(dao, user, seen)", "pass")],
+    "keeps the ends of sessions that it has written": [(LastSeen, "committed", "del self.pending[user]", "pass")],
     "tells of no admins": [(GroupNotices, "_tell", "roles_in(members, admins)", "roles_in(members, ())")],
     "a role is told with the others before it": [
         (GroupNotices, "changed", "untold.add(now, change)\n        return", "return"),
@@ -301,9 +304,11 @@ FOUND_IN = {
     "deletes one too many": 12,
     "drops what somebody waits for": 18,
     "takes an acknowledgement of anything": 419,
-    "an owner leaves without another one": 20,
-    "tells of no admins": 404,
-    "a role is told with the others before it": 154,
+    "an owner leaves without another one": 68,
+    "writes no ends of sessions": 5,
+    "keeps the ends of sessions that it has written": 5,
+    "tells of no admins": 89,
+    "a role is told with the others before it": 288,
     "knows no limit": 11,
     "forgets requestIds at a restart": 91,
     "forgets requestIds that are indexed": 10,

@@ -55,7 +55,10 @@ class World:
     def __init__(self, seed: int, disk: Disk, trace: Trace | None) -> None:
         self.seed, self._trace = seed, trace
         self.rng = random.Random(seed)
-        self._roles = random.Random(seed) if seed % 7 == 5 else None  # in some worlds, groups have roles
+        self.is_complete = seed % 7 == 5
+        """Whether groups have roles, and the ends of sessions are noted. (In a few worlds: they add
+        little to the others.)"""
+        self._roles = random.Random(seed) if self.is_complete else None
         self._edits: random.Random | None = None  # in some worlds, messages are edited
         self._now = 1000.0
         self._count = 0  # messages written so far
