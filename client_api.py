@@ -157,8 +157,8 @@ class Profile:
     introduction: str | None = None
     seen: int | None = None
     """For a friend: when that user was online last, by the server's clock, in milliseconds since
-    1970. None if the user is online, is no friend of yours from both sides, does not show it, or if
-    the server does not tell it."""
+    1970. None if the user is online, does not show it, has neither accepted you nor added you, too,
+    or if the server does not tell it."""
     show_seen: bool | None = None
     """For yourself: whether friends may see that of you; None if the server does not tell it."""
 

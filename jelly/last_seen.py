@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from jelly.contacts_dao import Standing
 from jelly.dao import Dao
 
 FEATURE = "seen"
@@ -34,12 +35,17 @@ def is_shown(dao: Dao, username: str) -> bool:
 def shown_to(dao: Dao, watcher: str, friend: str) -> int | None:
     """When a user was online last, for somebody who has that user as a friend.
 
-    None if nobody knows, if the user does not show it, or if the two are no friends of each other.
+    None if nobody knows, if the user does not show it, or has not agreed to be that friend: by
+    saying yes when asked, or by having the other as a friend, too. (Who cannot be asked is a friend
+    of whoever wants it, and has agreed to nothing.)
     """
+    has_said_yes = "f.username = ? AND f.friend = users.username AND f.standing = ? AND f.asked > 0"
+    has_the_other = "f.username = users.username AND f.friend = ?"
     rows = dao.connection.query(
         "SELECT seen FROM users WHERE username = ? AND hides_seen = 0 AND seen > 0 AND "
-        "EXISTS (SELECT 1 FROM friends AS f WHERE f.username = users.username AND f.friend = ?)",
-        (friend, watcher),
+        f"(EXISTS (SELECT 1 FROM friends AS f WHERE {has_the_other}) "
+        f"OR EXISTS (SELECT 1 FROM friends AS f WHERE {has_said_yes}))",
+        (friend, watcher, watcher, Standing.ACCEPTED),
     )
     return int(rows[0][0]) if rows else None
 

@@ -12,6 +12,7 @@ from clock import Clock
 from harness import StartServer, stuck_store
 from wire import (
     ADD_FRIEND,
+    ANSWER_FRIEND,
     FRIEND_PROFILE,
     LOGOUT,
     OWN_PROFILE,
@@ -126,6 +127,23 @@ def test_a_stranger_learns_nothing(server: JellyServer) -> None:
             alice.ok(REMOVE_FRIEND, friend="bob")
         wait_until(lambda: is_gone(server, "alice"))
         assert bob.ok(FRIEND_PROFILE, friend="alice") == {"username": "alice"}
+
+
+@pytest.mark.parametrize("answer", ["none", "no", "yes", "adds back", "cannot be asked"])
+def test_consent(server: JellyServer, answer: str) -> None:
+    """Whoever has said yes to somebody is seen by that one; who was not asked, or said no, is
+    not.
+    """
+    with logged_in(server.port, "carol", features=SEEN) as carol:
+        features = None if answer == "cannot be asked" else ["contacts", "seen"]
+        with logged_in(server.port, "bob", features=features) as bob:
+            carol.ok(ADD_FRIEND, friend="bob")
+            if answer in ("yes", "no"):
+                bob.ok(ANSWER_FRIEND, friend="carol", accept=answer == "yes")
+            elif answer == "adds back":
+                bob.ok(ADD_FRIEND, friend="carol")
+        wait_until(lambda: is_gone(server, "bob"))
+        assert (seen(carol) is not None) == (answer in ("yes", "adds back"))
 
 
 def test_the_switch(server: JellyServer) -> None:

@@ -116,6 +116,23 @@ def test_a_stranger_is_not_told_and_learns_nothing(server: JellyServer, has_list
 
 
 @pytest.mark.usefixtures("_no_pause")
+def test_who_has_not_accepted_is_not_told(server: JellyServer) -> None:
+    """Until then, neither of the two is told anything of the other."""
+    with (
+        logged_in(server.port, "carol", features=["typing", "contacts"]) as carol,
+        logged_in(server.port, "eve", features=["typing", "contacts"]) as eve,
+    ):
+        eve.ok(ADD_FRIEND, friend="carol")
+        for sender, receiver, person in ((eve, carol, "carol"), (carol, eve, "eve")):
+            types(sender, person=person)
+            assert told(receiver) == []
+        carol.ok(ADD_FRIEND, friend="eve")  # that is accepting
+        for sender, receiver, person in ((eve, carol, "carol"), (carol, eve, "eve")):
+            types(sender, person=person)
+            assert len(told(receiver)) == 1
+
+
+@pytest.mark.usefixtures("_no_pause")
 def test_a_former_friend_is_not_told(server: JellyServer) -> None:
     """Whoever of the two has taken the other off the list."""
     with (

@@ -485,8 +485,8 @@ HELP: dict[str, Help] = {
         TranslatedText("on|off", "on|off"),
         TranslatedText("let friends see when you were online last, or not", "是否让好友看到你上次在线的时间"),
         TranslatedText(
-            "Friends are those who are on your list and have you on theirs. /whois shows it.",
-            "好友指彼此都在对方好友列表里的人。用 /whois 查看。",
+            "Friends are those whom you have accepted or added, and who have you on their list. /whois shows it.",
+            "好友指你接受过或添加过、并且把你列为好友的人。用 /whois 查看。",
         ),
     ),
     "passwd": Help(
