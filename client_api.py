@@ -101,6 +101,7 @@ FEATURES = (
     "report",
     "seen",
     "edit",
+    "block",
 )
 """What a client asks for, unless you say otherwise. Not `typing`: few programs show that."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -582,9 +583,10 @@ class JellyClient:
 
         The result means: the server has stored the message safely, and once, even if the connection
         was lost meanwhile. If you send more than the server takes, the client waits, and the result
-        comes later. Rejected with `no_such_user`; with `inbox_full`, if too much waits for the
-        user; with `limit_reached`, if too many of your messages wait for others; with `too_long`,
-        before it is sent, if its body has more than `max_body` bytes.
+        comes later. Rejected with `no_such_user`; with `not_accepted`, if the user has blocked you;
+        with `inbox_full`, if too much waits for the user; with `limit_reached`, if too many of your
+        messages wait for others; with `too_long`, before it is sent, if its body has more than
+        `max_body` bytes.
 
         >>> client.send_message("bob", "hello").result(timeout=5).receiver
         'bob'
@@ -720,8 +722,9 @@ class JellyClient:
         (A client without the feature `contacts` is not told: the result is True.) If the user has
         asked you, this accepts.
 
-        Rejected with `no_such_user`, `already_friends`, `limit_reached`: you may ask 20 users a
-        day, and 100 may leave you without a yes.
+        Rejected with `no_such_user`, `already_friends`; with `not_accepted`, if the user has
+        blocked you; with `limit_reached`: you may ask 20 users a day, and 100 may leave you without
+        a yes.
 
         >>> client.add_friend("carol").result(timeout=5)
         True
@@ -780,6 +783,32 @@ class JellyClient:
         >>> client.remove_friend("bob").result(timeout=5)
         """
         return self._manager.request(Type.REMOVE_FRIEND, {"friend": friend}, _nothing)
+
+    def block(self, person: str) -> "Future[None]":
+        """Block a user, who from now on cannot write to you, ask you, add you to groups, or see
+        when you are online. To block twice changes nothing.
+
+        The user's messages to your common groups arrive all the same, because all members get the
+        same messages: do not show them. Rejected with `no_such_user`, `limit_reached`.
+
+        >>> client.block("carol").result(timeout=5)
+        """
+        return self._manager.request(Type.BLOCK, {"person": person, "blocked": True}, _nothing, feature="block")
+
+    def unblock(self, person: str) -> "Future[None]":
+        """End a block; otherwise as `block`.
+
+        >>> client.unblock("carol").result(timeout=5)
+        """
+        return self._manager.request(Type.BLOCK, {"person": person, "blocked": False}, _nothing, feature="block")
+
+    def blocked(self) -> "Future[tuple[str, ...]]":
+        """List the users whom you have blocked, in the order of their names.
+
+        >>> client.blocked().result(timeout=5)
+        ()
+        """
+        return self._manager.request(Type.BLOCKED, {}, _blocked, feature="block")
 
     def list_friends(self) -> "Future[dict[str, bool]]":
         """List your friends. The result maps each name to whether that user is online.
@@ -1056,6 +1085,10 @@ def _past_message(values: Mapping[str, Any]) -> PastMessage:
 
 def _names(values: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(map(_text, values["found"]))
+
+
+def _blocked(values: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(map(str, values["blocked"]))
 
 
 def _nothing(_values: Mapping[str, Any]) -> None:

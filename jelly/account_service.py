@@ -11,7 +11,6 @@ from jelly import accounts, contacts_dao, last_seen, passwords
 from jelly.accounts import check_new_name, check_password
 from jelly.addresses import network_of
 from jelly.codec import Type
-from jelly.contacts_dao import Standing
 from jelly.dao import Dao, Reading
 from jelly.errors import ErrorCode, Refused
 from jelly.last_seen import LastSeen
@@ -168,10 +167,10 @@ class AccountService:
         """
         username, friend = request
         with self._reading() as dao:
-            standing = contacts_dao.standing(dao, username, friend)
-        if standing is None:
+            is_shown = contacts_dao.is_shown(dao, username, friend)
+        if is_shown is None:
             raise Refused(ErrorCode.NOT_FRIENDS)
-        if standing is not Standing.ACCEPTED:
+        if not is_shown:
             return Answer(response(Type.FRIEND_PROFILE, {"username": friend}))
         if last_seen.FEATURE not in session.features or self._sessions.is_online(friend):
             return self._profile(Type.FRIEND_PROFILE, friend)

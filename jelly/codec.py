@@ -55,6 +55,8 @@ class Type(IntEnum):
     SYSTEM = 0x25
     HISTORY = 0x26
     ANSWER_FRIEND = 0x27
+    BLOCK = 0x29
+    BLOCKED = 0x2A
     EDIT = 0x36
     SET_ROLE = 0x37
     TYPING = 0x38

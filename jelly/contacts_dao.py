@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 from jelly.dao import Dao
 
+BLOCKED = "EXISTS (SELECT 1 FROM blocks AS b WHERE b.username = f.friend AND b.person = f.username)"
+"""Whether the friend in a row f of a friend list has blocked its owner."""
+
 
 class Standing(IntEnum):
     """What the user on a friend list has said to it."""
@@ -26,6 +29,8 @@ class Acquaintance(NamedTuple):
 
     can_be_asked: bool
     """Whether the user's latest login had the feature `contacts`."""
+    has_blocked: bool
+    """Whether the user has blocked the one who wants to ask."""
     standing: Standing | None
     """What the one who wants to ask has on the user's own list; None: not on it."""
 
@@ -41,20 +46,32 @@ def note_login(dao: Dao, username: str, can_be_asked: bool) -> None:
 def acquaintance(dao: Dao, username: str, asker: str) -> Acquaintance | None:
     """What a user is to somebody who wants to add them; None if there is no such user."""
     rows = dao.connection.query(
-        "SELECT can_be_asked, (SELECT standing FROM friends AS f WHERE f.username = u.username AND f.friend = ?) "
+        "SELECT can_be_asked, (SELECT COUNT(*) FROM blocks AS b WHERE b.username = u.username AND b.person = ?), "
+        "(SELECT standing FROM friends AS f WHERE f.username = u.username AND f.friend = ?) "
         "FROM users AS u WHERE u.username = ?",
-        (asker, username),
+        (asker, asker, username),
     )
     if not rows:
         return None
-    can_be_asked, standing = rows[0]
-    return Acquaintance(bool(can_be_asked), None if standing is None else Standing(standing))
+    can_be_asked, has_blocked, standing = rows[0]
+    return Acquaintance(bool(can_be_asked), bool(has_blocked), None if standing is None else Standing(standing))
 
 
 def standing(dao: Dao, username: str, friend: str) -> Standing | None:
     """The standing of an entry on a user's list; None if it is not on it."""
     rows = dao.connection.query("SELECT standing FROM friends WHERE username = ? AND friend = ?", (username, friend))
     return Standing(rows[0][0]) if rows else None
+
+
+def is_shown(dao: Dao, username: str, friend: str) -> bool | None:
+    """Whether a user sees more of somebody on the friend list than the name: that one has accepted,
+    and has not blocked the user. None if that one is not on the list.
+    """
+    rows = dao.connection.query(
+        f"SELECT standing = ? AND NOT {BLOCKED} FROM friends AS f WHERE f.username = ? AND f.friend = ?",
+        (Standing.ACCEPTED, username, friend),
+    )
+    return bool(rows[0][0]) if rows else None
 
 
 def add_friend(dao: Dao, username: str, friend: str, asked_at: int | None) -> None:
@@ -75,21 +92,35 @@ def set_standing(dao: Dao, username: str, friend: str, standing: Standing) -> No
 
 
 def accepted_friends(dao: Dao, username: str, limit: int) -> list[str]:
-    """The users on a friend list who have accepted: the first ones by name, at most `limit`."""
+    """The users on a friend list who have accepted, and have not blocked its owner: the first ones
+    by name, at most `limit`.
+    """
     rows = dao.connection.query(
-        "SELECT friend FROM friends WHERE username = ? AND standing = ? ORDER BY friend LIMIT ?",
+        f"SELECT f.friend FROM friends AS f WHERE f.username = ? AND f.standing = ? AND NOT {BLOCKED} "
+        "ORDER BY f.friend LIMIT ?",
         (username, Standing.ACCEPTED, limit),
     )
     return [friend for (friend,) in rows]
 
 
-def pending(dao: Dao, username: str) -> list[str]:
-    """The users on a friend list who have not accepted, in the order of their names."""
+def hidden(dao: Dao, username: str) -> dict[str, bool]:
+    """The users on a friend list who are shown as offline whatever they are, in the order of their
+    names: each with whether that is because they have not accepted (or they have blocked the user).
+    """
     rows = dao.connection.query(
-        "SELECT friend FROM friends WHERE username = ? AND standing <> ? ORDER BY friend",
+        f"SELECT f.friend, f.standing FROM friends AS f WHERE f.username = ? AND (f.standing <> ? OR {BLOCKED}) "
+        "ORDER BY f.friend",
         (username, Standing.ACCEPTED),
     )
-    return [friend for (friend,) in rows]
+    return {friend: standing != Standing.ACCEPTED for friend, standing in rows}
+
+
+def count_pending(dao: Dao, username: str) -> int:
+    """How many users on a friend list have not accepted."""
+    rows = dao.connection.query(
+        "SELECT COUNT(*) FROM friends WHERE username = ? AND standing <> ?", (username, Standing.ACCEPTED)
+    )
+    return int(rows[0][0])
 
 
 def requests(dao: Dao, username: str, limit: int) -> list[str]:

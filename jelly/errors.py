@@ -47,6 +47,7 @@ class ErrorCode(StrEnum):
     ALREADY_FRIENDS = "already_friends"
     NOT_FRIENDS = "not_friends"
     NOT_ASKED = "not_asked"
+    NOT_ACCEPTED = "not_accepted"
     INVALID_GROUP_NAME = "invalid_group_name"
     GROUP_EXISTS = "group_exists"
     NO_SUCH_GROUP = "no_such_group"
@@ -85,6 +86,7 @@ SENTENCES = {
     ErrorCode.ALREADY_FRIENDS: "This user is already on your friend list.",
     ErrorCode.NOT_FRIENDS: "This user is not on your friend list.",
     ErrorCode.NOT_ASKED: "Nobody has asked you this, or the question was withdrawn or accepted.",
+    ErrorCode.NOT_ACCEPTED: "This user accepts nothing from you. Nothing was done.",
     ErrorCode.INVALID_GROUP_NAME: "A group name must have 1 to 32 characters, without spaces or invisible characters.",
     ErrorCode.GROUP_EXISTS: "There is already a group with this name, or one that looks the same: choose another name.",
     ErrorCode.NO_SUCH_GROUP: "There is no such group.",

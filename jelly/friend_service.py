@@ -61,13 +61,15 @@ class FriendService:
         """
         username, friend = request
 
-        def in_transaction(dao: Dao) -> tuple[bool, bool]:
-            """Return whether the friend is asked, and whether the friend's own request is accepted
-            by this.
+        def in_transaction(dao: Dao) -> tuple[bool, bool | None]:
+            """Return whether the friend is asked; and if the friend's own request is accepted by
+            this, whether the friend sees from now on when the user is online.
             """
             found = contacts_dao.acquaintance(dao, friend, username) if is_valid_name(friend) else None
             if found is None:
                 raise Refused(ErrorCode.NO_SUCH_USER)
+            if found.has_blocked:
+                raise Refused(ErrorCode.NOT_ACCEPTED)
             if dao.is_friend(username, friend):
                 raise Refused(ErrorCode.ALREADY_FRIENDS)
             if dao.count_friends(username) >= lists.MAX_FRIENDS:
@@ -78,18 +80,16 @@ class FriendService:
                 self._ask(dao, username, friend)
             else:
                 contacts_dao.add_friend(dao, username, friend, None)
-            if accepts:
-                self._answer(dao, friend, username, accepted=True)
-            return is_asked, accepts
+            return is_asked, self._answer(dao, friend, username, accepted=True) if accepts else None
 
-        def after_commit(result: tuple[bool, bool]) -> Answer:
-            is_asked, accepts = result
+        def after_commit(result: tuple[bool, bool | None]) -> Answer:
+            is_asked, is_shown = result
             if is_asked:
                 self._notices.asked(username, friend)
             else:
                 self._presence.add_friend(username, friend)
-            if accepts:
-                self._notices.answered(friend, username, accepted=True)
+            if is_shown is not None:
+                self._notices.answered(friend, username, accepted=True, is_shown=is_shown)
             if "contacts" in session.features:
                 return Answer(response(Type.ADD_FRIEND, {"pending": is_asked}))
             return Answer(SUCCESS[Type.ADD_FRIEND])
@@ -112,7 +112,7 @@ class FriendService:
         asked_today = contacts_dao.asked_on(dao, username, today)
         if asked_today >= MAX_ASKED_A_DAY:
             raise Refused(ErrorCode.LIMIT_REACHED, f"You have asked {MAX_ASKED_A_DAY} users today, the most possible.")
-        if len(contacts_dao.pending(dao, username)) >= MAX_PENDING:
+        if contacts_dao.count_pending(dao, username) >= MAX_PENDING:
             raise Refused(
                 ErrorCode.LIMIT_REACHED, f"You have asked {MAX_PENDING} users who have not accepted: remove some."
             )
@@ -120,10 +120,14 @@ class FriendService:
         contacts_dao.add_friend(dao, username, friend, asked_at=now)
         dao.announce("contact", "asked", username, friend)
 
-    def _answer(self, dao: Dao, asker: str, username: str, accepted: bool) -> None:
-        """In a transaction: note what a user says to a request."""
+    def _answer(self, dao: Dao, asker: str, username: str, accepted: bool) -> bool:
+        """In a transaction: note what a user says to a request. Return whether the one who asked
+        sees from now on when the user is online: not if the user has blocked that one.
+        """
         contacts_dao.set_standing(dao, asker, username, Standing.ACCEPTED if accepted else Standing.DECLINED)
-        dao.announce("contact", "answered", asker, username, accepted)
+        is_shown = contacts_dao.is_shown(dao, asker, username) is True
+        dao.announce("contact", "answered", asker, username, accepted, is_shown)
+        return is_shown
 
     def answer_friend(self, session: Session, request: AnswerFriend) -> Outcome:
         """Say yes or no to a user who has asked to have the logged-in user on the friend list.
@@ -132,14 +136,14 @@ class FriendService:
         """
         username, asker, accepted = request
 
-        def in_transaction(dao: Dao) -> None:
+        def in_transaction(dao: Dao) -> bool:
             standing = contacts_dao.standing(dao, asker, username) if is_valid_name(asker) else None
             if standing is None or standing is Standing.ACCEPTED or (standing is Standing.DECLINED and not accepted):
                 raise Refused(ErrorCode.NOT_ASKED)
-            self._answer(dao, asker, username, accepted)
+            return self._answer(dao, asker, username, accepted)
 
-        def after_commit(_: None) -> Answer:
-            self._notices.answered(asker, username, accepted)
+        def after_commit(is_shown: bool) -> Answer:
+            self._notices.answered(asker, username, accepted, is_shown)
             return Answer(SUCCESS[Type.ANSWER_FRIEND])
 
         return Write(Type.ANSWER_FRIEND, in_transaction, after_commit)
@@ -162,8 +166,8 @@ class FriendService:
     def all_friends(self, session: Session, request: AllFriends) -> Outcome:
         """Return the friend list, and for each friend whether they are online.
 
-        Those who have not accepted are shown as offline. A client with the feature `pages` gets one
-        page. Any other gets what fits into one frame.
+        Those who have not accepted, or have blocked the user, are shown as offline. A client with
+        the feature `pages` gets one page. Any other gets what fits into one frame.
         """
         username = request.username
         if "pages" not in session.features:
@@ -176,7 +180,7 @@ class FriendService:
             def answer(state: OpenRequests) -> Answer:
                 values: dict[str, object] = {"username": username, "friends": self._shown_to_modern(state, friends)}
                 if "contacts" in session.features:
-                    values["pending"] = [friend for friend in friends if friend in state.pending]
+                    values["pending"] = [friend for friend in friends if state.hidden.get(friend)]
                     values["requests"] = state.requests if request.after is None else None
                 values |= {"more": rest is not None, "after": rest}
                 return Answer(response(Type.ALL_FRIENDS, values))
@@ -202,13 +206,11 @@ class FriendService:
 
         if not session.is_modern:
             with self._reading() as dao:
-                pending = set(contacts_dao.pending(dao, username))
-            return answer({name: name not in pending and self._sessions.is_online(name) for name in friends})
+                hidden = contacts_dao.hidden(dao, username)
+            return answer({name: name not in hidden and self._sessions.is_online(name) for name in friends})
 
         def answer_modern(state: OpenRequests) -> Answer:
-            more = (
-                {"pending": list(state.pending), "requests": state.requests} if "contacts" in session.features else None
-            )
+            more = {"pending": state.pending, "requests": state.requests} if "contacts" in session.features else None
             return answer(self._shown_to_modern(state, friends), more)
 
         return _in_order_with_notices(username, answer_modern)
@@ -216,17 +218,24 @@ class FriendService:
     def _shown_to_modern(self, state: "OpenRequests", friends: Sequence[str]) -> dict[str, bool]:
         """For each friend of a modern client, whether it is shown that they are online."""
         is_online = self._presence.is_announced_online
-        return {name: name not in state.pending and is_online(name, state.username) for name in friends}
+        return {name: name not in state.hidden and is_online(name, state.username) for name in friends}
 
 
 class OpenRequests(NamedTuple):
     """What a friend list shows of requests that were not accepted."""
 
     username: str
-    pending: Mapping[str, None]
-    """Those on the list who have not accepted."""
+    hidden: Mapping[str, bool]
+    """Those on the list who are shown as offline, and whether it is because they have not
+    accepted.
+    """
     requests: Sequence[str]
     """Those who have asked this user."""
+
+    @property
+    def pending(self) -> list[str]:
+        """Those on the list who have not accepted."""
+        return [name for name, is_pending in self.hidden.items() if is_pending]
 
 
 def _in_order_with_notices(username: str, answer: Callable[[OpenRequests], Answer]) -> Write:
@@ -238,7 +247,8 @@ def _in_order_with_notices(username: str, answer: Callable[[OpenRequests], Answe
     """
 
     def read(dao: Dao) -> OpenRequests:
-        pending = dict.fromkeys(contacts_dao.pending(dao, username))  # a set with an order
-        return OpenRequests(username, pending, contacts_dao.requests(dao, username, MAX_REQUESTS))
+        return OpenRequests(
+            username, contacts_dao.hidden(dao, username), contacts_dao.requests(dao, username, MAX_REQUESTS)
+        )
 
     return Write(Type.ALL_FRIENDS, read, answer)

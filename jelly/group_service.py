@@ -8,7 +8,7 @@ in `groups.py`. How a long list is read and cut is in `lists.py`.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from jelly import lists, roles
+from jelly import blocks, lists, roles
 from jelly.accounts import check_new_name
 from jelly.codec import Type
 from jelly.dao import Dao, Reading
@@ -93,6 +93,8 @@ class GroupService:
                 raise Refused(ErrorCode.NO_SUCH_USER)
             if member in group.members:
                 raise Refused(ErrorCode.ALREADY_MEMBER)
+            if blocks.is_blocked(dao, member, username):
+                raise Refused(ErrorCode.NOT_ACCEPTED)
             if len(group.members) >= MAX_MEMBERS:
                 raise Refused(ErrorCode.LIMIT_REACHED, f"The group has {MAX_MEMBERS} members, the most possible.")
             if dao.count_groups_of(member) >= MAX_GROUPS_JOINED:

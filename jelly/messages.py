@@ -163,6 +163,24 @@ class AnswerFriend(NamedTuple):
         return self.username
 
 
+class Block(NamedTuple):
+    username: str
+    person: str
+    blocked: bool
+
+    @property
+    def actor(self) -> str:
+        return self.username
+
+
+class Blocked(NamedTuple):
+    username: str
+
+    @property
+    def actor(self) -> str:
+        return self.username
+
+
 class RemoveFriend(NamedTuple):
     username: str
     friend: str
@@ -311,8 +329,8 @@ class Typing(NamedTuple):
 Request = (
     Login | Register | Logout | Reconnect | PersonMessage | GroupMessage | CreateGroup | DisbandGroup
     | AddMember | RemoveMember | AddFriend | RemoveFriend | AllFriends | UpdateProfile | OwnProfile
-    | FriendProfile | OwnGroups | Ack | History | AnswerFriend | SearchMessages | SetRole | Find | Typing
-    | ReportPerson | Edit
+    | FriendProfile | OwnGroups | Ack | History | AnswerFriend | Block | Blocked
+    | SearchMessages | SetRole | Find | Typing | ReportPerson | Edit
 )  # fmt: skip
 
 REQUESTS: dict[int, type[Request]] = {
@@ -336,6 +354,8 @@ REQUESTS: dict[int, type[Request]] = {
     Type.ACK: Ack,
     Type.HISTORY: History,
     Type.ANSWER_FRIEND: AnswerFriend,
+    Type.BLOCK: Block,
+    Type.BLOCKED: Blocked,
     Type.REPORT: ReportPerson,
     Type.FIND: Find,
     Type.SEARCH: SearchMessages,
@@ -352,7 +372,7 @@ one all the same.) A LOGOUT that fails closes the connection, as any other."""
 
 _FIELD_TYPES: dict[str, type] = {  # all other fields are strings
     "token": int, "time": int, "id": int, "features": list, "before": int, "limit": int, "showSeen": bool,
-    "accept": bool,
+    "accept": bool, "blocked": bool,
 }  # fmt: skip
 _TYPE_NAMES: dict[type, str] = {str: "a string", int: "an integer", list: "an array of strings", bool: "true or false"}
 

@@ -68,6 +68,15 @@ class Presence:
             if friend != user and self.is_announced_online(friend, user):
                 self.notifier.tell([user], system(Event.PRESENCE, friend=friend, online=True))
 
+    def friend_hidden(self, user: str, friend: str) -> None:
+        """`friend` is shown to `user` as offline from now on: tell `user` if that changes."""
+        if friend in self._friend_lists.get(user, ()):
+            was_online = friend != user and self.is_announced_online(friend, user)
+            self.remove_friend(user, friend)
+            self.untold.get(friend, set()).discard(user)
+            if was_online:
+                self.notifier.tell([user], system(Event.PRESENCE, friend=friend, online=False))
+
     def remove_friend(self, user: str, friend: str) -> None:
         """Note that `user` has removed `friend`."""
         if user in self._friend_lists:

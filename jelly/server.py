@@ -211,6 +211,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
             last_seen,
         )
         answer_memory = AnswerMemory(settings.answer_memory * 1024 * 1024)
+        self.store.blocks = self.services.blocks
+        self.services.blocks.is_stale = True  # the first transaction loads them
         self.dispatcher = Dispatcher(
             self.services,
             self.store,

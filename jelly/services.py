@@ -25,6 +25,8 @@ from typing import Any
 
 from jelly import messages
 from jelly.account_service import AccountService
+from jelly.block_service import BlockService
+from jelly.blocks import Blocks
 from jelly.codec import LOGINS, Frame, Sign, Type
 from jelly.contact_notices import ContactNotices
 from jelly.dao import Reading
@@ -64,6 +66,7 @@ CHANGES = (
     Type.ADD_FRIEND,
     Type.REMOVE_FRIEND,
     Type.ANSWER_FRIEND,
+    Type.BLOCK,
     Type.UPDATE_PROFILE,
     Type.SET_ROLE,
 )
@@ -72,6 +75,8 @@ CHANGES = (
 NEEDED_FEATURES: Mapping[int, str] = {
     Type.HISTORY: "ack",
     Type.ANSWER_FRIEND: "contacts",
+    Type.BLOCK: "block",
+    Type.BLOCKED: "block",
     Type.SEARCH: "search",
     Type.SET_ROLE: "roles",
     Type.FIND: "find",
@@ -114,7 +119,9 @@ class Services:
         self.accounts = AccountService(
             policy, reading, guard, password_check, tokens, self.lifecycle, sessions, last_seen or LastSeen()
         )
-        self.contact_notices = ContactNotices(presence.notifier, presence)
+        self.blocks = Blocks()
+        self.contact_notices = ContactNotices(presence.notifier, presence, self.blocks)
+        self.blocking = BlockService(self.blocks, self.contact_notices, reading)
         self.friends = FriendService(policy, sessions, presence, self.contact_notices, reading, cut_log, clock)
         self.groups = GroupService(group_notices, groups, reading, cut_log)
         self.messages = MessageService(policy, groups, self.known_users, delivery, reading)
@@ -133,6 +140,8 @@ class Services:
             Type.ADD_FRIEND: self.friends.add_friend,
             Type.REMOVE_FRIEND: self.friends.remove_friend,
             Type.ANSWER_FRIEND: self.friends.answer_friend,
+            Type.BLOCK: self.blocking.block,
+            Type.BLOCKED: self.blocking.blocked,
             Type.ALL_FRIENDS: self.friends.all_friends,
             Type.CREATE_GROUP: self.groups.create_group,
             Type.DISBAND_GROUP: self.groups.disband_group,

@@ -24,6 +24,7 @@ FEATURES = (
     "typing",
     "report",
     "seen",
+    "block",
     "contacts",
     "edit",
 )

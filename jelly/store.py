@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
+from jelly import blocks
 from jelly.codec import Status, Type
 from jelly.dao import Dao, DatabaseWentBack, LeaseLost, StoredMessage
 from jelly.database import CommitInDoubt
@@ -155,6 +156,8 @@ class Store:
         self._on_commit_in_doubt = on_commit_in_doubt
         self._on_database_went_back = on_database_went_back
         self._call_later = call_later
+        self.blocks = blocks.Blocks()
+        """Who has blocked anybody. Replaced before `start`, and used in turns only."""
         self._clock = clock
         self.node: NodeTurns | None = None
         """If the server is a node of a cluster. Set before `start`."""
@@ -426,8 +429,8 @@ class Store:
         node = self.node
         with self._dao.connection.transaction():
             self._dao.move_mark(sum([len(job.entries) for job in batch.jobs]))
-            if node is not None:
-                self._begin_on_node(node, batch)
+            if node is not None or self.blocks.is_stale:
+                self._learn(node, batch)
             if batch.delivered or batch.passed_over:  # first, so that a login in this batch does not get them again
                 self._remove_rows(batch)
             if housekeeping_is_due or last_seen.pending:
@@ -480,12 +483,15 @@ class Store:
         if batch.passed_over:
             self._edits.remove_passed_over(self._dao, batch.passed_over)
 
-    def _begin_on_node(self, node: NodeTurns, batch: Batch) -> None:
-        """Learn what other nodes have committed before this transaction."""
-        node.begin(batch.jobs)
-        moved, known_upto = node.take_moved()
-        if moved:
-            self._limit_delivered(moved, known_upto, batch)
+    def _learn(self, node: NodeTurns | None, batch: Batch) -> None:
+        """Learn what was committed before this transaction, by other nodes and at all."""
+        if node is not None:
+            node.begin(batch.jobs)
+            moved, known_upto = node.take_moved()
+            if moved:
+                self._limit_delivered(moved, known_upto, batch)
+        if self.blocks.is_stale:
+            self.blocks.load(self._dao)
 
     def _must_write(self, batch: Batch, housekeeping_is_due: bool) -> bool:
         """Whether there is anything to write. Raises StoreError while nothing may be written."""
@@ -560,6 +566,8 @@ class Store:
         if new.is_unstorable:
             return UNSTORABLE
         if new.group is None:
+            if new.receiver in self.blocks.blockers and blocks.is_blocked(self._dao, new.receiver, new.sender):
+                return Refused(ErrorCode.NOT_ACCEPTED)
             receivers: Sequence[str] = (new.receiver,)
         else:
             members: Sequence[str] = new.group.members
@@ -829,6 +837,7 @@ class Store:
 
     def _begin_anew(self, reason: str) -> None:
         """What is known of the database is wrong, so all begin anew."""
+        self.blocks.is_stale = True
         log.error("%s: all connections are closed", reason)
         with self._lock:
             jobs = self._jobs.clear()

@@ -33,7 +33,14 @@ class FakeClient:
         self.addresses: tuple[str, ...] = ("127.0.0.1:20000",)
         self.address: str | None = "127.0.0.1:20000"
         self.calls: list[tuple[Any, ...]] = []
+        self.people_blocked: tuple[str, ...] = ()
         self._open: list[tuple[str, Future[Any]]] = []
+
+    def blocked(self) -> Future[Any]:
+        """Answered at once, because each login asks for it."""
+        future: Future[Any] = Future()
+        future.set_result(self.people_blocked)
+        return future
 
     def __getattr__(self, name: str) -> Any:
         def call(*arguments: Any, **named: Any) -> Future[Any]:

@@ -54,7 +54,12 @@ CREATE TEMP TRIGGER sim12 AFTER DELETE ON main.friends
     BEGIN SELECT saw('unlisted', 0, old.username, old.friend, ''); END;
 CREATE TEMP TRIGGER sim13 AFTER UPDATE OF can_be_asked ON main.users
     BEGIN SELECT saw('can be asked', new.can_be_asked, new.username, '', ''); END;
+CREATE TEMP TRIGGER sim14 AFTER INSERT ON main.blocks
+    BEGIN SELECT saw('blocked', 0, new.username, new.person, ''); END;
+CREATE TEMP TRIGGER sim15 AFTER DELETE ON main.blocks
+    BEGIN SELECT saw('unblocked', 0, old.username, old.person, ''); END;
 """
+ABOUT_BLOCKS = ("blocked", "unblocked")
 ABOUT_FRIENDS = ("listed", "answered", "unlisted", "can be asked")
 ACCEPTED = 1
 """The standing in the table `friends` of somebody who has accepted."""
@@ -294,6 +299,7 @@ class Overseer:
         batch_rows: int,
         may_be_busy: bool,
         quotas: QuotaLimits,
+        has_blocks: bool = False,
     ) -> None:
         self.edits = Edits(self)
         self._quotas = quotas
@@ -302,10 +308,14 @@ class Overseer:
         self._ever_accepted: set[tuple[str, str]] = set()
         self._consents: set[tuple[str, str]] = set()  # the server has read a yes of the second one
         self._can_be_asked: set[str] = set()
+        self._blocks: set[tuple[str, str]] = set()  # who blocks whom
+        self._ever_blocked: set[tuple[str, str]] = set()
+        self._changed_blocks: set[tuple[str, str]] = set()  # by the last commit, in whatever order with its messages
         self._heard: set[tuple[str, str, int]] = set()  # who heard of which group what was left out first
         self._met: set[tuple[str, str]] = set()  # who was ever in a group with whom
         self._wall = wall
         self._may_be_busy = may_be_busy
+        self._has_blocks = has_blocks
         self._first = ""
         self._history_days = history_days
         self._classic = set(classic)
@@ -498,15 +508,18 @@ class Overseer:
         elif type == Type.ALL_FRIENDS and status == Status.SUCCESS:
             self._answers_friends(connection, user, json.loads(frame[HEADER.size :])["friends"])
         elif type in (Type.ADD_FRIEND, Type.REMOVE_FRIEND):
-            self._answers_change_of_friends(connection, asked, json.loads(frame[HEADER.size :] or b"{}"))
+            self._answers_change_of_friends(connection, user, asked, json.loads(frame[HEADER.size :] or b"{}"))
         elif type == Type.HISTORY:
             self._answers_history(connection, user, asked.body.decode(), status, json.loads(frame[HEADER.size :]))
 
-    def _answers_change_of_friends(self, connection: object, asked: Frame, answer: dict[str, Any]) -> None:
+    def _answers_change_of_friends(self, connection: object, user: str, asked: Frame, answer: dict[str, Any]) -> None:
+        """What was told before of that friend counts no more, also where the user has come back."""
         friend = json.loads(asked.body)["friend"]
-        if asked.type == Type.REMOVE_FRIEND:
+        current, _ = self._online.get(user, (connection, 0))
+        if asked.type == Type.REMOVE_FRIEND or answer.get("pending"):
             self._told[connection].pop(friend, None)
-        elif answer.get("pending"):
+            self._told[current].pop(friend, None)
+        if answer.get("pending"):
             self._told[connection][friend] = False
 
     def _answers_login(self, connection: object, user: str, token: int) -> None:
@@ -540,6 +553,9 @@ class Overseer:
             elif code == "inbox_full":
                 may_be = not sent.is_group and self._is_full(sent.receiver, sent, 2**53, surely=False)
                 self.check(may_be, f"{sent} is refused with {code}")
+            elif code == "not_accepted":
+                was_blocked = (sent.receiver, sent.sender) in self._ever_blocked  # a long job is answered later
+                self.check(was_blocked, f"{sent} is refused, and its sender was never blocked")
             else:
                 self.check(sent.is_group and code in ("no_such_group", "not_a_member"), f"{sent}: refused with {code}")
                 was_member = self._membership(sent.receiver, sent.sender, sent.read_at or 0, self.tick)
@@ -628,8 +644,8 @@ class Overseer:
         if user in self._classic or self._online.get(user, (None, 0))[0] is not connection:
             return  # the connection has ended, or was taken over: it gets no notices any more
         for friend, online in friends.items():
-            if (user, friend) not in self._accepted:
-                self.check(not online, f"{user} sees that {friend} is online, who has not accepted")
+            if (user, friend) not in self._accepted or (friend, user) in self._blocks:
+                self.check(not online, f"{user} sees that {friend} is online, who is hidden")
             told = self._told[connection].get(friend, online)
             self.check(told == online, f"{user} was told that {friend} is online: {told}, and the list says {online}")
             self._told[connection][friend] = online
@@ -643,7 +659,8 @@ class Overseer:
         """Everything has come to rest: the last notice is right."""
         for friend, online in self._told[connection].items():
             if (user, friend) in self._accepted:
-                self.check(online == is_online(friend), f"the last notice about {friend} says online: {online}")
+                is_shown = is_online(friend) and (friend, user) not in self._blocks
+                self.check(online == is_shown, f"the last notice about {friend} says online: {online}")
 
     def owner_of(self, group: str) -> str:
         """Return the owner of a group; nobody if there is no such group."""
@@ -730,6 +747,7 @@ class Overseer:
         changes, self._pending = self._pending, []
         self.edits.begin(changes)
         self._last_commit = set()
+        self._changed_blocks = {(one, two) for what, _, one, two, _ in changes if what in ABOUT_BLOCKS}
         receivers: defaultdict[int, set[str]] = defaultdict(set)
         for what, id, one, two, three in changes:
             if what in ("stored", "text", "edit"):
@@ -772,6 +790,8 @@ class Overseer:
         self.check(sent.id is None or self._is_forgotten(sent), f"{sent} is stored again as {id}")
         self.check(id > self.last_id, f"{sent} gets the id {id} after {self.last_id}")
         self.check(not sent.is_refused, f"{sent} is stored and was refused")
+        is_blocked = (receiver, sender) in self._blocks - self._changed_blocks
+        self.check(sent.is_group or not is_blocked, f"{sent} is stored, and its receiver has blocked its sender")
         if sent.request_id is not None:
             key = (sent.sender, sent.request_id)
             first = self._keys.get(key)
@@ -849,6 +869,9 @@ class Overseer:
         """A list of friends, a group or a role in it has changed."""
         if what in ABOUT_FRIENDS:
             self._changed_friends(what, id, one, two)
+        elif what in ABOUT_BLOCKS:
+            (self._blocks.add if what == "blocked" else self._blocks.discard)((one, two))
+            self._ever_blocked |= self._blocks
         elif what != "role":
             self._changed_membership(tick, what, id, one, two)
 
@@ -870,6 +893,7 @@ class Overseer:
             self._accepted.discard(entry)
             return
         if what == "listed":
+            self.check((friend, user) not in self._blocks, f"{user}, who is blocked, adds {friend}")
             must_ask = friend in self._can_be_asked and user != friend and (friend, user) not in self.friends
             self.check(must_ask != (standing == ACCEPTED), f"{user} adds {friend}: asked first? {must_ask}")
         elif standing == ACCEPTED:
@@ -925,7 +949,13 @@ class Overseer:
 
     def _may_be_refused(self, sent: Sent) -> None:
         """A message was perhaps refused, or turned away, without anybody hearing of it."""
-        may_be = sent.is_group or sent.original is not None or self._may_be_busy or self._quotas != QuotaLimits()
+        may_be = (
+            sent.is_group
+            or sent.original is not None
+            or self._may_be_busy
+            or self._has_blocks
+            or self._quotas != QuotaLimits()
+        )
         sent.is_shaken = sent.is_shaken or may_be
 
     def crashed(self) -> None:

@@ -99,7 +99,7 @@ class Disk:
     """
 
     TABLES: tuple[str, ...] = (
-        "meta", "users", "tokens", "friends", "chat_groups", "members",
+        "meta", "users", "tokens", "friends", "blocks", "chat_groups", "members",
         "messages", "inbox", "missed", "history", "requests",
     )  # fmt: skip
 
@@ -535,6 +535,8 @@ class SimulatedServer:
             self.guard,
             trusted_clock,
         )
+        self.store.blocks = self.services.blocks
+        self.services.blocks.is_stale = world.has_contacts
         self.dispatcher = WatchedDispatcher(self.services, self.store, 1, world.queue_size, 1.0)
         self.dispatcher.hash_at_once()
         self.dispatcher.overseer = world.overseer
@@ -645,7 +647,7 @@ class Device:
         else:
             values["token"] = self._token
         if self.is_modern:
-            more = ["contacts"] * self._world.has_contacts + ["edit"] * self.knows_edits
+            more = ["contacts", "block"] * self._world.has_contacts + ["edit"] * self.knows_edits
             values["features"] = ["ack", "ids", "roles", *more]
         self._asks(Type.LOGIN if self._token is None else Type.RECONNECT, values)
 

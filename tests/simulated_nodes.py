@@ -348,6 +348,8 @@ class Machine:
     sees of the world.
     """
 
+    has_contacts = False
+
     def __init__(self, world: Any, name: str) -> None:
         self.world, self.name = world, name
         self.is_complete = False  # the ends of sessions are noted in the simulation of one server

@@ -66,6 +66,7 @@ class ServerWorld(World):
             batch_rows=max(self.limits[fair_queue, "BATCH_ROWS"], len(self._users)),
             may_be_busy=self.queue_size < 1000,
             quotas=self.quotas,
+            has_blocks=self.has_contacts,
         )
         window = rng.choice((1, 4, 16))
         self.devices = [
@@ -129,7 +130,7 @@ class ServerWorld(World):
         events += [(self._change_group, rng.choice((0.0, 3.0))), (self._ask_for_history, rng.choice((0.0, 2.0, 5.0)))]
         events += [(self._ask_for_friends, rng.choice((0.0, 1.0))), (self._take_over, rng.choice((0.0, 0.0, 5.0)))]
         if self.has_contacts:
-            events.append((self._change_friends, 15.0))
+            events += [(self._change_friends, 15.0), (self._change_blocks, 3.0)]
         possible = [(event, weight) for event, weight in events if weight]
         faults = self.faults
         faults.statement_fails = rng.choice((0.0, 0.0, 0.01))
@@ -279,6 +280,12 @@ class ServerWorld(World):
         type = rng.choice((Type.ADD_FRIEND, Type.ADD_FRIEND, Type.REMOVE_FRIEND, Type.ANSWER_FRIEND, Type.ALL_FRIENDS))
         more = {"accept": rng.random() < 0.5} if type == Type.ANSWER_FRIEND else {}
         device.asks(type, {} if type == Type.ALL_FRIENDS else {"friend": rng.choice(self._users), **more})
+
+    def _change_blocks(self) -> None:
+        """Somebody blocks another one, or ends that."""
+        device, person = self._device(), self.rng.choice(self._users)
+        if person != device.user:
+            device.asks(Type.BLOCK, {"person": person, "blocked": self.rng.random() < 0.5})
 
     def _reach_server(self) -> None:
         """Something that a client wrote arrives, cut anywhere; or the end of its connection."""

@@ -48,6 +48,8 @@ def run(typed: str, *answers: object, where: str = "") -> Chat:
         ("/remove bob", ("remove_friend", "bob")),
         ("/accept bob", ("answer_friend", "bob", {"accept": True})),
         ("/decline @bob", ("answer_friend", "bob", {"accept": False})),
+        ("/block bob", ("block", "bob")),
+        ("/unblock bob", ("unblock", "bob")),
         ("/friends", ("list_friends",)),
         ("/profile", ("own_profile",)),
         ("/whois bob", ("friend_profile", "bob")),
@@ -165,6 +167,8 @@ def test_too_many_words(name: str) -> None:
         ("/add bob", False, "bob is asked, and is shown as offline until then"),
         ("/accept bob", None, "bob has you as a friend now. /add bob adds bob to your own list"),
         ("/decline bob", None, "declined: bob does not see when you are online"),
+        ("/block bob", None, "bob is blocked: no messages, requests or groups from bob. /unblock bob ends it"),
+        ("/unblock bob", None, "bob is no longer blocked"),
         ("/accept bob", RequestRejected("not_asked"), "/accept bob: there is no such question to answer"),
         ("/add bob", RequestRejected("no_such_user"), "/add bob: no such user"),
         ("/add bob", RequestTimeout(), "/add bob: the server did not answer in time; it may or may not have been done"),
@@ -289,6 +293,27 @@ def test_the_answer_appears_in_the_conversation_of_the_command() -> None:
 def test_the_friends(friends: dict[str, bool], requests: object, said: str) -> None:
     """Those who have not accepted, and those who ask, have lines of their own."""
     assert run("/friends", friends, requests).said() == [said]
+
+
+def test_who_is_blocked_is_not_shown() -> None:
+    """What they write to groups comes all the same, and the chat hides it; also in the history."""
+    chat = run("/block bob", None, where="#team")
+    chat.receive("bob", "hidden", group="team")
+    chat.receive("carol", "shown", group="team")
+    assert complete(chat.session, "/unblock ") == (9, ["bob"])
+    submit(chat.session, "/history")
+    chat.client.answer(History((past("bob", "team", "old", 1), past("carol", "team", "older", 2)), more=False))
+    assert [line.text for line in chat.model.current.lines if line.sender] == ["older", "shown"]
+    submit(chat.session, "/unblock bob")
+    chat.client.answer()
+    submit(chat.session, "/block")
+    chat.client.people_blocked = ("carol", "dave")
+    submit(chat.session, "/block")
+    assert chat.said()[-2:] == ["you have blocked nobody", "blocked: carol, dave"]
+    chat.session.refresh()
+    chat.receive("carol", "hidden", group="team")
+    chat.receive("bob", "shown again", group="team")
+    assert chat.said()[-1] == "shown again"
 
 
 def test_friend_requests() -> None:

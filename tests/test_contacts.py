@@ -348,5 +348,5 @@ def test_lists_of_older_databases_count_as_accepted(tmp_path: Path, version: int
     connection.close()
     for dao in reopen(url):
         assert contacts_dao.standing(dao, "alice", "bob") is Standing.ACCEPTED
-        assert contacts_dao.acquaintance(dao, "bob", "alice") == (False, None)
+        assert contacts_dao.acquaintance(dao, "bob", "alice") == (False, False, None)
         assert contacts_dao.accepted_friends(dao, "alice", 10) == ["bob"]

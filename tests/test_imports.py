@@ -29,6 +29,7 @@ LAYERS = [
     {"operator_commands"}, {"watchdog"}, {"connection"}, {"queue_dispatch"},
     {"services"},
     {"login_service", "account_service", "friend_service", "group_service", "message_service", "finding_service",
+     "block_service",
      "typing_service",
      "report_service"},
     {"store", "accounts", "hashing", "session_lifecycle"}, {"edits"}, {"quotas"}, {"doubt", "fair_queue"},
@@ -36,7 +37,7 @@ LAYERS = [
     {"outcomes", "delivery", "presence", "group_notices", "indexing", "retention", "send_queue", "admission", "lists"},
     {"memberships", "known_users", "password_check", "tokens", "finding_dao", "report_dao", "edits_dao"},
     {"roles", "last_seen"},
-    {"demo", "backup", "notifier", "contacts_dao"},
+    {"demo", "backup", "notifier", "contacts_dao", "blocks"},
     {"dao", "config", "migrations", "pacing"}, {"migrations.to_2", "migrations.to_3"},
     {"migrations.step", "live_nodes"},
     {"cluster.supervisor", "database", "sessions", "groups", "login_guard", "passwords", "tcp_confirmation", "tls"},
@@ -154,7 +155,7 @@ def test_services_know_neither_the_store_nor_threads() -> None:
     }
     assert imported("outcomes") == data
     parts = {module for module in FILES if module.endswith("_service")}
-    assert len(parts) == 8
+    assert len(parts) == 9
     for module in ("services", *parts, "session_lifecycle", "password_check", "tokens", "known_users", "memberships"):
         assert not imported(module) & {"threading", "queue", "concurrent.futures", "socket", "jelly.store"}
         assert not reached(module) & {"queue_dispatch", "store"}

@@ -58,6 +58,8 @@ GOOD: list[tuple[Type, dict[str, Any], Request]] = [
         {"username": "alice", "friend": "bob", "accept": True},
         messages.AnswerFriend("alice", "bob", True),
     ),
+    (Type.BLOCK, {"username": "alice", "person": "bob", "blocked": True}, messages.Block("alice", "bob", True)),
+    (Type.BLOCKED, {"username": "alice"}, messages.Blocked("alice")),
     (
         Type.SET_ROLE,
         {"username": "alice", "groupName": "team", "member": "bob", "role": "admin"},
@@ -281,7 +283,7 @@ an_integer = st.integers(-(2**63), 2**63 - 1)
 GOOD_VALUES: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("token", "time", "id", "before", "limit"), an_integer),
     "showSeen": st.booleans(),
-    "accept": st.booleans(),
+    **dict.fromkeys(("accept", "blocked"), st.booleans()),
     "features": st.lists(good_text, max_size=messages.MAX_FEATURES),
     "requestId": st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=messages.MAX_REQUEST_ID),
 }

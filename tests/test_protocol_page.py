@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from jelly import codec, messages
+from jelly.block_service import MAX_BLOCKED
 from jelly.codec import Decoder, Frame, Sign, Status, Type
 from jelly.config import Settings
 from jelly.errors import ErrorCode
@@ -259,6 +260,7 @@ def test_the_page_has_every_limit() -> None:
     assert "one sender may hold a tenth of it. Strangers may hold half of it" in text
     assert "members of common groups may hold three quarters of it together" in text
     assert (MAX_ASKED_A_DAY, MAX_PENDING, MAX_REQUESTS) == (20, 100, 100)
+    assert f"A user blocks at most {MAX_BLOCKED} people" in text
     assert "20 requests in a day of UTC, and at most 100 users on a list may have not accepted" in text
     assert "have no answer, at most 100, the newest first" in text
     assert Settings().outbox_messages == 200_000

@@ -7,6 +7,7 @@ from simulation import SIMULATION
 from worlds import Change
 
 from jelly import contacts_dao
+from jelly.blocks import Blocks
 from jelly.client.acks import AckTracker
 from jelly.connection import Connection
 from jelly.contact_notices import ContactNotices
@@ -127,7 +128,7 @@ BUGS: dict[str, list[Change]] = {
     ],
     "adds who can be asked without asking": [(FriendService, "_must_ask", "return found.can_be_asked or", "return")],
     "a list shows who is online before they accept": [
-        (FriendService, "_shown_to_modern", "name not in state.pending and", ""),
+        (FriendService, "_shown_to_modern", "name not in state.hidden and", ""),
     ],
     "notices tell who is online before they accept": [
         (
@@ -140,8 +141,16 @@ BUGS: dict[str, list[Change]] = {
     "a login watches those who have not accepted": [
         (contacts_dao, "accepted_friends", "standing = ?", "standing < 9 + ?"),
     ],
-    "who has accepted is not watched": [(ContactNotices, "answered", "if accepted:", "if False:")],
+    "who has accepted is not watched": [(ContactNotices, "answered", "if is_shown:", "if False:")],
     "a no is a yes": [(FriendService, "_answer", "if accepted else Standing.DECLINED", "")],
+    "who is blocked may write": [(Store, "_accept", "if new.receiver in self.blocks.blockers and", "if False and")],
+    "forgets blocks at a restart": [(Blocks, "load", "FROM blocks", "FROM blocks WHERE 1 = 0")],
+    "who is blocked may ask": [(FriendService, "add_friend", "if found.has_blocked:", "if False:")],
+    "a list shows who is online to who is blocked": [(contacts_dao, "hidden", " OR {BLOCKED}", "")],
+    "a login watches those who have blocked": [(contacts_dao, "accepted_friends", " AND NOT {BLOCKED}", "")],
+    "who has blocked is still watched": [
+        (ContactNotices, "blocked", "self._presence.friend_hidden(person, user)", "pass"),
+    ],
     "a session begins as if it had everything": [
         (Delivery, "begin", "session.caught_up = False", "session.caught_up = True"),
     ],
@@ -294,6 +303,12 @@ FOUND_IN = {
     "a login watches those who have not accepted": 97,
     "who has accepted is not watched": 330,
     "a no is a yes": 31,
+    "who is blocked may write": 48,
+    "forgets blocks at a restart": 48,
+    "who is blocked may ask": 100,
+    "a list shows who is online to who is blocked": 1179,
+    "a login watches those who have blocked": 503,
+    "who has blocked is still watched": 772,
     "a session begins as if it had everything": 37,
     "a page skips one": 10,
     "caught up too early": 10,

@@ -287,6 +287,39 @@ def _answer_request(session: Session, word: str, rest: str, text: TranslatedText
     _request(session, f"/{word} {rest}", session.client.answer_friend(name, accept=word == "accept"), done)
 
 
+def _block(session: Session, rest: str) -> None:
+    """Block a person; without a name, list those who are blocked."""
+    if not rest:
+        return _list_blocked(session)
+    name = _person_name(rest)
+
+    def done(_: None, where: Conversation) -> None:
+        session.model.blocked.add(name)
+        session.show_info(session.translate(texts.YOU_BLOCKED, name=Peer(name)), where)
+
+    _request(session, f"/block {rest}", session.client.block(name), done)
+    return None
+
+
+def _list_blocked(session: Session) -> None:
+    def done(people: tuple[str, ...], where: Conversation) -> None:
+        session.model.blocked = set(people)
+        names = session.translate.join_names([str(Peer(name)) for name in people])
+        session.show_info(session.translate(texts.BLOCKED if people else texts.NOBODY_BLOCKED, names=names), where)
+
+    _request(session, "/block", session.client.blocked(), done, changes=False)
+
+
+def _unblock(session: Session, rest: str) -> None:
+    name = _person_name(rest)
+
+    def done(_: None, where: Conversation) -> None:
+        session.model.blocked.discard(name)
+        session.show_info(session.translate(texts.YOU_UNBLOCKED, name=Peer(name)), where)
+
+    _request(session, f"/unblock {rest}", session.client.unblock(name), done)
+
+
 def _remove(session: Session, rest: str) -> None:
     name = _person_name(rest)
 
@@ -648,6 +681,10 @@ def _asking_names(session: Session, rest: str) -> list[str]:
     return [str(Peer(name)) for name in session.model.requests]
 
 
+def _known_names(session: Session, rest: str) -> list[str]:
+    return [str(Peer(name)) for name in session.model.known_people()]
+
+
 def _people_without_friends(session: Session, rest: str) -> list[str]:
     known = {session.name, *session.model.friends}
     return [str(Peer(name)) for name in session.model.known_people() if name not in known]
@@ -688,6 +725,8 @@ COMMANDS: dict[str, Command] = {
     "add": Command(_add, _people_without_friends),
     "accept": Command(_accept, _asking_names),
     "decline": Command(_decline, _asking_names),
+    "block": Command(_block, _known_names),
+    "unblock": Command(_unblock, lambda session, _: [str(Peer(name)) for name in session.model.blocked]),
     "remove": Command(_remove, _friend_names),
     "group": Command(_group, _complete_group),
     "find": Command(_find),

@@ -311,6 +311,8 @@ class Model:
         self.friends: dict[str, bool] = {}
         self.requests: dict[str, None] = {}
         """Who asks to have the user on the friend list, in order."""
+        self.blocked: set[str] = set()
+        """Whom the user has blocked: their messages to groups are not shown."""
         """The friend list: for each name whether that friend is online."""
         self.groups: dict[str, tuple[str, ...]] = {}
         """The user's groups, and the members of each, the owner first."""

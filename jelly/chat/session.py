@@ -342,7 +342,11 @@ class Session:
                 conversation.history_state = (
                     HistoryState.MAYBE_MORE if page.more and page.messages else HistoryState.COMPLETE
                 )
-            past = (self._line_from_history(message) for message in reversed(page.messages))
+            past = (
+                self._line_from_history(message)
+                for message in reversed(page.messages)
+                if not (peer.is_group and message.sender in self.model.blocked)
+            )
             found[:0] = conversation.add_history(past, count - len(found))
             if conversation.history_state is HistoryState.MAYBE_MORE and (conversation.gap or len(found) < count):
                 self._load_page(conversation, peer, count, by_command, found)
@@ -375,10 +379,14 @@ class Session:
     def refresh(self, on_friends: Callable[[], None] = lambda: None) -> None:
         """Fetch the friend list and the groups; call `on_friends` when the friend list is there."""
         self.request(self.client.list_groups(), self._set_groups, lambda _: None)
+        self.request(self.client.blocked(), self._set_blocked, lambda _: None)
         self.request(self.client.list_friends(), lambda friends: self._set_friends(friends, on_friends), lambda _: None)
 
     def _set_groups(self, groups: dict[str, Group]) -> None:
         self.model.groups = {name: group.members for name, group in groups.items()}
+
+    def _set_blocked(self, people: tuple[str, ...]) -> None:
+        self.model.blocked = set(people)
 
     def _set_friends(self, friends: dict[str, bool], on_friends: Callable[[], None]) -> None:
         self.model.friends = friends
@@ -488,6 +496,8 @@ class Session:
 
     def on_message(self, peer: Peer, event: MessageEvent | GroupMessageEvent) -> None:
         """Show a message that has arrived."""
+        if peer.is_group and event.sender in self.model.blocked:
+            return
         is_new = peer not in self.model.conversations
         conversation = self.model[peer]
         line = Line(LineKind.INCOMING, event.written_at, event.content, event.sender, id=event.id)

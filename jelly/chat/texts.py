@@ -141,6 +141,7 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
     ErrorCode.ALREADY_FRIENDS: TranslatedText("already on your friend list", "已经在好友列表里"),
     ErrorCode.NOT_FRIENDS: TranslatedText("not on your friend list", "不在好友列表里"),
     ErrorCode.NOT_ASKED: TranslatedText("there is no such question to answer", "没有待答复的请求"),
+    ErrorCode.NOT_ACCEPTED: TranslatedText("this user accepts nothing from you", "对方不接收你的消息和请求"),
     ErrorCode.INVALID_GROUP_NAME: TranslatedText(
         "a group name must have 1 to 32 characters, without spaces or invisible characters, in one script",
         "群组名须为 1 到 32 个字符，不能含空格或不可见字符，不能混用不同的文字",
@@ -180,6 +181,7 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
 NO_USE_TO_RESEND = frozenset(
     {
         ErrorCode.NO_SUCH_USER,
+        ErrorCode.NOT_ACCEPTED,
         ErrorCode.NO_SUCH_GROUP,
         ErrorCode.NOT_A_MEMBER,
         ErrorCode.TOO_LONG,
@@ -346,6 +348,13 @@ YOU_ACCEPTED = TranslatedText(
     "{name} 现在可以把你当作好友了。用 /add {name} 把对方加入你的列表",
 )
 YOU_DECLINED = TranslatedText("declined: {name} does not see when you are online", "已拒绝：{name} 看不到你是否在线")
+YOU_BLOCKED = TranslatedText(
+    "{name} is blocked: no messages, requests or groups from {name}. /unblock {name} ends it",
+    "已屏蔽 {name}：不再接收对方的消息、请求和入群邀请。用 /unblock {name} 解除",
+)
+YOU_UNBLOCKED = TranslatedText("{name} is no longer blocked", "已解除对 {name} 的屏蔽")
+BLOCKED = TranslatedText("blocked: {names}", "已屏蔽：{names}")
+NOBODY_BLOCKED = TranslatedText("you have blocked nobody", "你没有屏蔽任何人")
 REMOVED_FRIEND = TranslatedText("{name} is no longer on your friend list", "{name} 已从好友列表移除")
 FRIENDS_ONLINE = TranslatedText("online: {names}", "在线：{names}")
 FRIENDS_OFFLINE = TranslatedText("offline: {names}", "离线：{names}")
@@ -425,6 +434,16 @@ HELP: dict[str, Help] = {
         ),
     ),
     "decline": Help(TranslatedText("bob", "bob"), TranslatedText("decline a friend request", "拒绝好友请求")),
+    "block": Help(
+        TranslatedText("[bob]", "[bob]"),
+        TranslatedText("block a person", "屏蔽某人"),
+        TranslatedText(
+            "bob cannot write to you, ask you, add you to groups, or see when you are online. "
+            "/block alone lists whom you have blocked.",
+            "bob 不能给你发消息、请求加好友、拉你进群，也看不到你是否在线。单独的 /block 列出已屏蔽的人。",
+        ),
+    ),
+    "unblock": Help(TranslatedText("bob", "bob"), TranslatedText("end a block", "解除屏蔽")),
     "remove": Help(TranslatedText("bob", "bob"), TranslatedText("remove a person from your friend list", "删除好友")),
     "group": Help(
         TranslatedText(
@@ -546,7 +565,7 @@ HELP: dict[str, Help] = {
     ),
 }
 
-RARE = ("accept", "decline", "find", "seen", "report", "set", "passwd", "edit", "recall")
+RARE = ("accept", "decline", "block", "unblock", "find", "seen", "report", "set", "passwd", "edit", "recall")
 """The commands that few people need often: the list of /help has only their names."""
 MORE_COMMANDS = TranslatedText(
     "also {names}: /help set says more about /set", "还有 {names}：用 /help set 查看 /set 的说明"

@@ -47,6 +47,8 @@ STATEMENTS: tuple[Step, ...] = (
     "ALTER TABLE friends ADD COLUMN standing SMALLINT NOT NULL DEFAULT 1",
     "ALTER TABLE friends ADD COLUMN asked BIGINT NOT NULL DEFAULT 0",
     "CREATE INDEX requests_of_friend ON friends (friend, standing, asked)",
+    "CREATE TABLE IF NOT EXISTS blocks (username VARCHAR(32) NOT NULL, person VARCHAR(32) NOT NULL, "
+    "PRIMARY KEY (username, person))",
     "CREATE TABLE IF NOT EXISTS operator_commands (id VARCHAR(32) NOT NULL, action VARCHAR(16) NOT NULL, "
     "username VARCHAR(32) NOT NULL, password VARCHAR(255) NOT NULL, result VARCHAR(32) NOT NULL DEFAULT '', "
     "finished BIGINT NOT NULL DEFAULT 0, PRIMARY KEY (id))",
