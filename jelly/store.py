@@ -31,6 +31,7 @@ from jelly.edits import Edits
 from jelly.engine import RowsRefused
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.fair_queue import Entry, FairQueue, Job
+from jelly.groups import Group
 from jelly.indexing import DeferredIndexing, RequestKey
 from jelly.last_seen import LastSeen
 from jelly.messages import SUCCESS, UNANSWERED, NoticeForm, error_response, refusal, stored_response
@@ -570,12 +571,10 @@ class Store:
                 return Refused(ErrorCode.NOT_ACCEPTED)
             receivers: Sequence[str] = (new.receiver,)
         else:
-            members: Sequence[str] = new.group.members
-            if new.group.is_forgotten:
-                _, members = self._dao.group(new.receiver) or ("", ())
-            if self.node is not None and new.sender not in members:  # another node has removed the sender
-                return Refused(ErrorCode.NOT_A_MEMBER if members else ErrorCode.NO_SUCH_GROUP)
-            receivers = [member for member in members if member != new.sender]
+            of_group = self._receivers_in_group(new, new.group)
+            if isinstance(of_group, Refused):
+                return of_group
+            receivers = of_group
         if new.replaces is not None:
             return self._accept_edit(new, receivers, digest, known, batch)
         message = StoredMessage(
@@ -595,6 +594,15 @@ class Store:
             known[new.sender, new.request_id] = message.id, digest
         batch.messages.append((message, admitted))
         return message.id
+
+    def _receivers_in_group(self, new: NewMessage, group: Group) -> Sequence[str] | Refused:
+        """Who gets a message to a group: the members as of this transaction."""
+        members: Sequence[str] = group.members
+        if group.is_forgotten:
+            _, members = self._dao.group(new.receiver) or ("", ())
+        if self.node is not None and new.sender not in members:  # another node has removed the sender
+            return Refused(ErrorCode.NOT_A_MEMBER if members else ErrorCode.NO_SUCH_GROUP)
+        return [member for member in members if member != new.sender]
 
     def _accept_edit(
         self,
