@@ -68,6 +68,8 @@ from jelly.client.addresses import DEFAULT_PORT, Address, AddressList, parse_url
 from jelly.client.connection_manager import ConnectionManager
 from jelly.client.contacts import FEATURE as CONTACTS
 from jelly.client.contacts import FriendRequestEvent, FriendRequests, OpenRequests, defines_callbacks, parse_requests
+from jelly.client.conversations import FEATURE as READ_FEATURE
+from jelly.client.conversations import Conversation, LastMessage, parse_conversations
 from jelly.client.edits import Edited, EditEvent, edit_event, edited
 from jelly.client.handshake import Endpoint
 from jelly.client.roles import admins_among
@@ -85,10 +87,10 @@ from jelly.errors import (
 )
 
 __all__ = [
-    "ConnectionEvent", "ConnectionLost", "EditEvent", "Edited", "ErrorCode", "FriendRequestEvent", "FriendRequests",
-    "Group", "GroupMessageEvent", "History", "JellyClient",
-    "JellyError", "Login", "MessageEvent", "PastMessage", "Profile", "Reason", "Receiver", "ReconnectPolicy",
-    "RequestError", "RequestRejected", "RequestTimeout", "Sent", "ServerBusy", "ServerFailed", "State", "SystemEvent",
+    "ConnectionEvent", "ConnectionLost", "Conversation", "EditEvent", "Edited", "ErrorCode", "FriendRequestEvent",
+    "FriendRequests", "Group", "GroupMessageEvent", "History", "JellyClient", "JellyError", "LastMessage", "Login",
+    "MessageEvent", "PastMessage", "Profile", "Reason", "Receiver", "ReconnectPolicy", "RequestError",
+    "RequestRejected", "RequestTimeout", "Sent", "ServerBusy", "ServerFailed", "State", "SystemEvent",
 ]  # fmt: skip
 
 FEATURES = (
@@ -102,6 +104,7 @@ FEATURES = (
     "seen",
     "edit",
     "block",
+    "read",
 )
 """What a client asks for, unless you say otherwise. Not `typing`: few programs show that."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -688,6 +691,46 @@ class JellyClient:
 
     def _history(self, values: Mapping[str, Any]) -> "Future[History]":
         return self._manager.request(Type.HISTORY, values, _page, feature="ack")
+
+    def conversations(self) -> "Future[tuple[Conversation, ...]]":
+        """List your conversations, that with the newest message first: what came last, and what is
+        unread.
+
+        Messages that the server has not sent to this client yet are left out: they arrive later.
+        Rejected with `unknown_type` if the server knows no such list.
+
+        >>> client.conversations().result(timeout=5)
+        ()
+        """
+        return self._manager.request(
+            Type.CONVERSATIONS, {}, parse_conversations, feature=READ_FEATURE, list_key="conversations"
+        )
+
+    def mark_read(self, person: str, id: int) -> bool:
+        """Say that you have read what a user and you have written, up to the message with this id.
+
+        The server stores it: `conversations` of all your programs counts what is unread from there.
+        Nothing is answered or raised. Returns whether it was sent: False without a connection, or
+        if the server does not know how. Call it with the id of the last message that was shown.
+
+        >>> client.mark_read("bob", 1838557699418115)
+        True
+        """
+        return self._mark_read({"id": id, "person": person})
+
+    def mark_group_read(self, group: str, id: int) -> bool:
+        """Say that you have read what was written to a group; otherwise as `mark_read`.
+
+        >>> client.mark_group_read("team", 1838557699418115)
+        True
+        """
+        return self._mark_read({"id": id, "groupName": group})
+
+    def _mark_read(self, values: Mapping[str, Any]) -> bool:
+        try:
+            return self._manager.tell(Type.READ, values, READ_FEATURE)
+        except RequestError:  # a name that no request can have
+            return False
 
     def search(
         self,

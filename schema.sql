@@ -155,6 +155,17 @@ CREATE TABLE IF NOT EXISTS history (
 );
 CREATE INDEX conversations ON history (is_group, one_side, other_side, message_id);
 
+-- How far each user has read a conversation: up to the message message_id; 0: nothing yet. partner
+-- is the other person, or the group if is_group is 1. With persons, each user has a row for everybody
+-- with whom messages were exchanged.
+CREATE TABLE IF NOT EXISTS read_pointers (
+    username   VARCHAR(32) NOT NULL,
+    is_group   SMALLINT NOT NULL,
+    partner    VARCHAR(32) NOT NULL,
+    message_id BIGINT NOT NULL,
+    PRIMARY KEY (username, is_group, partner)
+);
+
 -- Index of idempotency keys (sender and request_id), so that a message that comes again is not
 -- stored again. digest says whether it is the same message.
 CREATE TABLE IF NOT EXISTS requests (

@@ -58,6 +58,8 @@ class Type(IntEnum):
     BLOCK = 0x29
     BLOCKED = 0x2A
     EDIT = 0x36
+    READ = 0x30
+    CONVERSATIONS = 0x35
     SET_ROLE = 0x37
     TYPING = 0x38
     REPORT = 0x39

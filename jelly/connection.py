@@ -24,8 +24,9 @@ from jelly.admission import Connections
 from jelly.answer_memory import AnswerMemory
 from jelly.codec import HEADER, MAX_FIRST_BODY, Decoder, Frame, Sign, Type
 from jelly.config import Settings
+from jelly.conversation_service import conversation_of
 from jelly.errors import ErrorCode, Refused
-from jelly.messages import parse_ack
+from jelly.messages import Read, parse_ack, parse_request
 from jelly.pacing import ClassicPacing
 from jelly.presence import Presence
 from jelly.queue_dispatch import LANE_LIMIT, Dispatcher, Lane, PendingRequest
@@ -47,8 +48,8 @@ heartbeats, and with READ_SIZE 5,000 of them would hold 80 MB. (With its header 
 less than 512 bytes, so that it costs no more than itself in Python's own allocator.)
 """
 HEARTBEAT_SIZE = HEADER.size
-CONFIRMING = {Type.ACK, Type.LOGOUT}
-"""The requests that say which messages the client has."""
+CONFIRMING = {Type.ACK, Type.LOGOUT, Type.READ}
+"""The requests that say which messages the client has, or its user has read."""
 REQUESTS_AT_ONCE = 64
 """How many requests a reader puts into its lane until it looks whether the lane is full."""
 IDLE_RATE = 1000
@@ -286,6 +287,8 @@ class Connection(BaseRequestHandler):
         if frame.type == Type.LOGOUT:
             self._report_last_word(read_bytes)
             return False
+        if frame.type == Type.READ:
+            return self._note_read(frame)
         try:
             id = parse_ack(frame.body)
         except Refused:
@@ -300,6 +303,21 @@ class Connection(BaseRequestHandler):
                 self._ask_for_more_messages()
         else:
             self.idle_frames += 1
+        return True
+
+    def _note_read(self, frame: Frame) -> bool:
+        """Handle a READ, and return True; False if it must be served, because it is wrong."""
+        session = self.session
+        if "read" not in session.features:
+            return False
+        try:
+            request = parse_request(Type.READ, frame.body)
+            assert isinstance(request, Read)
+            is_group, partner = conversation_of(request)
+        except Refused:
+            return False
+        self.context.store.read_pointers.note(session, is_group, partner, request.id)
+        self.idle_frames += 1
         return True
 
     def _report_delivered(self, upto: int) -> None:

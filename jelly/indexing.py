@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
+from jelly import conversations_dao
 from jelly.dao import Dao, StoredMessage
 
 INDEX_DELAY = 1.0
@@ -109,8 +110,11 @@ class DeferredIndexing:
 
     def _index_batch(self, dao: Dao) -> None:
         limit = max(INDEX_BATCH, self._unindexed_count // 4)
-        last, count = dao.index_messages(self._load(dao), limit, self._keeps_history)
+        before = self._load(dao)
+        last, count = dao.index_messages(before, limit, self._keeps_history)
         self._unindexed_count -= count
+        if last is not None and self._keeps_history:
+            conversations_dao.add_conversations(dao, before, last)
         if last is not None:
             self._indexed_id = last
             self._forget_indexed()

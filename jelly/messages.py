@@ -273,6 +273,25 @@ class ReportPerson(NamedTuple):
         return self.username
 
 
+class Read(NamedTuple):
+    id: int
+    person: str | None = None
+    groupName: str | None = None
+
+    @property
+    def actor(self) -> None:
+        return None
+
+
+class Conversations(NamedTuple):
+    username: str
+    after: str | None = None
+
+    @property
+    def actor(self) -> str:
+        return self.username
+
+
 class Find(NamedTuple):
     username: str
     prefix: str
@@ -330,7 +349,7 @@ Request = (
     Login | Register | Logout | Reconnect | PersonMessage | GroupMessage | CreateGroup | DisbandGroup
     | AddMember | RemoveMember | AddFriend | RemoveFriend | AllFriends | UpdateProfile | OwnProfile
     | FriendProfile | OwnGroups | Ack | History | AnswerFriend | Block | Blocked
-    | SearchMessages | SetRole | Find | Typing | ReportPerson | Edit
+    | SearchMessages | SetRole | Find | Typing | ReportPerson | Edit | Read | Conversations
 )  # fmt: skip
 
 REQUESTS: dict[int, type[Request]] = {
@@ -357,6 +376,8 @@ REQUESTS: dict[int, type[Request]] = {
     Type.BLOCK: Block,
     Type.BLOCKED: Blocked,
     Type.REPORT: ReportPerson,
+    Type.READ: Read,
+    Type.CONVERSATIONS: Conversations,
     Type.FIND: Find,
     Type.SEARCH: SearchMessages,
     Type.SET_ROLE: SetRole,
@@ -366,7 +387,7 @@ REQUESTS: dict[int, type[Request]] = {
 
 MESSAGES = frozenset({Type.PERSON_MESSAGE, Type.GROUP_MESSAGE, Type.EDIT})
 """The requests that send a message to other users. (An edit is one, too.)"""
-UNANSWERED = frozenset({Type.LOGOUT, Type.TYPING})
+UNANSWERED = frozenset({Type.LOGOUT, Type.READ, Type.TYPING})
 """Requests whose clients wait for no response, not even SERVER_BUSY. (If they are wrong, they get
 one all the same.) A LOGOUT that fails closes the connection, as any other."""
 

@@ -1,5 +1,5 @@
-"""Retention: messages, idempotency keys, tokens, known addresses and reports are dropped when they
-are too old.
+"""Retention: messages, idempotency keys, tokens, known addresses, reports and read pointers are
+dropped when they are too old.
 
 A sweep does this in slices, each within a transaction of the store thread, so that no message waits
 long for it. The time of a message is the sender's, so it says nothing here. But ids carry the time
@@ -11,7 +11,8 @@ The store thread calls everything here; what takes a `Dao` runs inside its trans
 import time
 from collections.abc import Callable
 
-from jelly import report_dao
+from jelly import conversations_dao, report_dao
+from jelly.conversations_dao import ConversationKey
 from jelly.dao import Dao
 
 IDEMPOTENCY_DAYS = 7.0
@@ -32,6 +33,7 @@ SWEEP_PAUSE_OF_OTHERS = 60.0
 RETRY_DELAY = 1.0
 """Seconds until a sweep begins again after a transaction failed."""
 DAY = 86400.0
+FIRST_POINTER = ConversationKey("", False, "")
 
 
 class Retention:
@@ -52,7 +54,7 @@ class Retention:
         """Whether this server sweeps. Of several nodes, one does."""
         # Of the sweep under way: how far it has come, and below which ids everything is too old.
         self._is_sweeping = False
-        self._swept_id, self._swept_token = 0, ""
+        self._swept_id, self._swept_token, self._swept_pointer = 0, "", FIRST_POINTER
         self._history_end = self._requests_end = 0
 
     @property
@@ -83,7 +85,10 @@ class Retention:
         token = dao.remove_old_tokens(self._swept_token, int(self._wall() * 1000), SWEEP_BATCH)
         has_addresses = dao.remove_old_addresses(int((self._wall() - ADDRESS_DAYS * DAY) * 1000), SWEEP_BATCH)
         has_reports = report_dao.remove_old(dao, int((self._wall() - REPORT_DAYS * DAY) * 1000), SWEEP_BATCH)
-        if message is not None or has_requests or token is not None or has_addresses or has_reports:
+        pointer = conversations_dao.remove_old_pointers(dao, self._swept_pointer, self._history_end, SWEEP_BATCH)
+        last = message, token, pointer
+        if any(each is not None for each in last) or has_requests or has_addresses or has_reports:
+            self._swept_pointer = pointer or self._swept_pointer
             self._swept_id = self._swept_id if message is None else message
             self._swept_token = token or self._swept_token
             self.due_at = self._clock() + SWEEP_PAUSE
@@ -94,7 +99,7 @@ class Retention:
     def _begin(self, dao: Dao) -> None:
         now = self._wall()
         self._is_sweeping = True
-        self._swept_id, self._swept_token = 0, ""
+        self._swept_id, self._swept_token, self._swept_pointer = 0, "", FIRST_POINTER
         self._requests_end = dao.id_at(now - IDEMPOTENCY_DAYS * DAY)
         self._history_end = dao.indexed_id() + 1  # what is not indexed stays
         if self.keeps_history:

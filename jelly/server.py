@@ -209,6 +209,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             guard,
             clock,
             last_seen,
+            self.store.read_pointers,
         )
         answer_memory = AnswerMemory(settings.answer_memory * 1024 * 1024)
         self.store.blocks = self.services.blocks

@@ -14,9 +14,9 @@ compares the name in the body with that user.
 
 The methods are in classes, one for each subject, in a file of its own: `login_service.py`,
 `account_service.py`, `friend_service.py`, `group_service.py`, `message_service.py`,
-`finding_service.py`, `typing_service.py`. The table below calls them directly. This file has what
-holds for all requests: who may send which type now, the rate of changes, and the answer to a
-refusal.
+`finding_service.py`, `typing_service.py`, `report_service.py`, `conversation_service.py`. The table
+below calls them directly. This file has what holds for all requests: who may send which type now,
+the rate of changes, and the answer to a refusal.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,6 +29,7 @@ from jelly.block_service import BlockService
 from jelly.blocks import Blocks
 from jelly.codec import LOGINS, Frame, Sign, Type
 from jelly.contact_notices import ContactNotices
+from jelly.conversation_service import ConversationService
 from jelly.dao import Reading
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
@@ -48,6 +49,7 @@ from jelly.password_check import PasswordCheck
 from jelly.policy import Policy
 from jelly.presence import Presence
 from jelly.rate import RateLimit
+from jelly.read_pointers import ReadPointers
 from jelly.report_service import ReportService
 from jelly.session_lifecycle import SessionLifecycle
 from jelly.sessions import Session, Sessions
@@ -77,6 +79,8 @@ NEEDED_FEATURES: Mapping[int, str] = {
     Type.ANSWER_FRIEND: "contacts",
     Type.BLOCK: "block",
     Type.BLOCKED: "block",
+    Type.READ: "read",
+    Type.CONVERSATIONS: "read",
     Type.SEARCH: "search",
     Type.SET_ROLE: "roles",
     Type.FIND: "find",
@@ -105,6 +109,7 @@ class Services:
         guard: LoginGuard,
         clock: TrustedClock | None = None,
         last_seen: LastSeen | None = None,
+        read_pointers: ReadPointers | None = None,
     ) -> None:
         """`clock`: by its time tokens expire. `last_seen`: the ends of sessions that are not
         written yet.
@@ -128,6 +133,8 @@ class Services:
         self.finding = FindingService(policy, self.known_users, delivery, reading)
         self.typing = TypingService(presence, self.messages.cached_group)
         self.reports = ReportService(clock)
+        read_pointers = ReadPointers() if read_pointers is None else read_pointers
+        self.conversations = ConversationService(read_pointers, delivery, reading)
         self._change_rate = RateLimit(policy.change_rate, CHANGE_BURST)
         self._handlers: Mapping[int, Handler] = {
             Type.LOGIN: self.logins.login,
@@ -154,6 +161,8 @@ class Services:
             Type.ACK: self.messages.ack,
             Type.HISTORY: self.messages.history,
             Type.REPORT: self.reports.report,
+            Type.READ: self.conversations.read,
+            Type.CONVERSATIONS: self.conversations.conversations,
             Type.FIND: self.finding.find,
             Type.SEARCH: self.finding.search,
             Type.TYPING: self.typing.typing,
@@ -215,4 +224,7 @@ class Services:
 
 def _withheld_features(policy: Policy) -> frozenset[str]:
     """The features that the operator does not want."""
-    return frozenset() if policy.has_directory else frozenset({"find"})
+    withheld = set() if policy.has_directory else {"find"}
+    if not policy.keeps_history:  # nothing can be read that is not there
+        withheld.add("read")
+    return frozenset(withheld)

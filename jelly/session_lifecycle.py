@@ -27,6 +27,7 @@ FEATURES = (
     "block",
     "contacts",
     "edit",
+    "read",
 )
 """What a client can ask for, in the order in which the response names what it is granted."""
 TAKEN_OVER = system(Event.TAKEN_OVER)

@@ -38,6 +38,7 @@ from jelly.messages import SUCCESS, UNANSWERED, NoticeForm, error_response, refu
 from jelly.outage import OutageLog
 from jelly.outcomes import Answer, NewMessage, Write
 from jelly.quotas import Envelope, Quotas
+from jelly.read_pointers import ReadPointers
 from jelly.retention import Retention
 from jelly.scheduling import yield_cpu
 from jelly.sessions import Response, Session
@@ -142,6 +143,7 @@ class Store:
         call_later: Callable[[float, Callable[[], None]], None] = lambda *_: None,
         on_database_went_back: Callable[[], None] = lambda: None,
         last_seen: LastSeen | None = None,
+        read_pointers: ReadPointers | None = None,
     ) -> None:
         """`on_commit_in_doubt` is called when it is not known whether a transaction was committed,
         and again when it is known. `on_database_went_back` is called when the database is in an
@@ -154,6 +156,9 @@ class Store:
         self._quotas = quotas
         self._last_seen = last_seen or LastSeen()
         self._edits = Edits(delivery, quotas, indexing)
+        self.read_pointers = ReadPointers(clock) if read_pointers is None else read_pointers
+        """What clients have read, until it is written."""
+        self.read_pointers.wake = self.wake
         self._on_commit_in_doubt = on_commit_in_doubt
         self._on_database_went_back = on_database_went_back
         self._call_later = call_later
@@ -254,6 +259,7 @@ class Store:
         """Write at once what has reached a user whose session has ended: the next one may begin at
         another node, which should not send it again.
         """
+        self.read_pointers.hurry()
         with self._lock:
             if self._delivered:
                 self._delivered_due = self._clock()
@@ -286,6 +292,7 @@ class Store:
 
     def stop(self) -> None:
         """Write what has gathered, then end. Nothing may be submitted any more."""
+        self.read_pointers.hurry()
         with self._lock:
             self._stopping = True
             self._condition.notify()
@@ -307,7 +314,7 @@ class Store:
 
     def _is_done(self) -> bool:
         with self._lock:
-            has_rest = self._delivered or self._passed_over or self._last_seen.pending
+            has_rest = self._delivered or self._passed_over or self._last_seen.pending or len(self.read_pointers)
             has_work = self._jobs or self._doubtful_jobs or (has_rest and not self._failing)
             return self._stopping and not has_work
 
@@ -406,6 +413,7 @@ class Store:
         if doubt is not None:  # until then nothing is written
             return doubt.look_at
         due = [self._indexing.due_at, self._retention.due_at, self._quotas.due_at, self._last_seen.due_at]
+        due.append(self.read_pointers.due_at)
         if self._delivered_due is not None:
             due.append(self._delivered_due)
         if self._delivery.has_work:
@@ -423,7 +431,11 @@ class Store:
         """Write a batch in one transaction. Fills its `messages`, and the results of its jobs."""
         last_seen = self._last_seen
         housekeeping_is_due = self._clock() >= min(
-            self._indexing.due_at, self._retention.due_at, self._quotas.due_at, last_seen.due_at
+            self._indexing.due_at,
+            self._retention.due_at,
+            self._quotas.due_at,
+            last_seen.due_at,
+            self.read_pointers.due_at,
         ) or (self._stopping and bool(last_seen.pending))
         if not self._must_write(batch, housekeeping_is_due):
             return
@@ -475,6 +487,7 @@ class Store:
             self._indexing.run_due(self._dao)
             self._retention.run_due(self._dao)
             self._quotas.run_due(self._dao)
+            self.read_pointers.run_due(self._dao)
 
     def _remove_rows(self, batch: Batch) -> None:
         """Take out of the inboxes what has arrived, and what their clients are not sent."""
@@ -545,6 +558,7 @@ class Store:
         self._retention.on_failure()
         self._quotas.on_failure()
         self._last_seen.on_failure()
+        self.read_pointers.on_failure()
 
     def _accept(
         self, new: NewMessage, known: dict[RequestKey, tuple[int, int]], batch: Batch, is_behind_failure: bool
@@ -660,6 +674,8 @@ class Store:
                 self._pass_on_news()
             if self._last_seen.written:
                 self._last_seen.committed()
+            if self.read_pointers.written:
+                self.read_pointers.on_commit()
             self._indexing.on_commit([message for message, _ in batch.messages])
 
     def _pass_on_news(self) -> None:
@@ -721,6 +737,7 @@ class Store:
         self._retention.on_failure()
         self._quotas.on_failure()
         self._last_seen.on_failure()
+        self.read_pointers.on_failure()
         if self.node is not None:
             self.node.failed()
         self._pass_on_news()
@@ -854,6 +871,7 @@ class Store:
             self._delivered.clear()
             self._passed_over.clear()
             self._delivered_due = None
+        self.read_pointers.forget_all()
         self._refuse(jobs)  # what they ask was checked against a state that is gone
 
     def _note_passed_over(self, again: Sequence[tuple[Session, int]] = ()) -> None:

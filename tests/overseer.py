@@ -58,6 +58,12 @@ CREATE TEMP TRIGGER sim14 AFTER INSERT ON main.blocks
     BEGIN SELECT saw('blocked', 0, new.username, new.person, ''); END;
 CREATE TEMP TRIGGER sim15 AFTER DELETE ON main.blocks
     BEGIN SELECT saw('unblocked', 0, old.username, old.person, ''); END;
+CREATE TEMP TRIGGER sim17 AFTER INSERT ON main.read_pointers WHEN new.message_id > 0
+    BEGIN SELECT saw('read', new.message_id, new.username, new.partner, CAST(new.is_group AS TEXT)); END;
+CREATE TEMP TRIGGER sim18 AFTER UPDATE ON main.read_pointers
+    BEGIN SELECT saw('read', new.message_id, new.username, new.partner, CAST(new.is_group AS TEXT)); END;
+CREATE TEMP TRIGGER sim19 AFTER DELETE ON main.read_pointers
+    BEGIN SELECT saw('unread', 0, old.username, old.partner, CAST(old.is_group AS TEXT)); END;
 """
 ABOUT_BLOCKS = ("blocked", "unblocked")
 ABOUT_FRIENDS = ("listed", "answered", "unlisted", "can be asked")
@@ -347,6 +353,8 @@ class Overseer:
         self._given: defaultdict[object, int] = defaultdict(int)  # the last id sent on a connection
         self._giving: defaultdict[object, int] = defaultdict(int)  # the last id that was about to be sent on it
         self._page_read: dict[object, History] = {}  # what the page must have that a connection is about to get
+        self._sent_to: set[tuple[str, int]] = set()  # (user, id): it was sent to one of the user's clients
+        self._pointers: defaultdict[tuple[str, str, bool], int] = defaultdict(int)  # how far a user has read
         self._settled: defaultdict[str, int] = defaultdict(int)  # what the server has read an ACK for
         self._begins_after: defaultdict[object, int] = defaultdict(int)  # the same, when a connection asked to log in
         self._unacknowledged: defaultdict[object, list[int]] = defaultdict(list)
@@ -613,6 +621,7 @@ class Overseer:
             self.check(own > self._begins_after[connection], f"{user} gets {sent}, which it has acknowledged")
             self.check(own > self._given[connection], f"{user} gets {sent} after {self._given[connection]}")
             self._given[connection] = own
+            self._sent_to.add((user, own))
             self._unacknowledged[connection].append(own)
         if limit is not None and count:
             most = limit + count
@@ -766,6 +775,8 @@ class Overseer:
                 self.inbox[one].add(id)
                 self._by_id[id].receivers.add(one)
                 receivers[id].add(one)
+            elif what in ("read", "unread"):
+                self._moved_pointer(what, id, (one, two, three == "1"))
             else:
                 self._changed_people(tick, what, id, one, two)
         if any(what in ("joined", "left", "role") for what, *_ in changes):
@@ -784,6 +795,23 @@ class Overseer:
             self.edits.changed(self._by_id[id], one, int(two))
         else:
             self._stored(id, self.edits.stored(id, int(three)), one, two)
+
+    def _moved_pointer(self, what: str, id: int, key: tuple[str, str, bool]) -> None:
+        """A user has read a conversation up to a message, or all of it is gone."""
+        before = self._pointers.pop(key, 0) if what in ("read", "unread") else 0
+        if what != "read":
+            return
+        self._pointers[key] = id
+        user, partner, is_group = key
+        self.check(id > before, f"the pointer of {user} goes back to {id} from {before}")
+        self.check(id in self._by_id, f"{user} has read {id}, which is not there")
+        sent = self._by_id[id]
+        ends = {sent.receiver} if is_group else {sent.sender, sent.receiver}
+        is_of_it = sent.is_group == is_group and ends == ({partner} if is_group else {user, partner})
+        self.check(is_of_it, f"{user} has read {sent} in the conversation with {partner}")
+        was_sent = id not in self.inbox[user] or (user, id) in self._sent_to
+        self.check(was_sent, f"{user} has read {sent}, and was not sent it")
+        self.check(not is_group or self.members[partner].get(user, id) <= id, f"{user} may not read {sent}")
 
     def _stored(self, id: int, sent: Sent, sender: str, receiver: str) -> None:
         self.check((sender, receiver) == (sent.sender, sent.receiver), f"{sent} is stored as {sender} to {receiver}")

@@ -100,7 +100,7 @@ class Disk:
 
     TABLES: tuple[str, ...] = (
         "meta", "users", "tokens", "friends", "blocks", "chat_groups", "members",
-        "messages", "inbox", "missed", "history", "requests",
+        "messages", "inbox", "missed", "history", "requests", "read_pointers",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -534,6 +534,7 @@ class SimulatedServer:
             reading,
             self.guard,
             trusted_clock,
+            read_pointers=self.store.read_pointers,
         )
         self.store.blocks = self.services.blocks
         self.services.blocks.is_stale = world.has_contacts
@@ -589,6 +590,7 @@ class SimulatedServer:
             "ends of sessions": self.last_seen.pending,
             "untold": self.presence.untold,
             "untold groups": self.group_notices.untold,
+            "what was read": self.store.read_pointers,
             "unwritten": self.notifier._unwritten,
         }
         return {name: len(value) for name, value in sizes.items() if value}
@@ -609,6 +611,7 @@ class Device:
         self._token: int | None = token
         self.wire: Wire | None = None
         self.is_online = False
+        self.has_pointers = False  # whether its server knows how far users have read
         self.is_deaf = False
         self.was_taken_over = False
         self.reads_on = True  # not any more after it has logged out
@@ -648,6 +651,7 @@ class Device:
             values["token"] = self._token
         if self.is_modern:
             more = ["contacts", "block"] * self._world.has_contacts + ["edit"] * self.knows_edits
+            more += ["read"] * self._world.has_readers
             values["features"] = ["ack", "ids", "roles", *more]
         self._asks(Type.LOGIN if self._token is None else Type.RECONNECT, values)
 
@@ -660,6 +664,12 @@ class Device:
         """The application asks for something else."""
         if self.is_online:
             self._asks(type, {"username": self.user, **values})
+
+    def has_read(self, id: int, where: dict[str, str]) -> None:
+        """The user has read a conversation up to a message."""
+        if self.is_online and self.has_pointers and self.wire is not None:
+            self._world.say("{} has read {} up to {}", self, where, id)
+            self.wire.to_server += encode_request(Type.READ, {"id": id, **where})
 
     def logs_out(self) -> None:
         """The user has seen everything, and ends the session."""
@@ -738,7 +748,9 @@ class Device:
             self.is_online = frame.status == Status.SUCCESS
             if self.is_online:
                 self.acks.connected()
-                self._token = parse_object(frame.body).get("token", self._token)
+                values = parse_object(frame.body)
+                self._token = values.get("token", self._token)
+                self.has_pointers = "read" in values.get("features", ())
             elif frame.status == Status.REQUEST_ERROR:
                 self._token = None
         elif type == Type.LOGOUT:  # it has failed

@@ -527,7 +527,7 @@ class ServerWorld(World):
             left = self.server.leftovers()
             self.overseer.check(not left, f"left in memory: {left}")
         self.overseer.check_ends()
-        names = ("inbox", "messages", "history", "requests") if days else ("inbox",)
+        names = ("inbox", "messages", "history", "requests", "read_pointers") if days else ("inbox",)
         tables = {name: self.disk.count(name) for name in names}
         self.overseer.check(not any(tables.values()), f"left in the tables: {tables}")
 

@@ -20,7 +20,7 @@ LAYERS = [
     {"client.handshake", "client.acks", "client.pending", "client.lifecycle"},
     {"client.stream", "client.requests"},
     {"client.addresses", "client.poller", "client.callbacks", "client.pages", "client.roles", "client.states",
-     "client.contacts", "client.typing", "client.edits",
+     "client.contacts", "client.typing", "client.edits", "client.conversations",
      "client.certificates", "client"},
     {"reports_command"}, {"server", "user_command"},
     {"cluster.wiring"}, {"cluster.node", "cluster.nodes_command"},
@@ -31,11 +31,13 @@ LAYERS = [
     {"login_service", "account_service", "friend_service", "group_service", "message_service", "finding_service",
      "block_service",
      "typing_service",
-     "report_service"},
+     "report_service", "conversation_service"},
     {"store", "accounts", "hashing", "session_lifecycle"}, {"edits"}, {"quotas"}, {"doubt", "fair_queue"},
     {"contact_notices"},
-    {"outcomes", "delivery", "presence", "group_notices", "indexing", "retention", "send_queue", "admission", "lists"},
-    {"memberships", "known_users", "password_check", "tokens", "finding_dao", "report_dao", "edits_dao"},
+    {"outcomes", "delivery", "presence", "group_notices", "indexing", "retention", "send_queue", "admission", "lists",
+     "read_pointers"},
+    {"memberships", "known_users", "password_check", "tokens", "finding_dao", "report_dao", "edits_dao",
+     "conversations_dao"},
     {"roles", "last_seen"},
     {"demo", "backup", "notifier", "contacts_dao", "blocks"},
     {"dao", "config", "migrations", "pacing"}, {"migrations.to_2", "migrations.to_3"},
@@ -155,7 +157,7 @@ def test_services_know_neither_the_store_nor_threads() -> None:
     }
     assert imported("outcomes") == data
     parts = {module for module in FILES if module.endswith("_service")}
-    assert len(parts) == 9
+    assert len(parts) == 10
     for module in ("services", *parts, "session_lifecycle", "password_check", "tokens", "known_users", "memberships"):
         assert not imported(module) & {"threading", "queue", "concurrent.futures", "socket", "jelly.store"}
         assert not reached(module) & {"queue_dispatch", "store"}

@@ -71,6 +71,8 @@ GOOD: list[tuple[Type, dict[str, Any], Request]] = [
         messages.ReportPerson("alice", "bob", "x"),
     ),
     (Type.TYPING, {}, messages.Typing()),
+    (Type.READ, {"id": 40}, messages.Read(40)),
+    (Type.CONVERSATIONS, {"username": "alice"}, messages.Conversations("alice")),
     (Type.FIND, {"username": "alice", "prefix": "x"}, messages.Find("alice", "x")),
     (Type.EDIT, {"username": "alice", "id": 5, "content": "x"}, messages.Edit("alice", 5, "x")),
     (Type.SEARCH, {"username": "alice", "text": "x"}, messages.SearchMessages("alice", "x")),
@@ -129,11 +131,11 @@ def test_a_value_of_the_wrong_type(type: Type, values: dict[str, Any], key: str)
 def test_the_actor(type: Type, values: dict[str, Any], request_: Request) -> None:
     """The actor is the one who asks: the sender of a message, the `username` of any other request.
 
-    An ACK and a TYPING name no user: they have none.
+    An ACK, a READ and a TYPING name no user: they have none.
     """
     key = "sender" if type in (Type.PERSON_MESSAGE, Type.GROUP_MESSAGE) else "username"
     assert isinstance(vars(REQUESTS[type])["actor"], property)  # each class says it itself
-    assert request_.actor == (None if type in (Type.ACK, Type.TYPING) else values[key])
+    assert request_.actor == (None if type in (Type.ACK, Type.READ, Type.TYPING) else values[key])
 
 
 def test_requests_in_the_name_of_another() -> None:
@@ -166,11 +168,12 @@ def test_requests_in_the_name_of_another() -> None:
             outcome = services.serve(session, Frame(Sign.REQUEST, type, Status.NONE, to_json(values)))
             assert outcome == Answer(messages.refusal(type, Refused(ErrorCode.NOT_YOURSELF)))
             refused.add(type)
-    assert refused == set(REQUESTS) - LOGINS - {Type.ACK, Type.TYPING}
+    assert refused == set(REQUESTS) - LOGINS - {Type.ACK, Type.READ, Type.TYPING}
 
 
 OPTIONAL = [
     (Type.HISTORY, "person", "bob"), (Type.HISTORY, "groupName", "g1"), (Type.HISTORY, "before", 7),
+    (Type.READ, "person", "bob"), (Type.READ, "groupName", "g1"), (Type.CONVERSATIONS, "after", "0 bob"),
     (Type.HISTORY, "limit", 7), (Type.TYPING, "person", "bob"), (Type.TYPING, "groupName", "g1"),
     (Type.PERSON_MESSAGE, "requestId", "r1"), (Type.GROUP_MESSAGE, "requestId", "r1"),
 ]  # fmt: skip

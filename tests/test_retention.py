@@ -177,6 +177,33 @@ def test_an_id_says_when_its_message_was_stored(upkeep: Upkeep) -> None:
     assert fourth == third + 1
 
 
+def test_pointers_go_with_the_last_message(upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each conversation that has no messages any more, in slices; others stay."""
+    monkeypatch.setattr(retention, "SWEEP_BATCH", 3)
+    change = upkeep.dao.connection.change
+    [old] = upkeep.store(1)
+    upkeep.run_all()
+    rows = [("ann", 0, "bob"), ("bob", 0, "ann")]
+    assert upkeep.dao.connection.query("SELECT username, is_group, partner FROM read_pointers") == rows
+    rows = [("ann", 1, f"g{number}") for number in range(4)] + [("zoe", 1, f"g{number}") for number in range(4)]
+    for row in rows:
+        change("INSERT INTO read_pointers (username, is_group, partner, message_id) VALUES (?, ?, ?, ?)", (*row, old))
+    change("INSERT INTO members (group_name, username, position) VALUES ('g1', 'zoe', 0)")
+    change("INSERT INTO history (message_id, is_group, one_side, other_side) VALUES (?, 1, 'g1', '')", (2**52,))
+    upkeep.clock.now += 10 * DAY
+    upkeep.run_all()
+    assert upkeep.count("read_pointers") == 10
+    upkeep.clock.now += 21 * DAY
+    [new] = upkeep.store(1)
+    upkeep.run_all()
+    rows = [("ann", 0, "bob"), ("bob", 0, "ann"), ("zoe", 1, "g1")]
+    assert upkeep.dao.connection.query("SELECT username, is_group, partner FROM read_pointers") == rows
+    upkeep.clock.now += 31 * DAY
+    upkeep.run_all()
+    assert upkeep.dao.connection.query("SELECT username, is_group, partner FROM read_pointers") == [("zoe", 1, "g1")]
+    assert new > old
+
+
 def test_expired_tokens_go(upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch) -> None:
     """They go in slices, even if their users never come back. Valid ones stay."""
     monkeypatch.setattr(retention, "SWEEP_BATCH", 3)

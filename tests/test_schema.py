@@ -185,6 +185,25 @@ def test_a_database_of_an_older_version(
         assert bob.ok(HISTORY, person="alice", limit=1)["messages"][0]["id"] > notices[-1]["id"]
 
 
+def test_what_was_there_before_counts_as_read(empty_database_url: str) -> None:
+    """In the conversations that a database of the version before has."""
+    make_old_version(empty_database_url, 2)
+    engine = open_engine(empty_database_url)
+    connection = DatabaseConnection(engine, writes=True)
+    for id, is_group, one_side, other_side in ((1_000_001, 0, "alice", "bob"), (1_000_002, 1, "team", "")):
+        connection.execute(
+            "INSERT INTO history (message_id, is_group, one_side, other_side) VALUES (?, ?, ?, ?)",
+            (id, is_group, one_side, other_side),
+        )
+    connection.close()
+    engine.release()
+    for dao in reopen(empty_database_url):
+        assert dao.connection.query("SELECT * FROM read_pointers ORDER BY username, is_group") == [
+            ("alice", 0, "bob", 1_000_002), ("alice", 1, "team", 1_000_002),
+            ("bob", 0, "alice", 1_000_002), ("bob", 1, "team", 1_000_002),
+        ]  # fmt: skip
+
+
 def test_a_migration_cut_off_after_any_statement(
     empty_database_url: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from jelly.indexing import DeferredIndexing
 from jelly.last_seen import LastSeen
 from jelly.presence import Presence
 from jelly.quotas import Quotas
+from jelly.read_pointers import ReadPointers
 from jelly.session_lifecycle import SessionLifecycle
 from jelly.sessions import Sessions, Told, Window
 from jelly.store import Store
@@ -57,6 +58,9 @@ BUGS: dict[str, list[Change]] = {
     "answers before the commit": [
         (Store, "_write", "messages], inbox)", "messages], inbox)\n        self._answer(batch)"),
         (Store, "step", "self._answer(batch)", "pass"),
+    ],
+    "believes what a client says that was read": [
+        (ReadPointers, "note", "Reading(id, session.sent_id)", "Reading(id, id)"),
     ],
     "writes a job whole": [
         (

@@ -60,9 +60,15 @@ class World:
         little to the others.)"""
         self._roles = random.Random(seed) if self.is_complete else None
         self._edits: random.Random | None = None  # in some worlds, messages are edited
+        self._readers = random.Random(seed) if seed % 7 == 3 else None  # in some, it is stored what was read
         self._now = 1000.0
         self._count = 0  # messages written so far
         self._users: list[str] = []
+
+    @property
+    def has_readers(self) -> bool:
+        """Whether clients say how far their users have read."""
+        return self._readers is not None
 
     def run(self) -> None:
         raise NotImplementedError
@@ -218,10 +224,26 @@ class World:
     def _hand_over_some(self, counts: Sequence[int]) -> None:
         """An application gets its next message, or more of those that wait."""
         device = self._device()
+        if self._readers is not None:
+            self._say_what_was_read(self._readers.choice(self.devices), self._readers)
         for _ in range(self.rng.choice(counts)):
             if not (device.callbacks or device.kernel):
                 return
             device.hands_over()
+
+    def _say_what_was_read(self, device: Device, rng: random.Random) -> None:
+        """A client says that its user has read a message: mostly one that it has, and where it
+        is.
+        """
+        known = [sent for sent in self.overseer.sent[-20:] if sent.id is not None]
+        own = [sent for sent in known if sent.id in device.log]
+        if not known:
+            return
+        sent = rng.choice(own if own and rng.random() < 0.7 else known)
+        partner = sent.receiver if sent.is_group or sent.sender == device.user else sent.sender
+        is_group = sent.is_group if rng.random() < 0.9 else not sent.is_group
+        partner = partner if rng.random() < 0.9 else rng.choice(self._users)
+        device.has_read(sent.id or 0, {"groupName" if is_group else "person": partner})
 
     def _die(self) -> None:
         """A client's program ends, and its memory is gone."""

@@ -11,6 +11,7 @@
     contacts.py            friend requests, and which of them the application has had
     edits.py               edits of messages, one's own and those of others
     roles.py               roles in groups, in the server's answers
+    conversations.py       the list of conversations, in the server's answers
     typing.py              how often a client says that its user is typing
     acks.py                drops duplicates, decides when to acknowledge
     requests.py            one request, and what a response means

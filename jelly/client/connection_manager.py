@@ -162,7 +162,7 @@ class ConnectionManager:
                     request.request_id = pipeline.pending.new_request_id()
                 values = {actor: self._lifecycle.user, **values, "requestId": request.request_id}
                 request.frame = encode(type, values, self._max_body)
-                if list_key and "pages" in (pipeline.features or ()):
+                if list_key and (feature or "pages" in (pipeline.features or ())):  # a list of a feature has pages
                     self._expect_pages(request, values, list_key)
                 pipeline.submit(request)
         except RequestError as error:

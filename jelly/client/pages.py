@@ -16,9 +16,10 @@ class Pages:
     """
 
     def __init__(self, key: str) -> None:
-        """`key`: the key of the list in the response, `friends` or `groups`."""
+        """`key`: the key of the list in the response: `friends`, `groups` or `conversations`."""
         self._key = key
         self._entries: dict[str, Any] = {}
+        self._items: list[Any] = []  # of a list that is an array, not an object
         self._roles: dict[str, Any] | None = None  # of the members of groups, if the server tells them
         self._arrays: dict[str, list[Any]] = {}  # what stands beside the list, such as `requests`
         self._after = ""
@@ -29,7 +30,11 @@ class Pages:
         Raises Refused, TypeError or AttributeError if the page cannot be read.
         """
         values = parse_object(body, max_parts=None)
-        for name, value in values.get(self._key, {}).items():
+        listed = values.get(self._key, {})
+        if isinstance(listed, list):
+            self._items += listed
+            listed = {}
+        for name, value in listed.items():
             if isinstance(value, list) and name in self._entries:
                 self._entries[name] += value  # the rest of a group
             else:
@@ -54,6 +59,8 @@ class Pages:
 
     def complete(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return the values of the last response, with the whole list if they can be read."""
+        if isinstance(values.get(self._key), list):
+            return {**values, self._key: self._items}
         is_readable = isinstance(values.get(self._key, {}), dict)
         if not is_readable:
             return values

@@ -1,13 +1,20 @@
 """From version 2 to 3: ids that carry the time instead of a calendar, a clearer name for a row of
 the table meta, the NFKC form of each name, whether a user has had a modern client, the commands of
 an operator, known addresses, what quotas and edits need, reports, the tables of several nodes,
-roles in groups, and consent to being a friend.
+roles in groups, consent to being a friend, and how far everybody has read.
 """
 
 from jelly.database import DatabaseConnection
 from jelly.migrations.step import Step, add_to_meta
 from jelly.names import nfkc
 
+COUNT_AS_READ = (
+    "INSERT INTO read_pointers (username, is_group, partner, message_id) "
+    "SELECT c.username, c.is_group, c.partner, COALESCE((SELECT MAX(message_id) FROM history), 0) FROM "
+    "({conversations}) AS c WHERE NOT EXISTS (SELECT 1 FROM read_pointers AS p WHERE p.username = c.username "
+    "AND p.is_group = c.is_group AND p.partner = c.partner)"
+)
+"""What was delivered before there were read pointers counts as read."""
 NAMES_AT_ONCE = 1000
 """How many names are read at a time."""
 
@@ -79,4 +86,11 @@ STATEMENTS: tuple[Step, ...] = (
     "ALTER TABLE members ADD COLUMN role SMALLINT NOT NULL DEFAULT 0",
     "CREATE TABLE IF NOT EXISTS missed (username VARCHAR(32) NOT NULL, group_name VARCHAR(32) NOT NULL, "
     "since BIGINT NOT NULL, PRIMARY KEY (username, group_name))",
+    "CREATE TABLE IF NOT EXISTS read_pointers (username VARCHAR(32) NOT NULL, is_group SMALLINT NOT NULL, "
+    "partner VARCHAR(32) NOT NULL, message_id BIGINT NOT NULL, PRIMARY KEY (username, is_group, partner))",
+    COUNT_AS_READ.format(
+        conversations="SELECT one_side AS username, 0 AS is_group, other_side AS partner FROM history "
+        "WHERE is_group = 0 UNION SELECT other_side, 0, one_side FROM history WHERE is_group = 0 "
+        "UNION SELECT username, 1, group_name FROM members"
+    ),
 )
