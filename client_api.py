@@ -165,6 +165,9 @@ class Profile:
     or if the server does not tell it."""
     show_seen: bool | None = None
     """For yourself: whether friends may see that of you; None if the server does not tell it."""
+    show_read: bool | None = None
+    """For yourself: whether you send receipts, and get them; None if the server does not tell
+    it."""
 
     @property
     def seen_at(self) -> datetime | None:
@@ -298,9 +301,11 @@ class SystemEvent:
     client: "JellyClient" = field(repr=False, compare=False)
     event: str
     """`presence`, `friend_answer`, `group_changed`, `group_disbanded`, `inbox_full`, `typing`,
-    `taken_over`, `password_changed` or `shutdown`. Later servers may send others."""
+    `read`, `delivered`, `taken_over`, `password_changed` or `shutdown`. Later servers may send
+    others."""
     user: str = ""
-    """For `typing`: who is writing a message."""
+    """For `typing`: who is writing a message; for `read` and `delivered`: who has read messages, or
+    got them."""
     friend: str = ""
     """For `presence`: the friend who came online or went offline. For `friend_answer`: the user who
     answers."""
@@ -316,6 +321,9 @@ class SystemEvent:
     `changes`.)"""
     roles: Mapping[str, str] = field(default_factory=dict)
     """For `group_changed`: `owner` and `admin`, by the names of those members."""
+    id: int | None = None
+    """For `read` and `delivered`: the id up to which all messages to `user`, or in `group`, were
+    read, or have arrived."""
     groups: Mapping[str, int] = field(default_factory=dict)
     """For `inbox_full`: each group of which messages were left out of your inbox, with the id of
     the first one. `group_history` has them."""
@@ -889,11 +897,13 @@ class JellyClient:
         address: str | None = None,
         introduction: str | None = None,
         show_seen: bool | None = None,
+        show_read: bool | None = None,
     ) -> "Future[None]":
         """Change your profile or your password. Values that are None stay as they are.
 
         `show_seen`: whether friends may see when you were online last. (The server ignores it if it
-        does not know the feature `seen`.)
+        does not know the feature `seen`.) `show_read`: whether others are told what has reached you
+        and what you have read; if not, you are not told, either. (The same with `read`.)
 
         A new `password` needs the present one as `old_password`. It ends all your tokens, and your
         other sessions with `Reason.PASSWORD_CHANGED`. This session goes on with a new `token`. (The
@@ -909,6 +919,7 @@ class JellyClient:
         values = {
             "password": password, "oldPassword": old_password, "name": name, "sex": sex, "age": age, "phone": phone,
             "address": address, "introduction": introduction, "showSeen": show_seen,
+            "showRead": show_read,
         }  # fmt: skip
         return self._manager.request(Type.UPDATE_PROFILE, values, self._manager.keep_token)
 
@@ -1071,6 +1082,7 @@ def _system_event(client: JellyClient, values: Mapping[str, Any]) -> SystemEvent
         client,
         _text(values["event"]),
         user=_text(values.get("user", "")),
+        id=_number(values, "id"),
         friend=_text(values.get("friend", "")),
         accepted=values.get("accepted") is True,
         online=values.get("online") is True,
@@ -1096,6 +1108,7 @@ def _login(values: Mapping[str, Any]) -> Login:
 def _profile(values: Mapping[str, Any]) -> Profile:
     said: dict[str, Any] = {each.name: values.get(each.name) for each in fields(Profile)}
     more = {"username": _text(said["username"]), "seen": _number(values, "seen"), "show_seen": values.get("showSeen")}
+    more["show_read"] = values.get("showRead")
     return Profile(**{**said, **more})
 
 

@@ -21,9 +21,10 @@ CREATE TABLE IF NOT EXISTS meta (
 -- password is "scrypt$log2(n)$r$p$salt$hash", never the password itself. nfkc is the form of the
 -- name in which new names are compared with it; two old names may have the same. modern: whether
 -- the user has ever logged in with a modern client (1) or not (0). seen: when the user was online
--- last, as far as that is noted; hides_seen: whether friends may not know it (1). can_be_asked:
--- whether the client of the latest login can answer friend requests. asked_count: how many requests the user has made on
--- the day asked_day, counted from 1970.
+-- last, as far as that is noted; hides_seen: whether friends may not know it (1). hides_read: whether
+-- the user sends no receipts, and gets none (1). can_be_asked: whether the client of the latest login
+-- can answer friend requests. asked_count: how many requests the user has made on the day asked_day,
+-- counted from 1970.
 CREATE TABLE IF NOT EXISTS users (
     username     VARCHAR(32) NOT NULL,
     password     VARCHAR(255) NOT NULL,
@@ -37,6 +38,7 @@ CREATE TABLE IF NOT EXISTS users (
     modern       SMALLINT NOT NULL DEFAULT 0,
     seen         BIGINT NOT NULL DEFAULT 0,
     hides_seen   SMALLINT NOT NULL DEFAULT 0,
+    hides_read   SMALLINT NOT NULL DEFAULT 0,
     can_be_asked SMALLINT NOT NULL DEFAULT 0,
     asked_day    BIGINT NOT NULL DEFAULT 0,
     asked_count  SMALLINT NOT NULL DEFAULT 0,

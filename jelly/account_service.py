@@ -7,7 +7,7 @@ Logging in is in `login_service.py`, the friend list in `friend_service.py`.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jelly import accounts, contacts_dao, last_seen, passwords
+from jelly import accounts, contacts_dao, last_seen, passwords, receipts
 from jelly.accounts import check_new_name, check_password
 from jelly.addresses import network_of
 from jelly.codec import Type
@@ -21,6 +21,7 @@ from jelly.outcomes import Answer, CpuTask, Outcome, Place, Write
 from jelly.password_check import PasswordCheck
 from jelly.policy import Policy
 from jelly.rate import RateLimit
+from jelly.receipts import Receipts
 from jelly.session_lifecycle import PASSWORD_CHANGED, SessionLifecycle
 from jelly.sessions import Session, Sessions
 from jelly.tokens import Tokens
@@ -42,10 +43,12 @@ class AccountService:
         lifecycle: SessionLifecycle,
         sessions: Sessions,
         ends: LastSeen,
+        receipts: Receipts,
     ) -> None:
         """`ends`: the ends of sessions that are not written yet."""
         self._sessions = sessions
         self._ends = ends
+        self._receipts = receipts
         self._policy = policy
         self._reading = reading
         self._guard = guard
@@ -95,15 +98,30 @@ class AccountService:
 
         if request.showSeen is not None and last_seen.FEATURE in session.features:
             values["hides_seen"] = int(not request.showSeen)
+        if request.showRead is not None and receipts.FEATURE in session.features:
+            values["hides_read"] = int(not request.showRead)
 
         def in_transaction(dao: Dao) -> None:
-            if values:
-                dao.update_user(request.username, values)
+            self._update(dao, request.username, values)
+
+        def after_commit(_: None) -> Answer:
+            self._switch_receipts(request.username, values)
+            return Answer(response(Type.UPDATE_PROFILE))
 
         if request.password is not None:
             return self._change_password(session, request, values)
-        write = _success_write(Type.UPDATE_PROFILE, in_transaction)
-        return write if values else write.answer(None)
+        return Write(Type.UPDATE_PROFILE, in_transaction, after_commit) if values else after_commit(None)
+
+    def _update(self, dao: Dao, username: str, values: dict[str, str | int]) -> None:
+        """In the transaction: change the profile, and tell other nodes what concerns them."""
+        dao.update_user(username, values)
+        if "hides_read" in values:
+            dao.announce("receipts", username, int(not values["hides_read"]))
+
+    def _switch_receipts(self, username: str, values: Mapping[str, str | int]) -> None:
+        """After the commit: if receipts were turned on or off, begin or end to send them."""
+        if "hides_read" in values:
+            self._receipts.switched(username, are_sent=not values["hides_read"])
 
     def _change_password(self, session: Session, request: UpdateProfile, values: dict[str, str | int]) -> Outcome:
         """Set a new password, and these values of the profile; end the user's tokens and other
@@ -129,7 +147,7 @@ class AccountService:
         def in_transaction(dao: Dao) -> None:
             if old_password is not None and not (stored and self._password_check.is_current(dao, username, stored)):
                 raise Refused(ErrorCode.WRONG_CREDENTIALS, OLD_PASSWORD_WRONG)
-            dao.update_user(username, values)
+            self._update(dao, username, values)
             dao.remove_tokens(username)
             if token_hash is not None:
                 self._tokens.store(dao, token_hash, username)
@@ -137,6 +155,7 @@ class AccountService:
         def after_commit(_: None) -> Answer:
             if token_hash is not None:
                 session.token_hash = token_hash
+            self._switch_receipts(username, values)
             self._lifecycle.end_sessions(username, PASSWORD_CHANGED, keep=session)
             return Answer(response(Type.UPDATE_PROFILE, None if token is None else {"token": token}))
 
@@ -151,14 +170,16 @@ class AccountService:
     def own_profile(self, session: Session, request: OwnProfile) -> Outcome:
         """Return the profile of the logged-in user.
 
-        With the feature `seen`, it says whether friends may know when the user was online last.
+        With the feature `seen`, it says whether friends may know when the user was online last;
+        with `read`, whether receipts are sent.
         """
-        username = request.username
-        if last_seen.FEATURE not in session.features:
-            return self._profile(Type.OWN_PROFILE, username)
+        username, more = request.username, {}
         with self._reading() as dao:
-            is_shown = last_seen.is_shown(dao, username)
-        return self._profile(Type.OWN_PROFILE, username, showSeen=is_shown)
+            if last_seen.FEATURE in session.features:
+                more["showSeen"] = last_seen.is_shown(dao, username)
+            if receipts.FEATURE in session.features:
+                more["showRead"] = receipts.are_sent(dao, username)
+        return self._profile(Type.OWN_PROFILE, username, **more)
 
     def friend_profile(self, session: Session, request: FriendProfile) -> Outcome:
         """Return the profile of a friend: only the name until that user has accepted.

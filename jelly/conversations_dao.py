@@ -38,6 +38,8 @@ class Reading(NamedTuple):
     id: int
     sent_id: int
     """Messages up to this id were sent to that client on this connection."""
+    may_be_told: bool = False
+    """Whether others may know it (`receipts.py`)."""
 
 
 class LastMessage(NamedTuple):

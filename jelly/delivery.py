@@ -68,6 +68,10 @@ class Delivery:
         self.passed_over: list[tuple[Session, int]] = []
         """Edits that a session was not sent, because it was not granted the feature: the store
         takes them out of the inbox."""
+        self.wanted_by: Collection[str] = ()
+        """The senders who want to know when their messages have arrived (`receipts.py`)."""
+        self.on_sent: Callable[[StoredMessage, Session], None] = lambda *_: None
+        """Called with a message of theirs to a person that is being sent to a session."""
         self.horizon = MAX_ID
         """Messages up to this id are known to be on the disk. On a node, others store messages,
         too, and what can be read need not be synced: so no page goes beyond."""
@@ -94,6 +98,8 @@ class Delivery:
             if pushed is None:
                 pushed = self._pushed[session] = []
             pushed.append(Notice(message.id, frame))
+            if message.sender in self.wanted_by and not message.is_group:
+                self.on_sent(message, session)
 
     def flush(self, responses: dict[Session, list[Response]] | None = None) -> None:
         """Send what was pushed, and responses: everything for one session at once."""
@@ -206,6 +212,7 @@ class Delivery:
                 session.sent_id = waiting[count - 1].id
             if notices:
                 self.may_have_sent(session.sent_id, session.user)
+                self._note_sent(waiting[:count], session)
                 send_or_close(session, (), notices)
             if len(waiting) < limit and count == len(waiting):
                 session.caught_up = True
@@ -231,6 +238,11 @@ class Delivery:
                 return notices, count
             notices.append(Notice(message.id, frame))
         return notices, len(waiting)
+
+    def _note_sent(self, messages: Sequence[StoredMessage], session: Session) -> None:
+        for message in messages:
+            if message.sender in self.wanted_by and not message.is_group:
+                self.on_sent(message, session)
 
     def all_fall_behind(self) -> None:
         """Have all sessions read pages: what should be pushed to them is not known."""

@@ -5,7 +5,7 @@ a login does to the user's sessions is in `session_lifecycle.py`. Accounts are m
 `account_service.py`.
 """
 
-from jelly import contacts_dao, last_seen, lists, passwords
+from jelly import contacts_dao, last_seen, lists, passwords, receipts
 from jelly.addresses import network_of
 from jelly.codec import Type
 from jelly.dao import Dao, Reading
@@ -84,7 +84,7 @@ class LoginService:
 
         def in_transaction(dao: Dao) -> Friends:
             self._password_check.renew(dao, username, verified, renewed)
-            self._lifecycle.take_over(dao, Newcomer(session, username, token_hash, request.features is None))
+            self._lifecycle.take_over(dao, _newcomer(dao, session, request, token_hash))
             self._tokens.store(dao, token_hash, username)
             if request.features is not None:
                 dao.note_modern_login(username)
@@ -119,7 +119,7 @@ class LoginService:
             if is_first_modern:
                 dao.note_modern_login(username)
             _note_contacts(dao, request)
-            self._lifecycle.take_over(dao, Newcomer(session, username, token_hash, request.features is None))
+            self._lifecycle.take_over(dao, _newcomer(dao, session, request, token_hash))
             last_seen.note(dao, username, self._now())
             return _load_friends(dao, request)
 
@@ -170,6 +170,14 @@ def _stop_pacing_if_modern(session: Session, request: Login | Reconnect) -> None
 
 def _load_friends(dao: Dao, request: Login | Reconnect) -> Friends:
     return None if request.features is None else contacts_dao.accepted_friends(dao, request.username, lists.MAX_FRIENDS)
+
+
+def _newcomer(dao: Dao, session: Session, request: Login | Reconnect, token_hash: str) -> Newcomer:
+    """Return the session that is logging in. In the transaction of the login."""
+    is_classic = request.features is None
+    session.sends_receipts = not is_classic and receipts.are_sent(dao, request.username)
+    wants_receipts = session.sends_receipts and receipts.FEATURE in (request.features or ())
+    return Newcomer(session, request.username, token_hash, is_classic, wants_receipts)
 
 
 def _note_contacts(dao: Dao, request: Login | Reconnect) -> None:

@@ -210,6 +210,7 @@ class UpdateProfile(NamedTuple):
     address: str | None = None
     introduction: str | None = None
     showSeen: bool | None = None
+    showRead: bool | None = None
 
     @property
     def actor(self) -> str:
@@ -393,7 +394,7 @@ one all the same.) A LOGOUT that fails closes the connection, as any other."""
 
 _FIELD_TYPES: dict[str, type] = {  # all other fields are strings
     "token": int, "time": int, "id": int, "features": list, "before": int, "limit": int, "showSeen": bool,
-    "accept": bool, "blocked": bool,
+    "accept": bool, "blocked": bool, "showRead": bool,
 }  # fmt: skip
 _TYPE_NAMES: dict[type, str] = {str: "a string", int: "an integer", list: "an array of strings", bool: "true or false"}
 
@@ -670,6 +671,8 @@ class Event(StrEnum):
     GROUP_DISBANDED = "group_disbanded"
     INBOX_FULL = "inbox_full"
     TYPING = "typing"
+    READ = "read"
+    DELIVERED = "delivered"
 
 
 def system(event: Event, **values: Any) -> bytes:

@@ -11,8 +11,9 @@ gets what is noted, too, and nothing is lost by a transaction that fails.
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
+from typing import Any
 
 from jelly import conversations_dao
 from jelly.conversations_dao import ConversationKey, Reading
@@ -38,7 +39,13 @@ class ReadPointers:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.wake: Callable[[], None] = lambda: None
-        """Wakes the store thread. Set before the store starts."""
+        """Wakes the store thread. Set before the store starts, as the next three."""
+        self.may_tell: Callable[[Session, bool, str], bool] = lambda *_: False
+        """Whether others may know what the user of a session has read, and with whom."""
+        self.prepare: Callable[[Dao, Mapping[ConversationKey, int]], list[Any]] = lambda *_: []
+        """In the transaction: whom to tell of these pointers."""
+        self.tell: Callable[[list[Any]], None] = lambda _: None
+        """Tells them, after the commit."""
         self._lock = threading.Lock()  # guards the three below
         self._noted: dict[str, dict[ConversationKey, Reading]] = {}  # by user
         self._count = 0
@@ -47,6 +54,7 @@ class ReadPointers:
         self.written: dict[ConversationKey, Reading] = {}
         """What the transaction writes that is open."""
         self._moved: dict[ConversationKey, int] = {}
+        self._notices: list[Any] = []
 
     def __len__(self) -> int:
         return self._count
@@ -57,6 +65,7 @@ class ReadPointers:
         if user is None or session.epoch < 0:  # the user is elsewhere
             return
         key = ConversationKey(user, is_group, partner)
+        may_be_told = self.may_tell(session, is_group, partner)
         with self._lock:
             noted = self._noted.get(user, {})
             before = noted.get(key)
@@ -66,7 +75,7 @@ class ReadPointers:
                 if len(noted) >= MAX_NOTED_OF_USER or self._count >= MAX_NOTED:
                     return
                 self._count += 1
-            noted[key] = Reading(id, session.sent_id)
+            noted[key] = Reading(id, session.sent_id, may_be_told)
             self._noted[user] = noted
             is_first = self.due_at == math.inf
             if is_first:
@@ -93,10 +102,13 @@ class ReadPointers:
             every = (item for noted in self._noted.values() for item in noted.items())
             self.written = dict(islice(every, READ_BATCH))
         self._moved = conversations_dao.move_pointers(dao, self.written)
+        told = {key: id for key, id in self._moved.items() if self.written[key].may_be_told}
+        self._notices = self.prepare(dao, told) if told else []
 
     def on_commit(self) -> dict[ConversationKey, int]:
         """The transaction is committed. Returns the pointers that it has moved."""
         moved, self._moved = self._moved, {}
+        notices, self._notices = self._notices, []
         written, self.written = self.written, {}
         with self._lock:
             for key, reading in written.items():
@@ -107,6 +119,8 @@ class ReadPointers:
                 if not noted:
                     self._noted.pop(key.username, None)
             self.due_at = self._next_due(len(written))
+        if notices:
+            self.tell(notices)
         return moved
 
     def _next_due(self, written: int) -> float:
@@ -116,7 +130,7 @@ class ReadPointers:
 
     def on_failure(self) -> None:
         """A transaction has failed: what it has written is written again."""
-        self.written, self._moved = {}, {}
+        self.written, self._moved, self._notices = {}, {}, []
         with self._lock:
             if self._noted:
                 self.due_at = self._clock() + RETRY_DELAY

@@ -64,6 +64,7 @@ from jelly.presence import Presence
 from jelly.proxy_protocol import is_in, parse_networks
 from jelly.queue_dispatch import Dispatcher
 from jelly.quotas import QuotaLimits, Quotas
+from jelly.receipts import Receipts
 from jelly.retention import Retention
 from jelly.send_queue import Flusher
 from jelly.services import Services
@@ -169,6 +170,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         quotas = Quotas(QuotaLimits(settings.inbox_messages, settings.inbox_bytes, settings.outbox_messages))
         guard = LoginGuard()
         silence = settings.heartbeat_interval * settings.heartbeat_misses
+        receipts = Receipts(self.presence, self.sessions)
         last_seen = LastSeen(clock.latest)
         self.sessions.on_offline = last_seen.session_ended
         self.watchdog = Watchdog(self.connections, silence, self.connections.beyond_half)
@@ -182,7 +184,9 @@ class JellyServer(socketserver.ThreadingTCPServer):
             call_later=self.watchdog.call_later,
             on_database_went_back=self._begin_anew,
             last_seen=last_seen,
+            receipts=receipts,
         )
+        receipts.attach(delivery, self.store.read_pointers)
         policy = Policy(
             password_cost=settings.password_cost,
             token_seconds=settings.token_days * 86400,
@@ -210,6 +214,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             clock,
             last_seen,
             self.store.read_pointers,
+            receipts,
         )
         answer_memory = AnswerMemory(settings.answer_memory * 1024 * 1024)
         self.store.blocks = self.services.blocks

@@ -50,6 +50,7 @@ from jelly.policy import Policy
 from jelly.presence import Presence
 from jelly.rate import RateLimit
 from jelly.read_pointers import ReadPointers
+from jelly.receipts import Receipts
 from jelly.report_service import ReportService
 from jelly.session_lifecycle import SessionLifecycle
 from jelly.sessions import Session, Sessions
@@ -110,6 +111,7 @@ class Services:
         clock: TrustedClock | None = None,
         last_seen: LastSeen | None = None,
         read_pointers: ReadPointers | None = None,
+        receipts: Receipts | None = None,
     ) -> None:
         """`clock`: by its time tokens expire. `last_seen`: the ends of sessions that are not
         written yet.
@@ -117,12 +119,22 @@ class Services:
         clock = clock or TrustedClock(is_trusted=True)
         self.known_users = KnownUsers(reading)
         self.lifecycle = SessionLifecycle(sessions, presence, delivery, _withheld_features(policy))
+        self.receipts = Receipts(presence, sessions) if receipts is None else receipts
+        self.lifecycle.on_login = self.receipts.logged_in
         password_check = PasswordCheck(policy.password_cost)
         tokens = Tokens(policy.token_seconds, clock)
         cut_log = CutLog()
         self.logins = LoginService(reading, guard, clock, password_check, tokens, self.lifecycle)
         self.accounts = AccountService(
-            policy, reading, guard, password_check, tokens, self.lifecycle, sessions, last_seen or LastSeen()
+            policy,
+            reading,
+            guard,
+            password_check,
+            tokens,
+            self.lifecycle,
+            sessions,
+            last_seen or LastSeen(),
+            self.receipts,
         )
         self.blocks = Blocks()
         self.contact_notices = ContactNotices(presence.notifier, presence, self.blocks)

@@ -5,7 +5,7 @@ in is decided in `login_service.py`. When a connection ends, its reader takes th
 itself (`connection.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from jelly.dao import Dao
@@ -44,6 +44,8 @@ class Newcomer(NamedTuple):
     username: str
     token_hash: str
     is_classic: bool
+    wants_receipts: bool = False
+    """Whether its client asks for receipts, and its user sends some (`receipts.py`)."""
 
     @property
     def is_pending(self) -> bool:
@@ -56,7 +58,7 @@ class Newcomer(NamedTuple):
 class NodeSessions(Protocol):
     """What a node writes of the sessions that begin there (`cluster/node.py`)."""
 
-    def enter(self, session: Session, user: str, classic_token: str) -> str:
+    def enter(self, session: Session, user: str, classic_token: str, wants_receipts: bool) -> str:
         """In the transaction of a login: tell the other nodes. `classic_token`: the hash of the
         token of a classic client, else empty.
 
@@ -80,6 +82,8 @@ class SessionLifecycle:
     ) -> None:
         """`withheld`: features that the operator does not want."""
         self._offered = [feature for feature in FEATURES if feature not in withheld]
+        self.on_login: Callable[[Session], None] = lambda _: None
+        """Called when a user has logged in, before anything is delivered to the session."""
         self.node: NodeSessions | None = None
         """If the server is a node of a cluster."""
         self._sessions = sessions
@@ -97,7 +101,7 @@ class SessionLifecycle:
         logging_in, username = self._logging_in, newcomer.username
         if self.node is not None:
             classic_token = newcomer.token_hash if newcomer.is_classic else ""
-            taken_over = self.node.enter(newcomer.session, username, classic_token)
+            taken_over = self.node.enter(newcomer.session, username, classic_token, newcomer.wants_receipts)
             if taken_over not in ("", newcomer.token_hash):
                 dao.remove_token(taken_over, username)
             return
@@ -148,6 +152,7 @@ class SessionLifecycle:
             # The reader found no session to detach, because it saw the connection end before this.
             self._sessions.detach(session)
         self._presence.user_logged_in(request.username, friends)
+        self.on_login(session)
         self._delivery.begin(session)
         return features
 

@@ -199,6 +199,7 @@ class Session:
         "notice_form",
         "received_at",
         "resumed",
+        "sends_receipts",
         "sent_id",
         "token_hash",
         "told",
@@ -220,6 +221,7 @@ class Session:
         self.epoch = 0  # on a node: the number of the event of its login, while its user is logged in here
         self.is_modern = False
         self.features: Collection[str] = ()  # those that its client is granted
+        self.sends_receipts = False  # its user lets others know what has come and was read (receipts.py)
         self.window: Window | None = None  # of a client that acknowledges
         self.notice_form = NoticeForm.CLASSIC
         # Set by the thread that serves the session's lane: no request after this one is served; and

@@ -39,6 +39,7 @@ from jelly.outage import OutageLog
 from jelly.outcomes import Answer, NewMessage, Write
 from jelly.quotas import Envelope, Quotas
 from jelly.read_pointers import ReadPointers
+from jelly.receipts import Receipts
 from jelly.retention import Retention
 from jelly.scheduling import yield_cpu
 from jelly.sessions import Response, Session
@@ -144,6 +145,7 @@ class Store:
         on_database_went_back: Callable[[], None] = lambda: None,
         last_seen: LastSeen | None = None,
         read_pointers: ReadPointers | None = None,
+        receipts: Receipts | None = None,
     ) -> None:
         """`on_commit_in_doubt` is called when it is not known whether a transaction was committed,
         and again when it is known. `on_database_went_back` is called when the database is in an
@@ -159,6 +161,7 @@ class Store:
         self.read_pointers = ReadPointers(clock) if read_pointers is None else read_pointers
         """What clients have read, until it is written."""
         self.read_pointers.wake = self.wake
+        self._receipts = receipts
         self._on_commit_in_doubt = on_commit_in_doubt
         self._on_database_went_back = on_database_went_back
         self._call_later = call_later
@@ -674,9 +677,16 @@ class Store:
                 self._pass_on_news()
             if self._last_seen.written:
                 self._last_seen.committed()
-            if self.read_pointers.written:
-                self.read_pointers.on_commit()
+            if self.read_pointers.written or (batch.delivered and self._receipts and self._receipts.under_way):
+                self._tell_receipts(batch)
             self._indexing.on_commit([message for message, _ in batch.messages])
+
+    def _tell_receipts(self, batch: Batch) -> None:
+        """Tell of what was delivered and read."""
+        if batch.is_committed:
+            if self._receipts is not None:
+                self._receipts.delivered(batch.delivered)
+            self.read_pointers.on_commit()
 
     def _pass_on_news(self) -> None:
         """Have those who are online told what was left out of their inboxes.

@@ -38,6 +38,7 @@ from jelly.policy import Policy
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher, Lane, PendingRequest
 from jelly.quotas import Quotas
+from jelly.receipts import Receipts
 from jelly.retention import Retention
 from jelly.services import Services
 from jelly.sessions import Notice, Response, Session, Sessions
@@ -504,6 +505,7 @@ class SimulatedServer:
         self.last_seen = LastSeen(trusted_clock.latest, clock)
         if world.is_complete:
             self.sessions.on_offline = self._went_offline
+        receipts = Receipts(self.presence, self.sessions)
         self.store = Store(
             writer,
             self.delivery,
@@ -514,7 +516,9 @@ class SimulatedServer:
             clock,
             on_database_went_back=self._begin_anew,
             last_seen=self.last_seen,
+            receipts=receipts,
         )
+        receipts.attach(self.delivery, self.store.read_pointers)
         reader = Dao(DatabaseConnection(engine))
 
         @contextlib.contextmanager
@@ -535,6 +539,7 @@ class SimulatedServer:
             self.guard,
             trusted_clock,
             read_pointers=self.store.read_pointers,
+            receipts=receipts,
         )
         self.store.blocks = self.services.blocks
         self.services.blocks.is_stale = world.has_contacts

@@ -33,7 +33,7 @@ LAYERS = [
      "typing_service",
      "report_service", "conversation_service"},
     {"store", "accounts", "hashing", "session_lifecycle"}, {"edits"}, {"quotas"}, {"doubt", "fair_queue"},
-    {"contact_notices"},
+    {"contact_notices", "receipts"},
     {"outcomes", "delivery", "presence", "group_notices", "indexing", "retention", "send_queue", "admission", "lists",
      "read_pointers"},
     {"memberships", "known_users", "password_check", "tokens", "finding_dao", "report_dao", "edits_dao",

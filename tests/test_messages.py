@@ -233,7 +233,9 @@ def test_one_field_of_a_profile(key: str) -> None:
 
 def test_all_fields_of_a_profile() -> None:
     """Every field lands in its place."""
-    values: dict[str, Any] = {"username": "alice"} | {key: f"new {key}" for key in PROFILE} | {"showSeen": False}
+    values: dict[str, Any] = (
+        {"username": "alice"} | {key: f"new {key}" for key in PROFILE} | {"showSeen": False, "showRead": True}
+    )
     assert parse_request(Type.UPDATE_PROFILE, to_json(values)) == messages.UpdateProfile(**values)
 
 
@@ -286,7 +288,7 @@ an_integer = st.integers(-(2**63), 2**63 - 1)
 GOOD_VALUES: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("token", "time", "id", "before", "limit"), an_integer),
     "showSeen": st.booleans(),
-    **dict.fromkeys(("accept", "blocked"), st.booleans()),
+    **dict.fromkeys(("accept", "blocked", "showRead"), st.booleans()),
     "features": st.lists(good_text, max_size=messages.MAX_FEATURES),
     "requestId": st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=messages.MAX_REQUEST_ID),
 }

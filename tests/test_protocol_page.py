@@ -36,8 +36,9 @@ KEYS_OF_AN_EVENT = {
     Event.FRIEND_REQUEST: ["friend"], Event.FRIEND_ANSWER: ["friend", "accepted"],
     Event.GROUP_CHANGED: ["group", "members", "changes"], Event.GROUP_DISBANDED: ["group"],
     Event.INBOX_FULL: ["groups"], Event.TYPING: ["user", "group"],
+    Event.READ: ["user", "group", "id"], Event.DELIVERED: ["user", "id"],
 }  # fmt: skip
-OPTIONAL_KEYS = {("typing", "group")}
+OPTIONAL_KEYS = {("typing", "group"), ("read", "group")}
 
 
 def to_bytes(line: str) -> bytes:

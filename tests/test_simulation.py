@@ -60,7 +60,7 @@ BUGS: dict[str, list[Change]] = {
         (Store, "step", "self._answer(batch)", "pass"),
     ],
     "believes what a client says that was read": [
-        (ReadPointers, "note", "Reading(id, session.sent_id)", "Reading(id, id)"),
+        (ReadPointers, "note", "Reading(id, session.sent_id,", "Reading(id, id,"),
     ],
     "writes a job whole": [
         (

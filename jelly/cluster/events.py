@@ -37,6 +37,12 @@ class Changes(Protocol):
     def contact_changed(self, what: str, *values: object) -> None:
         """A user has asked another one, or has answered (`contact_notices.py`)."""
 
+    def receipts_wanted(self, user: str, is_wanted: bool) -> None:
+        """A user who is online elsewhere wants to know of receipts, or not."""
+
+    def was_read(self, notices: Sequence[Sequence[Any]]) -> None:
+        """What users of another node have read. Each: reader, group, id, and whom to tell."""
+
     def password_changed(self, user: str) -> None:
         """The operator has given a user a new password."""
 
@@ -113,6 +119,7 @@ class Events:
         if event.kind == "in":
             user = str(event.values[0])
             self._moved.add(user)
+            self._changes.receipts_wanted(user, len(event.values) > 1 and bool(event.values[1]))
             session = self._sessions.get(user)
             if session is not None and session.epoch < event.number:
                 session.epoch = -1
@@ -129,11 +136,20 @@ class Events:
         elif event.kind == "failures":
             for user, network, is_known in event.values[0]:  # type: ignore[attr-defined]
                 self._guard.note_failure(user, network, is_known)
-        elif event.kind == "down":
-            log.info("node %s is gone", event.values[0])
-        elif event.kind == "up":
-            log.info("node %s has come", event.values[0])
+        else:
+            self._apply_news(event.kind, event.values)
         self.refresh(changed)
+
+    def _apply_news(self, kind: str, values: Sequence[Any]) -> None:
+        """Do what another node has told that changes nothing here."""
+        if kind == "receipts":
+            self._changes.receipts_wanted(str(values[0]), bool(values[1]))
+        elif kind == "read":
+            self._changes.was_read(values[0])
+        elif kind == "down":
+            log.info("node %s is gone", values[0])
+        elif kind == "up":
+            log.info("node %s has come", values[0])
 
     def _apply_to_registry(self, event: Event) -> Iterable[str]:
         """Return the users who may have come or gone."""

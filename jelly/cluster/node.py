@@ -248,6 +248,9 @@ class Node:
         self._delivery.may_have_sent(dao.horizon)
         before = list(self.registry)
         self.registry.load(places)
+        for user in self.registry:
+            if self.is_elsewhere(user):
+                self._changes.receipts_wanted(user, is_wanted=True)  # perhaps: their own nodes know it
         self._is_registered = True
         self.lease.renewed()
         live = [node for node in nodes if node.state == SERVING and not node.is_dead(dao.head.now)]
@@ -395,7 +398,7 @@ class Node:
         pushed_upto, self._pushed_upto = self._pushed_upto, self._dao.horizon
         return self._events.take_moved(), pushed_upto
 
-    def enter(self, session: Session, user: str, classic_token: str) -> str:
+    def enter(self, session: Session, user: str, classic_token: str, wants_receipts: bool) -> str:
         """In the transaction of a login: the user is online here from now on.
 
         Returns the hash of the token of a classic client that is taken over; else an empty text.
@@ -407,7 +410,7 @@ class Node:
         if self.is_elsewhere(user) and (session.closing or transport.has_left() or transport.is_half_closed()):
             raise Refused(ErrorCode.NOT_LOGGED_IN)
         taken_over = dao.classic_token(user)
-        self._entering.append((session, user, dao.enter_session(user, classic_token)))
+        self._entering.append((session, user, dao.enter_session(user, classic_token, wants_receipts)))
         # What the user has sent through another node a moment ago: a repeat must be known here.
         for id, request_id, digest in dao.unindexed_requests_of(user, dao.head.indexed):
             self._indexing.note_request((user, request_id), id, digest)

@@ -383,10 +383,10 @@ class NodeDao(Dao):
         rows = self.connection.query("SELECT classic_token FROM sessions WHERE username = ?", (username,))
         return rows[0][0] if rows else ""
 
-    def enter_session(self, username: str, classic_token: str) -> int:
+    def enter_session(self, username: str, classic_token: str, wants_receipts: bool = False) -> int:
         """Write that a user is online here now, and tell it; return the epoch of the session."""
         epoch = self.next_event
-        self.announce("in", username)
+        self.announce("in", username, int(wants_receipts))
         self.connection.change("DELETE FROM sessions WHERE username = ?", (username,))
         self.connection.change(
             "INSERT INTO sessions (username, device, node, epoch, classic_token) VALUES (?, '', ?, ?, ?)",

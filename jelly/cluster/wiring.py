@@ -14,6 +14,7 @@ from jelly.database import DatabaseConnection
 from jelly.engines import open_engine
 from jelly.group_notices import Change, RoleChange
 from jelly.group_service import GroupChange
+from jelly.receipts import ReadNotice
 from jelly.roles import GroupRoles, Role
 from jelly.services import Services
 from jelly.session_lifecycle import PASSWORD_CHANGED
@@ -79,6 +80,12 @@ class _Changes:
     def contact_changed(self, what: str, *values: object) -> None:
         self._services.contact_notices.changed(what, *values)
 
+    def receipts_wanted(self, user: str, is_wanted: bool) -> None:
+        self._services.receipts.note_wish(user, is_wanted)
+
+    def was_read(self, notices: Sequence[Sequence[Any]]) -> None:
+        self._services.receipts.tell_read([ReadNotice(*notice) for notice in notices])
+
     def password_changed(self, user: str) -> None:
         self._services.lifecycle.end_sessions(user, PASSWORD_CHANGED)
 
@@ -96,8 +103,13 @@ def make_node(
         id = cluster_id(dao, secrets.randbits(48))
     identity = settings.node_address, jelly.__version__, settings.node_timeout
     node = Node(dao, parts, _Changes(server), store.wake, store.session_ended, identity, clock)
-    typing = server.services.typing
-    node.bus = open_bus(settings.cluster, f"{id:012x}", node.on_hint, node.on_bus, typing.take_note)
+    typing, receipts = server.services.typing, server.services.receipts
+
+    def take_note(data: bytes) -> None:
+        if not receipts.take_note(data):
+            typing.take_note(data)
+
+    node.bus = open_bus(settings.cluster, f"{id:012x}", node.on_hint, node.on_bus, take_note)
     node.count_connections = lambda: len(server.connections)
-    store.node = server.services.lifecycle.node = typing.nodes = node
+    store.node = server.services.lifecycle.node = typing.nodes = receipts.nodes = node
     return node
