@@ -72,6 +72,9 @@ from jelly.client.conversations import FEATURE as READ_FEATURE
 from jelly.client.conversations import Conversation, LastMessage, parse_conversations
 from jelly.client.edits import Edited, EditEvent, edit_event, edited
 from jelly.client.handshake import Endpoint
+from jelly.client.invites import Invite
+from jelly.client.invites import invite as to_invite
+from jelly.client.logins import OwnLogin, own_logins
 from jelly.client.roles import admins_among
 from jelly.client.states import Reason, ReconnectPolicy, State
 from jelly.codec import Type
@@ -88,9 +91,9 @@ from jelly.errors import (
 
 __all__ = [
     "ConnectionEvent", "ConnectionLost", "Conversation", "EditEvent", "Edited", "ErrorCode", "FriendRequestEvent",
-    "FriendRequests", "Group", "GroupMessageEvent", "History", "JellyClient", "JellyError", "LastMessage", "Login",
-    "MessageEvent", "PastMessage", "Profile", "Reason", "Receiver", "ReconnectPolicy", "RequestError",
-    "RequestRejected", "RequestTimeout", "Sent", "ServerBusy", "ServerFailed", "State", "SystemEvent",
+    "FriendRequests", "Group", "GroupMessageEvent", "History", "Invite", "JellyClient", "JellyError", "LastMessage",
+    "Login", "MessageEvent", "OwnLogin", "PastMessage", "Profile", "Reason", "Receiver", "ReconnectPolicy",
+    "RequestError", "RequestRejected", "RequestTimeout", "Sent", "ServerBusy", "ServerFailed", "State", "SystemEvent",
 ]  # fmt: skip
 
 FEATURES = (
@@ -105,6 +108,8 @@ FEATURES = (
     "edit",
     "block",
     "read",
+    "account",
+    "invites",
 )
 """What a client asks for, unless you say otherwise. Not `typing`: few programs show that."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -301,8 +306,8 @@ class SystemEvent:
     client: "JellyClient" = field(repr=False, compare=False)
     event: str
     """`presence`, `friend_answer`, `group_changed`, `group_disbanded`, `inbox_full`, `typing`,
-    `read`, `delivered`, `taken_over`, `password_changed` or `shutdown`. Later servers may send
-    others."""
+    `read`, `delivered`, `taken_over`, `password_changed`, `logged_out` or `shutdown`. Later servers
+    may send others."""
     user: str = ""
     """For `typing`: who is writing a message; for `read` and `delivered`: who has read messages, or
     got them."""
@@ -462,18 +467,22 @@ class JellyClient:
 
     # --- connecting -------------------------------------------------------------------------------
 
-    def register(self, username: str, password: str) -> "Future[str]":
+    def register(self, username: str, password: str, *, invite: str | None = None) -> "Future[str]":
         """Create an account. The result is its name.
 
         This uses a connection of its own and does not log in. You may call it in any state except
         CLOSED. Rejected with `username_taken`, `name_reserved`, `invalid_username`,
         `invalid_password`; with `registration_closed` if only the operator makes accounts, and with
-        `too_many_registrations` if too many came from your address.
+        `too_many_registrations` if too many came from your address. `invite`: the code of an
+        invitation, where the server wants one (`invite_needed`, `invalid_invite`); if it is for a
+        group, you are a member then.
 
         >>> client.register("dora", "secret4").result(timeout=10)
         'dora'
         """
         values = {"username": username, "password": password}
+        if invite is not None:
+            values["invite"] = invite
         return self._manager.register(values, lambda values: str(values.get("username", username)))
 
     def login(self, username: str, password: str) -> "Future[Login]":
@@ -510,6 +519,32 @@ class JellyClient:
     @property
     def _takes_requests(self) -> bool:
         return self._accept_all or defines_callbacks(self.receiver, Receiver)
+
+    def logins(self) -> "Future[tuple[OwnLogin, ...]]":
+        """List your logins whose tokens are valid, the newest first.
+
+        Rejected with `unknown_type` if the server does not grant the feature `account`.
+
+        >>> [login.is_current for login in client.logins().result(timeout=5)]
+        [True]
+        """
+        return self._manager.request(Type.LOGINS, {}, own_logins, feature="account")
+
+    def end_login(self, login: str) -> "Future[None]":
+        """End one of your logins: its token is not valid any more, and its session ends.
+
+        `login`: the `id` of an `OwnLogin`. Rejected with `invalid_token` if there is none.
+        """
+        return self._manager.request(Type.END_LOGIN, {"login": login}, _nothing, feature="account")
+
+    def delete_account(self, password: str) -> "Future[None]":
+        """Delete your account. Nobody can undo that, and nobody gets your name again.
+
+        Messages that you wrote stay with those who have them. You leave your groups; those that you
+        own get another owner. Afterwards the client is OFFLINE. Rejected with `wrong_credentials`,
+        and with `too_many_attempts` if the password was wrong too often.
+        """
+        return self._manager.request(Type.DELETE_ACCOUNT, {"password": password}, _nothing, feature="account")
 
     def logout(self) -> "Future[None]":
         """End the session and its token. Afterwards the client is OFFLINE and may log in again.
@@ -987,6 +1022,28 @@ class JellyClient:
         """
         values = {"groupName": group, "member": member, "role": role}
         return self._manager.request(Type.SET_ROLE, values, _nothing, feature="roles")
+
+    def invite(self, group: str | None = None, *, uses: int = 1, hours: int = 24) -> "Future[Invite]":
+        """Make a code with which others join a group that you may add members to.
+
+        Without `group` it is good for an account, where the server wants an invitation for one. It
+        can be used `uses` times (at most 100), for `hours` (at most 720). Rejected with
+        `no_such_group`, `not_group_creator`, `registration_closed`; with `limit_reached` if 20 of
+        your invitations are valid; with `unknown_type` if the server has no invitations.
+
+        >>> code = client.invite("team", uses=5).result(timeout=5).code
+        """
+        values = {"groupName": group, "uses": uses, "hours": hours}
+        return self._manager.request(Type.INVITE, values, to_invite, feature="invites")
+
+    def join(self, code: str) -> "Future[str]":
+        """Join the group of an invitation; the result is the name of the group.
+
+        Rejected with `invalid_invite`, `already_member`, `limit_reached`.
+        """
+        return self._manager.request(
+            Type.JOIN, {"code": code}, lambda values: _text(values["groupName"]), feature="invites"
+        )
 
     def list_groups(self) -> "Future[dict[str, Group]]":
         """List the groups that you are a member of. The result maps each name to its `Group`.

@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS meta (
 -- last, as far as that is noted; hides_seen: whether friends may not know it (1). hides_read: whether
 -- the user sends no receipts, and gets none (1). can_be_asked: whether the client of the latest login
 -- can answer friend requests. asked_count: how many requests the user has made on the day asked_day,
--- counted from 1970.
+-- counted from 1970. disabled: the operator lets the user log in (0) or not (1).
 CREATE TABLE IF NOT EXISTS users (
     username     VARCHAR(32) NOT NULL,
     password     VARCHAR(255) NOT NULL,
@@ -42,15 +42,31 @@ CREATE TABLE IF NOT EXISTS users (
     can_be_asked SMALLINT NOT NULL DEFAULT 0,
     asked_day    BIGINT NOT NULL DEFAULT 0,
     asked_count  SMALLINT NOT NULL DEFAULT 0,
+    disabled     SMALLINT NOT NULL DEFAULT 0,
     PRIMARY KEY (username)
 );
 CREATE INDEX nfkc_of_users ON users (nfkc);
 
--- A token lets its user come back without the password. Only its SHA-256 is stored.
+-- The names of deleted users, which nobody gets again. purged: whether nothing else of them is left
+-- (1), or something may be (0). since: when they were deleted.
+CREATE TABLE IF NOT EXISTS deleted_names (
+    username VARCHAR(32) NOT NULL,
+    nfkc     VARCHAR(32) NOT NULL,
+    since    BIGINT NOT NULL,
+    purged   SMALLINT NOT NULL,
+    PRIMARY KEY (username)
+);
+CREATE INDEX nfkc_of_deleted_names ON deleted_names (nfkc);
+CREATE INDEX unpurged_names ON deleted_names (purged, since);
+
+-- A token lets its user come back without the password. Only its SHA-256 is stored. created, network:
+-- when and from where its user logged in; 0 and empty if that is not known.
 CREATE TABLE IF NOT EXISTS tokens (
     token_hash CHAR(64) NOT NULL,
     username   VARCHAR(32) NOT NULL,
     expires    BIGINT NOT NULL,
+    created    BIGINT NOT NULL DEFAULT 0,
+    network    VARCHAR(64) NOT NULL DEFAULT '',
     PRIMARY KEY (token_hash)
 );
 CREATE INDEX tokens_of_user ON tokens (username);
@@ -255,3 +271,16 @@ CREATE TABLE IF NOT EXISTS reports (
     PRIMARY KEY (id)
 );
 CREATE INDEX reports_of_reporter ON reports (reporter, time);
+
+-- Invitations: the SHA-256 of each code, who has made it, for which group (empty: for an account
+-- only), how often it can still be used, and until when.
+CREATE TABLE IF NOT EXISTS invites (
+    code_hash  CHAR(64) NOT NULL,
+    creator    VARCHAR(32) NOT NULL,
+    group_name VARCHAR(32) NOT NULL,
+    uses       SMALLINT NOT NULL,
+    expires    BIGINT NOT NULL,
+    PRIMARY KEY (code_hash)
+);
+CREATE INDEX invites_of_user ON invites (creator);
+CREATE INDEX invites_by_end ON invites (expires);

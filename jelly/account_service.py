@@ -5,7 +5,7 @@ Logging in is in `login_service.py`, the friend list in `friend_service.py`.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from jelly import accounts, contacts_dao, last_seen, passwords, receipts
 from jelly.accounts import check_new_name, check_password
@@ -28,6 +28,14 @@ from jelly.tokens import Tokens
 
 NEEDS_OLD_PASSWORD = "To set a new password, send the old one, too: as 'oldPassword'."
 OLD_PASSWORD_WRONG = "The old password is wrong: nothing was changed."
+
+
+class Entry(NamedTuple):
+    """What comes with a new account, in the same transaction."""
+
+    enter: Callable[[Dao], Callable[[], None]]
+    """Runs right before the account is added. Raises Refused as long as it has written nothing.
+    Returns what runs after the commit."""
 
 
 class AccountService:
@@ -57,7 +65,7 @@ class AccountService:
         self._lifecycle = lifecycle
         self._registrations = RateLimit(policy.registration_rate / 3600, policy.registration_rate)
 
-    def register(self, session: Session, request: Register) -> Outcome:
+    def register(self, session: Session, request: Register, entry: Entry | None = None) -> Outcome:
         """Create an account. The connection closes afterwards, also if the request is refused."""
         if not self._policy.is_registration_open:
             raise Refused(ErrorCode.REGISTRATION_CLOSED)
@@ -66,15 +74,22 @@ class AccountService:
             raise Refused(ErrorCode.NAME_RESERVED)
         check_password(request.password)
 
-        def in_transaction(dao: Dao) -> None:
+        def in_transaction(dao: Dao) -> Callable[[], None] | None:
+            then = entry.enter(dao) if entry is not None else None
             accounts.add(dao, request.username, password_hash)
+            return then
 
         password_hash = ""
+
+        def after_commit(then: Callable[[], None] | None) -> Answer:
+            if then is not None:
+                then()
+            return Answer(response(Type.REGISTER, {"username": request.username}), close=True)
 
         def hash_then_write() -> Write:
             nonlocal password_hash
             password_hash = self._password_check.hash(request.password)
-            return _success_write(Type.REGISTER, in_transaction, {"username": request.username}, close=True)
+            return Write(Type.REGISTER, in_transaction, after_commit)
 
         with self._reading() as dao:
             # `in_transaction` checks this again, but then the expensive hash has been computed.
@@ -83,6 +98,10 @@ class AccountService:
         if self._policy.registration_rate and not self._registrations.try_acquire(network_of(session.address)):
             raise Refused(ErrorCode.TOO_MANY_REGISTRATIONS)
         return CpuTask(hash_then_write, Place.REGISTRATION)
+
+    def check_free(self, dao: Dao, username: str) -> None:
+        """Raise Refused if nobody can get this name."""
+        accounts.check_is_free(dao, username)
 
     def update_profile(self, session: Session, request: UpdateProfile) -> Outcome:
         """Change the user's profile or password. A new password revokes all the user's tokens."""
@@ -150,7 +169,7 @@ class AccountService:
             self._update(dao, username, values)
             dao.remove_tokens(username)
             if token_hash is not None:
-                self._tokens.store(dao, token_hash, username)
+                self._tokens.store(dao, token_hash, username, network)
 
         def after_commit(_: None) -> Answer:
             if token_hash is not None:

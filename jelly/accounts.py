@@ -7,7 +7,7 @@
 from enum import StrEnum
 from typing import NamedTuple
 
-from jelly import report_dao
+from jelly import account_dao, report_dao
 from jelly.dao import Dao
 from jelly.errors import ErrorCode, Refused
 from jelly.messages import MAX_PASSWORD
@@ -19,6 +19,9 @@ class Action(StrEnum):
 
     ADD = "add"
     PASSWD = "passwd"
+    DISABLE = "disable"
+    ENABLE = "enable"
+    DELETE = "delete"
     CLOSE_REPORT = "close_report"
 
 
@@ -78,5 +81,10 @@ def carry_out(dao: Dao, command: OperatorCommand) -> None:
     if action == Action.ADD:
         dao.add_user(username, password_hash)
         return
-    dao.update_user(username, {"password": password_hash})
-    dao.remove_tokens(username)
+    if action == Action.DELETE:
+        account_dao.delete(dao, username)
+    elif action in (Action.DISABLE, Action.ENABLE):
+        account_dao.set_disabled(dao, username, action == Action.DISABLE)
+    else:
+        dao.update_user(username, {"password": password_hash})
+        dao.remove_tokens(username)

@@ -48,6 +48,8 @@ USAGE = """jelly [options]                          start a server
        jelly backup FILE [options]              copy the database
        jelly restore FILE [options]             put a copy into its place
        jelly user add|passwd NAME [options]     make an account, set a password
+       jelly user disable|enable NAME [options] let a user log in no more, or again
+       jelly user delete|export NAME [options]  delete an account, or print what there is of it
        jelly user list [NAME] [options]         print the users' names
        jelly reports [close NUMBER] [options]   show what users have reported
        jelly nodes [options]                    show the nodes of a cluster"""
@@ -63,10 +65,13 @@ JELLY_DATABASE or the TOML file, as for the server."""
 
 USER_USAGE = """jelly user add NAME [options]
        jelly user passwd NAME [options]
+       jelly user disable|enable|delete NAME [options]
+       jelly user export NAME [options]
        jelly user list [NAME] [options]"""
-USER_DESCRIPTION = """Add users, set their passwords, list them; also while a server uses the database.
-The password is asked for, or read from standard input: echo secret | jelly user add alice. The
-database comes from --database, else from JELLY_DATABASE or the TOML file, as for the server."""
+USER_DESCRIPTION = """Add users, set their passwords, disable or delete their accounts, list them; also
+while a server uses the database. A password is asked for, or read from standard input:
+echo secret | jelly user add alice. The database comes from --database, else from JELLY_DATABASE or
+the TOML file, as for the server."""
 
 REPORTS_USAGE = """jelly reports [options]
        jelly reports close NUMBER [options]"""

@@ -57,9 +57,14 @@ class Type(IntEnum):
     ANSWER_FRIEND = 0x27
     BLOCK = 0x29
     BLOCKED = 0x2A
-    EDIT = 0x36
+    INVITE = 0x2B
+    JOIN = 0x2C
+    DELETE_ACCOUNT = 0x2D
+    LOGINS = 0x2E
+    END_LOGIN = 0x2F
     READ = 0x30
     CONVERSATIONS = 0x35
+    EDIT = 0x36
     SET_ROLE = 0x37
     TYPING = 0x38
     REPORT = 0x39

@@ -191,7 +191,11 @@ class Settings:
         "whether users are asked before they are shown on a friend list: ask (those whose client can answer), "
         "open (nobody) or strict (everybody)",
     )
-    registration: str = _setting("open", _choice("open", "closed"), "whether clients can make accounts: open or closed")
+    registration: str = _setting(
+        "open",
+        _choice("open", "invite", "closed"),
+        "whether clients can make accounts: open, invite (with the code of a user who invites them), or closed",
+    )
     registration_rate: int = _setting(
         300, _number(int, 0, 1_000_000), "at most N accounts an hour that one address makes; 0: any number"
     )
@@ -225,7 +229,7 @@ VALUES = {
     "node_address": "HOST:PORT",
     "proxy_protocol": "NETWORKS",
     "contacts": "ask|open|strict",
-    "registration": "open|closed",
+    "registration": "open|invite|closed",
     "directory": "off|on",
     "reserved_names": "NAMES",
     "tls_cert": "FILE",

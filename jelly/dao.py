@@ -180,9 +180,13 @@ class Dao:
         return {int(start.split("$")[1]): count for start, count in rows}
 
     def is_username_taken(self, username: str) -> bool:
-        """Whether a user has this name, or one with the same NFKC form."""
-        found = "SELECT 1 FROM users WHERE username = ? OR nfkc = ? LIMIT 1"
-        return bool(self.connection.query(found, (username, nfkc(username))))
+        """Whether a user has, or had, this name, or one with the same NFKC form."""
+        form = nfkc(username)
+        for table in ("users", "deleted_names"):
+            found = f"SELECT 1 FROM {table} WHERE username = ? OR nfkc = ? LIMIT 1"
+            if self.connection.query(found, (username, form)):
+                return True
+        return False
 
     def has_been_modern(self, username: str) -> bool:
         """Whether a user has ever logged in with a modern client."""
@@ -208,14 +212,16 @@ class Dao:
         """The profile's fields in the protocol's order, None for those that were never set."""
         fields = ("name", "sex", "age", "phone", "address", "introduction")
         rows = self.connection.query(f"SELECT {', '.join(fields)} FROM users WHERE username = ?", (username,))
-        return dict(zip(fields, rows[0], strict=True))
+        return dict(zip(fields, rows[0] if rows else [None] * len(fields), strict=True))
 
     def update_user(self, username: str, values: Mapping[str, str | int]) -> None:
         """Set columns of a user; the keys come from the program, never from a client."""
         columns = ", ".join(f"{column} = ?" for column in values)
         self.connection.change(f"UPDATE users SET {columns} WHERE username = ?", (*values.values(), username))
 
-    def add_token(self, token_hash: str, username: str, expires: int, now: int, keep: int) -> None:
+    def add_token(
+        self, token_hash: str, username: str, expires: int, now: int, keep: int, created: int = 0, network: str = ""
+    ) -> None:
         """Store a token; drop the user's expired ones, and the oldest beyond `keep`."""
         self.connection.change("DELETE FROM tokens WHERE username = ? AND expires <= ?", (username, now))
         older = self.connection.query(
@@ -224,7 +230,8 @@ class Dao:
         for (surplus,) in older[keep - 1 :]:
             self.connection.change("DELETE FROM tokens WHERE token_hash = ?", (surplus,))
         self.connection.change(
-            "INSERT INTO tokens (token_hash, username, expires) VALUES (?, ?, ?)", (token_hash, username, expires)
+            "INSERT INTO tokens (token_hash, username, expires, created, network) VALUES (?, ?, ?, ?, ?)",
+            (token_hash, username, expires, created, network),
         )
 
     def token_owner(self, token_hash: str, now: int) -> str | None:

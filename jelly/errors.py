@@ -35,11 +35,14 @@ class ErrorCode(StrEnum):
     ALREADY_LOGGED_IN = "already_logged_in"
     WRONG_CREDENTIALS = "wrong_credentials"
     TOO_MANY_ATTEMPTS = "too_many_attempts"
+    ACCOUNT_DISABLED = "account_disabled"
     INVALID_USERNAME = "invalid_username"
     INVALID_PASSWORD = "invalid_password"
     USERNAME_TAKEN = "username_taken"
     NAME_RESERVED = "name_reserved"
     REGISTRATION_CLOSED = "registration_closed"
+    INVITE_NEEDED = "invite_needed"
+    INVALID_INVITE = "invalid_invite"
     TOO_MANY_REGISTRATIONS = "too_many_registrations"
     INVALID_TOKEN = "invalid_token"
     NOT_YOURSELF = "not_yourself"
@@ -74,11 +77,14 @@ SENTENCES = {
     ErrorCode.ALREADY_LOGGED_IN: "This connection is already logged in: open another one to log in again.",
     ErrorCode.WRONG_CREDENTIALS: "The user name or the password is wrong.",
     ErrorCode.TOO_MANY_ATTEMPTS: "Too many failed logins to this account: this one was not tried, try again later.",
+    ErrorCode.ACCOUNT_DISABLED: "The operator of the server has disabled this account: ask the operator.",
     ErrorCode.INVALID_USERNAME: "A user name must have 1 to 32 characters, without spaces or invisible characters.",
     ErrorCode.INVALID_PASSWORD: "A password must have 1 to 128 characters.",
     ErrorCode.USERNAME_TAKEN: "This user name, or one that looks the same, is taken: choose another one.",
     ErrorCode.NAME_RESERVED: "This user name is reserved for the operator of the server: choose another one.",
     ErrorCode.REGISTRATION_CLOSED: "This server does not let anybody register: ask its operator for an account.",
+    ErrorCode.INVITE_NEEDED: "To register here one needs an invitation: ask somebody who has an account for a code.",
+    ErrorCode.INVALID_INVITE: "This invitation is not valid, or no longer valid: ask for another one.",
     ErrorCode.TOO_MANY_REGISTRATIONS: "Too many accounts were made from this address: try again in an hour.",
     ErrorCode.INVALID_TOKEN: "The token is not valid, or no longer valid: log in with the password.",
     ErrorCode.NOT_YOURSELF: "The user in the request is not the user who is logged in on this connection.",

@@ -164,7 +164,7 @@ class GroupService:
         def write(dao: Dao) -> GroupChange | None:
             change = in_transaction(dao)
             if change is not None:
-                _announce(dao, name, change)
+                announce_group(dao, name, change)
             return change
 
         def after_commit(change: GroupChange | None) -> Answer:
@@ -218,7 +218,7 @@ class GroupService:
         return answer
 
 
-def _announce(dao: Dao, name: str, change: GroupChange) -> None:
+def announce_group(dao: Dao, name: str, change: GroupChange) -> None:
     """Tell the other nodes. (A node that knows no roles passes over what it does not know.)"""
     (members, admins), what = change.now, change.what
     if isinstance(what, RoleChange):

@@ -12,7 +12,7 @@ MAX_KNOWN_USERS = 100_000
 
 
 class KnownUsers:
-    """The names of users who exist. Users are never deleted, so a yes is cached."""
+    """The names of users who exist. Who does not exist any more must be forgotten (`forget`)."""
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
@@ -22,6 +22,10 @@ class KnownUsers:
     def forget_all(self) -> None:
         """Ask the database for each user again: it may not know all of them any more."""
         self.names.clear()
+
+    def forget(self, name: str) -> None:
+        """A user does not exist any more."""
+        self.names.discard(name)
 
     def is_user(self, name: str) -> bool:
         """Whether there is a user of this name."""

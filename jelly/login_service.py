@@ -5,7 +5,7 @@ a login does to the user's sessions is in `session_lifecycle.py`. Accounts are m
 `account_service.py`.
 """
 
-from jelly import contacts_dao, last_seen, lists, passwords, receipts
+from jelly import account_dao, contacts_dao, last_seen, lists, passwords, receipts
 from jelly.addresses import network_of
 from jelly.codec import Type
 from jelly.dao import Dao, Reading
@@ -83,9 +83,11 @@ class LoginService:
         token_hash = passwords.hash_token(token)
 
         def in_transaction(dao: Dao) -> Friends:
+            if account_dao.is_disabled(dao, username):  # only who knows the password learns it
+                raise Refused(ErrorCode.ACCOUNT_DISABLED)
             self._password_check.renew(dao, username, verified, renewed)
             self._lifecycle.take_over(dao, _newcomer(dao, session, request, token_hash))
-            self._tokens.store(dao, token_hash, username)
+            self._tokens.store(dao, token_hash, username, network_of(session.address))
             if request.features is not None:
                 dao.note_modern_login(username)
             _note_contacts(dao, request)

@@ -57,6 +57,7 @@ class Login(NamedTuple):
 class Register(NamedTuple):
     username: str
     password: str
+    invite: str | None = None
 
     @property
     def actor(self) -> str:
@@ -293,6 +294,52 @@ class Conversations(NamedTuple):
         return self.username
 
 
+class CreateInvite(NamedTuple):
+    username: str
+    uses: int
+    hours: int
+    groupName: str | None = None
+
+    @property
+    def actor(self) -> str:
+        return self.username
+
+
+class Join(NamedTuple):
+    username: str
+    code: str
+
+    @property
+    def actor(self) -> str:
+        return self.username
+
+
+class DeleteAccount(NamedTuple):
+    username: str
+    password: str
+
+    @property
+    def actor(self) -> str:
+        return self.username
+
+
+class Logins(NamedTuple):
+    username: str
+
+    @property
+    def actor(self) -> str:
+        return self.username
+
+
+class EndLogin(NamedTuple):
+    username: str
+    login: str
+
+    @property
+    def actor(self) -> str:
+        return self.username
+
+
 class Find(NamedTuple):
     username: str
     prefix: str
@@ -351,6 +398,7 @@ Request = (
     | AddMember | RemoveMember | AddFriend | RemoveFriend | AllFriends | UpdateProfile | OwnProfile
     | FriendProfile | OwnGroups | Ack | History | AnswerFriend | Block | Blocked
     | SearchMessages | SetRole | Find | Typing | ReportPerson | Edit | Read | Conversations
+    | CreateInvite | Join | DeleteAccount | Logins | EndLogin
 )  # fmt: skip
 
 REQUESTS: dict[int, type[Request]] = {
@@ -376,6 +424,11 @@ REQUESTS: dict[int, type[Request]] = {
     Type.ANSWER_FRIEND: AnswerFriend,
     Type.BLOCK: Block,
     Type.BLOCKED: Blocked,
+    Type.INVITE: CreateInvite,
+    Type.JOIN: Join,
+    Type.DELETE_ACCOUNT: DeleteAccount,
+    Type.LOGINS: Logins,
+    Type.END_LOGIN: EndLogin,
     Type.REPORT: ReportPerson,
     Type.READ: Read,
     Type.CONVERSATIONS: Conversations,
@@ -393,6 +446,7 @@ UNANSWERED = frozenset({Type.LOGOUT, Type.READ, Type.TYPING})
 one all the same.) A LOGOUT that fails closes the connection, as any other."""
 
 _FIELD_TYPES: dict[str, type] = {  # all other fields are strings
+    "uses": int, "hours": int,
     "token": int, "time": int, "id": int, "features": list, "before": int, "limit": int, "showSeen": bool,
     "accept": bool, "blocked": bool, "showRead": bool,
 }  # fmt: skip
@@ -673,6 +727,7 @@ class Event(StrEnum):
     TYPING = "typing"
     READ = "read"
     DELIVERED = "delivered"
+    LOGGED_OUT = "logged_out"
 
 
 def system(event: Event, **values: Any) -> bytes:

@@ -21,7 +21,9 @@ from jelly.database import DatabaseConnection
 from jelly.errors import SENTENCES, ErrorCode, Refused, StoreError, log_failure
 from jelly.fair_queue import Job
 from jelly.outcomes import Answer, Write
-from jelly.session_lifecycle import PASSWORD_CHANGED, SessionLifecycle
+from jelly.own_account_service import DELETED, DISABLED
+from jelly.services import Services
+from jelly.session_lifecycle import PASSWORD_CHANGED
 from jelly.sessions import Notice, Response, Session
 from jelly.store import Store
 
@@ -29,6 +31,10 @@ log = logging.getLogger("jelly.operator")
 
 POLL_INTERVAL = 0.5
 """Seconds from one look for commands to the next one."""
+PURGE_PAUSE = 0.02
+"""Seconds between two slices of what goes after an account was deleted."""
+ENDINGS = {Action.DISABLE: DISABLED, Action.DELETE: DELETED}
+"""The commands that end the sessions of a user, and what these are told."""
 RESULT_SECONDS = 3600
 """Seconds until a result that nobody has fetched is forgotten."""
 DONE = "done"
@@ -38,12 +44,12 @@ DONE = "done"
 class OperatorCommands:
     """The thread that looks for commands, and hands them to the store."""
 
-    def __init__(self, connection: DatabaseConnection, store: Store, lifecycle: SessionLifecycle) -> None:
+    def __init__(self, connection: DatabaseConnection, store: Store, services: Services) -> None:
         """`connection` is for this thread alone."""
         self._connection = connection
         self._dao = Dao(connection)
         self._store = store
-        self._lifecycle = lifecycle
+        self._services = services
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="jelly-operator", daemon=True)
 
@@ -60,18 +66,23 @@ class OperatorCommands:
         while not self._stopping.wait(POLL_INTERVAL):
             try:
                 for id, action, username, password_hash in self._dao.waiting_commands():
-                    self._submit(id, OperatorCommand(Action(action), username, password_hash))
+                    self._carry_out(id, OperatorCommand(Action(action), username, password_hash))
+                while not self._stopping.is_set() and (user := self._services.deletions.next_user(self._dao)):
+                    self._submit(self._services.deletions.slice_of(user))
+                    self._stopping.wait(PURGE_PAUSE)
             except StoreError as error:
                 self._store.outage.failed(error)
             except Exception as error:  # noqa: BLE001 - a bug; but later commands must be found
                 log_failure(log, error)
         self._connection.close()
 
-    def _submit(self, id: str, command: OperatorCommand) -> None:
-        """Have the store carry out a command, and wait until it has answered."""
+    def _carry_out(self, id: str, command: OperatorCommand) -> None:
+        self._submit(Write(0, partial(_write, id, command), partial(self._answer, command)))
+
+    def _submit(self, write: Write) -> None:
+        """Have the store do a write, and wait until it has answered."""
         is_done = threading.Event()
         session = Session(NoTransport(), "the operator")
-        write = Write(0, partial(_write, id, command), partial(self._answer, command))
         self._store.submit([Job(session, [write], [time.monotonic()], 0, is_done.set, is_write=True)])
         while not is_done.wait(POLL_INTERVAL) and not self._stopping.is_set():
             pass  # the database may be away for long
@@ -81,7 +92,9 @@ class OperatorCommands:
         if result is not None:
             log.info("the operator asked to %s: %s", _what(command), _outcome(result))
         if result == DONE and command.action == Action.PASSWD:
-            self._lifecycle.end_sessions(command.username, PASSWORD_CHANGED)
+            self._services.lifecycle.end_sessions(command.username, PASSWORD_CHANGED)
+        elif result == DONE and command.action in ENDINGS:
+            self._services.own_account.ended(command.username, ENDINGS[command.action])
         return Answer(None)
 
 
@@ -90,6 +103,8 @@ def _what(command: OperatorCommand) -> str:
         return f"add the user {command.username}"
     if command.action == Action.CLOSE_REPORT:
         return f"close the report {command.username}"
+    if command.action in (Action.DISABLE, Action.ENABLE, Action.DELETE):
+        return f"{command.action} the account {command.username}"
     return f"set the password of {command.username}"
 
 
@@ -106,6 +121,8 @@ def _write(id: str, command: OperatorCommand, dao: Dao) -> str | None:
         carry_out(dao, command)
         if command.action == Action.PASSWD:
             dao.announce("password", command.username)
+        elif command.action in ENDINGS:
+            dao.announce("ended", command.username, ENDINGS[command.action], "")
     except Refused as error:
         result = str(error.code)
     now = int(time.time() * 1000)

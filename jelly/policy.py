@@ -29,7 +29,9 @@ class Policy:
     max_body: int = DEFAULT_MAX_BODY
     """Bytes that a message may have."""
     is_registration_open: bool = True
-    """Whether anybody may make an account."""
+    """Whether clients can make accounts."""
+    needs_invite: bool = False
+    """Whether one needs an invitation for that."""
     registration_rate: int = 0
     """At most this many accounts an hour are made from one address; 0: any number."""
     contacts: str = "ask"

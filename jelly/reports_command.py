@@ -11,9 +11,8 @@ from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.errors import StartError
 from jelly.report_dao import Report
-from jelly.user_command import command_about, has_our_version, have_done, opened
+from jelly.user_command import OTHER_TABLES, command_about, has_our_version, have_done, opened
 
-OTHER_VERSION = "The database has the tables of another version: start the server of this version first."
 REPORTS_AT_ONCE = 100
 """How many reports are read at a time."""
 
@@ -61,7 +60,7 @@ def _list(url: str, as_json: bool) -> None:
 
 def _reports(connection: DatabaseConnection) -> Iterator[Report]:
     if not has_our_version(connection):
-        raise StartError(OTHER_VERSION)
+        raise StartError(OTHER_TABLES)
     dao, last = Dao(connection), 0
     while page := report_dao.some(dao, last, REPORTS_AT_ONCE):
         yield from page

@@ -1,5 +1,5 @@
-"""Retention: messages, idempotency keys, tokens, known addresses, reports and read pointers are
-dropped when they are too old.
+"""Retention: messages, idempotency keys, tokens, known addresses, reports, invitations and read
+pointers are dropped when they are too old.
 
 A sweep does this in slices, each within a transaction of the store thread, so that no message waits
 long for it. The time of a message is the sender's, so it says nothing here. But ids carry the time
@@ -11,7 +11,7 @@ The store thread calls everything here; what takes a `Dao` runs inside its trans
 import time
 from collections.abc import Callable
 
-from jelly import conversations_dao, report_dao
+from jelly import conversations_dao, invite_dao, report_dao
 from jelly.conversations_dao import ConversationKey
 from jelly.dao import Dao
 
@@ -87,7 +87,9 @@ class Retention:
         has_reports = report_dao.remove_old(dao, int((self._wall() - REPORT_DAYS * DAY) * 1000), SWEEP_BATCH)
         pointer = conversations_dao.remove_old_pointers(dao, self._swept_pointer, self._history_end, SWEEP_BATCH)
         last = message, token, pointer
-        if any(each is not None for each in last) or has_requests or has_addresses or has_reports:
+        has_invites = invite_dao.remove_old(dao, int(self._wall() * 1000), SWEEP_BATCH)
+        has_others = has_addresses or has_reports or has_invites
+        if any(each is not None for each in last) or has_requests or has_others:
             self._swept_pointer = pointer or self._swept_pointer
             self._swept_id = self._swept_id if message is None else message
             self._swept_token = token or self._swept_token

@@ -196,7 +196,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
             keeps_history=retention.keeps_history,
             max_body=settings.max_body,
             has_directory=settings.directory == "on",
-            is_registration_open=settings.registration == "open",
+            is_registration_open=settings.registration != "closed",
+            needs_invite=settings.registration == "invite",
             registration_rate=settings.registration_rate,
             reserved_names=parse_reserved(settings.reserved_names),
             contacts=settings.contacts,
@@ -227,7 +228,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             min(LONGEST_HOLD, HOLD_SHARE * silence),
             answer_memory,
         )
-        self._operator_commands = OperatorCommands(DatabaseConnection(self.engine), self.store, self.services.lifecycle)
+        self._operator_commands = OperatorCommands(DatabaseConnection(self.engine), self.store, self.services)
         self._context = ServerContext(
             settings,
             tls_context,

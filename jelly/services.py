@@ -31,6 +31,7 @@ from jelly.codec import LOGINS, Frame, Sign, Type
 from jelly.contact_notices import ContactNotices
 from jelly.conversation_service import ConversationService
 from jelly.dao import Reading
+from jelly.deletion import Deletions
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
 from jelly.finding_service import FindingService
@@ -38,6 +39,7 @@ from jelly.friend_service import FriendService
 from jelly.group_notices import GroupNotices
 from jelly.group_service import GroupService
 from jelly.groups import GroupCache
+from jelly.invite_service import InviteService
 from jelly.known_users import KnownUsers
 from jelly.last_seen import LastSeen
 from jelly.lists import CutLog
@@ -45,6 +47,7 @@ from jelly.login_guard import LoginGuard
 from jelly.login_service import LoginService
 from jelly.message_service import MessageService
 from jelly.outcomes import Answer, Outcome
+from jelly.own_account_service import OwnAccountService
 from jelly.password_check import PasswordCheck
 from jelly.policy import Policy
 from jelly.presence import Presence
@@ -71,6 +74,8 @@ CHANGES = (
     Type.ANSWER_FRIEND,
     Type.BLOCK,
     Type.UPDATE_PROFILE,
+    Type.INVITE,
+    Type.JOIN,
     Type.SET_ROLE,
 )
 """The requests that `--change-rate` limits: many others may be told of them."""
@@ -88,6 +93,11 @@ NEEDED_FEATURES: Mapping[int, str] = {
     Type.TYPING: "typing",
     Type.REPORT: "report",
     Type.EDIT: "edit",
+    Type.INVITE: "invites",
+    Type.JOIN: "invites",
+    Type.DELETE_ACCOUNT: "account",
+    Type.LOGINS: "account",
+    Type.END_LOGIN: "account",
 }
 """Requests that only a client has which was granted a feature. For others they do not exist."""
 
@@ -147,12 +157,15 @@ class Services:
         self.reports = ReportService(clock)
         read_pointers = ReadPointers() if read_pointers is None else read_pointers
         self.conversations = ConversationService(read_pointers, delivery, reading)
+        self.own_account = OwnAccountService(reading, guard, clock, password_check, self.lifecycle, self.known_users)
+        self.deletions = Deletions(self.groups)
+        self.invites = InviteService(policy, reading, clock, self.groups, self.accounts)
         self._change_rate = RateLimit(policy.change_rate, CHANGE_BURST)
         self._handlers: Mapping[int, Handler] = {
             Type.LOGIN: self.logins.login,
             Type.RECONNECT: self.logins.reconnect,
             Type.LOGOUT: self.logins.logout,
-            Type.REGISTER: self.accounts.register,
+            Type.REGISTER: self.invites.register,
             Type.UPDATE_PROFILE: self.accounts.update_profile,
             Type.OWN_PROFILE: self.accounts.own_profile,
             Type.FRIEND_PROFILE: self.accounts.friend_profile,
@@ -175,6 +188,11 @@ class Services:
             Type.REPORT: self.reports.report,
             Type.READ: self.conversations.read,
             Type.CONVERSATIONS: self.conversations.conversations,
+            Type.INVITE: self.invites.invite,
+            Type.JOIN: self.invites.join,
+            Type.DELETE_ACCOUNT: self.own_account.delete_account,
+            Type.LOGINS: self.own_account.logins,
+            Type.END_LOGIN: self.own_account.end_login,
             Type.FIND: self.finding.find,
             Type.SEARCH: self.finding.search,
             Type.TYPING: self.typing.typing,

@@ -28,6 +28,8 @@ FEATURES = (
     "contacts",
     "edit",
     "read",
+    "account",
+    "invites",
 )
 """What a client can ask for, in the order in which the response names what it is granted."""
 TAKEN_OVER = system(Event.TAKEN_OVER)
@@ -171,13 +173,14 @@ class SessionLifecycle:
         self._sessions.detach(session)  # now: the client may take long to close
         self._presence.refresh(user)
 
-    def end_sessions(self, user: str, closing_frame: bytes, keep: Session | None = None) -> None:
-        """End all sessions of a user but one.
+    def end_sessions(self, user: str, closing_frame: bytes, keep: Session | None = None, login: str = "") -> None:
+        """End all sessions of a user but one; or only that of a login, which begins like the hash
+        of its token.
 
         Modern clients get the closing frame, which says why.
         """
         for session in self._sessions.of(user):
-            if session is not keep:
+            if session is not keep and session.token_hash.startswith(login):
                 _end(session, closing_frame)
                 self._sessions.detach(session)
         self._presence.refresh(user)

@@ -18,10 +18,13 @@ class Tokens:
         self._seconds = seconds
         self._clock = clock
 
-    def store(self, dao: Dao, token_hash: str, username: str) -> None:
-        """Make a token valid for a user. Call it within a transaction."""
-        expires = int((self._clock.latest() + self._seconds) * 1000)
-        dao.add_token(token_hash, username, expires, self._expiry_now(), MAX_TOKENS)
+    def store(self, dao: Dao, token_hash: str, username: str, network: str) -> None:
+        """Make a token valid for a user, who logs in from a network. Call it within a
+        transaction.
+        """
+        now = self._clock.latest()
+        expires = int((now + self._seconds) * 1000)
+        dao.add_token(token_hash, username, expires, self._expiry_now(), MAX_TOKENS, int(now * 1000), network)
 
     def owner(self, dao: Dao, token_hash: str) -> str | None:
         """Return the user whom a token logs in, None if it is not valid, or no longer."""

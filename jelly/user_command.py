@@ -22,6 +22,7 @@ from jelly.database import DatabaseConnection
 from jelly.engine import Engine
 from jelly.engines import open_engine
 from jelly.errors import SENTENCES, ErrorCode, Refused, StartError, StoreError
+from jelly.export import export_account
 from jelly.file_claim import OTHER_PATH, InUse, mode_of
 from jelly.live_nodes import live_nodes
 from jelly.migrations import SCHEMA_VERSION, is_ours, migrate
@@ -35,16 +36,29 @@ ANSWER_INTERVAL = 0.1
 """Seconds from one look for its answer to the next one."""
 NAMES_AT_ONCE = 1000
 """How many names are read at a time."""
+DONE_SENTENCES = {
+    Action.ADD: "{name} is added",
+    Action.PASSWD: "the password of {name} is changed",
+    Action.DISABLE: "{name} is disabled",
+    Action.ENABLE: "{name} is enabled",
+    Action.DELETE: "{name} is deleted",
+}
+"""What is said when a command was carried out."""
 MAKE_IT = "Check --database, or JELLY_DATABASE. A new database is made by the first start of its server."
+OTHER_TABLES = "The database has the tables of another version: start the server of this version first."
 OTHER_VERSION = "The server that uses the database is of another version: use its own `jelly user`."
 
 
 def add_user_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `jelly user` needs to a parser."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="add|passwd|list", prog="jelly user")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", prog="jelly user")
     for action, help in (
         ("add", "make an account; its password is asked for, or read from standard input"),
         ("passwd", "set a user's password; all tokens and sessions of the user end"),
+        ("disable", "let a user not log in any more; all tokens and sessions of the user end"),
+        ("enable", "let a user log in again"),
+        ("delete", "delete an account; nobody gets its name again, and messages stay with those who have them"),
+        ("export", "print everything that the database has of a user, as JSON, without secrets"),
         ("list", "print the names of all users; with NAME, only that one, and fail if there is no such user"),
     ):
         each = actions.add_parser(action, help=help, description=help)
@@ -58,6 +72,8 @@ def run_user_command(action: str, name: str | None, settings: Settings) -> None:
     with command_about(settings.database):
         if action == "list":
             _list_users(settings.database, name)
+        elif action == "export":
+            _export(settings.database, unicodedata.normalize("NFC", name or ""))
         else:
             _change(Action(action), unicodedata.normalize("NFC", name or ""), settings)
 
@@ -82,10 +98,15 @@ def _change(action: Action, name: str, settings: Settings) -> None:
         accounts.check_new_name(name, ErrorCode.INVALID_USERNAME)  # before the password is asked for
     with opened(settings.database) as connection:  # before somebody types a password for nothing
         _check_name(connection, action, name)
-    password = _ask_password(name)
-    accounts.check_password(password)
-    have_done(settings.database, OperatorCommand(action, name, hash_password(password, settings.password_cost)))
-    print(f"{name} is added" if action == Action.ADD else f"the password of {name} is changed")
+    password_hash = ""
+    if action in (Action.ADD, Action.PASSWD):
+        password = _ask_password(name)
+        accounts.check_password(password)
+        password_hash = hash_password(password, settings.password_cost)
+    elif action == Action.DELETE:
+        _confirm(name)
+    have_done(settings.database, OperatorCommand(action, name, password_hash))
+    print(DONE_SENTENCES[action].format(name=name))
 
 
 def have_done(url: str, command: OperatorCommand) -> None:
@@ -205,6 +226,16 @@ def _list_users(url: str, name: str | None) -> None:
             raise Refused(ErrorCode.NO_SUCH_USER)
 
 
+def _export(url: str, name: str) -> None:
+    with opened(url) as connection:
+        if not has_our_version(connection):
+            raise StartError(OTHER_TABLES)
+        if not Dao(connection).has_user(name):
+            raise Refused(ErrorCode.NO_SUCH_USER)
+        for line in export_account(connection, name):
+            print(line)
+
+
 def _usernames(dao: Dao) -> Iterator[str]:
     last = ""
     while page := dao.usernames(last, NAMES_AT_ONCE):
@@ -222,6 +253,18 @@ def has_our_version(connection: DatabaseConnection) -> bool:
     """Whether a database has the tables that this program knows."""
     rows = connection.query_if_exists("SELECT value FROM meta WHERE name = 'schema_version'")
     return bool(rows) and rows[0][0] == SCHEMA_VERSION
+
+
+def _confirm(name: str) -> None:
+    """Have a person type the name again. Raises StartError if it is another one."""
+    if not sys.stdin.isatty():
+        return
+    try:
+        typed = input(f"This cannot be undone. Type {name} to delete the account: ")
+    except EOFError:
+        typed = ""
+    if typed != name:
+        raise StartError("The names differ: nothing was deleted.")
 
 
 def _ask_password(name: str) -> str:

@@ -10,6 +10,8 @@ from client_api import (
     FriendRequests,
     Group,
     History,
+    Invite,
+    OwnLogin,
     PastMessage,
     Profile,
     RequestRejected,
@@ -54,6 +56,12 @@ def run(typed: str, *answers: object, where: str = "") -> Chat:
         ("/profile", ("own_profile",)),
         ("/whois bob", ("friend_profile", "bob")),
         ("/find bo", ("find_users", "bo")),
+        ("/invite", ("invite", None, {"uses": 1, "hours": 24})),
+        ("/invite 5", ("invite", None, {"uses": 5, "hours": 24})),
+        ("/join abcd-efgh", ("join", "abcd-efgh")),
+        ("/account", ("logins",)),
+        ("/account logins", ("logins",)),
+        ("/account end 1a2b", ("end_login", "1a2b")),
         ("/report bob is rude", ("report", "bob", "is rude", {"message_id": None})),
         ("/set name Alice  Smith", ("update_profile", {"name": "Alice  Smith"})),
         ("/set introduction 我 喜欢 茶", ("update_profile", {"introduction": "我 喜欢 茶"})),
@@ -84,6 +92,7 @@ def test_requests(typed: str, call: tuple[object, ...]) -> None:
         ("/group remove bob", ("remove_member", "team", "bob")),
         ("/group member bob", ("set_role", "team", "bob", "member")),
         ("/group leave", ("leave_group", "team")),
+        ("/invite 5 48", ("invite", "team", {"uses": 5, "hours": 48})),
         ("/group disband", ("disband_group", "team")),
         ("hello", ("send_group_message", "team", "hello")),
         ("//help", ("send_group_message", "team", "/help")),
@@ -182,6 +191,12 @@ def test_too_many_words(name: str) -> None:
         ("/whois bob", Profile("bob"), "the profile of bob\nthe profile is empty"),
         ("/whois bob", RequestRejected("not_friends"), "/whois bob: not on your friend list: /add bob first"),
         ("/find bo", ("bob", "#boris"), "found: bob, @#boris"),
+        ("/join abcd", "team", "you are in #team now"),
+        ("/join abcd", RequestRejected("invalid_invite"),
+         "/join: this invitation is not valid, or no longer; ask for another one"),
+        ("/account end 1a2b", None, "the login 1a2b is ended"),
+        ("/account", (OwnLogin("1a2b", None, None, 9, True), OwnLogin("3c4d", None, "192.0.2.7", 9, False)),
+         "1a2b: since ?, from ? (this one)\n3c4d: since ?, from 192.0.2.7"),
         ("/report bob x", None, "the operator of the server can read your report about bob"),
         ("/find bo", (), "no name begins like this"),
         ("/find bo", RequestRejected("unknown_type"), "/find bo: this server does not support that"),
@@ -239,6 +254,30 @@ def test_search() -> None:
     assert chat.client.calls[3:] == [("search", "two words", {"person": "bob", "before": None, "limit": 20})]
     chat.client.refuse("unknown_type")
     assert chat.said()[-1] == "/search two words: this server does not support that"
+
+
+def test_an_invitation() -> None:
+    """It says the code, for how many, and until when; not in a conversation with a person."""
+    until = datetime.fromtimestamp(MS / 1000).strftime("%Y-%m-%d %H:%M")
+    assert run("/invite 2", Invite("ab-cd", MS), where="#team").said() == [
+        f"ab-cd is good for 2 to join #team with /join ab-cd, until {until}"
+    ]
+    assert run("/invite", Invite("ab-cd", MS)).said() == [f"ab-cd is good for 1 to register here, until {until}"]
+    for typed, where in (("/invite", "bob"), ("/invite x", ""), ("/invite 1 2 3", "")):
+        assert run(typed, where=where).said() == ["usage: /invite [USES [HOURS]]"]
+
+
+def test_deleting_the_account() -> None:
+    """It asks for the password; without one nothing happens."""
+    chat = Chat()
+    chat.ui.secrets = ["secret", ""]
+    submit(chat.session, "/account delete")
+    assert chat.client.calls == [("delete_account", "secret")]
+    chat.client.answer()
+    assert chat.said() == ["the account alice is deleted"]
+    submit(chat.session, "/account delete")
+    assert (len(chat.client.calls), chat.said()[-1]) == (1, "nothing was changed")
+    assert run("/account fly").said()[-1].startswith("usage: /account")
 
 
 def test_a_report_has_the_last_message() -> None:

@@ -45,8 +45,8 @@ class Replies(FakeClient):
     def __getattr__(self, name: str) -> Any:
         call = super().__getattr__(name)
 
-        def call_and_end(*arguments: Any) -> Any:
-            future = call(*arguments)
+        def call_and_end(*arguments: Any, **named: Any) -> Any:
+            future = call(*arguments, **{key: value for key, value in named.items() if value is not None})
             reply = self._replies.pop(0)
             if reply:
                 self.refuse(reply)
@@ -62,6 +62,19 @@ WRONG, TAKEN = RequestRejected("wrong_credentials"), RequestRejected("username_t
 
 def log_in(client: Any, console: Console, name: str = "alice", password: str = "", may_register: bool = True) -> Any:
     return LoginDialog(client, "jelly://example.org", Translator("en"), console).run(name, password, may_register)
+
+
+def test_registering_with_an_invitation() -> None:
+    """Where the server wants a code, the dialog asks for it, once."""
+    needed = RequestRejected("invite_needed")
+    console = Answers("pw", "y", "pw", " ab-cd ")
+    client = Replies(WRONG, needed, None, None)
+    assert log_in(client, console) == ("alice", "pw")
+    assert client.calls[1:3] == [("register", "alice", "pw"), ("register", "alice", "pw", {"invite": "ab-cd"})]
+    assert "Code of an invitation:" in console.seen
+    client = Replies(WRONG, needed, RequestRejected("invalid_invite"))
+    with pytest.raises(FatalError, match="this invitation is not valid"):
+        log_in(client, Answers("pw", "y", "pw", "x"))
 
 
 def test_a_right_password() -> None:

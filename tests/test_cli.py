@@ -135,11 +135,12 @@ def test_a_wrong_command() -> None:
         ("backup", "FILE is missing. See jelly backup --help."),
         ("backup c.db --databse x", "There is no flag --databse (did you mean --database?). See jelly backup --help."),
         ("--port 1 backup c.db", "There is no flag --port. See jelly backup --help."),
-        ("user", "add|passwd|list is missing. See jelly user --help."),
+        ("user", "ACTION is missing. See jelly user --help."),
         ("user add", "NAME is missing. See jelly user add --help."),
         (
             "user ad bob",
-            "There is no command ad (did you mean add?): choose from add, passwd, list. See jelly user --help.",
+            "There is no command ad (did you mean add?): choose from add, passwd, disable, enable, delete, export, "
+            "list. See jelly user --help.",
         ),
         ("nodes --jsn", "There is no flag --jsn (did you mean --json?). See jelly nodes --help."),
         ("user add bob --pasword x", "There is no flag --pasword. See jelly user add --help."),

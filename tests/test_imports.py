@@ -20,24 +20,25 @@ LAYERS = [
     {"client.handshake", "client.acks", "client.pending", "client.lifecycle"},
     {"client.stream", "client.requests"},
     {"client.addresses", "client.poller", "client.callbacks", "client.pages", "client.roles", "client.states",
-     "client.contacts", "client.typing", "client.edits", "client.conversations",
+     "client.contacts", "client.typing", "client.edits", "client.conversations", "client.logins", "client.invites",
      "client.certificates", "client"},
-    {"reports_command"}, {"server", "user_command"},
+    {"reports_command"}, {"server", "user_command"}, {"export"},
     {"cluster.wiring"}, {"cluster.node", "cluster.nodes_command"},
     {"cluster.hearing", "cluster.events", "cluster.lease"},
     {"cluster.bus", "cluster.node_dao", "cluster.registry"}, {"cluster.redis_connection"},
     {"operator_commands"}, {"watchdog"}, {"connection"}, {"queue_dispatch"},
-    {"services"},
+    {"services"}, {"deletion", "invite_service"},
     {"login_service", "account_service", "friend_service", "group_service", "message_service", "finding_service",
      "block_service",
      "typing_service",
-     "report_service", "conversation_service"},
+     "report_service", "conversation_service", "own_account_service"},
     {"store", "accounts", "hashing", "session_lifecycle"}, {"edits"}, {"quotas"}, {"doubt", "fair_queue"},
     {"contact_notices", "receipts"},
     {"outcomes", "delivery", "presence", "group_notices", "indexing", "retention", "send_queue", "admission", "lists",
      "read_pointers"},
     {"memberships", "known_users", "password_check", "tokens", "finding_dao", "report_dao", "edits_dao",
-     "conversations_dao"},
+     "conversations_dao",
+     "account_dao", "invite_dao"},
     {"roles", "last_seen"},
     {"demo", "backup", "notifier", "contacts_dao", "blocks"},
     {"dao", "config", "migrations", "pacing"}, {"migrations.to_2", "migrations.to_3"},
@@ -157,7 +158,7 @@ def test_services_know_neither_the_store_nor_threads() -> None:
     }
     assert imported("outcomes") == data
     parts = {module for module in FILES if module.endswith("_service")}
-    assert len(parts) == 10
+    assert len(parts) == 12
     for module in ("services", *parts, "session_lifecycle", "password_check", "tokens", "known_users", "memberships"):
         assert not imported(module) & {"threading", "queue", "concurrent.futures", "socket", "jelly.store"}
         assert not reached(module) & {"queue_dispatch", "store"}

@@ -66,6 +66,19 @@ GOOD: list[tuple[Type, dict[str, Any], Request]] = [
         messages.SetRole("alice", "team", "bob", "admin"),
     ),
     (
+        Type.INVITE,
+        {"username": "alice", "uses": 1, "hours": 2},
+        messages.CreateInvite("alice", 1, 2),
+    ),
+    (Type.JOIN, {"username": "alice", "code": "x"}, messages.Join("alice", "x")),
+    (
+        Type.DELETE_ACCOUNT,
+        {"username": "alice", "password": "x"},
+        messages.DeleteAccount("alice", "x"),
+    ),
+    (Type.LOGINS, {"username": "alice"}, messages.Logins("alice")),
+    (Type.END_LOGIN, {"username": "alice", "login": "x"}, messages.EndLogin("alice", "x")),
+    (
         Type.REPORT,
         {"username": "alice", "person": "bob", "text": "x"},
         messages.ReportPerson("alice", "bob", "x"),
@@ -286,7 +299,7 @@ a_type = st.sampled_from(sorted(REQUESTS))
 good_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 an_integer = st.integers(-(2**63), 2**63 - 1)
 GOOD_VALUES: dict[str, st.SearchStrategy[Any]] = {
-    **dict.fromkeys(("token", "time", "id", "before", "limit"), an_integer),
+    **dict.fromkeys(("token", "time", "id", "before", "limit", "uses", "hours"), an_integer),
     "showSeen": st.booleans(),
     **dict.fromkeys(("accept", "blocked", "showRead"), st.booleans()),
     "features": st.lists(good_text, max_size=messages.MAX_FEATURES),

@@ -18,6 +18,7 @@ from jelly.group_notices import MAX_CHANGES
 from jelly.message_service import DEFAULT_PAGE, MAX_PAGE
 from jelly.messages import Event
 from jelly.names import MAX_NAME
+from jelly.own_account_service import DELETED, DISABLED
 from jelly.quotas import FRIENDS_SHARE, SENDERS_SHARE, STRANGERS_SHARE
 from jelly.rate import HOLD_SECONDS
 from jelly.retention import IDEMPOTENCY_DAYS
@@ -37,6 +38,7 @@ KEYS_OF_AN_EVENT = {
     Event.GROUP_CHANGED: ["group", "members", "changes"], Event.GROUP_DISBANDED: ["group"],
     Event.INBOX_FULL: ["groups"], Event.TYPING: ["user", "group"],
     Event.READ: ["user", "group", "id"], Event.DELIVERED: ["user", "id"],
+    Event.LOGGED_OUT: ["reason"],
 }  # fmt: skip
 OPTIONAL_KEYS = {("typing", "group"), ("read", "group")}
 
@@ -274,7 +276,7 @@ def test_the_page_names_nothing_that_the_code_does_not_have() -> None:
     """Every name in capitals and every code on the page exists."""
     known = {member.name for enumeration in (Sign, Type, Status) for member in enumeration}
     assert set(re.findall(r"\b[A-Z][A-Z_]{4,}\b", PAGE)) <= known
-    assert set(re.findall(r"\b[a-z]+_[a-z_]+\b", PAGE)) <= {*ErrorCode, *Event}
+    assert set(re.findall(r"\b[a-z]+_[a-z_]+\b", PAGE)) <= {*ErrorCode, *Event, DELETED, DISABLED}
     numbers = {int(number, 16) for number in re.findall(r"\b0x([1-3][0-9a-f])\b", PAGE)}
     assert numbers <= {*Type, *Status, 0x20}  # which is said to be unused
 

@@ -353,8 +353,12 @@ def test_an_end_at_the_question(
     [
         (["add"], 2, "NAME is missing."),
         (["add", "alice", "secret"], 2, "There are too many arguments: secret"),
-        (["remove", "alice"], 2, "There is no command remove: choose from add, passwd, list"),
-        ([], 2, "add|passwd|list is missing."),
+        (
+            ["remove", "alice"],
+            2,
+            "There is no command remove: choose from add, passwd, disable, enable, delete, export, list",
+        ),
+        ([], 2, "ACTION is missing."),
         (["list", "--database=memory:"], 1, "has no users but those of its server"),
         (["list", "--database=sqlite:///{tmp}/none.db"], 1, "There is no database sqlite:///{tmp}/none.db"),
         (["list", "--database=sqlite:///{tmp}"], 1, "The database cannot be used"),

@@ -8,10 +8,11 @@ import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
-from client_api import ErrorCode, FriendRequests, Group, History, PastMessage, Profile, RequestError
+from client_api import ErrorCode, FriendRequests, Group, History, Invite, OwnLogin, PastMessage, Profile, RequestError
 from jelly.chat import texts
 from jelly.chat.cells import sanitize
 from jelly.chat.model import LOADABLE, Conversation, LineKind, Peer
@@ -453,6 +454,85 @@ def _passwd(session: Session, rest: str) -> None:
     ask(texts.OLD_PASSWORD, ask_new)
 
 
+def _invite(session: Session, rest: str) -> None:
+    """Make a code for the group of this conversation; on the first screen, for an account."""
+    peer = session.model.current.peer
+    words = rest.split()
+    if (
+        (peer is not None and not peer.is_group)
+        or len(words) > 2
+        or not all(re.fullmatch("[0-9]{1,3}", w) for w in words)
+    ):
+        raise UsageError
+    uses, hours = (int(word) for word in [*words, *["1", "24"][len(words) :]])
+
+    def done(invite: Invite, where: Conversation) -> None:
+        until = datetime.fromtimestamp(invite.expires / 1000)
+        text = texts.INVITE_TO_REGISTER if peer is None else texts.INVITE_TO_GROUP
+        said = session.translate(text, code=invite.code, group=peer, uses=uses, until=f"{until:%Y-%m-%d %H:%M}")
+        session.show_info(said, where)
+
+    _request(session, "/invite", session.client.invite(peer and peer.name, uses=uses, hours=hours), done)
+
+
+def _join(session: Session, rest: str) -> None:
+    def done(group: str, where: Conversation) -> None:
+        session.show_info(session.translate(texts.GROUP_ENTERED, group=Peer(group, True)), where)
+        session.refresh()
+
+    _request(session, "/join", session.client.join(_required(rest)), done)
+
+
+# --- one's own account ---------------------------------------------------------------------------
+
+
+def _account(session: Session, rest: str) -> None:
+    word, rest = _split_word(rest) if rest else ("logins", "")
+    if word.lower() == "logins" and not rest:
+        _list_logins(session)
+    elif word.lower() == "end":
+        _end_login(session, _required(rest))
+    elif word.lower() == "delete" and not rest:
+        _delete_account(session)
+    else:
+        raise UsageError
+
+
+def _list_logins(session: Session) -> None:
+    def done(logins: tuple[OwnLogin, ...], where: Conversation) -> None:
+        session.show_info("\n".join(_login_line(session, login) for login in logins), where)
+
+    _request(session, "/account", session.client.logins(), done, changes=False)
+
+
+def _login_line(session: Session, login: OwnLogin) -> str:
+    when = "?" if login.created is None else f"{datetime.fromtimestamp(login.created / 1000):%Y-%m-%d %H:%M}"
+    text = texts.LOGIN_HERE if login.is_current else texts.LOGIN_LINE
+    return session.translate(text, login=login.id, when=when, network=login.network or "?")
+
+
+def _end_login(session: Session, login: str) -> None:
+    def done(_: None, where: Conversation) -> None:
+        session.show_info(session.translate(texts.LOGIN_ENDED, login=login), where)
+
+    _request(session, f"/account end {login}", session.client.end_login(login), done)
+
+
+def _delete_account(session: Session) -> None:
+    where = session.model.current
+
+    def answered(password: str) -> None:
+        if not password:
+            session.show_info(session.translate(texts.PASSWORD_EMPTY), where)
+            return
+        _request(session, "/account delete", session.client.delete_account(password), done)
+
+    def done(_: None, where: Conversation) -> None:
+        session.show_info(session.translate(texts.ACCOUNT_DELETED, name=Peer(session.name)), where)
+
+    session.ui.ask_password(session.translate(texts.DELETE_PASSWORD, name=Peer(session.name)), answered)
+
+
 # --- groups ---------------------------------------------------------------------------------------
 
 
@@ -731,11 +811,14 @@ COMMANDS: dict[str, Command] = {
     "group": Command(_group, _complete_group),
     "find": Command(_find),
     "report": Command(_report, _peer_names),
+    "invite": Command(_invite),
+    "join": Command(_join),
     "profile": Command(_profile),
     "set": Command(_set, lambda *_: [f"{field} " for field in texts.FIELDS]),
     "whois": Command(_whois, _friend_names),
     "seen": Command(_seen, lambda *_: ["on", "off"]),
     "passwd": Command(_passwd),
+    "account": Command(_account, lambda *_: ["logins", "end ", "delete"]),
     "resend": Command(_resend),
     "history": Command(_history),
     "edit": Command(_edit),

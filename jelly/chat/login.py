@@ -170,8 +170,8 @@ class LoginDialog:
         answer = self._console.ask_password(self._text(texts.ASK_REGISTER, name=name))
         return answer.strip().lower() in ("y", "yes", "是", "好")
 
-    def _register(self, name: str, password: str, is_typed: bool) -> bool:
-        """Register the name. Return whether it is registered.
+    def _register(self, name: str, password: str, is_typed: bool, invite: str | None = None) -> bool:
+        """Register the name. Return whether it is registered. `invite`: the code of an invitation.
 
         If not, the reason has been shown, and the user has to type the password again.
         """
@@ -179,11 +179,14 @@ class LoginDialog:
             self._console.show(self._text(texts.PASSWORDS_DIFFER_TRY_AGAIN))
             return False
         try:
-            self._client.register(name, password).result()
+            self._client.register(name, password, invite=invite).result()
         except RequestRejected as error:
             if error.code in NAME_TAKEN:
                 self._console.show(self._text(texts.PASSWORD_WAS_WRONG, name=name))
                 return False
+            if error.code == ErrorCode.INVITE_NEEDED and invite is None:
+                code = self._console.ask(self._translate(texts.ASK_INVITE)).strip()
+                return self._register(name, password, is_typed=False, invite=code)
             reason = self._translate.describe_error(error)
             raise FatalError(
                 ExitCode.LOGIN_REFUSED, self._text(texts.CANNOT_REGISTER, name=name, reason=reason)

@@ -488,6 +488,8 @@ class Session:
                 return self.translate(texts.BAR_RECONNECTING, since=since)
             case _, Reason.TAKEN_OVER:
                 return self.translate(texts.BAR_TAKEN_OVER)
+            case _, Reason.ENDED:
+                return self.translate(texts.BAR_ENDED)
             case _, Reason.PASSWORD_CHANGED:
                 return self.translate(texts.BAR_PASSWORD_CHANGED)
         return self.translate(texts.BAR_OFFLINE, since=since)
@@ -554,6 +556,8 @@ class Session:
                 self._back_online(self.translate(text, address=event.address, since=since))
             case State.OFFLINE, Reason.TAKEN_OVER:
                 self.show_error(self.translate(texts.TAKEN_OVER, name=self.name))
+            case State.OFFLINE, Reason.ENDED:
+                self.show_error(self.translate(texts.ENDED_ELSEWHERE, name=self.name))
             case State.OFFLINE, Reason.PASSWORD_CHANGED:
                 self._password = ""  # /connect asks for the new one
                 self.show_error(self.translate(texts.PASSWORD_CHANGED_ELSEWHERE, name=self.name))

@@ -115,6 +115,9 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
     ErrorCode.TOO_MANY_ATTEMPTS: TranslatedText(
         "too many failed logins to this account; try again later", "这个账号登录失败次数过多，请稍后再试"
     ),
+    ErrorCode.ACCOUNT_DISABLED: TranslatedText(
+        "the operator of the server has disabled this account", "服务器管理员已停用这个账号"
+    ),
     ErrorCode.INVALID_USERNAME: TranslatedText(
         "a name must have 1 to 32 characters, without spaces or invisible characters, in one script",
         "用户名须为 1 到 32 个字符，不能含空格或不可见字符，不能混用不同的文字",
@@ -122,6 +125,13 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
     ErrorCode.REGISTRATION_CLOSED: TranslatedText(
         "this server does not let anybody register; ask its operator for an account",
         "这个服务器不开放注册，请向管理员申请账号",
+    ),
+    ErrorCode.INVITE_NEEDED: TranslatedText(
+        "registering here needs an invitation; ask somebody who has an account for a code",
+        "在这里注册需要邀请，请向已有账号的人索取邀请码",
+    ),
+    ErrorCode.INVALID_INVITE: TranslatedText(
+        "this invitation is not valid, or no longer; ask for another one", "这个邀请码无效或已失效，请重新索取"
     ),
     ErrorCode.TOO_MANY_REGISTRATIONS: TranslatedText(
         "too many accounts were made from your address; try again in an hour",
@@ -233,6 +243,10 @@ PASSWORD_CHANGED_ELSEWHERE = TranslatedText(
     "the password of {name} was changed elsewhere. /connect asks for the new one",
     "{name} 的密码已在别处更改。/connect 会询问新密码",
 )
+ENDED_ELSEWHERE = TranslatedText(
+    "the login of {name} was ended, elsewhere or by the operator. /connect logs in again",
+    "{name} 的登录已在别处或被管理员结束。/connect 可重新登录",
+)
 CONNECTION_CLOSED = TranslatedText("the connection is closed. /connect tries again", "连接已断开。/connect 可重试")
 CANNOT_CONNECT_NOW = TranslatedText("cannot connect: {reason}", "无法连接：{reason}")
 PASSWORD_NEEDED = TranslatedText("/connect asks for the password", "/connect 会询问密码")
@@ -249,6 +263,7 @@ BAR_OFFLINE = TranslatedText("not connected since {since}; /connect", "自 {sinc
 BAR_TAKEN_OVER = TranslatedText("ended: logged in elsewhere; /connect", "会话已结束：账号在别处登录；/connect")
 BAR_PASSWORD_CHANGED = TranslatedText("ended: the password was changed; /connect", "会话已结束：密码已更改；/connect")
 BAR_TYPING = TranslatedText("{names} typing…", "{names} 正在输入…")
+BAR_ENDED = TranslatedText("ended: the login was ended; /connect", "会话已结束：登录已被结束；/connect")
 BAR_MORE_BELOW = TranslatedText("more below", "下方还有")
 LOADING = TranslatedText("loading earlier messages", "正在读取更早的消息")
 NO_EARLIER_MESSAGES = TranslatedText("there are no earlier messages", "没有更早的消息")
@@ -315,6 +330,24 @@ REPORTED_WITH_MESSAGE = TranslatedText(
     "the operator of the server can read your report about {name}, and the last message of {name} in this conversation",
     "服务器管理员可以看到你对 {name} 的举报，以及 {name} 在当前对话中的最后一条消息",
 )
+INVITE_TO_GROUP = TranslatedText(
+    "{code} is good for {uses} to join {group} with /join {code}, until {until}",
+    "{code} 可供 {uses} 人在 {until} 之前用 /join {code} 加入 {group}",
+)
+INVITE_TO_REGISTER = TranslatedText(
+    "{code} is good for {uses} to register here, until {until}", "{code} 可供 {uses} 人在 {until} 之前注册"
+)
+GROUP_ENTERED = TranslatedText("you are in {group} now", "你已加入 {group}")
+ASK_INVITE = TranslatedText("Code of an invitation: ", "邀请码：")
+LOGIN_LINE = TranslatedText("{login}: since {when}, from {network}", "{login}：{when}，来自 {network}")
+LOGIN_HERE = TranslatedText(
+    "{login}: since {when}, from {network} (this one)", "{login}：{when}，来自 {network}（当前登录）"
+)
+LOGIN_ENDED = TranslatedText("the login {login} is ended", "登录 {login} 已结束")
+DELETE_PASSWORD = TranslatedText(
+    "This deletes the account {name} for ever. Password: ", "账号 {name} 将被永久删除。密码："
+)
+ACCOUNT_DELETED = TranslatedText("the account {name} is deleted", "账号 {name} 已删除")
 FOUND_USERS = TranslatedText("found: {names}", "找到：{names}")
 FOUND_NOBODY = TranslatedText("no name begins like this", "没有以此开头的用户名")
 FOUND_LINE = TranslatedText("{when} {sender}: {content}", "{when} {sender}：{content}")
@@ -490,6 +523,16 @@ HELP: dict[str, Help] = {
             "管理员还会看到此人在当前对话中的最后一条消息。其他人都看不到。",
         ),
     ),
+    "invite": Help(
+        TranslatedText("[USES [HOURS]]", "[次数 [小时]]"),
+        TranslatedText("make a code with which others join this group", "生成邀请码，供他人加入当前群组"),
+        TranslatedText(
+            "It is good once, and for 24 hours, unless you say otherwise. On the first screen it is for a new account, "
+            "where the server wants an invitation.",
+            "默认只能用一次，24 小时内有效。在首屏输入时，用于注册新账号（服务器需要邀请时）。",
+        ),
+    ),
+    "join": Help(TranslatedText("CODE", "邀请码"), TranslatedText("join a group with a code", "用邀请码加入群组")),
     "profile": Help(NOTHING, TranslatedText("show your profile", "查看自己的资料")),
     "set": Help(
         TranslatedText("name Alice Smith", "name 王小明"),
@@ -514,6 +557,18 @@ HELP: dict[str, Help] = {
         TranslatedText(
             "It asks for the present password, and for the new one twice. It shows none of them.",
             "先询问当前密码，再两次询问新密码，输入时都不显示。",
+        ),
+    ),
+    "account": Help(
+        TranslatedText("[logins|end|delete]", "[logins|end|delete]"),
+        TranslatedText("your logins; delete the account", "查看自己的登录；删除账号"),
+        TranslatedText(
+            "/account             list your logins: on which devices you are still logged in\n"
+            "/account end LOGIN   end one of them\n"
+            "/account delete      delete your account for ever; it asks for the password",
+            "/account             列出自己的登录：哪些设备还可以使用\n"
+            "/account end 登录    结束其中一个\n"
+            "/account delete      永久删除账号，会询问密码",
         ),
     ),
     "resend": Help(
@@ -565,7 +620,10 @@ HELP: dict[str, Help] = {
     ),
 }
 
-RARE = ("accept", "decline", "block", "unblock", "find", "seen", "report", "set", "passwd", "edit", "recall")
+RARE = (
+    "accept", "decline", "block", "unblock", "find", "seen", "report", "set", "passwd", "edit", "recall", "account",
+    "invite", "join",
+)  # fmt: skip
 """The commands that few people need often: the list of /help has only their names."""
 MORE_COMMANDS = TranslatedText(
     "also {names}: /help set says more about /set", "还有 {names}：用 /help set 查看 /set 的说明"

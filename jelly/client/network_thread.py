@@ -37,7 +37,11 @@ log = logging.getLogger("jelly.client")
 STABLE_AFTER = 5.0
 """Seconds after which a connection counts as stable. When it is lost later than that, the pauses of
 the policy start again from the first, which is 0."""
-ENDINGS = {"taken_over": Reason.TAKEN_OVER, "password_changed": Reason.PASSWORD_CHANGED}
+ENDINGS = {
+    "taken_over": Reason.TAKEN_OVER,
+    "password_changed": Reason.PASSWORD_CHANGED,
+    "logged_out": Reason.ENDED,
+}
 """The events after which the client does not reconnect, and why."""
 
 Values = Mapping[str, Any]

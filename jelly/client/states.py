@@ -52,6 +52,9 @@ class Reason(Enum):
     """
     PASSWORD_CHANGED = "password changed"
     """The password was changed in another session, or by the operator: log in with the new one."""
+    ENDED = "ended"
+    """The login was ended in another session; or the account was deleted, or disabled by the
+    operator. The notice `logged_out` says which (`SystemEvent.values["reason"]`)."""
     TOKEN_REFUSED = "token refused"
     """The token has expired, or a logout or a new password ended it: log in with the password."""
     GAVE_UP = "gave up"

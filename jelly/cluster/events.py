@@ -46,6 +46,9 @@ class Changes(Protocol):
     def password_changed(self, user: str) -> None:
         """The operator has given a user a new password."""
 
+    def sessions_ended(self, user: str, reason: str, login: str) -> None:
+        """Sessions of a user have been ended: all, or only that of a login."""
+
     def node_is_isolated(self) -> None:
         """This node cannot reach the database: close the connections."""
 
@@ -118,12 +121,8 @@ class Events:
             return
         if event.kind == "in":
             user = str(event.values[0])
-            self._moved.add(user)
             self._changes.receipts_wanted(user, len(event.values) > 1 and bool(event.values[1]))
-            session = self._sessions.get(user)
-            if session is not None and session.epoch < event.number:
-                session.epoch = -1
-                self._changes.session_moved(session)
+            self._user_moved(user, event.number)
         elif event.kind == "group":
             name, before, now, change = event.values
             self._changes.group_changed(str(name), before, now, change)  # type: ignore[arg-type]
@@ -133,6 +132,9 @@ class Events:
             self._changes.contact_changed(*event.values)  # type: ignore[arg-type]
         elif event.kind == "password":
             self._changes.password_changed(str(event.values[0]))
+        elif event.kind == "ended":
+            user, reason, login = map(str, event.values)
+            self._changes.sessions_ended(user, reason, login)
         elif event.kind == "failures":
             for user, network, is_known in event.values[0]:  # type: ignore[attr-defined]
                 self._guard.note_failure(user, network, is_known)
@@ -150,6 +152,14 @@ class Events:
             log.info("node %s is gone", values[0])
         elif kind == "up":
             log.info("node %s has come", values[0])
+
+    def _user_moved(self, user: str, number: int) -> None:
+        """A user has logged in at another node, by the event of this number."""
+        self._moved.add(user)
+        session = self._sessions.get(user)
+        if session is not None and session.epoch < number:
+            session.epoch = -1
+            self._changes.session_moved(session)
 
     def _apply_to_registry(self, event: Event) -> Iterable[str]:
         """Return the users who may have come or gone."""

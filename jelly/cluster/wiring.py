@@ -89,6 +89,9 @@ class _Changes:
     def password_changed(self, user: str) -> None:
         self._services.lifecycle.end_sessions(user, PASSWORD_CHANGED)
 
+    def sessions_ended(self, user: str, reason: str, login: str) -> None:
+        self._services.own_account.ended(user, reason, login)
+
 
 def make_node(
     settings: Settings,

@@ -1,7 +1,8 @@
 """From version 2 to 3: ids that carry the time instead of a calendar, a clearer name for a row of
 the table meta, the NFKC form of each name, whether a user has had a modern client, the commands of
-an operator, known addresses, what quotas and edits need, reports, the tables of several nodes,
-roles in groups, consent to being a friend, and how far everybody has read.
+an operator, known addresses, what quotas and edits need, reports, invitations, accounts that are
+disabled or deleted, the tables of several nodes, roles in groups, consent to being a friend, and
+how far everybody has read.
 """
 
 from jelly.database import DatabaseConnection
@@ -66,6 +67,17 @@ STATEMENTS: tuple[Step, ...] = (
     "ALTER TABLE inbox ADD COLUMN size BIGINT NOT NULL DEFAULT 0",
     # In SQLite it is the number of characters, which is near enough for what waits already.
     "UPDATE inbox SET size = COALESCE((SELECT LENGTH(content) FROM messages WHERE id = message_id), 0)",
+    "ALTER TABLE users ADD COLUMN disabled SMALLINT NOT NULL DEFAULT 0",
+    "CREATE TABLE IF NOT EXISTS deleted_names (username VARCHAR(32) NOT NULL, nfkc VARCHAR(32) NOT NULL, "
+    "since BIGINT NOT NULL, purged SMALLINT NOT NULL, PRIMARY KEY (username))",
+    "CREATE INDEX nfkc_of_deleted_names ON deleted_names (nfkc)",
+    "CREATE INDEX unpurged_names ON deleted_names (purged, since)",
+    "ALTER TABLE tokens ADD COLUMN created BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE tokens ADD COLUMN network VARCHAR(64) NOT NULL DEFAULT ''",
+    "CREATE TABLE IF NOT EXISTS invites (code_hash CHAR(64) NOT NULL, creator VARCHAR(32) NOT NULL, "
+    "group_name VARCHAR(32) NOT NULL, uses SMALLINT NOT NULL, expires BIGINT NOT NULL, PRIMARY KEY (code_hash))",
+    "CREATE INDEX invites_of_user ON invites (creator)",
+    "CREATE INDEX invites_by_end ON invites (expires)",
     "CREATE TABLE IF NOT EXISTS reports (id BIGINT NOT NULL, reporter VARCHAR(32) NOT NULL, "
     "person VARCHAR(32) NOT NULL, text VARCHAR(1024) NOT NULL, message_id BIGINT, receiver VARCHAR(32), "
     "is_group SMALLINT, content MEDIUMTEXT, time BIGINT NOT NULL, PRIMARY KEY (id))",

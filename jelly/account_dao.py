@@ -1,0 +1,130 @@
+"""The SQL of what happens to accounts: logins that are listed and ended, accounts that are disabled
+or deleted.
+
+A deleted account leaves its name behind, in the table `deleted_names`: nobody gets that name again,
+because messages of its user stay in the history of others. The account itself goes at once. What
+else the user had may be much, so it goes in slices, a little later (`purge_slice`).
+"""
+
+import time
+from typing import NamedTuple
+
+from jelly.dao import Dao
+from jelly.names import nfkc
+
+ID_LENGTH = 16
+"""How many digits of a token's hash name a login."""
+ROWS_OF_USER = (
+    ("friends", "username"),
+    ("friends", "friend"),
+    ("tokens", "username"),
+    ("known_addresses", "username"),
+    ("missed", "username"),
+    ("inbox", "receiver"),
+    ("reports", "reporter"),
+    ("invites", "creator"),
+    ("blocks", "username"),
+)
+"""The tables, each with a column, whose rows with the name of a deleted user go. (Of groups, see
+`deletion.py`.)"""
+ROWS_THAT_STAY = (
+    ("messages", "sender"),
+    ("messages", "receiver"),
+    ("history", "one_side"),
+    ("history", "other_side"),
+    ("requests", "sender"),
+    ("reports", "person"),
+    ("blocks", "person"),
+    ("reports", "receiver"),
+    ("deleted_names", "username"),
+    ("deleted_names", "nfkc"),
+    ("operator_commands", "username"),
+    ("sessions", "username"),
+)
+"""The same of rows that do not go with the account: messages stay as long as those of others,
+requests for a week, reports about the user for the operator, blocks until they are taken back. A
+row of `sessions` goes with the session."""
+
+
+class OwnLogin(NamedTuple):
+    """A login whose token is still valid."""
+
+    id: str
+    created: int
+    """In milliseconds since 1970; 0: not known."""
+    network: str
+    """From where; empty: not known."""
+    expires: int
+
+
+def logins(dao: Dao, username: str, now: int) -> list[OwnLogin]:
+    """The logins of a user whose tokens are valid, the newest first."""
+    rows = dao.connection.query(
+        f"SELECT SUBSTR(token_hash, 1, {ID_LENGTH}), created, network, expires FROM tokens "
+        "WHERE username = ? AND expires > ? ORDER BY expires DESC, token_hash",
+        (username, now),
+    )
+    return [OwnLogin(*row) for row in rows]
+
+
+def end_login(dao: Dao, username: str, id: str) -> bool:
+    """Make the token of a login invalid; whether there was one."""
+    return bool(
+        dao.connection.execute(
+            f"DELETE FROM tokens WHERE username = ? AND SUBSTR(token_hash, 1, {ID_LENGTH}) = ?", (username, id)
+        )
+    )
+
+
+def is_disabled(dao: Dao, username: str) -> bool:
+    return bool(dao.connection.query("SELECT 1 FROM users WHERE username = ? AND disabled = 1", (username,)))
+
+
+def set_disabled(dao: Dao, username: str, is_disabled: bool) -> None:
+    """Disable an account, which ends its tokens, or enable it."""
+    dao.connection.change("UPDATE users SET disabled = ? WHERE username = ?", (int(is_disabled), username))
+    if is_disabled:
+        dao.remove_tokens(username)
+
+
+def delete(dao: Dao, username: str) -> None:
+    """Delete an account. The rest goes later (`deletion.py`)."""
+    dao.connection.change("DELETE FROM users WHERE username = ?", (username,))
+    dao.connection.change(
+        "INSERT INTO deleted_names (username, nfkc, since, purged) VALUES (?, ?, ?, 0)",
+        (username, nfkc(username), int(time.time() * 1000)),
+    )
+    dao.remove_tokens(username)
+
+
+def unpurged(dao: Dao, before: int) -> str | None:
+    """A user who was deleted before a time, and of whom something may be left; None if nobody."""
+    rows = dao.connection.query(
+        "SELECT username FROM deleted_names WHERE purged = 0 AND since < ? ORDER BY since LIMIT 1", (before,)
+    )
+    return rows[0][0] if rows else None
+
+
+def purge_slice(dao: Dao, username: str, limit: int) -> bool:
+    """Remove rows of a deleted user, at most `limit` of one table; whether there may be more."""
+    connection = dao.connection
+    for table, column in ROWS_OF_USER:
+        # A common way to delete some rows only: by a value that many of them are not above.
+        if table in ("inbox", "friends"):
+            other = {"inbox": "message_id", "friends": "friend" if column == "username" else "username"}[table]
+            [(last, count)] = connection.query(
+                f"SELECT MAX({other}), COUNT(*) FROM "
+                f"(SELECT {other} FROM {table} WHERE {column} = ? ORDER BY {other} LIMIT ?) AS slice",
+                (username, limit),
+            )
+            if count:
+                connection.change(f"DELETE FROM {table} WHERE {column} = ? AND {other} <= ?", (username, last))
+                return True
+        else:
+            connection.change(f"DELETE FROM {table} WHERE {column} = ?", (username,))
+    return False
+
+
+def note_purged(dao: Dao, username: str) -> None:
+    """Nothing of a deleted user is left but the name."""
+    dao.connection.change("UPDATE deleted_names SET purged = 1 WHERE username = ?", (username,))
