@@ -24,9 +24,17 @@ ROWS_OF_USER = (
     ("reports", "reporter"),
     ("invites", "creator"),
     ("blocks", "username"),
+    ("read_pointers", "username"),
 )
 """The tables, each with a column, whose rows with the name of a deleted user go. (Of groups, see
 `deletion.py`.)"""
+LONG_TABLES = {
+    ("friends", "username"): "friend",
+    ("friends", "friend"): "username",
+    ("inbox", "receiver"): "message_id",
+    ("read_pointers", "username"): "partner",
+}
+"""Those of which a user may have many rows, each with a column by which these are cut in slices."""
 ROWS_THAT_STAY = (
     ("messages", "sender"),
     ("messages", "receiver"),
@@ -35,6 +43,7 @@ ROWS_THAT_STAY = (
     ("requests", "sender"),
     ("reports", "person"),
     ("blocks", "person"),
+    ("read_pointers", "partner"),
     ("reports", "receiver"),
     ("deleted_names", "username"),
     ("deleted_names", "nfkc"),
@@ -109,19 +118,19 @@ def purge_slice(dao: Dao, username: str, limit: int) -> bool:
     """Remove rows of a deleted user, at most `limit` of one table; whether there may be more."""
     connection = dao.connection
     for table, column in ROWS_OF_USER:
-        # A common way to delete some rows only: by a value that many of them are not above.
-        if table in ("inbox", "friends"):
-            other = {"inbox": "message_id", "friends": "friend" if column == "username" else "username"}[table]
-            [(last, count)] = connection.query(
-                f"SELECT MAX({other}), COUNT(*) FROM "
-                f"(SELECT {other} FROM {table} WHERE {column} = ? ORDER BY {other} LIMIT ?) AS slice",
-                (username, limit),
-            )
-            if count:
-                connection.change(f"DELETE FROM {table} WHERE {column} = ? AND {other} <= ?", (username, last))
-                return True
-        else:
+        other = LONG_TABLES.get((table, column))
+        if other is None:
             connection.change(f"DELETE FROM {table} WHERE {column} = ?", (username,))
+            continue
+        # MySQL and SQLite share no LIMIT for a DELETE: so up to the last value of the slice.
+        [(last, count)] = connection.query(
+            f"SELECT MAX({other}), COUNT(*) FROM "
+            f"(SELECT {other} FROM {table} WHERE {column} = ? ORDER BY {other} LIMIT ?) AS slice",
+            (username, limit),
+        )
+        if count:
+            connection.change(f"DELETE FROM {table} WHERE {column} = ? AND {other} <= ?", (username, last))
+            return True
     return False
 
 

@@ -37,7 +37,7 @@ from wire import (
     wait_until,
 )
 
-from client_api import ConnectionEvent, OwnLogin, Reason, State
+from client_api import OwnLogin, Reason, State
 from faults.mariadb import PrivateMariaDB
 from jelly import deletion, operator_commands
 from jelly.account_dao import ID_LENGTH, ROWS_OF_USER, ROWS_THAT_STAY
@@ -405,8 +405,7 @@ def test_the_library(start_server: StartServer, new_client: NewClient) -> None:
     assert result(client.delete_account(PASSWORD)) is None
     assert client.wait(10)
     assert client.state is State.OFFLINE
-    event = [event for event in recorder.events if isinstance(event, ConnectionEvent)][-1]
-    assert event.reason is Reason.ENDED
+    recorder.wait_for_state(State.OFFLINE, Reason.ENDED)
     assert error(client.login("alice", PASSWORD)).code == "wrong_credentials"
 
 
