@@ -40,7 +40,7 @@ def test_help_says_what_each_value_is() -> None:
     texts = {setting.name for setting in fields(Settings) if not isinstance(setting.default, int | float)}
     assert set(VALUES) == texts
     shown = run("--help").stdout
-    for flag in ("--max-connections N", "--registration open|closed", "--tls-cert FILE"):
+    for flag in ("--max-connections N", "--registration open|invite|closed", "--tls-cert FILE"):
         assert f"  {flag} " in shown.replace("\n", " ")
 
 
