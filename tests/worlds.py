@@ -103,7 +103,10 @@ class World:
     def _insert_users(self, disk: Disk) -> None:
         run = disk.raw.executemany
         run("INSERT INTO users (username, password) VALUES (?, ?)", [(user, PASSWORD_HASH) for user in self._users])
-        run("INSERT INTO tokens VALUES (?, ?, ?)", [(each.token_hash, each.user, FOREVER) for each in self.devices])
+        run(
+            "INSERT INTO tokens (token_hash, username, expires) VALUES (?, ?, ?)",
+            [(each.token_hash, each.user, FOREVER) for each in self.devices],
+        )
 
     def _insert_groups(self, disk: Disk, share: float) -> None:
         """The first user creates the groups. `share` is how many of the others are members."""
