@@ -195,7 +195,7 @@ def test_events_of_the_server(port: int, open_chat: Open) -> None:
         bob.ok(ADD_MEMBER, groupName="team", member="carol")
         alice.wait_for("2:#team")
         alice.press("alt-2")
-        alice.wait_for("you are in #team with bob", "carol joined")
+        alice.wait_for("you are in #team with bob", "bob added carol")
         bob.ok(DISBAND_GROUP, groupName="team")
         alice.wait_for("#team was disbanded")
     alice.press("alt-1")

@@ -402,6 +402,32 @@ def test_roles_in_a_group() -> None:
     assert chat.model.groups["team"][0] == "carol"
 
 
+def test_who_added_and_removed_whom() -> None:
+    """What others did says who; what the members did themselves, or this user, is as it was. Only
+    what is left of several changes counts.
+    """
+    chat = Chat()
+    team = Peer("team", True)
+    chat.model.groups = {"team": ("bob", "alice", "carol", "dave", "erin")}
+    chat.session.open(team)
+    changes = [
+        {"user": "bob", "removed": "carol"},
+        {"user": "dave", "removed": "dave"},
+        {"user": "alice", "removed": "erin"},
+        {"user": "bob", "added": "frank"},
+        {"user": "bob", "added": "grace"},
+        {"user": "alice", "added": "heidi"},
+        {"user": "bob", "added": "ivan"},
+        {"user": "bob", "removed": "ivan"},
+    ]
+    members = ("bob", "alice", "frank", "grace", "heidi")
+    chat.system("group_changed", group="team", members=members, values={"changes": changes})
+    assert chat.said() == ["heidi joined", "bob added frank, grace", "dave, erin left", "bob removed carol"]
+    changes = [{"user": "frank", "removed": "alice"}]
+    chat.system("group_changed", group="team", members=("bob", "frank"), values={"changes": changes})
+    assert chat.said()[-1] == "frank removed you from #team"
+
+
 def test_the_end_of_a_group() -> None:
     """The end of a group is shown in its conversation, and the group is removed."""
     chat = Chat()

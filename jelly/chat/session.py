@@ -586,8 +586,9 @@ class Session:
                 text = texts.REQUEST_ACCEPTED if event.accepted else texts.REQUEST_DECLINED
                 self.show_info(self.translate(text, name=Peer(event.friend)))
             case "group_changed":
-                self._group_changed(event.group, event.members)
-                self._show_role_changes(Peer(event.group, True), event.values.get("changes", ()))
+                changes = event.values.get("changes", ())
+                self._group_changed(event.group, event.members, changes)
+                self._show_role_changes(Peer(event.group, True), changes)
             case "group_disbanded":
                 self.model.groups.pop(event.group, None)
                 peer = Peer(event.group, True)
@@ -613,10 +614,12 @@ class Session:
         peer = Peer(friend)
         self._show_info_in(peer, self.translate(texts.CAME_ONLINE if online else texts.WENT_OFFLINE, name=peer))
 
-    def _group_changed(self, group: str, members: tuple[str, ...]) -> None:
+    def _group_changed(self, group: str, members: tuple[str, ...], changes: Iterable[Mapping[str, str]]) -> None:
         peer, before = Peer(group, True), self.model.groups.pop(group, None)
+        others = self._changed_by_others(changes)
         if self.name not in members:
-            return self._show_info_in(peer, self.translate(texts.YOU_ARE_OUT, group=peer))
+            text = texts.YOU_WERE_REMOVED if self.name in others else texts.YOU_ARE_OUT
+            return self._show_info_in(peer, self.translate(text, group=peer, user=Peer(others.get(self.name, ""))))
         self.model.groups[group] = members
         if before is None:  # the user was added: open a conversation, so that this is seen
             names = self._join_people(name for name in members if name != self.name)
@@ -624,13 +627,27 @@ class Session:
             if self.ui.has_shortcuts:  # the plain mode has printed it
                 self.model.count_unread(self.model[peer], line)
             return None
-        self._show_member_changes(peer, texts.JOINED, set(members) - set(before))
-        self._show_member_changes(peer, texts.LEFT, set(before) - set(members))
+        self._show_member_changes(peer, texts.JOINED, texts.ADDED, set(members) - set(before), others)
+        self._show_member_changes(peer, texts.LEFT, texts.REMOVED, set(before) - set(members), others)
         return None
 
-    def _show_member_changes(self, peer: Peer, text: TranslatedText, names: Iterable[str]) -> None:
-        if shown := self._join_people(sorted(names)):
-            self._show_info_in(peer, self.translate(text, names=shown))
+    def _changed_by_others(self, changes: Iterable[Mapping[str, str]]) -> dict[str, str]:
+        """Return who has added or removed whom last, except what members and this user did
+        themselves.
+        """
+        found = {change.get("added") or change.get("removed", ""): change.get("user", "") for change in changes}
+        return {member: user for member, user in found.items() if user not in ("", member, self.name)}
+
+    def _show_member_changes(
+        self, peer: Peer, text: TranslatedText, text_by: TranslatedText, names: Iterable[str], others: Mapping[str, str]
+    ) -> None:
+        """Show the names, by who has added or removed them. `text_by`: if that was another."""
+        by_user: dict[str, list[str]] = {}
+        for name in sorted(names):
+            by_user.setdefault(others.get(name, ""), []).append(name)
+        for user, shown in sorted(by_user.items()):
+            people = self._join_people(shown)
+            self._show_info_in(peer, self.translate(text_by if user else text, user=Peer(user), names=people))
 
     def _show_role_changes(self, peer: Peer, changes: Iterable[Mapping[str, str]]) -> None:
         for change in changes:
