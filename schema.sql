@@ -92,7 +92,6 @@ CREATE TABLE IF NOT EXISTS friends (
 );
 CREATE INDEX requests_of_friend ON friends (friend, standing, asked);
 
--- creator: who owns the group: the one who has created it, until it is passed on.
 -- person may not write to username, ask, or see when username is online.
 CREATE TABLE IF NOT EXISTS blocks (
     username VARCHAR(32) NOT NULL,
@@ -100,6 +99,7 @@ CREATE TABLE IF NOT EXISTS blocks (
     PRIMARY KEY (username, person)
 );
 
+-- creator: who owns the group: the one who has created it, until it is passed on.
 CREATE TABLE IF NOT EXISTS chat_groups (
     name    VARCHAR(32) NOT NULL,
     creator VARCHAR(32) NOT NULL,

@@ -13,6 +13,7 @@ from harness import StartServer, stuck_store
 from wire import (
     ADD_FRIEND,
     ANSWER_FRIEND,
+    BLOCK,
     FRIEND_PROFILE,
     LOGOUT,
     OWN_PROFILE,
@@ -144,6 +145,16 @@ def test_consent(server: JellyServer, answer: str) -> None:
                 bob.ok(ADD_FRIEND, friend="carol")
         wait_until(lambda: is_gone(server, "bob"))
         assert (seen(carol) is not None) == (answer in ("yes", "adds back"))
+
+
+def test_a_block(server: JellyServer) -> None:
+    """Whoever is blocked sees nothing any more but the name; until the block ends."""
+    with logged_in(server.port, "alice", features=SEEN) as alice:
+        for blocked in (True, False):
+            with logged_in(server.port, "bob", features=["block"]) as bob:
+                bob.ok(BLOCK, person="alice", blocked=blocked)
+            wait_until(lambda: is_gone(server, "bob"))
+            assert ("seen" in alice.ok(FRIEND_PROFILE, friend="bob")) == (not blocked)
 
 
 def test_the_switch(server: JellyServer) -> None:

@@ -15,6 +15,7 @@ from harness import StartServer
 from wire import (
     ADD_FRIEND,
     ADD_MEMBER,
+    BLOCK,
     CREATE_GROUP,
     NOTICE,
     OWN_PROFILE,
@@ -130,6 +131,25 @@ def test_who_has_not_accepted_is_not_told(server: JellyServer) -> None:
         for sender, receiver, person in ((eve, carol, "carol"), (carol, eve, "eve")):
             types(sender, person=person)
             assert len(told(receiver)) == 1
+
+
+@pytest.mark.usefixtures("_no_pause")
+@pytest.mark.parametrize("blocker", ["alice", "bob"])
+def test_a_block_is_kept(server: JellyServer, blocker: str) -> None:
+    """Whoever of the two has blocked the other, neither hears that the other is typing; when that
+    ends, they do again.
+    """
+    features = ["typing", "block"]
+    with (
+        logged_in(server.port, "alice", features=features) as alice,
+        logged_in(server.port, "bob", features=features) as bob,
+    ):
+        one, other = (alice, "bob") if blocker == "alice" else (bob, "alice")
+        for blocked in (True, False):
+            one.ok(BLOCK, person=other, blocked=blocked)
+            for sender, receiver, person in ((alice, bob, "bob"), (bob, alice, "alice")):
+                types(sender, person=person)
+                assert len(told(receiver)) == (not blocked)
 
 
 @pytest.mark.usefixtures("_no_pause")
