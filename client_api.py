@@ -67,7 +67,15 @@ from jelly.client import typing
 from jelly.client.addresses import DEFAULT_PORT, Address, AddressList, parse_url
 from jelly.client.connection_manager import ConnectionManager
 from jelly.client.contacts import FEATURE as CONTACTS
-from jelly.client.contacts import FriendRequestEvent, FriendRequests, OpenRequests, defines_callbacks, parse_requests
+from jelly.client.contacts import (
+    FriendRequestEvent,
+    FriendRequests,
+    InvitationEvent,
+    OpenRequests,
+    defines_callbacks,
+    parse_invitations,
+    parse_requests,
+)
 from jelly.client.conversations import FEATURE as READ_FEATURE
 from jelly.client.conversations import Conversation, LastMessage, parse_conversations
 from jelly.client.edits import Edited, EditEvent, edit_event, edited
@@ -91,8 +99,9 @@ from jelly.errors import (
 
 __all__ = [
     "ConnectionEvent", "ConnectionLost", "Conversation", "EditEvent", "Edited", "ErrorCode", "FriendRequestEvent",
-    "FriendRequests", "Group", "GroupMessageEvent", "History", "Invite", "JellyClient", "JellyError", "LastMessage",
-    "Login", "MessageEvent", "OwnLogin", "PastMessage", "Profile", "Reason", "Receiver", "ReconnectPolicy",
+    "FriendRequests", "Group", "GroupMessageEvent", "History", "InvitationEvent", "Invite", "JellyClient", "JellyError",
+    "LastMessage", "Login", "MessageEvent", "OwnLogin", "PastMessage", "Profile", "Reason", "Receiver",
+    "ReconnectPolicy",
     "RequestError", "RequestRejected", "RequestTimeout", "Sent", "ServerBusy", "ServerFailed", "State", "SystemEvent",
 ]  # fmt: skip
 
@@ -366,8 +375,14 @@ class Receiver:
     def on_friend_request(self, event: FriendRequestEvent) -> None:
         """A user asks to have you on the friend list: now, or while you were offline.
 
-        If your receiver has no such method, nobody asks: who adds you sees your profile, and when
-        you are online.
+        If your receiver has neither this method nor the next, nobody asks: who adds you sees your
+        profile, and when you are online.
+        """
+
+    def on_invitation(self, event: InvitationEvent) -> None:
+        """A user asks you to become a member of a group: now, or while you were offline.
+
+        If your receiver has neither this method nor the one before, nobody asks: you are a member.
         """
 
     def on_edit(self, event: EditEvent) -> None:
@@ -405,8 +420,9 @@ class JellyClient:
       connection that is silent for 30 seconds.
     - `features`: the features that the client asks for. `()` makes it a classic client, like the
       original one: the server tells it nothing of presence and takeovers, and messages may arrive
-      twice. If your receiver defines `on_friend_request`, the client asks for `contacts`, too.
-    - `accept_all`: accept every friend request at once, without `Receiver.on_friend_request`: for
+      twice. If your receiver defines `on_friend_request` or `on_invitation`, it asks for
+      `contacts`, too.
+    - `accept_all`: accept every friend request and invitation at once, without a `Receiver`: for
       bots.
     - `max_body`: at most this many bytes in the body of a request. The server closes the connection
       if a body is larger than the server allows.
@@ -431,7 +447,7 @@ class JellyClient:
         self.receiver = receiver if receiver is not None else Receiver()
         self._typing_pace = typing.TypingPace()
         self._features, self._accept_all = tuple(features), accept_all
-        self._open_requests = OpenRequests()
+        self._open_requests, self._open_invitations = OpenRequests(), OpenRequests()
         servers = AddressList(map(_address, addresses or [(host, port)]))
         if connect_timeout is None:
             connect_timeout = 5.0 if servers.has_others else 10.0
@@ -976,15 +992,39 @@ class JellyClient:
         """
         return self._manager.request(Type.DISBAND_GROUP, {"groupName": group}, _nothing)
 
-    def add_member(self, group: str, member: str) -> "Future[None]":
-        """Add a user to a group that you own, or are an admin of.
+    def add_member(self, group: str, member: str) -> "Future[bool]":
+        """Add a user to a group that you own, or are an admin of; or ask that user first.
 
-        Rejected with `no_such_group`, `not_group_creator`, `no_such_user`, `already_member`,
-        `limit_reached`.
+        The result is True if the user is a member now, and False if the user was invited. (A client
+        without the feature `contacts` is not told: the result is True.) `remove_member` withdraws
+        an invitation. Rejected with `no_such_group`, `not_group_creator`, `no_such_user`,
+        `already_member`, `not_accepted`, `limit_reached`.
 
         >>> client.add_member("team", "carol").result(timeout=5)
+        True
         """
-        return self._manager.request(Type.ADD_MEMBER, {"groupName": group, "member": member}, _nothing)
+        values = {"groupName": group, "member": member}
+        return self._manager.request(Type.ADD_MEMBER, values, lambda found: found.get("pending") is not True)
+
+    def answer_group(self, group: str, accept: bool = True) -> "Future[None]":
+        """Become a member of a group to which you are invited, or decline that.
+
+        Rejected with `not_asked`, `limit_reached`; with `unknown_type` unless the server grants
+        `contacts` to this client (`Receiver.on_invitation`).
+
+        >>> client.answer_group("club2", accept=True).result(timeout=5)
+        """
+        values = {"groupName": group, "accept": accept}
+        return self._manager.request(Type.ANSWER_GROUP, values, _nothing, feature=CONTACTS)
+
+    def invitations(self) -> "Future[dict[str, str]]":
+        """List the groups to which you are invited, each with the user who invites you: at most
+        100, the newest first. Rejected like `answer_group`.
+
+        >>> client.invitations().result(timeout=5)
+        {'club2': 'carol'}
+        """
+        return self._manager.request(Type.OWN_GROUPS, {}, parse_invitations, feature=CONTACTS, list_key="groups")
 
     def remove_member(self, group: str, member: str) -> "Future[None]":
         """Remove a member from a group that you own, or a plain member if you are an admin.
@@ -1074,6 +1114,9 @@ class JellyClient:
         if type == Type.SYSTEM and values["event"] == "friend_request":
             request = FriendRequestEvent(self, _text(values["friend"]))
             return lambda: self._on_friend_request(request)
+        if type == Type.SYSTEM and values["event"] == "group_invitation":
+            invitation = InvitationEvent(self, _text(values["group"]), _text(values["user"]))
+            return lambda: self._on_invitation(invitation)
         if type == Type.SYSTEM:
             system = _system_event(self, values)
             return lambda: self.receiver.on_system(system)
@@ -1085,17 +1128,37 @@ class JellyClient:
         event = ConnectionEvent(self, previous, state, reason, error, address)
 
         def changed() -> None:
-            if state is State.ONLINE and CONTACTS in self._manager.features and self._takes_requests:
-                self.friend_requests().add_done_callback(self._pass_on_requests)
+            if state is State.ONLINE and CONTACTS in self._manager.features:
+                self._ask_what_is_open()
             self.receiver.on_connection(event)
 
         return changed
+
+    def _ask_what_is_open(self) -> None:
+        """Fetch what was asked while the user was offline, as far as the receiver takes it."""
+        if self._accept_all or defines_callbacks(self.receiver, Receiver, ["on_friend_request"]):
+            self.friend_requests().add_done_callback(self._pass_on_requests)
+        if self._accept_all or defines_callbacks(self.receiver, Receiver, ["on_invitation"]):
+            self.invitations().add_done_callback(self._pass_on_invitations)
 
     def _pass_on_requests(self, future: "Future[FriendRequests]") -> None:
         """Give the application what was asked while it was offline."""
         if future.exception() is None:  # else the connection is lost, or the server knows no requests
             for user in self._open_requests.new_ones(future.result().received):
                 self._on_friend_request(FriendRequestEvent(self, user))
+
+    def _pass_on_invitations(self, future: "Future[dict[str, str]]") -> None:
+        if future.exception() is None:
+            found = future.result()
+            for group in self._open_invitations.new_ones(found):
+                self._on_invitation(InvitationEvent(self, group, found[group]))
+
+    def _on_invitation(self, invitation: InvitationEvent) -> None:
+        self._open_invitations.note(invitation.group)
+        if self._accept_all:
+            invitation.accept()
+        else:
+            self.receiver.on_invitation(invitation)
 
     def _on_friend_request(self, request: FriendRequestEvent) -> None:
         self._open_requests.note(request.friend)

@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS meta (
 -- last, as far as that is noted; hides_seen: whether friends may not know it (1). hides_read: whether
 -- the user sends no receipts, and gets none (1). can_be_asked: whether the client of the latest login
 -- can answer friend requests. asked_count: how many requests the user has made on the day asked_day,
--- counted from 1970. disabled: the operator lets the user log in (0) or not (1).
+-- counted from 1970; invited_count, invited_day: the same of invitations to groups. disabled: the operator lets the user log in (0) or not (1).
 CREATE TABLE IF NOT EXISTS users (
     username     VARCHAR(32) NOT NULL,
     password     VARCHAR(255) NOT NULL,
@@ -43,6 +43,8 @@ CREATE TABLE IF NOT EXISTS users (
     asked_day    BIGINT NOT NULL DEFAULT 0,
     asked_count  SMALLINT NOT NULL DEFAULT 0,
     disabled     SMALLINT NOT NULL DEFAULT 0,
+    invited_day  BIGINT NOT NULL DEFAULT 0,
+    invited_count SMALLINT NOT NULL DEFAULT 0,
     PRIMARY KEY (username)
 );
 CREATE INDEX nfkc_of_users ON users (nfkc);
@@ -108,6 +110,16 @@ CREATE TABLE IF NOT EXISTS chat_groups (
 );
 CREATE INDEX nfkc_of_groups ON chat_groups (nfkc);
 CREATE INDEX groups_of_creator ON chat_groups (creator);
+
+-- Who was asked to become a member of a group, by whom and when, and has not answered.
+CREATE TABLE IF NOT EXISTS invitations (
+    username   VARCHAR(32) NOT NULL,
+    group_name VARCHAR(32) NOT NULL,
+    inviter    VARCHAR(32) NOT NULL,
+    asked      BIGINT NOT NULL,
+    PRIMARY KEY (username, group_name)
+);
+CREATE INDEX invitations_of_group ON invitations (group_name);
 
 -- position grows with every added member; the owner has position 0. since: a member may read the
 -- messages with this id and larger ones, so none that is older than the membership. role: an admin

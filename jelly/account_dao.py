@@ -25,6 +25,8 @@ ROWS_OF_USER = (
     ("invites", "creator"),
     ("blocks", "username"),
     ("read_pointers", "username"),
+    ("invitations", "username"),
+    ("invitations", "inviter"),
 )
 """The tables, each with a column, whose rows with the name of a deleted user go. (Of groups, see
 `deletion.py`.)"""

@@ -4,7 +4,7 @@ What a block stops is decided where it would happen: messages in `store.py`, fri
 `friend_service.py`, groups in `group_service.py`. Who is shown as offline is in `contacts_dao.py`.
 """
 
-from jelly import blocks, contacts_dao
+from jelly import blocks, contacts_dao, invitations
 from jelly.blocks import Blocks
 from jelly.codec import Type
 from jelly.contact_notices import ContactNotices
@@ -58,13 +58,14 @@ class BlockService:
         return Write(Type.BLOCK, in_transaction, after_commit)
 
     def _add(self, dao: Dao, username: str, person: str) -> None:
-        """In a transaction: block a person, whose open request is declined by that. Raises
+        """In a transaction: block a person, whose open requests are declined by that. Raises
         Refused.
         """
         if len(blocks.blocked_by(dao, username)) >= MAX_BLOCKED:
             raise Refused(ErrorCode.LIMIT_REACHED, f"You have blocked {MAX_BLOCKED} users, the most possible.")
         blocks.add(dao, username, person)
         self._in_memory.blockers.add(username)  # now: a message in the same transaction must be refused
+        invitations.remove_from(dao, username, person)
         if contacts_dao.standing(dao, person, username) is Standing.ASKED:
             contacts_dao.set_standing(dao, person, username, Standing.DECLINED)
 

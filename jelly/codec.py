@@ -55,6 +55,7 @@ class Type(IntEnum):
     SYSTEM = 0x25
     HISTORY = 0x26
     ANSWER_FRIEND = 0x27
+    ANSWER_GROUP = 0x28
     BLOCK = 0x29
     BLOCKED = 0x2A
     INVITE = 0x2B

@@ -191,6 +191,12 @@ class Settings:
         "whether users are asked before they are shown on a friend list: ask (those whose client can answer), "
         "open (nobody) or strict (everybody)",
     )
+    group_invitations: str = _setting(
+        "ask",
+        _choice("ask", "open", "strict"),
+        "whether users are asked before they become members of a group: ask (those whose client can answer), "
+        "open (nobody) or strict (everybody)",
+    )
     registration: str = _setting(
         "open",
         _choice("open", "invite", "closed"),
@@ -229,6 +235,7 @@ VALUES = {
     "node_address": "HOST:PORT",
     "proxy_protocol": "NETWORKS",
     "contacts": "ask|open|strict",
+    "group_invitations": "ask|open|strict",
     "registration": "open|invite|closed",
     "directory": "off|on",
     "reserved_names": "NAMES",

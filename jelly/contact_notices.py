@@ -27,6 +27,8 @@ class ContactNotices:
             self.asked(str(values[0]), str(values[1]))
         elif what == "answered":
             self.answered(str(values[0]), str(values[1]), bool(values[2]), bool(values[3]))
+        elif what == "invited":
+            self.invited(*map(str, values))
         elif what == "blocked":
             self.blocked(str(values[0]), str(values[1]), bool(values[2]))
 
@@ -41,6 +43,10 @@ class ContactNotices:
         self._notifier.tell([user], system(Event.FRIEND_ANSWER, friend=friend, accepted=accepted), FEATURE)
         if is_shown:
             self._presence.friend_accepted(user, friend)
+
+    def invited(self, user: str, group: str, member: str) -> None:
+        """`user` has asked `member` to become one of a group: tell `member`."""
+        self._notifier.tell([member], system(Event.GROUP_INVITATION, group=group, user=user), FEATURE)
 
     def blocked(self, user: str, person: str, is_shown: bool) -> None:
         """`user` has blocked `person`, or ended that: `person` sees the user as offline, or as

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from jelly.dao import Dao
 
+DAY_MS = 86_400_000
+"""Milliseconds of a day."""
 BLOCKED = "EXISTS (SELECT 1 FROM blocks AS b WHERE b.username = f.friend AND b.person = f.username)"
 """Whether the friend in a row f of a friend list has blocked its owner."""
 
@@ -41,6 +43,17 @@ def note_login(dao: Dao, username: str, can_be_asked: bool) -> None:
         "UPDATE users SET can_be_asked = ? WHERE username = ? AND can_be_asked <> ?",
         (int(can_be_asked), username, int(can_be_asked)),
     )
+
+
+def must_ask(found: Acquaintance, policy: str) -> bool:
+    """Whether a user is asked before being shown on a friend list, or put into a group.
+
+    `policy` is `ask`, `open` or `strict`. Those who have the asker on their own list need not be
+    asked: they have asked or accepted first.
+    """
+    if policy == "open" or found.standing is not None:
+        return False
+    return found.can_be_asked or policy == "strict"
 
 
 def acquaintance(dao: Dao, username: str, asker: str) -> Acquaintance | None:

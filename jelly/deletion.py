@@ -6,7 +6,7 @@ served in between. The thread of the operator's commands asks for them (`operato
 
 import time
 
-from jelly import account_dao, roles
+from jelly import account_dao, invitations, roles
 from jelly.dao import Dao
 from jelly.group_notices import Change, RoleChange
 from jelly.group_service import NO_GROUP, GroupChange, GroupService, announce_group
@@ -58,6 +58,7 @@ def _leave(dao: Dao, name: str, username: str) -> list[GroupChange]:
     """
     group = load_group(dao, name)
     if len(group.members) == 1:
+        invitations.remove_of_group(dao, name)
         dao.remove_group(name)
         return [GroupChange(group.members, NO_GROUP)]
     changes = []

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from jelly import contacts_dao, lists
 from jelly.codec import Type
 from jelly.contact_notices import ContactNotices
-from jelly.contacts_dao import Acquaintance, Standing
+from jelly.contacts_dao import Standing
 from jelly.dao import Dao, Reading
 from jelly.errors import ErrorCode, Refused
 from jelly.messages import SUCCESS, AddFriend, AllFriends, AnswerFriend, RemoveFriend, response
@@ -22,8 +22,6 @@ from jelly.presence import Presence
 from jelly.sessions import Session, Sessions
 from jelly.trusted_clock import TrustedClock
 
-DAY_MS = 86_400_000
-"""Milliseconds of a day."""
 MAX_PENDING = 100
 """At most this many users on a friend list have not accepted."""
 MAX_ASKED_A_DAY = 20
@@ -74,7 +72,7 @@ class FriendService:
                 raise Refused(ErrorCode.ALREADY_FRIENDS)
             if dao.count_friends(username) >= lists.MAX_FRIENDS:
                 raise Refused(ErrorCode.LIMIT_REACHED, f"You have {lists.MAX_FRIENDS} friends, the most possible.")
-            is_asked = friend != username and self._must_ask(found)
+            is_asked = friend != username and contacts_dao.must_ask(found, self._policy.contacts)
             accepts = found.standing not in (None, Standing.ACCEPTED)
             if is_asked:
                 self._ask(dao, username, friend)
@@ -96,19 +94,10 @@ class FriendService:
 
         return Write(Type.ADD_FRIEND, in_transaction, after_commit)
 
-    def _must_ask(self, found: Acquaintance) -> bool:
-        """Whether a user is asked before being shown on a friend list.
-
-        Those who have the asker on their own list need not be: they have asked or accepted first.
-        """
-        if self._policy.contacts == "open" or found.standing is not None:
-            return False
-        return found.can_be_asked or self._policy.contacts == "strict"
-
     def _ask(self, dao: Dao, username: str, friend: str) -> None:
         """In a transaction: put a request on the friend list. Raises Refused beyond the limits."""
         now = int(self._clock.latest() * 1000)
-        today = now // DAY_MS
+        today = now // contacts_dao.DAY_MS
         asked_today = contacts_dao.asked_on(dao, username, today)
         if asked_today >= MAX_ASKED_A_DAY:
             raise Refused(ErrorCode.LIMIT_REACHED, f"You have asked {MAX_ASKED_A_DAY} users today, the most possible.")

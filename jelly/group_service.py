@@ -1,4 +1,5 @@
-"""Groups: CREATE_GROUP, DISBAND_GROUP, ADD_MEMBER, REMOVE_MEMBER, SET_ROLE, OWN_GROUPS.
+"""Groups: CREATE_GROUP, DISBAND_GROUP, ADD_MEMBER, ANSWER_GROUP, REMOVE_MEMBER, SET_ROLE,
+OWN_GROUPS.
 
 Who may do what is decided here, by the roles that are stored (`roles.py`). Messages to a group are
 in `message_service.py`, what its members are told in `group_notices.py`, and the groups in memory
@@ -8,19 +9,32 @@ in `groups.py`. How a long list is read and cut is in `lists.py`.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from jelly import blocks, lists, roles
+from jelly import contacts_dao, invitations, lists, roles
 from jelly.accounts import check_new_name
 from jelly.codec import Type
+from jelly.contact_notices import ContactNotices
 from jelly.dao import Dao, Reading
 from jelly.errors import ErrorCode, Refused
 from jelly.group_notices import Change, GroupNotices, RoleChange
 from jelly.groups import GroupCache
 from jelly.memberships import load_group, managed_group, own_group
-from jelly.messages import SUCCESS, AddMember, CreateGroup, DisbandGroup, OwnGroups, RemoveMember, SetRole, response
+from jelly.messages import (
+    SUCCESS,
+    AddMember,
+    AnswerGroup,
+    CreateGroup,
+    DisbandGroup,
+    OwnGroups,
+    RemoveMember,
+    SetRole,
+    response,
+)
 from jelly.names import is_valid_name
 from jelly.outcomes import Answer, Outcome, Unfinished, Write
+from jelly.policy import Policy
 from jelly.roles import GroupRoles, Role
 from jelly.sessions import Session
+from jelly.trusted_clock import TrustedClock
 
 MAX_MEMBERS = 1000
 """At most this many members are in a group."""
@@ -29,6 +43,10 @@ MAX_OWN_GROUPS = 200
 MAX_GIVEN_GROUPS = 100
 """At most this many groups does a user own after one was passed on to them. They are not asked, so
 others must not use up all that they may own."""
+MAX_INVITED_A_DAY = 100
+"""At most this many users somebody invites in a day (of UTC)."""
+MAX_INVITATIONS = 100
+"""At most this many open invitations a user is shown, the newest."""
 MAX_GROUPS_JOINED = 1000
 """At most this many groups have a user as a member."""
 
@@ -46,12 +64,30 @@ class GroupChange(NamedTuple):
     """None if the group is created or disbanded."""
 
 
+class Invitation(NamedTuple):
+    """`user` has asked `member` to become one of `group`."""
+
+    user: str
+    group: str
+    member: str
+
+
 class GroupService:
     """The requests about groups and their members."""
 
     def __init__(
-        self, group_notices: GroupNotices, groups: GroupCache, reading: Reading, cut_log: lists.CutLog
+        self,
+        policy: Policy,
+        group_notices: GroupNotices,
+        contact_notices: ContactNotices,
+        groups: GroupCache,
+        reading: Reading,
+        cut_log: lists.CutLog,
+        clock: TrustedClock,
     ) -> None:
+        self._policy = policy
+        self._contact_notices = contact_notices
+        self._clock = clock
         self._group_notices = group_notices
         self._groups = groups
         self._reading = reading
@@ -78,43 +114,89 @@ class GroupService:
 
         def in_transaction(dao: Dao) -> GroupChange:
             group = own_group(dao, name, username)
+            invitations.remove_of_group(dao, name)
             dao.remove_group(name)
             return GroupChange(group.members, NO_GROUP)
 
         return self._group_write(Type.DISBAND_GROUP, name, in_transaction)
 
     def add_member(self, session: Session, request: AddMember) -> Outcome:
-        """Add a user to a group that the sender of the request owns, or is an admin of."""
+        """Add a user to a group that the sender of the request owns, or is an admin of; or ask that
+        user first.
+        """
         username, name, member = request
+        is_asked = False  # in the last transaction that was tried
 
-        def in_transaction(dao: Dao) -> GroupChange:
+        def in_transaction(dao: Dao) -> GroupChange | Invitation | None:
+            nonlocal is_asked
             group = managed_group(dao, name, username)
-            if not is_valid_name(member) or not dao.has_user(member):
+            found = contacts_dao.acquaintance(dao, member, username) if is_valid_name(member) else None
+            if found is None:
                 raise Refused(ErrorCode.NO_SUCH_USER)
             if member in group.members:
                 raise Refused(ErrorCode.ALREADY_MEMBER)
-            if blocks.is_blocked(dao, member, username):
+            if found.has_blocked:
                 raise Refused(ErrorCode.NOT_ACCEPTED)
-            if len(group.members) >= MAX_MEMBERS:
-                raise Refused(ErrorCode.LIMIT_REACHED, f"The group has {MAX_MEMBERS} members, the most possible.")
-            if dao.count_groups_of(member) >= MAX_GROUPS_JOINED:
-                raise Refused(ErrorCode.LIMIT_REACHED, f"The user is in {MAX_GROUPS_JOINED} groups, the most possible.")
-            dao.add_member(name, member)
-            now = GroupRoles((*group.members, member), group.admins)
-            return GroupChange(group.members, now, Change(username, member, is_added=True))
+            is_asked = contacts_dao.must_ask(found, self._policy.group_invitations)
+            if is_asked and invitations.inviter(dao, member, name) is not None:
+                return None
+            _check_room(dao, name, group, member)
+            if is_asked:
+                return self._invite(dao, username, name, member)
+            return _join(dao, name, group, member, username)
 
-        return self._group_write(Type.ADD_MEMBER, name, in_transaction)
+        def answer() -> Answer:
+            has_contacts = "contacts" in session.features
+            return Answer(response(Type.ADD_MEMBER, {"pending": is_asked} if has_contacts else None))
+
+        return self._group_write(Type.ADD_MEMBER, name, in_transaction, answer)
+
+    def _invite(self, dao: Dao, username: str, name: str, member: str) -> "Invitation":
+        """In a transaction: ask a user to become a member. Raises Refused beyond the limit."""
+        now = int(self._clock.latest() * 1000)
+        today = now // contacts_dao.DAY_MS
+        invited_today = invitations.invited_on(dao, username, today)
+        if invited_today >= MAX_INVITED_A_DAY:
+            sentence = f"You have invited {MAX_INVITED_A_DAY} users today, the most possible."
+            raise Refused(ErrorCode.LIMIT_REACHED, sentence)
+        invitations.note_invited(dao, username, today, invited_today + 1)
+        invitations.invite(dao, member, name, username, now)
+        return Invitation(username, name, member)
+
+    def answer_group(self, session: Session, request: AnswerGroup) -> Outcome:
+        """Become a member of a group to which the user was invited, or decline that."""
+        username, name, accepted = request
+
+        def in_transaction(dao: Dao) -> GroupChange | None:
+            inviter = invitations.inviter(dao, username, name) if is_valid_name(name) else None
+            if inviter is None:
+                raise Refused(ErrorCode.NOT_ASKED)
+            if not accepted:
+                invitations.remove(dao, username, name)
+                return None
+            group = load_group(dao, name)
+            if username in group.members:  # in another way meanwhile
+                invitations.remove(dao, username, name)
+                return None
+            _check_room(dao, name, group, username, is_invited=True)
+            return _join(dao, name, group, username, inviter)
+
+        return self._group_write(Type.ANSWER_GROUP, name, in_transaction)
 
     def remove_member(self, session: Session, request: RemoveMember) -> Outcome:
         """Remove a member, or leave a group.
 
         The owner may remove all others, and an admin plain members. Each but the owner may leave.
+        An invitation that has no answer is withdrawn, or declined.
         """
         username, name, member = request
 
-        def in_transaction(dao: Dao) -> GroupChange:
+        def in_transaction(dao: Dao) -> GroupChange | None:
             group = load_group(dao, name) if username == member else managed_group(dao, name, username)
             if member not in group.members:
+                if is_valid_name(member) and invitations.inviter(dao, member, name) is not None:
+                    invitations.remove(dao, member, name)
+                    return None
                 raise Refused(ErrorCode.NOT_A_MEMBER)
             if member == username == group.owner:
                 raise Refused(ErrorCode.CREATOR_CANNOT_LEAVE)
@@ -155,22 +237,33 @@ class GroupService:
 
         return self._group_write(Type.SET_ROLE, name, in_transaction)
 
-    def _group_write(self, type: Type, name: str, in_transaction: Callable[[Dao], GroupChange | None]) -> Write:
+    def _group_write(
+        self,
+        type: Type,
+        name: str,
+        in_transaction: "Callable[[Dao], GroupChange | Invitation | None]",
+        answer: Callable[[], Answer] | None = None,
+    ) -> Write:
         """Return a write that updates the group cache and tells the members after its commit.
 
         `in_transaction` changes the database, and returns what has changed; None for nothing.
+        `answer` is called after the commit; without it, the answer is an empty SUCCESS.
         """
 
-        def write(dao: Dao) -> GroupChange | None:
+        def write(dao: Dao) -> GroupChange | Invitation | None:
             change = in_transaction(dao)
-            if change is not None:
+            if isinstance(change, Invitation):
+                dao.announce("contact", "invited", *change)
+            elif change is not None:
                 announce_group(dao, name, change)
             return change
 
-        def after_commit(change: GroupChange | None) -> Answer:
-            if change is not None:
+        def after_commit(change: GroupChange | Invitation | None) -> Answer:
+            if isinstance(change, Invitation):
+                self._contact_notices.invited(*change)
+            elif change is not None:
                 self.group_changed(name, change)
-            return Answer(SUCCESS[type])
+            return Answer(SUCCESS[type]) if answer is None else answer()
 
         return Write(type, write, after_commit)
 
@@ -188,18 +281,23 @@ class GroupService:
         """Return the groups that the user is in, each with its members, the owner first.
 
         A client with the feature `pages` gets one page. Any other gets what fits into one frame.
-        With the feature `roles`, the response says who are the owner and the admins.
+        With the feature `roles`, the response says who are the owner and the admins; with
+        `contacts`, to which groups the user is invited.
         """
         username, has_roles = request.username, "roles" in session.features
+        more = {}
+        if "contacts" in session.features and request.after is None:
+            with self._reading() as dao:
+                more["invited"] = invitations.invited(dao, username, MAX_INVITATIONS)
         if "pages" not in session.features:
-            frame = lists.GroupsFrame(Type.OWN_GROUPS, username, has_roles)
+            frame = lists.GroupsFrame(Type.OWN_GROUPS, username, has_roles, more)
             return Unfinished(lambda: self._add_groups(username, frame, lists.START))
         start = lists.START if request.after is None else lists.Place.parse(request.after)
 
         def read_page() -> Answer:
             with self._reading() as dao:
                 groups, found, rest = lists.read_groups(dao, username, start, lists.piece_rows(session))
-            values = {"username": username, "groups": groups, "roles": found if has_roles else None}
+            values = {"username": username, "groups": groups, "roles": found if has_roles else None, **more}
             return Answer(response(Type.OWN_GROUPS, {**values, "more": rest is not None, "after": rest and str(rest)}))
 
         return Unfinished(read_page)
@@ -216,6 +314,25 @@ class GroupService:
         if frame.is_cut:
             self._cut_log.report("groups", username, frame.count)
         return answer
+
+
+def _check_room(dao: Dao, name: str, group: GroupRoles, member: str, is_invited: bool = False) -> None:
+    """Raise Refused if a group has no room for another member, or the user is in too many.
+
+    Those who are invited have their places.
+    """
+    if len(group.members) + (0 if is_invited else invitations.count(dao, name)) >= MAX_MEMBERS:
+        raise Refused(ErrorCode.LIMIT_REACHED, f"The group has {MAX_MEMBERS} members, the most possible.")
+    if dao.count_groups_of(member) >= MAX_GROUPS_JOINED:
+        raise Refused(ErrorCode.LIMIT_REACHED, f"The user is in {MAX_GROUPS_JOINED} groups, the most possible.")
+
+
+def _join(dao: Dao, name: str, group: GroupRoles, member: str, adder: str) -> GroupChange:
+    """In a transaction: make a user a member."""
+    invitations.remove(dao, member, name)
+    dao.add_member(name, member)
+    now = GroupRoles((*group.members, member), group.admins)
+    return GroupChange(group.members, now, Change(adder, member, is_added=True))
 
 
 def announce_group(dao: Dao, name: str, change: GroupChange) -> None:

@@ -9,6 +9,7 @@ whole list, as far as it fits into MAX_LIST. It is put together here, one piece 
 client's lane, so that others are served in between.
 """
 
+import json
 import logging
 import threading
 import time
@@ -38,6 +39,9 @@ ROLES = b'},"roles":{'
 """What stands between the groups and their roles in a frame."""
 REPORT_INTERVAL = 60.0
 """Seconds until the log says again that a list was cut."""
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Place(NamedTuple):
@@ -125,10 +129,10 @@ class ListFrame:
     Raises nothing when it is full: then it is cut.
     """
 
-    def __init__(self, type: int, username: str, key: str, more: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(self, type: int, username: str, key: str, more: Mapping[str, object] | None = None) -> None:
         """`more`: what stands behind the list, and is never cut."""
         self._type = type
-        parts = [f",{quote(name)}:[{','.join(map(quote, values))}]" for name, values in (more or {}).items()]
+        parts = [f",{quote(name)}:{_encode(value)}" for name, value in (more or {}).items()]
         self._end = f"}}{''.join(parts)}}}".encode()
         # One buffer that grows, not many parts: when lists of many clients are made at the same
         # time, the memory of the parts would stay with the process.
@@ -168,9 +172,11 @@ class ListFrame:
 class GroupsFrame(ListFrame):
     """The response with a list of groups. A group comes whole or not at all."""
 
-    def __init__(self, type: int, username: str, has_roles: bool = False) -> None:
+    def __init__(
+        self, type: int, username: str, has_roles: bool = False, more: Mapping[str, object] | None = None
+    ) -> None:
         """`has_roles`: whether it says who are the owners and the admins."""
-        super().__init__(type, username, "groups")
+        super().__init__(type, username, "groups", more)
         self._has_roles = has_roles
         self._roles = bytearray()  # what stands in the key `roles`
         self._open: tuple[str, list[str]] | None = None  # a group whose last members may be missing

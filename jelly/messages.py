@@ -164,6 +164,16 @@ class AnswerFriend(NamedTuple):
         return self.username
 
 
+class AnswerGroup(NamedTuple):
+    username: str
+    groupName: str
+    accept: bool
+
+    @property
+    def actor(self) -> str:
+        return self.username
+
+
 class Block(NamedTuple):
     username: str
     person: str
@@ -396,7 +406,7 @@ class Typing(NamedTuple):
 Request = (
     Login | Register | Logout | Reconnect | PersonMessage | GroupMessage | CreateGroup | DisbandGroup
     | AddMember | RemoveMember | AddFriend | RemoveFriend | AllFriends | UpdateProfile | OwnProfile
-    | FriendProfile | OwnGroups | Ack | History | AnswerFriend | Block | Blocked
+    | FriendProfile | OwnGroups | Ack | History | AnswerFriend | AnswerGroup | Block | Blocked
     | SearchMessages | SetRole | Find | Typing | ReportPerson | Edit | Read | Conversations
     | CreateInvite | Join | DeleteAccount | Logins | EndLogin
 )  # fmt: skip
@@ -422,6 +432,7 @@ REQUESTS: dict[int, type[Request]] = {
     Type.ACK: Ack,
     Type.HISTORY: History,
     Type.ANSWER_FRIEND: AnswerFriend,
+    Type.ANSWER_GROUP: AnswerGroup,
     Type.BLOCK: Block,
     Type.BLOCKED: Blocked,
     Type.INVITE: CreateInvite,
@@ -721,6 +732,7 @@ class Event(StrEnum):
     PRESENCE = "presence"
     FRIEND_REQUEST = "friend_request"
     FRIEND_ANSWER = "friend_answer"
+    GROUP_INVITATION = "group_invitation"
     GROUP_CHANGED = "group_changed"
     GROUP_DISBANDED = "group_disbanded"
     INBOX_FULL = "inbox_full"

@@ -37,6 +37,8 @@ class Policy:
     contacts: str = "ask"
     """Who is asked before being shown on a friend list: `ask`: who can be asked; `open`: nobody;
     `strict`: everybody."""
+    group_invitations: str = "ask"
+    """The same before becoming a member of a group."""
     has_directory: bool = False
     """Whether users may find others by the beginnings of their names."""
     is_node: bool = False

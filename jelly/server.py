@@ -201,6 +201,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             registration_rate=settings.registration_rate,
             reserved_names=parse_reserved(settings.reserved_names),
             contacts=settings.contacts,
+            group_invitations=settings.group_invitations,
             is_node=bool(settings.cluster),
         )
         self.services = Services(

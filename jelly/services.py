@@ -72,6 +72,7 @@ CHANGES = (
     Type.ADD_FRIEND,
     Type.REMOVE_FRIEND,
     Type.ANSWER_FRIEND,
+    Type.ANSWER_GROUP,
     Type.BLOCK,
     Type.UPDATE_PROFILE,
     Type.INVITE,
@@ -83,6 +84,7 @@ CHANGES = (
 NEEDED_FEATURES: Mapping[int, str] = {
     Type.HISTORY: "ack",
     Type.ANSWER_FRIEND: "contacts",
+    Type.ANSWER_GROUP: "contacts",
     Type.BLOCK: "block",
     Type.BLOCKED: "block",
     Type.READ: "read",
@@ -150,7 +152,7 @@ class Services:
         self.contact_notices = ContactNotices(presence.notifier, presence, self.blocks)
         self.blocking = BlockService(self.blocks, self.contact_notices, reading)
         self.friends = FriendService(policy, sessions, presence, self.contact_notices, reading, cut_log, clock)
-        self.groups = GroupService(group_notices, groups, reading, cut_log)
+        self.groups = GroupService(policy, group_notices, self.contact_notices, groups, reading, cut_log, clock)
         self.messages = MessageService(policy, groups, self.known_users, delivery, reading)
         self.finding = FindingService(policy, self.known_users, delivery, reading)
         self.typing = TypingService(presence, self.messages.cached_group)
@@ -172,6 +174,7 @@ class Services:
             Type.ADD_FRIEND: self.friends.add_friend,
             Type.REMOVE_FRIEND: self.friends.remove_friend,
             Type.ANSWER_FRIEND: self.friends.answer_friend,
+            Type.ANSWER_GROUP: self.groups.answer_group,
             Type.BLOCK: self.blocking.block,
             Type.BLOCKED: self.blocking.blocked,
             Type.ALL_FRIENDS: self.friends.all_friends,

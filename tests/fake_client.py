@@ -8,6 +8,7 @@ from client_api import (
     ConnectionEvent,
     FriendRequestEvent,
     GroupMessageEvent,
+    InvitationEvent,
     JellyClient,
     MessageEvent,
     Reason,
@@ -109,6 +110,9 @@ class Chat:
 
     def friend_request(self, friend: str) -> None:
         self.client.receiver.on_friend_request(FriendRequestEvent(self.typed_client, friend))
+
+    def invitation(self, group: str, user: str) -> None:
+        self.client.receiver.on_invitation(InvitationEvent(self.typed_client, group, user))
 
     def system(self, event: str, **values: Any) -> None:
         self.client.receiver.on_system(SystemEvent(self.typed_client, event, **values))

@@ -100,7 +100,7 @@ class Disk:
     """
 
     TABLES: tuple[str, ...] = (
-        "meta", "users", "tokens", "friends", "blocks", "chat_groups", "members",
+        "meta", "users", "tokens", "friends", "blocks", "invitations", "chat_groups", "members",
         "messages", "inbox", "missed", "history", "requests", "read_pointers",
     )  # fmt: skip
 

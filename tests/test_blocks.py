@@ -13,6 +13,7 @@ from wire import (
     BLOCK,
     BLOCKED,
     CREATE_GROUP,
+    EDIT,
     FRIEND_PROFILE,
     GROUP_MESSAGE,
     HISTORY,
@@ -176,6 +177,16 @@ def test_what_was_sent_before(server: JellyServer) -> None:
         block(server.port, "bob", "alice", blocked=False)
         assert send(alice, "bob", "after", requestId="r2") == ""
         assert [each["content"] for each in alice.ok(HISTORY, person="bob")["messages"]] == ["before", "after"]
+
+
+def test_edits(server: JellyServer) -> None:
+    """What was sent before cannot be changed any more, either, until the block ends."""
+    with logged_in(server.port, "alice", features=["ids", "edit"]) as alice:
+        id = alice.ok(PERSON_MESSAGE, receiver="bob", content="before", time=1)["id"]
+        block(server.port, "bob", "alice")
+        assert alice.refused(EDIT, id=id, content="after") == "not_accepted"
+        block(server.port, "bob", "alice", blocked=False)
+        alice.ok(EDIT, id=id, content="after")
 
 
 def test_the_list_and_its_limits(server: JellyServer, monkeypatch: pytest.MonkeyPatch) -> None:

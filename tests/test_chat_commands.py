@@ -50,6 +50,8 @@ def run(typed: str, *answers: object, where: str = "") -> Chat:
         ("/remove bob", ("remove_friend", "bob")),
         ("/accept bob", ("answer_friend", "bob", {"accept": True})),
         ("/decline @bob", ("answer_friend", "bob", {"accept": False})),
+        ("/accept #team", ("answer_group", "team", {"accept": True})),
+        ("/decline #team", ("answer_group", "team", {"accept": False})),
         ("/block bob", ("block", "bob")),
         ("/unblock bob", ("unblock", "bob")),
         ("/friends", ("list_friends",)),
@@ -108,7 +110,7 @@ def test_in_the_conversation_of_a_group(typed: str, call: tuple[object, ...]) ->
 @pytest.mark.parametrize(
     "typed",
     [
-        "/add", "/add #team", "/accept", "/decline #team",
+        "/add", "/add #team", "/accept", "/decline #",
         "/remove", "/whois", "/set", "/set name", "/group", "/group fly", "/group add",
         "/group add carol", "/group create", "/group leave", "/to #",
     ],
@@ -209,7 +211,9 @@ def test_too_many_words(name: str) -> None:
         ("/group leave team", RequestRejected("creator_cannot_leave"),
          "/group leave #team: the owner cannot leave the group: pass it on first (/group owner), or disband it"),
         ("/group leave team", None, "you have left #team"),
-        ("/group add team carol", None, "carol is in #team now"),
+        ("/group add team carol", True, "carol is in #team now"),
+        ("/group add team carol", False, "carol is invited to #team"),
+        ("/decline #team", None, "declined: you are not in #team"),
         ("/group remove team bob", None, "bob is no longer in #team"),
         ("/seen on", None, "friends can see when you were online last"),
         ("/seen off", None, "nobody can see when you were online last"),
@@ -332,6 +336,17 @@ def test_the_answer_appears_in_the_conversation_of_the_command() -> None:
 def test_the_friends(friends: dict[str, bool], requests: object, said: str) -> None:
     """Those who have not accepted, and those who ask, have lines of their own."""
     assert run("/friends", friends, requests).said() == [said]
+
+
+def test_invitations() -> None:
+    """Tab offers the groups to which somebody invites, until there is an answer."""
+    chat = Chat()
+    chat.invitation("choir", "bob")
+    assert chat.said() == ["bob invites you to #choir: /accept #choir or /decline #choir"]
+    assert complete(chat.session, "/accept ") == (8, ["#choir"])
+    submit(chat.session, "/accept #choir")
+    chat.client.answer()
+    assert complete(chat.session, "/accept ") == (8, [])
 
 
 def test_who_is_blocked_is_not_shown() -> None:

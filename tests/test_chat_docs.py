@@ -23,7 +23,7 @@ def table(head: str) -> list[list[str]]:
 def test_the_screen(start_server: StartServer) -> None:
     """The screen in the page is a real one, except for the time."""
     shown = PAGE.partition("```screen\n")[2].partition("```")[0].splitlines()
-    port = start_server(classic_gap=0).port
+    port = start_server(classic_gap=0, group_invitations="open").port
     register(port, "alice", "bob", "carol")
     with (
         Terminal("alice", port=port, columns=60, rows=len(shown), JELLY_PASSWORD="pw") as alice,

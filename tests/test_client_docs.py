@@ -55,13 +55,15 @@ def names(port: int, new_client: NewClient, request: pytest.FixtureRequest) -> d
     with logged_in(port, "alice", "secret1") as wire:
         saved_token = wire.token
     operation = request.node.callspec.params["operation"]
-    takes_requests = operation in ("answer_friend", "friend_requests")
+    takes_requests = operation in ("answer_friend", "friend_requests", "answer_group", "invitations")
     client = new_client(port, Asked() if takes_requests else None)
     if operation not in NO_LOGIN:
         result(client.login("alice", "secret1"))
     if takes_requests:
         with logged_in(port, "carol", "secret3") as carol:
             carol.ok(ADD_FRIEND, friend="alice")
+            carol.ok(CREATE_GROUP, groupName="club2")
+            carol.ok(ADD_MEMBER, groupName="club2", member="alice")
     return {"JellyClient": JellyClient, "client": client, "saved_token": saved_token}
 
 

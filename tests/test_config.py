@@ -51,6 +51,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "token_days": ("0.25", 0.25),
     "history_days": ("0.5", 0.5),
     "contacts": ("strict", "strict"),
+    "group_invitations": ("open", "open"),
     "registration": ("closed", "closed"),
     "registration_rate": ("77", 77),
     "directory": ("on", "on"),

@@ -40,7 +40,7 @@ LAYERS = [
      "conversations_dao",
      "account_dao", "invite_dao"},
     {"roles", "last_seen"},
-    {"demo", "backup", "notifier", "contacts_dao", "blocks"},
+    {"demo", "backup", "notifier", "contacts_dao", "blocks", "invitations"},
     {"dao", "config", "migrations", "pacing"}, {"migrations.to_2", "migrations.to_3"},
     {"migrations.step", "live_nodes"},
     {"cluster.supervisor", "database", "sessions", "groups", "login_guard", "passwords", "tcp_confirmation", "tls"},

@@ -58,6 +58,7 @@ GOOD: list[tuple[Type, dict[str, Any], Request]] = [
         {"username": "alice", "friend": "bob", "accept": True},
         messages.AnswerFriend("alice", "bob", True),
     ),
+    (Type.ANSWER_GROUP, {**IN_GROUP, "accept": False}, messages.AnswerGroup("alice", "g1", False)),
     (Type.BLOCK, {"username": "alice", "person": "bob", "blocked": True}, messages.Block("alice", "bob", True)),
     (Type.BLOCKED, {"username": "alice"}, messages.Blocked("alice")),
     (

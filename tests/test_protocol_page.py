@@ -15,6 +15,7 @@ from jelly.config import Settings
 from jelly.errors import ErrorCode
 from jelly.friend_service import MAX_ASKED_A_DAY, MAX_PENDING, MAX_REQUESTS
 from jelly.group_notices import MAX_CHANGES
+from jelly.group_service import MAX_INVITATIONS, MAX_INVITED_A_DAY
 from jelly.message_service import DEFAULT_PAGE, MAX_PAGE
 from jelly.messages import Event
 from jelly.names import MAX_NAME
@@ -35,6 +36,7 @@ FIELDS_OF_A_MESSAGE = ["sender", "receiver", "content", "time"]
 KEYS_OF_AN_EVENT = {
     Event.TAKEN_OVER: [], Event.PASSWORD_CHANGED: [], Event.SHUTDOWN: [], Event.PRESENCE: ["friend", "online"],
     Event.FRIEND_REQUEST: ["friend"], Event.FRIEND_ANSWER: ["friend", "accepted"],
+    Event.GROUP_INVITATION: ["group", "user"],
     Event.GROUP_CHANGED: ["group", "members", "changes"], Event.GROUP_DISBANDED: ["group"],
     Event.INBOX_FULL: ["groups"], Event.TYPING: ["user", "group"],
     Event.READ: ["user", "group", "id"], Event.DELIVERED: ["user", "id"],
@@ -264,6 +266,8 @@ def test_the_page_has_every_limit() -> None:
     assert "members of common groups may hold three quarters of it together" in text
     assert (MAX_ASKED_A_DAY, MAX_PENDING, MAX_REQUESTS) == (20, 100, 100)
     assert f"A user blocks at most {MAX_BLOCKED} people" in text
+    assert (MAX_INVITED_A_DAY, MAX_INVITATIONS) == (100, 100)
+    assert "may invite 100 users in a day of UTC" in text
     assert "20 requests in a day of UTC, and at most 100 users on a list may have not accepted" in text
     assert "have no answer, at most 100, the newest first" in text
     assert Settings().outbox_messages == 200_000

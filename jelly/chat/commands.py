@@ -279,6 +279,9 @@ def _decline(session: Session, rest: str) -> None:
 
 
 def _answer_request(session: Session, word: str, rest: str, text: TranslatedText) -> None:
+    peer = Peer.parse(_required(rest))
+    if peer.is_group:
+        return _answer_invitation(session, word, peer)
     name = _person_name(rest)
 
     def done(_: None, where: Conversation) -> None:
@@ -286,6 +289,19 @@ def _answer_request(session: Session, word: str, rest: str, text: TranslatedText
         session.show_info(session.translate(text, name=Peer(name)), where)
 
     _request(session, f"/{word} {rest}", session.client.answer_friend(name, accept=word == "accept"), done)
+    return None
+
+
+def _answer_invitation(session: Session, word: str, group: Peer) -> None:
+    if not group.name:
+        raise UsageError
+
+    def done(_: None, where: Conversation) -> None:
+        session.model.invitations.pop(group.name, None)
+        if word == "decline":  # else a notice says it
+            session.show_info(session.translate(texts.INVITATION_DECLINED, group=group), where)
+
+    _request(session, f"/{word} {group}", session.client.answer_group(group.name, accept=word == "accept"), done)
 
 
 def _block(session: Session, rest: str) -> None:
@@ -631,7 +647,11 @@ def _change_group(
     """
     peer, before = Peer(group, True), session.model.groups.get(group)
 
-    def done(_: None, where: Conversation) -> None:
+    def done(is_done: bool | None, where: Conversation) -> None:
+        if is_done is False:
+            invited = session.translate(texts.MEMBER_INVITED, name=Peer(member), group=peer)
+            session.show_info(invited, where)
+            return
         members = session.model.groups.pop(group, None)
         if after := change(members or ()):
             session.model.groups[group] = after
@@ -758,7 +778,8 @@ def _friend_names(session: Session, rest: str) -> list[str]:
 
 
 def _asking_names(session: Session, rest: str) -> list[str]:
-    return [str(Peer(name)) for name in session.model.requests]
+    groups = [str(Peer(name, True)) for name in session.model.invitations]
+    return [*groups, *(str(Peer(name)) for name in session.model.requests)]
 
 
 def _known_names(session: Session, rest: str) -> list[str]:

@@ -311,6 +311,8 @@ class Model:
         self.friends: dict[str, bool] = {}
         self.requests: dict[str, None] = {}
         """Who asks to have the user on the friend list, in order."""
+        self.invitations: dict[str, None] = {}
+        """The groups to which the user is invited, in order."""
         self.blocked: set[str] = set()
         """Whom the user has blocked: their messages to groups are not shown."""
         """The friend list: for each name whether that friend is online."""

@@ -21,6 +21,7 @@ from client_api import (
     Group,
     GroupMessageEvent,
     History,
+    InvitationEvent,
     JellyClient,
     MessageEvent,
     PastMessage,
@@ -136,6 +137,9 @@ class EventForwarder(Receiver):
 
     def on_edit(self, event: EditEvent) -> None:
         self._session.post(lambda: self._session.on_edit(event))
+
+    def on_invitation(self, event: InvitationEvent) -> None:
+        self._session.post(lambda: self._session.on_invitation(event))
 
     def on_system(self, event: SystemEvent) -> None:
         self._session.post(lambda: self._session.on_system(event))
@@ -576,6 +580,12 @@ class Session:
         """Show that somebody asks to have the user on the friend list."""
         self.model.requests[event.friend] = None
         self.show_info(self.translate(texts.FRIEND_REQUEST, name=Peer(event.friend)))
+
+    def on_invitation(self, event: InvitationEvent) -> None:
+        """Show that somebody asks the user to become a member of a group."""
+        self.model.invitations[event.group] = None
+        group = Peer(event.group, True)
+        self.show_info(self.translate(texts.INVITATION, name=Peer(event.user), group=group))
 
     def on_system(self, event: SystemEvent) -> None:
         """Show an event of the server. (The original server sends none.)"""

@@ -304,6 +304,10 @@ FRIEND_REQUEST = TranslatedText(
     "/decline {name}",
     "{name} 请求加你为好友：对方将能看到你的资料和在线状态。/accept {name} 同意，/decline {name} 拒绝",
 )
+INVITATION = TranslatedText(
+    "{name} invites you to {group}: /accept {group} or /decline {group}",
+    "{name} 邀请你加入 {group}：/accept {group} 同意，/decline {group} 拒绝",
+)
 REQUEST_ACCEPTED = TranslatedText("{name} has accepted your friend request", "{name} 同意了你的好友请求")
 REQUEST_DECLINED = TranslatedText("{name} has declined your friend request", "{name} 拒绝了你的好友请求")
 CAME_ONLINE = TranslatedText("{name} is online", "{name} 上线了")
@@ -404,6 +408,8 @@ GROUP_CREATED = TranslatedText(
 )
 GROUP_DISBANDED = TranslatedText("{group} is disbanded", "{group} 已解散")
 MEMBER_ADDED = TranslatedText("{name} is in {group} now", "{name} 已加入 {group}")
+MEMBER_INVITED = TranslatedText("{name} is invited to {group}", "已邀请 {name} 加入 {group}")
+INVITATION_DECLINED = TranslatedText("declined: you are not in {group}", "已拒绝加入 {group}")
 MEMBER_REMOVED = TranslatedText("{name} is no longer in {group}", "已将 {name} 移出 {group}")
 GROUP_LEFT = TranslatedText("you have left {group}", "你已退出 {group}")
 NO_GROUPS = TranslatedText(
@@ -462,14 +468,16 @@ HELP: dict[str, Help] = {
         TranslatedText("add a friend; some are asked first", "添加好友（有些人需先同意）"),
     ),
     "accept": Help(
-        TranslatedText("bob", "bob"),
-        TranslatedText("accept a friend request", "同意好友请求"),
+        TranslatedText("bob | #team", "bob | #team"),
+        TranslatedText("accept a request or an invitation", "同意好友请求或入群邀请"),
         TranslatedText(
             "bob sees your profile and when you are online from then on. It does not add bob to your list.",
             "此后 bob 能看到你的资料和在线状态。这不会把 bob 加入你的列表。",
         ),
     ),
-    "decline": Help(TranslatedText("bob", "bob"), TranslatedText("decline a friend request", "拒绝好友请求")),
+    "decline": Help(
+        TranslatedText("bob | #team", "bob | #team"), TranslatedText("decline it", "拒绝好友请求或入群邀请")
+    ),
     "block": Help(
         TranslatedText("[bob]", "[bob]"),
         TranslatedText("block a person", "屏蔽某人"),

@@ -21,7 +21,7 @@ class Pages:
         self._entries: dict[str, Any] = {}
         self._items: list[Any] = []  # of a list that is an array, not an object
         self._roles: dict[str, Any] | None = None  # of the members of groups, if the server tells them
-        self._arrays: dict[str, list[Any]] = {}  # what stands beside the list, such as `requests`
+        self._beside: dict[str, Any] = {}  # what stands beside the list, such as `requests`
         self._after = ""
 
     def add(self, body: bytes) -> str | None:
@@ -45,7 +45,9 @@ class Pages:
                 self._roles.setdefault(name, {}).update(roles)
         for name, value in values.items():
             if isinstance(value, list):
-                self._arrays.setdefault(name, []).extend(value)
+                self._beside.setdefault(name, []).extend(value)
+        if isinstance(values.get("invited"), dict):  # only in the first page
+            self._beside["invited"] = values["invited"]
         before, after = self._after, values.get("after")
         if values.get("more") is not True or not isinstance(after, str) or after == before:
             return None
@@ -65,4 +67,4 @@ class Pages:
         if not is_readable:
             return values
         roles = {} if self._roles is None else {"roles": self._roles}
-        return {**values, **self._arrays, self._key: self._entries, **roles}
+        return {**values, **self._beside, self._key: self._entries, **roles}

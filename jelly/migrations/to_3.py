@@ -56,6 +56,11 @@ STATEMENTS: tuple[Step, ...] = (
     "ALTER TABLE friends ADD COLUMN standing SMALLINT NOT NULL DEFAULT 1",
     "ALTER TABLE friends ADD COLUMN asked BIGINT NOT NULL DEFAULT 0",
     "CREATE INDEX requests_of_friend ON friends (friend, standing, asked)",
+    "ALTER TABLE users ADD COLUMN invited_day BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE users ADD COLUMN invited_count SMALLINT NOT NULL DEFAULT 0",
+    "CREATE TABLE IF NOT EXISTS invitations (username VARCHAR(32) NOT NULL, group_name VARCHAR(32) NOT NULL, "
+    "inviter VARCHAR(32) NOT NULL, asked BIGINT NOT NULL, PRIMARY KEY (username, group_name))",
+    "CREATE INDEX invitations_of_group ON invitations (group_name)",
     "CREATE TABLE IF NOT EXISTS blocks (username VARCHAR(32) NOT NULL, person VARCHAR(32) NOT NULL, "
     "PRIMARY KEY (username, person))",
     "CREATE TABLE IF NOT EXISTS operator_commands (id VARCHAR(32) NOT NULL, action VARCHAR(16) NOT NULL, "
