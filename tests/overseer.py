@@ -314,6 +314,7 @@ class Overseer:
         self._ever_accepted: set[tuple[str, str]] = set()
         self._consents: set[tuple[str, str]] = set()  # the server has read a yes of the second one
         self._can_be_asked: set[str] = set()
+        self._group_consents: set[tuple[str, str]] = set()  # the server has read a yes to an invitation
         self._blocks: set[tuple[str, str]] = set()  # who blocks whom
         self._ever_blocked: set[tuple[str, str]] = set()
         self._changed_blocks: set[tuple[str, str]] = set()  # by the last commit, in whatever order with its messages
@@ -469,6 +470,8 @@ class Overseer:
             values = json.loads(frame.body)
             if values.get("accept", True):
                 self._consents.add((values["friend"], user))
+        if frame.type == Type.ANSWER_GROUP and json.loads(frame.body)["accept"]:
+            self._group_consents.add((json.loads(frame.body)["groupName"], user))
 
     def reads_history(self, connection: object, user: str, asked: dict[str, Any]) -> None:
         """The server reads a page of history now, and answers later."""
@@ -937,6 +940,10 @@ class Overseer:
         self._open_changes.append(change)
         if what == "joined":
             self.check(since > self.last_id, f"{user} may read what {group} had before: from {since} on")
+            # Whoever founds the group, or has anybody as a friend, perhaps need not be asked.
+            must_ask = user in self._can_be_asked and not any(owner == user for owner, _ in self.friends)
+            is_asked = (group, user) in self._group_consents or not self.members[group]
+            self.check(is_asked or not must_ask, f"{user} is put into {group} without being asked")
             for other in self.members[group]:
                 self._met |= {(user, other), (other, user)}
             self.members[group][user] = since

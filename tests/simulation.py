@@ -130,7 +130,7 @@ class ServerWorld(World):
         events += [(self._change_group, rng.choice((0.0, 3.0))), (self._ask_for_history, rng.choice((0.0, 2.0, 5.0)))]
         events += [(self._ask_for_friends, rng.choice((0.0, 1.0))), (self._take_over, rng.choice((0.0, 0.0, 5.0)))]
         if self.has_contacts:
-            events += [(self._change_friends, 15.0), (self._change_blocks, 3.0)]
+            events += [(self._change_friends, 15.0), (self._change_blocks, 3.0), (self._answer_invitation, 2.0)]
         possible = [(event, weight) for event, weight in events if weight]
         faults = self.faults
         faults.statement_fails = rng.choice((0.0, 0.0, 0.01))
@@ -280,6 +280,11 @@ class ServerWorld(World):
         type = rng.choice((Type.ADD_FRIEND, Type.ADD_FRIEND, Type.REMOVE_FRIEND, Type.ANSWER_FRIEND, Type.ALL_FRIENDS))
         more = {"accept": rng.random() < 0.5} if type == Type.ANSWER_FRIEND else {}
         device.asks(type, {} if type == Type.ALL_FRIENDS else {"friend": rng.choice(self._users), **more})
+
+    def _answer_invitation(self) -> None:
+        """Somebody says yes or no to an invitation to a group, if there is one."""
+        accept = self.rng.random() < 0.7
+        self._device().asks(Type.ANSWER_GROUP, {"groupName": self.rng.choice(GROUPS), "accept": accept})
 
     def _change_blocks(self) -> None:
         """Somebody blocks another one, or ends that."""
