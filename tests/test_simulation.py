@@ -252,9 +252,6 @@ BUGS: dict[str, list[Change]] = {
     ],
     "sends what was recalled": [(Edits, "accept", "edits_dao.take_out(dao, [original.id])", "pass")],
     "a message can be edited for ever": [(Edits, "accept", "> LONGEST_AGO", "> LONGEST_AGO * 1000")],
-    "stores a repeat of an edit": [
-        (Store, "_accept_edit", "known[new.sender, new.request_id] = edit.id, digest", "pass")
-    ],
     "drops a message whose edit waits": [
         (
             Dao,
@@ -271,16 +268,16 @@ BUGS: dict[str, list[Change]] = {
 
 
 FOUND_IN = {
-    "replaces a text that was sent": 245,
+    "replaces a text that was sent": 99,
     "forgets at a restart that a text may have been sent": 643,
     "replaces no text": 9,
-    "a page brings edits to those who do not know them": 387,
-    "pushes edits to those who do not know them": 27,
-    "keeps the row of an edit that is passed over": 387,
-    "sends what was recalled": 655,
+    "an edit comes beside the new text": 9,
+    "a page brings edits to those who do not know them": 33,
+    "pushes edits to those who do not know them": 9,
+    "keeps the row of an edit that is passed over": 9,
+    "sends what was recalled": 27,
     "a message can be edited for ever": 381,
-    "stores a repeat of an edit": 9,
-    "drops a message whose edit waits": 829,
+    "drops a message whose edit waits": 373,
     "answers before the commit": 3,
     "writes a job whole": 11,
     "opens a lane after a part of its job": 1,

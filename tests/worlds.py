@@ -163,7 +163,7 @@ class World:
             "username": device.user,
             "id": original.id,
             "content": "" if is_recall else content,
-            "requestId": f"r{self._count}" if draw.random() < 0.8 else None,
+            "requestId": f"e{self._count}" if draw.random() < 0.8 else None,
         }
         body = encode_request(Type.EDIT, values)[9:]
         to, request_id = (original.receiver, original.is_group), values["requestId"]
