@@ -8,6 +8,8 @@ import pytest
 from harness import StartServer, ready_database
 from wire import (
     ADD_MEMBER,
+    BLOCK,
+    CONVERSATIONS,
     CREATE_GROUP,
     EDIT,
     GROUP_MESSAGE,
@@ -15,6 +17,7 @@ from wire import (
     LOGIN,
     NOTICE,
     PERSON_MESSAGE,
+    READ,
     REMOVE_MEMBER,
     REPORT,
     SEARCH,
@@ -373,6 +376,23 @@ def test_search_finds_the_last_text(server: JellyServer) -> None:
         assert (found["id"], found["content"], found["edited"]) == (original, "new words", edited)
 
 
+def test_a_list_of_conversations(server: JellyServer) -> None:
+    """It has the last text of the last message, and an edit counts as no unread message."""
+    with modern(server, "alice") as alice, modern(server, "bob", [*ALL, "read"]) as bob:
+        original = say(alice, "bob", "a")
+        edited = edit(alice, original, "b")
+        assert [seen(bob.receive_notice()) for _ in range(2)] == [("a", None), ("b", original)]
+        [conversation] = bob.ok(CONVERSATIONS)["conversations"]
+        last = conversation["last"]
+        assert (last["id"], last["content"], conversation["unread"]) == (original, "b", 1)
+        bob.send_request(READ, person="alice", id=edited)
+        wait_until(lambda: bob.ok(CONVERSATIONS)["conversations"][0]["unread"] == 0)
+        edit(alice, original, "")
+        assert seen(bob.receive_notice()) == ("", original)
+        [conversation] = bob.ok(CONVERSATIONS)["conversations"]
+        assert (conversation["last"]["content"], conversation["unread"]) == ("", 0)
+
+
 def test_a_report_of_an_edit(sqlite: JellyServer, alice: Wire) -> None:
     """It is about the message, with its last text."""
     original = say(alice, "bob", "a")
@@ -470,6 +490,25 @@ def test_who_is_no_member_any_more(sqlite: JellyServer, alice: Wire) -> None:
             said = [seen(reply) for reply in (carol.receive_notice() for _ in range(2))]
             assert said == [("by bob", None), ("before", None)]
             assert seen_next(alice, carol) == ("end", None)
+
+
+def test_who_is_blocked(server: JellyServer) -> None:
+    """Is refused, as with a message, and nothing changes; a repeat is answered as before. In a
+    group edits come all the same.
+    """
+    with modern(server, "alice") as alice, modern(server, "bob", [*ALL, "block"]) as bob:
+        original = say(alice, "bob", "a")
+        edited = edit(alice, original, "b", requestId="r")
+        alice.ok(CREATE_GROUP, groupName="team")
+        alice.ok(ADD_MEMBER, groupName="team", member="bob")
+        to_all = say(alice, "team", "c", GROUP_MESSAGE)
+        bob.ok(BLOCK, person="alice", blocked=True)
+        for content in ("x", ""):
+            assert alice.refused(EDIT, id=original, content=content) == "not_accepted"
+        assert edit(alice, original, "b", requestId="r") == edited
+        assert past(bob, person="alice") == [("b", edited)]
+        in_group = edit(alice, to_all, "d")
+        assert past(bob, groupName="team") == [("d", in_group)]
 
 
 def test_a_repeat_is_answered_and_changes_nothing(server: JellyServer) -> None:
