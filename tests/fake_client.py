@@ -6,6 +6,7 @@ from typing import Any
 
 from client_api import (
     ConnectionEvent,
+    Conversation,
     FriendRequestEvent,
     GroupMessageEvent,
     InvitationEvent,
@@ -35,6 +36,8 @@ class FakeClient:
         self.address: str | None = "127.0.0.1:20000"
         self.calls: list[tuple[Any, ...]] = []
         self.people_blocked: tuple[str, ...] = ()
+        self.listed: tuple[Conversation, ...] = ()
+        self.marked: list[tuple[str, int]] = []
         self._open: list[tuple[str, Future[Any]]] = []
 
     def blocked(self) -> Future[Any]:
@@ -42,6 +45,20 @@ class FakeClient:
         future: Future[Any] = Future()
         future.set_result(self.people_blocked)
         return future
+
+    def conversations(self) -> Future[Any]:
+        """Answered at once, because each login asks for it."""
+        future: Future[Any] = Future()
+        future.set_result(self.listed)
+        return future
+
+    def mark_read(self, person: str, id: int) -> bool:
+        self.marked.append((person, id))
+        return self.state is State.ONLINE
+
+    def mark_group_read(self, group: str, id: int) -> bool:
+        self.marked.append((f"#{group}", id))
+        return self.state is State.ONLINE
 
     def __getattr__(self, name: str) -> Any:
         def call(*arguments: Any, **named: Any) -> Future[Any]:

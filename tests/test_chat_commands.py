@@ -79,6 +79,7 @@ def run(typed: str, *answers: object, where: str = "") -> Chat:
         ("/group owner my team bob", ("set_role", "my team", "bob", "owner")),
         ("/group list", ("list_groups",)),
         ("/seen off", ("update_profile", {"show_seen": False})),
+        ("/receipts off", ("update_profile", {"show_read": False})),
         ("/logout", ("logout",)),
     ],
 )
@@ -215,6 +216,8 @@ def test_too_many_words(name: str) -> None:
         ("/group add team carol", False, "carol is invited to #team"),
         ("/decline #team", None, "declined: you are not in #team"),
         ("/group remove team bob", None, "bob is no longer in #team"),
+        ("/receipts on", None, "others are told what you have received and read"),
+        ("/receipts off", None, "nobody is told what you have received and read"),
         ("/seen on", None, "friends can see when you were online last"),
         ("/seen off", None, "nobody can see when you were online last"),
         ("/whois bob", Profile("bob", seen=0), "the profile of bob\nlast seen: " + SHOWN),
@@ -490,7 +493,7 @@ def test_leaving() -> None:
     ("typed", "offered"),
     [
         ("/fr", ["friends "]),
-        ("/re", ["recall ", "remove ", "report ", "resend "]),
+        ("/re", ["recall ", "receipts ", "remove ", "report ", "resend "]),
         ("/to b", ["bob"]),
         ("/to B", ["bob"]),
         ("/to ", ["#team", "bob", "carol", "dave", "erin"]),

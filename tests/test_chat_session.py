@@ -8,8 +8,10 @@ from fake_client import MS, NOW, Chat
 
 from client_api import (
     ConnectionLost,
+    Conversation,
     Group,
     History,
+    LastMessage,
     PastMessage,
     Reason,
     RequestError,
@@ -608,3 +610,44 @@ def test_a_line_that_does_not_come_back() -> None:
     chat.connection(State.OFFLINE, Reason.GAVE_UP)
     assert chat.said()
     assert not chat.client.calls
+
+
+def listed(name: str, last: int, unread: int, read: int, is_group: bool = False) -> Conversation:
+    """What the server says of a conversation."""
+    return Conversation(name, is_group, LastMessage(last, name, "hello", MS), unread, read)
+
+
+def test_the_list_comes_from_the_server() -> None:
+    """Conversations of another client are there, and what is unread in them; what has come since
+    counts, too.
+    """
+    chat = Chat()
+    chat.receive("bob", "known to the server", id=40)
+    chat.receive("bob", "newer", id=43)
+    chat.client.listed = (listed("bob", 42, 2, 12), listed("team", 41, 100, 0, is_group=True), listed("dan", 8, 0, 8))
+    chat.session.start("alice", "")
+    assert [str(peer) for peer in chat.model.conversations] == ["bob", "#team", "dan"]
+    assert [each.unread for each in chat.model.conversations.values()] == [3, 100, 0]
+    assert chat.client.marked == []
+
+
+def test_what_is_opened_or_arrives_in_sight_is_read() -> None:
+    """The server is told once; what it could not be told, after a reconnect."""
+    chat = Chat()
+    chat.client.listed = (listed("bob", 42, 2, 12), listed("team", 41, 100, 0, is_group=True))
+    chat.session.start("alice", "")
+    chat.session.open(Peer("bob"))
+    chat.session.open(Peer("team", True))
+    chat.session.open(Peer("bob"))
+    assert chat.client.marked == [("bob", 42), ("#team", 41)]
+    assert [each.unread for each in chat.model] == [0, 0, 0]
+    chat.receive("bob", "in sight", id=50)
+    chat.receive("carol", "not in sight", id=51)
+    assert chat.client.marked[2:] == [("bob", 50)]
+    chat.client.state = State.RECONNECTING
+    chat.receive("bob", "lost", id=52)
+    chat.client.state = State.ONLINE
+    chat.client.listed = (listed("bob", 52, 1, 50),)
+    chat.session.refresh()
+    assert chat.client.marked[3:] == [("bob", 52), ("bob", 52)]
+    assert chat.model.current.unread == 0

@@ -443,6 +443,17 @@ def _seen(session: Session, rest: str) -> None:
     _request(session, f"/seen {rest}", session.client.update_profile(show_seen=is_on), done)
 
 
+def _receipts(session: Session, rest: str) -> None:
+    if rest.lower() not in ("on", "off"):
+        raise UsageError
+    is_on = rest.lower() == "on"
+
+    def done(_: None, where: Conversation) -> None:
+        session.show_info(session.translate(texts.RECEIPTS_ON if is_on else texts.RECEIPTS_OFF), where)
+
+    _request(session, f"/receipts {rest}", session.client.update_profile(show_read=is_on), done)
+
+
 def _passwd(session: Session, rest: str) -> None:
     where = session.model.current
 
@@ -838,6 +849,7 @@ COMMANDS: dict[str, Command] = {
     "set": Command(_set, lambda *_: [f"{field} " for field in texts.FIELDS]),
     "whois": Command(_whois, _friend_names),
     "seen": Command(_seen, lambda *_: ["on", "off"]),
+    "receipts": Command(_receipts, lambda *_: ["on", "off"]),
     "passwd": Command(_passwd),
     "account": Command(_account, lambda *_: ["logins", "end ", "delete"]),
     "resend": Command(_resend),

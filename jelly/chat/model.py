@@ -144,6 +144,10 @@ class Conversation:
     peer: Peer | None
     lines: deque[Line] = field(default_factory=deque)
     unread: int = 0
+    newest_id: int = 0
+    """The id of the newest message that is known, here or on the server."""
+    read_id: int = 0
+    """The id up to which the server knows that the user has read."""
     first_unread: Line | None = None
     """The first unread line when the conversation was opened. None once the user leaves it."""
     typing: dict[str, datetime] = field(default_factory=dict)
@@ -251,6 +255,10 @@ class Conversation:
         """Give a message another text."""
         self.character_count += len(text) - len(line.text)
         line.text, line.note = text, note
+
+    def received_after(self, id: int) -> int:
+        """Return how many incoming messages here have a greater id."""
+        return sum(line.kind is LineKind.INCOMING and (line.id or 0) > id for line in self.lines)
 
     def restart_history(self) -> None:
         """After a new login, load the history from the newest message again.

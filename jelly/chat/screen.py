@@ -335,11 +335,11 @@ class ScreenInterface(UserInterface):
 
     def _open_next_unread(self) -> None:
         if conversation := self._session.model.next_unread():
-            self._session.model.open(conversation)
+            self._session.open_conversation(conversation)
 
     def _open_conversation_by_number(self, number: int) -> None:
         if conversation := self._session.model.by_number(number):
-            self._session.model.open(conversation)
+            self._session.open_conversation(conversation)
 
     def _sync_with_model(self) -> None:
         """Show the model's current conversation.

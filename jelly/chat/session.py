@@ -7,7 +7,7 @@ here blocks.
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -32,6 +32,7 @@ from client_api import (
     State,
     SystemEvent,
 )
+from client_api import Conversation as ListedConversation
 from jelly.chat import texts
 from jelly.chat.model import LOADABLE, Conversation, DeliveryStatus, HistoryState, Line, LineKind, Model, Peer
 from jelly.chat.texts import TranslatedText, Translator, can_resend_help, is_definite_failure
@@ -52,6 +53,8 @@ HISTORY_TEXTS = {
 """What the user reads about older messages. There is nothing to say about MAYBE_MORE."""
 TYPING_WINDOW = timedelta(seconds=6)
 """How long it is shown that somebody is typing, after a notice of it."""
+MAX_LISTED = 50
+"""At most this many conversations are shown of those that the server lists: the newest."""
 BACKLOG_WINDOW = timedelta(seconds=60)
 """How long after a login messages from before it are counted in "while you were away"."""
 
@@ -199,7 +202,21 @@ class Session:
 
     def open(self, peer: Peer) -> None:
         """Make the conversation with a peer the current one."""
-        self.model.open(self.model[peer])
+        self.open_conversation(self.model[peer])
+
+    def open_conversation(self, conversation: Conversation) -> None:
+        """Make a conversation the current one, and tell the server that it was read."""
+        self.model.open(conversation)
+        self._mark_read(conversation)
+
+    def _mark_read(self, conversation: Conversation) -> None:
+        """Tell the server that what is known of a conversation was read."""
+        peer, newest = conversation.peer, conversation.newest_id
+        if peer is None or newest <= conversation.read_id:
+            return
+        mark = self.client.mark_group_read if peer.is_group else self.client.mark_read
+        if mark(peer.name, newest):
+            conversation.read_id = newest
 
     # --- requests ---------------------------------------------------------------------------------
 
@@ -384,7 +401,19 @@ class Session:
         """Fetch the friend list and the groups; call `on_friends` when the friend list is there."""
         self.request(self.client.list_groups(), self._set_groups, lambda _: None)
         self.request(self.client.blocked(), self._set_blocked, lambda _: None)
+        self.request(self.client.conversations(), self._set_conversations, lambda _: None)
         self.request(self.client.list_friends(), lambda friends: self._set_friends(friends, on_friends), lambda _: None)
+
+    def _set_conversations(self, found: Sequence[ListedConversation]) -> None:
+        """Take over the list of the server, and what is unread in it. Newer messages are here."""
+        for each in found[:MAX_LISTED]:
+            conversation = self.model[Peer(each.name, each.is_group)]
+            later = conversation.received_after(each.last.id) if self.ui.has_shortcuts else 0  # plain: printed
+            conversation.unread = each.unread + later
+            conversation.newest_id = max(conversation.newest_id, each.last.id)
+            conversation.read_id = each.read
+        if self.model.current.peer is not None:
+            self.open_conversation(self.model.current)
 
     def _set_groups(self, groups: dict[str, Group]) -> None:
         self.model.groups = {name: group.members for name, group in groups.items()}
@@ -511,6 +540,9 @@ class Session:
         if not self.model.add_received(conversation, line):
             return
         self.ui.line_added(conversation, line)
+        conversation.newest_id = max(conversation.newest_id, event.id or 0)
+        if conversation is self.model.current or not self.ui.has_shortcuts:
+            self._mark_read(conversation)
         if not self.ui.has_shortcuts:
             return  # the plain mode has printed the message: there is no conversation to switch to
         if self._is_backlog(event.time):

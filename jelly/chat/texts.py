@@ -427,6 +427,8 @@ PROFILE_OF = TranslatedText("the profile of {name}", "{name} 的资料")
 SEEN_AT = TranslatedText("last seen: {time}", "上次在线：{time}")
 SEEN_ON = TranslatedText("friends can see when you were online last", "好友可以看到你上次在线的时间")
 SEEN_OFF = TranslatedText("nobody can see when you were online last", "没有人能看到你上次在线的时间")
+RECEIPTS_ON = TranslatedText("others are told what you have received and read", "对方会知道你收到和读过哪些消息")
+RECEIPTS_OFF = TranslatedText("nobody is told what you have received and read", "没有人会知道你收到和读过哪些消息")
 PROFILE_EMPTY = TranslatedText("the profile is empty", "没有填写资料")
 PROFILE_LINE = TranslatedText("{field}: {value}", "{field}：{value}")
 OWN_PROFILE_EMPTY = TranslatedText(
@@ -562,6 +564,14 @@ HELP: dict[str, Help] = {
             "好友指你接受过或添加过、并且把你列为好友的人。用 /whois 查看。",
         ),
     ),
+    "receipts": Help(
+        TranslatedText("on|off", "on|off"),
+        TranslatedText("let others know what you have received and read, or not", "是否让对方知道你收到和读过哪些消息"),
+        TranslatedText(
+            "Others are your friends, and the members of small groups. Who sends none gets none.",
+            "对方指互为好友的人，以及人数不多的群组的成员。关闭之后，你也不会收到对方的回执。",
+        ),
+    ),
     "passwd": Help(
         NOTHING,
         TranslatedText("change your password", "修改密码"),
@@ -632,8 +642,8 @@ HELP: dict[str, Help] = {
 }
 
 RARE = (
-    "accept", "decline", "block", "unblock", "find", "seen", "report", "set", "passwd", "edit", "recall", "account",
-    "invite", "join",
+    "accept", "decline", "block", "unblock", "find", "seen", "receipts", "report", "set", "passwd", "edit", "recall",
+    "account", "invite", "join",
 )  # fmt: skip
 """The commands that few people need often: the list of /help has only their names."""
 MORE_COMMANDS = TranslatedText(
