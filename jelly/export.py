@@ -61,7 +61,9 @@ def _groups(dao: Dao, username: str) -> Iterator[tuple[str, str]]:
 
 
 def _messages(connection: DatabaseConnection, username: str) -> Iterator[dict[str, Any]]:
-    """Walk over all messages: no index finds those of one user."""
+    """Walk over all messages: no index finds those of one user. (An edit has no text of its
+    own: the message has the last one.)
+    """
     last = 0
     while True:
         [(upto,)] = connection.query(
@@ -70,13 +72,14 @@ def _messages(connection: DatabaseConnection, username: str) -> Iterator[dict[st
         if upto is None:
             return
         rows = connection.query(
-            "SELECT id, is_group, sender, receiver, content, time FROM messages WHERE id > ? AND id <= ? "
-            "AND (sender = ? OR (receiver = ? AND is_group = 0)) ORDER BY id",
+            "SELECT id, is_group, sender, receiver, content, time, edited FROM messages WHERE id > ? AND id <= ? "
+            "AND replaces IS NULL AND (sender = ? OR (receiver = ? AND is_group = 0)) ORDER BY id",
             (last, upto, username, username),
         )
-        for id, is_group, sender, receiver, content, time in rows:
+        for id, is_group, sender, receiver, content, time, edited in rows:
             to = "group" if is_group else "receiver"
-            yield {"id": id, "sender": sender, to: receiver, "content": content, "time": time}
+            message = {"id": id, "sender": sender, to: receiver, "content": content, "time": time}
+            yield message if edited is None else {**message, "edited": edited}
         last = upto
 
 

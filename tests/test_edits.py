@@ -1,5 +1,6 @@
 """EDIT: an author changes the text of a message, or recalls it, for a quarter of an hour."""
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -33,6 +34,7 @@ from faults.mariadb import PrivateMariaDB
 from jelly import delivery, indexing
 from jelly.database import DatabaseConnection
 from jelly.engines import open_engine
+from jelly.export import export_account
 from jelly.server import JellyServer
 
 ALL = ["ack", "ids", "edit"]
@@ -391,6 +393,21 @@ def test_a_list_of_conversations(server: JellyServer) -> None:
         assert seen(bob.receive_notice()) == ("", original)
         [conversation] = bob.ok(CONVERSATIONS)["conversations"]
         assert (conversation["last"]["content"], conversation["unread"]) == ("", 0)
+
+
+def test_an_export(server: JellyServer) -> None:
+    """It has the last text, which edit that is from, and nothing of what was recalled."""
+    with modern(server, "alice") as alice:
+        first, second = say(alice, "bob", "old words"), say(alice, "bob", "secret")
+        edited, recalled = edit(alice, first, "new words"), edit(alice, second, "")
+    connection = database(server)
+    for user in ("alice", "bob"):
+        lines = "".join(export_account(connection, user))
+        messages = [(each["id"], each["content"], each["edited"]) for each in json.loads(lines)["messages"]]
+        assert messages == [(first, "new words", edited), (second, "", recalled)]
+        assert "old words" not in lines
+        assert "secret" not in lines
+    connection.close()
 
 
 def test_a_report_of_an_edit(sqlite: JellyServer, alice: Wire) -> None:
