@@ -53,6 +53,8 @@ from jelly.threads import VitalThread
 
 log = logging.getLogger("jelly.dispatch")
 
+REQUEST_ID = b'"requestId"'
+"""What a body has that names a requestId."""
 LANE_LIMIT = 256
 """At most this many requests wait in one lane; then its reader stops reading, and TCP makes the
 client wait.
@@ -562,7 +564,8 @@ class Dispatcher:
             self._store.outage.failed(error)
         except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
             log_failure(log, error)
-        return failure(session, type, type in MESSAGES)
+        # (One without a requestId is not sent again, so nothing need wait for it.)
+        return failure(session, type, type in MESSAGES and REQUEST_ID in request.frame.body)
 
     def _go_on(self, lane: Lane, request: PendingRequest, unfinished: Unfinished) -> Job | None:
         """Do the next part of a request that takes several turns."""
