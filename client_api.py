@@ -541,8 +541,8 @@ class JellyClient:
 
         Rejected with `unknown_type` if the server does not grant the feature `account`.
 
-        >>> [login.is_current for login in client.logins().result(timeout=5)]
-        [True]
+        >>> client.logins().result(timeout=5)[0].is_current
+        True
         """
         return self._manager.request(Type.LOGINS, {}, own_logins, feature="account")
 
@@ -550,6 +550,9 @@ class JellyClient:
         """End one of your logins: its token is not valid any more, and its session ends.
 
         `login`: the `id` of an `OwnLogin`. Rejected with `invalid_token` if there is none.
+
+        >>> oldest = client.logins().result(timeout=5)[-1]
+        >>> client.end_login(oldest.id).result(timeout=5)
         """
         return self._manager.request(Type.END_LOGIN, {"login": login}, _nothing, feature="account")
 
@@ -559,6 +562,8 @@ class JellyClient:
         Messages that you wrote stay with those who have them. You leave your groups; those that you
         own get another owner. Afterwards the client is OFFLINE. Rejected with `wrong_credentials`,
         and with `too_many_attempts` if the password was wrong too often.
+
+        >>> client.delete_account("secret1").result(timeout=5)
         """
         return self._manager.request(Type.DELETE_ACCOUNT, {"password": password}, _nothing, feature="account")
 
@@ -1080,6 +1085,9 @@ class JellyClient:
         """Join the group of an invitation; the result is the name of the group.
 
         Rejected with `invalid_invite`, `already_member`, `limit_reached`.
+
+        >>> client.join(code).result(timeout=5)
+        'crew'
         """
         return self._manager.request(
             Type.JOIN, {"code": code}, lambda values: _text(values["groupName"]), feature="invites"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from client_tools import NewClient, result
 from harness import StartServer
-from wire import ADD_FRIEND, ADD_MEMBER, CREATE_GROUP, UPDATE_PROFILE, logged_in, register
+from wire import ADD_FRIEND, ADD_MEMBER, CREATE_GROUP, INVITE, UPDATE_PROFILE, logged_in, register
 
 import client_api
 from client_api import FriendRequestEvent, JellyClient, Receiver
@@ -64,7 +64,12 @@ def names(port: int, new_client: NewClient, request: pytest.FixtureRequest) -> d
             carol.ok(ADD_FRIEND, friend="alice")
             carol.ok(CREATE_GROUP, groupName="club2")
             carol.ok(ADD_MEMBER, groupName="club2", member="alice")
-    return {"JellyClient": JellyClient, "client": client, "saved_token": saved_token}
+    code = ""
+    if operation == "join":
+        with logged_in(port, "carol", "secret3", features=["invites"]) as carol:
+            carol.ok(CREATE_GROUP, groupName="crew")
+            code = carol.ok(INVITE, groupName="crew", uses=1, hours=1)["code"]
+    return {"JellyClient": JellyClient, "client": client, "saved_token": saved_token, "code": code}
 
 
 @pytest.mark.parametrize("operation", sorted(EXAMPLES))

@@ -63,7 +63,7 @@ def test_classic_one_request_at_a_time(new_client: NewClient, script: ScriptedSe
         if number == 1:
             assert peer.is_silent()
         peer.answer(ADD_FRIEND)
-        assert result(future) is None
+        assert result(future) is True
 
 
 def test_classic_heartbeat_right_after_the_login(new_client: NewClient, script: ScriptedServer) -> None:
@@ -151,7 +151,7 @@ def test_modern_requests_are_pipelined(new_client: NewClient, script: ScriptedSe
         peer.answer(ADD_FRIEND)
         assert peer.receive_request(ADD_FRIEND)["friend"] == f"u{WINDOW + number}"
     peer.send(response(ADD_FRIEND) * WINDOW)
-    assert [result(future) for future in futures] == [None] * len(futures)
+    assert [result(future) for future in futures] == [True] * len(futures)
 
 
 def test_what_responses_make_room_for_is_sent_together(
@@ -176,7 +176,7 @@ def test_what_responses_make_room_for_is_sent_together(
         peer.receive_request(ADD_FRIEND)
     assert len(writes) == 1
     peer.send(response(ADD_FRIEND) * WINDOW)
-    assert [result(future) for future in futures] == [None] * len(futures)
+    assert [result(future) for future in futures] == [True] * len(futures)
 
 
 def test_modern_heartbeat(new_client: NewClient, script: ScriptedServer) -> None:

@@ -123,7 +123,7 @@ BUGS: dict[str, list[Change]] = {
         )
     ],
     "remembers the sessions of a dead node": [
-        (Events, "_apply_to_registry", "return self._registry.remove_node", "return [] and self._registry.remove_node")
+        (Events, "_apply_to_registry", "gone = self._registry.remove_node", "gone = [] and self._registry.remove_node")
     ],
     "does not hear of changes of groups": [(Events, "_apply", 'elif event.kind == "group":', "elif False:")],
     "does not tell for whom it has written": [(NodeDao, "finish", 'self._unwritten[f"for.{node}"] = id', "pass")],
