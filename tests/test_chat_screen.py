@@ -131,12 +131,14 @@ def test_a_group_of_three(port: int, open_chat: Open) -> None:
     alice.enter("/group create #team")
     alice.wait_for("#team is created")
     alice.enter("/to #team")
-    for name in ("bob", "carol"):
+    for name, other in (("bob", bob), ("carol", carol)):
         alice.enter(f"/group add {name}")
-        alice.wait_for(f"-- │ {name} ")  # "joined" or "is in #team now": the order varies
+        other.wait_for("alice invites you to #team")
+        other.enter("/accept #team")
+        alice.wait_for(f"-- │ {name} joined")
     alice.enter("welcome")
     for other in (bob, carol):
-        other.wait_for("#team(2)")  # the line about joining counts, too
+        other.wait_for("#team(")
         other.type("/to #")
         other.press("tab", "enter")
         other.wait_for("alice │ welcome", "#team>")
