@@ -28,7 +28,8 @@ export TMPDIR
 
 # What counts allocations means nothing where it is traced. The bugs that are put into the simulation run no more of
 # the code than its worlds without them, and tracing makes them ten times slower.
-TRACED := -m 'not allocations' --deselect tests/test_simulation.py::test_a_bug_is_found
+TRACED := -m 'not allocations' --deselect tests/test_simulation.py::test_a_bug_is_found \
+	--deselect tests/test_simulation_nodes.py::test_a_bug_is_found
 
 .PHONY: test test-mysql test-freethreaded check lint coverage clean
 
