@@ -43,7 +43,16 @@ from jelly.codec import Frame, Status, Type
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.fair_queue import Job
 from jelly.hashing import Hashers, Work
-from jelly.messages import MESSAGES, UNANSWERED, error_response, refusal
+from jelly.messages import (
+    MESSAGES,
+    UNANSWERED,
+    Edit,
+    GroupMessage,
+    PersonMessage,
+    error_response,
+    parse_request,
+    refusal,
+)
 from jelly.outcomes import Answer, CpuTask, NewMessage, Outcome, Unfinished, Write
 from jelly.scheduling import yield_cpu
 from jelly.services import Services
@@ -53,8 +62,6 @@ from jelly.threads import VitalThread
 
 log = logging.getLogger("jelly.dispatch")
 
-REQUEST_ID = b'"requestId"'
-"""What a body has that names a requestId."""
 LANE_LIMIT = 256
 """At most this many requests wait in one lane; then its reader stops reading, and TCP makes the
 client wait.
@@ -562,10 +569,13 @@ class Dispatcher:
             return self._services.serve(session, request.frame)
         except StoreError as error:
             self._store.outage.failed(error)
+            parsed = parse_request(type, request.frame.body)
+            # (A message without a requestId is not sent again, so nothing need wait for it.)
+            comes_again = isinstance(parsed, PersonMessage | GroupMessage | Edit) and parsed.requestId is not None
         except Exception as error:  # noqa: BLE001 - a bug: this request fails, the thread lives
             log_failure(log, error)
-        # (One without a requestId is not sent again, so nothing need wait for it.)
-        return failure(session, type, type in MESSAGES and REQUEST_ID in request.frame.body)
+            comes_again = type in MESSAGES
+        return failure(session, type, comes_again)
 
     def _go_on(self, lane: Lane, request: PendingRequest, unfinished: Unfinished) -> Job | None:
         """Do the next part of a request that takes several turns."""
