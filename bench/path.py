@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from jelly.codec import Decoder, Frame, Type
 from jelly.config import Settings
-from jelly.messages import encode_request
+from jelly.requests import encode_request
 from jelly.server import JellyServer
 
 PACKAGE = Path(__file__).resolve().parent.parent / "jelly"

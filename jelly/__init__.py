@@ -6,7 +6,7 @@ the server starts                       cli.py, config.py              launcher
 ThreadingTCPServer accepts, and reads   server.py, connection.py       transport
 bytes become frames                     codec.py                       serialization
 requests wait for a worker thread       queue_dispatch.py              service
-the worker parses it, finds its service messages.py, services.py       serialization, service
+the worker parses it, finds its service requests.py, services.py       serialization, service
 the service decides what happens next   message_service.py             service
 the store thread writes and commits     store.py, dao.py               dao
 response and notices are sent           delivery.py, send_queue.py     transport

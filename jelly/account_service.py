@@ -15,13 +15,14 @@ from jelly.dao import Dao, Reading
 from jelly.errors import ErrorCode, Refused
 from jelly.last_seen import LastSeen
 from jelly.login_guard import LoginGuard
-from jelly.messages import PROFILE_LIMITS, FriendProfile, OwnProfile, Register, UpdateProfile, response
+from jelly.messages import response
 from jelly.names import fold
 from jelly.outcomes import Answer, CpuTask, Outcome, Place, Write
 from jelly.password_check import PasswordCheck
 from jelly.policy import Policy
 from jelly.rate import RateLimit
 from jelly.receipts import Receipts
+from jelly.requests import PROFILE_LIMITS, FriendProfile, OwnProfile, Register, UpdateProfile
 from jelly.session_lifecycle import PASSWORD_CHANGED, SessionLifecycle
 from jelly.sessions import Session, Sessions
 from jelly.tokens import Tokens

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from jelly import account_dao, report_dao
 from jelly.dao import Dao
 from jelly.errors import ErrorCode, Refused
-from jelly.messages import MAX_PASSWORD
 from jelly.names import is_valid_name, problem_of_new_name
+from jelly.requests import MAX_PASSWORD
 
 
 class Action(StrEnum):

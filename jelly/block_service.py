@@ -11,9 +11,10 @@ from jelly.contact_notices import ContactNotices
 from jelly.contacts_dao import Standing
 from jelly.dao import Dao, Reading
 from jelly.errors import ErrorCode, Refused
-from jelly.messages import SUCCESS, Block, Blocked, response
+from jelly.messages import SUCCESS, response
 from jelly.names import is_valid_name
 from jelly.outcomes import Answer, Outcome, Write
+from jelly.requests import Block, Blocked
 from jelly.sessions import Session
 
 MAX_BLOCKED = 1000

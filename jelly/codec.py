@@ -6,7 +6,7 @@ A frame is a header of nine bytes, big-endian, and a body:
 
 TCP is a stream: one read may return half a frame, or fifty. So the decoder takes all bytes that
 arrive, and returns the frames that are complete. This module has no sockets, threads, clock or
-JSON; `messages.py` knows what a body means.
+JSON; `requests.py` and `messages.py` know what a body means.
 """
 
 import struct

@@ -26,10 +26,10 @@ from jelly.codec import HEADER, MAX_FIRST_BODY, Decoder, Frame, Sign, Type
 from jelly.config import Settings
 from jelly.conversation_service import conversation_of
 from jelly.errors import ErrorCode, Refused
-from jelly.messages import Read, parse_ack, parse_request
 from jelly.pacing import ClassicPacing
 from jelly.presence import Presence
 from jelly.queue_dispatch import LANE_LIMIT, Dispatcher, Lane, PendingRequest
+from jelly.requests import Read, parse_ack, parse_request
 from jelly.send_queue import Flusher, SendQueue
 from jelly.sessions import Session, Sessions
 from jelly.store import Store

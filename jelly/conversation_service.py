@@ -12,9 +12,10 @@ from jelly.conversations_dao import Conversation, Place, View
 from jelly.dao import Reading
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused
-from jelly.messages import Conversations, Read, response
+from jelly.messages import response
 from jelly.outcomes import Answer, Outcome, Unfinished
 from jelly.read_pointers import ReadPointers
+from jelly.requests import Conversations, Read
 from jelly.sessions import Session
 from jelly.trusted_clock import MAX_ID, stored_at
 

@@ -14,11 +14,12 @@ from jelly.errors import ErrorCode, Refused
 from jelly.finding_dao import Search
 from jelly.known_users import KnownUsers
 from jelly.memberships import member_since
-from jelly.messages import Find, SearchMessages, response
+from jelly.messages import response
 from jelly.names import MAX_NAME
 from jelly.outcomes import Answer, Outcome, Unfinished
 from jelly.policy import Policy
 from jelly.rate import RateLimit
+from jelly.requests import Find, SearchMessages
 from jelly.sessions import Session
 from jelly.trusted_clock import MAX_ID
 

@@ -14,11 +14,12 @@ from jelly.contact_notices import ContactNotices
 from jelly.contacts_dao import Standing
 from jelly.dao import Dao, Reading
 from jelly.errors import ErrorCode, Refused
-from jelly.messages import SUCCESS, AddFriend, AllFriends, AnswerFriend, RemoveFriend, response
+from jelly.messages import SUCCESS, response
 from jelly.names import is_valid_name
 from jelly.outcomes import Answer, Outcome, Unfinished, Write
 from jelly.policy import Policy
 from jelly.presence import Presence
+from jelly.requests import AddFriend, AllFriends, AnswerFriend, RemoveFriend
 from jelly.sessions import Session, Sessions
 from jelly.trusted_clock import TrustedClock
 

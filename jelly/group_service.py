@@ -18,20 +18,11 @@ from jelly.errors import ErrorCode, Refused
 from jelly.group_notices import Change, GroupNotices, RoleChange
 from jelly.groups import GroupCache
 from jelly.memberships import load_group, managed_group, own_group
-from jelly.messages import (
-    SUCCESS,
-    AddMember,
-    AnswerGroup,
-    CreateGroup,
-    DisbandGroup,
-    OwnGroups,
-    RemoveMember,
-    SetRole,
-    response,
-)
+from jelly.messages import SUCCESS, response
 from jelly.names import is_valid_name
 from jelly.outcomes import Answer, Outcome, Unfinished, Write
 from jelly.policy import Policy
+from jelly.requests import AddMember, AnswerGroup, CreateGroup, DisbandGroup, OwnGroups, RemoveMember, SetRole
 from jelly.roles import GroupRoles, Role
 from jelly.sessions import Session
 from jelly.trusted_clock import TrustedClock

@@ -17,9 +17,10 @@ from jelly.group_notices import Change
 from jelly.group_service import MAX_GROUPS_JOINED, MAX_MEMBERS, GroupChange, GroupService, announce_group
 from jelly.invite_dao import Invite
 from jelly.memberships import managed_group
-from jelly.messages import CreateInvite, Join, Register, response
+from jelly.messages import response
 from jelly.outcomes import Answer, Outcome, Write
 from jelly.policy import Policy
+from jelly.requests import CreateInvite, Join, Register
 from jelly.roles import GroupRoles
 from jelly.sessions import Session
 from jelly.trusted_clock import TrustedClock

@@ -9,7 +9,6 @@ whole list, as far as it fits into MAX_LIST. It is put together here, one piece 
 client's lane, so that others are served in between.
 """
 
-import json
 import logging
 import threading
 import time
@@ -22,6 +21,7 @@ from jelly.dao import Dao
 from jelly.errors import ErrorCode, Refused
 from jelly.roles import Role, role_at
 from jelly.sessions import Session
+from jelly.strict_json import to_json
 
 log = logging.getLogger("jelly.lists")
 
@@ -39,9 +39,6 @@ ROLES = b'},"roles":{'
 """What stands between the groups and their roles in a frame."""
 REPORT_INTERVAL = 60.0
 """Seconds until the log says again that a list was cut."""
-
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Place(NamedTuple):
@@ -132,7 +129,7 @@ class ListFrame:
     def __init__(self, type: int, username: str, key: str, more: Mapping[str, object] | None = None) -> None:
         """`more`: what stands behind the list, and is never cut."""
         self._type = type
-        parts = [f",{quote(name)}:{_encode(value)}" for name, value in (more or {}).items()]
+        parts = [f",{quote(name)}:{to_json(value)}" for name, value in (more or {}).items()]
         self._end = f"}}{''.join(parts)}}}".encode()
         # One buffer that grows, not many parts: when lists of many clients are made at the same
         # time, the memory of the parts would stay with the process.

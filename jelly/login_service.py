@@ -11,10 +11,11 @@ from jelly.codec import Type
 from jelly.dao import Dao, Reading
 from jelly.errors import ErrorCode, Refused
 from jelly.login_guard import LoginGuard
-from jelly.messages import Login, Logout, Reconnect, response
+from jelly.messages import response
 from jelly.names import is_valid_name
 from jelly.outcomes import Answer, CpuTask, Outcome, Place, Write
 from jelly.password_check import PasswordCheck
+from jelly.requests import Login, Logout, Reconnect
 from jelly.session_lifecycle import Friends, Newcomer, SessionLifecycle
 from jelly.sessions import Session
 from jelly.tokens import Tokens

@@ -15,11 +15,12 @@ from jelly.errors import ErrorCode, Refused
 from jelly.groups import Group, GroupCache
 from jelly.known_users import KnownUsers
 from jelly.memberships import member_since
-from jelly.messages import Ack, Edit, GroupMessage, History, PersonMessage, response
+from jelly.messages import response
 from jelly.names import is_valid_name
 from jelly.outcomes import Answer, NewMessage, Outcome, Unfinished
 from jelly.policy import Policy
 from jelly.rate import HeldBack, RateLimit
+from jelly.requests import Ack, Edit, GroupMessage, History, PersonMessage
 from jelly.sessions import Session
 from jelly.trusted_clock import MAX_ID
 

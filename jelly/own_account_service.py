@@ -13,9 +13,10 @@ from jelly.dao import Dao, Reading
 from jelly.errors import ErrorCode, Refused
 from jelly.known_users import KnownUsers
 from jelly.login_guard import LoginGuard
-from jelly.messages import SUCCESS, DeleteAccount, EndLogin, Event, Logins, response, system
+from jelly.messages import SUCCESS, Event, response, system
 from jelly.outcomes import Answer, CpuTask, Outcome, Place, Write
 from jelly.password_check import PasswordCheck
+from jelly.requests import DeleteAccount, EndLogin, Logins
 from jelly.session_lifecycle import SessionLifecycle
 from jelly.sessions import Session
 from jelly.trusted_clock import TrustedClock

@@ -43,17 +43,9 @@ from jelly.codec import Frame, Status, Type
 from jelly.errors import ErrorCode, Refused, StoreError, log_failure
 from jelly.fair_queue import Job
 from jelly.hashing import Hashers, Work
-from jelly.messages import (
-    MESSAGES,
-    UNANSWERED,
-    Edit,
-    GroupMessage,
-    PersonMessage,
-    error_response,
-    parse_request,
-    refusal,
-)
+from jelly.messages import error_response, refusal
 from jelly.outcomes import Answer, CpuTask, NewMessage, Outcome, Unfinished, Write
+from jelly.requests import MESSAGES, UNANSWERED, Edit, GroupMessage, PersonMessage, parse_request
 from jelly.scheduling import yield_cpu
 from jelly.services import Services
 from jelly.sessions import Session

@@ -7,10 +7,11 @@ from jelly import report_dao
 from jelly.codec import Type
 from jelly.dao import Dao
 from jelly.errors import ErrorCode, Refused
-from jelly.messages import SUCCESS, ReportPerson
+from jelly.messages import SUCCESS
 from jelly.names import is_valid_name
 from jelly.outcomes import Answer, Outcome, Write
 from jelly.report_dao import Report
+from jelly.requests import ReportPerson
 from jelly.sessions import Session
 from jelly.trusted_clock import TrustedClock
 

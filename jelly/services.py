@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from jelly import messages
+from jelly import messages, requests
 from jelly.account_service import AccountService
 from jelly.block_service import BlockService
 from jelly.blocks import Blocks
@@ -212,8 +212,8 @@ class Services:
         """
         try:
             handler = self._handler(session, frame)
-            request = messages.parse_request(frame.type, frame.body)
-            actor = request.actor
+            request = requests.parse_request(frame.type, frame.body)
+            actor = None if frame.type in requests.NAMELESS else request[0]
             if actor != session.user and session.user is not None and actor is not None:
                 raise Refused(ErrorCode.NOT_YOURSELF)
             return handler(session, request)

@@ -10,8 +10,9 @@ from typing import NamedTuple, Protocol
 
 from jelly.dao import Dao
 from jelly.delivery import Delivery
-from jelly.messages import Event, Login, NoticeForm, Reconnect, system
+from jelly.messages import Event, NoticeForm, system
 from jelly.presence import Presence
+from jelly.requests import Login, Reconnect
 from jelly.sessions import Session, Sessions, Window
 
 FEATURES = (

@@ -34,12 +34,13 @@ from jelly.fair_queue import Entry, FairQueue, Job
 from jelly.groups import Group
 from jelly.indexing import DeferredIndexing, RequestKey
 from jelly.last_seen import LastSeen
-from jelly.messages import SUCCESS, UNANSWERED, NoticeForm, error_response, refusal, stored_response
+from jelly.messages import SUCCESS, NoticeForm, error_response, refusal, stored_response
 from jelly.outage import OutageLog
 from jelly.outcomes import Answer, NewMessage, Write
 from jelly.quotas import Envelope, Quotas
 from jelly.read_pointers import ReadPointers
 from jelly.receipts import Receipts
+from jelly.requests import UNANSWERED
 from jelly.retention import Retention
 from jelly.scheduling import yield_cpu
 from jelly.sessions import Response, Session

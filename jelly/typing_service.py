@@ -17,9 +17,10 @@ from typing import Protocol
 
 from jelly.errors import ErrorCode, Refused
 from jelly.groups import Group
-from jelly.messages import Event, Typing, system
+from jelly.messages import Event, system
 from jelly.outcomes import Answer, Outcome
 from jelly.presence import Presence
+from jelly.requests import Typing
 from jelly.sessions import Session
 
 log = logging.getLogger("jelly.typing")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from jelly.errors import ErrorCode, Refused
-from jelly.messages import parse_request
+from jelly.requests import parse_request
 
 
 def to_json(values: object) -> bytes:

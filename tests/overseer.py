@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jelly.codec import HEADER, Frame, Status, Type
-from jelly.messages import MESSAGES
 from jelly.quotas import QuotaLimits
+from jelly.requests import MESSAGES
 from jelly.trusted_clock import stored_at
 
 DAY = 86400.0

@@ -13,7 +13,7 @@ from typing import Any
 from overseer import Overseer, Sent
 
 from jelly.codec import HEADER, Frame, Status, Type
-from jelly.messages import MESSAGES
+from jelly.requests import MESSAGES
 
 
 class NodesOverseer(Overseer):

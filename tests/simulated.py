@@ -29,7 +29,6 @@ from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
 from jelly.last_seen import LastSeen
 from jelly.login_guard import LoginGuard
-from jelly.messages import MESSAGES, encode_request, parse_object
 from jelly.migrations import ROWS_OF_META, SCHEMA_VERSION, schema, split_statements
 from jelly.notifier import Notifier
 from jelly.outcomes import Unfinished
@@ -39,11 +38,13 @@ from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher, Lane, PendingRequest
 from jelly.quotas import Quotas
 from jelly.receipts import Receipts
+from jelly.requests import MESSAGES, encode_request
 from jelly.retention import Retention
 from jelly.services import Services
 from jelly.sessions import Notice, Response, Session, Sessions
 from jelly.sqlite_engine import SqliteEngine
 from jelly.store import Store
+from jelly.strict_json import parse_object
 from jelly.trusted_clock import Times, TrustedClock
 
 FOREVER = 1 << 60

@@ -12,10 +12,11 @@ from bodies import refusal_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jelly import messages
+from jelly import requests, strict_json
 from jelly.codec import Type
 from jelly.errors import ErrorCode, Refused
-from jelly.messages import MAX_DEPTH, MAX_PARTS, parse_object, parse_request
+from jelly.requests import parse_request
+from jelly.strict_json import MAX_DEPTH, MAX_PARTS, parse_object
 
 
 def outcome(body: bytes) -> ErrorCode | None:
@@ -227,7 +228,7 @@ def test_looking_at_the_shape_is_a_few_calls(body: bytes) -> None:
 
     def look() -> None:
         with contextlib.suppress(ValueError):
-            messages._check_shape(body, MAX_PARTS)
+            strict_json._check_shape(body, MAX_PARTS)
 
     assert count_calls(look) <= 60
 
@@ -246,7 +247,7 @@ def test_so_many_parts_and_no_more(item: bytes, parts: int) -> None:
     around = 3  # the two brackets of the outermost object and its array, and the comma behind that
     count = (MAX_PARTS - around) // parts
     good = alice_with(b"[" + item * count + b"0]")
-    assert parse_request(Type.ALL_FRIENDS, good) == messages.AllFriends("alice")
+    assert parse_request(Type.ALL_FRIENDS, good) == requests.AllFriends("alice")
     bad = alice_with(b"[" + item * (count + 1) + b"0]")
     assert refusal_of(Type.ALL_FRIENDS, bad) is ErrorCode.MALFORMED_BODY
 
@@ -278,7 +279,7 @@ def test_the_look_at_the_shape_finds_every_depth(text: str) -> None:
     depth is refused.
     """
     try:
-        messages._check_shape(text.encode(), MAX_PARTS)
+        strict_json._check_shape(text.encode(), MAX_PARTS)
     except ValueError:
         with contextlib.suppress(ValueError):
             json.loads(text)
@@ -313,13 +314,13 @@ def test_any_text_may_be_said(quoted: bytes, content: str) -> None:
     meant.
     """
     body = b'{"sender":"alice","receiver":"bob","content":' + quoted + b',"time":0}'
-    assert parse_request(Type.PERSON_MESSAGE, body) == messages.PersonMessage("alice", "bob", content, 0)
+    assert parse_request(Type.PERSON_MESSAGE, body) == requests.PersonMessage("alice", "bob", content, 0)
 
 
 @pytest.mark.parametrize("value", [-(2**63), 2**63 - 1, -1, 0, 1, 2**53 + 1])
 def test_an_integer_of_64_bits(value: int) -> None:
     """Every signed 64-bit integer is taken exactly."""
-    assert parse_request(Type.LOGOUT, token(b"%d" % value)) == messages.Logout("alice", value)
+    assert parse_request(Type.LOGOUT, token(b"%d" % value)) == requests.Logout("alice", value)
 
 
 @pytest.mark.parametrize(
@@ -336,4 +337,4 @@ def test_an_integer_of_64_bits(value: int) -> None:
 )
 def test_a_body_written_in_another_way(body: bytes) -> None:
     """White space, escapes and unknown values of any kind and small depth do no harm."""
-    assert parse_request(Type.ALL_FRIENDS, body) == messages.AllFriends("alice")
+    assert parse_request(Type.ALL_FRIENDS, body) == requests.AllFriends("alice")

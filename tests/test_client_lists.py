@@ -16,7 +16,7 @@ from wire import ALL_FRIENDS, LOGOUT, OWN_GROUPS, OWN_PROFILE, SYSTEM, logged_in
 
 from client_api import ConnectionLost, Group, JellyClient, Profile, ServerFailed, State
 from jelly import lists
-from jelly.messages import MAX_PARTS
+from jelly.strict_json import MAX_PARTS
 
 PAGES = ("ack", "pages")
 

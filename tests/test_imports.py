@@ -45,10 +45,10 @@ LAYERS = [
     {"migrations.step", "live_nodes"},
     {"cluster.supervisor", "database", "sessions", "groups", "login_guard", "passwords", "tcp_confirmation", "tls"},
     {"engines"},
-    {"sqlite_engine", "mysql_engine", "messages", "proxy_protocol", "names", "tcp", "scheduling", "threads", "rate",
-     "policy", "certificates", "ports", "cluster"},
+    {"sqlite_engine", "mysql_engine", "messages", "requests", "proxy_protocol", "names", "tcp", "scheduling",
+     "threads", "rate", "policy", "certificates", "ports", "cluster"},
     {"file_claim", "mysql_pipeline"},
-    {"engine"},
+    {"engine", "strict_json"},
     {"errors"},
     {"addresses", "answer_memory", "codec", "outage", "minute_log", "trusted_clock", "timers", "wakeup", "__init__"},
 ]  # fmt: skip
@@ -119,7 +119,7 @@ def reached(module: str) -> set[str]:
 
 def test_the_chat_knows_nothing_of_the_server() -> None:
     """It and the client library share with the server only what is on the wire."""
-    shared = {"errors", "messages", "codec", "tcp", "wakeup", "__init__"}
+    shared = {"errors", "requests", "strict_json", "codec", "tcp", "wakeup", "__init__"}
     for module in ("client_api", "chat.app"):
         others = {name for name in reached(module) if not name.startswith(("chat", "client"))}
         assert others <= shared

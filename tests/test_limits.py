@@ -37,8 +37,8 @@ from wire import (
 from jelly import connection, group_service, lists, passwords, tcp
 from jelly import server as server_module
 from jelly.connection import READ_SIZE
-from jelly.messages import PROFILE_LIMITS
 from jelly.outcomes import CpuTask, Place, Write
+from jelly.requests import PROFILE_LIMITS
 from jelly.send_queue import SendQueue
 from jelly.server import JellyServer
 from jelly.trusted_clock import TrustedClock

@@ -20,7 +20,7 @@ from wire import (
     wait_until,
 )
 
-from jelly import login_service, messages, passwords
+from jelly import login_service, passwords, requests
 from jelly import server as server_module
 from jelly.dao import Dao
 from jelly.hashing import HASHERS, Work
@@ -334,7 +334,7 @@ def test_an_ipv6_network_is_one_address(start_server: StartServer) -> None:
     logins = start_server().dispatcher._services.logins
 
     def network(address: str) -> str:
-        task = logins.login(Session(NullTransport(), address), messages.Login("alice", "x"))
+        task = logins.login(Session(NullTransport(), address), requests.Login("alice", "x"))
         assert isinstance(task, CpuTask)
         assert task.attempt
         return task.attempt.network

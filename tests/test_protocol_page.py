@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jelly import codec, messages
+from jelly import codec, messages, requests, strict_json
 from jelly.block_service import MAX_BLOCKED
 from jelly.codec import Decoder, Frame, Sign, Status, Type
 from jelly.config import Settings
@@ -130,7 +130,7 @@ def test_the_server_understands_every_request(line: str) -> None:
     if frame.type == Type.HEARTBEAT:
         assert frame.body == b""
         return
-    request = messages.parse_request(frame.type, frame.body)
+    request = requests.parse_request(frame.type, frame.body)
     given = {key: value for key, value in request._asdict().items() if value is not None}
     assert given == json.loads(frame.body)
 
@@ -228,7 +228,7 @@ def test_the_page_has_every_key_of_every_request() -> None:
     """The table of types lists the keys of each request in the order of the code."""
     listed = {int(number, 16): tuple(names(keys)) for number, _, keys, _ in table("Types")}
     assert listed.pop(Type.HEARTBEAT) == listed.pop(Type.SYSTEM) == ()
-    assert listed == {type: cls._fields for type, cls in messages.REQUESTS.items()}
+    assert listed == {type: cls._fields for type, cls in requests.REQUESTS.items()}
 
 
 def test_the_page_has_every_event() -> None:
@@ -243,15 +243,15 @@ def test_the_page_has_every_limit() -> None:
     """
     rows = {value: limit for value, limit, _ in table("Names and limits")}
     upto = {names(value)[0]: int(limit[6:]) for value, limit in rows.items() if limit.startswith("up to ")}
-    assert upto == messages.PROFILE_LIMITS
+    assert upto == requests.PROFILE_LIMITS
     assert rows["name of a user"] == rows["name of a group"] == f"1 to {MAX_NAME}"
-    assert rows["`password`"] == f"1 to {messages.MAX_PASSWORD}"
+    assert rows["`password`"] == f"1 to {requests.MAX_PASSWORD}"
     text = " ".join(PAGE.split())
     assert f"up to {codec.DEFAULT_MAX_BODY} bytes" in text
-    assert f"more than {messages.MAX_DEPTH} deep" in text
-    assert f"more than {messages.MAX_INTEGER_DIGITS} characters" in text
-    assert f"at most {messages.MAX_FEATURES} of them" in text
-    assert f"1 to {messages.MAX_REQUEST_ID} characters" in text
+    assert f"more than {strict_json.MAX_DEPTH} deep" in text
+    assert f"more than {strict_json.MAX_INTEGER_DIGITS} characters" in text
+    assert f"at most {requests.MAX_FEATURES} of them" in text
+    assert f"1 to {requests.MAX_REQUEST_ID} characters" in text
     assert f"1 or more, {DEFAULT_PAGE} if it is left out. You never get more than {MAX_PAGE}" in text
     assert (IDEMPOTENCY_DAYS, Settings().history_days) == (7, 30)  # a week, as the page says
     assert "a `requestId` for a week" in text

@@ -30,9 +30,9 @@ from jelly.codec import HEADER
 from jelly.dao import Dao, StoredMessage
 from jelly.delivery import Delivery
 from jelly.errors import ErrorCode, Refused, StoreError
-from jelly.messages import parse_object
 from jelly.quotas import Envelope, QuotaLimits, Quotas
 from jelly.sessions import Notice, Session, Sessions
+from jelly.strict_json import parse_object
 
 FULL = ErrorCode.INBOX_FULL
 

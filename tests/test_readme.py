@@ -16,7 +16,7 @@ from wire import HEADER, Wire, logged_in, register, wait_until
 from faults.process import ROOT, Program, Server
 from jelly.codec import Type
 from jelly.config import Settings
-from jelly.messages import REQUESTS
+from jelly.requests import REQUESTS
 
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
 both = pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=["en", "zh"])

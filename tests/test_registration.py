@@ -8,8 +8,8 @@ from wire import LOGIN, REGISTER, REQUEST_ERROR, SUCCESS, Wire, logged_in, regis
 
 from jelly.config import Settings
 from jelly.errors import Refused
-from jelly.messages import Register
 from jelly.outcomes import CpuTask
+from jelly.requests import Register
 from jelly.server import JellyServer
 from jelly.sessions import Session
 

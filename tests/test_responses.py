@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jelly import messages
+from jelly import messages, requests
 from jelly.codec import Decoder, Frame, Sign, Status, Type
 from jelly.errors import SENTENCES, ErrorCode, Refused
 
@@ -145,13 +145,13 @@ def test_a_notice_with_an_id(id: int) -> None:
 def test_an_acknowledgement_in_its_usual_form_and_in_others() -> None:
     """The short cut for the usual form and the parser for all others say the same."""
     for body in (b'{"id":1}', b'{ "id" : 1 }', b'{"more":[],"id":1}', b'{"id":1}\n'):
-        assert messages.parse_ack(body) == 1
-    assert messages.parse_ack(b'{"id":0}') == 0
-    assert messages.parse_ack(b'{"id":-7}') == -7
-    assert messages.parse_ack(b'{"id":%d}' % (2**63 - 1)) == 2**63 - 1
+        assert requests.parse_ack(body) == 1
+    assert requests.parse_ack(b'{"id":0}') == 0
+    assert requests.parse_ack(b'{"id":-7}') == -7
+    assert requests.parse_ack(b'{"id":%d}' % (2**63 - 1)) == 2**63 - 1
     for body in (b'{"id":01}', b'{"id":1.0}', b'{"id":"1"}', b'{"id":%d}' % 2**63, b'{"id":1}}', b'{"id":}', b""):
         with pytest.raises(Refused):
-            messages.parse_ack(body)
+            requests.parse_ack(body)
 
 
 def test_a_system_notice() -> None:

@@ -8,10 +8,10 @@ from bodies import to_json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jelly import messages
+from jelly import requests
 from jelly.codec import Type
-from jelly.messages import parse_request
 from jelly.names import MAX_NAME, is_valid_name
+from jelly.requests import parse_request
 
 FULL_WIDTH_BOB = "\uff42\uff4f\uff42"
 VALID_NAMES = {
@@ -73,7 +73,7 @@ def test_names_that_differ_are_different_people() -> None:
     """A name is taken as it is: case, accents and width tell people apart."""
     names = ["bob", "Bob", "böb", FULL_WIDTH_BOB]
     parsed = {parse_request(Type.ALL_FRIENDS, to_json({"username": name})) for name in names}
-    assert parsed == {messages.AllFriends(name) for name in names}
+    assert parsed == {requests.AllFriends(name) for name in names}
 
 
 # --- any name -------------------------------------------------------------------------------------

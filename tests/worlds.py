@@ -26,7 +26,7 @@ from simulated import FOREVER, PASSWORD_HASH, Device, Disk
 
 from jelly import connection, fair_queue, passwords, store
 from jelly.codec import Type
-from jelly.messages import encode_request
+from jelly.requests import encode_request
 
 GROUPS = ("g0", "u1")
 """The second one has the name of a user, too."""

@@ -21,7 +21,7 @@ from faults.load import AWAY, GROUP, ONLINE, PASSWORD, PATIENCE, Load, Sender, U
 from faults.process import kernel_memory, memory
 from faults.proxy import Proxy
 from jelly.codec import HEADER, Decoder, Frame, Sign, Status, Type, encode
-from jelly.messages import encode_request
+from jelly.requests import encode_request
 
 SLOW: dict[str, list[str] | None] = {"uma": ["ack"], "vic": [], "wes": None}
 """The receivers that never read, and their features: modern with and without "ack", and classic."""

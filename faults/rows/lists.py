@@ -14,7 +14,7 @@ from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.engine import Insert
 from jelly.engines import open_engine
-from jelly.messages import encode_request
+from jelly.requests import encode_request
 
 ASKERS = {True: 24, False: 40}
 GROUPS = {True: 150, False: 1000}

@@ -15,7 +15,7 @@ from typing import Self
 from faults.context import Control, Finding, Row, RunContext, free_port, wait_until
 from faults.load import PASSWORD, Load, register
 from jelly.codec import HEADER, Status, Type
-from jelly.messages import encode_request
+from jelly.requests import encode_request
 
 CROWD = 200
 """Connections with wrong passwords at the same time."""

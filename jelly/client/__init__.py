@@ -21,6 +21,6 @@
     callbacks.py           the thread that runs the application's code
     states.py              the states, and when to reconnect
 
-Imports go downwards only, and on to the codec, the messages, the errors, `tcp.py` and `wakeup.py`.
+Imports go downwards only, and on to the codec, the requests, the errors, `tcp.py` and `wakeup.py`.
 The client uses nothing else of the server.
 """

@@ -26,7 +26,7 @@ from jelly.client.requests import Decode, Request, describe, encode
 from jelly.client.states import Reason, ReconnectPolicy, State
 from jelly.codec import Type
 from jelly.errors import ConnectionLost, ErrorCode, RequestError, RequestRejected
-from jelly.messages import MESSAGES, REQUESTS
+from jelly.requests import MESSAGES, REQUESTS
 
 MAX_QUEUED = 1000
 """At most this many requests wait to be sent. A thread that makes another one waits until there is

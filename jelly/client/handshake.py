@@ -25,7 +25,7 @@ from jelly.errors import (
     ServerBusy,
     ServerFailed,
 )
-from jelly.messages import parse_object
+from jelly.strict_json import parse_object
 
 log = logging.getLogger("jelly.client")
 

@@ -30,7 +30,8 @@ from jelly.client.states import Reason, ReconnectPolicy, State
 from jelly.client.stream import FrameStream
 from jelly.codec import Frame, Sign, Status, Type
 from jelly.errors import ConnectionLost, Refused, RequestError, RequestRejected, RequestTimeout, ServerFailed
-from jelly.messages import MESSAGES, encode_request, parse_object
+from jelly.requests import MESSAGES, encode_request
+from jelly.strict_json import parse_object
 
 log = logging.getLogger("jelly.client")
 

@@ -6,7 +6,7 @@ first page and a place, and gives the next page to a client that sends the place
 
 from typing import Any
 
-from jelly.messages import parse_object
+from jelly.strict_json import parse_object
 
 
 class Pages:

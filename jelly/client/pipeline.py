@@ -28,7 +28,7 @@ from jelly.client.poller import READ
 from jelly.client.requests import Request, timed_out
 from jelly.client.stream import FrameStream
 from jelly.codec import Type
-from jelly.messages import encode_request
+from jelly.requests import encode_request
 
 WINDOW = 128
 """At most this many requests are in flight, at a server that takes more than one at once."""

@@ -19,7 +19,8 @@ from jelly.errors import (
     ServerFailed,
     error_for,
 )
-from jelly.messages import encode_request, parse_object
+from jelly.requests import encode_request
+from jelly.strict_json import parse_object
 
 MAX_RETRY_AFTER = 60.0
 """At most this many seconds a server's `retryAfter` is obeyed; then the client asks again."""
