@@ -16,10 +16,21 @@ from client_api import FriendRequestEvent, JellyClient, Receiver
 NO_LOGIN = {"register", "login", "resume", "from_url"}
 """The examples of these operations begin with a client that is offline."""
 NO_OPERATION = {"close", "wait", "state", "token", "username", "address", "addresses"}
-EXAMPLES = {test.name.rpartition(".")[2]: test for test in doctest.DocTestFinder().find(client_api) if test.examples}
-OPERATIONS = {
-    name for name in vars(JellyClient) if not name.startswith("_") and name not in NO_OPERATION
-}  # fmt: skip
+
+
+def members(cls: type) -> dict[str, Any]:
+    """The public members of a class, with those of the project's classes that it is made of."""
+    ours = [part for part in cls.__mro__ if part.__module__.startswith("jelly.")]
+    return {name: value for part in ours for name, value in vars(part).items() if not name.startswith("_")}
+
+
+OPERATIONS = members(JellyClient).keys() - NO_OPERATION
+EXAMPLES = {
+    test.name.rpartition(".")[2]: test
+    for part in JellyClient.__mro__
+    for test in doctest.DocTestFinder().find(part)
+    if test.examples
+}
 
 
 class Asked(Receiver):
@@ -105,8 +116,8 @@ def public() -> Iterator[Any]:
     for name in client_api.__all__:
         thing = getattr(client_api, name)
         yield pytest.param(thing, id=name)
-        for member, value in vars(thing).items():
-            if not member.startswith("_") and (inspect.isfunction(value) or isinstance(value, property | classmethod)):
+        for member, value in members(thing).items():
+            if inspect.isfunction(value) or isinstance(value, property | classmethod):
                 yield pytest.param(value, id=f"{name}.{member}")
 
 

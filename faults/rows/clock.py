@@ -22,7 +22,7 @@ CHECK_SECONDS = 0.6
 def senders_clock(offset: float) -> Iterator[None]:
     """Within the block, the client library's clock is wrong by `offset` seconds."""
     clock = SimpleNamespace(time=lambda: time.time() + offset)
-    with mock.patch("client_api.time", clock):
+    with mock.patch("jelly.client.messaging.time", clock):
         yield
 
 

@@ -1,6 +1,11 @@
-"""The inside of the client library. Programs use `client_api.py`, which is built on it.
+"""The client library. Programs import it as `client_api`, which has its public names.
 
-    client_api.py          what an application uses: operations, results, events
+    client_api.py          the names that an application imports
+    jelly_client.py        the client, the events, and who receives them
+    messaging.py           its operations and their results: messages
+    friends.py             the same: other users
+    groups.py              the same: groups
+    account.py             the same: one's own account
     connection_manager.py  what is behind the operations: login, requests, close
     network_thread.py      the thread that reads: responses, notices, reconnecting
     pipeline.py            the current connection: sends requests, pairs responses, acknowledges
@@ -10,7 +15,7 @@
     pages.py               a list that comes in several pages
     contacts.py            friend requests, and which of them the application has had
     edits.py               edits of messages, one's own and those of others
-    roles.py               roles in groups, in the server's answers
+    values.py              texts, numbers and times, in the server's answers
     conversations.py       the list of conversations, in the server's answers
     typing.py              how often a client says that its user is typing
     acks.py                drops duplicates, decides when to acknowledge
