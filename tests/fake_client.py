@@ -20,7 +20,7 @@ from client_api import (
     SystemEvent,
 )
 from jelly.chat.session import JobQueue, Session, UserInterface
-from jelly.chat.texts import Translator
+from jelly.chat.translator import Translator
 
 NOW = datetime(2025, 11, 24, 14, 3, tzinfo=UTC)
 MS = int(NOW.timestamp() * 1000)

@@ -19,8 +19,8 @@ from client_api import (
     ServerFailed,
 )
 from jelly.chat.commands import COMMANDS, complete, submit
+from jelly.chat.help_texts import RARE
 from jelly.chat.model import Peer
-from jelly.chat.texts import RARE
 
 SHOWN = datetime.fromtimestamp(0).strftime("%Y-%m-%d %H:%M")
 """The beginning of 1970, as the chat shows it."""

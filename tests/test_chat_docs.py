@@ -7,7 +7,7 @@ from terminal import Terminal
 from wire import ADD_MEMBER, CREATE_GROUP, logged_in, register
 
 from faults.process import ROOT
-from jelly.chat import texts
+from jelly.chat import help_texts, start_texts
 from jelly.chat.commands import COMMANDS
 from jelly.chat.model import MAX_LINES, DeliveryStatus
 
@@ -55,13 +55,13 @@ def test_the_commands() -> None:
     """The table lists all commands in the order of the code, and the subcommands of /group."""
     assert [re.findall(r"`/(\w+)", row[0]) for row in table("command")] == [[name] for name in COMMANDS]
     groups = next(row for row in table("command") if row[0].startswith("`/group"))
-    said = texts.HELP["group"].arguments.en.split("|")
+    said = help_texts.HELP["group"].arguments.en.split("|")
     assert re.findall(r"`/group (\w+)", " ".join(groups)) == said
 
 
 def test_the_exit_codes() -> None:
     """The exit codes are those of --help."""
-    codes = re.findall(r"^  (\d)  (?:done; with --send: )?(.*)$", texts.ABOUT_EXIT.en, re.MULTILINE)
+    codes = re.findall(r"^  (\d)  (?:done; with --send: )?(.*)$", start_texts.ABOUT_EXIT.en, re.MULTILINE)
     shown = [(code, text) for code, text in table("exit code")]
     assert [code for code, _ in shown] == [code for code, _ in codes]
     assert shown[3:] == codes[3:]

@@ -8,7 +8,7 @@ from fake_client import FakeClient
 
 from client_api import ConnectionLost, RequestRejected, RequestTimeout
 from jelly.chat.login import Console, ExitCode, FatalError, LoginDialog
-from jelly.chat.texts import Translator
+from jelly.chat.translator import Translator
 
 
 class Answers(Console):

@@ -6,13 +6,16 @@ import string
 import pytest
 
 from faults.process import ROOT
-from jelly.chat import texts
+from jelly.chat import error_texts, help_texts, start_texts, texts
 from jelly.chat.commands import COMMANDS
-from jelly.chat.texts import Help, TranslatedText, Translator, language_of
+from jelly.chat.help_texts import Help
+from jelly.chat.language import TranslatedText, language_of
+from jelly.chat.translator import Translator
 from jelly.client.certificates import CertificateProblem
 from jelly.errors import ConnectionLost, ErrorCode, RequestRejected, RequestTimeout, ServerBusy, ServerFailed
 
-TABLES: list[object] = [vars(texts), texts.ERRORS, texts.FIELDS, texts.CERTIFICATE_PROBLEMS]
+MODULES = [texts, error_texts, help_texts, start_texts]
+TABLES: list[object] = [*map(vars, MODULES), error_texts.ERRORS, texts.FIELDS, start_texts.CERTIFICATE_PROBLEMS]
 SENTENCES = {
     f"{name}": value
     for table in TABLES
@@ -23,7 +26,9 @@ SENTENCES = {
 SENTENCES |= {f"given-{role}": text for role, text in texts.ROLES_GIVEN.items()}
 SENTENCES |= {f"changed-{role}": text for role, text in texts.ROLE_CHANGES.items()}
 SENTENCES |= {
-    f"{name}-{part}": text for name, help in texts.HELP.items() for part, text in zip(Help._fields, help, strict=True)
+    f"{name}-{part}": text
+    for name, help in help_texts.HELP.items()
+    for part, text in zip(Help._fields, help, strict=True)
 }
 
 
@@ -43,23 +48,24 @@ def test_both_languages(name: str) -> None:
 
 def test_every_error_code_has_a_text() -> None:
     """Each error code has a text."""
-    assert set(texts.ERRORS) == set(ErrorCode)
+    assert set(error_texts.ERRORS) == set(ErrorCode)
 
 
 def test_every_problem_of_a_certificate_has_a_text() -> None:
     """Each reason to refuse a certificate has a text."""
-    assert set(texts.CERTIFICATE_PROBLEMS) == set(CertificateProblem)
+    assert set(start_texts.CERTIFICATE_PROBLEMS) == set(CertificateProblem)
 
 
 def test_every_command_has_help() -> None:
     """Each command has a help text, and each help text a command."""
-    assert list(texts.HELP) == list(COMMANDS)
+    assert list(help_texts.HELP) == list(COMMANDS)
 
 
 def test_every_text_is_used() -> None:
     """No text is unused."""
     source = "".join(path.read_text() for path in (ROOT / "jelly" / "chat").glob("*.py"))
-    unsaid = [name for name in vars(texts) if name.isupper() and len(re.findall(rf"\b{name}\b", source)) < 2]
+    names = [name for module in MODULES for name in vars(module)]
+    unsaid = [name for name in names if name.isupper() and len(re.findall(rf"\b{name}\b", source)) < 2]
     assert unsaid == []
 
 

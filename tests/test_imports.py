@@ -15,7 +15,9 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"cli"},
     {"chat.app"}, {"chat.arguments"}, {"chat.plain", "chat.screen", "chat.login"}, {"chat.commands", "chat.rows"},
-    {"chat.session"}, {"chat.model", "chat.texts"}, {"chat.cells", "chat"},
+    {"chat.session"}, {"chat.model", "chat.translator"},
+    {"chat.texts", "chat.error_texts", "chat.help_texts", "chat.start_texts"},
+    {"chat.cells", "chat.language", "chat"},
     {"client_api"}, {"client.jelly_client"},
     {"client.messaging", "client.friends", "client.groups", "client.account"},
     {"client.connection_manager"}, {"client.network_thread"}, {"client.pipeline"},

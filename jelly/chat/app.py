@@ -20,14 +20,15 @@ from client_api import (
     ReconnectPolicy,
     RequestError,
 )
-from jelly.chat import texts
+from jelly.chat import start_texts
 from jelly.chat.arguments import parse
 from jelly.chat.cells import sanitize
+from jelly.chat.language import TranslatedText
 from jelly.chat.login import Console, ExitCode, FatalError, LoginDialog
 from jelly.chat.model import Conversation, DeliveryStatus, Line, LineKind, Peer
 from jelly.chat.plain import PlainInterface, format_line
 from jelly.chat.session import JobQueue, Session, UserInterface
-from jelly.chat.texts import Translator, is_definite_failure
+from jelly.chat.translator import Translator, is_definite_failure
 
 RECONNECT_POLICY = ReconnectPolicy(maximum=10)
 """Reconnect more often than the client library does by default: a person is waiting."""
@@ -61,19 +62,19 @@ def _create_client(options: argparse.Namespace, translate: Translator, **more: A
     try:
         return JellyClient.from_url(options.server, **more)
     except ValueError as error:
-        raise FatalError(ExitCode.USAGE, sanitize(translate(texts.BAD_SERVER, server=options.server))) from error
+        raise FatalError(ExitCode.USAGE, sanitize(translate(start_texts.BAD_SERVER, server=options.server))) from error
 
 
 def _tls_context(options: argparse.Namespace, translate: Translator) -> ssl.SSLContext:
     if not options.server.startswith("jellys://"):
-        raise FatalError(ExitCode.USAGE, translate(texts.CA_WITHOUT_TLS))
+        raise FatalError(ExitCode.USAGE, translate(start_texts.CA_WITHOUT_TLS))
     try:
         return ssl.create_default_context(cafile=options.tls_ca)
     except OSError as error:
         is_readable = isinstance(error, ssl.SSLError)
-        reason = translate(texts.NO_CERTIFICATE) if is_readable else error.strerror or str(error)
+        reason = translate(start_texts.NO_CERTIFICATE) if is_readable else error.strerror or str(error)
         raise FatalError(
-            ExitCode.USAGE, sanitize(translate(texts.BAD_CA, file=options.tls_ca, reason=reason))
+            ExitCode.USAGE, sanitize(translate(start_texts.BAD_CA, file=options.tls_ca, reason=reason))
         ) from error
 
 
@@ -141,23 +142,23 @@ def _parse_message(options: argparse.Namespace, translate: Translator) -> tuple[
     to, text = options.send
     peer = Peer.parse(to)
     if not peer.name:
-        raise FatalError(ExitCode.USAGE, translate(texts.BAD_TO))
+        raise FatalError(ExitCode.USAGE, translate(start_texts.BAD_TO))
     try:
         if text == "-":
             text = sys.stdin.buffer.read().decode().removesuffix("\n")
         text.encode()
     except UnicodeError as error:
-        raise FatalError(ExitCode.USAGE, translate(texts.NOT_UTF8)) from error
+        raise FatalError(ExitCode.USAGE, translate(start_texts.NOT_UTF8)) from error
     if not text.strip():
-        raise FatalError(ExitCode.USAGE, translate(texts.BAD_TEXT))
+        raise FatalError(ExitCode.USAGE, translate(start_texts.BAD_TEXT))
     return peer, text
 
 
-def _failure_of(error: RequestError) -> tuple[texts.TranslatedText, ExitCode]:
+def _failure_of(error: RequestError) -> tuple[TranslatedText, ExitCode]:
     """Return the sentence and the exit code for a message that was not delivered, or perhaps."""
     if not is_definite_failure(error):
-        return texts.SEND_UNKNOWN, ExitCode.UNKNOWN_OUTCOME
-    return texts.SEND_FAILED, ExitCode.NO_CONNECTION if isinstance(error, ConnectionLost) else ExitCode.REJECTED
+        return start_texts.SEND_UNKNOWN, ExitCode.UNKNOWN_OUTCOME
+    return start_texts.SEND_FAILED, ExitCode.NO_CONNECTION if isinstance(error, ConnectionLost) else ExitCode.REJECTED
 
 
 # --- the chat -------------------------------------------------------------------------------------
@@ -180,8 +181,9 @@ def _run(options: argparse.Namespace, translate: Translator) -> int:
         client.close()
     jobs.run_pending()  # answers that came after the user interface ended
     undelivered = {
-        DeliveryStatus.FAILED: texts.STILL_NOT_DELIVERED, DeliveryStatus.UNKNOWN: texts.STILL_PERHAPS_DELIVERED
-    }  # fmt: skip
+        DeliveryStatus.FAILED: start_texts.STILL_NOT_DELIVERED,
+        DeliveryStatus.UNKNOWN: start_texts.STILL_PERHAPS_DELIVERED,
+    }
     for status, text in undelivered.items():
         if count := session.model.count_of(status):
             print(translate(text, count=count), file=sys.stderr)
@@ -198,6 +200,6 @@ def _create_interface(
             from jelly.chat.screen import ScreenInterface
 
             return ScreenInterface(session, jobs)
-        print(translate(texts.PLAIN_HINT))
+        print(translate(start_texts.PLAIN_HINT))
     sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
     return PlainInterface(session, jobs, sys.stdin, sys.stdout)

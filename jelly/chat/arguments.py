@@ -5,10 +5,11 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from jelly.chat import texts
+from jelly.chat import start_texts
 from jelly.chat.cells import sanitize
+from jelly.chat.language import LANGUAGES, language_of
 from jelly.chat.login import ExitCode, FatalError
-from jelly.chat.texts import LANGUAGES, Translator, language_of
+from jelly.chat.translator import Translator
 
 DEFAULT_SERVER = "jelly://127.0.0.1:20000"
 
@@ -46,23 +47,23 @@ def _language(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
 def _parser(translate: Translator, environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="jelly chat",
-        usage=translate(texts.USAGE_LINES),
-        description=translate(texts.ABOUT),
-        epilog=translate(texts.ABOUT_EXIT),
+        usage=translate(start_texts.USAGE_LINES),
+        description=translate(start_texts.ABOUT),
+        epilog=translate(start_texts.ABOUT_EXIT),
         formatter_class=_formatter(translate),
         add_help=False,
         exit_on_error=False,
     )
-    positional = parser.add_argument_group(translate(texts.ARGUMENTS))
-    add = parser.add_argument_group(translate(texts.OPTIONS)).add_argument
+    positional = parser.add_argument_group(translate(start_texts.ARGUMENTS))
+    add = parser.add_argument_group(translate(start_texts.OPTIONS)).add_argument
     server = environment.get("JELLY_SERVER") or DEFAULT_SERVER
-    positional.add_argument("name", nargs="?", default="", metavar="NAME", help=translate(texts.ARG_NAME))
-    add("--send", nargs=2, metavar=("TO", "TEXT"), help=translate(texts.ARG_SEND))
-    add("--server", default=server, metavar="URL", help=translate(texts.ARG_SERVER))
-    add("--tls-ca", default="", metavar="FILE", help=translate(texts.ARG_CA))
-    add("--plain", action="store_true", help=translate(texts.ARG_PLAIN))
-    add("--lang", choices=LANGUAGES, default=language_of(environment), help=translate(texts.ARG_LANG))
-    add("-h", "--help", action="help", help=translate(texts.ARG_HELP))
+    positional.add_argument("name", nargs="?", default="", metavar="NAME", help=translate(start_texts.ARG_NAME))
+    add("--send", nargs=2, metavar=("TO", "TEXT"), help=translate(start_texts.ARG_SEND))
+    add("--server", default=server, metavar="URL", help=translate(start_texts.ARG_SERVER))
+    add("--tls-ca", default="", metavar="FILE", help=translate(start_texts.ARG_CA))
+    add("--plain", action="store_true", help=translate(start_texts.ARG_PLAIN))
+    add("--lang", choices=LANGUAGES, default=language_of(environment), help=translate(start_texts.ARG_LANG))
+    add("-h", "--help", action="help", help=translate(start_texts.ARG_HELP))
     return parser
 
 
@@ -71,13 +72,13 @@ def _formatter(translate: Translator) -> type[argparse.HelpFormatter]:
 
     class Formatter(argparse.RawDescriptionHelpFormatter):
         def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
-            super().add_usage(usage, actions, groups, translate(texts.USAGE_PREFIX) if prefix is None else prefix)
+            super().add_usage(usage, actions, groups, translate(start_texts.USAGE_PREFIX) if prefix is None else prefix)
 
     return Formatter
 
 
 def _usage_error(translate: Translator, sentence: str) -> FatalError:
-    return FatalError(ExitCode.USAGE, sanitize(f"{sentence}{translate(texts.SEE_HELP)}"))
+    return FatalError(ExitCode.USAGE, sanitize(f"{sentence}{translate(start_texts.SEE_HELP)}"))
 
 
 def _describe(parser: argparse.ArgumentParser, translate: Translator, error: argparse.ArgumentError) -> str:
@@ -86,11 +87,11 @@ def _describe(parser: argparse.ArgumentParser, translate: Translator, error: arg
         if action.option_strings and "/".join(action.option_strings) == error.argument_name:
             flag = action.option_strings[-1]
             if action.nargs == 0:
-                return translate(texts.FLAG_WITHOUT_VALUE, flag=flag)
+                return translate(start_texts.FLAG_WITHOUT_VALUE, flag=flag)
             if action.choices:
-                return translate(texts.FLAG_CHOICES, flag=flag, values=translate.join_names([*action.choices]))
+                return translate(start_texts.FLAG_CHOICES, flag=flag, values=translate.join_names([*action.choices]))
             values = action.metavar if isinstance(action.metavar, str) else " ".join(action.metavar or ())
-            return translate(texts.FLAG_NEEDS_VALUE, flag=flag, values=values)
+            return translate(start_texts.FLAG_NEEDS_VALUE, flag=flag, values=values)
     return f"{error.message[:1].upper()}{error.message[1:]}."  # for example: a flag that is cut too short
 
 
@@ -101,6 +102,6 @@ def _describe_unknown(parser: argparse.ArgumentParser, translate: Translator, un
             flag = argument.partition("=")[0]
             flags = [name for action in parser._actions for name in action.option_strings]
             if close := difflib.get_close_matches(flag, flags, n=1):
-                return translate(texts.DID_YOU_MEAN_FLAG, flag=flag, close=close[0])
-            return translate(texts.NO_SUCH_FLAG, flag=flag)
-    return translate(texts.TOO_MANY_ARGUMENTS, arguments=" ".join(unknown))
+                return translate(start_texts.DID_YOU_MEAN_FLAG, flag=flag, close=close[0])
+            return translate(start_texts.NO_SUCH_FLAG, flag=flag)
+    return translate(start_texts.TOO_MANY_ARGUMENTS, arguments=" ".join(unknown))

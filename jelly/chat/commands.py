@@ -13,11 +13,11 @@ from functools import partial
 from typing import Any
 
 from client_api import ErrorCode, FriendRequests, Group, History, Invite, OwnLogin, PastMessage, Profile, RequestError
-from jelly.chat import texts
+from jelly.chat import error_texts, help_texts, texts
 from jelly.chat.cells import sanitize
+from jelly.chat.language import TranslatedText
 from jelly.chat.model import LOADABLE, Conversation, LineKind, Peer
 from jelly.chat.session import HISTORY_TEXTS, PAGE, Session
-from jelly.chat.texts import TranslatedText
 
 CompletionFunction = Callable[[Session, str], Iterable[str]]
 Members = tuple[str, ...]
@@ -66,7 +66,7 @@ def _run_command(session: Session, text: str) -> None:
     name = word.lower()
     if command := COMMANDS.get(name):
         try:
-            if rest and texts.HELP[name].arguments == texts.NOTHING:
+            if rest and help_texts.HELP[name].arguments == help_texts.NOTHING:
                 raise UsageError
             command.run(session, rest)
         except UsageError:
@@ -85,7 +85,7 @@ def _split_word(text: str) -> tuple[str, str]:
 
 def _usage(session: Session, name: str, rest: str = "") -> str:
     """Return how a command is used. With subcommands, like /group: how that subcommand is used."""
-    help, meant = texts.HELP[name], f"/{name} {_split_word(rest)[0].lower()} "
+    help, meant = help_texts.HELP[name], f"/{name} {_split_word(rest)[0].lower()} "
     for line in session.translate(help.details).split("\n"):
         if line.startswith(meant):
             return line
@@ -398,7 +398,7 @@ def _whois(session: Session, rest: str) -> None:
         needs = session.translate(texts.WHOIS_NEEDS_FRIEND, name=rest)
         what = f"/whois {rest}"
         text = (
-            session.translate(texts.FAILED, what=what, reason=needs)
+            session.translate(error_texts.FAILED, what=what, reason=needs)
             if is_stranger
             else session.translate.describe_failure(what, error, changes=False)
         )
@@ -725,9 +725,9 @@ def _help(session: Session, rest: str) -> None:
     name = rest.removeprefix("/").lower()
     if not name:
         return _help_about_all(session)
-    if name not in texts.HELP:
+    if name not in help_texts.HELP:
         return session.show_error(session.translate(texts.UNKNOWN_COMMAND, name=name))
-    help = texts.HELP[name]
+    help = help_texts.HELP[name]
     parts = [f"{_usage(session, name)}", session.translate(help.summary), session.translate(help.details)]
     session.show_info("\n".join(part for part in parts if part))
     return None
@@ -737,12 +737,12 @@ def _help_about_all(session: Session) -> None:
     # No arguments and no details: the list must fit on a small screen.
     lines = [
         f"{'/' + name:<10}{session.translate(help.summary)}"
-        for name, help in texts.HELP.items()
-        if name not in texts.RARE
+        for name, help in help_texts.HELP.items()
+        if name not in help_texts.RARE
     ]
-    rare = session.translate.join_names([f"/{name}" for name in texts.RARE])
-    lines.append(session.translate(texts.MORE_COMMANDS, names=rare))
-    keys = texts.HELP_KEYS if session.ui.has_shortcuts else texts.HELP_PLAIN
+    rare = session.translate.join_names([f"/{name}" for name in help_texts.RARE])
+    lines.append(session.translate(help_texts.MORE_COMMANDS, names=rare))
+    keys = help_texts.HELP_KEYS if session.ui.has_shortcuts else help_texts.HELP_PLAIN
     session.show_info("\n".join([*lines, session.translate(keys)]))
 
 

@@ -11,9 +11,10 @@ import sys
 from enum import IntEnum
 
 from client_api import ConnectionLost, ErrorCode, JellyClient, RequestError, RequestRejected
-from jelly.chat import texts
+from jelly.chat import start_texts, texts
 from jelly.chat.cells import sanitize
-from jelly.chat.texts import TranslatedText, Translator
+from jelly.chat.language import TranslatedText
+from jelly.chat.translator import Translator
 from jelly.client.certificates import CertificateProblem, problem_of
 
 MAX_ATTEMPTS = 3
@@ -104,24 +105,24 @@ class LoginDialog:
             password = attempt if is_registered else ""  # the next round logs in, or asks again
         raise FatalError(
             ExitCode.LOGIN_REFUSED,
-            self._text(texts.LOGIN_REFUSED, name=name, reason=self._translate.describe_error(error)),
+            self._text(start_texts.LOGIN_REFUSED, name=name, reason=self._translate.describe_error(error)),
         )
 
     def _text(self, text: TranslatedText, **values: object) -> str:
         return sanitize(self._translate(text, **values))
 
     def _ask_name(self) -> str:
-        name = self._console.ask(self._translate(texts.ASK_NAME)).strip() if self._console.is_interactive else ""
+        name = self._console.ask(self._translate(start_texts.ASK_NAME)).strip() if self._console.is_interactive else ""
         if not name:
-            raise FatalError(ExitCode.USAGE, self._text(texts.NEED_NAME))
+            raise FatalError(ExitCode.USAGE, self._text(start_texts.NEED_NAME))
         return name
 
     def _ask_password(self, name: str) -> str:
         if not self._console.can_ask_password():
-            raise FatalError(ExitCode.USAGE, self._text(texts.NEED_PASSWORD))
+            raise FatalError(ExitCode.USAGE, self._text(start_texts.NEED_PASSWORD))
         password = ""
         while not password:
-            password = self._console.ask_password(self._text(texts.ASK_PASSWORD, name=name))
+            password = self._console.ask_password(self._text(start_texts.ASK_PASSWORD, name=name))
         return password
 
     def _log_in(self, name: str, password: str) -> None:
@@ -138,12 +139,12 @@ class LoginDialog:
             raise self._connection_error(error) from error
         in_use = self._client.address
         if self._console.is_interactive and in_use not in (None, first):
-            self._console.show(self._text(texts.OTHER_ADDRESS, address=first, other=in_use))
+            self._console.show(self._text(start_texts.OTHER_ADDRESS, address=first, other=in_use))
 
     def _connection_error(self, error: RequestError) -> FatalError:
-        sentence = self._text(texts.CANNOT_CONNECT, server=self._server, reason=self._reason(error))
+        sentence = self._text(start_texts.CANNOT_CONNECT, server=self._server, reason=self._reason(error))
         if isinstance(error.__cause__, ConnectionRefusedError):
-            sentence += self._translate(texts.IS_IT_RUNNING)
+            sentence += self._translate(start_texts.IS_IT_RUNNING)
         return FatalError(ExitCode.NO_CONNECTION, sentence)
 
     def _reason(self, error: RequestError) -> str:
@@ -152,22 +153,22 @@ class LoginDialog:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return self._certificate_problem(cause)
         if isinstance(cause, ssl.SSLError):
-            return self._translate(texts.NO_TLS)
+            return self._translate(start_texts.NO_TLS)
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         if isinstance(error, ConnectionLost):
-            return self._translate(texts.CLOSED_BY_SERVER if error.sent else texts.UNREACHABLE)
+            return self._translate(start_texts.CLOSED_BY_SERVER if error.sent else start_texts.UNREACHABLE)
         return self._translate.describe_error(error)
 
     def _certificate_problem(self, error: ssl.SSLCertVerificationError) -> str:
         problem = problem_of(error)
         if problem is CertificateProblem.UNKNOWN_AUTHORITY and self._trusted_file:
-            return self._translate(texts.CERTIFICATE_NOT_IN_FILE, file=self._trusted_file)
-        return self._translate(texts.CERTIFICATE_PROBLEMS[problem], reason=error.verify_message.rstrip("."))
+            return self._translate(start_texts.CERTIFICATE_NOT_IN_FILE, file=self._trusted_file)
+        return self._translate(start_texts.CERTIFICATE_PROBLEMS[problem], reason=error.verify_message.rstrip("."))
 
     def _wants_to_register(self, name: str) -> bool:
         # The answer is not shown: users who mistyped their password tend to type it again here.
-        answer = self._console.ask_password(self._text(texts.ASK_REGISTER, name=name))
+        answer = self._console.ask_password(self._text(start_texts.ASK_REGISTER, name=name))
         return answer.strip().lower() in ("y", "yes", "是", "好")
 
     def _register(self, name: str, password: str, is_typed: bool, invite: str | None = None) -> bool:
@@ -176,22 +177,22 @@ class LoginDialog:
         If not, the reason has been shown, and the user has to type the password again.
         """
         if is_typed and self._console.ask_password(self._translate(texts.ONCE_MORE)) != password:
-            self._console.show(self._text(texts.PASSWORDS_DIFFER_TRY_AGAIN))
+            self._console.show(self._text(start_texts.PASSWORDS_DIFFER_TRY_AGAIN))
             return False
         try:
             self._client.register(name, password, invite=invite).result()
         except RequestRejected as error:
             if error.code in NAME_TAKEN:
-                self._console.show(self._text(texts.PASSWORD_WAS_WRONG, name=name))
+                self._console.show(self._text(start_texts.PASSWORD_WAS_WRONG, name=name))
                 return False
             if error.code == ErrorCode.INVITE_NEEDED and invite is None:
                 code = self._console.ask(self._translate(texts.ASK_INVITE)).strip()
                 return self._register(name, password, is_typed=False, invite=code)
             reason = self._translate.describe_error(error)
             raise FatalError(
-                ExitCode.LOGIN_REFUSED, self._text(texts.CANNOT_REGISTER, name=name, reason=reason)
+                ExitCode.LOGIN_REFUSED, self._text(start_texts.CANNOT_REGISTER, name=name, reason=reason)
             ) from error
         except RequestError as error:
             raise self._connection_error(error) from error
-        self._console.show(self._text(texts.REGISTERED, name=name))
+        self._console.show(self._text(start_texts.REGISTERED, name=name))
         return True

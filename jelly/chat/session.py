@@ -33,9 +33,10 @@ from client_api import (
     SystemEvent,
 )
 from client_api import Conversation as ListedConversation
-from jelly.chat import texts
+from jelly.chat import start_texts, texts
+from jelly.chat.language import TranslatedText
 from jelly.chat.model import LOADABLE, Conversation, DeliveryStatus, HistoryState, Line, LineKind, Model, Peer
-from jelly.chat.texts import TranslatedText, Translator, can_resend_help, is_definite_failure
+from jelly.chat.translator import Translator, can_resend_help, is_definite_failure
 
 T = TypeVar("T")
 
@@ -438,7 +439,9 @@ class Session:
     def connect(self) -> None:
         """Log in again with the remembered password. Ask for it if the server refused it."""
         if self.client.state is State.OFFLINE and not self._password:
-            self.ui.ask_password(self.translate(texts.ASK_PASSWORD, name=Peer(self.name)), self._connect_with_password)
+            self.ui.ask_password(
+                self.translate(start_texts.ASK_PASSWORD, name=Peer(self.name)), self._connect_with_password
+            )
         elif self.client.state is State.OFFLINE:
             self.request(
                 self.client.login(self.name, self._password), lambda _: self._logged_in_again(), self._login_failed
@@ -456,7 +459,7 @@ class Session:
 
     def _login_failed(self, error: BaseException) -> None:
         if isinstance(error, ConnectionLost):
-            reason = self.translate(texts.UNREACHABLE)
+            reason = self.translate(start_texts.UNREACHABLE)
         else:
             reason = self.translate.describe_error(error)
         self.show_error(self.translate(texts.CANNOT_CONNECT_NOW, reason=reason))
