@@ -19,8 +19,10 @@ from client_api import (
     State,
     SystemEvent,
 )
-from jelly.chat.session import JobQueue, Session, UserInterface
+from jelly.chat.job_queue import JobQueue
+from jelly.chat.session import Session
 from jelly.chat.translator import Translator
+from jelly.chat.user_interface import UserInterface
 
 NOW = datetime(2025, 11, 24, 14, 3, tzinfo=UTC)
 MS = int(NOW.timestamp() * 1000)

@@ -12,9 +12,9 @@ from wire import logged_in, register
 from client_api import Edited, EditEvent, History, PastMessage
 from jelly.chat import plain
 from jelly.chat.commands import submit
+from jelly.chat.job_queue import JobQueue
 from jelly.chat.model import DeliveryStatus, Line, LineKind, Peer
 from jelly.chat.rows import columns_of, rows_of
-from jelly.chat.session import JobQueue
 
 
 def with_own_message(language: str = "en", id: int | None = 7) -> tuple[Chat, Line]:

@@ -21,8 +21,8 @@ from client_api import History, PastMessage
 from faults.process import PATIENCE, ROOT, Program, bare_python, clean_environment
 from faults.proxy import Proxy
 from jelly.chat import plain
+from jelly.chat.job_queue import JobQueue
 from jelly.chat.model import MAX_LINES, Line, LineKind, Peer
-from jelly.chat.session import JobQueue
 
 ENVIRONMENT = {"JELLY_PASSWORD": "pw", "LANG": "C.UTF-8", "LC_ALL": "", "TERM": "dumb"}
 

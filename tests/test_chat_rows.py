@@ -9,7 +9,7 @@ from client_api import Reason, State
 from jelly.chat.cells import text_width
 from jelly.chat.model import Conversation, DeliveryStatus, HistoryState, Line, LineKind, Peer
 from jelly.chat.rows import Columns, Row, columns_of, history_status, prompt, rows_of, status_bar, visible_rows
-from jelly.chat.session import TYPING_WINDOW
+from jelly.chat.server_events import TYPING_WINDOW
 
 TODAY = NOW.date()
 

@@ -21,8 +21,8 @@ from client_api import (
     ServerFailed,
     State,
 )
+from jelly.chat.job_queue import JobQueue
 from jelly.chat.model import MAX_CHARACTERS, DeliveryStatus, HistoryState, LineKind, Peer
-from jelly.chat.session import JobQueue
 
 
 def test_a_message_is_there_at_once() -> None:

@@ -15,7 +15,10 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"cli"},
     {"chat.app"}, {"chat.arguments"}, {"chat.plain", "chat.screen", "chat.login"}, {"chat.commands", "chat.rows"},
-    {"chat.session"}, {"chat.model", "chat.translator"},
+    {"chat.conversation_commands", "chat.people_commands", "chat.account_commands", "chat.group_commands"},
+    {"chat.command"},
+    {"chat.session"}, {"chat.outbox", "chat.history_loader", "chat.server_events"}, {"chat.controller"},
+    {"chat.user_interface"}, {"chat.model", "chat.translator", "chat.job_queue"},
     {"chat.texts", "chat.error_texts", "chat.help_texts", "chat.start_texts"},
     {"chat.cells", "chat.language", "chat"},
     {"client_api"}, {"client.jelly_client"},

@@ -5,8 +5,12 @@ arguments   what stands on the command line
 login       the login dialog: name, password, registration
 screen      the full-screen user interface, on prompt_toolkit
 plain       the plain user interface, line by line, on the standard library only
-commands    the slash commands and their completion
-session     the controller between the client and the model
+commands    the slash commands and their completion; what they do is in
+            conversation_commands, people_commands, group_commands and account_commands
+command     what commands have in common
+session     between the client and the model, with controller, outbox, history_loader and
+            server_events
+job_queue   from the client's thread to that of the user interface
 rows        the layout of lines as rows of a screen
 model       conversations and their lines
 translator  sentences in the user's language

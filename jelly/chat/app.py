@@ -23,12 +23,14 @@ from client_api import (
 from jelly.chat import start_texts
 from jelly.chat.arguments import parse
 from jelly.chat.cells import sanitize
+from jelly.chat.job_queue import JobQueue
 from jelly.chat.language import TranslatedText
 from jelly.chat.login import Console, ExitCode, FatalError, LoginDialog
 from jelly.chat.model import Conversation, DeliveryStatus, Line, LineKind, Peer
 from jelly.chat.plain import PlainInterface, format_line
-from jelly.chat.session import JobQueue, Session, UserInterface
+from jelly.chat.session import Session
 from jelly.chat.translator import Translator, is_definite_failure
+from jelly.chat.user_interface import UserInterface
 
 RECONNECT_POLICY = ReconnectPolicy(maximum=10)
 """Reconnect more often than the client library does by default: a person is waiting."""

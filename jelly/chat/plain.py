@@ -13,8 +13,10 @@ from typing import TextIO
 from jelly.chat import texts
 from jelly.chat.cells import sanitize, sanitize_lines, truncate
 from jelly.chat.commands import submit
+from jelly.chat.job_queue import JobQueue
 from jelly.chat.model import Conversation, HistoryState, Line, LineKind
-from jelly.chat.session import JobQueue, Session, UserInterface
+from jelly.chat.session import Session
+from jelly.chat.user_interface import UserInterface
 
 
 def format_line(conversation: Conversation, line: Line, with_title: bool) -> str:

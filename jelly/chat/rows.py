@@ -18,8 +18,9 @@ from zlib import crc32
 from client_api import State
 from jelly.chat import texts
 from jelly.chat.cells import ELLIPSIS, align_right, sanitize, sanitize_lines, text_width, truncate, wrap
+from jelly.chat.history_loader import HISTORY_TEXTS
 from jelly.chat.model import UNDELIVERED, Conversation, DeliveryStatus, HistoryState, Line, LineKind
-from jelly.chat.session import HISTORY_TEXTS, Session
+from jelly.chat.session import Session
 
 Row = list[tuple[str, str]]
 

@@ -41,8 +41,11 @@ from prompt_toolkit.styles import Attrs, Style
 from jelly.chat import rows, texts
 from jelly.chat.cells import sanitize
 from jelly.chat.commands import complete, submit
+from jelly.chat.job_queue import JobQueue
 from jelly.chat.model import Conversation
-from jelly.chat.session import TYPING_WINDOW, JobQueue, Session, UserInterface
+from jelly.chat.server_events import TYPING_WINDOW
+from jelly.chat.session import Session
+from jelly.chat.user_interface import UserInterface
 
 MAX_INPUT_ROWS = 5
 DIM = "dim" if "dim" in Attrs._fields else "ansibrightblack"  # prompt_toolkit has "dim" since 3.0.52

@@ -3,14 +3,14 @@
 The client calls back on a thread of its own. Everything here runs on the thread of the user
 interface. The `JobQueue` connects the two: each callback of the client becomes a job in it. Nothing
 here blocks.
+
+What the user writes is in `outbox.py`, older messages are in `history_loader.py`, and the notices
+of the server in `server_events.py`.
 """
 
-import threading
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import TypeVar
 
 from client_api import (
     ConnectionEvent,
@@ -20,108 +20,29 @@ from client_api import (
     FriendRequestEvent,
     Group,
     GroupMessageEvent,
-    History,
     InvitationEvent,
     JellyClient,
     MessageEvent,
-    PastMessage,
     Reason,
     Receiver,
     RequestError,
-    Sent,
     State,
     SystemEvent,
 )
 from client_api import Conversation as ListedConversation
 from jelly.chat import start_texts, texts
+from jelly.chat.history_loader import HistoryLoader
+from jelly.chat.job_queue import Job
 from jelly.chat.language import TranslatedText
-from jelly.chat.model import LOADABLE, Conversation, DeliveryStatus, HistoryState, Line, LineKind, Model, Peer
-from jelly.chat.translator import Translator, can_resend_help, is_definite_failure
+from jelly.chat.model import Conversation, DeliveryStatus, Line, LineKind, Peer
+from jelly.chat.outbox import Outbox
+from jelly.chat.server_events import ServerEvents
+from jelly.chat.translator import Translator
 
-T = TypeVar("T")
-
-Job = Callable[[], None]
-
-PAGE = 50
-"""How many earlier messages are loaded at a time."""
-HISTORY_TEXTS = {
-    HistoryState.LOADING: texts.LOADING,
-    HistoryState.COMPLETE: texts.NO_EARLIER_MESSAGES,
-    HistoryState.TRUNCATED: texts.TRUNCATED,
-    HistoryState.UNSUPPORTED: texts.NO_HISTORY,
-    HistoryState.FAILED: texts.CANNOT_LOAD_HISTORY,
-}
-"""What the user reads about older messages. There is nothing to say about MAYBE_MORE."""
-TYPING_WINDOW = timedelta(seconds=6)
-"""How long it is shown that somebody is typing, after a notice of it."""
 MAX_LISTED = 50
 """At most this many conversations are shown of those that the server lists: the newest."""
 BACKLOG_WINDOW = timedelta(seconds=60)
 """How long after a login messages from before it are counted in "while you were away"."""
-
-
-class JobQueue:
-    """A FIFO queue of calls that the thread of the user interface runs. Any thread may `post`."""
-
-    def __init__(self) -> None:
-        self._jobs: deque[Job] = deque()
-        self._lock = threading.Lock()
-        self._wakeup: Job | None = None
-
-    def post(self, job: Job) -> None:
-        """Queue a job, and wake the user interface. Before `set_wakeup`, the job waits."""
-        with self._lock:
-            self._jobs.append(job)
-            wakeup = self._wakeup
-        if wakeup:
-            wakeup()
-
-    def set_wakeup(self, wakeup: Job | None) -> None:
-        """Set the function that makes the user interface call `run_pending`. None: it has ended."""
-        with self._lock:
-            self._wakeup = wakeup
-
-    def run_pending(self) -> None:
-        """Run all queued jobs."""
-        while self._jobs:
-            self._jobs.popleft()()
-
-
-class UserInterface:
-    """What a session calls on the user interface.
-
-    The full screen and the plain mode implement it.
-    """
-
-    has_shortcuts = False
-    """Whether keyboard shortcuts switch between conversations: true of the full screen only."""
-
-    def run(self) -> None:
-        """Show the chat until the user leaves."""
-
-    def line_added(self, conversation: Conversation, line: Line) -> None:
-        """Show a new line."""
-
-    def line_edited(self, conversation: Conversation, line: Line) -> None:
-        """Show that a message has another text now."""
-
-    def line_undelivered(self, conversation: Conversation, line: Line) -> None:
-        """Show that an outgoing message failed, or that its outcome is unknown."""
-
-    def history_added(self, conversation: Conversation, lines: list[Line], by_command: bool) -> None:
-        """Show older lines, oldest first. `by_command`: the user asked for them with /history."""
-
-    def ask_password(self, prompt: str, on_answer: Callable[[str], None]) -> None:
-        """Ask for a password without showing it, and call `on_answer` with it.
-
-        If the user cancels, `on_answer` gets an empty string or is not called.
-        """
-
-    def typing_changed(self) -> None:
-        """Show who is typing, for TYPING_WINDOW."""
-
-    def exit(self) -> None:
-        """End the chat."""
 
 
 class EventForwarder(Receiver):
@@ -152,7 +73,7 @@ class EventForwarder(Receiver):
         self._session.post(lambda: self._session.on_connection(event))
 
 
-class Session:
+class Session(Outbox, HistoryLoader, ServerEvents):
     """The chat of one user. `post` queues a job for the thread on which everything here runs."""
 
     def __init__(
@@ -162,16 +83,7 @@ class Session:
         post: Callable[[Job], None],
         now: Callable[[], datetime] = lambda: datetime.now().astimezone(),
     ) -> None:
-        self.client, self.translate, self.post, self.now = client, translate, post, now
-        self.model = Model()
-        self.ui = UserInterface()
-        self.name = ""
-        self.state, self.reason, self.since = State.OFFLINE, Reason.LOGIN, now()
-        self.pending_requests = 0
-        """How many requests have no answer yet."""
-        self.search_goes_on: tuple[Peer | None, str, int | None] | None = None
-        """The last /search if it has more to find: where, for which text, and before which id."""
-        self._waiting: list[tuple[Conversation, Line]] = []  # lines that are sent when there is a connection again
+        super().__init__(client, translate, post, now)
         self._password = ""
         self._logged_in_at = now()
         self._backlog_counts: Counter[Peer] = Counter()
@@ -188,18 +100,7 @@ class Session:
         self.show_info(self.translate(texts.WELCOME, name=name))
         self.refresh(self._show_online_friends)
 
-    # --- lines ------------------------------------------------------------------------------------
-
-    def show_info(self, text: str, where: Conversation | None = None, kind: LineKind = LineKind.INFO) -> Line:
-        """Show a text of the chat in a conversation, by default in the current one."""
-        conversation = where or self.model.current
-        line = conversation.add(Line(kind, self.now(), text))
-        self.ui.line_added(conversation, line)
-        return line
-
-    def show_error(self, text: str, where: Conversation | None = None) -> None:
-        """Show an error in a conversation, by default in the current one."""
-        self.show_info(text, where, LineKind.ERROR)
+    # --- conversations ----------------------------------------------------------------------------
 
     def open(self, peer: Peer) -> None:
         """Make the conversation with a peer the current one."""
@@ -219,119 +120,6 @@ class Session:
         if mark(peer.name, newest):
             conversation.read_id = newest
 
-    # --- requests ---------------------------------------------------------------------------------
-
-    def request(self, future: "Future[T]", done: Callable[[T], None], failed: Callable[[BaseException], None]) -> None:
-        """When a request ends, call `done` with its result or `failed` with its error."""
-
-        def on_done() -> None:
-            self.pending_requests -= 1
-            if error := future.exception():
-                failed(error)
-            else:
-                done(future.result())
-
-        self.pending_requests += 1
-        future.add_done_callback(lambda _: self.post(on_done))
-
-    def send(self, conversation: Conversation, text: str) -> None:
-        """Send a message.
-
-        Its line appears at once, and is marked until the server has stored it.
-        """
-        line = conversation.add(Line(LineKind.OUTGOING, self.now(), text, self.name, DeliveryStatus.PENDING))
-        self.ui.line_added(conversation, line)
-        self._transmit(conversation, line)
-
-    def resend(self, conversation: Conversation) -> int:
-        """Send the undelivered messages of a conversation again, in order; return how many."""
-        lines = conversation.undelivered()
-        for line in lines:
-            line.at, line.status, line.reason = self.now(), DeliveryStatus.PENDING, ""
-            conversation.move_to_end(line)
-            self._transmit(conversation, line)
-        return len(lines)
-
-    @property
-    def has_waiting_lines(self) -> bool:
-        """Whether lines wait for the connection."""
-        return bool(self._waiting)
-
-    def _transmit(self, conversation: Conversation, line: Line) -> None:
-        """Send a line; without a connection that comes back by itself, as soon as it is back."""
-        # Behind lines that wait already, so that all keep their order.
-        if self._waiting or self.client.state in (State.RECONNECTING, State.CONNECTING):
-            self._wait_for_connection(conversation, line)
-        else:
-            self._send_now(conversation, line)
-
-    def _wait_for_connection(self, conversation: Conversation, line: Line) -> None:
-        if not self._waiting:
-            self.show_info(self.translate(texts.SENT_LATER), conversation)
-        self._waiting.append((conversation, line))
-
-    def _send_waiting_lines(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for conversation, line in waiting:
-            self._send_now(conversation, line)
-
-    def _give_up_waiting_lines(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for conversation, line in waiting:
-            self._fail(conversation, line, ConnectionLost("", sent=False))
-
-    def _fail(self, conversation: Conversation, line: Line, error: BaseException) -> None:
-        """Mark a line that was not sent, was refused, or whose outcome is unknown."""
-        is_definite = is_definite_failure(error)
-        line.status = DeliveryStatus.FAILED if is_definite else DeliveryStatus.UNKNOWN
-        line.can_resend_help = can_resend_help(error)
-        text = texts.NOT_DELIVERED if is_definite else texts.PERHAPS_DELIVERED
-        if is_definite and not line.can_resend_help:
-            text = texts.REFUSED_MESSAGE
-        line.reason = self.translate(text, reason=self.translate.describe_error(error))
-        self.ui.line_undelivered(conversation, line)
-
-    def _send_now(self, conversation: Conversation, line: Line, is_again: bool = False) -> None:
-        assert conversation.peer
-        name, is_group = conversation.peer
-        send = self.client.send_group_message if is_group else self.client.send_message
-
-        def stored(sent: Sent) -> None:
-            line.status, line.sent_at, line.id = DeliveryStatus.NONE, sent.time, sent.id or line.id
-
-        def failed(error: BaseException) -> None:
-            if line.id is not None:
-                return  # the history had the message meanwhile, so it is stored
-            if not (isinstance(error, ConnectionLost) and not error.sent):
-                self._fail(conversation, line, error)
-            # The connection was lost when the user pressed Enter; by now the chat has heard of it.
-            elif self.state is State.RECONNECTING:
-                self._wait_for_connection(conversation, line)
-            elif self.state is State.ONLINE and not is_again:  # it is back already
-                self._send_now(conversation, line, is_again=True)
-            else:
-                self._fail(conversation, line, error)
-
-        self.request(send(name, line.text), stored, failed)
-
-    def edit(self, conversation: Conversation, line: Line, text: str) -> None:
-        """Change the text of a message that the server has; without a text, recall it."""
-        assert line.id is not None
-        command = "/edit" if text else "/recall"
-
-        def failed(error: BaseException) -> None:
-            self.show_error(self.translate.describe_failure(command, error), conversation)
-
-        self.request(self.client.edit(line.id, text), lambda _: self._show_edit(conversation, line, text), failed)
-
-    def _show_edit(self, conversation: Conversation, line: Line, text: str) -> None:
-        conversation.edit(line, text, self._note(text))
-        self.ui.line_edited(conversation, line)
-
-    def _note(self, text: str) -> str:
-        """Say of an edited message what was done to it."""
-        return self.translate(texts.EDITED if text else texts.RECALLED)
-
     def is_typing(self, text: str) -> None:
         """Tell the other end of the current conversation that the user is writing this text."""
         peer = self.model.current.peer
@@ -346,57 +134,6 @@ class Session:
         for name in [name for name, until in typing.items() if until <= now]:
             del typing[name]
         return [str(Peer(name)) for name in typing]
-
-    def load_history(self, conversation: Conversation, count: int = PAGE, by_command: bool = False) -> None:
-        """Load `count` older messages, unless a page is on its way or there are none."""
-        if conversation.peer and conversation.history_state in LOADABLE:
-            conversation.is_history_requested = True
-            self._load_page(conversation, conversation.peer, count, by_command, [])
-
-    def _load_page(
-        self, conversation: Conversation, peer: Peer, count: int, by_command: bool, found: list[Line]
-    ) -> None:
-        """Request one page, and then the next one, until `count` new lines are found."""
-        conversation.history_state = HistoryState.LOADING
-
-        def done(page: History) -> None:
-            if conversation.history_state is HistoryState.LOADING:  # it may have become full meanwhile
-                conversation.history_state = (
-                    HistoryState.MAYBE_MORE if page.more and page.messages else HistoryState.COMPLETE
-                )
-            past = (
-                self._line_from_history(message)
-                for message in reversed(page.messages)
-                if not (peer.is_group and message.sender in self.model.blocked)
-            )
-            found[:0] = conversation.add_history(past, count - len(found))
-            if conversation.history_state is HistoryState.MAYBE_MORE and (conversation.gap or len(found) < count):
-                self._load_page(conversation, peer, count, by_command, found)
-            else:
-                self.ui.history_added(conversation, found, by_command)
-
-        def failed(error: BaseException) -> None:
-            has_no_history = isinstance(error, RequestError) and error.code == ErrorCode.UNKNOWN_TYPE
-            conversation.history_state = HistoryState.UNSUPPORTED if has_no_history else HistoryState.FAILED
-            conversation.is_history_requested = False
-            conversation.history_error = self.translate.describe_error(error)
-            if found:
-                self.ui.history_added(conversation, found, by_command)
-            if by_command and has_no_history:
-                self.show_info(self.translate(texts.NO_HISTORY), conversation)
-            elif by_command:
-                self.show_error(self.translate.describe_failure("/history", error, changes=False), conversation)
-
-        read = self.client.group_history if peer.is_group else self.client.history
-        self.request(read(peer.name, before=conversation.history_cursor, limit=max(count, PAGE)), done, failed)
-
-    def _line_from_history(self, message: PastMessage) -> Line:
-        is_outgoing = message.sender == self.name
-        kind = LineKind.OUTGOING if is_outgoing else LineKind.INCOMING
-        line = Line(kind, message.written_at, message.content, message.sender, id=message.id)
-        line.sent_at = message.time if is_outgoing else 0
-        line.note = "" if message.edited is None else self._note(message.content)
-        return line
 
     def refresh(self, on_friends: Callable[[], None] = lambda: None) -> None:
         """Fetch the friend list and the groups; call `on_friends` when the friend list is there."""
@@ -610,100 +347,3 @@ class Session:
 
     def _has_other_addresses(self) -> bool:
         return len(self.client.addresses) > 1
-
-    def on_friend_request(self, event: FriendRequestEvent) -> None:
-        """Show that somebody asks to have the user on the friend list."""
-        self.model.requests[event.friend] = None
-        self.show_info(self.translate(texts.FRIEND_REQUEST, name=Peer(event.friend)))
-
-    def on_invitation(self, event: InvitationEvent) -> None:
-        """Show that somebody asks the user to become a member of a group."""
-        self.model.invitations[event.group] = None
-        group = Peer(event.group, True)
-        self.show_info(self.translate(texts.INVITATION, name=Peer(event.user), group=group))
-
-    def on_system(self, event: SystemEvent) -> None:
-        """Show an event of the server. (The original server sends none.)"""
-        match event.event:
-            case "presence":
-                self._presence(event.friend, event.online)
-            case "friend_answer":
-                text = texts.REQUEST_ACCEPTED if event.accepted else texts.REQUEST_DECLINED
-                self.show_info(self.translate(text, name=Peer(event.friend)))
-            case "group_changed":
-                changes = event.values.get("changes", ())
-                self._group_changed(event.group, event.members, changes)
-                self._show_role_changes(Peer(event.group, True), changes)
-            case "group_disbanded":
-                self.model.groups.pop(event.group, None)
-                peer = Peer(event.group, True)
-                self._show_info_in(peer, self.translate(texts.GROUP_ENDED, group=peer))
-            case "inbox_full":
-                for group in event.groups:
-                    peer = Peer(group, True)
-                    self.show_info(self.translate(texts.GROUP_MISSED, group=peer), self.model[peer])
-            case "typing":
-                self._typing(Peer(event.group, True) if event.group else Peer(event.user), event.user)
-            case "shutdown":
-                self.show_info(self.translate(texts.SERVER_STOPS))
-
-    def _typing(self, peer: Peer, user: str) -> None:
-        if peer in self.model.conversations:  # a notice opens no conversation
-            self.model[peer].typing[user] = self.now() + TYPING_WINDOW
-            self.ui.typing_changed()
-
-    def _presence(self, friend: str, online: bool) -> None:
-        if self.model.friends.get(friend) == online:
-            return
-        self.model.friends[friend] = online
-        peer = Peer(friend)
-        self._show_info_in(peer, self.translate(texts.CAME_ONLINE if online else texts.WENT_OFFLINE, name=peer))
-
-    def _group_changed(self, group: str, members: tuple[str, ...], changes: Iterable[Mapping[str, str]]) -> None:
-        peer, before = Peer(group, True), self.model.groups.pop(group, None)
-        others = self._changed_by_others(changes)
-        if self.name not in members:
-            text = texts.YOU_WERE_REMOVED if self.name in others else texts.YOU_ARE_OUT
-            return self._show_info_in(peer, self.translate(text, group=peer, user=Peer(others.get(self.name, ""))))
-        self.model.groups[group] = members
-        if before is None:  # the user was added: open a conversation, so that this is seen
-            names = self._join_people(name for name in members if name != self.name)
-            line = self.show_info(self.translate(texts.YOU_ARE_IN, group=peer, names=names), self.model[peer])
-            if self.ui.has_shortcuts:  # the plain mode has printed it
-                self.model.count_unread(self.model[peer], line)
-            return None
-        self._show_member_changes(peer, texts.JOINED, texts.ADDED, set(members) - set(before), others)
-        self._show_member_changes(peer, texts.LEFT, texts.REMOVED, set(before) - set(members), others)
-        return None
-
-    def _changed_by_others(self, changes: Iterable[Mapping[str, str]]) -> dict[str, str]:
-        """Return who has added or removed whom last, except what members and this user did
-        themselves.
-        """
-        found = {change.get("added") or change.get("removed", ""): change.get("user", "") for change in changes}
-        return {member: user for member, user in found.items() if user not in ("", member, self.name)}
-
-    def _show_member_changes(
-        self, peer: Peer, text: TranslatedText, text_by: TranslatedText, names: Iterable[str], others: Mapping[str, str]
-    ) -> None:
-        """Show the names, by who has added or removed them. `text_by`: if that was another."""
-        by_user: dict[str, list[str]] = {}
-        for name in sorted(names):
-            by_user.setdefault(others.get(name, ""), []).append(name)
-        for user, shown in sorted(by_user.items()):
-            people = self._join_people(shown)
-            self._show_info_in(peer, self.translate(text_by if user else text, user=Peer(user), names=people))
-
-    def _show_role_changes(self, peer: Peer, changes: Iterable[Mapping[str, str]]) -> None:
-        for change in changes:
-            if text := texts.ROLE_CHANGES.get(change.get("role", "")):
-                self.model.role_changes[peer.name] += 1
-                user, member = Peer(change.get("user", "")), Peer(change.get("member", ""))
-                self._show_info_in(peer, self.translate(text, user=user, name=member))
-
-    def _join_people(self, names: Iterable[str]) -> str:
-        return self.translate.join_names([str(Peer(name)) for name in names])
-
-    def _show_info_in(self, peer: Peer, text: str) -> None:
-        if peer in self.model.conversations:
-            self.show_info(text, self.model[peer])

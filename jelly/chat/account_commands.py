@@ -1,0 +1,167 @@
+"""Commands about one's own account, and profiles."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from client_api import ErrorCode, OwnLogin, Profile, RequestError
+from jelly.chat import error_texts, texts
+from jelly.chat.command import UsageError, person_name, request, required, split_word
+from jelly.chat.language import TranslatedText
+from jelly.chat.model import Conversation, Peer
+from jelly.chat.session import Session
+
+
+def profile(session: Session, rest: str) -> None:
+    def done(profile: Profile, where: Conversation) -> None:
+        lines = _profile_lines(session, profile)
+        title = session.translate(texts.PROFILE_OF, name=Peer(session.name))
+        session.show_info("\n".join([title, *lines]) if lines else session.translate(texts.OWN_PROFILE_EMPTY), where)
+
+    request(session, "/profile", session.client.own_profile(), done, changes=False)
+
+
+def whois(session: Session, rest: str) -> None:
+    name = person_name(rest)
+    where = session.model.current
+
+    def done(profile: Profile) -> None:
+        lines = _profile_lines(session, profile)
+        if profile.seen_at is not None:
+            lines.append(session.translate(texts.SEEN_AT, time=profile.seen_at.strftime("%Y-%m-%d %H:%M")))
+        lines = lines or [session.translate(texts.PROFILE_EMPTY)]
+        session.show_info("\n".join([session.translate(texts.PROFILE_OF, name=Peer(name)), *lines]), where)
+
+    def failed(error: BaseException) -> None:
+        is_stranger = isinstance(error, RequestError) and error.likely_code == ErrorCode.NOT_FRIENDS
+        needs = session.translate(texts.WHOIS_NEEDS_FRIEND, name=rest)
+        what = f"/whois {rest}"
+        text = (
+            session.translate(error_texts.FAILED, what=what, reason=needs)
+            if is_stranger
+            else session.translate.describe_failure(what, error, changes=False)
+        )
+        session.show_error(text, where)
+
+    session.request(session.client.friend_profile(name), done, failed)
+
+
+def _profile_lines(session: Session, profile: Profile) -> list[str]:
+    lines = []
+    for field, label in texts.FIELDS.items():
+        if value := getattr(profile, field):
+            lines.append(session.translate(texts.PROFILE_LINE, field=session.translate(label), value=value))
+    return lines
+
+
+def set_field(session: Session, rest: str) -> None:
+    field, value = split_word(rest)
+    if not field or (field in texts.FIELDS and not value):
+        raise UsageError
+    if field not in texts.FIELDS:
+        return session.show_error(session.translate(texts.NO_SUCH_FIELD, fields=", ".join(texts.FIELDS)))
+
+    changed: dict[str, Any] = {field: value}
+
+    def done(_: None, where: Conversation) -> None:
+        shown = session.translate(texts.FIELDS[field])
+        session.show_info(session.translate(texts.FIELD_SET, field=shown, value=value), where)
+
+    request(session, f"/set {field}", session.client.update_profile(**changed), done)
+    return None
+
+
+def seen(session: Session, rest: str) -> None:
+    if rest.lower() not in ("on", "off"):
+        raise UsageError
+    is_on = rest.lower() == "on"
+
+    def done(_: None, where: Conversation) -> None:
+        session.show_info(session.translate(texts.SEEN_ON if is_on else texts.SEEN_OFF), where)
+
+    request(session, f"/seen {rest}", session.client.update_profile(show_seen=is_on), done)
+
+
+def receipts(session: Session, rest: str) -> None:
+    if rest.lower() not in ("on", "off"):
+        raise UsageError
+    is_on = rest.lower() == "on"
+
+    def done(_: None, where: Conversation) -> None:
+        session.show_info(session.translate(texts.RECEIPTS_ON if is_on else texts.RECEIPTS_OFF), where)
+
+    request(session, f"/receipts {rest}", session.client.update_profile(show_read=is_on), done)
+
+
+def passwd(session: Session, rest: str) -> None:
+    where = session.model.current
+
+    def ask(question: TranslatedText, then: Callable[[str], None]) -> None:
+        def answered(password: str) -> None:
+            if password:
+                then(password)
+            else:
+                session.show_info(session.translate(texts.PASSWORD_EMPTY), where)
+
+        session.ui.ask_password(session.translate(question), answered)
+
+    def ask_new(old: str) -> None:
+        ask(texts.NEW_PASSWORD, lambda new: ask_again(old, new))
+
+    def ask_again(old: str, new: str) -> None:
+        session.ui.ask_password(session.translate(texts.ONCE_MORE), lambda again: change(old, new, again))
+
+    def change(old: str, new: str, again: str) -> None:
+        if new == again:
+            session.change_password(old, new, where)
+        else:
+            session.show_error(session.translate(texts.PASSWORDS_DIFFER), where)
+
+    ask(texts.OLD_PASSWORD, ask_new)
+
+
+def account(session: Session, rest: str) -> None:
+    word, rest = split_word(rest) if rest else ("logins", "")
+    if word.lower() == "logins" and not rest:
+        _list_logins(session)
+    elif word.lower() == "end":
+        _end_login(session, required(rest))
+    elif word.lower() == "delete" and not rest:
+        _delete_account(session)
+    else:
+        raise UsageError
+
+
+def _list_logins(session: Session) -> None:
+    def done(logins: tuple[OwnLogin, ...], where: Conversation) -> None:
+        session.show_info("\n".join(_login_line(session, login) for login in logins), where)
+
+    request(session, "/account", session.client.logins(), done, changes=False)
+
+
+def _login_line(session: Session, login: OwnLogin) -> str:
+    when = "?" if login.created is None else f"{datetime.fromtimestamp(login.created / 1000):%Y-%m-%d %H:%M}"
+    text = texts.LOGIN_HERE if login.is_current else texts.LOGIN_LINE
+    return session.translate(text, login=login.id, when=when, network=login.network or "?")
+
+
+def _end_login(session: Session, login: str) -> None:
+    def done(_: None, where: Conversation) -> None:
+        session.show_info(session.translate(texts.LOGIN_ENDED, login=login), where)
+
+    request(session, f"/account end {login}", session.client.end_login(login), done)
+
+
+def _delete_account(session: Session) -> None:
+    where = session.model.current
+
+    def answered(password: str) -> None:
+        if not password:
+            session.show_info(session.translate(texts.PASSWORD_EMPTY), where)
+            return
+        request(session, "/account delete", session.client.delete_account(password), done)
+
+    def done(_: None, where: Conversation) -> None:
+        session.show_info(session.translate(texts.ACCOUNT_DELETED, name=Peer(session.name)), where)
+
+    session.ui.ask_password(session.translate(texts.DELETE_PASSWORD, name=Peer(session.name)), answered)

@@ -1,0 +1,67 @@
+"""What all parts of a session need: its client and its model, lines to show, requests to send."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import datetime
+from typing import TypeVar
+
+from client_api import JellyClient, Reason, State
+from jelly.chat import texts
+from jelly.chat.job_queue import Job
+from jelly.chat.model import Conversation, Line, LineKind, Model, Peer
+from jelly.chat.translator import Translator
+from jelly.chat.user_interface import UserInterface
+
+T = TypeVar("T")
+
+
+class Controller:
+    """Between the client and the model. Everything here runs on the thread of the user interface.
+
+    `post` queues a job for that thread.
+    """
+
+    def __init__(
+        self, client: JellyClient, translate: Translator, post: Callable[[Job], None], now: Callable[[], datetime]
+    ) -> None:
+        self.client, self.translate, self.post, self.now = client, translate, post, now
+        self.model = Model()
+        self.ui = UserInterface()
+        self.name = ""
+        self.state, self.reason, self.since = State.OFFLINE, Reason.LOGIN, now()
+        self.pending_requests = 0
+        """How many requests have no answer yet."""
+        self.search_goes_on: tuple[Peer | None, str, int | None] | None = None
+        """The last /search if it has more to find: where, for which text, and before which id."""
+
+    def show_info(self, text: str, where: Conversation | None = None, kind: LineKind = LineKind.INFO) -> Line:
+        """Show a text of the chat in a conversation, by default in the current one."""
+        conversation = where or self.model.current
+        line = conversation.add(Line(kind, self.now(), text))
+        self.ui.line_added(conversation, line)
+        return line
+
+    def show_error(self, text: str, where: Conversation | None = None) -> None:
+        """Show an error in a conversation, by default in the current one."""
+        self.show_info(text, where, LineKind.ERROR)
+
+    def _show_info_in(self, peer: Peer, text: str) -> None:
+        if peer in self.model.conversations:
+            self.show_info(text, self.model[peer])
+
+    def _note(self, text: str) -> str:
+        """Say of an edited message what was done to it."""
+        return self.translate(texts.EDITED if text else texts.RECALLED)
+
+    def request(self, future: "Future[T]", done: Callable[[T], None], failed: Callable[[BaseException], None]) -> None:
+        """When a request ends, call `done` with its result or `failed` with its error."""
+
+        def on_done() -> None:
+            self.pending_requests -= 1
+            if error := future.exception():
+                failed(error)
+            else:
+                done(future.result())
+
+        self.pending_requests += 1
+        future.add_done_callback(lambda _: self.post(on_done))

@@ -1,0 +1,125 @@
+"""Commands about conversations: open one, older messages, edits, searching."""
+
+import re
+from typing import Any
+
+from client_api import History, PastMessage
+from jelly.chat import texts
+from jelly.chat.command import UsageError, required, split_word
+from jelly.chat.history_loader import HISTORY_TEXTS, PAGE
+from jelly.chat.model import LOADABLE, Peer
+from jelly.chat.session import Session
+
+MAX_PAGE = 100
+SEARCH_PAGE = 20
+"""How many messages /search shows at a time."""
+MAX_SEARCHES = 20
+"""How often /search goes on by itself when the server has found nothing so far."""
+
+
+def to(session: Session, rest: str) -> None:
+    if not rest:
+        return _list_conversations(session)
+    peer, text = _peer_and_text(session, rest)
+    if not peer.name:
+        raise UsageError
+    session.open(peer)
+    if text:
+        session.send(session.model.current, text)
+    return None
+
+
+def _peer_and_text(session: Session, rest: str) -> tuple[Peer, str]:
+    """Split the arguments of /to. A known name may have spaces (other servers allow them)."""
+    if rest in set(peer_names(session, "")):
+        return Peer.parse(rest), ""
+    name, text = split_word(rest)
+    return Peer.parse(name), text
+
+
+def _list_conversations(session: Session) -> None:
+    shown = [
+        f"{number} {conversation.title}" + (f" ({conversation.unread})" if conversation.unread else "")
+        for number, conversation in enumerate(session.model)
+        if conversation.peer
+    ]
+    session.show_info("\n".join(shown) or session.translate(texts.NO_CONVERSATIONS))
+
+
+def peer_names(session: Session, rest: str) -> list[str]:
+    talking = [str(peer) for peer in session.model.conversations]
+    groups = [str(Peer(name, True)) for name in session.model.groups]
+    return [*talking, *groups, *(str(Peer(name)) for name in session.model.known_people())]
+
+
+def resend(session: Session, rest: str) -> None:
+    if not session.resend(session.model.current):
+        session.show_info(session.translate(texts.NOTHING_TO_RESEND))
+
+
+def history(session: Session, rest: str) -> None:
+    conversation = session.model.current
+    if conversation.peer is None:
+        return session.show_error(session.translate(texts.NO_RECEIVER))
+    if rest and not (re.fullmatch(r"[0-9]{1,3}", rest) and 1 <= int(rest) <= MAX_PAGE):
+        raise UsageError
+    if conversation.history_state in LOADABLE:
+        session.load_history(conversation, int(rest) if rest else PAGE, by_command=True)
+    else:
+        session.show_info(session.translate(HISTORY_TEXTS[conversation.history_state]))
+    return None
+
+
+def edit(session: Session, rest: str) -> None:
+    """Change the last message that the user has written here."""
+    _change_last(session, required(rest))
+
+
+def recall(session: Session, rest: str) -> None:
+    _change_last(session, "")
+
+
+def _change_last(session: Session, text: str) -> None:
+    conversation = session.model.current
+    if line := conversation.last_own_message():
+        session.edit(conversation, line, text)
+    else:
+        session.show_error(session.translate(texts.NOTHING_TO_EDIT))
+
+
+def search(session: Session, rest: str) -> None:
+    """Show the messages of this conversation (on the first screen: of all) that have a text."""
+    text, where = required(rest), session.model.current
+    peer = where.peer
+    scope: dict[str, Any] = {} if peer is None else {"group" if peer.is_group else "person": peer.name}
+
+    def ask(before: int | None, left: int) -> None:
+        future = session.client.search(text, **scope, before=before, limit=SEARCH_PAGE)
+        session.request(future, lambda page: done(page, left), failed)
+
+    def done(page: History, left: int) -> None:
+        if page.more and not page.messages and left:
+            return ask(page.before, left - 1)
+        session.search_goes_on = (peer, text, page.before) if page.more else None
+        lines = [_found_line(session, message, is_everywhere=peer is None) for message in page.messages]
+        if not lines:
+            lines = [session.translate(texts.FOUND_NOTHING, wanted=text)]
+        if page.more:
+            lines.append(session.translate(texts.SEARCH_AGAIN, wanted=text))
+        session.show_info("\n".join(lines), where)
+        return None
+
+    def failed(error: BaseException) -> None:
+        session.show_error(session.translate.describe_failure(f"/search {text}", error, changes=False), where)
+
+    last = session.search_goes_on
+    ask(last[2] if last and last[:2] == (peer, text) else None, MAX_SEARCHES)
+
+
+def _found_line(session: Session, message: PastMessage, is_everywhere: bool) -> str:
+    sender = str(Peer(message.sender))
+    if is_everywhere:
+        receiver = Peer(message.receiver, message.group is not None)
+        sender = session.translate(texts.FROM_TO, sender=sender, receiver=receiver)
+    when = message.written_at.strftime("%Y-%m-%d %H:%M")
+    return session.translate(texts.FOUND_LINE, when=when, sender=sender, content=message.content)

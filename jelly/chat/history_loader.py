@@ -1,0 +1,72 @@
+"""Older messages, page by page."""
+
+from client_api import ErrorCode, History, PastMessage, RequestError
+from jelly.chat import texts
+from jelly.chat.controller import Controller
+from jelly.chat.model import LOADABLE, Conversation, HistoryState, Line, LineKind, Peer
+
+PAGE = 50
+"""How many earlier messages are loaded at a time."""
+HISTORY_TEXTS = {
+    HistoryState.LOADING: texts.LOADING,
+    HistoryState.COMPLETE: texts.NO_EARLIER_MESSAGES,
+    HistoryState.TRUNCATED: texts.TRUNCATED,
+    HistoryState.UNSUPPORTED: texts.NO_HISTORY,
+    HistoryState.FAILED: texts.CANNOT_LOAD_HISTORY,
+}
+"""What the user reads about older messages. There is nothing to say about MAYBE_MORE."""
+
+
+class HistoryLoader(Controller):
+    """Loads older messages into conversations."""
+
+    def load_history(self, conversation: Conversation, count: int = PAGE, by_command: bool = False) -> None:
+        """Load `count` older messages, unless a page is on its way or there are none."""
+        if conversation.peer and conversation.history_state in LOADABLE:
+            conversation.is_history_requested = True
+            self._load_page(conversation, conversation.peer, count, by_command, [])
+
+    def _load_page(
+        self, conversation: Conversation, peer: Peer, count: int, by_command: bool, found: list[Line]
+    ) -> None:
+        """Request one page, and then the next one, until `count` new lines are found."""
+        conversation.history_state = HistoryState.LOADING
+
+        def done(page: History) -> None:
+            if conversation.history_state is HistoryState.LOADING:  # it may have become full meanwhile
+                conversation.history_state = (
+                    HistoryState.MAYBE_MORE if page.more and page.messages else HistoryState.COMPLETE
+                )
+            past = (
+                self._line_from_history(message)
+                for message in reversed(page.messages)
+                if not (peer.is_group and message.sender in self.model.blocked)
+            )
+            found[:0] = conversation.add_history(past, count - len(found))
+            if conversation.history_state is HistoryState.MAYBE_MORE and (conversation.gap or len(found) < count):
+                self._load_page(conversation, peer, count, by_command, found)
+            else:
+                self.ui.history_added(conversation, found, by_command)
+
+        def failed(error: BaseException) -> None:
+            has_no_history = isinstance(error, RequestError) and error.code == ErrorCode.UNKNOWN_TYPE
+            conversation.history_state = HistoryState.UNSUPPORTED if has_no_history else HistoryState.FAILED
+            conversation.is_history_requested = False
+            conversation.history_error = self.translate.describe_error(error)
+            if found:
+                self.ui.history_added(conversation, found, by_command)
+            if by_command and has_no_history:
+                self.show_info(self.translate(texts.NO_HISTORY), conversation)
+            elif by_command:
+                self.show_error(self.translate.describe_failure("/history", error, changes=False), conversation)
+
+        read = self.client.group_history if peer.is_group else self.client.history
+        self.request(read(peer.name, before=conversation.history_cursor, limit=max(count, PAGE)), done, failed)
+
+    def _line_from_history(self, message: PastMessage) -> Line:
+        is_outgoing = message.sender == self.name
+        kind = LineKind.OUTGOING if is_outgoing else LineKind.INCOMING
+        line = Line(kind, message.written_at, message.content, message.sender, id=message.id)
+        line.sent_at = message.time if is_outgoing else 0
+        line.note = "" if message.edited is None else self._note(message.content)
+        return line

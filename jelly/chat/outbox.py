@@ -1,0 +1,115 @@
+"""What the user writes: it is sent, sent later, sent again, or edited."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from client_api import ConnectionLost, JellyClient, Sent, State
+from jelly.chat import texts
+from jelly.chat.controller import Controller
+from jelly.chat.job_queue import Job
+from jelly.chat.model import Conversation, DeliveryStatus, Line, LineKind
+from jelly.chat.translator import Translator, can_resend_help, is_definite_failure
+
+
+class Outbox(Controller):
+    """Sends messages, and says of each line what became of it."""
+
+    def __init__(
+        self, client: JellyClient, translate: Translator, post: Callable[[Job], None], now: Callable[[], datetime]
+    ) -> None:
+        super().__init__(client, translate, post, now)
+        self._waiting: list[tuple[Conversation, Line]] = []  # lines that are sent when there is a connection again
+
+    def send(self, conversation: Conversation, text: str) -> None:
+        """Send a message.
+
+        Its line appears at once, and is marked until the server has stored it.
+        """
+        line = conversation.add(Line(LineKind.OUTGOING, self.now(), text, self.name, DeliveryStatus.PENDING))
+        self.ui.line_added(conversation, line)
+        self._transmit(conversation, line)
+
+    def resend(self, conversation: Conversation) -> int:
+        """Send the undelivered messages of a conversation again, in order; return how many."""
+        lines = conversation.undelivered()
+        for line in lines:
+            line.at, line.status, line.reason = self.now(), DeliveryStatus.PENDING, ""
+            conversation.move_to_end(line)
+            self._transmit(conversation, line)
+        return len(lines)
+
+    @property
+    def has_waiting_lines(self) -> bool:
+        """Whether lines wait for the connection."""
+        return bool(self._waiting)
+
+    def _transmit(self, conversation: Conversation, line: Line) -> None:
+        """Send a line; without a connection that comes back by itself, as soon as it is back."""
+        # Behind lines that wait already, so that all keep their order.
+        if self._waiting or self.client.state in (State.RECONNECTING, State.CONNECTING):
+            self._wait_for_connection(conversation, line)
+        else:
+            self._send_now(conversation, line)
+
+    def _wait_for_connection(self, conversation: Conversation, line: Line) -> None:
+        if not self._waiting:
+            self.show_info(self.translate(texts.SENT_LATER), conversation)
+        self._waiting.append((conversation, line))
+
+    def _send_waiting_lines(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for conversation, line in waiting:
+            self._send_now(conversation, line)
+
+    def _give_up_waiting_lines(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for conversation, line in waiting:
+            self._fail(conversation, line, ConnectionLost("", sent=False))
+
+    def _fail(self, conversation: Conversation, line: Line, error: BaseException) -> None:
+        """Mark a line that was not sent, was refused, or whose outcome is unknown."""
+        is_definite = is_definite_failure(error)
+        line.status = DeliveryStatus.FAILED if is_definite else DeliveryStatus.UNKNOWN
+        line.can_resend_help = can_resend_help(error)
+        text = texts.NOT_DELIVERED if is_definite else texts.PERHAPS_DELIVERED
+        if is_definite and not line.can_resend_help:
+            text = texts.REFUSED_MESSAGE
+        line.reason = self.translate(text, reason=self.translate.describe_error(error))
+        self.ui.line_undelivered(conversation, line)
+
+    def _send_now(self, conversation: Conversation, line: Line, is_again: bool = False) -> None:
+        assert conversation.peer
+        name, is_group = conversation.peer
+        send = self.client.send_group_message if is_group else self.client.send_message
+
+        def stored(sent: Sent) -> None:
+            line.status, line.sent_at, line.id = DeliveryStatus.NONE, sent.time, sent.id or line.id
+
+        def failed(error: BaseException) -> None:
+            if line.id is not None:
+                return  # the history had the message meanwhile, so it is stored
+            if not (isinstance(error, ConnectionLost) and not error.sent):
+                self._fail(conversation, line, error)
+            # The connection was lost when the user pressed Enter; by now the chat has heard of it.
+            elif self.state is State.RECONNECTING:
+                self._wait_for_connection(conversation, line)
+            elif self.state is State.ONLINE and not is_again:  # it is back already
+                self._send_now(conversation, line, is_again=True)
+            else:
+                self._fail(conversation, line, error)
+
+        self.request(send(name, line.text), stored, failed)
+
+    def edit(self, conversation: Conversation, line: Line, text: str) -> None:
+        """Change the text of a message that the server has; without a text, recall it."""
+        assert line.id is not None
+        command = "/edit" if text else "/recall"
+
+        def failed(error: BaseException) -> None:
+            self.show_error(self.translate.describe_failure(command, error), conversation)
+
+        self.request(self.client.edit(line.id, text), lambda _: self._show_edit(conversation, line, text), failed)
+
+    def _show_edit(self, conversation: Conversation, line: Line, text: str) -> None:
+        conversation.edit(line, text, self._note(text))
+        self.ui.line_edited(conversation, line)
