@@ -55,6 +55,8 @@ ACK, SYSTEM = 0x24, 0x25
 Event = MessageEvent | GroupMessageEvent | EditEvent | SystemEvent | ConnectionEvent
 NewClient = Callable[..., JellyClient]
 
+BEGIN = [(State.OFFLINE, State.CONNECTING, Reason.LOGIN), (State.CONNECTING, State.ONLINE, Reason.LOGGED_IN)]
+"""How the changes of a client begin that can log in."""
 QUICK = ReconnectPolicy(pause=0.02, maximum=0.1)
 """For tests that are not about pauses."""
 CALLBACK_THREAD = "jelly-client-callbacks"
