@@ -10,9 +10,7 @@ from client_api import (
     ConnectionLost,
     Conversation,
     Group,
-    History,
     LastMessage,
-    PastMessage,
     Reason,
     RequestError,
     RequestRejected,
@@ -22,7 +20,7 @@ from client_api import (
     State,
 )
 from jelly.chat.job_queue import JobQueue
-from jelly.chat.model import MAX_CHARACTERS, DeliveryStatus, HistoryState, LineKind, Peer
+from jelly.chat.model import DeliveryStatus, LineKind, Peer
 
 
 def test_a_message_is_there_at_once() -> None:
@@ -342,120 +340,6 @@ def test_connect_when_connected() -> None:
     assert chat.client.calls == []
 
 
-def test_presence() -> None:
-    """Presence is shown once, in the conversation with the friend only."""
-    chat = Chat()
-    chat.receive("bob", "hello")
-    for online in (True, True, False):
-        chat.system("presence", friend="bob", online=online)
-    chat.system("presence", friend="carol", online=True)
-    assert chat.said(chat.model[Peer("bob")]) == ["hello", "bob is online", "bob is offline"]
-    assert chat.model.friends == {"bob": False, "carol": True}
-    assert Peer("carol") not in chat.model.conversations
-    assert chat.model[Peer("bob")].unread == 1
-
-
-def test_changes_of_a_group() -> None:
-    """A new member gets a new conversation, which also shows joins and departures."""
-    chat = Chat()
-    team = Peer("team", True)
-    for members in (("bob", "alice"), ("bob", "alice", "carol", "dave"), ("bob", "alice", "dave"), ("bob", "dave")):
-        chat.system("group_changed", group="team", members=members)
-    assert chat.said(chat.model[team]) == [
-        "you are in #team with bob",
-        "carol, dave joined",
-        "carol left",
-        "you are no longer in #team",
-    ]
-    assert chat.model.groups == {}
-    assert chat.model[team].unread == 1
-
-
-def test_the_other_end_hears_that_the_user_is_typing() -> None:
-    """Of a text that would be sent, not of a command, and not on the first screen."""
-    chat = Chat()
-    chat.session.is_typing("hello")
-    for peer in (Peer("bob"), Peer("team", True)):
-        chat.session.open(peer)
-        for text in ("", " ", "/", "/to carol", "h", "//x"):
-            chat.session.is_typing(text)
-    assert chat.client.calls == [("typing", "bob")] * 2 + [("group_typing", "team")] * 2
-
-
-def test_roles_in_a_group() -> None:
-    """Who gave whom which role is shown in the group's conversation, with the other changes."""
-    chat = Chat()
-    team = Peer("team", True)
-    chat.system("group_changed", group="team", members=("bob", "alice"))
-    changes = [
-        {"user": "bob", "member": "alice", "role": "admin"},
-        {"user": "alice", "added": "carol"},
-        {"user": "bob", "member": "carol", "role": "owner"},
-        {"user": "bob", "member": "bob", "role": "member"},
-        {"user": "bob", "member": "bob", "role": "jester"},
-    ]
-    chat.system("group_changed", group="team", members=("carol", "alice", "bob"), values={"changes": changes})
-    assert chat.said(chat.model[team])[1:] == [
-        "carol joined",
-        "bob made alice an admin",
-        "bob passed the group on to carol",
-        "bob made bob a plain member",
-    ]
-    assert chat.model.groups["team"][0] == "carol"
-
-
-def test_who_added_and_removed_whom() -> None:
-    """What others did says who; what the members did themselves, or this user, is as it was. Only
-    what is left of several changes counts.
-    """
-    chat = Chat()
-    team = Peer("team", True)
-    chat.model.groups = {"team": ("bob", "alice", "carol", "dave", "erin")}
-    chat.session.open(team)
-    changes = [
-        {"user": "bob", "removed": "carol"},
-        {"user": "dave", "removed": "dave"},
-        {"user": "alice", "removed": "erin"},
-        {"user": "bob", "added": "frank"},
-        {"user": "bob", "added": "grace"},
-        {"user": "alice", "added": "heidi"},
-        {"user": "bob", "added": "ivan"},
-        {"user": "bob", "removed": "ivan"},
-    ]
-    members = ("bob", "alice", "frank", "grace", "heidi")
-    chat.system("group_changed", group="team", members=members, values={"changes": changes})
-    assert chat.said() == ["heidi joined", "bob added frank, grace", "dave, erin left", "bob removed carol"]
-    changes = [{"user": "frank", "removed": "alice"}]
-    chat.system("group_changed", group="team", members=("bob", "frank"), values={"changes": changes})
-    assert chat.said()[-1] == "frank removed you from #team"
-
-
-def test_the_end_of_a_group() -> None:
-    """The end of a group is shown in its conversation, and the group is removed."""
-    chat = Chat()
-    chat.model.groups = {"team": ("bob", "alice")}
-    chat.receive("bob", "bye", group="team")
-    chat.system("group_disbanded", group="team")
-    assert chat.said(chat.model[Peer("team", True)]) == ["bye", "#team was disbanded"]
-    assert chat.model.groups == {}
-
-
-def test_messages_that_were_left_out() -> None:
-    """Where they belong stands how to read them."""
-    chat = Chat()
-    chat.system("inbox_full", groups={"team": 40})
-    [line] = chat.said(chat.model[Peer("team", True)])
-    assert line == "too much waited for you, so messages in #team were left out; /history shows them"
-
-
-def test_events_of_a_later_server() -> None:
-    """Unknown events are ignored."""
-    chat = Chat()
-    chat.system("typing", friend="bob")
-    chat.system("shutdown")
-    assert chat.said() == ["the server is shutting down"]
-
-
 def test_the_job_queue_keeps_the_order() -> None:
     """Jobs from another thread wait for `run_pending`, and run in order."""
     jobs, done = JobQueue(), list[int]()
@@ -470,130 +354,6 @@ def test_the_job_queue_keeps_the_order() -> None:
     assert done == []
     jobs.run_pending()
     assert done == list(range(100))
-
-
-# --- history --------------------------------------------------------------------------------------
-
-
-def page(*messages: tuple[int, str, str], more: bool = False) -> History:
-    """Return a page of messages, each given as id, sender and text."""
-    return History(tuple(PastMessage(sender, "", text, MS, id) for id, sender, text in messages), more)
-
-
-def test_loading_history() -> None:
-    """Each page continues before the oldest id, until the history is complete."""
-    chat = Chat()
-    chat.session.open(Peer("bob"))
-    talk = chat.model.current
-    chat.receive("bob", "now", id=9)
-    chat.session.load_history(talk, 2)
-    chat.session.load_history(talk)  # ignored: a page is being loaded
-    assert chat.client.calls == [("history", "bob", {"before": None, "limit": 50})]
-    chat.client.answer(page((7, "alice", "hi"), (8, "bob", "hello"), (9, "bob", "now"), more=True))
-    assert chat.said() == ["hi", "hello", "now"]
-    assert [line.kind for line in talk.lines] == [LineKind.OUTGOING, LineKind.INCOMING, LineKind.INCOMING]
-    assert (talk.lines[0].at, talk.unread, talk.history_state) == (NOW, 0, HistoryState.MAYBE_MORE)
-    chat.session.load_history(talk, 10)
-    assert chat.client.calls[-1] == ("history", "bob", {"before": 7, "limit": 50})
-    chat.client.answer(page())
-    assert talk.history_state is HistoryState.COMPLETE
-    chat.session.load_history(talk)
-    assert len(chat.client.calls) == 2
-
-
-def test_loading_known_messages() -> None:
-    """If a page has only known lines, the next one is requested."""
-    chat = Chat()
-    chat.session.open(Peer("team", True))
-    talk = chat.model.current
-    chat.session.send(talk, "one")
-    chat.client.answer()
-    chat.session.load_history(talk)
-    chat.client.answer(page((5, "alice", "one"), more=True))
-    assert chat.client.calls[1:] == [
-        ("group_history", "team", {"before": None, "limit": 50}),
-        ("group_history", "team", {"before": 5, "limit": 50}),
-    ]
-    chat.client.answer(page((4, "bob", "before")))
-    assert chat.said() == ["before", "one"]
-    chat.receive("carol", "again", group="team", id=4)
-    assert chat.said() == ["before", "one"]
-
-
-def test_loading_history_fails() -> None:
-    """A failed request can be repeated; a server without history is not asked again."""
-    chat = Chat()
-    chat.session.open(Peer("bob"))
-    talk = chat.model.current
-    chat.session.load_history(talk)
-    chat.client.refuse(ConnectionLost("", sent=False))
-    assert (chat.said(), talk.is_history_requested, talk.history_error) == ([], False, "not connected")
-    chat.session.load_history(talk, by_command=True)
-    chat.client.refuse(ConnectionLost("", sent=False))
-    assert chat.said() == ["/history: not connected"]
-    chat.session.load_history(talk, by_command=True)
-    chat.client.refuse("unknown_type")
-    assert chat.said()[1:] == ["this server has no message history"]
-    assert talk.history_state is HistoryState.UNSUPPORTED
-
-
-def test_loading_an_empty_page() -> None:
-    """An empty page is the end of the history, even if the server says that there is more."""
-    chat = Chat()
-    chat.session.open(Peer("bob"))
-    chat.session.load_history(chat.model.current)
-    chat.client.answer(page(more=True))
-    assert (chat.model.current.history_state, len(chat.client.calls)) == (HistoryState.COMPLETE, 1)
-
-
-def test_a_failure_after_the_message_is_in_the_history() -> None:
-    """A message that is in the history was stored, even if its request failed."""
-    chat = Chat()
-    chat.session.open(Peer("bob"))
-    talk = chat.model.current
-    chat.session.send(talk, "mine")
-    talk.add_history([chat.session._line_from_history(PastMessage("alice", "bob", "mine", MS, 5))], 9)
-    chat.client.refuse(RequestTimeout())
-    assert [(line.id, line.status) for line in talk.lines] == [(5, DeliveryStatus.NONE)]
-
-
-def test_messages_of_another_session() -> None:
-    """After a new login the current conversation is loaded at once, the others when opened."""
-    chat = Chat()
-    chat.session.start("alice", "pw")
-    chat.client.answer({})
-    chat.client.answer({})
-    for name in ("carol", "bob"):
-        chat.session.open(Peer(name))
-        chat.session.load_history(chat.model.current)
-        chat.client.answer(page((1, name, "first")))
-    chat.connection(State.OFFLINE, Reason.TAKEN_OVER)
-    chat.session.connect()
-    chat.client.state = State.ONLINE
-    chat.client.answer()
-    chat.client.answer({})
-    chat.client.answer({})
-    assert chat.client.calls[-1] == ("history", "bob", {"before": None, "limit": 50})
-    chat.client.answer(page((3, "bob", "missed"), (4, "alice", "from elsewhere"), more=True))
-    assert chat.client.calls[-1] == ("history", "bob", {"before": 3, "limit": 50})
-    chat.client.answer(page((1, "bob", "first"), (2, "bob", "missed too")))
-    chat.client.answer(page())
-    said = [text for text in chat.said() if "connect" not in text]
-    assert said == ["first", "missed too", "missed", "from elsewhere"]
-    assert [each.is_history_requested for each in chat.model][1:] == [False, True]
-
-
-def test_loading_while_old_lines_are_dropped() -> None:
-    """A page does not fit any more if the line below it was dropped meanwhile."""
-    chat = Chat()
-    chat.session.open(Peer("bob"))
-    talk = chat.model.current
-    chat.receive("bob", "x" * (MAX_CHARACTERS // 2), id=10)
-    chat.receive("bob", "y", id=11)
-    chat.session.load_history(talk)
-    chat.receive("bob", "z" * (MAX_CHARACTERS // 2), id=12)
-    chat.client.answer(page((9, "bob", "before")))
-    assert ([line.id for line in talk.lines], talk.history_state) == ([11, 12], HistoryState.TRUNCATED)
 
 
 def test_a_token_that_is_refused() -> None:

@@ -10,6 +10,7 @@ from wire import (
     OWN_GROUPS,
     REMOVE_MEMBER,
     Wire,
+    found,
     logged_in,
     register,
 )
@@ -21,13 +22,6 @@ def users(start_server: StartServer, database_url: str) -> int:
     port = start_server(database=database_url, classic_gap=1).port
     register(port, "alice", "bob", "carol")
     return port
-
-
-def found(alice: Wire, *members: str) -> None:
-    """Have alice create the group `team` with some members."""
-    alice.ok(CREATE_GROUP, groupName="team")
-    for member in members:
-        alice.ok(ADD_MEMBER, groupName="team", member=member)
 
 
 def write(wire: Wire, content: str) -> None:

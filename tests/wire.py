@@ -262,6 +262,13 @@ def logged_in(port: int, username: str, password: str = PASSWORD, features: list
     return wire
 
 
+def found(creator: Wire, *members: str) -> None:
+    """Have somebody create the group `team` with some members."""
+    creator.ok(CREATE_GROUP, groupName="team")
+    for member in members:
+        creator.ok(ADD_MEMBER, groupName="team", member=member)
+
+
 def wait_until(condition: Any, seconds: float = PATIENCE) -> None:
     """Wait until something holds that nothing on the wire tells; fail if it never does."""
     deadline = time.monotonic() + seconds
