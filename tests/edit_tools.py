@@ -3,11 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
-from harness import StartServer
-from wire import EDIT, HISTORY, NOTICE, PERSON_MESSAGE, Reply, Wire, logged_in, register
+from wire import EDIT, HISTORY, NOTICE, PERSON_MESSAGE, Reply, Wire, logged_in
 
-from jelly import indexing
 from jelly.database import DatabaseConnection
 from jelly.engines import open_engine
 from jelly.server import JellyServer
@@ -15,24 +12,6 @@ from jelly.server import JellyServer
 ALL = ["ack", "ids", "edit"]
 
 WITHOUT = ["ack", "ids"]
-
-
-def indexed_or_not(
-    request: pytest.FixtureRequest, start_server: StartServer, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> JellyServer:
-    """A server with four users, on each database. Messages are indexed at once, or not during the
-    test.
-    """
-    monkeypatch.setattr(indexing, "INDEX_DELAY", 0.0 if request.param == "indexed" else 1000.0)
-    server = start_server(database=database_url, classic_gap=0)
-    register(server.port, "alice", "bob", "carol", "dan")
-    return server
-
-
-def server_on_sqlite(start_server: StartServer) -> JellyServer:
-    server = start_server(classic_gap=0)
-    register(server.port, "alice", "bob", "carol", "dan")
-    return server
 
 
 def alice_online(sqlite: JellyServer) -> Iterator[Wire]:

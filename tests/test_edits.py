@@ -3,23 +3,9 @@
 import json
 
 import pytest
-from edit_tools import (
-    ALL,
-    WITHOUT,
-    alice_online,
-    database,
-    edit,
-    inbox,
-    indexed_or_not,
-    modern,
-    past,
-    rows,
-    say,
-    seen,
-    seen_next,
-    server_on_sqlite,
-)
+from edit_tools import ALL, WITHOUT, alice_online, database, edit, inbox, modern, past, rows, say, seen, seen_next
 from harness import StartServer
+from indexed import indexed_server, server_on_sqlite
 from wire import (
     ADD_MEMBER,
     CONVERSATIONS,
@@ -42,7 +28,7 @@ from jelly import delivery
 from jelly.export import export_account
 from jelly.server import JellyServer
 
-server = pytest.fixture(params=["indexed", "unindexed"])(indexed_or_not)
+server = pytest.fixture(params=["indexed", "unindexed"])(indexed_server)
 sqlite = pytest.fixture(server_on_sqlite)
 alice = pytest.fixture(alice_online)
 

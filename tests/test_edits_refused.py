@@ -3,28 +3,16 @@
 import time
 
 import pytest
-from edit_tools import (
-    ALL,
-    alice_online,
-    database,
-    edit,
-    indexed_or_not,
-    modern,
-    past,
-    rows,
-    say,
-    seen,
-    seen_next,
-    server_on_sqlite,
-)
+from edit_tools import ALL, alice_online, database, edit, modern, past, rows, say, seen, seen_next
 from harness import StartServer
+from indexed import indexed_server, server_on_sqlite
 from wire import ADD_MEMBER, BLOCK, CREATE_GROUP, EDIT, GROUP_MESSAGE, PERSON_MESSAGE, REMOVE_MEMBER, Wire, register
 
 from jelly.server import JellyServer
 
 MINUTE = 60.0
 
-server = pytest.fixture(params=["indexed", "unindexed"])(indexed_or_not)
+server = pytest.fixture(params=["indexed", "unindexed"])(indexed_server)
 sqlite = pytest.fixture(server_on_sqlite)
 alice = pytest.fixture(alice_online)
 

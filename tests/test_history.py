@@ -5,22 +5,20 @@ from typing import Any
 
 import pytest
 from harness import NullTransport, StartServer
+from indexed import indexed_server, say, server_on_sqlite
 from wire import (
     ADD_MEMBER,
     CREATE_GROUP,
     DISBAND_GROUP,
     GROUP_MESSAGE,
     HISTORY,
-    PERSON_MESSAGE,
     REMOVE_MEMBER,
-    SUCCESS,
     Wire,
     logged_in,
     register,
     wait_until,
 )
 
-from jelly import indexing
 from jelly.dao import StoredMessage
 from jelly.delivery import Delivery
 from jelly.message_service import MAX_PAGE, PAGE_CHARACTERS, ROWS_PER_QUERY
@@ -29,38 +27,12 @@ from jelly.sessions import Session, Sessions
 
 ACKS = ["ack"]
 
-
-@pytest.fixture(params=["unindexed", "indexed", "half"])
-def server(
-    request: pytest.FixtureRequest, start_server: StartServer, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> JellyServer:
-    """A server with four users, on each database.
-
-    Messages are indexed at once, not during the test, or seven at a time.
-    """
-    monkeypatch.setattr(indexing, "INDEX_DELAY", 0.0 if request.param == "indexed" else 1000.0)
-    if request.param == "half":
-        monkeypatch.setattr(indexing, "INDEX_BATCH", 7)
-    server = start_server(database=database_url, classic_gap=0)
-    register(server.port, "alice", "bob", "carol", "dan")
-    return server
-
-
-@pytest.fixture
-def sqlite(start_server: StartServer) -> JellyServer:
-    server = start_server(classic_gap=0)
-    register(server.port, "alice", "bob", "carol", "dan")
-    return server
+server = pytest.fixture(params=["unindexed", "indexed", "half"])(indexed_server)
+sqlite = pytest.fixture(server_on_sqlite)
 
 
 def modern(server: JellyServer, user: str) -> Wire:
     return logged_in(server.port, user, features=ACKS)
-
-
-def say(wire: Wire, to: str, *contents: str, type: int = PERSON_MESSAGE) -> None:
-    for content in contents:
-        wire.send_message(to, content, type)
-    assert {wire.receive_response().status for _ in contents} == {SUCCESS}
 
 
 def page(wire: Wire, **asked: Any) -> tuple[list[str], bool]:

@@ -6,6 +6,7 @@ import pytest
 from client_tools import NewClient, Recorder, result
 from clock import Clock
 from harness import StartServer, ready_database
+from indexed import index
 from wire import (
     ADD_MEMBER,
     CONVERSATIONS,
@@ -28,7 +29,7 @@ from wire import (
 
 from client_api import LastMessage, MessageEvent, RequestRejected
 from faults.mariadb import PrivateMariaDB
-from jelly import conversation_service, indexing, read_pointers, sessions
+from jelly import conversation_service, read_pointers, sessions
 from jelly.conversations_dao import MAX_UNREAD, PREVIEW, ConversationKey
 from jelly.dao import Dao
 from jelly.read_pointers import MAX_NOTED_OF_USER, READ_BATCH, ReadPointers
@@ -46,9 +47,7 @@ def server(
 
     Messages are indexed at once, not during the test, or some at a time.
     """
-    monkeypatch.setattr(indexing, "INDEX_DELAY", 0.0 if request.param == "indexed" else 1000.0)
-    if request.param == "half":
-        monkeypatch.setattr(indexing, "INDEX_BATCH", 3)
+    index(request.param, monkeypatch, some=3)
     return prepare(start_server(database=database_url, classic_gap=0))
 
 
@@ -386,9 +385,6 @@ def test_the_library(sqlite: JellyServer, new_client: NewClient, monkeypatch: py
     assert not classic.mark_read("alice", events[1].id)
     with pytest.raises(RequestRejected, match="does not support"):
         result(classic.conversations())
-
-
-# --- what is noted --------------------------------------------------------------------------------
 
 
 class Noting:

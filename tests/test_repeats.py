@@ -4,6 +4,7 @@ import sqlite3
 
 import pytest
 from harness import InDoubtCommit, StartServer, ready_database
+from indexed import indexed_server
 from wire import (
     CREATE_GROUP,
     DISBAND_GROUP,
@@ -24,19 +25,7 @@ from faults.process import Server
 from jelly import indexing
 from jelly.server import JellyServer
 
-
-@pytest.fixture(params=["unindexed", "indexed"])
-def server(
-    request: pytest.FixtureRequest, start_server: StartServer, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> JellyServer:
-    """A server with alice, bob and carol, on each database.
-
-    Messages are indexed at once, or not during the test.
-    """
-    monkeypatch.setattr(indexing, "INDEX_DELAY", 0.0 if request.param == "indexed" else 1000.0)
-    server = start_server(database=database_url, classic_gap=0)
-    register(server.port, "alice", "bob", "carol")
-    return server
+server = pytest.fixture(params=["unindexed", "indexed"])(indexed_server)
 
 
 def send(wire: Wire, content: str, request_id: str, to: str = "bob", type: int = PERSON_MESSAGE, time: int = 1) -> str:

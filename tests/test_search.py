@@ -7,16 +7,15 @@ from typing import Any
 import pytest
 from client_tools import NewClient, result
 from harness import StartServer
+from indexed import indexed_server, say, server_on_sqlite
 from wire import (
     ADD_MEMBER,
     CREATE_GROUP,
     DISBAND_GROUP,
     GROUP_MESSAGE,
     HISTORY,
-    PERSON_MESSAGE,
     REMOVE_MEMBER,
     SEARCH,
-    SUCCESS,
     Wire,
     logged_in,
     register,
@@ -31,38 +30,12 @@ from jelly.server import JellyServer
 
 MODERN = ["ack", "search"]
 
-
-@pytest.fixture(params=["unindexed", "indexed", "half"])
-def server(
-    request: pytest.FixtureRequest, start_server: StartServer, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> JellyServer:
-    """A server with four users, on each database.
-
-    Messages are indexed at once, not during the test, or seven at a time.
-    """
-    monkeypatch.setattr(indexing, "INDEX_DELAY", 0.0 if request.param == "indexed" else 1000.0)
-    if request.param == "half":
-        monkeypatch.setattr(indexing, "INDEX_BATCH", 7)
-    server = start_server(database=database_url, classic_gap=0)
-    register(server.port, "alice", "bob", "carol", "dan")
-    return server
-
-
-@pytest.fixture
-def sqlite(start_server: StartServer) -> JellyServer:
-    server = start_server(classic_gap=0)
-    register(server.port, "alice", "bob", "carol", "dan")
-    return server
+server = pytest.fixture(params=["unindexed", "indexed", "half"])(indexed_server)
+sqlite = pytest.fixture(server_on_sqlite)
 
 
 def modern(server: JellyServer, user: str) -> Wire:
     return logged_in(server.port, user, features=MODERN)
-
-
-def say(wire: Wire, to: str, *contents: str, type: int = PERSON_MESSAGE) -> None:
-    for content in contents:
-        wire.send_message(to, content, type)
-    assert {wire.receive_response().status for _ in contents} == {SUCCESS}
 
 
 def found(wire: Wire, text: str, **asked: Any) -> list[str]:
