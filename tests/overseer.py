@@ -349,8 +349,10 @@ class Overseer:
         self._last_commit: set[int] = set()
         # What happened on connections, and at the clients.
         self._asked: defaultdict[object, deque[tuple[Frame, Sent | None]]] = defaultdict(deque)
-        # By connection: what the server had read when an earlier message got SERVER_ERROR.
-        self._behind_failure: defaultdict[object, set[str]] = defaultdict(set)
+        self._answered: defaultdict[object, int] = defaultdict(int)  # how many requests, by connection
+        # By connection: how many requests the server had read when a message failed that was not
+        # behind another failure, and when one failed that perhaps was.
+        self._behind_failure: defaultdict[object, tuple[int, int]] = defaultdict(lambda: (0, 0))
         self._given: defaultdict[object, int] = defaultdict(int)  # the last id sent on a connection
         self._giving: defaultdict[object, int] = defaultdict(int)  # the last id that was about to be sent on it
         self._page_read: dict[object, History] = {}  # what the page must have that a connection is about to get
@@ -504,6 +506,7 @@ class Overseer:
         self.passes()
         self.check(self._asked[connection], f"{user} is answered and has not asked")
         asked, sent = self._asked[connection].popleft()
+        self._answered[connection] += 1
         type, status = frame[3], frame[4]
         self.check(type == asked.type, f"{user} asked 0x{asked.type:02x} and is answered 0x{type:02x}")
         self.check(not self.raw.in_transaction, f"{user} is answered before the commit")
@@ -583,15 +586,20 @@ class Overseer:
     def _check_behind_failure(self, connection: object, sent: Sent, status: int) -> None:
         """What the server has read before it answers SERVER_ERROR to an earlier message is not
         stored either, unless it is written again.
+
+        What fails for that reason makes no others fail; but it may fail for a reason of its own,
+        and then it does.
         """
-        behind = self._behind_failure[connection]
-        if sent.content in behind:
-            is_stored = status == Status.SUCCESS and sent.read_count == 1
-            self.check(not is_stored, f"{sent} is stored, and an earlier one failed after it was read")
-        elif status == Status.SERVER_ERROR and sent.request_id is not None:
-            behind.update(
-                later.content for _, later in self._asked[connection] if later is not None and later.request_id
-            )
+        if sent.request_id is None:
+            return
+        surely, perhaps = self._behind_failure[connection]
+        number = self._answered[connection]
+        is_stored = status == Status.SUCCESS and sent.read_count == 1
+        is_behind = number <= surely
+        self.check(not (is_stored and is_behind), f"{sent} is stored, and an earlier one failed after it was read")
+        if status == Status.SERVER_ERROR:
+            has_read = number + len(self._asked[connection])
+            self._behind_failure[connection] = surely if number <= perhaps else has_read, has_read
 
     def is_about_to_notify(self, connection: object, upto: int) -> None:
         """The server is about to send notices, after some responses: the last one has this id."""

@@ -32,7 +32,8 @@ class NodesOverseer(Overseer):
         self.went_back = 0  # how often committed transactions were taken back
         self._begun_anew: dict[object, int] = {}
         self._read_at: defaultdict[object, deque[int]] = defaultdict(deque)  # when it has read what was asked
-        # When a message got SERVER_ERROR, and when the node began to write that answer.
+        # When the node began to write SERVER_ERROR to a message that was not behind another
+        # failure, and when it answered so to one that perhaps was.
         self._failed_at: defaultdict[object, tuple[int, int]] = defaultdict(lambda: (0, 0))
         self._handed_over: set[tuple[object, Sent]] = set()
 
@@ -95,14 +96,14 @@ class NodesOverseer(Overseer):
                 self._answers_behind_failure(connection, sent, status, read_at)
 
     def _answers_behind_failure(self, connection: Any, sent: Sent, status: int, read_at: int) -> None:
-        """What was read before an earlier message got SERVER_ERROR gets it, too. What is read
-        while the node writes that answer may be stored or not.
+        """What was read before an earlier message got SERVER_ERROR gets it, too, and makes no
+        others fail by that. What is read while the node writes that answer may be stored or not.
         """
-        answered, began = self._failed_at[connection]
-        if status == Status.SERVER_ERROR and read_at > answered:
-            self._failed_at[connection] = self.tick, connection.machine.began_at
+        began, answered = self._failed_at[connection]
         is_behind = status == Status.SUCCESS and sent.read_count == 1 and read_at <= began
         self.check(not is_behind, f"{sent} is stored, and an earlier one failed after it was read")
+        if status == Status.SERVER_ERROR:
+            self._failed_at[connection] = connection.machine.began_at if read_at > answered else began, self.tick
 
     def _answers_message(self, sent: Sent, status: int, code: str) -> None:
         sent.open_count -= 1
