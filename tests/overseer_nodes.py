@@ -84,6 +84,7 @@ class NodesOverseer(Overseer):
         self.passes()
         if connection.is_closed:  # nobody hears it; and what an ended session asks may get no answer
             self.hears_nothing(connection)
+            self._may_fail_unheard(connection)
             return
         self.check(self._asked[connection], f"{user} is answered and has not asked")
         asked, sent = self._asked[connection].popleft()
@@ -104,6 +105,15 @@ class NodesOverseer(Overseer):
         self.check(not is_behind, f"{sent} is stored, and an earlier one failed after it was read")
         if status == Status.SERVER_ERROR:
             self._failed_at[connection] = connection.machine.began_at if read_at > answered else began, self.tick
+
+    def _may_fail_unheard(self, connection: object) -> None:
+        """What is behind a failure fails, and what its client sends when it has heard of that is
+        stored. If the connection ends right then, the client sends all of it again.
+        """
+        if connection in self._failed_at:
+            for _, sent in self._asked[connection]:
+                if sent is not None:
+                    sent.is_shaken = True
 
     def _answers_message(self, sent: Sent, status: int, code: str) -> None:
         sent.open_count -= 1
@@ -148,6 +158,7 @@ class NodesOverseer(Overseer):
 
     def machine_is_gone(self, connection: object) -> None:
         """A node has crashed, with what it was asked on a connection."""
+        self._may_fail_unheard(connection)
         self._read_at.pop(connection, None)
         for _, sent in self._asked.pop(connection, ()):
             if sent is not None:
