@@ -166,8 +166,13 @@ class ServerWorld(World):
             self._guarded(event)
             if self._edits is not None and self._edits.random() < 0.2:
                 self._guarded(self._edits.choice((self._edit, self._edit, self._edit_in_absence)))
+            if self._readers is not None and self._readers.random() < 0.5:
+                self._say_what_was_read()
         self._end_faults()
         self._come_to_rest()
+        for _ in range(8 if self.has_contacts else 0):  # now that everybody stays, to the end
+            self._change_friends()
+            self._let_flow()
         self._now += 1.1  # what waited to be told together is told
         self._let_flow()
         for _ in range(len(self.server.notifier) + 1):  # a few of them at a time

@@ -279,6 +279,7 @@ FOUND_IN = {
     "a message can be edited for ever": 287,
     "drops a message whose edit waits": 97,
     "answers before the commit": 3,
+    "believes what a client says that was read": 542,
     "writes a job whole": 11,
     "opens a lane after a part of its job": 1,
     "takes the last messages of a job first": 1,
@@ -304,7 +305,7 @@ FOUND_IN = {
     "a list shows who is online before they accept": 536,
     "notices tell who is online before they accept": 100,
     "a login watches those who have not accepted": 495,
-    "who has accepted is not watched": 1739,
+    "who has accepted is not watched": 14,
     "a no is a yes": 100,
     "puts into a group without asking": 43,
     "who is blocked may write": 31,
@@ -358,7 +359,7 @@ FOUND_IN = {
     "forgets what waits at a restart": 5,
     "does not count the messages before in a batch": 24,
     "takes any acknowledgement for one of a notice": 114,
-    "the client acknowledges what it has not handed over": 69,
+    "the client acknowledges what it has not handed over": 817,
     "the client takes repeats for new": 70,
     "tells a repeat a new id": 5,
 }
@@ -369,11 +370,11 @@ tests. When the code changes, a bug may be found elsewhere: then the number here
 
 
 @pytest.mark.parametrize("bug", BUGS)
-def test_a_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_found(bug: str) -> None:
     """The simulation can fail: each of these, put into the real code, violates something in one of
     the first worlds.
     """
-    SIMULATION.find(BUGS[bug], monkeypatch.setattr, FOUND_IN.get(bug, 0), FEW_SEEDS)
+    SIMULATION.find(BUGS[bug], FOUND_IN.get(bug, 0), FEW_SEEDS)
 
 
 def test_the_worlds_of_bugs_are_of_bugs() -> None:

@@ -7,6 +7,7 @@ cores, and how they find a bug.
 import argparse
 import contextlib
 import logging
+import math
 import multiprocessing
 import os
 import random
@@ -24,7 +25,7 @@ from changed_source import changed
 from overseer import Overseer, Sent, Violation
 from simulated import FOREVER, PASSWORD_HASH, Device, Disk
 
-from jelly import connection, fair_queue, passwords, store
+from jelly import connection, fair_queue, passwords, read_pointers, store
 from jelly.codec import Type
 from jelly.requests import encode_request
 
@@ -61,7 +62,7 @@ class World:
         self._roles = random.Random(seed) if self.is_complete else None
         self._edits: random.Random | None = None  # in some worlds, messages are edited
         self._readers = random.Random(seed) if seed % 7 == 3 else None  # in some, it is stored what was read
-        self._now = 1000.0
+        self._now = self._read_at = 1000.0
         self._count = 0  # messages written so far
         self._users: list[str] = []
 
@@ -76,6 +77,11 @@ class World:
     def clock(self) -> float:
         """The monotonic clock of this world."""
         return self._now
+
+    def _clock_of_readers(self) -> float:
+        """The same clock for readers: no two of them read at the same moment, as in a process."""
+        self._read_at = max(self._now, math.nextafter(self._read_at, math.inf))
+        return self._read_at
 
     def wall(self) -> float:
         """The time of day."""
@@ -92,10 +98,13 @@ class World:
     # --- the beginning ----------------------------------------------------------------------------
 
     def _undrawn_limits(self) -> Limits:
-        """What the real code would take from chance and from the machine, and its clock."""
+        """What the real code would take from chance and from the machine, and its clock; and limits
+        that are not drawn by the generator of the world, so that the rest of it stays as it was.
+        """
         return {
+            (read_pointers, "READ_DELAY"): random.Random(f"read {self.seed}").choice((0.0, 0.2)),
             (fair_queue, "WRITE_ROWS"): 1,
-            (connection, "time"): SimpleNamespace(monotonic=self.clock),
+            (connection, "time"): SimpleNamespace(monotonic=self._clock_of_readers),
             (passwords, "new_token"): lambda: self.rng.getrandbits(62),
             (store, "yield_cpu"): lambda: None,
         }
@@ -228,24 +237,32 @@ class World:
         """An application gets its next message, or more of those that wait."""
         device = self._device()
         if self._readers is not None:
-            self._say_what_was_read(self._readers.choice(self.devices), self._readers)
+            self._say_what_was_read()
         for _ in range(self.rng.choice(counts)):
             if not (device.callbacks or device.kernel):
                 return
             device.hands_over()
 
-    def _say_what_was_read(self, device: Device, rng: random.Random) -> None:
+    def _say_what_was_read(self) -> None:
         """A client says that its user has read a message: mostly one that it has, and where it
-        is.
+        is; or one that waits for its user, which it cannot know.
         """
-        known = [sent for sent in self.overseer.sent[-20:] if sent.id is not None]
-        own = [sent for sent in known if sent.id in device.log]
-        if not known:
+        assert self._readers is not None
+        draw = self._readers
+        devices = [device for device in self.devices if device.is_online and device.has_pointers]
+        known = [sent for sent in self.overseer.sent if sent.id is not None][-20:]
+        if not devices or not known:
             return
-        sent = rng.choice(own if own and rng.random() < 0.7 else known)
+        pairs = [(draw.choice(devices), draw.choice(known))]
+        if (kind := draw.random()) < 0.8:
+            device, _ = pairs[0]
+            waiting = [(each, sent) for each in devices for sent in known if sent.id in self.overseer.inbox[each.user]]
+            own = [(device, sent) for sent in known if sent.id in device.log]
+            pairs = (waiting if kind < 0.3 else own) or pairs
+        device, sent = draw.choice(pairs)
         partner = sent.receiver if sent.is_group or sent.sender == device.user else sent.sender
-        is_group = sent.is_group if rng.random() < 0.9 else not sent.is_group
-        partner = partner if rng.random() < 0.9 else rng.choice(self._users)
+        is_group = sent.is_group if draw.random() < 0.9 else not sent.is_group
+        partner = partner if draw.random() < 0.9 else draw.choice(self._users)
         device.has_read(sent.id or 0, {"groupName" if is_group else "person": partner})
 
     def _die(self) -> None:
@@ -366,6 +383,19 @@ def limits_of(world: World) -> Iterator[None]:
             setattr(module, name, value)
 
 
+@contextlib.contextmanager
+def put_in(bug: Sequence[Change]) -> Iterator[None]:
+    """Within the block, the real code has a bug."""
+    usual = [(owner, name, vars(owner)[name]) for owner, name, _, _ in bug]
+    try:
+        for owner, name, there, instead in bug:
+            setattr(owner, name, changed(getattr(owner, name), there, instead))
+        yield
+    finally:
+        for owner, name, value in reversed(usual):
+            setattr(owner, name, value)
+
+
 @dataclass(frozen=True)
 class Simulation:
     """A kind of world, and how to play it."""
@@ -414,15 +444,17 @@ class Simulation:
         with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as processes:
             return next(filter(None, processes.map(self.first_failure, slices)), None)
 
-    def find(self, bug: Sequence[Change], patch: Callable[[Any, str, Any], None], likely: int, most: int) -> None:
+    def find(self, bug: Sequence[Change], likely: int, most: int) -> None:
         """Put a bug into the real code, and fail if none of the first worlds finds it. `likely` is
         the one that is played first.
         """
-        for owner, name, there, instead in bug:
-            patch(owner, name, changed(getattr(owner, name), there, instead))
-        failure = self.first_failure([likely, *range(most)])
+        with put_in(bug):
+            failure = self.first_failure([likely, *range(most)])
         assert failure is not None
-        assert failure[1].endswith(f"python tests/{self.program} --seed {failure[0]} --trace")
+        seed, what = failure
+        assert what.endswith(f"python tests/{self.program} --seed {seed} --trace")
+        # Else something else was found, which may be there without the bug.
+        assert self.first_failure([seed]) is None, f"seed {seed} violates a promise without the bug, too"
 
     def check_repeatable(self, seed: int) -> None:
         """Fail unless a seed gives the same world again, step by step: in this process and in
