@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
-from overseer import Overseer, Sent
+from overseer import Overseer
+from sent import Sent
 
 from jelly.codec import HEADER, Frame, Status, Type
 from jelly.requests import MESSAGES

@@ -1,24 +1,22 @@
-"""What is simulated around the server's real code: its database, its network, and the clients at
-the other end.
+"""What is simulated around the server's real code: the network, and how the parts of the server are
+put together. (The database is in `simulated_database.py`, the clients in `simulated_clients.py`.)
 
 No threads, no sockets, no clock. Whatever happens by chance is drawn from the one generator of the
 world.
 """
 
 import contextlib
-import random
-import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
-from overseer import TRIGGERS, Overseer, Sent
+from overseer import Overseer
+from simulated_clients import Device
+from simulated_database import FaultyEngine
 
-from jelly.client.acks import AckTracker
-from jelly.codec import HEADER, Decoder, Frame, Sign, Status, Type, encode
+from jelly.codec import HEADER, Decoder, Frame, Type
 from jelly.connection import Connection
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
@@ -29,178 +27,20 @@ from jelly.groups import GroupCache
 from jelly.indexing import DeferredIndexing
 from jelly.last_seen import LastSeen
 from jelly.login_guard import LoginGuard
-from jelly.migrations import ROWS_OF_META, SCHEMA_VERSION, schema, split_statements
 from jelly.notifier import Notifier
 from jelly.outcomes import Unfinished
-from jelly.passwords import hash_password, hash_token
 from jelly.policy import Policy
 from jelly.presence import Presence
 from jelly.queue_dispatch import Dispatcher, Lane, PendingRequest
 from jelly.quotas import Quotas
 from jelly.receipts import Receipts
-from jelly.requests import MESSAGES, encode_request
 from jelly.retention import Retention
 from jelly.services import Services
 from jelly.sessions import Notice, Response, Session, Sessions
 from jelly.sqlite_engine import SqliteEngine
 from jelly.store import Store
 from jelly.strict_json import parse_object
-from jelly.trusted_clock import Times, TrustedClock
-
-FOREVER = 1 << 60
-"""When the first tokens of the devices expire: never."""
-PASSWORD = "pw"
-PASSWORD_HASH = hash_password(PASSWORD, 1)
-
-
-class Crash(BaseException):
-    """The server's process dies here. Not an Exception: nothing in the server can do anything about
-    it.
-    """
-
-
-@dataclass
-class Faults:
-    """How often things go wrong, as probabilities; `on` turns all of it on and off."""
-
-    rng: random.Random
-    statement_fails: float = 0.0
-    commit_fails: float = 0.0
-    commit_is_doubted: float = 0.0
-    """A commit happens, or does not, and the connection breaks."""
-    sync_fails: float = 0.0
-    """Of the commits that are doubted: what can be read afterwards need not be on the disk."""
-    crashes: float = 0.0
-    """At each of the points between two effects that can be seen from outside."""
-    happens_meanwhile: float = 0.0
-    """At such a point, something that another thread does."""
-    database_is_down: bool = False
-    is_dead: bool = False
-    """The server has crashed: what Python still runs of it, to clean up, has no effect any more."""
-    on: bool = True
-
-    def strikes(self, probability: float) -> bool:
-        return self.on and probability > 0 and self.rng.random() < probability
-
-    def may_crash(self) -> None:
-        if self.strikes(self.crashes):
-            self.is_dead = True
-            raise Crash
-
-    def may_fail(self, probability: float) -> None:
-        if self.on and (self.database_is_down or self.strikes(probability)):
-            raise sqlite3.OperationalError("simulated")
-
-
-# --- the database ---------------------------------------------------------------------------------
-
-
-class Disk:
-    """An SQLite database in memory, with triggers that tell the overseer. One for all seeds:
-    emptied for each.
-    """
-
-    TABLES: tuple[str, ...] = (
-        "meta", "users", "tokens", "friends", "blocks", "invitations", "chat_groups", "members",
-        "messages", "inbox", "missed", "history", "requests", "read_pointers",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        self.overseer: Overseer | None = None
-        engine = SqliteEngine("")
-        for statement in split_statements(schema()):
-            if statement.startswith("CREATE TABLE"):
-                statement = engine.adapt_table(statement, self.raw)
-            self.raw.execute(statement)
-        self.raw.create_function("saw", 5, self._saw)
-        self.raw.executescript(TRIGGERS)
-
-    def empty(self) -> None:
-        if self.raw.in_transaction:
-            self.raw.rollback()
-        self.overseer = None
-        self.raw.execute("BEGIN")
-        for table in self.TABLES:
-            self.raw.execute(f"DELETE FROM {table}")
-        rows = {**ROWS_OF_META, "schema_version": SCHEMA_VERSION}
-        self.raw.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
-        self.raw.execute("COMMIT")
-
-    def mark(self) -> int:
-        return int(self.raw.execute("SELECT value FROM meta WHERE name = 'next_id'").fetchone()[0])
-
-    def times(self) -> Times:
-        """What the database remembers of the clock."""
-        rows = dict(self.raw.execute("SELECT name, value FROM meta"))
-        return Times(*(rows[name] for name in Times._fields))
-
-    def count(self, table: str) -> int:
-        return int(self.raw.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
-
-    def _saw(self, what: str, id: int, one: str, two: str, three: str) -> None:
-        if self.overseer is not None:
-            self.overseer.saw(what, id, one, two, three)
-
-
-class FaultyEngine(SqliteEngine):
-    """The way to a disk, which can fail at each step. `meanwhile` is called where other threads may
-    act.
-    """
-
-    def __init__(self, disk: Disk, faults: Faults, overseer: Overseer, meanwhile: Callable[[], None]) -> None:
-        super().__init__("")
-        self.disk, self.faults, self.overseer, self.meanwhile = disk, faults, overseer, meanwhile
-
-    def connect(self) -> Any:
-        self.faults.may_fail(self.faults.statement_fails)
-        return FaultyConnection(self)
-
-    def on_commit_failure(self, error: Exception) -> None:
-        if "sync" in str(error):
-            self.lost_syncs += 1
-
-
-class FaultyConnection:
-    """What `DatabaseConnection` needs of a DB-API connection."""
-
-    def __init__(self, engine: FaultyEngine) -> None:
-        self._engine = engine
-        self._raw, self._faults = engine.disk.raw, engine.faults
-
-    def cursor(self) -> sqlite3.Cursor:
-        if self._raw.in_transaction:
-            self._faults.may_crash()
-        self._faults.may_fail(self._faults.statement_fails)
-        return self._raw.cursor()
-
-    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
-        if sql.startswith("BEGIN"):
-            self._engine.meanwhile()
-        return self.cursor().execute(sql, parameters)
-
-    def commit(self) -> None:
-        faults = self._faults
-        faults.may_crash()
-        faults.may_fail(faults.commit_fails)
-        self._raw.commit()
-        self._engine.overseer.committed()
-        faults.may_crash()
-        is_doubted = faults.strikes(faults.commit_is_doubted)
-        sync_fails = is_doubted and faults.strikes(faults.sync_fails)
-        if is_doubted:
-            self._engine.overseer.commit_is_doubted(sync_fails)
-        self._engine.meanwhile()
-        if is_doubted:
-            raise sqlite3.OperationalError(f"simulated, {'at the sync' if sync_fails else 'after the commit'}")
-
-    def rollback(self) -> None:
-        if self._raw.in_transaction:
-            self._raw.rollback()
-        self._engine.overseer.rolled_back()
-
-    close = rollback
-
+from jelly.trusted_clock import TrustedClock
 
 # --- the network ----------------------------------------------------------------------------------
 
@@ -211,7 +51,7 @@ class Wire:
     It is the transport of the server's session, too: what it cannot take at once waits there.
     """
 
-    def __init__(self, world: Any, device: "Device", capacity: int, high: int) -> None:
+    def __init__(self, world: Any, device: Device, capacity: int, high: int) -> None:
         self._world = world
         self.device = device
         self._capacity, self._high = capacity, high
@@ -600,217 +440,3 @@ class SimulatedServer:
             "unwritten": self.notifier._unwritten,
         }
         return {name: len(value) for name, value in sizes.items() if value}
-
-
-# --- the clients ----------------------------------------------------------------------------------
-
-
-class Device:
-    """One client of one user: the real AckTracker, and around it what a client does, as the
-    protocol advises.
-    """
-
-    def __init__(self, world: Any, user: str, name: str, is_modern: bool, token: int, window: int) -> None:
-        self._world = world
-        self.user, self.name, self.is_modern, self.window = user, name, is_modern, window
-        self.knows_edits = False
-        self._token: int | None = token
-        self.wire: Wire | None = None
-        self.is_online = False
-        self.has_pointers = False  # whether its server knows how far users have read
-        self.is_deaf = False
-        self.was_taken_over = False
-        self.reads_on = True  # not any more after it has logged out
-        self.starts()
-
-    def __repr__(self) -> str:
-        return self.name
-
-    @property
-    def token_hash(self) -> str:
-        assert self._token is not None
-        return hash_token(self._token)
-
-    def starts(self) -> None:
-        """The program begins, with an empty memory."""
-        self.acks = AckTracker()
-        self.log: set[int] = set()
-        self.last_id = 0
-        self.callbacks: deque[tuple[int, str]] = deque()
-        self.kernel: deque[str] = deque()  # a classic client's: what its machine has, and it has not read
-        self._spoken_after = 0  # how many of these had come when it sent something last
-        self._outgoing: list[Sent] = []  # not answered yet, in the order in which to write them
-        self._asked: deque[tuple[int, Sent | None]] = deque()  # written on this connection and not answered
-
-    @property
-    def is_idle(self) -> bool:
-        return not (self._outgoing or self._asked or self.callbacks or self.kernel)
-
-    def connects(self, wire: Wire) -> None:
-        self.wire = wire
-        self.was_taken_over = self.is_deaf = False
-        self.reads_on = True
-        values: dict[str, Any] = {"username": self.user}
-        if self._token is None:  # it was refused: the user types the password
-            values["password"] = PASSWORD
-        else:
-            values["token"] = self._token
-        if self.is_modern:
-            more = ["contacts", "block"] * self._world.has_contacts + ["edit"] * self.knows_edits
-            more += ["read"] * self._world.has_readers
-            values["features"] = ["ack", "ids", "roles", *more]
-        self._asks(Type.LOGIN if self._token is None else Type.RECONNECT, values)
-
-    def writes(self, sent: Sent) -> None:
-        """The application sends a message."""
-        self._outgoing.append(sent)
-        self.pump()
-
-    def asks(self, type: Type, values: dict[str, Any]) -> None:
-        """The application asks for something else."""
-        if self.is_online:
-            self._asks(type, {"username": self.user, **values})
-
-    def has_read(self, id: int, where: dict[str, str]) -> None:
-        """The user has read a conversation up to a message."""
-        if self.is_online and self.has_pointers and self.wire is not None:
-            self._world.say("{} has read {} up to {}", self, where, id)
-            self.wire.to_server += encode_request(Type.READ, {"id": id, **where})
-
-    def logs_out(self) -> None:
-        """The user has seen everything, and ends the session."""
-        while self.kernel:
-            self.hands_over()
-        self.asks(Type.LOGOUT, {"token": self._token})
-        if self.wire is not None:
-            # If these come before the server reads that, they look as if the client had had them.
-            self._spoken_after = sum(id > 0 for id, _ in self.wire.to_client)
-        self.is_online, self._token, self.reads_on = False, None, False
-
-    def closes(self) -> None:
-        """The program has read everything, and closes in good order; what it has asked is not
-        answered any more.
-        """
-        assert self.wire is not None
-        while self.kernel:
-            self.hands_over()
-        self.wire.ends()
-        self.is_cut(reads_on=True)
-
-    def _asks(self, type: Type, values: dict[str, Any]) -> None:
-        assert self.wire is not None
-        self._spoken_after = len(self.kernel)
-        self._world.say("{} asks 0x{:02x} {}", self, type, values)
-        self._asked.append((type, None))
-        self.wire.to_server += encode_request(type, values)
-
-    def pump(self) -> None:
-        """Write the outgoing messages, in their order."""
-        if not self.is_online or self.wire is None:
-            return
-        under_way = [sent for _, sent in self._asked]
-        for sent in self._outgoing:
-            if len(self._asked) >= self.window:
-                return
-            if sent not in under_way:
-                self._puts_on(self.wire, sent)
-
-    def _puts_on(self, wire: Wire, sent: Sent) -> None:
-        self._world.say("{} writes {}", self, sent)
-        type = Type.GROUP_MESSAGE if sent.is_group else Type.PERSON_MESSAGE
-        if sent.original is not None:
-            type = Type.EDIT
-        self._asked.append((type, sent))
-        self._spoken_after = len(self.kernel)
-        wire.to_server += encode(Sign.REQUEST, type, 0, sent.body)
-
-    def repeats(self) -> None:
-        """Write again what has no answer yet."""
-        unanswered = [sent for _, sent in self._asked if sent is not None and sent.request_id is not None]
-        if unanswered and self.wire is not None:
-            self._puts_on(self.wire, unanswered[0])
-
-    def heartbeat(self) -> None:
-        if self.is_online and self.wire is not None:
-            self._spoken_after = len(self.kernel)
-            self.wire.to_server += encode_request(Type.HEARTBEAT, {})
-
-    def takes(self, frames: Iterable[tuple[int, bytes]]) -> None:
-        """Something has come."""
-        for id, data in frames:
-            _, sign, type, status, _ = HEADER.unpack_from(data)
-            frame = Frame(sign, type, status, data[HEADER.size :])
-            if frame.sign == Sign.RESPONSE:
-                self._settles(frame)
-            else:
-                self._notes(frame, id)
-        self.acknowledges(self.acks.ack_duplicates())
-        self.pump()
-
-    def _settles(self, frame: Frame) -> None:
-        type, sent = self._asked.popleft()
-        assert type == frame.type
-        if type in (Type.LOGIN, Type.RECONNECT):
-            self.is_online = frame.status == Status.SUCCESS
-            if self.is_online:
-                self.acks.connected()
-                values = parse_object(frame.body)
-                self._token = values.get("token", self._token)
-                self.has_pointers = "read" in values.get("features", ())
-            elif frame.status == Status.REQUEST_ERROR:
-                self._token = None
-        elif type == Type.LOGOUT:  # it has failed
-            self.is_online = self.reads_on = True
-        elif sent in self._outgoing and (
-            sent.request_id is None or frame.status in (Status.SUCCESS, Status.REQUEST_ERROR)
-        ):
-            self._outgoing.remove(sent)
-
-    def _notes(self, frame: Frame, id: int) -> None:
-        values = parse_object(frame.body)
-        if frame.type == Type.SYSTEM:
-            self.was_taken_over = self.was_taken_over or values["event"] == "taken_over"
-            if values["event"] == "inbox_full" and self.is_modern:
-                self._world.overseer.was_told(self.user, values["groups"])
-        elif not self.is_modern:
-            self._world.overseer.arrived(self.user, values["content"], id)
-            self.kernel.append(values["content"])
-        elif frame.type in MESSAGES and self.acks.is_new(values["id"], hash(frame.body)):
-            self.callbacks.append((values["id"], values["content"]))
-
-    def hands_over(self) -> None:
-        """The application gets the next message."""
-        if self.kernel:
-            self._world.overseer.was_read(self.user, self.kernel.popleft())
-            self._spoken_after = max(0, self._spoken_after - 1)
-        if self.callbacks:
-            id, content = self.callbacks.popleft()
-            self._world.say("{} hands over {} {}", self, id, content)
-            self._world.overseer.handed_over(self, content, id)
-            self.acknowledges(self.acks.delivered(id, self._world.clock()))
-
-    def acknowledges(self, upto: int | None) -> None:
-        if upto is not None and self.wire is not None and self.is_online:
-            self._world.say("{} acknowledges {}", self, upto)
-            self.wire.to_server += encode_request(Type.ACK, {"id": upto})
-
-    def is_cut(self, reads_on: bool) -> None:
-        """The connection has ended. What its machine has, a classic client reads, or not."""
-        self.wire, self.is_online = None, False
-        self._asked.clear()
-        for sent in [sent for sent in self._outgoing if sent.request_id is None]:
-            sent.is_shaken = True  # nobody knows what becomes of it
-            self._outgoing.remove(sent)
-        while self.kernel:
-            if reads_on:
-                self.hands_over()
-            else:
-                self._world.overseer.died_unread(self.user, self.kernel.popleft(), self._spoken_after > 0)
-                self._spoken_after = max(0, self._spoken_after - 1)
-
-    def dies(self) -> None:
-        """The program ends, with all that it knew."""
-        for sent in self._outgoing:
-            sent.is_shaken = True
-        self.is_cut(reads_on=False)
-        self.starts()

@@ -10,9 +10,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
-from overseer import Violation
 from overseer_nodes import NodesOverseer
-from simulated import Crash, Device, Disk, Faults, SimulatedConnection, SimulatedServer, Wire
+from sent import Violation
+from simulated import SimulatedConnection, SimulatedServer, Wire
+from simulated_clients import Device
+from simulated_database import Crash, Disk, Faults
 
 from jelly.cluster.bus import Hint
 from jelly.cluster.node import Node, Parts

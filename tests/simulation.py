@@ -6,7 +6,7 @@ can be repeated.
 
 The real code: `Connection` (what it does with what it reads), `Dispatcher`, `Services`, `Sessions`,
 `Delivery`, `Store`, `DeferredIndexing`, `Retention` and `Dao` over SQLite in memory, and the
-client's `AckTracker`. Simulated (`simulated.py`): the clock, the network, the disk's failures,
+client's `AckTracker`. Simulated (`simulated*.py`): the clock, the network, the disk's failures,
 crashes, and clients. The overseer (`overseer.py`) says what must be true at each moment.
 
 From its seed a world draws first how often each kind of event happens in it, and how large each
@@ -24,8 +24,12 @@ from typing import Any
 if __name__ == "__main__":  # called by its name: as pytest does, look for the program in the directory above
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from overseer import DAY, Overseer, Sent
-from simulated import Crash, Device, Disk, Faults, SimulatedConnection, SimulatedServer, Wire
+from overseer import Overseer
+from overseer_database import DAY
+from sent import Sent
+from simulated import SimulatedConnection, SimulatedServer, Wire
+from simulated_clients import Device
+from simulated_database import Crash, Disk, Faults
 from worlds import GROUPS, Event, Limits, Simulation, Trace, World
 
 from jelly import delivery, fair_queue, indexing, message_service, notifier, retention, sessions

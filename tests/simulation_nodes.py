@@ -20,7 +20,9 @@ if __name__ == "__main__":  # called by its name: as pytest does, look for the p
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from overseer_nodes import NodesOverseer
-from simulated import Device, Faults, Wire
+from simulated import Wire
+from simulated_clients import Device
+from simulated_database import Faults
 from simulated_nodes import LEASE, Machine, SharedDatabase, SimulatedBus, SimulatedNode
 from worlds import GROUPS, Event, Limits, Simulation, Trace, World
 

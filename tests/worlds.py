@@ -22,8 +22,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from changed_source import changed
-from overseer import Overseer, Sent, Violation
-from simulated import FOREVER, PASSWORD_HASH, Device, Disk
+from overseer import Overseer
+from sent import Sent, Violation
+from simulated_clients import FOREVER, PASSWORD_HASH, Device
+from simulated_database import Disk
 
 from jelly import connection, fair_queue, passwords, read_pointers, store
 from jelly.codec import Type
