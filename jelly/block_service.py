@@ -39,9 +39,10 @@ class BlockService:
             """Return whether the person sees from now on when the user is online; None if nothing
             has changed.
             """
-            if not is_valid_name(person) or not dao.has_user(person):
-                raise Refused(ErrorCode.NO_SUCH_USER)
-            if blocks.is_blocked(dao, username, person) == blocked:
+            is_blocked = is_valid_name(person) and blocks.is_blocked(dao, username, person)
+            if not is_blocked and not (is_valid_name(person) and dao.has_user(person)):
+                raise Refused(ErrorCode.NO_SUCH_USER)  # (a block of a user who was deleted can be taken back)
+            if is_blocked == blocked:
                 return None
             if blocked:
                 self._add(dao, username, person)

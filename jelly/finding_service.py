@@ -77,7 +77,7 @@ class FindingService:
         if not request.text.strip() or len(request.text) > MAX_SEARCHED_TEXT or "\0" in request.text:
             sentence = f"The 'text' must have 1 to {MAX_SEARCHED_TEXT} characters, and not only spaces."
             raise Refused(ErrorCode.MALFORMED_BODY, sentence)
-        if request.person is not None and not self._known_users.is_user(request.person):
+        if request.person is not None and not self._known_users.has_been_user(request.person):
             raise Refused(ErrorCode.NO_SUCH_USER)
 
         def begin() -> Outcome:

@@ -18,13 +18,16 @@ class KnownUsers:
         self._reading = reading
         self.names: set[str] = set()
         """The cached names. Look here first: it saves each message a call."""
+        self._forgotten = 0  # how often names were forgotten
 
     def forget_all(self) -> None:
         """Ask the database for each user again: it may not know all of them any more."""
+        self._forgotten += 1
         self.names.clear()
 
     def forget(self, name: str) -> None:
         """A user does not exist any more."""
+        self._forgotten += 1
         self.names.discard(name)
 
     def is_user(self, name: str) -> bool:
@@ -33,6 +36,7 @@ class KnownUsers:
             return True
         if not is_valid_name(name):
             return False
+        forgotten = self._forgotten
         with self._reading() as dao:
             if not dao.has_user(name):
                 return False
@@ -42,4 +46,15 @@ class KnownUsers:
             # may then hold a name too many for each worker.)
             self.names.pop()
         self.names.add(name)
+        if forgotten != self._forgotten:
+            self.names.discard(name)  # it may be this one that was forgotten, after it was read
         return True
+
+    def has_been_user(self, name: str) -> bool:
+        """Whether there is a user of this name, or was one: messages of deleted users stay."""
+        if self.is_user(name):
+            return True
+        if not is_valid_name(name):
+            return False
+        with self._reading() as dao:
+            return bool(dao.connection.query("SELECT 1 FROM deleted_names WHERE username = ?", (name,)))

@@ -153,7 +153,7 @@ class MessageService:
             raise Refused(ErrorCode.MALFORMED_BODY, "The 'limit' must be 1 or more.")
         before = MAX_ID if request.before is None else request.before
         is_group = request.groupName is not None
-        if not is_group and not self._known_users.is_user(partner):
+        if not is_group and not self._known_users.has_been_user(partner):
             raise Refused(ErrorCode.NO_SUCH_USER)
 
         def read() -> Answer:

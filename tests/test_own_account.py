@@ -1,7 +1,9 @@
 """One's own account: logins that are listed and ended, an account that is disabled or deleted."""
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from wire import (
     ADD_FRIEND,
     ADD_MEMBER,
     ALL_FRIENDS,
+    BLOCK,
+    BLOCKED,
+    CONVERSATIONS,
     CREATE_GROUP,
     DELETE_ACCOUNT,
     END_LOGIN,
@@ -27,6 +32,7 @@ from wire import (
     RECONNECT,
     REGISTER,
     REPORT,
+    SEARCH,
     SET_ROLE,
     SUCCESS,
     SYSTEM,
@@ -39,8 +45,10 @@ from wire import (
 
 from client_api import OwnLogin, Reason, State
 from faults.mariadb import PrivateMariaDB
-from jelly import deletion, operator_commands
+from jelly import account_dao, accounts, deletion, operator_commands
 from jelly.account_dao import ID_LENGTH, ROWS_OF_USER, ROWS_THAT_STAY
+from jelly.dao import Dao
+from jelly.known_users import KnownUsers
 from jelly.server import JellyServer
 
 MODERN = ["ack", "account", "report", "roles"]
@@ -257,6 +265,41 @@ def test_deleting_an_account(server: JellyServer) -> None:
     assert count(server, "users", "username", "alice") == count(server, "members", "username", "alice") == 0
     assert count(server, "reports", "person", "alice") == 1
     assert user(server, "list").split() == ["bob", "carol", "dan"]
+
+
+def test_what_a_deleted_user_wrote_can_be_read(server: JellyServer) -> None:
+    """In the history, in searches, and in the list of conversations. And a block can be taken
+    back.
+    """
+    features = [*MODERN, "search", "read", "block"]
+    with modern(server, "alice") as alice, logged_in(server.port, "bob", features=features) as bob:
+        alice.message("bob", "remember me")
+        bob.ack(bob.receive_notice().values["id"])
+        bob.ok(BLOCK, person="alice", blocked=True)
+        alice.call(DELETE_ACCOUNT, password=PASSWORD)
+        wait_until(lambda: is_purged(server, "alice"))
+        for type, asked in ((HISTORY, {}), (SEARCH, {"text": "remember"})):
+            assert [found["content"] for found in bob.ok(type, person="alice", **asked)["messages"]] == ["remember me"]
+            assert bob.refused(type, person="nobody", **asked) == "no_such_user"
+        assert [each["person"] for each in bob.ok(CONVERSATIONS)["conversations"]] == ["alice"]
+        bob.ok(BLOCK, person="alice", blocked=False)
+        assert bob.ok(BLOCKED)["blocked"] == []
+        assert bob.refused(BLOCK, person="alice", blocked=True) == "no_such_user"
+
+
+def test_a_name_that_is_forgotten_while_it_is_looked_up(dao: Dao) -> None:
+    """A worker has found the user, then the user is deleted: the name is not known for ever."""
+    accounts.add(dao, "alice", "hash")
+
+    @contextlib.contextmanager
+    def reading() -> Iterator[Dao]:
+        yield dao
+        account_dao.delete(dao, "alice")
+        known_users.forget("alice")
+
+    known_users = KnownUsers(reading)
+    assert known_users.is_user("alice")
+    assert not known_users.names
 
 
 def test_members_are_told(server: JellyServer) -> None:
