@@ -6,10 +6,10 @@ served in between. The thread of the operator's commands asks for them (`operato
 
 import time
 
-from jelly import account_dao, invitations, roles
+from jelly import account_dao, roles
 from jelly.dao import Dao
 from jelly.group_notices import Change, RoleChange
-from jelly.group_service import NO_GROUP, GroupChange, GroupService, announce_group
+from jelly.group_service import NO_GROUP, GroupChange, GroupService, announce_group, end_group
 from jelly.memberships import load_group
 from jelly.outcomes import Answer, Write
 from jelly.roles import GroupRoles, Role
@@ -58,8 +58,7 @@ def _leave(dao: Dao, name: str, username: str) -> list[GroupChange]:
     """
     group = load_group(dao, name)
     if len(group.members) == 1:
-        invitations.remove_of_group(dao, name)
-        dao.remove_group(name)
+        end_group(dao, name, group)
         return [GroupChange(group.members, NO_GROUP)]
     changes = []
     if username == group.owner:

@@ -9,7 +9,7 @@ in `groups.py`. How a long list is read and cut is in `lists.py`.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from jelly import contacts_dao, invitations, lists, roles
+from jelly import contacts_dao, invitations, invite_dao, lists, roles
 from jelly.accounts import check_new_name
 from jelly.codec import Type
 from jelly.contact_notices import ContactNotices
@@ -105,8 +105,7 @@ class GroupService:
 
         def in_transaction(dao: Dao) -> GroupChange:
             group = own_group(dao, name, username)
-            invitations.remove_of_group(dao, name)
-            dao.remove_group(name)
+            end_group(dao, name, group)
             return GroupChange(group.members, NO_GROUP)
 
         return self._group_write(Type.DISBAND_GROUP, name, in_transaction)
@@ -194,6 +193,8 @@ class GroupService:
             if username not in (member, group.owner) and group.may_manage(member):
                 raise Refused(ErrorCode.NOT_GROUP_CREATOR, "Only the owner of the group may remove an admin.")
             dao.remove_member(name, member)
+            if group.may_manage(member):
+                invitations.remove_by(dao, name, member)
             now = GroupRoles(_without(member, group.members), _without(member, group.admins))
             return GroupChange(group.members, now, Change(username, member, is_added=False))
 
@@ -220,6 +221,8 @@ class GroupService:
                 raise Refused(ErrorCode.CREATOR_CANNOT_LEAVE, "You own the group until you make another the owner.")
             if role is not Role.OWNER:
                 roles.set_admin(dao, name, member, role is Role.ADMIN)
+                if role is Role.MEMBER:
+                    invitations.remove_by(dao, name, member)
             elif dao.count_own_groups(member) >= MAX_GIVEN_GROUPS:
                 raise Refused(ErrorCode.LIMIT_REACHED, "The user owns too many groups to get another one.")
             else:
@@ -324,6 +327,16 @@ def _join(dao: Dao, name: str, group: GroupRoles, member: str, adder: str) -> Gr
     dao.add_member(name, member)
     now = GroupRoles((*group.members, member), group.admins)
     return GroupChange(group.members, now, Change(adder, member, is_added=True))
+
+
+def end_group(dao: Dao, name: str, group: GroupRoles) -> None:
+    """In a transaction: remove a group, and the ways into it. (Its name is free then, and those who
+    were invited to this group must not come into another one.)
+    """
+    invitations.remove_of_group(dao, name)
+    for manager in (group.owner, *group.admins):
+        invite_dao.remove_of(dao, manager, name)
+    dao.remove_group(name)
 
 
 def announce_group(dao: Dao, name: str, change: GroupChange) -> None:

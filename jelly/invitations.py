@@ -38,6 +38,11 @@ def remove_from(dao: Dao, username: str, inviter: str) -> None:
     dao.connection.change("DELETE FROM invitations WHERE username = ? AND inviter = ?", (username, inviter))
 
 
+def remove_by(dao: Dao, group: str, inviter: str) -> None:
+    """Forget the invitations to a group that come from somebody who may add no members any more."""
+    dao.connection.change("DELETE FROM invitations WHERE group_name = ? AND inviter = ?", (group, inviter))
+
+
 def count(dao: Dao, group: str) -> int:
     """How many users are invited to a group."""
     return int(dao.connection.query("SELECT COUNT(*) FROM invitations WHERE group_name = ?", (group,))[0][0])
@@ -52,6 +57,23 @@ def invited(dao: Dao, username: str, limit: int) -> dict[str, str]:
         (username, limit),
     )
     return dict(rows)
+
+
+def remove_old(dao: Dao, after: tuple[str, str], before: int, limit: int) -> tuple[str, str] | None:
+    """Look at the next `limit` invitations; drop those from before a time.
+
+    Returns the last one that was looked at (user and group), None if there is none behind `after`.
+    """
+    username, group = after
+    rows = dao.connection.query(
+        "SELECT username, group_name, asked FROM invitations WHERE username >= ? AND (username > ? OR group_name > ?) "
+        "ORDER BY username, group_name LIMIT ?",
+        (username, username, group, limit),
+    )
+    for username, group, asked in rows:
+        if asked < before:
+            remove(dao, username, group)
+    return (username, group) if rows else None
 
 
 def invited_on(dao: Dao, username: str, day: int) -> int:

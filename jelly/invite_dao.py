@@ -47,6 +47,11 @@ def use(dao: Dao, invite: Invite) -> None:
         dao.connection.change("DELETE FROM invites WHERE code_hash = ?", (invite.code_hash,))
 
 
+def remove_of(dao: Dao, creator: str, group: str) -> None:
+    """Remove the invitations to a group that somebody has made."""
+    dao.connection.change("DELETE FROM invites WHERE creator = ? AND group_name = ?", (creator, group))
+
+
 def remove_old(dao: Dao, now: int, limit: int) -> bool:
     """Remove at most `limit` invitations that have expired; whether there were any."""
     rows = dao.connection.query("SELECT code_hash FROM invites WHERE expires <= ? LIMIT ?", (now, limit))

@@ -8,7 +8,7 @@ import hashlib
 import secrets
 from collections.abc import Callable
 
-from jelly import account_dao, invite_dao
+from jelly import account_dao, invitations, invite_dao
 from jelly.account_service import AccountService, Entry
 from jelly.codec import Type
 from jelly.dao import Dao, Reading
@@ -140,6 +140,7 @@ class InviteService:
 
     def _enter(self, dao: Dao, invite: Invite, group: GroupRoles, username: str) -> tuple[str, GroupChange]:
         """Add a user to the group of an invitation; return what has changed."""
+        invitations.remove(dao, username, invite.group)  # there may be one of the other kind
         dao.add_member(invite.group, username)
         now = GroupRoles((*group.members, username), group.admins)
         change = GroupChange(group.members, now, Change(invite.creator, username, is_added=True))

@@ -1,5 +1,5 @@
-"""Retention: messages, idempotency keys, tokens, known addresses, reports, invitations and read
-pointers are dropped when they are too old.
+"""Retention: messages, idempotency keys, tokens, known addresses, reports, codes, invitations and
+read pointers are dropped when they are too old.
 
 A sweep does this in slices, each within a transaction of the store thread, so that no message waits
 long for it. The time of a message is the sender's, so it says nothing here. But ids carry the time
@@ -11,7 +11,7 @@ The store thread calls everything here; what takes a `Dao` runs inside its trans
 import time
 from collections.abc import Callable
 
-from jelly import conversations_dao, invite_dao, report_dao
+from jelly import conversations_dao, invitations, invite_dao, report_dao
 from jelly.conversations_dao import ConversationKey
 from jelly.dao import Dao
 
@@ -22,6 +22,8 @@ ADDRESS_DAYS = 90.0
 """Days for which it is remembered that a user has logged in from an address."""
 REPORT_DAYS = 90.0
 """Days for which the operator can read a report."""
+INVITATION_DAYS = 90.0
+"""Days for which an invitation to a group waits for an answer."""
 SWEEP_INTERVAL = 3600.0
 """Seconds from the end of a sweep until the next one."""
 SWEEP_BATCH = 500
@@ -34,6 +36,7 @@ RETRY_DELAY = 1.0
 """Seconds until a sweep begins again after a transaction failed."""
 DAY = 86400.0
 FIRST_POINTER = ConversationKey("", False, "")
+FIRST_INVITATION = ("", "")
 
 
 class Retention:
@@ -55,6 +58,7 @@ class Retention:
         # Of the sweep under way: how far it has come, and below which ids everything is too old.
         self._is_sweeping = False
         self._swept_id, self._swept_token, self._swept_pointer = 0, "", FIRST_POINTER
+        self._swept_invitation = FIRST_INVITATION
         self._history_end = self._requests_end = 0
 
     @property
@@ -86,11 +90,15 @@ class Retention:
         has_addresses = dao.remove_old_addresses(int((self._wall() - ADDRESS_DAYS * DAY) * 1000), SWEEP_BATCH)
         has_reports = report_dao.remove_old(dao, int((self._wall() - REPORT_DAYS * DAY) * 1000), SWEEP_BATCH)
         pointer = conversations_dao.remove_old_pointers(dao, self._swept_pointer, self._history_end, SWEEP_BATCH)
-        last = message, token, pointer
+        invitation = invitations.remove_old(
+            dao, self._swept_invitation, int((self._wall() - INVITATION_DAYS * DAY) * 1000), SWEEP_BATCH
+        )
+        last = message, token, pointer, invitation
         has_invites = invite_dao.remove_old(dao, int(self._wall() * 1000), SWEEP_BATCH)
         has_others = has_addresses or has_reports or has_invites
         if any(each is not None for each in last) or has_requests or has_others:
             self._swept_pointer = pointer or self._swept_pointer
+            self._swept_invitation = invitation or self._swept_invitation
             self._swept_id = self._swept_id if message is None else message
             self._swept_token = token or self._swept_token
             self.due_at = self._clock() + SWEEP_PAUSE
@@ -102,6 +110,7 @@ class Retention:
         now = self._wall()
         self._is_sweeping = True
         self._swept_id, self._swept_token, self._swept_pointer = 0, "", FIRST_POINTER
+        self._swept_invitation = FIRST_INVITATION
         self._requests_end = dao.id_at(now - IDEMPOTENCY_DAYS * DAY)
         self._history_end = dao.indexed_id() + 1  # what is not indexed stays
         if self.keeps_history:

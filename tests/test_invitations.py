@@ -14,10 +14,13 @@ from wire import (
     DISBAND_GROUP,
     GROUP_MESSAGE,
     HISTORY,
+    INVITE,
+    JOIN,
     OWN_GROUPS,
     PASSWORD,
     REMOVE_FRIEND,
     REMOVE_MEMBER,
+    SET_ROLE,
     Wire,
     logged_in,
     register,
@@ -26,7 +29,8 @@ from wire import (
 
 from client_api import InvitationEvent, Receiver
 from faults.mariadb import PrivateMariaDB
-from jelly import group_service
+from jelly import group_service, invitations
+from jelly.dao import Dao
 from jelly.server import JellyServer
 
 CONTACTS = ["contacts"]
@@ -161,6 +165,56 @@ def test_only_the_user_who_was_invited_can_answer(server: JellyServer) -> None:
     with logged_in(server.port, "bob") as bob:
         assert bob.call(OWN_GROUPS).body == b'{"username":"bob","groups":{}}'
         assert bob.refused(ANSWER_GROUP, groupName="team", accept=True) == "unknown_type"
+
+
+def test_in_by_another_way(server: JellyServer) -> None:
+    """Who joins by a code has answered: no invitation is left by which to come back later."""
+    with (
+        logged_in(server.port, "alice", features=["invites"]) as alice,
+        logged_in(server.port, "bob", features=[*CONTACTS, "invites"]) as bob,
+    ):
+        alice.ok(ADD_MEMBER, groupName="team", member="bob")
+        bob.ok(JOIN, code=alice.ok(INVITE, groupName="team", uses=1, hours=1)["code"])
+        assert bob.ok(OWN_GROUPS)["invited"] == {}
+        alice.ok(REMOVE_MEMBER, groupName="team", member="bob")
+        assert bob.refused(ANSWER_GROUP, groupName="team", accept=True) == "not_asked"
+
+
+@pytest.mark.parametrize("ended_by", ["removed", "left", "plain member"])
+def test_invitations_of_who_may_not_add_members_any_more(server: JellyServer, ended_by: str) -> None:
+    """They end with the right to invite; those of others stay."""
+    register(server.port, "dan")
+    with (
+        logged_in(server.port, "alice", features=["roles"]) as alice,
+        logged_in(server.port, "bob", features=CONTACTS) as bob,
+        logged_in(server.port, "dan", features=CONTACTS) as dan,
+        logged_in(server.port, "carol") as carol,
+    ):
+        alice.ok(ADD_MEMBER, groupName="team", member="carol")
+        alice.ok(SET_ROLE, groupName="team", member="carol", role="admin")
+        carol.ok(ADD_MEMBER, groupName="team", member="bob")
+        alice.ok(ADD_MEMBER, groupName="team", member="dan")
+        if ended_by == "plain member":
+            alice.ok(SET_ROLE, groupName="team", member="carol", role="member")
+        else:
+            (alice if ended_by == "removed" else carol).ok(REMOVE_MEMBER, groupName="team", member="carol")
+        assert bob.ok(OWN_GROUPS)["invited"] == {}
+        assert bob.refused(ANSWER_GROUP, groupName="team", accept=True) == "not_asked"
+        dan.ok(ANSWER_GROUP, groupName="team", accept=True)
+
+
+def test_old_invitations_go(dao: Dao) -> None:
+    """In slices, each of which begins where the last one has ended."""
+    for group, asked in (("a", 1), ("b", 5), ("c", 2)):
+        for user in ("bob", "carol"):
+            invitations.invite(dao, user, group, "alice", asked)
+    place: tuple[str, str] | None = ("", "")
+    looks = 0
+    while place is not None:
+        place = invitations.remove_old(dao, place, before=3, limit=2)
+        looks += 1
+    assert looks == 4
+    assert [invitations.invited(dao, user, 10) for user in ("bob", "carol")] == [{"b": "alice"}] * 2
 
 
 def test_limits(server: JellyServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """INVITE, JOIN, and REGISTER with the code of an invitation."""
 
+import contextlib
 import re
 from typing import Any
 
@@ -244,6 +245,37 @@ def test_the_codes_of_those_who_are_gone(invited_only: JellyServer) -> None:
         assert signs_up(server, "eve", of_carol) == "invalid_invite"
         assert run_here("user", "enable", "bob", here).returncode == 0
         assert signs_up(server, "eve", of_bob) == ""
+
+
+def test_a_code_is_for_this_group_only(server: JellyServer) -> None:
+    """When the group ends, its codes end: they let nobody into another one of the same name."""
+    with modern(server, "alice") as alice, modern(server, "bob") as bob, modern(server, "carol") as carol:
+        alice.ok(ADD_MEMBER, groupName="team", member="carol")
+        alice.ok(SET_ROLE, groupName="team", member="carol", role="admin")
+        alice.ok(CREATE_GROUP, groupName="other")
+        codes, other = [code_of(alice), code_of(carol)], code_of(alice, group="other")
+        alice.ok(DISBAND_GROUP, groupName="team")
+        alice.ok(CREATE_GROUP, groupName="team")
+        alice.ok(ADD_MEMBER, groupName="team", member="carol")
+        alice.ok(SET_ROLE, groupName="team", member="carol", role="admin")
+        assert [bob.refused(JOIN, code=code) for code in codes] == ["invalid_invite"] * 2
+        assert bob.ok(JOIN, code=other) == {"groupName": "other"}
+
+
+def test_many_who_want_the_last_use(server: JellyServer) -> None:
+    """Of twenty who join at the same moment, as many get in as the code is good for."""
+    names = [f"user{number}" for number in range(20)]
+    register(server.port, *names)
+    with modern(server, "alice") as alice, contextlib.ExitStack() as stack:
+        code, wires = code_of(alice, uses=3), [stack.enter_context(modern(server, name)) for name in names]
+        for wire in wires:
+            wire.send_request(JOIN, code=code)
+        answers = [wire.receive_response() for wire in wires]
+        assert sorted(answer.error for answer in answers) == [""] * 3 + ["invalid_invite"] * 17
+        assert set(members(alice)) == {
+            "alice",
+            *(wire.user for wire, a in zip(wires, answers, strict=True) if not a.error),
+        }
 
 
 def test_only_hashes_are_stored(server: JellyServer) -> None:
