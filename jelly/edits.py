@@ -15,7 +15,7 @@ Whether somebody has been sent a message is known in memory only (`Delivery.was_
 counts as sent.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 
 from jelly import edits_dao
 from jelly.dao import Dao, StoredMessage
@@ -30,6 +30,9 @@ from jelly.trusted_clock import IDS_PER_MS
 
 EDIT_MINUTES = 15
 """Minutes from the arrival of a message for which its author may edit it."""
+MAX_KEPT = 1024 * 1024
+"""At most this many bytes of the text as it was are copied for those who were sent it: a member of
+a large group must not have the server write a long text a thousand times."""
 LONGEST_AGO = EDIT_MINUTES * 60_000 * IDS_PER_MS
 """The same as a distance between two ids."""
 
@@ -83,8 +86,9 @@ class Edits:
                 self._quotas.put_back(row.receiver, edit.sender, row.size)
             return admitted
         if new.content:
-            self._replace(dao, original, edit, rows, [row for name, row in unsent.items() if name in admitted])
-            for name in unsent.keys() - set(admitted):  # its inbox is full: it keeps what it has
+            stored = set(admitted)
+            self._replace(dao, original, edit, rows, {row for name, row in unsent.items() if name in stored})
+            for name in unsent.keys() - stored:  # its inbox is full: it keeps what it has
                 self._quotas.put_back(name, edit.sender, unsent[name].size)
         else:
             edits_dao.take_out(dao, [original.id])
@@ -107,11 +111,12 @@ class Edits:
         return not row.keeps_text and not self._delivery.was_sent(row.receiver, row.id)
 
     def _replace(
-        self, dao: Dao, original: Original, edit: StoredMessage, rows: Sequence[Row], replaced: Collection[Row]
+        self, dao: Dao, original: Original, edit: StoredMessage, rows: Sequence[Row], replaced: Set[Row]
     ) -> None:
         """Have some inbox rows stand for the new text, and the other ones for what they had."""
         kept = [row.receiver for row in rows if row not in replaced and not row.keeps_text]
-        edits_dao.keep_text(dao, original.id, kept, original.content)
+        if len(kept) * len(original.content.encode()) <= MAX_KEPT:  # else they get the new text twice
+            edits_dao.keep_text(dao, original.id, kept, original.content)
         edits_dao.resize(dao, original.id, [row.receiver for row in replaced], len(edit.content.encode()))
 
     def remove_passed_over(self, dao: Dao, passed: Sequence[tuple[Session, int]]) -> None:

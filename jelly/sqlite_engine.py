@@ -51,6 +51,8 @@ class SqliteEngine(Engine):
         raw = sqlite3.connect(self.path, timeout=self.query_timeout, isolation_level=None, check_same_thread=False)
         try:
             raw.execute("PRAGMA synchronous = FULL")
+            # What is deleted, or recalled, is overwritten in the file. (Not every SQLite does so.)
+            raw.execute("PRAGMA secure_delete = ON")
         except sqlite3.Error as error:
             raw.close()
             if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
