@@ -52,15 +52,14 @@ class _Changes:
             self.has_more = True
 
 
-class _Untold:
-    """The changes of a group that wait."""
+class _News:
+    """What some users are told of a group."""
 
     def __init__(self) -> None:
         self.all = _Changes()
         self.of_members = _Changes()  # for clients that know no roles
         self.is_passed_on = False
         self.group = GroupRoles(())
-        self.others: dict[str, None] = {}  # those who are no members any more, in order
 
     def add(self, group: GroupRoles, change: Change | RoleChange) -> None:
         self.group = group
@@ -71,8 +70,31 @@ class _Untold:
         told = {"user": change.user, "added" if change.is_added else "removed": change.member}
         self.all.add(told)
         self.of_members.add(told)
-        if not change.is_added:
+
+
+class _Untold:
+    """The changes of a group that wait."""
+
+    def __init__(self) -> None:
+        self.of_members = _News()
+        self.of_others = _News()
+        """What those are told who are no members any more: of what came after the first of them has
+        gone, only who else has gone."""
+        self.others: dict[str, None] = {}  # those, in order
+
+    def add(self, group: GroupRoles, change: Change | RoleChange) -> None:
+        self.of_members.add(group, change)
+        is_removal = isinstance(change, Change) and not change.is_added
+        if not self.others:
+            self.of_others.add(group, change)
+        elif is_removal:
+            members, admins = self.of_others.group
+            left = GroupRoles(_without(change.member, members), _without(change.member, admins))
+            self.of_others.add(left, change)
+        if is_removal:
             self.others[change.member] = None
+        else:
+            self.others.pop(change.member, None)
 
 
 class GroupNotices:
@@ -118,13 +140,21 @@ class GroupNotices:
     def _tell(self, group: str) -> None:
         untold = self.untold.pop(group)
         self._recent.note(group)
-        members, admins = untold.group
-        users = dict.fromkeys([*members, *untold.others])
-        frame = _group_changed(group, members, untold.all, roles=roles_in(members, admins))
+        self._tell_users(untold.of_members.group.members, group, untold.of_members)
+        if untold.others:
+            self._tell_users(list(untold.others), group, untold.of_others)
+
+    def _tell_users(self, users: Sequence[str], group: str, news: _News) -> None:
+        members, admins = news.group
+        frame = _group_changed(group, members, news.all, roles=roles_in(members, admins))
         self._notifier.tell(users, frame, granted="roles")
-        if untold.of_members.told or untold.is_passed_on:  # in the latter case, the members have another order
-            frame = _group_changed(group, members, untold.of_members)
+        if news.of_members.told or news.is_passed_on:  # in the latter case, the members have another order
+            frame = _group_changed(group, members, news.of_members)
             self._notifier.tell(users, frame, missing="roles")
+
+
+def _without(member: str, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name != member)
 
 
 def _group_changed(group: str, members: Sequence[str], changes: _Changes, **values: Any) -> bytes:
