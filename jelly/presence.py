@@ -38,7 +38,10 @@ class Presence:
         self._sessions = sessions
         self.notifier = notifier
         self._call_at = call_at
+        self._clock = clock
         self._recent = RecentlyTold(clock)
+        self.on_offline: Callable[[str], None] = lambda _: None
+        """Called when a user may have gone."""
         self._friend_lists: dict[str, set[str]] = {}  # of each modern user who is online
         self._watchers: dict[str, set[str]] = {}  # the reverse: from a friend to the users to tell
         self._announced_online: set[str] = set()
@@ -100,6 +103,7 @@ class Presence:
         is_online = self._sessions.is_online(user)
         if not is_online:
             self._drop_friend_list(user)
+            self.on_offline(user)
         if user in self.untold or is_online == (user in self._announced_online):
             return  # (in the first case, there is another look when the second is over)
         wait_until = self._recent.wait_until(user) if self._watchers_of(user) else None
@@ -120,6 +124,10 @@ class Presence:
         if to_tell:
             told_early.update(to_tell)
             self._tell(to_tell, sender, is_online=True)
+
+    def call_in(self, seconds: float, function: Callable[[], None]) -> None:
+        """Call a function later, in a turn of the store."""
+        self._call_at(self._clock() + seconds, function)
 
     def _tell_late(self, user: str) -> None:
         """The second is over: tell the last state to those who do not know it."""

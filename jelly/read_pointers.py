@@ -18,6 +18,7 @@ from typing import Any
 from jelly import conversations_dao
 from jelly.conversations_dao import ConversationKey, Reading
 from jelly.dao import Dao
+from jelly.names import MAX_NAME
 from jelly.sessions import Session
 
 READ_DELAY = 0.2
@@ -63,6 +64,8 @@ class ReadPointers:
         """Note that the user of a session has read a conversation up to a message."""
         user = session.user
         if user is None or session.epoch < 0:  # the user is elsewhere
+            return
+        if len(partner) > MAX_NAME:  # nobody has this name, and what is kept here must be small
             return
         key = ConversationKey(user, is_group, partner)
         may_be_told = self.may_tell(session, is_group, partner)

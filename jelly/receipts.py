@@ -15,6 +15,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from jelly.conversations_dao import ConversationKey
@@ -30,6 +31,8 @@ log = logging.getLogger("jelly.receipts")
 FEATURE = "read"
 MAX_MEMBERS_TOLD = 50
 """At most this many members has a group in which it is told who has read what."""
+LAST_RECEIPTS = 5.0
+"""Seconds for which they are remembered when the user has gone."""
 MAX_UNDER_WAY = 1000
 """At most this many messages on their way to one user are remembered; of the oldest, nobody is
 told."""
@@ -66,11 +69,12 @@ class Receipts:
     def __init__(self, presence: Presence, sessions: Sessions) -> None:
         self._presence = presence
         self._sessions = sessions
+        presence.on_offline = self.left
         self.nodes: OtherNodes | None = None
         """If the server is a node of a cluster."""
         self.wanted_by: set[str] = set()
-        """The users who are online, here or elsewhere, with a client that wants receipts. (Those
-        who have gone are removed when a message of theirs is sent to somebody.)"""
+        """The users who are online, here or elsewhere, with a client that wants receipts. Those
+        who have gone are removed a moment later."""
         self.under_way: dict[str, deque[tuple[int, str]]] = {}
         """For a receiver, the ids of messages that were sent to its client, and their senders."""
 
@@ -87,6 +91,16 @@ class Receipts:
         self.under_way.pop(user, None)
         self.note_wish(user, session.sends_receipts and FEATURE in session.features)
 
+    def left(self, user: str) -> None:
+        """A user may have gone. What was acknowledged last is still told."""
+        if user in self.under_way or user in self.wanted_by:
+            self._presence.call_in(LAST_RECEIPTS, partial(self._forget, user))
+
+    def _forget(self, user: str) -> None:
+        if not self._sessions.is_online(user):
+            self.under_way.pop(user, None)
+            self.wanted_by.discard(user)
+
     def note_wish(self, user: str, is_wanted: bool) -> None:
         """A user, here or elsewhere, wants receipts from now on, or not."""
         (self.wanted_by.add if is_wanted else self.wanted_by.discard)(user)
@@ -102,9 +116,7 @@ class Receipts:
     def sent(self, message: StoredMessage, session: Session) -> None:
         """A message to a person is being sent to its receiver. Its sender is in `wanted_by`."""
         sender, receiver = message.sender, message.receiver
-        if not self._sessions.is_online(sender):
-            self.wanted_by.discard(sender)
-        elif session.sends_receipts and self._may_know(receiver, sender):
+        if self._sessions.is_online(sender) and session.sends_receipts and self._may_know(receiver, sender):
             self.under_way.setdefault(receiver, deque(maxlen=MAX_UNDER_WAY)).append((message.id, sender))
 
     def delivered(self, delivered: Mapping[str, int]) -> None:

@@ -74,6 +74,18 @@ def say(wire: Wire, to: str, *contents: str, type: int = PERSON_MESSAGE) -> list
     return [wire.ok(type, receiver=to, content=content, time=1)["id"] for content in contents]
 
 
+def test_names_that_nobody_has_are_not_kept(sqlite: JellyServer) -> None:
+    """What was read is kept until it is written. A name of 60 KB is not."""
+    note = sqlite.store.read_pointers.note
+    with modern(sqlite, "bob") as bob:
+        session = sqlite.sessions.get("bob")
+        assert session is not None
+        note(session, False, "x" * 33, 1)
+        assert not len(sqlite.store.read_pointers)
+        bob.send(pack(READ, to_json({"id": 1, "person": "x" * 60_000})))
+        bob.ok(CONVERSATIONS)
+
+
 def received(wire: Wire, count: int) -> list[int]:
     """Wait for messages, and acknowledge them; their ids."""
     ids: list[int] = []

@@ -102,6 +102,22 @@ def hears_nothing_of(server: JellyServer, wire: Wire, *events: str) -> bool:
     return not set(told) & set(events or ("read", "delivered"))
 
 
+def test_who_has_gone_is_forgotten(sqlite: JellyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was on its way to a client that left without an acknowledgement is not remembered for
+    ever, nor who wanted receipts.
+    """
+    monkeypatch.setattr(receipts, "LAST_RECEIPTS", 0.0)
+    known = sqlite.services.receipts
+    with modern(sqlite, "alice") as alice, modern(sqlite, "bob") as bob:
+        say(alice, "bob")
+        assert bob.receive_notice().values["content"] == "hello"
+        assert set(known.under_way) == {"bob"}
+        bob.close()
+        wait_until(lambda: not known.under_way)
+        assert known.wanted_by == {"alice"}
+    wait_until(lambda: not known.wanted_by)
+
+
 def test_delivered_and_read(server: JellyServer) -> None:
     """A friend's message that has arrived, and was read, is told to its sender."""
     with modern(server, "alice") as alice, modern(server, "bob") as bob:
