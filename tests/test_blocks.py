@@ -20,10 +20,12 @@ from wire import (
     PASSWORD,
     PERSON_MESSAGE,
     REMOVE_FRIEND,
+    SUCCESS,
     UPDATE_PROFILE,
     Wire,
     logged_in,
     register,
+    wait_until,
 )
 
 from faults.mariadb import PrivateMariaDB
@@ -177,6 +179,25 @@ def test_what_was_sent_before(server: JellyServer) -> None:
         block(server.port, "bob", "alice", blocked=False)
         assert send(alice, "bob", "after", requestId="r2") == ""
         assert [each["content"] for each in alice.ok(HISTORY, person="bob")["messages"]] == ["before", "after"]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_in_the_same_transaction(server: JellyServer, is_first: bool) -> None:
+    """A message behind the block is refused, also if both are written together; one before it
+    arrives.
+    """
+    store = server.store
+    with logged_in(server.port, "bob", features=["block"]) as bob, logged_in(server.port, "alice") as alice:
+        with store._turn:  # so that both wait for the same turn
+            bob.send_request(BLOCK, person="alice", blocked=True)
+            alice.send_message("bob", "hello")
+            wait_until(lambda: len(store._jobs) == 2)
+            if (store._jobs._arrived[0].entries[0].type == BLOCK) != is_first:  # type: ignore[union-attr]
+                store._jobs._arrived.reverse()
+        assert bob.receive_response().status == SUCCESS
+        assert alice.receive_response().error == ("not_accepted" if is_first else "")
+        assert send(alice, "bob", "once more") == "not_accepted"
+        assert [notice.get("content") for notice in notices(bob)] == ([] if is_first else ["hello"])
 
 
 def test_edits(server: JellyServer) -> None:
