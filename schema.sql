@@ -62,16 +62,33 @@ CREATE INDEX nfkc_of_deleted_names ON deleted_names (nfkc);
 CREATE INDEX unpurged_names ON deleted_names (purged, since);
 
 -- A token lets its user come back without the password. Only its SHA-256 is stored. created, network:
--- when and from where its user logged in; 0 and empty if that is not known.
+-- when and from where its user logged in; 0 and empty if that is not known. device: on which device;
+-- empty if the client did not say.
 CREATE TABLE IF NOT EXISTS tokens (
     token_hash CHAR(64) NOT NULL,
     username   VARCHAR(32) NOT NULL,
     expires    BIGINT NOT NULL,
     created    BIGINT NOT NULL DEFAULT 0,
     network    VARCHAR(64) NOT NULL DEFAULT '',
+    device     VARCHAR(32) NOT NULL DEFAULT '',
     PRIMARY KEY (token_hash)
 );
 CREATE INDEX tokens_of_user ON tokens (username);
+
+-- The devices of users whose clients say on which one they are. device may be empty: that is all
+-- other clients of the user together. delivered: the device has the messages up to this id. (It is
+-- written while several devices wait. Else what has arrived is gone from the inbox.) seen: when it
+-- was online last, to about a day. dropped: whether messages are kept for it (0) or not (1). gap: the
+-- first id that it may have missed, until it knows; 0: it has missed nothing.
+CREATE TABLE IF NOT EXISTS devices (
+    username  VARCHAR(32) NOT NULL,
+    device    VARCHAR(32) NOT NULL,
+    delivered BIGINT NOT NULL,
+    seen      BIGINT NOT NULL,
+    dropped   SMALLINT NOT NULL DEFAULT 0,
+    gap       BIGINT NOT NULL DEFAULT 0,
+    PRIMARY KEY (username, device)
+);
 
 -- The networks from which a user has logged in with the password: an IPv4 address, or the /64 of an
 -- IPv6 address. used: when that was last noted.
@@ -139,7 +156,8 @@ CREATE INDEX groups_of_member ON members (username);
 -- are only appended here, which is the cheapest way to have them on the disk. The tables that find
 -- a message by something else than its id follow a second later, for many messages at a time
 -- (jelly/indexing.py). An edit is a row without a text: replaces is the message that it edits, whose
--- row has the last text, and in edited the id of the last edit.
+-- row has the last text, and in edited the id of the last edit. device: on which device it was
+-- written, if it goes to others of its sender, too, so that an inbox of the sender has a row of it.
 CREATE TABLE IF NOT EXISTS messages (
     id         BIGINT NOT NULL PRIMARY KEY,
     is_group   SMALLINT NOT NULL,
@@ -150,12 +168,14 @@ CREATE TABLE IF NOT EXISTS messages (
     request_id VARCHAR(36),
     digest     BIGINT,
     replaces   BIGINT,
-    edited     BIGINT
+    edited     BIGINT,
+    device     VARCHAR(32)
 );
 
 -- The messages that wait for each person: one row for each receiver, deleted when the message
--- counts as delivered. size: the bytes of its text, so that what waits can be added up without
--- reading the messages (jelly/quotas.py). text: what this receiver was sent, if the message has been
+-- counts as delivered, on all devices of the receiver. size: the bytes of its text, so that what waits
+-- can be added up without reading the messages (jelly/quotas.py); -1 if the receiver has written it on
+-- another device. text: what this receiver was sent, if the message has been
 -- edited since.
 CREATE TABLE IF NOT EXISTS inbox (
     receiver   VARCHAR(32) NOT NULL,
@@ -236,8 +256,7 @@ CREATE TABLE IF NOT EXISTS nodes (
     connections BIGINT NOT NULL
 );
 
--- Who is online, and where. device is empty: a user has one session. epoch is the number of the
--- event of the login. classic_token: the hash of the token of a classic client.
+-- Who is online, and where: a row for each device. epoch is the number of the event of the login. classic_token: the hash of the token of a classic client.
 CREATE TABLE IF NOT EXISTS sessions (
     username      VARCHAR(32) NOT NULL,
     device        VARCHAR(32) NOT NULL,

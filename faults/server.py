@@ -233,7 +233,7 @@ def delivered_when_written() -> None:
     def send_and_forget(session: Session, responses: Sequence[Response], notices: Sequence[Notice] = ()) -> None:
         send(session, responses, notices)
         if session.user is not None and notices:
-            stores[0].delivered(session.user, notices[-1].id)
+            stores[0].delivered(session, notices[-1].id)
 
     Store.__init__ = note
     delivery.send_or_close = send_and_forget

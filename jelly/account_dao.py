@@ -27,6 +27,7 @@ ROWS_OF_USER = (
     ("read_pointers", "username"),
     ("invitations", "username"),
     ("invitations", "inviter"),
+    ("devices", "username"),
 )
 """The tables, each with a column, whose rows with the name of a deleted user go. (Of groups, see
 `deletion.py`.)"""
@@ -66,25 +67,36 @@ class OwnLogin(NamedTuple):
     network: str
     """From where; empty: not known."""
     expires: int
+    device: str
+    """Empty: not known."""
 
 
 def logins(dao: Dao, username: str, now: int) -> list[OwnLogin]:
     """The logins of a user whose tokens are valid, the newest first."""
     rows = dao.connection.query(
-        f"SELECT SUBSTR(token_hash, 1, {ID_LENGTH}), created, network, expires FROM tokens "
+        f"SELECT SUBSTR(token_hash, 1, {ID_LENGTH}), created, network, expires, device FROM tokens "
         "WHERE username = ? AND expires > ? ORDER BY expires DESC, token_hash",
         (username, now),
     )
     return [OwnLogin(*row) for row in rows]
 
 
-def end_login(dao: Dao, username: str, id: str) -> bool:
-    """Make the token of a login invalid; whether there was one."""
-    return bool(
-        dao.connection.execute(
-            f"DELETE FROM tokens WHERE username = ? AND SUBSTR(token_hash, 1, {ID_LENGTH}) = ?", (username, id)
-        )
+def end_login(dao: Dao, username: str, id: str) -> str | None:
+    """Make the token of a login invalid. Returns its device (perhaps empty); None if there was no
+    such login.
+    """
+    which = f"username = ? AND SUBSTR(token_hash, 1, {ID_LENGTH}) = ?"
+    rows = dao.connection.query(f"SELECT device FROM tokens WHERE {which}", (username, id))
+    dao.connection.change(f"DELETE FROM tokens WHERE {which}", (username, id))
+    return rows[0][0] if rows else None
+
+
+def logins_on(dao: Dao, username: str, device: str) -> list[str]:
+    """The ids of the logins of a user on a device whose tokens were not removed."""
+    rows = dao.connection.query(
+        f"SELECT SUBSTR(token_hash, 1, {ID_LENGTH}) FROM tokens WHERE username = ? AND device = ?", (username, device)
     )
+    return [id for (id,) in rows]
 
 
 def is_disabled(dao: Dao, username: str) -> bool:

@@ -169,8 +169,9 @@ class AccountService:
                 raise Refused(ErrorCode.WRONG_CREDENTIALS, OLD_PASSWORD_WRONG)
             self._update(dao, username, values)
             dao.remove_tokens(username)
+            dao.announce("password", username)
             if token_hash is not None:
-                self._tokens.store(dao, token_hash, username, network)
+                self._tokens.store(dao, token_hash, session.device, network)
 
         def after_commit(_: None) -> Answer:
             if token_hash is not None:

@@ -298,7 +298,7 @@ class Connection(BaseRequestHandler):
         if window is not None and window.acknowledge(id):
             if session.told is not None:  # first: the store looks at it when it removes the rows
                 session.told.note_delivered(id)
-            self.context.store.delivered(session.user, id, session)
+            self.context.store.delivered(session, id)
             if not session.caught_up and window.has_room:
                 self._ask_for_more_messages()
         else:
@@ -331,7 +331,7 @@ class Connection(BaseRequestHandler):
             session.delivered_id = upto
             if session.told is not None:
                 session.told.note_delivered(upto)
-            self.context.store.delivered(session.user, upto, session)
+            self.context.store.delivered(session, upto)
 
     def _report_last_word(self, read_bytes: int) -> None:
         """The client ends its session, by what follows after `read_bytes`: it had what was written

@@ -52,7 +52,9 @@ class ConversationService:
             noted, sent_id = self._read_pointers.noted_of(request.username), session.sent_id
             limit = SHORT_PAGE if session.transport.is_memory_short else PAGE
             with self._reading() as dao:
-                view = View(min(MAX_ID, self._delivery.horizon + 1), sent_id, dao.indexed_id())
+                view = View(
+                    min(MAX_ID, self._delivery.horizon + 1), sent_id, session.device.name or None, dao.indexed_id()
+                )
                 keys = conversations_dao.names_behind(dao, request.username, start, view.indexed, limit + 1)
                 more, keys = len(keys) > limit, keys[:limit]
                 noted = {key: each for key, each in noted.items() if key in keys}

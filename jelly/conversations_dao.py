@@ -10,7 +10,7 @@ them raise StoreError when the database fails.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jelly.dao import WITHIN_PAGE, Dao
+from jelly.dao import OWN_COPY, WITHIN_PAGE, Dao
 
 MAX_UNREAD = 100
 """At most this many unread messages are counted."""
@@ -89,7 +89,8 @@ def valid_readings(dao: Dao, readings: Mapping[ConversationKey, Reading]) -> dic
     messages = {id: (bool(is_group), sender, receiver) for id, is_group, sender, receiver in rows}
     found = {key: each for key, each in readings.items() if each.id in messages and _belongs(key, *messages[each.id])}
     pairs = [(key.username, each.id) for key, each in found.items()]
-    waiting = set(_with_any(dao, "SELECT receiver, message_id FROM inbox", ("receiver", "message_id"), pairs))
+    inbox = _with_any(dao, "SELECT receiver, message_id, size FROM inbox", ("receiver", "message_id"), pairs)
+    waiting = {(receiver, id) for receiver, id, size in inbox if size != OWN_COPY}
     groups = [(key.partner, key.username) for key in found if key.is_group]
     members = _with_any(dao, "SELECT group_name, username, since FROM members", ("group_name", "username"), groups)
     since = {(group, username): first for group, username, first in members}
@@ -210,6 +211,8 @@ class View(NamedTuple):
     """All ids are smaller."""
     sent_id: int
     """Messages in the inbox with larger ids are left out: they come as notices later."""
+    device: str | None
+    """Where the session is that asks; None if its device has no name."""
     indexed: int
     """Messages up to this id are found in the table `history`."""
 
@@ -255,7 +258,7 @@ def _unindexed(
         "SELECT m.id, m.is_group, m.sender, m.receiver FROM messages AS m WHERE m.id > ? AND "
         f"((m.is_group = 0 AND (m.sender = ? OR m.receiver = ?)){in_groups}) AND {WITHIN_PAGE} "
         "ORDER BY m.id DESC LIMIT ?",
-        (view.indexed, username, username, *groups, 0, view.before, username, view.sent_id, MAX_UNINDEXED),
+        (view.indexed, username, username, *groups, 0, view.before, username, view.sent_id, view.device, MAX_UNINDEXED),
     )
     found: dict[ConversationKey, list[tuple[int, str]]] = {}
     for id, is_group, sender, receiver in rows:
@@ -294,7 +297,7 @@ def _bounds(key: ConversationKey, first: int, view: View, limit: int) -> tuple[o
     """The parameters of OF_CONVERSATION."""
     username, is_group, partner = key
     sides = (1, partner, "") if is_group else (0, min(username, partner), max(username, partner))
-    return (view.indexed, *sides, first, view.before, username, view.sent_id, limit)
+    return (view.indexed, *sides, first, view.before, username, view.sent_id, view.device, limit)
 
 
 def _with_any(dao: Dao, select: str, columns: Sequence[str], values: Iterable[Sequence[Any]]) -> list[Any]:

@@ -19,8 +19,9 @@ VALUES_PER_STATEMENT = 100
 """At most this many values are in one statement of varying length."""
 
 INSERT_MESSAGE = (
-    "INSERT INTO messages (id, is_group, sender, receiver, content, time, request_id, digest, replaces, edited) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO messages "
+    "(id, is_group, sender, receiver, content, time, request_id, digest, replaces, edited, device) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 INSERT_INBOX = "INSERT INTO inbox (receiver, message_id, size) VALUES (?, ?, ?)"
 DELIVERED_TO_ALL = (
@@ -29,8 +30,18 @@ DELIVERED_TO_ALL = (
 )
 WITHIN_PAGE = (
     "m.id >= ? AND m.id < ? AND m.replaces IS NULL "
-    "AND NOT EXISTS (SELECT 1 FROM inbox AS i WHERE i.receiver = ? AND i.message_id = m.id AND i.message_id > ?)"
+    "AND NOT EXISTS (SELECT 1 FROM inbox AS i WHERE i.receiver = ? AND i.message_id = m.id AND i.message_id > ? "
+    "AND (i.size >= 0 OR m.device <> ?))"
 )
+"""What a page has that a session asks for: no edits, and nothing that comes as a notice later. The
+last parameter is its device, None if that has no name: then own messages never come as notices."""
+OWN_COPY = -1
+"""The size, in the inbox, of a message that the receiver has written on another device."""
+COUNTS = (
+    "i.size >= 0 AND NOT EXISTS "
+    "(SELECT 1 FROM devices AS d WHERE d.username = i.receiver AND d.delivered >= i.message_id)"
+)
+"""Whether a row of an inbox counts for quotas: not if it only waits for a slower device."""
 
 T = TypeVar("T")
 
@@ -77,6 +88,9 @@ class StoredMessage(NamedTuple):
     """Of an edit: the message that it edits."""
     edited: int | None = None
     """The last edit of this message."""
+    device: str | None = None
+    """Where it was written, if other devices of its sender get it, too. (Only what is being stored,
+    or pushed, has it.)"""
 
 
 MESSAGE = "m.id, m.is_group, m.sender, m.receiver, m.content, m.time, NULL, NULL, m.replaces, m.edited"
@@ -103,6 +117,8 @@ class HistoryQuery(NamedTuple):
     """All ids are smaller."""
     sent_id: int
     """The last id that was sent to the reader's session."""
+    device: str | None
+    """Where the session is, None if its device has no name."""
 
 
 class Dao:
@@ -220,7 +236,15 @@ class Dao:
         self.connection.change(f"UPDATE users SET {columns} WHERE username = ?", (*values.values(), username))
 
     def add_token(
-        self, token_hash: str, username: str, expires: int, now: int, keep: int, created: int = 0, network: str = ""
+        self,
+        token_hash: str,
+        username: str,
+        expires: int,
+        now: int,
+        keep: int,
+        created: int = 0,
+        network: str = "",
+        device: str = "",
     ) -> None:
         """Store a token; drop the user's expired ones, and the oldest beyond `keep`."""
         self.connection.change("DELETE FROM tokens WHERE username = ? AND expires <= ?", (username, now))
@@ -230,15 +254,16 @@ class Dao:
         for (surplus,) in older[keep - 1 :]:
             self.connection.change("DELETE FROM tokens WHERE token_hash = ?", (surplus,))
         self.connection.change(
-            "INSERT INTO tokens (token_hash, username, expires, created, network) VALUES (?, ?, ?, ?, ?)",
-            (token_hash, username, expires, created, network),
+            "INSERT INTO tokens (token_hash, username, expires, created, network, device) VALUES (?, ?, ?, ?, ?, ?)",
+            (token_hash, username, expires, created, network, device),
         )
 
-    def token_owner(self, token_hash: str, now: int) -> str | None:
+    def token_owner(self, token_hash: str, now: int) -> tuple[str, str] | None:
+        """Whom a token logs in, and on which device; None if it is not valid."""
         rows = self.connection.query(
-            "SELECT username FROM tokens WHERE token_hash = ? AND expires > ?", (token_hash, now)
+            "SELECT username, device FROM tokens WHERE token_hash = ? AND expires > ?", (token_hash, now)
         )
-        return rows[0][0] if rows else None
+        return rows[0] if rows else None
 
     def remove_token(self, token_hash: str, username: str) -> None:
         self.connection.change("DELETE FROM tokens WHERE token_hash = ? AND username = ?", (token_hash, username))
@@ -473,26 +498,33 @@ class Dao:
 
     def add_messages(self, messages: Sequence[StoredMessage], inbox: Sequence[tuple[str, int]]) -> None:
         """Store messages, and for each receiver of one a row (receiver, id) in the inbox."""
-        sizes, rows = {}, []
+        sizes, senders, rows = {}, {}, []
         has_edits = False
         for message in messages:
             sizes[message.id] = len(message.content.encode())
+            if message.device is not None:
+                senders[message.id] = message.sender
             has_edits = has_edits or message.replaces is not None
         if has_edits:
             messages = [each if each.replaces is None else each._replace(content="") for each in messages]
         # In the order of the table, so that each of its pages is looked up once: with 1,000
         # receivers that saves a third of the time.
         for receiver, id in sorted(inbox):
-            rows.append((receiver, id, sizes[id]))
+            rows.append((receiver, id, OWN_COPY if senders and senders.get(id) == receiver else sizes[id]))
         self.connection.insert((INSERT_MESSAGE, messages), (INSERT_INBOX, rows))
 
-    def waiting(self, receiver: str, after: int, limit: int, upto: int = MAX_ID) -> list[StoredMessage]:
-        """The oldest messages in a user's inbox with after < id <= upto, at most `limit`."""
+    def waiting(
+        self, receiver: str, after: int, limit: int, upto: int = MAX_ID, device: str | None = None
+    ) -> list[StoredMessage]:
+        """The oldest messages in a user's inbox with after < id <= upto, at most `limit`; of the
+        user's own those that were written on another device than this. (None: none of them.)
+        """
         rows = self.connection.query(
             f"SELECT {MESSAGE.replace('m.content', TEXT_FOR_RECEIVER)} FROM inbox AS i "
             f"JOIN messages AS m ON m.id = i.message_id {WITH_ORIGINAL} "
-            "WHERE i.receiver = ? AND i.message_id > ? AND i.message_id <= ? ORDER BY i.message_id LIMIT ?",
-            (receiver, after, upto, limit),
+            "WHERE i.receiver = ? AND i.message_id > ? AND i.message_id <= ? AND (i.size >= 0 OR m.device <> ?) "
+            "ORDER BY i.message_id LIMIT ?",
+            (receiver, after, upto, device, limit),
         )
         return [StoredMessage(*row) for row in rows]
 
@@ -529,8 +561,8 @@ class Dao:
         totals = {}
         for chunk in _chunks(receivers):
             rows = self.connection.query(
-                "SELECT receiver, COUNT(*), SUM(size), MAX(message_id) FROM inbox "
-                f"WHERE receiver IN ({', '.join('?' * len(chunk))}) GROUP BY receiver",
+                "SELECT i.receiver, COUNT(*), SUM(i.size), MAX(i.message_id) FROM inbox AS i "
+                f"WHERE i.receiver IN ({', '.join('?' * len(chunk))}) AND {COUNTS} GROUP BY i.receiver",
                 chunk,
             )
             totals.update({receiver: (count, int(size), last) for receiver, count, size, last in rows})
@@ -540,7 +572,7 @@ class Dao:
         """Whose messages up to an id wait for a receiver: (sender, messages, bytes)."""
         rows = self.connection.query(
             "SELECT m.sender, COUNT(*), SUM(i.size) FROM inbox AS i JOIN messages AS m ON m.id = i.message_id "
-            "WHERE i.receiver = ? AND i.message_id <= ? GROUP BY m.sender",
+            f"WHERE i.receiver = ? AND i.message_id <= ? AND {COUNTS} GROUP BY m.sender",
             (receiver, upto),
         )
         return [(sender, count, int(size)) for sender, count, size in rows]
@@ -580,12 +612,13 @@ class Dao:
         messages, each counted once however many wait for it.
         """
         rows = self.connection.query(
-            "SELECT m.sender, COUNT(*), MAX(m.id) FROM (SELECT DISTINCT message_id FROM (SELECT message_id FROM inbox "
-            "WHERE message_id > ? AND message_id <= ? ORDER BY message_id LIMIT ?) AS slice) AS waiting "
-            "JOIN messages AS m ON m.id = waiting.message_id GROUP BY m.sender",
+            "SELECT m.sender, SUM(waiting.counts), MAX(m.id) FROM (SELECT message_id, MAX(counts) AS counts FROM "
+            f"(SELECT i.message_id AS message_id, CASE WHEN {COUNTS} THEN 1 ELSE 0 END AS counts FROM inbox AS i "
+            "WHERE i.message_id > ? AND i.message_id <= ? ORDER BY i.message_id LIMIT ?) AS slice "
+            "GROUP BY message_id) AS waiting JOIN messages AS m ON m.id = waiting.message_id GROUP BY m.sender",
             (after, upto, limit),
         )
-        return max((last for _, _, last in rows), default=None), [(sender, count) for sender, count, _ in rows]
+        return max((last for _, _, last in rows), default=None), [(sender, int(count)) for sender, count, _ in rows]
 
     def missed(self, username: str) -> dict[str, int]:
         """The groups of which messages were left out of a user's inbox, each with the first id."""
@@ -668,7 +701,7 @@ class Dao:
                 reader, partner, reader, partner, reader,
             ]  # fmt: skip
             one_side, other_side = min(reader, partner), max(reader, partner)
-        bounds = (query.since, query.before, reader, query.sent_id, limit)
+        bounds = (query.since, query.before, reader, query.sent_id, query.device, limit)
         unindexed = self.connection.query(
             f"SELECT {MESSAGE} FROM messages AS m WHERE m.id > ? AND m.is_group = ? AND {belongs} "
             f"AND {WITHIN_PAGE} ORDER BY m.id DESC LIMIT ?",

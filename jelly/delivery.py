@@ -81,25 +81,26 @@ class Delivery:
         for late in self._late_notices:
             if late.untold:
                 late.tell_before(message, receivers)
-        if message.replaces is not None:
-            receivers = self._pass_over(message.id, receivers)
+        is_for_some = message.replaces is not None or message.device is not None
         frames = [b""] * len(NoticeForm)
         for receiver in receivers:
-            session = self._sessions.get(receiver)
-            if session is None:
-                continue  # offline: the message stays in the receiver's inbox, and the next login feeds it from there
-            if not session.caught_up:
-                continue  # behind: its pages will come to this message
-            form = session.notice_form
-            frame = frames[form]
-            if not frame:
-                frame = frames[form] = _notice(message, form)
-            pushed = self._pushed.get(session)
-            if pushed is None:
-                pushed = self._pushed[session] = []
-            pushed.append(Notice(message.id, frame))
-            if message.sender in self.wanted_by and not message.is_group:
-                self.on_sent(message, session)
+            # Offline, there is none: the message stays in the receiver's inbox, and the next login
+            # feeds it from there.
+            for session in self._sessions.of(receiver, ()):
+                if not session.caught_up:
+                    continue  # behind: its pages will come to this message
+                if is_for_some and not self._is_for(message, session):
+                    continue
+                form = session.notice_form
+                frame = frames[form]
+                if not frame:
+                    frame = frames[form] = _notice(message, form)
+                pushed = self._pushed.get(session)
+                if pushed is None:
+                    pushed = self._pushed[session] = []
+                pushed.append(Notice(message.id, frame))
+                if message.sender in self.wanted_by and not message.is_group:
+                    self.on_sent(message, session)
 
     def flush(self, responses: dict[Session, list[Response]] | None = None) -> None:
         """Send what was pushed, and responses: everything for one session at once."""
@@ -116,19 +117,18 @@ class Delivery:
         for session, answers in responses.items():
             send_or_close(session, answers)
 
-    def _pass_over(self, id: int, receivers: Sequence[str]) -> Sequence[str]:
-        """Return the receivers of an edit without those whose session was not granted the feature.
-
-        (Those who are offline or behind stay: what is to happen with their rows, pages decide.)
+    def _is_for(self, message: StoredMessage, session: Session) -> bool:
+        """Whether a session gets a message that not all of them get: an edit, or a copy of what its
+        user has written on another device.
         """
-        knowing = []
-        for receiver in receivers:
-            session = self._sessions.get(receiver)
-            if session is not None and session.caught_up and "edit" not in session.features:
-                self.passed_over.append((session, id))
-            else:
-                knowing.append(receiver)
-        return knowing
+        if message.device is not None and message.sender == session.user:
+            return session.device.name not in ("", message.device) and (
+                message.replaces is None or "edit" in session.features
+            )
+        if message.replaces is not None and "edit" not in session.features:
+            self.passed_over.append((session, message.id))
+            return False
+        return True
 
     def was_sent(self, user: str, id: int) -> bool:
         """Whether a message that waits for a user has been sent to a session of the user, and was
@@ -146,15 +146,15 @@ class Delivery:
         self._sent = {user: id for user, id in self._sent.items() if id > self._unknown_upto}
 
     def is_current(self, session: Session) -> bool:
-        """Whether a session is the one of its user."""
-        return session.user is not None and self._sessions.get(session.user) is session
+        """Whether a session is the one of its user on its device."""
+        return session.user is not None and session in self._sessions.of(session.user, ())
 
-    def begin(self, session: Session) -> None:
+    def begin(self, session: Session, since: int = 0) -> None:
         """Start to deliver to a session that just logged in: behind, from the first message in its
-        inbox.
+        inbox above the id `since`.
         """
         session.caught_up = False
-        session.sent_id = 0
+        session.sent_id = since
         self._to_feed[session] = None
         session.untold = session.is_modern
 
@@ -162,14 +162,14 @@ class Delivery:
         """Have `feed` tell a user who is online what was left out of the inbox, as soon as there is
         room.
 
-        Until then the session is behind, because those that are behind are looked at when they have
-        room.
+        Until then the sessions are behind, because those that are behind are looked at when they
+        have room.
         """
-        session = self._sessions.get(user)
-        if session is not None and session.is_modern:
-            session.untold = True
-            session.caught_up = False
-            self._to_feed[session] = None
+        for session in self._sessions.of(user, ()):
+            if session.is_modern:
+                session.untold = True
+                session.caught_up = False
+                self._to_feed[session] = None
 
     def wants_more(self, session: Session) -> None:
         """Look at a session again that may have room now."""
@@ -184,14 +184,14 @@ class Delivery:
     def feed(self, dao: Dao, tell_missed: Callable[[Dao, Session], None]) -> None:
         """Send the sessions that are behind and have room their next pages, up to FEED_MESSAGES.
 
-        The others are first the next time. `tell_missed` tells a session what was left out of its
-        inbox. Raises StoreError; then the session is as before.
+        The others are first the next time. `tell_missed` tells a session what it does not find in
+        its inbox. Raises StoreError; then the session is as before.
         """
         fed = 0
         for session in list(self._to_feed):
             if fed >= FEED_MESSAGES:
                 return
-            if session.user is None or session.transport.is_closed or self._sessions.get(session.user) is not session:
+            if session.user is None or session.transport.is_closed or not self.is_current(session):
                 del self._to_feed[session]  # it has ended: what it was not sent stays in the inbox
                 continue
             if session.untold and session.transport.has_room:  # also if its client acknowledges nothing
@@ -201,7 +201,7 @@ class Delivery:
                 del self._to_feed[session]  # its transport, or its reader with the next acknowledgement, asks again
                 continue
             limit = self._limit
-            waiting = dao.waiting(session.user, session.sent_id, limit, self.horizon)
+            waiting = dao.waiting(session.user, session.sent_id, limit, self.horizon, session.device.name or None)
             notices, count = self._page(session, waiting)
             if waiting:  # do not read many large messages to send two of them
                 average = sum(len(message.content) for message in waiting) // len(waiting)

@@ -18,7 +18,7 @@ counts as sent.
 from collections.abc import Sequence, Set
 
 from jelly import edits_dao
-from jelly.dao import Dao, StoredMessage
+from jelly.dao import OWN_COPY, Dao, StoredMessage
 from jelly.delivery import Delivery
 from jelly.edits_dao import Original, Row
 from jelly.errors import ErrorCode, Refused
@@ -76,7 +76,7 @@ class Edits:
         receivers = [member for member in members if member in readers]
         unsent = {row.receiver: row for row in rows if row.receiver in readers and self._was_never_sent(row)}
         # What goes makes room first: so a shorter text fits into a full inbox.
-        gone = [*(rows if not new.content else unsent.values()), *older]
+        gone = [row for row in (*(rows if not new.content else unsent.values()), *older) if row.size != OWN_COPY]
         for row in gone:
             self._quotas.take_out(row.receiver, edit.sender, row.size)
         wanted = receivers if new.content else [receiver for receiver in receivers if receiver not in unsent]
@@ -104,7 +104,8 @@ class Edits:
         for place, (message, receivers) in enumerate(batch):
             if message.replaces == original:
                 for receiver in receivers:
-                    self._quotas.take_out(receiver, message.sender, len(message.content.encode()))
+                    if message.device is None or receiver != message.sender:
+                        self._quotas.take_out(receiver, message.sender, len(message.content.encode()))
                 batch[place] = message, ()
 
     def _was_never_sent(self, row: Row) -> bool:

@@ -35,6 +35,8 @@ class Search(NamedTuple):
     since: int
     before: int
     sent_id: int
+    device: str | None
+    """Where the reader's session is, None if its device has no name."""
     indexed: int
     """Messages up to this id are found in the table `history`."""
 
@@ -106,7 +108,7 @@ def matches(dao: Dao, search: Search, lowest: int, limit: int) -> list[StoredMes
     rows = dao.connection.query(
         f"SELECT {MESSAGE} FROM {tables} WHERE {id} >= ? AND {id} < ? AND {condition} AND {like} AND {WITHIN_PAGE} "
         f"ORDER BY {id} DESC LIMIT ?",
-        (*bounds, *sides, *patterns, *bounds, search.reader, search.sent_id, limit),
+        (*bounds, *sides, *patterns, *bounds, search.reader, search.sent_id, search.device, limit),
     )
     return [StoredMessage(*row) for row in rows]
 

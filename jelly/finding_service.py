@@ -89,7 +89,7 @@ class FindingService:
                 since = 0 if request.groupName is None else member_since(dao, request.groupName, request.username)
                 search = Search(
                     request.username, request.text, request.person, request.groupName, since, before, sent_id,
-                    dao.indexed_id(),
+                    session.device.name or None, dao.indexed_id(),
                 )  # fmt: skip
             walk = _Walk(session, search, limit, self._policy.max_body)
             return self._go_on(walk) if self._policy.keeps_history else walk.answer()

@@ -9,6 +9,7 @@ from jelly import account_dao, contacts_dao, last_seen, lists, passwords, receip
 from jelly.addresses import network_of
 from jelly.codec import Type
 from jelly.dao import Dao, Reading
+from jelly.devices import Devices, Start
 from jelly.errors import ErrorCode, Refused
 from jelly.login_guard import LoginGuard
 from jelly.messages import response
@@ -16,7 +17,7 @@ from jelly.names import is_valid_name
 from jelly.outcomes import Answer, CpuTask, Outcome, Place, Write
 from jelly.password_check import PasswordCheck
 from jelly.requests import Login, Logout, Reconnect
-from jelly.session_lifecycle import Friends, Newcomer, SessionLifecycle
+from jelly.session_lifecycle import Friends, Newcomer, SessionLifecycle, device_of
 from jelly.sessions import Session
 from jelly.tokens import Tokens
 from jelly.trusted_clock import TrustedClock
@@ -42,6 +43,7 @@ class LoginService:
         password_check: PasswordCheck,
         tokens: Tokens,
         lifecycle: SessionLifecycle,
+        devices: Devices,
     ) -> None:
         self._reading = reading
         self._guard = guard
@@ -49,11 +51,13 @@ class LoginService:
         self._password_check = password_check
         self._tokens = tokens
         self._lifecycle = lifecycle
+        self._devices = devices
 
     def login(self, session: Session, request: Login) -> Outcome:
         """Log in with the password: answer with a new token, then deliver the inbox."""
         username, network = request.username, network_of(session.address)
         _stop_pacing_if_modern(session, request)
+        _check_device(request)
         stored = noted_at = None
         if is_valid_name(username):
             with self._reading() as dao:
@@ -79,63 +83,67 @@ class LoginService:
         to replace it, if it is an old one. `noted_at`: when a login from this network was last
         noted.
         """
-        username = request.username
+        username, device = request.username, device_of(request)
         token = passwords.new_token()
         token_hash = passwords.hash_token(token)
 
-        def in_transaction(dao: Dao) -> Friends:
+        def in_transaction(dao: Dao) -> tuple[Friends, Start]:
             if account_dao.is_disabled(dao, username):  # only who knows the password learns it
                 raise Refused(ErrorCode.ACCOUNT_DISABLED)
             self._password_check.renew(dao, username, verified, renewed)
             self._lifecycle.take_over(dao, _newcomer(dao, session, request, token_hash))
-            self._tokens.store(dao, token_hash, username, network_of(session.address))
+            self._tokens.store(dao, token_hash, device, network_of(session.address))
             if request.features is not None:
                 dao.note_modern_login(username)
             _note_contacts(dao, request)
             now = self._now()
+            start = self._devices.enter(dao, device, now)
             last_seen.note(dao, username, now)  # if the server is killed, the end is noted nowhere
             if noted_at is None or noted_at <= now - ADDRESS_PRECISION:
                 dao.remember_address(username, network_of(session.address), now, MAX_KNOWN_ADDRESSES)
-            return _load_friends(dao, request)
+            return _load_friends(dao, request), start
 
-        def after_commit(friends: Friends) -> Answer:
+        def after_commit(begun: tuple[Friends, Start]) -> Answer:
             self._password_check.on_login()
-            features = self._lifecycle.attach(session, request, token_hash, friends)
+            features = self._lifecycle.attach(session, request, token_hash, *begun)
             return Answer(response(Type.LOGIN, {"username": username, "token": token, "features": features}))
 
         return Write(
-            Type.LOGIN, in_transaction, after_commit, lambda _: self._lifecycle.end_revoked(username, token_hash)
+            Type.LOGIN, in_transaction, after_commit, lambda _: self._lifecycle.end_revoked(device, token_hash)
         )
 
     def reconnect(self, session: Session, request: Reconnect) -> Outcome:
         """Log in with a token, after the connection was lost."""
         token_hash = passwords.hash_token(request.token)
-        username = request.username
+        username, device = request.username, device_of(request)
         _stop_pacing_if_modern(session, request)
+        _check_device(request)
 
         def check(dao: Dao) -> None:
-            if self._tokens.owner(dao, token_hash) != username:
+            if self._tokens.owner(dao, token_hash) != device:
                 raise Refused(ErrorCode.INVALID_TOKEN)
 
-        def in_transaction(dao: Dao) -> Friends:
+        def in_transaction(dao: Dao) -> tuple[Friends, Start]:
             check(dao)
             if is_first_modern:
                 dao.note_modern_login(username)
             _note_contacts(dao, request)
             self._lifecycle.take_over(dao, _newcomer(dao, session, request, token_hash))
-            last_seen.note(dao, username, self._now())
-            return _load_friends(dao, request)
+            now = self._now()
+            last_seen.note(dao, username, now)
+            start = self._devices.enter(dao, device, now)
+            return _load_friends(dao, request), start
 
-        def after_commit(friends: Friends) -> Answer:
+        def after_commit(begun: tuple[Friends, Start]) -> Answer:
             session.resumed = True
-            features = self._lifecycle.attach(session, request, token_hash, friends)
+            features = self._lifecycle.attach(session, request, token_hash, *begun)
             return Answer(response(Type.RECONNECT, {"username": username, "features": features}))
 
         with self._reading() as dao:
             check(dao)  # here, too, so that guessed tokens do not occupy the store
             is_first_modern = request.features is not None and not dao.has_been_modern(username)
         return Write(
-            Type.RECONNECT, in_transaction, after_commit, lambda _: self._lifecycle.end_revoked(username, token_hash)
+            Type.RECONNECT, in_transaction, after_commit, lambda _: self._lifecycle.end_revoked(device, token_hash)
         )
 
     def logout(self, session: Session, request: Logout) -> Outcome:
@@ -171,6 +179,11 @@ def _stop_pacing_if_modern(session: Session, request: Login | Reconnect) -> None
         session.transport.stop_pacing()
 
 
+def _check_device(request: Login | Reconnect) -> None:
+    if request.device is not None and not is_valid_name(request.device):
+        raise Refused(ErrorCode.MALFORMED_BODY, "The 'device' must have 1 to 32 characters, and no spaces.")
+
+
 def _load_friends(dao: Dao, request: Login | Reconnect) -> Friends:
     return None if request.features is None else contacts_dao.accepted_friends(dao, request.username, lists.MAX_FRIENDS)
 
@@ -180,7 +193,7 @@ def _newcomer(dao: Dao, session: Session, request: Login | Reconnect, token_hash
     is_classic = request.features is None
     session.sends_receipts = not is_classic and receipts.are_sent(dao, request.username)
     wants_receipts = session.sends_receipts and receipts.FEATURE in (request.features or ())
-    return Newcomer(session, request.username, token_hash, is_classic, wants_receipts)
+    return Newcomer(session, request.username, token_hash, is_classic, wants_receipts, device_of(request).name)
 
 
 def _note_contacts(dao: Dao, request: Login | Reconnect) -> None:

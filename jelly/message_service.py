@@ -165,7 +165,9 @@ class MessageService:
         is_group = request.groupName is not None
         # Read `sent_id` before the query: messages that are sent meanwhile come as notices.
         before = min(before, self._delivery.horizon + 1)  # what is above may be taken back by a crash
-        page = HistoryQuery(request.username, is_group, partner, 0, before, session.sent_id)
+        page = HistoryQuery(
+            request.username, is_group, partner, 0, before, session.sent_id, session.device.name or None
+        )
         with self._reading() as dao:
             if is_group:
                 page = page._replace(since=member_since(dao, partner, request.username))

@@ -114,6 +114,7 @@ class Event(StrEnum):
     READ = "read"
     DELIVERED = "delivered"
     LOGGED_OUT = "logged_out"
+    GAP = "gap"
 
 
 def system(event: Event, **values: Any) -> bytes:

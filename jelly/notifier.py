@@ -51,9 +51,8 @@ class Notifier:
         neither stored nor waited for: a client that is slow to read does not get it.
         """
         transports = []
-        for user in users:
-            session = self._sessions.get(user)
-            if session is None or not session.is_modern or not session.transport.has_room:
+        for session in (session for user in users for session in self._sessions.of(user, ())):
+            if not session.is_modern or not session.transport.has_room:
                 continue
             if (granted and granted not in session.features) or missing in session.features:
                 continue

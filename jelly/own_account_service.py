@@ -10,6 +10,7 @@ from jelly.account_dao import ID_LENGTH
 from jelly.addresses import network_of
 from jelly.codec import Type
 from jelly.dao import Dao, Reading
+from jelly.devices import Devices
 from jelly.errors import ErrorCode, Refused
 from jelly.known_users import KnownUsers
 from jelly.login_guard import LoginGuard
@@ -18,7 +19,7 @@ from jelly.outcomes import Answer, CpuTask, Outcome, Place, Write
 from jelly.password_check import PasswordCheck
 from jelly.requests import DeleteAccount, EndLogin, Logins
 from jelly.session_lifecycle import SessionLifecycle
-from jelly.sessions import Session
+from jelly.sessions import Device, Session
 from jelly.trusted_clock import TrustedClock
 
 ENDED, DISABLED, DELETED = "ended", "account_disabled", "account_deleted"
@@ -37,6 +38,7 @@ class OwnAccountService:
         password_check: PasswordCheck,
         lifecycle: SessionLifecycle,
         known_users: KnownUsers,
+        devices: Devices,
     ) -> None:
         self._reading = reading
         self._guard = guard
@@ -44,6 +46,7 @@ class OwnAccountService:
         self._password_check = password_check
         self._lifecycle = lifecycle
         self._known_users = known_users
+        self._devices = devices
 
     def logins(self, session: Session, request: Logins) -> Outcome:
         """Return the logins of the user whose tokens are valid, the newest first."""
@@ -55,6 +58,7 @@ class OwnAccountService:
             entry: dict[str, Any] = {"login": each.id}
             entry |= {"created": each.created} if each.created else {}
             entry |= {"network": each.network} if each.network else {}
+            entry |= {"device": each.device} if each.device else {}
             entries.append({**entry, "expires": each.expires, "current": each.id == own})
         return Answer(response(Type.LOGINS, {"username": request.username, "logins": entries}))
 
@@ -64,9 +68,12 @@ class OwnAccountService:
         is_own = id == session.token_hash[:ID_LENGTH]
 
         def in_transaction(dao: Dao) -> None:
-            if not account_dao.end_login(dao, username, id):
+            device = account_dao.end_login(dao, username, id)
+            if device is None:
                 raise Refused(ErrorCode.INVALID_TOKEN, "You have no such login, or it has ended.")
             dao.announce("ended", username, ENDED, id)
+            if device and not account_dao.logins_on(dao, username, device):
+                self._devices.forget(dao, Device(username, device))
             if is_own:
                 self._lifecycle.log_out_in_transaction(session)
 

@@ -51,7 +51,8 @@ class Presence:
 
     def user_logged_in(self, user: str, friends: Iterable[str] | None) -> None:
         """Note a login, with the user's friend list (None for a classic client)."""
-        self._drop_friend_list(user)
+        if friends is not None or not any(session.is_modern for session in self._sessions.of(user, ())):
+            self._drop_friend_list(user)
         if friends is not None:
             self._friend_lists[user] = set()
             for friend in friends:

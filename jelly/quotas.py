@@ -159,6 +159,7 @@ class Quotas:
     """Says which messages are stored, and for whom."""
 
     def __init__(self, limits: QuotaLimits, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limits = limits
         self._messages, self._bytes = limits.inbox_messages or math.inf, limits.inbox_bytes or math.inf
         self._sender_messages, self._sender_bytes = self._part(SENDERS_SHARE)
         self._stranger_messages, self._stranger_bytes = self._part(STRANGERS_SHARE)
@@ -248,7 +249,7 @@ class Quotas:
         inbox.relations_until = -math.inf
         inbox.senders = {sender: [count, bytes] for sender, count, bytes in dao.inbox_senders(receiver)}
         for message, receivers in batch:
-            if receiver in receivers:
+            if receiver in receivers and (message.device is None or receiver != message.sender):
                 inbox.count_sender(message.sender, 1, len(message.content.encode()))
         inbox.count = sum(count for count, _ in inbox.senders.values())
         inbox.size = sum(bytes for _, bytes in inbox.senders.values())

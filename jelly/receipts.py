@@ -88,8 +88,9 @@ class Receipts:
     def logged_in(self, session: Session) -> None:
         """In a turn of the store: a user has logged in."""
         user = session.user or ""
-        self.under_way.pop(user, None)
-        self.note_wish(user, session.sends_receipts and FEATURE in session.features)
+        if len(self._sessions.of(user, ())) == 1:
+            self.under_way.pop(user, None)
+        self.note_wish(user, _wants(session))
 
     def left(self, user: str) -> None:
         """A user may have gone. What was acknowledged last is still told."""
@@ -103,13 +104,14 @@ class Receipts:
 
     def note_wish(self, user: str, is_wanted: bool) -> None:
         """A user, here or elsewhere, wants receipts from now on, or not."""
+        is_wanted = is_wanted or any(_wants(session) for session in self._sessions.of(user, ()))
         (self.wanted_by.add if is_wanted else self.wanted_by.discard)(user)
 
     def switched(self, user: str, are_sent: bool) -> None:
         """A user, here or elsewhere, has turned them on or off."""
-        self.note_wish(user, are_sent)
-        for session in self._sessions.of(user):
+        for session in self._sessions.of(user, ()):
             session.sends_receipts = are_sent and session.is_modern
+        self.note_wish(user, are_sent)
 
     # --- what was delivered -----------------------------------------------------------------------
 
@@ -199,5 +201,10 @@ class Receipts:
         """Whether `other` may know that `user` is there, and `user` that `other` is, as far as this
         node knows it: each of the two is asked at the node where they are online.
         """
-        is_shown, here = self._presence.is_shown, self._sessions.get
-        return (here(other) is None or is_shown(user, other)) and (here(user) is None or is_shown(other, user))
+        is_shown, here = self._presence.is_shown, self._sessions.of
+        return (not here(other) or is_shown(user, other)) and (not here(user) or is_shown(other, user))
+
+
+def _wants(session: Session) -> bool:
+    """Whether a client wants receipts, and its user sends some."""
+    return session.sends_receipts and FEATURE in session.features

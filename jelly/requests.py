@@ -34,6 +34,7 @@ class Login(NamedTuple):
     username: str
     password: str
     features: list[str] | None = None
+    device: str | None = None
 
 
 class Register(NamedTuple):
@@ -51,6 +52,7 @@ class Reconnect(NamedTuple):
     username: str
     token: int
     features: list[str] | None = None
+    device: str | None = None
 
 
 class PersonMessage(NamedTuple):

@@ -10,6 +10,7 @@ The store thread calls everything here; what takes a `Dao` runs inside its trans
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 from jelly import conversations_dao, invitations, invite_dao, report_dao
 from jelly.conversations_dao import ConversationKey
@@ -28,6 +29,8 @@ SWEEP_INTERVAL = 3600.0
 """Seconds from the end of a sweep until the next one."""
 SWEEP_BATCH = 500
 """At most this many rows of each kind are looked at in one slice."""
+SWEEP_USERS = 20
+"""At most the devices of this many users are looked at in one slice."""
 SWEEP_PAUSE = 0.02
 """Seconds between two slices."""
 SWEEP_PAUSE_OF_OTHERS = 60.0
@@ -35,8 +38,24 @@ SWEEP_PAUSE_OF_OTHERS = 60.0
 RETRY_DELAY = 1.0
 """Seconds until a sweep begins again after a transaction failed."""
 DAY = 86400.0
-FIRST_POINTER = ConversationKey("", False, "")
-FIRST_INVITATION = ("", "")
+
+
+class Swept(NamedTuple):
+    """How far a sweep has come: the last of each kind that was looked at."""
+
+    message: int = 0
+    token: str = ""
+    pointer: ConversationKey = ConversationKey("", False, "")
+    invitation: tuple[str, str] = ("", "")
+    user: str = ""
+    """Of the devices."""
+
+
+class Sweepable(Protocol):
+    """What is swept, too (`devices.py`)."""
+
+    def sweep(self, dao: Dao, after: str, now: int, limit: int) -> str | None:
+        """Look at what the next `limit` users have; return the last one, None if there is none."""
 
 
 class Retention:
@@ -55,10 +74,11 @@ class Retention:
         """When the next slice is due, by the clock."""
         self.is_active = True
         """Whether this server sweeps. Of several nodes, one does."""
+        self.devices: Sweepable | None = None
+        """Set before the store starts."""
         # Of the sweep under way: how far it has come, and below which ids everything is too old.
         self._is_sweeping = False
-        self._swept_id, self._swept_token, self._swept_pointer = 0, "", FIRST_POINTER
-        self._swept_invitation = FIRST_INVITATION
+        self._swept = Swept()
         self._history_end = self._requests_end = 0
 
     @property
@@ -84,23 +104,22 @@ class Retention:
     def _sweep(self, dao: Dao) -> None:
         if not self._is_sweeping:
             self._begin(dao)
-        message = dao.remove_old_messages(self._swept_id, self._history_end, SWEEP_BATCH)
-        has_requests = dao.remove_old_requests(self._requests_end, SWEEP_BATCH)
-        token = dao.remove_old_tokens(self._swept_token, int(self._wall() * 1000), SWEEP_BATCH)
-        has_addresses = dao.remove_old_addresses(int((self._wall() - ADDRESS_DAYS * DAY) * 1000), SWEEP_BATCH)
-        has_reports = report_dao.remove_old(dao, int((self._wall() - REPORT_DAYS * DAY) * 1000), SWEEP_BATCH)
-        pointer = conversations_dao.remove_old_pointers(dao, self._swept_pointer, self._history_end, SWEEP_BATCH)
-        invitation = invitations.remove_old(
-            dao, self._swept_invitation, int((self._wall() - INVITATION_DAYS * DAY) * 1000), SWEEP_BATCH
+        swept, now = self._swept, self._wall()
+        last = (
+            dao.remove_old_messages(swept.message, self._history_end, SWEEP_BATCH),
+            dao.remove_old_tokens(swept.token, _ms(now), SWEEP_BATCH),
+            conversations_dao.remove_old_pointers(dao, swept.pointer, self._history_end, SWEEP_BATCH),
+            invitations.remove_old(dao, swept.invitation, _ms(now - INVITATION_DAYS * DAY), SWEEP_BATCH),
+            self.devices.sweep(dao, swept.user, _ms(now), SWEEP_USERS) if self.devices else None,
         )
-        last = message, token, pointer, invitation
-        has_invites = invite_dao.remove_old(dao, int(self._wall() * 1000), SWEEP_BATCH)
-        has_others = has_addresses or has_reports or has_invites
-        if any(each is not None for each in last) or has_requests or has_others:
-            self._swept_pointer = pointer or self._swept_pointer
-            self._swept_invitation = invitation or self._swept_invitation
-            self._swept_id = self._swept_id if message is None else message
-            self._swept_token = token or self._swept_token
+        has_more = (
+            dao.remove_old_requests(self._requests_end, SWEEP_BATCH),
+            dao.remove_old_addresses(_ms(now - ADDRESS_DAYS * DAY), SWEEP_BATCH),
+            report_dao.remove_old(dao, _ms(now - REPORT_DAYS * DAY), SWEEP_BATCH),
+            invite_dao.remove_old(dao, _ms(now), SWEEP_BATCH),
+        )
+        if any(has_more) or any(each is not None for each in last):
+            self._swept = Swept._make(old if new is None else new for new, old in zip(last, swept, strict=True))
             self.due_at = self._clock() + SWEEP_PAUSE
         else:
             self._is_sweeping = False
@@ -109,10 +128,13 @@ class Retention:
     def _begin(self, dao: Dao) -> None:
         now = self._wall()
         self._is_sweeping = True
-        self._swept_id, self._swept_token, self._swept_pointer = 0, "", FIRST_POINTER
-        self._swept_invitation = FIRST_INVITATION
+        self._swept = Swept()
         self._requests_end = dao.id_at(now - IDEMPOTENCY_DAYS * DAY)
         self._history_end = dao.indexed_id() + 1  # what is not indexed stays
         if self.keeps_history:
             old = dao.id_at(now - self._days * DAY)
             self._history_end = min(old, self._history_end)
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)

@@ -45,6 +45,7 @@ from jelly.connection import Connection, ServerContext
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
+from jelly.devices import Devices
 from jelly.engine import Engine
 from jelly.engines import open_engine
 from jelly.errors import JellyError, StartError, StoreError, log_failure
@@ -172,6 +173,8 @@ class JellyServer(socketserver.ThreadingTCPServer):
         silence = settings.heartbeat_interval * settings.heartbeat_misses
         receipts = Receipts(self.presence, self.sessions)
         last_seen = LastSeen(clock.latest)
+        devices = Devices(self.sessions, quotas.limits)
+        retention.devices = devices
         self.sessions.on_offline = last_seen.session_ended
         self.watchdog = Watchdog(self.connections, silence, self.connections.beyond_half)
         self.store = Store(
@@ -185,6 +188,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             on_database_went_back=self._begin_anew,
             last_seen=last_seen,
             receipts=receipts,
+            devices=devices,
         )
         receipts.attach(delivery, self.store.read_pointers)
         policy = Policy(
@@ -217,6 +221,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
             last_seen,
             self.store.read_pointers,
             receipts,
+            devices,
         )
         answer_memory = AnswerMemory(settings.answer_memory * 1024 * 1024)
         self.store.blocks = self.services.blocks

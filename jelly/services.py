@@ -33,6 +33,7 @@ from jelly.conversation_service import ConversationService
 from jelly.dao import Reading
 from jelly.deletion import Deletions
 from jelly.delivery import Delivery
+from jelly.devices import Devices
 from jelly.errors import ErrorCode, Refused
 from jelly.finding_service import FindingService
 from jelly.friend_service import FriendService
@@ -124,6 +125,7 @@ class Services:
         last_seen: LastSeen | None = None,
         read_pointers: ReadPointers | None = None,
         receipts: Receipts | None = None,
+        devices: Devices | None = None,
     ) -> None:
         """`clock`: by its time tokens expire. `last_seen`: the ends of sessions that are not
         written yet.
@@ -136,7 +138,8 @@ class Services:
         password_check = PasswordCheck(policy.password_cost)
         tokens = Tokens(policy.token_seconds, clock)
         cut_log = CutLog()
-        self.logins = LoginService(reading, guard, clock, password_check, tokens, self.lifecycle)
+        self.devices = Devices(sessions) if devices is None else devices
+        self.logins = LoginService(reading, guard, clock, password_check, tokens, self.lifecycle, self.devices)
         self.accounts = AccountService(
             policy,
             reading,
@@ -159,7 +162,9 @@ class Services:
         self.reports = ReportService(clock)
         read_pointers = ReadPointers() if read_pointers is None else read_pointers
         self.conversations = ConversationService(read_pointers, delivery, reading)
-        self.own_account = OwnAccountService(reading, guard, clock, password_check, self.lifecycle, self.known_users)
+        self.own_account = OwnAccountService(
+            reading, guard, clock, password_check, self.lifecycle, self.known_users, self.devices
+        )
         self.deletions = Deletions(self.groups)
         self.invites = InviteService(policy, reading, clock, self.groups, self.accounts)
         self._change_rate = RateLimit(policy.change_rate, CHANGE_BURST)

@@ -1,4 +1,4 @@
-"""Who is online: one session a user.
+"""Who is online: one session a user and device.
 
 A `Session` is what the server knows about one connection above the socket: who has logged in on it,
 and how far that user's messages have got. It writes through a `Transport`, which the server gives
@@ -37,6 +37,17 @@ MAX_UNACKNOWLEDGED_BYTES = 1024 * 1024
 """At most this many messages, or bytes of frames, are sent to a session and not acknowledged. Then
 it gets no more until half of them are acknowledged. All of them come again after a lost connection,
 and a client that acknowledges nothing must not get its whole inbox."""
+
+
+class Device(NamedTuple):
+    """One of the devices of a user (`devices.py`)."""
+
+    user: str
+    name: str
+    """Empty: the client has not told. All such clients of a user count as one device."""
+
+
+NO_DEVICE = Device("", "")
 
 
 class Response(NamedTuple):
@@ -190,10 +201,13 @@ class Session:
         "caught_up",
         "closing",
         "delivered_id",
+        "device",
         "epoch",
         "failed_upto",
         "features",
+        "gap",
         "has_heartbeat",
+        "has_others",
         "held_back",
         "is_modern",
         "notice_form",
@@ -216,6 +230,7 @@ class Session:
         self.address = address
         # Set in a turn of the store when a login succeeds, and never changed again.
         self.user: str | None = None
+        self.device = NO_DEVICE
         self.token_hash = ""
         self.resumed = False  # came by RECONNECT
         self.epoch = 0  # on a node: the number of the event of its login, while its user is logged in here
@@ -247,6 +262,10 @@ class Session:
         # session was told of it (quotas.py).
         self.untold = False
         self.told: Told | None = None
+        # The store's, too: whether the user has other devices, with names, which get what is
+        # written here; and the first message that this one may have missed, until that is told.
+        self.has_others = False
+        self.gap: int | None = None
 
     @property
     def has_room(self) -> bool:
@@ -266,45 +285,71 @@ class Sessions:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._by_user: dict[str, Session] = {}
+        self._by_user: dict[str, tuple[Session, ...]] = {}
+        self._count = 0
         self.is_elsewhere: Callable[[str], bool] = lambda _: False
         """Whether a user is online at another node."""
+        self.is_device_elsewhere: Callable[[Device], bool] = lambda _: False
+        """Whether a device of a user is online at another node."""
         self.on_offline: Callable[[str], None] = lambda _: None
-        """Called with a user whose session is taken out, by any thread; before `on_end`."""
+        """Called with a user of whom a session is taken out, by any thread; before `on_end`."""
         self.on_end: Callable[[Session], None] = lambda _: None
         """Called when a session is taken out, by any thread."""
-        self.get = self._by_user.get
-        """The session of a user, None while the user is offline. (It is called for each receiver of
-        each message. So it is the dictionary's own method, which saves a call.)"""
+        self.of = self._by_user.get
+        """The sessions of a user, nearly always one. Call it with () as the default, for those who
+        are offline. (It is called for each receiver of each message. So it is the dictionary's own
+        method, which saves a call.)"""
 
-    def of(self, user: str) -> Sequence[Session]:
-        """All sessions of a user: none or one."""
-        session = self._by_user.get(user)
-        return () if session is None else (session,)
+    def get(self, user: str) -> Session | None:
+        """The session of a user that began last, None while the user is offline here."""
+        sessions = self._by_user.get(user)
+        return sessions[-1] if sessions else None
+
+    def on(self, device: Device) -> Session | None:
+        """The session on a device, None while it is offline."""
+        for session in self._by_user.get(device.user, ()):
+            if session.device.name == device.name:
+                return session
+        return None
 
     def is_online(self, user: str) -> bool:
         """Whether a user is logged in, here or at another node."""
         return user in self._by_user or self.is_elsewhere(user)
 
+    def is_device_online(self, device: Device) -> bool:
+        """Whether a user is logged in on a device, here or at another node."""
+        return self.on(device) is not None or self.is_device_elsewhere(device)
+
     def attach(self, session: Session) -> Session | None:
-        """Add a session whose `user` is set; return the one that it takes over from, if any."""
+        """Add a session whose `user` and `device` are set; return the one on the same device, if
+        any, from which it takes over.
+        """
         assert session.user is not None
         with self._lock:
-            old = self._by_user.get(session.user)
-            self._by_user[session.user] = session
+            before = self._by_user.get(session.user, ())
+            old = self.on(Device(session.user, session.device.name))
+            self._by_user[session.user] = (*(each for each in before if each is not old), session)
+            self._count += old is None
         return old
 
     def detach(self, session: Session) -> bool:
-        """Remove a session that has ended; return whether its user went offline with it.
+        """Remove a session that has ended; return whether it was there, and its user may be offline
+        now.
 
         A session that was taken over, or removed before, does not disturb its successor.
         """
         if session.user is None:
             return False
         with self._lock:
-            if self._by_user.get(session.user) is not session:
+            before = self._by_user.get(session.user, ())
+            if session not in before:
                 return False
-            del self._by_user[session.user]
+            rest = tuple(each for each in before if each is not session)
+            if rest:
+                self._by_user[session.user] = rest
+            else:
+                del self._by_user[session.user]
+            self._count -= 1
         self.on_offline(session.user)
         self.on_end(session)
         return True
@@ -312,7 +357,7 @@ class Sessions:
     def __iter__(self) -> Iterator[Session]:
         """Walk over the sessions of this moment."""
         with self._lock:
-            return iter(list(self._by_user.values()))
+            return iter([session for sessions in self._by_user.values() for session in sessions])
 
     def __len__(self) -> int:
-        return len(self._by_user)
+        return self._count

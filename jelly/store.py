@@ -15,7 +15,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +26,7 @@ from jelly.codec import Status, Type
 from jelly.dao import Dao, DatabaseWentBack, LeaseLost, StoredMessage
 from jelly.database import CommitInDoubt
 from jelly.delivery import Delivery, send_or_close
+from jelly.devices import Devices, Removable, gap_notice
 from jelly.doubt import Doubt, Found
 from jelly.edits import Edits
 from jelly.engine import RowsRefused
@@ -43,7 +44,7 @@ from jelly.receipts import Receipts
 from jelly.requests import UNANSWERED
 from jelly.retention import Retention
 from jelly.scheduling import yield_cpu
-from jelly.sessions import Response, Session
+from jelly.sessions import Device, Response, Session, Sessions
 from jelly.threads import VitalThread
 from jelly.trusted_clock import stored_at
 
@@ -92,9 +93,9 @@ class NodeTurns(Protocol):
     def begin(self, jobs: Sequence[Job]) -> None:
         """In a transaction that has just begun: learn what other nodes have committed before."""
 
-    def take_moved(self) -> tuple[Collection[str], int]:
-        """The users who have logged in at other nodes since this was asked last; and an id: when it
-        was asked last, all up to it had been pushed to those who were here then.
+    def take_moved(self) -> tuple[Collection[Device], int]:
+        """The devices that have logged in at other nodes since this was asked last; and an id: when
+        it was asked last, all up to it had been pushed to those that were here then.
         """
 
     def finish(self, messages: Sequence[Envelope]) -> None:
@@ -120,14 +121,18 @@ class Batch:
     """One turn of the store: what it writes in one transaction and then answers."""
 
     jobs: list[Job]
-    delivered: dict[str, int]
-    """For each user, the id up to which all messages have arrived: their inbox rows go."""
+    delivered: dict[Device, int]
+    """For each device, the id up to which all messages have arrived: their inbox rows go."""
     passed_over: Sequence[tuple[Session, int]] = ()
     """Edits that a session is not sent: their inbox rows go, too."""
     messages: list[Envelope] = field(default_factory=list)
     """What the transaction stores."""
     is_committed: bool = False
     """Whether there was a transaction, and it was committed."""
+    devices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The users whose devices it has changed (`devices.py`)."""
+    is_tidying: bool = False
+    """Whether the transaction does what is due without a request."""
 
 
 class Store:
@@ -147,6 +152,7 @@ class Store:
         last_seen: LastSeen | None = None,
         read_pointers: ReadPointers | None = None,
         receipts: Receipts | None = None,
+        devices: Devices | None = None,
     ) -> None:
         """`on_commit_in_doubt` is called when it is not known whether a transaction was committed,
         and again when it is known. `on_database_went_back` is called when the database is in an
@@ -163,6 +169,7 @@ class Store:
         """What clients have read, until it is written."""
         self.read_pointers.wake = self.wake
         self._receipts = receipts
+        self._devices = devices or Devices(Sessions())
         self._on_commit_in_doubt = on_commit_in_doubt
         self._on_database_went_back = on_database_went_back
         self._call_later = call_later
@@ -177,7 +184,7 @@ class Store:
         self._lock = threading.Lock()  # guards the eight fields below
         self._condition = threading.Condition(self._lock)
         self._jobs = FairQueue()
-        self._delivered: dict[str, int] = {}
+        self._delivered: dict[Device, int] = {}
         self._passed_over: list[tuple[Session, int]] = []
         self._delivered_due: float | None = None
         self._with_room: list[Session] = []
@@ -229,15 +236,15 @@ class Store:
                 self._condition.notify()
         return True
 
-    def delivered(self, user: str, upto: int, session: Session | None = None) -> None:
-        """Note that everything up to and including an id has reached a user; its rows go a little
-        later. `session`: on which it has.
+    def delivered(self, session: Session, upto: int) -> None:
+        """Note that everything up to and including an id has reached the client of a session; its
+        rows go a little later.
         """
         with self._lock:
-            if session is not None and session.epoch < 0:
+            if session.epoch < 0:
                 return  # its user is elsewhere: see `_limit_delivered`
-            if upto > self._delivered.get(user, 0):
-                self._delivered[user] = upto
+            if upto > self._delivered.get(session.device, 0):
+                self._delivered[session.device] = upto
             if self._delivered_due is None:
                 self._delivered_due = self._clock() + DELIVERED_DELAY
                 self._condition.notify()
@@ -385,7 +392,7 @@ class Store:
         with self._lock:
             calls, self._calls = self._calls, []
             jobs = self._jobs.take()
-            delivered: dict[str, int] = {}
+            delivered: dict[Device, int] = {}
             # These inbox rows go a little later, many at once. But a write may be a login, which
             # must not get these messages again.
             passed_over: Sequence[tuple[Session, int]] = ()
@@ -417,7 +424,7 @@ class Store:
         if doubt is not None:  # until then nothing is written
             return doubt.look_at
         due = [self._indexing.due_at, self._retention.due_at, self._quotas.due_at, self._last_seen.due_at]
-        due.append(self.read_pointers.due_at)
+        due += [self.read_pointers.due_at, self._devices.due_at]
         if self._delivered_due is not None:
             due.append(self._delivered_due)
         if self._delivery.has_work:
@@ -433,15 +440,7 @@ class Store:
 
     def _write(self, batch: Batch) -> None:
         """Write a batch in one transaction. Fills its `messages`, and the results of its jobs."""
-        last_seen = self._last_seen
-        housekeeping_is_due = self._clock() >= min(
-            self._indexing.due_at,
-            self._retention.due_at,
-            self._quotas.due_at,
-            last_seen.due_at,
-            self.read_pointers.due_at,
-        ) or (self._stopping and bool(last_seen.pending))
-        if not self._must_write(batch, housekeeping_is_due):
+        if not self._must_write(batch):
             return
         node = self.node
         with self._dao.connection.transaction():
@@ -450,15 +449,9 @@ class Store:
                 self._learn(node, batch)
             if batch.delivered or batch.passed_over:  # first, so that a login in this batch does not get them again
                 self._remove_rows(batch)
-            if housekeeping_is_due or last_seen.pending:
-                self._tidy(housekeeping_is_due)
-            keys = [
-                (entry.sender, entry.request_id)
-                for job in batch.jobs
-                for entry in job.entries
-                if isinstance(entry, NewMessage) and entry.request_id is not None
-            ]
-            known = self._indexing.stored_requests(self._dao, keys) if keys else {}
+            if batch.is_tidying or self._last_seen.pending:
+                self._tidy(batch.is_tidying)
+            known = self._stored_requests(batch)
             for job in batch.jobs:
                 failed_upto = job.session.failed_upto
                 if job.received_at[0] <= failed_upto and job.session.transport.is_closed:
@@ -467,12 +460,13 @@ class Store:
                     failed_upto = math.inf
                 for entry, received_at in zip(job.entries, job.received_at, strict=True):
                     if isinstance(entry, NewMessage):
-                        job.results.append(self._accept(entry, known, batch, received_at <= failed_upto))
+                        job.results.append(self._accept(entry, known, batch, received_at <= failed_upto, job.session))
                     else:
                         job.results.append(self._apply(entry))
             if batch.messages:
                 inbox = [(receiver, message.id) for message, receivers in batch.messages for receiver in receivers]
                 self._dao.add_messages([message for message, _ in batch.messages], inbox)
+            batch.devices = self._devices.take_changed() if self._devices.has_changes else {}
             if node is not None:
                 node.finish(batch.messages)
         self._dao.mark = self._dao.new_mark
@@ -480,6 +474,16 @@ class Store:
         self._failing = False
         if self.outage.is_open:  # a look without its lock: else the next transaction sees it
             self.outage.worked()
+
+    def _stored_requests(self, batch: Batch) -> dict[RequestKey, tuple[int, int]]:
+        """What is stored already of the messages in a batch that have a requestId."""
+        keys = [
+            (entry.sender, entry.request_id)
+            for job in batch.jobs
+            for entry in job.entries
+            if isinstance(entry, NewMessage) and entry.request_id is not None
+        ]
+        return self._indexing.stored_requests(self._dao, keys) if keys else {}
 
     def _tidy(self, housekeeping_is_due: bool) -> None:
         """In the transaction: write what nobody has asked for. (The ends of sessions always: it
@@ -492,14 +496,23 @@ class Store:
             self._retention.run_due(self._dao)
             self._quotas.run_due(self._dao)
             self.read_pointers.run_due(self._dao)
+            self._remove(self._devices.run_due(self._dao))
 
     def _remove_rows(self, batch: Batch) -> None:
         """Take out of the inboxes what has arrived, and what their clients are not sent."""
         if batch.delivered:
-            self._quotas.remove(self._dao, batch.delivered)
-            self._indexing.remove_delivered(self._dao, batch.delivered.items())
-        if batch.passed_over:
-            self._edits.remove_passed_over(self._dao, batch.passed_over)
+            self._quotas.remove(self._dao, by_user(batch.delivered))
+            self._remove(self._devices.reached(self._dao, batch.delivered))
+        if batch.passed_over:  # (with several devices, another one may get them)
+            self._edits.remove_passed_over(
+                self._dao, [each for each in batch.passed_over if each[0].user not in self._devices.several]
+            )
+
+    def _remove(self, removable: Removable) -> None:
+        if removable.upto:
+            self._indexing.remove_delivered(self._dao, removable.upto.items())
+        if removable.alone:
+            self._indexing.remove_delivered(self._dao, removable.alone, alone=True)
 
     def _learn(self, node: NodeTurns | None, batch: Batch) -> None:
         """Learn what was committed before this transaction, by other nodes and at all."""
@@ -511,14 +524,25 @@ class Store:
         if self.blocks.is_stale:
             self.blocks.load(self._dao)
 
-    def _must_write(self, batch: Batch, housekeeping_is_due: bool) -> bool:
-        """Whether there is anything to write. Raises StoreError while nothing may be written."""
+    def _must_write(self, batch: Batch) -> bool:
+        """Whether there is anything to write; see whether housekeeping is due. Raises StoreError
+        while nothing may be written.
+        """
+        last_seen = self._last_seen
+        batch.is_tidying = self._clock() >= min(
+            self._indexing.due_at,
+            self._retention.due_at,
+            self._quotas.due_at,
+            last_seen.due_at,
+            self.read_pointers.due_at,
+            self._devices.due_at,
+        ) or (self._stopping and bool(last_seen.pending))
         is_writing = bool(batch.jobs or batch.delivered or batch.passed_over)
         if self._doubt is not None:
             if is_writing:
                 raise StoreError("it is not known yet whether the last commit has happened")
             return False
-        is_writing = is_writing or housekeeping_is_due
+        is_writing = is_writing or batch.is_tidying
         return is_writing if self.node is None else self.node.must_write(is_writing)
 
     def _write_the_rest(self, batch: Batch, error: RowsRefused) -> None:
@@ -563,9 +587,15 @@ class Store:
         self._quotas.on_failure()
         self._last_seen.on_failure()
         self.read_pointers.on_failure()
+        self._devices.on_failure()
 
     def _accept(
-        self, new: NewMessage, known: dict[RequestKey, tuple[int, int]], batch: Batch, is_behind_failure: bool
+        self,
+        new: NewMessage,
+        known: dict[RequestKey, tuple[int, int]],
+        batch: Batch,
+        is_behind_failure: bool,
+        session: Session,
     ) -> Refused | StoreError | int:
         """Add a message to the batch, unless it is refused or was stored before. Return its id.
 
@@ -594,7 +624,7 @@ class Store:
                 return of_group
             receivers = of_group
         if new.replaces is not None:
-            return self._accept_edit(new, receivers, digest, known, batch)
+            return self._accept_edit(new, receivers, digest, known, batch, session)
         message = StoredMessage(
             self._dao.allocate_id(),
             new.group is not None,
@@ -610,8 +640,17 @@ class Store:
             return admitted
         if new.request_id is not None and digest is not None:
             known[new.sender, new.request_id] = message.id, digest
-        batch.messages.append((message, admitted))
+        envelope = message, admitted
+        batch.messages.append(self._with_own_copy(envelope, session) if session.has_others else envelope)
         return message.id
+
+    def _with_own_copy(self, envelope: Envelope, session: Session) -> Envelope:
+        """Have a message sent to the other devices of its sender, too."""
+        message, receivers = envelope
+        if not message.is_group and message.receiver == message.sender:
+            return envelope  # all devices get it, anyway
+        self._devices.wrote(message.sender)
+        return message._replace(device=session.device.name), [*receivers, message.sender]
 
     def _receivers_in_group(self, new: NewMessage, group: Group) -> Sequence[str] | Refused:
         """Who gets a message to a group: the members as of this transaction."""
@@ -629,6 +668,7 @@ class Store:
         digest: int | None,
         known: dict[RequestKey, tuple[int, int]],
         batch: Batch,
+        session: Session,
     ) -> Refused | int:
         """The end of `_accept` for an edit."""
         accepted = self._edits.accept(self._dao, new, receivers, digest, batch.messages)
@@ -637,7 +677,7 @@ class Store:
         edit, _ = accepted
         if new.request_id is not None and digest is not None:
             known[new.sender, new.request_id] = edit.id, digest
-        batch.messages.append(accepted)
+        batch.messages.append(self._with_own_copy(accepted, session) if session.has_others else accepted)
         return edit.id
 
     def _apply(self, entry: Answer | Write) -> Any:
@@ -674,20 +714,29 @@ class Store:
                 job.session.transport.close()
             raise
         finally:  # after the answers: no one needs to wait for this
-            if self._quotas.news:
-                self._pass_on_news()
-            if self._last_seen.written:
-                self._last_seen.committed()
-            if self.read_pointers.written or (batch.delivered and self._receipts and self._receipts.under_way):
-                self._tell_receipts(batch)
-            self._indexing.on_commit([message for message, _ in batch.messages])
+            self._after_answers(batch)
+
+    def _after_answers(self, batch: Batch) -> None:
+        if self._quotas.news:
+            self._pass_on_news()
+        if self._last_seen.written:
+            self._last_seen.committed()
+        if batch.devices:
+            self._devices_changed(batch)
+        if self.read_pointers.written or (batch.delivered and self._receipts and self._receipts.under_way):
+            self._tell_receipts(batch)
+        self._indexing.on_commit([message for message, _ in batch.messages])
 
     def _tell_receipts(self, batch: Batch) -> None:
         """Tell of what was delivered and read."""
         if batch.is_committed:
             if self._receipts is not None:
-                self._receipts.delivered(batch.delivered)
+                self._receipts.delivered(by_user(batch.delivered))
             self.read_pointers.on_commit()
+
+    def _devices_changed(self, batch: Batch) -> None:
+        for user, kept in batch.devices.items():
+            self._devices.changed(user, kept)
 
     def _pass_on_news(self) -> None:
         """Have those who are online told what was left out of their inboxes.
@@ -749,11 +798,15 @@ class Store:
         self._quotas.on_failure()
         self._last_seen.on_failure()
         self.read_pointers.on_failure()
+        self._devices.on_failure()
         if self.node is not None:
             self.node.failed()
         self._pass_on_news()
-        for user, upto in batch.delivered.items():
-            self.delivered(user, upto)
+        with self._lock:
+            for device, upto in batch.delivered.items():
+                self._delivered[device] = max(upto, self._delivered.get(device, 0))
+            if batch.delivered and self._delivered_due is None:
+                self._delivered_due = self._clock() + DELIVERED_DELAY
         if batch.passed_over:
             self._note_passed_over(batch.passed_over)
 
@@ -862,6 +915,7 @@ class Store:
             for message, receivers in batch.messages:
                 self._delivery.push(message, receivers)
         self._delivery.flush()
+        self._devices_changed(batch)
         for job in batch.jobs:
             for entry, result in zip(job.entries, job.results, strict=True):
                 if isinstance(entry, Write) and not isinstance(result, Refused):
@@ -896,8 +950,8 @@ class Store:
                 self._delivered_due = self._clock() + DELIVERED_DELAY
                 self._condition.notify()
 
-    def _limit_delivered(self, users: Collection[str], known_upto: int, batch: Batch) -> None:
-        """Believe acknowledgements of users who are elsewhere now only up to an id.
+    def _limit_delivered(self, devices: Collection[Device], known_upto: int, batch: Batch) -> None:
+        """Believe acknowledgements of devices that are elsewhere now only up to an id.
 
         Beyond it the session that they had here need not have had everything: what other nodes have
         stored is pushed to the users that the database knows here. So the next session gets it
@@ -905,9 +959,9 @@ class Store:
         """
         with self._lock:
             for delivered in (self._delivered, batch.delivered):
-                for user in users:
-                    if user in delivered:
-                        delivered[user] = min(delivered[user], known_upto)
+                for device in devices:
+                    if device in delivered:
+                        delivered[device] = min(delivered[device], known_upto)
 
     # --- pages for those who are behind -----------------------------------------------------------
 
@@ -918,10 +972,24 @@ class Store:
             self._retry_at = self._clock() + LOOK_INTERVAL
             return
         try:
-            self._delivery.feed(self._dao, self._quotas.tell_missed)
+            self._delivery.feed(self._dao, self._tell_missed)
         except StoreError as error:
             self._report(error)
             self._retry_at = self._clock() + RETRY_DELAY
+
+    def _tell_missed(self, dao: Dao, session: Session) -> None:
+        """Tell a session what it does not find in its inbox."""
+        if session.gap is not None:
+            session.transport.send(notices=[gap_notice(session)])
+        self._quotas.tell_missed(dao, session)
+
+
+def by_user(delivered: Mapping[Device, int]) -> dict[str, int]:
+    """For each user, what has reached any of the devices."""
+    found: dict[str, int] = {}
+    for device, upto in delivered.items():
+        found[device.user] = max(upto, found.get(device.user, 0))
+    return found
 
 
 def send_answers(session: Session, answers: Sequence[Answer], received_at: Sequence[float]) -> None:

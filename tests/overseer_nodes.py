@@ -246,8 +246,8 @@ class NodesOverseer(Overseer):
             session = connection.session
             logs_out = session in machine.server.node._leaving
             if session.user in gone and connection.lane.waiting and not (session.closing or logs_out):
-                place = machine.server.node.registry.get(session.user)
-                is_its_end = place == (machine.server.dao.number, session.epoch)
+                place = machine.server.node.registry.on(session.device)
+                is_its_end = place == (machine.server.dao.number, session.epoch, session.device.name)
                 self.check(not is_its_end, f"{machine} tells that {session.user} is gone, and has not served all")
 
     def was_taken_back(self, is_lost: Callable[[int], bool], is_excused: bool) -> None:
@@ -307,20 +307,20 @@ class NodesOverseer(Overseer):
     def check_nodes(self, machines: Iterable[Any]) -> None:
         """Everything is calm: all nodes know the same, and it is true."""
         rows = {
-            user: (node, epoch) for user, node, epoch in self.raw.execute("SELECT username, node, epoch FROM sessions")
+            (user, device): (node, epoch)
+            for user, device, node, epoch in self.raw.execute("SELECT username, device, node, epoch FROM sessions")
         }
         online = {}
         for machine in machines:
             server = machine.server
             for session in server.sessions:
-                self.check(session.user not in online, f"{session.user} is online at two nodes")
-                online[session.user] = server.dao.number, session.epoch
+                self.check(session.device not in online, f"{session.device} is online at two nodes")
+                online[session.device] = server.dao.number, session.epoch
         self.check(rows == online, f"the table of sessions says {rows}, and online are {online}")
         for machine in machines:
             registry = machine.server.node.registry
-            known = {user: tuple(registry.get(user)) for user in registry}
+            known = {(user, place.device): place[:2] for user in registry for place in registry.of(user)}
             self.check(known == rows, f"{machine} knows {known}, and the table of sessions says {rows}")
             announced = machine.server.presence._announced_online
-            self.check(
-                announced == set(rows), f"{machine} has announced {sorted(announced)}; online are {sorted(rows)}"
-            )
+            users = {user for user, _ in rows}
+            self.check(announced == users, f"{machine} has announced {sorted(announced)}; online are {sorted(users)}")

@@ -193,7 +193,7 @@ def test_a_message_that_is_about_to_be_sent() -> None:
     delivery.push(StoredMessage(5, True, "carol", "friends", "x", 0), ["alice", "bob"])
     delivery.flush()
     assert transports[0].seen == [4]
-    assert sessions.of("bob")[0].sent_id == 5
+    assert session.sent_id == 5
 
 
 def test_a_receiver_that_is_behind_sees_what_it_was_sent(sqlite: JellyServer) -> None:

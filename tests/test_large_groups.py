@@ -158,7 +158,7 @@ class Inbox:
         self._count = count
         self.asked: list[str] = []
 
-    def waiting(self, receiver: str, after: int, limit: int, upto: int) -> list[StoredMessage]:
+    def waiting(self, receiver: str, after: int, limit: int, upto: int, device: None) -> list[StoredMessage]:
         self.asked.append(receiver)
         ids = range(after + 1, min(self._count, after + limit, upto) + 1)
         return [StoredMessage(id, True, "alice", "all", "x", 1) for id in ids]

@@ -17,6 +17,7 @@ from jelly.database import DatabaseConnection
 from jelly.engines import open_engine
 from jelly.migrations import migrate
 from jelly.mysql_pipeline import MysqlPipeline
+from jelly.sessions import Device
 
 Open = Callable[[], NodeDao]
 DEADLOCKS = "SELECT count FROM information_schema.innodb_metrics WHERE name = 'lock_deadlocks'"
@@ -113,8 +114,8 @@ def test_what_was_stored_elsewhere(open_node: Open, content: str) -> None:
     first, second = open_node(), open_node()
     with second.connection.transaction():
         second.move_mark(0)
-        second.enter_session("bob", "")
-        second.enter_session("dora", "")
+        second.enter_session(Device("bob", ""), "")
+        second.enter_session(Device("dora", ""), "")
         second.finish({})
     with first.connection.transaction():
         first.move_mark(3)
@@ -142,7 +143,7 @@ def test_a_long_message_to_many(open_node: Open) -> None:
     with second.connection.transaction():
         second.move_mark(0)
         for user in users:
-            second.enter_session(user, "")
+            second.enter_session(Device(user, ""), "")
         second.finish({})
     content = "x" * 50_000 + "😀"
     with first.connection.transaction():
@@ -167,7 +168,7 @@ def test_how_that_is_found(open_node: Open, sent: list[str]) -> None:
     turn(dao)
     with dao.connection.transaction():
         dao.move_mark(0)
-        dao.enter_session("bob", "")
+        dao.enter_session(Device("bob", ""), "")
         dao.finish({})
     sent.clear()
     assert len(dao.tail(0, dao.horizon, 10) or ()) == 1

@@ -367,7 +367,8 @@ def test_every_column_with_names_is_thought_of() -> None:
     others = {
         ("meta", "name"), ("users", "username"), ("users", "phone"), ("users", "nfkc"), ("chat_groups", "name"),
         ("chat_groups", "creator"), ("chat_groups", "nfkc"), ("members", "group_name"), ("members", "username"),
-        ("missed", "group_name"), ("nodes", "version"), ("sessions", "device"), ("operator_commands", "id"),
+        ("missed", "group_name"), ("nodes", "version"), ("sessions", "device"), ("devices", "device"),
+        ("tokens", "device"), ("messages", "device"), ("operator_commands", "id"),
         ("operator_commands", "result"), ("invites", "group_name"), ("invitations", "group_name"),
     }  # fmt: skip
     assert found == {*ROWS_OF_USER, *ROWS_THAT_STAY, *others}

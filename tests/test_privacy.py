@@ -184,7 +184,7 @@ hears nothing. (A mutual friend, and whom she has blocked, are on each other's l
 on hers only. Who has her on the list is not asked. A line with ... goes on with the one before.)
 """
 NOTICES_TO_ONESELF = {
-    Event.TAKEN_OVER, Event.PASSWORD_CHANGED, Event.SHUTDOWN, Event.INBOX_FULL, Event.LOGGED_OUT,
+    Event.TAKEN_OVER, Event.PASSWORD_CHANGED, Event.SHUTDOWN, Event.INBOX_FULL, Event.LOGGED_OUT, Event.GAP,
 }  # fmt: skip
 """What is told to nobody but the user whom it is about."""
 

@@ -40,7 +40,7 @@ KEYS_OF_AN_EVENT = {
     Event.GROUP_CHANGED: ["group", "members", "changes"], Event.GROUP_DISBANDED: ["group"],
     Event.INBOX_FULL: ["groups"], Event.TYPING: ["user", "group"],
     Event.READ: ["user", "group", "id"], Event.DELIVERED: ["user", "id"],
-    Event.LOGGED_OUT: ["reason"],
+    Event.LOGGED_OUT: ["reason"], Event.GAP: ["since"],
 }  # fmt: skip
 OPTIONAL_KEYS = {("typing", "group"), ("read", "group")}
 

@@ -244,7 +244,7 @@ def test_a_login(dao: Dao, waits: bool, trips: list[str]) -> None:
         dao.remember_address("alice", "127.0.0.1", 1, keep=1)
         assert not dao.friends("alice", "", 10)
     assert len(trips) == (5 if waits else 10), trips
-    assert dao.token_owner("hash", 1) == "alice"
+    assert dao.token_owner("hash", 1) == ("alice", "")
 
 
 def test_more_changes_than_fit_into_a_packet(dao: Dao, waits: bool, trips: list[str]) -> None:

@@ -231,15 +231,21 @@ class Wire:
         """Acknowledge everything up to and including an id. (Nothing comes back.)"""
         self.send(pack(ACK, to_json({"id": id})))
 
-    def login(self, username: str, password: str = PASSWORD, features: list[str] | None = None) -> Reply:
-        more = {} if features is None else {"features": features}
+    def login(
+        self, username: str, password: str = PASSWORD, features: list[str] | None = None, device: str | None = None
+    ) -> Reply:
+        more: dict[str, Any] = {} if features is None else {"features": features}
+        more |= {} if device is None else {"device": device}
         reply = self.call(LOGIN, username=username, password=password, **more)
         if reply.status == SUCCESS:
             self.user, self.token = username, reply.values["token"]
         return reply
 
-    def reconnect(self, username: str, token: int, features: list[str] | None = None) -> Reply:
-        more = {} if features is None else {"features": features}
+    def reconnect(
+        self, username: str, token: int, features: list[str] | None = None, device: str | None = None
+    ) -> Reply:
+        more: dict[str, Any] = {} if features is None else {"features": features}
+        more |= {} if device is None else {"device": device}
         reply = self.call(RECONNECT, username=username, token=token, **more)
         if reply.status == SUCCESS:
             self.user, self.token = username, token
@@ -254,10 +260,12 @@ def register(port: int, *usernames: str, password: str = PASSWORD) -> None:
             assert reply.status == SUCCESS, reply
 
 
-def logged_in(port: int, username: str, password: str = PASSWORD, features: list[str] | None = None) -> Wire:
+def logged_in(
+    port: int, username: str, password: str = PASSWORD, features: list[str] | None = None, device: str | None = None
+) -> Wire:
     """A connection on which a user has logged in."""
     wire = Wire(port)
-    reply = wire.login(username, password, features)
+    reply = wire.login(username, password, features, device)
     assert reply.status == SUCCESS, reply
     return wire
 

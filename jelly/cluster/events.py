@@ -15,7 +15,7 @@ from jelly.dao import LeaseLost
 from jelly.errors import log_failure
 from jelly.login_guard import LoginGuard
 from jelly.presence import Presence
-from jelly.sessions import Session, Sessions
+from jelly.sessions import Device, Session, Sessions
 
 log = logging.getLogger("jelly.cluster")
 
@@ -39,6 +39,9 @@ class Changes(Protocol):
 
     def receipts_wanted(self, user: str, is_wanted: bool) -> None:
         """A user who is online elsewhere wants to know of receipts, or not."""
+
+    def devices_changed(self, user: str, kept: Sequence[str]) -> None:
+        """These are the devices of a user now (`devices.py`)."""
 
     def was_read(self, notices: Sequence[Sequence[Any]]) -> None:
         """What users of another node have read. Each: reader, group, id, and whom to tell."""
@@ -74,11 +77,11 @@ class Events:
         self._presence = presence
         self._guard = guard
         self._changes = changes
-        self._moved: set[str] = set()
+        self._moved: set[Device] = set()
         self._left: set[str] = set()
 
-    def take_moved(self) -> set[str]:
-        """The users who have logged in at other nodes since this was asked last."""
+    def take_moved(self) -> set[Device]:
+        """The devices that have logged in at other nodes since this was asked last."""
         moved, self._moved = self._moved, set()
         return moved
 
@@ -120,9 +123,9 @@ class Events:
         if event.node == self._dao.number:
             return
         if event.kind == "in":
-            user = str(event.values[0])
-            self._changes.receipts_wanted(user, len(event.values) > 1 and bool(event.values[1]))
-            self._user_moved(user, event.number)
+            user, wants_receipts, device = event.values
+            self._changes.receipts_wanted(str(user), bool(wants_receipts))
+            self._device_moved(Device(str(user), str(device)), event.number)
         elif event.kind == "group":
             name, before, now, change = event.values
             self._changes.group_changed(str(name), before, now, change)  # type: ignore[arg-type]
@@ -146,6 +149,8 @@ class Events:
         """Do what another node has told that changes nothing here."""
         if kind == "receipts":
             self._changes.receipts_wanted(str(values[0]), bool(values[1]))
+        elif kind == "devices":
+            self._changes.devices_changed(str(values[0]), values[1])
         elif kind == "read":
             self._changes.was_read(values[0])
         elif kind == "down":
@@ -153,10 +158,10 @@ class Events:
         elif kind == "up":
             log.info("node %s has come", values[0])
 
-    def _user_moved(self, user: str, number: int) -> None:
+    def _device_moved(self, device: Device, number: int) -> None:
         """A user has logged in at another node, by the event of this number."""
-        self._moved.add(user)
-        session = self._sessions.get(user)
+        self._moved.add(device)
+        session = self._sessions.on(device)
         if session is not None and session.epoch < number:
             session.epoch = -1
             self._changes.session_moved(session)
@@ -168,7 +173,7 @@ class Events:
             self._left.add(str(values[0]))
         if kind == "in":
             user = str(values[0])
-            self._registry.enter(user, Place(event.node, event.number))
+            self._registry.enter(user, Place(event.node, event.number, str(values[2])))
             return (user,)
         if kind == "out":
             user = str(values[0])
@@ -181,5 +186,4 @@ class Events:
         return ()
 
     def _is_elsewhere(self, user: str) -> bool:
-        place = self._registry.get(user)
-        return place is not None and place.node != self._dao.number
+        return any(place.node != self._dao.number for place in self._registry.of(user, ()))

@@ -47,7 +47,7 @@ from jelly.outcomes import Answer
 from jelly.presence import Presence
 from jelly.quotas import Envelope, Quotas
 from jelly.retention import Retention
-from jelly.sessions import Session, Sessions
+from jelly.sessions import Device, Session, Sessions
 from jelly.trusted_clock import IDS_PER_MS
 
 log = logging.getLogger("jelly.cluster")
@@ -143,7 +143,7 @@ class Node:
         self._hearing = Hearing()
         self._pushed_upto = 0  # the horizon when the transaction before began
         self._poll_at = self._trim_at = self._busy_until = clock()
-        self._sessions.is_elsewhere = self.is_elsewhere
+        self._sessions.is_elsewhere, self._sessions.is_device_elsewhere = self.is_elsewhere, self.is_device_elsewhere
         self._sessions.on_end = self.session_ended
         guard.on_failure = self._password_was_wrong
         self._indexing.has_others = True
@@ -152,16 +152,19 @@ class Node:
 
     def is_elsewhere(self, user: str) -> bool:
         """Whether a user is online at another node."""
-        place = self.registry.get(user)
+        return any(place.node != self._dao.number for place in self.registry.of(user, ()))
+
+    def is_device_elsewhere(self, device: Device) -> bool:
+        """Whether a device is online at another node."""
+        place = self.registry.on(device)
         return place is not None and place.node != self._dao.number
 
     def elsewhere(self, users: Iterable[str]) -> Mapping[int, Sequence[str]]:
         """Return those of some users who are online at other nodes, by the number of the node."""
         found: dict[int, list[str]] = {}
         for user in users:
-            place = self.registry.get(user)
-            if place is not None and place.node != self._dao.number:
-                found.setdefault(place.node, []).append(user)
+            for node in {place.node for place in self.registry.of(user, ())} - {self._dao.number}:
+                found.setdefault(node, []).append(user)
         return found
 
     def send_note(self, node: int, data: bytes) -> None:
@@ -341,14 +344,13 @@ class Node:
         self._others_wrote = self._others_wrote or head.next_id > dao.horizon + 1
         for job in jobs:
             session = job.session
-            if session.user is not None and self.registry.get(session.user) != Place(dao.number, session.epoch):
+            if session.user is not None and self.registry.on(session.device) != _place_of(session, dao.number):
                 self._drop_unless_still_here(job, session.user)
         with self._lock:
             self._ending = list(self._ended)
             self._ended.clear()
         for user, epoch in self._ending:
-            place = self.registry.get(user)
-            if place == Place(dao.number, epoch):
+            if any((place.node, place.epoch) == (dao.number, epoch) for place in self.registry.of(user, ())):
                 dao.end_session(user, epoch)
         self._renews = self.lease.is_due
         if self._renews:
@@ -361,7 +363,7 @@ class Node:
         But it does if it is this node. Then what was read before the connection ended is written,
         as on a single server.
         """
-        place, session = self.registry.get(user), job.session
+        place, session = self.registry.on(job.session.device), job.session
         if place is None or place.node != self._dao.number or (user, session.epoch) not in self._unserved:
             job.entries = [Answer(None) for _ in job.entries]
             session.epoch = -1  # also if the user comes back to this node: else the rest would be out of order
@@ -387,18 +389,17 @@ class Node:
                 self._others_wrote = False
                 self._quotas.on_others_wrote()
         # Logins that were answered too late. (Who leaves with a node that stops may come back.)
-        for user in self.registry.users_of(dao.number) if not self._is_draining else ():
-            session, place = self._sessions.get(user), self.registry.get(user)
-            if session is None and place is not None:
+        for user, place in self.registry.at(dao.number) if not self._is_draining else ():
+            if self._sessions.on(Device(user, place.device)) is None:
                 with self._lock:
                     if (user, place.epoch) not in self._unserved:
                         self._ended[user, place.epoch] = None
 
-    def take_moved(self) -> tuple[Collection[str], int]:
+    def take_moved(self) -> tuple[Collection[Device], int]:
         pushed_upto, self._pushed_upto = self._pushed_upto, self._dao.horizon
         return self._events.take_moved(), pushed_upto
 
-    def enter(self, session: Session, user: str, classic_token: str, wants_receipts: bool) -> str:
+    def enter(self, session: Session, device: Device, classic_token: str, wants_receipts: bool) -> str:
         """In the transaction of a login: the user is online here from now on.
 
         Returns the hash of the token of a classic client that is taken over; else an empty text.
@@ -407,10 +408,11 @@ class Node:
         """
         dao = self._dao
         transport = session.transport
-        if self.is_elsewhere(user) and (session.closing or transport.has_left() or transport.is_half_closed()):
+        user, has_gone = device.user, session.closing or transport.has_left() or transport.is_half_closed()
+        if has_gone and self.is_device_elsewhere(device):
             raise Refused(ErrorCode.NOT_LOGGED_IN)
-        taken_over = dao.classic_token(user)
-        self._entering.append((session, user, dao.enter_session(user, classic_token, wants_receipts)))
+        taken_over = dao.classic_token(device)
+        self._entering.append((session, user, dao.enter_session(device, classic_token, wants_receipts)))
         # What the user has sent through another node a moment ago: a repeat must be known here.
         for id, request_id, digest in dao.unindexed_requests_of(user, dao.head.indexed):
             self._indexing.note_request((user, request_id), id, digest)
@@ -422,17 +424,17 @@ class Node:
             self._dao.end_session(session.user, session.epoch)
             self._leaving.append(session)
 
-    def login_failed(self, user: str) -> None:
+    def login_failed(self, device: Device) -> None:
         """A login was committed that nobody is logged in by. The table says that the user is online
         here, which is right if there is the session that it should have taken over: that one stays.
         """
-        session, place = self._sessions.get(user), self.registry.get(user)
+        session, place = self._sessions.on(device), self.registry.on(device)
         if place is not None and place.node == self._dao.number:
             if session is not None:
                 session.epoch = place.epoch
             else:
                 with self._lock:
-                    self._ended[user, place.epoch] = None
+                    self._ended[device.user, place.epoch] = None
                     self.has_news = True
 
     def finish(self, messages: Sequence[Envelope]) -> None:
@@ -440,9 +442,9 @@ class Node:
         last_for: dict[int, int] = {}
         for message, receivers in messages:
             for receiver in receivers:
-                place = self.registry.get(receiver)
-                if place is not None and place.node != dao.number:
-                    last_for[place.node] = message.id
+                for place in self.registry.of(receiver, ()):
+                    if place.node != dao.number:
+                        last_for[place.node] = message.id
         dao.finish(last_for)
         last_id, entering, leaving = dao.new_mark - 1, tuple(self._entering), tuple(self._leaving)
         self._turn = _Turn(dao.head, dao.own_events(), last_id, entering, leaving, last_for, renews=self._renews)
@@ -521,3 +523,8 @@ class Node:
             return
         for message, receivers in messages:
             self._delivery.push(message, receivers)
+
+
+def _place_of(session: Session, node: int) -> Place:
+    """Where the registry must have a session of this node."""
+    return Place(node, session.epoch, session.device.name)

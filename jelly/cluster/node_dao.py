@@ -22,6 +22,7 @@ from jelly.dao import (
 )
 from jelly.database import DatabaseConnection
 from jelly.migrations import SCHEMA_VERSION
+from jelly.sessions import Device
 from jelly.trusted_clock import MS, TrustedClock
 
 SERVING, DRAINING = 1, 2
@@ -318,7 +319,9 @@ class NodeDao(Dao):
         length = f"LENGTH({last_text})"
         content = f"CASE WHEN {length} <= {SHORT_BYTES} THEN {last_text} ELSE '' END"
         keeps_text = "CASE WHEN i.text IS NULL THEN 0 ELSE 1 END"
-        columns = ("m.id", "m.is_group", "m.sender", "m.receiver", "m.time", "COALESCE(m.replaces, 0)", keeps_text)
+        # (Where a message was written matters only to its sender: see `Delivery`.)
+        edit, device = "COALESCE(m.replaces, 0)", "COALESCE(m.device, '')"
+        columns = ("m.id", "m.is_group", "m.sender", "m.receiver", "m.time", edit, keeps_text, "i.size", device)
         words = connection.words("i.receiver", *columns, length, content)
         join = connection.ordered_join  # with few sessions MariaDB would sort all, which takes three times as long
         rows = connection.query(
@@ -330,12 +333,13 @@ class NodeDao(Dao):
         )
         if len(rows) == limit:
             return None
-        found: list[tuple[StoredMessage, list[str]]] = []
+        found: list[tuple[StoredMessage, dict[str, None]]] = []  # (an ordered set)
         long: dict[int, int] = {}  # ids, and the places in `found`
         total = last_id = 0
         for (text,) in rows:
             # (No name holds a space.)
-            user, id, is_group, sender, receiver, time, replaces, keeps_text, size, content = text.split(" ", 9)
+            values = text.split(" ", 11)
+            user, id, is_group, sender, receiver, time, replaces, keeps_text, row_size, device, size, content = values
             if keeps_text == "1":  # edited a moment ago, and this receiver gets another text than the others
                 return None
             if (number := int(id)) != last_id:
@@ -344,8 +348,11 @@ class NodeDao(Dao):
                     long[number] = len(found)
                     total += int(size)
                 message = StoredMessage(number, is_group == "1", sender, receiver, content, int(time))
-                found.append((message if replaces == "0" else message._replace(replaces=int(replaces)), []))
-            found[-1][1].append(user)
+                found.append((message if replaces == "0" else message._replace(replaces=int(replaces)), {}))
+            message, receivers = found[-1]
+            if row_size == "-1" and message.device is None:
+                found[-1] = message._replace(device=device), receivers
+            receivers[user] = None  # (it has a row for each session that the user has here)
         if total > TAIL_BYTES:
             return None
         if long:
@@ -354,7 +361,7 @@ class NodeDao(Dao):
             for number, content in connection.query(texts):
                 message, receivers = found[long[number]]
                 found[long[number]] = message._replace(content=content), receivers
-        return found
+        return [(message, list(receivers)) for message, receivers in found]
 
     def last_id(self) -> int:
         """No id above it was given. (Not with the lock.)"""
@@ -378,19 +385,19 @@ class NodeDao(Dao):
 
     # --- sessions ---------------------------------------------------------------------------------
 
-    def classic_token(self, username: str) -> str:
-        """The hash of the token of a classic client that is online anywhere; else empty."""
-        rows = self.connection.query("SELECT classic_token FROM sessions WHERE username = ?", (username,))
+    def classic_token(self, device: Device) -> str:
+        """The hash of the token of a classic client that is online on a device; else empty."""
+        rows = self.connection.query("SELECT classic_token FROM sessions WHERE username = ? AND device = ?", device)
         return rows[0][0] if rows else ""
 
-    def enter_session(self, username: str, classic_token: str, wants_receipts: bool = False) -> int:
+    def enter_session(self, device: Device, classic_token: str, wants_receipts: bool = False) -> int:
         """Write that a user is online here now, and tell it; return the epoch of the session."""
         epoch = self.next_event
-        self.announce("in", username, int(wants_receipts))
-        self.connection.change("DELETE FROM sessions WHERE username = ?", (username,))
+        self.announce("in", device.user, int(wants_receipts), device.name)
+        self.connection.change("DELETE FROM sessions WHERE username = ? AND device = ?", device)
         self.connection.change(
-            "INSERT INTO sessions (username, device, node, epoch, classic_token) VALUES (?, '', ?, ?, ?)",
-            (username, self.number, epoch, classic_token),
+            "INSERT INTO sessions (username, device, node, epoch, classic_token) VALUES (?, ?, ?, ?, ?)",
+            (*device, self.number, epoch, classic_token),
         )
         return epoch
 
@@ -399,9 +406,9 @@ class NodeDao(Dao):
         self.announce("out", username, epoch)
         self.connection.change("DELETE FROM sessions WHERE username = ? AND epoch = ?", (username, epoch))
 
-    def all_sessions(self) -> list[tuple[str, int, int]]:
-        """Who is online, and where: (user, node, epoch)."""
-        return self.connection.query("SELECT username, node, epoch FROM sessions")
+    def all_sessions(self) -> list[tuple[str, int, int, str]]:
+        """Who is online, and where: (user, node, epoch, device)."""
+        return self.connection.query("SELECT username, node, epoch, device FROM sessions")
 
     # --- nodes ------------------------------------------------------------------------------------
 

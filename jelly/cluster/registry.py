@@ -1,4 +1,4 @@
-"""The registry: which user is online at which node.
+"""The registry: which user is online at which node, and on which device.
 
 It is a copy in memory of the table `sessions`, which follows the events (`events.py`): so all nodes
 have the same registry once they have applied the same events. The thread that has the store's turn
@@ -8,6 +8,8 @@ changes it; any thread may look.
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from jelly.sessions import Device
+
 
 class Place(NamedTuple):
     """Where a user is online."""
@@ -15,46 +17,60 @@ class Place(NamedTuple):
     node: int
     epoch: int
     """The number of the event of the login."""
+    device: str = ""
 
 
 class Registry:
     """The users who are online, and where."""
 
     def __init__(self) -> None:
-        self._places: dict[str, Place] = {}
-        self.get = self._places.get
-        """The place of a user, None while the user is offline. (It is called for each receiver of
-        each message, so it is the dictionary's own method.)"""
+        self._places: dict[str, tuple[Place, ...]] = {}
+        self.of = self._places.get
+        """The places of a user, nearly always one. Call it with () as the default, for those who
+        are offline. (It is called for each receiver of each message, so it is the dictionary's own
+        method.)"""
 
-    def load(self, places: Iterable[tuple[str, int, int]]) -> None:
-        """Forget everything, and begin with these: (user, node, epoch)."""
+    def load(self, places: Iterable[tuple[str, int, int, str]]) -> None:
+        """Forget everything, and begin with these: (user, node, epoch, device)."""
         self._places.clear()
-        self._places.update((user, Place(node, epoch)) for user, node, epoch in places)
+        for user, node, epoch, device in places:
+            self.enter(user, Place(node, epoch, device))
+
+    def get(self, user: str) -> Place | None:
+        """Where a user has logged in last; None while the user is offline."""
+        places = self._places.get(user)
+        return places[-1] if places else None
+
+    def on(self, device: Device) -> Place | None:
+        """Where a device is online; None while it is offline."""
+        for place in self._places.get(device.user, ()):
+            if place.device == device.name:
+                return place
+        return None
 
     def enter(self, user: str, place: Place) -> None:
         """A user has logged in."""
-        self._places[user] = place
+        others = (each for each in self._places.get(user, ()) if each.device != place.device)
+        self._places[user] = (*others, place)
 
-    def leave(self, user: str, epoch: int) -> bool:
-        """The session that began with this event has ended. Return whether the user is offline now:
-        not if a newer session has begun.
-        """
-        place = self._places.get(user)
-        if place is None or place.epoch != epoch:
-            return False
-        del self._places[user]
-        return True
+    def leave(self, user: str, epoch: int) -> None:
+        """The session that began with this event has ended. (A newer one may have begun.)"""
+        rest = tuple(place for place in self._places.get(user, ()) if place.epoch != epoch)
+        if rest:
+            self._places[user] = rest
+        else:
+            self._places.pop(user, None)
 
     def remove_node(self, node: int) -> list[str]:
-        """A node is gone; return its users, who are offline now."""
-        gone = self.users_of(node)
-        for user in gone:
-            del self._places[user]
-        return gone
+        """A node is gone; return the users who were there."""
+        gone = self.at(node)
+        for user, place in gone:
+            self.leave(user, place.epoch)
+        return [user for user, _ in gone]
 
-    def users_of(self, node: int) -> list[str]:
-        """The users who are online at a node."""
-        return [user for user, place in list(self._places.items()) if place.node == node]
+    def at(self, node: int) -> list[tuple[str, Place]]:
+        """The users who are online at a node, each with the place there."""
+        return [(user, place) for user, places in list(self._places.items()) for place in places if place.node == node]
 
     def __len__(self) -> int:
         return len(self._places)

@@ -83,6 +83,9 @@ class _Changes:
     def receipts_wanted(self, user: str, is_wanted: bool) -> None:
         self._services.receipts.note_wish(user, is_wanted)
 
+    def devices_changed(self, user: str, kept: Sequence[str]) -> None:
+        self._services.devices.changed(user, kept)
+
     def was_read(self, notices: Sequence[Sequence[Any]]) -> None:
         self._services.receipts.tell_read([ReadNotice(*notice) for notice in notices])
 

@@ -1,8 +1,8 @@
 """From version 2 to 3: ids that carry the time instead of a calendar, a clearer name for a row of
 the table meta, the NFKC form of each name, whether a user has had a modern client, the commands of
 an operator, known addresses, what quotas and edits need, reports, invitations, accounts that are
-disabled or deleted, the tables of several nodes, roles in groups, consent to being a friend, and
-how far everybody has read.
+disabled or deleted, devices, the tables of several nodes, roles in groups, consent to being a
+friend, and how far everybody has read.
 """
 
 from jelly.database import DatabaseConnection
@@ -79,6 +79,10 @@ STATEMENTS: tuple[Step, ...] = (
     "CREATE INDEX unpurged_names ON deleted_names (purged, since)",
     "ALTER TABLE tokens ADD COLUMN created BIGINT NOT NULL DEFAULT 0",
     "ALTER TABLE tokens ADD COLUMN network VARCHAR(64) NOT NULL DEFAULT ''",
+    "ALTER TABLE tokens ADD COLUMN device VARCHAR(32) NOT NULL DEFAULT ''",
+    "CREATE TABLE IF NOT EXISTS devices (username VARCHAR(32) NOT NULL, device VARCHAR(32) NOT NULL, "
+    "delivered BIGINT NOT NULL, seen BIGINT NOT NULL, dropped SMALLINT NOT NULL DEFAULT 0, "
+    "gap BIGINT NOT NULL DEFAULT 0, PRIMARY KEY (username, device))",
     "CREATE TABLE IF NOT EXISTS invites (code_hash CHAR(64) NOT NULL, creator VARCHAR(32) NOT NULL, "
     "group_name VARCHAR(32) NOT NULL, uses SMALLINT NOT NULL, expires BIGINT NOT NULL, PRIMARY KEY (code_hash))",
     "CREATE INDEX invites_of_user ON invites (creator)",
@@ -90,6 +94,7 @@ STATEMENTS: tuple[Step, ...] = (
     "ALTER TABLE inbox ADD COLUMN text MEDIUMTEXT",
     "ALTER TABLE messages ADD COLUMN replaces BIGINT",
     "ALTER TABLE messages ADD COLUMN edited BIGINT",
+    "ALTER TABLE messages ADD COLUMN device VARCHAR(32)",
     "CREATE TABLE IF NOT EXISTS nodes (id SMALLINT NOT NULL PRIMARY KEY, incarnation BIGINT NOT NULL, "
     "address VARCHAR(255) NOT NULL, version VARCHAR(32) NOT NULL, state SMALLINT NOT NULL, "
     "renewed BIGINT NOT NULL, lease BIGINT NOT NULL, event BIGINT NOT NULL, hints SMALLINT NOT NULL, "

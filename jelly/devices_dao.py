@@ -1,0 +1,82 @@
+"""The SQL of devices: how far each device of a user has got (`devices.py` says what that means)."""
+
+from typing import NamedTuple
+
+from jelly.dao import Dao
+from jelly.sessions import Device
+
+
+class DeviceRow(NamedTuple):
+    """A row of the table devices, without its user."""
+
+    name: str
+    """Empty: all clients together that do not say on which device they are."""
+    delivered: int
+    """The device has the messages up to this id."""
+    seen: int
+    """When it was online last, to about a day, in milliseconds since 1970."""
+    is_dropped: bool
+    """Whether no messages are kept for it."""
+    gap: int
+    """The first message that it may have missed, until it knows; 0: none."""
+
+
+def rows_of(dao: Dao, user: str) -> list[DeviceRow]:
+    """All devices of a user, in the order of their names."""
+    rows = dao.connection.query(
+        "SELECT device, delivered, seen, dropped, gap FROM devices WHERE username = ? ORDER BY device", (user,)
+    )
+    return [DeviceRow(name, delivered, seen, bool(dropped), gap) for name, delivered, seen, dropped, gap in rows]
+
+
+def put(dao: Dao, user: str, row: DeviceRow, is_new: bool) -> None:
+    """Write a row, which is new or not."""
+    values = row.delivered, row.seen, int(row.is_dropped), row.gap
+    if is_new:
+        dao.connection.change(
+            "INSERT INTO devices (delivered, seen, dropped, gap, username, device) VALUES (?, ?, ?, ?, ?, ?)",
+            (*values, user, row.name),
+        )
+    else:
+        dao.connection.change(
+            "UPDATE devices SET delivered = ?, seen = ?, dropped = ?, gap = ? WHERE username = ? AND device = ?",
+            (*values, user, row.name),
+        )
+
+
+def remove(dao: Dao, device: Device) -> None:
+    """Forget a device."""
+    dao.connection.change("DELETE FROM devices WHERE username = ? AND device = ?", device)
+
+
+def own_copies(dao: Dao, user: str, written_on: str, after: int, upto: int) -> list[int]:
+    """The messages in a user's inbox with after < id <= upto that the user has written on a
+    device.
+    """
+    rows = dao.connection.query(
+        "SELECT i.message_id FROM inbox AS i JOIN messages AS m ON m.id = i.message_id "
+        "WHERE i.receiver = ? AND i.message_id > ? AND i.message_id <= ? AND i.size < 0 AND m.device = ?",
+        (user, after, upto, written_on),
+    )
+    return [id for (id,) in rows]
+
+
+def waiting_for_some(dao: Dao, user: str, after: int, upto: int) -> tuple[int, int]:
+    """How many messages of a user's inbox with ids above `after` only wait for some of the devices:
+    those up to an id that the fastest of them has, and copies of own ones. And their bytes.
+    """
+    rows = dao.connection.query(
+        "SELECT COUNT(*), SUM(CASE WHEN i.size >= 0 THEN i.size ELSE LENGTH(m.content) END) FROM inbox AS i "
+        "JOIN messages AS m ON m.id = i.message_id "
+        "WHERE i.receiver = ? AND i.message_id > ? AND (i.message_id <= ? OR i.size < 0)",
+        (user, after, upto),
+    )
+    return int(rows[0][0]), int(rows[0][1] or 0)
+
+
+def users_behind(dao: Dao, after: str, limit: int) -> list[str]:
+    """The first users behind a name who have a device, in order."""
+    rows = dao.connection.query(
+        "SELECT DISTINCT username FROM devices WHERE username > ? ORDER BY username LIMIT ?", (after, limit)
+    )
+    return [user for (user,) in rows]
