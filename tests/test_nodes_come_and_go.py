@@ -23,7 +23,7 @@ from wire import ADD_FRIEND, OWN_PROFILE, PERSON_MESSAGE, SUCCESS, Wire, logged_
 
 from faults.mariadb import PrivateMariaDB
 from faults.process import Server
-from faults.proxy import Proxy
+from faults.proxy import CommitProxy, Proxy
 from faults.redis import PrivateRedis
 from faults.rows.database import read_state, write_state
 from jelly import migrations
@@ -32,6 +32,7 @@ from jelly.cluster import node as node_module
 from jelly.cluster.bus import Hint
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
+from jelly.doubt import Doubt, Found
 from jelly.engines import open_engine
 from jelly.errors import ConfigError, StartError
 from jelly.live_nodes import live_nodes
@@ -457,6 +458,48 @@ def test_a_database_that_goes_back(
         notice = bob.receive_notice()
         assert notice.values["content"] == "new"
         assert notice.values["id"] > given
+
+
+def test_a_database_that_goes_back_under_a_commit_in_doubt(
+    start_server: StartServer,
+    database: str,
+    mariadb: PrivateMariaDB,
+    redis_server: PrivateRedis,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The node finds its own mark, as if only its commit had not happened. But what it has heard of
+    others is gone, so it begins anew.
+    """
+    look = Doubt.look
+    looks: list[Doubt] = []
+
+    def go_back_and_look(doubt: Doubt, dao: Dao) -> Found:
+        if not looks:
+            write_state(database, state)
+        looks.append(doubt)
+        return look(doubt, dao)
+
+    with CommitProxy(mariadb.port) as proxy:
+        url = database.replace(f":{mariadb.port}/", f":{proxy.port}/")
+        first, second = (start_server(database=each, cluster=redis_server.url) for each in (url, database))
+        register(second.port, "alice", "bob")
+        with (
+            logged_in(first.port, "alice", features=MODERN) as alice,
+            logged_in(second.port, "bob", features=MODERN) as bob,
+        ):
+            alice.message("bob", "before")
+            with first.store._turn:  # it writes nothing meanwhile
+                state = read_state(database)
+                bob.message("alice", "gone")
+            assert alice.receive_notice().values["content"] == "gone"
+            monkeypatch.setattr(Doubt, "look", go_back_and_look)
+            proxy.cut_at_commit(happens=False)
+            alice.send_message("bob", "in doubt")
+            wait_until_closed(alice)
+        first.stop()
+    assert "the database has gone back to an older state: all connections are closed" in caplog.text
+    assert looks.count(looks[0]) == 1  # a second one would find its mark, and believe all that it knew
 
 
 def test_the_lease_is_renewed(nodes: list[JellyServer], monkeypatch: pytest.MonkeyPatch) -> None:
