@@ -47,6 +47,11 @@ ports = pytest.fixture(ports_of_nodes)
 dao = pytest.fixture(dao_beside_nodes)
 
 
+def judges_at_once(server: JellyServer) -> None:
+    """Let a node that has just begun remove others as if it had been there for long."""
+    node_of(server).lease._judges_at = 0.0
+
+
 def test_a_node_that_stops_is_gone_in_order(start_server: StartServer, database: str, dao: Dao) -> None:
     """Its users may come back elsewhere; a node that begins after it takes a number."""
     first = start_server(database=database, cluster="none")
@@ -189,6 +194,7 @@ def test_a_node_that_dies_is_removed(
 ) -> None:
     """Its users go offline for their friends, and may log in elsewhere meanwhile."""
     first = start_server(database=database, cluster=cluster)
+    judges_at_once(first)
     register(first.port, "alice", "bob")
     with (
         Server(database, "--cluster", cluster, "--node-timeout", "2", "--password-cost", "1") as second,
@@ -320,6 +326,7 @@ def test_one_node_sweeps(nodes: list[JellyServer], monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(node_dao, "DRAINING_MS", 0)
     sweeps = [node_of(server)._retention for server in nodes]
     wait_until(lambda: [each.is_active for each in sweeps] == [True, False])
+    judges_at_once(nodes[1])
     nodes[0].stop()
     wait_until(lambda: sweeps[1].is_active)
 
@@ -336,10 +343,11 @@ def test_a_node_that_has_stopped_was_not_silent(
     monkeypatch.setattr(node_dao, "DRAINING_MS", 0)
     first = start_server(database=database, cluster="none")
     second = start_server(database=database, cluster="none")
+    judges_at_once(second)
     first.stop()
     wait_until(lambda: dao.connection.query("SELECT id FROM nodes") == [(2,)])
     second.stop()
-    start_server(database=database, cluster="none", node_timeout=2.0)
+    judges_at_once(start_server(database=database, cluster="none"))
     wait_until(lambda: dao.connection.query("SELECT id FROM nodes") == [(1,)])
     assert "silent" not in caplog.text
 
