@@ -139,7 +139,7 @@ BUGS: dict[str, list[Change]] = {
     "pushes to those who are behind": [(Delivery, "push", "if not session.caught_up:", "if False:")],
     "never falls behind": [(Delivery, "flush", "if not session.has_room:", "if False:")],
     "gives what it has an acknowledgement for": [(Store, "_gather", " or any(job.is_write for job in jobs)", "")],
-    "forgets acknowledgements when it fails": [(Store, "_forget", "self.delivered(user, upto)", "pass")],
+    "forgets acknowledgements when it fails": [(Store, "_forget", "self._delivered[device] = max", "max")],
     "deletes one too many": [(Dao, "remove_delivered", "message_id <= ?", "message_id - 1 <= ?")],
     "drops what somebody waits for": [(Dao, "remove_old_messages", " AND {DELIVERED_TO_ALL}", "")],
     "takes an acknowledgement of anything": [
@@ -192,7 +192,10 @@ BUGS: dict[str, list[Change]] = {
     "the end of a stream counts for what was written after it": [
         (Connection, "_handle_end_of_stream", "send_queue.read_bytes", "send_queue.read_bytes + 1"),
     ],
-    "an old connection throws out its successor": [(Sessions, "detach", "is not session", "is None")],
+    "an old connection throws out its successor": [
+        (Sessions, "detach", "if session not in before:", "if not before:"),
+        (Sessions, "detach", "each is not session", "each.device.name != session.device.name"),
+    ],
     "an inbox has no end": [(Quotas, "_check_inbox", "bytes > self._bytes) and inbox.count", "bytes < 0)")],
     "one sender may fill an inbox": [(Quotas, "_check_inbox", "if own is not None and", "if False and")],
     "strangers may fill an inbox": [(Quotas, "_check_inbox", "and strangers_count\n", "and False\n")],
@@ -206,7 +209,7 @@ BUGS: dict[str, list[Change]] = {
     "counts what has failed": [(Quotas, "on_failure", "self._inboxes.clear()", "pass")],
     "forgets what waits at a restart": [(Quotas, "_load", "*totals.get(name, ())", "")],
     "does not count the messages before in a batch": [
-        (Quotas, "_load_senders", "if receiver in receivers:", "if False:")
+        (Quotas, "_load_senders", "if receiver in receivers and ", "if False and ")
     ],
     "takes any acknowledgement for one of a notice": [(Told, "note_delivered", "upto > self.sent_id", "True")],
     "replaces a text that was sent": [(Delivery, "was_sent", "return id <= ", "return False and id <= ")],
@@ -217,7 +220,7 @@ BUGS: dict[str, list[Change]] = {
     "an edit comes beside the new text": [(Edits, "accept", "if receiver not in unsent]\n", "]\n")],
     "a page brings edits to those who do not know them": [(Delivery, "_page", "and not knows_edits", "and False")],
     "pushes edits to those who do not know them": [
-        (Delivery, "_pass_over", 'session.caught_up and "edit" not in session.features', "False")
+        (Delivery, "_is_for", 'if message.replaces is not None and "edit" not in session.features', "if False")
     ],
     "keeps the row of an edit that is passed over": [
         (Edits, "remove_passed_over", "self._indexing.remove_delivered(dao, rows, alone=True)", "pass")

@@ -25,7 +25,7 @@ BUGS: dict[str, list[Change]] = {
             "self.on_hint(Hint(last_for, event))\n    return False",
         )
     ],
-    "pages go beyond the horizon": [(Delivery, "feed", "limit, self.horizon)", "limit)")],
+    "pages go beyond the horizon": [(Delivery, "feed", "limit, self.horizon, ", "limit, MAX_ID, ")],
     "pushes before the commit": [
         (
             Store,
@@ -38,10 +38,10 @@ BUGS: dict[str, list[Change]] = {
         (NodeDao, "_look_and_move", "if head.incarnation != self.incarnation:", "if False:")
     ],
     "a session that was taken over writes": [
-        (Node, "begin", "self.registry.get(session.user) != Place(dao.number, session.epoch)", "False")
+        (Node, "begin", "self.registry.on(session.device) != _place_of(session, dao.number)", "False")
     ],
     "a session that has ended writes": [
-        (Node, "begin", "self.registry.get(session.user) != Place(dao.number, session.epoch)", "session.epoch < 0")
+        (Node, "begin", "self.registry.on(session.device) != _place_of(session, dao.number)", "session.epoch < 0")
     ],
     "does not hear of takeovers": [(Events, "_apply", 'if event.kind == "in":', "if False:")],
     "does not learn requestIds at a login": [
@@ -73,7 +73,7 @@ BUGS: dict[str, list[Change]] = {
     ],
     "keeps the end of a session to itself": [
         (Node, "_session_was_served", "self._ended[user, epoch] = None", "pass"),
-        (Node, "_tick", "if session is None and place is not None:", "if False:"),
+        (Node, "_tick", "if self._sessions.on(Device(user, place.device)) is None:", "if False:"),
     ],
     "tells the end of a session before what was read from it": [
         (
@@ -84,9 +84,9 @@ BUGS: dict[str, list[Change]] = {
         )
     ],
     "an old session ends the one that has taken over": [
-        (Node, "begin", "if place == Place(dao.number, epoch):", "if True:"),
+        (Node, "begin", "if any((place.node, place.epoch) == (dao.number, epoch) for", "if True or any(place for"),
         (NodeDao, "end_session", "AND epoch = ?", "AND epoch >= ?"),
-        (Registry, "leave", " or place.epoch != epoch", ""),
+        (Registry, "leave", "if place.epoch != epoch", "if False"),
     ],
     "keeps the sessions of a dead node": [
         (

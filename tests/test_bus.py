@@ -129,7 +129,7 @@ def test_clusters_do_not_hear_each_other(join: Join) -> None:
     stranger.bus.publish({1: 99, 2: 99}, 99)
     fourth = join(4, cluster_id="another")
     stranger.bus.publish({4: 1}, 0)
-    # So the others have gone out, or go with it: if the bus was not ready at once, they have gathered.
+    # So the others have gone out, or go with it: they gather while the bus is not ready.
     wait_until(lambda: any(hint.upto == 1 for hint in fourth.hints), LONG)
     one.bus.publish({2: 1}, 0)
     two.wait_for(Hint(1, 0))
