@@ -148,7 +148,7 @@ def test_without_a_server(start_server: StartServer, database_url: str, user: Us
 
 def test_while_people_write(start_server: StartServer, database_url: str, user: User) -> None:
     """It does not wait until they are quiet, and costs them nothing."""
-    port = start_server(database=database_url).port
+    port = start_server(database=database_url, inbox_messages=0).port
     register(port, "alice", "bob")
     is_over, sent = threading.Event(), list[str]()
 
