@@ -121,7 +121,7 @@ FOUND_IN: dict[str, int] = {
     "a session that has ended writes": 5,
     "does not hear of takeovers": 16,
     "does not learn requestIds at a login": 19,
-    "doubt is failure": 12,
+    "doubt is failure": 53,
     "doubt is success": 1,
     "does not notice that the database has gone back": 6,
     "keeps the sessions of a dead node": 1,
