@@ -130,7 +130,7 @@ class GroupService:
             is_asked = contacts_dao.must_ask(found, self._policy.group_invitations)
             if is_asked and invitations.inviter(dao, member, name) is not None:
                 return None
-            _check_room(dao, name, group, member)
+            check_room(dao, name, group, member)
             if is_asked:
                 return self._invite(dao, username, name, member)
             return _join(dao, name, group, member, username)
@@ -168,7 +168,7 @@ class GroupService:
             if username in group.members:  # in another way meanwhile
                 invitations.remove(dao, username, name)
                 return None
-            _check_room(dao, name, group, username, is_invited=True)
+            check_room(dao, name, group, username, is_invited=True)
             return _join(dao, name, group, username, inviter)
 
         return self._group_write(Type.ANSWER_GROUP, name, in_transaction)
@@ -310,7 +310,7 @@ class GroupService:
         return answer
 
 
-def _check_room(dao: Dao, name: str, group: GroupRoles, member: str, is_invited: bool = False) -> None:
+def check_room(dao: Dao, name: str, group: GroupRoles, member: str, is_invited: bool = False) -> None:
     """Raise Refused if a group has no room for another member, or the user is in too many.
 
     Those who are invited have their places.

@@ -14,7 +14,7 @@ from jelly.codec import Type
 from jelly.dao import Dao, Reading
 from jelly.errors import ErrorCode, Refused
 from jelly.group_notices import Change
-from jelly.group_service import MAX_GROUPS_JOINED, MAX_MEMBERS, GroupChange, GroupService, announce_group
+from jelly.group_service import GroupChange, GroupService, announce_group, check_room
 from jelly.invite_dao import Invite
 from jelly.memberships import managed_group
 from jelly.messages import response
@@ -132,10 +132,8 @@ class InviteService:
             raise Refused(ErrorCode.INVALID_INVITE) from None
         if username in group.members:
             raise Refused(ErrorCode.ALREADY_MEMBER)
-        if len(group.members) >= MAX_MEMBERS:
-            raise Refused(ErrorCode.LIMIT_REACHED, f"The group has {MAX_MEMBERS} members, the most possible.")
-        if dao.count_groups_of(username) >= MAX_GROUPS_JOINED:
-            raise Refused(ErrorCode.LIMIT_REACHED, f"You are in {MAX_GROUPS_JOINED} groups, the most possible.")
+        is_invited = invitations.inviter(dao, username, invite.group) is not None
+        check_room(dao, invite.group, group, username, is_invited)
         return group
 
     def _enter(self, dao: Dao, invite: Invite, group: GroupRoles, username: str) -> tuple[str, GroupChange]:

@@ -119,8 +119,10 @@ class ReadPointers:
                 if noted.get(key) == reading:  # else there is news
                     del noted[key]
                     self._count -= 1
-                if not noted:
-                    self._noted.pop(key.username, None)
+            for user in dict.fromkeys(key.username for key in written):
+                noted = self._noted.pop(user, {})
+                if noted:  # at the end, so that one with many does not keep others waiting
+                    self._noted[user] = noted
             self.due_at = self._next_due(len(written))
         if notices:
             self.tell(notices)

@@ -28,7 +28,7 @@ from wire import (
 )
 
 from faults.mariadb import PrivateMariaDB
-from jelly import invite_dao, invite_service
+from jelly import group_service, invite_dao, invite_service
 from jelly.dao import Dao
 from jelly.invite_dao import Invite
 from jelly.invite_service import MAX_HOURS, MAX_INVITES, MAX_USES
@@ -161,6 +161,18 @@ def test_codes_are_bounded(server: JellyServer, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(invite_service.InviteService, "_now", lambda _: now + 25 * 3_600_000)
         assert bob.refused(JOIN, code=codes[0]) == "invalid_invite"
         code_of(alice)
+
+
+def test_places_of_those_who_are_invited(server: JellyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A code gives no place that somebody else was promised; who was, may come by it."""
+    monkeypatch.setattr(group_service, "MAX_MEMBERS", 2)
+    with modern(server, "alice") as alice, modern(server, "bob") as bob:
+        code = code_of(alice)
+        with logged_in(server.port, "carol", features=[*MODERN, "contacts"]) as carol:
+            alice.ok(ADD_MEMBER, groupName="team", member="carol")
+            assert bob.refused(JOIN, code=code) == "limit_reached"
+            assert carol.ok(JOIN, code=code) == {"groupName": "team"}
+        assert members(alice) == ["alice", "carol"]
 
 
 def test_expired_codes_go(dao: Dao) -> None:

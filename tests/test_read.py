@@ -478,8 +478,13 @@ def test_there_are_limits(noting: Noting) -> None:
     noting.clock.now += 1
     pointers.run_due(noting.dao)
     assert len(pointers.written) == READ_BATCH
+    noting.session.user = "carol"
+    noting.note(5)
     pointers.on_commit()
-    assert len(pointers) == MAX_NOTED_OF_USER - READ_BATCH
+    assert len(pointers) == MAX_NOTED_OF_USER - READ_BATCH + 1
+    pointers.run_due(noting.dao)
+    assert "carol" in {key.username for key in pointers.written}  # who does not wait for all of bob's
+    pointers.on_commit()
     assert pointers.due_at <= noting.clock.now
     pointers.forget_all()
     assert (len(pointers), pointers.due_at) == (0, float("inf"))
