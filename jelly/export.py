@@ -5,6 +5,7 @@ the user wrote or was sent as a person: what others wrote to a group is theirs.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,8 @@ from jelly.database import DatabaseConnection
 
 AT_ONCE = 1000
 """How many rows one query looks at."""
+UNPRINTABLE = re.compile("[\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069]")
+"""Control characters that JSON leaves as they are, and what changes the direction of writing."""
 
 
 def export_account(connection: DatabaseConnection, username: str) -> Iterator[str]:
@@ -21,13 +24,13 @@ def export_account(connection: DatabaseConnection, username: str) -> Iterator[st
     dao = Dao(connection)
     yield "{"
     for key, value in _account(dao, username).items():
-        yield f" {_json(key)}: {_json(value)},"
+        yield f" {printable_json(key)}: {printable_json(value)},"
     yield ' "messages": ['
     line = ""
     for message in _messages(connection, username):
         if line:
             yield f"{line},"
-        line = f"  {_json(message)}"
+        line = f"  {printable_json(message)}"
     if line:
         yield line
     yield " ]"
@@ -83,5 +86,8 @@ def _messages(connection: DatabaseConnection, username: str) -> Iterator[dict[st
         last = upto
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def printable_json(value: Any) -> str:
+    """JSON on one line, with the letters of all scripts as they are; what could do something to a
+    terminal is escaped, as strangers have written some of it.
+    """
+    return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))

@@ -1,7 +1,6 @@
 """The command `jelly reports`: what users have told the operator about each other."""
 
 import argparse
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -10,6 +9,7 @@ from jelly.accounts import Action, OperatorCommand
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.errors import StartError
+from jelly.export import printable_json
 from jelly.report_dao import Report
 from jelly.user_command import OTHER_TABLES, command_about, has_our_version, have_done, opened
 
@@ -48,7 +48,7 @@ def _close(url: str, number: int) -> None:
 def _list(url: str, as_json: bool) -> None:
     with opened(url) as connection:
         if as_json:
-            print(json.dumps([report._asdict() for report in _reports(connection)], ensure_ascii=False))
+            print(printable_json([report._asdict() for report in _reports(connection)]))
             return
         count = 0
         for report in _reports(connection):

@@ -431,6 +431,16 @@ def test_an_export(server: JellyServer) -> None:
 # --- the library ----------------------------------------------------------------------------------
 
 
+def test_an_export_does_nothing_to_a_terminal(server: JellyServer) -> None:
+    """Characters that JSON leaves as they are and a terminal does not are escaped, others not."""
+    text = "red\x9b31m \x7f \u202etxet \u2066 小王\u3000é"
+    with modern(server, "alice") as alice:
+        alice.message("bob", text)
+    done = user(server, "export", "bob")
+    assert [message["content"] for message in json.loads(done)["messages"]] == [text]
+    assert "red\\u009b31m \\u007f \\u202etxet \\u2066 小王\u3000é" in done
+
+
 def test_the_library(start_server: StartServer, new_client: NewClient) -> None:
     """Logins are listed and ended; a deleted account leaves its client offline."""
     port = start_server(classic_gap=0).port

@@ -172,13 +172,15 @@ def test_the_command(server: JellyServer) -> None:
     assert run_here("reports", here).stdout == "no reports\n"
     with modern(server, "alice") as alice, modern(server, "mallory") as mallory:
         id = said(mallory, "alice", "\x1b[2Jred\n小王")
-        alice.ok(REPORT, person="mallory", text="rude\x07", id=id)
+        alice.ok(REPORT, person="mallory", text="rude\x07\x9b", id=id)
         alice.ok(REPORT, person="bob", text="so is he")
         lines = run_here("reports", here).stdout.splitlines()
         assert lines[0].startswith("1  20")
         assert lines[0].endswith(" UTC  alice about mallory")
-        assert lines[1:3] == ["    says: rude\\x07", f"    message {id} to alice: \\x1b[2Jred\\n小王"]
+        assert lines[1:3] == ["    says: rude\\x07\\x9b", f"    message {id} to alice: \\x1b[2Jred\\n小王"]
         assert lines[4:] == ["    says: so is he", "2 reports"]
+        assert json.loads(run_here("reports", "--json", here).stdout)[0]["text"] == "rude\x07\x9b"
+        assert "rude\\u0007\\u009b" in run_here("reports", "--json", here).stdout
         done = run_here("reports", "close", "1", here)
         assert (done.returncode, done.stdout) == (0, "report 1 is closed\n")
         assert [report["id"] for report in reports(server)] == [2]
