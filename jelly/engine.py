@@ -71,7 +71,7 @@ class Engine(ABC):
     words: tuple[str, str, str]
     """What joins expressions to one text, with spaces between: before, between and after them."""
     lower_case = ""
-    """What makes a text lower case in SQL, with `{}` for the text: then LIKE finds it in either
+    """What makes a text lower case in SQL, with `{}` for the text: then it is found in either
     case. Empty if LIKE itself does that for the letters a to z, and nothing does for others."""
     claim_timeout = 2
     """Seconds to wait until the database is free: its last server may be about to end."""

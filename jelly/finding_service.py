@@ -110,7 +110,7 @@ class _Walk:
         self._session, self._search, self._limit = session, search, limit
         self._found: list[StoredMessage] = []  # the newest first
         self._found_characters = self._rows_seen = self._characters_seen = 0
-        self._rows = max(1, min(FIRST_ROWS, 4 * CHARACTERS_AT_ONCE // max_body))
+        self._rows = max(1, min(FIRST_ROWS, CHARACTERS_AT_ONCE // max_body))
         self._more = False
 
     def look_at_piece(self, dao: Dao) -> bool:
