@@ -50,8 +50,8 @@ GROUPS = ROUNDS // 2
 PAGE = Path(__file__).parent.parent / "docs" / "architecture.md"
 
 GROW_WITH_USE = {
-    "messages", "history", "requests", "inbox", "missed", "read_pointers", "tokens", "known_addresses", "reports",
-    "invitations", "operator_commands", "events", "sessions", "nodes",
+    "devices", "messages", "history", "requests", "inbox", "missed", "read_pointers", "tokens", "known_addresses",
+    "reports", "invitations", "operator_commands", "events", "sessions", "nodes",
 }  # fmt: skip
 """The tables of which nothing is left when nobody has done anything for long enough."""
 
