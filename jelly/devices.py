@@ -166,6 +166,13 @@ class Devices:
 
     # --- messages ---------------------------------------------------------------------------------
 
+    def has_others(self, session: Session) -> bool:
+        """In a transaction: whether there are other devices that get what is written on a session,
+        also those that have come in this transaction.
+        """
+        kept = self._changed.get(session.device.user)
+        return session.has_others if kept is None else _has_others(kept, session)
+
     def wrote(self, user: str) -> None:
         """A message goes into the inbox of its sender, for other devices."""
         self._check_soon(user)
@@ -320,7 +327,7 @@ class Devices:
             if name not in kept and (name or kept):
                 session.closing = True
                 session.transport.close()
-            session.has_others = any(other not in ("", name) for other in kept)
+            session.has_others = _has_others(kept, session)
 
     def on_failure(self) -> None:
         """A transaction has failed: what it has written is not there."""
@@ -343,6 +350,10 @@ def gap_notice(session: Session) -> Notice:
 def _kept(rows: Iterable[DeviceRow]) -> list[str]:
     """The names of those devices for which messages are kept."""
     return [row.name for row in rows if not row.is_dropped]
+
+
+def _has_others(kept: Iterable[str], session: Session) -> bool:
+    return any(name not in ("", session.device.name) for name in kept)
 
 
 def _least_of_others(cursors: Mapping[str, int], written_on: str) -> int:

@@ -641,14 +641,15 @@ class Store:
         if new.request_id is not None and digest is not None:
             known[new.sender, new.request_id] = message.id, digest
         envelope = message, admitted
-        batch.messages.append(self._with_own_copy(envelope, session) if session.has_others else envelope)
+        may_have_others = session.has_others or self._devices.has_changes
+        batch.messages.append(self._with_own_copy(envelope, session) if may_have_others else envelope)
         return message.id
 
     def _with_own_copy(self, envelope: Envelope, session: Session) -> Envelope:
-        """Have a message sent to the other devices of its sender, too."""
+        """Have a message sent to the other devices of its sender, too, if there are any."""
         message, receivers = envelope
-        if not message.is_group and message.receiver == message.sender:
-            return envelope  # all devices get it, anyway
+        if not self._devices.has_others(session) or (not message.is_group and message.receiver == message.sender):
+            return envelope  # (what users send to themselves comes to all devices, anyway)
         self._devices.wrote(message.sender)
         return message._replace(device=session.device.name), [*receivers, message.sender]
 
@@ -677,7 +678,7 @@ class Store:
         edit, _ = accepted
         if new.request_id is not None and digest is not None:
             known[new.sender, new.request_id] = edit.id, digest
-        batch.messages.append(self._with_own_copy(accepted, session) if session.has_others else accepted)
+        batch.messages.append(self._with_own_copy(accepted, session))
         return edit.id
 
     def _apply(self, entry: Answer | Write) -> Any:
