@@ -74,7 +74,11 @@ class Edits:
         rows, older = edits_dao.waiting(dao, original.id), edits_dao.waiting(dao, original.edited)
         readers = edits_dao.readers(dao, original.receiver, original.id) if original.is_group else {original.receiver}
         receivers = [member for member in members if member in readers]
-        unsent = {row.receiver: row for row in rows if row.receiver in readers and self._was_never_sent(row)}
+        unsent = {
+            row.receiver: row
+            for row in rows
+            if row.receiver in readers and row.size != OWN_COPY and self._was_never_sent(row)
+        }
         # What goes makes room first: so a shorter text fits into a full inbox.
         gone = [row for row in (*(rows if not new.content else unsent.values()), *older) if row.size != OWN_COPY]
         for row in gone:

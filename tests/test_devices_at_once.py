@@ -4,11 +4,14 @@ from pathlib import Path
 
 from harness import StartServer
 from wire import (
+    EDIT,
+    GROUP_MESSAGE,
     LOGIN,
     OWN_PROFILE,
     PASSWORD,
     SUCCESS,
     Wire,
+    found,
     logged_in,
     register,
     wait_until,
@@ -47,3 +50,23 @@ def test_what_is_written_in_the_transaction_in_which_another_device_comes(
         for wire in (phone, unnamed):
             assert wire.receive_response().status == SUCCESS
         assert sorted(contents(desk)) == ["after", "from nowhere"]
+
+
+def test_own_edits_that_wait_for_another_device_count_for_no_quota(start_server: StartServer) -> None:
+    """Nobody's message is refused for what a user has edited in a group while a device is away."""
+    server = start_server(inbox_messages=30)
+    register(server.port, "alice", "bob", "carol")
+    logged_in(server.port, "bob", features=FEATURES, device="desk").close()
+    with (
+        logged_in(server.port, "bob", features=FEATURES, device="phone") as phone,
+        logged_in(server.port, "alice", features=FEATURES, device="only") as alice,
+        logged_in(server.port, "carol") as carol,
+    ):
+        found(phone, "alice")
+        for number in range(3):
+            alice.message("bob", f"m{number}")
+        carol.message("bob", "one")  # alice's share is full: from now on it is counted what waits for bob
+        for _ in range(30):
+            id = phone.ok(GROUP_MESSAGE, receiver="team", content="helo", time=1)["id"]
+            phone.ok(EDIT, id=id, content="hello")
+        carol.message("bob", "two")
