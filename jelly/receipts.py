@@ -116,8 +116,10 @@ class Receipts:
     # --- what was delivered -----------------------------------------------------------------------
 
     def sent(self, message: StoredMessage, session: Session) -> None:
-        """A message to a person is being sent to its receiver. Its sender is in `wanted_by`."""
+        """A message to a person is being sent to a session. Its sender is in `wanted_by`."""
         sender, receiver = message.sender, message.receiver
+        if session.user != receiver:
+            return  # another device of its sender
         if self._sessions.is_online(sender) and session.sends_receipts and self._may_know(receiver, sender):
             self.under_way.setdefault(receiver, deque(maxlen=MAX_UNDER_WAY)).append((message.id, sender))
 
@@ -128,7 +130,7 @@ class Receipts:
             found: dict[str, int] = {}
             while messages and messages[0][0] <= delivered[user]:
                 id, sender = messages.popleft()
-                found[sender] = id
+                found[sender] = max(id, found.get(sender, 0))  # (a slower device may be sent older ones later)
             if not messages:
                 del self.under_way[user]
             for sender, id in found.items():

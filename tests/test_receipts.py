@@ -30,7 +30,7 @@ from wire import (
 from client_api import MessageEvent, SystemEvent
 from faults.mariadb import PrivateMariaDB
 from faults.redis import PrivateRedis
-from jelly import receipts
+from jelly import delivery, receipts, sessions
 from jelly.server import JellyServer
 
 MODERN = ["ack", "ids", "read"]
@@ -326,3 +326,36 @@ def test_the_library(sqlite: JellyServer, new_client: NewClient) -> None:
     assert result(bob.own_profile()).show_read is True
     result(bob.update_profile(show_read=False))
     assert result(bob.own_profile()).show_read is False
+
+
+def on(server: JellyServer, user: str, device: str) -> Wire:
+    return logged_in(server.port, user, features=[*MODERN, "devices"], device=device)
+
+
+def test_what_comes_to_other_devices_of_its_sender_is_no_receipt(server: JellyServer) -> None:
+    """A friend who sends no receipts is not betrayed by the sender's own device."""
+    with on(server, "alice", "phone") as alice, on(server, "alice", "desk") as desk, modern(server, "bob") as bob:
+        bob.ok(UPDATE_PROFILE, showRead=False)
+        id = say(alice, "bob")
+        assert received(desk) == received(bob) == id
+        bob.ok(OWN_PROFILE)
+        assert hears_nothing_of(server, alice)
+        assert hears_nothing_of(server, desk)
+
+
+def test_a_slower_device_takes_back_no_receipt(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is delivered is what any device has; each device of the sender is told."""
+    monkeypatch.setattr(delivery, "PAGE", 1)
+    server = prepare(start_server())
+    on(server, "bob", "desk").close()
+    with on(server, "alice", "phone") as alice, on(server, "alice", "desk") as other, on(server, "bob", "phone") as bob:
+        older, newer = say(alice, "bob"), say(alice, "bob")
+        assert received(bob) == older
+        assert receipt(alice) == receipt(other) == {"event": "delivered", "user": "bob", "id": older}
+        assert bob.receive_notice().values["id"] == newer
+        monkeypatch.setattr(sessions, "MAX_UNACKNOWLEDGED", 0)
+        with on(server, "bob", "desk") as desk:  # it gets no more until it acknowledges this one
+            while desk.receive_notice().values.get("id") != older:
+                pass
+            bob.ack(newer)
+            assert receipt(alice) == receipt(other) == {"event": "delivered", "user": "bob", "id": newer}
