@@ -359,3 +359,27 @@ def test_a_slower_device_takes_back_no_receipt(start_server: StartServer, monkey
                 pass
             bob.ack(newer)
             assert receipt(alice) == receipt(other) == {"event": "delivered", "user": "bob", "id": newer}
+
+
+def test_devices_at_several_nodes(
+    start_server: StartServer, mariadb: PrivateMariaDB, redis_server: PrivateRedis
+) -> None:
+    """A client of a user that wants no receipts takes them from no other one; a user who turns them
+    off does so for the devices at other nodes, too.
+    """
+    settings = {"database": ready_database(mariadb, "jelly_test"), "cluster": redis_server.url, "classic_gap": 0}
+    first, second = (start_server(**settings) for _ in range(2))
+    prepare(first)
+    wait_until(lambda: all(each.node is not None and each.node.bus.is_up for each in (first, second)))
+    with on(first, "alice", "phone") as alice, modern(first, "alice", None), on(second, "bob", "phone") as bob:
+        id = say(alice, "bob")
+        assert received(bob) == id
+        assert receipt(alice) == {"event": "delivered", "user": "bob", "id": id}
+        with on(first, "bob", "desk") as desk:
+            desk.ok(UPDATE_PROFILE, showRead=False)
+            id = say(alice, "bob")
+            assert received(bob) == received(desk) == id
+            read(bob, id, person="alice")
+            bob.ok(OWN_PROFILE)
+            assert hears_nothing_of(second, bob)
+            assert hears_nothing_of(first, alice)

@@ -40,6 +40,9 @@ class Changes(Protocol):
     def receipts_wanted(self, user: str, is_wanted: bool) -> None:
         """A user who is online elsewhere wants to know of receipts, or not."""
 
+    def receipts_switched(self, user: str, are_sent: bool) -> None:
+        """A user, who may be online here, too, has turned receipts on or off."""
+
     def devices_changed(self, user: str, kept: Sequence[str]) -> None:
         """These are the devices of a user now (`devices.py`)."""
 
@@ -124,7 +127,8 @@ class Events:
             return
         if event.kind == "in":
             user, wants_receipts, device = event.values
-            self._changes.receipts_wanted(str(user), bool(wants_receipts))
+            if wants_receipts or len(self._registry.of(str(user), ())) == 1:  # another device may want them
+                self._changes.receipts_wanted(str(user), bool(wants_receipts))
             self._device_moved(Device(str(user), str(device)), event.number)
         elif event.kind == "group":
             name, before, now, change = event.values
@@ -148,7 +152,7 @@ class Events:
     def _apply_news(self, kind: str, values: Sequence[Any]) -> None:
         """Do what another node has told that changes nothing here."""
         if kind == "receipts":
-            self._changes.receipts_wanted(str(values[0]), bool(values[1]))
+            self._changes.receipts_switched(str(values[0]), bool(values[1]))
         elif kind == "devices":
             self._changes.devices_changed(str(values[0]), values[1])
         elif kind == "read":

@@ -83,6 +83,9 @@ class _Changes:
     def receipts_wanted(self, user: str, is_wanted: bool) -> None:
         self._services.receipts.note_wish(user, is_wanted)
 
+    def receipts_switched(self, user: str, are_sent: bool) -> None:
+        self._services.receipts.switched(user, are_sent)
+
     def devices_changed(self, user: str, kept: Sequence[str]) -> None:
         self._services.devices.changed(user, kept)
 
