@@ -40,6 +40,9 @@ class Reading(NamedTuple):
     """Messages up to this id were sent to that client on this connection."""
     may_be_told: bool = False
     """Whether others may know it (`receipts.py`)."""
+    device: str | None = None
+    """The device on which it was read, if the user has others with a name, which are told; else
+    None."""
 
 
 class LastMessage(NamedTuple):

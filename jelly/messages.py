@@ -115,6 +115,7 @@ class Event(StrEnum):
     DELIVERED = "delivered"
     LOGGED_OUT = "logged_out"
     GAP = "gap"
+    OWN_READ = "own_read"
 
 
 def system(event: Event, **values: Any) -> bytes:

@@ -16,7 +16,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable
 
 from jelly.errors import log_failure
-from jelly.sessions import Sessions, Transport
+from jelly.sessions import Session, Sessions, Transport
 
 log = logging.getLogger("jelly.notifier")
 
@@ -50,14 +50,25 @@ class Notifier:
         `granted`: only if it was granted this feature; `missing`: only if it was not. The notice is
         neither stored nor waited for: a client that is slow to read does not get it.
         """
+        self.tell_sessions(
+            (
+                session
+                for user in users
+                for session in self._sessions.of(user, ())
+                if session.is_modern
+                and (not granted or granted in session.features)
+                and missing not in session.features
+            ),
+            frame,
+        )
+
+    def tell_sessions(self, sessions: Iterable[Session], frame: bytes) -> None:
+        """Send a SYSTEM notice to some modern clients; otherwise as `tell`."""
         transports = []
-        for session in (session for user in users for session in self._sessions.of(user, ())):
-            if not session.is_modern or not session.transport.has_room:
-                continue
-            if (granted and granted not in session.features) or missing in session.features:
-                continue
-            session.transport.queue_notice(frame)
-            transports.append(session.transport)
+        for session in sessions:
+            if session.transport.has_room:
+                session.transport.queue_notice(frame)
+                transports.append(session.transport)
         if not transports:
             return
         with self._lock:

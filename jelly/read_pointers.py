@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from jelly import conversations_dao
 from jelly.conversations_dao import ConversationKey, Reading
@@ -32,6 +32,16 @@ MAX_NOTED, MAX_NOTED_OF_USER = 100_000, 2000
 nothing is written. Beyond that nothing is noted; the next READ makes up for it."""
 
 
+class OwnRead(NamedTuple):
+    """A user with several devices has read a conversation on one of them, up to a message."""
+
+    user: str
+    is_group: bool
+    partner: str
+    id: int
+    device: str
+
+
 class ReadPointers:
     """What was read and is not written yet. Any thread may call `note` and `noted_of`; the rest is
     called in turns of the store, what takes a `Dao` inside its transaction.
@@ -40,13 +50,17 @@ class ReadPointers:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.wake: Callable[[], None] = lambda: None
-        """Wakes the store thread. Set before the store starts, as the next three."""
+        """Wakes the store thread. Set before the store starts, as the next five."""
         self.may_tell: Callable[[Session, bool, str], bool] = lambda *_: False
         """Whether others may know what the user of a session has read, and with whom."""
         self.prepare: Callable[[Dao, Mapping[ConversationKey, int]], list[Any]] = lambda *_: []
         """In the transaction: whom to tell of these pointers."""
         self.tell: Callable[[list[Any]], None] = lambda _: None
         """Tells them, after the commit."""
+        self.prepare_own: Callable[[Dao, list[OwnRead]], None] = lambda *_: None
+        """In the transaction: other devices of the readers, at other nodes, are told of these."""
+        self.tell_own: Callable[[list[OwnRead]], None] = lambda _: None
+        """Tells those devices that are online here, after the commit."""
         self._lock = threading.Lock()  # guards the three below
         self._noted: dict[str, dict[ConversationKey, Reading]] = {}  # by user
         self._count = 0
@@ -56,6 +70,7 @@ class ReadPointers:
         """What the transaction writes that is open."""
         self._moved: dict[ConversationKey, int] = {}
         self._notices: list[Any] = []
+        self._own: list[OwnRead] = []
 
     def __len__(self) -> int:
         return self._count
@@ -78,7 +93,7 @@ class ReadPointers:
                 if len(noted) >= MAX_NOTED_OF_USER or self._count >= MAX_NOTED:
                     return
                 self._count += 1
-            noted[key] = Reading(id, session.sent_id, may_be_told)
+            noted[key] = Reading(id, session.sent_id, may_be_told, session.device.name if session.has_others else None)
             self._noted[user] = noted
             is_first = self.due_at == math.inf
             if is_first:
@@ -107,11 +122,16 @@ class ReadPointers:
         self._moved = conversations_dao.move_pointers(dao, self.written)
         told = {key: id for key, id in self._moved.items() if self.written[key].may_be_told}
         self._notices = self.prepare(dao, told) if told else []
+        devices = {key: self.written[key].device for key in self._moved}
+        self._own = [OwnRead(*key, self._moved[key], name) for key, name in devices.items() if name is not None]
+        if self._own:
+            self.prepare_own(dao, self._own)
 
     def on_commit(self) -> dict[ConversationKey, int]:
         """The transaction is committed. Returns the pointers that it has moved."""
         moved, self._moved = self._moved, {}
         notices, self._notices = self._notices, []
+        own, self._own = self._own, []
         written, self.written = self.written, {}
         with self._lock:
             for key, reading in written.items():
@@ -126,6 +146,8 @@ class ReadPointers:
             self.due_at = self._next_due(len(written))
         if notices:
             self.tell(notices)
+        if own:
+            self.tell_own(own)
         return moved
 
     def _next_due(self, written: int) -> float:
@@ -135,7 +157,7 @@ class ReadPointers:
 
     def on_failure(self) -> None:
         """A transaction has failed: what it has written is written again."""
-        self.written, self._moved, self._notices = {}, {}, []
+        self.written, self._moved, self._notices, self._own = {}, {}, [], []
         with self._lock:
             if self._noted:
                 self.due_at = self._clock() + RETRY_DELAY

@@ -6,6 +6,8 @@ of that anyway: between two people, if each of them has the other as a friend wh
 (`Presence.is_shown` decides that, as for who is typing); in a group, to its members. A user may
 turn receipts off, and then neither sends nor gets any.
 
+What a user reads on one device is told to the user's other ones, whether or not others may know it.
+
 What was read is told in turns of the store, right after the commit, at other nodes by an event.
 What was delivered is known at the receiver's node alone: while a message is on its way, its sender
 is kept here, if the sender wants to know. Another node is told of it by a note, which may be lost.
@@ -23,12 +25,12 @@ from jelly.dao import Dao, StoredMessage
 from jelly.delivery import Delivery
 from jelly.messages import Event, system
 from jelly.presence import Presence
-from jelly.read_pointers import ReadPointers
+from jelly.read_pointers import OwnRead, ReadPointers
 from jelly.sessions import Session, Sessions
 
 log = logging.getLogger("jelly.receipts")
 
-FEATURE = "read"
+FEATURE, DEVICES = "read", "devices"
 MAX_MEMBERS_TOLD = 50
 """At most this many members has a group in which it is told who has read what."""
 LAST_RECEIPTS = 5.0
@@ -82,6 +84,7 @@ class Receipts:
         """Have these tell what happens."""
         delivery.wanted_by, delivery.on_sent = self.wanted_by, self.sent
         read_pointers.may_tell, read_pointers.prepare, read_pointers.tell = self.may_tell, self.prepare, self.tell_read
+        read_pointers.prepare_own, read_pointers.tell_own = self.prepare_own, self.tell_own
 
     # --- who wants them ---------------------------------------------------------------------------
 
@@ -192,6 +195,24 @@ class Receipts:
             told = [user for user in receivers if user in self.wanted_by and (group or self._may_know(reader, user))]
             if told:
                 self._presence.notifier.tell(told, system(Event.READ, **values), FEATURE)
+
+    def prepare_own(self, dao: Dao, own: Sequence[OwnRead]) -> None:
+        """In the transaction: tell other nodes what was read on a device, if its user is there."""
+        elsewhere = [each for each in own if self._sessions.is_elsewhere(each.user)]
+        if elsewhere:
+            dao.announce("own_read", elsewhere)
+
+    def tell_own(self, own: Iterable[OwnRead]) -> None:
+        """After the commit: tell the other devices of the user that are online here."""
+        for user, is_group, partner, id, device in own:
+            others = [
+                session
+                for session in self._sessions.of(user, ())
+                if session.device.name != device and {FEATURE, DEVICES} <= set(session.features)
+            ]
+            if others:
+                notice = system(Event.OWN_READ, **{"group" if is_group else "user": partner}, id=id)
+                self._presence.notifier.tell_sessions(others, notice)
 
     def _members(self, dao: Dao, group: str, reader: str) -> list[str]:
         rows = dao.connection.query(

@@ -12,6 +12,7 @@ from wire import (
     ADD_FRIEND,
     ADD_MEMBER,
     ALL_FRIENDS,
+    CONVERSATIONS,
     CREATE_GROUP,
     EDIT,
     END_LOGIN,
@@ -23,11 +24,14 @@ from wire import (
     NODES,
     OWN_PROFILE,
     PERSON_MESSAGE,
+    READ,
     SYSTEM,
     UPDATE_PROFILE,
     Wire,
     logged_in,
+    pack,
     register,
+    to_json,
     wait_until,
 )
 
@@ -344,6 +348,59 @@ def test_edits_on_other_devices(server: JellyServer) -> None:
         assert [(each["content"], each.get("replaces")) for each in notices] == [("more", None), ("", id)]
         desk.ack(notices[-1]["id"])
     is_empty(server, "bob")
+
+
+READS = [*MODERN, "read"]
+
+
+def has_read(wire: Wire, id: int, **where: str) -> None:
+    wire.send(pack(READ, to_json({"id": id, **where})))
+
+
+def test_what_was_read_on_one_device(server: JellyServer) -> None:
+    """The others are told, wherever they are, also if nobody else may know it; who did it is not,
+    and neither is a client that does not know devices, or READ.
+    """
+    with (
+        on(server, "bob", "phone", READS) as phone,
+        on(server, "bob", "desk", READS) as desk,
+        on(server, "bob", "old", MODERN) as old,
+        on(server, "bob", None, ["ack", "read"]) as unnamed,
+        on(server, "alice", None, READS) as alice,
+    ):
+        phone.ok(UPDATE_PROFILE, showRead=False)
+        phone.ok(CREATE_GROUP, groupName="team")
+        phone.ok(ADD_MEMBER, groupName="team", member="alice")
+        assert [wire.receive_notice().values["event"] for wire in (phone, desk, old, unnamed, alice)] == [
+            "group_changed"
+        ] * 5
+        first = say(alice, "bob", "one")
+        own = say(desk, "team", "two", GROUP_MESSAGE)
+        assert take(phone, 2) == ["one", "two"]
+        assert (take(desk, 1), take(old, 2), take(unnamed, 1)) == (["one"], ["one", "two"], ["one"])
+        has_read(phone, first, person="alice")
+        assert desk.receive_notice().values == {"event": "own_read", "user": "alice", "id": first}
+        has_read(desk, own, groupName="team")
+        assert phone.receive_notice().values == {"event": "own_read", "group": "team", "id": own}
+        second = say(alice, "bob", "three")
+        assert take(phone, 1) == take(desk, 1) == take(unnamed, 1) == ["three"]
+        has_read(unnamed, second, person="alice")
+        expected = {"event": "own_read", "user": "alice", "id": second}
+        assert phone.receive_notice().values == desk.receive_notice().values == expected
+        has_read(phone, first, person="alice")  # it is further already: nothing is told
+        assert take(old, 1) == ["three"]
+        assert take(alice, 1) == ["two"]
+        assert rest(phone) == rest(desk) == rest(old) == rest(unnamed) == rest(alice) == []
+
+
+def test_what_was_read_on_the_only_device(server: JellyServer) -> None:
+    """Nobody is told."""
+    with on(server, "bob", "desk", READS) as desk, on(server, "alice", None) as alice:
+        id = say(alice, "bob", "one")
+        assert take(desk, 1) == ["one"]
+        has_read(desk, id, person="alice")
+        wait_until(lambda: desk.ok(CONVERSATIONS)["conversations"][0]["unread"] == 0)
+        assert rest(desk) == []
 
 
 def test_an_edit_that_one_device_does_not_know(server: JellyServer) -> None:

@@ -186,6 +186,7 @@ on hers only. Who has her on the list is not asked. A line with ... goes on with
 """
 NOTICES_TO_ONESELF = {
     Event.TAKEN_OVER, Event.PASSWORD_CHANGED, Event.SHUTDOWN, Event.INBOX_FULL, Event.LOGGED_OUT, Event.GAP,
+    Event.OWN_READ,
 }  # fmt: skip
 """What is told to nobody but the user whom it is about."""
 

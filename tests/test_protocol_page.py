@@ -40,9 +40,9 @@ KEYS_OF_AN_EVENT = {
     Event.GROUP_CHANGED: ["group", "members", "changes"], Event.GROUP_DISBANDED: ["group"],
     Event.INBOX_FULL: ["groups"], Event.TYPING: ["user", "group"],
     Event.READ: ["user", "group", "id"], Event.DELIVERED: ["user", "id"],
-    Event.LOGGED_OUT: ["reason"], Event.GAP: ["since"],
+    Event.LOGGED_OUT: ["reason"], Event.GAP: ["since"], Event.OWN_READ: ["user", "group", "id"],
 }  # fmt: skip
-OPTIONAL_KEYS = {("typing", "group"), ("read", "group")}
+OPTIONAL_KEYS = {("typing", "group"), ("read", "group"), ("own_read", "user"), ("own_read", "group")}
 
 
 def to_bytes(line: str) -> bytes:

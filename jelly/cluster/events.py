@@ -49,6 +49,9 @@ class Changes(Protocol):
     def was_read(self, notices: Sequence[Sequence[Any]]) -> None:
         """What users of another node have read. Each: reader, group, id, and whom to tell."""
 
+    def was_read_on_device(self, own: Sequence[Sequence[Any]]) -> None:
+        """What users have read on a device at another node. Each: the values of an `OwnRead`."""
+
     def password_changed(self, user: str) -> None:
         """The operator has given a user a new password."""
 
@@ -157,6 +160,8 @@ class Events:
             self._changes.devices_changed(str(values[0]), values[1])
         elif kind == "read":
             self._changes.was_read(values[0])
+        elif kind == "own_read":
+            self._changes.was_read_on_device(values[0])
         elif kind == "down":
             log.info("node %s is gone", values[0])
         elif kind == "up":

@@ -14,6 +14,7 @@ from jelly.database import DatabaseConnection
 from jelly.engines import open_engine
 from jelly.group_notices import Change, RoleChange
 from jelly.group_service import GroupChange
+from jelly.read_pointers import OwnRead
 from jelly.receipts import ReadNotice
 from jelly.roles import GroupRoles, Role
 from jelly.services import Services
@@ -91,6 +92,9 @@ class _Changes:
 
     def was_read(self, notices: Sequence[Sequence[Any]]) -> None:
         self._services.receipts.tell_read([ReadNotice(*notice) for notice in notices])
+
+    def was_read_on_device(self, own: Sequence[Sequence[Any]]) -> None:
+        self._services.receipts.tell_own([OwnRead(*each) for each in own])
 
     def password_changed(self, user: str) -> None:
         self._services.lifecycle.end_sessions(user, PASSWORD_CHANGED)
