@@ -166,12 +166,16 @@ class Devices:
 
     # --- messages ---------------------------------------------------------------------------------
 
-    def has_others(self, session: Session) -> bool:
+    def has_others(self, dao: Dao, session: Session) -> bool:
         """In a transaction: whether there are other devices that get what is written on a session,
         also those that have come in this transaction.
         """
-        kept = self._changed.get(session.device.user)
-        return session.has_others if kept is None else _has_others(kept, session)
+        user = session.device.user
+        kept = self._changed.get(user)
+        if kept is None and session in self._sessions.of(user, ()):
+            return session.has_others
+        # The connection may have ended before the session was told of its others (`changed`).
+        return _has_others(_kept(devices_dao.rows_of(dao, user)) if kept is None else kept, session)
 
     def wrote(self, user: str) -> None:
         """A message goes into the inbox of its sender, for other devices."""

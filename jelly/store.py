@@ -641,14 +641,16 @@ class Store:
         if new.request_id is not None and digest is not None:
             known[new.sender, new.request_id] = message.id, digest
         envelope = message, admitted
-        may_have_others = session.has_others or self._devices.has_changes
+        may_have_others = new.sender in self._devices.several
         batch.messages.append(self._with_own_copy(envelope, session) if may_have_others else envelope)
         return message.id
 
     def _with_own_copy(self, envelope: Envelope, session: Session) -> Envelope:
         """Have a message sent to the other devices of its sender, too, if there are any."""
         message, receivers = envelope
-        if not self._devices.has_others(session) or (not message.is_group and message.receiver == message.sender):
+        if not self._devices.has_others(self._dao, session) or (
+            not message.is_group and message.receiver == message.sender
+        ):
             return envelope  # (what users send to themselves comes to all devices, anyway)
         self._devices.wrote(message.sender)
         return message._replace(device=session.device.name), [*receivers, message.sender]

@@ -2,7 +2,7 @@
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +348,35 @@ def test_edits_on_other_devices(server: JellyServer) -> None:
         assert [(each["content"], each.get("replaces")) for each in notices] == [("more", None), ("", id)]
         desk.ack(notices[-1]["id"])
     is_empty(server, "bob")
+
+
+def test_a_connection_that_ends_during_its_login(server: JellyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it had sent behind the login comes to the other device all the same. (A node stores
+    nothing of a session that is not registered yet.)
+    """
+    if server.node is not None:
+        return
+    with on(server, "bob", "phone"):
+        pass
+    with on(server, "alice", None) as alice, on(server, "bob", "desk") as desk:
+        wire, original, tried = Wire(server.port), devices.Devices.changed, list[bool]()
+
+        def changed(self: devices.Devices, user: str, kept: Sequence[str]) -> None:
+            session = self._sessions.on(Device("bob", "phone"))
+            if session is not None and not tried and wire.user == "bob":
+                tried.append(True)
+                self._sessions.detach(session)  # as the reader does when the connection ends
+                wire.reset()
+            original(self, user, kept)
+
+        wait_until(lambda: not _is_on(server, "bob", "phone"))
+        wire.user = "bob"
+        monkeypatch.setattr(devices.Devices, "changed", changed)
+        login = {"username": "bob", "password": "pw", "features": MODERN, "device": "phone"}
+        values = {"sender": "bob", "receiver": "alice", "content": "hi", "time": 1}
+        wire.send(pack(LOGIN, to_json(login)) + pack(PERSON_MESSAGE, to_json(values)))
+        assert take(alice, 1) == ["hi"]
+        assert take(desk, 1) == ["hi"]
 
 
 READS = [*MODERN, "read"]
