@@ -81,6 +81,7 @@ from jelly.errors import (
     ServerBusy,
     ServerFailed,
 )
+from jelly.version import __version__ as __version__
 
 __all__ = [
     "ConnectionEvent", "ConnectionLost", "Conversation", "EditEvent", "Edited", "ErrorCode", "FriendRequestEvent",
@@ -89,3 +90,23 @@ __all__ = [
     "ReconnectPolicy",
     "RequestError", "RequestRejected", "RequestTimeout", "Sent", "ServerBusy", "ServerFailed", "State", "SystemEvent",
 ]  # fmt: skip
+
+
+class _Name(str):
+    """A name of this module: `help` sorts them, and so shows the client before all others."""
+
+    __slots__ = ()
+
+    def __lt__(self, other: str) -> bool:
+        return _rank(self) < _rank(other)
+
+
+def _rank(name: str) -> tuple[int, str]:
+    return _FIRST.index(name) if name in _FIRST else len(_FIRST), str(name)
+
+
+_FIRST = ("JellyClient", "Receiver", "MessageEvent", "GroupMessageEvent")
+
+
+def __dir__() -> list[str]:
+    return [_Name(name) for name in globals()]

@@ -3,8 +3,8 @@
 import sys
 from concurrent.futures import Future
 
-from client_api import ConnectionLost, JellyClient, RequestError, Sent
 from examples.command_line import arguments, no_traceback
+from jelly import ConnectionLost, JellyClient, RequestError, Sent
 
 name, password, receiver, url = arguments(__doc__, 3)
 with no_traceback(), JellyClient.from_url(url) as client:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
-from client_api import JellyClient, RequestError
+from jelly import JellyClient, RequestError
 
 
 def arguments(usage: str | None, count: int) -> list[str]:

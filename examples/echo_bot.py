@@ -1,7 +1,7 @@
 """A bot that sends messages back. python -m examples.echo_bot NAME PASSWORD [jelly://host:port]"""
 
-from client_api import ConnectionEvent, JellyClient, MessageEvent, Receiver, RequestRejected
 from examples.command_line import arguments, no_traceback
+from jelly import ConnectionEvent, JellyClient, MessageEvent, Receiver, RequestRejected
 
 
 class Echo(Receiver):

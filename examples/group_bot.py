@@ -2,8 +2,8 @@
 
 import random
 
-from client_api import GroupMessageEvent, JellyClient, MessageEvent, Receiver
 from examples.command_line import arguments, no_traceback, why_refused
+from jelly import GroupMessageEvent, JellyClient, MessageEvent, Receiver
 
 
 class Dice(Receiver):

@@ -1,7 +1,7 @@
 """Prints which friends come and go. python -m examples.presence_watcher NAME PASSWORD [URL]"""
 
-from client_api import ConnectionEvent, JellyClient, Receiver, State, SystemEvent
 from examples.command_line import arguments, no_traceback
+from jelly import ConnectionEvent, JellyClient, Receiver, State, SystemEvent
 
 
 class Watcher(Receiver):

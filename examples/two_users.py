@@ -3,8 +3,8 @@
 import threading
 from functools import partial
 
-from client_api import JellyClient, MessageEvent, Receiver, RequestRejected
 from examples.command_line import arguments, no_traceback
+from jelly import JellyClient, MessageEvent, Receiver, RequestRejected
 
 
 class Polite(Receiver):

@@ -19,7 +19,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import jelly
 from jelly import ports, scheduling
 from jelly.backup import OtherProgram, back_up, restore
 from jelly.config import FLAGS_WITHOUT_VALUE, Parser, Settings, add_arguments, check_cluster, flags_last, load_settings
@@ -28,6 +27,7 @@ from jelly.errors import ConfigError, StartError, log_failure
 from jelly.reports_command import add_reports_arguments, run_reports_command
 from jelly.server import JellyServer, descriptors_needed
 from jelly.user_command import add_user_arguments, run_user_command
+from jelly.version import __version__
 
 if TYPE_CHECKING:
     from jelly.cluster.supervisor import Process
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="COMMAND",
         help="serve (the default), chat, backup, restore, user, reports or nodes",
     )
-    parser.add_argument("--version", action="version", version=f"jelly {jelly.__version__}")
+    parser.add_argument("--version", action="version", version=f"jelly {__version__}")
     parser.add_argument("--demo", action="store_true", help="serve a temporary database with users alice and bob")
     add_arguments(parser)
     terminal = Terminal()

@@ -4,16 +4,21 @@ library.
 
 import ast
 import functools
+import pydoc
 import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import client_api
+import jelly
+
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"cli"},
+    {"pytest_plugin"}, {"testing"}, {"cli"},
     {"chat.app"}, {"chat.arguments"}, {"chat.plain", "chat.screen", "chat.login"}, {"chat.commands", "chat.rows"},
     {"chat.conversation_commands", "chat.people_commands", "chat.account_commands", "chat.group_commands"},
     {"chat.command"},
@@ -21,7 +26,7 @@ LAYERS = [
     {"chat.user_interface"}, {"chat.model", "chat.translator", "chat.job_queue"},
     {"chat.texts", "chat.error_texts", "chat.help_texts", "chat.start_texts"},
     {"chat.cells", "chat.language", "chat"},
-    {"client_api"}, {"client.jelly_client"},
+    {"__init__"}, {"client_api"}, {"client.jelly_client"},
     {"client.messaging", "client.friends", "client.groups", "client.account"},
     {"client.connection_manager"}, {"client.network_thread"}, {"client.pipeline"},
     {"client.handshake", "client.acks", "client.pending", "client.lifecycle"},
@@ -57,7 +62,7 @@ LAYERS = [
     {"file_claim", "mysql_pipeline"},
     {"engine", "strict_json"},
     {"errors"},
-    {"addresses", "answer_memory", "codec", "outage", "minute_log", "trusted_clock", "timers", "wakeup", "__init__"},
+    {"addresses", "answer_memory", "codec", "outage", "minute_log", "trusted_clock", "timers", "wakeup", "version"},
 ]  # fmt: skip
 """From top to bottom: a module imports from the layers below its own only."""
 
@@ -126,7 +131,7 @@ def reached(module: str) -> set[str]:
 
 def test_the_chat_knows_nothing_of_the_server() -> None:
     """It and the client library share with the server only what is on the wire."""
-    shared = {"errors", "requests", "strict_json", "codec", "tcp", "wakeup", "__init__"}
+    shared = {"errors", "requests", "strict_json", "codec", "tcp", "wakeup", "version"}
     for module in ("client_api", "chat.app"):
         others = {name for name in reached(module) if not name.startswith(("chat", "client"))}
         assert others <= shared
@@ -182,3 +187,36 @@ def test_the_server_needs_the_standard_library_only() -> None:
     assert {name for name in loaded if "." not in name} - sys.stdlib_module_names == {"__main__", "jelly"}
     others = ("jelly.chat", "jelly.client", "client_api", "jelly.cluster")
     assert not [name for name in loaded if name.startswith(others)]
+
+
+def test_the_library_comes_from_jelly() -> None:
+    """`import jelly` loads nothing; its names are those of `client_api`, and each loads them."""
+    code = """
+import sys, jelly
+from jelly import ports
+loaded = set(sys.modules)
+import client_api
+assert not {name for name in loaded if name.startswith(("client_api", "jelly.client"))}
+assert all(getattr(jelly, name) is getattr(client_api, name) for name in client_api.__all__)
+assert jelly.__all__ == client_api.__all__
+assert jelly.__version__ == client_api.__version__
+"""
+    for lines in (code, "from jelly import *; JellyClient, State", "import jelly; assert 'JellyClient' in dir(jelly)"):
+        done = subprocess.run([sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+
+
+def test_names_that_jelly_does_not_have() -> None:
+    """They are missed as in any other module."""
+    for name in ("Jelly", "no_such_module"):
+        with pytest.raises(AttributeError, match=f"module 'jelly' has no attribute '{name}'"):
+            getattr(jelly, name)
+
+
+@pytest.mark.parametrize("module", [client_api, jelly], ids=["client_api", "jelly"])
+def test_help_begins_with_the_client(module: ModuleType) -> None:
+    """After what the module says of itself; and every name comes once."""
+    lines = pydoc.plain(pydoc.render_doc(module)).splitlines()
+    classes = [line.split()[1].partition("(")[0] for line in lines if line.startswith("    class ")]
+    assert classes[:2] == ["JellyClient", "Receiver"]
+    assert sorted(classes) == sorted(client_api.__all__)

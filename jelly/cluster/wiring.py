@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Sequence, Sized
 from typing import Any, Protocol
 
-import jelly
 from jelly.cluster.bus import open_bus
 from jelly.cluster.node import Node, Parts
 from jelly.cluster.node_dao import DatabaseTime, NodeDao, cluster_id
@@ -22,6 +21,7 @@ from jelly.session_lifecycle import PASSWORD_CHANGED
 from jelly.sessions import Session
 from jelly.store import Store
 from jelly.trusted_clock import TrustedClock
+from jelly.version import __version__
 
 CLAIM_SECONDS = 20.0
 """Seconds to wait for the claim of the database: other nodes may be registering."""
@@ -114,7 +114,7 @@ def make_node(
     connection, store = dao.connection, server.store
     with connection.claimed(CLAIM_SECONDS), connection.transaction():
         id = cluster_id(dao, secrets.randbits(48))
-    identity = settings.node_address, jelly.__version__, settings.node_timeout
+    identity = settings.node_address, __version__, settings.node_timeout
     node = Node(dao, parts, _Changes(server), store.wake, store.session_ended, identity, clock)
     typing, receipts = server.services.typing, server.services.receipts
 
