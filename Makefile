@@ -6,9 +6,9 @@ VERSION := import sys, sysconfig; \
 	print("%d.%d.%d" % sys.version_info[:3] + "t" * bool(sysconfig.get_config_var("Py_GIL_DISABLED")))
 VENV    := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c '$(VERSION)'))
 
-# The linters are for any Python, and not every Python has packages of them.
+# The linters and the tools of a release are for any Python, and not every Python has packages of them.
 COMMA  := ,
-EXTRAS := mysql,test$(if $(filter %t,$(VENV)),,$(COMMA)lint)
+EXTRAS := mysql,test$(if $(filter %t,$(VENV)),,$(COMMA)docs$(COMMA)lint$(COMMA)release)
 
 # Three workers a core, because many tests wait for timers and for other processes. One that has nothing left to do takes
 # tests from the others.

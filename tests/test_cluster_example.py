@@ -271,7 +271,7 @@ def test_what_the_image_is_built_from() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert all((ROOT / name).exists() for name in kept)
     needed = {name.split("/")[0] for name in re.findall(r'^"(.+)" = ".*"$', project, re.MULTILINE)}
-    assert needed | {"jelly", "pyproject.toml", "README.md", "LICENSE"} == set(kept)
+    assert needed | {"jelly", "pyproject.toml", "hatch_build.py", "README.md", "LICENSE"} == set(kept)
 
 
 # --- docs/nodes.md --------------------------------------------------------------------------------

@@ -130,7 +130,9 @@ def test_the_package_has_what_it_needs() -> None:
     assert all((ROOT / path).is_file() for path in (*moved, "jelly/py.typed"))
     assert PROJECT["project"]["scripts"] == {"jelly": "jelly.cli:main"}
     assert PROJECT["project"]["dependencies"] == []
-    assert set(PROJECT["project"]["optional-dependencies"]) == {"mysql", "cluster", "chat", "test", "lint"}
+    assert set(PROJECT["project"]["optional-dependencies"]) == {
+        "mysql", "cluster", "chat", "docs", "release", "test", "lint",
+    }  # fmt: skip
     assert wheel["only-include"] == ["jelly"]
     assert PROJECT["project"]["requires-python"] == ">=3.11"
 
