@@ -31,7 +31,7 @@ export TMPDIR
 TRACED := -m 'not allocations' --deselect tests/test_simulation.py::test_a_bug_is_found \
 	--deselect tests/test_simulation_nodes.py::test_a_bug_is_found
 
-.PHONY: test test-mysql test-freethreaded check lint coverage clean
+.PHONY: docs test test-mysql test-freethreaded check lint coverage clean
 
 test: $(VENV)/installed
 	$(VENV)/bin/python $(PYTEST)
@@ -61,10 +61,14 @@ coverage: $(VENV)/installed
 	$(VENV)/bin/coverage json --quiet
 	$(VENV)/bin/python tests/coverage_gate.py coverage.json
 
+# The site of all pages and the reference of the library, in build/docs. A warning is an error.
+docs: $(VENV)/installed
+	$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet -c docs . build/docs
+
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --prefer-binary --editable '.[$(EXTRAS)]'
 	touch $@
 
 clean:
-	rm -rf .venv .venv-* .coverage coverage.json
+	rm -rf .venv .venv-* build dist .coverage coverage.json
