@@ -43,6 +43,13 @@ class WakeupPipe:
         """The descriptor to wait for; -1 after `close`."""
         return self._reader.fileno()
 
+    def abandon(self) -> None:
+        """Close both sockets in the child process of a fork, where nobody else uses the pipe: a
+        thread that had its lock is not there.
+        """
+        self._lock = threading.Lock()
+        self.close()
+
     def close(self) -> None:
         """Close both sockets. Unregister the pipe from its selector first."""
         with self._lock:

@@ -86,7 +86,8 @@ def test_the_other_programs(
     handler = signal.getsignal(signal.SIGTERM)
     try:
         for block in BLOCKS[1:]:
-            run(block, names)
+            if "os.fork" not in block:
+                run(block, names)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
     finally:
@@ -97,6 +98,20 @@ def test_the_other_programs(
         counter.on_message(SimpleNamespace(id=id, sender="bob"))
     assert counter.database.execute("SELECT COUNT(*) FROM seen").fetchall() == [(2,)]
     counter.database.close()
+
+
+def test_the_program_that_forks(names: dict[str, Any], tmp_path: Path) -> None:
+    """It runs in a process of its own, because that of the tests has many threads."""
+    (block,) = (block for block in BLOCKS if "os.fork" in block)
+    names["client"].close()
+    begin = "from client_api import JellyClient\nclient = JellyClient(port=20000)\n"
+    login = 'client.login("alice", "secret1").result(10)\n'
+    file = tmp_path / "forks.py"
+    file.write_text((begin + login + block).replace("20000", str(names["port"])), encoding="utf-8")
+    with Program("-W", "ignore::DeprecationWarning", str(file), PYTHONPATH=str(ROOT)) as program:
+        assert (program.lines(), program.process.returncode) == ([], 0)
+    with logged_in(names["port"], "bob", "secret1") as bob:
+        assert bob.contents(1) == ["hello"]
 
 
 def test_the_table_of_errors() -> None:

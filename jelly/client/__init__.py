@@ -25,6 +25,7 @@
     poller.py              where a thread waits: for a socket, a time or another thread
     callbacks.py           the thread that runs the application's code
     states.py              the states, and when to reconnect
+    forks.py               what becomes of a client in a forked child process
 
 Imports go downwards only, and on to the codec, the requests, the errors, `tcp.py` and `wakeup.py`.
 The client uses nothing else of the server.

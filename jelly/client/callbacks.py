@@ -13,6 +13,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from jelly.client.forks import renew
+from jelly.errors import ConnectionLost
+
 log = logging.getLogger("jelly.client")
 
 HIGH_MARK = 1000
@@ -20,6 +23,9 @@ HIGH_MARK = 1000
 Then TCP's flow control stops the server."""
 
 T = TypeVar("T")
+
+
+OF_ANOTHER_PROCESS = "This request was made before the process was forked: the parent process gets the response."
 
 
 class CallbackThread:
@@ -34,6 +40,8 @@ class CallbackThread:
         self._is_running = False  # a call is being run
         self._is_shut_down = False
         self._has_ended = False  # there is no thread, and never will be
+        self.is_inherited = False
+        """Whether this is the copy, in a forked child, of a thread that runs in the parent."""
 
     def submit(self, call: Callable[[], None]) -> None:
         """Queue a function.
@@ -100,6 +108,18 @@ class CallbackThread:
         elif not self.is_current_thread:
             thread.join(max(0.0, deadline - time.monotonic()))
 
+    def abandon(self) -> bool:
+        """In a forked child: drop the calls that wait, which the parent makes.
+
+        Returns False, and changes nothing, if there was no thread: then the child may use this.
+        """
+        renew(self._condition)
+        if self._thread is None and not self._has_ended:
+            return False
+        self.is_inherited = self._is_shut_down = self._has_ended = True
+        self._calls.clear()
+        return True
+
     def _run(self) -> None:
         while True:
             with self._condition:
@@ -121,7 +141,8 @@ class CallbackThread:
 class RequestFuture(Future[T]):
     """The future of a request.
 
-    Its listeners run on the callback thread, whichever thread ends it.
+    Its listeners run on the callback thread, whichever thread ends it. In a forked child, it never
+    waits: what has no result at the fork ends with ConnectionLost there.
     """
 
     def __init__(self, callbacks: CallbackThread) -> None:
@@ -131,7 +152,33 @@ class RequestFuture(Future[T]):
     def add_done_callback(self, fn: Callable[[Future[T]], Any]) -> None:
         """Call `fn` with this future on the client's callback thread when the future is done."""
         callbacks = self._jelly_callbacks  # a lambda that holds `self` would be a cycle for the garbage collector
-        super().add_done_callback(lambda future: callbacks.submit(lambda: fn(future)))
+        is_inherited = callbacks.is_inherited  # what the parent asked for is told in the parent
+
+        def done(future: Future[T]) -> None:
+            if callbacks.is_inherited is is_inherited:
+                callbacks.submit(lambda: fn(future))
+
+        super().add_done_callback(done)
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for the result, and return it; raise what the request ended with."""
+        if self._jelly_callbacks.is_inherited:
+            self.abandon()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the end, and return the error; None if there is a result."""
+        if self._jelly_callbacks.is_inherited:
+            self.abandon()
+        return super().exception(timeout)
+
+    def abandon(self) -> None:
+        """In a forked child: end the copy of this future, unless it has ended. Tell nobody: the
+        parent hears of it.
+        """
+        renew(self._condition)
+        if not self.done():
+            self.set_exception(ConnectionLost(OF_ANOTHER_PROCESS, sent=True))
 
 
 def _run_safely(call: Callable[[], None]) -> None:

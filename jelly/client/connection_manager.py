@@ -12,10 +12,12 @@ connection was lost are sent again with the same idempotency key (`pending.py`).
 import functools
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from jelly.client.callbacks import CallbackThread, RequestFuture
+from jelly.client.forks import abandon_in_children, renew
 from jelly.client.handshake import Endpoint, do_handshake_anywhere
 from jelly.client.lifecycle import Lifecycle, Phase
 from jelly.client.network_thread import NetworkThread
@@ -64,6 +66,8 @@ class ConnectionManager:
         self._pipeline = Pipeline(self._lock, self._wake, endpoint.request_timeout, heartbeat)
         self._threads: dict[threading.Thread, Poller] = {}  # the network thread, and those that register
         self._poller: Poller | None = None  # the network thread's
+        self._handshakes: weakref.WeakSet[RequestFuture[Any]] = weakref.WeakSet()  # of LOGIN, RECONNECT and REGISTER
+        abandon_in_children(self)
 
     @property
     def state(self) -> State:
@@ -102,6 +106,7 @@ class ConnectionManager:
         """Start a network thread that begins with this LOGIN or RECONNECT."""
         token = int(values.get("token", 0))
         request = Request(type, decode, RequestFuture[T](self._callbacks))
+        self._handshakes.add(request.future)
         try:
             request.frame = encode(type, {**values, "features": list(self.features) or None}, self._max_body)
             with self._lock:
@@ -120,6 +125,7 @@ class ConnectionManager:
     def register(self, values: Values, decode: Decode[T]) -> RequestFuture[T]:
         """Send a REGISTER on a connection of its own: the server closes it afterwards."""
         request = Request(Type.REGISTER, decode, RequestFuture[T](self._callbacks))
+        self._handshakes.add(request.future)
 
         def run(poller: Poller) -> None:
             try:
@@ -239,6 +245,20 @@ class ConnectionManager:
             self._lifecycle.phase = Phase.CLOSED
             self._lock.notify_all()
 
+    def abandon(self) -> None:
+        """In a forked child: end everything that waits, and be closed. But a client that has done
+        nothing yet is as good as new.
+        """
+        renew(self._lock)
+        self._pipeline.pending.renew_ids()
+        if not self._callbacks.abandon():
+            return
+        self._lifecycle.abandon()
+        self._pipeline.stream = self._poller = None
+        self._threads.clear()
+        for future in (*(request.future for request in self._pipeline.pending.clear()), *self._handshakes):
+            future.abandon()
+
     def _wait_until_idle(self, deadline: float) -> bool:
         """Wait for the responses, then for the callbacks.
 
@@ -263,7 +283,7 @@ class ConnectionManager:
         """With the lock held: raise the error for a request that cannot be made now."""
         is_closing = self._lifecycle.phase is Phase.CLOSING
         if self._lifecycle.is_stopping or (is_closing and not self._callbacks.is_current_thread):
-            raise _closed()
+            raise self._lifecycle.closed_error()
         # A client that is closing does not reconnect, and its state is not updated any more.
         if self._lifecycle.state is State.RECONNECTING or (is_closing and self._pipeline.stream is None):
             sentence = "There is no connection to the server now: try again when the client is online."
@@ -288,7 +308,7 @@ class ConnectionManager:
         Raises ConnectionLost.
         """
         if not self._lifecycle.is_open:
-            raise _closed()
+            raise self._lifecycle.closed_error()
 
         def run() -> None:
             try:
@@ -318,7 +338,3 @@ class ConnectionManager:
         poller = self._poller
         if poller is not None:
             poller.wake()
-
-
-def _closed() -> ConnectionLost:
-    return ConnectionLost("The client is closed: make a new one.", sent=False)

@@ -8,6 +8,7 @@ from enum import Enum
 
 from jelly.client.callbacks import CallbackThread
 from jelly.client.states import Reason, State
+from jelly.errors import ConnectionLost
 
 log = logging.getLogger("jelly.client")
 
@@ -60,6 +61,8 @@ class Lifecycle:
         """The token of that login."""
         self.address = ""
         """The address of the server in use, or of the last one."""
+        self.is_inherited = False
+        """Whether this is a copy in a forked child, which is closed."""
 
     @property
     def is_open(self) -> bool:
@@ -70,6 +73,17 @@ class Lifecycle:
     def is_stopping(self) -> bool:
         """Whether nobody may make requests any more."""
         return self.phase in (Phase.STOPPING, Phase.CLOSED)
+
+    def closed_error(self) -> ConnectionLost:
+        """The error for what is asked of a client that is closed."""
+        sentence = "The client is closed: make a new one."
+        if self.is_inherited:
+            sentence = "The client belongs to the process that this one was forked from: make a new one here."
+        return ConnectionLost(sentence, sent=False)
+
+    def abandon(self) -> None:
+        """In a forked child: be closed, and tell nobody."""
+        self.phase, self.state, self.is_inherited = Phase.CLOSED, State.CLOSED, True
 
     def set_state(self, state: State, reason: Reason, error: Exception | None = None) -> None:
         """With the lock held: change the state, unless it is CLOSED, which is the last one."""

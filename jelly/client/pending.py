@@ -43,8 +43,12 @@ class PendingRequests:
         self.queued: deque[Request[Any]] = deque()  # to be sent, in this order
         self.in_flight: deque[Request[Any]] = deque()  # sent on this connection, in this order
         self._to_resend: list[Request[Any]] = []  # while there is no connection: messages for the next one
-        self._id_prefix = secrets.token_urlsafe(9)
         self._numbers = itertools.count(1)
+        self.renew_ids()
+
+    def renew_ids(self) -> None:
+        """Make idempotency keys that nobody makes who has a copy of this: another process."""
+        self._id_prefix = secrets.token_urlsafe(9)
 
     def new_request_id(self) -> str:
         """Make an idempotency key that no other request uses, of this client or another."""
@@ -171,6 +175,14 @@ class PendingRequests:
         """There will be no other connection: return the kept messages with their errors."""
         kept, self._to_resend = self._to_resend, []
         return [(request, _lost(request, sentence)) for request in kept]
+
+    def clear(self) -> list[Request[Any]]:
+        """Return all requests, and keep none."""
+        everything = [*self._to_resend, *self.in_flight, *self.queued]
+        self._to_resend = []
+        self.in_flight.clear()
+        self.queued.clear()
+        return everything
 
     def _requeue(self, requests: Iterable[Request[Any]]) -> None:
         self.queued = deque(sorted([*requests, *self.queued], key=lambda request: request.number))

@@ -4,6 +4,7 @@ import selectors
 import socket
 import time
 
+from jelly.client.forks import abandon_in_children
 from jelly.wakeup import WakeupPipe
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -29,6 +30,7 @@ class Poller:
         self._selector = getattr(selectors, "PollSelector", selectors.SelectSelector)()
         self._selector.register(self._wakeup, READ)
         self.is_stopped = False  # see `stop`
+        abandon_in_children(self)
 
     def wake(self) -> None:
         """Make `wait` return. Any thread may call this, also after `close`."""
@@ -68,6 +70,13 @@ class Poller:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             self.wait(None, 0, until)
+
+    def abandon(self) -> None:
+        """Free the descriptors of the copy in a forked child: a `wake` there must not wake the
+        parent.
+        """
+        self.is_stopped = True
+        self._wakeup.abandon()
 
     def close(self) -> None:
         """Free the descriptors."""

@@ -13,6 +13,7 @@ import time
 
 from jelly import tcp
 from jelly.client.addresses import Address
+from jelly.client.forks import abandon_in_children, close_in_children
 from jelly.client.poller import READ, WRITE, Poller
 from jelly.codec import Decoder, Frame
 
@@ -39,6 +40,8 @@ class FrameStream:
         self._lock = threading.Lock()
         self._unsent = bytearray()
         self._wants_to_read = False  # TLS must read before it can write
+        close_in_children(sock)
+        abandon_in_children(self)
 
     @property
     def events(self) -> int:
@@ -85,6 +88,12 @@ class FrameStream:
             self.failure = ConnectionError("the server does not speak the Jelly protocol")
         return frames
 
+    def abandon(self) -> None:
+        """In a forked child, where the socket is closed already: write nothing more."""
+        self._lock = threading.Lock()
+        self._unsent = bytearray()
+        self.failure = ConnectionError("this connection belongs to another process")
+
     def close(self) -> None:
         """Close the socket.
 
@@ -122,12 +131,14 @@ def open_stream(address: Address, tls: ssl.SSLContext | None, poller: Poller, un
         now = time.monotonic()
         share = now + (until - now) / left
         sock = socket.socket(family, kind, protocol)
+        close_in_children(sock)
         try:
             sock.setblocking(False)
             tcp.set_socket_options(sock)
             _connect(sock, ip_address, poller, share)
             if tls is not None:
                 sock = tls.wrap_socket(sock, server_hostname=address.host, do_handshake_on_connect=False)
+                close_in_children(sock)
                 _do_tls_handshake(sock, poller, share)
             return FrameStream(sock, address)
         except OSError as failure:
