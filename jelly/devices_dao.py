@@ -1,5 +1,7 @@
 """The SQL of devices: how far each device of a user has got (`devices.py` says what that means)."""
 
+import itertools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from jelly.dao import Dao
@@ -49,14 +51,15 @@ def remove(dao: Dao, device: Device) -> None:
     dao.connection.change("DELETE FROM devices WHERE username = ? AND device = ?", device)
 
 
-def own_copies(dao: Dao, user: str, written_on: str, after: int, upto: int) -> list[int]:
-    """The messages in a user's inbox with after < id <= upto that the user has written on a
-    device.
+def own_copies(dao: Dao, user: str, upto: Mapping[str, int], after: int = 0) -> list[int]:
+    """The messages in a user's inbox that the user has written on these devices: of each those with
+    ids up to one, and above `after`.
     """
+    which = " OR ".join(["(m.device = ? AND i.message_id <= ?)"] * len(upto))
     rows = dao.connection.query(
         "SELECT i.message_id FROM inbox AS i JOIN messages AS m ON m.id = i.message_id "
-        "WHERE i.receiver = ? AND i.message_id > ? AND i.message_id <= ? AND i.size < 0 AND m.device = ?",
-        (user, after, upto, written_on),
+        f"WHERE i.receiver = ? AND i.message_id > ? AND i.message_id <= ? AND i.size < 0 AND ({which})",
+        (user, after, max(upto.values()), *itertools.chain(*upto.items())),
     )
     return [id for (id,) in rows]
 
@@ -65,9 +68,11 @@ def waiting_for_some(dao: Dao, user: str, after: int, upto: int) -> tuple[int, i
     """How many messages of a user's inbox with ids above `after` only wait for some of the devices:
     those up to an id that the fastest of them has, and copies of own ones. And their bytes.
     """
+    # (Only the size of a copy is not in the inbox. To join all with their messages takes MariaDB
+    # five times as long.)
+    size = "CASE WHEN i.size >= 0 THEN i.size ELSE (SELECT LENGTH(content) FROM messages WHERE id = i.message_id) END"
     rows = dao.connection.query(
-        "SELECT COUNT(*), SUM(CASE WHEN i.size >= 0 THEN i.size ELSE LENGTH(m.content) END) FROM inbox AS i "
-        "JOIN messages AS m ON m.id = i.message_id "
+        f"SELECT COUNT(*), SUM({size}) FROM inbox AS i "
         "WHERE i.receiver = ? AND i.message_id > ? AND (i.message_id <= ? OR i.size < 0)",
         (user, after, upto),
     )

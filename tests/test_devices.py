@@ -1,13 +1,14 @@
 """Devices: a user with a session on each, and what each of them gets."""
 
 import contextlib
+import math
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import StartServer, ready_database
+from harness import StartServer, allocate_ids, ready_database
 from wire import (
     ADD_FRIEND,
     ADD_MEMBER,
@@ -36,12 +37,12 @@ from wire import (
 )
 
 from jelly import devices, retention
-from jelly.dao import Dao
+from jelly.dao import Dao, StoredMessage
 from jelly.database import DatabaseConnection
-from jelly.devices_dao import rows_of
+from jelly.devices_dao import DeviceRow, own_copies, put, rows_of, waiting_for_some
 from jelly.engines import open_engine
 from jelly.server import JellyServer
-from jelly.sessions import Device
+from jelly.sessions import Device, Sessions
 
 MODERN = ["ack", "ids", "edit", "devices", "account"]
 DAY_MS = 86_400_000
@@ -632,3 +633,31 @@ def test_a_phone_and_a_desk_with_cuts(server: JellyServer) -> None:
     is_empty(server, "bob")
     for wire in wires.values():
         wire.close()
+
+
+def test_a_check_of_many_users_is_many_short_transactions(dao: Dao, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each, so much is counted and not much more, as all requests wait for it. What only waits
+    for a slower device is counted with its copies of own messages.
+    """
+    monkeypatch.setattr(devices, "CHECK_ROWS", 5)
+    known = devices.Devices(Sessions(), clock=lambda: 0.0)
+    users = [f"user{number}" for number in range(7)]
+    with dao.connection.transaction():
+        for user in users:
+            ids = allocate_ids(dao, 3)
+            texts = [StoredMessage(id, False, "alice", user, "four", 1) for id in ids[:2]]
+            own = StoredMessage(ids[2], False, user, "alice", "eleven char", 1, device="phone")
+            dao.add_messages([*texts, own], [(user, id) for id in ids])
+            put(dao, user, DeviceRow("desk", 0, 0, False, 0), is_new=True)
+            put(dao, user, DeviceRow("phone", ids[0], 0, False, 0), is_new=True)
+            assert waiting_for_some(dao, user, 0, ids[0]) == (2, 15)
+            assert own_copies(dao, user, {"phone": ids[2], "desk": ids[2]}) == [ids[2]]
+            assert own_copies(dao, user, {"phone": ids[1], "desk": ids[2]}) == []
+            known.wrote(user)
+    known.due_at, turns = 0.0, 0
+    while known.due_at != math.inf:
+        with dao.connection.transaction():
+            known.run_due(dao)
+            known.take_changed()
+        turns += 1
+    assert turns == 3  # of three users each, who have two messages
