@@ -21,7 +21,8 @@ now on. A client without a name begins, the first time, behind what any device h
 
 A device is *dropped* if it was not seen for KEPT_DAYS and others are, if there are more than
 MAX_DEVICES, or if more waits for it alone than an inbox may hold. When it comes back it begins
-like a new one, and is told the first message that it may have missed (SYSTEM notice `gap`).
+like a new one, and is told the first message that it may have missed (SYSTEM notice `gap`). So is
+one that was not online when another one was told what did not get into the user's full inbox.
 
 Everything here runs in turns of the store; what takes a `Dao` runs inside its transaction.
 """
@@ -223,6 +224,22 @@ class Devices:
             upto, after = {name: new for name, (_, new) in moved_on.items()}, min(old for old, _ in moved_on.values())
             removable.alone.extend((user, id) for id in devices_dao.own_copies(dao, user, upto, after))
         self._check_soon(user)
+
+    def one_was_told(self, dao: Dao, user: str, since: int) -> None:
+        """A device knows now what did not get into the full inbox, from an id on, so that nobody is
+        told of it any more. Those that do not know it are told of a gap.
+        """
+        if user not in self.several:
+            return
+        for row in devices_dao.rows_of(dao, user):
+            session = self._sessions.on(Device(user, row.name))
+            told = None if session is None else session.told
+            if not row.name or row.is_dropped or (told is not None and told.has_arrived):
+                continue
+            gap = min(since, row.gap or since)
+            devices_dao.put(dao, user, row._replace(gap=gap), is_new=False)
+            if session is not None and told is None:
+                session.gap = gap
 
     def _cursors(self, user: str, rows: Iterable[DeviceRow]) -> dict[str, int]:
         """The cursors that count."""

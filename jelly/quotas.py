@@ -176,6 +176,9 @@ class Quotas:
         """The users of whose groups this transaction has changed what is left out, or known of it:
         an ordered set.
         """
+        self.arrived: list[tuple[str, int]] = []
+        """The users of whom this transaction has learned that they know what was left out, each
+        with the first id."""
         # What a session of each user was told, until it has arrived.
         self._told: dict[str, Told] = {}
         # The census under way: how far it is, where it ends, what it has found, and what was sent
@@ -422,6 +425,9 @@ class Quotas:
     def _forget_told(self, dao: Dao, receiver: str, told: Told) -> None:
         """A user knows what was left out. What was left out since then is news again."""
         del self._told[receiver]
+        first = [since for group, since in dao.missed(receiver).items() if group in told.groups]
+        if first:
+            self.arrived.append((receiver, min(first)))
         dao.remove_missed(receiver, sorted(told.groups))
         for group, since in told.later.items():
             dao.add_missed(receiver, group, since)
@@ -493,6 +499,7 @@ class Quotas:
         """A transaction has failed: only the database knows what waits."""
         self._inboxes.clear()
         self._heavy.clear()
+        self.arrived.clear()
         for user in self.news:  # they are told anew what the table says
             self._told.pop(user, None)
         if self._walked_id is not None:

@@ -503,6 +503,8 @@ class Store:
         if batch.delivered:
             self._quotas.remove(self._dao, by_user(batch.delivered))
             self._remove(self._devices.reached(self._dao, batch.delivered))
+            while self._quotas.arrived:
+                self._devices.one_was_told(self._dao, *self._quotas.arrived.pop())
         if batch.passed_over:  # (with several devices, another one may get them)
             self._edits.remove_passed_over(
                 self._dao, [each for each in batch.passed_over if each[0].user not in self._devices.several]

@@ -1,7 +1,9 @@
 """Devices: what happens to one of a user while another one comes, writes or goes, all at once."""
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 from harness import StartServer
 from wire import (
     EDIT,
@@ -17,7 +19,39 @@ from wire import (
     wait_until,
 )
 
+from jelly.dao import Dao
+from jelly.database import DatabaseConnection
+from jelly.engines import open_engine
+from jelly.server import JellyServer
+
 FEATURES = ["ack", "ids", "edit", "devices"]
+
+
+@pytest.fixture
+def server(start_server: StartServer) -> JellyServer:
+    """A server with small inboxes, in which 3 messages of each sender have room."""
+    server = start_server(inbox_messages=30)
+    register(server.port, "alice", "bob", "carol")
+    return server
+
+
+def events(wire: Wire) -> list[Any]:
+    """The notices that came before the answer to a request; of messages, what they say."""
+    wire.ok(OWN_PROFILE)
+    notices, wire.notices = wire.notices, []
+    told = [notice.values.get("content", notice.values) for notice in notices]
+    return [each for each in told if not isinstance(each, dict) or each["event"] in ("gap", "inbox_full")]
+
+
+def missed_by(server: JellyServer, user: str) -> dict[str, int]:
+    """What is known to be left out of an inbox."""
+    engine = open_engine(server.settings.database)
+    connection = DatabaseConnection(engine, writes=False)
+    try:
+        return Dao(connection).missed(user)
+    finally:
+        connection.close()
+        engine.release()
 
 
 def contents(wire: Wire) -> list[str]:
@@ -52,10 +86,8 @@ def test_what_is_written_in_the_transaction_in_which_another_device_comes(
         assert sorted(contents(desk)) == ["after", "from nowhere"]
 
 
-def test_own_edits_that_wait_for_another_device_count_for_no_quota(start_server: StartServer) -> None:
+def test_own_edits_that_wait_for_another_device_count_for_no_quota(server: JellyServer) -> None:
     """Nobody's message is refused for what a user has edited in a group while a device is away."""
-    server = start_server(inbox_messages=30)
-    register(server.port, "alice", "bob", "carol")
     logged_in(server.port, "bob", features=FEATURES, device="desk").close()
     with (
         logged_in(server.port, "bob", features=FEATURES, device="phone") as phone,
@@ -70,3 +102,31 @@ def test_own_edits_that_wait_for_another_device_count_for_no_quota(start_server:
             id = phone.ok(GROUP_MESSAGE, receiver="team", content="helo", time=1)["id"]
             phone.ok(EDIT, id=id, content="hello")
         carol.message("bob", "two")
+
+
+def test_each_device_learns_what_did_not_get_into_the_full_inbox(server: JellyServer) -> None:
+    """One that comes when another one knows it already is told of a gap."""
+    with (
+        logged_in(server.port, "bob", features=FEATURES, device="desk") as desk,
+        logged_in(server.port, "bob", features=FEATURES, device="phone") as phone,
+        logged_in(server.port, "alice", features=FEATURES) as alice,
+    ):
+        found(alice, "bob")
+        desk.close()
+        phone.close()
+        ids = [alice.ok(GROUP_MESSAGE, receiver="team", content=f"m{number}", time=1)["id"] for number in range(5)]
+        with logged_in(server.port, "bob", features=FEATURES, device="phone") as phone:
+            assert events(phone) == [{"event": "inbox_full", "groups": {"team": ids[3]}}, "m0", "m1", "m2"]
+            phone.ack(ids[2])
+            wait_until(lambda: not missed_by(server, "bob"))
+        for _ in range(2):
+            with logged_in(server.port, "bob", features=FEATURES, device="desk") as desk:
+                assert events(desk) == [{"event": "gap", "since": ids[3]}, "m0", "m1", "m2"]
+        with logged_in(server.port, "bob", features=FEATURES, device="desk") as desk:
+            events(desk)
+            desk.ack(ids[2])
+            events(desk)
+        with logged_in(server.port, "bob", features=FEATURES, device="desk") as desk:
+            assert events(desk) == []
+        with logged_in(server.port, "bob", features=FEATURES, device="phone") as phone:
+            assert events(phone) == []
