@@ -213,7 +213,8 @@ class Devices:
         if not cursors:
             removable.upto[user] = max(moved.values())
             return
-        if min(cursors.values()) > min(before.values()):
+        # (What came for clients without a name may have been kept for one that has just gone.)
+        if "" in moved or min(cursors.values()) > min(before.values()):
             removable.upto[user] = min(cursors.values())
         moved_on = {
             row.name: (old, new)

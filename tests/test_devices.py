@@ -313,6 +313,8 @@ def test_presence_is_any_device(server: JellyServer) -> None:
         alice.ok(ADD_FRIEND, friend="bob")
         phone, desk = on(server, "bob", "phone"), on(server, "bob", None, None)
         assert alice.receive_notice().values == {"event": "presence", "friend": "bob", "online": True}
+        nodes = [server, BESIDE.get(server.port, server)]  # each has heard of both, so none takes bob for gone
+        wait_until(lambda: all(_is_on(node, "bob", device) for node in nodes for device in ("phone", "")))
         phone.close()
         wait_until(lambda: not _is_on(server, "bob", "phone"))
         assert alice.ok(ALL_FRIENDS)["friends"] == {"bob": True}

@@ -1,5 +1,7 @@
 """Devices: what happens to one of a user while another one comes, writes or goes, all at once."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from wire import (
     LOGIN,
     OWN_PROFILE,
     PASSWORD,
+    PERSON_MESSAGE,
     SUCCESS,
     Wire,
     found,
@@ -21,8 +24,10 @@ from wire import (
 
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
+from jelly.devices_dao import rows_of
 from jelly.engines import open_engine
 from jelly.server import JellyServer
+from jelly.sessions import Device
 
 FEATURES = ["ack", "ids", "edit", "devices"]
 
@@ -43,15 +48,27 @@ def events(wire: Wire) -> list[Any]:
     return [each for each in told if not isinstance(each, dict) or each["event"] in ("gap", "inbox_full")]
 
 
-def missed_by(server: JellyServer, user: str) -> dict[str, int]:
-    """What is known to be left out of an inbox."""
+@contextlib.contextmanager
+def reading(server: JellyServer) -> Iterator[Dao]:
     engine = open_engine(server.settings.database)
     connection = DatabaseConnection(engine, writes=False)
     try:
-        return Dao(connection).missed(user)
+        yield Dao(connection)
     finally:
         connection.close()
         engine.release()
+
+
+def missed_by(server: JellyServer, user: str) -> dict[str, int]:
+    """What is known to be left out of an inbox."""
+    with reading(server) as dao:
+        return dao.missed(user)
+
+
+def cursors(server: JellyServer, user: str) -> dict[str, int]:
+    """How far each device has got."""
+    with reading(server) as dao:
+        return {row.name: row.delivered for row in rows_of(dao, user)}
 
 
 def contents(wire: Wire) -> list[str]:
@@ -130,3 +147,24 @@ def test_each_device_learns_what_did_not_get_into_the_full_inbox(server: JellySe
             assert events(desk) == []
         with logged_in(server.port, "bob", features=FEATURES, device="phone") as phone:
             assert events(phone) == []
+
+
+def test_what_a_client_without_a_device_has_acknowledged_when_it_goes(server: JellyServer) -> None:
+    """It waited for that client alone, so it is in the inbox no more."""
+    with (
+        logged_in(server.port, "bob", features=FEATURES, device="phone") as phone,
+        logged_in(server.port, "bob", features=FEATURES) as unnamed,
+        logged_in(server.port, "alice", features=FEATURES) as alice,
+    ):
+        id = alice.ok(PERSON_MESSAGE, receiver="bob", content="hello", time=1)["id"]
+        assert events(phone) == events(unnamed) == ["hello"]
+        phone.ack(id)
+        wait_until(lambda: cursors(server, "bob")["phone"] == id)
+        with server.store._turn:
+            unnamed.ack(id)
+            wait_until(lambda: Device("bob", "") in server.store._delivered)
+            unnamed.close()
+            wait_until(lambda: server.sessions.on(Device("bob", "")) is None)
+        wait_until(lambda: cursors(server, "bob")[""] == id)
+        with reading(server) as dao:
+            assert not dao.connection.query("SELECT 1 FROM inbox WHERE receiver = 'bob'")
