@@ -66,6 +66,7 @@ from jelly.client.jelly_client import (
     GroupMessageEvent,
     JellyClient,
     MessageEvent,
+    OwnMessageEvent,
     Receiver,
     SystemEvent,
 )
@@ -86,9 +87,9 @@ from jelly.version import __version__ as __version__
 __all__ = [
     "ConnectionEvent", "ConnectionLost", "Conversation", "EditEvent", "Edited", "ErrorCode", "FriendRequestEvent",
     "FriendRequests", "Group", "GroupMessageEvent", "History", "InvitationEvent", "Invite", "JellyClient", "JellyError",
-    "LastMessage", "Login", "MessageEvent", "OwnLogin", "PastMessage", "Profile", "Reason", "Receiver",
-    "ReconnectPolicy",
-    "RequestError", "RequestRejected", "RequestTimeout", "Sent", "ServerBusy", "ServerFailed", "State", "SystemEvent",
+    "LastMessage", "Login", "MessageEvent", "OwnLogin", "OwnMessageEvent", "PastMessage", "Profile", "Reason",
+    "Receiver", "ReconnectPolicy", "RequestError", "RequestRejected", "RequestTimeout", "Sent", "ServerBusy",
+    "ServerFailed", "State", "SystemEvent",
 ]  # fmt: skip
 
 

@@ -42,6 +42,7 @@ from client_api import (
     JellyClient,
     Login,
     MessageEvent,
+    OwnMessageEvent,
     Reason,
     Receiver,
     ReconnectPolicy,
@@ -52,7 +53,7 @@ from faults.proxy import Proxy
 from jelly.client import pipeline
 
 ACK, SYSTEM = 0x24, 0x25
-Event = MessageEvent | GroupMessageEvent | EditEvent | SystemEvent | ConnectionEvent
+Event = MessageEvent | GroupMessageEvent | OwnMessageEvent | EditEvent | SystemEvent | ConnectionEvent
 NewClient = Callable[..., JellyClient]
 
 BEGIN = [(State.OFFLINE, State.CONNECTING, Reason.LOGIN), (State.CONNECTING, State.ONLINE, Reason.LOGGED_IN)]
@@ -77,6 +78,12 @@ class Recorder(Receiver):
         self._keep(event)
 
     def on_edit(self, event: EditEvent) -> None:
+        self._keep(event)
+
+    def on_own_message(self, event: OwnMessageEvent) -> None:
+        self._keep(event)
+
+    def on_own_edit(self, event: EditEvent) -> None:
         self._keep(event)
 
     def on_system(self, event: SystemEvent) -> None:

@@ -32,8 +32,8 @@ LAYERS = [
     {"client.handshake", "client.acks", "client.pending", "client.lifecycle"},
     {"client.stream", "client.requests"},
     {"client.addresses", "client.poller", "client.callbacks", "client.pages", "client.values", "client.states",
-     "client.contacts", "client.typing", "client.edits", "client.conversations", "client.certificates",
-     "client"},
+     "client.contacts", "client.typing", "client.edits", "client.devices", "client.conversations",
+     "client.certificates", "client"},
     {"client.forks"},
     {"reports_command"}, {"server", "user_command"}, {"export"},
     {"cluster.wiring"}, {"cluster.node", "cluster.nodes_command"},
@@ -132,7 +132,7 @@ def reached(module: str) -> set[str]:
 
 def test_the_chat_knows_nothing_of_the_server() -> None:
     """It and the client library share with the server only what is on the wire."""
-    shared = {"errors", "requests", "strict_json", "codec", "tcp", "wakeup", "version"}
+    shared = {"errors", "requests", "names", "strict_json", "codec", "tcp", "wakeup", "version"}
     for module in ("client_api", "chat.app"):
         others = {name for name in reached(module) if not name.startswith(("chat", "client"))}
         assert others <= shared

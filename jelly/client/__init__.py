@@ -15,6 +15,7 @@
     pages.py               a list that comes in several pages
     contacts.py            friend requests, and which of them the application has had
     edits.py               edits of messages, one's own and those of others
+    devices.py             the name of the device on which a client runs
     values.py              texts, numbers and times, in the server's answers
     conversations.py       the list of conversations, in the server's answers
     typing.py              how often a client says that its user is typing
@@ -27,6 +28,7 @@
     states.py              the states, and when to reconnect
     forks.py               what becomes of a client in a forked child process
 
-Imports go downwards only, and on to the codec, the requests, the errors, `tcp.py` and `wakeup.py`.
+Imports go downwards only, and on to the codec, the requests, the names, the errors, `tcp.py` and
+`wakeup.py`.
 The client uses nothing else of the server.
 """

@@ -65,13 +65,20 @@ class OwnLogin:
     """When its token expires: milliseconds since 1970."""
     is_current: bool
     """Whether it is the login of this client."""
+    device: str | None = None
+    """The device on which it was made; None if the client named none."""
 
 
 def _own_logins(values: Mapping[str, Any]) -> tuple[OwnLogin, ...]:
     """Return the logins in a response."""
     return tuple(
         OwnLogin(
-            str(each["login"]), each.get("created"), each.get("network"), int(each["expires"]), each["current"] is True
+            str(each["login"]),
+            each.get("created"),
+            each.get("network"),
+            int(each["expires"]),
+            each["current"] is True,
+            each.get("device"),
         )
         for each in values["logins"]
     )

@@ -47,6 +47,7 @@ class ConnectionManager:
         policy: ReconnectPolicy | None,
         heartbeat: float,
         features: tuple[str, ...],
+        device: str | None,
         max_body: int,
         on_notice: Callable[[int, Values], Callable[[], None]],
         on_change: Callable[[State, State, Reason, Exception | None, str], Callable[[], None]],
@@ -58,7 +59,7 @@ class ConnectionManager:
         a heartbeat is sent. `max_body`: bytes that the body of a request may have.
         """
         self._endpoint, self._policy = endpoint, policy
-        self.features, self._max_body = features, max_body
+        self.features, self._device, self._max_body = features, device, max_body
         self._on_notice = on_notice
         self._callbacks = CallbackThread(on_room=self._wake)
         self._lifecycle = Lifecycle(self._callbacks, on_change)
@@ -108,7 +109,8 @@ class ConnectionManager:
         request = Request(type, decode, RequestFuture[T](self._callbacks))
         self._handshakes.add(request.future)
         try:
-            request.frame = encode(type, {**values, "features": list(self.features) or None}, self._max_body)
+            asked = {"features": list(self.features) or None, "device": self._device}
+            request.frame = encode(type, {**values, **asked}, self._max_body)
             with self._lock:
                 if self._lifecycle.state not in (State.OFFLINE, State.CLOSED):
                     sentence = "This client is logged in already, or logging in: log out first."
@@ -296,6 +298,7 @@ class ConnectionManager:
             self._endpoint,
             self._policy,
             self.features,
+            self._device,
             lifecycle=self._lifecycle,
             pipeline=self._pipeline,
             callbacks=self._callbacks,

@@ -20,7 +20,10 @@ class Edited:
 
 @dataclass(frozen=True)
 class EditEvent:
-    """The author of a message that has reached you has changed it, or recalled it."""
+    """The author of a message that has reached you has changed it, or recalled it.
+
+    In `Receiver.on_own_edit`, the author is you.
+    """
 
     client: Any = field(repr=False, compare=False)
     """The `JellyClient` that received it."""
@@ -30,7 +33,7 @@ class EditEvent:
     replaces: int
     """The `id` of the message, as in its own event and in the history."""
     group: str | None
-    """The group that it was written to; None if it was written to you."""
+    """The group that it was written to; None if it was written to a user."""
     time: int
     """When the message was written, by the sender's clock: milliseconds since 1970."""
     id: int | None = None
@@ -38,6 +41,8 @@ class EditEvent:
     stored: int | None = None
     """When the server stored the edit, by the server's clock: milliseconds since 1970; None if the
     server does not tell it."""
+    receiver: str = field(default="", compare=False)
+    """The user or the group that it was written to."""
 
     @property
     def is_recalled(self) -> bool:
@@ -60,4 +65,4 @@ def edit_event(client: object, is_group: bool, values: Mapping[str, Any]) -> Edi
     if not (all(isinstance(text, str) for text in texts) and all(isinstance(number, int) for number in numbers)):
         raise TypeError("a value is missing")
     group = receiver if is_group else None
-    return EditEvent(client, sender, content, replaces, group, time, values.get("id"), values.get("stored"))
+    return EditEvent(client, sender, content, replaces, group, time, values.get("id"), values.get("stored"), receiver)

@@ -20,6 +20,8 @@ from jelly.client.contacts import (
     OpenRequests,
     defines_callbacks,
 )
+from jelly.client.devices import FEATURE as DEVICES
+from jelly.client.devices import checked_device
 from jelly.client.edits import EditEvent, edit_event
 from jelly.client.friends import FriendOperations
 from jelly.client.groups import GroupOperations
@@ -44,7 +46,8 @@ FEATURES = (
     "account",
     "invites",
 )
-"""What a client asks for, unless you say otherwise. Not `typing`: few programs show that."""
+"""What a client asks for, unless you say otherwise. Not `typing`: few programs show that. (And not
+`devices`: the parameter `device` asks for it.)"""
 
 
 # --- what arrives ---------------------------------------------------------------------------------
@@ -91,17 +94,28 @@ class GroupMessageEvent(_Message):
 
 
 @dataclass(frozen=True)
+class OwnMessageEvent(_Message):
+    """You wrote this yourself: on another device of yours, or to yourself."""
+
+    receiver: str
+    """The user or the group that you wrote to."""
+    group: str | None
+    """The group; None if you wrote to a user."""
+
+
+@dataclass(frozen=True)
 class SystemEvent:
     """A notice from the server itself. The original server sends none."""
 
     client: "JellyClient" = field(repr=False, compare=False)
     event: str
     """`presence`, `friend_answer`, `group_changed`, `group_disbanded`, `inbox_full`, `typing`,
-    `read`, `delivered`, `taken_over`, `password_changed`, `logged_out` or `shutdown`. Later servers
-    may send others."""
+    `read`, `delivered`, `own_read`, `gap`, `taken_over`, `password_changed`, `logged_out` or
+    `shutdown`. Later servers may send others."""
     user: str = ""
     """For `typing`: who is writing a message; for `read` and `delivered`: who has read messages, or
-    got them."""
+    got them. For `own_read`: with whom the conversation is that you have read; empty for a
+    group."""
     friend: str = ""
     """For `presence`: the friend who came online or went offline. For `friend_answer`: the user who
     answers."""
@@ -119,7 +133,11 @@ class SystemEvent:
     """For `group_changed`: `owner` and `admin`, by the names of those members."""
     id: int | None = None
     """For `read` and `delivered`: the id up to which all messages to `user`, or in `group`, were
-    read, or have arrived."""
+    read, or have arrived. For `own_read`: the id up to which you have read the conversation, on
+    another device."""
+    since: int | None = None
+    """For `gap`: the id of the first message that this device may have missed. What came from there
+    on until now is in `history` and `group_history`."""
     groups: Mapping[str, int] = field(default_factory=dict)
     """For `inbox_full`: each group of which messages were left out of your inbox, with the id of
     the first one. `group_history` has them."""
@@ -170,6 +188,18 @@ class Receiver:
     def on_edit(self, event: EditEvent) -> None:
         """An author has changed the text of a message that you have got, or has recalled it."""
 
+    def on_own_message(self, event: OwnMessageEvent) -> None:
+        """You have written a message on another device of yours, or to yourself.
+
+        Only a client with a `device` gets these. (Without one, a message to yourself comes to
+        `on_message`, as always.)
+        """
+
+    def on_own_edit(self, event: EditEvent) -> None:
+        """You have changed or recalled a message on another device, or one to yourself. Also only
+        with a `device`.
+        """
+
     def on_system(self, event: SystemEvent) -> None:
         """The server tells you something: a friend came or went, a group changed."""
 
@@ -184,7 +214,8 @@ class JellyClient(MessageOperations, FriendOperations, GroupOperations, AccountO
     """One account on one server, or on several that share one database.
 
     The constructor does not connect; `login` does. It raises nothing but ValueError, if `addresses`
-    are no pairs. Use the client as a context manager, or call `close`. The parameters:
+    are no pairs, or if `device` cannot be a name. Use the client as a context manager, or call
+    `close`. The parameters:
 
     - `host`, `port`: the address of the server.
     - `addresses`: several addresses, as pairs of host and port, instead of `host` and `port`. The
@@ -204,6 +235,11 @@ class JellyClient(MessageOperations, FriendOperations, GroupOperations, AccountO
       original one: the server tells it nothing of presence and takeovers, and messages may arrive
       twice. If your receiver defines `on_friend_request` or `on_invitation`, it asks for
       `contacts`, too.
+    - `device`: the name of the device on which this client runs, for example "desk": 1 to 32
+      characters, no spaces. Then your user has a session on each device, each gets every message,
+      also what you write on another one (`Receiver.on_own_message`), and only a login on the same
+      device takes over. A token belongs to its device. None: no device; all such clients of a user
+      take over from each other.
     - `accept_all`: accept every friend request and invitation at once, without a `Receiver`: for
       bots.
     - `max_body`: at most this many bytes in the body of a request. The server closes the connection
@@ -225,10 +261,12 @@ class JellyClient(MessageOperations, FriendOperations, GroupOperations, AccountO
         max_body: int = 65536,
         addresses: Sequence[tuple[str, int]] = (),
         accept_all: bool = False,
+        device: str | None = None,
     ) -> None:
         self.receiver = receiver if receiver is not None else Receiver()
         self._typing_pace = typing.TypingPace()
         self._features, self._accept_all = tuple(features), accept_all
+        self._device = checked_device(device, self._features)
         self._open_requests, self._open_invitations = OpenRequests(), OpenRequests()
         servers = AddressList(map(_address, addresses or [(host, port)]))
         if connect_timeout is None:
@@ -240,6 +278,7 @@ class JellyClient(MessageOperations, FriendOperations, GroupOperations, AccountO
             policy=ReconnectPolicy() if reconnect is True else reconnect or None,
             heartbeat=heartbeat,
             features=self._features,
+            device=self._device,
             max_body=max_body,
             on_notice=self._on_notice,
             on_change=self._on_change,
@@ -299,8 +338,9 @@ class JellyClient(MessageOperations, FriendOperations, GroupOperations, AccountO
     def resume(self, username: str, token: int) -> "Future[Login]":
         """Connect and log in with the token of an earlier `login`, also of another process.
 
-        Rejected with `invalid_token` if the token has expired (after 7 days by default), or if a
-        logout or a new password has ended it; otherwise as `login`.
+        Rejected with `invalid_token` if the token has expired (after 7 days by default), if a
+        logout or a new password has ended it, or if it is of another `device`; otherwise as
+        `login`.
 
         >>> client.resume("alice", saved_token).result(timeout=10).username
         'alice'
@@ -312,7 +352,8 @@ class JellyClient(MessageOperations, FriendOperations, GroupOperations, AccountO
     def _features_to_ask_for(self) -> tuple[str, ...]:
         """A client that does not answer requests must not make others wait for an answer."""
         asks = bool(self._features) and CONTACTS not in self._features and self._takes_requests
-        return (*self._features, CONTACTS) if asks else self._features
+        wanted = (*self._features, CONTACTS) if asks else self._features
+        return (*wanted, DEVICES) if self._device is not None and DEVICES not in wanted else wanted
 
     @property
     def _takes_requests(self) -> bool:
@@ -401,9 +442,14 @@ class JellyClient(MessageOperations, FriendOperations, GroupOperations, AccountO
 
         Raises LookupError or TypeError if the notice is malformed.
         """
-        if type in (Type.PERSON_MESSAGE, Type.GROUP_MESSAGE) and "replaces" in values:
+        is_message = type in (Type.PERSON_MESSAGE, Type.GROUP_MESSAGE)
+        is_own = is_message and self._device is not None and values["sender"] == self._manager.username
+        if is_message and "replaces" in values:
             edit = edit_event(self, type == Type.GROUP_MESSAGE, values)
-            return lambda: self.receiver.on_edit(edit)
+            return lambda: (self.receiver.on_own_edit if is_own else self.receiver.on_edit)(edit)
+        if is_own:
+            own = _own_message(self, type == Type.GROUP_MESSAGE, values)
+            return lambda: self.receiver.on_own_message(own)
         if type == Type.PERSON_MESSAGE:
             message = MessageEvent(self, *_message(values), stored=number(values, "stored"))
             return lambda: self.receiver.on_message(message)
@@ -489,12 +535,19 @@ def _message(values: Mapping[str, Any]) -> tuple[str, str, int, int | None]:
     )
 
 
+def _own_message(client: JellyClient, is_group: bool, values: Mapping[str, Any]) -> OwnMessageEvent:
+    receiver = text(values["receiver"])
+    group = receiver if is_group else None
+    return OwnMessageEvent(client, *_message(values), receiver, group, stored=number(values, "stored"))
+
+
 def _system_event(client: JellyClient, values: Mapping[str, Any]) -> SystemEvent:
     return SystemEvent(
         client,
         text(values["event"]),
         user=text(values.get("user", "")),
         id=number(values, "id"),
+        since=number(values, "since"),
         friend=text(values.get("friend", "")),
         accepted=values.get("accepted") is True,
         online=values.get("online") is True,

@@ -59,12 +59,14 @@ class NetworkThread:
         endpoint: Endpoint,
         policy: ReconnectPolicy | None,
         features: tuple[str, ...],
+        device: str | None,
         lifecycle: Lifecycle,
         pipeline: Pipeline,
         callbacks: CallbackThread,
         on_notice: Callable[[int, Values], Callable[[], None]],
     ) -> None:
-        self._endpoint, self._policy, self._features = endpoint, policy, features
+        self._endpoint, self._policy = endpoint, policy
+        self._asked = {"features": list(features) or None, "device": device}
         self._lifecycle, self._pipeline, self._callbacks = lifecycle, pipeline, callbacks
         self._lock = lifecycle.lock
         self._on_notice = on_notice
@@ -122,8 +124,7 @@ class NetworkThread:
         reason = Reason.GAVE_UP
         failure: RequestError | None = None
         user, token = self._lifecycle.user, self._lifecycle.token
-        values = {"username": user, "token": token, "features": list(self._features) or None}
-        frame = encode_request(Type.RECONNECT, values)
+        frame = encode_request(Type.RECONNECT, {"username": user, "token": token, **self._asked})
         try:
             for pause in pauses:
                 poller.sleep(pause)

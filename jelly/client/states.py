@@ -45,7 +45,8 @@ class Reason(Enum):
     LINE_CUT = CONNECTION_LOST
     """The old name of CONNECTION_LOST: an alias, the same object."""
     TAKEN_OVER = "taken over"
-    """Another program logged in with this account. To log in again would throw that program out.
+    """Another program logged in with this account, on the same device. To log in again would throw
+    that program out.
 
     Jelly tells a classic client (`features=()`) nothing. It refuses the token of such a client, so
     the reason is TOKEN_REFUSED there. The original server keeps both connections open.
