@@ -26,6 +26,7 @@ from jelly.demo import demo_database
 from jelly.errors import ConfigError, StartError, log_failure
 from jelly.reports_command import add_reports_arguments, run_reports_command
 from jelly.server import JellyServer, descriptors_needed
+from jelly.system import check_system
 from jelly.user_command import add_user_arguments, run_user_command
 from jelly.version import __version__
 
@@ -121,6 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN:
         signal.signal(HANGUP, terminal.interrupt_if_gone)
     try:
+        _check_system(arguments)
         if run := DATABASE_COMMANDS.get(command):
             code = run(rest)
             sys.stdout.flush()
@@ -143,6 +145,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:  # during the start: `serve` has not installed its handler yet
         return 130
+
+
+def _check_system(arguments: Sequence[str]) -> None:
+    """Raise StartError where the server cannot run, unless somebody only wants to know about it."""
+    if not {"-h", "--help", "--version"} & set(arguments):
+        check_system()
 
 
 def _split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
@@ -176,7 +184,7 @@ class Terminal:
 
     def _is_there(self) -> bool:
         try:
-            os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+            os.close(os.open("/dev/tty", os.O_RDWR | getattr(os, "O_NOCTTY", 0)))
         except OSError:
             return False
         return True

@@ -19,6 +19,7 @@ from typing import Any, Self
 from client_api import JellyClient
 from jelly.config import Settings
 from jelly.server import JellyServer
+from jelly.system import check_system
 
 PASSWORD = "secret1"
 """The password of users for whom you name none."""
@@ -86,6 +87,7 @@ def local_server(*users: str, **settings: Any) -> Iterator[LocalServer]:
     ...     url.client("alice").username
     'alice'
     """
+    check_system()
     with _unsaid("keeps nothing"):
         server = JellyServer(Settings(**{**QUICK, **settings}))
     try:

@@ -61,7 +61,7 @@ LAYERS = [
     {"sqlite_engine", "mysql_engine", "messages", "requests", "proxy_protocol", "names", "tcp", "scheduling",
      "threads", "rate", "policy", "certificates", "ports", "cluster"},
     {"file_claim", "mysql_pipeline"},
-    {"engine", "strict_json"},
+    {"engine", "strict_json", "system"},
     {"errors"},
     {"addresses", "answer_memory", "codec", "outage", "minute_log", "trusted_clock", "timers", "wakeup", "version"},
 ]  # fmt: skip
@@ -221,3 +221,17 @@ def test_help_begins_with_the_client(module: ModuleType) -> None:
     classes = [line.split()[1].partition("(")[0] for line in lines if line.startswith("    class ")]
     assert classes[:2] == ["JellyClient", "Receiver"]
     assert sorted(classes) == sorted(client_api.__all__)
+
+
+@pytest.mark.parametrize("module", ["client_api", "chat.app", "cli"])
+def test_nothing_of_posix_is_imported_at_the_top(module: str) -> None:
+    """The library and the plain chat run on other systems, too, and `jelly` says what the server
+    needs.
+    """
+    posix = {"curses", "fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty"}
+    for name in reached(module):
+        tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+        top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom)}
+        assert not names & posix, name

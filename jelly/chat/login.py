@@ -56,7 +56,7 @@ class Console:
         if self.is_interactive:
             return True
         try:
-            os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+            os.close(os.open("/dev/tty", os.O_RDWR | getattr(os, "O_NOCTTY", 0)))
         except OSError:
             return False
         return True
