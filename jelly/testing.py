@@ -13,6 +13,7 @@ library imports this module.
 
 import contextlib
 import logging
+import ssl
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -44,12 +45,13 @@ often something may be done.
 class LocalServer(str):
     """The URL of a server that runs in this process, and what a test does with that server."""
 
-    def __new__(cls, url: str) -> Self:
-        """`local_server` makes them."""
+    def __new__(cls, url: str, tls: ssl.SSLContext | bool = False) -> Self:
+        """`local_server` makes them. `tls`: what its clients trust."""
         server = super().__new__(cls, url)
-        server._clients = []
+        server._tls, server._clients = tls, []
         return server
 
+    _tls: ssl.SSLContext | bool
     _clients: list[JellyClient]
 
     @property
@@ -59,7 +61,7 @@ class LocalServer(str):
 
     def add_user(self, name: str, password: str = PASSWORD) -> None:
         """Make an account. Raises RequestRejected if the name is taken, for example."""
-        with JellyClient.from_url(self) as client:
+        with JellyClient.from_url(self, tls=self._tls) as client:
             client.register(name, password).result(timeout=PATIENCE)
 
     def client(self, name: str, password: str = PASSWORD, **options: Any) -> JellyClient:
@@ -68,7 +70,7 @@ class LocalServer(str):
 
         It is closed before the server stops, if you have not done that.
         """
-        client = JellyClient.from_url(self, **options)
+        client = JellyClient.from_url(self, **{"tls": self._tls, **options})
         self._clients.append(client)
         client.login(name, password).result(timeout=PATIENCE)
         return client
@@ -92,8 +94,9 @@ def local_server(*users: str, **settings: Any) -> Iterator[LocalServer]:
         server = JellyServer(Settings(**{**QUICK, **settings}))
     try:
         server.start()
-        scheme = "jellys" if server.settings.tls_cert else "jelly"
-        url = LocalServer(f"{scheme}://127.0.0.1:{server.port}")
+        certificate = server.settings.tls_cert
+        scheme, tls = ("jellys", _trust(certificate)) if certificate else ("jelly", False)
+        url = LocalServer(f"{scheme}://127.0.0.1:{server.port}", tls)
         try:
             for user in users:
                 url.add_user(user)
@@ -103,6 +106,13 @@ def local_server(*users: str, **settings: Any) -> Iterator[LocalServer]:
                 client.close()
     finally:
         server.stop()
+
+
+def _trust(certificate: str) -> ssl.SSLContext:
+    """Trust this certificate alone, whatever name it has: it is the test's own."""
+    context = ssl.create_default_context(cafile=certificate)
+    context.check_hostname = False
+    return context
 
 
 @contextlib.contextmanager

@@ -83,9 +83,12 @@ def test_settings() -> None:
 
 
 def test_tls(certificate: tuple[Path, Path]) -> None:
-    """The URL says it."""
-    with local_server(tls_cert=str(certificate[0]), tls_key=str(certificate[1])) as url:
+    """The URL says it, and the clients that the server makes trust its certificate."""
+    with local_server("alice", tls_cert=str(certificate[0]), tls_key=str(certificate[1])) as url:
         assert url.startswith("jellys://")
+        assert url.client("alice").username == "alice"
+        with JellyClient.from_url(url) as stranger:
+            assert "certificate" in str(error(stranger.login("alice", PASSWORD)))
 
 
 def test_nothing_is_left(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
