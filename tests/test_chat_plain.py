@@ -30,13 +30,17 @@ ENVIRONMENT = {"JELLY_PASSWORD": "pw", "LANG": "C.UTF-8", "LC_ALL": "", "TERM": 
 class PlainChat(Program):
     """`jelly chat --plain` with pipes.
 
-    `is_alone`: only the greeting comes at the beginning, and it is read.
+    `is_alone`: only the greeting comes at the beginning, and it is read. `device`: what follows
+    --device, if not None.
     """
 
-    def __init__(self, name: str, port: int, *more_ports: int, is_alone: bool = True) -> None:
+    def __init__(
+        self, name: str, port: int, *more_ports: int, is_alone: bool = True, device: str | None = None
+    ) -> None:
         self._is_alone = is_alone
         addresses = ",".join(f"127.0.0.1:{each}" for each in (port, *more_ports))
-        super().__init__("jelly.py", "chat", name, "--plain", f"--server=jelly://{addresses}", **ENVIRONMENT)
+        more = [] if device is None else [f"--device={device}"]
+        super().__init__("jelly.py", "chat", name, "--plain", f"--server=jelly://{addresses}", *more, **ENVIRONMENT)
 
     def __enter__(self) -> Self:
         try:

@@ -94,7 +94,7 @@ def test_messages_of_another_session(port: int, open_chat: Open) -> None:
     """/connect loads the messages of another session of the account, once each."""
     register(port, "alice", "bob")
     with logged_in(port, "bob") as bob:
-        alice = open_chat("alice")
+        alice = open_chat("alice", "--device=")
         alice.enter("/to bob")
         alice.enter("hello")
         bob.receive_notice()

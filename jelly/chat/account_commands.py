@@ -142,7 +142,10 @@ def _list_logins(session: Session) -> None:
 def _login_line(session: Session, login: OwnLogin) -> str:
     when = "?" if login.created is None else f"{datetime.fromtimestamp(login.created / 1000):%Y-%m-%d %H:%M}"
     text = texts.LOGIN_HERE if login.is_current else texts.LOGIN_LINE
-    return session.translate(text, login=login.id, when=when, network=login.network or "?")
+    network = login.network or "?"
+    if login.device:
+        network = session.translate(texts.LOGIN_DEVICE, network=network, device=login.device)
+    return session.translate(text, login=login.id, when=when, network=network)
 
 
 def _end_login(session: Session, login: str) -> None:

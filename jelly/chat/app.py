@@ -13,9 +13,11 @@ from typing import Any
 from client_api import (
     FEATURES,
     ConnectionLost,
+    EditEvent,
     GroupMessageEvent,
     JellyClient,
     MessageEvent,
+    OwnMessageEvent,
     Receiver,
     ReconnectPolicy,
     RequestError,
@@ -59,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _create_client(options: argparse.Namespace, translate: Translator, **more: Any) -> JellyClient:
+    more["device"] = options.device or None
     if options.tls_ca:
         more["tls"] = _tls_context(options, translate)
     try:
@@ -99,6 +102,15 @@ class NoAckReceiver(Receiver):
 
     def on_group_message(self, event: GroupMessageEvent) -> None:
         self._block_until_closed(Peer(event.group, True), event)
+
+    def on_own_message(self, event: OwnMessageEvent) -> None:  # noqa: ARG002 - the interface's signature
+        self._closed.wait()
+
+    def on_edit(self, event: EditEvent) -> None:  # noqa: ARG002
+        self._closed.wait()
+
+    def on_own_edit(self, event: EditEvent) -> None:  # noqa: ARG002
+        self._closed.wait()
 
     def _block_until_closed(self, peer: Peer, event: MessageEvent | GroupMessageEvent) -> None:
         if event.id is None:

@@ -2,6 +2,8 @@
 
 import argparse
 import difflib
+import socket
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -10,6 +12,7 @@ from jelly.chat.cells import sanitize
 from jelly.chat.language import LANGUAGES, language_of
 from jelly.chat.login import ExitCode, FatalError
 from jelly.chat.translator import Translator
+from jelly.names import MAX_NAME, is_valid_name
 
 DEFAULT_SERVER = "jelly://127.0.0.1:20000"
 
@@ -24,7 +27,21 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.
         raise _usage_error(translate, _describe(parser, translate, error)) from error
     if unknown:
         raise _usage_error(translate, _describe_unknown(parser, translate, unknown))
+    if options.device is None:
+        # A message from a script is no reason to keep others for the machine that it runs on.
+        options.device = "" if options.send else device_of_machine(socket.gethostname())
+    elif options.device and not is_valid_name(options.device):
+        raise _usage_error(translate, translate(start_texts.BAD_DEVICE, device=options.device, length=MAX_NAME))
     return options
+
+
+def device_of_machine(host: str) -> str:
+    """Make the name of a device of that of a machine; empty if nothing is left of it."""
+    name = "".join(c for c in unicodedata.normalize("NFC", host) if is_valid_name(f"x{c}"))
+    name = unicodedata.normalize("NFC", name)[:MAX_NAME]
+    while name and not is_valid_name(name):  # it begins with a mark that would belong to the character before
+        name = name[1:]
+    return name
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,6 +78,7 @@ def _parser(translate: Translator, environment: Mapping[str, str]) -> argparse.A
     add("--send", nargs=2, metavar=("TO", "TEXT"), help=translate(start_texts.ARG_SEND))
     add("--server", default=server, metavar="URL", help=translate(start_texts.ARG_SERVER))
     add("--tls-ca", default="", metavar="FILE", help=translate(start_texts.ARG_CA))
+    add("--device", metavar="NAME", help=translate(start_texts.ARG_DEVICE))
     add("--plain", action="store_true", help=translate(start_texts.ARG_PLAIN))
     add("--lang", choices=LANGUAGES, default=language_of(environment), help=translate(start_texts.ARG_LANG))
     add("-h", "--help", action="help", help=translate(start_texts.ARG_HELP))

@@ -260,6 +260,10 @@ class Conversation:
         """Return how many incoming messages here have a greater id."""
         return sum(line.kind is LineKind.INCOMING and (line.id or 0) > id for line in self.lines)
 
+    def first_received_after(self, id: int) -> Line | None:
+        """Return the first of them, None if there is none."""
+        return next((line for line in self.lines if line.kind is LineKind.INCOMING and (line.id or 0) > id), None)
+
     def restart_history(self) -> None:
         """After a new login, load the history from the newest message again.
 
@@ -363,7 +367,37 @@ class Model:
         if conversation.has_message(line.id):
             return False
         conversation.add(line)
-        self.count_unread(conversation, line)
+        if line.id is None or line.id > conversation.read_id:  # else it was read on another device
+            self.count_unread(conversation, line)
+        return True
+
+    def add_own(self, conversation: Conversation, line: Line) -> bool:
+        """Add a message that the user has written on another device, or to himself or herself.
+
+        Return False if it is here already.
+        """
+        if conversation.has_message(line.id):
+            return False
+        waiting = (each for each in conversation.lines if each.may_be_stored and each.id is None)
+        same = next((each for each in waiting if each.text == line.text), None)
+        if same and conversation.peer == Peer(line.sender):  # a note: the answer is still to come
+            same.id, same.sent_at, same.status, same.reason = line.id, line.sent_at, DeliveryStatus.NONE, ""
+            return False
+        conversation.add(line)
+        return True
+
+    def was_read(self, conversation: Conversation, id: int) -> bool:
+        """Note that the user has read a conversation up to a message, on another device.
+
+        Return whether it is known what is unread then: not if a part of that is not here.
+        """
+        is_all_here = conversation.unread <= conversation.received_after(conversation.read_id)
+        conversation.read_id = max(conversation.read_id, id)
+        if not is_all_here and conversation.read_id < conversation.newest_id:
+            return False
+        conversation.unread = min(conversation.unread, conversation.received_after(conversation.read_id))
+        if conversation is not self.current:
+            conversation.first_unread = conversation.first_received_after(conversation.read_id)
         return True
 
     def count_unread(self, conversation: Conversation, line: Line) -> None:

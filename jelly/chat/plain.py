@@ -14,20 +14,21 @@ from jelly.chat import texts
 from jelly.chat.cells import sanitize, sanitize_lines, truncate
 from jelly.chat.commands import submit
 from jelly.chat.job_queue import JobQueue
-from jelly.chat.model import Conversation, HistoryState, Line, LineKind
+from jelly.chat.model import Conversation, DeliveryStatus, HistoryState, Line, LineKind
 from jelly.chat.session import Session
 from jelly.chat.user_interface import UserInterface
 
 
-def format_line(conversation: Conversation, line: Line, with_title: bool) -> str:
+def format_line(conversation: Conversation, line: Line, with_title: bool, sender: str = "") -> str:
     """Return a line as it is printed: time, group, sender, text. Further rows are indented.
 
-    `with_title`: begin a text of the chat with the name of its conversation.
+    `with_title`: begin a text of the chat with the name of its conversation. `sender`: what to
+    print instead of the sender of the line.
     """
     first, *others = sanitize_lines(line.shown)
     if line.kind in (LineKind.OUTGOING, LineKind.INCOMING):
         where = f"{conversation.title} " if conversation.peer and conversation.peer.is_group else ""
-        first = f"{line.at:%H:%M} {where}{sanitize(line.sender)}: {first}"
+        first = f"{line.at:%H:%M} {where}{sanitize(sender or line.sender)}: {first}"
     else:
         where = f"{conversation.title}: " if with_title and conversation.peer else ""
         first = f"{'--' if line.kind is LineKind.INFO else '!!'} {where}{first}"
@@ -90,14 +91,22 @@ class PlainInterface(UserInterface):
     def line_added(self, conversation: Conversation, line: Line) -> None:
         """Print a line. What the user has typed is on the terminal already."""
         conversation.unread = 0
-        if line.kind is LineKind.OUTGOING:
+        if line.status is DeliveryStatus.PENDING:
             return
         self._print_date_separator(line.at.date())
-        self._print(format_line(conversation, line, conversation is not self._session.model.current))
+        self._print(self._format(conversation, line))
+
+    def _format(self, conversation: Conversation, line: Line) -> str:
+        """Return a line as it is printed outside its conversation."""
+        sender, peer = line.sender, conversation.peer
+        if line.kind is LineKind.OUTGOING and peer and not peer.is_group:  # written on another device
+            sender = self._session.translate(texts.FROM_TO, sender=sender, receiver=peer)
+        return format_line(conversation, line, conversation is not self._session.model.current, sender)
 
     def line_edited(self, conversation: Conversation, line: Line) -> None:
         """Print the message again, as it is now."""
-        self._print(format_line(conversation, line, conversation is not self._session.model.current))
+        is_current = conversation is self._session.model.current
+        self._print(format_line(conversation, line, False) if is_current else self._format(conversation, line))
 
     def _print_date_separator(self, day: date) -> None:
         if day != self._day:

@@ -23,6 +23,7 @@ from client_api import (
     InvitationEvent,
     JellyClient,
     MessageEvent,
+    OwnMessageEvent,
     Reason,
     Receiver,
     RequestError,
@@ -34,7 +35,7 @@ from jelly.chat import start_texts, texts
 from jelly.chat.history_loader import HistoryLoader
 from jelly.chat.job_queue import Job
 from jelly.chat.language import TranslatedText
-from jelly.chat.model import Conversation, DeliveryStatus, Line, LineKind, Peer
+from jelly.chat.model import Conversation, DeliveryStatus, HistoryState, Line, LineKind, Peer
 from jelly.chat.outbox import Outbox
 from jelly.chat.server_events import ServerEvents
 from jelly.chat.translator import Translator
@@ -63,6 +64,12 @@ class EventForwarder(Receiver):
     def on_edit(self, event: EditEvent) -> None:
         self._session.post(lambda: self._session.on_edit(event))
 
+    def on_own_message(self, event: OwnMessageEvent) -> None:
+        self._session.post(lambda: self._session.on_own_message(event))
+
+    def on_own_edit(self, event: EditEvent) -> None:
+        self._session.post(lambda: self._session.on_own_edit(event))
+
     def on_invitation(self, event: InvitationEvent) -> None:
         self._session.post(lambda: self._session.on_invitation(event))
 
@@ -88,6 +95,7 @@ class Session(Outbox, HistoryLoader, ServerEvents):
         self._logged_in_at = now()
         self._backlog_counts: Counter[Peer] = Counter()
         self._backlog_line: Line | None = None
+        self._gap_since: int | None = None
         client.receiver = EventForwarder(self)
 
     def start(self, name: str, password: str) -> None:
@@ -146,10 +154,11 @@ class Session(Outbox, HistoryLoader, ServerEvents):
         """Take over the list of the server, and what is unread in it. Newer messages are here."""
         for each in found[:MAX_LISTED]:
             conversation = self.model[Peer(each.name, each.is_group)]
-            later = conversation.received_after(each.last.id) if self.ui.has_shortcuts else 0  # plain: printed
+            known = max(each.last.id, each.read)  # what this device is still to get may be read on another one
+            later = conversation.received_after(known) if self.ui.has_shortcuts else 0  # plain: printed
             conversation.unread = each.unread + later
             conversation.newest_id = max(conversation.newest_id, each.last.id)
-            conversation.read_id = each.read
+            conversation.read_id = max(conversation.read_id, each.read)
         if self.model.current.peer is not None:
             self.open_conversation(self.model.current)
 
@@ -286,7 +295,7 @@ class Session(Outbox, HistoryLoader, ServerEvents):
         if not self.ui.has_shortcuts:
             return  # the plain mode has printed the message: there is no conversation to switch to
         if self._is_backlog(event.time):
-            if conversation is not self.model.current:
+            if conversation is not self.model.current and (event.id is None or event.id > conversation.read_id):
                 self._count_backlog(peer)
         elif is_new:
             number = list(self.model).index(conversation)
@@ -299,6 +308,50 @@ class Session(Outbox, HistoryLoader, ServerEvents):
         line = conversation.message(event.replaces) if conversation else None
         if conversation and line and (line.kind, line.sender) == (LineKind.INCOMING, event.sender):
             self._show_edit(conversation, line, event.content)
+
+    def on_own_message(self, event: OwnMessageEvent) -> None:
+        """Show a message that the user has written on another device."""
+        conversation = self.model[_peer_of(event)]
+        line = Line(LineKind.OUTGOING, event.written_at, event.content, self.name, id=event.id, sent_at=event.time)
+        if self.model.add_own(conversation, line):
+            conversation.newest_id = max(conversation.newest_id, event.id or 0)
+            self.ui.line_added(conversation, line)
+
+    def on_own_edit(self, event: EditEvent) -> None:
+        """Show what the user has changed on another device, if the message is here."""
+        conversation = self.model.conversations.get(_peer_of(event))
+        line = conversation.message(event.replaces) if conversation else None
+        if conversation and line and line.kind is LineKind.OUTGOING:
+            self._show_edit(conversation, line, event.content)
+
+    def on_own_read(self, event: SystemEvent) -> None:
+        """Note what the user has read on another device."""
+        peer = Peer(event.group, True) if event.group else Peer(event.user)
+        conversation = self.model.conversations.get(peer)
+        if conversation and event.id is not None and not self.model.was_read(conversation, event.id):
+            self.request(self.client.conversations(), self._set_conversations, lambda _: None)
+
+    def on_gap(self, since: int | None) -> None:
+        """This device may have missed messages from an id on: read them from the history. (It is
+        told again with each login, until a message has come.)
+        """
+        for conversation in self.model:
+            if conversation.history_state is not HistoryState.LOADING:
+                conversation.restart_history()
+        if since != self._gap_since:
+            self._gap_since = since
+            self.show_info(self.translate(texts.GAP))
+        if self.ui.has_shortcuts:  # what is not open now is loaded when it is opened
+            self.load_history(self.model.current)
+
+    def on_system(self, event: SystemEvent) -> None:
+        match event.event:
+            case "own_read":
+                self.on_own_read(event)
+            case "gap":
+                self.on_gap(event.since)
+            case _:
+                super().on_system(event)
 
     def _is_backlog(self, time: int) -> bool:
         is_fresh = self.now() - self._logged_in_at < BACKLOG_WINDOW
@@ -347,3 +400,8 @@ class Session(Outbox, HistoryLoader, ServerEvents):
 
     def _has_other_addresses(self) -> bool:
         return len(self.client.addresses) > 1
+
+
+def _peer_of(event: OwnMessageEvent | EditEvent) -> Peer:
+    """To whom the user has written."""
+    return Peer(event.receiver) if event.group is None else Peer(event.group, True)

@@ -77,6 +77,10 @@ BAD_SERVER = TranslatedText(
     "jelly://host:port,host:port.",
     "{server} 的格式应为 jelly://host:port 或 jellys://host:port，多个地址写作 jelly://host:port,host:port。",
 )
+BAD_DEVICE = TranslatedText(
+    "--device: {device} cannot be a name: it must have 1 to {length} characters, and no spaces.",
+    "--device：{device} 不能用作设备名：应有 1 到 {length} 个字符，且不含空格。",
+)
 BAD_TO = TranslatedText("--send needs a receiver: bob or #team.", "--send 需要收信人：bob 或 #team。")
 BAD_TEXT = TranslatedText("There is no text to send.", "没有要发送的文字。")
 NOT_UTF8 = TranslatedText("The text is not valid UTF-8: convert it first.", "文字不是有效的 UTF-8：请先转换编码。")
@@ -120,6 +124,11 @@ ARG_SERVER = TranslatedText(
 ARG_CA = TranslatedText(
     "file with the server's certificate, if no authority that this machine knows has signed it; for jellys://",
     "服务器的证书文件，用于 jellys://：证书不是由本机认识的证书机构签发时需要它",
+)
+ARG_DEVICE = TranslatedText(
+    "the name of this device: the chat runs on each device at the same time (default: the name of the machine; '': "
+    "none)",
+    "本设备的名字：同一用户可在多台设备上同时聊天（默认：本机名；''：不用设备名）",
 )
 ARG_PLAIN = TranslatedText("line by line instead of the full screen", "逐行模式，不用全屏界面")
 ARG_SEND = TranslatedText(

@@ -33,6 +33,10 @@ GOING_TO_ANOTHER = TranslatedText(
     "the connection to {address} was lost; going to another address", "与 {address} 的连接已断开，正在改用另一个地址"
 )
 CONNECTED = TranslatedText("connected", "已连接")
+GAP = TranslatedText(
+    "this device was away for so long that messages may be missing here; /history shows them",
+    "本设备离线太久，这里可能缺少一些消息；用 /history 查看",
+)
 TAKEN_OVER = TranslatedText(
     "someone logged in as {name} elsewhere. /connect logs in again",
     "{name} 在别处登录，会话已结束。/connect 可重新登录",
@@ -148,6 +152,7 @@ LOGIN_LINE = TranslatedText("{login}: since {when}, from {network}", "{login}：
 LOGIN_HERE = TranslatedText(
     "{login}: since {when}, from {network} (this one)", "{login}：{when}，来自 {network}（当前登录）"
 )
+LOGIN_DEVICE = TranslatedText("{network} on {device}", "{network}（设备 {device}）")
 LOGIN_ENDED = TranslatedText("the login {login} is ended", "登录 {login} 已结束")
 DELETE_PASSWORD = TranslatedText(
     "This deletes the account {name} for ever. Password: ", "账号 {name} 将被永久删除。密码："
