@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from jelly import account_dao, roles
+from jelly import account_dao, devices_dao, roles
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 
@@ -47,6 +47,11 @@ def _account(dao: Dao, username: str) -> dict[str, Any]:
         "friends": list(_all_friends(dao, username)),
         "groups": dict(_groups(dao, username)),
         "logins": [login._asdict() for login in account_dao.logins(dao, username, 0)],
+        "devices": [
+            {"device": row.name, "seen": row.seen, "dropped": row.is_dropped}
+            for row in devices_dao.rows_of(dao, username)
+            if row.name
+        ],
         "networks": [{"network": network, "used": used} for network, used in networks],
     }
 

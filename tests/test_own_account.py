@@ -405,6 +405,9 @@ def test_through_another_node(nodes: tuple[JellyServer, JellyServer]) -> None:
 
 def test_an_export(server: JellyServer) -> None:
     """It has what the database has of a user, and no secret, and nothing that is only others'."""
+    with logged_in(server.port, "alice", features=[*MODERN, "devices"], device="phone") as phone:
+        phone.send_request(LOGOUT, token=phone.token)  # then no login tells of it any more
+        assert phone.is_closed_by_server()
     with modern(server, "alice") as alice, modern(server, "bob") as bob:
         alice.ok(ADD_FRIEND, friend="bob")
         alice.ok(UPDATE_PROFILE, name="Älice", age="30")
@@ -420,6 +423,7 @@ def test_an_export(server: JellyServer) -> None:
     assert document["profile"]["name"] == "Älice"
     assert (document["friends"], document["groups"], document["disabled"]) == (["bob"], {"team": "member"}, False)
     assert [(each["network"], len(document["logins"])) for each in document["networks"]] == [("127.0.0.1", 1)]
+    assert [(each["device"], each["dropped"]) for each in document["devices"]] == [("phone", False)]
     assert [(m["sender"], m.get("receiver"), m.get("group"), m["content"]) for m in document["messages"]] == [
         ("bob", "alice", None, "to alice"), ("alice", "bob", None, "小王"), ("alice", None, "team", "alice's"),
     ]  # fmt: skip
