@@ -125,7 +125,8 @@ class Devices:
                 devices_dao.put(dao, user, own._replace(seen=now), is_new=False)
         else:
             others = [row for row in rows if row.name not in ("", device.name) and not row.is_dropped]
-            own = DeviceRow(device.name, self._beginning(dao, device, rows, others), now, False, own.gap if own else 0)
+            had, gap = (0, 0) if own is None else (own.delivered, own.gap)
+            own = DeviceRow(device.name, max(had, self._beginning(dao, device, rows, others)), now, False, gap)
             devices_dao.put(dao, user, own, is_new=all(row.name != device.name for row in rows))
             rows = [*(row for row in rows if row.name != device.name), own]
             rows = self._keep_unnamed(dao, device, rows, now)

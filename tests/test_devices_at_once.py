@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import StartServer
+from harness import StartServer, allocate_ids
 from wire import (
     EDIT,
     GROUP_MESSAGE,
+    HISTORY,
     LOGIN,
     OWN_PROFILE,
     PASSWORD,
@@ -22,12 +23,14 @@ from wire import (
     wait_until,
 )
 
+from jelly import delivery, sessions
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
-from jelly.devices_dao import rows_of
+from jelly.devices import Devices
+from jelly.devices_dao import DeviceRow, put, rows_of
 from jelly.engines import open_engine
 from jelly.server import JellyServer
-from jelly.sessions import Device
+from jelly.sessions import Device, Sessions
 
 FEATURES = ["ack", "ids", "edit", "devices"]
 
@@ -168,3 +171,36 @@ def test_what_a_client_without_a_device_has_acknowledged_when_it_goes(server: Je
         wait_until(lambda: cursors(server, "bob")[""] == id)
         with reading(server) as dao:
             assert not dao.connection.query("SELECT 1 FROM inbox WHERE receiver = 'bob'")
+
+
+def test_a_dropped_device_that_is_the_last_one(dao: Dao) -> None:
+    """It gets what waited for a device that is gone, but nothing that it has acknowledged."""
+    known = Devices(Sessions())
+    with dao.connection.transaction():
+        ids = allocate_ids(dao, 3)
+        put(dao, "bob", DeviceRow("desk", ids[1], 0, True, ids[1] + 1), is_new=True)
+        assert known.enter(dao, Device("bob", "desk"), 1) == (ids[1], ids[1] + 1)
+
+
+def test_a_page_for_a_device_that_is_behind(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its user has written on another one is in no page until it has come as a notice."""
+    monkeypatch.setattr(delivery, "PAGE", 1)
+    monkeypatch.setattr(sessions, "MAX_UNACKNOWLEDGED", 0)
+    server = start_server()
+    register(server.port, "alice", "bob")
+    logged_in(server.port, "bob", features=FEATURES, device="desk").close()
+    with logged_in(server.port, "bob", features=FEATURES, device="phone") as phone:
+        for number in range(3):
+            phone.message("alice", f"own{number}")
+        assert written(phone) == ["own0", "own1", "own2"]
+        with logged_in(server.port, "bob", features=FEATURES, device="desk") as desk:
+            for number in range(3):
+                notice = desk.receive_notice()
+                assert notice.values["content"] == f"own{number}"
+                assert written(desk) == [f"own{each}" for each in range(number + 1)]
+                desk.ack(notice.values["id"])
+
+
+def written(wire: Wire) -> list[str]:
+    """What the page of the conversation with alice says."""
+    return [message["content"] for message in wire.ok(HISTORY, person="alice")["messages"]]
