@@ -282,7 +282,7 @@ class Devices:
         users = devices_dao.users_behind(dao, after, limit)
         for user in users:
             rows = devices_dao.rows_of(dao, user)
-            for row in list(rows):
+            for row in sorted(rows, key=lambda row: row.seen):
                 if row.is_dropped or now - row.seen < SEEN_PRECISION:
                     continue
                 if self._is_online(user, row):

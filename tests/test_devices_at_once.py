@@ -182,6 +182,16 @@ def test_a_dropped_device_that_is_the_last_one(dao: Dao) -> None:
         assert known.enter(dao, Device("bob", "desk"), 1) == (ids[1], ids[1] + 1)
 
 
+def test_the_devices_of_a_user_who_was_away(dao: Dao) -> None:
+    """That one is kept which was seen last."""
+    known, day = Devices(Sessions()), 86_400_000
+    with dao.connection.transaction():
+        for name, seen in (("", 20), ("desk", 15), ("phone", 10), ("tablet", 16)):
+            put(dao, "bob", DeviceRow(name, 0, seen * day, False, 0), is_new=True)
+        assert known.sweep(dao, "", 60 * day, 10) == "bob"
+        assert [row.name for row in rows_of(dao, "bob") if not row.is_dropped] == [""]
+
+
 def test_a_page_for_a_device_that_is_behind(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """What its user has written on another one is in no page until it has come as a notice."""
     monkeypatch.setattr(delivery, "PAGE", 1)
