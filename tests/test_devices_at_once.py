@@ -16,6 +16,7 @@ from wire import (
     PASSWORD,
     PERSON_MESSAGE,
     SUCCESS,
+    Reply,
     Wire,
     found,
     logged_in,
@@ -43,10 +44,16 @@ def server(start_server: StartServer) -> JellyServer:
     return server
 
 
-def events(wire: Wire) -> list[Any]:
-    """The notices that came before the answer to a request; of messages, what they say."""
-    wire.ok(OWN_PROFILE)
-    notices, wire.notices = wire.notices, []
+def events(wire: Wire, last: str = "") -> list[Any]:
+    """The notices up to the message that says this, or before the answer to a request; of messages,
+    what they say.
+    """
+    notices: list[Reply] = []
+    while last and not (notices and notices[-1].values.get("content") == last):
+        notices.append(wire.receive_notice())
+    if not last:
+        wire.ok(OWN_PROFILE)
+        notices, wire.notices = wire.notices, []
     told = [notice.values.get("content", notice.values) for notice in notices]
     return [each for each in told if not isinstance(each, dict) or each["event"] in ("gap", "inbox_full")]
 
@@ -74,13 +81,6 @@ def cursors(server: JellyServer, user: str) -> dict[str, int]:
         return {row.name: row.delivered for row in rows_of(dao, user)}
 
 
-def contents(wire: Wire) -> list[str]:
-    """What the messages say that came before the answer to a request."""
-    wire.ok(OWN_PROFILE)
-    notices, wire.notices = wire.notices, []
-    return [notice.values["content"] for notice in notices if "content" in notice.values]
-
-
 def test_what_is_written_in_the_transaction_in_which_another_device_comes(
     start_server: StartServer, tmp_path: Path
 ) -> None:
@@ -103,7 +103,7 @@ def test_what_is_written_in_the_transaction_in_which_another_device_comes(
         desk.user = "bob"
         for wire in (phone, unnamed):
             assert wire.receive_response().status == SUCCESS
-        assert sorted(contents(desk)) == ["after", "from nowhere"]
+        assert sorted(desk.contents(2)) == ["after", "from nowhere"]
 
 
 def test_own_edits_that_wait_for_another_device_count_for_no_quota(server: JellyServer) -> None:
@@ -136,14 +136,14 @@ def test_each_device_learns_what_did_not_get_into_the_full_inbox(server: JellySe
         phone.close()
         ids = [alice.ok(GROUP_MESSAGE, receiver="team", content=f"m{number}", time=1)["id"] for number in range(5)]
         with logged_in(server.port, "bob", features=FEATURES, device="phone") as phone:
-            assert events(phone) == [{"event": "inbox_full", "groups": {"team": ids[3]}}, "m0", "m1", "m2"]
+            assert events(phone, "m2") == [{"event": "inbox_full", "groups": {"team": ids[3]}}, "m0", "m1", "m2"]
             phone.ack(ids[2])
             wait_until(lambda: not missed_by(server, "bob"))
         for _ in range(2):
             with logged_in(server.port, "bob", features=FEATURES, device="desk") as desk:
-                assert events(desk) == [{"event": "gap", "since": ids[3]}, "m0", "m1", "m2"]
+                assert events(desk, "m2") == [{"event": "gap", "since": ids[3]}, "m0", "m1", "m2"]
         with logged_in(server.port, "bob", features=FEATURES, device="desk") as desk:
-            events(desk)
+            events(desk, "m2")
             desk.ack(ids[2])
             events(desk)
         with logged_in(server.port, "bob", features=FEATURES, device="desk") as desk:
@@ -160,7 +160,7 @@ def test_what_a_client_without_a_device_has_acknowledged_when_it_goes(server: Je
         logged_in(server.port, "alice", features=FEATURES) as alice,
     ):
         id = alice.ok(PERSON_MESSAGE, receiver="bob", content="hello", time=1)["id"]
-        assert events(phone) == events(unnamed) == ["hello"]
+        assert events(phone, "hello") == events(unnamed, "hello") == ["hello"]
         phone.ack(id)
         wait_until(lambda: cursors(server, "bob")["phone"] == id)
         with server.store._turn:
