@@ -9,6 +9,7 @@ from jelly.connection import Connection
 from jelly.contact_notices import ContactNotices
 from jelly.dao import Dao
 from jelly.delivery import Delivery
+from jelly.devices import Devices
 from jelly.doubt import Doubt
 from jelly.edits import Edits
 from jelly.fair_queue import FairQueue
@@ -27,6 +28,12 @@ from jelly.store import Store
 
 # What is wrong; then where, what is there, and what is put in its place.
 BUGS: dict[str, list[Change]] = {
+    "the first device of a user begins with what comes": [
+        (Devices, "_beginning", "(row.delivered for row in rows if not row.name), 0)", "(), dao.peek_id() - 1)"),
+    ],
+    "copies what the user of one device writes": [
+        (Store, "_with_own_copy", "if not self._devices.has_others(self._dao, session) or", "if"),
+    ],
     "answers before the commit": [
         (Store, "_write", "messages], inbox)", "messages], inbox)\n        self._answer(batch)"),
         (Store, "step", "self._answer(batch)", "pass"),
@@ -243,6 +250,7 @@ BUGS: dict[str, list[Change]] = {
 
 
 FOUND_IN = {
+    "copies what the user of one device writes": 9,
     "replaces a text that was sent": 71,
     "forgets at a restart that a text may have been sent": 643,
     "replaces no text": 9,

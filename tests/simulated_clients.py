@@ -30,6 +30,7 @@ class Device:
         self._world = world
         self.user, self.name, self.is_modern, self.window = user, name, is_modern, window
         self.knows_edits = False
+        self.device = ""  # the device that all clients of its user name; empty: none
         self._token: int | None = token
         self.wire: Wire | None = None
         self.is_online = False
@@ -74,7 +75,9 @@ class Device:
         if self.is_modern:
             more = ["contacts", "block"] * self._world.has_contacts + ["edit"] * self.knows_edits
             more += ["read"] * self._world.has_readers
-            values["features"] = ["ack", "ids", "roles", *more]
+            values["features"] = ["ack", "ids", "roles", *more, *["devices"] * bool(self.device)]
+        if self.device:
+            values["device"] = self.device
         self._asks(Type.LOGIN if self._token is None else Type.RECONNECT, values)
 
     def writes(self, sent: Sent) -> None:

@@ -59,6 +59,7 @@ class Disk:
     """
 
     TABLES: tuple[str, ...] = (
+        "devices",
         "meta", "users", "tokens", "friends", "blocks", "invitations", "chat_groups", "members",
         "messages", "inbox", "missed", "history", "requests", "read_pointers",
     )  # fmt: skip

@@ -81,6 +81,7 @@ class ServerWorld(World):
             self._edits = random.Random(f"edits of {seed}")
             for device in self.devices:
                 device.knows_edits = device.is_modern and self._edits.random() < 0.8
+        self._name_devices(seed)
         self.overseer.edits.users_without = {device.user for device in self.devices if not device.knows_edits}
         self._lasting_tokens = {device.token_hash for device in self.devices}
         self.wires: list[Wire] = []

@@ -78,6 +78,7 @@ class NodesWorld(World):
             Device(self, user, f"{user}.{number}", user not in classic, rng.getrandbits(62), window)
             for number, user in enumerate(owners)
         ]
+        self._name_devices(seed)
         self.machines = [Machine(self, f"node {letter}") for letter in "ABC"[: rng.choice((2, 2, 3))]]
         self._events, self._weights = self._draw_events()
 

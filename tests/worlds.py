@@ -111,12 +111,20 @@ class World:
             (store, "yield_cpu"): lambda: None,
         }
 
+    def _name_devices(self, seed: int) -> None:
+        """In a fifth of the worlds, all modern clients of a user say that they are on the same
+        device. Then nothing may be different.
+        """
+        if random.Random(f"devices of {seed}").random() < 0.2:
+            for device in self.devices:
+                device.device = "phone" * device.is_modern
+
     def _insert_users(self, disk: Disk) -> None:
         run = disk.raw.executemany
         run("INSERT INTO users (username, password) VALUES (?, ?)", [(user, PASSWORD_HASH) for user in self._users])
         run(
-            "INSERT INTO tokens (token_hash, username, expires) VALUES (?, ?, ?)",
-            [(each.token_hash, each.user, FOREVER) for each in self.devices],
+            "INSERT INTO tokens (token_hash, username, expires, device) VALUES (?, ?, ?, ?)",
+            [(each.token_hash, each.user, FOREVER, each.device) for each in self.devices],
         )
 
     def _insert_groups(self, disk: Disk, share: float) -> None:
