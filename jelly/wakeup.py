@@ -19,7 +19,9 @@ class WakeupPipe:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
-        self._lock = threading.Lock()  # so that nobody writes while another thread closes
+        # So that nobody writes while another thread closes. (A thread may take it twice: a signal
+        # handler wakes while its thread does.)
+        self._lock = threading.RLock()
         self._is_awake = False  # there is a byte in the pipe
 
     def wake(self) -> None:
@@ -47,7 +49,7 @@ class WakeupPipe:
         """Close both sockets in the child process of a fork, where nobody else uses the pipe: a
         thread that had its lock is not there.
         """
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.close()
 
     def close(self) -> None:

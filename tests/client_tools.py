@@ -10,6 +10,8 @@
 import contextlib
 import select
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -49,6 +51,7 @@ from client_api import (
     State,
     SystemEvent,
 )
+from faults.process import ROOT, clean_environment
 from faults.proxy import Proxy
 from jelly.client import pipeline
 
@@ -174,6 +177,18 @@ def result(future: Future[Any]) -> Any:
 def error(future: Future[Any]) -> Any:
     """Return the error of a future, in time."""
     return future.exception(PATIENCE)
+
+
+def run_program(code: str, *arguments: str, **environment: str) -> str:
+    """Run a program in a process of its own; return what it prints. It must not fail, nor say
+    anything on standard error.
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, *arguments],
+        capture_output=True, text=True, timeout=90, cwd=ROOT, env={**clean_environment(), **environment}, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, ""), (done.stdout, done.stderr)
+    return done.stdout
 
 
 def descriptors(*kinds: str) -> int:

@@ -1,17 +1,15 @@
 """A process that forks while it has clients: the child ends its copies of them, and the parent
 notices nothing."""
 
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
-from client_tools import NewClient, Recorder, result
+from client_tools import NewClient, Recorder, result, run_program
 from harness import StartServer
 from wire import register
 
-from faults.process import ROOT, clean_environment
 from faults.proxy import Proxy
 from jelly.server import JellyServer
 
@@ -54,15 +52,9 @@ def server(start_server: StartServer) -> JellyServer:
     return server
 
 
-def run(program: str, port: int, **environment: str) -> str:
+def run(program: str, port: int, **environment: str) -> None:
     """Run a program that forks: not in the process of the tests, which has many threads."""
-    code = textwrap.dedent(PRELUDE) + textwrap.dedent(program)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, str(port)],
-        capture_output=True, text=True, timeout=90, cwd=ROOT, env={**clean_environment(), **environment}, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, ""), (done.stdout, done.stderr)
-    return done.stdout
+    run_program(textwrap.dedent(PRELUDE) + textwrap.dedent(program), str(port), **environment)
 
 
 def test_the_parent_goes_on_as_if_nothing_had_happened(

@@ -83,15 +83,17 @@ def test_the_other_programs(
     monkeypatch.chdir(tmp_path)
     shutil.copy(certificate[0], "cert.pem")
     assert len(BLOCKS) > 5
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
         for block in BLOCKS[1:]:
             if "os.fork" not in block:
                 run(block, names)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGUSR1)
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     assert names["client"].wait(10)
     counter = names["Counter"]()
     for id in (1, 2, 1):

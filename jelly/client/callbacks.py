@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from jelly.client.forks import renew
+from jelly.client.locks import Condition
 from jelly.errors import ConnectionLost
 
 log = logging.getLogger("jelly.client")
@@ -34,7 +34,7 @@ class CallbackThread:
     def __init__(self, on_room: Callable[[], None]) -> None:
         """`on_room` is called on the thread when `is_full` turns False."""
         self._on_room = on_room
-        self._condition = threading.Condition()  # guards everything below
+        self._condition = Condition()  # guards everything below
         self._calls: deque[Callable[[], None]] = deque()
         self._thread: threading.Thread | None = None
         self._is_running = False  # a call is being run
@@ -113,7 +113,7 @@ class CallbackThread:
 
         Returns False, and changes nothing, if there was no thread: then the child may use this.
         """
-        renew(self._condition)
+        self._condition.renew()
         if self._thread is None and not self._has_ended:
             return False
         self.is_inherited = self._is_shut_down = self._has_ended = True
@@ -121,6 +121,9 @@ class CallbackThread:
         return True
 
     def _run(self) -> None:
+        with self._condition:  # after `start`
+            if not self.is_current_thread:  # a signal handler has raised there, so this thread is not wanted
+                return
         while True:
             with self._condition:
                 self._is_running = False
@@ -147,6 +150,7 @@ class RequestFuture(Future[T]):
 
     def __init__(self, callbacks: CallbackThread) -> None:
         super().__init__()
+        self._condition: Condition = Condition()
         self._jelly_callbacks = callbacks
 
     def add_done_callback(self, fn: Callable[[Future[T]], Any]) -> None:
@@ -176,7 +180,7 @@ class RequestFuture(Future[T]):
         """In a forked child: end the copy of this future, unless it has ended. Tell nobody: the
         parent hears of it.
         """
-        renew(self._condition)
+        self._condition.renew()
         if not self.done():
             self.set_exception(ConnectionLost(OF_ANOTHER_PROCESS, sent=True))
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from jelly.client.callbacks import CallbackThread, RequestFuture
-from jelly.client.forks import abandon_in_children, renew
+from jelly.client.forks import abandon_in_children
 from jelly.client.handshake import Endpoint, do_handshake_anywhere
 from jelly.client.lifecycle import Lifecycle, Phase
 from jelly.client.network_thread import NetworkThread
@@ -161,7 +161,8 @@ class ConnectionManager:
         pipeline = self._pipeline
         try:
             with self._lock:
-                self._lock.wait_for(lambda: len(pipeline.pending.queued) < MAX_QUEUED)
+                if len(pipeline.pending.queued) >= MAX_QUEUED:
+                    self._wait_for_room()
                 self._check_online()
                 if feature and feature not in (pipeline.features or ()):
                     raise RequestRejected(ErrorCode.UNKNOWN_TYPE, "This server does not support this request.")
@@ -186,6 +187,16 @@ class ConnectionManager:
                 return False
             self._pipeline.send_unanswered(encode(type, values, self._max_body))
             return True
+
+    def _wait_for_room(self) -> None:
+        """With the lock held: wait until fewer than MAX_QUEUED requests are queued.
+
+        A signal handler that has interrupted the sending does not wait: it is what must end first.
+        If it has interrupted its thread right before that, the network thread sends.
+        """
+        self._wake()
+        pipeline = self._pipeline
+        self._lock.wait_for(lambda: len(pipeline.pending.queued) < MAX_QUEUED or pipeline.is_sending)
 
     def _expect_pages(self, request: Request[Any], values: Values, list_key: str) -> None:
         """Have a request gather all pages of its list."""
@@ -251,7 +262,7 @@ class ConnectionManager:
         """In a forked child: end everything that waits, and be closed. But a client that has done
         nothing yet is as good as new.
         """
-        renew(self._lock)
+        self._lock.renew()
         self._pipeline.pending.renew_ids()
         if not self._callbacks.abandon():
             return
@@ -314,12 +325,15 @@ class ConnectionManager:
             raise self._lifecycle.closed_error()
 
         def run() -> None:
+            with self._lock:  # after the caller
+                is_known = threading.current_thread() in self._threads
             try:
-                target(poller)
+                if is_known:  # else a signal handler has raised in `start`
+                    target(poller)
             finally:
                 poller.close()
                 with self._lock:
-                    del self._threads[threading.current_thread()]
+                    self._threads.pop(threading.current_thread(), None)
                     self._lock.notify_all()
 
         thread = threading.Thread(target=run, name=name, daemon=True)
@@ -328,7 +342,7 @@ class ConnectionManager:
             poller = Poller()
             try:
                 thread.start()
-            except BaseException:
+            except RuntimeError:
                 poller.close()
                 raise
         except (OSError, RuntimeError) as error:

@@ -11,7 +11,6 @@ release these: so the child makes them anew.
 
 import os
 import socket
-import threading
 import weakref
 from typing import Protocol
 
@@ -35,14 +34,6 @@ def close_in_children(sock: socket.socket) -> None:
 def abandon_in_children(thing: Inherited) -> None:
     """Have something abandoned in each child process that is forked from now on."""
     _things.add(thing)
-
-
-def renew(condition: threading.Condition) -> None:
-    """In a child: make the lock of a condition anew, if a thread of the parent holds it."""
-    if condition.acquire(blocking=False):  # it is free, or this thread has it
-        condition.release()
-    else:
-        threading.Condition.__init__(condition)
 
 
 def _abandon_all() -> None:

@@ -1,12 +1,12 @@
 """Where one client is in its life: its state, the phase of its close, and the lock for both."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from enum import Enum
 
 from jelly.client.callbacks import CallbackThread
+from jelly.client.locks import Condition
 from jelly.client.states import Reason, State
 from jelly.errors import ConnectionLost
 
@@ -52,7 +52,7 @@ class Lifecycle:
     ) -> None:
         """`on_change` returns the function to call on the callback thread; it must not wait."""
         self._callbacks, self._on_change = callbacks, on_change
-        self.lock = threading.Condition()
+        self.lock = Condition()
         self.phase = Phase.OPEN
         self.state = State.OFFLINE
         self.user = ""

@@ -95,10 +95,15 @@ class PendingRequests:
                 request.pages.note_presence(friend, is_online)
 
     def mark_sent(self, request: Request[Any], deadline: float) -> None:
-        """Note that a request, which the caller has taken from `queued`, is being sent."""
+        """Note that a request is being sent. The caller takes it from `queued` next."""
         request.sends += 1
         request.deadline = deadline
         self.in_flight.append(request)
+
+    def drop_sent(self) -> None:
+        """After an interruption between the two: take a request from `queued` that is in flight."""
+        if self.queued and self.in_flight and self.queued[0] is self.in_flight[-1]:
+            self.queued.popleft()
 
     def match_response(self, type: int) -> Request[Any] | None:
         """Take out the oldest request of this type in flight: the response belongs to it."""

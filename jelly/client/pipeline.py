@@ -16,13 +16,13 @@ refused ones again in their old order, at first one, and twice as many after eac
 none was refused.
 """
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from jelly.client.acks import AckTracker
 from jelly.client.lifecycle import FOREVER
+from jelly.client.locks import Condition
 from jelly.client.pending import PendingRequests
 from jelly.client.poller import READ
 from jelly.client.requests import Request, timed_out
@@ -46,9 +46,7 @@ class Pipeline:
     The caller holds the lock of the `Lifecycle`.
     """
 
-    def __init__(
-        self, lock: threading.Condition, wake: Callable[[], None], request_timeout: float, heartbeat: float
-    ) -> None:
+    def __init__(self, lock: Condition, wake: Callable[[], None], request_timeout: float, heartbeat: float) -> None:
         """`lock` is notified when requests leave the queue. `wake` wakes the network thread.
 
         `request_timeout`: seconds until a response must arrive. `heartbeat`: at most this many
@@ -66,6 +64,10 @@ class Pipeline:
         """Whether the network thread waits for frames. If not, it waits for other events only."""
         self.is_handling_frames = False
         """Whether the network thread is handling frames, from which callbacks may still come."""
+        self.is_sending = False
+        """Whether requests are being written. The thread that does that holds the lock: who sees
+        this is a signal handler in the midst of it."""
+        self._was_interrupted = False  # by such a handler, which has made requests, too
         self._window = self._full_window = 1
         self._send_not_before = 0.0  # requests must wait until this monotonic time
         self._wakes_at = 0.0  # when the network thread wakes up by itself
@@ -181,18 +183,42 @@ class Pipeline:
             if self._send_not_before < self._wakes_at:
                 self._wake()  # so that the network thread plans anew, and sends at that time
             return
-        frames = []
+        if self.is_sending:
+            self._was_interrupted = True
+            return
         queued = len(pending.queued)
+        self.is_sending = True
+        try:
+            frames = self._take_frames(now)
+            if frames:
+                stream.send(b"".join(frames))
+        except BaseException:
+            # Ctrl-C, or a signal handler that raises. If not all of these were written, the
+            # responses to later ones would be taken for theirs.
+            stream.give_up("sending was interrupted")
+            pending.drop_sent()
+            self._wake()
+            raise
+        finally:
+            self.is_sending = False
+        if len(pending.queued) < queued:  # also if all of them were cancelled: there is room
+            self._lock.notify_all()
+        # Wake the network thread if it does not wait for the right events or time, or if a signal
+        # handler has left it something to send.
+        if self._was_interrupted or (
+            frames and (stream.events or not self.is_reading or pending.in_flight[0].deadline < self._wakes_at)
+        ):
+            self._was_interrupted = False
+            self._wake()
+
+    def _take_frames(self, now: float) -> list[bytes]:
+        """Take the requests that may be sent now for sent, and return their frames."""
+        pending, frames = self.pending, []
         while pending.can_send(self._window):
-            request = pending.queued.popleft()
+            request = pending.queued[0]
             # The future of a resend runs already. A new request may have been cancelled meanwhile.
             if request.future.running() or request.future.set_running_or_notify_cancel():
                 pending.mark_sent(request, now + self._request_timeout)
                 frames.append(request.frame)
-        if len(pending.queued) < queued:  # also if all of them were cancelled: there is room
-            self._lock.notify_all()
-        if frames:
-            stream.send(b"".join(frames))
-            # Wake the network thread if it does not wait for the right events or time.
-            if stream.events or not self.is_reading or pending.in_flight[0].deadline < self._wakes_at:
-                self._wake()
+            pending.queued.popleft()  # last: at each moment it is in one place at least
+        return frames

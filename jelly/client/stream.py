@@ -37,8 +37,11 @@ class FrameStream:
         """What broke the connection; None while it works."""
         self._decoder = Decoder(MAX_BODY)
         # Guards the socket and `_unsent`: a TLS socket must not be used by two threads at once.
-        self._lock = threading.Lock()
+        # It can be taken twice, by a signal handler that sends while its thread is sending.
+        self._lock = threading.RLock()
         self._unsent = bytearray()
+        self._behind = bytearray()  # what such a handler has sent: `_unsent` cannot grow while the socket reads it
+        self._is_flushing = False
         self._wants_to_read = False  # TLS must read before it can write
         close_in_children(sock)
         abandon_in_children(self)
@@ -54,9 +57,16 @@ class FrameStream:
         If `events` is not 0 afterwards, the thread that reads must call `flush` later.
         """
         with self._lock:
+            if self._is_flushing:
+                self._behind += data
+                return
             self._unsent += data
             self._flush()
             self.last_write_at = time.monotonic()
+
+    def give_up(self, reason: str) -> None:
+        """Send nothing more: what is on the way to the server may end anywhere in a frame."""
+        self.failure = ConnectionAbortedError(reason)
 
     def flush(self) -> None:
         """Send more of the unsent bytes."""
@@ -90,7 +100,7 @@ class FrameStream:
 
     def abandon(self) -> None:
         """In a forked child, where the socket is closed already: write nothing more."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._unsent = bytearray()
         self.failure = ConnectionError("this connection belongs to another process")
 
@@ -105,17 +115,24 @@ class FrameStream:
     def _flush(self) -> None:
         if not self._unsent or self.failure is not None:
             return
+        self._is_flushing = True
         try:
             sent = self.sock.send(self._unsent)
+            del self._unsent[:sent]
         except (BlockingIOError, ssl.SSLWantWriteError):
-            return
+            pass
         except ssl.SSLWantReadError:
             self._wants_to_read = True
-            return
         except OSError as error:
             self.failure = error
-            return
-        del self._unsent[:sent]
+        except BaseException:
+            self.give_up("sending was interrupted")  # Ctrl-C: nobody knows how much was written
+            raise
+        finally:
+            if self._behind:
+                self._unsent += self._behind
+                self._behind.clear()
+            self._is_flushing = False
 
 
 def open_stream(address: Address, tls: ssl.SSLContext | None, poller: Poller, until: float) -> FrameStream:
