@@ -490,4 +490,4 @@ def test_help() -> None:
         assert code == 0
         assert output.startswith(usage)
         assert words in output
-        assert re.findall(r"^  (\d)  ", output, re.MULTILINE) == list("012345")
+        assert re.findall(r"^  (\d)  ", output, re.MULTILINE) == list("0123456")

@@ -26,9 +26,10 @@ from jelly.chat import start_texts
 from jelly.chat.arguments import parse
 from jelly.chat.cells import sanitize
 from jelly.chat.job_queue import JobQueue
-from jelly.chat.language import TranslatedText
+from jelly.chat.language import TranslatedText, language_of
 from jelly.chat.login import Console, ExitCode, FatalError, LoginDialog
 from jelly.chat.model import Conversation, DeliveryStatus, Line, LineKind, Peer
+from jelly.chat.output import OutputError, drop_output, flush_output, write_line
 from jelly.chat.plain import PlainInterface, format_line
 from jelly.chat.session import Session
 from jelly.chat.translator import Translator, is_definite_failure
@@ -46,12 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     logging.getLogger("jelly").addHandler(logging.NullHandler())  # logging must not write over the screen
+    translate = Translator(language_of(os.environ))
     try:
-        options = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
-        return _run(options, Translator(options.lang))
+        try:
+            options = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
+            translate = Translator(options.lang)
+            return _run(options, translate)
+        finally:
+            flush_output()
     except FatalError as failure:
         print(f"jelly: {failure}", file=sys.stderr)
         return failure.exit_code
+    except OutputError as error:
+        drop_output()
+        print(f"jelly: {translate(start_texts.OUTPUT_FAILED, reason=error.reason)}", file=sys.stderr)
+        return ExitCode.NO_OUTPUT
     except (KeyboardInterrupt, EOFError):  # at a question of the login dialog
         print(file=sys.stderr)
         return ExitCode.INTERRUPTED
@@ -96,6 +106,7 @@ class NoAckReceiver(Receiver):
 
     def __init__(self) -> None:
         self._closed = threading.Event()
+        self.output_error: OutputError | None = None
 
     def on_message(self, event: MessageEvent) -> None:
         self._block_until_closed(Peer(event.sender), event)
@@ -115,7 +126,10 @@ class NoAckReceiver(Receiver):
     def _block_until_closed(self, peer: Peer, event: MessageEvent | GroupMessageEvent) -> None:
         if event.id is None:
             line = Line(LineKind.INCOMING, event.written_at, event.content, event.sender)
-            print(format_line(Conversation(peer), line, False), flush=True)
+            try:
+                write_line(format_line(Conversation(peer), line, False))
+            except OutputError as error:
+                self.output_error = error
         else:
             self._closed.wait()
 
@@ -139,6 +153,8 @@ def _send_message(options: argparse.Namespace, translate: Translator, console: C
             if error.sent or not client.wait_until_online():
                 raise
             send(peer.name, text).result()
+        if receiver.output_error:
+            raise receiver.output_error
         return ExitCode.SUCCESS
     except RequestError as error:
         sentence, code = _failure_of(error)
@@ -192,7 +208,8 @@ def _run(options: argparse.Namespace, translate: Translator) -> int:
         session.start(*credentials)
         ui.run()
     finally:
-        client.close()
+        session.close()
+        session.ui = UserInterface()  # nothing is shown any more
     jobs.run_pending()  # answers that came after the user interface ended
     undelivered = {
         DeliveryStatus.FAILED: start_texts.STILL_NOT_DELIVERED,
@@ -214,6 +231,6 @@ def _create_interface(
             from jelly.chat.screen import ScreenInterface
 
             return ScreenInterface(session, jobs)
-        print(translate(start_texts.PLAIN_HINT))
+        write_line(translate(start_texts.PLAIN_HINT))
     sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
     return PlainInterface(session, jobs, sys.stdin, sys.stdout)

@@ -11,6 +11,7 @@ from jelly.chat import start_texts
 from jelly.chat.cells import sanitize
 from jelly.chat.language import LANGUAGES, language_of
 from jelly.chat.login import ExitCode, FatalError
+from jelly.chat.output import write_line
 from jelly.chat.translator import Translator
 from jelly.names import MAX_NAME, is_valid_name
 
@@ -49,6 +50,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise argparse.ArgumentError(None, message)
+
+    def _print_message(self, message: str, file: Any = None) -> None:  # noqa: ARG002 - argparse's signature
+        write_line(message.removesuffix("\n"))  # argparse ignores an output that fails
 
 
 def _language(arguments: Sequence[str], environment: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from client_api import ConnectionLost, ErrorCode, JellyClient, RequestError, Req
 from jelly.chat import start_texts, texts
 from jelly.chat.cells import sanitize
 from jelly.chat.language import TranslatedText
+from jelly.chat.output import write_line
 from jelly.chat.translator import Translator
 from jelly.client.certificates import CertificateProblem, problem_of
 
@@ -34,6 +35,7 @@ class ExitCode(IntEnum):
     NO_CONNECTION = 3
     LOGIN_REFUSED = 4
     UNKNOWN_OUTCOME = 5
+    NO_OUTPUT = 6
     INTERRUPTED = 130
 
 
@@ -70,8 +72,8 @@ class Console:
         return input(prompt)
 
     def show(self, text: str) -> None:
-        """Print a text."""
-        print(text, flush=True)
+        """Print a text. Raises OutputError."""
+        write_line(text)
 
 
 class LoginDialog:

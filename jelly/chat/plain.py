@@ -14,9 +14,14 @@ from jelly.chat import texts
 from jelly.chat.cells import sanitize, sanitize_lines, truncate
 from jelly.chat.commands import submit
 from jelly.chat.job_queue import JobQueue
+from jelly.chat.line_input import LineInput
 from jelly.chat.model import Conversation, DeliveryStatus, HistoryState, Line, LineKind
+from jelly.chat.output import OutputError, write_line
 from jelly.chat.session import Session
 from jelly.chat.user_interface import UserInterface
+
+TIME_TO_LEAVE = 5.0
+"""At most this many seconds Ctrl-C waits for answers."""
 
 
 def format_line(conversation: Conversation, line: Line, with_title: bool, sender: str = "") -> str:
@@ -36,10 +41,15 @@ def format_line(conversation: Conversation, line: Line, with_title: bool, sender
 
 
 class PlainInterface(UserInterface):
-    """The chat line by line."""
+    """The chat line by line.
+
+    When the output cannot be written, everything ends: what was to be shown stays unacknowledged.
+    """
 
     def __init__(self, session: Session, jobs: JobQueue, input_stream: TextIO, output_stream: TextIO) -> None:
-        self._session, self._jobs, self._input, self._output = session, jobs, input_stream, output_stream
+        self._session, self._jobs, self._output = session, jobs, output_stream
+        self._input = LineInput(input_stream)
+        self._output_error: OutputError | None = None
         self._condition = threading.Condition(threading.RLock())
         self._is_exiting = False
         self._day = session.now().date()
@@ -49,15 +59,18 @@ class PlainInterface(UserInterface):
         """Read until the end of the input or /quit, then wait for all answers.
 
         At the end of the input, also wait until lines that wait for the connection are sent.
+        Raises OutputError.
         """
         try:
-            self._jobs.set_wakeup(self._run_jobs)
-            self._run_jobs()
-            while not self._is_exiting and (typed := self._input.readline()):
-                self._submit(typed)
-            self._wait_for_answers(sends_all=not self._is_exiting)
+            with self._input:
+                self._jobs.set_wakeup(self._run_jobs)
+                self._run_jobs()
+                while not self._is_exiting and (typed := self._input.readline()):
+                    self._submit(typed)
+                self._wait_for_answers(sends_all=not self._is_exiting)
         except KeyboardInterrupt:
-            print(file=self._output)
+            self._print("")
+            self._wait_for_answers(timeout=TIME_TO_LEAVE)
         finally:
             self._jobs.set_wakeup(None)
 
@@ -71,20 +84,35 @@ class PlainInterface(UserInterface):
                 self._print(f"-- {self._session.translate(texts.CONVERSATION_WITH, name=current.title)}")
         self._wait_for_answers()
 
-    def _wait_for_answers(self, sends_all: bool = False) -> None:
+    def _wait_for_answers(self, sends_all: bool = False, timeout: float | None = None) -> None:
         session = self._session
         with self._condition:
             self._condition.wait_for(
-                lambda: not session.pending_requests and not (sends_all and session.has_waiting_lines)
+                lambda: (
+                    self._output_error or not (session.pending_requests or (sends_all and session.has_waiting_lines))
+                ),
+                timeout,
             )
+            if self._output_error:
+                raise self._output_error
 
     def _run_jobs(self) -> None:
+        """Show what has come. That the output fails is then a matter of the thread that reads."""
         with self._condition:
-            self._jobs.run_pending()
-            self._condition.notify_all()
+            try:
+                if self._output_error is None:
+                    self._jobs.run_pending()
+            except OutputError:
+                self._input.end_wait()
+            finally:
+                self._condition.notify_all()
 
     def _print(self, text: str) -> None:
-        print(text, file=self._output, flush=True)
+        try:
+            write_line(text, self._output)
+        except OutputError as error:
+            self._output_error = error
+            raise
 
     # --- called by the session --------------------------------------------------------------------
 

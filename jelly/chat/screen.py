@@ -135,6 +135,7 @@ class ScreenInterface(UserInterface):
     """The chat on the full screen of the terminal."""
 
     has_shortcuts = True
+    acknowledges_when_shown = False  # the server knows what was read, and lists the rest again
 
     def __init__(self, session: Session, jobs: JobQueue) -> None:
         self._session, self._jobs = session, jobs

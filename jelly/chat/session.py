@@ -8,6 +8,7 @@ What the user writes is in `outbox.py`, older messages are in `history_loader.py
 of the server in `server_events.py`.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -42,33 +43,64 @@ from jelly.chat.translator import Translator
 
 MAX_LISTED = 50
 """At most this many conversations are shown of those that the server lists: the newest."""
+TIME_TO_CLOSE = 5.0
+"""At most this many seconds the end of the full screen waits for answers. (The plain mode has
+waited for them.)"""
 BACKLOG_WINDOW = timedelta(seconds=60)
 """How long after a login messages from before it are counted in "while you were away"."""
 
 
 class EventForwarder(Receiver):
-    """Forwards the client's events from the client's thread to the session's."""
+    """Forwards the client's events from the client's thread to the session's.
+
+    The client acknowledges a message when its callback returns. Where a message counts as received
+    only when it was shown, the callback waits for that. If it cannot be shown, it waits until the
+    connection is closed, so that the server keeps the message.
+    """
 
     def __init__(self, session: "Session") -> None:
         self._session = session
+        self._condition = threading.Condition()
+        self._is_released = False
+
+    def release(self) -> None:
+        """Let the callbacks return. Call it when the connection is closed."""
+        with self._condition:
+            self._is_released = True
+            self._condition.notify_all()
+
+    def _show(self, job: Job) -> None:
+        is_shown = False
+
+        def show() -> None:
+            nonlocal is_shown
+            job()
+            with self._condition:
+                is_shown = True
+                self._condition.notify_all()
+
+        self._session.post(show)
+        if self._session.ui.acknowledges_when_shown:
+            with self._condition:
+                self._condition.wait_for(lambda: is_shown or self._is_released)
 
     def on_message(self, event: MessageEvent) -> None:
-        self._session.post(lambda: self._session.on_message(Peer(event.sender), event))
+        self._show(lambda: self._session.on_message(Peer(event.sender), event))
 
     def on_group_message(self, event: GroupMessageEvent) -> None:
-        self._session.post(lambda: self._session.on_message(Peer(event.group, True), event))
+        self._show(lambda: self._session.on_message(Peer(event.group, True), event))
 
     def on_friend_request(self, event: FriendRequestEvent) -> None:
         self._session.post(lambda: self._session.on_friend_request(event))
 
     def on_edit(self, event: EditEvent) -> None:
-        self._session.post(lambda: self._session.on_edit(event))
+        self._show(lambda: self._session.on_edit(event))
 
     def on_own_message(self, event: OwnMessageEvent) -> None:
-        self._session.post(lambda: self._session.on_own_message(event))
+        self._show(lambda: self._session.on_own_message(event))
 
     def on_own_edit(self, event: EditEvent) -> None:
-        self._session.post(lambda: self._session.on_own_edit(event))
+        self._show(lambda: self._session.on_own_edit(event))
 
     def on_invitation(self, event: InvitationEvent) -> None:
         self._session.post(lambda: self._session.on_invitation(event))
@@ -96,7 +128,8 @@ class Session(Outbox, HistoryLoader, ServerEvents):
         self._backlog_counts: Counter[Peer] = Counter()
         self._backlog_line: Line | None = None
         self._gap_since: int | None = None
-        client.receiver = EventForwarder(self)
+        self._forwarder = EventForwarder(self)
+        client.receiver = self._forwarder
 
     def start(self, name: str, password: str) -> None:
         """Start the chat after the login: greet, and show who is online.
@@ -107,6 +140,14 @@ class Session(Outbox, HistoryLoader, ServerEvents):
         self._logged_in_at = self.now()
         self.show_info(self.translate(texts.WELCOME, name=name))
         self.refresh(self._show_online_friends)
+
+    def close(self) -> None:
+        """End the connection, when the user interface has ended. What it has not shown, and was to
+        show, is not acknowledged: it comes again.
+        """
+        self.client.close(timeout=0 if self.ui.acknowledges_when_shown else TIME_TO_CLOSE)
+        self._forwarder.release()
+        self.client.close()
 
     # --- conversations ----------------------------------------------------------------------------
 

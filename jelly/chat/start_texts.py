@@ -89,6 +89,10 @@ SEND_UNKNOWN = TranslatedText(
     "Perhaps delivered to {name}: {reason}. If you send it again, it may arrive twice.",
     "不确定是否送达 {name}：{reason}。再发一次，对方可能收到两次。",
 )
+OUTPUT_FAILED = TranslatedText(
+    "Cannot write the output: {reason}. Messages that were not written wait for the next chat.",
+    "无法写入输出：{reason}。没有写出的消息会保留到下次。",
+)
 PLAIN_HINT = TranslatedText(
     "Plain mode, line by line. For the full screen: pip install '.[chat]'",
     "逐行模式。要使用全屏界面：pip install '.[chat]'",
@@ -162,7 +166,8 @@ ABOUT_EXIT = TranslatedText(
     "  2  wrong usage\n"
     "  3  no connection, or it was lost before anything was sent\n"
     "  4  the login was refused\n"
-    "  5  perhaps delivered: it was sent, and no answer came",
+    "  5  perhaps delivered: it was sent, and no answer came\n"
+    "  6  the output could not be written",
     "环境变量：\n"
     "  JELLY_PASSWORD  密码，供脚本使用\n"
     "  JELLY_SERVER    代替 --server\n"
@@ -173,5 +178,6 @@ ABOUT_EXIT = TranslatedText(
     "  2  用法有误\n"
     "  3  没有连接，或在发出之前断开\n"
     "  4  登录被拒绝\n"
-    "  5  不确定是否送达：已发出，但没有收到应答",
+    "  5  不确定是否送达：已发出，但没有收到应答\n"
+    "  6  无法写入输出",
 )

@@ -14,6 +14,10 @@ class UserInterface:
     has_shortcuts = False
     """Whether keyboard shortcuts switch between conversations: true of the full screen only."""
 
+    acknowledges_when_shown = True
+    """Whether a message counts as received only when it was shown. Otherwise it does when it is in
+    memory, and unread."""
+
     def run(self) -> None:
         """Show the chat until the user leaves."""
 
