@@ -11,7 +11,9 @@ import pytest
 from client_tools import NewClient, Peer, Recorder, ScriptedServer, error, result
 from harness import StartServer
 from wire import (
+    ADD_MEMBER,
     ALL_FRIENDS,
+    CREATE_GROUP,
     LOGOUT,
     PERSON_MESSAGE,
     REQUEST_ERROR,
@@ -25,7 +27,9 @@ from wire import (
 from client_api import (
     ConnectionLost,
     JellyClient,
+    MessageEvent,
     Reason,
+    Receiver,
     ReconnectPolicy,
     RequestRejected,
     RequestTimeout,
@@ -472,3 +476,49 @@ def test_nothing_is_stored_twice_when_connections_are_lost_all_the_time(
         while (content := bob.receive_notice().values["content"]) != "end":
             received.append(content)
     assert received == answered
+
+
+def test_a_request_id_of_the_application(port: int, new_client: NewClient) -> None:
+    """A program that starts again sends what it is not sure of, and it is stored once."""
+    register(port, "alice", "bob")
+    with logged_in(port, "alice") as classic:
+        classic.ok(CREATE_GROUP, groupName="team")
+        classic.ok(ADD_MEMBER, groupName="team", member="bob")
+    ids = []
+    for _ in range(3):  # a new client is what a program has after its restart
+        client = new_client(port)
+        result(client.login("alice", "pw"))
+        ids.append(
+            (
+                result(client.send_message("bob", "hello", request_id="no. 1")).id,
+                result(client.send_group_message("team", "hello", request_id="no. 2")).id,
+            )
+        )
+        client.close()
+    assert len(set(ids)) == 1
+    client = new_client(port)
+    result(client.login("alice", "pw"))
+    result(client.send_message("bob", "last"))
+    with logged_in(port, "bob") as bob:
+        assert bob.contents(3) == ["hello", "hello", "last"]
+    assert error(client.send_message("bob", "something else", request_id="no. 1")).code == "request_id_reused"
+    for wrong in ("", "x" * 37):
+        with pytest.raises(ValueError, match="1 to 36"):
+            client.send_message("bob", "hello", request_id=wrong)
+
+
+def test_replies_that_a_restart_repeats(port: int, new_client: NewClient) -> None:
+    """A reply may be named after what it answers."""
+    register(port, "alice", "bot")
+
+    class Echo(Receiver):
+        def on_message(self, event: MessageEvent) -> None:
+            for _ in range(3):
+                result(event.reply(event.content, request_id=f"echo-{event.id}"))
+
+    result(new_client(port, Echo()).login("bot", "pw"))
+    with logged_in(port, "alice") as alice:
+        alice.message("bot", "one")
+        assert alice.contents(1) == ["one"]
+        alice.message("bot", "two")
+        assert alice.contents(1) == ["two"]

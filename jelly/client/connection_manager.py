@@ -150,12 +150,19 @@ class ConnectionManager:
         return request.future
 
     def request(
-        self, type: Type, values: Values, decode: Decode[T], feature: str = "", list_key: str = ""
+        self,
+        type: Type,
+        values: Values,
+        decode: Decode[T],
+        feature: str = "",
+        list_key: str = "",
+        request_id: str | None = None,
     ) -> RequestFuture[T]:
         """Send a request of the user who is logged in. Waits if MAX_QUEUED requests are queued.
 
         `feature`: the feature that the server must grant to know this request. `list_key`: the key
-        of the list in the response, which may come in pages.
+        of the list in the response, which may come in pages. `request_id`: the idempotency key of a
+        message, if the application has chosen one.
         """
         request = Request(type, decode, RequestFuture[T](self._callbacks))
         pipeline = self._pipeline
@@ -168,7 +175,7 @@ class ConnectionManager:
                     raise RequestRejected(ErrorCode.UNKNOWN_TYPE, "This server does not support this request.")
                 actor = REQUESTS[type]._fields[0]
                 if type in MESSAGES and pipeline.has_acks:
-                    request.request_id = pipeline.pending.new_request_id()
+                    request.request_id = request_id or pipeline.pending.new_request_id()
                 values = {actor: self._lifecycle.user, **values, "requestId": request.request_id}
                 request.frame = encode(type, values, self._max_body)
                 if list_key and (feature or "pages" in (pipeline.features or ())):  # a list of a feature has pages

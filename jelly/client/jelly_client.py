@@ -77,9 +77,9 @@ class _Message(Timed):
 class MessageEvent(_Message):
     """A user wrote to you."""
 
-    def reply(self, content: str) -> "Future[Sent]":
+    def reply(self, content: str, *, request_id: str | None = None) -> "Future[Sent]":
         """Send a message to the sender; see `JellyClient.send_message`."""
-        return self.client.send_message(self.sender, content)
+        return self.client.send_message(self.sender, content, request_id=request_id)
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ class GroupMessageEvent(_Message):
 
     group: str
 
-    def reply(self, content: str) -> "Future[Sent]":
+    def reply(self, content: str, *, request_id: str | None = None) -> "Future[Sent]":
         """Send a message to the same group; see `JellyClient.send_group_message`."""
-        return self.client.send_group_message(self.group, content)
+        return self.client.send_group_message(self.group, content, request_id=request_id)
 
 
 @dataclass(frozen=True)

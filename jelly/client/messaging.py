@@ -16,6 +16,9 @@ from jelly.client.values import Timed, number
 from jelly.codec import Type
 from jelly.errors import RequestError
 
+MAX_REQUEST_ID = 36
+"""At most this many characters are in an idempotency key."""
+
 
 @dataclass(frozen=True)
 class Sent:
@@ -78,7 +81,7 @@ class MessageOperations:
     _manager: ConnectionManager
     _typing_pace: typing.TypingPace
 
-    def send_message(self, receiver: str, content: str) -> "Future[Sent]":
+    def send_message(self, receiver: str, content: str, *, request_id: str | None = None) -> "Future[Sent]":
         """Send a message to a user, online or not.
 
         The result means: the server has stored the message safely, and once, even if the connection
@@ -88,12 +91,17 @@ class MessageOperations:
         messages wait for others; with `too_long`, before it is sent, if its body has more than
         `max_body` bytes.
 
+        `request_id`: your own name for this message, of 1 to 36 characters. With the same one the
+        same message is stored once within a week, however often you send it, also after a restart
+        of your program; another message with it is rejected with `request_id_reused`. (The original
+        server knows no such names.)
+
         >>> client.send_message("bob", "hello").result(timeout=5).receiver
         'bob'
         """
-        return self._send(Type.PERSON_MESSAGE, receiver, content)
+        return self._send(Type.PERSON_MESSAGE, receiver, content, request_id)
 
-    def send_group_message(self, group: str, content: str) -> "Future[Sent]":
+    def send_group_message(self, group: str, content: str, *, request_id: str | None = None) -> "Future[Sent]":
         """Send a message to all other members of a group.
 
         Rejected with `no_such_group`, `not_a_member`; otherwise as `send_message`.
@@ -101,13 +109,18 @@ class MessageOperations:
         >>> client.send_group_message("team", "hello everybody").result(timeout=5).receiver
         'team'
         """
-        return self._send(Type.GROUP_MESSAGE, group, content)
+        return self._send(Type.GROUP_MESSAGE, group, content, request_id)
 
-    def _send(self, type: Type, receiver: str, content: str) -> "Future[Sent]":
+    def _send(self, type: Type, receiver: str, content: str, request_id: str | None) -> "Future[Sent]":
+        if request_id is not None and not 1 <= len(request_id) <= MAX_REQUEST_ID:
+            raise ValueError(f"a request_id has 1 to {MAX_REQUEST_ID} characters")
         now = int(time.time() * 1000)
         values = {"receiver": receiver, "content": content, "time": now}
         return self._manager.request(
-            type, values, lambda found: Sent(receiver, now, number(found, "id"), number(found, "stored"))
+            type,
+            values,
+            lambda found: Sent(receiver, now, number(found, "id"), number(found, "stored")),
+            request_id=request_id,
         )
 
     def typing(self, person: str) -> None:
