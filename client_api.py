@@ -42,11 +42,11 @@ request is sent.
 
 **When the connection is lost**, the client reconnects by itself: `State` lists what can happen, and
 `ReconnectPolicy` says when it tries. With several addresses (`jelly://a:20000,b:20000`) it goes to
-the next one at once. Messages without a response are sent again then, with the same
-*idempotency key* (`requestId`), so that the server stores each once. Their futures wait as long as
-the client is RECONNECTING. All other requests without a response end with `ConnectionLost`. (So do
-messages to a server that knows no such keys, like the original one.) docs/client.md answers the
-questions of people who write bots.
+the next one at once. Messages without a response are sent again then, with the same *idempotency
+key* (`requestId`), so that the server stores each once. Their futures wait as long as the client is
+RECONNECTING; so do those of messages that you send meanwhile, up to 2,000. All other requests
+without a response end with `ConnectionLost`. (So do messages to a server that knows no such keys,
+like the original one.) docs/client.md answers the questions of people who write bots.
 """
 
 import sys

@@ -164,6 +164,7 @@ def test_a_future_from_before_the_fork_ends_in_the_child(server: JellyServer) ->
             alice.close()
             assert heard == [os.getpid()]
             stuck.close(0)
+            login.exception(), registration.exception()
             """,
             proxy.port,
         )
@@ -175,7 +176,7 @@ def test_descriptors_are_closed_in_the_child(server: JellyServer) -> None:
         """
         silent = socket.create_server(("127.0.0.1", 0))
         stuck = JellyClient(*silent.getsockname())
-        stuck.login("carol", "pw")
+        login = stuck.login("carol", "pw")
         peer = silent.accept()[0]
         alice = JellyClient("127.0.0.1", port)
         alice.login("alice", "pw").result(10)
@@ -195,6 +196,7 @@ def test_descriptors_are_closed_in_the_child(server: JellyServer) -> None:
         assert len(sockets()) > 2
         wait_for(in_child(check))
         stuck.close(0)
+        login.exception()
         alice.close()
         """,
         server.port,

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from jelly.client.locks import Condition
-from jelly.errors import ConnectionLost
+from jelly.errors import ConnectionLost, RequestError
 
 log = logging.getLogger("jelly.client")
 
@@ -141,6 +141,20 @@ class CallbackThread:
             _run_safely(call)
 
 
+class _Unheard:
+    """The error of a future that nobody has looked at. If nobody does, it goes with the future."""
+
+    __slots__ = ("error", "what")
+
+    def __init__(self, what: str, error: Exception) -> None:
+        self.what = what
+        self.error: Exception | None = error  # None: somebody has looked at it
+
+    def __del__(self) -> None:
+        if self.error is not None:
+            log.warning("nobody asked how a request ended, and it failed: %s: %s", self.what, self.error)
+
+
 class RequestFuture(Future[T]):
     """The future of a request.
 
@@ -152,10 +166,13 @@ class RequestFuture(Future[T]):
         super().__init__()
         self._condition: Condition = Condition()
         self._jelly_callbacks = callbacks
+        self._is_heard = False  # somebody asks how it ends
+        self._unheard: _Unheard | None = None
 
     def add_done_callback(self, fn: Callable[[Future[T]], Any]) -> None:
         """Call `fn` with this future on the client's callback thread when the future is done."""
         callbacks = self._jelly_callbacks  # a lambda that holds `self` would be a cycle for the garbage collector
+        self.hear()
         is_inherited = callbacks.is_inherited  # what the parent asked for is told in the parent
 
         def done(future: Future[T]) -> None:
@@ -166,21 +183,39 @@ class RequestFuture(Future[T]):
 
     def result(self, timeout: float | None = None) -> T:
         """Wait for the result, and return it; raise what the request ended with."""
+        self.hear()
         if self._jelly_callbacks.is_inherited:
             self.abandon()
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the end, and return the error; None if there is a result."""
+        self.hear()
         if self._jelly_callbacks.is_inherited:
             self.abandon()
         return super().exception(timeout)
+
+    def fail(self, error: Exception, what: str) -> None:
+        """End with an error. If nobody ever asks for it, the log tells it, with the name of the
+        request."""
+        if not self._is_heard:
+            self._unheard = _Unheard(what, error)
+        # The traceback of an expected error refers to frames, and these to the future: only the
+        # garbage collector could free both.
+        self.set_exception(error.with_traceback(None) if isinstance(error, RequestError) else error)
+
+    def hear(self) -> None:
+        """Note that somebody asks how this ends."""
+        self._is_heard = True
+        if self._unheard is not None:
+            self._unheard.error = None
 
     def abandon(self) -> None:
         """In a forked child: end the copy of this future, unless it has ended. Tell nobody: the
         parent hears of it.
         """
         self._condition.renew()
+        self.hear()
         if not self.done():
             self.set_exception(ConnectionLost(OF_ANOTHER_PROCESS, sent=True))
 

@@ -135,7 +135,7 @@ class ConnectionManager:
             except Stopped as error:
                 request.fail(ConnectionLost("The client was closed before there was a response.", error.was_sent))
             except Exception as error:  # noqa: BLE001 - a RequestError or a bug: the future carries both
-                request.future.set_exception(error)
+                request.future.fail(error, request.name)
             else:
                 handshake.stream.close()
                 request.complete(handshake.response)
@@ -170,11 +170,12 @@ class ConnectionManager:
             with self._lock:
                 if len(pipeline.pending.queued) >= MAX_QUEUED:
                     self._wait_for_room()
-                self._check_online()
+                may_wait = type in MESSAGES and pipeline.has_acks
+                self._check_online(may_wait)
                 if feature and feature not in (pipeline.features or ()):
                     raise RequestRejected(ErrorCode.UNKNOWN_TYPE, "This server does not support this request.")
                 actor = REQUESTS[type]._fields[0]
-                if type in MESSAGES and pipeline.has_acks:
+                if may_wait:
                     request.request_id = request_id or pipeline.pending.new_request_id()
                 values = {actor: self._lifecycle.user, **values, "requestId": request.request_id}
                 request.frame = encode(type, values, self._max_body)
@@ -299,14 +300,21 @@ class ConnectionManager:
         is_connecting = is_registering or self._lifecycle.state is State.CONNECTING
         return bool(pending.in_flight or pending.queued or self._pipeline.is_handling_frames or is_connecting)
 
-    def _check_online(self) -> None:
-        """With the lock held: raise the error for a request that cannot be made now."""
+    def _check_online(self, may_wait: bool) -> None:
+        """With the lock held: raise the error for a request that cannot be made now.
+
+        `may_wait`: whether it waits for the next connection if there is none.
+        """
         is_closing = self._lifecycle.phase is Phase.CLOSING
         if self._lifecycle.is_stopping or (is_closing and not self._callbacks.is_current_thread):
             raise self._lifecycle.closed_error()
         # A client that is closing does not reconnect, and its state is not updated any more.
         if self._lifecycle.state is State.RECONNECTING or (is_closing and self._pipeline.stream is None):
+            if may_wait and not is_closing and self._pipeline.pending.has_room:
+                return
             sentence = "There is no connection to the server now: try again when the client is online."
+            if may_wait and not is_closing:
+                sentence = "There is no connection to the server now, and too many messages wait for it."
             raise ConnectionLost(sentence, sent=False)
         if self._lifecycle.state is not State.ONLINE or self._pipeline.pending.has_logout:
             raise RequestRejected(ErrorCode.NOT_LOGGED_IN)

@@ -83,7 +83,7 @@ class NetworkThread:
                 log.exception("the login of %s failed", user)
             with self._lock:
                 self._lifecycle.set_state(State.OFFLINE, Reason.LOGIN_FAILED, error)
-            request.future.set_exception(error)
+            request.future.fail(error, request.name)
             return
         pauses = self._pauses()
         while True:
@@ -247,6 +247,7 @@ class NetworkThread:
             now = time.monotonic()
             if now >= self._idle_until(stream):
                 probe = Request(PROBE_TYPE, dict, RequestFuture[dict[str, Any]](self._callbacks), PROBE)
+                probe.future.hear()  # a refusal is what it is for
                 self._pipeline.submit(probe)
             is_due = now >= self._probe_at(stream)
         if not is_due:

@@ -4,7 +4,8 @@ No socket, no thread, no clock. A request is first queued, then sent (it is *in 
 gets its response. A message carries a `requestId` if the server supports one. It is an *idempotency
 key*: the server stores a message with this id once, however often it arrives. So messages that were
 in flight when the connection was lost are sent again on the next one, in their old order and before
-anything newer. Other requests are not sent again, because the server could do them twice.
+anything newer. Those that are made while there is no connection come behind them. Other requests
+are not sent again, because the server could do them twice.
 """
 
 import itertools
@@ -19,6 +20,8 @@ from jelly.errors import ConnectionLost, RequestError, RequestTimeout
 
 MAX_CONNECTION_LOSSES = 10
 """At most this many connections may be lost while a message is in flight: it may be the cause."""
+MAX_WAITING = 2000
+"""At most this many messages wait for the next connection; new ones then end at once."""
 MAX_TIMEOUTS = 2
 """At most this many times a message may get no response in time."""
 FIRST_BACKOFF, MAX_BACKOFF = 0.1, 2.0
@@ -58,6 +61,16 @@ class PendingRequests:
         """Queue a new request."""
         request.number = next(self._numbers)
         self.queued.append(request)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more message may wait for the next connection."""
+        return len(self._to_resend) < MAX_WAITING
+
+    def add_for_later(self, request: Request[Any]) -> None:
+        """Keep a new message for the next connection, behind those that wait for it already."""
+        request.number = next(self._numbers)
+        self._to_resend.append(request)
 
     @property
     def has_logout(self) -> bool:

@@ -89,7 +89,13 @@ class Pipeline:
         return "ack" in (self.features or ())
 
     def submit(self, request: Request[Any]) -> None:
-        """Queue a new request, and send it now if that is allowed."""
+        """Queue a new request, and send it now if that is allowed.
+
+        A message that is made while there is no connection waits for the next one.
+        """
+        if self.stream is None:
+            self.pending.add_for_later(request)
+            return
         self.pending.add(request)
         self._send_queued(time.monotonic())
 

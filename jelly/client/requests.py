@@ -80,6 +80,11 @@ class Request(Generic[T]):
     """How many times it was sent again because the server was too busy."""
 
     @property
+    def name(self) -> str:
+        """The name of its type, for the log."""
+        return Type(self.type).name if self.type in list(Type) else f"0x{self.type:02x}"
+
+    @property
     def is_resend(self) -> bool:
         """Whether it was sent before. Then "nothing was done" says nothing about the first time."""
         return self.request_id is not None and self.sends > 1
@@ -99,9 +104,7 @@ class Request(Generic[T]):
         A future that was cancelled before it was sent stays cancelled.
         """
         if self.future.running() or self.future.set_running_or_notify_cancel():
-            # The traceback refers to this frame, and so to the future: only the garbage collector
-            # could free both.
-            self.future.set_exception(error.with_traceback(None))
+            self.future.fail(error, self.name)
 
 
 def decode_response(frame: Frame, decode: Decode[T], may_be_original: bool = True) -> T:
