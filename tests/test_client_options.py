@@ -1,12 +1,27 @@
 """How a client is made: the constructor, URLs, and when it reconnects."""
 
 import itertools
+import random
+import re
 import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from client_tools import QUICK, NewClient, Recorder, ScriptedServer
+from client_tools import QUICK, NewClient, Recorder, ScriptedServer, error, result
+from wire import PERSON_MESSAGE
 
-from client_api import JellyClient, Reason, ReconnectPolicy, State
+from client_api import (
+    ConnectionLost,
+    JellyClient,
+    MessageEvent,
+    Reason,
+    Receiver,
+    ReconnectPolicy,
+    State,
+    SystemEvent,
+)
 
 # --- the policy -----------------------------------------------------------------------------------
 
@@ -108,3 +123,150 @@ def test_a_receiver_that_is_empty(new_client: NewClient, script: ScriptedServer)
     inbox = Inbox()
     script.log_in(new_client(script.port, inbox))
     inbox.wait_for_state(State.ONLINE)
+
+
+# --- wrong options --------------------------------------------------------------------------------
+
+
+class Echo(Receiver):
+    def on_message(self, event: MessageEvent) -> None:
+        event.reply(event.content)
+
+
+class Waits(Receiver):
+    async def on_message(self, event: MessageEvent) -> None:  # type: ignore[override]
+        event.reply(event.content)
+
+
+class Yields(Receiver):
+    async def on_system(self, event: SystemEvent) -> Any:
+        yield event
+
+
+nan = float("nan")
+WRONG: list[tuple[type[Exception], str, dict[str, Any]]] = [
+    (ValueError, "heartbeat must be from 0.01 to 3600, not 0", {"heartbeat": 0}),
+    (ValueError, "heartbeat", {"heartbeat": -1}),
+    (ValueError, "heartbeat", {"heartbeat": nan}),
+    (ValueError, "heartbeat", {"heartbeat": float("inf")}),
+    (TypeError, "heartbeat must be a number, not '5'", {"heartbeat": "5"}),
+    (TypeError, "heartbeat", {"heartbeat": None}),
+    (TypeError, "heartbeat", {"heartbeat": True}),
+    (ValueError, "request_timeout must be more than 0 seconds", {"request_timeout": 0}),
+    (ValueError, "request_timeout", {"request_timeout": -3}),
+    (ValueError, "request_timeout", {"request_timeout": nan}),
+    (TypeError, "request_timeout", {"request_timeout": None}),
+    (ValueError, "connect_timeout", {"connect_timeout": 0}),
+    (TypeError, "connect_timeout", {"connect_timeout": "soon"}),
+    (ValueError, "max_body", {"max_body": 0}),
+    (TypeError, "max_body must be a whole number, not 1.5", {"max_body": 1.5}),
+    (TypeError, "features must be several names", {"features": "ack"}),
+    (TypeError, "features", {"features": None}),
+    (TypeError, "features must be names, and 5 is none", {"features": ["ack", 5]}),
+    (TypeError, "accept_all", {"accept_all": "yes"}),
+    (TypeError, "reconnect must be True or False, or a ReconnectPolicy, not 5", {"reconnect": 5}),
+    (TypeError, "reconnect", {"reconnect": ReconnectPolicy}),
+    (TypeError, "tls must be True or False, or a SSLContext", {"tls": "cert.pem"}),
+    (TypeError, "receiver is the class Echo: pass an object, Echo()", {"receiver": Echo}),
+    (TypeError, "receiver must be a Receiver", {"receiver": print}),
+    (TypeError, "on_message is 'async def'", {"receiver": Waits()}),
+    (TypeError, "on_system is 'async def'", {"receiver": Yields()}),
+    (ValueError, "the port must be from 1 to 65535, not 0", {"port": 0}),
+    (ValueError, "the port", {"port": 65536}),
+    (TypeError, "the port", {"port": "20000"}),
+    (ValueError, "the host must not be empty", {"host": ""}),
+    (TypeError, "the host", {"host": 5}),
+    (ValueError, "the port", {"addresses": [("a", 20000), ("b", 0)]}),
+    (TypeError, "the host", {"addresses": [(b"a", 20000)]}),
+]
+
+
+@pytest.mark.parametrize(("kind", "sentence", "options"), WRONG)
+def test_a_wrong_option(kind: type[Exception], sentence: str, options: dict[str, Any]) -> None:
+    """It is refused by the constructor, with a sentence that names it."""
+    with pytest.raises(kind, match="^" + re.escape(sentence)):
+        JellyClient(**options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (ValueError, {"pause": 0}),
+        (ValueError, {"pause": -1}),
+        (ValueError, {"pause": nan}),
+        (TypeError, {"pause": "1"}),
+        (ValueError, {"factor": 0.5}),
+        (ValueError, {"maximum": 0}),
+        (ValueError, {"jitter": 1.5}),
+        (ValueError, {"attempts": -1}),
+        (TypeError, {"attempts": 1.5}),
+        (TypeError, {"attempts": True}),
+    ],
+)
+def test_a_wrong_policy(kind: type[Exception], values: dict[str, Any]) -> None:
+    (name,) = values
+    with pytest.raises(kind, match=f"^{name} must be"):
+        ReconnectPolicy(**values)
+
+
+def test_long_times_are_possible(new_client: NewClient, script: ScriptedServer) -> None:
+    """Also longer than the system waits at once, and without an end."""
+    for seconds in (1e9, float("inf")):
+        times = {"request_timeout": seconds, "connect_timeout": seconds, "heartbeat": 3600}
+        alice = new_client(script.port, reconnect=False, **times)
+        with script.log_in(alice) as peer:
+            future = alice.send_message("bob", "hello")
+            peer.receive_request(PERSON_MESSAGE)
+            peer.answer(PERSON_MESSAGE)
+            assert result(future).receiver == "bob"
+
+
+class Broken(ReconnectPolicy):
+    """A policy that an application has written, with a fault."""
+
+    kind: Any = None
+
+    def pauses(self, random: Callable[[], float] = random.random) -> Iterator[float]:
+        if self.kind == "raises":
+            raise LookupError("at once")
+        return self._later()
+
+    def _later(self) -> Iterator[Any]:
+        yield 0.0
+        if self.kind == "raises later":
+            raise LookupError("later")
+        yield self.kind
+
+
+@pytest.mark.parametrize("kind", ["raises", "raises later", "a text", -1, nan, None])
+def test_a_fault_in_a_policy(new_client: NewClient, script: ScriptedServer, recorder: Recorder, kind: Any) -> None:
+    """The client gives up, says why, and ends what waits."""
+    policy = Broken()
+    object.__setattr__(policy, "kind", kind)
+    alice = new_client(script.port, recorder, reconnect=policy)
+    peer = script.log_in(alice)
+    future = alice.send_message("bob", "hello")
+    peer.receive_request(PERSON_MESSAGE)
+    script.close()
+    peer.close()
+    event = recorder.wait_for_state(State.OFFLINE, Reason.GAVE_UP)
+    assert isinstance(event.error, LookupError | TypeError | ValueError)
+    assert isinstance(error(future), ConnectionLost)
+    assert alice.state is State.OFFLINE
+
+
+def test_a_policy_without_pauses(new_client: NewClient, script: ScriptedServer) -> None:
+    """It tries again at once, and not a thousand times a second."""
+
+    class Hasty(ReconnectPolicy):
+        def pauses(self, random: Callable[[], float] = random.random) -> Iterator[float]:
+            return itertools.repeat(0.0, 21)
+
+    recorder = Recorder()
+    alice = new_client(script.port, recorder, reconnect=Hasty())
+    peer = script.log_in(alice)
+    script.close()
+    began = time.monotonic()
+    peer.close()
+    recorder.wait_for_state(State.OFFLINE, Reason.GAVE_UP)
+    assert time.monotonic() - began >= 0.2

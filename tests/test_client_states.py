@@ -53,13 +53,6 @@ def test_a_login_that_fails(alice: JellyClient, script: ScriptedServer, recorder
     assert len(recorder.changes) == 4
 
 
-@pytest.mark.parametrize("port", [-1, 65536])
-def test_an_impossible_port(new_client: NewClient, port: int) -> None:
-    """The connection fails, and nothing else happens."""
-    failure = error(new_client(port).login("alice", "pw"))
-    assert (type(failure), failure.sent) == (ConnectionLost, False)
-
-
 @pytest.mark.parametrize("host", ["a..b", "x" * 300, "a\0b", "no.such.host.invalid"])
 def test_an_impossible_host(host: str) -> None:
     """The connection fails, for a login and for a registration."""

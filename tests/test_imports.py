@@ -34,7 +34,7 @@ LAYERS = [
     {"client.addresses", "client.poller", "client.callbacks", "client.pages", "client.values", "client.states",
      "client.contacts", "client.typing", "client.edits", "client.devices", "client.conversations",
      "client.certificates", "client"},
-    {"client.forks", "client.locks"},
+    {"client.forks", "client.locks", "client.options"},
     {"reports_command"}, {"server", "user_command"}, {"export"},
     {"cluster.wiring"}, {"cluster.node", "cluster.nodes_command"},
     {"cluster.hearing", "cluster.events", "cluster.lease"},

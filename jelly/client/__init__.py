@@ -26,6 +26,7 @@
     poller.py              where a thread waits: for a socket, a time or another thread
     callbacks.py           the thread that runs the application's code
     states.py              the states, and when to reconnect
+    options.py             what the options of a client may be
     locks.py               a condition whose lock no signal leaves behind
     forks.py               what becomes of a client in a forked child process
 

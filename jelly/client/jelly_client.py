@@ -8,7 +8,7 @@ from ssl import SSLContext, create_default_context
 from types import TracebackType
 from typing import Any, Self
 
-from jelly.client import typing
+from jelly.client import options, typing
 from jelly.client.account import AccountOperations, Login, parse_login
 from jelly.client.addresses import DEFAULT_PORT, Address, AddressList, parse_url
 from jelly.client.connection_manager import ConnectionManager
@@ -213,8 +213,8 @@ class Receiver:
 class JellyClient(MessageOperations, FriendOperations, GroupOperations, AccountOperations):
     """One account on one server, or on several that share one database.
 
-    The constructor does not connect; `login` does. It raises nothing but ValueError, if `addresses`
-    are no pairs, or if `device` cannot be a name. Use the client as a context manager, or call
+    The constructor does not connect; `login` does. It raises TypeError or ValueError, with a
+    sentence, if a parameter cannot be what it is. Use the client as a context manager, or call
     `close`. The parameters:
 
     - `host`, `port`: the address of the server.
@@ -229,8 +229,8 @@ class JellyClient(MessageOperations, FriendOperations, GroupOperations, AccountO
       addresses: for each, by default 5; a server that owes a response and does nothing for this
       long, not even on a second connection, is left, too.
     - `request_timeout`: at most this many seconds from when a request is sent until its response.
-    - `heartbeat`: seconds without sending until the client sends a heartbeat. The server closes a
-      connection that is silent for 30 seconds.
+    - `heartbeat`: seconds without sending until the client sends a heartbeat, 0.01 to 3600. The
+      server closes a connection that is silent for 30 seconds.
     - `features`: the features that the client asks for. `()` makes it a classic client, like the
       original one: the server tells it nothing of presence and takeovers, and messages may arrive
       twice. If your receiver defines `on_friend_request` or `on_invitation`, it asks for
@@ -264,6 +264,15 @@ class JellyClient(MessageOperations, FriendOperations, GroupOperations, AccountO
         device: str | None = None,
     ) -> None:
         self.receiver = receiver if receiver is not None else Receiver()
+        options.check_receiver(self.receiver, Receiver)
+        options.check_switch("reconnect", reconnect, ReconnectPolicy)
+        options.check_switch("tls", tls, SSLContext)
+        options.check_switch("accept_all", accept_all)
+        options.check_seconds("connect_timeout", 1 if connect_timeout is None else connect_timeout)
+        options.check_seconds("request_timeout", request_timeout)
+        options.check_number("heartbeat", heartbeat, options.MIN_SECONDS, options.MAX_HEARTBEAT)
+        options.check_features(features)
+        options.check_count("max_body", max_body, 1)
         self._typing_pace = typing.TypingPace()
         self._features, self._accept_all = tuple(features), accept_all
         self._device = checked_device(device, self._features)
@@ -518,6 +527,7 @@ class JellyClient(MessageOperations, FriendOperations, GroupOperations, AccountO
 def _address(pair: tuple[str, int]) -> Address:
     if isinstance(pair, str) or len(pair) != 2:
         raise ValueError(f"{pair!r} is not a pair of host and port: from_url() reads addresses that are texts")
+    options.check_address(*pair)
     return Address(*pair)
 
 

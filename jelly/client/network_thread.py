@@ -26,7 +26,7 @@ from jelly.client.pending import Failures
 from jelly.client.pipeline import Pipeline
 from jelly.client.poller import READ, Poller, Stopped
 from jelly.client.requests import Request, decode_response, describe, is_retryable, seconds_to_wait
-from jelly.client.states import Reason, ReconnectPolicy, State
+from jelly.client.states import Reason, ReconnectPolicy, State, checked_pauses
 from jelly.client.stream import FrameStream
 from jelly.codec import Frame, Sign, Status, Type
 from jelly.errors import ConnectionLost, Refused, RequestError, RequestRejected, RequestTimeout, ServerFailed
@@ -85,13 +85,19 @@ class NetworkThread:
                 self._lifecycle.set_state(State.OFFLINE, Reason.LOGIN_FAILED, error)
             request.future.fail(error, request.name)
             return
-        pauses = self._pauses()
+        pauses: Iterator[float] | None = None
         while True:
             cause = self._serve_connection(stream, early_frames, poller)
             if not self._connection_lost(stream, cause):
                 return
             if time.monotonic() - stream.opened_at >= STABLE_AFTER:
-                pauses = self._pauses()
+                pauses = None
+            try:
+                pauses = pauses or self._pauses()
+            except Exception as error:  # of the application's policy
+                log.exception("%s: cannot reconnect", user)
+                self._stay_offline(Reason.GAVE_UP, error)
+                return
             reconnected = self._reconnect(pauses, poller)
             if reconnected is None:
                 return
@@ -122,7 +128,7 @@ class NetworkThread:
         Returns None if the client stays offline.
         """
         reason = Reason.GAVE_UP
-        failure: RequestError | None = None
+        failure: Exception | None = None
         user, token = self._lifecycle.user, self._lifecycle.token
         frame = encode_request(Type.RECONNECT, {"username": user, "token": token, **self._asked})
         try:
@@ -140,8 +146,14 @@ class NetworkThread:
                     self._endpoint.addresses.failed(address)
         except Stopped:
             reason, failure = Reason.LOGGED_OUT, None
-        except Exception:  # a bug, perhaps in the application's policy: log it, and end the futures all the same
+        except Exception as error:  # a bug, perhaps in the application's policy: end the futures all the same
             log.exception("%s: cannot reconnect", user)
+            failure = error
+        self._stay_offline(reason, failure)
+        return None
+
+    def _stay_offline(self, reason: Reason, failure: Exception | None) -> None:
+        """Give up: change the state, and end the messages that wait for another connection."""
         with self._lock:
             if self._lifecycle.is_open:
                 self._lifecycle.set_state(State.OFFLINE, reason, failure)
@@ -149,7 +161,6 @@ class NetworkThread:
                 f"The connection was lost before there was a response, and the client stays offline ({reason.value})."
             )
         _fail_all(failures)
-        return None
 
     def _log_in_with_token(self, address: Address, frame: bytes, poller: Poller) -> Connection:
         stream, response, early_frames = do_handshake(self._endpoint, address, Type.RECONNECT, frame, poller)
@@ -370,7 +381,7 @@ class NetworkThread:
         return (State.RECONNECTING if self._policy else State.OFFLINE), Reason.CONNECTION_LOST
 
     def _pauses(self) -> Iterator[float]:
-        return self._endpoint.addresses.pauses(self._policy.pauses()) if self._policy else iter(())
+        return self._endpoint.addresses.pauses(checked_pauses(self._policy.pauses())) if self._policy else iter(())
 
     def _deliver(self, id: int, call: Callable[[], None]) -> None:
         """Let the application process a message with an id, then acknowledge it."""

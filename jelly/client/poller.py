@@ -7,6 +7,8 @@ import time
 from jelly.client.forks import abandon_in_children
 from jelly.wakeup import WakeupPipe
 
+MAX_WAIT = 86_400.0
+"""At most this many seconds in one call of the system, which takes no more than 24 days."""
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
@@ -51,7 +53,7 @@ class Poller:
         """
         if self.is_stopped:
             raise Stopped
-        timeout = None if until == float("inf") else max(0.0, until - time.monotonic())
+        timeout = None if until == float("inf") else min(max(0.0, until - time.monotonic()), MAX_WAIT)
         if sock is not None and events:
             self._selector.register(sock, events)
         try:

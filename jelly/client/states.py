@@ -1,9 +1,13 @@
 """The states of a client, and when it reconnects."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+
+from jelly.client.options import MIN_SECONDS, check_count, check_number
+
+MAX_PAUSE = 86_400.0
 
 
 class State(Enum):
@@ -68,10 +72,11 @@ class ReconnectPolicy:
     """When to reconnect after the connection is lost: at once, then with *exponential backoff*.
 
     With several addresses, an attempt is a round: it tries each address once, without a pause.
+    Raises TypeError or ValueError if a value is not possible.
     """
 
     pause: float = 1.0
-    """Seconds before the second attempt. (The first attempt is made at once.)"""
+    """Seconds before the second attempt, at least 0.01. (The first attempt is made at once.)"""
     factor: float = 2.0
     """How many times as long each next pause is."""
     maximum: float = 60.0
@@ -81,6 +86,14 @@ class ReconnectPolicy:
     would reconnect at the same moment."""
     attempts: int | None = None
     """At most this many attempts; None: any number."""
+
+    def __post_init__(self) -> None:
+        check_number("pause", self.pause, MIN_SECONDS, MAX_PAUSE)
+        check_number("factor", self.factor, 1, MAX_PAUSE)
+        check_number("maximum", self.maximum, MIN_SECONDS, MAX_PAUSE)
+        check_number("jitter", self.jitter, 0, 1)
+        if self.attempts is not None:
+            check_count("attempts", self.attempts, 0)
 
     def pauses(self, random: Callable[[], float] = random.random) -> Iterator[float]:
         """Yield the seconds to wait before each attempt, as long as one is allowed.
@@ -95,3 +108,14 @@ class ReconnectPolicy:
                 yield pause * (1 - self.jitter * random())
                 pause = min(pause * self.factor, self.maximum)
             tried += 1
+
+
+def checked_pauses(pauses: Iterable[float]) -> Iterator[float]:
+    """Yield the pauses of a policy, which an application may have written: none after the first is
+    too short. Raises TypeError or ValueError if one is no number of seconds.
+    """
+    shortest = 0.0
+    for pause in pauses:
+        check_number("a pause", pause, 0, MAX_PAUSE)
+        yield max(pause, shortest)
+        shortest = MIN_SECONDS
