@@ -3,11 +3,13 @@ server get one.
 """
 
 import gc
+import itertools
 import os
 import signal
 import threading
 import time
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -62,6 +64,24 @@ def no_thread_left_behind() -> Iterator[None]:
     left = [f"{thread.name}{' (daemon)' if thread.daemon else ''}" for thread in started if thread.is_alive()]
     if left:
         pytest.fail(f"threads left behind: {', '.join(left)}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """New directories for what a program keeps for its user, one for each test."""
+    base = tmp_path_factory.mktemp("homes")
+    return (base / str(number) for number in itertools.count())
+
+
+@pytest.fixture(autouse=True)
+def own_home(homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nothing of the user who runs the tests, or of another test, reaches a chat. It is made when
+    something is kept there.
+    """
+    home = next(homes)
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    return home
 
 
 @pytest.fixture(scope="session")

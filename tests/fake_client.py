@@ -39,6 +39,7 @@ class FakeClient:
         self.calls: list[tuple[Any, ...]] = []
         self.people_blocked: tuple[str, ...] = ()
         self.listed: tuple[Conversation, ...] = ()
+        self.request_ids: list[str] = []
         self.marked: list[tuple[str, int]] = []
         self._open: list[tuple[str, Future[Any]]] = []
 
@@ -64,6 +65,8 @@ class FakeClient:
 
     def __getattr__(self, name: str) -> Any:
         def call(*arguments: Any, **named: Any) -> Future[Any]:
+            if key := named.pop("request_id", None):
+                self.request_ids.append(key)
             self.calls.append((name, *arguments, *([named] if named else [])))
             future: Future[Any] = Future()
             self._open.append((name, future))

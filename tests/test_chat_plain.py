@@ -155,7 +155,8 @@ def test_a_script(port: int) -> None:
         "✗ nobody < hello?",
         "   not delivered: no such user",
         "-- your password was changed",
-        "Messages not delivered: 1. They are not kept: write them again.",
+        "Messages not delivered: 1 to nobody.",
+        "They are kept: the next chat shows them.",
     ]
     with logged_in(port, "bob") as bob:
         assert bob.contents(1) == ["hello"]
@@ -226,7 +227,10 @@ def test_leaving_without_a_connection(port: int) -> None:
         alice.say("/quit")
         code, output = alice.end()
         assert code == 0
-        assert "Messages not delivered: 1. They are not kept: write them again." in output
+        assert output.splitlines()[-2:] == [
+            "Messages not delivered: 1 to bob.",
+            "They are kept: the next chat shows them.",
+        ]
 
 
 def test_several_addresses(port: int) -> None:

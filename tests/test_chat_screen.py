@@ -195,7 +195,7 @@ def test_an_unknown_receiver(port: int, open_chat: Open) -> None:
     assert alice.colour_of("✗") == "red"
     alice.enter("/quit")
     assert alice.wait_for_end() == 0
-    assert b"Messages not delivered: 1." in alice.output
+    assert b"Messages not delivered: 1 to nobody." in alice.output
 
 
 def test_input_is_recalled(port: int, open_chat: Open) -> None:

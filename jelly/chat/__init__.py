@@ -10,6 +10,7 @@ commands    the slash commands and their completion; what they do is in
 command     what commands have in common
 session     between the client and the model, with controller, outbox, history_loader and
             server_events
+kept        the file with drafts and messages that are not confirmed
 line_input  lines of the input, for which the wait can be ended
 output      what is written, if that fails
 job_queue   from the client's thread to that of the user interface

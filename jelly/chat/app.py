@@ -26,6 +26,7 @@ from jelly.chat import start_texts
 from jelly.chat.arguments import parse
 from jelly.chat.cells import sanitize
 from jelly.chat.job_queue import JobQueue
+from jelly.chat.kept import kept_texts_of
 from jelly.chat.language import TranslatedText, language_of
 from jelly.chat.login import Console, ExitCode, FatalError, LoginDialog
 from jelly.chat.model import Conversation, DeliveryStatus, Line, LineKind, Peer
@@ -204,21 +205,37 @@ def _run(options: argparse.Namespace, translate: Translator) -> int:
     try:
         dialog = LoginDialog(client, options.server, translate, console, options.tls_ca)
         credentials = dialog.run(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=True)
+        session.kept = kept_texts_of(os.environ, client.addresses, credentials[0], options.device)
         ui = _create_interface(options, translate, session, jobs)
         session.start(*credentials)
         ui.run()
     finally:
         session.close()
         session.ui = UserInterface()  # nothing is shown any more
-    jobs.run_pending()  # answers that came after the user interface ended
+        jobs.run_pending()  # answers that came after the user interface ended
+        for sentence in _what_is_left(session, translate):
+            print(sanitize(sentence), file=sys.stderr)
+    return ExitCode.SUCCESS
+
+
+def _what_is_left(session: Session, translate: Translator) -> list[str]:
+    """Keep what is not confirmed, and return what to say about it."""
+    if not session.kept.is_used:
+        return []  # there was no login
+    is_kept = session.keep()
     undelivered = {
         DeliveryStatus.FAILED: start_texts.STILL_NOT_DELIVERED,
         DeliveryStatus.UNKNOWN: start_texts.STILL_PERHAPS_DELIVERED,
     }
-    for status, text in undelivered.items():
-        if count := session.model.count_of(status):
-            print(translate(text, count=count), file=sys.stderr)
-    return ExitCode.SUCCESS
+    sentences = [
+        translate(text, counts=counts) for status, text in undelivered.items() if (counts := session.counts_of(status))
+    ]
+    reason = session.kept.error
+    if sentences:
+        sentences.append(translate(start_texts.TEXTS_KEPT if is_kept else start_texts.TEXTS_NOT_KEPT, reason=reason))
+    elif not is_kept and any(conversation.draft for conversation in session.model):
+        sentences.append(translate(start_texts.DRAFTS_NOT_KEPT, reason=reason))
+    return sentences
 
 
 def _create_interface(

@@ -96,6 +96,9 @@ class Line:
     """Of such a message: whether the server may accept it later."""
     id: int | None = None
     """The message's id on the server. Messages that arrive or come from the history have one."""
+    request_id: str = ""
+    """Of an outgoing message that was written here: its idempotency key. With it, the server stores
+    the message once, however often it is sent."""
     note: str = ""
     """What is shown behind the text: that the message was edited or recalled."""
     sent_at: int = 0
@@ -407,10 +410,6 @@ class Model:
         if not conversation.unread:
             conversation.first_unread = line
         conversation.unread += 1
-
-    def count_of(self, status: DeliveryStatus) -> int:
-        """Return how many messages, in all conversations, have a delivery status."""
-        return sum(line.status is status for conversation in self for line in conversation.lines)
 
     def known_people(self) -> list[str]:
         """Return the known names: friends, group members, and people with a conversation."""

@@ -174,11 +174,15 @@ class ScreenInterface(UserInterface):
 
         self._jobs.set_wakeup(wakeup)
         try:
+            home = self._session.model.home
+            typed, home.draft = home.draft, ""
+            self._input.reset(Document(typed))
             await self._app.run_async(pre_run=self._run_jobs)
         except EOFError:
             pass  # the terminal was closed
         finally:
             self._jobs.set_wakeup(None)
+            self._conversation.draft = _join(self._conversation.draft, self._input.text)
 
     def _run_jobs(self) -> None:
         self._jobs.run_pending()
@@ -361,5 +365,6 @@ class ScreenInterface(UserInterface):
             self._input.reset(Document(typed))
             self._conversation = current
             self._view.offset = 0
+            self._session.keep()
             if not current.is_history_requested:
                 self._session.load_history(current)

@@ -35,8 +35,7 @@ from client_api import Conversation as ListedConversation
 from jelly.chat import start_texts, texts
 from jelly.chat.history_loader import HistoryLoader
 from jelly.chat.job_queue import Job
-from jelly.chat.language import TranslatedText
-from jelly.chat.model import Conversation, DeliveryStatus, HistoryState, Line, LineKind, Peer
+from jelly.chat.model import Conversation, HistoryState, Line, LineKind, Peer
 from jelly.chat.outbox import Outbox
 from jelly.chat.server_events import ServerEvents
 from jelly.chat.translator import Translator
@@ -139,6 +138,7 @@ class Session(Outbox, HistoryLoader, ServerEvents):
         self.name, self._password = name, password
         self._logged_in_at = self.now()
         self.show_info(self.translate(texts.WELCOME, name=name))
+        self.show_kept()
         self.refresh(self._show_online_friends)
 
     def close(self) -> None:
@@ -266,18 +266,7 @@ class Session(Outbox, HistoryLoader, ServerEvents):
         self.show_info(text)
         self._send_waiting_lines()
         self.refresh()
-        self._show_worth_resending(DeliveryStatus.FAILED, texts.SOME_NOT_DELIVERED)
-        self._show_worth_resending(DeliveryStatus.UNKNOWN, texts.SOME_PERHAPS_DELIVERED)
-
-    def _show_worth_resending(self, status: DeliveryStatus, text: TranslatedText) -> None:
-        """Say how many messages of which conversations have a mark, and could be sent again."""
-        counts = [
-            self.translate(texts.COUNT_TO, count=count, name=conversation.peer)
-            for conversation in self.model
-            if (count := sum(line.status is status for line in conversation.worth_resending()))
-        ]
-        if counts:
-            self.show_info(self.translate(text, counts=self.translate(texts.LIST_SEPARATOR).join(counts)))
+        self.show_worth_resending()
 
     def change_password(self, old: str, password: str, where: Conversation) -> None:
         """Change the user's password from the old one to this one."""

@@ -97,14 +97,13 @@ PLAIN_HINT = TranslatedText(
     "Plain mode, line by line. For the full screen: pip install '.[chat]'",
     "逐行模式。要使用全屏界面：pip install '.[chat]'",
 )
-STILL_NOT_DELIVERED = TranslatedText(
-    "Messages not delivered: {count}. They are not kept: write them again.",
-    "未送达的消息：{count} 条。程序不会保留它们，请重新发送。",
+STILL_NOT_DELIVERED = TranslatedText("Messages not delivered: {counts}.", "未送达的消息：{counts}。")
+STILL_PERHAPS_DELIVERED = TranslatedText("Messages perhaps delivered: {counts}.", "不确定是否送达的消息：{counts}。")
+TEXTS_KEPT = TranslatedText("They are kept: the next chat shows them.", "这些消息已保留，下次启动时会显示。")
+TEXTS_NOT_KEPT = TranslatedText(
+    "They cannot be kept ({reason}): write them again.", "这些消息无法保留（{reason}），请重新发送。"
 )
-STILL_PERHAPS_DELIVERED = TranslatedText(
-    "Messages perhaps delivered: {count}. Look at /history before you write them again.",
-    "不确定是否送达的消息：{count} 条。重新发送之前，请先用 /history 查看。",
-)
+DRAFTS_NOT_KEPT = TranslatedText("Drafts cannot be kept: {reason}.", "草稿无法保留：{reason}。")
 
 # --- --help ---------------------------------------------------------------------------------------
 

@@ -81,6 +81,11 @@ PERHAPS_DELIVERED = TranslatedText(
     "perhaps delivered: {reason}. /resend sends it again, so it may arrive twice",
     "不确定是否送达：{reason}。/resend 可重发，但可能收到两次",
 )
+KEPT = TranslatedText("not delivered when you left. /resend sends it again", "上次离开时未送达。/resend 可重发")
+KEPT_PERHAPS = TranslatedText(
+    "perhaps delivered when you left. /resend sends it again, so that it arrives once",
+    "上次离开时不确定是否送达。/resend 可重发，不会重复",
+)
 SOME_NOT_DELIVERED = TranslatedText(
     "not delivered: {counts}. /resend in that conversation sends them again",
     "未送达：{counts}。在该对话中用 /resend 重发",
