@@ -391,23 +391,26 @@ def test_the_list_comes_from_the_server() -> None:
     assert chat.client.marked == []
 
 
-def test_what_is_opened_or_arrives_in_sight_is_read() -> None:
-    """The server is told once; what it could not be told, after a reconnect."""
+def test_what_was_on_the_screen_is_read() -> None:
+    """The server is told once; what it could not be told, after a reconnect. What is only opened,
+    or has only arrived, was not read.
+    """
     chat = Chat()
     chat.client.listed = (listed("bob", 42, 2, 12), listed("team", 41, 100, 0, is_group=True))
     chat.session.start("alice", "")
-    chat.session.open(Peer("bob"))
-    chat.session.open(Peer("team", True))
-    chat.session.open(Peer("bob"))
-    assert chat.client.marked == [("bob", 42), ("#team", 41)]
+    for peer in (Peer("bob"), Peer("team", True), Peer("bob")):
+        chat.session.open(peer)
+    chat.receive("bob", "arrives", id=50)
+    assert chat.client.marked == []
     assert [each.unread for each in chat.model] == [0, 0, 0]
-    chat.receive("bob", "in sight", id=50)
-    chat.receive("carol", "not in sight", id=51)
-    assert chat.client.marked[2:] == [("bob", 50)]
+    talk = chat.model.current
+    for id in (0, 12, 42, 41, 42, 50):
+        chat.session.was_shown(talk, id)
+    chat.session.was_shown(chat.model.home, 60)
+    assert chat.client.marked == [("bob", 42), ("bob", 50)]
     chat.client.state = State.RECONNECTING
-    chat.receive("bob", "lost", id=52)
+    chat.session.was_shown(talk, 52)
     chat.client.state = State.ONLINE
-    chat.client.listed = (listed("bob", 52, 1, 50),)
-    chat.session.refresh()
-    assert chat.client.marked[3:] == [("bob", 52), ("bob", 52)]
-    assert chat.model.current.unread == 0
+    chat.session.was_shown(talk, 52)
+    chat.session.was_shown(talk, 52)
+    assert chat.client.marked[2:] == [("bob", 52), ("bob", 52)]

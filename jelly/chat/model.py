@@ -247,6 +247,11 @@ class Conversation:
         """Return the message with this id; None if it is not here."""
         return next((line for line in reversed(self.lines) if line.id == id), None)
 
+    @property
+    def newest_line_id(self) -> int:
+        """The greatest id of a message here; 0 if there is none."""
+        return max((line.id for line in self.lines if line.id is not None), default=0)
+
     def last_own_message(self) -> Line | None:
         """Return the last message that the user has written here and that the server has, unless it
         was recalled; None if there is none.

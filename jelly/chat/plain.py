@@ -118,11 +118,12 @@ class PlainInterface(UserInterface):
 
     def line_added(self, conversation: Conversation, line: Line) -> None:
         """Print a line. What the user has typed is on the terminal already."""
-        conversation.unread = 0
         if line.status is DeliveryStatus.PENDING:
             return
         self._print_date_separator(line.at.date())
         self._print(self._format(conversation, line))
+        if not conversation.unread:  # else older messages were not printed
+            self._session.was_shown(conversation, line.id or 0)
 
     def _format(self, conversation: Conversation, line: Line) -> str:
         """Return a line as it is printed outside its conversation."""
@@ -150,7 +151,10 @@ class PlainInterface(UserInterface):
         self._print(f"── {translate(texts.HISTORY_BEGIN, name=conversation.title)} ──")
         for line in lines:
             self._print(f"{line.at:%Y-%m-%d} {format_line(conversation, line, with_title=False)}")
-        return self._print(f"── {translate(texts.HISTORY_END)} ──")
+        self._print(f"── {translate(texts.HISTORY_END)} ──")
+        if not conversation.unread:
+            self._session.was_shown(conversation, conversation.newest_line_id)
+        return None
 
     def line_undelivered(self, conversation: Conversation, line: Line) -> None:
         text = truncate(sanitize_lines(line.text)[0], 40)

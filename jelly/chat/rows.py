@@ -159,6 +159,20 @@ def visible_rows(
     return upwards[offset : offset + height][::-1], offset
 
 
+def newest_shown(conversation: Conversation, width: int, height: int, offset: int) -> int:
+    """Return the id of the newest message of which a row is visible; 0 if none is. As visible_rows,
+    but in doubt an older one: dividers are left out.
+    """
+    columns, rows = columns_of(conversation, width), 0
+    for line in reversed(conversation.lines):
+        rows += len(rows_of(line, columns))
+        if rows > offset and line.id is not None:
+            return line.id
+        if rows >= offset + height:
+            break
+    return 0
+
+
 def history_status(session: Session) -> str:
     """Return what is known about the messages above the oldest line of the current conversation."""
     conversation = session.model.current

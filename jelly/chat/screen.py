@@ -116,6 +116,10 @@ class ConversationControl(UIControl):
         )
         return shown
 
+    def newest_shown(self) -> int:
+        """Return the id of the newest message that is visible; 0 if none is."""
+        return rows.newest_shown(self._session.model.current, self._width, self.height, self.offset)
+
     def scroll(self, count: int) -> bool:
         """Scroll up by `count` rows (down if negative).
 
@@ -157,6 +161,7 @@ class ScreenInterface(UserInterface):
             style=Style.from_dict(STYLE),
             color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
             full_screen=True,
+            after_render=lambda _: session.was_shown(session.model.current, self._view.newest_shown()),
         )
         self._app.ttimeoutlen = 0.1  # Escape alone has no meaning here: do not wait long for the rest of a sequence
 

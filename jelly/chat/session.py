@@ -33,7 +33,7 @@ from client_api import (
 )
 from client_api import Conversation as ListedConversation
 from jelly.chat import start_texts, texts
-from jelly.chat.history_loader import HistoryLoader
+from jelly.chat.history_loader import PAGE, HistoryLoader
 from jelly.chat.job_queue import Job
 from jelly.chat.model import Conversation, HistoryState, Line, LineKind, Peer
 from jelly.chat.outbox import Outbox
@@ -127,6 +127,7 @@ class Session(Outbox, HistoryLoader, ServerEvents):
         self._backlog_counts: Counter[Peer] = Counter()
         self._backlog_line: Line | None = None
         self._gap_since: int | None = None
+        self._has_told_unread = False
         self._forwarder = EventForwarder(self)
         client.receiver = self._forwarder
 
@@ -156,18 +157,20 @@ class Session(Outbox, HistoryLoader, ServerEvents):
         self.open_conversation(self.model[peer])
 
     def open_conversation(self, conversation: Conversation) -> None:
-        """Make a conversation the current one, and tell the server that it was read."""
+        """Make a conversation the current one. The plain mode prints what is unread in it."""
+        unread = conversation.unread
         self.model.open(conversation)
-        self._mark_read(conversation)
+        if unread and not self.ui.has_shortcuts:
+            self.load_history(conversation, min(unread, PAGE), by_command=True)
 
-    def _mark_read(self, conversation: Conversation) -> None:
-        """Tell the server that what is known of a conversation was read."""
-        peer, newest = conversation.peer, conversation.newest_id
-        if peer is None or newest <= conversation.read_id:
+    def was_shown(self, conversation: Conversation, id: int) -> None:
+        """Tell the server that a conversation was read up to this message, which was shown."""
+        peer = conversation.peer
+        if peer is None or id <= conversation.read_id:
             return
         mark = self.client.mark_group_read if peer.is_group else self.client.mark_read
-        if mark(peer.name, newest):
-            conversation.read_id = newest
+        if mark(peer.name, id):
+            conversation.read_id = id
 
     def is_typing(self, text: str) -> None:
         """Tell the other end of the current conversation that the user is writing this text."""
@@ -196,12 +199,30 @@ class Session(Outbox, HistoryLoader, ServerEvents):
         for each in found[:MAX_LISTED]:
             conversation = self.model[Peer(each.name, each.is_group)]
             known = max(each.last.id, each.read)  # what this device is still to get may be read on another one
-            later = conversation.received_after(known) if self.ui.has_shortcuts else 0  # plain: printed
-            conversation.unread = each.unread + later
+            if self.ui.has_shortcuts:
+                conversation.unread = each.unread + conversation.received_after(known)
+            else:  # what has come here was printed
+                printed = conversation.received_after(each.read) - conversation.received_after(known)
+                conversation.unread = max(0, each.unread - printed)
             conversation.newest_id = max(conversation.newest_id, each.last.id)
             conversation.read_id = max(conversation.read_id, each.read)
         if self.model.current.peer is not None:
             self.open_conversation(self.model.current)
+        if not self.ui.has_shortcuts and not self._has_told_unread:
+            self._tell_unread()
+
+    def _tell_unread(self) -> None:
+        """Say once what is unread: the plain mode has no status bar."""
+        self._has_told_unread = True
+        counts = [
+            self.translate(
+                texts.COUNT_IN if each.peer.is_group else texts.COUNT_FROM, count=each.unread, name=each.peer
+            )
+            for each in self.model
+            if each.peer and each.unread
+        ]
+        if counts:
+            self.show_info(self.translate(texts.UNREAD, counts=self.translate(texts.LIST_SEPARATOR).join(counts)))
 
     def _set_groups(self, groups: dict[str, Group]) -> None:
         self.model.groups = {name: group.members for name, group in groups.items()}
@@ -316,12 +337,13 @@ class Session(Outbox, HistoryLoader, ServerEvents):
         conversation = self.model[peer]
         line = Line(LineKind.INCOMING, event.written_at, event.content, event.sender, id=event.id)
         conversation.typing.pop(event.sender, None)
+        unread = conversation.unread
         if not self.model.add_received(conversation, line):
             return
+        if not self.ui.has_shortcuts:
+            conversation.unread = unread  # this one is printed
         self.ui.line_added(conversation, line)
         conversation.newest_id = max(conversation.newest_id, event.id or 0)
-        if conversation is self.model.current or not self.ui.has_shortcuts:
-            self._mark_read(conversation)
         if not self.ui.has_shortcuts:
             return  # the plain mode has printed the message: there is no conversation to switch to
         if self._is_backlog(event.time):

@@ -22,6 +22,7 @@ NO_FRIENDS = TranslatedText(
 WHILE_AWAY = TranslatedText(
     "while you were away: {counts} (Alt-a goes there)", "你不在的时候：{counts}（按 Alt-a 前往）"
 )
+UNREAD = TranslatedText("unread: {counts} (/to NAME shows them)", "未读：{counts}（用 /to 名字 查看）")
 COUNT_FROM = TranslatedText("{count} from {name}", "{name} 发来 {count} 条")
 COUNT_IN = TranslatedText("{count} in {name}", "{name} 中有 {count} 条")
 WRITES_FIRST = TranslatedText("{name} writes to you: Alt-{number} goes there", "{name} 发来消息：按 Alt-{number} 前往")
