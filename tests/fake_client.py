@@ -92,10 +92,17 @@ class FakeInterface(UserInterface):
 
     def __init__(self) -> None:
         self.secrets: list[str] = []
+        self.answers: list[str] = []
+        """What is answered to questions; yes if there is nothing."""
+        self.questions: list[str] = []
         self.has_exited = False
 
     def ask_password(self, prompt: str, on_answer: Any) -> None:
         on_answer(self.secrets.pop(0))
+
+    def ask(self, prompt: str, on_answer: Any) -> None:
+        self.questions.append(prompt)
+        on_answer(self.answers.pop(0) if self.answers else "y")
 
     def exit(self) -> None:
         self.has_exited = True

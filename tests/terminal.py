@@ -41,8 +41,13 @@ KEYS = {
     "ctrl-c": "\x03",
     "ctrl-d": "\x04",
     "ctrl-l": "\x0c",
+    "ctrl-z": "\x1a",
     "alt-enter": "\x1b\r",
-    **{f"alt-{key}": f"\x1b{key}" for key in "a0123456789"},
+    "alt-left": "\x1b[1;3D",
+    "alt-right": "\x1b[1;3C",
+    "wheel-up": "\x1b[<64;10;5M",
+    "wheel-down": "\x1b[<65;10;5M",
+    **{f"alt-{key}": f"\x1b{key}" for key in "aj0123456789"},
 }
 
 
@@ -62,8 +67,16 @@ class Terminal:
     """
 
     def __init__(
-        self, *arguments: str, port: int, columns: int = 80, rows: int = 24, bare: bool = False, **environment: str
+        self,
+        *arguments: str,
+        port: int,
+        columns: int = 80,
+        rows: int = 24,
+        bare: bool = False,
+        shell: str = "",
+        **environment: str,
     ) -> None:
+        """`shell`: commands of a shell with job control, in which "$@" is the chat."""
         self._emulator = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self._emulator)
         self.output = b""
@@ -72,6 +85,8 @@ class Terminal:
         self._set_size(slave, columns, rows)
         url = f"jelly://127.0.0.1:{port}"
         command = [sys.executable, *(["-S"] if bare else []), str(ROOT / "jelly.py"), "chat", *arguments]
+        if shell:
+            command = ["bash", "-mc", shell, "bash", *command]
         outer = {name: value for name, value in clean_environment().items() if name not in ("NO_COLOR", "LC_ALL")}
         self.process = subprocess.Popen(
             command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,

@@ -60,7 +60,7 @@ def test_what_arrives_below_the_screen(port: int, open_chat: Open) -> None:
 
 
 def test_the_plain_mode(port: int, open_chat: Open) -> None:
-    """It says what is unread, and prints it when the conversation is opened. Only then it is read."""
+    """It says what is unread, and prints it when the conversation is opened: then it is read."""
     register(port, "alice", "bob", "carol")
     alice = open_chat("alice")
     with logged_in(port, "bob") as bob:

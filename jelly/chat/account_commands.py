@@ -101,7 +101,7 @@ def passwd(session: Session, rest: str) -> None:
             if password:
                 then(password)
             else:
-                session.show_info(session.translate(texts.PASSWORD_EMPTY), where)
+                session.show_info(session.translate(texts.NOTHING_CHANGED), where)
 
         session.ui.ask_password(session.translate(question), answered)
 
@@ -160,7 +160,7 @@ def _delete_account(session: Session) -> None:
 
     def answered(password: str) -> None:
         if not password:
-            session.show_info(session.translate(texts.PASSWORD_EMPTY), where)
+            session.show_info(session.translate(texts.NOTHING_CHANGED), where)
             return
         request(session, "/account delete", session.client.delete_account(password), done)
 

@@ -10,6 +10,7 @@ from typing import Any
 from client_api import Group, Invite
 from jelly.chat import texts
 from jelly.chat.command import UsageError, person_name, request, required, split_word
+from jelly.chat.language import is_yes
 from jelly.chat.model import Conversation, Peer
 from jelly.chat.session import Session
 
@@ -66,8 +67,18 @@ def _group_create(session: Session, rest: str) -> None:
 
 def _group_disband(session: Session, rest: str) -> None:
     name = _group_or_current(session, rest)
-    text = session.translate(texts.GROUP_DISBANDED, group=Peer(name, True))
-    _change_group(session, "disband", name, session.client.disband_group(name), text, lambda _: ())
+    peer, where = Peer(name, True), session.model.current
+    text = session.translate(texts.GROUP_DISBANDED, group=peer)
+
+    def answered(answer: str) -> None:
+        if is_yes(answer):
+            _change_group(session, "disband", name, session.client.disband_group(name), text, lambda _: ())
+        else:
+            session.show_info(session.translate(texts.NOTHING_CHANGED), where)
+
+    count = len(session.model.groups.get(name, ()))
+    question = texts.ASK_DISBAND_COUNT if count else texts.ASK_DISBAND
+    session.ui.ask(session.translate(question, group=peer, count=count), answered)
 
 
 def _group_leave(session: Session, rest: str) -> None:

@@ -210,14 +210,14 @@ MORE_COMMANDS = TranslatedText(
     "also {names}: /help set says more about /set", "还有 {names}：用 /help set 查看 /set 的说明"
 )
 HELP_KEYS = TranslatedText(
-    "Alt-a     next unread conversation; Alt-1, Alt-2: that one\n"
-    "Tab       completes; ↑ recalls; Alt-Enter: new line\n"
-    "PageUp    scrolls back; Ctrl-End: to the end\n"
+    "Alt-a     next unread conversation; Alt-1, Alt-j 12: that one; Alt-← Alt-→\n"
+    "Tab       completes; ↑ recalls; Alt-Enter: new line; Ctrl-D: exit\n"
+    "PageUp    scrolls back, as the wheel does; Ctrl-End: to the end\n"
     "//text    sends /text\n"
     "… ✗ ?     being sent, not delivered, perhaps delivered",
-    "Alt-a     下一个未读；Alt-1、Alt-2：切换对话\n"
-    "Tab       补全；↑ 调出之前的输入；Alt-Enter 换行\n"
-    "PageUp    向上滚动；Ctrl-End 回到末尾\n"
+    "Alt-a     下一个未读；Alt-1、Alt-j 12：切换对话；Alt-← Alt-→\n"
+    "Tab       补全；↑ 调出之前的输入；Alt-Enter 换行；Ctrl-D 退出\n"
+    "PageUp    向上滚动（也可用滚轮）；Ctrl-End 回到末尾\n"
     "//文字    发送 /文字\n"
     "… ✗ ?     发送中、未送达、不确定",
 )

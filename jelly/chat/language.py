@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 LANGUAGES = ("en", "zh")
+YES = ("y", "yes", "是", "好")
+"""The answers that mean yes, in every language."""
 
 
 class TranslatedText(NamedTuple):
@@ -11,6 +13,11 @@ class TranslatedText(NamedTuple):
 
     en: str
     zh: str
+
+
+def is_yes(answer: str) -> bool:
+    """Return whether the answer to a question is yes."""
+    return answer.strip().lower() in YES
 
 
 def language_of(environment: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from enum import IntEnum
 from client_api import ConnectionLost, ErrorCode, JellyClient, RequestError, RequestRejected
 from jelly.chat import start_texts, texts
 from jelly.chat.cells import sanitize
-from jelly.chat.language import TranslatedText
+from jelly.chat.language import TranslatedText, is_yes
 from jelly.chat.output import write_line
 from jelly.chat.translator import Translator
 from jelly.client.certificates import CertificateProblem, problem_of
@@ -171,7 +171,7 @@ class LoginDialog:
     def _wants_to_register(self, name: str) -> bool:
         # The answer is not shown: users who mistyped their password tend to type it again here.
         answer = self._console.ask_password(self._text(start_texts.ASK_REGISTER, name=name))
-        return answer.strip().lower() in ("y", "yes", "是", "好")
+        return is_yes(answer)
 
     def _register(self, name: str, password: str, is_typed: bool, invite: str | None = None) -> bool:
         """Register the name. Return whether it is registered. `invite`: the code of an invitation.

@@ -361,6 +361,11 @@ class Model:
         """Return the conversation with this number, or None."""
         return dict(enumerate(self)).get(number)
 
+    def neighbour(self, step: int) -> Conversation:
+        """Return the conversation so many numbers further, wrapping around at the end."""
+        everything = list(self)
+        return everything[(everything.index(self.current) + step) % len(everything)]
+
     def next_unread(self) -> Conversation | None:
         """Return the next conversation with unread lines, wrapping around at the end, or None."""
         everything = list(self)

@@ -171,5 +171,9 @@ class PlainInterface(UserInterface):
         else:
             on_answer(self._input.readline().rstrip("\n"))
 
+    def ask(self, prompt: str, on_answer: Callable[[str], None]) -> None:
+        self._print(sanitize(prompt))
+        on_answer(self._input.readline().strip())
+
     def exit(self) -> None:
         self._is_exiting = True

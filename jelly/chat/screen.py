@@ -7,10 +7,12 @@ is typing.
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import Callable, Iterable
 from itertools import takewhile
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from prompt_toolkit.application import Application
 from prompt_toolkit.buffer import Buffer
@@ -34,7 +36,8 @@ from prompt_toolkit.layout import (
     Window,
 )
 from prompt_toolkit.layout.menus import CompletionsMenu
-from prompt_toolkit.layout.processors import BeforeInput, PasswordProcessor
+from prompt_toolkit.layout.processors import BeforeInput, ConditionalProcessor, PasswordProcessor
+from prompt_toolkit.mouse_events import MouseEvent, MouseEventType
 from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.styles import Attrs, Style
 
@@ -48,6 +51,8 @@ from jelly.chat.session import Session
 from jelly.chat.user_interface import UserInterface
 
 MAX_INPUT_ROWS = 5
+WHEEL_ROWS = 3
+"""How many rows one step of the wheel scrolls."""
 DIM = "dim" if "dim" in Attrs._fields else "ansibrightblack"  # prompt_toolkit has "dim" since 3.0.52
 
 STYLE = {
@@ -94,8 +99,9 @@ class CommandCompleter(Completer):
 class ConversationControl(UIControl):
     """Shows the rows of the current conversation, with scrolling."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session, on_wheel: Callable[[int], None]) -> None:
+        """`on_wheel` is called with the number of rows to scroll up."""
+        self._session, self._on_wheel = session, on_wheel
         self.offset = 0
         """How many rows are below the last visible one."""
         self.height = 1
@@ -115,6 +121,12 @@ class ConversationControl(UIControl):
             session.model.current, self._width, self.height, self.offset, today, new, rows.history_status(session)
         )
         return shown
+
+    def mouse_handler(self, mouse_event: MouseEvent) -> None:
+        if mouse_event.event_type is MouseEventType.SCROLL_UP:
+            self._on_wheel(WHEEL_ROWS)
+        elif mouse_event.event_type is MouseEventType.SCROLL_DOWN:
+            self._on_wheel(-WHEEL_ROWS)
 
     def newest_shown(self) -> int:
         """Return the id of the newest message that is visible; 0 if none is."""
@@ -144,15 +156,17 @@ class ScreenInterface(UserInterface):
     def __init__(self, session: Session, jobs: JobQueue) -> None:
         self._session, self._jobs = session, jobs
         self._conversation = session.model.current
-        self._view = ConversationControl(session)
+        self._view = ConversationControl(session, self._scroll)
         self._question: tuple[str, Callable[[str], None]] | None = None
+        self._is_secret = False
+        """Whether the answer to the question is not shown."""
         self._input = Buffer(
             completer=CommandCompleter(session),
-            history=InMemoryHistory(),
             multiline=True,
             on_text_insert=lambda buffer: session.is_typing(buffer.text),
         )
-        self._password_input = Buffer(multiline=False)
+        self._answer = Buffer(multiline=False)
+        self._recall: WeakKeyDictionary[Conversation, InMemoryHistory] = WeakKeyDictionary()
         self._is_exiting = False
         session.ui = self
         self._app: Application[None] = Application(
@@ -161,6 +175,7 @@ class ScreenInterface(UserInterface):
             style=Style.from_dict(STYLE),
             color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
             full_screen=True,
+            mouse_support=True,
             after_render=lambda _: session.was_shown(session.model.current, self._view.newest_shown()),
         )
         self._app.ttimeoutlen = 0.1  # Escape alone has no meaning here: do not wait long for the rest of a sequence
@@ -181,7 +196,7 @@ class ScreenInterface(UserInterface):
         try:
             home = self._session.model.home
             typed, home.draft = home.draft, ""
-            self._input.reset(Document(typed))
+            self._show_input(typed)
             await self._app.run_async(pre_run=self._run_jobs)
         except EOFError:
             pass  # the terminal was closed
@@ -208,9 +223,15 @@ class ScreenInterface(UserInterface):
         asyncio.get_running_loop().call_later(TYPING_WINDOW.total_seconds() + 0.1, self._app.invalidate)
 
     def ask_password(self, prompt: str, on_answer: Callable[[str], None]) -> None:
-        self._question = (sanitize(prompt), on_answer)
-        self._password_input.reset()
-        self._app.layout.focus(self._password_input)
+        self._open_question(prompt, on_answer, is_secret=True)
+
+    def ask(self, prompt: str, on_answer: Callable[[str], None]) -> None:
+        self._open_question(prompt, on_answer, is_secret=False)
+
+    def _open_question(self, prompt: str, on_answer: Callable[[str], None], is_secret: bool) -> None:
+        self._question, self._is_secret = (sanitize(prompt), on_answer), is_secret
+        self._answer.reset()
+        self._app.layout.focus(self._answer)
 
     def exit(self) -> None:
         if not self._is_exiting:
@@ -227,7 +248,7 @@ class ScreenInterface(UserInterface):
                 Window(self._view, height=Dimension(min=0)),
                 Window(bar, height=1, style="class:bar"),
                 ConditionalContainer(self._input_window(), ~is_question_open),
-                ConditionalContainer(self._password_window(), is_question_open),
+                ConditionalContainer(self._question_window(), is_question_open),
             ]
         )
         menu = Float(CompletionsMenu(max_height=8, extra_filter=~is_done), xcursor=True, ycursor=True)
@@ -242,9 +263,10 @@ class ScreenInterface(UserInterface):
         height = Dimension(min=1, max=MAX_INPUT_ROWS)
         return Window(control, height=height, wrap_lines=True, dont_extend_height=True)
 
-    def _password_window(self) -> Window:
+    def _question_window(self) -> Window:
         before = BeforeInput(lambda: self._question[0] if self._question else "", "class:prompt")
-        return Window(BufferControl(self._password_input, input_processors=[PasswordProcessor(), before]), height=1)
+        hidden = ConditionalProcessor(PasswordProcessor(), Condition(lambda: self._is_secret))
+        return Window(BufferControl(self._answer, input_processors=[hidden, before]), height=1)
 
     # --- the keys ---------------------------------------------------------------------------------
 
@@ -262,14 +284,18 @@ class ScreenInterface(UserInterface):
             (lambda: self._input.insert_text("\n"), "escape", "enter"),
             (self._complete, "tab"),
             (self._input.complete_previous, "s-tab"),
-            (self._clear_or_exit, "c-c"),
+            (self._clear, "c-c"),
             (self._delete_or_exit, "c-d"),
+            (self._suspend, "c-z"),
             (lambda: self._app.renderer.clear(), "c-l"),
             (lambda: self._scroll(self._page()), "pageup"),
             (lambda: self._scroll(-self._page()), "pagedown"),
             (lambda: self._scroll(10**9), "c-home"),
             (lambda: self._scroll(-(10**9)), "c-end"),
             (self._open_next_unread, "escape", "a"),
+            (lambda: self._open(self._session.model.neighbour(-1)), "escape", "left"),
+            (lambda: self._open(self._session.model.neighbour(1)), "escape", "right"),
+            (self._ask_number, "escape", "j"),
         ):
             bind(action, *sequence)
         for number in range(10):
@@ -291,9 +317,9 @@ class ScreenInterface(UserInterface):
     def _submit(self) -> None:
         if self._question:
             _, on_answer = self._question
-            password = self._password_input.text
+            answer = self._answer.text
             self._close_question()
-            on_answer(password)
+            on_answer(answer)
             return
         text = self._input.text
         self._input.append_to_history()
@@ -306,7 +332,7 @@ class ScreenInterface(UserInterface):
 
     def _close_question(self) -> None:
         self._question = None
-        self._password_input.reset()
+        self._answer.reset()
         self._app.layout.focus(self._input)
 
     def _complete(self) -> None:
@@ -326,33 +352,58 @@ class ScreenInterface(UserInterface):
             buffer.start_completion()
         return None
 
-    def _clear_or_exit(self) -> None:
-        """Ctrl-C: clear the input; if it is empty, exit."""
+    def _clear(self) -> None:
+        """Ctrl-C: clear the input. It never ends the chat: it is easily pressed once too often."""
+        lines = self._conversation.lines
+        hint = self._session.translate(texts.HOW_TO_LEAVE)
         if self._question:
             self._close_question()
         elif self._input.text:
             self._input.append_to_history()
             self._input.reset()
-        else:
-            self.exit()
+        elif not (lines and lines[-1].text == hint):
+            self._session.show_info(hint)
+
+    def _suspend(self) -> None:
+        """Ctrl-Z: stop, until the shell continues the chat."""
+        if hasattr(signal, "SIGTSTP"):
+            self._app.suspend_to_background()
 
     def _delete_or_exit(self) -> None:
         """Ctrl-D: delete a character; if there is none, exit."""
-        buffer = self._password_input if self._question else self._input
+        buffer = self._answer if self._question else self._input
         if buffer.text:
             buffer.delete()
+        elif self._question:
+            self._close_question()
         else:
-            self._clear_or_exit()
+            self.exit()
 
     # --- switching between conversations ----------------------------------------------------------
 
     def _open_next_unread(self) -> None:
-        if conversation := self._session.model.next_unread():
-            self._session.open_conversation(conversation)
+        self._open(self._session.model.next_unread())
 
     def _open_conversation_by_number(self, number: int) -> None:
-        if conversation := self._session.model.by_number(number):
+        self._open(self._session.model.by_number(number))
+
+    def _ask_number(self) -> None:
+        """Alt-j: the way to the conversations that no digit reaches."""
+
+        def answered(answer: str) -> None:
+            if re.fullmatch("[0-9]{1,4}", answer.strip()):
+                self._open_conversation_by_number(int(answer))
+
+        self.ask(self._session.translate(texts.ASK_NUMBER), answered)
+
+    def _open(self, conversation: Conversation | None) -> None:
+        if conversation:
             self._session.open_conversation(conversation)
+
+    def _show_input(self, typed: str) -> None:
+        """Put a text into the input, which recalls what was entered in the current conversation."""
+        self._input.history = self._recall.setdefault(self._conversation, InMemoryHistory())
+        self._input.reset(Document(typed))
 
     def _sync_with_model(self) -> None:
         """Show the model's current conversation.
@@ -367,8 +418,8 @@ class ScreenInterface(UserInterface):
                 left.draft, typed, current.draft = typed, current.draft, ""
             else:
                 left.draft = ""
-            self._input.reset(Document(typed))
             self._conversation = current
+            self._show_input(typed)
             self._view.offset = 0
             self._session.keep()
             if not current.is_history_requested:

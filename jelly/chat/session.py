@@ -351,7 +351,8 @@ class Session(Outbox, HistoryLoader, ServerEvents):
                 self._count_backlog(peer)
         elif is_new:
             number = list(self.model).index(conversation)
-            self.show_info(self.translate(texts.WRITES_FIRST, name=peer, number=number), self.model.home)
+            key = f"Alt-{number}" if number < 10 else f"Alt-j {number}"
+            self.show_info(self.translate(texts.WRITES_FIRST, name=peer, key=key), self.model.home)
 
     def on_edit(self, event: EditEvent) -> None:
         """Show the new text of a message, if the message is here."""

@@ -25,7 +25,9 @@ WHILE_AWAY = TranslatedText(
 UNREAD = TranslatedText("unread: {counts} (/to NAME shows them)", "未读：{counts}（用 /to 名字 查看）")
 COUNT_FROM = TranslatedText("{count} from {name}", "{name} 发来 {count} 条")
 COUNT_IN = TranslatedText("{count} in {name}", "{name} 中有 {count} 条")
-WRITES_FIRST = TranslatedText("{name} writes to you: Alt-{number} goes there", "{name} 发来消息：按 Alt-{number} 前往")
+WRITES_FIRST = TranslatedText("{name} writes to you: {key} goes there", "{name} 发来消息：按 {key} 前往")
+HOW_TO_LEAVE = TranslatedText("Ctrl-D or /quit exits", "按 Ctrl-D 或输入 /quit 退出")
+ASK_NUMBER = TranslatedText("Conversation number: ", "对话编号：")
 CONNECTED_AGAIN = TranslatedText("connected again (not connected since {since})", "已重新连接（自 {since} 起曾断开）")
 CONNECTED_AGAIN_AT = TranslatedText(
     "connected again, to {address} (not connected since {since})", "已重新连接到 {address}（自 {since} 起曾断开）"
@@ -211,6 +213,10 @@ GROUP_CREATED = TranslatedText(
     "{group} is created: /to {group} opens it, /group add {group} NAME adds members",
     "{group} 已创建：用 /to {group} 打开，用 /group add {group} 名字 添加成员",
 )
+ASK_DISBAND = TranslatedText("Disband {group} for ever? [y/N] ", "要永久解散 {group} 吗？[y/N] ")
+ASK_DISBAND_COUNT = TranslatedText(
+    "Disband {group} with {count} members for ever? [y/N] ", "{group} 有 {count} 名成员，要永久解散吗？[y/N] "
+)
 GROUP_DISBANDED = TranslatedText("{group} is disbanded", "{group} 已解散")
 MEMBER_ADDED = TranslatedText("{name} is in {group} now", "{name} 已加入 {group}")
 MEMBER_INVITED = TranslatedText("{name} is invited to {group}", "已邀请 {name} 加入 {group}")
@@ -247,7 +253,7 @@ OLD_PASSWORD_WRONG = TranslatedText("the present password was wrong: nothing was
 NEW_PASSWORD = TranslatedText("New password: ", "新密码：")
 ONCE_MORE = TranslatedText("Once more: ", "再输一次：")
 PASSWORDS_DIFFER = TranslatedText("the passwords differ: nothing was changed", "两次输入的密码不一致，未做更改")
-PASSWORD_EMPTY = TranslatedText("nothing was changed", "未做更改")
+NOTHING_CHANGED = TranslatedText("nothing was changed", "未做更改")
 PASSWORD_CHANGED = TranslatedText("your password was changed", "密码已更改")
 
 FIELDS: dict[str, TranslatedText] = {

@@ -39,6 +39,12 @@ class UserInterface:
         If the user cancels, `on_answer` gets an empty string or is not called.
         """
 
+    def ask(self, prompt: str, on_answer: Callable[[str], None]) -> None:
+        """Ask a question, and call `on_answer` with the answer.
+
+        If the user cancels, `on_answer` gets an empty string or is not called.
+        """
+
     def typing_changed(self) -> None:
         """Show who is typing, for TYPING_WINDOW."""
 
