@@ -75,10 +75,24 @@ def logins(dao: Dao, username: str, now: int) -> list[OwnLogin]:
     """The logins of a user whose tokens are valid, the newest first."""
     rows = dao.connection.query(
         f"SELECT SUBSTR(token_hash, 1, {ID_LENGTH}), created, network, expires, device FROM tokens "
-        "WHERE username = ? AND expires > ? ORDER BY expires DESC, token_hash",
+        "WHERE username = ? AND expires > ? ORDER BY created DESC, expires DESC, token_hash",
         (username, now),
     )
     return [OwnLogin(*row) for row in rows]
+
+
+def renew_token(dao: Dao, token_hash: str, now: int, expires: int, most: int, interval: int) -> None:
+    """Let a token expire later, at most `most` after its user gave the password; all in
+    milliseconds.
+
+    A token that is not valid, or that would expire less than `interval` later, stays as it is. So
+    does one of which it is not known when the password was given.
+    """
+    dao.connection.change(
+        "UPDATE tokens SET expires = CASE WHEN created + ? < ? THEN created + ? ELSE ? END "
+        "WHERE token_hash = ? AND created > 0 AND expires > ? AND expires <= ? AND expires < created + ?",
+        (most, expires, most, expires, token_hash, now, expires - interval, most),
+    )
 
 
 def end_login(dao: Dao, username: str, id: str) -> str | None:

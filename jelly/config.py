@@ -183,7 +183,10 @@ class Settings:
         _number(int, 0, 10_000),
         "milliseconds between two frames to a classic client; other waits for it scale with this",
     )
-    token_days: float = _setting(7.0, _number(float, 0.001, 3650), "days for which a token is valid")
+    token_days: float = _setting(7.0, _number(float, 0.001, 3650), "days for which a token is valid that is not used")
+    token_max_days: float = _setting(
+        90.0, _number(float, 0.001, 3650), "days after the password was given for which a token is renewed by its use"
+    )
     history_days: float = _setting(30.0, _number(float, 0, 36500), "days for which messages can be read back; 0: none")
     contacts: str = _setting(
         "ask",

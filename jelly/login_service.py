@@ -125,6 +125,7 @@ class LoginService:
 
         def in_transaction(dao: Dao) -> tuple[Friends, Start]:
             check(dao)
+            self._tokens.renew(dao, [token_hash])
             if is_first_modern:
                 dao.note_modern_login(username)
             _note_contacts(dao, request)

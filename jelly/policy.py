@@ -16,7 +16,9 @@ class Policy:
     password_cost: int = 14
     """The binary logarithm of scrypt's n."""
     token_seconds: float = 7 * 86400.0
-    """Seconds until a token expires."""
+    """Seconds until a token expires that is not renewed."""
+    token_most_seconds: float = 90 * 86400.0
+    """Seconds after the password was given until which it may be renewed."""
     message_rate: int = 0
     """At most this many messages a second from one user; 0: any number."""
     message_burst: int = 1

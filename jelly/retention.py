@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 from jelly import conversations_dao, invitations, invite_dao, report_dao
 from jelly.conversations_dao import ConversationKey
 from jelly.dao import Dao
+from jelly.tokens import Renewals
 
 IDEMPOTENCY_DAYS = 7.0
 """Days for which a requestId is remembered. A client that repeats a message comes back with a
@@ -75,7 +76,9 @@ class Retention:
         self.is_active = True
         """Whether this server sweeps. Of several nodes, one does."""
         self.devices: Sweepable | None = None
-        """Set before the store starts."""
+        """Set before the store starts, as the next one."""
+        self.renewals: Renewals | None = None
+        """The tokens of the sessions here, which are renewed instead."""
         # Of the sweep under way: how far it has come, and below which ids everything is too old.
         self._is_sweeping = False
         self._swept = Swept()
@@ -95,11 +98,16 @@ class Retention:
         """Drop the next slice, if it is due."""
         if self._clock() < self.due_at:
             return
+        others_wait = self.renewals is not None and self.renewals.run(dao)
         if self.is_active:
             self._sweep(dao)
         else:
             self._is_sweeping = False
             self.due_at = self._clock() + SWEEP_PAUSE_OF_OTHERS
+        if others_wait:
+            self.due_at = min(self.due_at, self._clock() + SWEEP_PAUSE)
+        elif self.renewals is not None:
+            self.due_at = min(self.due_at, self._clock() + self.renewals.pause)
 
     def _sweep(self, dao: Dao) -> None:
         if not self._is_sweeping:

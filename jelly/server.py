@@ -194,6 +194,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         policy = Policy(
             password_cost=settings.password_cost,
             token_seconds=settings.token_days * 86400,
+            token_most_seconds=settings.token_max_days * 86400,
             message_rate=settings.message_rate,
             message_burst=settings.message_burst,
             change_rate=settings.change_rate,
@@ -225,6 +226,7 @@ class JellyServer(socketserver.ThreadingTCPServer):
         )
         answer_memory = AnswerMemory(settings.answer_memory * 1024 * 1024)
         self.store.blocks = self.services.blocks
+        retention.renewals = self.services.renewals
         self.services.blocks.is_stale = True  # the first transaction loads them
         self.dispatcher = Dispatcher(
             self.services,

@@ -58,7 +58,7 @@ from jelly.receipts import Receipts
 from jelly.report_service import ReportService
 from jelly.session_lifecycle import SessionLifecycle
 from jelly.sessions import Session, Sessions
-from jelly.tokens import Tokens
+from jelly.tokens import Renewals, Tokens
 from jelly.trusted_clock import TrustedClock
 from jelly.typing_service import TypingService
 
@@ -136,7 +136,8 @@ class Services:
         self.receipts = Receipts(presence, sessions) if receipts is None else receipts
         self.lifecycle.on_login = self.receipts.logged_in
         password_check = PasswordCheck(policy.password_cost)
-        tokens = Tokens(policy.token_seconds, clock)
+        tokens = Tokens(policy.token_seconds, clock, policy.token_most_seconds)
+        self.renewals = Renewals(tokens, sessions)
         cut_log = CutLog()
         self.devices = Devices(sessions) if devices is None else devices
         self.logins = LoginService(reading, guard, clock, password_check, tokens, self.lifecycle, self.devices)

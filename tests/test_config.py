@@ -49,6 +49,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "group_idle": ("1.5", 1.5),
     "classic_gap": ("0", 0),
     "token_days": ("0.25", 0.25),
+    "token_max_days": ("30", 30.0),
     "history_days": ("0.5", 0.5),
     "contacts": ("strict", "strict"),
     "group_invitations": ("open", "open"),
