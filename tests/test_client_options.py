@@ -164,6 +164,8 @@ WRONG: list[tuple[type[Exception], str, dict[str, Any]]] = [
     (TypeError, "features", {"features": None}),
     (TypeError, "features must be names, and 5 is none", {"features": ["ack", 5]}),
     (TypeError, "accept_all", {"accept_all": "yes"}),
+    (TypeError, "credentials must be a function, not a str", {"credentials": "secret"}),
+    (TypeError, "credentials is 'async def'", {"credentials": Waits().on_message}),
     (TypeError, "reconnect must be True or False, or a ReconnectPolicy, not 5", {"reconnect": 5}),
     (TypeError, "reconnect", {"reconnect": ReconnectPolicy}),
     (TypeError, "tls must be True or False, or a SSLContext", {"tls": "cert.pem"}),

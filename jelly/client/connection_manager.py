@@ -20,7 +20,7 @@ from jelly.client.callbacks import CallbackThread, RequestFuture
 from jelly.client.forks import abandon_in_children
 from jelly.client.handshake import Endpoint, do_handshake_anywhere
 from jelly.client.lifecycle import Lifecycle, Phase
-from jelly.client.network_thread import NetworkThread
+from jelly.client.network_thread import Credentials, NetworkThread
 from jelly.client.pages import Pages
 from jelly.client.pipeline import Pipeline
 from jelly.client.poller import Poller, Stopped
@@ -48,6 +48,7 @@ class ConnectionManager:
         heartbeat: float,
         features: tuple[str, ...],
         device: str | None,
+        credentials: Credentials | None,
         max_body: int,
         on_notice: Callable[[int, Values], Callable[[], None]],
         on_change: Callable[[State, State, Reason, Exception | None, str], Callable[[], None]],
@@ -60,6 +61,7 @@ class ConnectionManager:
         """
         self._endpoint, self._policy = endpoint, policy
         self.features, self._device, self._max_body = features, device, max_body
+        self._credentials = credentials
         self._on_notice = on_notice
         self._callbacks = CallbackThread(on_room=self._wake)
         self._lifecycle = Lifecycle(self._callbacks, on_change)
@@ -325,6 +327,7 @@ class ConnectionManager:
             self._policy,
             self.features,
             self._device,
+            self._credentials,
             lifecycle=self._lifecycle,
             pipeline=self._pipeline,
             callbacks=self._callbacks,

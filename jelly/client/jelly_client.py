@@ -240,6 +240,11 @@ class JellyClient(MessageOperations, FriendOperations, GroupOperations, AccountO
       also what you write on another one (`Receiver.on_own_message`), and only a login on the same
       device takes over. A token belongs to its device. None: no device; all such clients of a user
       take over from each other.
+    - `credentials`: a function that returns the password, for a program that runs for months. It is
+      called, once, if the server refuses the token when the client comes back; then the client logs
+      in anew. (It is not called after a takeover, nor if the login was ended, the account disabled
+      or the password changed, as far as the server has said so.) It runs on a thread of the client,
+      and must not wait for the client. None as its result: go OFFLINE, as without it.
     - `accept_all`: accept every friend request and invitation at once, without a `Receiver`: for
       bots.
     - `max_body`: at most this many bytes in the body of a request. The server closes the connection
@@ -262,6 +267,7 @@ class JellyClient(MessageOperations, FriendOperations, GroupOperations, AccountO
         addresses: Sequence[tuple[str, int]] = (),
         accept_all: bool = False,
         device: str | None = None,
+        credentials: Callable[[], str | None] | None = None,
     ) -> None:
         self.receiver = receiver if receiver is not None else Receiver()
         options.check_receiver(self.receiver, Receiver)
@@ -273,6 +279,7 @@ class JellyClient(MessageOperations, FriendOperations, GroupOperations, AccountO
         options.check_number("heartbeat", heartbeat, options.MIN_SECONDS, options.MAX_HEARTBEAT)
         options.check_features(features)
         options.check_count("max_body", max_body, 1)
+        options.check_function("credentials", credentials)
         self._typing_pace = typing.TypingPace()
         self._features, self._accept_all = tuple(features), accept_all
         self._device = checked_device(device, self._features)
@@ -288,6 +295,7 @@ class JellyClient(MessageOperations, FriendOperations, GroupOperations, AccountO
             heartbeat=heartbeat,
             features=self._features,
             device=self._device,
+            credentials=credentials,
             max_body=max_body,
             on_notice=self._on_notice,
             on_change=self._on_change,

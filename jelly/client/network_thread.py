@@ -9,7 +9,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from jelly.client.addresses import Address
 from jelly.client.callbacks import CallbackThread, RequestFuture
@@ -29,7 +29,7 @@ from jelly.client.requests import Request, decode_response, describe, is_retryab
 from jelly.client.states import Reason, ReconnectPolicy, State, checked_pauses
 from jelly.client.stream import FrameStream
 from jelly.codec import Frame, Sign, Status, Type
-from jelly.errors import ConnectionLost, Refused, RequestError, RequestRejected, RequestTimeout, ServerFailed
+from jelly.errors import ConnectionLost, ErrorCode, Refused, RequestError, RequestRejected, RequestTimeout, ServerFailed
 from jelly.requests import MESSAGES, encode_request
 from jelly.strict_json import parse_object
 
@@ -49,6 +49,15 @@ Values = Mapping[str, Any]
 Connection = tuple[FrameStream, list[Frame]]
 """A connection on which the server has accepted the user, and the frames that came with the
 response."""
+Credentials = Callable[[], str | None]
+"""Returns the password of the user, from wherever the application has it; None if it has none."""
+
+
+class Opening(NamedTuple):
+    """With which request the client comes back: RECONNECT, or LOGIN."""
+
+    type: Type
+    values: Values
 
 
 class NetworkThread:
@@ -60,12 +69,14 @@ class NetworkThread:
         policy: ReconnectPolicy | None,
         features: tuple[str, ...],
         device: str | None,
+        credentials: Credentials | None,
         lifecycle: Lifecycle,
         pipeline: Pipeline,
         callbacks: CallbackThread,
         on_notice: Callable[[int, Values], Callable[[], None]],
     ) -> None:
         self._endpoint, self._policy = endpoint, policy
+        self._credentials = credentials
         self._asked = {"features": list(features) or None, "device": device}
         self._lifecycle, self._pipeline, self._callbacks = lifecycle, pipeline, callbacks
         self._lock = lifecycle.lock
@@ -130,13 +141,17 @@ class NetworkThread:
         reason = Reason.GAVE_UP
         failure: Exception | None = None
         user, token = self._lifecycle.user, self._lifecycle.token
-        frame = encode_request(Type.RECONNECT, {"username": user, "token": token, **self._asked})
+        opening = Opening(Type.RECONNECT, {"username": user, "token": token, **self._asked})
         try:
             for pause in pauses:
                 poller.sleep(pause)
                 address = self._endpoint.addresses.current
                 try:
-                    return self._log_in_with_token(address, frame, poller)
+                    try:
+                        return self._log_in_again(address, opening, poller)
+                    except RequestRejected as error:
+                        opening = self._opening_with_password(error, opening)
+                    return self._log_in_again(address, opening, poller)
                 except RequestRejected as error:
                     reason, failure = Reason.TOKEN_REFUSED, error
                     break
@@ -162,13 +177,42 @@ class NetworkThread:
             )
         _fail_all(failures)
 
-    def _log_in_with_token(self, address: Address, frame: bytes, poller: Poller) -> Connection:
-        stream, response, early_frames = do_handshake(self._endpoint, address, Type.RECONNECT, frame, poller)
+    def _opening_with_password(self, refusal: RequestRejected, refused: Opening) -> Opening:
+        """Ask the application for the password, because the token was refused.
+
+        Raises the refusal if the application has none, or must not be asked.
+        """
+        # Jelly does not tell a classic client of a takeover: it refuses the token. To log in with
+        # the password would throw the other client out.
+        may_be_takeover = self._pipeline.features is None and bool(refusal.code)
+        is_of_token = refused.type is Type.RECONNECT and refusal.likely_code == ErrorCode.INVALID_TOKEN
+        if self._credentials is None or not is_of_token or may_be_takeover:
+            raise refusal
+        user = self._lifecycle.user
+        log.info("%s: the token was refused: asking for the password", user)
+        try:
+            password = self._credentials()
+            if password is None:
+                raise refusal
+            if not isinstance(password, str):
+                raise TypeError(f"credentials returned {type(password).__name__} instead of a text")
+        except RequestRejected:
+            raise
+        except Exception:
+            log.exception("%s: there is no password", user)
+            raise refusal from None
+        return Opening(Type.LOGIN, {"username": user, "password": password, **self._asked})
+
+    def _log_in_again(self, address: Address, opening: Opening, poller: Poller) -> Connection:
+        frame = encode_request(opening.type, opening.values)
+        stream, response, early_frames = do_handshake(self._endpoint, address, opening.type, frame, poller)
         try:
             values = decode_response(response, dict)
             with self._lock:
                 if poller.is_stopped or not self._lifecycle.is_open:
                     raise Stopped
+                if opening.type is Type.LOGIN:
+                    self._lifecycle.token = int(values["token"])
                 self._enter_online(stream, values, Reason.RECONNECTED)
                 failures = self._pipeline.pending.reconnected(has_request_ids=self._pipeline.has_acks)
             log.info("%s: reconnected at %s", self._lifecycle.user, address)

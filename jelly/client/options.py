@@ -57,6 +57,14 @@ def check_features(features: object) -> None:
             raise TypeError(f"features must be names, and {name!r} is none")
 
 
+def check_function(name: str, value: object) -> None:
+    """Raise TypeError if an option is neither a function that returns its result, nor None."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be a function, not a {type(value).__name__}")
+    if inspect.iscoroutinefunction(value):
+        raise TypeError(f"{name} is 'async def', and the client would call it without awaiting it: make it a 'def'")
+
+
 def check_receiver(receiver: object, base: type) -> None:
     """Raise TypeError if the client cannot call a receiver: `base` is the class of all of them."""
     if isinstance(receiver, type):
