@@ -139,9 +139,18 @@ def test_a_takeover(port: int, open_chat: Open) -> None:
     first.wait_for("someone logged in as alice elsewhere. /connect logs in again", "> half a sen")
     assert first.bar.startswith(" alice │ ended: logged in elsewhere; /connect │")
     first.press("ctrl-c")
+    first.enter("/to alice")
+    first.enter("written")
+    first.enter("meanwhile")
+    first.wait_for("… alice │ written", "not connected: this is sent after /connect", "… alice │ meanwhile")
     first.enter("/connect")
     second.wait_for("someone logged in as alice elsewhere")
-    first.wait_for("-- │ connected", "alice │ connected")
+    first.wait_for("alice │ connected")
+    first.wait_until(lambda: "…" not in first.screen)
+    second.enter("/connect")
+    second.wait_for("alice │ connected")
+    second.enter("/to alice")
+    second.wait_for("alice │ written", "alice │ meanwhile")
 
 
 def test_events_of_the_server(port: int, open_chat: Open) -> None:
@@ -196,6 +205,23 @@ def test_an_unknown_receiver(port: int, open_chat: Open) -> None:
     alice.enter("/quit")
     assert alice.wait_for_end() == 0
     assert b"Messages not delivered: 1 to nobody." in alice.output
+
+
+def test_discarding(port: int, open_chat: Open) -> None:
+    """What can never be delivered is gone, for good."""
+    register(port, "alice")
+    for _ in range(2):
+        alice = open_chat("alice")
+        assert "nobody" not in alice.bar
+        alice.enter("/to nobody")
+        alice.enter("hello?")
+        alice.wait_for("✗ alice │ hello?")
+        alice.enter("/discard")
+        alice.wait_for("-- │ discarded: 1")
+        assert "✗" not in alice.screen
+        alice.enter("/quit")
+        assert alice.wait_for_end() == 0
+        assert b"Messages" not in alice.output
 
 
 def test_input_is_recalled(port: int, open_chat: Open) -> None:

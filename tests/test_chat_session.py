@@ -247,9 +247,7 @@ def test_a_line_that_meets_the_end_of_the_connection(is_back: bool) -> None:
 
 
 def test_lines_for_a_connection_that_does_not_come_back() -> None:
-    """They are marked, in their order, and /resend sends them. While the chat logs in again by
-    itself, they wait on.
-    """
+    """They wait, and go in their order after /connect. When the chat ends, they are marked."""
     chat = Chat()
     chat.session.start("alice", "secret1")
     chat.client.answer({})
@@ -257,15 +255,44 @@ def test_lines_for_a_connection_that_does_not_come_back() -> None:
     chat.session.open(Peer("bob"))
     chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST)
     chat.session.send(chat.model.current, "one")
-    chat.session.send(chat.model.current, "two")
-    chat.connection(State.OFFLINE, Reason.TOKEN_REFUSED)
     assert chat.session.has_waiting_lines
-    chat.connection(State.OFFLINE, Reason.LOGIN_FAILED)
+    chat.connection(State.OFFLINE, Reason.TAKEN_OVER)
+    chat.session.send(chat.model.current, "two")
+    assert not chat.session.has_waiting_lines  # the connection does not come back by itself
     lines = [line for line in chat.model.current.lines if line.kind is LineKind.OUTGOING]
-    assert [(line.text, line.status, line.reason) for line in lines] == [
-        (text, DeliveryStatus.FAILED, "not delivered: not connected. /resend sends it again") for text in ("one", "two")
-    ]
-    assert not chat.session.has_waiting_lines
+    assert [(line.text, line.status) for line in lines] == [(text, DeliveryStatus.PENDING) for text in ("one", "two")]
+    chat.session.connect()
+    chat.client.state = State.ONLINE
+    chat.client.answer()
+    assert [call for call in chat.client.calls if call[0] == "send_message"] == [
+        ("send_message", "bob", "one"), ("send_message", "bob", "two")
+    ]  # fmt: skip
+    chat.connection(State.OFFLINE, Reason.TAKEN_OVER)
+    chat.session.send(chat.model.current, "three")
+    assert chat.said()[-1] == "not connected: this is sent after /connect"
+    chat.connection(State.CLOSED, Reason.CLOSED)
+    [failed] = chat.model.current.undelivered()
+    assert (failed.text, failed.reason) == ("three", "not delivered: not connected. /resend sends it again")
+
+
+def test_discarding() -> None:
+    """It removes what failed, and what waits, in this conversation only."""
+    chat = Chat()
+    bob, carol = chat.model[Peer("bob")], chat.model[Peer("carol")]
+    for talk in (bob, carol):
+        chat.session.send(talk, "refused")
+        chat.client.refuse("no_such_user")
+    chat.connection(State.RECONNECTING, Reason.CONNECTION_LOST)
+    for talk in (bob, carol):
+        chat.session.send(talk, "waits")
+    assert chat.session.discard(bob) == 2
+    assert chat.session.discard(bob) == 0
+    assert [line.text for line in bob.lines if line.kind is LineKind.OUTGOING] == []
+    assert [line.text for line in carol.lines if line.kind is LineKind.OUTGOING] == ["refused", "waits"]
+    assert bob.character_count == sum(len(line.text) for line in bob.lines)
+    chat.connection(State.ONLINE, Reason.RECONNECTED)
+    assert chat.client.calls.count(("send_message", "carol", "waits")) == 1
+    assert ("send_message", "bob", "waits") not in chat.client.calls
 
 
 def test_another_address() -> None:

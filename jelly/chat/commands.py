@@ -169,6 +169,7 @@ COMMANDS: dict[str, Command] = {
     "passwd": Command(account_commands.passwd),
     "account": Command(account_commands.account, lambda *_: ["logins", "end ", "delete"]),
     "resend": Command(conversation_commands.resend),
+    "discard": Command(conversation_commands.discard),
     "history": Command(conversation_commands.history),
     "edit": Command(conversation_commands.edit),
     "recall": Command(conversation_commands.recall),

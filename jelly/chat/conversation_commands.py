@@ -57,6 +57,11 @@ def resend(session: Session, rest: str) -> None:
         session.show_info(session.translate(texts.NOTHING_TO_RESEND))
 
 
+def discard(session: Session, rest: str) -> None:
+    count = session.discard(session.model.current)
+    session.show_info(session.translate(texts.DISCARDED if count else texts.NOTHING_TO_DISCARD, count=count))
+
+
 def history(session: Session, rest: str) -> None:
     conversation = session.model.current
     if conversation.peer is None:

@@ -160,6 +160,14 @@ HELP: dict[str, Help] = {
             "重发当前对话里有标记的消息。标有 ? 的消息可能会被收到两次。",
         ),
     ),
+    "discard": Help(
+        NOTHING,
+        TranslatedText("discard messages marked ✗ or ?, and those that wait", "丢弃标有 ✗ 或 ? 以及等待发送的消息"),
+        TranslatedText(
+            "They are those of this conversation. What is marked ? may have arrived all the same.",
+            "只涉及当前对话。标有 ? 的消息可能已经送达。",
+        ),
+    ),
     "history": Help(
         TranslatedText("[20]", "[20]"),
         TranslatedText("show earlier messages", "查看更早的消息"),
@@ -203,7 +211,7 @@ HELP: dict[str, Help] = {
 
 RARE = (
     "accept", "decline", "block", "unblock", "find", "seen", "receipts", "report", "set", "passwd", "edit", "recall",
-    "account", "invite", "join",
+    "discard", "account", "invite", "join",
 )  # fmt: skip
 """The commands that few people need often: the list of /help has only their names."""
 MORE_COMMANDS = TranslatedText(

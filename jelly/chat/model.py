@@ -304,10 +304,14 @@ class Conversation:
 
     def move_to_end(self, line: Line) -> None:
         """Move a line to the end, or append it if it was dropped."""
+        self.remove(line)
+        self.add(line)
+
+    def remove(self, line: Line) -> None:
+        """Remove a line, unless it was dropped."""
         if line in self.lines:
             self.lines.remove(line)
             self.character_count -= len(line.text)
-        self.add(line)
 
     def undelivered(self) -> list[Line]:
         """Return the outgoing messages that failed or whose outcome is unknown."""

@@ -108,13 +108,24 @@ class Outbox(Controller):
 
     @property
     def has_waiting_lines(self) -> bool:
-        """Whether lines wait for the connection."""
-        return bool(self._waiting)
+        """Whether lines wait for a connection that comes back by itself."""
+        return bool(self._waiting) and self.state not in (State.OFFLINE, State.CLOSED)
+
+    def discard(self, conversation: Conversation) -> int:
+        """Remove the messages of a conversation that failed or wait; return how many."""
+        waiting = [line for where, line in self._waiting if where is conversation]
+        lines = [*conversation.undelivered(), *waiting]
+        self._waiting = [(where, line) for where, line in self._waiting if where is not conversation]
+        for line in lines:
+            conversation.remove(line)
+            self._unconfirmed.pop(line, None)
+        self.keep()
+        return len(lines)
 
     def _transmit(self, conversation: Conversation, line: Line) -> None:
-        """Send a line; without a connection that comes back by itself, as soon as it is back."""
+        """Send a line; without a connection, as soon as it is back."""
         # Behind lines that wait already, so that all keep their order.
-        if self._waiting or self.client.state in (State.RECONNECTING, State.CONNECTING):
+        if self._waiting or self.client.state is not State.ONLINE:
             self._wait_for_connection(conversation, line)
         else:
             self.keep()
@@ -122,7 +133,8 @@ class Outbox(Controller):
 
     def _wait_for_connection(self, conversation: Conversation, line: Line) -> None:
         if not self._waiting:
-            self.show_info(self.translate(texts.SENT_LATER), conversation)
+            is_away = self.client.state is State.OFFLINE
+            self.show_info(self.translate(texts.SENT_AFTER_CONNECT if is_away else texts.SENT_LATER), conversation)
         self._waiting.append((conversation, line))
         self.keep()
 
@@ -166,7 +178,7 @@ class Outbox(Controller):
             if not (isinstance(error, ConnectionLost) and not error.sent):
                 self._fail(conversation, line, error)
             # The connection was lost when the user pressed Enter; by now the chat has heard of it.
-            elif self.state is State.RECONNECTING:
+            elif self.state in (State.RECONNECTING, State.CONNECTING, State.OFFLINE):
                 self._wait_for_connection(conversation, line)
             elif self.state is State.ONLINE and not is_again:  # it is back already
                 self._send_now(conversation, line, is_again=True)

@@ -447,8 +447,7 @@ class Session(Outbox, HistoryLoader, ServerEvents):
                 self.connect()  # only once: a failed login has another reason
             case State.OFFLINE, Reason.CONNECTION_LOST | Reason.GAVE_UP:
                 self.show_error(self.translate(texts.CONNECTION_CLOSED))
-        is_logging_in = event.reason is Reason.TOKEN_REFUSED and bool(self._password)
-        if event.state in (State.OFFLINE, State.CLOSED) and not is_logging_in:
+        if event.state is State.CLOSED:
             self._give_up_waiting_lines()
 
     def _has_other_addresses(self) -> bool:

@@ -99,6 +99,9 @@ SOME_PERHAPS_DELIVERED = TranslatedText(
 )
 COUNT_TO = TranslatedText("{count} to {name}", "给 {name} 的 {count} 条")
 SENT_LATER = TranslatedText("not connected: this is sent as soon as you are connected", "未连接：恢复连接后会发出")
+SENT_AFTER_CONNECT = TranslatedText("not connected: this is sent after /connect", "未连接：/connect 之后会发出")
+DISCARDED = TranslatedText("discarded: {count}", "已丢弃 {count} 条消息")
+NOTHING_TO_DISCARD = TranslatedText("there is nothing to discard here", "这里没有可以丢弃的消息")
 NOTHING_TO_RESEND = TranslatedText("there is nothing to resend here", "这里没有需要重发的消息")
 NO_RECEIVER = TranslatedText("no receiver yet: choose one with /to NAME", "还没有对话对象：请先用 /to 名字 选择")
 TEXT_STAYS = TranslatedText(
