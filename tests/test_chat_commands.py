@@ -14,9 +14,11 @@ from client_api import (
     OwnLogin,
     PastMessage,
     Profile,
+    Reason,
     RequestRejected,
     RequestTimeout,
     ServerFailed,
+    State,
 )
 from jelly.chat.commands import COMMANDS, complete, submit
 from jelly.chat.help_texts import RARE
@@ -198,6 +200,9 @@ def test_too_many_words(name: str) -> None:
         ("/join abcd", RequestRejected("invalid_invite"),
          "/join: this invitation is not valid, or no longer; ask for another one"),
         ("/account end 1a2b", None, "the login 1a2b is ended"),
+        ("/account end 1a", RequestRejected("invalid_token"),
+         "/account end 1a: you have no such login: /account lists them"),
+        ("/account end 1a", RequestRejected("not_logged_in"), "/account end 1a: you are not logged in; log in again"),
         ("/account", (OwnLogin("1a2b", None, None, 9, True), OwnLogin("3c4d", None, "192.0.2.7", 9, False, "phone")),
          "1a2b: since ?, from ? (this one)\n3c4d: since ?, from 192.0.2.7 on phone"),
         ("/report bob x", None, "the operator of the server can read your report about bob"),
@@ -227,7 +232,8 @@ def test_too_many_words(name: str) -> None:
         ("/group member #team bob", None, "bob is a plain member of #team now"),
         ("/group owner #team bob", None, "#team belongs to bob now"),
         ("/group owner #team bob", RequestRejected("not_group_creator"),
-         "/group owner #team bob: only the owner of the group or its admins can do this"),
+         "/group owner #team bob: only the owner of the group can do this; "
+         "its admins can add and remove plain members"),
         ("/group admin #team bob", RequestRejected("unknown_type"),
          "/group admin #team bob: this server does not support that"),
         ("/group list", {"b": Group("b", ("x", "y", "w"), ("w",)), "a": Group("a", ("z",))},
@@ -272,6 +278,10 @@ def test_an_invitation() -> None:
     assert run("/invite", Invite("ab-cd", MS)).said() == [f"ab-cd is good for 1 to register here, until {until}"]
     for typed, where in (("/invite", "bob"), ("/invite x", ""), ("/invite 1 2 3", "")):
         assert run(typed, where=where).said() == ["usage: /invite [USES [HOURS]]"]
+    for typed in ("/invite 0", "/invite 101", "/invite 1 0", "/invite 1 721"):
+        chat = run(typed, where="#team")
+        assert chat.said() == ["a code is for 1 to 100 people, and for 1 to 720 hours"]
+        assert chat.client.calls == []
 
 
 def test_deleting_the_account() -> None:
@@ -281,7 +291,9 @@ def test_deleting_the_account() -> None:
     submit(chat.session, "/account delete")
     assert chat.client.calls == [("delete_account", "secret")]
     chat.client.answer()
-    assert chat.said() == ["the account alice is deleted"]
+    chat.system("logged_out", values={"reason": "account_deleted"})
+    chat.connection(State.OFFLINE, Reason.ENDED)
+    assert chat.said() == ["the account alice is deleted"]  # nothing of /connect
     submit(chat.session, "/account delete")
     assert (len(chat.client.calls), chat.said()[-1]) == (1, "nothing was changed")
     assert run("/account fly").said()[-1].startswith("usage: /account")

@@ -74,7 +74,21 @@ def test_registering_with_an_invitation() -> None:
     assert "Code of an invitation:" in console.seen
     client = Replies(WRONG, needed, RequestRejected("invalid_invite"))
     with pytest.raises(FatalError, match="this invitation is not valid"):
-        log_in(client, Answers("pw", "y", "pw", "x"))
+        log_in(client, Answers("pw", "y", "pw", ""))
+
+
+def test_a_code_that_is_mistyped() -> None:
+    """The dialog asks for it again, and for nothing else. Without a code it gives up."""
+    wrong_code = RequestRejected("invalid_invite")
+    console = Answers("pw", "y", "pw", "x", "ab-cd")
+    client = Replies(WRONG, RequestRejected("invite_needed"), wrong_code, None, None)
+    assert log_in(client, console) == ("alice", "pw")
+    assert [call[-1] for call in client.calls[2:4]] == [{"invite": "x"}, {"invite": "ab-cd"}]
+    said = "Cannot register alice: this invitation is not valid, or no longer; ask for another one."
+    assert console.seen[-4:-1] == ["Code of an invitation:", said, "Code of an invitation:"]
+    client = Replies(WRONG, RequestRejected("invite_needed"), wrong_code, wrong_code)
+    with pytest.raises(FatalError, match="this invitation is not valid"):
+        log_in(client, Answers("pw", "y", "pw", "x", ""))
 
 
 def test_a_right_password() -> None:

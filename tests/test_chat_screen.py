@@ -136,7 +136,7 @@ def test_a_takeover(port: int, open_chat: Open) -> None:
     first = open_chat("alice")
     first.type("half a sen")
     second = open_chat("alice")
-    first.wait_for("someone logged in as alice elsewhere. /connect logs in again", "> half a sen")
+    first.wait_for("someone logged in as alice elsewhere, with", "> half a sen")
     assert first.bar.startswith(" alice │ ended: logged in elsewhere; /connect │")
     first.press("ctrl-c")
     first.enter("/to alice")

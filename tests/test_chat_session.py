@@ -308,6 +308,18 @@ def test_another_address() -> None:
     ]
 
 
+def test_why_the_login_ended() -> None:
+    """The account was deleted on another device, or by the operator; or only the login is ended."""
+    chat = Chat()
+    chat.system("logged_out", values={"reason": "account_deleted"})
+    chat.connection(State.OFFLINE, Reason.ENDED)
+    assert chat.said() == ["the account alice was deleted"]
+    chat = Chat()
+    chat.system("logged_out", values={"reason": "ended"})
+    chat.connection(State.OFFLINE, Reason.ENDED)
+    assert chat.said() == ["the login of alice was ended, elsewhere or by the operator. /connect logs in again"]
+
+
 def test_a_takeover() -> None:
     """After a takeover nothing is tried; /connect logs in with the remembered password."""
     chat = Chat()
@@ -315,7 +327,7 @@ def test_a_takeover() -> None:
     chat.client.answer({})
     chat.client.answer({})
     chat.connection(State.OFFLINE, Reason.TAKEN_OVER)
-    assert chat.said()[-1] == "someone logged in as alice elsewhere. /connect logs in again"
+    assert chat.said()[-1] == "someone logged in as alice elsewhere, with the same --device. /connect logs in again"
     assert [name for name, *_ in chat.client.calls] == ["list_groups", "list_friends"]
     chat.session.connect()
     assert chat.client.calls[-1] == ("login", "alice", "secret1")

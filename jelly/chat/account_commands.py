@@ -149,10 +149,22 @@ def _login_line(session: Session, login: OwnLogin) -> str:
 
 
 def _end_login(session: Session, login: str) -> None:
-    def done(_: None, where: Conversation) -> None:
+    what, where = f"/account end {login}", session.model.current
+
+    def done(_: None) -> None:
         session.show_info(session.translate(texts.LOGIN_ENDED, login=login), where)
 
-    request(session, f"/account end {login}", session.client.end_login(login), done)
+    def failed(error: BaseException) -> None:
+        # The code is that of a token that is not valid, but the user's own session goes on.
+        is_unknown = isinstance(error, RequestError) and error.code == ErrorCode.INVALID_TOKEN
+        text = (
+            session.translate(error_texts.FAILED, what=what, reason=session.translate(texts.NO_SUCH_LOGIN))
+            if is_unknown
+            else session.translate.describe_failure(what, error, changes=True)
+        )
+        session.show_error(text, where)
+
+    session.request(session.client.end_login(login), done, failed)
 
 
 def _delete_account(session: Session) -> None:
@@ -165,6 +177,7 @@ def _delete_account(session: Session) -> None:
         request(session, "/account delete", session.client.delete_account(password), done)
 
     def done(_: None, where: Conversation) -> None:
+        session.account_is_deleted = True
         session.show_info(session.translate(texts.ACCOUNT_DELETED, name=Peer(session.name)), where)
 
     session.ui.ask_password(session.translate(texts.DELETE_PASSWORD, name=Peer(session.name)), answered)

@@ -64,7 +64,8 @@ ERRORS: dict[ErrorCode, TranslatedText] = {
     ),
     ErrorCode.NO_SUCH_GROUP: TranslatedText("no such group", "没有这个群组"),
     ErrorCode.NOT_GROUP_CREATOR: TranslatedText(
-        "only the owner of the group or its admins can do this", "只有群主或管理员可以这样做"
+        "only the owner of the group can do this; its admins can add and remove plain members",
+        "只有群主可以这样做；管理员可以添加和移除普通成员",
     ),
     ErrorCode.ALREADY_MEMBER: TranslatedText("already a member of this group", "已经是该群组的成员"),
     ErrorCode.NOT_A_MEMBER: TranslatedText("not a member of this group", "不是该群组的成员"),

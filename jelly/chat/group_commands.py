@@ -15,6 +15,8 @@ from jelly.chat.model import Conversation, Peer
 from jelly.chat.session import Session
 
 Members = tuple[str, ...]
+MAX_USES, MAX_HOURS = 100, 720
+"""What a server takes for a code: docs/protocol.md."""
 
 
 def group(session: Session, rest: str) -> None:
@@ -181,6 +183,8 @@ def invite(session: Session, rest: str) -> None:
     ):
         raise UsageError
     uses, hours = (int(word) for word in [*words, *["1", "24"][len(words) :]])
+    if not (1 <= uses <= MAX_USES and 1 <= hours <= MAX_HOURS):
+        return session.show_error(session.translate(texts.INVITE_LIMITS, uses=MAX_USES, hours=MAX_HOURS))
 
     def done(invite: Invite, where: Conversation) -> None:
         until = datetime.fromtimestamp(invite.expires / 1000)
@@ -189,6 +193,7 @@ def invite(session: Session, rest: str) -> None:
         session.show_info(said, where)
 
     request(session, "/invite", session.client.invite(peer and peer.name, uses=uses, hours=hours), done)
+    return None
 
 
 def join(session: Session, rest: str) -> None:

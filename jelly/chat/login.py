@@ -187,13 +187,14 @@ class LoginDialog:
             if error.code in NAME_TAKEN:
                 self._console.show(self._text(start_texts.PASSWORD_WAS_WRONG, name=name))
                 return False
-            if error.code == ErrorCode.INVITE_NEEDED and invite is None:
+            sentence = self._text(start_texts.CANNOT_REGISTER, name=name, reason=self._translate.describe_error(error))
+            is_wrong_code = error.code == ErrorCode.INVALID_INVITE and bool(invite)
+            if is_wrong_code:  # perhaps mistyped: asked again, until nothing is typed
+                self._console.show(sentence)
+            if is_wrong_code or (error.code == ErrorCode.INVITE_NEEDED and invite is None):
                 code = self._console.ask(self._translate(texts.ASK_INVITE)).strip()
                 return self._register(name, password, is_typed=False, invite=code)
-            reason = self._translate.describe_error(error)
-            raise FatalError(
-                ExitCode.LOGIN_REFUSED, self._text(start_texts.CANNOT_REGISTER, name=name, reason=reason)
-            ) from error
+            raise FatalError(ExitCode.LOGIN_REFUSED, sentence) from error
         except RequestError as error:
             raise self._connection_error(error) from error
         self._console.show(self._text(start_texts.REGISTERED, name=name))

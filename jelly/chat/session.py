@@ -128,6 +128,8 @@ class Session(Outbox, HistoryLoader, ServerEvents):
         self._backlog_line: Line | None = None
         self._gap_since: int | None = None
         self._has_told_unread = False
+        self.account_is_deleted = False
+        """Whether the user has been told that the account is deleted."""
         self._forwarder = EventForwarder(self)
         client.receiver = self._forwarder
 
@@ -403,6 +405,10 @@ class Session(Outbox, HistoryLoader, ServerEvents):
                 self.on_own_read(event)
             case "gap":
                 self.on_gap(event.since)
+            case "logged_out" if event.values.get("reason") == "account_deleted":
+                if not self.account_is_deleted:
+                    self.account_is_deleted = True
+                    self.show_error(self.translate(texts.DELETED_ELSEWHERE, name=self.name))
             case _:
                 super().on_system(event)
 
@@ -438,7 +444,7 @@ class Session(Outbox, HistoryLoader, ServerEvents):
                 self._back_online(self.translate(text, address=event.address, since=since))
             case State.OFFLINE, Reason.TAKEN_OVER:
                 self.show_error(self.translate(texts.TAKEN_OVER, name=self.name))
-            case State.OFFLINE, Reason.ENDED:
+            case State.OFFLINE, Reason.ENDED if not self.account_is_deleted:
                 self.show_error(self.translate(texts.ENDED_ELSEWHERE, name=self.name))
             case State.OFFLINE, Reason.PASSWORD_CHANGED:
                 self._password = ""  # /connect asks for the new one

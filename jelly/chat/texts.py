@@ -41,13 +41,14 @@ GAP = TranslatedText(
     "本设备离线太久，这里可能缺少一些消息；用 /history 查看",
 )
 TAKEN_OVER = TranslatedText(
-    "someone logged in as {name} elsewhere. /connect logs in again",
-    "{name} 在别处登录，会话已结束。/connect 可重新登录",
+    "someone logged in as {name} elsewhere, with the same --device. /connect logs in again",
+    "{name} 在别处以同一个设备名（--device）登录，会话已结束。/connect 可重新登录",
 )
 PASSWORD_CHANGED_ELSEWHERE = TranslatedText(
     "the password of {name} was changed elsewhere. /connect asks for the new one",
     "{name} 的密码已在别处更改。/connect 会询问新密码",
 )
+DELETED_ELSEWHERE = TranslatedText("the account {name} was deleted", "账号 {name} 已被删除")
 ENDED_ELSEWHERE = TranslatedText(
     "the login of {name} was ended, elsewhere or by the operator. /connect logs in again",
     "{name} 的登录已在别处或被管理员结束。/connect 可重新登录",
@@ -157,6 +158,10 @@ INVITE_TO_GROUP = TranslatedText(
 INVITE_TO_REGISTER = TranslatedText(
     "{code} is good for {uses} to register here, until {until}", "{code} 可供 {uses} 人在 {until} 之前注册"
 )
+INVITE_LIMITS = TranslatedText(
+    "a code is for 1 to {uses} people, and for 1 to {hours} hours",
+    "邀请码可供 1 到 {uses} 人使用，有效 1 到 {hours} 小时",
+)
 GROUP_ENTERED = TranslatedText("you are in {group} now", "你已加入 {group}")
 ASK_INVITE = TranslatedText("Code of an invitation: ", "邀请码：")
 LOGIN_LINE = TranslatedText("{login}: since {when}, from {network}", "{login}：{when}，来自 {network}")
@@ -168,6 +173,7 @@ LOGIN_ENDED = TranslatedText("the login {login} is ended", "登录 {login} 已�
 DELETE_PASSWORD = TranslatedText(
     "This deletes the account {name} for ever. Password: ", "账号 {name} 将被永久删除。密码："
 )
+NO_SUCH_LOGIN = TranslatedText("you have no such login: /account lists them", "没有这个登录：用 /account 查看")
 ACCOUNT_DELETED = TranslatedText("the account {name} is deleted", "账号 {name} 已删除")
 FOUND_USERS = TranslatedText("found: {names}", "找到：{names}")
 FOUND_NOBODY = TranslatedText("no name begins like this", "没有以此开头的用户名")
