@@ -64,15 +64,16 @@ RESTORE_DESCRIPTION = """Put a copy of the database into its place, while the se
 is replaced stays beside it, under another name. The database comes from --database, else from
 JELLY_DATABASE or the TOML file, as for the server."""
 
-USER_USAGE = """jelly user add NAME [options]
-       jelly user passwd NAME [options]
+USER_USAGE = """jelly user add NAME [--bot] [options]
+       jelly user passwd NAME [--bot] [options]
        jelly user disable|enable|delete NAME [options]
        jelly user export NAME [options]
        jelly user list [NAME] [options]"""
 USER_DESCRIPTION = """Add users, set their passwords, disable or delete their accounts, list them; also
 while a server uses the database. A password is asked for, or read from standard input:
-echo secret | jelly user add alice. The database comes from --database, else from JELLY_DATABASE or
-the TOML file, as for the server."""
+echo secret | jelly user add alice. With --bot it is a key that is made and printed: only the bot
+knows it, and a new one (passwd --bot) ends it. The database comes from --database, else from
+JELLY_DATABASE or the TOML file, as for the server."""
 
 REPORTS_USAGE = """jelly reports [options]
        jelly reports close NUMBER [options]"""
@@ -243,7 +244,7 @@ def change_users(arguments: Sequence[str]) -> int:
     for setting in dataclasses.fields(Settings):
         if not hasattr(parsed, setting.name):
             setattr(parsed, setting.name, None)
-    run_user_command(parsed.action, parsed.name, load_settings(parsed))
+    run_user_command(parsed.action, parsed.name, load_settings(parsed), is_bot=getattr(parsed, "bot", False))
     return 0
 
 

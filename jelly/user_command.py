@@ -34,6 +34,10 @@ ANSWER_TIMEOUT = 15.0
 """Seconds to wait for the running server."""
 ANSWER_INTERVAL = 0.1
 """Seconds from one look for its answer to the next one."""
+KEY_PREFIX = "jellybot-"
+"""How the key of a bot begins: so that one that was published is found."""
+KEY_BYTES = 24
+"""Random bytes in it."""
 NAMES_AT_ONCE = 1000
 """How many names are read at a time."""
 DONE_SENTENCES = {
@@ -63,19 +67,24 @@ def add_user_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         each = actions.add_parser(action, help=help, description=help)
         each.add_argument("name", metavar="NAME", nargs="?" if action == "list" else None, help="the user's name")
+        if action in ("add", "passwd"):
+            each.add_argument("--bot", action="store_true", help="make a key instead of a password, and print it")
         each.add_argument("--database", metavar="DATABASE", help="URL of the database, as for the server")
         each.add_argument("--config", metavar="FILE", help="TOML file with settings")
 
 
-def run_user_command(action: str, name: str | None, settings: Settings) -> None:
-    """Do what `jelly user` was asked for. Raises StartError: one sentence that says why not."""
+def run_user_command(action: str, name: str | None, settings: Settings, is_bot: bool = False) -> None:
+    """Do what `jelly user` was asked for. Raises StartError: one sentence that says why not.
+
+    `is_bot`: the password is a key, which is made here and printed.
+    """
     with command_about(settings.database):
         if action == "list":
             _list_users(settings.database, name)
         elif action == "export":
             _export(settings.database, unicodedata.normalize("NFC", name or ""))
         else:
-            _change(Action(action), unicodedata.normalize("NFC", name or ""), settings)
+            _change(Action(action), unicodedata.normalize("NFC", name or ""), settings, is_bot)
 
 
 @contextlib.contextmanager
@@ -93,20 +102,23 @@ def command_about(url: str) -> Iterator[None]:
         raise StartError(f"The database cannot be used: {error}. {advice}") from error
 
 
-def _change(action: Action, name: str, settings: Settings) -> None:
+def _change(action: Action, name: str, settings: Settings, is_bot: bool) -> None:
     if action == Action.ADD:
         accounts.check_new_name(name, ErrorCode.INVALID_USERNAME)  # before the password is asked for
     with opened(settings.database) as connection:  # before somebody types a password for nothing
         _check_name(connection, action, name)
-    password_hash = ""
+    password = password_hash = ""
     if action in (Action.ADD, Action.PASSWD):
-        password = _ask_password(name)
+        password = f"{KEY_PREFIX}{secrets.token_urlsafe(KEY_BYTES)}" if is_bot else _ask_password(name)
         accounts.check_password(password)
         password_hash = hash_password(password, settings.password_cost)
     elif action == Action.DELETE:
         _confirm(name)
     have_done(settings.database, OperatorCommand(action, name, password_hash))
-    print(DONE_SENTENCES[action].format(name=name))
+    if is_bot:  # last, when it is valid; and alone, so that a program can read it
+        print(password)
+    else:
+        print(DONE_SENTENCES[action].format(name=name))
 
 
 def have_done(url: str, command: OperatorCommand) -> None:

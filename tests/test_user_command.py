@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from harness import StartServer, run_here
-from wire import RECONNECT, Wire, logged_in, register, wait_until
+from wire import LOGIN, RECONNECT, Wire, logged_in, register, wait_until
 
 from faults.process import PATIENCE, ROOT, Server, clean_environment
 from jelly import user_command
@@ -85,6 +85,28 @@ def test_the_program(tmp_path: Path) -> None:
             assert f"INFO jelly.operator: the operator asked to {line}\n" in server.log.decode()
         for secret in (b"secret1", b"scrypt"):
             assert secret not in server.log
+
+
+def test_the_key_of_a_bot(tmp_path: Path) -> None:
+    """It is printed alone, and is the password; a new one ends it, its tokens and the session."""
+    url = f"sqlite:///{tmp_path}/jelly.db"
+    with Server(url, "--registration=closed") as server:
+        keys = [run_program(url, "add", "echo", "--bot")]
+        with logged_in(server.port, "echo", keys[0]) as bot:
+            keys.append(run_program(url, "passwd", "echo", "--bot"))
+            assert bot.is_closed_by_server()
+        with Wire(server.port) as again:
+            assert again.refused(LOGIN, username="echo", password=keys[0]) == "wrong_credentials"
+        with Wire(server.port) as again:
+            assert again.refused(RECONNECT, username="echo", token=bot.token) == "invalid_token"
+        logged_in(server.port, "echo", keys[1]).close()
+        for key in keys:
+            assert key.startswith("jellybot-")
+            assert len(key) == 9 + 32
+            assert key.encode() not in server.log
+        assert run_program(url, "add", "echo", "--bot", code=1) == TAKEN
+        assert keys[0] != keys[1]
+        assert "--bot" in run_program(url, "disable", "echo", "--bot", code=2)
 
 
 def test_beside_a_running_server(start_server: StartServer, database_url: str, user: User) -> None:
