@@ -12,7 +12,7 @@ from client_tools import Recorder, result
 from harness import StartServer
 from wire import register, wait_until
 
-from client_api import ConnectionLost, JellyClient, ReconnectPolicy, State
+from client_api import JellyClient, ReconnectPolicy, State
 from faults.proxy import Proxy
 
 CLIENTS, UNSTEADY, ROUNDS, PER_ROUND, DRIVERS = 50, 20, 12, 3, 5
@@ -97,11 +97,13 @@ def test_many_clients_that_lose_their_connections_again_and_again(start_server: 
 
 
 def check(crowd: Crowd, acknowledged: int) -> None:
-    """Connections were lost, most messages were acknowledged, none was refused, duplicated or
-    invented."""
-    failures = [type(future.exception(0)) for _, _, future in crowd.sent if future.exception(0)]
-    assert set(failures) == {ConnectionLost}
-    assert acknowledged > len(crowd.sent) / 2
+    """Connections were lost, and no message was: what was sent meanwhile waited; nothing was
+    duplicated or invented."""
+    assert [future.exception(0) for _, _, future in crowd.sent if future.exception(0)] == []
+    assert acknowledged == len(crowd.sent)
+    assert any(
+        [state for _, state, _ in recorder.changes].count(State.ONLINE) > 1 for recorder in crowd.recorders.values()
+    )
     sent_to = {name: {content for to, content, _ in crowd.sent if to == name} for name in crowd.names}
     for name, recorder in crowd.recorders.items():
         assert set(recorder.messages) <= sent_to[name]

@@ -453,7 +453,7 @@ def test_nothing_is_stored_twice_when_connections_are_lost_all_the_time(
     server = start_server()
     register(server.port, "alice", "bob")
     with Proxy(server.port) as proxy:
-        client = new_client(proxy.port, reconnect=ReconnectPolicy(pause=0.001, maximum=0.01))
+        client = new_client(proxy.port, reconnect=ReconnectPolicy(pause=0.01, maximum=0.01))
         result(client.login("alice", "pw"))
         futures = []
         for number in range(600):
