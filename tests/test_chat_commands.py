@@ -249,6 +249,30 @@ def past(sender: str, receiver: str, content: str, id: int, group: str | None = 
     return PastMessage(sender, receiver, content, MS, id, group=group)
 
 
+def test_search_in_pages() -> None:
+    """Where the server cannot search, the chat reads page after page, and goes on if it comes
+    again.
+    """
+    chat = run("/search Two", RequestRejected("unknown_type"), where="bob")
+    assert chat.client.calls[1:] == [("history", "bob", {"before": None, "limit": 100})]
+    chat.client.answer(History((past("bob", "alice", "one", 50), past("alice", "bob", "a two", 60)), True, 50))
+    assert chat.client.calls[2:] == [("history", "bob", {"before": 50, "limit": 100})]
+    chat.client.answer(History((past("bob", "alice", "TWO", 40),), False))
+    when = past("", "", "", 1).written_at.strftime("%Y-%m-%d %H:%M")
+    assert chat.said()[-1] == f"{when} bob: TWO\n{when} alice: a two"
+    chat = run("/search x", RequestRejected("unknown_type"), where="#team")
+    for number in range(21):
+        chat.client.answer(History((past("bob", "team", "one", 100 - number),), True, 100 - number))
+    assert chat.said()[-1] == "no message has this text: x\n/search x again shows older ones"
+    submit(chat.session, "/search x")
+    chat.client.refuse("unknown_type")
+    assert chat.client.calls[-1] == ("group_history", "team", {"before": 80, "limit": 100})
+    chat.receive("bob", "eXit", group="team")
+    chat.client.refuse("unknown_type")
+    assert chat.said()[-1] == f"{when} bob: eXit"
+    assert run("/search x", RequestRejected("unknown_type")).said()[-1].endswith("does not support that")
+
+
 def test_search() -> None:
     """It searches the current conversation, goes on by itself while nothing is found, and goes on
     with older messages if it comes again."""
@@ -266,7 +290,8 @@ def test_search() -> None:
     submit(chat.session, "/search two words")
     assert chat.client.calls[3:] == [("search", "two words", {"person": "bob", "before": None, "limit": 20})]
     chat.client.refuse("unknown_type")
-    assert chat.said()[-1] == "/search two words: this server does not support that"
+    chat.client.refuse("inbox_full")
+    assert chat.said()[-1].startswith("/search two words: ")
 
 
 def test_an_invitation() -> None:

@@ -124,4 +124,8 @@ def test_loading_while_old_lines_are_dropped() -> None:
     chat.session.load_history(talk)
     chat.receive("bob", "z" * (MAX_CHARACTERS // 2), id=12)
     chat.client.answer(page((9, "bob", "before")))
-    assert ([line.id for line in talk.lines], talk.history_state) == ([11, 12], HistoryState.TRUNCATED)
+    assert ([line.id for line in talk.lines], talk.history_state) == ([11, 12], HistoryState.MAYBE_MORE)
+    chat.session.load_history(talk, by_command=True)
+    chat.receive("bob", "z" * (MAX_CHARACTERS // 2), id=13)
+    chat.client.answer(page((10, "bob", "before")))
+    assert chat.client.calls[-1] == ("history", "bob", {"before": 12, "limit": 50})  # the page is loaded that fits

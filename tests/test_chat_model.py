@@ -1,5 +1,6 @@
 """Conversations, lines and unread counts."""
 
+from collections import deque
 from datetime import timedelta
 
 import pytest
@@ -191,24 +192,97 @@ def test_an_id_between_others() -> None:
     assert [line.id for line in talk.lines] == [4, 5, 6, 7]
 
 
-def test_older_lines_do_not_drop_newer_ones() -> None:
-    """A full conversation takes no older lines, and new lines drop the oldest ones."""
+def full(first: int = 1000) -> Conversation:
+    """A conversation that can take no more lines."""
     talk = Conversation(Peer("bob"))
-    for number in range(MAX_LINES - 2):
-        talk.add(Line(LineKind.INCOMING, NOW, "x", "bob", id=1000 + number))
-    assert [line.id for line in talk.add_history((past(id) for id in (9, 8, 7)), 9)] == [8, 9]
-    assert talk.history_state is HistoryState.TRUNCATED
-    assert len(talk.lines) == MAX_LINES
+    for number in range(MAX_LINES):
+        talk.add(past(first + number))
+    return talk
+
+
+def test_new_lines_drop_the_oldest_ones() -> None:
+    """The next page begins with what was dropped."""
+    talk = full()
     talk.history_state = HistoryState.COMPLETE
-    talk.add(Line(LineKind.INCOMING, NOW, "new", "bob"))
-    assert (talk.lines[0].id, talk.lines[-1].text, talk.history_state) == (9, "new", HistoryState.TRUNCATED)
+    talk.add(past(5000))
+    assert (talk.lines[0].id, talk.lines[-1].id, len(talk.lines)) == (1001, 5000, MAX_LINES)
+    assert (talk.history_cursor, talk.history_state, talk.below) == (1001, HistoryState.MAYBE_MORE, deque())
+
+
+def test_dropped_lines_that_nobody_has() -> None:
+    """Without a history, and without ids, they cannot be loaded again."""
+    talk = full()
+    talk.history_state = HistoryState.UNSUPPORTED
+    talk.add(past(5000))
+    assert (talk.history_cursor, talk.history_state) == (None, HistoryState.TRUNCATED)
+    talk = Conversation(Peer("bob"))
+    for _ in range(MAX_LINES + 1):
+        talk.add(line())
+    assert talk.history_state is HistoryState.TRUNCATED
+
+
+def test_older_lines_drop_the_newest_ones() -> None:
+    """They come back page by page, with what has come meanwhile; then the oldest ones go."""
+    talk = full()
+    info = talk.add(Line(LineKind.INFO, NOW, "connected"))
+    assert len(talk.add_history([past(id) for id in range(1000, 949, -1)], 51)) == 51
+    newest = 1000 + MAX_LINES - 1
+    assert (talk.lines[0].id, talk.lines[-1].id, len(talk.lines)) == (950, newest - 50, MAX_LINES)
+    assert (list(talk.below), talk.held) == ([*range(newest - 49, newest + 1)], [info])
+    talk.add(past(8000))
+    note = talk.add(Line(LineKind.INFO, NOW, "disconnected"))
+    failed = talk.add(line("mine", status=DeliveryStatus.FAILED))
+    assert talk.lines[-1].id == newest - 50
+    assert (talk.below[-1], talk.held, talk.undelivered()) == (8000, [info, note, failed], [failed])
+    assert talk.has_message(8000)
+    talk.add_later([past(id) for id in range(newest - 80, newest - 9)], newest - 10)
+    assert (talk.lines[-1].id, len(talk.lines), talk.below[0]) == (newest - 10, MAX_LINES, newest - 9)
+    talk.add_later([past(id) for id in (*range(newest - 9, newest + 1), 8000)], 8000)
+    assert (talk.below, talk.held, [*talk.lines][-4].id) == (deque(), [], 8000)
+    assert [*talk.lines][-3:] == [info, note, failed]
+    assert talk.character_count == sum(len(each.text) for each in talk.lines)
+    assert talk.history_cursor == (talk.lines[0].id or 0)
+
+
+def test_returning_to_the_end() -> None:
+    """All is loaded again, but what is nowhere else; opening another conversation does it, too."""
+    for by_opening in (False, True):
+        model = Model()
+        talk = full()
+        model.conversations[Peer("bob")] = talk
+        model.open(talk)
+        failed = talk.add(line("mine", status=DeliveryStatus.FAILED))
+        talk.add_history([past(id) for id in range(1000, 949, -1)], 51)
+        if by_opening:
+            model.open(model.home)
+        else:
+            talk.return_to_end()
+        assert (list(talk.lines), talk.below, talk.held) == ([failed], deque(), [])
+        assert (talk.history_cursor, talk.is_history_requested) == (None, False)
+        assert (talk.character_count, talk.history_state) == (4, HistoryState.MAYBE_MORE)
 
 
 def test_older_lines_that_are_long() -> None:
-    """The limit of characters applies to older lines, too."""
+    """The limit of characters applies, too."""
     talk = Conversation(Peer("bob"))
-    talk.add(Line(LineKind.INCOMING, NOW, "x" * (MAX_CHARACTERS - 10), "bob"))
-    assert [line.id for line in talk.add_history([past(2, "y" * 10), past(1)], 9)] == [2]
+    talk.add(past(3, "x" * (MAX_CHARACTERS - 10)))
+    assert [line.id for line in talk.add_history([past(2, "y" * 10), past(1, "z")], 9)] == [1, 2]
+    assert ([line.id for line in talk.lines], list(talk.below)) == ([1, 2], [3])
+
+
+def test_dropped_lines_around_a_gap() -> None:
+    """The gap goes with the lines above it; until then loading goes on in it."""
+    talk = full(1)
+    talk.restart_history()
+    talk.add_history([past(9000), past(8999)], 1)
+    assert (talk.history_cursor, talk.gap) == (8999, (MAX_LINES + 1, 3))
+    for id in range(9001, 9001 + MAX_LINES - 3):
+        talk.add(past(id))
+    assert (talk.lines[0].id, talk.history_cursor, talk.gap) == (MAX_LINES, 8999, (MAX_LINES + 1, MAX_LINES))
+    talk.add(past(20000))
+    assert (talk.lines[0].id, talk.history_cursor, talk.gap) == (8999, 8999, None)
+    talk.add(past(20001))
+    assert (talk.lines[0].id, talk.history_cursor) == (9000, 9000)
 
 
 def test_a_message_in_the_history_before_it_arrives() -> None:

@@ -102,8 +102,8 @@ def test_history(port: int) -> None:
         chat.say("/quit")
 
 
-def test_history_that_is_not_kept() -> None:
-    """A full conversation takes no older lines, and the chat says so."""
+def test_history_of_a_full_conversation() -> None:
+    """Older lines are printed, however many have been printed before."""
     chat, target = Chat(), io.StringIO()
     plain.PlainInterface(chat.session, JobQueue(), io.StringIO(), target)
     chat.session.open(Peer("bob"))
@@ -112,7 +112,7 @@ def test_history_that_is_not_kept() -> None:
         talk.add(Line(LineKind.INCOMING, NOW, "x", "bob", id=1000 + number))
     chat.session.load_history(talk, by_command=True)
     chat.client.answer(History((PastMessage("bob", "alice", "old", MS, 5),), more=False))
-    assert target.getvalue() == "-- earlier messages are no longer in memory\n"
+    assert "bob: old\n" in target.getvalue()
 
 
 def test_two_chat(port: int) -> None:

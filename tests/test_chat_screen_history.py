@@ -1,13 +1,19 @@
 """The full screen: older messages."""
 
+import itertools
+import re
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from screen_tools import Open, opener_of_chats, port_without_pauses
+from terminal import Terminal
 from wire import ADD_MEMBER, CREATE_GROUP, GROUP_MESSAGE, logged_in, register
 
 from faults.process import Server
+from jelly.chat.model import MAX_LINES
 
 port = pytest.fixture(port_without_pauses)
 open_chat = pytest.fixture(opener_of_chats)
@@ -107,3 +113,46 @@ def test_messages_of_another_session(port: int, open_chat: Open) -> None:
         alice.wait_for("bob │ missed", "alice │ from elsewhere", "there are no earlier messages")
         for text in ("alice │ hello", "bob │ missed", "alice │ from elsewhere"):
             assert alice.screen.count(text) == 1
+
+
+def numbers_on(chat: Terminal) -> list[int]:
+    return [int(number) for number in re.findall(r"│ number (\d+)\.$", chat.screen, re.MULTILINE)]
+
+
+def press_until(chat: Terminal, key: str, condition: Callable[[], bool]) -> None:
+    """Press a key again and again. Each time the screen is drawn before it is looked at."""
+    deadline = time.monotonic() + 60
+    for number in itertools.count():
+        chat.press(key)
+        chat.type(f"{number}")
+        chat.wait_until(lambda: chat.input == f"bob> {number}")  # noqa: B023
+        chat.press("ctrl-c")
+        chat.wait_until(lambda: chat.input == "bob>")
+        if condition():
+            return
+        assert time.monotonic() < deadline
+
+
+def test_more_than_the_memory_takes(port: int, open_chat: Open) -> None:
+    """Everything that waited can be read, back to the first message and forth to the last one."""
+    count = MAX_LINES + 150
+    register(port, "alice", "bob")
+    with logged_in(port, "bob") as bob:
+        for number in range(count):
+            bob.message("alice", f"number {number}.")
+    alice = open_chat("alice", rows=60)
+    alice.enter("/to bob")
+    alice.wait_for(f"number {count - 1}.")
+    press_until(alice, "ctrl-home", lambda: "there are no earlier messages" in alice.screen)
+    seen = set(numbers_on(alice))
+    assert 0 in seen
+
+    def is_at_the_end() -> bool:
+        seen.update(numbers_on(alice))
+        return "more below" not in alice.bar
+
+    press_until(alice, "pagedown", is_at_the_end)
+    assert seen == set(range(count))
+    press_until(alice, "ctrl-home", lambda: "there are no earlier messages" in alice.screen)
+    alice.enter("and now")
+    alice.wait_for(f"number {count - 1}.", "alice │ and now")

@@ -3,11 +3,11 @@
 import re
 from typing import Any
 
-from client_api import History, PastMessage
+from client_api import ErrorCode, History, PastMessage, RequestError
 from jelly.chat import texts
 from jelly.chat.command import UsageError, required, split_word
 from jelly.chat.history_loader import HISTORY_TEXTS, PAGE
-from jelly.chat.model import LOADABLE, Peer
+from jelly.chat.model import LOADABLE, LineKind, Peer
 from jelly.chat.session import Session
 
 MAX_PAGE = 100
@@ -94,31 +94,85 @@ def _change_last(session: Session, text: str) -> None:
 
 def search(session: Session, rest: str) -> None:
     """Show the messages of this conversation (on the first screen: of all) that have a text."""
-    text, where = required(rest), session.model.current
-    peer = where.peer
-    scope: dict[str, Any] = {} if peer is None else {"group" if peer.is_group else "person": peer.name}
+    _Search(session, required(rest)).run()
 
-    def ask(before: int | None, left: int) -> None:
-        future = session.client.search(text, **scope, before=before, limit=SEARCH_PAGE)
-        session.request(future, lambda page: done(page, left), failed)
 
-    def done(page: History, left: int) -> None:
-        if page.more and not page.messages and left:
-            return ask(page.before, left - 1)
-        session.search_goes_on = (peer, text, page.before) if page.more else None
-        lines = [_found_line(session, message, is_everywhere=peer is None) for message in page.messages]
+class _Search:
+    """One /search. A server that cannot search has its pages read here, one after the other."""
+
+    def __init__(self, session: Session, text: str) -> None:
+        self._session, self._text, self._where = session, text, session.model.current
+        self._peer = self._where.peer
+
+    def run(self) -> None:
+        last = self._session.search_goes_on
+        self._ask(last[2] if last and last[:2] == (self._peer, self._text) else None, MAX_SEARCHES)
+
+    def _ask(self, before: int | None, left: int) -> None:
+        """Ask the server, and at most `left` times more while it has found nothing."""
+        peer, session = self._peer, self._session
+        scope: dict[str, Any] = {} if peer is None else {"group" if peer.is_group else "person": peer.name}
+
+        def done(page: History) -> None:
+            if page.more and not page.messages and left:
+                self._ask(page.before, left - 1)
+            else:
+                self._show(page.messages, page.before if page.more else None)
+
+        def failed(error: BaseException) -> None:
+            if peer and _is_unknown(error):
+                self._read(peer, before, (), left)
+            else:
+                self._failed(error)
+
+        future = session.client.search(self._text, **scope, before=before, limit=SEARCH_PAGE)
+        session.request(future, done, failed)
+
+    def _read(self, peer: Peer, before: int | None, found: tuple[PastMessage, ...], left: int) -> None:
+        """Read a page, and at most `left` more until there is enough."""
+        session, wanted = self._session, self._text.casefold()
+
+        def done(page: History) -> None:
+            messages = *(each for each in page.messages if wanted in each.content.casefold()), *found
+            if page.more and len(messages) < SEARCH_PAGE and left:
+                self._read(peer, page.before, messages, left - 1)
+            else:
+                self._show(messages, page.before if page.more else None)
+
+        def failed(error: BaseException) -> None:
+            if _is_unknown(error):  # there is no history either
+                self._show(self._loaded(wanted), None)
+            else:
+                self._failed(error)
+
+        read = session.client.group_history if peer.is_group else session.client.history
+        session.request(read(peer.name, before=before, limit=MAX_PAGE), done, failed)
+
+    def _loaded(self, wanted: str) -> tuple[PastMessage, ...]:
+        """Return the messages here that have the text."""
+        return tuple(
+            PastMessage(line.sender, "", line.text, int(line.at.timestamp() * 1000), line.id or 0)
+            for line in self._where.lines
+            if line.kind in (LineKind.INCOMING, LineKind.OUTGOING) and wanted in line.text.casefold()
+        )
+
+    def _show(self, messages: tuple[PastMessage, ...], before: int | None) -> None:
+        session, peer = self._session, self._peer
+        session.search_goes_on = None if before is None else (peer, self._text, before)
+        lines = [_found_line(session, message, is_everywhere=peer is None) for message in messages]
         if not lines:
-            lines = [session.translate(texts.FOUND_NOTHING, wanted=text)]
-        if page.more:
-            lines.append(session.translate(texts.SEARCH_AGAIN, wanted=text))
-        session.show_info("\n".join(lines), where)
-        return None
+            lines = [session.translate(texts.FOUND_NOTHING, wanted=self._text)]
+        if before is not None:
+            lines.append(session.translate(texts.SEARCH_AGAIN, wanted=self._text))
+        session.show_info("\n".join(lines), self._where)
 
-    def failed(error: BaseException) -> None:
-        session.show_error(session.translate.describe_failure(f"/search {text}", error, changes=False), where)
+    def _failed(self, error: BaseException) -> None:
+        what = f"/search {self._text}"
+        self._session.show_error(self._session.translate.describe_failure(what, error, changes=False), self._where)
 
-    last = session.search_goes_on
-    ask(last[2] if last and last[:2] == (peer, text) else None, MAX_SEARCHES)
+
+def _is_unknown(error: BaseException) -> bool:
+    return isinstance(error, RequestError) and error.likely_code == ErrorCode.UNKNOWN_TYPE
 
 
 def _found_line(session: Session, message: PastMessage, is_everywhere: bool) -> str:

@@ -169,6 +169,10 @@ class Conversation:
     """The next page holds messages with ids below this one. None: the newest messages."""
     gap: Gap | None = None
     """A gap above the messages that were here before the last login, or None. See `Gap`."""
+    below: deque[int] = field(default_factory=deque)
+    """The ids of later messages that are not in `lines`, because the user has gone so far back."""
+    held: list[Line] = field(default_factory=list)
+    """Other lines that belong below those: texts of the chat, messages that have no id yet."""
 
     @property
     def title(self) -> str:
@@ -177,21 +181,77 @@ class Conversation:
 
     def add(self, line: Line) -> Line:
         """Append a line. Drop the oldest lines if the conversation is full."""
+        if not self.below:
+            self._append(line)
+        elif line.id is None:
+            self.held.append(line)
+        else:
+            self.below.append(line.id)
+        return line
+
+    def _append(self, line: Line) -> None:
         self.lines.append(line)
         self._track_size(line)
         self._drop_oldest()
-        return line
 
     def _drop_oldest(self) -> None:
         while self.is_full and len(self.lines) > 1:
-            self.character_count -= len(self.lines.popleft().text)
-            self.history_state = HistoryState.TRUNCATED
+            line = self.lines.popleft()
+            self.character_count -= len(line.text)
+            if line.id is not None and self.history_state is not HistoryState.UNSUPPORTED:
+                self._load_from(line.id + 1)
+            elif line.kind in (LineKind.INCOMING, LineKind.OUTGOING):
+                self.history_state = HistoryState.TRUNCATED
+
+    def _load_from(self, id: int) -> None:
+        """Have the next page begin with the messages before this id, which were dropped."""
+        if self.gap is None or id > self.gap.end:
+            self.history_cursor, self.history_state = id, HistoryState.MAYBE_MORE
+        elif any(line.id is not None and line.id < self.gap.end for line in self.lines):
+            self.gap = Gap(self.gap.end, id)
+        else:
+            self.gap = None
+
+    def _drop_newest(self) -> None:
+        while self.is_full and len(self.lines) > 1:
+            line = self.lines.pop()
+            self.character_count -= len(line.text)
+            if line.id is None:
+                self.held.insert(0, line)
+            else:
+                self.below.appendleft(line.id)
+
+    def add_later(self, lines: Iterable[Line], last: int) -> None:
+        """Append a page of later messages, oldest first: all that there are up to the id `last`.
+
+        Drop the oldest lines if the conversation is full.
+        """
+        newest = self.newest_line_id
+        for line in lines:
+            if newest < (line.id or 0) <= last:
+                self._append(line)
+        while self.below and self.below[0] <= last:
+            self.below.popleft()
+        if not self.below:
+            held, self.held = self.held, []
+            known = {line.id for line in self.lines if line.id is not None}
+            for line in held:
+                if line.id not in known:
+                    self._append(line)
+
+    def return_to_end(self) -> None:
+        """Forget what is loaded, so that loading begins with the newest message again."""
+        self.lines, self.held = deque(line for line in self.held if line.id is None), []
+        self.below.clear()
+        self.character_count = sum(len(line.text) for line in self.lines)
+        self.history_cursor, self.gap, self.is_history_requested = None, None, False
+        self.history_state = HistoryState.MAYBE_MORE
 
     def add_history(self, lines: Iterable[Line], wanted: int) -> list[Line]:
         """Insert a page of the history, sorted by id; return the lines that were new, oldest first.
 
         The page comes newest first. Stop after `wanted` new lines, unless there is a gap to close.
-        A full conversation takes no lines above its oldest one: newer lines are worth more.
+        What goes above the oldest line of a full conversation drops the newest ones.
         """
         known = {line.id for line in self.lines}
         without_id = [line for line in self.lines if line.may_be_stored and line.id is None]
@@ -207,22 +267,16 @@ class Conversation:
                 same.id, same.status, same.reason = line.id, DeliveryStatus.NONE, ""
             else:
                 position = self._insert_position(line)
-                if not position and not self._has_room_above(line):
-                    self.history_state = HistoryState.TRUNCATED
-                    break
                 self.lines.insert(position, line)
                 self._track_size(line)
                 added.append(line)
+                if not position:
+                    self._drop_newest()
             self.history_cursor = line.id
             if self._closes_gap(line):
                 break
         self._drop_oldest()
         return added[::-1]
-
-    def _has_room_above(self, line: Line) -> bool:
-        """Return False if lines were dropped, even if `line` would fit: it would leave a gap."""
-        is_full = len(self.lines) >= MAX_LINES or self.character_count + len(line.text) > MAX_CHARACTERS
-        return self.history_state is not HistoryState.TRUNCATED and not is_full
 
     def _closes_gap(self, line: Line) -> bool:
         """Return whether `line` closes the gap. If so, the next page continues above it."""
@@ -277,6 +331,8 @@ class Conversation:
 
         Another client may have received messages in between. They form a gap above the older lines.
         """
+        if self.below:
+            self.return_to_end()
         newest = max((line.id for line in self.lines if line.id is not None), default=None)
         if self.gap is None and newest is not None:
             self.gap = Gap(newest + 1, self.history_cursor or newest + 1)
@@ -291,6 +347,8 @@ class Conversation:
         """
         if id is None:
             return False
+        if id in self.below:
+            return True
         return id == next((each.id for each in reversed(self.lines) if each.id is not None and each.id <= id), None)
 
     @property
@@ -312,10 +370,12 @@ class Conversation:
         if line in self.lines:
             self.lines.remove(line)
             self.character_count -= len(line.text)
+        elif line in self.held:
+            self.held.remove(line)
 
     def undelivered(self) -> list[Line]:
         """Return the outgoing messages that failed or whose outcome is unknown."""
-        return [line for line in self.lines if line.status in UNDELIVERED]
+        return [line for line in (*self.lines, *self.held) if line.status in UNDELIVERED]
 
     def worth_resending(self) -> list[Line]:
         """Return the undelivered messages that the server may accept later."""
@@ -358,6 +418,8 @@ class Model:
         """Make a conversation the current one, and count its lines as read."""
         if conversation is not self.current:
             self.current.first_unread = None
+            if self.current.below:
+                self.current.return_to_end()
         self.current = conversation
         conversation.unread = 0
 

@@ -11,6 +11,7 @@ the toolkit nor the terminal.
 
 from collections.abc import Iterator
 from datetime import date
+from itertools import islice
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 from zlib import crc32
@@ -140,37 +141,67 @@ def visible_rows(
 
     `new_title` stands above the first unread line, `top_title` above the oldest line.
     """
-    columns = columns_of(conversation, width)
-    lines = list(conversation.lines)
-    upwards: list[Row] = []  # from the last row to the first
-    for place in range(len(lines) - 1, -1, -1):
-        if len(upwards) >= height + offset:
-            break
-        upwards.extend(reversed(rows_of(lines[place], columns)))
-        if place and lines[place] is conversation.first_unread:
-            upwards.append(_divider(new_title, width))
-        day = lines[place].at.date()
-        if day != (lines[place - 1].at.date() if place else today):
-            upwards.append(_divider(day.isoformat(), width))
-    else:
-        if top_title:
-            upwards.append(_divider(truncate(top_title, max(2, width - 2)), width))
+    upwards = list(islice(_rows_upwards(conversation, width, today, new_title, top_title), height + offset))
     offset = min(offset, max(0, len(upwards) - height))
-    return upwards[offset : offset + height][::-1], offset
+    return [row for _, row in upwards[offset : offset + height]][::-1], offset
 
 
-def newest_shown(conversation: Conversation, width: int, height: int, offset: int) -> int:
-    """Return the id of the newest message of which a row is visible; 0 if none is. As visible_rows,
-    but in doubt an older one: dividers are left out.
-    """
-    columns, rows = columns_of(conversation, width), 0
+def _rows_upwards(
+    conversation: Conversation, width: int, today: date, new_title: str = "", top_title: str = ""
+) -> Iterator[tuple[Line | None, Row]]:
+    """Yield all rows from the last to the first, each with its line (None: a divider)."""
+    columns = columns_of(conversation, width)
+    below: Line | None = None
     for line in reversed(conversation.lines):
-        rows += len(rows_of(line, columns))
-        if rows > offset and line.id is not None:
-            return line.id
-        if rows >= offset + height:
-            break
-    return 0
+        if below:
+            if below is conversation.first_unread:
+                yield None, _divider(new_title, width)
+            if below.at.date() != line.at.date():
+                yield None, _divider(below.at.date().isoformat(), width)
+        for row in reversed(rows_of(line, columns)):
+            yield line, row
+        below = line
+    if below and below.at.date() != today:
+        yield None, _divider(below.at.date().isoformat(), width)
+    if top_title:
+        yield None, _divider(truncate(top_title, max(2, width - 2)), width)
+
+
+def newest_shown(conversation: Conversation, width: int, height: int, offset: int, today: date) -> int:
+    """Return the id of the newest message of which a row is visible; 0 if none is."""
+    shown = islice(_rows_upwards(conversation, width, today), offset, offset + height)
+    return next((line.id for line, _ in shown if line and line.id is not None), 0)
+
+
+class Place(NamedTuple):
+    """A row of a conversation, which it keeps when others are added or dropped."""
+
+    line: Line
+    row: int
+    """Which row of the line, from its last one."""
+    dividers: int
+    """How many dividers are below the row, up to the last one that is visible."""
+
+
+def place_at(conversation: Conversation, width: int, offset: int, today: date) -> Place | None:
+    """Return the place of the last visible row; None if there is none."""
+    row, last, dividers = 0, None, 0
+    for number, (line, _) in enumerate(_rows_upwards(conversation, width, today)):
+        row = row + 1 if line is last else 0
+        last = line
+        if number >= offset:
+            if line:
+                return Place(line, row, dividers)
+            dividers += 1
+    return None
+
+
+def offset_of(conversation: Conversation, width: int, place: Place, today: date) -> int | None:
+    """Return how many rows are below a place; None if its line is not here any more."""
+    for number, (line, _) in enumerate(_rows_upwards(conversation, width, today)):
+        if line is place.line:
+            return max(0, number + place.row - place.dividers)
+    return None
 
 
 def history_status(session: Session) -> str:
@@ -191,7 +222,8 @@ def status_bar(session: Session, width: int, offset: int) -> Row:
         ("class:bar", f" {truncate(sanitize(session.name), WIDEST_NAME)} │ "),
         (style, session.connection_status()),
     ]
-    right: Row = [("class:bar", f" ↓ {session.translate(texts.BAR_MORE_BELOW)} ")] if offset else []
+    is_end = not (offset or session.model.current.below)
+    right: Row = [] if is_end else [("class:bar", f" ↓ {session.translate(texts.BAR_MORE_BELOW)} ")]
     if typing := session.who_is_typing():
         names = session.translate.join_names([truncate(sanitize(name), WIDEST_NAME) for name in typing[:MAX_TYPING]])
         shown = truncate(session.translate(texts.BAR_TYPING, names=names), max(0, width // 3 - 2))

@@ -44,13 +44,16 @@ from prompt_toolkit.styles import Attrs, Style
 from jelly.chat import rows, texts
 from jelly.chat.cells import sanitize
 from jelly.chat.commands import complete, submit
+from jelly.chat.history_loader import PAGE
 from jelly.chat.job_queue import JobQueue
-from jelly.chat.model import Conversation
+from jelly.chat.model import MAX_LINES, Conversation
 from jelly.chat.server_events import TYPING_WINDOW
 from jelly.chat.session import Session
 from jelly.chat.user_interface import UserInterface
 
 MAX_INPUT_ROWS = 5
+FAR = 10**9
+"""More rows than there are."""
 WHEEL_ROWS = 3
 """How many rows one step of the wheel scrolls."""
 DIM = "dim" if "dim" in Attrs._fields else "ansibrightblack"  # prompt_toolkit has "dim" since 3.0.52
@@ -130,7 +133,8 @@ class ConversationControl(UIControl):
 
     def newest_shown(self) -> int:
         """Return the id of the newest message that is visible; 0 if none is."""
-        return rows.newest_shown(self._session.model.current, self._width, self.height, self.offset)
+        session = self._session
+        return rows.newest_shown(session.model.current, self._width, self.height, self.offset, session.now().date())
 
     def scroll(self, count: int) -> bool:
         """Scroll up by `count` rows (down if negative).
@@ -140,11 +144,19 @@ class ConversationControl(UIControl):
         self.offset = wanted = max(0, self.offset + count)
         return len(self._visible_rows()) < self.height or self.offset < wanted
 
-    def keep_position(self, conversation: Conversation) -> None:
-        """Keep the same rows visible after a line was added, if the user has scrolled up."""
-        if self.offset:
-            columns = rows.columns_of(conversation, self._width)
-            self.offset += len(rows.rows_of(conversation.lines[-1], columns))
+    def place(self) -> rows.Place | None:
+        """Return which row is the last visible one; None if it is the last one that there is."""
+        conversation = self._session.model.current
+        if not self.offset and not conversation.below:
+            return None
+        return rows.place_at(conversation, self._width, self.offset, self._session.now().date())
+
+    def return_to(self, place: rows.Place) -> None:
+        """Keep the same rows visible after lines were added or dropped."""
+        conversation, today = self._session.model.current, self._session.now().date()
+        offset = rows.offset_of(conversation, self._width, place, today)
+        if offset is not None:
+            self.offset = offset
 
 
 class ScreenInterface(UserInterface):
@@ -168,6 +180,8 @@ class ScreenInterface(UserInterface):
         self._answer = Buffer(multiline=False)
         self._recall: WeakKeyDictionary[Conversation, InMemoryHistory] = WeakKeyDictionary()
         self._is_exiting = False
+        self._goes_up = False
+        """Whether older lines were asked for by a command, to be shown."""
         session.ui = self
         self._app: Application[None] = Application(
             layout=self._layout(),
@@ -205,19 +219,21 @@ class ScreenInterface(UserInterface):
             self._conversation.draft = _join(self._conversation.draft, self._input.text)
 
     def _run_jobs(self) -> None:
+        place, conversation = self._view.place(), self._conversation
+        self._goes_up = False
         self._jobs.run_pending()
+        if self._goes_up:
+            self._view.scroll(FAR)
+        elif place and self._session.model.current is conversation:
+            self._view.return_to(place)
         self._sync_with_model()
         self._app.invalidate()
 
     # --- called by the session --------------------------------------------------------------------
 
-    def line_added(self, conversation: Conversation, line: Any) -> None:  # noqa: ARG002 - the interface's signature
-        if conversation is self._conversation:
-            self._view.keep_position(conversation)
-
     def history_added(self, conversation: Conversation, lines: list[Any], by_command: bool) -> None:  # noqa: ARG002
         if by_command and conversation is self._conversation:
-            self._view.scroll(10**9)  # the offset counts from the end: without this the view would not move
+            self._goes_up = True
 
     def typing_changed(self) -> None:
         asyncio.get_running_loop().call_later(TYPING_WINDOW.total_seconds() + 0.1, self._app.invalidate)
@@ -290,8 +306,8 @@ class ScreenInterface(UserInterface):
             (lambda: self._app.renderer.clear(), "c-l"),
             (lambda: self._scroll(self._page()), "pageup"),
             (lambda: self._scroll(-self._page()), "pagedown"),
-            (lambda: self._scroll(10**9), "c-home"),
-            (lambda: self._scroll(-(10**9)), "c-end"),
+            (lambda: self._scroll(FAR), "c-home"),
+            (lambda: self._scroll(-FAR), "c-end"),
             (self._open_next_unread, "escape", "a"),
             (lambda: self._open(self._session.model.neighbour(-1)), "escape", "left"),
             (lambda: self._open(self._session.model.neighbour(1)), "escape", "right"),
@@ -308,8 +324,13 @@ class ScreenInterface(UserInterface):
     def _scroll(self, count: int) -> None:
         """Scroll by `count` rows.
 
-        At the oldest line, load older ones; the visible rows stay where they are.
+        At the oldest line, load older ones; the visible rows stay where they are. If so many are
+        loaded that later ones were dropped, load these on the way back.
         """
+        if count == -FAR:
+            self._session.return_to_end(self._conversation)
+        elif count < 0 and self._view.offset < 2 * self._view.height:
+            self._session.load_later(self._conversation)
         if self._view.scroll(count) and count > 0:
             self._session.load_history(self._conversation)
             self._view.scroll(1)  # show the row with the history status
@@ -325,6 +346,7 @@ class ScreenInterface(UserInterface):
         self._input.append_to_history()
         self._input.reset()
         self._view.offset = 0
+        self._session.return_to_end(self._conversation)
         if not submit(self._session, text):
             # Not in the input, where the /to that the user types next would be joined to it.
             self._conversation.draft = _join(self._conversation.draft, text)
@@ -362,6 +384,7 @@ class ScreenInterface(UserInterface):
             self._input.append_to_history()
             self._input.reset()
         elif not (lines and lines[-1].text == hint):
+            self._view.offset = 0
             self._session.show_info(hint)
 
     def _suspend(self) -> None:
@@ -422,5 +445,6 @@ class ScreenInterface(UserInterface):
             self._show_input(typed)
             self._view.offset = 0
             self._session.keep()
-            if not current.is_history_requested:
+            has_room = len(current.lines) < MAX_LINES - PAGE  # else older lines would take that of the newest
+            if not current.is_history_requested and (has_room or current.gap):
                 self._session.load_history(current)
