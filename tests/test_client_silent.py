@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from client_tools import (
     NEVER,
+    QUICK,
     SYSTEM,
     NewClient,
     Recorder,
@@ -19,7 +20,7 @@ from client_tools import (
     name_of,
     result,
 )
-from wire import LOGIN, OWN_PROFILE, PERSON_MESSAGE, RECONNECT, Wire, register
+from wire import HEARTBEAT, LOGIN, OWN_PROFILE, PERSON_MESSAGE, RECONNECT, Wire, register, wait_until
 
 from client_api import ConnectionLost, Reason, RequestTimeout, State
 from faults.process import Server
@@ -175,9 +176,62 @@ def test_an_idle_connection(new_client: NewClient, scripts: Scripts) -> None:
     assert peer.is_closed_by_server()
 
 
+@pytest.mark.parametrize("features", [("ack",), None], ids=["modern", "classic"])
+@pytest.mark.parametrize("reconnects", [True, False])
+def test_nothing_comes_any_more(
+    new_client: NewClient, script: ScriptedServer, recorder: Recorder, features: Any, reconnects: bool
+) -> None:
+    """With one address, too: the server is asked for something cheap, and without an answer in time
+    the connection is made anew, although heartbeats still go out."""
+    alice = new_client(
+        script.port,
+        recorder,
+        heartbeat=0.05 if features else 0.2,  # a classic client pauses after each
+        request_timeout=0.3 if features else 1.0,
+        reconnect=QUICK if reconnects else False,
+    )
+    type, values = (0x20, {}) if features else (OWN_PROFILE, {"username": "alice"})
+    peer = script.log_in(alice, features)
+    for _ in range(2):
+        assert peer.receive_request(type) == values
+        peer.answer(type, 0x32, error="unknown_type")
+    assert alice.state is State.ONLINE
+    future = alice.send_message("bob", "hello")
+    peer.receive_request(PERSON_MESSAGE)
+    peer.answer(PERSON_MESSAGE)
+    result(future)
+    assert peer.receive_request(type) == values
+    frames: list[int] = []
+    while frames.count(HEARTBEAT) < 3:  # the other direction works
+        frames.append(peer.receive().type)
+    state = State.RECONNECTING if reconnects else State.OFFLINE
+    assert isinstance(recorder.wait_for_state(state, Reason.CONNECTION_LOST).error, RequestTimeout)
+    assert peer.is_closed_by_server()
+    if reconnects:
+        with script.accept_login(features) as peer:
+            assert alice.wait_until_online(10)
+            future = alice.send_message("bob", "again")
+            peer.receive_request(PERSON_MESSAGE)
+            peer.answer(PERSON_MESSAGE)
+            result(future)
+
+
+def test_a_real_server_that_is_quiet(port: int, new_client: NewClient, recorder: Recorder) -> None:
+    """It answers what it is asked, so the connection stays, and nothing is logged."""
+    register(port, "alice")
+    alice = new_client(port, recorder, heartbeat=0.02, reconnect=False)
+    result(alice.login("alice", "pw"))
+    stream = alice._manager._pipeline.stream
+    assert stream is not None
+    for _ in range(3):
+        wait_until(lambda began=stream.last_read_at: stream.last_read_at > began)
+    assert alice.state is State.ONLINE
+
+
 @pytest.mark.parametrize("case", ["one address", "classic", "no reconnect"])
 def test_who_asks_nothing(new_client: NewClient, scripts: Scripts, case: str) -> None:
-    """A client that would not go to another server, or whose server may be the original one."""
+    """On a second connection, that is: a client that would not go to another server, or whose
+    server may be the original one."""
     options: dict[str, Any] = {"heartbeat": 0.15, "connect_timeout": 0.1}
     if case == "one address":
         options["addresses"] = scripts.addresses[:1]

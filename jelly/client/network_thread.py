@@ -287,23 +287,24 @@ class NetworkThread:
     def _idle_until(self, stream: FrameStream) -> float:
         """With the lock held: when to send a request only to see whether the server answers.
 
-        Not while the client does not read because callbacks wait: the silence is its own then.
+        Heartbeats have no answer: without this, a connection on which nothing comes from the server
+        any more would stay for ever. Not while the client does not read because callbacks wait: the
+        silence is its own then.
         """
-        is_watched = self._has_alternative() and not self._callbacks.is_full
+        is_watched = self._lifecycle.is_open and not self._callbacks.is_full
         return self._pipeline.idle_until(stream) if is_watched else FOREVER
 
     def _probe_if_silent(self, stream: FrameStream, poller: Poller) -> None:
-        """Find out whether a silent server is frozen, if there are others.
+        """Ask a server that has sent nothing for long, which ends in a timeout if it is away.
 
-        A connection to a frozen process stays open, because its kernel goes on. Raises TimeoutError
+        If there are other servers, find out on a second connection whether this one is frozen: a
+        connection to a frozen process stays open, because its kernel goes on. Raises TimeoutError
         if it is.
         """
         with self._lock:
             now = time.monotonic()
             if now >= self._idle_until(stream):
-                probe = Request(PROBE_TYPE, dict, RequestFuture[dict[str, Any]](self._callbacks), PROBE)
-                probe.future.hear()  # a refusal is what it is for
-                self._pipeline.submit(probe)
+                self._pipeline.submit(self._new_probe())
             is_due = now >= self._probe_at(stream)
         if not is_due:
             return
@@ -313,6 +314,15 @@ class NetworkThread:
         ):
             raise TimeoutError("the server does nothing, is it frozen")
         self._probe_not_before = time.monotonic() + 4 * seconds
+
+    def _new_probe(self) -> Request[Any]:
+        """Return a request that only asks for an answer."""
+        type, frame = PROBE_TYPE, PROBE
+        if self._pipeline.features is None:  # perhaps the original server, which knows no probes
+            type, frame = Type.OWN_PROFILE, encode_request(Type.OWN_PROFILE, {"username": self._lifecycle.user})
+        probe = Request(type, dict, RequestFuture[dict[str, Any]](self._callbacks), frame)
+        probe.future.hear()  # a refusal is what it is for
+        return probe
 
     def _receive_the_rest(self, stream: FrameStream) -> None:
         """Handle what the server sent before it closed.

@@ -36,7 +36,9 @@ CLASSIC_GAP = 0.1
 """Seconds between a heartbeat and the next request, at a server that may be the original one."""
 IDLE_HEARTBEATS = 6
 """How many intervals of the heartbeat a server may send nothing until the client asks whether it
-runs, if there are other servers."""
+runs..."""
+IDLE_SECONDS = 30.0
+"""... but at most this many seconds."""
 HEARTBEAT = encode_request(Type.HEARTBEAT, {})
 
 
@@ -138,7 +140,7 @@ class Pipeline:
         """The monotonic time at which to ask an idle server whether it runs; FOREVER if it is not
         idle."""
         is_idle = not (self.pending.in_flight or self.pending.queued)
-        return stream.last_read_at + IDLE_HEARTBEATS * self._heartbeat if is_idle else FOREVER
+        return stream.last_read_at + min(IDLE_HEARTBEATS * self._heartbeat, IDLE_SECONDS) if is_idle else FOREVER
 
     def retry_later(self, request: Request[Any]) -> bool:
         """Queue a resend again that the server was too busy for.
