@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
-from jelly import JellyClient, RequestError
+from jelly import JellyClient, Reason, RequestError
 
 
 def arguments(usage: str | None, count: int) -> list[str]:
@@ -38,6 +38,17 @@ def why_refused(request: Future[Any], but_not: str) -> str:
     except RequestError as error:
         return "" if error.code == but_not else str(error)
     return ""
+
+
+def exit_when_offline(client: JellyClient) -> None:
+    """Wait until a client is offline, and end the program: with the exit code 3 if it should not be
+    started again by itself, and 1 if it may.
+    """
+    client.wait()
+    if client.reason in (Reason.LOGGED_OUT, Reason.CLOSED):
+        sys.exit()
+    print(f"ended: {client.reason.value if client.reason else 'not logged in'}", file=sys.stderr)
+    sys.exit(3 if client.reason in (Reason.TAKEN_OVER, Reason.PASSWORD_CHANGED, Reason.ENDED) else 1)
 
 
 @contextlib.contextmanager

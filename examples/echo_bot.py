@@ -1,6 +1,6 @@
 """A bot that sends messages back. python -m examples.echo_bot NAME PASSWORD [jelly://host:port]"""
 
-from examples.command_line import arguments, no_traceback
+from examples.command_line import arguments, exit_when_offline, no_traceback
 from jelly import ConnectionEvent, JellyClient, MessageEvent, Receiver, RequestRejected
 
 
@@ -19,4 +19,4 @@ with no_traceback(), JellyClient.from_url(url, receiver=Echo()) as bot:
     except RequestRejected as error:
         print(f"{name} is registered already" if error.code == "username_taken" else error, flush=True)
     bot.login(name, password).result()
-    bot.wait()  # until another login takes over, or Ctrl-C
+    exit_when_offline(bot)  # until another login takes over, or Ctrl-C

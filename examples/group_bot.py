@@ -2,7 +2,7 @@
 
 import random
 
-from examples.command_line import arguments, no_traceback, why_refused
+from examples.command_line import arguments, exit_when_offline, no_traceback, why_refused
 from jelly import GroupMessageEvent, JellyClient, MessageEvent, Receiver
 
 
@@ -22,4 +22,4 @@ with no_traceback(), JellyClient.from_url(url, receiver=Dice()) as bot:
     if group not in [own.name for own in bot.list_groups().result().values() if own.creator == bot.username]:
         bot.create_group(group).result()  # at the first start
     print(f"write to {name} to get into {group}, then !dice in {group}; Ctrl-C ends", flush=True)
-    bot.wait()
+    exit_when_offline(bot)

@@ -1,6 +1,6 @@
 """Prints which friends come and go. python -m examples.presence_watcher NAME PASSWORD [URL]"""
 
-from examples.command_line import arguments, no_traceback
+from examples.command_line import arguments, exit_when_offline, no_traceback
 from jelly import ConnectionEvent, JellyClient, Receiver, State, SystemEvent
 
 
@@ -21,4 +21,4 @@ class Watcher(Receiver):
 name, password, url = arguments(__doc__, 2)
 with no_traceback(), JellyClient.from_url(url, receiver=Watcher()) as client:
     client.login(name, password).result()
-    client.wait()
+    exit_when_offline(client)

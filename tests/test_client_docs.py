@@ -15,7 +15,7 @@ from client_api import FriendRequestEvent, JellyClient, Receiver
 
 NO_LOGIN = {"register", "login", "resume", "from_url"}
 """The examples of these operations begin with a client that is offline."""
-NO_OPERATION = {"close", "wait", "state", "token", "username", "address", "addresses"}
+NO_OPERATION = {"close", "wait", "state", "reason", "token", "username", "address", "addresses"}
 
 
 def members(cls: type) -> dict[str, Any]:

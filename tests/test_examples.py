@@ -134,7 +134,7 @@ def test_echo_bot(port: int) -> None:
         logged_in(port, "echo", "secret").close()
         assert bot.line().startswith("offline taken over")
         assert bot.lines()[-1:] == ["closed closed "]
-        assert bot.process.returncode == 0
+        assert bot.process.returncode == 3
     with Example("echo_bot", port, "echo", "secret") as bot:
         assert bot.line() == "echo is registered already"
         assert [bot.line(), bot.line()] == ["connecting login ", "online logged in "]

@@ -139,6 +139,7 @@ class CallbackThread:
             if has_room:
                 self._on_room()
             _run_safely(call)
+            del call  # it may hold the client, which this thread must not keep
 
 
 class _Unheard:

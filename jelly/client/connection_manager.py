@@ -9,9 +9,12 @@ has processed them, and duplicates are dropped (`acks.py`). Messages that had no
 connection was lost are sent again with the same idempotency key (`pending.py`).
 """
 
+import atexit
 import functools
+import logging
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -33,6 +36,9 @@ from jelly.requests import MESSAGES, REQUESTS
 MAX_QUEUED = 1000
 """At most this many requests wait to be sent. A thread that makes another one waits until there is
 room."""
+EXIT_TIMEOUT = 5.0
+"""At most this many seconds a program that ends without `close` waits for responses."""
+log = logging.getLogger("jelly.client")
 T = TypeVar("T")
 Values = Mapping[str, Any]
 
@@ -235,26 +241,34 @@ class ConnectionManager:
         """Wait while a login or a reconnect is under way; return whether the client is ONLINE."""
         return self._lifecycle.wait_until_online(timeout)
 
-    def close(self, timeout: float) -> None:
+    def close(self, timeout: float) -> int:
         """Wait for responses and callbacks, at most `timeout` seconds, then end the threads.
 
-        Callbacks may make requests until the last callback has returned.
+        Callbacks may make requests until the last callback has returned. Returns how many requests
+        ended without a response.
         """
         deadline = time.monotonic() + timeout
         with self._lock:
             if not self._lifecycle.is_open:
                 if not self._callbacks.is_current_thread:  # the other call may wait for this very callback
                     self._lock.wait_for(lambda: self._lifecycle.phase is Phase.CLOSED, timeout)
-                return
+                return 0
             self._lifecycle.phase = Phase.CLOSING
             self._wake()
-        while not self._wait_until_idle(deadline) and time.monotonic() < deadline:
-            pass
-        has_slow_callback = not (self._callbacks.is_current_thread or self._callbacks.wait_until_idle(deadline))
+        try:
+            while not self._wait_until_idle(deadline) and time.monotonic() < deadline:
+                pass
+            has_slow_callback = not (self._callbacks.is_current_thread or self._callbacks.wait_until_idle(deadline))
+        except BaseException:  # a second Ctrl-C: the user wants no more waiting, but the threads must end
+            self._end_threads(time.monotonic(), has_slow_callback=True)
+            raise
+        return self._end_threads(deadline, has_slow_callback)
+
+    def _end_threads(self, deadline: float, has_slow_callback: bool) -> int:
         with self._lock:
             self._lifecycle.phase = Phase.STOPPING
             self._pipeline.acknowledge(self._pipeline.acks.ack_delivered())
-            threads = dict(self._threads)
+            threads, lost = dict(self._threads), self._pipeline.pending.count
         for poller in threads.values():
             poller.stop()
         # `stop` interrupts everything that a thread waits for, except looking up a host name.
@@ -267,6 +281,21 @@ class ConnectionManager:
         with self._lock:
             self._lifecycle.phase = Phase.CLOSED
             self._lock.notify_all()
+        _running.discard(self)
+        return lost
+
+    def drop(self, name: str) -> None:
+        """The client was dropped without `close`, perhaps by the garbage collector, which may run
+        anywhere: end the threads from another one.
+        """
+        if self._lifecycle.is_open and self in _running:
+            threading.Thread(target=self.close, args=(0.0,), name="jelly-client-close", daemon=True).start()
+            warnings.warn(f"{name} was not closed", ResourceWarning, stacklevel=2)
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why the state changed last."""
+        return self._lifecycle.reason
 
     def abandon(self) -> None:
         """In a forked child: end everything that waits, and be closed. But a client that has done
@@ -279,6 +308,7 @@ class ConnectionManager:
         self._lifecycle.abandon()
         self._pipeline.stream = self._poller = None
         self._threads.clear()
+        _running.discard(self)
         for future in (*(request.future for request in self._pipeline.pending.clear()), *self._handshakes):
             future.abandon()
 
@@ -357,6 +387,7 @@ class ConnectionManager:
         thread = threading.Thread(target=run, name=name, daemon=True)
         try:
             self._callbacks.start()
+            _running.add(self)
             poller = Poller()
             try:
                 thread.start()
@@ -373,3 +404,15 @@ class ConnectionManager:
         poller = self._poller
         if poller is not None:
             poller.wake()
+
+
+_running: weakref.WeakSet[ConnectionManager] = weakref.WeakSet()  # those that have started threads
+
+
+@atexit.register
+def close_all() -> None:
+    """At the end of the program, before its threads are gone: close what it has not closed."""
+    deadline = time.monotonic() + EXIT_TIMEOUT
+    lost = sum(manager.close(max(0.0, deadline - time.monotonic())) for manager in list(_running))
+    if lost:
+        log.warning("the program has ended without close(), and %d requests without a response", lost)

@@ -1,6 +1,7 @@
 """The client of an application, the events that it brings, and who receives them."""
 
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -297,9 +298,11 @@ class JellyClient(MessageOperations, FriendOperations, GroupOperations, AccountO
             device=self._device,
             credentials=credentials,
             max_body=max_body,
-            on_notice=self._on_notice,
-            on_change=self._on_change,
+            on_notice=weakly(self._on_notice),
+            on_change=weakly(self._on_change),
         )
+        # The threads of a client do not hold it: so one that is dropped ends.
+        weakref.finalize(self, self._manager.drop, f"a {type(self).__name__}").atexit = False
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> Self:
@@ -400,8 +403,8 @@ class JellyClient(MessageOperations, FriendOperations, GroupOperations, AccountO
         """Wait until the client is OFFLINE or CLOSED; return whether it is.
 
         Waits at most `timeout` seconds (None: without limit). The main thread of a bot waits here,
-        until a logout, a takeover or a refused token, for example. `Receiver.on_connection` gets
-        the reason.
+        until a logout, a takeover or a refused token, for example. `Receiver.on_connection` was
+        told then, and `reason` says why.
         """
         return self._manager.wait(timeout)
 
@@ -428,6 +431,14 @@ class JellyClient(MessageOperations, FriendOperations, GroupOperations, AccountO
     def state(self) -> State:
         """The state now. It may change at any moment."""
         return self._manager.state
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why the state changed last; None before the first login.
+
+        Closing a client that is OFFLINE leaves it as it is: so it says why a bot has ended.
+        """
+        return self._manager.reason
 
     @property
     def username(self) -> str | None:
@@ -530,6 +541,21 @@ class JellyClient(MessageOperations, FriendOperations, GroupOperations, AccountO
             request.accept()
         else:
             self.receiver.on_friend_request(request)
+
+
+def weakly(method: Callable[..., Callable[[], None]]) -> Callable[..., Callable[[], None]]:
+    """Return a function that calls a method, and does not hold its object."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*arguments: Any) -> Callable[[], None]:
+        found = reference()
+        return _nothing if found is None else found(*arguments)
+
+    return call
+
+
+def _nothing() -> None:
+    """Tell nobody: the client was dropped."""
 
 
 def _address(pair: tuple[str, int]) -> Address:

@@ -61,6 +61,9 @@ class Lifecycle:
         """The token of that login."""
         self.address = ""
         """The address of the server in use, or of the last one."""
+        self.reason: Reason | None = None
+        """Why the state changed last; None before the first change."""
+        self._untold = 0  # changes that the application has not been told yet
         self.is_inherited = False
         """Whether this is a copy in a forked child, which is closed."""
 
@@ -84,6 +87,7 @@ class Lifecycle:
     def abandon(self) -> None:
         """In a forked child: be closed, and tell nobody."""
         self.phase, self.state, self.is_inherited = Phase.CLOSED, State.CLOSED, True
+        self._untold = 0
 
     def set_state(self, state: State, reason: Reason, error: Exception | None = None) -> None:
         """With the lock held: change the state, unless it is CLOSED, which is the last one."""
@@ -91,23 +95,41 @@ class Lifecycle:
             return
         previous, self.state = self.state, state
         log.debug("%s: %s, %s, %s", self.user, state.value, reason.value, self.address)
-        self._callbacks.submit(self._on_change(previous, state, reason, error, self.address))
+        if previous is not State.OFFLINE or state is not State.CLOSED or self.reason is None:
+            self.reason = reason  # a close does not hide why the client was offline
+        tell = self._on_change(previous, state, reason, error, self.address)
+        self._untold += 1
+
+        def changed() -> None:
+            try:
+                tell()
+            finally:
+                with self.lock:
+                    self._untold -= 1
+                    self.lock.notify_all()
+
+        self._callbacks.submit(changed)
         self.lock.notify_all()
 
     def wait_until_offline(self, timeout: float | None) -> bool:
-        """Wait until the state is OFFLINE or CLOSED, at most `timeout` seconds.
+        """Wait until the state is OFFLINE or CLOSED, and the application was told, at most
+        `timeout` seconds.
 
-        Returns whether it is.
+        Returns whether the state is that.
         """
         deadline = FOREVER if timeout is None else time.monotonic() + timeout
         with self.lock:
-            while self.state not in (State.OFFLINE, State.CLOSED):
+            while not (self._is_offline and (self._untold == 0 or self._callbacks.is_current_thread)):
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    return False
+                    return self._is_offline
                 # In slices: a Ctrl-C that comes just before the wait is handled only after it.
                 self.lock.wait(min(left, WAIT_SLICE))
             return True
+
+    @property
+    def _is_offline(self) -> bool:
+        return self.state in (State.OFFLINE, State.CLOSED)
 
     def wait_until_online(self, timeout: float | None) -> bool:
         """Wait while a login or a reconnect is under way, at most `timeout` seconds.

@@ -194,6 +194,11 @@ class PendingRequests:
         kept, self._to_resend = self._to_resend, []
         return [(request, _lost(request, sentence)) for request in kept]
 
+    @property
+    def count(self) -> int:
+        """How many requests have no response yet."""
+        return len(self._to_resend) + len(self.in_flight) + len(self.queued)
+
     def clear(self) -> list[Request[Any]]:
         """Return all requests, and keep none."""
         everything = [*self._to_resend, *self.in_flight, *self.queued]
