@@ -7,7 +7,17 @@ import pytest
 
 from faults.process import ROOT
 from jelly.chat import cells
-from jelly.chat.cells import align_right, char_width, sanitize, sanitize_lines, text_width, truncate, wrap
+from jelly.chat.cells import (
+    NOT_FIRST,
+    NOT_LAST,
+    align_right,
+    char_width,
+    sanitize,
+    sanitize_lines,
+    text_width,
+    truncate,
+    wrap,
+)
 
 HARMFUL = ["\x1b[2J", "\x9b31m", "\r", "\b", "\x07", "\x7f", "\u202e", "\u2066", "\u200f", "\u2028", "\ufeff", "\ud800"]
 
@@ -94,6 +104,34 @@ def test_truncate_and_align() -> None:
 def test_wrap(text: str, rows: list[str]) -> None:
     """Rows break at spaces if possible, and between wide characters."""
     assert wrap(text, 8) == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("你好世界，再见", ["你好世", "界，再见"]),
+        ("你好世界。”她说", ["你好世", "界。”她", "说"]),
+        ("他说：“你好”", ["他说：", "“你好”"]),
+        ("你好吗（再见）", ["你好吗", "（再见）"]),
+        ("这是word，好", ["这是", "word，好"]),
+        ("你好世界……好", ["你好世", "界……好"]),
+        ("，。，。，。，。", ["，。，。", "，。，。"]),
+        ("abcdefgh，好", ["abcdefgh", "，好"]),
+    ],
+)
+def test_chinese_punctuation(text: str, rows: list[str]) -> None:
+    """No row begins or ends with a character that may not be there, if there is another place."""
+    assert wrap(text, 8) == rows
+
+
+@pytest.mark.parametrize("cells", range(12, 40))
+def test_no_row_begins_with_punctuation(cells: int) -> None:
+    """At any width of a screen."""
+    text = "他说：“你好，世界！”然后（笑着）走了；……再见。「明天」『见』，好吗？Python，很好、wörld：【完】" * 3
+    shown = wrap(text, cells)
+    assert "".join(shown).replace(" ", "") == text
+    assert [row for row in shown if row[0] in NOT_FIRST or row[-1] in NOT_LAST] == []
+    assert max(map(text_width, shown)) <= cells
 
 
 @pytest.mark.parametrize("cells", range(1, 12))

@@ -68,6 +68,9 @@ def run(typed: str, *answers: object, where: str = "") -> Chat:
         ("/account end 1a2b", ("end_login", "1a2b")),
         ("/report bob is rude", ("report", "bob", "is rude", {"message_id": None})),
         ("/set name Alice  Smith", ("update_profile", {"name": "Alice  Smith"})),
+        ("/set 姓名 王小明", ("update_profile", {"name": "王小明"})),
+        ("/add Jose\u0301", ("add_friend", "José")),
+        ("/group create caf\u00e9", ("create_group", "café")),
         ("/set introduction 我 喜欢 茶", ("update_profile", {"introduction": "我 喜欢 茶"})),
         ("/group create team", ("create_group", "team")),
         ("/group create #team", ("create_group", "team")),
@@ -247,6 +250,15 @@ def test_answers(typed: str, answer: object, said: str) -> None:
 
 def past(sender: str, receiver: str, content: str, id: int, group: str | None = None) -> PastMessage:
     return PastMessage(sender, receiver, content, MS, id, group=group)
+
+
+def test_old_names_in_another_form() -> None:
+    """They can be written as they are."""
+    chat = Chat()
+    chat.model.friends["Jose\u0301"] = True
+    submit(chat.session, "/whois Jose\u0301")
+    submit(chat.session, "/to Jose\u0301 e\u0301")
+    assert chat.client.calls == [("friend_profile", "Jose\u0301"), ("send_message", "Jose\u0301", "e\u0301")]
 
 
 def test_search_in_pages() -> None:

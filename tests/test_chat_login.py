@@ -4,9 +4,10 @@ import ssl
 from typing import Any
 
 import pytest
-from fake_client import FakeClient
+from fake_client import Chat, FakeClient
+from wire import register
 
-from client_api import ConnectionLost, RequestRejected, RequestTimeout
+from client_api import ConnectionLost, JellyClient, RequestRejected, RequestTimeout, State
 from jelly.chat.login import Console, ExitCode, FatalError, LoginDialog
 from jelly.chat.translator import Translator
 
@@ -237,3 +238,43 @@ def test_nobody_there() -> None:
         assert caught.value.exit_code == ExitCode.USAGE
     with pytest.raises(FatalError, match="Cannot log in as alice"):
         log_in(Replies(WRONG), Answers(is_interactive=False), password="pw")
+
+
+def test_the_form_of_names_and_passwords(port: int) -> None:
+    """An é is one character or two, as the keyboard has it: the same person, and the same password.
+    New ones are set in one form; an old one may be in the other.
+    """
+    composed, decomposed = "Jos\u00e9", "Jose\u0301"
+    register(port, "old", password=decomposed)
+
+    def enter(name: str, *answers: str) -> tuple[str, str]:
+        with JellyClient("127.0.0.1", port, reconnect=False) as client:
+            return log_in(client, Answers(*answers), name)  # type: ignore[no-any-return]
+
+    assert enter(decomposed, decomposed, "y", decomposed) == (composed, composed)
+    for name in (composed, decomposed):
+        assert enter(name, decomposed) == (composed, composed)
+        assert enter(name, composed) == (composed, composed)
+    assert enter("old", decomposed) == ("old", decomposed)
+
+
+def test_passwords_in_the_chat() -> None:
+    """/connect and /passwd try the normal form first, and set it."""
+    chat = Chat()
+    decomposed, wrong = "e\u0301", RequestRejected("wrong_credentials")
+    chat.session.change_password(decomposed, "n\u0303", chat.model.home)
+    chat.client.refuse(wrong)
+    chat.client.answer()
+    assert chat.client.calls == [
+        ("update_profile", {"password": "ñ", "old_password": "é"}),
+        ("update_profile", {"password": "ñ", "old_password": decomposed}),
+    ]
+    chat.client.calls.clear()
+    chat.session.change_password("e", "x", chat.model.home)
+    chat.client.refuse(wrong)
+    assert len(chat.client.calls) == 1
+    assert chat.said()[-1] == "the present password was wrong: nothing was changed"
+    chat.session._password, chat.client.state = decomposed, State.OFFLINE
+    chat.session.connect()
+    chat.client.refuse(wrong)
+    assert chat.client.calls[1:] == [("login", "alice", "é"), ("login", "alice", decomposed)]

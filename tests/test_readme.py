@@ -33,8 +33,8 @@ def find(pattern: str, page: Path) -> list[tuple[str, ...]]:
 
 
 def commands(readme: Path) -> list[str]:
-    """The lines that stand as code."""
-    return [line for (line,) in find(r"^    (.+)$", readme)]
+    """The lines that stand as code, without comments, which are in the language of the page."""
+    return [re.sub(r" +# .*", "", line) for (line,) in find(r"^    (.+)$", readme)]
 
 
 def links(page: Path) -> list[str]:
@@ -84,6 +84,13 @@ def test_both_languages_say_the_same(english: Path, chinese: Path) -> None:
     assert rest == [
         str(Path(link).with_name(other.get(Path(link).name, Path(link).name))) for link in links(chinese)[1:]
     ]
+
+
+@pytest.mark.parametrize("page", [chinese for _, chinese in PAIRS], ids=["README", "hosting"])
+def test_comments_are_in_the_language_of_the_page(page: Path) -> None:
+    """Who reads the Chinese page need not read English in its code."""
+    comments = [comment for (comment,) in find(r"^    .* # (.*)$", page)]
+    assert [comment for comment in comments if not re.search("[\u4e00-\u9fff]", comment)] == []
 
 
 @pytest.mark.parametrize("page", [chinese for _, chinese in PAIRS], ids=["README", "hosting"])

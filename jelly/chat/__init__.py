@@ -19,5 +19,6 @@ model       conversations and their lines
 translator  sentences in the user's language
 texts       every sentence, in both languages; error_texts, help_texts and start_texts, too
 language    a text in both languages
+normal_form names and passwords in one form, whichever way they are typed
 cells       sanitized text, measured in terminal cells
 """

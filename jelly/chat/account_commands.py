@@ -56,6 +56,7 @@ def _profile_lines(session: Session, profile: Profile) -> list[str]:
 
 def set_field(session: Session, rest: str) -> None:
     field, value = split_word(rest)
+    field = next((each for each, label in texts.FIELDS.items() if field in label), field)
     if not field or (field in texts.FIELDS and not value):
         raise UsageError
     if field not in texts.FIELDS:
@@ -174,9 +175,12 @@ def _delete_account(session: Session) -> None:
         if not password:
             session.show_info(session.translate(texts.NOTHING_CHANGED), where)
             return
-        request(session, "/account delete", session.client.delete_account(password), done)
+        session.try_password(password, session.client.delete_account, done, failed)
 
-    def done(_: None, where: Conversation) -> None:
+    def failed(error: BaseException) -> None:
+        session.show_error(session.translate.describe_failure("/account delete", error), where)
+
+    def done(_: None) -> None:
         session.account_is_deleted = True
         session.show_info(session.translate(texts.ACCOUNT_DELETED, name=Peer(session.name)), where)
 

@@ -30,6 +30,7 @@ from jelly.chat.kept import kept_texts_of
 from jelly.chat.language import TranslatedText, language_of
 from jelly.chat.login import Console, ExitCode, FatalError, LoginDialog
 from jelly.chat.model import Conversation, DeliveryStatus, Line, LineKind, Peer
+from jelly.chat.normal_form import nfc
 from jelly.chat.output import OutputError, drop_output, flush_output, write_line
 from jelly.chat.plain import PlainInterface, format_line
 from jelly.chat.session import Session
@@ -171,7 +172,7 @@ def _send_message(options: argparse.Namespace, translate: Translator, console: C
 def _parse_message(options: argparse.Namespace, translate: Translator) -> tuple[Peer, str]:
     """Return the receiver and the text of --send. A text of - is read from the standard input."""
     to, text = options.send
-    peer = Peer.parse(to)
+    peer = Peer.parse(nfc(to))
     if not peer.name:
         raise FatalError(ExitCode.USAGE, translate(start_texts.BAD_TO))
     try:

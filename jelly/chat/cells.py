@@ -109,10 +109,35 @@ def align_right(text: str, cells: int) -> str:
     return " " * (cells - text_width(shown)) + shown
 
 
+NOT_FIRST = frozenset("，。、；：？！）」』】》〉〕｝”’…—～·％")
+"""No row begins with one of these characters."""
+NOT_LAST = frozenset("（「『【《〈〔｛“‘")
+"""No row ends with one of these."""
+
+
+def _may_break_at(text: str, place: int) -> bool:
+    before, after = text[place - 1], text[place]
+    if after in NOT_FIRST or before in NOT_LAST:
+        return False
+    return before == " " or after == " " or 2 in (char_width(before), char_width(after))
+
+
+def _better_end(text: str, start: int, end: int) -> int:
+    """Return where a row from `start` ends that would end at `end`.
+
+    That is earlier if it would end with what may not be last, or the next one would begin with what
+    may not be first.
+    """
+    if text[end] not in NOT_FIRST and text[end - 1] not in NOT_LAST:
+        return end
+    return next((place for place in range(end - 1, start, -1) if _may_break_at(text, place)), end)
+
+
 def wrap(text: str, cells: int) -> list[str]:
     """Split a sanitized text into rows of at most `cells` cells.
 
-    Break at spaces and around wide characters; if there are none, break within a word.
+    Break at spaces and around wide characters; if there are none, break within a word. Chinese
+    punctuation stays with what it belongs to.
     """
     cells = max(2, cells)  # a wide character needs two
     rows, start, used, may_break = [], 0, 0, 0
@@ -120,6 +145,7 @@ def wrap(text: str, cells: int) -> list[str]:
         wide = char_width(char)
         if used + wide > cells:
             end = place if wide == 2 or char == " " or may_break <= start else may_break
+            end = _better_end(text, start, end)
             rows.append(text[start:end].rstrip(" "))
             start = end + (text[end] == " ")
             used = text_width(text[start:place]) if start <= place else -1  # a skipped space takes no cell

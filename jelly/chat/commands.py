@@ -10,6 +10,7 @@ from jelly.chat import account_commands, conversation_commands, group_commands, 
 from jelly.chat.cells import sanitize
 from jelly.chat.command import Command, UsageError, split_word
 from jelly.chat.model import Peer
+from jelly.chat.normal_form import nfc
 from jelly.chat.session import Session
 
 
@@ -23,13 +24,19 @@ def submit(session: Session, typed: str) -> bool:
     if not text.strip():
         return True
     if text.startswith("/") and not text.startswith("//"):
-        _run_command(session, text[1:])
+        _run_command(session, _with_names_in_normal_form(session, text[1:]))
     elif session.model.current.peer:
         session.send(session.model.current, text[1:] if text.startswith("//") else text)
     else:
         session.show_error(session.translate(texts.NO_RECEIVER))
         return False
     return True
+
+
+def _with_names_in_normal_form(session: Session, text: str) -> str:
+    """Return a command in the form in which new names are. Old ones may be written as they are."""
+    names = (*session.model.known_people(), *session.model.groups, *(peer.name for peer in session.model.conversations))
+    return text if any(name != nfc(name) and name in text for name in names) else nfc(text)
 
 
 def _run_command(session: Session, text: str) -> None:

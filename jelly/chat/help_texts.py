@@ -76,7 +76,7 @@ HELP: dict[str, Help] = {
             "/group member [#team] bob   将管理员改回普通成员\n"
             "/group owner [#team] bob    转让群组\n"
             "/group leave [#team]        退出群组\n"
-            "/group list                 列出自己的群组及成员\n"
+            "/group list                 列出所在的群组及成员\n"
             "在该群组的对话里可以省略 [#team]。",
         ),
     ),

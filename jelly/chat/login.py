@@ -9,11 +9,13 @@ import os
 import ssl
 import sys
 from enum import IntEnum
+from itertools import product
 
 from client_api import ConnectionLost, ErrorCode, JellyClient, RequestError, RequestRejected
 from jelly.chat import start_texts, texts
 from jelly.chat.cells import sanitize
 from jelly.chat.language import TranslatedText, is_yes
+from jelly.chat.normal_form import forms_of, nfc
 from jelly.chat.output import write_line
 from jelly.chat.translator import Translator
 from jelly.client.certificates import CertificateProblem, problem_of
@@ -97,12 +99,12 @@ class LoginDialog:
             is_typed = not password
             attempt = password or self._ask_password(name)
             try:
-                self._log_in(name, attempt)
-                return name, attempt
+                return self._log_in_in_any_form(name, attempt)
             except RequestRejected as refusal:
                 error = refusal
             if error.code not in WRONG_CREDENTIALS or not (may_register and self._console.is_interactive):
                 break
+            name = nfc(name)
             is_registered = self._wants_to_register(name) and self._register(name, attempt, is_typed)
             password = attempt if is_registered else ""  # the next round logs in, or asks again
         raise FatalError(
@@ -126,6 +128,22 @@ class LoginDialog:
         while not password:
             password = self._console.ask_password(self._text(start_texts.ASK_PASSWORD, name=name))
         return password
+
+    def _log_in_in_any_form(self, name: str, password: str) -> tuple[str, str]:
+        """Log in, in the normal form, else as it was typed. Return the name and the password.
+
+        Raises as `_log_in`.
+        """
+        *others, last = product(forms_of(name), forms_of(password))
+        for form in others:
+            try:
+                self._log_in(*form)
+                return form
+            except RequestRejected as refusal:
+                if refusal.code not in WRONG_CREDENTIALS:
+                    raise
+        self._log_in(*last)
+        return last
 
     def _log_in(self, name: str, password: str) -> None:
         """Log in.
@@ -182,7 +200,7 @@ class LoginDialog:
             self._console.show(self._text(start_texts.PASSWORDS_DIFFER_TRY_AGAIN))
             return False
         try:
-            self._client.register(name, password, invite=invite).result()
+            self._client.register(name, nfc(password), invite=invite).result()
         except RequestRejected as error:
             if error.code in NAME_TAKEN:
                 self._console.show(self._text(start_texts.PASSWORD_WAS_WRONG, name=name))

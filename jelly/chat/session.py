@@ -11,7 +11,9 @@ of the server in `server_events.py`.
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from client_api import (
     ConnectionEvent,
@@ -36,9 +38,12 @@ from jelly.chat import start_texts, texts
 from jelly.chat.history_loader import PAGE, HistoryLoader
 from jelly.chat.job_queue import Job
 from jelly.chat.model import Conversation, HistoryState, Line, LineKind, Peer
+from jelly.chat.normal_form import forms_of, nfc
 from jelly.chat.outbox import Outbox
 from jelly.chat.server_events import ServerEvents
 from jelly.chat.translator import Translator
+
+T = TypeVar("T")
 
 MAX_LISTED = 50
 """At most this many conversations are shown of those that the server lists: the newest."""
@@ -253,12 +258,35 @@ class Session(Outbox, HistoryLoader, ServerEvents):
                 self.translate(start_texts.ASK_PASSWORD, name=Peer(self.name)), self._connect_with_password
             )
         elif self.client.state is State.OFFLINE:
-            self.request(
-                self.client.login(self.name, self._password), lambda _: self._logged_in_again(), self._login_failed
+            self.try_password(
+                self._password,
+                lambda form: self.client.login(self.name, form),
+                lambda _: self._logged_in_again(),
+                self._login_failed,
             )
         else:
             is_online = self.client.state is State.ONLINE
             self.show_info(self.translate(texts.ALREADY_CONNECTED if is_online else texts.ALREADY_TRYING))
+
+    def try_password(
+        self,
+        password: str,
+        ask: "Callable[[str], Future[T]]",
+        done: Callable[[T], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        """Make a request that needs a password the user has typed: in its normal form; if that is
+        refused, as it was typed.
+        """
+        form, *others = forms_of(password)
+
+        def refused(error: BaseException) -> None:
+            if others and isinstance(error, RequestError) and error.likely_code == ErrorCode.WRONG_CREDENTIALS:
+                self.request(ask(others[0]), done, failed)
+            else:
+                failed(error)
+
+        self.request(ask(form), done, refused)
 
     def _logged_in_again(self) -> None:
         for conversation in self.model:
@@ -293,6 +321,7 @@ class Session(Outbox, HistoryLoader, ServerEvents):
 
     def change_password(self, old: str, password: str, where: Conversation) -> None:
         """Change the user's password from the old one to this one."""
+        password = nfc(password)
 
         def done(_: None) -> None:
             self._password = password
@@ -305,7 +334,10 @@ class Session(Outbox, HistoryLoader, ServerEvents):
             else:
                 self.show_error(self.translate.describe_failure("/passwd", error), where)
 
-        self.request(self.client.update_profile(password=password, old_password=old), done, failed)
+        def ask(form: str) -> "Future[None]":
+            return self.client.update_profile(password=password, old_password=form)
+
+        self.try_password(old, ask, done, failed)
 
     def logout(self) -> None:
         """Log out, and then end the chat even if the request fails."""

@@ -14,10 +14,10 @@ ASK_REGISTER = TranslatedText(
 REGISTERED = TranslatedText("Welcome: {name} is registered.", "欢迎：{name} 注册成功。")
 PASSWORD_WAS_WRONG = TranslatedText(
     "The name {name} is taken, so the password was wrong. Try again.",
-    "用户名 {name} 已被注册，刚才的密码不对。请再试一次。",
+    "用户名 {name} 已被注册，说明密码不对。请再试一次。",
 )
 PASSWORDS_DIFFER_TRY_AGAIN = TranslatedText("The passwords differ. Try again.", "两次输入的密码不一致，请再试一次。")
-LOGIN_REFUSED = TranslatedText("Cannot log in as {name}: {reason}.", "无法以 {name} 登录：{reason}。")
+LOGIN_REFUSED = TranslatedText("Cannot log in as {name}: {reason}.", "无法以 {name} 的身份登录：{reason}。")
 CANNOT_REGISTER = TranslatedText("Cannot register {name}: {reason}.", "无法注册 {name}：{reason}。")
 CANNOT_CONNECT = TranslatedText("Cannot connect to {server}: {reason}.", "无法连接 {server}：{reason}。")
 IS_IT_RUNNING = TranslatedText(" Is the server running?", "服务器在运行吗？")
@@ -98,7 +98,7 @@ PLAIN_HINT = TranslatedText(
     "逐行模式。要使用全屏界面：pip install '.[chat]'",
 )
 STILL_NOT_DELIVERED = TranslatedText("Messages not delivered: {counts}.", "未送达的消息：{counts}。")
-STILL_PERHAPS_DELIVERED = TranslatedText("Messages perhaps delivered: {counts}.", "不确定是否送达的消息：{counts}。")
+STILL_PERHAPS_DELIVERED = TranslatedText("Messages perhaps delivered: {counts}.", "有消息未确认送达：{counts}。")
 TEXTS_KEPT = TranslatedText("They are kept: the next chat shows them.", "这些消息已保留，下次启动时会显示。")
 TEXTS_NOT_KEPT = TranslatedText(
     "They cannot be kept ({reason}): write them again.", "这些消息无法保留（{reason}），请重新发送。"
