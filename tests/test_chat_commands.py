@@ -1,6 +1,9 @@
 """Slash commands: parsing, requests to the client, answers to the user, completion."""
 
+import re
+import stat
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from fake_client import MS, Chat
@@ -69,6 +72,11 @@ def run(typed: str, *answers: object, where: str = "") -> Chat:
         ("/report bob is rude", ("report", "bob", "is rude", {"message_id": None})),
         ("/set name Alice  Smith", ("update_profile", {"name": "Alice  Smith"})),
         ("/set 姓名 王小明", ("update_profile", {"name": "王小明"})),
+        ("/set phone", ("update_profile", {"phone": ""})),
+        ("/msg bob hello", ("send_message", "bob", "hello")),
+        ("/part #team", ("leave_group", "team")),
+        ("/leave team", ("leave_group", "team")),
+        ("/names", ("list_friends",)),
         ("/add Jose\u0301", ("add_friend", "José")),
         ("/group create caf\u00e9", ("create_group", "café")),
         ("/set introduction 我 喜欢 茶", ("update_profile", {"introduction": "我 喜欢 茶"})),
@@ -100,6 +108,8 @@ def test_requests(typed: str, call: tuple[object, ...]) -> None:
         ("/group remove bob", ("remove_member", "team", "bob")),
         ("/group member bob", ("set_role", "team", "bob", "member")),
         ("/group leave", ("leave_group", "team")),
+        ("/part", ("leave_group", "team")),
+        ("/who", ("list_groups",)),
         ("/invite 5 48", ("invite", "team", {"uses": 5, "hours": 48})),
         ("/group disband", ("disband_group", "team")),
         ("hello", ("send_group_message", "team", "hello")),
@@ -117,7 +127,7 @@ def test_in_the_conversation_of_a_group(typed: str, call: tuple[object, ...]) ->
     "typed",
     [
         "/add", "/add #team", "/accept", "/decline #",
-        "/remove", "/whois", "/set", "/set name", "/group", "/group fly", "/group add",
+        "/remove", "/whois", "/set", "/group", "/group fly", "/group add",
         "/group add carol", "/group create", "/group leave", "/to #",
     ],
 )  # fmt: skip
@@ -212,6 +222,7 @@ def test_too_many_words(name: str) -> None:
         ("/find bo", (), "no name begins like this"),
         ("/find bo", RequestRejected("unknown_type"), "/find bo: this server does not support that"),
         ("/set age 30", None, "age is now: 30"),
+        ("/set age", None, "age is empty now"),
         ("/set age 30", RequestRejected("too_long"), "/set age: this is too long; shorten it"),
         ("/group create x", None, "#x is created: /to #x opens it, /group add #x NAME adds members"),
         ("/group create x", RequestRejected("group_exists"),
@@ -250,6 +261,60 @@ def test_answers(typed: str, answer: object, said: str) -> None:
 
 def past(sender: str, receiver: str, content: str, id: int, group: str | None = None) -> PastMessage:
     return PastMessage(sender, receiver, content, MS, id, group=group)
+
+
+def test_who() -> None:
+    """It shows the members of a group, and the friends among them who are online."""
+    chat = run("/who", where="#team")
+    chat.model.friends.update(bob=True, carol=False, dan=True)
+    chat.client.answer({"team": Group("team", ("alice", "bob", "carol"))})
+    assert chat.said()[-1] == "#team: alice (owner), bob, carol\nonline: bob"
+    chat = run("/names", where="#team")
+    chat.client.answer({})
+    assert chat.said()[-1] == "you are no longer in #team"
+
+
+def test_aliases() -> None:
+    """They have the help and the completion of what they stand for."""
+    chat = Chat()
+    chat.model.friends["bob"] = True
+    assert complete(chat.session, "/msg b") == (5, ["bob"])
+    submit(chat.session, "/help w")
+    assert chat.said()[-1].startswith("/to bob | #team")
+    submit(chat.session, "/exit")
+    assert chat.ui.has_exited
+
+
+def test_a_log(tmp_path: Path) -> None:
+    """It has what is shown, of all conversations, and only its owner can read it."""
+    chat = Chat()
+    file = tmp_path / "chat log"
+    file.write_text("before\n")
+    submit(chat.session, "/log")
+    submit(chat.session, f"/log {tmp_path}")
+    submit(chat.session, f"/log {file}")
+    chat.receive("bob", "one\n\x1b[2Jtwo")
+    submit(chat.session, "/to carol hello")
+    submit(chat.session, "/log")
+    chat.receive("bob", "not in the file")
+    written = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "2025-11-24 14:03", file.read_text())
+    assert written.splitlines() == [
+        "before",
+        "2025-11-24 14:03 bob bob: one",
+        "   ␛[2Jtwo",
+        "2025-11-24 14:03 * --: bob writes to you: Alt-1 goes there",
+        "2025-11-24 14:03 carol alice: hello",
+    ]
+    said = [*chat.said(chat.model.home), *chat.said()]
+    assert "nothing is written to a file: /log FILE begins" in said
+    assert f"cannot write to {tmp_path}: Is a directory" in said
+    assert f"nothing more is written to {file}" in said
+    submit(chat.session, f"/log {tmp_path / 'new'}")
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o600
+    submit(chat.session, "/log /dev/full")
+    chat.receive("bob", "hello")
+    assert "cannot write to /dev/full: No space left on device" in chat.said()
+    submit(chat.session, "/log")
 
 
 def test_old_names_in_another_form() -> None:

@@ -163,6 +163,23 @@ def test_a_script(port: int) -> None:
     logged_in(port, "alice", "pw2").close()
 
 
+def test_emptying_a_field(port: int) -> None:
+    """/set with nothing behind the field empties it, by its Chinese name, too."""
+    register(port, "alice")
+    with PlainChat("alice", port) as alice:
+        alice.say("/set phone 123", "/set 姓名 王小明", "/set phone", "/profile", "/set 姓名", "/profile", "/q")
+        assert alice.end() == (0, "\n".join([
+            "-- phone is now: 123",
+            "-- name is now: 王小明",
+            "-- phone is empty now",
+            "-- the profile of alice",
+            "   name: 王小明",
+            "-- name is empty now",
+            "-- your profile is empty: begin with /set name YOUR NAME",
+            "",
+        ]))  # fmt: skip
+
+
 def test_where_it_comes_from(port: int) -> None:
     """A group message has the group's name, further rows are indented, and texts are sanitized."""
     register(port, "alice", "bob")

@@ -57,7 +57,7 @@ def _profile_lines(session: Session, profile: Profile) -> list[str]:
 def set_field(session: Session, rest: str) -> None:
     field, value = split_word(rest)
     field = next((each for each, label in texts.FIELDS.items() if field in label), field)
-    if not field or (field in texts.FIELDS and not value):
+    if not field:
         raise UsageError
     if field not in texts.FIELDS:
         return session.show_error(session.translate(texts.NO_SUCH_FIELD, fields=", ".join(texts.FIELDS)))
@@ -66,7 +66,8 @@ def set_field(session: Session, rest: str) -> None:
 
     def done(_: None, where: Conversation) -> None:
         shown = session.translate(texts.FIELDS[field])
-        session.show_info(session.translate(texts.FIELD_SET, field=shown, value=value), where)
+        text = texts.FIELD_SET if value else texts.FIELD_EMPTIED
+        session.show_info(session.translate(text, field=shown, value=value), where)
 
     request(session, f"/set {field}", session.client.update_profile(**changed), done)
     return None

@@ -42,6 +42,9 @@ def _with_names_in_normal_form(session: Session, text: str) -> str:
 def _run_command(session: Session, text: str) -> None:
     word, rest = split_word(text)
     name = word.lower()
+    if name in ALIASES:
+        name, *more = ALIASES[name].split()
+        rest = " ".join([*more, rest]).rstrip()
     if command := COMMANDS.get(name):
         try:
             if rest and help_texts.HELP[name].arguments == help_texts.NOTHING:
@@ -81,6 +84,7 @@ def _quit(session: Session, rest: str) -> None:
 
 def _help(session: Session, rest: str) -> None:
     name = rest.removeprefix("/").lower()
+    name = ALIASES.get(name, name).split(" ")[0]
     if not name:
         return _help_about_all(session)
     if name not in help_texts.HELP:
@@ -120,7 +124,7 @@ def complete(session: Session, typed: str) -> tuple[int, list[str]]:
     name, space, rest = typed[1:].partition(" ")
     if not space:
         return 1, [f"{each} " for each in _with_prefix(name, COMMANDS)]
-    command = COMMANDS.get(name.lower())
+    command = COMMANDS.get(ALIASES.get(name.lower(), name.lower()))
     rest = rest.lstrip()
     return len(typed) - len(rest), _with_prefix(rest, command.complete(session, rest)) if command else []
 
@@ -154,6 +158,18 @@ def _people_without_friends(session: Session, rest: str) -> list[str]:
     return [str(Peer(name)) for name in session.model.known_people() if name not in known]
 
 
+ALIASES = {
+    "msg": "to",
+    "query": "to",
+    "w": "to",
+    "part": "group leave",
+    "leave": "group leave",
+    "names": "who",
+    "q": "quit",
+    "exit": "quit",
+}
+"""What other chats call these commands."""
+
 COMMANDS: dict[str, Command] = {
     "to": Command(conversation_commands.to, conversation_commands.peer_names),
     "friends": Command(people_commands.friends),
@@ -164,6 +180,7 @@ COMMANDS: dict[str, Command] = {
     "unblock": Command(people_commands.unblock, lambda session, _: [str(Peer(name)) for name in session.model.blocked]),
     "remove": Command(people_commands.remove, _friend_names),
     "group": Command(group_commands.group, group_commands.complete_group),
+    "who": Command(group_commands.who),
     "find": Command(people_commands.find),
     "report": Command(people_commands.report, conversation_commands.peer_names),
     "invite": Command(group_commands.invite),
@@ -181,6 +198,7 @@ COMMANDS: dict[str, Command] = {
     "edit": Command(conversation_commands.edit),
     "recall": Command(conversation_commands.recall),
     "search": Command(conversation_commands.search),
+    "log": Command(conversation_commands.log),
     "connect": Command(_connect),
     "logout": Command(_logout),
     "quit": Command(_quit),

@@ -8,6 +8,7 @@ from typing import TypeVar
 from client_api import JellyClient, Reason, State
 from jelly.chat import texts
 from jelly.chat.job_queue import Job
+from jelly.chat.log_file import LogFile
 from jelly.chat.model import Conversation, Line, LineKind, Model, Peer
 from jelly.chat.translator import Translator
 from jelly.chat.user_interface import UserInterface
@@ -29,6 +30,7 @@ class Controller:
         self.ui = UserInterface()
         self.name = ""
         self.state, self.reason, self.since = State.OFFLINE, Reason.LOGIN, now()
+        self.log_file: LogFile | None = None
         self.pending_requests = 0
         """How many requests have no answer yet."""
         self.search_goes_on: tuple[Peer | None, str, int | None] | None = None
@@ -38,8 +40,26 @@ class Controller:
         """Show a text of the chat in a conversation, by default in the current one."""
         conversation = where or self.model.current
         line = conversation.add(Line(kind, self.now(), text))
-        self.ui.line_added(conversation, line)
+        self.line_added(conversation, line)
         return line
+
+    def line_added(self, conversation: Conversation, line: Line) -> None:
+        """Have a new line shown, and written to the file of /log."""
+        self.ui.line_added(conversation, line)
+        if self.log_file is None:
+            return
+        try:
+            self.log_file.write(conversation, line)
+        except OSError as error:
+            path = self.log_file.path
+            self.end_log()  # before this is shown
+            self.show_error(self.translate(texts.CANNOT_LOG, file=path, reason=error.strerror or str(error)))
+
+    def end_log(self) -> None:
+        """Write nothing more to the file of /log."""
+        if self.log_file:
+            self.log_file.close()
+            self.log_file = None
 
     def show_error(self, text: str, where: Conversation | None = None) -> None:
         """Show an error in a conversation, by default in the current one."""

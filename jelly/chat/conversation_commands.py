@@ -1,12 +1,14 @@
 """Commands about conversations: open one, older messages, edits, searching."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 from client_api import ErrorCode, History, PastMessage, RequestError
 from jelly.chat import texts
 from jelly.chat.command import UsageError, required, split_word
 from jelly.chat.history_loader import HISTORY_TEXTS, PAGE
+from jelly.chat.log_file import LogFile
 from jelly.chat.model import LOADABLE, LineKind, Peer
 from jelly.chat.session import Session
 
@@ -60,6 +62,25 @@ def resend(session: Session, rest: str) -> None:
 def discard(session: Session, rest: str) -> None:
     count = session.discard(session.model.current)
     session.show_info(session.translate(texts.DISCARDED if count else texts.NOTHING_TO_DISCARD, count=count))
+
+
+def log(session: Session, rest: str) -> None:
+    """Write what is shown to a file; without a file, end that."""
+    before = session.log_file
+    session.end_log()
+    if not rest:
+        text = texts.LOGGING_ENDED if before else texts.NOT_LOGGING
+        session.show_info(session.translate(text, file=before and before.path))
+        return
+    try:
+        path = Path(rest).expanduser()
+        log_file = LogFile(path)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        session.show_error(session.translate(texts.CANNOT_LOG, file=rest, reason=reason))
+        return
+    session.show_info(session.translate(texts.LOGGING, file=path))
+    session.log_file = log_file
 
 
 def history(session: Session, rest: str) -> None:

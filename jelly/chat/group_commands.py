@@ -12,6 +12,7 @@ from jelly.chat import texts
 from jelly.chat.command import UsageError, person_name, request, required, split_word
 from jelly.chat.language import is_yes
 from jelly.chat.model import Conversation, Peer
+from jelly.chat.people_commands import friends
 from jelly.chat.session import Session
 
 Members = tuple[str, ...]
@@ -161,6 +162,27 @@ def _group_list(session: Session, rest: str) -> None:
         session.show_info("\n".join(lines) or session.translate(texts.NO_GROUPS), where)
 
     request(session, "/group list", session.client.list_groups(), done, changes=False)
+
+
+def who(session: Session, rest: str) -> None:
+    """Show the members of this group, and who of them is online; elsewhere, the friends."""
+    peer = session.model.current.peer
+    if peer is None or not peer.is_group:
+        return friends(session, rest)
+
+    def done(groups: dict[str, Group], where: Conversation) -> None:
+        group = groups.get(peer.name)
+        if group is None:
+            session.show_info(session.translate(texts.YOU_ARE_OUT, group=peer), where)
+            return
+        online = [str(Peer(name)) for name in group.members if session.model.friends.get(name)]
+        lines = [session.translate(texts.GROUP_LINE, group=peer, names=_members(session, group))]
+        if online:
+            lines.append(session.translate(texts.FRIENDS_ONLINE, names=session.translate.join_names(online)))
+        session.show_info("\n".join(lines), where)
+
+    request(session, "/who", session.client.list_groups(), done, changes=False)
+    return None
 
 
 def _members(session: Session, group: Group) -> str:

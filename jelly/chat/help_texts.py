@@ -20,8 +20,9 @@ HELP: dict[str, Help] = {
         TranslatedText("bob | #team [TEXT]", "bob | #team [文字]"),
         TranslatedText("open the conversation with a person or group", "打开与某人或群组的对话"),
         TranslatedText(
-            "/to bob hello also sends hello. Groups begin with #. /to alone lists the conversations.",
-            "/to bob 你好 会同时发出“你好”。群组以 # 开头。单独的 /to 列出所有对话。",
+            "/to bob hello also sends hello. Groups begin with #. /to alone lists the conversations. "
+            "/msg, /query and /w do the same.",
+            "/to bob 你好 会同时发出“你好”。群组以 # 开头。单独的 /to 列出所有对话。也可以写 /msg、/query、/w。",
         ),
     ),
     "friends": Help(NOTHING, TranslatedText("show your friends, and who is online", "查看好友列表及谁在线")),
@@ -80,6 +81,11 @@ HELP: dict[str, Help] = {
             "在该群组的对话里可以省略 [#team]。",
         ),
     ),
+    "who": Help(
+        NOTHING,
+        TranslatedText("show the members of this group, or your friends", "查看当前群组的成员，或好友列表"),
+        TranslatedText("It also shows which of your friends among them are online.", "并显示其中哪些好友在线。"),
+    ),
     "find": Help(
         TranslatedText("bo", "bo"),
         TranslatedText("find users by the beginning of their names", "按开头查找用户名"),
@@ -111,8 +117,8 @@ HELP: dict[str, Help] = {
         TranslatedText("name Alice Smith", "name 王小明"),
         TranslatedText("fill in your profile", "填写自己的资料"),
         TranslatedText(
-            "The fields are name, sex, age, phone, address and introduction.",
-            "可填写：name、sex、age、phone、address、introduction。",
+            "The fields are name, sex, age, phone, address and introduction. /set phone alone empties it.",
+            "可填写：姓名、性别、年龄、电话、地址、简介。单独的 /set 电话 会清空它。",
         ),
     ),
     "whois": Help(TranslatedText("bob", "bob"), TranslatedText("show the profile of a friend", "查看好友的资料")),
@@ -200,6 +206,14 @@ HELP: dict[str, Help] = {
             "查找当前对话；在首屏则查找你的全部对话。再次输入相同的命令可查看更早的结果。",
         ),
     ),
+    "log": Help(
+        TranslatedText("[FILE]", "[文件名]"),
+        TranslatedText("write what is shown to a file", "将显示的内容写入文件"),
+        TranslatedText(
+            "It appends what is shown from now on, of all conversations. /log alone ends that.",
+            "追加此后所有对话中显示的内容。单独的 /log 停止写入。",
+        ),
+    ),
     "connect": Help(NOTHING, TranslatedText("log in again after the session has ended", "会话结束后重新登录")),
     "logout": Help(NOTHING, TranslatedText("log out and exit", "退出登录并关闭程序")),
     "quit": Help(NOTHING, TranslatedText("exit", "关闭程序")),
@@ -211,7 +225,7 @@ HELP: dict[str, Help] = {
 
 RARE = (
     "accept", "decline", "block", "unblock", "find", "seen", "receipts", "report", "set", "passwd", "edit", "recall",
-    "discard", "account", "invite", "join",
+    "discard", "who", "log", "account", "invite", "join",
 )  # fmt: skip
 """The commands that few people need often: the list of /help has only their names."""
 MORE_COMMANDS = TranslatedText(

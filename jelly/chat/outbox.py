@@ -35,7 +35,7 @@ class Outbox(Controller):
         line = conversation.add(Line(LineKind.OUTGOING, self.now(), text, self.name, DeliveryStatus.PENDING))
         line.request_id = secrets.token_urlsafe(12)
         self._unconfirmed[line] = conversation
-        self.ui.line_added(conversation, line)
+        self.line_added(conversation, line)
         self._transmit(conversation, line)
 
     def keep(self) -> bool:

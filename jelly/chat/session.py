@@ -156,6 +156,7 @@ class Session(Outbox, HistoryLoader, ServerEvents):
         self.client.close(timeout=0 if self.ui.acknowledges_when_shown else TIME_TO_CLOSE)
         self._forwarder.release()
         self.client.close()
+        self.end_log()
 
     # --- conversations ----------------------------------------------------------------------------
 
@@ -376,7 +377,7 @@ class Session(Outbox, HistoryLoader, ServerEvents):
             return
         if not self.ui.has_shortcuts:
             conversation.unread = unread  # this one is printed
-        self.ui.line_added(conversation, line)
+        self.line_added(conversation, line)
         conversation.newest_id = max(conversation.newest_id, event.id or 0)
         if not self.ui.has_shortcuts:
             return  # the plain mode has printed the message: there is no conversation to switch to
@@ -402,7 +403,7 @@ class Session(Outbox, HistoryLoader, ServerEvents):
         line = Line(LineKind.OUTGOING, event.written_at, event.content, self.name, id=event.id, sent_at=event.time)
         if self.model.add_own(conversation, line):
             conversation.newest_id = max(conversation.newest_id, event.id or 0)
-            self.ui.line_added(conversation, line)
+            self.line_added(conversation, line)
 
     def on_own_edit(self, event: EditEvent) -> None:
         """Show what the user has changed on another device, if the message is here."""

@@ -22,6 +22,12 @@ NO_FRIENDS = TranslatedText(
 WHILE_AWAY = TranslatedText(
     "while you were away: {counts} (Alt-a goes there)", "你不在的时候：{counts}（按 Alt-a 前往）"
 )
+LOGGING = TranslatedText(
+    "what is shown from now on is written to {file}; /log ends that", "此后显示的内容会写入 {file}；/log 可停止"
+)
+NOT_LOGGING = TranslatedText("nothing is written to a file: /log FILE begins", "没有写入文件：用 /log 文件名 开始")
+LOGGING_ENDED = TranslatedText("nothing more is written to {file}", "不再写入 {file}")
+CANNOT_LOG = TranslatedText("cannot write to {file}: {reason}", "无法写入 {file}：{reason}")
 UNREAD = TranslatedText("unread: {counts} (/to NAME shows them)", "未读：{counts}（用 /to 名字 查看）")
 COUNT_FROM = TranslatedText("{count} from {name}", "{name} 发来 {count} 条")
 COUNT_IN = TranslatedText("{count} in {name}", "{name} 中有 {count} 条")
@@ -255,6 +261,7 @@ OWN_PROFILE_EMPTY = TranslatedText(
     "your profile is empty: begin with /set name YOUR NAME", "你的资料是空的：可从 /set name 你的名字 开始填写"
 )
 FIELD_SET = TranslatedText("{field} is now: {value}", "{field} 已改为：{value}")
+FIELD_EMPTIED = TranslatedText("{field} is empty now", "{field} 已清空")
 NO_SUCH_FIELD = TranslatedText("there is no such field. The fields are: {fields}", "没有这个字段。可填写：{fields}")
 WHOIS_NEEDS_FRIEND = TranslatedText("not on your friend list: /add {name} first", "不在好友列表里：请先 /add {name}")
 OLD_PASSWORD = TranslatedText("Present password: ", "当前密码：")
