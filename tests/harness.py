@@ -80,9 +80,11 @@ def start_server(
 
     shared: dict[str, str] = {}
 
+    NODES.clear()  # ports are used again: what another test has left would lead connections elsewhere
     yield start
     for server in servers:
         server.stop()
+    NODES.clear()
 
 
 @pytest.fixture
