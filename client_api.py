@@ -18,6 +18,8 @@ when the response is there. Each future ends with a result or with one of these 
 
     RequestRejected   The server refused: `error.code` is one of `ErrorCode`. Nothing was done.
     ServerBusy        The server had too much to do. Nothing was done: try again a little later.
+      RateLimited     The same: you ask for too much at once. `error.retry_after`: seconds to wait.
+      InboxFull       The same: too much waits for the receiver, or of you for others.
     ServerFailed      The server failed. Nobody knows whether the request was carried out. (The
                       original server says so of an unknown receiver, too: see `likely_code`.)
     RequestTimeout    There was no response in time. Nobody knows whether the request was carried
@@ -75,7 +77,9 @@ from jelly.client.states import Reason, ReconnectPolicy, State
 from jelly.errors import (
     ConnectionLost,
     ErrorCode,
+    InboxFull,
     JellyError,
+    RateLimited,
     RequestError,
     RequestRejected,
     RequestTimeout,
@@ -86,10 +90,10 @@ from jelly.version import __version__ as __version__
 
 __all__ = [
     "ConnectionEvent", "ConnectionLost", "Conversation", "EditEvent", "Edited", "ErrorCode", "FriendRequestEvent",
-    "FriendRequests", "Group", "GroupMessageEvent", "History", "InvitationEvent", "Invite", "JellyClient", "JellyError",
-    "LastMessage", "Login", "MessageEvent", "OwnLogin", "OwnMessageEvent", "PastMessage", "Profile", "Reason",
-    "Receiver", "ReconnectPolicy", "RequestError", "RequestRejected", "RequestTimeout", "Sent", "ServerBusy",
-    "ServerFailed", "State", "SystemEvent",
+    "FriendRequests", "Group", "GroupMessageEvent", "History", "InboxFull", "InvitationEvent", "Invite", "JellyClient",
+    "JellyError", "LastMessage", "Login", "MessageEvent", "OwnLogin", "OwnMessageEvent", "PastMessage", "Profile",
+    "RateLimited", "Reason", "Receiver", "ReconnectPolicy", "RequestError", "RequestRejected", "RequestTimeout", "Sent",
+    "ServerBusy", "ServerFailed", "State", "SystemEvent",
 ]  # fmt: skip
 
 

@@ -10,6 +10,8 @@ JellyError                 the root: `except JellyError` catches all errors of J
 └── RequestError           the root of these
     ├── RequestRejected    REQUEST_ERROR: `code` says why; the same request fails again
     ├── ServerBusy         SERVER_BUSY: nothing was done; try again later
+    │   ├── RateLimited    REQUEST_ERROR, for too much at once: `retry_after` says when
+    │   └── InboxFull      REQUEST_ERROR, for too much that waits: when somebody has read it
     ├── ServerFailed       SERVER_ERROR, or an answer that cannot be read: outcome unknown
     ├── RequestTimeout     no answer in time: outcome unknown
     └── ConnectionLost     there is no connection: `sent` says whether the outcome is unknown
@@ -157,7 +159,22 @@ class RequestRejected(RequestError):
 
 
 class ServerBusy(RequestError):
-    """Too many requests wait at the server (0x33). Nothing was done: try again a little later."""
+    """The same request may succeed later: nothing was done. Too many requests wait at the server
+    (0x33), or it is one of the two below.
+    """
+
+    retry_after: float | None = None
+    """Seconds after which to try again; None if the server does not say."""
+
+
+class RateLimited(ServerBusy):
+    """You ask for too much in too short a time (0x32, with such a `code`). Nothing was done."""
+
+
+class InboxFull(ServerBusy):
+    """Too many messages wait for the receiver, or too many of yours for others (0x32, with the
+    `code` `inbox_full` or `limit_reached`). Nothing was done: try again when they have read some.
+    """
 
 
 class ServerFailed(RequestError):
@@ -190,13 +207,30 @@ _BY_STATUS: dict[int, type[RequestError]] = {
 }
 
 
-def error_for(status: int, code: str, sentence: str, likely_code: str = "") -> RequestError:
+_LATER: dict[str, type[RequestError]] = {
+    ErrorCode.RATE_LIMITED: RateLimited,
+    ErrorCode.TOO_MANY_ATTEMPTS: RateLimited,
+    ErrorCode.TOO_MANY_REGISTRATIONS: RateLimited,
+    ErrorCode.INBOX_FULL: InboxFull,
+}
+"""What REQUEST_ERROR means with a code after which the same request may succeed later."""
+
+
+def error_for(
+    status: int, code: str, sentence: str, likely_code: str = "", retry_after: float | None = None
+) -> RequestError:
     """Return the error for a response that is not SUCCESS.
 
-    `code` and `sentence` come from its body, and may be empty. `likely_code`: what the response
-    means if they are.
+    `code` and `sentence` come from its body, and may be empty, as `retry_after`, in seconds.
+    `likely_code`: what the response means if they are.
     """
-    return _BY_STATUS.get(status, ServerFailed)(code, sentence, likely_code)
+    kind = _BY_STATUS.get(status, ServerFailed)
+    if kind is RequestRejected:
+        kind = _LATER.get(code, kind)
+    error = kind(code, sentence, likely_code)
+    if isinstance(error, ServerBusy):
+        error.retry_after = retry_after
+    return error
 
 
 def _sentence(code: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 from harness import StartServer
 from wire import logged_in, register
 
-from client_api import JellyClient, Reason, RequestError, State
+from client_api import JellyClient, Reason, RequestError, ServerBusy, State
 from faults.process import ROOT, Program
 from jelly.errors import SENTENCES, ErrorCode
 
@@ -119,7 +119,9 @@ def test_the_program_that_forks(names: dict[str, Any], tmp_path: Path) -> None:
 def test_the_table_of_errors() -> None:
     """It names every error with which a future can end."""
     table = PAGE.partition("## What can go wrong?")[2].partition("\n## ")[0]
-    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == {c.__name__ for c in RequestError.__subclasses__()}
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == {
+        kind.__name__ for parent in (RequestError, ServerBusy) for kind in parent.__subclasses__()
+    }
 
 
 def test_the_table_of_states() -> None:

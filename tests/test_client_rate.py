@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from client_tools import NewClient, Peer, Recorder, ScriptedServer, error, result
 from harness import StartServer
-from wire import ALL_FRIENDS, PERSON_MESSAGE, REQUEST_ERROR, SERVER_BUSY, register, wait_until
+from wire import ADD_FRIEND, ALL_FRIENDS, PERSON_MESSAGE, REQUEST_ERROR, SERVER_BUSY, register, wait_until
 
-from client_api import ConnectionLost, JellyClient, RequestRejected, Sent, State
+from client_api import ConnectionLost, InboxFull, JellyClient, RateLimited, RequestRejected, Sent, ServerBusy, State
 from faults.proxy import Proxy
 from jelly.client import requests
 from jelly.client.pipeline import WINDOW
@@ -126,8 +126,8 @@ def test_a_server_that_does_not_say_when(alice: JellyClient, script: ScriptedSer
         receive(peer, 1)
         refuse(peer, **values)
         refused = error(future)
-        assert isinstance(refused, RequestRejected)
-        assert refused.code == "rate_limited"
+        assert isinstance(refused, RateLimited)
+        assert (refused.code, refused.retry_after) == ("rate_limited", None)
 
 
 def test_a_server_that_says_never(alice: JellyClient, script: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,3 +203,50 @@ def test_cuts_meanwhile(start_server: StartServer, new_client: NewClient) -> Non
     assert recorder.contents(len(texts)) == texts
     client.close()
     assert recorder.messages == texts
+
+
+LATER = [
+    ("rate_limited", RateLimited),
+    ("too_many_attempts", RateLimited),
+    ("too_many_registrations", RateLimited),
+    ("inbox_full", InboxFull),
+    ("limit_reached", InboxFull),
+]
+
+
+@pytest.mark.parametrize(("code", "kind"), LATER)
+def test_what_may_succeed_later_is_not_rejected(
+    alice: JellyClient, script: ScriptedServer, code: str, kind: type[ServerBusy]
+) -> None:
+    """It is a ServerBusy, with the code, and says when to try again, if the server does."""
+    with script.log_in(alice) as peer:
+        for values, seconds in (({}, None), ({"retryAfter": 2500}, 2.5), ({"retryAfter": True}, None)):
+            if code == "rate_limited" and seconds:
+                continue  # the client does
+            future = alice.send_message("bob", "x")
+            receive(peer, 1)
+            peer.answer(PERSON_MESSAGE, REQUEST_ERROR, error=code, message="Later.", **values)
+            refused = error(future)
+            assert (type(refused), refused.code, str(refused)) == (kind, code, "Later.")
+            assert isinstance(refused, ServerBusy)
+            assert refused.retry_after == seconds
+
+
+def test_a_limit_that_does_not_pass(alice: JellyClient, script: ScriptedServer) -> None:
+    """For requests other than messages, `limit_reached` means that something must go first."""
+    with script.log_in(alice) as peer:
+        future = alice.add_friend("bob")
+        peer.receive_request(ADD_FRIEND)
+        peer.answer(ADD_FRIEND, REQUEST_ERROR, error="limit_reached")
+        assert type(error(future)) is RequestRejected
+
+
+def test_a_full_inbox(start_server: StartServer, new_client: NewClient) -> None:
+    """On a real server: too much waits for bob."""
+    port = start_server(inbox_messages=3).port
+    register(port, "alice", "bob")
+    alice = new_client(port)
+    result(alice.login("alice", "pw"))
+    failures = [error(alice.send_message("bob", "hello")) for _ in range(4)]
+    assert failures[0] is None
+    assert type(failures[-1]) is InboxFull

@@ -26,12 +26,13 @@ from wire import (
 
 from client_api import (
     ConnectionLost,
+    InboxFull,
     JellyClient,
     MessageEvent,
+    RateLimited,
     Reason,
     Receiver,
     ReconnectPolicy,
-    RequestRejected,
     RequestTimeout,
     Sent,
     ServerBusy,
@@ -352,7 +353,11 @@ def _with_pauses(pauses: Iterator[float]) -> Callable[[PendingRequests, Request[
 
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
-    [(SERVER_BUSY, "busy", ServerBusy), (REQUEST_ERROR, "rate_limited", RequestRejected)],
+    [
+        (SERVER_BUSY, "busy", ServerBusy),
+        (REQUEST_ERROR, "rate_limited", RateLimited),
+        (REQUEST_ERROR, "inbox_full", InboxFull),
+    ],
 )
 def test_a_first_refusal_is_told(
     alice: JellyClient, script: ScriptedServer, status: int, code: str, kind: type[Exception]

@@ -11,7 +11,7 @@ import sys
 from enum import IntEnum
 from itertools import product
 
-from client_api import ConnectionLost, ErrorCode, JellyClient, RequestError, RequestRejected
+from client_api import ConnectionLost, ErrorCode, JellyClient, RateLimited, RequestError, RequestRejected
 from jelly.chat import start_texts, texts
 from jelly.chat.cells import sanitize
 from jelly.chat.language import TranslatedText, is_yes
@@ -100,7 +100,7 @@ class LoginDialog:
             attempt = password or self._ask_password(name)
             try:
                 return self._log_in_in_any_form(name, attempt)
-            except RequestRejected as refusal:
+            except (RequestRejected, RateLimited) as refusal:
                 error = refusal
             if error.code not in WRONG_CREDENTIALS or not (may_register and self._console.is_interactive):
                 break
@@ -139,7 +139,7 @@ class LoginDialog:
             try:
                 self._log_in(*form)
                 return form
-            except RequestRejected as refusal:
+            except (RequestRejected, RateLimited) as refusal:
                 if refusal.code not in WRONG_CREDENTIALS:
                     raise
         self._log_in(*last)
@@ -148,12 +148,13 @@ class LoginDialog:
     def _log_in(self, name: str, password: str) -> None:
         """Log in.
 
-        Raises RequestRejected if the server refuses, FatalError for any other failure.
+        Raises RequestRejected or RateLimited if the server refuses, FatalError if anything else
+        fails.
         """
         try:
             first = self._client.addresses[0]
             self._client.login(name, password).result()
-        except RequestRejected:
+        except (RequestRejected, RateLimited):
             raise
         except RequestError as error:
             raise self._connection_error(error) from error
@@ -201,7 +202,7 @@ class LoginDialog:
             return False
         try:
             self._client.register(name, nfc(password), invite=invite).result()
-        except RequestRejected as error:
+        except (RequestRejected, RateLimited) as error:
             if error.code in NAME_TAKEN:
                 self._console.show(self._text(start_texts.PASSWORD_WAS_WRONG, name=name))
                 return False

@@ -18,6 +18,7 @@ from jelly.client.stream import FrameStream, open_stream
 from jelly.codec import Frame, Sign, Type, encode
 from jelly.errors import (
     ConnectionLost,
+    RateLimited,
     Refused,
     RequestError,
     RequestRejected,
@@ -69,7 +70,7 @@ def do_handshake_anywhere(endpoint: Endpoint, type: int, frame: bytes, poller: P
     for address in addresses.round():
         try:
             return do_handshake(endpoint, address, type, frame, poller)
-        except RequestRejected:
+        except (RequestRejected, RateLimited):
             raise
         except RequestError as error:
             addresses.failed(address)

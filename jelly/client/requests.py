@@ -11,6 +11,8 @@ from jelly.client.pages import Pages
 from jelly.codec import HEADER, Frame, Status, Type
 from jelly.errors import (
     ErrorCode,
+    InboxFull,
+    RateLimited,
     Refused,
     RequestError,
     RequestRejected,
@@ -19,7 +21,7 @@ from jelly.errors import (
     ServerFailed,
     error_for,
 )
-from jelly.requests import encode_request
+from jelly.requests import MESSAGES, encode_request
 from jelly.strict_json import parse_object
 
 MAX_RETRY_AFTER = 60.0
@@ -123,7 +125,19 @@ def decode_response(frame: Frame, decode: Decode[T], may_be_original: bool = Tru
         raise ServerFailed("", "The server sent a response that this client cannot read.") from error
     is_original = may_be_original and not frame.body
     likely_code = LIKELY_CODES.get((frame.type, frame.status), "") if is_original else ""
-    raise error_for(frame.status, str(values.get("error", "")), str(values.get("message", "")), likely_code)
+    code, sentence = str(values.get("error", "")), str(values.get("message", ""))
+    refusal = error_for(frame.status, code, sentence, likely_code, _retry_after(values))
+    if frame.type in MESSAGES and code == ErrorCode.LIMIT_REACHED:  # of the messages that wait for others
+        refusal = InboxFull(code, sentence)
+        refusal.retry_after = _retry_after(values)
+    raise refusal
+
+
+def _retry_after(values: Mapping[str, Any]) -> float | None:
+    """The seconds after which a server wants the request again; None if it does not say."""
+    milliseconds = values.get("retryAfter")
+    # Not isinstance: a bool is no number here.
+    return min(max(0.0, milliseconds / 1000), MAX_RETRY_AFTER) if milliseconds.__class__ is int else None
 
 
 def encode(type: int, values: Mapping[str, Any], max_body: int) -> bytes:
@@ -151,11 +165,8 @@ def seconds_to_wait(frame: Frame) -> float | None:
     """
     try:
         decode_response(frame, dict)
-    except RequestRejected as error:
-        if error.code == ErrorCode.RATE_LIMITED:
-            milliseconds = parse_object(frame.body).get("retryAfter")
-            if milliseconds.__class__ is int:  # not isinstance: a bool is no number here
-                return min(max(0.0, milliseconds / 1000), MAX_RETRY_AFTER)
+    except RateLimited as error:
+        return error.retry_after if error.code == ErrorCode.RATE_LIMITED else None
     except RequestError:
         pass
     return None
@@ -165,10 +176,12 @@ def is_retryable(frame: Frame) -> bool:
     """Whether a response says that the same request may succeed later."""
     try:
         decode_response(frame, dict)
+    except InboxFull:  # not soon; and the server has looked whether it has the message
+        return False
     except ServerBusy:
         return True
-    except RequestError as error:
-        return error.code == ErrorCode.RATE_LIMITED
+    except RequestError:
+        pass
     return False
 
 
