@@ -396,7 +396,8 @@ def test_a_flag_that_is_cut_too_short() -> None:
     """It may mean several flags: the sentence names them."""
     code, output = send("alice", "--s=x", port=1)
     assert (code, output.count("\n")) == (2, 1)
-    assert output.startswith("jelly: Ambiguous option: --s=x could match --send, --server")
+    assert output.startswith("jelly: --s=x may mean several flags: --send, --server.")
+    assert send("alice", "--lang=zh", "--s=x", port=1)[1].startswith("jelly: --s=x 可能指多个选项：--send、--server。")
 
 
 def test_wrong_server_or_certificate() -> None:

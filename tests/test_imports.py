@@ -19,7 +19,8 @@ import jelly
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"pytest_plugin"}, {"testing"}, {"cli"},
-    {"chat.app"}, {"chat.arguments"}, {"chat.plain", "chat.screen", "chat.login"}, {"chat.commands", "chat.rows"},
+    {"chat.app"}, {"chat.arguments"}, {"chat.plain", "chat.screen"}, {"chat.settings"}, {"chat.login"},
+    {"chat.commands", "chat.rows"},
     {"chat.conversation_commands", "chat.account_commands", "chat.group_commands"}, {"chat.people_commands"},
     {"chat.command"},
     {"chat.session"}, {"chat.outbox", "chat.history_loader", "chat.server_events"}, {"chat.controller"},

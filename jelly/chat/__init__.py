@@ -2,6 +2,7 @@
 
 app         choice of the user interface, --send
 arguments   what stands on the command line
+settings    the file with the user's settings
 login       the login dialog: name, password, registration
 screen      the full-screen user interface, on prompt_toolkit
 plain       the plain user interface, line by line, on the standard library only

@@ -34,6 +34,7 @@ from jelly.chat.normal_form import nfc
 from jelly.chat.output import OutputError, drop_output, flush_output, write_line
 from jelly.chat.plain import PlainInterface, format_line
 from jelly.chat.session import Session
+from jelly.chat.settings import path_of_settings
 from jelly.chat.translator import Translator, is_definite_failure
 from jelly.chat.user_interface import UserInterface
 
@@ -246,9 +247,13 @@ def _create_interface(
     can_use_screen = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     if can_use_screen and not options.plain:
         if importlib.util.find_spec("prompt_toolkit"):
-            from jelly.chat.screen import ScreenInterface
+            from jelly.chat.screen import ScreenInterface, UnknownKey
 
-            return ScreenInterface(session, jobs)
+            try:
+                return ScreenInterface(session, jobs, options.settings)
+            except UnknownKey as error:
+                sentence = translate(start_texts.BAD_SETTINGS, file=path_of_settings(os.environ), reason=error)
+                raise FatalError(ExitCode.USAGE, sanitize(sentence)) from error
         write_line(translate(start_texts.PLAIN_HINT))
     sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
     return PlainInterface(session, jobs, sys.stdin, sys.stdout)

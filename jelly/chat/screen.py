@@ -49,6 +49,8 @@ from jelly.chat.job_queue import JobQueue
 from jelly.chat.model import MAX_LINES, Conversation
 from jelly.chat.server_events import TYPING_WINDOW
 from jelly.chat.session import Session
+from jelly.chat.settings import Settings
+from jelly.chat.start_texts import NO_SUCH_ACTION, NO_SUCH_KEY
 from jelly.chat.user_interface import UserInterface
 
 MAX_INPUT_ROWS = 5
@@ -74,6 +76,18 @@ STYLE = {
     "name3": "ansibrightblue",
     "name4": "ansibrightmagenta",
 }
+
+
+class UnknownKey(Exception):
+    """There is no such key, or no such action."""
+
+
+def _sequence_of(key: str) -> list[str]:
+    """Return a key of the settings, like alt-n, as prompt_toolkit writes it."""
+    modifier, _, rest = key.lower().partition("-")
+    if modifier == "alt":
+        return ["escape", *_sequence_of(rest)]
+    return [f"c-{rest}" if modifier == "ctrl" else key.lower()]
 
 
 def _common_prefix(texts: list[str]) -> str:
@@ -165,8 +179,9 @@ class ScreenInterface(UserInterface):
     has_shortcuts = True
     acknowledges_when_shown = False  # the server knows what was read, and lists the rest again
 
-    def __init__(self, session: Session, jobs: JobQueue) -> None:
-        self._session, self._jobs = session, jobs
+    def __init__(self, session: Session, jobs: JobQueue, settings: Settings) -> None:
+        """Raises UnknownKey if there is no such key or action as in the settings."""
+        self._session, self._jobs, self._settings = session, jobs, settings
         self._conversation = session.model.current
         self._view = ConversationControl(session, self._scroll)
         self._question: tuple[str, Callable[[str], None]] | None = None
@@ -187,9 +202,9 @@ class ScreenInterface(UserInterface):
             layout=self._layout(),
             key_bindings=self._keys(),
             style=Style.from_dict(STYLE),
-            color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
+            color_depth=None if settings.colours and not os.environ.get("NO_COLOR") else ColorDepth.DEPTH_1_BIT,
             full_screen=True,
-            mouse_support=True,
+            mouse_support=settings.mouse,
             after_render=lambda _: session.was_shown(session.model.current, self._view.newest_shown()),
         )
         self._app.ttimeoutlen = 0.1  # Escape alone has no meaning here: do not wait long for the rest of a sequence
@@ -295,25 +310,33 @@ class ScreenInterface(UserInterface):
                 action()
                 self._sync_with_model()
 
-        for action, *sequence in (
-            (self._submit, "enter"),
-            (lambda: self._input.insert_text("\n"), "escape", "enter"),
-            (self._complete, "tab"),
-            (self._input.complete_previous, "s-tab"),
-            (self._clear, "c-c"),
-            (self._delete_or_exit, "c-d"),
-            (self._suspend, "c-z"),
-            (lambda: self._app.renderer.clear(), "c-l"),
-            (lambda: self._scroll(self._page()), "pageup"),
-            (lambda: self._scroll(-self._page()), "pagedown"),
-            (lambda: self._scroll(FAR), "c-home"),
-            (lambda: self._scroll(-FAR), "c-end"),
-            (self._open_next_unread, "escape", "a"),
-            (lambda: self._open(self._session.model.neighbour(-1)), "escape", "left"),
-            (lambda: self._open(self._session.model.neighbour(1)), "escape", "right"),
-            (self._ask_number, "escape", "j"),
-        ):
+        bind(self._submit, "enter")
+        bind(self._input.complete_previous, "s-tab")
+        actions: dict[str, tuple[Callable[[], None], *tuple[str, ...]]] = {
+            "new-line": (lambda: self._input.insert_text("\n"), "escape", "enter"),
+            "complete": (self._complete, "tab"),
+            "clear": (self._clear, "c-c"),
+            "exit": (self._delete_or_exit, "c-d"),
+            "suspend": (self._suspend, "c-z"),
+            "redraw": (lambda: self._app.renderer.clear(), "c-l"),
+            "page-up": (lambda: self._scroll(self._page()), "pageup"),
+            "page-down": (lambda: self._scroll(-self._page()), "pagedown"),
+            "top": (lambda: self._scroll(FAR), "c-home"),
+            "end": (lambda: self._scroll(-FAR), "c-end"),
+            "next-unread": (self._open_next_unread, "escape", "a"),
+            "previous": (lambda: self._open(self._session.model.neighbour(-1)), "escape", "left"),
+            "next": (lambda: self._open(self._session.model.neighbour(1)), "escape", "right"),
+            "number": (self._ask_number, "escape", "j"),
+        }
+        for action, *sequence in actions.values():
             bind(action, *sequence)
+        for name, key in self._settings.keys.items():
+            if name not in actions:
+                raise UnknownKey(self._session.translate(NO_SUCH_ACTION, name=name, actions=", ".join(actions)))
+            try:
+                bind(actions[name][0], *_sequence_of(key))
+            except ValueError as error:
+                raise UnknownKey(self._session.translate(NO_SUCH_KEY, key=key)) from error
         for number in range(10):
             bind(lambda number=number: self._open_conversation_by_number(number), "escape", str(number))  # type: ignore[misc]
         return keys

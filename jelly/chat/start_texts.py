@@ -77,6 +77,26 @@ BAD_SERVER = TranslatedText(
     "jelly://host:port,host:port.",
     "{server} 的格式应为 jelly://host:port 或 jellys://host:port，多个地址写作 jelly://host:port,host:port。",
 )
+BAD_SETTINGS = TranslatedText("{file}: {reason}", "{file}：{reason}")
+NO_SUCH_SETTING = TranslatedText("there is no setting {name}.", "没有 {name} 这项设置。")
+DID_YOU_MEAN_SETTING = TranslatedText(
+    "there is no setting {name} (did you mean {close}?).", "没有 {name} 这项设置（是不是想写 {close}？）。"
+)
+KIND_OF_SETTING: dict[type, TranslatedText] = {
+    str: TranslatedText('{name} must be a text in quotes: "…".', '{name} 应为带引号的文字："…"。'),
+    bool: TranslatedText("{name} must be true or false.", "{name} 只能是 true 或 false。"),
+    dict: TranslatedText(
+        'keys must be a table: [keys], and lines like next-unread = "f2".',
+        'keys 应为一个表：先写 [keys]，再写 next-unread = "f2" 这样的行。',
+    ),
+}
+NO_SUCH_ACTION = TranslatedText(
+    "keys: there is no action {name}. There are: {actions}.", "keys：没有 {name} 这个操作。可用的有：{actions}。"
+)
+NO_SUCH_KEY = TranslatedText(
+    "keys: there is no key {key}. Write f2, ctrl-n or alt-n, for example.",
+    "keys：没有 {key} 这个键。可以写 f2、ctrl-n 或 alt-n 等。",
+)
 BAD_DEVICE = TranslatedText(
     "--device: {device} cannot be a name: it must have 1 to {length} characters, and no spaces.",
     "--device：{device} 不能用作设备名：应有 1 到 {length} 个字符，且不含空格。",
@@ -116,13 +136,14 @@ USAGE_LINES = TranslatedText(
 ARGUMENTS = TranslatedText("arguments", "参数")
 OPTIONS = TranslatedText("options", "选项")
 ARG_NAME = TranslatedText(
-    "your user name; if you leave it out, the program asks. It offers to register a new one",
-    "你的用户名；不写时程序会询问。未注册的名字可当场注册",
+    "your user name, or alice@host; if you leave it out, the program asks. It offers to register a new one",
+    "你的用户名，也可写作 alice@host；不写时程序会询问。未注册的名字可当场注册",
 )
 ARG_SERVER = TranslatedText(
-    "the server: jelly://host:port, or jellys:// with TLS; several with commas: jelly://a:20000,b:20000 "
-    "(default: %(default)s)",
-    "服务器：jelly://host:port，TLS 用 jellys://；多个地址用逗号隔开：jelly://a:20000,b:20000（默认：%(default)s）",
+    "the server: jelly://host:port, or jellys:// with TLS; several with commas: jelly://a:20000,b:20000; host alone "
+    "means TLS, except on this machine (default: %(default)s)",
+    "服务器：jelly://host:port，TLS 用 jellys://；多个地址用逗号隔开：jelly://a:20000,b:20000；"
+    "只写 host 时使用 TLS，本机除外（默认：%(default)s）",
 )
 ARG_CA = TranslatedText(
     "file with the server's certificate, if no authority that this machine knows has signed it; for jellys://",
@@ -143,6 +164,7 @@ NO_SUCH_FLAG = TranslatedText("There is no flag {flag}.", "没有 {flag} 这个�
 DID_YOU_MEAN_FLAG = TranslatedText(
     "There is no flag {flag} (did you mean {close}?).", "没有 {flag} 这个选项（是不是想输入 {close}？）。"
 )
+AMBIGUOUS_FLAG = TranslatedText("{flag} may mean several flags: {flags}.", "{flag} 可能指多个选项：{flags}。")
 TOO_MANY_ARGUMENTS = TranslatedText(
     "Too many arguments: {arguments}. There is one NAME, and a TEXT with spaces needs quotes.",
     "参数太多：{arguments}。NAME 只能有一个；TEXT 里有空格时要加引号。",
@@ -158,6 +180,7 @@ ABOUT_EXIT = TranslatedText(
     "environment:\n"
     "  JELLY_PASSWORD  the password, for scripts\n"
     "  JELLY_SERVER    instead of --server\n"
+    "  XDG_CONFIG_HOME where jelly/chat.toml is, with your settings\n"
     "  NO_COLOR        no colours\n\n"
     "exit codes:\n"
     "  0  done; with --send: the message is stored\n"
@@ -170,6 +193,7 @@ ABOUT_EXIT = TranslatedText(
     "环境变量：\n"
     "  JELLY_PASSWORD  密码，供脚本使用\n"
     "  JELLY_SERVER    代替 --server\n"
+    "  XDG_CONFIG_HOME 设置文件 jelly/chat.toml 所在的目录\n"
     "  NO_COLOR        不使用颜色\n\n"
     "退出码：\n"
     "  0  完成；用 --send 时：消息已保存\n"
