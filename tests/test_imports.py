@@ -24,7 +24,7 @@ LAYERS = [
     {"chat.conversation_commands", "chat.account_commands", "chat.group_commands"}, {"chat.people_commands"},
     {"chat.command"},
     {"chat.session"}, {"chat.outbox", "chat.history_loader", "chat.server_events"}, {"chat.controller"},
-    {"chat.user_interface", "chat.log_file"},
+    {"chat.user_interface", "chat.log_file", "chat.notify_command"},
     {"chat.model", "chat.translator", "chat.job_queue", "chat.line_input", "chat.output", "chat.kept",
      "chat.normal_form"},
     {"chat.texts", "chat.error_texts", "chat.help_texts", "chat.start_texts"},

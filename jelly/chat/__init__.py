@@ -14,6 +14,7 @@ session     between the client and the model, with controller, outbox, history_l
 kept        the file with drafts and messages that are not confirmed
 line_input  lines of the input, for which the wait can be ended
 output      what is written, if that fails
+notify_command the command of --notify
 log_file    the file of /log
 job_queue   from the client's thread to that of the user interface
 rows        the layout of lines as rows of a screen

@@ -31,6 +31,7 @@ from jelly.chat.language import TranslatedText, language_of
 from jelly.chat.login import Console, ExitCode, FatalError, LoginDialog
 from jelly.chat.model import Conversation, DeliveryStatus, Line, LineKind, Peer
 from jelly.chat.normal_form import nfc
+from jelly.chat.notify_command import NotifyCommand
 from jelly.chat.output import OutputError, drop_output, flush_output, write_line
 from jelly.chat.plain import PlainInterface, format_line
 from jelly.chat.session import Session
@@ -207,6 +208,8 @@ def _run(options: argparse.Namespace, translate: Translator) -> int:
     try:
         dialog = LoginDialog(client, options.server, translate, console, options.tls_ca)
         credentials = dialog.run(options.name, os.environ.get("JELLY_PASSWORD", ""), may_register=True)
+        session.has_highlight = options.settings.highlight
+        session.notify_command = _notify_command(options, translate)
         session.kept = kept_texts_of(os.environ, client.addresses, credentials[0], options.device)
         ui = _create_interface(options, translate, session, jobs)
         session.start(*credentials)
@@ -218,6 +221,13 @@ def _run(options: argparse.Namespace, translate: Translator) -> int:
         for sentence in _what_is_left(session, translate):
             print(sanitize(sentence), file=sys.stderr)
     return ExitCode.SUCCESS
+
+
+def _notify_command(options: argparse.Namespace, translate: Translator) -> NotifyCommand | None:
+    try:
+        return NotifyCommand(options.notify, options.notify_content) if options.notify else None
+    except ValueError as error:
+        raise FatalError(ExitCode.USAGE, sanitize(translate(start_texts.BAD_NOTIFY, reason=error))) from error
 
 
 def _what_is_left(session: Session, translate: Translator) -> list[str]:

@@ -119,6 +119,13 @@ def _parser(translate: Translator, environment: Mapping[str, str], settings: Set
     add("--server", default=server, metavar="URL", help=translate(start_texts.ARG_SERVER))
     add("--tls-ca", default="", metavar="FILE", help=translate(start_texts.ARG_CA))
     add("--device", metavar="NAME", help=translate(start_texts.ARG_DEVICE))
+    add("--notify", default=settings.notify, metavar="COMMAND", help=translate(start_texts.ARG_NOTIFY))
+    add(
+        "--notify-content",
+        action="store_true",
+        default=settings.notify_content,
+        help=translate(start_texts.ARG_NOTIFY_CONTENT),
+    )
     add("--plain", action="store_true", help=translate(start_texts.ARG_PLAIN))
     add("--lang", choices=LANGUAGES, default=language, help=translate(start_texts.ARG_LANG))
     add("-h", "--help", action="help", help=translate(start_texts.ARG_HELP))

@@ -99,6 +99,8 @@ class Line:
     request_id: str = ""
     """Of an outgoing message that was written here: its idempotency key. With it, the server stores
     the message once, however often it is sent."""
+    is_mention: bool = False
+    """Whether it is a message to a group with the user's name in it."""
     note: str = ""
     """What is shown behind the text: that the message was edited or recalled."""
     sent_at: int = 0
@@ -147,6 +149,8 @@ class Conversation:
     peer: Peer | None
     lines: deque[Line] = field(default_factory=deque)
     unread: int = 0
+    mentions: int = 0
+    """How many of the unread lines have the user's name."""
     newest_id: int = 0
     """The id of the newest message that is known, here or on the server."""
     read_id: int = 0
@@ -421,7 +425,12 @@ class Model:
             if self.current.below:
                 self.current.return_to_end()
         self.current = conversation
-        conversation.unread = 0
+        conversation.unread = conversation.mentions = 0
+
+    @property
+    def unread(self) -> int:
+        """How many messages are unread in all conversations."""
+        return sum(conversation.unread for conversation in self)
 
     def by_number(self, number: int) -> Conversation | None:
         """Return the conversation with this number, or None."""
@@ -475,6 +484,7 @@ class Model:
         if not is_all_here and conversation.read_id < conversation.newest_id:
             return False
         conversation.unread = min(conversation.unread, conversation.received_after(conversation.read_id))
+        conversation.mentions = min(conversation.mentions, conversation.unread)
         if conversation is not self.current:
             conversation.first_unread = conversation.first_received_after(conversation.read_id)
         return True
@@ -486,6 +496,7 @@ class Model:
         if not conversation.unread:
             conversation.first_unread = line
         conversation.unread += 1
+        conversation.mentions += line.is_mention
 
     def known_people(self) -> list[str]:
         """Return the known names: friends, group members, and people with a conversation."""

@@ -76,6 +76,8 @@ def _name(line: Line) -> str:
 def _name_style(line: Line) -> str:
     if line.kind in (LineKind.INFO, LineKind.ERROR):
         return "class:dim"
+    if line.is_mention:
+        return "class:mention"
     return "class:me" if line.kind is LineKind.OUTGOING else colour_of(line.sender)
 
 
@@ -236,7 +238,7 @@ def status_bar(session: Session, width: int, offset: int) -> Row:
 
 
 def _conversation_entries(session: Session, everything: bool) -> Iterator[tuple[str, str]]:
-    """Yield the conversations like ` [1:bob] 2:#team(3)`.
+    """Yield the conversations like ` [1:bob] 2:#team(3, 1!)`.
 
     Without `everything`: only the current one, and those with unread lines or a draft.
     """
@@ -248,7 +250,8 @@ def _conversation_entries(session: Session, everything: bool) -> Iterator[tuple[
         if is_here:
             yield "class:bar-here", f" [{text}]"
         else:
-            yield ("class:bar-unread", f" {text}({each.unread})") if each.unread else ("class:bar", f" {text}")
+            count = f"({each.unread}{f', {each.mentions}!' if each.mentions else ''})" if each.unread else ""
+            yield ("class:bar-unread" if count else "class:bar", f" {text}{count}")
 
 
 def _width(row: Row) -> int:

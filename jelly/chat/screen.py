@@ -64,6 +64,7 @@ STYLE = {
     "dim": DIM,
     "me": "bold",
     "error": "ansired",
+    "mention": "ansired bold reverse",
     "bar": "reverse",
     "bar-off": "reverse ansired bold",
     "bar-here": "reverse bold",
@@ -195,6 +196,7 @@ class ScreenInterface(UserInterface):
         self._answer = Buffer(multiline=False)
         self._recall: WeakKeyDictionary[Conversation, InMemoryHistory] = WeakKeyDictionary()
         self._is_exiting = False
+        self._title = ""
         self._goes_up = False
         """Whether older lines were asked for by a command, to be shown."""
         session.ui = self
@@ -205,7 +207,7 @@ class ScreenInterface(UserInterface):
             color_depth=None if settings.colours and not os.environ.get("NO_COLOR") else ColorDepth.DEPTH_1_BIT,
             full_screen=True,
             mouse_support=settings.mouse,
-            after_render=lambda _: session.was_shown(session.model.current, self._view.newest_shown()),
+            after_render=lambda _: self._rendered(),
         )
         self._app.ttimeoutlen = 0.1  # Escape alone has no meaning here: do not wait long for the rest of a sequence
 
@@ -231,6 +233,9 @@ class ScreenInterface(UserInterface):
             pass  # the terminal was closed
         finally:
             self._jobs.set_wakeup(None)
+            if self._title:
+                self._app.output.clear_title()
+                self._app.output.flush()
             self._conversation.draft = _join(self._conversation.draft, self._input.text)
 
     def _run_jobs(self) -> None:
@@ -249,6 +254,21 @@ class ScreenInterface(UserInterface):
     def history_added(self, conversation: Conversation, lines: list[Any], by_command: bool) -> None:  # noqa: ARG002
         if by_command and conversation is self._conversation:
             self._goes_up = True
+
+    def ring(self) -> None:
+        if self._settings.bell:
+            self._app.output.bell()
+
+    def _rendered(self) -> None:
+        """What is on the screen now was read; the title says what was not."""
+        session = self._session
+        session.was_shown(session.model.current, self._view.newest_shown())
+        unread = session.model.unread
+        title = f"({unread}) {sanitize(session.name)}" if unread else sanitize(session.name)
+        if self._settings.title and title != self._title:
+            self._title = title
+            self._app.output.set_title(f"{title} - Jelly")
+            self._app.output.flush()
 
     def typing_changed(self) -> None:
         asyncio.get_running_loop().call_later(TYPING_WINDOW.total_seconds() + 0.1, self._app.invalidate)

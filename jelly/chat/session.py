@@ -8,6 +8,7 @@ What the user writes is in `outbox.py`, older messages are in `history_loader.py
 of the server in `server_events.py`.
 """
 
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -39,6 +40,7 @@ from jelly.chat.history_loader import PAGE, HistoryLoader
 from jelly.chat.job_queue import Job
 from jelly.chat.model import Conversation, HistoryState, Line, LineKind, Peer
 from jelly.chat.normal_form import forms_of, nfc
+from jelly.chat.notify_command import NotifyCommand
 from jelly.chat.outbox import Outbox
 from jelly.chat.server_events import ServerEvents
 from jelly.chat.translator import Translator
@@ -132,6 +134,9 @@ class Session(Outbox, HistoryLoader, ServerEvents):
         self._backlog_counts: Counter[Peer] = Counter()
         self._backlog_line: Line | None = None
         self._gap_since: int | None = None
+        self.has_highlight = True
+        """Whether messages with the name of the user stand out."""
+        self.notify_command: NotifyCommand | None = None
         self._has_told_unread = False
         self.account_is_deleted = False
         """Whether the user has been told that the account is deleted."""
@@ -371,6 +376,7 @@ class Session(Outbox, HistoryLoader, ServerEvents):
         is_new = peer not in self.model.conversations
         conversation = self.model[peer]
         line = Line(LineKind.INCOMING, event.written_at, event.content, event.sender, id=event.id)
+        line.is_mention = self.has_highlight and peer.is_group and mentions(event.content, self.name)
         conversation.typing.pop(event.sender, None)
         unread = conversation.unread
         if not self.model.add_received(conversation, line):
@@ -379,6 +385,7 @@ class Session(Outbox, HistoryLoader, ServerEvents):
             conversation.unread = unread  # this one is printed
         self.line_added(conversation, line)
         conversation.newest_id = max(conversation.newest_id, event.id or 0)
+        self._call_user(peer, conversation, line, event.time)
         if not self.ui.has_shortcuts:
             return  # the plain mode has printed the message: there is no conversation to switch to
         if self._is_backlog(event.time):
@@ -388,6 +395,20 @@ class Session(Outbox, HistoryLoader, ServerEvents):
             number = list(self.model).index(conversation)
             key = f"Alt-{number}" if number < 10 else f"Alt-j {number}"
             self.show_info(self.translate(texts.WRITES_FIRST, name=peer, key=key), self.model.home)
+
+    def _call_user(self, peer: Peer, conversation: Conversation, line: Line, time: int) -> None:
+        """Ring, and run the command of --notify, for a message to the user that is not in sight."""
+        is_in_sight = conversation is self.model.current and self.ui.has_shortcuts
+        if is_in_sight or (peer.is_group and not line.is_mention) or self._is_backlog(time):
+            return
+        self.ui.ring()
+        if self.notify_command is None:
+            return
+        try:
+            self.notify_command.run(peer, line, max(1, self.model.unread))
+        except OSError as error:
+            self.notify_command = None
+            self.show_error(self.translate(texts.CANNOT_NOTIFY, reason=f"{error.strerror}: {error.filename}"))
 
     def on_edit(self, event: EditEvent) -> None:
         """Show the new text of a message, if the message is here."""
@@ -496,3 +517,8 @@ class Session(Outbox, HistoryLoader, ServerEvents):
 def _peer_of(event: OwnMessageEvent | EditEvent) -> Peer:
     """To whom the user has written."""
     return Peer(event.receiver) if event.group is None else Peer(event.group, True)
+
+
+def mentions(text: str, name: str) -> bool:
+    """Return whether a text has a name, as a word of its own. (Chinese words stand together.)"""
+    return bool(name) and bool(re.search(f"(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_])", text, re.IGNORECASE))

@@ -28,6 +28,16 @@ class Settings:
     colours: bool = True
     mouse: bool = True
     """Whether the wheel scrolls. Otherwise the terminal has the mouse, for selecting."""
+    bell: bool = True
+    """Whether the terminal rings for a message to the user, or one with the user's name."""
+    title: bool = True
+    """Whether the title of the terminal has the number of unread messages."""
+    highlight: bool = True
+    """Whether messages to groups with the user's name stand out, and are counted apart."""
+    notify: str = ""
+    """As --notify."""
+    notify_content: bool = False
+    """As --notify-content."""
     keys: dict[str, str] = field(default_factory=dict)
     """More keys for what keys do: the name of an action, and a key."""
 

@@ -154,6 +154,13 @@ ARG_DEVICE = TranslatedText(
     "none)",
     "本设备的名字：同一用户可在多台设备上同时聊天（默认：本机名；''：不用设备名）",
 )
+ARG_NOTIFY = TranslatedText(
+    "run COMMAND, without a shell, for messages to you or with your name; JELLY_FROM, JELLY_CONVERSATION and "
+    "JELLY_COUNT say which",
+    "收到发给你或提到你的消息时运行 COMMAND（不经过 shell）；JELLY_FROM、JELLY_CONVERSATION、JELLY_COUNT 说明是哪条",
+)
+ARG_NOTIFY_CONTENT = TranslatedText("let it have the text, too: JELLY_TEXT", "同时提供消息内容：JELLY_TEXT")
+BAD_NOTIFY = TranslatedText("--notify: {reason}.", "--notify：{reason}。")
 ARG_PLAIN = TranslatedText("line by line instead of the full screen", "逐行模式，不用全屏界面")
 ARG_SEND = TranslatedText(
     "send TEXT to TO (a user, or a group: '#team'), and exit; if TEXT is -, read it from standard input",

@@ -28,6 +28,7 @@ LOGGING = TranslatedText(
 NOT_LOGGING = TranslatedText("nothing is written to a file: /log FILE begins", "没有写入文件：用 /log 文件名 开始")
 LOGGING_ENDED = TranslatedText("nothing more is written to {file}", "不再写入 {file}")
 CANNOT_LOG = TranslatedText("cannot write to {file}: {reason}", "无法写入 {file}：{reason}")
+CANNOT_NOTIFY = TranslatedText("--notify: {reason}", "--notify：{reason}")
 UNREAD = TranslatedText("unread: {counts} (/to NAME shows them)", "未读：{counts}（用 /to 名字 查看）")
 COUNT_FROM = TranslatedText("{count} from {name}", "{name} 发来 {count} 条")
 COUNT_IN = TranslatedText("{count} in {name}", "{name} 中有 {count} 条")

@@ -45,6 +45,9 @@ class UserInterface:
         If the user cancels, `on_answer` gets an empty string or is not called.
         """
 
+    def ring(self) -> None:
+        """Call the user: a message has come that is not on the screen."""
+
     def typing_changed(self) -> None:
         """Show who is typing, for TYPING_WINDOW."""
 
