@@ -125,12 +125,18 @@ def decode_response(frame: Frame, decode: Decode[T], may_be_original: bool = Tru
         raise ServerFailed("", "The server sent a response that this client cannot read.") from error
     is_original = may_be_original and not frame.body
     likely_code = LIKELY_CODES.get((frame.type, frame.status), "") if is_original else ""
+    # Not a local variable: its traceback would refer to this frame, and so to itself.
+    raise _refusal(frame, values, likely_code)
+
+
+def _refusal(frame: Frame, values: Mapping[str, Any], likely_code: str) -> RequestError:
+    """Return the error for a response that is not SUCCESS."""
     code, sentence = str(values.get("error", "")), str(values.get("message", ""))
     refusal = error_for(frame.status, code, sentence, likely_code, _retry_after(values))
     if frame.type in MESSAGES and code == ErrorCode.LIMIT_REACHED:  # of the messages that wait for others
         refusal = InboxFull(code, sentence)
         refusal.retry_after = _retry_after(values)
-    raise refusal
+    return refusal
 
 
 def _retry_after(values: Mapping[str, Any]) -> float | None:
