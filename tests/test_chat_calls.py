@@ -45,7 +45,7 @@ def test_the_bell_and_the_title(port: int, open_chat: Open) -> None:
         say(bob, "alice", "hello")
         alice.wait_for(":bob(1)")
         assert alice.output.replace(b"- Jelly\x07", b"").count(b"\x07") == 2
-        assert b"\x1b]2;(3) alice - Jelly\x07" in alice.output
+        alice.wait_until(lambda: b"\x1b]2;(3) alice - Jelly\x07" in alice.output)
         alice.enter("/to #team")
         alice.wait_for("│ Alice, are you there?")
         assert alice.colour_of("bob │ Alice") == "red"

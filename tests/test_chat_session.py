@@ -10,7 +10,10 @@ from client_api import (
     ConnectionLost,
     Conversation,
     Group,
+    History,
     LastMessage,
+    MessageEvent,
+    PastMessage,
     Reason,
     RequestError,
     RequestRejected,
@@ -453,3 +456,23 @@ def test_what_was_on_the_screen_is_read() -> None:
     chat.session.was_shown(talk, 52)
     chat.session.was_shown(talk, 52)
     assert chat.client.marked[2:] == [("bob", 52), ("bob", 52)]
+
+
+@pytest.mark.parametrize(
+    ("time", "stored", "shown"),
+    [
+        (MS, MS, MS), (MS - 60_000, MS, MS - 60_000), (MS + 60_000, MS, MS + 60_000),  # clocks differ a little
+        (1, MS, MS), (MS - 600_000, MS - 1, MS - 1), (2**60, MS, MS),
+        (MS - 600_000, None, MS - 600_000), (2**60, None, MS),  # an older server
+    ],
+)  # fmt: skip
+def test_the_clock_of_a_sender(time: int, stored: int | None, shown: int) -> None:
+    """If it is wrong, the time of arrival is shown, also in the history."""
+    chat = Chat()
+    chat.client.receiver.on_message(MessageEvent(chat.typed_client, "bob", "one", time, 5, stored=stored))
+    chat.session.open(Peer("bob"))
+    chat.session.load_history(chat.model.current)
+    chat.client.answer(History((PastMessage("bob", "alice", "old", time, 4, stored=stored),), False))
+    assert [(line.text, line.at.timestamp() * 1000) for line in chat.model.current.lines] == [
+        ("old", shown), ("one", shown)
+    ]  # fmt: skip

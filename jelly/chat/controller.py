@@ -5,15 +5,19 @@ from concurrent.futures import Future
 from datetime import datetime
 from typing import TypeVar
 
-from client_api import JellyClient, Reason, State
+from client_api import GroupMessageEvent, JellyClient, MessageEvent, PastMessage, Reason, State
 from jelly.chat import texts
 from jelly.chat.job_queue import Job
 from jelly.chat.log_file import LogFile
 from jelly.chat.model import Conversation, Line, LineKind, Model, Peer
 from jelly.chat.translator import Translator
 from jelly.chat.user_interface import UserInterface
+from jelly.client.values import local_time
 
 T = TypeVar("T")
+
+WRONG_CLOCK = 2 * 60 * 1000
+"""More than so many milliseconds before or after it was stored nobody has written a message."""
 
 
 class Controller:
@@ -54,6 +58,13 @@ class Controller:
             path = self.log_file.path
             self.end_log()  # before this is shown
             self.show_error(self.translate(texts.CANNOT_LOG, file=path, reason=error.strerror or str(error)))
+
+    def time_of(self, message: "MessageEvent | GroupMessageEvent | PastMessage") -> datetime:
+        """Return when a message was written; when it arrived, if the sender's clock is wrong."""
+        if message.stored is None:
+            return min(message.written_at, self.now())
+        is_right = abs(message.time - message.stored) <= WRONG_CLOCK
+        return message.written_at if is_right else local_time(message.stored)
 
     def end_log(self) -> None:
         """Write nothing more to the file of /log."""

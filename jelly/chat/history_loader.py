@@ -106,7 +106,8 @@ class HistoryLoader(Controller):
     def _line_from_history(self, message: PastMessage) -> Line:
         is_outgoing = message.sender == self.name
         kind = LineKind.OUTGOING if is_outgoing else LineKind.INCOMING
-        line = Line(kind, message.written_at, message.content, message.sender, id=message.id)
+        at = message.written_at if is_outgoing else self.time_of(message)
+        line = Line(kind, at, message.content, message.sender, id=message.id)
         line.sent_at = message.time if is_outgoing else 0
         line.note = "" if message.edited is None else self._note(message.content)
         return line

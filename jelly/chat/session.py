@@ -375,7 +375,7 @@ class Session(Outbox, HistoryLoader, ServerEvents):
             return
         is_new = peer not in self.model.conversations
         conversation = self.model[peer]
-        line = Line(LineKind.INCOMING, event.written_at, event.content, event.sender, id=event.id)
+        line = Line(LineKind.INCOMING, self.time_of(event), event.content, event.sender, id=event.id)
         line.is_mention = self.has_highlight and peer.is_group and mentions(event.content, self.name)
         conversation.typing.pop(event.sender, None)
         unread = conversation.unread

@@ -114,8 +114,8 @@ OUTPUT_FAILED = TranslatedText(
     "无法写入输出：{reason}。没有写出的消息会保留到下次。",
 )
 PLAIN_HINT = TranslatedText(
-    "Plain mode, line by line. For the full screen: pip install '.[chat]'",
-    "逐行模式。要使用全屏界面：pip install '.[chat]'",
+    "Plain mode, line by line. For the full screen: pip install prompt_toolkit",
+    "逐行模式。要使用全屏界面：pip install prompt_toolkit",
 )
 STILL_NOT_DELIVERED = TranslatedText("Messages not delivered: {counts}.", "未送达的消息：{counts}。")
 STILL_PERHAPS_DELIVERED = TranslatedText("Messages perhaps delivered: {counts}.", "有消息未确认送达：{counts}。")
