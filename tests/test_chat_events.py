@@ -9,13 +9,15 @@ def test_presence() -> None:
     """Presence is shown once, in the conversation with the friend only."""
     chat = Chat()
     chat.receive("bob", "hello")
-    for online in (True, True, False):
+    for online in (True, True):
         chat.system("presence", friend="bob", online=online)
+    chat.receive("bob", "good night")
+    chat.system("presence", friend="bob", online=False)
     chat.system("presence", friend="carol", online=True)
-    assert chat.said(chat.model[Peer("bob")]) == ["hello", "bob is online", "bob is offline"]
+    assert chat.said(chat.model[Peer("bob")]) == ["hello", "bob is online", "good night", "bob is offline"]
     assert chat.model.friends == {"bob": False, "carol": True}
     assert Peer("carol") not in chat.model.conversations
-    assert chat.model[Peer("bob")].unread == 1
+    assert chat.model[Peer("bob")].unread == 2
 
 
 def test_changes_of_a_group() -> None:

@@ -171,6 +171,7 @@ def test_events_of_the_server(port: int, open_chat: Open) -> None:
         alice.wait_for("you are in #team with bob", "bob added carol")
         bob.ok(DISBAND_GROUP, groupName="team")
         alice.wait_for("#team was disbanded")
+        bob.message("alice", "good night")
     alice.press("alt-1")
     alice.wait_for("bob is offline")
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 from client_api import GroupMessageEvent, JellyClient, MessageEvent, PastMessage, Reason, State
 from jelly.chat import texts
 from jelly.chat.job_queue import Job
+from jelly.chat.kept import KeptTexts
 from jelly.chat.log_file import LogFile
 from jelly.chat.model import Conversation, Line, LineKind, Model, Peer
 from jelly.chat.translator import Translator
@@ -34,6 +35,7 @@ class Controller:
         self.ui = UserInterface()
         self.name = ""
         self.state, self.reason, self.since = State.OFFLINE, Reason.LOGIN, now()
+        self.kept = KeptTexts()
         self.log_file: LogFile | None = None
         self.pending_requests = 0
         """How many requests have no answer yet."""
@@ -65,6 +67,10 @@ class Controller:
             return min(message.written_at, self.now())
         is_right = abs(message.time - message.stored) <= WRONG_CLOCK
         return message.written_at if is_right else local_time(message.stored)
+
+    def is_hidden(self, peer: Peer, sender: str) -> bool:
+        """Return whether what somebody writes in a conversation is not shown."""
+        return sender in self.kept.ignored or (peer.is_group and sender in self.model.blocked)
 
     def end_log(self) -> None:
         """Write nothing more to the file of /log."""

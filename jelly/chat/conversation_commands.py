@@ -9,7 +9,7 @@ from jelly.chat import texts
 from jelly.chat.command import UsageError, required, split_word
 from jelly.chat.history_loader import HISTORY_TEXTS, PAGE
 from jelly.chat.log_file import LogFile
-from jelly.chat.model import LOADABLE, LineKind, Peer
+from jelly.chat.model import LOADABLE, DeliveryStatus, LineKind, Peer
 from jelly.chat.session import Session
 
 MAX_PAGE = 100
@@ -62,6 +62,20 @@ def resend(session: Session, rest: str) -> None:
 def discard(session: Session, rest: str) -> None:
     count = session.discard(session.model.current)
     session.show_info(session.translate(texts.DISCARDED if count else texts.NOTHING_TO_DISCARD, count=count))
+
+
+def close(session: Session, rest: str) -> None:
+    conversation = session.model.current
+    if conversation.peer is None:
+        return session.show_error(session.translate(texts.NO_RECEIVER))
+    if any(line.status is not DeliveryStatus.NONE for line in conversation.lines):
+        return session.show_error(session.translate(texts.NOT_CLOSED))
+    session.model.close(conversation)
+    return None
+
+
+def clear(session: Session, rest: str) -> None:
+    session.model.current.clear()
 
 
 def log(session: Session, rest: str) -> None:

@@ -50,6 +50,15 @@ HELP: dict[str, Help] = {
             "bob 不能给你发消息、请求加好友、拉你进群，也看不到你是否在线。单独的 /block 列出已屏蔽的人。",
         ),
     ),
+    "ignore": Help(
+        TranslatedText("[bob]", "[bob]"),
+        TranslatedText("show nothing of a person, here only", "不再显示某人的内容（仅在本程序）"),
+        TranslatedText(
+            "bob is not told, and the server goes on delivering. /ignore bob again ends it; /ignore alone lists whom "
+            "you ignore.",
+            "bob 不会知道，服务器照常投递。再次 /ignore bob 可取消；单独的 /ignore 列出已忽略的人。",
+        ),
+    ),
     "unblock": Help(TranslatedText("bob", "bob"), TranslatedText("end a block", "解除屏蔽")),
     "remove": Help(TranslatedText("bob", "bob"), TranslatedText("remove a person from your friend list", "删除好友")),
     "group": Help(
@@ -206,6 +215,16 @@ HELP: dict[str, Help] = {
             "查找当前对话；在首屏则查找你的全部对话。再次输入相同的命令可查看更早的结果。",
         ),
     ),
+    "close": Help(
+        NOTHING,
+        TranslatedText("close this conversation", "关闭当前对话"),
+        TranslatedText("It comes back with the next message, or with /to.", "有新消息或用 /to 时会再次出现。"),
+    ),
+    "clear": Help(
+        NOTHING,
+        TranslatedText("clear the screen of this conversation", "清空当前对话的屏幕"),
+        TranslatedText("Nothing is deleted: PageUp shows it again.", "不会删除任何内容：按 PageUp 可再次查看。"),
+    ),
     "log": Help(
         TranslatedText("[FILE]", "[文件名]"),
         TranslatedText("write what is shown to a file", "将显示的内容写入文件"),
@@ -225,7 +244,7 @@ HELP: dict[str, Help] = {
 
 RARE = (
     "accept", "decline", "block", "unblock", "find", "seen", "receipts", "report", "set", "passwd", "edit", "recall",
-    "discard", "who", "log", "account", "invite", "join",
+    "discard", "who", "log", "close", "clear", "ignore", "account", "invite", "join",
 )  # fmt: skip
 """The commands that few people need often: the list of /help has only their names."""
 MORE_COMMANDS = TranslatedText(

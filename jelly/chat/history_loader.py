@@ -96,12 +96,8 @@ class HistoryLoader(Controller):
             self.load_history(conversation)
 
     def _lines_of(self, peer: Peer, messages: Iterable[PastMessage]) -> Iterator[Line]:
-        """Return messages as lines, but what blocked people have written to groups."""
-        return (
-            self._line_from_history(message)
-            for message in messages
-            if not (peer.is_group and message.sender in self.model.blocked)
-        )
+        """Return messages as lines, but what is not to be shown."""
+        return (self._line_from_history(message) for message in messages if not self.is_hidden(peer, message.sender))
 
     def _line_from_history(self, message: PastMessage) -> Line:
         is_outgoing = message.sender == self.name

@@ -1,4 +1,5 @@
-"""What a chat keeps on disk for its next start: drafts, and messages that are not confirmed.
+"""What a chat keeps on disk for its next start: drafts, messages that are not confirmed, and who is
+ignored.
 
 One small file for each user of a server (and each device), which only the owner can read. It is
 written anew whenever a message is sent, before that, so that one that is sent again after a crash
@@ -40,10 +41,13 @@ class KeptTexts:
         self.error = ""
         """Why the file could not be written, or that there is none; empty if it was written."""
         self.is_used = path is not None
+        self.ignored: set[str] = set()
+        """Whose messages are not shown, as `/ignore` wants it."""
 
     def load(self) -> tuple[dict[str, str], list[KeptMessage]]:
         """Return the drafts, by conversation, and the messages, oldest first."""
         drafts, messages = self._read()
+        self.ignored = self._read_ignored()
         self._seen.update(message.requestId for message in messages)
         self._drafts_of.update(drafts)
         return drafts, messages
@@ -75,13 +79,24 @@ class KeptTexts:
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return {}, []
 
+    def _read_ignored(self) -> set[str]:
+        try:
+            found = json.loads(self._path.read_bytes()) if self._path else {}
+            return {name for name in found["ignored"] if isinstance(name, str)}
+        except (OSError, ValueError, LookupError, TypeError):
+            return set()
+
     def _write(self, drafts: Mapping[str, str], messages: Sequence[KeptMessage]) -> None:
         assert self._path
-        if not drafts and not messages:
+        if not (drafts or messages or self.ignored):
             self._path.unlink(missing_ok=True)
             return
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        values = {"drafts": dict(drafts), "messages": [message._asdict() for message in messages]}
+        values = {
+            "drafts": dict(drafts),
+            "messages": [message._asdict() for message in messages],
+            "ignored": sorted(self.ignored),
+        }
         file, name = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.stem)  # with mode 0600
         try:
             with os.fdopen(file, "w", encoding="ascii") as stream:

@@ -101,6 +101,8 @@ class Line:
     the message once, however often it is sent."""
     is_mention: bool = False
     """Whether it is a message to a group with the user's name in it."""
+    came: bool | None = None
+    """Of a text of the chat: that a friend came online (True) or went (False)."""
     note: str = ""
     """What is shown behind the text: that the message was edited or recalled."""
     sent_at: int = 0
@@ -330,6 +332,17 @@ class Conversation:
         """Return the first of them, None if there is none."""
         return next((line for line in self.lines if line.kind is LineKind.INCOMING and (line.id or 0) > id), None)
 
+    def clear(self) -> None:
+        """Remove the lines, except what is not confirmed. Loading begins with what was here."""
+        newest = max([self.newest_line_id, *self.below])
+        self.lines = deque(each for each in (*self.lines, *self.held) if each.status is not DeliveryStatus.NONE)
+        self.held, self.first_unread, self.gap = [], None, None
+        self.below.clear()
+        self.character_count = sum(len(line.text) for line in self.lines)
+        self.is_history_requested = True
+        if newest and self.history_state is not HistoryState.UNSUPPORTED:
+            self.history_cursor, self.history_state = newest + 1, HistoryState.MAYBE_MORE
+
     def restart_history(self) -> None:
         """After a new login, load the history from the newest message again.
 
@@ -395,6 +408,8 @@ class Model:
     def __init__(self) -> None:
         self.home = Conversation(None)
         self.conversations: dict[Peer, Conversation] = {}
+        self.closed: dict[Peer, int] = {}
+        """The conversations that were closed, and the newest message that each had."""
         self.current = self.home
         self.friends: dict[str, bool] = {}
         self.requests: dict[str, None] = {}
@@ -431,6 +446,13 @@ class Model:
     def unread(self) -> int:
         """How many messages are unread in all conversations."""
         return sum(conversation.unread for conversation in self)
+
+    def close(self, conversation: Conversation) -> None:
+        """Forget a conversation, until something new comes in it, and open the first screen."""
+        assert conversation.peer
+        self.conversations.pop(conversation.peer, None)
+        self.closed[conversation.peer] = max(conversation.newest_id, conversation.newest_line_id)
+        self.open(self.home)
 
     def by_number(self, number: int) -> Conversation | None:
         """Return the conversation with this number, or None."""

@@ -8,7 +8,7 @@ from client_api import ConnectionLost, ErrorCode, JellyClient, RequestError, Sen
 from jelly.chat import texts
 from jelly.chat.controller import Controller
 from jelly.chat.job_queue import Job
-from jelly.chat.kept import KeptMessage, KeptTexts
+from jelly.chat.kept import KeptMessage
 from jelly.chat.model import Conversation, DeliveryStatus, Line, LineKind, Peer
 from jelly.chat.translator import Translator, can_resend_help, is_definite_failure
 
@@ -25,7 +25,6 @@ class Outbox(Controller):
         super().__init__(client, translate, post, now)
         self._waiting: list[tuple[Conversation, Line]] = []  # lines that are sent when there is a connection again
         self._unconfirmed: dict[Line, Conversation] = {}  # in the order in which they were written
-        self.kept = KeptTexts()
 
     def send(self, conversation: Conversation, text: str) -> None:
         """Send a message.

@@ -112,6 +112,21 @@ def unblock(session: Session, rest: str) -> None:
     request(session, f"/unblock {rest}", session.client.unblock(name), done)
 
 
+def ignore(session: Session, rest: str) -> None:
+    """Show nothing of a person any more, here; the other way round if it comes again."""
+    ignored = session.kept.ignored
+    if not rest:
+        names = session.translate.join_names(sorted(str(Peer(name)) for name in ignored))
+        text = texts.WHO_IS_IGNORED if ignored else texts.NOBODY_IGNORED
+        session.show_info(session.translate(text, names=names))
+        return
+    name = person_name(rest)
+    ignored.symmetric_difference_update({name})
+    session.keep()
+    text = texts.IGNORED if name in ignored else texts.NOT_IGNORED
+    session.show_info(session.translate(text, name=Peer(name)))
+
+
 def remove(session: Session, rest: str) -> None:
     name = person_name(rest)
 

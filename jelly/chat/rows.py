@@ -254,6 +254,34 @@ def _conversation_entries(session: Session, everything: bool) -> Iterator[tuple[
             yield ("class:bar-unread" if count else "class:bar", f" {text}{count}")
 
 
+def sidebar(session: Session, width: int) -> list[Row]:
+    """Return the list at the side: the conversations, and the members of the group that is open."""
+    model = session.model
+    shown: list[Row] = []
+    for number, each in enumerate(model):
+        if each.peer is None:
+            continue
+        mark = "#" if each.peer.is_group else _presence_mark(session, each.peer.name)
+        count = f" ({each.unread})" if each.unread else ""
+        style = "class:bar-here" if each is model.current else "class:me" if each.unread else ""
+        name = truncate(sanitize(each.peer.name), width - 6 - len(count))
+        shown.append(_pad_row([("class:dim", f"│{number:>2} "), ("", f"{mark} "), (style, f"{name}{count}")], width))
+    peer = model.current.peer
+    members = model.groups.get(peer.name, ()) if peer and peer.is_group else ()
+    if members:
+        shown.append([("class:dim", "│" + "─" * (width - 1))])
+    shown.extend(
+        _pad_row([("class:dim", "│ "), ("", f"{_presence_mark(session, name)} {sanitize(name)}")], width)
+        for name in members
+    )
+    return shown
+
+
+def _presence_mark(session: Session, name: str) -> str:
+    is_online = True if name == session.name else session.model.friends.get(name)
+    return " " if is_online is None else "●" if is_online else "○"
+
+
 def _width(row: Row) -> int:
     return sum(text_width(text) for _, text in row)
 

@@ -33,6 +33,7 @@ from prompt_toolkit.layout import (
     Layout,
     UIContent,
     UIControl,
+    VSplit,
     Window,
 )
 from prompt_toolkit.layout.menus import CompletionsMenu
@@ -54,6 +55,8 @@ from jelly.chat.start_texts import NO_SUCH_ACTION, NO_SUCH_KEY
 from jelly.chat.user_interface import UserInterface
 
 MAX_INPUT_ROWS = 5
+WIDE, SIDEBAR = 100, 24
+"""From so many columns on there is a list at the side, and how many it takes."""
 FAR = 10**9
 """More rows than there are."""
 WHEEL_ROWS = 3
@@ -296,7 +299,7 @@ class ScreenInterface(UserInterface):
         bar = FormattedTextControl(lambda: [*rows.status_bar(self._session, self._columns(), self._view.offset)])
         root = HSplit(
             [
-                Window(self._view, height=Dimension(min=0)),
+                VSplit([Window(self._view, height=Dimension(min=0)), self._sidebar()]),
                 Window(bar, height=1, style="class:bar"),
                 ConditionalContainer(self._input_window(), ~is_question_open),
                 ConditionalContainer(self._question_window(), is_question_open),
@@ -304,6 +307,13 @@ class ScreenInterface(UserInterface):
         )
         menu = Float(CompletionsMenu(max_height=8, extra_filter=~is_done), xcursor=True, ycursor=True)
         return Layout(FloatContainer(root, [menu]), focused_element=self._input)
+
+    def _sidebar(self) -> ConditionalContainer:
+        def text() -> StyleAndTextTuples:
+            return [part for row in rows.sidebar(self._session, SIDEBAR) for part in (*row, ("", "\n"))]
+
+        is_wide = Condition(lambda: self._settings.sidebar and self._columns() >= WIDE)
+        return ConditionalContainer(Window(FormattedTextControl(text), width=SIDEBAR), is_wide)
 
     def _columns(self) -> int:
         return self._app.output.get_size().columns

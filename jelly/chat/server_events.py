@@ -53,7 +53,7 @@ class ServerEvents(Controller):
                 self.show_info(self.translate(texts.SERVER_STOPS))
 
     def _typing(self, peer: Peer, user: str) -> None:
-        if peer in self.model.conversations:  # a notice opens no conversation
+        if peer in self.model.conversations and user not in self.kept.ignored:  # a notice opens no conversation
             self.model[peer].typing[user] = self.now() + TYPING_WINDOW
             self.ui.typing_changed()
 
@@ -62,7 +62,15 @@ class ServerEvents(Controller):
             return
         self.model.friends[friend] = online
         peer = Peer(friend)
-        self._show_info_in(peer, self.translate(texts.CAME_ONLINE if online else texts.WENT_OFFLINE, name=peer))
+        conversation = self.model.conversations.get(peer)
+        if conversation is None or friend in self.kept.ignored:
+            return
+        last = conversation.lines[-1] if conversation.lines else None
+        if last and last.came is (not online) and self.ui.has_shortcuts:
+            conversation.remove(last)  # nothing was said in between, so it does not matter
+            return
+        text = texts.CAME_ONLINE if online else texts.WENT_OFFLINE
+        self.show_info(self.translate(text, name=peer), conversation).came = online
 
     def _group_changed(self, group: str, members: tuple[str, ...], changes: Iterable[Mapping[str, str]]) -> None:
         peer, before = Peer(group, True), self.model.groups.pop(group, None)

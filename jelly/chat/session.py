@@ -210,7 +210,12 @@ class Session(Outbox, HistoryLoader, ServerEvents):
     def _set_conversations(self, found: Sequence[ListedConversation]) -> None:
         """Take over the list of the server, and what is unread in it. Newer messages are here."""
         for each in found[:MAX_LISTED]:
-            conversation = self.model[Peer(each.name, each.is_group)]
+            peer = Peer(each.name, each.is_group)
+            if each.last.id <= self.model.closed.get(peer, 0) or (
+                not each.is_group and self.is_hidden(peer, each.name)
+            ):
+                continue
+            conversation = self.model[peer]
             known = max(each.last.id, each.read)  # what this device is still to get may be read on another one
             if self.ui.has_shortcuts:
                 conversation.unread = each.unread + conversation.received_after(known)
@@ -371,7 +376,7 @@ class Session(Outbox, HistoryLoader, ServerEvents):
 
     def on_message(self, peer: Peer, event: MessageEvent | GroupMessageEvent) -> None:
         """Show a message that has arrived."""
-        if peer.is_group and event.sender in self.model.blocked:
+        if self.is_hidden(peer, event.sender):
             return
         is_new = peer not in self.model.conversations
         conversation = self.model[peer]

@@ -26,6 +26,8 @@ class Settings:
     language: str = ""
     """en or zh. Empty: that of LANG."""
     colours: bool = True
+    sidebar: bool = True
+    """Whether a wide window has the list of conversations and members."""
     mouse: bool = True
     """Whether the wheel scrolls. Otherwise the terminal has the mouse, for selecting."""
     bell: bool = True

@@ -22,6 +22,17 @@ NO_FRIENDS = TranslatedText(
 WHILE_AWAY = TranslatedText(
     "while you were away: {counts} (Alt-a goes there)", "你不在的时候：{counts}（按 Alt-a 前往）"
 )
+NOT_CLOSED = TranslatedText(
+    "messages are marked ✗ or ? here, or wait: /resend or /discard them first",
+    "这里有未送达的消息：请先 /resend 或 /discard",
+)
+IGNORED = TranslatedText(
+    "{name} is ignored: nothing of that is shown here. /ignore {name} ends it",
+    "已忽略 {name}：其内容不再显示。再次 /ignore {name} 可取消",
+)
+NOT_IGNORED = TranslatedText("{name} is not ignored any more", "不再忽略 {name}")
+WHO_IS_IGNORED = TranslatedText("ignored: {names}", "已忽略：{names}")
+NOBODY_IGNORED = TranslatedText("you ignore nobody", "你没有忽略任何人")
 LOGGING = TranslatedText(
     "what is shown from now on is written to {file}; /log ends that", "此后显示的内容会写入 {file}；/log 可停止"
 )
