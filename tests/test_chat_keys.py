@@ -41,6 +41,8 @@ def test_disbanding_asks(port: int, open_chat: Open) -> None:
     alice = open_chat("alice")
     alice.enter("/to #team")
     alice.wait_for("#team>")
+    alice.enter("/group list")  # so the chat knows how many they are
+    alice.wait_for("#team: alice (owner), bob")
     question = "Disband #team with 2 members for ever? [y/N]"
     for answer in ("", "n"):
         alice.enter("/group disband")
@@ -52,8 +54,6 @@ def test_disbanding_asks(port: int, open_chat: Open) -> None:
     alice.wait_until(lambda: alice.input == question)
     alice.press("ctrl-c")
     alice.wait_until(lambda: alice.input == "#team>")
-    alice.enter("/group list")
-    alice.wait_for("#team: alice (owner), bob")
     alice.enter("/group disband")
     alice.wait_until(lambda: alice.input == question)
     alice.enter("y")
