@@ -26,7 +26,7 @@ LAYERS = [
     {"chat.session"}, {"chat.outbox", "chat.history_loader", "chat.server_events"}, {"chat.controller"},
     {"chat.user_interface", "chat.log_file", "chat.notify_command"},
     {"chat.model", "chat.translator", "chat.job_queue", "chat.line_input", "chat.output", "chat.kept",
-     "chat.normal_form", "chat.typed_input"},
+     "chat.normal_form"},
     {"chat.texts", "chat.error_texts", "chat.help_texts", "chat.start_texts"},
     {"chat.cells", "chat.language", "chat"},
     {"__init__"}, {"client_api"}, {"client.jelly_client"},

@@ -12,7 +12,6 @@ command     what commands have in common
 session     between the client and the model, with controller, outbox, history_loader and
             server_events
 kept        the file with drafts and messages that are not confirmed
-typed_input lines that a person types, with a prompt
 line_input  lines of the input, for which the wait can be ended
 output      what is written, if that fails
 notify_command the command of --notify

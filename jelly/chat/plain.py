@@ -12,13 +12,12 @@ from typing import TextIO
 
 from jelly.chat import texts
 from jelly.chat.cells import sanitize, sanitize_lines, truncate
-from jelly.chat.commands import complete, submit
+from jelly.chat.commands import submit
 from jelly.chat.job_queue import JobQueue
 from jelly.chat.line_input import LineInput
 from jelly.chat.model import Conversation, DeliveryStatus, HistoryState, Line, LineKind
 from jelly.chat.output import OutputError, write_line
 from jelly.chat.session import Session
-from jelly.chat.typed_input import TypedInput, is_at_terminal
 from jelly.chat.user_interface import UserInterface
 
 TIME_TO_LEAVE = 5.0
@@ -49,9 +48,7 @@ class PlainInterface(UserInterface):
 
     def __init__(self, session: Session, jobs: JobQueue, input_stream: TextIO, output_stream: TextIO) -> None:
         self._session, self._jobs, self._output = session, jobs, output_stream
-        self._input: LineInput | TypedInput = LineInput(input_stream)
-        if is_at_terminal(input_stream):
-            self._input = TypedInput(self._prompt, self._complete)
+        self._input = LineInput(input_stream)
         self._output_error: OutputError | None = None
         self._condition = threading.Condition(threading.RLock())
         self._is_exiting = False
@@ -76,15 +73,6 @@ class PlainInterface(UserInterface):
             self._wait_for_answers(timeout=TIME_TO_LEAVE)
         finally:
             self._jobs.set_wakeup(None)
-
-    def _prompt(self) -> str:
-        peer = self._session.model.current.peer
-        return f"{sanitize(str(peer))}> " if peer else "> "
-
-    def _complete(self, typed: str) -> list[str]:
-        with self._condition:
-            start, candidates = complete(self._session, typed)
-        return [typed[:start] + each for each in candidates]
 
     def _submit(self, typed: str) -> None:
         """Run one line and wait for its answer, so that the output of a script keeps its order."""
@@ -121,10 +109,7 @@ class PlainInterface(UserInterface):
 
     def _print(self, text: str) -> None:
         try:
-            if isinstance(self._input, TypedInput):
-                self._input.print_above(text, self._output, write_line)
-            else:
-                write_line(text, self._output)
+            write_line(text, self._output)
         except OutputError as error:
             self._output_error = error
             raise
