@@ -320,12 +320,11 @@ class Devices:
         cursors = self._cursors(user, rows)
         counted = 0
         while len(cursors) > 1:
-            slowest = min(cursors, key=lambda name: cursors[name])
-            count, size = devices_dao.waiting_for_some(dao, user, cursors[slowest], max(cursors.values()))
+            too_slow, count = self._too_slow(dao, user, cursors)
             counted += count
-            if count <= self._messages and size <= self._bytes:
+            if too_slow is None:
                 break
-            rows = self._drop(dao, user, rows, next(row for row in rows if row.name == slowest))
+            rows = self._drop(dao, user, rows, next(row for row in rows if row.name == too_slow))
             self._change(dao, user, rows)
             cursors = self._cursors(user, rows)
         if len(rows) > 1 and cursors:
@@ -333,6 +332,24 @@ class Devices:
         upto = {name: _least_of_others(cursors, name) for name in ["", *(row.name for row in rows if row.name)]}
         removable.alone.extend((user, id) for id in devices_dao.own_copies(dao, user, upto))
         return counted
+
+    def _too_slow(self, dao: Dao, user: str, cursors: Mapping[str, int]) -> tuple[str | None, int]:
+        """The slowest device for which too much waits, if any; and how many messages were counted.
+
+        A device that writes much and is sent nothing has the oldest cursor, and its copies wait for
+        others. So first all is counted together, which nearly always is little enough, and then
+        what waits for each.
+        """
+        by_speed = sorted(cursors, key=lambda name: cursors[name])
+        fastest, counted = cursors[by_speed[-1]], 0
+        for name in (None, *by_speed):
+            after = cursors[by_speed[0] if name is None else name]
+            count, size = devices_dao.waiting_for_some(dao, user, after, fastest, name)
+            counted += count
+            is_too_much = count > self._messages or size > self._bytes
+            if is_too_much != (name is None):
+                return name, counted
+        return None, counted
 
     # --- the transaction, and after it ------------------------------------------------------------
 

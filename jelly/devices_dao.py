@@ -64,17 +64,24 @@ def own_copies(dao: Dao, user: str, upto: Mapping[str, int], after: int = 0) -> 
     return [id for (id,) in rows]
 
 
-def waiting_for_some(dao: Dao, user: str, after: int, upto: int) -> tuple[int, int]:
+def waiting_for_some(dao: Dao, user: str, after: int, upto: int, device: str | None = None) -> tuple[int, int]:
     """How many messages of a user's inbox with ids above `after` only wait for some of the devices:
     those up to an id that the fastest of them has, and copies of own ones. And their bytes.
+
+    `device`: without the copies that do not wait for this one, because they were written there, or
+    because it has no name.
     """
     # (Only the size of a copy is not in the inbox. To join all with their messages takes MariaDB
     # five times as long.)
     size = "CASE WHEN i.size >= 0 THEN i.size ELSE (SELECT LENGTH(content) FROM messages WHERE id = i.message_id) END"
+    which = "(i.message_id <= ? OR i.size < 0)"
+    if device == "":
+        which += " AND i.size >= 0"
+    elif device is not None:
+        which += " AND (i.size >= 0 OR (SELECT device FROM messages WHERE id = i.message_id) <> ?)"
     rows = dao.connection.query(
-        f"SELECT COUNT(*), SUM({size}) FROM inbox AS i "
-        "WHERE i.receiver = ? AND i.message_id > ? AND (i.message_id <= ? OR i.size < 0)",
-        (user, after, upto),
+        f"SELECT COUNT(*), SUM({size}) FROM inbox AS i WHERE i.receiver = ? AND i.message_id > ? AND {which}",
+        (user, after, upto, *[device] * bool(device)),
     )
     return int(rows[0][0]), int(rows[0][1] or 0)
 

@@ -24,7 +24,7 @@ from wire import (
     wait_until,
 )
 
-from jelly import delivery, sessions
+from jelly import delivery, devices, sessions
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.devices import Devices
@@ -171,6 +171,25 @@ def test_what_a_client_without_a_device_has_acknowledged_when_it_goes(server: Je
         wait_until(lambda: cursors(server, "bob")[""] == id)
         with reading(server) as dao:
             assert not dao.connection.query("SELECT 1 FROM inbox WHERE receiver = 'bob'")
+
+
+def test_a_device_that_writes_much_while_another_one_is_away(
+    server: JellyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it writes waits for the other one, so that one is dropped, although the one that writes
+    has got nothing for longer.
+    """
+    monkeypatch.setattr(devices, "CHECK_INTERVAL", 0.0)
+    with logged_in(server.port, "bob", features=FEATURES, device="desk") as desk:
+        found(desk, "alice")
+        logged_in(server.port, "bob", features=FEATURES, device="phone").close()
+        wait_until(lambda: server.sessions.on(Device("bob", "phone")) is None)
+        ids = [desk.ok(GROUP_MESSAGE, receiver="team", content="hi", time=1)["id"] for _ in range(40)]
+        with logged_in(server.port, "bob", features=FEATURES, device="phone") as phone:
+            [gap] = [told["since"] for told in events(phone) if isinstance(told, dict)]
+            assert gap <= ids[0]
+            desk.ok(GROUP_MESSAGE, receiver="team", content="still here", time=1)
+            assert events(phone, "still here")[-1] == "still here"
 
 
 def test_a_dropped_device_that_is_the_last_one(dao: Dao) -> None:
