@@ -5,6 +5,7 @@ the store thread calls the functions that write, within its transaction. All of 
 StoreError when the database fails.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ DAY_MS = 86_400_000
 """Milliseconds of a day."""
 BLOCKED = "EXISTS (SELECT 1 FROM blocks AS b WHERE b.username = f.friend AND b.person = f.username)"
 """Whether the friend in a row f of a friend list has blocked its owner."""
+NAMES_PER_QUERY = 500
+"""About so many users it is asked at a time whether they have accepted."""
 
 
 class Standing(IntEnum):
@@ -114,6 +117,20 @@ def accepted_friends(dao: Dao, username: str, limit: int) -> list[str]:
         (username, Standing.ACCEPTED, limit),
     )
     return [friend for (friend,) in rows]
+
+
+def accepted_among(dao: Dao, username: str, names: Sequence[str]) -> set[str]:
+    """Those of some users who are on a friend list, have accepted, and do not block its owner."""
+    found: set[str] = set()
+    for start in range(0, len(names), NAMES_PER_QUERY):
+        some = names[start : start + NAMES_PER_QUERY]
+        rows = dao.connection.query(
+            f"SELECT f.friend FROM friends AS f WHERE f.username = ? AND f.friend IN ({', '.join('?' * len(some))}) "
+            f"AND f.standing = ? AND NOT {BLOCKED}",
+            (username, *some, Standing.ACCEPTED),
+        )
+        found |= {friend for (friend,) in rows}
+    return found
 
 
 def hidden(dao: Dao, username: str) -> dict[str, bool]:

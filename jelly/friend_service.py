@@ -5,7 +5,7 @@ What friends are told of each other is in `presence.py`, what they are told of r
 cut is in `lists.py`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from jelly import contacts_dao, lists
@@ -175,7 +175,7 @@ class FriendService:
                 values |= {"more": rest is not None, "after": rest}
                 return Answer(response(Type.ALL_FRIENDS, values))
 
-            return _in_order_with_notices(username, answer)
+            return self._in_order_with_notices(username, friends, answer)
 
         return Unfinished(read_page)
 
@@ -196,19 +196,49 @@ class FriendService:
 
         if not session.is_modern:
             with self._reading() as dao:
-                hidden = contacts_dao.hidden(dao, username)
-            return answer({name: name not in hidden and self._sessions.is_online(name) for name in friends})
+                online = [name for name in friends if self._sessions.is_online(name)]
+                shown = contacts_dao.accepted_among(dao, username, online)
+            return answer({name: name in shown for name in friends})
 
         def answer_modern(state: OpenRequests) -> Answer:
             more = {"pending": state.pending, "requests": state.requests} if "contacts" in session.features else None
             return answer(self._shown_to_modern(state, friends), more)
 
-        return _in_order_with_notices(username, answer_modern)
+        return self._in_order_with_notices(username, friends, answer_modern)
 
     def _shown_to_modern(self, state: "OpenRequests", friends: Sequence[str]) -> dict[str, bool]:
         """For each friend of a modern client, whether it is shown that they are online."""
-        is_online = self._presence.is_announced_online
-        return {name: name not in state.hidden and is_online(name, state.username) for name in friends}
+        user, is_online, is_told = state.username, self._presence.is_announced_online, self._presence.is_shown
+        return {
+            name: is_online(name, user)
+            and name not in state.hidden
+            and (is_told(name, user) or name in state.still_friends)
+            for name in friends
+        }
+
+    def _in_order_with_notices(
+        self, username: str, friends: Sequence[str], answer: Callable[["OpenRequests"], Answer]
+    ) -> Write:
+        """Return a write that makes a list of friends in a turn of the store, like the notices.
+
+        The notices continue where the list ends. So it is made from what was announced last.
+        Otherwise the list might be older than a notice before it. Or it might be newer than what
+        was announced: if the friend's state then changes back, no notice corrects the list.
+        """
+
+        def read(dao: Dao) -> OpenRequests:
+            hidden, requests = contacts_dao.hidden(dao, username), contacts_dao.requests(dao, username, MAX_REQUESTS)
+            # The names were read before: the user may have removed some of them on another device.
+            # Those of whom the user is told here are still friends.
+            is_online, is_told = self._presence.is_announced_online, self._presence.is_shown
+            in_question = [
+                name
+                for name in friends
+                if name not in hidden and is_online(name, username) and not is_told(name, username)
+            ]
+            return OpenRequests(username, hidden, requests, contacts_dao.accepted_among(dao, username, in_question))
+
+        return Write(Type.ALL_FRIENDS, read, answer)
 
 
 class OpenRequests(NamedTuple):
@@ -221,24 +251,10 @@ class OpenRequests(NamedTuple):
     """
     requests: Sequence[str]
     """Those who have asked this user."""
+    still_friends: Set[str]
+    """Those who are online, and of whom the user is not told here, but who are on the list."""
 
     @property
     def pending(self) -> list[str]:
         """Those on the list who have not accepted."""
         return [name for name, is_pending in self.hidden.items() if is_pending]
-
-
-def _in_order_with_notices(username: str, answer: Callable[[OpenRequests], Answer]) -> Write:
-    """Return a write that makes a list of friends in a turn of the store, like the notices.
-
-    The notices continue where the list ends. So it is made from what was announced last. Otherwise
-    the list might be older than a notice before it. Or it might be newer than what was announced:
-    if the friend's state then changes back, no notice corrects the list.
-    """
-
-    def read(dao: Dao) -> OpenRequests:
-        return OpenRequests(
-            username, contacts_dao.hidden(dao, username), contacts_dao.requests(dao, username, MAX_REQUESTS)
-        )
-
-    return Write(Type.ALL_FRIENDS, read, answer)

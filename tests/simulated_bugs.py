@@ -111,7 +111,8 @@ BUGS: dict[str, list[Change]] = {
     ],
     "adds who can be asked without asking": [(contacts_dao, "must_ask", "return found.can_be_asked or", "return")],
     "a list shows who is online before they accept": [
-        (FriendService, "_shown_to_modern", "name not in state.hidden and", ""),
+        (FriendService, "_shown_to_modern", "name not in state.hidden", "True"),
+        (FriendService, "_shown_to_modern", "(is_told(name, user) or name in state.still_friends)", "True"),
     ],
     "notices tell who is online before they accept": [
         (
@@ -132,7 +133,10 @@ BUGS: dict[str, list[Change]] = {
     "who is blocked may write": [(Store, "_accept", "if new.receiver in self.blocks.blockers and", "if False and")],
     "forgets blocks at a restart": [(Blocks, "load", "FROM blocks", "FROM blocks WHERE 1 = 0")],
     "who is blocked may ask": [(FriendService, "add_friend", "if found.has_blocked:", "if False:")],
-    "a list shows who is online to who is blocked": [(contacts_dao, "hidden", " OR {BLOCKED}", "")],
+    "a list shows who is online to who is blocked": [
+        (contacts_dao, "hidden", " OR {BLOCKED}", ""),
+        (FriendService, "_shown_to_modern", "(is_told(name, user) or name in state.still_friends)", "True"),
+    ],
     "who has blocked is still watched": [
         (ContactNotices, "blocked", "self._presence.friend_hidden(person, user)", "pass"),
     ],

@@ -20,6 +20,7 @@ from wire import (
     Wire,
     logged_in,
     register,
+    wait_until,
 )
 
 from faults.mariadb import PrivateMariaDB
@@ -105,6 +106,25 @@ def test_whoever_has_one_on_the_list_is_not_asked(server: JellyServer) -> None:
             assert alice.ok(ADD_FRIEND, friend="bob") == {"pending": False}
             assert hears_nothing(bob) or told(bob, "presence")
             assert bob.ok(ALL_FRIENDS)["requests"] == []
+
+
+@pytest.mark.parametrize("features", [[], ["pages"], CONTACTS], ids=str)
+def test_a_request_that_is_withdrawn_on_another_device(server: JellyServer, features: list[str]) -> None:
+    """A list that is made meanwhile does not show that the other one is online."""
+    with (
+        logged_in(server.port, "bob", features=CONTACTS),
+        logged_in(server.port, "alice", features=[*CONTACTS, "devices"], device="phone") as phone,
+        logged_in(server.port, "alice", features=[*features, "devices"], device="desk") as desk,
+    ):
+        assert phone.ok(ADD_FRIEND, friend="bob") == {"pending": True}
+        wait_until(lambda: not any(connection.lane.busy.locked() for connection in tuple(server.connections)))
+        with server.store._turn:  # the list is read now, and made after the removal
+            phone.send_request(REMOVE_FRIEND, friend="bob")
+            wait_until(lambda: len(server.store._jobs) == 1)
+            desk.send_request(ALL_FRIENDS)
+            wait_until(lambda: len(server.store._jobs) == 2)
+        assert desk.receive_response().values["friends"] == {"bob": False}
+        assert phone.receive_response().status == SUCCESS
 
 
 # --- what a stranger learns -----------------------------------------------------------------------
