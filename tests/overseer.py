@@ -34,13 +34,14 @@ class Overseer(DatabaseOverseer):
 
     def handed_over(self, device: Any, content: str, id: int) -> None:
         """A message has reached an application that acknowledges."""
-        sent = self.edits.handed_over(device.user, content, id)
+        sent = self.edits.handed_over(device.reader, content, id)
         self.check(id not in device.log, f"{sent} was handed to {device} twice")
         self.check(not device.log or id > device.last_id, f"{sent} was handed to {device} after {device.last_id}")
         device.log.add(id)
         device.last_id = id
         self.had.add((device.user, id))
         self.read.add((device.user, sent))
+        self.devices.handed_over(device, id)
 
     def was_told(self, user: str, left_out: dict[str, int]) -> None:
         """A notice of what was left out of an inbox has reached a client that acknowledges."""
@@ -74,10 +75,11 @@ class Overseer(DatabaseOverseer):
 
     # --- what the server reads --------------------------------------------------------------------
 
-    def asks(self, connection: object, user: str, frame: Frame) -> None:
+    def asks(self, connection: Any, user: str, frame: Frame) -> None:
         """The server has read a request."""
         if frame.type in (Type.LOGIN, Type.RECONNECT):
-            self._begins_after[connection] = self._settled[user]
+            self._begins_after[connection] = self._settled[connection.device.reader]
+            self.devices.asks_to_log_in(connection)
         self._notes_consent(user, frame)
         sent = self._by_body.get(frame.body) if frame.type in MESSAGES else None
         if sent is not None:
@@ -105,25 +107,28 @@ class Overseer(DatabaseOverseer):
             return
         # What is being sent at this very moment may be in the page or not.
         givens = {self._given[connection], self._giving[connection]} if self._history_days else set()
-        self._page_read[connection] = [self._page(user, asked, given) for given in sorted(givens)] or [([], False)]
+        pages = [self._page(connection, user, asked, given) for given in sorted(givens)] or [([], False)]
+        self._page_read[connection] = [] if self.devices.is_out_of_date(connection) else pages
 
-    def acknowledges(self, connection: object, user: str, id: int) -> None:
+    def acknowledges(self, connection: Any, user: str, id: int) -> None:
         """The server has read an ACK."""
         unacknowledged = self._unacknowledged[connection]
         if id in unacknowledged:
-            self._settled[user] = max(id, self._settled[user])
+            reader = connection.device.reader
+            self._settled[reader] = max(id, self._settled[reader])
+            self.devices.acknowledges(connection)
             del unacknowledged[: bisect_right(unacknowledged, id)]
 
     def connection_has_ended(self, connection: object) -> None:
         """The server has noticed that."""
         self._ended.add(connection)
-        for user, (current, _) in list(self._online.items()):
+        for reader, (current, _) in list(self._online.items()):
             if current is connection:
-                del self._online[user]
+                del self._online[reader]
 
     # --- the server's mouth -----------------------------------------------------------------------
 
-    def answers(self, connection: object, user: str, frame: bytes) -> None:
+    def answers(self, connection: Any, user: str, frame: bytes) -> None:
         """The server sends a response."""
         self.passes()
         self.check(self._asked[connection], f"{user} is answered and has not asked")
@@ -151,21 +156,24 @@ class Overseer(DatabaseOverseer):
     def _answers_change_of_friends(self, connection: object, user: str, asked: Frame, answer: dict[str, Any]) -> None:
         """What was told before of that friend counts no more, also where the user has come back."""
         friend = json.loads(asked.body)["friend"]
-        current, _ = self._online.get(user, (connection, 0))
         if asked.type == Type.REMOVE_FRIEND or answer.get("pending"):
             self._told[connection].pop(friend, None)
-            self._told[current].pop(friend, None)
+            for reader, (current, _) in self._online.items():
+                if reader[0] == user:
+                    self._told[current].pop(friend, None)
         if answer.get("pending"):
             self._told[connection][friend] = False
 
-    def _answers_login(self, connection: object, user: str, token: int) -> None:
+    def _answers_login(self, connection: Any, user: str, token: int) -> None:
         self.check(token not in self._revoked, f"{user} came with a token that was lost by a takeover")
-        _, old = self._online.get(user, (None, token))
+        reader = connection.device.reader
+        _, old = self._online.get(reader, (None, token))
         if old != token and user in self._classic:
             self._revoked.add(old)
-        self._online.pop(user, None)
+        self._online.pop(reader, None)
+        self.devices.has_logged_in(connection)
         if connection not in self._ended:
-            self._online[user] = connection, token
+            self._online[reader] = connection, token
 
     def _answers_message(self, sent: Sent, status: int, code: str) -> None:
         sent.open_count -= 1
@@ -227,7 +235,7 @@ class Overseer(DatabaseOverseer):
         """The server is about to send notices, after some responses: the last one has this id."""
         self._giving[connection] = max(upto, self._giving[connection])
 
-    def notifies(self, connection: object, user: str, notices: Iterable[tuple[int, bytes]], limit: int | None) -> None:
+    def notifies(self, connection: Any, user: str, notices: Iterable[tuple[int, bytes]], limit: int | None) -> None:
         """The server sends notices of messages. `limit`: how many may be unacknowledged."""
         self.passes()
         count = 0
@@ -241,6 +249,7 @@ class Overseer(DatabaseOverseer):
             sent = self.edits.notifies(connection, user, own, values) or self._known(values["content"])
             self.check(not self.raw.in_transaction, f"{user} gets {sent} before the commit")
             self.check(own in self.inbox[user], f"{user} gets {sent} as {own}, which is not in the inbox")
+            self.devices.notifies(connection, sent, own)
             is_timed = limit is None or values["stored"] == stored_at(own)
             self.check(is_timed, f"{user} gets {sent} with another time of storing than its id says")
             self.check(self._by_id[own] is sent, f"{user} gets {sent} as {own}")
@@ -267,23 +276,26 @@ class Overseer(DatabaseOverseer):
             told, friend, online = self._told[connection], event["friend"], event["online"]
             self.check(told.get(friend) != online, f"{user} is told again that {friend} is online: {online}")
             self.check((user, friend) in self._ever_accepted, f"{user} is told of {friend}, who has not accepted")
-            told[friend] = online
+            if (user, friend) in self.friends:  # else another session has removed that friend meanwhile
+                told[friend] = online
         elif event["event"] == "group_changed":
             self._told_of_group[connection][event["group"]] = event["members"], event.get("roles")
         elif event["event"] == "group_disbanded":
             self._told_of_group[connection].pop(event["group"], None)
+        elif event["event"] == "gap":
+            self.devices.tells_gap(connection, event["since"])
 
     def may_have_missed(self, connection: object) -> None:
         """A notice was perhaps dropped, because a client is slow."""
         self._told[connection].clear()
         self._told_of_group[connection].clear()
 
-    def _answers_friends(self, connection: object, user: str, friends: dict[str, bool]) -> None:
+    def _answers_friends(self, connection: Any, user: str, friends: dict[str, bool]) -> None:
         """Somebody gets a list of friends: a modern client a list that agrees with the notices."""
         for friend, online in friends.items():
             is_accepted = (user, friend) in self._ever_accepted
             self.check(is_accepted or not online, f"{user} sees that {friend} is online, who has not accepted")
-        if user in self._classic or self._online.get(user, (None, 0))[0] is not connection:
+        if user in self._classic or self._online.get(connection.device.reader, (None, 0))[0] is not connection:
             return  # the connection has ended, or was taken over: it gets no notices any more
         for friend, online in friends.items():
             if (user, friend) not in self._accepted or (friend, user) in self._blocks:
@@ -327,6 +339,8 @@ class Overseer(DatabaseOverseer):
         if status in (Status.SERVER_BUSY, Status.SERVER_ERROR):
             return
         expected = self._page_read.pop(connection)
+        if not expected:
+            return
         if isinstance(expected, str):
             self.check(answer.get("error") == expected, f"{user} may not read {asked}: {answer}")
             return
@@ -334,7 +348,7 @@ class Overseer(DatabaseOverseer):
         got = [(message["id"], message["content"]) for message in answer["messages"]], answer["more"]
         self.check(got in expected, f"{user} asks {asked} and gets {got} instead of {expected[-1]}")
 
-    def _page(self, user: str, asked: dict[str, Any], given: int) -> Page:
+    def _page(self, connection: object, user: str, asked: dict[str, Any], given: int) -> Page:
         """The page that somebody has to get who was sent everything up to an id."""
         group, person = asked.get("groupName"), asked.get("person")
         before = asked.get("before", 2**53)
@@ -350,7 +364,7 @@ class Overseer(DatabaseOverseer):
             )
             if sent.is_group != (group is not None) or not belongs or not since <= id < before:
                 continue
-            if id in self.inbox[user] and id > given:
+            if id in self.inbox[user] and self.devices.is_to_come(connection, id, given):
                 continue
             if sent.original is not None:
                 continue
@@ -368,12 +382,15 @@ class Overseer(DatabaseOverseer):
         for sent in self.sent:
             self.check(not sent.is_acknowledged or sent.id is not None, f"{sent} is lost")
             for user in sent.receivers if sent.is_acknowledged and not self.edits.may_be_missed(sent) else ():
+                if self.devices.of(user):
+                    continue  # they are looked at below: none of them need have all
                 has_it = (user, sent) in self.read or (user in self._classic and (user, sent) in self.excused)
                 self.check(has_it, f"{sent} is lost on its way to {user}")
         for user, sent in self.read:
             self.check(user in sent.receivers, f"{user} has {sent}, which is not for it")
         self._check_order()
         self.edits.final_check()
+        self.devices.final_check()
 
     def _check_order(self) -> None:
         """What one device wrote one after the other is stored in that order, unless it was told to

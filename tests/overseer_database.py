@@ -53,6 +53,15 @@ CREATE TEMP TRIGGER sim18 AFTER UPDATE ON main.read_pointers
     BEGIN SELECT saw('read', new.message_id, new.username, new.partner, CAST(new.is_group AS TEXT)); END;
 CREATE TEMP TRIGGER sim19 AFTER DELETE ON main.read_pointers
     BEGIN SELECT saw('unread', 0, old.username, old.partner, CAST(old.is_group AS TEXT)); END;
+CREATE TEMP TRIGGER sim22 AFTER INSERT ON main.devices
+    BEGIN SELECT saw('device', new.delivered, new.username, new.device, 'new'); END;
+CREATE TEMP TRIGGER sim23 AFTER UPDATE ON main.devices WHEN old.dropped <> new.dropped
+    BEGIN SELECT saw('device', iif(new.dropped, new.seen, new.delivered), new.username, new.device,
+        iif(new.dropped, 'dropped', 'back')); END;
+CREATE TEMP TRIGGER sim24 AFTER UPDATE ON main.devices WHEN old.dropped = new.dropped AND old.delivered <> new.delivered
+    BEGIN SELECT saw('device', new.delivered, new.username, new.device, 'moved'); END;
+CREATE TEMP TRIGGER sim25 AFTER DELETE ON main.devices
+    BEGIN SELECT saw('device', 0, old.username, old.device, 'gone'); END;
 """
 ABOUT_BLOCKS = ("blocked", "unblocked")
 ABOUT_FRIENDS = ("listed", "answered", "unlisted", "can be asked")
@@ -76,6 +85,7 @@ class DatabaseOverseer(Picture):
         self._in_doubt = set()  # what was committed before is certain now
         changes, self._pending = self._pending, []
         self.edits.begin(changes)
+        self.devices.begin(changes)
         self._last_commit = set()
         self._changed_blocks = {(one, two) for what, _, one, two, _ in changes if what in ABOUT_BLOCKS}
         receivers: defaultdict[int, set[str]] = defaultdict(set)
@@ -86,27 +96,35 @@ class DatabaseOverseer(Picture):
                 self._dropped(id)
             elif what == "taken":
                 self.inbox[one].discard(id)
-                had = (one, id) in self.had or self.edits.may_go(one, self._by_id[id])
-                self.check(had, f"{self._by_id[id]} was taken away before {one} had it")
+                self._was_taken(one, id)
             elif what == "known":
                 self.check((one, two, id) in self._heard, f"{one} was not told what was left out of {two} from {id} on")
             elif what == "revoked":
-                self.check(one in self._rivals, f"{one}, whom no other client takes over, has lost a token")
+                is_right = one in self._rivals or self.devices.has_dropped(one)
+                self.check(is_right, f"{one}, whom no other client takes over, has lost a token")
             elif what == "put":
                 self.inbox[one].add(id)
                 self._by_id[id].receivers.add(one)
                 receivers[id].add(one)
+                self.devices.put(one, self._by_id[id], id)
             elif what in ("read", "unread"):
                 self._moved_pointer(what, id, (one, two, three == "1"))
             else:
                 self._changed_people(tick, what, id, one, two)
         if any(what in ("joined", "left", "role") for what, *_ in changes):
             self.check_owners()
-        rows = sum(map(len, receivers.values()))
+        # (Copies for the other devices of a sender do not count.)
+        rows = sum(len(users - {self._by_id[id].sender}) for id, users in receivers.items())
         self.check(rows <= self._batch_rows, f"a transaction has {rows} rows of inboxes")
         for id in self._last_commit:
             if id in self._by_id:
                 self._check_receivers(self._by_id[id], receivers[id], tick)
+
+    def _was_taken(self, user: str, id: int) -> None:
+        """A message has left an inbox: whoever was to get it must have it."""
+        sent = self._by_id[id]
+        has_it = self.devices.have(user, id) if self.devices.of(user) else (user, id) in self.had
+        self.check(has_it or self.edits.may_go(user, sent), f"{sent} was taken away before {user} had it")
 
     def _wrote(self, what: str, id: int, one: str, two: str, three: str) -> None:
         """A message or an edit was stored, or a message has got another text."""
@@ -130,7 +148,7 @@ class DatabaseOverseer(Picture):
         ends = {sent.receiver} if is_group else {sent.sender, sent.receiver}
         is_of_it = sent.is_group == is_group and ends == ({partner} if is_group else {user, partner})
         self.check(is_of_it, f"{user} has read {sent} in the conversation with {partner}")
-        was_sent = id not in self.inbox[user] or (user, id) in self._sent_to
+        was_sent = id not in self.inbox[user] or (user, id) in self._sent_to or sent.sender == user
         self.check(was_sent, f"{user} has read {sent}, and was not sent it")
         self.check(not is_group or self.members[partner].get(user, id) <= id, f"{user} may not read {sent}")
 
@@ -168,6 +186,9 @@ class DatabaseOverseer(Picture):
         self.check(age >= self._history_days * DAY, f"{sent} is dropped after {age / DAY:.2f} days")
 
     def _check_receivers(self, sent: Sent, receivers: set[str], tick: int) -> None:
+        if sent.is_group or sent.receiver != sent.sender:
+            self.devices.check_copy(sent, receivers)
+            receivers = receivers - {sent.sender}
         if sent.original is not None:
             self.edits.check_receivers(sent, receivers)
             return
@@ -182,7 +203,6 @@ class DatabaseOverseer(Picture):
             is_right = member is None or (user in receivers) == member
             is_right = is_right or (member is True and self._is_full(user, sent, sent.id or 0, surely=False))
             self.check(is_right, f"{sent} is to reach {receivers}; is {user} a member? {member}")
-        self.check(sent.sender not in receivers, f"{sent} is to reach its sender")
 
     def _is_full(self, user: str, sent: Sent, before: int, surely: bool) -> bool:
         """Whether an inbox had no room for a message, when it held messages with ids before this.
@@ -221,7 +241,7 @@ class DatabaseOverseer(Picture):
         elif what in ABOUT_BLOCKS:
             (self._blocks.add if what == "blocked" else self._blocks.discard)((one, two))
             self._ever_blocked |= self._blocks
-        elif what != "role":
+        elif what not in ("role", "device"):
             self._changed_membership(tick, what, id, one, two)
 
     def have_accepted(self, entries: Iterable[tuple[str, str]]) -> None:
@@ -240,6 +260,9 @@ class DatabaseOverseer(Picture):
         if what == "unlisted":
             self.friends.discard(entry)
             self._accepted.discard(entry)
+            for reader, (connection, _) in self._online.items():  # also one that has not asked for it
+                if reader[0] == user:
+                    self._told[connection].pop(friend, None)
             return
         if what == "listed":
             self.check((friend, user) not in self._blocks, f"{user}, who is blocked, adds {friend}")

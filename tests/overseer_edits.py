@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from overseer_devices import Reader
 from sent import Sent
 
 from jelly.trusted_clock import stored_at
@@ -27,7 +28,7 @@ class Edits:
         self._given: dict[tuple[str, int], str] = {}  # the text that a user was sent first of a message
         self._known_from = 0  # what was stored before may have been sent to anybody
         self._tried: set[tuple[str, int]] = set()  # what the server believes to have sent
-        self._shown: dict[tuple[str, Sent], tuple[int, str]] = {}  # the text that a user sees, and with which id
+        self._shown: dict[tuple[Reader, Sent], tuple[int, str]] = {}  # the text that is seen, and with which id
         self._edited_now: dict[int, str] = {}  # by id: the text that the transaction gives to a message
 
     def writes(self, sent: Sent) -> None:
@@ -144,16 +145,21 @@ class Edits:
         check(self.text_of(known), f"{user} is sent {known}, which was recalled")
         check(text in self._texts[known], f"{user} is sent {known} as {text!r}")
         check(before in (None, text), f"{user} is sent {known} as {text!r}, and before as {before!r}")
-        may_be_old = id <= self._known_from or (user, id) in self._tried
+        is_copy = user == known.sender and (known.is_group or known.receiver != user)  # it keeps its text
+        may_be_old = id <= self._known_from or (user, id) in self._tried or is_copy
+        if known.is_group:  # who is no member any more gets no edits
+            may_be_old = may_be_old or self._overseer.members[known.receiver].get(user, 2**53) > id
+        if self._overseer.devices.of(user):  # one of the others was perhaps sent all up to a later one
+            may_be_old = may_be_old or any(to == user and tried > id for to, tried in self._tried)
         check(text == self.text_of(known) or may_be_old, f"{user} is sent the old text {text!r} of {known}")
         self._given[user, id] = text
         return known
 
-    def handed_over(self, user: str, content: str, id: int) -> Sent:
+    def handed_over(self, reader: Reader, content: str, id: int) -> Sent:
         """A message or an edit has reached an application. Return which one."""
         sent = self._edits.get(id)
         meant = self.meant(sent or self._overseer.find(content))
-        self._shown[user, meant] = max(self._shown.get((user, meant), (0, "")), (id, content))
+        self._shown[reader, meant] = max(self._shown.get((reader, meant), (0, "")), (id, content))
         return sent or meant
 
     def final_check(self) -> None:
@@ -162,8 +168,9 @@ class Edits:
         for sent, texts in self._texts.items():
             for user in sent.receivers - self.users_without:
                 since = self._overseer.members[sent.receiver].get(user, 2**53) if sent.is_group else 0
-                _, shown = self._shown.get((user, sent), (0, ""))
-                check(since > (sent.id or 0) or shown == texts[-1], f"{user} sees {shown!r} of {sent}: {texts}")
+                for reader in self._overseer.devices.that_see(user, sent.id or 0, self.last_edit(sent)):
+                    _, shown = self._shown.get((reader, sent), (0, ""))
+                    check(since > (sent.id or 0) or shown == texts[-1], f"{reader} sees {shown!r} of {sent}: {texts}")
             if not texts[-1]:
                 for table, column in (("messages", "content"), ("inbox", "text")):
                     rows = self._overseer.raw.execute(f"SELECT {column} FROM {table}").fetchall()

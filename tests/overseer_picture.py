@@ -5,6 +5,7 @@ import sqlite3
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 
+from overseer_devices import Devices, Reader
 from overseer_edits import Edits
 from sent import Sent, Violation
 
@@ -33,6 +34,7 @@ class Picture:
         has_blocks: bool = False,
     ) -> None:
         self.edits = Edits(self)
+        self.devices = Devices(self)
         self._quotas = quotas
         self.friends: set[tuple[str, str]] = set()  # (whose list, who is on it)
         self._accepted: set[tuple[str, str]] = set()  # those of them who have accepted, or were not asked
@@ -83,13 +85,13 @@ class Picture:
         self._page_read: dict[object, History] = {}  # what the page must have that a connection is about to get
         self._sent_to: set[tuple[str, int]] = set()  # (user, id): it was sent to one of the user's clients
         self._pointers: defaultdict[tuple[str, str, bool], int] = defaultdict(int)  # how far a user has read
-        self._settled: defaultdict[str, int] = defaultdict(int)  # what the server has read an ACK for
+        self._settled: defaultdict[Reader, int] = defaultdict(int)  # what the server has read an ACK for
         self._begins_after: defaultdict[object, int] = defaultdict(int)  # the same, when a connection asked to log in
         self._unacknowledged: defaultdict[object, list[int]] = defaultdict(list)
         self._told: defaultdict[object, dict[str, bool]] = defaultdict(dict)  # on a connection, who is online
         # On a connection, by group: its members and their roles.
         self._told_of_group: defaultdict[object, dict[str, tuple[list[str], dict[str, str] | None]]] = defaultdict(dict)
-        self._online: dict[str, tuple[object, int]] = {}  # by user: the connection, and the token it came with
+        self._online: dict[Reader, tuple[object, int]] = {}  # the connection, and the token it came with
         self._ended: set[object] = set()  # connections
         self.ends_seen: dict[str, int] = {}  # when the last session of a user ended
         self._revoked: set[int] = set()  # tokens of classic clients that were taken over
@@ -116,6 +118,10 @@ class Picture:
     def by_id(self, id: int) -> Sent | None:
         """The message that is stored with an id."""
         return self._by_id.get(id)
+
+    def is_online(self, reader: Reader) -> bool:
+        """Whether anybody is logged in there."""
+        return reader in self._online
 
     def now(self) -> float:
         """The time of day."""

@@ -21,6 +21,7 @@ from jelly.connection import Connection
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.delivery import Delivery
+from jelly.devices import Devices
 from jelly.fair_queue import Job
 from jelly.group_notices import GroupNotices
 from jelly.groups import GroupCache
@@ -308,9 +309,8 @@ class OrderedNotifier(Notifier):
 
     def tell(self, users: Iterable[str], frame: bytes, granted: str = "", missing: str = "") -> None:
         ordered = sorted(users)
-        for user in ordered:
-            session = self._sessions.get(user)
-            if session is not None and not cast(Wire, session.transport).has_room_for_notices:
+        for session in [session for user in ordered for session in self._sessions.of(user, ())]:
+            if not cast(Wire, session.transport).has_room_for_notices:
                 self.overseer.may_have_missed(session.transport)
         super().tell(ordered, frame, granted, missing)
 
@@ -347,6 +347,9 @@ class SimulatedServer:
         if world.is_complete:
             self.sessions.on_offline = self._went_offline
         receipts = Receipts(self.presence, self.sessions)
+        devices = Devices(self.sessions, world.limits_of_devices, clock)
+        if world.has_several_devices:
+            self.retention.devices = devices
         self.store = Store(
             writer,
             self.delivery,
@@ -358,6 +361,7 @@ class SimulatedServer:
             on_database_went_back=self._begin_anew,
             last_seen=self.last_seen,
             receipts=receipts,
+            devices=devices,
         )
         receipts.attach(self.delivery, self.store.read_pointers)
         reader = Dao(DatabaseConnection(engine))
@@ -381,7 +385,9 @@ class SimulatedServer:
             trusted_clock,
             read_pointers=self.store.read_pointers,
             receipts=receipts,
+            devices=devices,
         )
+        self.devices = devices
         self.store.blocks = self.services.blocks
         self.services.blocks.is_stale = world.has_contacts
         self.dispatcher = WatchedDispatcher(self.services, self.store, 1, world.queue_size, 1.0)

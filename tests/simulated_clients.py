@@ -44,6 +44,11 @@ class Device:
         return self.name
 
     @property
+    def reader(self) -> tuple[str, str]:
+        """Who takes over from each other: all clients of this user on this device."""
+        return self.user, self.device
+
+    @property
     def token_hash(self) -> str:
         assert self._token is not None
         return hash_token(self._token)
@@ -189,6 +194,8 @@ class Device:
         values = parse_object(frame.body)
         if frame.type == Type.SYSTEM:
             self.was_taken_over = self.was_taken_over or values["event"] == "taken_over"
+            if values["event"] == "taken_over":
+                self._world.overseer.devices.was_taken_over(self.wire)
             if values["event"] == "inbox_full" and self.is_modern:
                 self._world.overseer.was_told(self.user, values["groups"])
         elif not self.is_modern:

@@ -23,6 +23,7 @@ from jelly.cluster.wiring import make_node
 from jelly.dao import Dao
 from jelly.database import DatabaseConnection
 from jelly.engine import Row
+from jelly.quotas import QuotaLimits
 from jelly.server import SHUTDOWN
 from jelly.sqlite_engine import SqliteEngine
 from jelly.timers import TimerHeap
@@ -350,7 +351,8 @@ class Machine:
     sees of the world.
     """
 
-    has_contacts = False
+    has_contacts = has_several_devices = False
+    limits_of_devices = QuotaLimits()
 
     def __init__(self, world: Any, name: str) -> None:
         self.world, self.name = world, name

@@ -9,6 +9,8 @@ The real code: `Connection` (what it does with what it reads), `Dispatcher`, `Se
 client's `AckTracker`. Simulated (`simulated*.py`): the clock, the network, the disk's failures,
 crashes, and clients. The overseer (`overseer.py`) says what must be true at each moment.
 
+In a fifth of the worlds, users are on several devices at once (`overseer_devices.py`).
+
 From its seed a world draws first how often each kind of event happens in it, and how large each
 limit is: so some worlds have crashes and nothing else, some have receivers that read nothing, some
 have all at once. Then it draws one event after the other. At last all faults end, and everything
@@ -17,7 +19,7 @@ has to come to rest.
 
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from simulated_clients import Device
 from simulated_database import Crash, Disk, Faults
 from worlds import GROUPS, Event, Limits, Simulation, Trace, World
 
-from jelly import delivery, fair_queue, indexing, message_service, notifier, retention, sessions
+from jelly import delivery, devices, fair_queue, indexing, message_service, notifier, retention, sessions
 from jelly.codec import Type
 from jelly.quotas import QuotaLimits
 from jelly.timers import TimerHeap
@@ -56,16 +58,20 @@ class ServerWorld(World):
         self.has_contacts = random.Random(f"contacts of {seed}").random() < 0.2
         if self.has_contacts:
             self.quotas = QuotaLimits(0, 0)  # the server may know of changes of friends a little later
+        self._several = random.Random(f"devices at once of {seed}")
+        self.has_several_devices = self._several.random() < 0.2
+        if self.has_several_devices:
+            self._draw_limits_of_devices()
         self.faults = Faults(rng, on=False)
         self._users = [f"u{number}" for number in range(rng.randint(2, 4))]
         share_of_classic, share_of_rivals = rng.choice((0.0, 0.3, 0.8)), rng.choice((0.2, 0.7))
         classic = [user for user in self._users[1:] if rng.random() < share_of_classic]
-        devices = [user for user in self._users for _ in range(2 if rng.random() < share_of_rivals else 1)]
+        clients = [user for user in self._users for _ in range(2 if rng.random() < share_of_rivals else 1)]
         self.overseer = Overseer(
             self.wall,
             self.history_days,
             classic,
-            rivals=[user for user in classic if devices.count(user) > 1],
+            rivals=[user for user in classic if clients.count(user) > 1],
             page_characters=self.limits[message_service, "PAGE_CHARACTERS"],
             batch_rows=max(self.limits[fair_queue, "BATCH_ROWS"], len(self._users)),
             may_be_busy=self.queue_size < 1000,
@@ -75,13 +81,18 @@ class ServerWorld(World):
         window = rng.choice((1, 4, 16))
         self.devices = [
             Device(self, user, f"{user}.{number}", user not in classic, rng.getrandbits(62), window)
-            for number, user in enumerate(devices)
+            for number, user in enumerate(clients)
         ]
+        if self.has_several_devices:
+            self._add_devices(classic, window)
         if seed % 2 and self.quotas == QuotaLimits():
             self._edits = random.Random(f"edits of {seed}")
             for device in self.devices:
                 device.knows_edits = device.is_modern and self._edits.random() < 0.8
-        self._name_devices(seed)
+                # What one of several devices cannot be sent stays in the inbox for the others.
+                device.knows_edits |= device.is_modern and self.has_several_devices
+        if not self.has_several_devices:
+            self._name_devices(seed)
         self.overseer.edits.users_without = {device.user for device in self.devices if not device.knows_edits}
         self._lasting_tokens = {device.token_hash for device in self.devices}
         self.wires: list[Wire] = []
@@ -117,6 +128,41 @@ class ServerWorld(World):
             (notifier, "SLICE"): draw((1, 25)),
             **self._undrawn_limits(),
         }
+
+    def _draw_limits_of_devices(self) -> None:
+        """How many devices are kept, and for how long. They have a generator of their own, so that
+        worlds without several devices stay as they are.
+        """
+        draw = self._several.choice
+        self.quotas = QuotaLimits()
+        self.limits_of_devices = QuotaLimits(draw((0, 0, 0, 5, 20)), draw((0, 0, 0, 200)))
+        self.most_devices = draw((8, 8, 8, 2, 2))
+        self.limits |= {
+            (devices, "MAX_DEVICES"): 8,
+            (devices, "KEPT_DAYS"): draw((30.0, 8.0)),
+            (devices, "CHECK_INTERVAL"): draw((0.0, 1.0, 60.0)),
+        }
+
+    def _add_devices(self, classic: Container[str], window: int) -> None:
+        """All modern clients are on phones; most users have other devices, too, each with a client.
+        Some of these come only when it has begun.
+        """
+        draw, overseer = self._several, self.overseer
+        for client in self.devices:
+            client.device = "phone" * client.is_modern
+        for user in self._users:
+            for name in ("desk", "pad")[: draw.choice((0, 1, 1, 2)) if user not in classic else 0]:
+                client = Device(self, user, f"{user}.{name}", True, draw.getrandbits(62), window)
+                client.device = name
+                self.devices.append(client)
+                if draw.random() < 0.3:
+                    self.latecomers.append(client)
+        overseer.devices.limits = self.limits_of_devices
+        overseer.devices.kept_days = self.limits[devices, "KEPT_DAYS"]
+
+    def _limit_devices(self, most: int) -> None:
+        """At most so many devices of a user are kept from now on."""
+        self.overseer.devices.most = devices.MAX_DEVICES = most
 
     def _draw_events(self) -> tuple[list[Event], list[float]]:
         """What can happen in this world, and how often. Half of what is rare never happens."""
@@ -165,13 +211,18 @@ class ServerWorld(World):
         steps = rng.choice((60, 150, 300))
         if rng.random() < 0.7:
             self._come_to_rest()  # everybody is there before it begins
+        self.latecomers.clear()
         self.faults.on = True
+        if self.has_several_devices:
+            self._limit_devices(self.most_devices)
         for event in rng.choices(self._events, self._weights, k=steps):
             self._now += rng.choice((0.0, 0.001, 0.03, 0.1))
             self._guarded(event)
             if self._edits is not None and self._edits.random() < 0.2:
                 self._guarded(self._edits.choice((self._edit, self._edit, self._edit_in_absence)))
-            if self._readers is not None and self._readers.random() < 0.5:
+            if self.has_several_devices and self._several.random() < 0.1:
+                self._guarded(self._come_while_another_writes)
+            if self._draw_reading is not None and self._draw_reading.random() < 0.5:
                 self._say_what_was_read()
         self._end_faults()
         self._come_to_rest()
@@ -332,8 +383,7 @@ class ServerWorld(World):
         self.server.store.take_turn()
         self.overseer.turn_has_ended()
         for user in self._users:
-            session = self.server.sessions.get(user)
-            if session is not None:
+            for session in self.server.sessions.of(user, ()):
                 is_there = session.transport in self.wires
                 self.overseer.check(is_there, f"{user} is taken to be online, and its connection has ended")
                 self.overseer.check(self._can_come_back(session), f"{user} is online, and its token is gone")
@@ -367,6 +417,28 @@ class ServerWorld(World):
         SimulatedConnection(self.server, wire, self.overseer)
         self.wires.append(wire)
         device.connects(wire)
+
+    def _come_while_another_writes(self) -> None:
+        """A device comes in the turn in which its user writes on another one."""
+        draw, devices = self._several.choice, self.devices
+        coming = [device for device in devices if device.wire is None and not self._has_rival(device)]
+        if not coming:
+            return
+        device = draw(coming)
+        writers = [other for other in devices if other.user == device.user and other.is_online]
+        if not writers:
+            return
+        writer = draw(writers)
+        self._begin_connection(device)
+        self._send_padded(writer, draw(self._users), False, f"r{self._count}")
+        for wire in (device.wire, writer.wire):
+            if wire is not None and not wire.is_closed:
+                data = bytes(wire.to_server)
+                wire.to_server.clear()
+                wire.connection.reads(data)
+        while self.server.dispatcher.has_work:
+            self._serve()
+        self._turn()
 
     def _cut(self) -> None:
         """A connection breaks; the server has not noticed yet."""
@@ -470,6 +542,8 @@ class ServerWorld(World):
     def _end_faults(self) -> None:
         self.say("all faults end")
         self.faults.on = False
+        if self.has_several_devices:
+            self._limit_devices(8)  # now there is room for all of them
         self.queue_size = self.server.dispatcher.queue_size = 1000
         for device in self.devices:
             device.is_deaf = False
@@ -534,7 +608,11 @@ class ServerWorld(World):
                 self._now += 1.1 if days == 0 else 0.1
                 server = self.server
                 due_at = min(
-                    server.indexing.due_at, server.retention.due_at, server.last_seen.due_at, self.timers.next_due
+                    server.indexing.due_at,
+                    server.retention.due_at,
+                    server.last_seen.due_at,
+                    self.timers.next_due,
+                    server.devices.due_at,
                 )
                 # Pages are read a second after the database has failed, and forgotten no sooner.
                 if due_at > self._now + 2.0 and not self.wires and not self.server.delivery.has_work:

@@ -23,12 +23,14 @@ from typing import Any
 
 from changed_source import changed
 from overseer import Overseer
+from overseer_devices import Reader
 from sent import Sent, Violation
 from simulated_clients import FOREVER, PASSWORD_HASH, Device
 from simulated_database import Disk
 
 from jelly import connection, fair_queue, passwords, read_pointers, store
 from jelly.codec import Type
+from jelly.quotas import QuotaLimits
 from jelly.requests import encode_request
 
 GROUPS = ("g0", "u1")
@@ -54,6 +56,10 @@ class World:
     """The first one is of the user who creates the groups."""
     has_contacts = False
     """Whether modern clients ask for the feature `contacts`."""
+    has_several_devices = False
+    """Whether users are on several devices at once."""
+    limits_of_devices = QuotaLimits()
+    """How much may wait for the slower devices of a user."""
 
     def __init__(self, seed: int, disk: Disk, trace: Trace | None) -> None:
         self.seed, self._trace = seed, trace
@@ -63,15 +69,16 @@ class World:
         little to the others.)"""
         self._roles = random.Random(seed) if self.is_complete else None
         self._edits: random.Random | None = None  # in some worlds, messages are edited
-        self._readers = random.Random(seed) if seed % 7 == 3 else None  # in some, it is stored what was read
+        self._draw_reading = random.Random(seed) if seed % 7 == 3 else None  # in some, it is stored what was read
         self._now = self._read_at = 1000.0
         self._count = 0  # messages written so far
         self._users: list[str] = []
+        self.latecomers: list[Device] = []  # those that are not there before it begins
 
     @property
     def has_readers(self) -> bool:
         """Whether clients say how far their users have read."""
-        return self._readers is not None
+        return self._draw_reading is not None
 
     def run(self) -> None:
         raise NotImplementedError
@@ -240,13 +247,19 @@ class World:
         is_polite = not (self._has_rival(device) or device.was_taken_over) or self.rng.random() < rudeness
         return device.wire is None and is_polite
 
+    @property
+    def _readers(self) -> list[Reader]:
+        """The devices of all users. (All clients of a user that name none count as one.)"""
+        by_place = sorted(self.devices, key=lambda device: self._users.index(device.user))
+        return list(dict.fromkeys(device.reader for device in by_place if device not in self.latecomers))
+
     def _has_rival(self, device: Device) -> bool:
-        return any(other.is_online for other in self.devices if other.user == device.user)
+        return any(other.is_online for other in self.devices if other.reader == device.reader)
 
     def _hand_over_some(self, counts: Sequence[int]) -> None:
         """An application gets its next message, or more of those that wait."""
         device = self._device()
-        if self._readers is not None:
+        if self._draw_reading is not None:
             self._say_what_was_read()
         for _ in range(self.rng.choice(counts)):
             if not (device.callbacks or device.kernel):
@@ -257,8 +270,8 @@ class World:
         """A client says that its user has read a message: mostly one that it has, and where it
         is; or one that waits for its user, which it cannot know.
         """
-        assert self._readers is not None
-        draw = self._readers
+        assert self._draw_reading is not None
+        draw = self._draw_reading
         devices = [device for device in self.devices if device.is_online and device.has_pointers]
         known = [sent for sent in self.overseer.sent if sent.id is not None][-20:]
         if not devices or not known:
@@ -303,8 +316,8 @@ class World:
         for _ in range(MAX_ROUNDS):
             if self._is_at_rest():
                 return
-            for user in self._users:
-                own = [device for device in self.devices if device.user == user]
+            for reader in self._readers:
+                own = [device for device in self.devices if device.reader == reader]
                 next_one = next((device for device in own if not device.is_idle), own[0])
                 if next_one.wire is None and (not next_one.is_idle or all(device.wire is None for device in own)):
                     self._bring_back(next_one)
@@ -343,7 +356,9 @@ class World:
         return {
             "inbox": {user: ids for user, ids in self.overseer.inbox.items() if ids},
             "devices": [device for device in self.devices if not device.is_idle],
-            "offline": [user for user in self._users if not any(d.is_online for d in self.devices if d.user == user)],
+            "offline": [
+                reader for reader in self._readers if not any(d.is_online for d in self.devices if d.reader == reader)
+            ],
         }
 
     def _is_at_rest(self) -> bool:
