@@ -218,6 +218,7 @@ def test_a_handler_that_sends_when_the_queue_is_full(
 
 
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # left to the garbage collector
+@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")  # it may come there
 def test_interrupted_logins(port: int, new_client: NewClient) -> None:
     """A login that was interrupted leaves a client that can be closed, and no thread. (Unless
     Python itself is interrupted while it starts one: then that one may hang.)"""
