@@ -182,10 +182,6 @@ class Devices:
         # The connection may have ended before the session was told of its others (`changed`).
         return _has_others(_kept(devices_dao.rows_of(dao, user)) if kept is None else kept, session)
 
-    def wrote(self, user: str) -> None:
-        """A message goes into the inbox of its sender, for other devices."""
-        self._check_soon(user)
-
     def reached(self, dao: Dao, delivered: Mapping[Device, int]) -> Removable:
         """The messages up to an id have reached each of these devices: move their cursors. Return
         what all devices of their users have.
@@ -225,7 +221,7 @@ class Devices:
         if moved_on:
             upto, after = {name: new for name, (_, new) in moved_on.items()}, min(old for old, _ in moved_on.values())
             removable.alone.extend((user, id) for id in devices_dao.own_copies(dao, user, upto, after))
-        self._check_soon(user)
+        self.check_soon(user)
 
     def one_was_told(self, dao: Dao, user: str, since: int) -> None:
         """A device knows now what did not get into the full inbox, from an id on, so that nobody is
@@ -256,7 +252,7 @@ class Devices:
         """In a transaction: the last login of a device was ended, so nothing waits for it."""
         devices_dao.remove(dao, device)
         self._change(dao, device.user, devices_dao.rows_of(dao, device.user))
-        self._check_soon(device.user)
+        self.check_soon(device.user)
 
     def _drop(self, dao: Dao, user: str, rows: Sequence[DeviceRow], which: DeviceRow) -> list[DeviceRow]:
         """Keep nothing for a device any more. Return the rows of the user as they are now."""
@@ -267,9 +263,8 @@ class Devices:
         log.info("the device %s of %s is dropped: nothing is kept for it any more", which.name, user)
         dropped = which._replace(is_dropped=True, gap=which.gap or which.delivered + 1)
         devices_dao.put(dao, user, dropped, is_new=False)
-        for oldest in sorted((row for row in rest if row.is_dropped), key=lambda row: row.seen)[
-            : 1 - MAX_DROPPED or None
-        ]:
+        oldest_first = sorted((row for row in rest if row.is_dropped), key=lambda row: row.seen)
+        for oldest in oldest_first[: max(0, len(oldest_first) + 1 - MAX_DROPPED)]:
             devices_dao.remove(dao, Device(user, oldest.name))
             rest.remove(oldest)
         return [*rest, dropped]
@@ -291,10 +286,11 @@ class Devices:
                     rows = self._drop(dao, user, rows, row)
                     self._change(dao, user, rows)
             if len(rows) > 1:
-                self._check_soon(user)
+                self.check_soon(user)
         return users[-1] if users else None
 
-    def _check_soon(self, user: str) -> None:
+    def check_soon(self, user: str) -> None:
+        """Have `run_due` look how much waits for the slower devices of a user."""
         self._to_check[user] = None
         self.due_at = min(self.due_at, self._clock() + CHECK_INTERVAL)
 

@@ -654,7 +654,7 @@ class Store:
             not message.is_group and message.receiver == message.sender
         ):
             return envelope  # (what users send to themselves comes to all devices, anyway)
-        self._devices.wrote(message.sender)
+        self._devices.check_soon(message.sender)
         return message._replace(device=session.device.name), [*receivers, message.sender]
 
     def _receivers_in_group(self, new: NewMessage, group: Group) -> Sequence[str] | Refused:

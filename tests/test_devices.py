@@ -655,7 +655,7 @@ def test_a_check_of_many_users_is_many_short_transactions(dao: Dao, monkeypatch:
             assert waiting_for_some(dao, user, 0, ids[0]) == (2, 15)
             assert own_copies(dao, user, {"phone": ids[2], "desk": ids[2]}) == [ids[2]]
             assert own_copies(dao, user, {"phone": ids[1], "desk": ids[2]}) == []
-            known.wrote(user)
+            known.check_soon(user)
     known.due_at, turns = 0.0, 0
     while known.due_at != math.inf:
         with dao.connection.transaction():

@@ -340,8 +340,8 @@ def test_typing_between_nodes(nodes: list[JellyServer], ports: tuple[int, int], 
         logged_in(there, "bob", features=["typing"]) as bob,
         logged_in(there, "cat", features=["typing"]) as cat,
     ):
-        wait_until(lambda: all(server.node and server.node.registry.get("bob") for server in nodes))
-        wait_until(lambda: all(server.node and server.node.registry.get("cat") for server in nodes))
+        wait_until(lambda: all(server.node and server.node.registry.of("bob") for server in nodes))
+        wait_until(lambda: all(server.node and server.node.registry.of("cat") for server in nodes))
         session = nodes[0].sessions.get("alice")
         assert session is not None
         if cluster != "none":

@@ -1,6 +1,7 @@
 """Commands about one's own account, and profiles."""
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import datetime
 from typing import Any
 
@@ -74,25 +75,32 @@ def set_field(session: Session, rest: str) -> None:
 
 
 def seen(session: Session, rest: str) -> None:
-    if rest.lower() not in ("on", "off"):
-        raise UsageError
-    is_on = rest.lower() == "on"
-
-    def done(_: None, where: Conversation) -> None:
-        session.show_info(session.translate(texts.SEEN_ON if is_on else texts.SEEN_OFF), where)
-
-    request(session, f"/seen {rest}", session.client.update_profile(show_seen=is_on), done)
+    _switch(
+        session, "/seen", rest, (texts.SEEN_OFF, texts.SEEN_ON), lambda on: session.client.update_profile(show_seen=on)
+    )
 
 
 def receipts(session: Session, rest: str) -> None:
+    told = texts.RECEIPTS_OFF, texts.RECEIPTS_ON
+    _switch(session, "/receipts", rest, told, lambda on: session.client.update_profile(show_read=on))
+
+
+def _switch(
+    session: Session,
+    command: str,
+    rest: str,
+    told: tuple[TranslatedText, TranslatedText],
+    change: Callable[[bool], Future[None]],
+) -> None:
+    """Turn something off or on. `told`: what is said then."""
     if rest.lower() not in ("on", "off"):
         raise UsageError
     is_on = rest.lower() == "on"
 
     def done(_: None, where: Conversation) -> None:
-        session.show_info(session.translate(texts.RECEIPTS_ON if is_on else texts.RECEIPTS_OFF), where)
+        session.show_info(session.translate(told[is_on]), where)
 
-    request(session, f"/receipts {rest}", session.client.update_profile(show_read=is_on), done)
+    request(session, f"{command} {rest}", change(is_on), done)
 
 
 def passwd(session: Session, rest: str) -> None:

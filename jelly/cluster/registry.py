@@ -36,11 +36,6 @@ class Registry:
         for user, node, epoch, device in places:
             self.enter(user, Place(node, epoch, device))
 
-    def get(self, user: str) -> Place | None:
-        """Where a user has logged in last; None while the user is offline."""
-        places = self._places.get(user)
-        return places[-1] if places else None
-
     def on(self, device: Device) -> Place | None:
         """Where a device is online; None while it is offline."""
         for place in self._places.get(device.user, ()):
